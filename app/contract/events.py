@@ -1,0 +1,38 @@
+"""Names of what can happen to a job, and of the states it can be in. The same words in Redis, SSE and webhooks."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a job stands. A poller sees queued, running, perhaps queued again with more attempts, then one end."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_over(self) -> bool:
+        return self in OVER
+
+
+OVER = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED})
+
+
+class Event(StrEnum):
+    """A fact inside the system; a webhook is the same fact sent out."""
+
+    QUEUED = "job.queued"
+    STARTED = "job.started"
+    PROGRESS = "job.progress"
+    RESTARTED = "job.restarted"
+    SUCCEEDED = "job.succeeded"
+    FAILED = "job.failed"
+    CANCELED = "job.canceled"
+
+
+FINAL_EVENTS = frozenset({Event.SUCCEEDED, Event.FAILED, Event.CANCELED})
+"""After one of these a job's stream gets no further entry."""

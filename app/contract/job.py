@@ -1,0 +1,94 @@
+"""The job record, as both rooms read it: what the hash in Redis means."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from app.contract.events import Status
+from app.contract.params import JobSpec, Webhook
+
+_ID = re.compile(r"job_[0-9a-z]{24}")
+
+
+def new_job_id() -> str:
+    """An unguessable id that RQ, a URL and a file name all accept."""
+    return f"job_{secrets.token_hex(12)}"
+
+
+def is_job_id(text: str) -> bool:
+    """Could this be an id? Asked before Redis is."""
+    return _ID.fullmatch(text) is not None
+
+
+def new_token() -> str:
+    """Proof of owning one attempt."""
+    return secrets.token_hex(16)
+
+
+class Picture(BaseModel):
+    """One finished picture: where its bytes are and how to check them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    index: int
+    key: str
+    sha256: str
+    seed: int
+    width: int
+    height: int
+    content_type: str
+    bytes: int
+
+
+class JobError(BaseModel):
+    """Why a job failed. `slug` names a page under /problems/, `detail` speaks to the caller."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    slug: str
+    detail: str
+
+
+class Record(BaseModel):
+    """One job. Times are milliseconds of Redis time since the epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    tenant: str
+    model: str
+    status: Status
+    spec: JobSpec
+    attempt: int
+    created_ms: int
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    expires_ms: int | None = None
+    step: int = 0
+    steps: int = 0
+    cancel: bool = False
+    images: tuple[Picture, ...] = ()
+    error: JobError | None = None
+    warnings: tuple[str, ...] = ()
+    timings: dict[str, float] = {}
+    metadata: dict[str, str] = {}
+    webhook: Webhook | None = None
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> Record:
+        """Read the record's Redis hash (decoded strings)."""
+        values: dict[str, Any] = dict(fields)
+        for name in JSON_FIELDS:
+            if name in values:
+                values[name] = json.loads(values[name])
+        return cls.model_validate(values)
+
+
+JSON_FIELDS = ("spec", "images", "error", "warnings", "timings", "metadata", "webhook")
+"""Fields of the hash that hold JSON; the others are plain strings and numbers."""

@@ -1,0 +1,98 @@
+"""Every name Darkroom uses in Redis, and how long each lives.
+
+One file, so that an ACL, a dashboard and a reader find them all. The Lua scripts get these names as constants
+(`lua_constants`); no script spells a key of its own.
+"""
+
+from __future__ import annotations
+
+PREFIX = "darkroom:"
+
+JOB = PREFIX + "job:"
+"""hash per job, the record. Lives until `expires_ms`, then the sweeper takes it with its pictures."""
+
+EVENTS = PREFIX + "events:"
+"""stream per job. Forgotten together with the record."""
+
+TENANT = PREFIX + "tenant:"
+"""sorted set per tenant, job id by creation time: the caller's list, newest last."""
+
+OPEN = PREFIX + "open:"
+"""set per tenant of its jobs that are not over: the tenant's share of the queue."""
+
+LEASES = PREFIX + "leases"
+"""sorted set, running job id by the moment its lease ends (ms of Redis time)."""
+
+QUEUED = PREFIX + "queued:"
+"""sorted set per model, job id by the moment it was queued: position, and the proof that a queued id is on its list."""
+
+MODELS_QUEUED = PREFIX + "queues"
+"""set of models that ever had a queue; the reaper walks it."""
+
+EXPIRY = PREFIX + "expiry"
+"""sorted set, job id by the moment it may be forgotten."""
+
+IDEMPOTENCY = PREFIX + "idempotency:"
+"""string per tenant and hashed Idempotency-Key: "<job id> <hash of the body>". Expires after a day."""
+
+OUTBOX = PREFIX + "outbox"
+"""sorted set "<job id>/<event>/<attempt>" by the moment it was written. An entry leaves when its delivery is over."""
+
+CARDS = PREFIX + "models"
+"""hash, model name to the card its workers announced. Kept while workers are away: a restart must not refuse jobs."""
+
+ALIVE = PREFIX + "alive:"
+"""sorted set per model, worker name by its last beat."""
+
+PACE = PREFIX + "pace:"
+"""hash per model: moving average of how long a running job takes (ms), for the estimate a client sees."""
+
+REAPER_LOCK = PREFIX + "reaper"
+"""string, held for seconds by the gateway that reaps."""
+
+# Lifetimes and bounds, in the unit the name says.
+LEASE_MS = 30_000
+"""With a beat every 10 s, two may be lost before a living worker loses its jobs."""
+
+BEAT_SECONDS = 10.0
+REAP_SECONDS = 4.0
+"""Lease + reap + one beat of slack keeps a crash under 35 s from being queued again."""
+
+MAX_ATTEMPTS = 3
+IDEMPOTENCY_SECONDS = 86_400
+EVENTS_KEPT = 1_000
+ALIVE_MS = 35_000
+"""A worker silent for longer is not counted as serving."""
+
+# RQ 3.0.0's own names (rq/defaults.py, rq/registry.py, rq/executions.py). Pinned with the version: the scripts keep
+# RQ's view of an attempt in the same transaction as the record, so `rq info` never disagrees with it.
+RQ_QUEUE = "rq:queue:"
+RQ_QUEUES = "rq:queues"
+RQ_JOB = "rq:job:"
+RQ_STARTED = "rq:wip:"
+RQ_EXECUTION = "rq:execution:"
+RQ_JOB_EXECUTIONS = "rq:executions:"
+RQ_WORKER = "rq:worker:"
+RQ_COMMANDS = "rq:pubsub:"
+RQ_SUSPENDED = "rq:suspended"
+
+RQ_TTL_SECONDS = 3_600
+"""Longer than any lease: RQ's own clean-up must never judge an attempt that the reaper has not judged."""
+
+QUEUE_PREFIX = "generate-"
+WEBHOOK_QUEUE = "webhooks"
+
+RECORD_VERSION = 1
+"""Raised when an older worker could misread a record; it then leaves the job to others."""
+
+
+def queue_name(model: str) -> str:
+    """RQ queue of a model. Prefixed, so that no model can take the name of the webhook queue."""
+    return QUEUE_PREFIX + model
+
+
+def lua_constants() -> str:
+    """This file's names and numbers as Lua locals, one per line."""
+    names = {name: value for name, value in globals().items() if name.isupper()}
+    literals = {name: f"'{value}'" if isinstance(value, str) else str(value) for name, value in names.items()}
+    return "\n".join(f"local {name} = {literal}" for name, literal in literals.items()) + "\n"

@@ -1,0 +1,111 @@
+"""The worker's half of the contract: take a job, keep it, and say how it ended. Every call carries the token.
+
+Synchronous, because the threads of a worker call it. Knows nothing of how a picture is made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+import redis
+
+from app.contract.card import ModelCard
+from app.contract.events import Status
+from app.contract.job import JobError, Picture, new_token
+from app.contract.keys import RECORD_VERSION
+from app.contract.params import JobSpec
+from app.contract.scripts import source
+
+
+class Beat(StrEnum):
+    """What a heartbeat learns about one job."""
+
+    KEPT = "kept"
+    LOST = "lost"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt at one job, owned by whoever knows the token."""
+
+    id: str
+    token: str
+    spec: JobSpec
+    attempt: int
+    failures: int
+    traceparent: str
+
+
+class Ownership:
+    """Redis scripts as a worker calls them. `client` must decode responses.
+
+    Every method raises redis.RedisError while Redis is away and may then be called again: the scripts recognise what
+    they have already done.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        names = ("claim", "beat", "progress", "finish", "give_back", "announce")
+        self._scripts = {name: client.register_script(source(name)) for name in names}
+
+    def announce(self, card: ModelCard, worker: str) -> None:
+        """Say what this worker serves, and that it is alive."""
+        self._scripts["announce"](args=[card.name, worker, card.model_dump_json()])
+
+    def leave(self, model: str, worker: str) -> None:
+        """Take this worker off the list of the living."""
+        self._scripts["announce"](args=[model, worker, ""])
+
+    def claim(self, model: str, worker: str) -> Claim | None:
+        """Own the oldest queued job of the model, or None if nothing waits."""
+        token = new_token()
+        answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION])
+        if answer is None:
+            return None
+        job_id, spec, attempt, failures, traceparent = answer
+        return Claim(job_id, token, JobSpec.model_validate_json(spec), int(attempt), int(failures), traceparent)
+
+    def beat(self, claims: list[Claim]) -> dict[str, Beat]:
+        """Extend the leases of all jobs in flight; job id to what was learned."""
+        if not claims:
+            return {}
+        args = [part for claim in claims for part in (claim.id, claim.token)]
+        answers = self._scripts["beat"](args=args)
+        return {claim.id: Beat(answer) for claim, answer in zip(claims, answers, strict=True)}
+
+    def progress(self, claim: Claim, step: int, steps: int) -> bool:
+        """Note that `step` of `steps` model evaluations are done. False if the job is no longer ours."""
+        return bool(self._scripts["progress"](args=[claim.id, claim.token, step, steps]))
+
+    def succeed(
+        self,
+        claim: Claim,
+        pictures: list[Picture],
+        *,
+        timings: dict[str, float],
+        warnings: list[str],
+        steps: int,
+    ) -> bool:
+        """The pictures are in the store under their keys. False if the job is no longer ours."""
+        images = json.dumps([picture.model_dump() for picture in pictures])
+        fields: list[str | int] = ["images", images, "timings", json.dumps(timings), "warnings", json.dumps(warnings)]
+        fields += ["step", steps, "steps", steps]
+        return self._finish(claim, Status.SUCCEEDED, {"images": len(pictures)}, fields)
+
+    def fail(self, claim: Claim, error: JobError) -> bool:
+        """End the job for a reason of its own. False if it is no longer ours."""
+        return self._finish(claim, Status.FAILED, {"error": error.model_dump()}, ["error", error.model_dump_json()])
+
+    def canceled(self, claim: Claim) -> bool:
+        """The cancel that was asked for has happened. False if the job is no longer ours."""
+        return self._finish(claim, Status.CANCELED, {}, ["cancel", 1])
+
+    def give_back(self, claim: Claim, reason: str) -> bool:
+        """Put the job at the front of its queue, without holding the attempt against it."""
+        return bool(self._scripts["give_back"](args=[claim.id, claim.token, reason]) == "done")
+
+    def _finish(self, claim: Claim, status: Status, data: dict[str, object], fields: list[str | int]) -> bool:
+        args = [claim.id, claim.token, status.value, json.dumps(data), *fields]
+        return bool(self._scripts["finish"](args=args) == "done")

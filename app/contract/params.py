@@ -1,0 +1,198 @@
+"""The parameters of a picture: the wish as a client may write it, and the measured form that travels to a worker.
+
+Knows types, bounds and the limits of a model's card. Knows nothing of HTTP; the pointers in its errors are JSON
+pointers into the body that was measured.
+"""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from app.contract.card import ModelCard
+from app.contract.events import Event
+
+MAX_PROMPT = 2_000
+MAX_SEED = 2**63 - 1
+DRAWN_SEEDS = 2**53
+"""A missing seed is drawn below this: every JSON reader, JavaScript's doubles included, gives it back unharmed."""
+
+OutputFormat = Literal["png", "jpeg", "webp"]
+WebhookEvent = Literal["job.queued", "job.started", "job.restarted", "job.succeeded", "job.failed", "job.canceled"]
+
+
+def _readable(text: str) -> str:
+    """Refuse what no text encoder can read: NUL, and surrogates that have no UTF-8 form."""
+    if "\x00" in text:
+        raise PydanticCustomError("nul_character", "must not contain a NUL character")
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+        raise PydanticCustomError("lone_surrogate", "must be valid Unicode; it contains a lone surrogate")
+    return text
+
+
+def _says_something(text: str) -> str:
+    """Refuse prompts made of white space and invisible characters (Unicode categories Z, C) only."""
+    if all(unicodedata.category(char)[0] in "ZC" for char in text):
+        raise PydanticCustomError("blank_prompt", "must contain a visible character")
+    return text
+
+
+Text = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_readable)]
+
+
+class Webhook(BaseModel):
+    """Where facts about this job are sent, signed as Standard Webhooks."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    url: Annotated[str, Field(min_length=1, max_length=2_048), AfterValidator(_readable)]
+    events: Annotated[list[WebhookEvent], Field(min_length=1, max_length=6)] = Field(
+        default=[Event.SUCCEEDED.value, Event.FAILED.value, Event.CANCELED.value]
+    )
+
+
+class JobRequest(BaseModel):
+    """A wish. Only `prompt` is required; everything else has the model's own default."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"prompt": "a red circle on a blue background", "seed": 7},
+                {
+                    "model": "starter",
+                    "prompt": "a yellow star on a purple background",
+                    "negative_prompt": "",
+                    "width": 128,
+                    "height": 128,
+                    "num_inference_steps": 30,
+                    "guidance_scale": 4.0,
+                    "scheduler": "euler_a",
+                    "seed": 42,
+                    "num_images": 2,
+                    "output_format": "png",
+                },
+            ]
+        },
+    )
+
+    prompt: Annotated[Text, AfterValidator(_says_something)] = Field(description="What the picture shows")
+    model: str | None = Field(default=None, max_length=64, description="One of GET /v1/models")
+    negative_prompt: Text = Field(default="", description="What it should not show; needs guidance_scale > 1")
+    width: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
+    height: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
+    num_inference_steps: int | None = Field(default=None, ge=1, le=10_000)
+    guidance_scale: float | None = Field(
+        default=None, ge=0, le=1_000, allow_inf_nan=False, description="1 or less: without guidance"
+    )
+    scheduler: str | None = Field(default=None, max_length=64)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Picture k is drawn from seed + k")
+    num_images: int = Field(default=1, ge=1, le=1_000)
+    output_format: OutputFormat = "png"
+    webhook: Webhook | None = None
+    metadata: Annotated[
+        dict[Annotated[Text, Field(min_length=1, max_length=64)], Annotated[Text, Field(max_length=512)]],
+        Field(max_length=16),
+    ] = Field(default_factory=dict, description="Your own notes, given back with the job")
+
+
+class JobSpec(BaseModel):
+    """A wish with nothing left open: what a worker draws from, and what a picture can be drawn from again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str
+    seed: int
+    num_images: int
+    output_format: OutputFormat
+
+
+@dataclass(frozen=True, slots=True)
+class ParamError:
+    """One thing wrong with a body: where (JSON pointer), which rule, and a sentence for a person."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class ParamsRejected(Exception):
+    """The wish has the right shape, but no model here can draw it."""
+
+    def __init__(self, errors: list[ParamError]) -> None:
+        super().__init__("; ".join(f"{error.pointer} {error.detail}" for error in errors))
+        self.errors = errors
+
+
+def choose_model(request: JobRequest, cards: dict[str, ModelCard], *, default: str | None) -> ModelCard:
+    """The card of the model asked for, of the default, or of the only one.
+
+    Raises ParamsRejected naming the served models if there is no such one.
+    """
+    only = next(iter(cards)) if len(cards) == 1 else None
+    name = request.model or default or only
+    if name in cards:
+        return cards[name]
+    served = ", ".join(sorted(cards))
+    if name is None:
+        raise ParamsRejected([ParamError("/model", "model_missing", f"name one of the models: {served}")])
+    raise ParamsRejected([ParamError("/model", "model_unknown", f"is not served here; the models are: {served}")])
+
+
+def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
+    """Fill in the model's defaults and draw a missing seed.
+
+    Raises ParamsRejected with every limit of the card that the request breaks.
+    """
+    spec = JobSpec(
+        model=card.name,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=card.width if request.width is None else request.width,
+        height=card.height if request.height is None else request.height,
+        num_inference_steps=request.num_inference_steps or card.num_inference_steps,
+        guidance_scale=card.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+        scheduler=request.scheduler or card.scheduler,
+        seed=secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
+        num_images=request.num_images,
+        output_format=request.output_format,
+    )
+    errors = list(_broken_limits(spec, card))
+    if errors:
+        raise ParamsRejected(errors)
+    return spec
+
+
+def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
+    for name, side in (("width", spec.width), ("height", spec.height)):
+        if not card.min_side <= side <= card.max_side:
+            yield ParamError(f"/{name}", "out_of_range", f"must be {card.min_side} to {card.max_side} pixels")
+        elif side % card.side_multiple:
+            yield ParamError(f"/{name}", "not_a_multiple", f"must be a multiple of {card.side_multiple}")
+    if spec.num_inference_steps > card.max_steps:
+        yield ParamError("/num_inference_steps", "out_of_range", f"must be 1 to {card.max_steps}")
+    if spec.guidance_scale > card.max_guidance_scale:
+        yield ParamError("/guidance_scale", "out_of_range", f"must be 0 to {card.max_guidance_scale:g}")
+    if spec.num_images > card.max_images:
+        yield ParamError("/num_images", "out_of_range", f"must be 1 to {card.max_images}")
+    if spec.seed + spec.num_images - 1 > MAX_SEED:
+        yield ParamError("/seed", "out_of_range", "seed + num_images must stay below 2^63")
+    if spec.scheduler not in card.schedulers:
+        yield ParamError("/scheduler", "unknown", f"must be one of: {', '.join(card.schedulers)}")
+    work = spec.width * spec.height * spec.num_images * spec.num_inference_steps
+    if work > card.max_work:
+        yield ParamError("", "too_much_work", f"width x height x num_images x steps is {work}; at most {card.max_work}")

@@ -1,0 +1,16 @@
+-- The owner's last word: succeeded, failed or canceled, with everything a client will see.
+-- ARGV: id, token, status, data of the event (JSON), then fields and values of the record
+-- Answers 'done' (also to the same word said again after a broken connection) or 'stale'.
+local id, token, status = ARGV[1], ARGV[2], ARGV[3]
+if not owns(id, token) then
+  local r = redis.call('HMGET', JOB .. id, 'status', 'token')
+  return (r[1] == status and r[2] == token) and 'done' or 'stale'
+end
+local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms')
+over(id, status, ARGV[4], {unpack(ARGV, 5)})
+if status == 'succeeded' then
+  local took, pace = now() - r[2], PACE .. r[1]
+  local before = tonumber(redis.call('HGET', pace, 'job_ms') or took)
+  redis.call('HSET', pace, 'job_ms', math.floor(before * 0.8 + took * 0.2))
+end
+return 'done'

@@ -1,0 +1,6 @@
+-- ARGV: id, token, step, steps. Answers 1, or 0 to an owner that no longer is.
+local id, token, step, steps = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+if not owns(id, token) then return 0 end
+redis.call('HSET', JOB .. id, 'step', step, 'steps', steps)
+emit(id, 'job.progress', '{"step":' .. step .. ',"steps":' .. steps .. '}')
+return 1

