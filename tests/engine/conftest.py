@@ -1,0 +1,36 @@
+"""Bundles of tiny models, made once a session."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.engine.tiny_models import save_tiny_model
+from worker.models.bundle import Bundle, load
+from worker.models.quiet import quiet_libraries
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Some of diffusers' schedulers hand tensors to numpy in a way that numpy 2 deprecates. Not ours to mend."""
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning"))
+
+
+@pytest.fixture(scope="session")
+def epsilon_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """In the layout of Stable Diffusion 1.x."""
+    return _tiny(tmp_path_factory, "epsilon")
+
+
+@pytest.fixture(scope="session")
+def velocity_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """In the layout of Stable Diffusion 2.x for 768 pixels."""
+    return _tiny(tmp_path_factory, "v_prediction")
+
+
+def _tiny(tmp_path_factory: pytest.TempPathFactory, prediction_type: str) -> Bundle:
+    with quiet_libraries():
+        folder = save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", prediction_type=prediction_type)
+    return load(folder)

@@ -1,0 +1,140 @@
+"""Ways to drive an engine by hand, and models that misbehave on cue."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import torch
+
+from tests.engine.tiny_models import SIDE
+from worker.engine.engine import Engine
+from worker.engine.events import Event, Failed, Finished, Stopped
+from worker.engine.sample import Request
+from worker.models.bundle import Bundle
+from worker.models.quiet import quiet_libraries
+from worker.models.schedulers import for_name
+
+
+def wish(id: str = "a", **changes: Any) -> Request:
+    """A request that a tiny model finishes in six steps."""
+    plain: dict[str, Any] = {
+        "id": id,
+        "prompt": "a red circle",
+        "negative_prompt": "",
+        "width": SIDE,
+        "height": SIDE,
+        "num_inference_steps": 6,
+        "guidance_scale": 4.0,
+        "scheduler": "ddim",
+        "seed": 7,
+        "num_images": 1,
+    }
+    return Request(**(plain | changes))
+
+
+def drain(engine: Engine, *, most: int = 2_000) -> list[Event]:
+    """Step until nothing is open. Fails where a request would wait for ever."""
+    events: list[Event] = []
+    for _ in range(most):
+        if engine.idle:
+            return events
+        events += engine.step()
+    raise AssertionError(f"still busy after {most} steps")
+
+
+def run(engine: Engine, *requests: Request) -> dict[str, Event]:
+    """Submit all at once and drain. The last event of each request."""
+    for request in requests:
+        engine.submit(request)
+    return last_events(drain(engine))
+
+
+def last_events(events: list[Event]) -> dict[str, Event]:
+    last = [event for event in events if isinstance(event, Finished | Failed | Stopped)]
+    assert len({event.request_id for event in last}) == len(last), "a request ended twice"
+    return {event.request_id: event for event in last}
+
+
+class Recorder:
+    """A VAE that keeps the latents it was asked to decode, [C, h, w] each, in the order of decoding."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._vae = bundle.vae
+        self.config = bundle.vae.config
+        self.latents: list[torch.Tensor] = []
+
+    def decode(self, z: torch.Tensor, **options: Any) -> Any:
+        self.latents += list((z * self.config.scaling_factor).clone())
+        return self._vae.decode(z, **options)
+
+
+class ScriptedUnet:
+    """A UNet that obeys `script(call, rows)` before it answers. `call` counts from 1, `rows` are [B, C, h, w]."""
+
+    def __init__(self, bundle: Bundle, script: Callable[[int, torch.Tensor], None]) -> None:
+        self._unet = bundle.unet
+        self.config = bundle.unet.config
+        self._script = script
+        self.batches: list[int] = []
+
+    def __call__(self, rows: torch.Tensor, *args: Any, **options: Any) -> Any:
+        self.batches.append(len(rows))
+        self._script(len(self.batches), rows)
+        return self._unet(rows, *args, **options)
+
+
+def scripted(bundle: Bundle, script: Callable[[int, torch.Tensor], None]) -> tuple[Bundle, ScriptedUnet]:
+    unet = ScriptedUnet(bundle, script)
+    return dataclasses.replace(bundle, unet=unet), unet
+
+
+def final_latents(bundle: Bundle, *requests: Request, seats: int = 16) -> list[torch.Tensor]:
+    """Latents of each picture when all requests run at once, in the order in which they were decoded."""
+    recorder = Recorder(bundle)
+    last = run(Engine(dataclasses.replace(bundle, vae=recorder), seats=seats), *requests)
+    assert all(isinstance(event, Finished) for event in last.values()), last
+    return recorder.latents
+
+
+def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
+    """What StableDiffusionPipeline makes of the same request: latents [C, h, w], or a picture as a PIL image."""
+    with quiet_libraries():
+        pipeline = diffusers.StableDiffusionPipeline(
+            tokenizer=bundle.tokenizer,
+            text_encoder=bundle.text_encoder,
+            unet=bundle.unet,
+            vae=bundle.vae,
+            scheduler=for_name(bundle.scheduler, request.scheduler),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(
+            request.prompt,
+            negative_prompt=request.negative_prompt,
+            width=request.width,
+            height=request.height,
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+            generator=torch.Generator().manual_seed(request.seed),
+            output_type=output_type,
+        ).images[0]
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Greatest difference, in standard deviations of b."""
+    return float((a - b).abs().max() / b.std())
+
+
+class StoppedClock:
+    """A clock that only goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now

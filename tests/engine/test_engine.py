@@ -1,0 +1,412 @@
+"""The life of a request in the engine, stepped by hand: seats, progress, cancelling, deadlines and failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.driving import SIDE, StoppedClock, drain, last_events, run, scripted, wish
+from worker.engine.engine import Engine
+from worker.engine.errors import DeviceLost
+from worker.engine.events import Failed, Finished, Progress, Started, Stopped
+from worker.models.bundle import Bundle
+
+
+def slug(event: object) -> str:
+    assert isinstance(event, Failed), event
+    assert event.error.detail.endswith("."), "a sentence for a person"
+    return event.error.slug
+
+
+def calm(call: int, rows: torch.Tensor) -> None:
+    """A script in which nothing happens."""
+
+
+class NanOnce:
+    """In the given call, the UNet's output is NaN in its last row."""
+
+    def __init__(self, bundle: Bundle, call: int) -> None:
+        self.config = bundle.unet.config
+        self._unet, self._call, self._calls = bundle.unet, call, 0
+
+    def __call__(self, *args: Any, **options: Any) -> tuple[torch.Tensor]:
+        self._calls += 1
+        output = self._unet(*args, **options)[0].clone()
+        if self._calls == self._call:
+            output[-1] = float("nan")
+        return (output,)
+
+
+def test_events_of_one_request(epsilon_bundle: Bundle) -> None:
+    engine = Engine(epsilon_bundle)
+    engine.submit(wish(num_inference_steps=3, num_images=2))
+    *news, finished = drain(engine)
+    assert news == [Started("a"), *(Progress("a", step, 3) for step in (1, 2, 3))]
+    assert isinstance(finished, Finished)
+    assert finished.seeds == [7, 8]
+    assert finished.steps == 3
+    assert finished.warnings == []
+    assert [picture.shape for picture in finished.pictures] == [(SIDE, SIDE, 3)] * 2
+    assert not np.array_equal(*finished.pictures)
+
+
+@pytest.mark.parametrize(("scheduler", "evaluations"), [("pndm", 7), ("heun", 11), ("ddim", 6)])
+def test_progress_counts_model_evaluations(epsilon_bundle: Bundle, scheduler: str, evaluations: int) -> None:
+    engine = Engine(epsilon_bundle)
+    engine.submit(wish(scheduler=scheduler))
+    steps = [(event.step, event.steps) for event in drain(engine) if isinstance(event, Progress)]
+    assert steps == [(step, evaluations) for step in range(1, evaluations + 1)]
+
+
+def test_timings_add_up(epsilon_bundle: Bundle) -> None:
+    finished = run(Engine(epsilon_bundle), wish())["a"]
+    assert isinstance(finished, Finished)
+    spent = finished.timings
+    assert min(spent.encode, spent.denoise, spent.decode) > 0
+    assert spent.encode + spent.denoise + spent.decode <= spent.wall
+
+
+def test_more_images_than_seats(epsilon_bundle: Bundle) -> None:
+    engine = Engine(epsilon_bundle, seats=2)
+    last = run(engine, wish("big", num_images=5, num_inference_steps=2), wish("small", num_inference_steps=2))
+    assert isinstance(last["big"], Finished)
+    assert last["big"].seeds == [7, 8, 9, 10, 11]
+    assert isinstance(last["small"], Finished)
+    assert (engine.free_seats, engine.idle) == (2, True)
+
+
+def test_free_seats_count_the_waiting_as_well(epsilon_bundle: Bundle) -> None:
+    engine = Engine(epsilon_bundle, seats=3)
+    engine.submit(wish("a", num_images=2))
+    assert engine.free_seats == 1
+    engine.step()
+    engine.submit(wish("b", num_images=9))
+    assert engine.free_seats == 0
+    engine.cancel("b")
+    engine.step()
+    assert engine.free_seats == 1
+
+
+def test_a_seat_that_is_left_is_taken_in_the_same_step(epsilon_bundle: Bundle) -> None:
+    engine = Engine(epsilon_bundle, seats=1)
+    engine.submit(wish("first", num_inference_steps=50))
+    engine.submit(wish("second", num_inference_steps=2))
+    assert Progress("first", 1, 50) in engine.step()
+    engine.cancel("first")
+    assert engine.step() == [Stopped("first"), Started("second"), Progress("second", 1, 2)]
+    assert isinstance(last_events(drain(engine))["second"], Finished)
+
+
+def test_cancel_reaches_those_who_wait_and_no_strangers(epsilon_bundle: Bundle) -> None:
+    engine = Engine(epsilon_bundle, seats=1)
+    engine.submit(wish("seated", num_inference_steps=2))
+    engine.submit(wish("waiting"))
+    engine.cancel("waiting")
+    engine.cancel("nobody")
+    last = last_events(drain(engine))
+    assert isinstance(last["seated"], Finished)
+    assert last["waiting"] == Stopped("waiting")
+
+
+def test_an_id_may_come_back_after_it_was_canceled(epsilon_bundle: Bundle) -> None:
+    engine = Engine(epsilon_bundle)
+    engine.submit(wish("a"))
+    engine.cancel("a")
+    engine.submit(wish("a", num_inference_steps=2))
+    events = drain(engine)
+    assert events[0] == Stopped("a")
+    assert isinstance(events[-1], Finished)
+
+
+def test_deadlines_end_seated_and_waiting_requests(epsilon_bundle: Bundle) -> None:
+    clock = StoppedClock()
+    engine = Engine(epsilon_bundle, seats=1, clock=clock)
+    engine.submit(wish("seated", deadline=clock.now + 5))
+    engine.submit(wish("waiting", deadline=clock.now + 5))
+    engine.submit(wish("patient", deadline=clock.now + 50, num_inference_steps=2))
+    engine.step()
+    clock.now += 5
+    last = last_events(drain(engine))
+    assert slug(last["seated"]) == slug(last["waiting"]) == "deadline-exceeded"
+    assert isinstance(last["patient"], Finished)
+
+
+def test_nan_ends_one_request_and_leaves_its_neighbour(epsilon_bundle: Bundle) -> None:
+    engine = Engine(dataclasses.replace(epsilon_bundle, unet=NanOnce(epsilon_bundle, call=3)))
+    # Unguided rows come last in the batch.
+    last = run(engine, wish("well"), wish("ill", guidance_scale=1.0))
+    assert slug(last["ill"]) == "numerical-error"
+    assert isinstance(last["well"], Finished)
+    alone = run(Engine(epsilon_bundle), wish("well"))["well"]
+    assert np.abs(last["well"].pictures[0].astype(int) - alone.pictures[0]).max() <= 1
+    assert engine.free_seats == engine.seats
+
+
+def test_a_vae_that_overflows_is_an_error_and_no_black_picture(epsilon_bundle: Bundle) -> None:
+    bundle = dataclasses.replace(epsilon_bundle, vae=PaintingVae(epsilon_bundle, 0.0, first=float("nan")))
+    last = run(Engine(bundle), wish("ill"), wish("well"))
+    assert slug(last["ill"]) == "numerical-error"
+    assert isinstance(last["well"], Finished)
+
+
+def test_a_black_picture_is_a_picture(epsilon_bundle: Bundle) -> None:
+    bundle = dataclasses.replace(epsilon_bundle, vae=PaintingVae(epsilon_bundle, -1.0))
+    finished = run(Engine(bundle), wish())["a"]
+    assert isinstance(finished, Finished)
+    assert finished.pictures[0].max() == 0
+
+
+class PaintingVae:
+    """Decodes everything to one value; to another one, if told so, in the first picture of a batch."""
+
+    def __init__(self, bundle: Bundle, value: float, *, first: float | None = None) -> None:
+        self.config, self._value, self._first = bundle.vae.config, value, first
+        self.batches: list[int] = []
+
+    def decode(self, z: torch.Tensor, **options: Any) -> tuple[torch.Tensor]:
+        self.batches.append(len(z))
+        images = torch.full((len(z), 3, SIDE, SIDE), self._value)
+        if self._first is not None:
+            images[0] = self._first
+        return (images,)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nobody(epsilon_bundle: Bundle) -> None:
+    def crowded(call: int, rows: torch.Tensor) -> None:
+        if len(rows) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    bundle, unet = scripted(epsilon_bundle, crowded)
+    requests = [wish(str(seed), seed=seed) for seed in range(5)]
+    last = run(Engine(bundle), *requests)
+    expected = run(Engine(epsilon_bundle), *requests)
+    for id, event in last.items():
+        assert isinstance(event, Finished)
+        difference = event.pictures[0].astype(int) - expected[id].pictures[0]
+        assert np.abs(difference).max() <= 1
+    assert unet.batches.count(10) == 1, "the batch that was too big is not tried again"
+
+
+def test_too_big_for_the_device_fails_that_size_only(epsilon_bundle: Bundle) -> None:
+    def no_room_for_wide_ones(call: int, rows: torch.Tensor) -> None:
+        if rows.shape[-1] > SIDE // 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    bundle, _ = scripted(epsilon_bundle, no_room_for_wide_ones)
+    last = run(Engine(bundle), wish("wide", width=2 * SIDE), wish("native"))
+    assert slug(last["wide"]) == "out-of-memory"
+    assert isinstance(last["native"], Finished)
+
+
+def test_a_call_that_raises_is_repeated_for_each_alone(epsilon_bundle: Bundle) -> None:
+    def afraid_of_company(call: int, rows: torch.Tensor) -> None:
+        if len(rows) != 2:
+            raise RuntimeError("expected scalar type Half but found Float")
+
+    bundle, _ = scripted(epsilon_bundle, afraid_of_company)
+    last = run(Engine(bundle), wish("two rows"), wish("one row", guidance_scale=1.0))
+    assert isinstance(last["two rows"], Finished)
+    assert slug(last["one row"]) == "generation-failed"
+
+
+@pytest.mark.parametrize(
+    "error", [torch.AcceleratorError("unspecified launch failure"), RuntimeError("CUDA error: device-side assert")]
+)
+def test_a_lost_device_is_not_one_requests_fault(epsilon_bundle: Bundle, error: Exception) -> None:
+    def unplugged(call: int, rows: torch.Tensor) -> None:
+        raise error
+
+    bundle, _ = scripted(epsilon_bundle, unplugged)
+    engine = Engine(bundle)
+    engine.submit(wish())
+    with pytest.raises(DeviceLost):
+        drain(engine)
+
+
+def test_a_lost_device_may_show_late(epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels run later than the call that started them: the error comes with the next synchronisation."""
+
+    def late(*args: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    engine = Engine(epsilon_bundle)
+    engine.submit(wish())
+    monkeypatch.setattr(torch, "isfinite", late)
+    with pytest.raises(DeviceLost):
+        engine.step()
+
+
+def test_a_scheduler_that_raises_ends_its_own_request(epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*args: Any, **options: Any) -> None:
+        raise ArithmeticError("division by zero")
+
+    monkeypatch.setattr(diffusers.EulerDiscreteScheduler, "step", stumble)
+    last = run(Engine(epsilon_bundle), wish("stumbles", scheduler="euler"), wish("walks"))
+    assert slug(last["stumbles"]) == "generation-failed"
+    assert isinstance(last["walks"], Finished)
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"scheduler": "warp_drive"}, "take one of ddim"),
+        ({"width": SIDE + 1}, "multiples of 4"),
+        ({"scheduler": "lcm", "num_inference_steps": 51}, "lcm cannot take 51 steps"),
+        ({"scheduler": "ddim", "num_inference_steps": 1_001}, "ddim cannot take 1001 steps"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_said(epsilon_bundle: Bundle, changes: dict[str, Any], remedy: str) -> None:
+    last = run(Engine(epsilon_bundle), wish("unfit", **changes), wish("fit"))
+    assert slug(last["unfit"]) == "generation-failed"
+    assert remedy in last["unfit"].error.detail
+    assert isinstance(last["fit"], Finished)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 0},
+        {"height": -8},
+        {"num_inference_steps": 0},
+        {"num_images": 0},
+        {"guidance_scale": -0.1},
+        {"guidance_scale": float("nan")},
+        {"guidance_scale": float("inf")},
+        {"seed": -1},
+        {"seed": 2**64 - 1, "num_images": 2},
+        {"deadline": float("nan")},
+    ],
+)
+def test_a_request_out_of_range_is_never_built(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        wish(**changes)
+
+
+def test_the_largest_seed_and_seed_zero(epsilon_bundle: Bundle) -> None:
+    last = run(
+        Engine(epsilon_bundle),
+        wish("zero", seed=0, num_inference_steps=1),
+        wish("largest", seed=2**64 - 1, num_inference_steps=1),
+    )
+    assert [event.seeds for event in last.values()] == [[0], [2**64 - 1]]
+
+
+def test_unguided_requests_take_one_row(epsilon_bundle: Bundle) -> None:
+    bundle, unet = scripted(epsilon_bundle, calm)
+    run(Engine(bundle), wish(guidance_scale=1.0), wish("b", num_images=2))
+    assert set(unet.batches) == {5}
+
+
+def test_sizes_take_turns(epsilon_bundle: Bundle) -> None:
+    widths: list[int] = []
+    bundle, _ = scripted(epsilon_bundle, lambda call, rows: widths.append(rows.shape[-1]))
+    run(Engine(bundle), wish("a", num_inference_steps=3), wish("b", width=2 * SIDE, num_inference_steps=3))
+    assert widths == [16, 32] * 3
+
+
+def test_a_prompt_too_long_is_read_in_part_and_said_so(epsilon_bundle: Bundle) -> None:
+    prompt = " ".join(["red"] * 30 + ["yellow", "banana"])
+    finished = run(Engine(epsilon_bundle), wish(prompt=prompt, negative_prompt=prompt))["a"]
+    assert isinstance(finished, Finished)
+    assert finished.warnings == [
+        "Only the first 30 tokens of the prompt were read; not read: 'yellow banana'.",
+        "Only the first 30 tokens of the negative prompt were read; not read: 'yellow banana'.",
+    ]
+    [shorter] = run(Engine(epsilon_bundle), wish(prompt=" ".join(["red"] * 30)))["a"].pictures
+    assert np.array_equal(shorter, run(Engine(epsilon_bundle), wish(prompt=prompt))["a"].pictures[0])
+
+
+def test_a_prompt_that_just_fits_warns_of_nothing(epsilon_bundle: Bundle) -> None:
+    finished = run(Engine(epsilon_bundle), wish(prompt=" ".join(["red"] * 30), num_inference_steps=1))["a"]
+    assert finished.warnings == []
+
+
+def test_a_negative_prompt_without_guidance_is_said_to_be_idle(epsilon_bundle: Bundle) -> None:
+    finished = run(Engine(epsilon_bundle), wish(guidance_scale=1.0, negative_prompt="blue"))["a"]
+    assert finished.warnings == ["The negative prompt had no effect: it needs a guidance_scale above 1."]
+
+
+def test_prompts_are_encoded_together_and_remembered(epsilon_bundle: Bundle) -> None:
+    encoder = CountingEncoder(epsilon_bundle)
+    engine = Engine(dataclasses.replace(epsilon_bundle, text_encoder=encoder))
+    assert encoder.batches == [1], "the empty prompt, once"
+    run(engine, wish("a", prompt="a cat"), wish("b", prompt="a dog"), wish("c", prompt="a cat"))
+    run(engine, wish("d", prompt="a dog", negative_prompt="a cat"))
+    assert encoder.batches == [1, 2]
+
+
+class CountingEncoder:
+    def __init__(self, bundle: Bundle) -> None:
+        self.config, self._encoder = bundle.text_encoder.config, bundle.text_encoder
+        self.batches: list[int] = []
+
+    def __call__(self, ids: torch.Tensor, **options: Any) -> Any:
+        self.batches.append(len(ids))
+        return self._encoder(ids, **options)
+
+
+def test_a_text_encoder_that_raises_ends_only_what_it_read(epsilon_bundle: Bundle) -> None:
+    encoder = AllergicEncoder(epsilon_bundle)
+    engine = Engine(dataclasses.replace(epsilon_bundle, text_encoder=encoder))
+    last = run(engine, wish("long", prompt="red " * 20), wish("short"))
+    assert slug(last["long"]) == "generation-failed"
+    assert isinstance(last["short"], Finished)
+
+
+class AllergicEncoder(CountingEncoder):
+    """Raises for any batch with a prompt of ten tokens or more in it."""
+
+    def __call__(self, ids: torch.Tensor, **options: Any) -> Any:
+        if (ids[:, 10] != self.config.pad_token_id).any():
+            raise RuntimeError("index out of range in self")
+        return super().__call__(ids, **options)
+
+
+def test_decoding_takes_at_most_four_at_once(epsilon_bundle: Bundle) -> None:
+    vae = PaintingVae(epsilon_bundle, 0.0)
+    run(Engine(dataclasses.replace(epsilon_bundle, vae=vae)), wish(num_images=6))
+    assert vae.batches == [4, 2]
+
+
+def test_waiting_for_work_ends_with_a_submit(epsilon_bundle: Bundle) -> None:
+    engine = Engine(epsilon_bundle)
+    woken = threading.Event()
+    thread = threading.Thread(target=lambda: (engine.wait_for_work(60), woken.set()))
+    thread.start()
+    engine.submit(wish())
+    assert woken.wait(10)
+    thread.join()
+    engine.cancel("a")
+    assert engine.step() == [Stopped("a")]
+
+
+def test_a_step_without_work_still_tells_the_watchdog(epsilon_bundle: Bundle) -> None:
+    clock = StoppedClock()
+    engine = Engine(epsilon_bundle, clock=clock)
+    clock.now += 3
+    assert engine.step() == []
+    assert engine.last_step_at == clock.now
+
+
+def test_requests_from_many_threads(epsilon_bundle: Bundle) -> None:
+    engine = Engine(epsilon_bundle, seats=3)
+    threads = [
+        threading.Thread(target=lambda k=k: [engine.submit(wish(f"{k}.{n}", num_inference_steps=1)) for n in range(4)])
+        for k in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(last_events(drain(engine))) == 16
+
+
+def test_an_engine_needs_a_seat(epsilon_bundle: Bundle) -> None:
+    with pytest.raises(ValueError, match="seats"):
+        Engine(epsilon_bundle, seats=0)

@@ -1,0 +1,109 @@
+"""The strongest test: a sample in a mixed, changing batch = the same sample alone = StableDiffusionPipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, run, stock, wish
+from worker.engine.engine import Engine
+from worker.engine.events import Finished
+from worker.models.bundle import Bundle
+from worker.models.schedulers import CLASS_NAMES, SHORT_NAMES, names_for
+
+ALONE, IN_COMPANY = 5e-5, 1e-4
+"""Standard deviations of the latents. Batches of different sizes take different paths through the CPU's kernels."""
+
+
+@pytest.mark.parametrize("scheduler", [*SHORT_NAMES, *CLASS_NAMES])
+def test_every_scheduler_equals_the_stock_pipeline(epsilon_bundle: Bundle, scheduler: str) -> None:
+    if scheduler not in names_for_bundle(epsilon_bundle):
+        assert "LMS" in scheduler.upper(), "only LMS needs a package that may be missing"
+        pytest.skip("LMS needs scipy")
+    request = wish(scheduler=scheduler)
+    [latents] = final_latents(epsilon_bundle, request)
+    assert distance(latents, stock(epsilon_bundle, request, output_type="latent")) <= ALONE
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["pndm", "euler", "euler_a", "ddpm", "dpmpp_2m_karras", "dpmpp_sde", "unipc", "lcm"]
+)
+@pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 7.5])
+def test_velocity_models_equal_the_stock_pipeline(
+    velocity_bundle: Bundle, scheduler: str, guidance_scale: float
+) -> None:
+    request = wish(scheduler=scheduler, guidance_scale=guidance_scale, negative_prompt="a dog", num_inference_steps=5)
+    [latents] = final_latents(velocity_bundle, request)
+    assert distance(latents, stock(velocity_bundle, request, output_type="latent")) <= ALONE
+
+
+@pytest.mark.parametrize("scheduler", ["euler_a", "ddim", "lcm"])
+def test_pictures_equal_the_stock_pipelines(epsilon_bundle: Bundle, scheduler: str) -> None:
+    request = wish(scheduler=scheduler, width=96, height=56)
+    finished = run(Engine(epsilon_bundle), request)["a"]
+    assert isinstance(finished, Finished)
+    expected = np.asarray(stock(epsilon_bundle, request, output_type="pil"))
+    [picture] = finished.pictures
+    assert picture.shape == expected.shape == (56, 96, 3)
+    assert picture.dtype == np.uint8
+    assert np.abs(picture.astype(int) - expected).max() <= 1
+
+
+def test_image_k_is_drawn_from_seed_plus_k(epsilon_bundle: Bundle) -> None:
+    both = final_latents(epsilon_bundle, wish(num_images=2, scheduler="euler_a", seed=40))
+    for latents, seed in zip(both, (40, 41), strict=True):
+        [alone] = final_latents(epsilon_bundle, wish(scheduler="euler_a", seed=seed))
+        assert distance(latents, alone) <= IN_COMPANY
+
+
+@pytest.mark.parametrize("name", ["epsilon_bundle", "velocity_bundle"])
+def test_company_that_comes_and_goes_changes_nothing(name: str, request: pytest.FixtureRequest) -> None:
+    bundle: Bundle = request.getfixturevalue(name)
+    subject = wish("subject", scheduler="euler_a", num_inference_steps=12, seed=11)
+    [alone] = final_latents(bundle, subject)
+    recorder = Recorder(bundle)
+    engine = Engine(dataclasses.replace(bundle, vae=recorder), seats=6)
+    company = {
+        0: [wish("c0", scheduler="dpmpp_2m", num_inference_steps=3, guidance_scale=1.0)],
+        1: [wish("c1", scheduler="ddpm", num_inference_steps=9, num_images=2), subject],
+        4: [wish("c2", scheduler="pndm", prompt="a blue star", guidance_scale=9.0)],
+        6: [wish("c3", width=96, num_inference_steps=4), wish("c4", scheduler="heun", guidance_scale=0.0)],
+        8: [wish("c5", num_images=5, num_inference_steps=2)],
+    }
+    events = []
+    for step in range(12):
+        for newcomer in company.get(step, []):
+            engine.submit(newcomer)
+        if step == 7:
+            engine.cancel("c1")
+        events += engine.step()
+    last = last_events(events + drain(engine))
+    assert isinstance(last["subject"], Finished)
+    of_its_size = [latents for latents in recorder.latents if latents.shape == alone.shape]
+    assert min(distance(latents, alone) for latents in of_its_size) <= IN_COMPANY
+
+
+def test_guided_and_unguided_rows_do_not_mix_up(epsilon_bundle: Bundle) -> None:
+    requests = [wish(str(scale), guidance_scale=scale) for scale in (1.0, 9.0, 0.0, 3.0)]
+    together = final_latents(epsilon_bundle, *requests)
+    for request, latents in zip(requests, together, strict=True):
+        assert distance(latents, stock(epsilon_bundle, request, output_type="latent")) <= IN_COMPANY
+
+
+def test_the_global_generator_is_left_alone(epsilon_bundle: Bundle) -> None:
+    before = torch.random.get_rng_state()
+    run(Engine(epsilon_bundle), wish(scheduler="euler_a"))
+    names_for(epsilon_bundle.scheduler)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+_NAMES: dict[str, tuple[str, ...]] = {}
+
+
+def names_for_bundle(bundle: Bundle) -> tuple[str, ...]:
+    if bundle.sha256 not in _NAMES:
+        _NAMES[bundle.sha256] = names_for(bundle.scheduler)
+    return _NAMES[bundle.sha256]

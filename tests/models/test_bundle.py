@@ -1,0 +1,228 @@
+"""What loads, what is refused and in which words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.engine.tiny_models import SIDE, save_tiny_model
+from worker.models.bundle import ModelError, describe, load
+from worker.models.quiet import quiet_libraries
+
+UNET = Path("unet", "diffusion_pytorch_model.safetensors")
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_whole_folder_loads_without_a_network(whole_folder: Path) -> None:
+    bundle = load(whole_folder)
+    assert (bundle.name, bundle.family) == ("tiny", "StableDiffusionPipeline")
+    assert {part.dtype for part in (bundle.unet, bundle.vae, bundle.text_encoder)} == {torch.float32}
+    assert not any(parameter.requires_grad for parameter in bundle.unet.parameters())
+    assert (bundle.latent_channels, bundle.vae_scale_factor, bundle.context_length) == (4, 4, 32)
+
+
+def test_the_card_of_a_folder_that_says_nothing_about_itself(whole_folder: Path) -> None:
+    card = describe(load(whole_folder, name="other"), seats=3)
+    assert (card.name, card.seats, card.max_prompt_tokens) == ("other", 3, 30)
+    assert (card.width, card.height, card.min_side, card.max_side) == (SIDE, SIDE, SIDE // 2, SIDE * 2)
+    assert (card.num_inference_steps, card.guidance_scale, card.scheduler) == (30, 7.5, "PNDMScheduler")
+    assert {"ddim", "euler_a", "dpmpp_2m", "unipc", "EulerDiscreteScheduler"} <= set(card.schedulers)
+
+
+def test_the_folders_own_defaults_win(folder: Path) -> None:
+    (folder / "darkroom.json").write_text('{"max_steps": 8, "guidance_scale": 0.0, "scheduler": "lcm"}')
+    card = describe(load(folder), seats=1)
+    assert (card.max_steps, card.guidance_scale, card.scheduler) == (8, 0.0, "lcm")
+
+
+def test_the_hash_tells_weights_apart_and_ignores_defaults(folder: Path) -> None:
+    before = load(folder).sha256
+    (folder / "darkroom.json").write_text('{"max_steps": 8}')
+    (folder / "README.md").write_text("a model")
+    assert load(folder).sha256 == before
+    tensors = load_file(folder / UNET)
+    tensors["conv_in.bias"] += 1
+    save_file(tensors, folder / UNET, metadata={"format": "pt"})
+    assert load(folder).sha256 != before
+
+
+def test_a_snapshot_of_the_hub_cache_loads(whole_folder: Path, tmp_path: Path) -> None:
+    """Files there are symlinks to ../../blobs, named by their hash."""
+    repository = tmp_path / "models--someone--Some-Model"
+    snapshot = repository / "snapshots" / "0123456789abcdef"
+    (repository / "blobs").mkdir(parents=True)
+    for file in filter(Path.is_file, whole_folder.rglob("*")):
+        blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, blob)
+        link = snapshot / file.relative_to(whole_folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blob)
+    (snapshot / "safety_checker").mkdir()
+    bundle = load(snapshot)
+    assert bundle.name == "some-model"
+    assert bundle.sha256 == load(whole_folder).sha256
+
+
+def test_half_precision_files_load_in_one_type(folder: Path) -> None:
+    with quiet_libraries():
+        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float16)
+        shutil.rmtree(folder)
+        pipeline.save_pretrained(folder, variant="fp16", safe_serialization=True)
+    assert not (folder / UNET).exists()
+    bundle = load(folder, dtype=torch.float32)
+    assert {part.dtype for part in (bundle.unet, bundle.vae, bundle.text_encoder)} == {torch.float32}
+
+
+def test_a_tiny_autoencoder_loads(tmp_path: Path) -> None:
+    with quiet_libraries():
+        folder = save_tiny_model(tmp_path / "m", prediction_type="epsilon", vae="AutoencoderTiny")
+    assert type(load(folder).vae).__name__ == "AutoencoderTiny"
+
+
+def test_auto_names_take_what_the_machine_has(whole_folder: Path) -> None:
+    bundle = load(whole_folder, device="auto", dtype="auto")
+    on_gpu = torch.cuda.is_available()
+    assert bundle.device.type == ("cuda" if on_gpu else "cpu")
+    assert bundle.dtype == (torch.float16 if on_gpu else torch.float32)
+
+
+def remove(name: str) -> Callable[[Path], object]:
+    def breaking(folder: Path) -> None:
+        target = folder / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    return breaking
+
+
+def write(name: str, content: str = "") -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(content)
+
+
+def configure(name: str, **changes: Any) -> Callable[[Path], object]:
+    return lambda folder: edit_json(folder / name, **changes)
+
+
+def drop_a_tensor(file: str, key: str) -> Callable[[Path], object]:
+    def breaking(folder: Path) -> None:
+        tensors = load_file(folder / file)
+        [name] = [name for name in tensors if name.endswith(key)]
+        del tensors[name]
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+
+    return breaking
+
+
+def cut_short(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:1000])
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "does not exist"),
+    "no index": (remove("model_index.json"), "from_single_file"),
+    "index cut short": (write("model_index.json", '{"_class'), "no readable JSON"),
+    "index is a list": (write("model_index.json", "[]"), "must hold a JSON object"),
+    "other family": (configure("model_index.json", _class_name="FluxPipeline"), "supported families: StableDiff"),
+    "custom pipeline": (configure("model_index.json", _class_name=["pipeline", "Mine"]), "supported families"),
+    "custom unet": (configure("model_index.json", unet=["my_code", "MyUNet"]), "supported: UNet2DConditionModel"),
+    "other vae": (configure("model_index.json", vae=["diffusers", "VQModel"]), "AutoencoderKL or AutoencoderTiny"),
+    "other scheduler": (configure("model_index.json", scheduler=["diffusers", "KarrasVeScheduler"]), "DDIMScheduler"),
+    "unet not named": (configure("model_index.json", unet=[None, None]), "names no unet"),
+    "pickled weights": (write("unet/diffusion_pytorch_model.bin"), "convert weights to safetensors"),
+    "checkpoint beside": (write("v1-5-pruned.ckpt"), "pickled weights"),
+    "code": (write("unet/modeling.py"), "program code"),
+    "no vae folder": (remove("vae"), "has no folder vae"),
+    "no unet weights": (remove(str(UNET)), "no diffusion_pytorch_model.safetensors"),
+    "unet weights cut short": (cut_short(str(UNET)), "cannot be loaded"),
+    "unet config damaged": (write("unet/config.json", "{"), "cannot be loaded"),
+    "tokenizer damaged": (write("tokenizer/tokenizer.json", "{"), "cannot be loaded"),
+    "scheduler damaged": (write("scheduler/scheduler_config.json", "{"), "cannot be loaded"),
+    "unet lacks a tensor": (drop_a_tensor(str(UNET), "conv_in.weight"), "lack 1 tensors"),
+    "text encoder lacks a tensor": (drop_a_tensor("text_encoder/model.safetensors", "final_layer_norm.bias"), "lack 1"),
+    "guidance-distilled unet": (configure("unet/config.json", time_cond_proj_dim=32), "lack"),
+    "defaults damaged": (write("darkroom.json", "{"), "no readable JSON"),
+    "defaults misspelt": (write("darkroom.json", '{"num_steps": 20}'), "wrong entry (num_steps)"),
+    "defaults impossible": (write("darkroom.json", '{"max_steps": -1}'), "wrong entry (max_steps)"),
+    "manifest unreadable": (write("sha256sums.txt", "hello\n"), "sha256sum would not write"),
+    "manifest incomplete": (write("sha256sums.txt", f"{'0' * 64}  README.md\n"), "not listed in"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_folder_is_refused_in_one_sentence(folder: Path, what: str) -> None:
+    breaking, words = BROKEN[what]
+    breaking(folder)
+    with pytest.raises(ModelError) as refusal:
+        load(folder)
+    sentence = str(refusal.value)
+    assert words in sentence
+    assert str(folder) in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_parts_of_two_models_are_refused(folder: Path, tmp_path: Path) -> None:
+    starter = Path(__file__).parents[2] / "models" / "starter"
+    shutil.rmtree(folder / "unet")
+    shutil.copytree(starter / "unet", folder / "unet")
+    with pytest.raises(ModelError, match="in_channels=8"):
+        load(folder)
+
+
+def test_a_file_that_differs_from_the_manifest_is_refused(folder: Path) -> None:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}\n" for file in files]
+    (folder / "sha256sums.txt").write_text("".join(lines))
+    load(folder)
+    damaged = folder / UNET
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(ModelError, match="differs from sha256sums"):
+        load(folder)
+
+
+def test_a_listed_file_that_is_missing_is_refused(folder: Path) -> None:
+    (folder / "NOTICE").write_text("thanks")
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()} *{file.relative_to(folder)}\n" for file in files]
+    (folder / "sha256sums.txt").write_text("".join(lines))
+    (folder / "NOTICE").unlink()
+    with pytest.raises(ModelError, match="NOTICE is listed"):
+        load(folder)
+
+
+@pytest.mark.parametrize(("option", "value"), [("device", "gpu0"), ("dtype", "float15"), ("dtype", "int8")])
+def test_unknown_devices_and_types_are_refused(whole_folder: Path, option: str, value: str) -> None:
+    with pytest.raises(ModelError, match=f"{option} {value} is unknown; name auto"):
+        load(whole_folder, **{option: value})
+
+
+def test_a_default_scheduler_that_does_not_work_is_refused(folder: Path) -> None:
+    (folder / "darkroom.json").write_text('{"scheduler": "warp_drive"}')
+    with pytest.raises(ModelError, match="warp_drive does not work"):
+        describe(load(folder), seats=1)
+
+
+def test_loading_leaves_the_libraries_as_talkative_as_before(whole_folder: Path) -> None:
+    from diffusers.utils import logging
+
+    logging.set_verbosity_info()
+    with warnings.catch_warnings(record=True) as caught:
+        load(whole_folder)
+    assert caught == []
+    assert logging.get_verbosity() == logging.INFO
+    logging.set_verbosity_warning()

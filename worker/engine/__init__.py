@@ -1,0 +1,1 @@
+"""The engine. Start with engine.py."""

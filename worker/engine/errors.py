@@ -1,0 +1,85 @@
+"""What can go wrong with a picture inside the engine.
+
+    EngineError                ends one job; its neighbours notice nothing
+      GenerationFailed         generation-failed      the request does not fit the model, or a stage raised
+      NumericalError           numerical-error        NaN or infinity in the latents or in the decoded picture
+      OutOfMemory              out-of-memory          one sample alone is too much for the device
+      DeadlineExceeded         deadline-exceeded      the request's own deadline passed
+    DeviceLost                 the device will not compute again in this process: the process must end
+
+Details are for the person who asked: they name no path, no prompt and no traceback. Those go to the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import structlog
+import torch
+
+log = structlog.get_logger()
+
+SIGNS_OF_A_LOST_DEVICE = ("CUDA error", "HIP error", "device-side assert", "CUDA driver error")
+"""Older paths of torch raise a plain RuntimeError with one of these; newer ones a torch.AcceleratorError."""
+
+
+class EngineError(Exception):
+    """Ends one job. `slug` is stable and for programs, `detail` is one sentence for a person."""
+
+    slug: ClassVar[str] = "generation-failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class GenerationFailed(EngineError):
+    slug = "generation-failed"
+
+
+class NumericalError(EngineError):
+    slug = "numerical-error"
+
+
+class OutOfMemory(EngineError):
+    slug = "out-of-memory"
+
+
+class DeadlineExceeded(EngineError):
+    slug = "deadline-exceeded"
+
+
+class DeviceLost(Exception):
+    """Every later call on the device would fail as well, often with a misleading message."""
+
+
+def engine_error(error: Exception, *, stage: str) -> EngineError:
+    """What `error`, raised by a stage, means for the job it struck.
+
+    Raises DeviceLost if it means the end of the whole process.
+    """
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        return OutOfMemory("The device has not enough memory for one picture of this size; ask for a smaller one.")
+    if _is_lost_device(error):
+        raise DeviceLost(str(error)) from error
+    log.error("a stage raised", stage=stage, exc_info=error)
+    return GenerationFailed(f"The {stage} stage raised {type(error).__name__}; the worker's log holds the traceback.")
+
+
+@contextmanager
+def device_watch() -> Iterator[None]:
+    """Turn the end of the device into DeviceLost wherever it shows: kernels fail later than the call that ran them."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _is_lost_device(error):
+            raise DeviceLost(str(error)) from error
+        raise
+
+
+def _is_lost_device(error: Exception) -> bool:
+    return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in SIGNS_OF_A_LOST_DEVICE)

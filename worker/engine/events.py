@@ -1,0 +1,66 @@
+"""What the engine says about a request. It says it to whoever calls `Engine.step`, and knows no listener.
+
+A request that was submitted gets Started and Progress at most, and exactly one of Finished, Failed and Stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.engine.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds spent in the stages that worked on a request, shared batches counted in full; `wall` since submit."""
+
+    encode: float
+    denoise: float
+    decode: float
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first sample of the request has taken a seat."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The slowest sample has taken `step` of `steps` model evaluations (some schedulers need more than one a step)."""
+
+    request_id: str
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """All pictures, uint8 [height, width, 3] each, with the seed that draws each of them again."""
+
+    request_id: str
+    pictures: list[np.ndarray]
+    seeds: list[int]
+    steps: int
+    timings: Timings
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    request_id: str
+    error: EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The request was canceled before it was over."""
+
+    request_id: str
+
+
+Event = Started | Progress | Finished | Failed | Stopped

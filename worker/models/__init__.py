@@ -1,0 +1,1 @@
+"""Model folders: what may be loaded, and what comes out of them."""
