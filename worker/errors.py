@@ -1,0 +1,56 @@
+"""What can go wrong around a picture, outside the engine.
+
+    WorkerError                  internal
+      PictureError               picture-unreadable      bytes that are no picture, or one too big to look at
+        RecordMissing            record-missing          a picture without our record in it
+      StorageError               storage-unavailable
+        StorageUnavailable       storage-unavailable     no answer before the deadline
+        StorageFull              storage-full            no space before the deadline
+        StorageDenied            storage-denied          refused; the same call will be refused again
+      UploadAbandoned            upload-abandoned        nobody wants the picture any more: lease lost or canceled
+
+Each carries a slug for the record and a detail for a person. A detail never holds a prompt, a key or a token, but it
+may name a bucket or a folder: it is for the operator.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class WorkerError(Exception):
+    """Base of them all. `slug` is stable, `detail` is one sentence with the remedy in it."""
+
+    slug: ClassVar[str] = "internal"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class PictureError(WorkerError):
+    slug = "picture-unreadable"
+
+
+class RecordMissing(PictureError):
+    slug = "record-missing"
+
+
+class StorageError(WorkerError):
+    slug = "storage-unavailable"
+
+
+class StorageUnavailable(StorageError):
+    slug = "storage-unavailable"
+
+
+class StorageFull(StorageError):
+    slug = "storage-full"
+
+
+class StorageDenied(StorageError):
+    slug = "storage-denied"
+
+
+class UploadAbandoned(WorkerError):
+    slug = "upload-abandoned"

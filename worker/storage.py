@@ -1,0 +1,131 @@
+"""Bytes under a key, for good: checksum, retry with growing pauses, and an honest error at the end.
+
+Knows storage and the clock. Refuses to know whose picture it is: `keep_trying` says whether anybody still wants it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from obstore.exceptions import BaseError
+
+from app.contract.objects import (
+    Bucket,
+    Fault,
+    Folder,
+    StoreOptions,
+    diagnose,
+    open_store,
+    parse_key,
+    probe,
+    require_prefix,
+)
+from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
+
+log = structlog.get_logger()
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 2.0
+"""Seconds. Short, because the GPU's seat is free already but a client waits, and a restarted store is soon back."""
+
+DEADLINE = 120.0
+"""Seconds an upload may take before its job is handed back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One object that is safely away: its key, hex SHA-256 and length in bytes."""
+
+    key: str
+    sha256: str
+    bytes: int
+    content_type: str
+
+
+class ObjectStore:
+    """The worker's side of the store. Blocking and safe to share between threads; no call holds a lock."""
+
+    def __init__(
+        self,
+        place: Folder | Bucket,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.place = place
+        self._clock = clock
+        self._pause = pause
+        self._chance = chance
+
+    @classmethod
+    def from_url(cls, url: str, options: StoreOptions | None = None) -> ObjectStore:
+        """Opens what `open_store` opens. ValueError for another URL, StorageError for a bad folder."""
+        try:
+            return cls(open_store(url, options))
+        except OSError as error:
+            raise _final(error, url) from error
+
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        content_type: str,
+        *,
+        deadline: float = DEADLINE,
+        keep_trying: Callable[[], bool] = lambda: True,
+    ) -> Stored:
+        """Stores `data` under an image key, whole or not at all, and returns its SHA-256.
+
+        Transient faults and a full disk are tried again for `deadline` seconds, one request beyond that at most.
+        Raises StorageDenied at once, StorageUnavailable or StorageFull at the deadline, UploadAbandoned as soon as
+        `keep_trying` says no between two tries, ValueError for a key that is no image key.
+        """
+        picture = parse_key(key)
+        started, tries = self._clock(), 0
+        while keep_trying():
+            try:
+                self.place.put(key, data, content_type)
+            except (OSError, BaseError) as error:
+                tries += 1
+                fault, why = diagnose(error, self.place.label)
+                spent = self._clock() - started
+                pause = self._next_pause(tries)
+                log.warning("upload failed", job_id=picture.job_id, index=picture.index, tries=tries, reason=why)
+                if fault is Fault.DENIED or spent + pause > deadline:
+                    raise _final(error, self.place.label) from error
+                self._pause(pause)
+            else:
+                return Stored(key, hashlib.sha256(data).hexdigest(), len(data), content_type)
+        raise UploadAbandoned(f"the upload was given up after {tries} failed tries: its job is no longer ours")
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Deletes all pictures of a job or of one attempt, temporary files too; returns how many. StorageError."""
+        require_prefix(prefix)
+        try:
+            return self.place.delete_prefix(prefix)
+        except (OSError, BaseError) as error:
+            raise _final(error, self.place.label) from error
+
+    def check(self) -> None:
+        """Writes, reads, lists and deletes a probe. Raises a StorageError whose one sentence names the remedy."""
+        try:
+            probe(self.place)
+        except (OSError, BaseError) as error:
+            raise _final(error, self.place.label) from error
+
+    def _next_pause(self, tries: int) -> float:
+        # Between half and all of the doubled pause, so that workers that fell together do not return together.
+        longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(tries - 1, 16))
+        return longest * (0.5 + self._chance() / 2)
+
+
+def _final(error: Exception, label: str) -> StorageError:
+    kinds = {Fault.DENIED: StorageDenied, Fault.FULL: StorageFull}
+    fault, why = diagnose(error, label)
+    return kinds.get(fault, StorageUnavailable)(why)
