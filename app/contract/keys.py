@@ -38,6 +38,16 @@ IDEMPOTENCY = PREFIX + "idempotency:"
 OUTBOX = PREFIX + "outbox"
 """sorted set "<job id>/<event>/<attempt>" by the moment it was written. An entry leaves when its delivery is over."""
 
+OUTBOX_STATE = PREFIX + "outbox:"
+"""hash per job: of each outbox entry the moment of its fact, the tries made and the owner. While a try is under way or
+a further one is planned, the entry's score in the outbox is when to look at it again. Expires with the record."""
+
+DELIVERIES = PREFIX + "deliveries:"
+"""list per job, newest first: the webhook tries made, as JSON. Expires with the record."""
+
+WEBHOOK_SECRET = PREFIX + "webhook-secret:"
+"""hash per tenant: the signing secret, and the one before it while that is still valid. Kept."""
+
 CARDS = PREFIX + "models"
 """hash, model name to the card its workers announced. Kept while workers are away: a restart must not refuse jobs."""
 
@@ -57,6 +67,12 @@ LEASE_MS = 30_000
 BEAT_SECONDS = 10.0
 REAP_SECONDS = 4.0
 """Lease + reap + one beat of slack keeps a crash under 35 s from being queued again."""
+
+DELIVERY_LEASE_MS = 4_000
+"""A webhook whose process died is taken up again after this: with a poll, inside 5 s of the process being back."""
+
+DELIVERIES_KEPT = 100
+"""Six events of ten tries each, and some sent again by hand."""
 
 MAX_ATTEMPTS = 3
 IDEMPOTENCY_SECONDS = 86_400

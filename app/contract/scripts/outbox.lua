@@ -1,0 +1,40 @@
+-- What the scripts of the outbox share. An entry "<job id>/job.<word>/<attempt>" and its RQ id
+-- "webhook-<job id>-<word>-<attempt>" say the same: whoever finds one can make the other.
+local WEBHOOKS = RQ_QUEUE .. WEBHOOK_QUEUE
+
+local function rq_id_of(entry)
+  local id, word, attempt = string.match(entry, '^(job_%w+)/job%.(%l+)/(%d+)$')
+  return id and ('webhook-' .. id .. '-' .. word .. '-' .. attempt)
+end
+
+local function entry_of(rq_id)
+  local id, word, attempt = string.match(rq_id, '^webhook%-(job_%w+)%-(%l+)%-(%d+)$')
+  return id and (id .. '/job.' .. word .. '/' .. attempt)
+end
+
+-- {job id, event, attempt, name of the entry inside its job's state}
+local function parts(entry)
+  local id, event, attempt = string.match(entry, '^([^/]+)/([^/]+)/([^/]+)$')
+  return {id = id, event = event, attempt = attempt, name = event .. '/' .. attempt}
+end
+
+-- When the state and the log of a job may go: with its record, and never while a try may still be under way.
+local function keep(key, id)
+  local r = redis.call('HMGET', JOB .. id, 'expires_ms', 'retention_ms')
+  local ends = tonumber(r[1]) or now() + (tonumber(r[2]) or 0)
+  redis.call('PEXPIREAT', key, math.max(ends, now() + 60000))
+end
+
+-- Nobody owns the entry any more: the state and RQ's view of that try are cleared.
+local function release(entry)
+  local p, rq_id = parts(entry), rq_id_of(entry)
+  local state = OUTBOX_STATE .. p.id
+  local r = redis.call('HMGET', state, p.name .. ':token', p.name .. ':worker')
+  redis.call('HDEL', state, p.name .. ':token', p.name .. ':worker')
+  if r[1] and rq_id then
+    local execution = rq_id .. ':' .. r[1]
+    redis.call('DEL', RQ_EXECUTION .. execution, RQ_JOB_EXECUTIONS .. rq_id)
+    redis.call('ZREM', RQ_STARTED .. WEBHOOK_QUEUE, execution)
+    redis.call('SREM', RQ_WORKER .. r[2] .. ':executions', execution)
+  end
+end

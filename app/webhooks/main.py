@@ -1,0 +1,183 @@
+"""The webhooks process: wires the parts, runs the loop, stops on a signal. Imports no torch and serves no HTTP.
+
+Due entry -> id on RQ's queue (relay) -> a try with an owner (dispatch) -> judged address (address, dial) -> signed body
+(sign) -> answer (deliver) -> end or next try (schedule).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import redis
+import redis.asyncio
+import structlog
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from app.board import Board
+from app.contract.exits import CANNOT_START
+from app.contract.job import Record
+from app.contract.outbox import Outbox
+from app.contract.store import JobStore
+from app.pictures import open_pictures
+from app.settings import Settings
+from app.storage import PictureStore, PictureStoreError
+from app.views import Viewer
+from app.webhooks.deliver import Sender
+from app.webhooks.dial import GuardedBackend
+from app.webhooks.dispatch import Dispatcher, View
+from app.webhooks.options import WebhookOptions
+from app.webhooks.presence import HEARTBEAT_SECONDS, Presence, process_name
+from app.webhooks.relay import Relay
+from app.webhooks.secrets import Secrets
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.25
+"""Between two looks at the outbox. Nothing announces an entry; one cheap script call four times a second finds it."""
+
+BEAT_SECONDS = 1.0
+"""A quarter of the lease: two beats may be lost."""
+
+OUTAGE_PAUSE = 0.5
+CONNECTIONS = 16
+"""To Redis. Tries in flight queue for one when many end at once."""
+
+LAST_WORDS_SECONDS = 2.0
+"""For Redis at the end; without it, what was in flight comes back when its lease has run out."""
+
+
+def run(settings: Settings) -> int:
+    """Deliver webhooks until SIGTERM or SIGINT. Returns the exit code."""
+    try:
+        options = WebhookOptions.from_settings(settings)
+        pictures = open_pictures(settings)
+    except (ValueError, OSError, PictureStoreError) as error:
+        print(f"darkroom webhooks: {error}", file=sys.stderr)
+        return CANNOT_START
+    asyncio.run(_serve(settings, options, pictures))
+    return 0
+
+
+def viewer(settings: Settings, client: redis.asyncio.Redis, pictures: PictureStore) -> View:
+    """The API's own view of a job. Without `public_url`, links name the address the gateway listens on."""
+    store = JobStore(client)
+    views = Viewer(store, pictures, Board(store), link_seconds=settings.picture_url_seconds)
+    base = settings.public_url or f"http://{settings.host}:{settings.port}"
+
+    async def view(record: Record) -> dict[str, Any]:
+        return (await views.view(record, base=base)).model_dump(mode="json")
+
+    return view
+
+
+async def _serve(settings: Settings, options: WebhookOptions, pictures: PictureStore) -> None:
+    stop, hurry = _signals()
+    url, name = settings.redis_url.get_secret_value(), process_name()
+    async with _clients(url) as (client, rq), contextlib.aclosing(_sender(options)) as sender:
+        outbox = Outbox(client)
+        view = viewer(settings, client, pictures)
+        dispatcher = Dispatcher(outbox, Secrets(client), sender, view, options, worker=name)
+        presence = Presence(rq, name)
+        beats = [
+            asyncio.create_task(_again_and_again(dispatcher.beat, BEAT_SECONDS)),
+            asyncio.create_task(_again_and_again(lambda: asyncio.to_thread(presence.show), HEARTBEAT_SECONDS)),
+        ]
+        log.info("webhooks started", worker=name, allow_http=options.allow_http)
+        await deliver_until(stop, Relay(outbox), dispatcher)
+        await _finish(dispatcher, hurry, options.grace_seconds)
+        for task in beats:
+            task.cancel()
+        with contextlib.suppress(redis.RedisError, TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(presence.leave), LAST_WORDS_SECONDS)
+        log.info("webhooks stopped")
+
+
+async def deliver_until(stop: asyncio.Event, relay: Relay, dispatcher: Dispatcher) -> None:
+    """The loop: relay what is due, take up what there is room for, wait a little. Outlives outages of Redis."""
+    away = False
+    while not stop.is_set():
+        dispatcher.freed.clear()
+        try:
+            await relay.step()
+            await dispatcher.take_up()
+        except redis.RedisError as error:
+            if not away:
+                log.warning("redis is away", error=type(error).__name__)
+            away = True
+            await _first_of(stop.wait(), seconds=OUTAGE_PAUSE)
+            continue
+        if away:
+            log.info("redis is back")
+        away = False
+        await _first_of(stop.wait(), dispatcher.freed.wait(), seconds=POLL_SECONDS)
+
+
+async def _finish(dispatcher: Dispatcher, hurry: asyncio.Event, grace: float) -> None:
+    """Let what is in flight end, give the rest back. A second signal ends the waiting."""
+    await _first_of(dispatcher.idle(), hurry.wait(), seconds=grace)
+    try:
+        async with asyncio.timeout(LAST_WORDS_SECONDS):
+            given_back = await dispatcher.give_back()
+    except (redis.RedisError, TimeoutError):
+        log.warning("redis is away, what was in flight is left to its lease")
+    else:
+        log.info("tries given back", count=given_back)
+
+
+async def _again_and_again(action: Callable[[], Awaitable[Any]], seconds: float) -> None:
+    """Until cancelled. The main loop is the one that reports an outage."""
+    while True:
+        with contextlib.suppress(redis.RedisError):
+            await action()
+        await asyncio.sleep(seconds)
+
+
+async def _first_of(*waits: Awaitable[Any], seconds: float) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Events for the first signal and for the second."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def heard() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, heard)
+    return stop, hurry
+
+
+@contextlib.asynccontextmanager
+async def _clients(url: str) -> AsyncIterator[tuple[redis.asyncio.Redis, redis.Redis]]:
+    """For the scripts, and for RQ. Neither retries by itself: each loop here knows how to go on."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        decode_responses=True,
+        socket_timeout=5,
+        socket_connect_timeout=2,
+        retry=AsyncRetry(NoBackoff(), 0),
+    )
+    client = redis.asyncio.Redis.from_pool(pool)
+    rq = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
+    try:
+        yield client, rq
+    finally:
+        await client.aclose()
+        rq.close()
+
+
+def _sender(options: WebhookOptions) -> Sender:
+    return Sender(GuardedBackend(allow_cidrs=options.allow_cidrs))

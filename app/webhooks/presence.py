@@ -1,0 +1,58 @@
+"""This process as RQ sees it: a worker on the webhook queue in `rq info` and dashboards. Knows no deliveries."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import Any
+
+import redis
+from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker
+
+from app.contract.keys import WEBHOOK_QUEUE
+from app.webhooks.relay import DeliveryJob
+
+HEARTBEAT_SECONDS = 10.0
+FORGOTTEN_AFTER = 60
+"""Seconds without a heartbeat, of which RQ adds another 60, until a killed process leaves the list."""
+
+
+def process_name() -> str:
+    """Unique on every machine and after every restart."""
+    return f"webhooks-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class Presence:
+    """RQ's registration. Synchronous, as RQ is; raises redis.RedisError. `connection` must not decode responses."""
+
+    def __init__(self, connection: redis.Redis, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._worker: Any = None
+
+    def show(self) -> None:
+        """Register, or say that we are still here. After an empty Redis came back, it registers again."""
+        if self._worker is None:
+            self._worker = self._make()
+        if self._connection.exists(self._worker.key):
+            self._worker.heartbeat(FORGOTTEN_AFTER + 60)
+        else:
+            self._worker.register_birth()
+            self._worker.set_state("busy")
+
+    def leave(self) -> None:
+        """Off the list."""
+        if self._worker is not None:
+            self._worker.register_death()
+
+    def _make(self) -> Any:
+        return BaseWorker(
+            [WEBHOOK_QUEUE],
+            name=self._name,
+            connection=self._connection,
+            job_class=DeliveryJob,
+            serializer=JSONSerializer,
+            worker_ttl=FORGOTTEN_AFTER,
+        )
