@@ -50,7 +50,7 @@ def card() -> ModelCard:
         sha256="0" * 64,
         width=128,
         height=128,
-        side_multiple=32,
+        side_multiple=8,
         min_side=64,
         max_side=256,
         max_steps=100,
@@ -61,6 +61,6 @@ def card() -> ModelCard:
         guidance_scale=4.0,
         scheduler="dpmpp_2m",
         schedulers=("ddim", "euler", "euler_a", "dpmpp_2m"),
-        max_prompt_tokens=32,
+        max_prompt_tokens=30,
         seats=4,
     )

@@ -67,13 +67,13 @@ class Ownership:
         job_id, spec, attempt, failures, traceparent = answer
         return Claim(job_id, token, JobSpec.model_validate_json(spec), int(attempt), int(failures), traceparent)
 
-    def beat(self, claims: list[Claim]) -> dict[str, Beat]:
-        """Extend the leases of all jobs in flight; job id to what was learned."""
+    def beat(self, claims: list[Claim]) -> list[Beat]:
+        """Extend the leases of all jobs in flight; what was learned of each, in their order."""
         if not claims:
-            return {}
+            return []
         args = [part for claim in claims for part in (claim.id, claim.token)]
         answers = self._scripts["beat"](args=args)
-        return {claim.id: Beat(answer) for claim, answer in zip(claims, answers, strict=True)}
+        return [Beat(answer) for answer in answers]
 
     def progress(self, claim: Claim, step: int, steps: int) -> bool:
         """Note that `step` of `steps` model evaluations are done. False if the job is no longer ours."""

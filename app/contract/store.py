@@ -28,6 +28,9 @@ ENTRY_POINT = "worker.intake.run"
 LONGEST_BLOCK = 5.0
 """Seconds a read waits inside Redis: shorter than any socket timeout, and than a departed client may stay unnoticed."""
 
+LISTED_AT_ONCE = 100
+"""Records of one round trip when jobs are listed."""
+
 Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full"]
 Cancel = Literal["canceled", "requested", "over", "missing"]
 
@@ -119,15 +122,21 @@ class JobStore:
         offset = 0
         while len(found) < limit:
             page = await self._redis.zrevrangebyscore(
-                keys.TENANT + tenant, newest, "-inf", start=offset, num=limit, withscores=True
+                keys.TENANT + tenant, newest, "-inf", start=offset, num=LISTED_AT_ONCE, withscores=True
             )
             if not page:
                 break
             offset += len(page)
-            ids = [job_id for job_id, created in page if created != newest or job_id < last]
-            records = [await self.get(job_id, tenant) for job_id in ids]
-            found += [record for record in records if record and status in (None, record.status)]
+            records = await self._get_many([job_id for job_id, created in page if created != newest or job_id < last])
+            found += [record for record in records if status in (None, record.status)]
         return found[:limit]
+
+    async def _get_many(self, job_ids: list[str]) -> list[Record]:
+        """The records that exist, in one round trip."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hgetall(keys.JOB + job_id)
+            return [Record.from_hash(fields) for fields in await pipeline.execute() if fields]
 
     async def cancel(self, job_id: str, tenant: str) -> Cancel:
         """Call a job off; 'requested' means that its worker was told."""
@@ -185,6 +194,16 @@ class JobStore:
         answer = await self._waiting.xread({keys.EVENTS + job_id: after}, block=block, count=100)
         entries = answer[0][1] if answer else []
         return [(entry_id, fields["event"], json.loads(fields["data"])) for entry_id, fields in entries]
+
+    async def last_event_id(self, job_id: str) -> str:
+        """Stream id of the job's newest event, "0-0" if there is none. What is read after it misses nothing."""
+        newest = await self._redis.xrevrange(keys.EVENTS + job_id, count=1)
+        return cast(str, newest[0][0]) if newest else "0-0"
+
+    async def server_info(self) -> dict[str, Any]:
+        """Redis INFO, sections memory and persistence: whether it keeps what it accepts, and how full it is."""
+        memory, persistence = await self._redis.info("memory"), await self._redis.info("persistence")
+        return {**memory, **persistence}
 
     async def wait_until_over(self, record: Record, *, seconds: float) -> Record:
         """The record as it is once the job is over, or when the time is up."""

@@ -50,7 +50,7 @@ async def test_the_whole_road(store: JobStore, ownership: Ownership, new_job: Ne
     claim = ownership.claim("starter", "w1")
     assert claim is not None
     assert (claim.id, claim.spec, claim.attempt, claim.failures) == (job.id, job.spec, 1, 0)
-    assert ownership.beat([claim]) == {job.id: Beat.KEPT}
+    assert ownership.beat([claim]) == [Beat.KEPT]
     assert ownership.progress(claim, 5, 20)
     record = await record_of(store, job)
     assert (record.status, record.step, record.steps) == (Status.RUNNING, 5, 20)
@@ -113,8 +113,7 @@ async def test_a_zombie_changes_nothing(
     assert owner is not None
     assert (owner.attempt, owner.failures) == (2, 1)
     assert owner.token != zombie.token
-    assert ownership.beat([zombie, owner]) == {job.id: Beat.KEPT}
-    assert ownership.beat([zombie]) == {job.id: Beat.LOST}
+    assert ownership.beat([zombie, owner]) == [Beat.LOST, Beat.KEPT]
     assert not ownership.progress(zombie, 1, 20)
     assert not ownership.succeed(zombie, [PICTURE], timings={}, warnings=[], steps=20)
     assert not ownership.give_back(zombie, "worker-stopped")
@@ -179,7 +178,7 @@ async def test_cancel_while_running(
         message = commands.get_message(timeout=5)
     assert message is not None
     assert job.id in message["data"]
-    assert ownership.beat([claim]) == {job.id: Beat.CANCEL}
+    assert ownership.beat([claim]) == [Beat.CANCEL]
     assert ownership.canceled(claim)
     assert (await record_of(store, job)).status is Status.CANCELED
 

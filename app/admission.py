@@ -1,0 +1,180 @@
+"""May this job come in? Measures the wish, and turns every reason against it into an answer with a name.
+
+Knows limits, pace and idempotency. Refuses to know HTTP beyond the errors it raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from app.auth import Caller
+from app.board import Board, Model, retry_after
+from app.contract.job import Record, new_job_id
+from app.contract.params import JobRequest, ParamError, ParamsRejected, choose_model, resolve
+from app.contract.store import JobStore, NewJob, Submission
+from app.errors import (
+    IdempotencyKeyReused,
+    InvalidHeader,
+    JobDeleted,
+    NoModelYet,
+    PicturesFull,
+    Problem,
+    QueueFull,
+    QueueStorageFull,
+    TooManyJobs,
+)
+from app.settings import Settings
+from app.storage import PictureStore
+from app.webhooks.address import WebhookRefused
+
+log = structlog.get_logger()
+
+MEMORY_LIMIT = 0.8
+"""Part of Redis' memory that new jobs may fill. A full Redis could not even note that a job has finished."""
+
+WORKER_START_SECONDS = 5
+"""A worker announces its model a few seconds after its start: that is when to ask again."""
+
+ROOM = 0.01
+"""Part of a full queue that should be free again when a refused client comes back."""
+
+CheckWebhook = Callable[[str], object]
+"""Raises WebhookRefused for a URL that must not be called."""
+
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The job that a request led to; `replayed` if an earlier request with the same key had brought it in."""
+
+    record: Record
+    replayed: bool
+
+
+class Admission:
+    """The one way in."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        pictures: PictureStore,
+        board: Board,
+        settings: Settings,
+        *,
+        check_webhook: CheckWebhook,
+    ) -> None:
+        self._store = store
+        self._pictures = pictures
+        self._board = board
+        self._settings = settings
+        self._check_webhook = check_webhook
+
+    async def submit(
+        self,
+        request: JobRequest,
+        caller: Caller,
+        *,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
+    ) -> Admitted:
+        """Bring a job in, or find the one that an equal request brought in before.
+
+        Raises ParamsRejected and the problems of errors.py; redis.RedisError while the queue is away.
+        """
+        model = await self._model_for(request)
+        self._judge_webhook(request)
+        await self._look_for_room()
+        job = NewJob(
+            id=new_job_id(),
+            tenant=caller.tenant,
+            spec=resolve(request, model.card),
+            retention_ms=int(self._settings.retention_hours * 3_600_000),
+            metadata=request.metadata,
+            webhook=request.webhook,
+            traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else "",
+        )
+        submission = await self._store.submit(
+            job,
+            queue_limit=self._settings.queue_limit,
+            tenant_limit=self._settings.tenant_limit,
+            idempotency_key=_hashed(idempotency_key),
+            body_hash=body_hash(request),
+        )
+        if submission.outcome not in ("created", "replayed"):
+            raise self._refusal(submission, model)
+        replayed = submission.outcome == "replayed"
+        record = await self._store.get(submission.id, caller.tenant)
+        if record is None:
+            raise JobDeleted("The job of this Idempotency-Key has been deleted: use a new key for a new job.")
+        log.info("job accepted", job_id=record.id, model=record.model, replayed=replayed)
+        return Admitted(record, replayed)
+
+    async def _model_for(self, request: JobRequest) -> Model:
+        models = await self._board.models()
+        if not models:
+            detail = "No worker has announced a model yet. Start one, or wait until it has loaded its model."
+            raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
+        cards = {name: model.card for name, model in models.items()}
+        return models[choose_model(request, cards, default=self._settings.default_model).name]
+
+    def _judge_webhook(self, request: JobRequest) -> None:
+        if request.webhook is None:
+            return
+        try:
+            self._check_webhook(request.webhook.url)
+        except WebhookRefused as error:
+            raise ParamsRejected([ParamError("/webhook/url", "webhook_refused", str(error))]) from error
+
+    async def _look_for_room(self) -> None:
+        if await self._board.memory_used() >= MEMORY_LIMIT:
+            raise QueueStorageFull("The queue has no memory left for new jobs.", retry_after=30)
+        free = await self._pictures.free_bytes()
+        if free is not None and free < self._settings.storage_reserve_bytes:
+            raise PicturesFull("The picture store has no space left for new jobs.", retry_after=60)
+
+    def _refusal(self, submission: Submission, model: Model) -> Problem:
+        if submission.outcome == "conflict":
+            return IdempotencyKeyReused("This Idempotency-Key was used for a request with another body.")
+        if submission.outcome == "queue-full":
+            limit = self._settings.queue_limit
+            return QueueFull(f"{limit} jobs wait for this model already.", headers=_when_there_is_room(model, limit))
+        limit = self._settings.tenant_limit
+        detail = f"{limit} of your jobs are not over yet: wait for some or cancel some."
+        return TooManyJobs(detail, headers=_when_there_is_room(model, limit))
+
+
+def _when_there_is_room(model: Model, limit: int) -> dict[str, str]:
+    return {"Retry-After": str(retry_after(model.room_in_seconds(max(1, int(limit * ROOM)))))}
+
+
+def body_hash(request: JobRequest) -> str:
+    """The same for two bodies that ask for the same, however they are written.
+
+    Defaults are left out, so that a release that adds a field does not change what an older body hashes to.
+    """
+    wish = json.dumps(request.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+    return hashlib.sha256(wish.encode()).hexdigest()
+
+
+def valid_idempotency_key(values: list[str]) -> str | None:
+    """The one Idempotency-Key among the header's values, if any. Raises InvalidHeader."""
+    if not values:
+        return None
+    if len(values) > 1:
+        raise InvalidHeader("Idempotency-Key must be sent once.")
+    key = values[0]
+    if not 1 <= len(key) <= 255 or any(ord(char) < 32 or ord(char) == 127 for char in key):
+        raise InvalidHeader("Idempotency-Key must have 1 to 255 characters, none of them a control character.")
+    return key
+
+
+def _hashed(key: str | None) -> str | None:
+    # The caller's text never becomes part of a Redis key, and a key that is a secret is not kept.
+    return hashlib.sha256(key.encode()).hexdigest() if key is not None else None

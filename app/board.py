@@ -1,0 +1,82 @@
+"""What workers announced and how fast they are, read from Redis at most once a second and remembered.
+
+Knows models, pace and how full the queue's memory is. Refuses to know jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from app.contract.card import ModelCard
+from app.contract.store import JobStore
+
+FRESH_SECONDS = 1.0
+"""A model that appears or goes is noticed after so long; a burst of requests asks Redis once."""
+
+SHORTEST_RETRY, LONGEST_RETRY = 1, 120
+"""Seconds. The openai client honours up to 120; a longer wait would be a guess anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One announced model, the workers heard of lately, and the time a job of it runs (ms, None before the first)."""
+
+    card: ModelCard
+    workers: int
+    pace_ms: float | None
+
+    def eta_seconds(self, ahead: int) -> float | None:
+        """Until a job with `ahead` others before it has finished; None while nobody can say."""
+        if not self.workers or self.pace_ms is None:
+            return None
+        rounds = ahead // (self.card.seats * self.workers) + 1
+        return rounds * self.pace_ms / 1000
+
+    def room_in_seconds(self, wanted: int) -> float | None:
+        """Until `wanted` of the jobs before have finished."""
+        if not self.workers or self.pace_ms is None:
+            return None
+        return wanted * self.pace_ms / 1000 / (self.card.seats * self.workers)
+
+
+def retry_after(eta_seconds: float | None) -> int:
+    """An estimate as a Retry-After: whole seconds, never 0, never longer than clients honour."""
+    return min(LONGEST_RETRY, max(SHORTEST_RETRY, math.ceil(eta_seconds or 0)))
+
+
+class Board:
+    """Models by name, with a memory of one second. Raises redis.RedisError when it has to ask and cannot."""
+
+    def __init__(self, store: JobStore, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._asking = asyncio.Lock()
+        self._models: dict[str, Model] = {}
+        self._memory_used = 0.0
+        self._asked_at = -math.inf
+
+    async def models(self) -> Mapping[str, Model]:
+        """Every model that was ever announced; those without workers too, because a restart must not refuse jobs."""
+        await self._refresh()
+        return self._models
+
+    async def memory_used(self) -> float:
+        """Used part of the memory Redis may use, 0 to 1; 0 if it has no limit."""
+        await self._refresh()
+        return self._memory_used
+
+    async def _refresh(self) -> None:
+        if self._clock() - self._asked_at < FRESH_SECONDS:
+            return
+        async with self._asking:
+            if self._clock() - self._asked_at < FRESH_SECONDS:
+                return
+            served = await self._store.models()
+            models = {name: Model(s.card, s.workers, await self._store.pace_ms(name)) for name, s in served.items()}
+            info = await self._store.server_info()
+            self._memory_used = info["used_memory"] / info["maxmemory"] if info["maxmemory"] else 0.0
+            self._models, self._asked_at = models, self._clock()

@@ -1,0 +1,100 @@
+"""Which environment variables Darkroom reads, and how: a misspelt one is refused instead of ignored.
+
+Gateway, workers and webhooks are usually given one environment: each side must know the other's names without
+importing the other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+PREFIX = "DARKROOM_"
+
+TEST_PREFIX = "DARKROOM_TEST_"
+"""Switches of the test suite; no process of the product reads them."""
+
+CLIENT = frozenset({"DARKROOM_URL", "DARKROOM_API_KEY"})
+"""Read by the commands that speak to a service. Whoever exports them may start a service as well."""
+
+GATEWAY = frozenset(
+    {
+        "DARKROOM_ALLOWED_HOSTS",
+        "DARKROOM_API_KEYS",
+        "DARKROOM_BODY_SECONDS",
+        "DARKROOM_DEFAULT_MODEL",
+        "DARKROOM_DOCS",
+        "DARKROOM_HOST",
+        "DARKROOM_PICTURE_URL_SECONDS",
+        "DARKROOM_PORT",
+        "DARKROOM_PUBLIC_URL",
+        "DARKROOM_QUEUE_LIMIT",
+        "DARKROOM_RETENTION_HOURS",
+        "DARKROOM_SIGNING_KEY",
+        "DARKROOM_STORAGE_PUBLIC_ENDPOINT",
+        "DARKROOM_STORAGE_RESERVE_BYTES",
+        "DARKROOM_STREAM_SECONDS",
+        "DARKROOM_TENANT_LIMIT",
+        "DARKROOM_WEBHOOK_ALLOW_CIDRS",
+        "DARKROOM_WEBHOOK_ALLOW_HTTP",
+        "DARKROOM_WEBHOOK_PORTS",
+    }
+)
+"""Fields of app/settings.py that a worker does not have. A test keeps the two equal."""
+
+WORKER = frozenset(
+    {
+        "DARKROOM_DEVICE",
+        "DARKROOM_DTYPE",
+        "DARKROOM_GRACE_SECONDS",
+        "DARKROOM_HEARTBEAT_FILE",
+        "DARKROOM_MODEL",
+        "DARKROOM_MODEL_NAME",
+        "DARKROOM_SEATS",
+        "DARKROOM_STALL_SECONDS",
+        "DARKROOM_THREADS",
+    }
+)
+"""Fields of worker/settings.py that the gateway does not have. A test keeps the two equal."""
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+class SettingsError(Exception):
+    """The process cannot start like this. `str()` is one sentence that names the option and the remedy."""
+
+
+def read_settings(kind: type[S]) -> S:
+    """Settings as the environment has them. SettingsError for an unknown name or a value that cannot be."""
+    own = {PREFIX + name.upper() for name in kind.model_fields}
+    for name, closest in unknown_variables(os.environ, own | GATEWAY | WORKER | CLIENT).items():
+        hint = f"; did you mean {closest}?" if closest else ": remove it"
+        raise SettingsError(f"{name} is not an option of Darkroom{hint}")
+    try:
+        return kind()
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> dict[str, str | None]:
+    """DARKROOM_ variables that nobody reads, each with the closest name that somebody does."""
+    names = sorted(known)
+    strangers = [
+        name for name in environ if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in names
+    ]
+    return {name: next(iter(difflib.get_close_matches(name, names, n=1)), None) for name in sorted(strangers)}
+
+
+def _sentence(error: ValidationError) -> str:
+    # Never the value: it may be a key.
+    first = error.errors(include_input=False, include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    name = str(first["loc"][0]).upper()
+    return f"{name if name.startswith(PREFIX) or name == 'REDIS_URL' else PREFIX + name}: {message}"

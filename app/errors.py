@@ -1,0 +1,280 @@
+"""What the gateway says when it says no. One tree, one JSON shape (RFC 9457); the one handler is in error_handler.py.
+
+    Problem
+      InvalidHeader            400 invalid-header
+      MalformedJson            400 malformed-json
+      Unauthenticated          401 unauthenticated
+      LinkInvalid              403 link-invalid
+        LinkExpired            403 link-expired
+      NotFound                 404 not-found
+        JobNotFound            404 job-not-found
+        PictureNotFound        404 picture-not-found
+      MethodNotAllowed         405 method-not-allowed
+      BodyTooSlow              408 body-too-slow
+      JobIsOver                409 job-is-over
+      JobStillRunning          409 job-still-running
+      JobDeleted               410 job-deleted
+      BodyTooLarge             413 body-too-large
+      UnsupportedMediaType     415 unsupported-media-type
+      RangeNotSatisfiable      416 range-not-satisfiable
+      WrongHost                421 wrong-host
+      InvalidRequest           422 invalid-request
+        IdempotencyKeyReused   422 idempotency-key-reused
+      QueueFull                429 queue-full
+      TooManyJobs              429 too-many-jobs
+      HeadTooLarge             431 head-too-large
+      InternalError            500 internal-error
+      Unavailable              503 unavailable
+        NoModelYet             503 no-model-yet
+        QueueUnavailable       503 queue-unavailable
+          QueueStorageFull     503 queue-storage-full
+        PicturesUnavailable    503 storage-unavailable
+          PicturesFull         503 storage-full
+
+The docstring of a class is what its page under /problems/ says. An answer never repeats what the caller sent.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from starlette.responses import JSONResponse, Response
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """Something is wrong with the request, or with us. The detail of the answer says what."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "problem"
+    title: ClassVar[str] = "Something is wrong"
+
+    def __init__(
+        self, detail: str, *, headers: Mapping[str, str] | None = None, errors: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.errors = list(errors)
+
+    @classmethod
+    def meaning(cls) -> str:
+        """The class's docstring as flowing text."""
+        return inspect.cleandoc(cls.__doc__ or "")
+
+
+class InvalidHeader(Problem):
+    """A header of the request is missing, doubled or of a form that it may not have."""
+
+    status, slug, title = 400, "invalid-header", "A header cannot be used"
+
+
+class MalformedJson(Problem):
+    """The body is not the strict JSON that this service reads.
+
+    It must be UTF-8 without a byte order mark, name every key once, hold no NaN or Infinity and nest at most 16 deep.
+    """
+
+    status, slug, title = 400, "malformed-json", "The body is not strict JSON"
+
+
+class Unauthenticated(Problem):
+    """The request bears no key, or one that is not known. Send `Authorization: Bearer <key>`."""
+
+    status, slug, title = 401, "unauthenticated", "A valid key is needed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="darkroom"'})
+
+
+class LinkInvalid(Problem):
+    """The picture link was changed or was not made by this service. Ask for the job to get a link that works."""
+
+    status, slug, title = 403, "link-invalid", "The link is not one of ours"
+
+
+class LinkExpired(LinkInvalid):
+    """Picture links work for an hour at most. Ask for the job again to get a new one."""
+
+    slug, title = "link-expired", "The link's time is over"
+
+
+class NotFound(Problem):
+    """Nothing is served at this path. The paths are listed in /openapi.json."""
+
+    status, slug, title = 404, "not-found", "There is nothing here"
+
+
+class JobNotFound(NotFound):
+    """The id is not that of a job, the job has been deleted, or it belongs to somebody else."""
+
+    slug, title = "job-not-found", "There is no such job"
+
+    def __init__(self) -> None:
+        super().__init__("No job of yours has this id. It may have been deleted or its time of keeping may be over.")
+
+
+class PictureNotFound(NotFound):
+    """The job has no picture of this number: it may not be finished, or it has fewer, or they are deleted."""
+
+    slug, title = "picture-not-found", "There is no such picture"
+
+
+class MethodNotAllowed(Problem):
+    """The path exists but does not take this method. The `Allow` header lists those it takes."""
+
+    status, slug, title = 405, "method-not-allowed", "The method is not allowed here"
+
+
+class BodyTooSlow(Problem):
+    """The body of the request did not arrive in the time that is given to it. Send it again."""
+
+    status, slug, title = 408, "body-too-slow", "The body took too long"
+
+
+class JobIsOver(Problem):
+    """The job has succeeded or failed already, so there is nothing left to cancel."""
+
+    status, slug, title = 409, "job-is-over", "The job is over"
+
+
+class JobStillRunning(Problem):
+    """The job is being canceled and can be deleted as soon as its worker has let go of it."""
+
+    status, slug, title = 409, "job-still-running", "The job is still running"
+
+
+class JobDeleted(Problem):
+    """The Idempotency-Key was used before, for a job that has since been deleted. Use a new key for a new job."""
+
+    status, slug, title = 410, "job-deleted", "The job of this key is deleted"
+
+
+class BodyTooLarge(Problem):
+    """The body is larger than any honest request: 64 KiB are allowed."""
+
+    status, slug, title = 413, "body-too-large", "The body is too large"
+
+
+class UnsupportedMediaType(Problem):
+    """Bodies are JSON in UTF-8, not compressed: `Content-Type: application/json`."""
+
+    status, slug, title = 415, "unsupported-media-type", "The body is not JSON"
+
+
+class RangeNotSatisfiable(Problem):
+    """The Range begins after the last byte of the picture."""
+
+    status, slug, title = 416, "range-not-satisfiable", "The range is outside the picture"
+
+
+class WrongHost(Problem):
+    """The Host header names a server that this is not. The operator lists the names in DARKROOM_ALLOWED_HOSTS."""
+
+    status, slug, title = 421, "wrong-host", "This is another host"
+
+
+class InvalidRequest(Problem):
+    """The request was understood but asks for something that cannot be. `errors` says what, field by field.
+
+    `pointer` is a JSON pointer into the body; `parameter` names a part of the query.
+    """
+
+    status, slug, title = 422, "invalid-request", "The request cannot be fulfilled as it is"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """An Idempotency-Key names one request for 24 hours. A request with another body needs another key."""
+
+    slug, title = "idempotency-key-reused", "The Idempotency-Key belongs to another request"
+
+
+class QueueFull(Problem):
+    """As many jobs wait for the model as the service keeps. Retry-After is computed from the present pace."""
+
+    status, slug, title = 429, "queue-full", "The queue is full"
+
+
+class TooManyJobs(Problem):
+    """You have as many unfinished jobs as one tenant may have. Wait for some to finish, or cancel some."""
+
+    status, slug, title = 429, "too-many-jobs", "Too many of your jobs are unfinished"
+
+
+class HeadTooLarge(Problem):
+    """The headers are larger than 32 KiB together, or more than 100."""
+
+    status, slug, title = 431, "head-too-large", "The headers are too large"
+
+
+class InternalError(Problem):
+    """An error inside the service that is not your fault. The log has it under the request id."""
+
+    status, slug, title = 500, "internal-error", "Something broke here"
+
+
+class Unavailable(Problem):
+    """Something that the service needs is away for the moment. Try again after the time in Retry-After."""
+
+    status, slug, title = 503, "unavailable", "Not available at the moment"
+
+    def __init__(self, detail: str, *, retry_after: int = 2) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class NoModelYet(Unavailable):
+    """No worker has announced a model yet. Workers do so a few seconds after they start."""
+
+    slug, title = "no-model-yet", "No model is ready yet"
+
+
+class QueueUnavailable(Unavailable):
+    """The queue does not answer. Nothing that was accepted before is lost; try again in a moment."""
+
+    slug, title = "queue-unavailable", "The queue does not answer"
+
+
+class QueueStorageFull(QueueUnavailable):
+    """The queue's memory is nearly used up; what is left is kept for jobs that are running."""
+
+    slug, title = "queue-storage-full", "The queue has no memory left"
+
+
+class PicturesUnavailable(Unavailable):
+    """The picture store does not answer."""
+
+    slug, title = "storage-unavailable", "The picture store does not answer"
+
+
+class PicturesFull(PicturesUnavailable):
+    """The picture store is nearly full; what is left is kept for jobs that are running."""
+
+    slug, title = "storage-full", "The picture store is full"
+
+
+def all_problems() -> list[type[Problem]]:
+    """Every class that an answer can have, in the order of the tree."""
+
+    def below(parent: type[Problem]) -> Iterator[type[Problem]]:
+        for child in parent.__subclasses__():
+            yield child
+            yield from below(child)
+
+    return list(below(Problem))
+
+
+def render(problem: Problem, request_id: str) -> Response:
+    """The answer that says it."""
+    body: dict[str, Any] = {
+        "type": f"/problems/{problem.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": f"urn:darkroom:request:{request_id}",
+    }
+    if problem.errors:
+        body["errors"] = problem.errors
+    return JSONResponse(body, problem.status, problem.headers, media_type=MEDIA_TYPE)

@@ -1,0 +1,73 @@
+"""The services that routes call, made once in the lifespan and handed out by dependencies.
+
+Routes know these and nothing below them; tests swap them here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from app.admission import Admission
+from app.auth import Caller
+from app.board import Board
+from app.contract.job import Record, is_job_id
+from app.contract.store import JobStore
+from app.errors import JobNotFound
+from app.readiness import Readiness
+from app.schemas import JobView
+from app.settings import Settings
+from app.storage import PictureStore
+from app.views import Viewer
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Everything a route may need."""
+
+    settings: Settings
+    store: JobStore
+    pictures: PictureStore
+    board: Board
+    viewer: Viewer
+    admission: Admission
+    readiness: Readiness
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to stop: streams end with `retry:` and waits are answered at once."""
+
+    async def record(self, job_id: str, caller: Caller) -> Record:
+        """The caller's job. JobNotFound for every other id; Redis is not asked about ids that cannot be."""
+        record = await self.store.get(job_id, caller.tenant) if is_job_id(job_id) else None
+        if record is None:
+            raise JobNotFound
+        return record
+
+    async def view(self, record: Record, request: Request) -> JobView:
+        """The job as the one who sent the request may see it."""
+        return await self.viewer.view(record, base=self.base(request))
+
+    def base(self, request: Request) -> str:
+        """The gateway's address as the client knows it, without a slash at the end. The guard has judged the Host."""
+        return self.settings.public_url or str(request.base_url).rstrip("/")
+
+
+def _gateway(request: Request) -> Gateway:
+    return cast(Gateway, request.app.state.gateway)
+
+
+def _caller(request: Request) -> Caller:
+    return cast(Caller, request.state.caller)
+
+
+async def _own_record(
+    job_id: str, gateway: Annotated[Gateway, Depends(_gateway)], caller: Annotated[Caller, Depends(_caller)]
+) -> Record:
+    return await gateway.record(job_id, caller)
+
+
+TheGateway = Annotated[Gateway, Depends(_gateway)]
+TheCaller = Annotated[Caller, Depends(_caller)]
+OwnRecord = Annotated[Record, Depends(_own_record)]

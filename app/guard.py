@@ -1,0 +1,228 @@
+"""Refuses what is too big, too slow, not ours or unauthenticated, before anything is parsed. Pure ASGI.
+
+Knows bytes, headers and the clock. Refuses to know routes beyond which of them are open to everybody. The order of
+`_admit` is the order of the checks, and matters: a wrong key with a bad body is a wrong key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.auth import Authenticator
+from app.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    HeadTooLarge,
+    InternalError,
+    InvalidHeader,
+    Problem,
+    UnsupportedMediaType,
+    WrongHost,
+    render,
+)
+from app.strict_json import check_json
+
+log = structlog.get_logger()
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+MAX_HEADERS: Final = 100
+MAX_BODY_BYTES: Final = 64 * 1024
+DRAIN_BYTES: Final = 1024 * 1024
+"""A refused body of up to this size is read and thrown away, so that a client that writes before it reads hears why."""
+DRAIN_SECONDS: Final = 2.0
+
+OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/problems", "/problems/", "/docs", "/openapi.json"})
+OPEN_PREFIXES: Final = ("/static/", "/problems/", "/pictures/")
+"""Pictures carry a signature in their link."""
+
+PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Orchestrators ask by the address of the container, which no list of names can hold."""
+
+API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
+
+
+class ClientGone(Exception):
+    """The connection ended before its request had come. Nobody is left to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Names that may stand in the Host header; without any, every valid one."""
+
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Hosts:
+        return cls(frozenset(name.lower() for name in names))
+
+    def allow(self, name: str) -> bool:
+        """Whether the name, or a wildcard above it, is listed."""
+        name = name.lower()
+        _, _, above = name.partition(".")
+        return not self.names or "*" in self.names or name in self.names or f"*.{above}" in self.names
+
+
+class Guard:
+    """Stands before the application. `body_seconds` is how long a body may take to arrive."""
+
+    def __init__(self, app: ASGIApp, *, authenticator: Authenticator, hosts: Hosts, body_seconds: float) -> None:
+        self.app = app
+        self._authenticator = authenticator
+        self._hosts = hosts
+        self._body_seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        reply = _Reply(send, request_id)
+        try:
+            receive = await self._admit(scope, receive)
+            await self.app(scope, receive, reply)
+        except Problem as problem:
+            # What is left of the request stays unread, so the connection cannot carry another one.
+            problem.headers["Connection"] = "close"
+            await render(problem, request_id)(scope, receive, reply)
+        except ClientGone:
+            log.debug("client left before its request had come")
+        except Exception:
+            log.exception("request failed", method=scope["method"])
+            if reply.started:
+                raise
+            broken = InternalError("The request failed here. The log has it under the request id.")
+            await render(broken, request_id)(scope, receive, reply)
+
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        headers = Headers(scope=scope)
+        self._check_head(scope, headers)
+        if not _is_open(scope["path"]):
+            scope["state"]["caller"] = await self._authenticator.authenticate(headers.get("authorization"))
+        if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
+            return receive
+        try:
+            _check_body_headers(headers)
+            body = await _read(receive, seconds=self._body_seconds)
+        except (BodyTooLarge, UnsupportedMediaType):
+            await _drain(receive, headers)
+            raise
+        if body:
+            check_json(body)
+        return _replay(body, receive)
+
+    def _check_head(self, scope: Scope, headers: Headers) -> None:
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if size > MAX_HEAD_BYTES or len(scope["headers"]) > MAX_HEADERS:
+            raise HeadTooLarge(f"At most {MAX_HEADERS} headers and {MAX_HEAD_BYTES // 1024} KiB are read.")
+        hosts = headers.getlist("host")
+        found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if found is None:
+            raise InvalidHeader("Exactly one valid Host header is needed.")
+        if scope["path"] not in PROBES and not self._hosts.allow(found[1]):
+            raise WrongHost("This service does not answer to the name in the Host header.")
+
+
+class _Reply:
+    """Sends with the headers that every answer has, and remembers whether anything was sent."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["Referrer-Policy"] = "no-referrer"
+            headers.setdefault("Content-Security-Policy", API_POLICY)
+            headers.setdefault("Cache-Control", "private, no-cache")
+        await self._send(message)
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
+
+
+def _check_body_headers(headers: Headers) -> None:
+    length = headers.get("content-length", "0")
+    # int() refuses numbers of thousands of digits; a length that long is too large anyway.
+    if len(length) > 18 or (length.isdecimal() and int(length) > MAX_BODY_BYTES):
+        raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
+    if "content-encoding" in headers:
+        raise UnsupportedMediaType("Send the body without Content-Encoding.")
+    media_type, _, parameters = headers.get("content-type", "").partition(";")
+    if media_type.strip().lower() != "application/json":
+        raise UnsupportedMediaType("Send JSON with the header Content-Type: application/json.")
+    charset = parameters.strip().lower().replace('"', "")
+    if charset not in ("", "charset=utf-8"):
+        raise UnsupportedMediaType("Send the JSON in UTF-8.")
+
+
+async def _read(receive: Receive, *, seconds: float) -> bytes:
+    chunks, size, more = [], 0, True
+    try:
+        async with asyncio.timeout(seconds):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > MAX_BODY_BYTES:
+                    raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise BodyTooSlow(f"The body did not arrive within {seconds:g} seconds.") from None
+    return b"".join(chunks)
+
+
+async def _drain(receive: Receive, headers: Headers) -> None:
+    length = headers.get("content-length", "")
+    if "expect" in headers or len(length) > 18 or (length.isdecimal() and int(length) > DRAIN_BYTES):
+        return
+    left, more = DRAIN_BYTES, True
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while more and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                more = message.get("more_body", False)
+    except TimeoutError:
+        return
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    told = False
+
+    async def once() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return once

@@ -1,0 +1,179 @@
+"""The gateway as an ASGI application: clients in the lifespan, routers, one error handler, the guard in front.
+
+Knows how the parts are put together. Refuses to know what any of them does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import redis.asyncio
+import structlog
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from starlette.responses import Response
+
+from app import __version__, error_handler
+from app.admission import Admission, CheckWebhook
+from app.auth import authenticator_for
+from app.board import Board
+from app.contract.store import LONGEST_BLOCK, JobStore
+from app.gateway import Gateway
+from app.guard import Guard, Hosts
+from app.housekeeping import Housekeeper
+from app.openapi import complete
+from app.pictures import open_pictures
+from app.readiness import Readiness
+from app.routes import events, health, images, jobs, models, page
+from app.settings import Settings
+from app.views import Viewer
+from app.webhooks.address import check_url
+from app.webhooks.options import WebhookOptions
+
+log = structlog.get_logger()
+
+COMMAND_SECONDS = 1.5
+"""A command that takes longer fails: with the connecting before it, a caller hears 503 within 2 s."""
+
+CONNECT_SECONDS = 0.5
+COMMAND_CONNECTIONS = 64
+"""Commands take well under a millisecond; more connections would only queue in Redis instead of here."""
+
+WAITING_CONNECTIONS = 2_000
+"""One per open stream or wait."""
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for these settings. Starts without Redis; /readyz tells when it is there."""
+    app = FastAPI(
+        title="Darkroom",
+        version=__version__,
+        description="Text to image: send a job in, follow it, fetch its pictures.",
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    app.state.settings = settings
+    error_handler.install(app)
+    app.add_middleware(
+        Guard,
+        authenticator=authenticator_for(settings.keys()),
+        hosts=Hosts.of(_host_names(settings)),
+        body_seconds=settings.body_seconds,
+    )
+    for module in (jobs, events, images, models, health, page):
+        app.include_router(module.router)
+    app.mount("/static", page.static_files)
+    if settings.docs:
+        app.add_api_route("/docs", _docs, include_in_schema=False)
+    _describe(app, keyed=bool(settings.keys()))
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    commands, waiting = redis_clients(settings.redis_url.get_secret_value())
+    gateway = open_gateway(settings, commands, waiting)
+    app.state.gateway = gateway
+    housekeeper = Housekeeper(gateway.store, gateway.pictures, closing=gateway.closing)
+    rounds = asyncio.create_task(housekeeper.run())
+    try:
+        yield
+    finally:
+        gateway.closing.set()
+        await rounds
+        await commands.aclose()
+        await waiting.aclose()
+
+
+def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
+    """A client for commands, which is impatient, and one for reads that block. Both decode."""
+    commands = redis.asyncio.BlockingConnectionPool.from_url(
+        url,
+        decode_responses=True,
+        max_connections=COMMAND_CONNECTIONS,
+        timeout=COMMAND_SECONDS,
+        socket_timeout=COMMAND_SECONDS,
+        socket_connect_timeout=CONNECT_SECONDS,
+        retry=_retry(),
+    )
+    waiting = redis.asyncio.ConnectionPool.from_url(
+        url,
+        decode_responses=True,
+        max_connections=WAITING_CONNECTIONS,
+        socket_timeout=LONGEST_BLOCK + 5,
+        socket_connect_timeout=CONNECT_SECONDS,
+        retry=_retry(),
+    )
+    return redis.asyncio.Redis.from_pool(commands), redis.asyncio.Redis.from_pool(waiting)
+
+
+def open_gateway(settings: Settings, commands: redis.asyncio.Redis, waiting: redis.asyncio.Redis) -> Gateway:
+    """The services over these clients. ValueError or storage.PictureStoreError for storage that cannot work."""
+    store = JobStore(commands, waiting=waiting)
+    pictures = open_pictures(settings)
+    board = Board(store)
+    return Gateway(
+        settings=settings,
+        store=store,
+        pictures=pictures,
+        board=board,
+        viewer=Viewer(store, pictures, board, link_seconds=settings.picture_url_seconds),
+        admission=Admission(store, pictures, board, settings, check_webhook=webhook_check(settings)),
+        readiness=Readiness(store, pictures, board, durability=settings.redis_durability),
+    )
+
+
+def webhook_check(settings: Settings) -> CheckWebhook:
+    """Judges a webhook's URL as delivery will, as far as that is possible without resolving its name."""
+    options = WebhookOptions.from_settings(settings)
+    return partial(
+        check_url, allow_http=options.allow_http, allow_ports=options.allow_ports, allow_cidrs=options.allow_cidrs
+    )
+
+
+def _retry() -> Retry:
+    # Only a broken connection: a pool full of them is left behind when Redis restarts. A timeout is not tried again.
+    return Retry(ExponentialBackoff(cap=0.1, base=0.02), 2, supported_errors=(redis.ConnectionError,))
+
+
+def _host_names(settings: Settings) -> tuple[str, ...]:
+    if settings.allowed_hosts or not settings.is_local:
+        return settings.allowed_hosts
+    public = settings.public_url.split("://", 1)[1].split("/", 1)[0].rsplit(":", 1)[0] if settings.public_url else None
+    return (*LOOPBACK_NAMES, public) if public else LOOPBACK_NAMES
+
+
+async def _docs() -> Response:
+    page_html = get_swagger_ui_html(openapi_url="/openapi.json", title="Darkroom")
+    page_html.headers["Content-Security-Policy"] = DOCS_POLICY
+    return page_html
+
+
+def _describe(app: FastAPI, *, keyed: bool) -> None:
+    """Make the OpenAPI say what the guard and the error handler do."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            complete(generate(), keyed=keyed)
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,38 @@
+"""What FastAPI cannot know about the API, added to the OpenAPI that it generates.
+
+Knows documents only: the guard and the error handler do what is said here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.schemas import JOB_EXAMPLE, ProblemView
+
+_REF = "#/components/schemas/{model}"
+_FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
+
+
+def complete(schema: dict[str, Any], *, keyed: bool) -> None:
+    """Put the problem's shape, an example with its nulls, and the key into a generated document, in place."""
+    components = schema.setdefault("components", {})
+    shapes: dict[str, Any] = components.setdefault("schemas", {})
+    problem = ProblemView.model_json_schema(ref_template=_REF)
+    shapes |= problem.pop("$defs", {}) | {"ProblemView": problem}
+    # FastAPI leaves nulls out of what it generates, and the example would not fit its own schema.
+    shapes["JobView"]["examples"] = [JOB_EXAMPLE]
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            _forget_the_default_422(operation["responses"])
+    for name in _FASTAPIS_OWN:
+        shapes.pop(name, None)
+    if keyed:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"key": []}]
+
+
+def _forget_the_default_422(responses: dict[str, Any]) -> None:
+    # Added to every route with a parameter; routes whose parameters can be wrong declare ours instead.
+    schema = responses.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    if schema.get("$ref", "").endswith(_FASTAPIS_OWN):
+        del responses["422"]

@@ -1,0 +1,31 @@
+"""Opens the picture store that the settings name: the same for the gateway and for webhook delivery."""
+
+from __future__ import annotations
+
+import secrets
+
+import structlog
+
+from app.settings import Settings
+from app.storage import SHORTEST_KEY, PictureStore
+
+log = structlog.get_logger()
+
+
+def open_pictures(settings: Settings) -> PictureStore:
+    """The picture store. Without a signing key, links made here work at this process only, until it ends.
+
+    Raises ValueError, OSError or PictureStoreError for storage that cannot work.
+    """
+    key = (
+        settings.signing_key.get_secret_value().encode() if settings.signing_key else secrets.token_bytes(SHORTEST_KEY)
+    )
+    pictures = PictureStore.from_url(
+        settings.storage_url,
+        signing_key=key,
+        options=settings.store_options(),
+        public_endpoint=settings.storage_public_endpoint,
+    )
+    if not settings.signing_key and not pictures.can_sign:
+        log.warning("no signing key: picture links end with this process; set DARKROOM_SIGNING_KEY")
+    return pictures

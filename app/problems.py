@@ -1,0 +1,72 @@
+"""The slugs that a failed job's record may carry, explained. The worker writes them; the gateway gives them a page.
+
+Knows words only. What goes wrong between a client and the gateway is in errors.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class JobProblem:
+    """Why a job can fail: a title for a list and a paragraph for its page."""
+
+    title: str
+    meaning: str
+
+
+JOB_PROBLEMS: dict[str, JobProblem] = {
+    "attempts-exhausted": JobProblem(
+        "The worker was lost each time",
+        "The job was started as often as allowed and its worker died or fell silent each time. "
+        "If other jobs finish, this one is likely to blame: try it smaller. If not, the operator should look at the "
+        "workers.",
+    ),
+    "generation-failed": JobProblem(
+        "The model raised an error",
+        "An error inside the model or its scheduler ended this job; others are not affected. The detail says more. "
+        "Another scheduler or step count may work.",
+    ),
+    "numerical-error": JobProblem(
+        "The picture became not a number",
+        "Values overflowed while the picture was made, also when it was tried again alone. "
+        "A lower guidance scale, other dimensions or another scheduler usually helps.",
+    ),
+    "out-of-memory": JobProblem(
+        "The device has not enough memory",
+        "The job did not fit on the device even alone. Ask for a smaller picture or fewer at a time.",
+    ),
+    "deadline-exceeded": JobProblem(
+        "The job took too long",
+        "The job did not finish within the time a worker gives one job. Ask for fewer steps or smaller pictures.",
+    ),
+    "storage-denied": JobProblem(
+        "The picture store refused the picture",
+        "The store answered that the service may not write to it. The operator has to correct its access.",
+    ),
+    "storage-unavailable": JobProblem(
+        "The picture store was away",
+        "The pictures were made but could not be put away in time. Send the job again later.",
+    ),
+    "storage-full": JobProblem(
+        "The picture store is full",
+        "The pictures were made but there was no space to put them. The operator has to make room.",
+    ),
+    "picture-unreadable": JobProblem(
+        "The picture could not be written",
+        "The finished pixels could not be made into a file of the wanted format. Another output_format may work.",
+    ),
+    "model-unavailable": JobProblem(
+        "The model is gone", "No worker serves the model of this job any more. Choose one of GET /v1/models."
+    ),
+    "internal": JobProblem(
+        "An error inside the service", "Something went wrong that is not the job's fault. The operator's log says what."
+    ),
+}
+
+
+def job_problem_title(slug: str) -> str:
+    """A title for any slug, also for one that a newer worker writes."""
+    known = JOB_PROBLEMS.get(slug)
+    return known.title if known else slug.replace("-", " ").capitalize()

@@ -1,0 +1,47 @@
+"""Calling jobs off and taking them away.
+
+Knows the order in which things go: cancel, pictures, record. Refuses to know who may ask for it.
+"""
+
+from __future__ import annotations
+
+from app.contract.events import Status
+from app.contract.job import Record
+from app.contract.objects import job_prefix
+from app.contract.store import JobStore
+from app.errors import JobIsOver, JobNotFound, JobStillRunning
+from app.storage import PictureStore
+
+CANCEL_SECONDS = 10.0
+"""How long a deletion waits for the worker to let go: a step takes less, and so does a beat."""
+
+
+async def cancel_job(store: JobStore, record: Record) -> Record:
+    """The job as it is after it was called off; a running one is told and still runs for a step.
+
+    Raises JobIsOver if it has succeeded or failed, JobNotFound if it was deleted meanwhile.
+    """
+    outcome = await store.cancel(record.id, record.tenant)
+    after = await store.get(record.id, record.tenant)
+    if after is None:
+        raise JobNotFound
+    if outcome == "over" and after.status is not Status.CANCELED:
+        raise JobIsOver(f"The job has {after.status.value} already: there is nothing left to cancel.")
+    return after
+
+
+async def stop_job(store: JobStore, record: Record) -> Record:
+    """The job once it is over, called off if need be; as it is after CANCEL_SECONDS if its worker does not react."""
+    if record.status.is_over:
+        return record
+    await store.cancel(record.id, record.tenant)
+    return await store.wait_until_over(record, seconds=CANCEL_SECONDS)
+
+
+async def remove_job(store: JobStore, pictures: PictureStore, record: Record) -> None:
+    """Take a job that is over away, pictures first. Raises JobStillRunning, storage.PictureStoreError."""
+    if not record.status.is_over:
+        detail = "The job was told to stop and its worker has not let go yet: delete it again in a moment."
+        raise JobStillRunning(detail, headers={"Retry-After": "5"})
+    await pictures.delete_prefix(job_prefix(record.id))
+    await store.forget(record.id)

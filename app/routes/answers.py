@@ -1,0 +1,107 @@
+"""What the doors share: how a job is written into an answer, how long one may wait, which problems are documented."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from app import errors
+from app.contract.job import Record, is_job_id
+from app.contract.store import LONGEST_BLOCK
+from app.errors import MEDIA_TYPE, InvalidRequest, JobNotFound, Problem
+from app.gateway import Gateway
+
+LONGEST_WAIT = 60
+"""Seconds one request may wait: below the idle timeout of the usual proxies."""
+
+ACCESS = (errors.InvalidHeader, errors.Unauthenticated, errors.WrongHost, errors.HeadTooLarge)
+BODY = (errors.MalformedJson, errors.BodyTooSlow, errors.BodyTooLarge, errors.UnsupportedMediaType)
+QUEUE = (errors.InternalError, errors.QueueUnavailable)
+
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})(?![0-9.])", re.IGNORECASE)
+_CURSOR = re.compile(r"([0-9]{1,16})\.(job_[0-9a-z]{24})")
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A job as an answer carries it."""
+
+    record: Record
+    body: str
+    etag: str
+    headers: dict[str, str]
+
+
+async def show(gateway: Gateway, record: Record, request: Request) -> Shown:
+    """Body and headers: ETag always, Retry-After while the job is not over."""
+    view = await gateway.view(record, request)
+    etag = gateway.viewer.etag(view, record)
+    headers = {"ETag": etag}
+    if not record.status.is_over:
+        headers["Retry-After"] = str(await gateway.viewer.retry_after(view))
+    return Shown(record, view.model_dump_json(), etag, headers)
+
+
+async def next_change(gateway: Gateway, before: Shown, request: Request, *, seconds: float) -> Shown:
+    """The job as soon as it differs from `before`, or when the time is up. JobNotFound if it is deleted meanwhile."""
+    ends, record = time.monotonic() + seconds, before.record
+    after = await gateway.store.last_event_id(record.id)
+    while True:
+        record_now = await gateway.store.get(record.id, record.tenant)
+        if record_now is None:
+            raise JobNotFound
+        shown = await show(gateway, record_now, request)
+        left = ends - time.monotonic()
+        if shown.etag != before.etag or left <= 0:
+            return shown
+        events = await gateway.store.next_events(record.id, after, wait_seconds=min(left, LONGEST_BLOCK))
+        after = events[-1][0] if events else after
+
+
+def etag_matches(if_none_match: str | None, etag: str) -> bool:
+    """Weak comparison, as RFC 9110 asks of If-None-Match."""
+    wanted = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return "*" in wanted or etag.removeprefix("W/") in wanted
+
+
+def wait_wanted(prefer: list[str]) -> int | None:
+    """Seconds of `Prefer: wait=N`, at most LONGEST_WAIT. As RFC 7240 has it, what is not understood is ignored."""
+    found = _PREFER_WAIT.search(",".join(prefer))
+    return min(int(found[1]), LONGEST_WAIT) or None if found else None
+
+
+def write_cursor(record: Record) -> str:
+    """The place after this job in the list."""
+    return base64.urlsafe_b64encode(f"{record.created_ms}.{record.id}".encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str | None) -> tuple[int, str] | None:
+    """What `write_cursor` wrote. Raises InvalidRequest for anything else."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        text = ""
+    found = _CURSOR.fullmatch(text)
+    if found is None or not is_job_id(found[2]):
+        detail = "is not the next_cursor of an earlier answer"
+        error = {"parameter": "cursor", "code": "cursor_unknown", "detail": detail}
+        raise InvalidRequest("The cursor cannot be used; leave it out to start at the newest job.", errors=[error])
+    return int(found[1]), found[2]
+
+
+def problems(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """`responses=` of a route: each problem under its status, several of one status in one description."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        known = documented.setdefault(kind.status, {"description": "", "content": _PROBLEM})
+        known["description"] = ", ".join(filter(None, (known["description"], f"`{kind.slug}`: {kind.title}")))
+    return documented

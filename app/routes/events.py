@@ -1,0 +1,145 @@
+"""The story of one job as server-sent events: how it stands now, then what happens, until it is over.
+
+An `id:` is the id of the event in Redis, so a stream goes on where it broke off, at whichever gateway.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import redis
+import structlog
+from fastapi import APIRouter, Header, Request
+from fastapi.sse import EventSourceResponse, format_sse_event
+from starlette.responses import Response
+
+from app import errors
+from app.contract.events import FINAL_EVENTS
+from app.contract.job import Record
+from app.contract.store import LONGEST_BLOCK
+from app.gateway import Gateway, OwnRecord, TheGateway
+from app.patience import until_closing
+from app.routes.answers import ACCESS, QUEUE, problems
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+log = structlog.get_logger()
+
+HEARTBEAT_SECONDS = 15.0
+"""Proxies cut a silent connection after 30 s or more. Jittered, so that streams do not all beat at once."""
+
+RETRY_MS = 1_000
+"""How long an EventSource waits before it connects again."""
+
+FIRST = "job"
+"""Name of the event that carries the present state. The others are named as in `Event`."""
+
+_STREAM_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,9})")
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=Response,
+    summary="Follow a job",
+    responses={
+        200: {
+            "description": "`job` with the present state, then `job.started`, `job.progress`, `job.restarted` and one "
+            "of `job.succeeded`, `job.failed`, `job.canceled`. `job` and the last one carry the whole job",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {"description": "Last-Event-ID was the end of the story: do not connect again"},
+        **problems(*ACCESS, errors.JobNotFound, *QUEUE, errors.PicturesUnavailable),
+    },
+)
+async def follow(
+    record: OwnRecord,
+    request: Request,
+    gateway: TheGateway,
+    last_event_id: Annotated[
+        str | None, Header(description="Go on after this `id:`, without the present state")
+    ] = None,
+) -> Response:
+    """Ends when the job is over, and after a while in any case: connect again with Last-Event-ID to go on."""
+    last = await gateway.store.last_event_id(record.id)
+    after = _known_place(last_event_id, last)
+    if record.status.is_over and after == last:
+        return Response(status_code=204)
+    story = _Story(gateway, record, gateway.base(request))
+    return EventSourceResponse(story.tell(after), headers=_HEADERS)
+
+
+class _Story:
+    """One connection's telling of one job."""
+
+    def __init__(self, gateway: Gateway, record: Record, base: str) -> None:
+        self._gateway = gateway
+        self._record = record
+        self._base = base
+        self._ends = time.monotonic() + gateway.settings.stream_seconds
+        self._beat_at = 0.0
+
+    async def tell(self, after: str | None) -> AsyncIterator[bytes]:
+        """Bytes of events. Cancelled by the server within a moment of the client's departure."""
+        try:
+            if after is None:
+                # The place first, the state second: what happens between the two is told again, never left out.
+                after = await self._gateway.store.last_event_id(self._record.id)
+                yield self._event(FIRST, after, await self._whole())
+                if self._record.status.is_over:
+                    return
+            async for chunk in self._go_on(after):
+                yield chunk
+        except (redis.RedisError, errors.JobNotFound) as error:
+            # The head is sent; the client learns more when it connects again.
+            log.info("event stream broke off", job_id=self._record.id, error=type(error).__name__)
+        yield format_sse_event(retry=RETRY_MS)
+
+    async def _go_on(self, after: str) -> AsyncIterator[bytes]:
+        yield self._heartbeat()
+        while (left := self._ends - time.monotonic()) > 0:
+            read = self._gateway.store.next_events(self._record.id, after, wait_seconds=min(left, LONGEST_BLOCK))
+            events = await until_closing(read, closing=self._gateway.closing)
+            if events is None:
+                return
+            for after, name, data in events:
+                if name in FINAL_EVENTS:
+                    yield self._event(name, after, await self._whole())
+                    return
+                yield self._event(name, after, {"id": self._record.id, **data})
+            if not events and time.monotonic() >= self._beat_at:
+                await self._refresh()
+                yield self._heartbeat()
+
+    async def _whole(self) -> dict[str, Any]:
+        await self._refresh()
+        view = await self._gateway.viewer.view(self._record, base=self._base)
+        return view.model_dump(mode="json")
+
+    async def _refresh(self) -> None:
+        record = await self._gateway.store.get(self._record.id, self._record.tenant)
+        if record is None:
+            raise errors.JobNotFound
+        self._record = record
+
+    def _heartbeat(self) -> bytes:
+        self._beat_at = time.monotonic() + HEARTBEAT_SECONDS * random.uniform(0.7, 1.0)
+        return format_sse_event(comment="")
+
+    def _event(self, name: str, event_id: str, data: dict[str, Any]) -> bytes:
+        return format_sse_event(event=name, id=event_id, data_str=json.dumps(data))
+
+
+def _known_place(last_event_id: str | None, last: str) -> str | None:
+    """The place to go on from; None, which means the beginning, for what is no place in this job's story."""
+    found = _STREAM_ID.fullmatch(last_event_id or "")
+    return found[0] if found and _order(found[0]) <= _order(last) else None
+
+
+def _order(stream_id: str) -> tuple[int, int]:
+    ms, _, count = stream_id.partition("-")
+    return int(ms), int(count)

@@ -1,0 +1,32 @@
+"""For whoever runs this: does the process answer, and can it do its work?"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.gateway import TheGateway
+from app.schemas import ReadinessView
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get(
+    "/healthz", response_class=Response, summary="The process answers", responses={200: {"content": {"text/plain": {}}}}
+)
+async def healthz() -> Response:
+    """Looks at nothing else: a gateway must not be restarted because Redis is away."""
+    return Response("ok\n", media_type="text/plain")
+
+
+@router.get(
+    "/readyz",
+    response_model=ReadinessView,
+    summary="The gateway can do its work",
+    responses={503: {"model": ReadinessView, "description": "Something is in the way; the body names it"}},
+)
+async def readyz(gateway: TheGateway, response: Response) -> ReadinessView:
+    """Redis durable and reachable, pictures writable, a worker heard of lately."""
+    readiness = await gateway.readiness.look()
+    response.status_code = 200 if readiness.ready else 503
+    return readiness

@@ -1,0 +1,139 @@
+"""Pictures: to their owner by job and number, to everybody by a signed link."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from email.utils import format_datetime
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+
+from app import errors
+from app.gateway import Gateway, OwnRecord, TheGateway
+from app.routes.answers import ACCESS, QUEUE, etag_matches, problems
+from app.storage import PictureStoreError, PictureStream
+
+router = APIRouter(tags=["images"])
+log = structlog.get_logger()
+
+CACHE = "private, max-age=31536000, immutable"
+"""A key never gets other bytes: it holds the token of the attempt that made them."""
+
+_BYTES: dict[str, Any] = {"image/png": {}, "image/jpeg": {}, "image/webp": {}}
+_FOUND: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture", "content": _BYTES},
+    206: {"description": "The part that Range asked for", "content": _BYTES},
+    304: {"description": "The picture with the ETag in If-None-Match is still the one"},
+}
+
+Range = Annotated[str | None, Header(alias="Range", description="bytes=first-last")]
+IfNoneMatch = Annotated[str | None, Header(description="ETag of an earlier answer")]
+
+
+@router.head("/v1/jobs/{job_id}/images/{index}", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/images/{index}",
+    response_class=Response,
+    summary="One picture of a job",
+    responses={
+        **_FOUND,
+        302: {"description": "Where the store signs links itself: the picture is there for a while"},
+        **problems(
+            *ACCESS,
+            errors.JobNotFound,
+            errors.PictureNotFound,
+            errors.RangeNotSatisfiable,
+            *QUEUE,
+            errors.PicturesUnavailable,
+        ),
+    },
+)
+async def job_image(
+    record: OwnRecord,
+    index: str,
+    request: Request,
+    gateway: TheGateway,
+    byte_range: Range = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """A redirect to the store where it can sign links, otherwise the bytes."""
+    picture = next((picture for picture in record.images if str(picture.index) == index), None)
+    if picture is None:
+        raise errors.PictureNotFound(f"The job is {record.status.value} and has {len(record.images)} pictures.")
+    if gateway.pictures.can_sign:
+        url = await gateway.viewer.picture_url(picture, base=gateway.base(request))
+        return RedirectResponse(url, 302)
+    return await _send(gateway, picture.key, request, byte_range, if_none_match)
+
+
+@router.head("/pictures/{key:path}", include_in_schema=False)
+@router.get(
+    "/pictures/{key:path}",
+    response_class=Response,
+    summary="A picture by its signed link",
+    responses={
+        **_FOUND,
+        **problems(
+            errors.LinkInvalid,
+            errors.LinkExpired,
+            errors.PictureNotFound,
+            errors.RangeNotSatisfiable,
+            errors.InvalidRequest,
+            errors.InternalError,
+            errors.PicturesUnavailable,
+        ),
+    },
+)
+async def signed_picture(
+    key: str,
+    request: Request,
+    gateway: TheGateway,
+    expires: Annotated[str, Query(max_length=16)] = "",
+    signature: Annotated[str, Query(max_length=128)] = "",
+    byte_range: Range = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """What `images[].url` of a job leads to where the store does not serve pictures itself. Needs no key."""
+    gateway.pictures.verify(key, expires=expires, signature=signature, now=gateway.viewer.now())
+    return await _send(gateway, key, request, byte_range, if_none_match)
+
+
+async def _send(
+    gateway: Gateway, key: str, request: Request, byte_range: str | None, if_none_match: str | None
+) -> Response:
+    whole_wanted = byte_range is None or request.method == "HEAD"
+    stream = await gateway.pictures.open(key, byte_range=None if whole_wanted else byte_range)
+    if stream.partial and request.headers.get("if-range", stream.etag) != stream.etag:
+        stream.close()
+        stream = await gateway.pictures.open(key)
+    headers = {
+        "ETag": stream.etag,
+        "Last-Modified": format_datetime(stream.last_modified, usegmt=True),
+        "Accept-Ranges": "bytes",
+        "Cache-Control": CACHE,
+        "Content-Disposition": f'inline; filename="{stream.file_name}"',
+    }
+    if etag_matches(if_none_match, stream.etag):
+        stream.close()
+        return Response(status_code=304, headers=headers)
+    headers["Content-Length"] = str(stream.length)
+    if request.method == "HEAD":
+        stream.close()
+        return Response(headers=headers, media_type=stream.content_type)
+    if stream.partial:
+        headers["Content-Range"] = stream.content_range
+    return StreamingResponse(_chunks(stream), 206 if stream.partial else 200, headers, media_type=stream.content_type)
+
+
+async def _chunks(stream: PictureStream) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in stream.chunks:
+            yield chunk
+    except PictureStoreError as error:
+        # The head is sent: only a connection cut short can still say that something is missing.
+        log.warning("picture broke off", reason=str(error))
+        raise
+    finally:
+        stream.close()

@@ -1,0 +1,159 @@
+"""Jobs: send one in, ask for one or many, call one off, delete one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response
+
+from app import errors
+from app.admission import valid_idempotency_key
+from app.contract.events import Status
+from app.contract.params import JobRequest
+from app.gateway import OwnRecord, TheCaller, TheGateway
+from app.patience import wait_for
+from app.removal import cancel_job, remove_job, stop_job
+from app.routes.answers import (
+    ACCESS,
+    BODY,
+    LONGEST_WAIT,
+    QUEUE,
+    etag_matches,
+    next_change,
+    problems,
+    read_cursor,
+    show,
+    wait_wanted,
+    write_cursor,
+)
+from app.schemas import JobList, JobView
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobView,
+    summary="Send a job in",
+    responses={
+        200: {"model": JobView, "description": "`Prefer: wait=N` was asked for, and the job ended in time"},
+        202: {"description": "Accepted. Location says where it is, Retry-After when to ask"},
+        **problems(
+            *ACCESS,
+            *BODY,
+            errors.JobDeleted,
+            errors.InvalidRequest,
+            errors.IdempotencyKeyReused,
+            errors.QueueFull,
+            errors.TooManyJobs,
+            *QUEUE,
+            errors.QueueStorageFull,
+            errors.NoModelYet,
+            errors.PicturesFull,
+            errors.PicturesUnavailable,
+        ),
+    },
+)
+async def submit(
+    body: JobRequest,
+    request: Request,
+    gateway: TheGateway,
+    caller: TheCaller,
+    prefer: Annotated[str | None, Header(description="`wait=30`: answer when the job is over, at most 60 s")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(description="1 to 255 characters. The same key and body within 24 h name the same job")
+    ] = None,
+    traceparent: Annotated[str | None, Header(description="W3C trace context, kept with the job")] = None,
+) -> Response:
+    """The answer shows every parameter with the value that will be used, the drawn seed included."""
+    key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
+    admitted = await gateway.admission.submit(body, caller, idempotency_key=key, traceparent=traceparent)
+    record, headers = admitted.record, {"Location": f"/v1/jobs/{admitted.record.id}"}
+    if admitted.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if seconds := wait_wanted(request.headers.getlist("prefer")):
+        headers["Preference-Applied"] = f"wait={seconds}"
+        end = gateway.store.wait_until_over(record, seconds=seconds)
+        record = await wait_for(request, end, closing=gateway.closing) or record
+    shown = await show(gateway, record, request)
+    status = 200 if seconds and record.status.is_over else 202
+    return Response(shown.body, status, shown.headers | headers, media_type="application/json")
+
+
+@router.get(
+    "",
+    response_model=JobList,
+    summary="List your jobs, newest first",
+    responses=problems(*ACCESS, errors.InvalidRequest, *QUEUE, errors.PicturesUnavailable),
+)
+async def list_jobs(
+    request: Request,
+    gateway: TheGateway,
+    caller: TheCaller,
+    status: Annotated[Status | None, Query(description="Only jobs in this state")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=128, description="`next_cursor` of the page before")] = None,
+) -> JobList:
+    """A page at a time; follow `next_cursor` until it is null."""
+    before = read_cursor(cursor)
+    records = await gateway.store.list_jobs(caller.tenant, limit=limit + 1, before=before, status=status)
+    views = await asyncio.gather(*(gateway.view(record, request) for record in records[:limit]))
+    more = len(records) > limit
+    return JobList(data=list(views), next_cursor=write_cursor(records[limit - 1]) if more else None)
+
+
+@router.get(
+    "/{job_id}",
+    response_model=JobView,
+    summary="Ask for a job",
+    responses={
+        304: {"description": "Nothing changed since the answer with the ETag in If-None-Match"},
+        **problems(*ACCESS, errors.JobNotFound, errors.InvalidRequest, *QUEUE, errors.PicturesUnavailable),
+    },
+)
+async def get_job(
+    record: OwnRecord,
+    request: Request,
+    gateway: TheGateway,
+    wait: Annotated[
+        int, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for a change, if it is not over")
+    ] = 0,
+    if_none_match: Annotated[str | None, Header(description="ETag of an earlier answer")] = None,
+) -> Response:
+    """With `wait`, the answer comes as soon as the job differs from If-None-Match, or from now without one."""
+    shown = await show(gateway, record, request)
+    known = etag_matches(if_none_match, shown.etag)
+    if wait and not record.status.is_over and (known or if_none_match is None):
+        change = next_change(gateway, shown, request, seconds=wait)
+        shown = await wait_for(request, change, closing=gateway.closing) or shown
+    if etag_matches(if_none_match, shown.etag):
+        return Response(status_code=304, headers=shown.headers)
+    return Response(shown.body, headers=shown.headers, media_type="application/json")
+
+
+@router.post(
+    "/{job_id}/cancel",
+    response_model=JobView,
+    summary="Call a job off",
+    responses=problems(*ACCESS, errors.JobNotFound, errors.JobIsOver, *QUEUE, errors.PicturesUnavailable),
+)
+async def cancel(record: OwnRecord, request: Request, gateway: TheGateway) -> JobView:
+    """A queued job is canceled at once, a running one within a step. Canceling twice does no harm."""
+    return await gateway.view(await cancel_job(gateway.store, record), request)
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a job and its pictures",
+    responses=problems(*ACCESS, errors.JobNotFound, errors.JobStillRunning, *QUEUE, errors.PicturesUnavailable),
+)
+async def delete(record: OwnRecord, request: Request, gateway: TheGateway) -> Response:
+    """A job that is not over is canceled first."""
+    stopped = await wait_for(request, stop_job(gateway.store, record), closing=gateway.closing)
+    await remove_job(gateway.store, gateway.pictures, stopped or record)
+    return Response(status_code=204)

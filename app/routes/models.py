@@ -1,0 +1,20 @@
+"""Models: what workers serve, with the limits and words of each."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from app.gateway import TheGateway
+from app.routes.answers import ACCESS, QUEUE, problems
+from app.schemas import ModelList, ModelView
+
+router = APIRouter(tags=["models"])
+
+
+@router.get(
+    "/v1/models", response_model=ModelList, summary="What can be asked for", responses=problems(*ACCESS, *QUEUE)
+)
+async def list_models(gateway: TheGateway) -> ModelList:
+    """Every model that workers have announced. Jobs for a model that is away wait until a worker serves it again."""
+    models = await gateway.board.models()
+    return ModelList(data=[ModelView.of(model) for model in models.values()])

@@ -1,0 +1,239 @@
+"""The bodies that go out, as the OpenAPI shows them. What comes in is `JobRequest` in the contract.
+
+Knows shapes and how a record becomes one. Refuses to fetch anything: whatever a view needs is handed to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.board import Model
+from app.contract.card import ModelCard
+from app.contract.events import Status
+from app.contract.job import Record
+from app.contract.params import JobSpec
+from app.problems import job_problem_title
+
+
+class Progress(BaseModel):
+    """Steps are model evaluations; a scheduler of higher order needs more of them than num_inference_steps."""
+
+    step: int
+    steps: int
+    images_done: int
+
+
+class QueuePlace(BaseModel):
+    """Where a queued job stands."""
+
+    position: int = Field(description="Jobs that come before it; 0 is next")
+    eta_seconds: float | None = Field(description="Until it is finished at the present pace; null while nobody knows")
+
+
+class ImageView(BaseModel):
+    """One finished picture. The link needs no key and works for an hour at most; ask for the job to get a new one."""
+
+    index: int
+    url: str
+    sha256: str
+    seed: int
+    width: int
+    height: int
+    content_type: str
+    bytes: int
+
+
+class JobErrorView(BaseModel):
+    """Why the job failed."""
+
+    type: str
+    title: str
+    detail: str
+
+
+class JobUrls(BaseModel):
+    """Where to go from here."""
+
+    self: str
+    events: str
+    cancel: str
+
+
+JOB_EXAMPLE: dict[str, Any] = {
+    "id": "job_0123456789abcdef01234567",
+    "object": "job",
+    "status": "running",
+    "model": "starter",
+    "input": {
+        "model": "starter",
+        "prompt": "a red circle on a blue background",
+        "negative_prompt": "",
+        "width": 128,
+        "height": 128,
+        "num_inference_steps": 20,
+        "guidance_scale": 4.0,
+        "scheduler": "dpmpp_2m",
+        "seed": 7,
+        "num_images": 1,
+        "output_format": "png",
+    },
+    "progress": {"step": 5, "steps": 20, "images_done": 0},
+    "queue": None,
+    "images": [],
+    "error": None,
+    "warnings": [],
+    "attempts": 1,
+    "timings": {"queued": 0.012},
+    "created_at": "2026-01-01T12:00:00.000Z",
+    "started_at": "2026-01-01T12:00:00.012Z",
+    "ended_at": None,
+    "expires_at": None,
+    "metadata": {"order": "17"},
+    "urls": {
+        "self": "http://127.0.0.1:8000/v1/jobs/job_0123456789abcdef01234567",
+        "events": "http://127.0.0.1:8000/v1/jobs/job_0123456789abcdef01234567/events",
+        "cancel": "http://127.0.0.1:8000/v1/jobs/job_0123456789abcdef01234567/cancel",
+    },
+}
+
+
+class JobView(BaseModel):
+    """A job. `input` shows every parameter with the value that is used, the drawn seed included."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: Status
+    model: str
+    input: JobSpec
+    progress: Progress
+    queue: QueuePlace | None = Field(description="While it is queued")
+    images: list[ImageView]
+    error: JobErrorView | None
+    warnings: list[str]
+    attempts: int
+    timings: dict[str, float] = Field(description="Seconds: queued, encode, denoise, decode, upload, total")
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    expires_at: str | None = Field(description="When the record and the pictures will be deleted")
+    metadata: dict[str, str]
+    urls: JobUrls
+
+    @classmethod
+    def of(
+        cls, record: Record, *, base: str, image_urls: Sequence[str] = (), queue: QueuePlace | None = None
+    ) -> JobView:
+        """A record as its owner may see it. `base` is the gateway's address without a slash at the end."""
+        own = f"{base}/v1/jobs/{record.id}"
+        error = record.error
+        return cls(
+            id=record.id,
+            status=record.status,
+            model=record.model,
+            input=record.spec,
+            progress=Progress(
+                step=record.step,
+                steps=record.steps or record.spec.num_inference_steps,
+                images_done=len(record.images),
+            ),
+            queue=queue,
+            images=[
+                ImageView(url=url, **image.model_dump(exclude={"key"}))
+                for image, url in zip(record.images, image_urls, strict=True)
+            ],
+            error=error
+            and JobErrorView(type=f"/problems/{error.slug}", title=job_problem_title(error.slug), detail=error.detail),
+            warnings=list(record.warnings),
+            attempts=record.attempt,
+            timings=_timings(record),
+            created_at=timestamp(record.created_ms),
+            started_at=record.started_ms and timestamp(record.started_ms),
+            ended_at=record.ended_ms and timestamp(record.ended_ms),
+            expires_at=record.expires_ms and timestamp(record.expires_ms),
+            metadata=record.metadata,
+            urls=JobUrls(self=own, events=f"{own}/events", cancel=f"{own}/cancel"),
+        )
+
+
+class JobList(BaseModel):
+    """A page of the caller's jobs, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[JobView]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last")
+
+
+class ModelView(ModelCard):
+    """A served model: its card, and whether anybody serves it now."""
+
+    id: str
+    object: Literal["model"] = "model"
+    state: Literal["ready", "away"] = Field(description="away: no worker was heard of lately; jobs wait for one")
+    workers: int
+    pace_seconds: float | None = Field(description="How long one job runs, moving average")
+
+    @classmethod
+    def of(cls, model: Model) -> ModelView:
+        pace = None if model.pace_ms is None else model.pace_ms / 1000
+        state: Literal["ready", "away"] = "ready" if model.workers else "away"
+        card = model.card
+        return cls(id=card.name, state=state, workers=model.workers, pace_seconds=pace, **card.model_dump())
+
+
+class ModelList(BaseModel):
+    """Every model that workers have announced."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelView]
+
+
+class FieldError(BaseModel):
+    """One thing to correct."""
+
+    pointer: str | None = Field(default=None, description="JSON pointer into the body")
+    parameter: str | None = Field(default=None, description="Name in the query, header or path")
+    code: str
+    detail: str
+
+
+class ProblemView(BaseModel):
+    """RFC 9457. `type` is a page that explains it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[FieldError] | None = None
+
+
+class CheckView(BaseModel):
+    """One thing that /readyz looked at."""
+
+    ok: bool
+    detail: str
+
+
+class ReadinessView(BaseModel):
+    """Whether this gateway can do its work, and what is in the way."""
+
+    ready: bool
+    checks: dict[str, CheckView]
+
+
+def timestamp(ms: int) -> str:
+    """Milliseconds since 1970 as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _timings(record: Record) -> dict[str, float]:
+    timings = dict(record.timings)
+    if record.started_ms:
+        timings["queued"] = (record.started_ms - record.created_ms) / 1000
+    if record.ended_ms:
+        timings["total"] = (record.ended_ms - record.created_ms) / 1000
+    return timings

@@ -1,0 +1,148 @@
+"""Every option of the gateway and of webhook delivery, with its unit and the reason for its default.
+
+Environment prefix DARKROOM_. Knows what a value may be; refuses to know what is done with it.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.auth import Keys, keys_from_text
+from app.contract.environment import PREFIX, read_settings
+from app.contract.objects import StoreOptions
+from app.storage import SHORTEST_KEY
+
+
+def _items(value: Any) -> Any:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+def _web_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must look like https://pictures.example.org, without query or fragment")
+    return url.rstrip("/")
+
+
+Listed = (NoDecode, BeforeValidator(_items))
+"""A list written with commas: JSON in an environment variable helps nobody."""
+
+
+class Settings(BaseSettings):
+    """Read once, at the start."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on. Any but loopback needs `api_keys`")
+    port: int = Field(default=8000, ge=0, le=65_535, description="TCP port; 0 takes a free one")
+    public_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
+        default=None, description="How clients reach the gateway; without it, links repeat the Host they asked"
+    )
+    allowed_hosts: Annotated[tuple[str, ...], *Listed] = Field(
+        default=(),
+        description="Names in the Host header, commas between; *.example.org takes all below. Default: the loopback "
+        "names when listening on loopback (a web page elsewhere must not reach it by rebinding), else any",
+    )
+    api_keys: SecretStr | None = Field(
+        default=None, description="tenant:key,tenant2:key2, keys of 32 characters or more. None: open, loopback only"
+    )
+    docs: bool = Field(default=False, description="Serve /docs, which loads its scripts from a public CDN")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
+
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        validation_alias=AliasChoices("DARKROOM_REDIS_URL", "REDIS_URL"),
+        description="Where the queue is. redis://, rediss:// or unix://",
+    )
+    redis_durability: Literal["require", "ignore"] = Field(
+        default="require", description="`ignore` serves on a Redis that may forget accepted jobs"
+    )
+
+    storage_url: str = Field(
+        default_factory=lambda: (Path.cwd() / "data" / "pictures").as_uri(),
+        description="Where pictures are. file:///folder, s3://bucket/prefix, gs://, az://",
+    )
+    storage_endpoint: str | None = Field(default=None, description="S3-compatible server, if it is not AWS")
+    storage_public_endpoint: str | None = Field(
+        default=None, description="The same server as browsers reach it, where that is another address"
+    )
+    storage_region: str | None = Field(default=None, description="Region of the bucket")
+    storage_access_key_id: str | None = Field(default=None, description="AWS_ACCESS_KEY_ID works as well")
+    storage_secret_access_key: SecretStr | None = Field(default=None, description="AWS_SECRET_ACCESS_KEY works as well")
+    storage_reserve_bytes: int = Field(
+        default=2**30, ge=0, description="Free space on a local disk below which no job is taken: running ones need it"
+    )
+
+    signing_key: SecretStr | None = Field(
+        default=None, description="Signs picture links; the same on every gateway. 32 bytes or more"
+    )
+    picture_url_seconds: int = Field(
+        default=3_600, ge=60, le=3_600, description="How long a picture link works. It works for whoever holds it"
+    )
+
+    default_model: str | None = Field(
+        default=None, description="Model of requests that name none. Default: the only one"
+    )
+    queue_limit: int = Field(default=10_000, ge=1, description="Waiting jobs per model; more are refused with 429")
+    tenant_limit: int = Field(default=1_000, ge=1, description="Jobs of one tenant that are not over; more: 429")
+    retention_hours: float = Field(default=24 * 7, gt=0, description="How long pictures and records are kept")
+
+    body_seconds: float = Field(default=30, gt=0, description="A request body must have arrived after so long")
+    stream_seconds: float = Field(
+        default=600, gt=0, description="Longest life of one event stream; clients resume where it ended"
+    )
+
+    webhook_allow_http: bool = Field(default=False, description="Webhooks to http:// too: readable on the way")
+    webhook_allow_cidrs: Annotated[tuple[IPv4Network | IPv6Network, ...], *Listed] = Field(
+        default=(), description="Networks that webhooks may reach although they are not public"
+    )
+    webhook_ports: Annotated[tuple[int, ...], *Listed] = Field(
+        default=(443,), description="Ports that webhooks may use beside 443, commas between"
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        keys = self.keys()
+        if not keys and not self.is_local:
+            raise ValueError(
+                f"listening on {self.host} without keys would serve everybody: set DARKROOM_API_KEYS=name:key "
+                "(32 characters or more) or DARKROOM_HOST=127.0.0.1"
+            )
+        if self.signing_key and len(self.signing_key.get_secret_value().encode()) < SHORTEST_KEY:
+            raise ValueError(f"DARKROOM_SIGNING_KEY is too short: give it {SHORTEST_KEY} random bytes or more")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def keys(self) -> Keys:
+        """Digest of every configured key, with its tenant. ValueError if the option cannot be read."""
+        return keys_from_text(self.api_keys.get_secret_value()) if self.api_keys else {}
+
+    def store_options(self) -> StoreOptions:
+        """The storage options as `open_store` takes them."""
+        secret = self.storage_secret_access_key
+        return StoreOptions(
+            endpoint=self.storage_endpoint,
+            region=self.storage_region,
+            access_key_id=self.storage_access_key_id,
+            secret_access_key=secret.get_secret_value() if secret else None,
+        )
+
+
+def settings_from_env() -> Settings:
+    """The settings as the environment has them. Raises SettingsError."""
+    return read_settings(Settings)

@@ -1,0 +1,77 @@
+"""A record becomes what its owner sees: with links to the pictures and a place in the queue.
+
+Knows records, links and estimates. Refuses to know who asks: that was decided before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+
+from app.board import Board, retry_after
+from app.contract.events import Status
+from app.contract.job import Picture, Record
+from app.contract.store import JobStore
+from app.schemas import JobView, QueuePlace
+from app.storage import PictureStore
+
+
+class Viewer:
+    """Makes views. Raises redis.RedisError and storage.PictureStoreError."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        pictures: PictureStore,
+        board: Board,
+        *,
+        link_seconds: int,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._pictures = pictures
+        self._board = board
+        self._link_seconds = link_seconds
+        self.now = wall_clock
+        """Seconds since 1970."""
+
+    async def view(self, record: Record, *, base: str) -> JobView:
+        """The job with links that work for at least half of `link_seconds`."""
+        urls = [await self.picture_url(picture, base=base) for picture in record.images]
+        return JobView.of(record, base=base, image_urls=urls, queue=await self._place(record))
+
+    async def picture_url(self, picture: Picture, *, base: str) -> str:
+        """A link that needs no key, absolute."""
+        url = await self._pictures.link(picture.key, expires_in=self._link_seconds, now=self._link_age_start())
+        return base + url if url.startswith("/") else url
+
+    def etag(self, view: JobView, record: Record) -> str:
+        """Changes with everything a client can see, and before the links in an earlier answer have run out."""
+        links = self._link_age_start() if record.images else 0
+        seen = view.model_dump_json(exclude={"images"}) + repr(record.images) + str(links)
+        return f'W/"{hashlib.sha256(seen.encode()).hexdigest()[:24]}"'
+
+    async def retry_after(self, view: JobView) -> int:
+        """Seconds after which asking again makes sense."""
+        if view.queue is not None:
+            return retry_after(view.queue.eta_seconds)
+        model = (await self._board.models()).get(view.model)
+        whole = model.eta_seconds(0) if model else None
+        left = 1 - view.progress.step / max(1, view.progress.steps)
+        return retry_after(whole and whole * left)
+
+    async def _place(self, record: Record) -> QueuePlace | None:
+        if record.status is not Status.QUEUED:
+            return None
+        position = await self._store.position(record)
+        if position is None:
+            return None
+        model = (await self._board.models()).get(record.model)
+        eta = model.eta_seconds(position) if model else None
+        return QueuePlace(position=position, eta_seconds=None if eta is None else round(eta, 1))
+
+    def _link_age_start(self) -> int:
+        # Links change twice in their life, not with every poll: pages and caches may keep one while it works.
+        now, half = int(self.now()), self._link_seconds // 2
+        return now - now % half

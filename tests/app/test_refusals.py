@@ -1,0 +1,280 @@
+"""What is refused, and how: a table of bad requests that any client library can send."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from tests.app.test_jobs import WISH
+
+CANARY = "zanzibar"
+"""Stands in every bad request, and in no answer."""
+
+
+def problem(answer: httpx2.Response) -> tuple[int, str]:
+    """Status and slug of an answer that has the form of every refusal."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert len(answer.content) <= 2_048
+    assert CANARY not in answer.text + str(answer.headers)
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    assert body["instance"] == f"urn:darkroom:request:{answer.headers['x-request-id']}"
+    assert {"title", "detail"} <= body.keys()
+    return answer.status_code, body["type"].removeprefix("/problems/")
+
+
+def wish(**fields: Any) -> bytes:
+    return json.dumps({"prompt": "a red circle", "metadata": {"note": CANARY}} | fields).encode()
+
+
+INVALID: dict[str, tuple[bytes, str]] = {
+    "prompt missing": (b'{"seed": 1}', "/prompt"),
+    "prompt null": (wish(prompt=None), "/prompt"),
+    "prompt empty": (wish(prompt=""), "/prompt"),
+    "prompt white": (wish(prompt=" \t\n\u3000"), "/prompt"),
+    "prompt zero-width": (wish(prompt="\u200b\u200d\ufeff"), "/prompt"),
+    "prompt too long": (wish(prompt=CANARY * 251), "/prompt"),
+    "prompt with NUL": (wish(prompt=f"{CANARY}\x00"), "/prompt"),
+    "prompt with a lone surrogate": (b'{"prompt": "zanzibar \\ud800"}', "/prompt"),
+    "prompt a number": (wish(prompt=7), "/prompt"),
+    "negative prompt with NUL": (wish(negative_prompt="\x00"), "/negative_prompt"),
+    "steps zero": (wish(num_inference_steps=0), "/num_inference_steps"),
+    "steps negative": (wish(num_inference_steps=-1), "/num_inference_steps"),
+    "steps huge": (wish(num_inference_steps=10**9), "/num_inference_steps"),
+    "steps over the card": (wish(num_inference_steps=101), "/num_inference_steps"),
+    "steps a fraction": (wish(num_inference_steps=4.5), "/num_inference_steps"),
+    "steps a whole float": (wish(num_inference_steps=4.0), "/num_inference_steps"),
+    "steps a string": (wish(num_inference_steps="20"), "/num_inference_steps"),
+    "steps true": (wish(num_inference_steps=True), "/num_inference_steps"),
+    "guidance negative": (wish(guidance_scale=-0.1), "/guidance_scale"),
+    "guidance over the card": (wish(guidance_scale=20.1), "/guidance_scale"),
+    "guidance a string": (wish(guidance_scale="7"), "/guidance_scale"),
+    "width zero": (wish(width=0), "/width"),
+    "width negative": (wish(width=-128), "/width"),
+    "width no multiple": (wish(width=129), "/width"),
+    "width huge": (wish(width=2**40), "/width"),
+    "width beyond all integers": (b'{"prompt": "a", "width": 1' + b"0" * 4_000 + b"}", "/width"),
+    "height over the card": (wish(height=512), "/height"),
+    "too much work": (wish(width=256, height=256, num_images=4, num_inference_steps=51), ""),
+    "images huge": (wish(num_images=10**9), "/num_images"),
+    "images over the card": (wish(num_images=5), "/num_images"),
+    "images null": (wish(num_images=None), "/num_images"),
+    "seed negative": (wish(seed=-1), "/seed"),
+    "seed 2^63": (wish(seed=2**63), "/seed"),
+    "last seed and one more picture": (wish(seed=2**63 - 1, num_images=2), "/seed"),
+    "seed true": (wish(seed=True), "/seed"),
+    "scheduler unknown": (wish(scheduler=CANARY), "/scheduler"),
+    "format unknown": (wish(output_format="bmp"), "/output_format"),
+    "model unknown": (wish(model=CANARY), "/model"),
+    "model a path": (wish(model="../../etc/zanzibar"), "/model"),
+    "model a hub id": (wish(model="zanzibar/stable-diffusion"), "/model"),
+    "unknown field": (wish(stepz=3), "/stepz"),
+    "field __proto__": (wish(__proto__={"x": CANARY}), "/__proto__"),
+    "field tenant": (wish(tenant="other"), "/tenant"),
+    "field status": (wish(status="succeeded"), "/status"),
+    "field id": (wish(id="job_000000000000000000000000"), "/id"),
+    "unknown field of a strange name": (wish(**{f"{CANARY} <script>": 1}), ""),
+    "unknown field of a surrogate name": (b'{"prompt": "a", "\\ud800": 1}', ""),
+    "metadata a list": (wish(metadata=[CANARY]), "/metadata"),
+    "metadata nested": (wish(metadata={"a": {"b": CANARY}}), "/metadata/a"),
+    "metadata long": (wish(metadata={"a": CANARY * 100}), "/metadata/a"),
+    "metadata many": (wish(metadata={str(n): "" for n in range(17)}), "/metadata"),
+    "webhook to the neighbours": (wish(webhook={"url": "https://127.0.0.1/zanzibar"}), "/webhook/url"),
+    "webhook without tls": (wish(webhook={"url": "http://example.org/zanzibar"}), "/webhook/url"),
+    "webhook with a password": (wish(webhook={"url": "https://u:zanzibar@example.org/"}), "/webhook/url"),
+    "webhook for nothing": (wish(webhook={"url": "https://example.org/", "events": []}), "/webhook/events"),
+    "webhook event unknown": (wish(webhook={"url": "https://example.org/", "events": [CANARY]}), "/webhook/events/0"),
+    "a list": (b'["zanzibar"]', ""),
+    "null": (b"null", ""),
+    "a string": (b'"zanzibar"', ""),
+}
+
+
+@pytest.mark.parametrize("case", list(INVALID))
+def test_invalid_wishes(client: httpx2.Client, redis_client: redis.Redis, case: str) -> None:
+    body, pointer = INVALID[case]
+    answer = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert problem(answer) == (422, "invalid-request")
+    errors = answer.json()["errors"]
+    assert pointer in [error["pointer"] for error in errors]
+    assert all(error["code"] and error["detail"] for error in errors)
+    assert redis_client.keys("darkroom:job:*") == []
+
+
+def test_an_empty_body_asks_for_one(client: httpx2.Client) -> None:
+    answer = client.post("/v1/jobs", headers={"Content-Type": "application/json"})
+    assert problem(answer) == (422, "invalid-request")
+    assert answer.json()["errors"][0]["detail"] == "a JSON body is needed"
+
+
+def test_an_avalanche_of_errors_is_cut(client: httpx2.Client) -> None:
+    answer = client.post("/v1/jobs", json={f"{CANARY}x {n}": n for n in range(1_000)})
+    assert problem(answer) == (422, "invalid-request")
+    assert len(answer.json()["errors"]) == 8
+
+
+NOT_JSON = {
+    "nothing but a brace": b'{"prompt": "zanzibar"',
+    "trailing junk": wish() + b" zanzibar",
+    "two values": wish() + wish(),
+    "NaN": b'{"prompt": "zanzibar", "guidance_scale": NaN}',
+    "Infinity": b'{"prompt": "zanzibar", "guidance_scale": -Infinity}',
+    "1e400": b'{"prompt": "zanzibar", "guidance_scale": 1e400}',
+    "a number of ten thousand digits": b'{"prompt": "a", "seed": ' + b"9" * 10_000 + b"}",
+    "a key twice": b'{"prompt": "a", "prompt": "zanzibar"}',
+    "a key twice inside": b'{"prompt": "a", "metadata": {"x": "1", "x": "zanzibar"}}',
+    "17 deep": b'{"prompt": ' + b"[" * 16 + b"]" * 16 + b"}",
+    "65,000 deep": b"[" * 65_000,
+    "byte order mark": b"\xef\xbb\xbf" + wish(),
+    "malformed UTF-8": b'{"prompt": "zanzibar \xff"}',
+    "UTF-16": wish().decode().encode("utf-16"),
+    "a control character": b'{"prompt": "zanzibar\n"}',
+    "an apostrophe": b"{'prompt': 'zanzibar'}",
+    "white space": b"   ",
+}
+
+
+@pytest.mark.parametrize("case", list(NOT_JSON))
+def test_malformed_json(client: httpx2.Client, case: str) -> None:
+    answer = client.post("/v1/jobs", content=NOT_JSON[case], headers={"Content-Type": "application/json"})
+    assert problem(answer) == (400, "malformed-json")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "multipart/form-data; boundary=zanzibar"},
+        {"Content-Type": "application/json; charset=utf-16"},
+        {"Content-Type": "application/json; zanzibar=1"},
+        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+        {},
+    ],
+)
+def test_other_media_types(client: httpx2.Client, headers: dict[str, str]) -> None:
+    answer = client.post("/v1/jobs", content=wish(), headers=headers)
+    assert problem(answer) == (415, "unsupported-media-type")
+
+
+def test_json_in_utf_8_may_say_so(client: httpx2.Client) -> None:
+    headers = {"Content-Type": 'Application/JSON; charset="UTF-8"'}
+    assert client.post("/v1/jobs", content=wish(), headers=headers).status_code == 202
+
+
+@pytest.mark.parametrize("size", [64 * 1024 + 1, 1_000_000, 8_000_000])
+def test_too_large(client: httpx2.Client, size: int) -> None:
+    headers = {"Content-Type": "application/json"}
+    try:
+        answer = client.post("/v1/jobs", content=b" " * size, headers=headers)
+    except (httpx2.WriteError, httpx2.ReadError):
+        assert size > 2**20, "bodies up to 1 MiB are read to their end, so that the answer arrives"
+    else:
+        assert problem(answer) == (413, "body-too-large")
+    assert client.post("/v1/jobs", content=wish(), headers=headers).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "\u202eolleh <script>alert(1)</script>",
+        "👩‍👩‍👧‍👦 {{7*7}} %s %n ${jndi:ldap://x}",
+        'a\n{"level": "error", "event": "forged"}\r\n',
+        "a" * 2_000,
+        "'; DROP TABLE jobs; --",
+    ],
+)
+def test_strange_prompts_are_stored_as_they_are(client: httpx2.Client, prompt: str) -> None:
+    answer = client.post("/v1/jobs", json={"prompt": prompt})
+    assert (answer.status_code, answer.json()["input"]["prompt"]) == (202, prompt)
+
+
+@pytest.mark.parametrize(
+    "job_id",
+    [
+        "..%2f..",
+        "%00",
+        "*",
+        "job_*",
+        "x" * 5_000,
+        "job_0123",
+        "JOB_000000000000000000000000",
+        "job_000000000000000000000000",
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "below"), [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/events"), ("GET", "/images/0")]
+)
+def test_ids_that_are_none_and_that_are_nobodys(client: httpx2.Client, job_id: str, method: str, below: str) -> None:
+    answer = client.request(method, f"/v1/jobs/{job_id}{below}")
+    if "%2f" in job_id:
+        assert answer.status_code == 404
+    else:
+        assert problem(answer) == (404, "job-not-found")
+
+
+def test_a_malformed_id_does_not_reach_redis(client: httpx2.Client, redis_client: redis.Redis) -> None:
+    client.get("/v1/jobs/job_000000000000000000000000")
+    before = redis_client.info("commandstats")["cmdstat_hgetall"]["calls"]  # type: ignore[index]
+    client.get("/v1/jobs/job_*")
+    assert redis_client.info("commandstats")["cmdstat_hgetall"]["calls"] == before  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=-1",
+        "limit=0",
+        "limit=101",
+        "limit=x",
+        "cursor=zanzibar",
+        "cursor=",
+        "cursor=" + "A" * 129,
+        "cursor=%00",
+        "cursor=MTIzLmpvYl8wMDAw",
+        "cursor=é",
+        "status=zanzibar",
+    ],
+)
+def test_bad_questions_to_the_list(client: httpx2.Client, query: str) -> None:
+    answer = client.get(f"/v1/jobs?{query}")
+    assert problem(answer) == (422, "invalid-request")
+    assert answer.json()["errors"][0]["parameter"] == query.split("=")[0]
+
+
+@pytest.mark.parametrize("wait", ["1e9", "-1", "61", "x", "9" * 5_000])
+def test_bad_waits(client: httpx2.Client, wait: str) -> None:
+    job = client.post("/v1/jobs", json=WISH).json()
+    answer = client.get(f"/v1/jobs/{job['id']}", params={"wait": wait})
+    assert problem(answer) == (422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/jobs", "GET, POST"),
+        ("TRACE", "/v1/jobs", "GET, POST"),
+        ("ZANZIBAR", "/v1/jobs/job_000000000000000000000000", "DELETE, GET"),
+        ("GET", "/v1/jobs/job_000000000000000000000000/cancel", "POST"),
+        ("POST", "/healthz", "GET"),
+        ("DELETE", "/static/page.css", "GET, HEAD"),
+    ],
+)
+def test_methods(client: httpx2.Client, method: str, path: str, allowed: str) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == (400 if method == "ZANZIBAR" else 405)
+    if answer.status_code == 405:
+        assert problem(answer) == (405, "method-not-allowed")
+        assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs/", "/v1", "/v1/zanzibar", "//v1/jobs", "/static/zanzibar", "/static/..%2fmain.py", "/docs"]
+)
+def test_paths_that_are_not_there(client: httpx2.Client, path: str) -> None:
+    answer = client.get(path, follow_redirects=False)
+    assert problem(answer) == (404, "not-found")

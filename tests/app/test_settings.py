@@ -1,0 +1,99 @@
+"""Options: read from the environment, refused when they cannot be, and never shown when they are secret."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from app.auth import keys_from_text
+from app.contract.environment import WORKER, SettingsError
+from app.settings import Settings, settings_from_env
+
+KEY = "k" * 32
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("DARKROOM_") or name == "REDIS_URL":
+            monkeypatch.delenv(name)
+
+
+def from_env(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return settings_from_env()
+
+
+def test_defaults_serve_this_machine_only() -> None:
+    settings = settings_from_env()
+    assert settings.is_local
+    assert settings.storage_url.startswith("file:///")
+    assert settings.storage_url.endswith("/data/pictures")
+    assert settings.redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
+
+
+def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = from_env(
+        monkeypatch,
+        DARKROOM_ALLOWED_HOSTS="a.example, *.b.example",
+        DARKROOM_WEBHOOK_ALLOW_CIDRS="127.0.0.0/8,::1/128",
+        DARKROOM_WEBHOOK_PORTS="8443",
+    )
+    assert settings.allowed_hosts == ("a.example", "*.b.example")
+    assert [str(network) for network in settings.webhook_allow_cidrs] == ["127.0.0.0/8", "::1/128"]
+    assert settings.webhook_ports == (8443,)
+
+
+def test_the_plain_redis_url_is_read_and_ours_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert from_env(monkeypatch, REDIS_URL="redis://a/1").redis_url.get_secret_value() == "redis://a/1"
+    assert from_env(monkeypatch, DARKROOM_REDIS_URL="redis://b/1").redis_url.get_secret_value() == "redis://b/1"
+
+
+def test_a_misspelt_option_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        SettingsError, match=r"DARKROOM_QUEUE_LIMITT is not an option.*did you mean DARKROOM_QUEUE_LIMIT"
+    ):
+        from_env(monkeypatch, DARKROOM_QUEUE_LIMITT="7")
+
+
+def test_the_workers_options_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    from_env(monkeypatch, **dict.fromkeys(WORKER, "x"), DARKROOM_TEST_S3="1")
+    assert not WORKER & {f"DARKROOM_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PORT", "http", "DARKROOM_PORT: Input should be a valid integer"),
+        ("PICTURE_URL_SECONDS", "3601", "DARKROOM_PICTURE_URL_SECONDS: Input should be less than or equal to 3600"),
+        ("WEBHOOK_ALLOW_CIDRS", "here", "DARKROOM_WEBHOOK_ALLOW_CIDRS"),
+        ("PUBLIC_URL", "example.org", "DARKROOM_PUBLIC_URL: must look like"),
+        ("SIGNING_KEY", "short", "DARKROOM_SIGNING_KEY is too short"),
+        ("HOST", "0.0.0.0", "DARKROOM_API_KEYS=name:key"),
+        ("API_KEYS", "ann", "entry 1 must read tenant:key"),
+        ("API_KEYS", f"ann:{KEY},bob:short-secret", "the key of entry 2"),
+        ("API_KEYS", f"ann:{KEY},bob:{KEY}", "entry 2 belongs to another tenant"),
+    ],
+)
+def test_values_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        from_env(monkeypatch, **{f"DARKROOM_{name}": value})
+    sentence = str(refused.value)
+    assert message in sentence
+    assert "\n" not in sentence
+    assert KEY not in sentence
+    assert "short-secret" not in sentence
+
+
+def test_keys_open_the_way_to_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = from_env(monkeypatch, DARKROOM_HOST="0.0.0.0", DARKROOM_API_KEYS=f"ann:{KEY}, ann:{KEY}2")
+    assert sorted(settings.keys().values()) == ["ann", "ann"]
+    assert KEY not in repr(settings)
+
+
+def test_keys_are_kept_as_digests() -> None:
+    [digest] = keys_from_text(f"ann:{KEY}")
+    assert len(digest) == 32
+    assert KEY.encode() not in digest
