@@ -1,0 +1,68 @@
+"""The attempts this worker owns right now, and why any of them should stop early. Shared by all its threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.contract.ownership import Claim
+
+
+class Stop(StrEnum):
+    """Why an attempt is to end before its pictures are done."""
+
+    CANCELED = "canceled"
+    LOST = "lost"
+    GIVEN_BACK = "given back"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One claimed job on its way through this process."""
+
+    claim: Claim
+    stop: Stop | None = None
+
+
+class Attempts:
+    """Attempts by token, which is also what the engine calls them: after a lost lease, two attempts at one job may meet
+    in one process. Every method is atomic."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._attempts: dict[str, Attempt] = {}
+
+    def open(self, claim: Claim) -> None:
+        with self._lock:
+            self._attempts[claim.token] = Attempt(claim)
+
+    def get(self, token: str) -> Attempt | None:
+        with self._lock:
+            return self._attempts.get(token)
+
+    def close(self, token: str) -> None:
+        """The attempt has ended, whatever the end was."""
+        with self._changed:
+            self._attempts.pop(token, None)
+            self._changed.notify_all()
+
+    def stop(self, token: str, reason: Stop) -> bool:
+        """Ask an attempt to end. The first reason stays, but a lost lease outranks all. False for an unknown one."""
+        with self._lock:
+            attempt = self._attempts.get(token)
+            if attempt is None:
+                return False
+            if attempt.stop is None or reason is Stop.LOST:
+                attempt.stop = reason
+            return True
+
+    def claims(self) -> list[Claim]:
+        with self._lock:
+            return [attempt.claim for attempt in self._attempts.values()]
+
+    def wait_until_empty(self, seconds: float) -> bool:
+        """True once no attempt is left, False when the time is up first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._attempts, timeout=seconds)

@@ -1,0 +1,193 @@
+"""The RQ worker: takes ids while seats are free, keeps the leases, passes on what stops a job, hands back at the end.
+
+One registered worker, many jobs in flight. RQ carries the ids and the commands; the scripts of `app.contract` decide
+who owns what. Never calls what an RQ payload names. Knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import redis
+import structlog
+from rq.command import parse_payload
+from rq.suspension import is_suspended
+from rq.timeouts import BaseDeathPenalty
+from rq.worker import WorkerStatus
+from rq.worker.base import BaseWorker
+from rq.worker_registration import clean_worker_registry
+
+from app.contract.card import ModelCard
+from app.contract.keys import BEAT_SECONDS, queue_name
+from app.contract.ownership import Beat, Claim, Ownership
+from worker.attempts import Attempts, Stop
+
+log = structlog.get_logger()
+
+LONGEST_NAP = 0.025
+"""Seconds between two looks at an empty queue: an accepted job is claimed well within 50 ms."""
+
+REGISTRATION_SECONDS = 60
+"""RQ forgets a worker that is silent for this long and another minute."""
+
+
+class Engine(Protocol):
+    """What intake asks of the engine room."""
+
+    @property
+    def free_seats(self) -> int: ...
+    def cancel(self, request_id: str, /) -> None: ...
+
+
+class NoPenalty(BaseDeathPenalty):
+    """The engine enforces deadlines between steps: SIGALRM cannot work in threads."""
+
+    def setup_death_penalty(self) -> None: ...
+    def cancel_death_penalty(self) -> None: ...
+
+
+def run(job_id: str) -> None:
+    """The entry point RQ payloads name. A stock `rq worker` that takes one must not pretend to have worked."""
+    raise RuntimeError(f"{job_id} is run by `darkroom worker`, not by a stock RQ worker")
+
+
+class Intake(BaseWorker):
+    """RQ's view of this process, and the loop that claims."""
+
+    death_penalty_class = NoPenalty
+
+    def __init__(
+        self,
+        *,
+        card: ModelCard,
+        name: str,
+        connection: redis.Redis,
+        ownership: Ownership,
+        engine: Engine,
+        attempts: Attempts,
+        begin: Callable[[Claim], None],
+        may_claim: Callable[[], bool],
+        on_beat: Callable[[], None],
+    ) -> None:
+        """`connection` is RQ's own and does not decode; `on_beat` runs with every heartbeat and may end the process."""
+        super().__init__(
+            [queue_name(card.name)], name, connection=connection, serializer="json", worker_ttl=REGISTRATION_SECONDS
+        )
+        self._card = card
+        self._ownership = ownership
+        self._engine = engine
+        self._attempts = attempts
+        self._begin = begin
+        self._may_claim = may_claim
+        self._on_beat = on_beat
+        self._wake = threading.Event()
+        self._over = threading.Event()
+        self.stops_asked = 0
+
+    def request_stop(self, signum: int = 0, frame: object = None) -> None:
+        """SIGTERM, SIGINT or RQ's shutdown command. Only sets a flag: a signal may land inside a Redis round trip."""
+        self.stops_asked += 1
+        self._stop_requested = True
+        self._wake.set()
+
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """RQ's commands. Unlike a stock worker's, `stop-job` finds the job among all executions."""
+        payload = parse_payload(message)
+        if payload.get("command") == "shutdown":
+            self.request_stop()
+        elif payload.get("command") in ("stop-job", "stop-execution"):
+            for claim in self._attempts.claims():
+                if claim.id == payload.get("job_id"):
+                    self._stop(claim, Stop.CANCELED)
+
+    def claim_until_stopped(self, *, registered: Callable[[], None]) -> None:
+        """Register, then claim until asked to stop. `registered` is called once others can see this worker."""
+        self._outlive_redis(lambda: self.bootstrap("WARNING"))
+        self._outlive_redis(lambda: self._ownership.announce(self._card, self.name))
+        threading.Thread(target=self._beat_until_over, name="heartbeat", daemon=True).start()
+        registered()
+        nap = 0.001
+        while not self._stop_requested:
+            if self._claim_one():
+                nap = 0.001
+                continue
+            self._wake.wait(nap)
+            nap = min(nap * 2, LONGEST_NAP)
+
+    def hand_back(self) -> None:
+        """Stop every attempt in flight; whoever carries it gives it back."""
+        for claim in self._attempts.claims():
+            self._stop(claim, Stop.GIVEN_BACK)
+
+    def leave(self) -> None:
+        """Take this worker off every list. Without Redis there is nothing to do: the entries expire by themselves."""
+        self._over.set()
+        try:
+            self._ownership.leave(self._card.name, self.name)
+            self.teardown()
+        except redis.RedisError as error:
+            log.warning("left without telling redis", reason=str(error))
+
+    def _claim_one(self) -> bool:
+        if self._engine.free_seats < 1 or not self._may_claim():
+            return False
+        try:
+            claim = self._ownership.claim(self._card.name, self.name)
+        except redis.RedisError as error:
+            log.warning("redis is away; claiming pauses", reason=str(error))
+            self._wake.wait(1.0)
+            return False
+        if claim is None:
+            return False
+        log.info("claimed", job_id=claim.id, attempt=claim.attempt)
+        self._attempts.open(claim)
+        self._begin(claim)
+        return True
+
+    def _stop(self, claim: Claim, reason: Stop) -> None:
+        if self._attempts.stop(claim.token, reason):
+            log.info("stopping", job_id=claim.id, reason=reason.value)
+            self._engine.cancel(claim.token)
+
+    def _beat_until_over(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            self._on_beat()
+            try:
+                self._beat()
+            except redis.RedisError as error:
+                log.warning("heartbeat failed", reason=str(error))
+
+    def _beat(self) -> None:
+        claims = self._attempts.claims()
+        for claim, learned in zip(claims, self._ownership.beat(claims), strict=True):
+            if learned is Beat.LOST:
+                self._stop(claim, Stop.LOST)
+            elif learned is Beat.CANCEL:
+                self._stop(claim, Stop.CANCELED)
+        self._ownership.announce(self._card, self.name)
+        if not self.connection.exists(self.key):
+            self.register_birth()
+        self.set_state(self._state_in_rqs_words())
+        self.heartbeat()
+        clean_worker_registry(self.queues[0])
+
+    def _state_in_rqs_words(self) -> WorkerStatus:
+        if is_suspended(self.connection):
+            return WorkerStatus.SUSPENDED
+        return WorkerStatus.BUSY if self._attempts.claims() else WorkerStatus.IDLE
+
+    def _outlive_redis(self, call: Callable[[], object]) -> None:
+        """Do it as soon as Redis is there. A worker that starts first waits, and says so."""
+        said = 0.0
+        while not self._stop_requested:
+            try:
+                call()
+                return
+            except redis.RedisError as error:
+                if time.monotonic() - said > 10:
+                    said = time.monotonic()
+                    log.warning("waiting for redis: start it, or set REDIS_URL", reason=str(error))
+                self._wake.wait(0.5)

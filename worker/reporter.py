@@ -1,0 +1,186 @@
+"""What the engine says, told to the record: progress now and then, the last word always.
+
+Progress is throttled, best effort and never holds up a step. Final news is never dropped: pictures are written and
+stored in a pool, and the result is kept here until the record has it, however long Redis is away.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import redis
+import structlog
+
+from app.contract.job import JobError, Picture
+from app.contract.objects import image_key
+from app.contract.ownership import Claim, Ownership
+from worker.attempts import Attempt, Attempts, Stop
+from worker.engine.errors import GenerationFailed
+from worker.engine.events import Event, Failed, Finished, Progress, Started, Stopped
+from worker.errors import StorageDenied, StorageError, UploadAbandoned
+from worker.images import encode
+from worker.storage import ObjectStore
+
+log = structlog.get_logger()
+
+PROGRESS_SECONDS = 0.2
+"""A client that polls or watches sees five steps a second at most; more would only load Redis."""
+
+FINISHERS = 4
+"""Threads that write and store pictures. PNG compression releases the interpreter lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What goes into every picture besides the job's own parameters."""
+
+    model_hash: str
+    version: str
+
+
+class Reporter:
+    """Listens to the engine on behalf of the record. `hear` is called from the engine's thread and never blocks."""
+
+    def __init__(self, ownership: Ownership, store: ObjectStore, attempts: Attempts, provenance: Provenance) -> None:
+        self._ownership = ownership
+        self._store = store
+        self._attempts = attempts
+        self._provenance = provenance
+        self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
+        self._progress: dict[str, Progress] = {}
+        self._over = threading.Event()
+        self._storage_fault: str | None = "not probed yet"
+        threading.Thread(target=self._report_progress, name="progress", daemon=True).start()
+
+    def hear(self, event: Event) -> None:
+        """Take one event of the engine."""
+        if isinstance(event, Progress):
+            self._progress[event.request_id] = event
+        elif not isinstance(event, Started):
+            self._progress.pop(event.request_id, None)
+            attempt = self._attempts.get(event.request_id)
+            if attempt is not None:
+                self._finishers.submit(self._end, attempt, event)
+
+    def refuse(self, claim: Claim, detail: str) -> None:
+        """The engine cannot take this job at all."""
+        failed = Failed(claim.token, GenerationFailed(detail))
+        self._finishers.submit(self._end, Attempt(claim), failed)
+
+    def storage_is_well(self) -> bool:
+        """False at first and after pictures could not be stored, until a probe succeeds. Blocks for the probe."""
+        if self._storage_fault is None:
+            return True
+        try:
+            self._store.check()
+        except StorageError as error:
+            self._note_storage_fault(error.detail)
+            self._over.wait(1.0)
+            return False
+        log.info("storage is well")
+        self._storage_fault = None
+        return True
+
+    def close(self, *, seconds: float) -> None:
+        """Stop reporting progress and let the finishers end what they hold."""
+        self._over.set()
+        self._attempts.wait_until_empty(seconds)
+        self._finishers.shutdown(wait=False, cancel_futures=True)
+
+    def _report_progress(self) -> None:
+        while not self._over.wait(PROGRESS_SECONDS):
+            for token in list(self._progress):
+                news, attempt = self._progress.pop(token, None), self._attempts.get(token)
+                if news is None or attempt is None:
+                    continue
+                try:
+                    self._ownership.progress(attempt.claim, news.step, news.steps)
+                except redis.RedisError:
+                    log.debug("progress dropped", job_id=attempt.claim.id)
+
+    def _end(self, attempt: Attempt, event: Event) -> None:
+        """Run in a finisher: say the last word about one attempt, then let go of it."""
+        claim = attempt.claim
+        try:
+            said = self._last_word(attempt, event)
+            owned = self._until_said(claim, said)
+            log.info("ended" if owned else "ended, but no longer ours", job_id=claim.id, news=type(event).__name__)
+        except Exception:
+            log.exception("attempt failed to end", job_id=claim.id)
+            error = JobError(slug="internal", detail="The picture was made, but could not be written. It is logged.")
+            self._until_said(claim, lambda: self._ownership.fail(claim, error))
+        finally:
+            self._attempts.close(claim.token)
+
+    def _last_word(self, attempt: Attempt, event: Event) -> Callable[[], bool]:
+        claim = attempt.claim
+        if isinstance(event, Finished):
+            return self._put_away(attempt, event)
+        if isinstance(event, Failed):
+            error = JobError(slug=event.error.slug, detail=event.error.detail)
+            return lambda: self._ownership.fail(claim, error)
+        if attempt.stop is Stop.GIVEN_BACK:
+            return lambda: self._ownership.give_back(claim, "worker-stopped")
+        if attempt.stop is Stop.LOST:
+            return lambda: False
+        return lambda: self._ownership.canceled(claim)
+
+    def _put_away(self, attempt: Attempt, finished: Finished) -> Callable[[], bool]:
+        """Store the pictures; the word that follows depends on whether that went well."""
+        claim, started = attempt.claim, time.monotonic()
+        try:
+            pictures = [self._store_picture(attempt, finished, index) for index in range(len(finished.pictures))]
+        except UploadAbandoned:
+            return self._last_word(attempt, Stopped(finished.request_id))
+        except StorageDenied as error:
+            self._note_storage_fault(error.detail)
+            denied = JobError(slug=error.slug, detail="The service may not write to its storage. It is logged.")
+            return lambda: self._ownership.fail(claim, denied)
+        except StorageError as error:
+            self._note_storage_fault(error.detail)
+            return lambda: self._ownership.give_back(claim, "storage-unavailable")
+        spent = finished.timings
+        timings = {"encode": spent.encode, "denoise": spent.denoise, "decode": spent.decode}
+        timings = {name: round(value, 4) for name, value in (timings | {"upload": time.monotonic() - started}).items()}
+        return lambda: self._ownership.succeed(
+            claim, pictures, timings=timings, warnings=list(finished.warnings), steps=finished.steps
+        )
+
+    def _store_picture(self, attempt: Attempt, finished: Finished, index: int) -> Picture:
+        claim, pixels, seed = attempt.claim, finished.pictures[index], finished.seeds[index]
+        record = claim.spec.model_dump(exclude={"num_images", "seed"}) | {
+            "seed": seed,
+            "job_id": claim.id,
+            "index": index,
+            "model_hash": self._provenance.model_hash,
+            "version": self._provenance.version,
+        }
+        key = image_key(claim.id, claim.token, index, claim.spec.output_format)
+        data = encode(pixels, output_format=claim.spec.output_format, record=record)
+        stored = self._store.put(
+            key, data, f"image/{claim.spec.output_format}", keep_trying=lambda: attempt.stop is None
+        )
+        return Picture(
+            index=index, key=key, sha256=stored.sha256, seed=seed, bytes=stored.bytes,
+            width=pixels.shape[1], height=pixels.shape[0], content_type=stored.content_type,
+        )  # fmt: skip
+
+    def _until_said(self, claim: Claim, say: Callable[[], bool]) -> bool:
+        """Say it until Redis has heard it. The scripts recognise what they have already done."""
+        pause = 0.05
+        while True:
+            try:
+                return say()
+            except redis.RedisError as error:
+                log.warning("redis is away; the result is kept", job_id=claim.id, reason=str(error))
+                time.sleep(pause)
+                pause = min(pause * 2, 1.0)
+
+    def _note_storage_fault(self, detail: str) -> None:
+        if self._storage_fault != detail:
+            log.error("storage fault; claiming pauses", reason=detail)
+        self._storage_fault = detail

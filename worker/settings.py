@@ -1,0 +1,75 @@
+"""Every option of a worker, with its unit and the reason for its default. Environment prefix DARKROOM_."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.contract.environment import PREFIX, read_settings
+
+BUNDLED_MODEL = Path(__file__).parents[1] / "models" / "starter"
+
+
+class WorkerSettings(BaseSettings):
+    """Read once, at the start."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", protected_namespaces=())
+
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        validation_alias=AliasChoices("DARKROOM_REDIS_URL", "REDIS_URL"),
+        description="Where the queue is. redis://, rediss:// or unix://",
+    )
+    redis_durability: Literal["require", "ignore"] = Field(
+        default="require", description="`ignore` serves on a Redis that may forget accepted jobs"
+    )
+    storage_url: str = Field(
+        default_factory=lambda: (Path.cwd() / "data" / "pictures").as_uri(),
+        description="Where pictures go. file:///folder, s3://bucket/prefix, gs://, az://",
+    )
+    storage_endpoint: str | None = Field(default=None, description="S3-compatible server, if it is not AWS")
+    storage_region: str | None = Field(default=None, description="Region of the bucket")
+    storage_access_key_id: str | None = Field(default=None, description="AWS_ACCESS_KEY_ID works as well")
+    storage_secret_access_key: SecretStr | None = Field(default=None, description="AWS_SECRET_ACCESS_KEY works as well")
+
+    model: Path = Field(default=BUNDLED_MODEL, description="Folder in the diffusers layout, safetensors only")
+    model_name: str | None = Field(default=None, description="How requests call it. The folder's name if missing")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps. auto takes the first GPU")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="auto: float16 on a GPU, float32 on a CPU"
+    )
+    seats: int = Field(default=16, ge=1, le=256, description="Pictures denoised at the same time")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of one operation. torch's choice if missing"
+    )
+
+    grace_seconds: float = Field(
+        default=20.0, ge=0, description="After SIGTERM, how long running jobs may take before they are handed back"
+    )
+    stall_seconds: float = Field(
+        default=60.0, gt=0, description="A step that takes longer ends the process, so that its jobs run elsewhere"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
+
+    heartbeat_file: Path | None = Field(
+        default=None, description="Touched with every heartbeat, for a container's health check"
+    )
+
+    def name(self) -> str:
+        """What requests call the model."""
+        return self.model_name or self.model.resolve().name.lower()
+
+
+def settings_from_env() -> WorkerSettings:
+    """The settings as the environment has them. Raises SettingsError."""
+    return read_settings(WorkerSettings)
+
+
+def worker_name() -> str:
+    """Unique also for two lives of one container, whose host name and pid are the same: RQ refuses a name twice."""
+    return f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
