@@ -1,0 +1,1 @@
+"""The command `darkroom`: starts the processes and speaks to a running service."""

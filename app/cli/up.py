@@ -1,0 +1,166 @@
+"""`darkroom up`: one machine, everything on it. Opens the house, watches it, and closes it in order.
+
+A child that dies is started again, later each time; one that says it cannot start ends the house.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+import httpx2
+
+from app.cli.children import Child
+from app.cli.embedded import EmbeddedValkey, NoServer
+from app.contract.exits import CANNOT_START
+
+CHILDREN = ("gateway", "worker", "webhooks")
+
+FALSE_STARTS = 3
+"""Deaths of one child before the house was ever ready that are taken for 'cannot start'."""
+
+GRACE_SECONDS = 40.0
+"""From SIGTERM to SIGKILL: more than a worker's own grace period and its last words."""
+
+NEIGHBOUR_SECONDS = 45.0
+"""How long a start waits for the processes of a killed predecessor to end."""
+
+EXAMPLE = """\
+  curl -X POST {url}/v1/jobs -H 'content-type: application/json' \\
+    -d '{{"prompt":"a red circle on a blue background","seed":7}}'
+  darkroom generate "a red circle on a blue background" -o out.png --url {url}"""
+
+
+class CannotOpen(Exception):
+    """The house cannot open. One sentence with the remedy."""
+
+
+class House:
+    """Everything `darkroom up` runs, over one data folder."""
+
+    def __init__(self, *, data: Path, host: str, port: int, model: Path | None = None) -> None:
+        self.data = data.absolute()
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.valkey: EmbeddedValkey | None = None
+        self.children = [Child(name, logs=self.data / "logs") for name in CHILDREN]
+        self.environment = dict(os.environ) | {"DARKROOM_HOST": host, "DARKROOM_PORT": str(port)}
+        if model:
+            self.environment["DARKROOM_MODEL"] = str(model.absolute())
+        self.keep: list[int] = []
+        self.stop = threading.Event()
+        self.ready = False
+
+    def run(self) -> int:
+        """Serve until SIGINT, SIGTERM or SIGHUP. Returns the exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self.on_signal)
+        try:
+            self.open()
+            self.watch()
+            return 0
+        except (CannotOpen, NoServer) as error:
+            print(f"darkroom: {error}", file=sys.stderr)
+            return CANNOT_START
+        finally:
+            self.close()
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The first one closes the house; a second one tells the children to hurry."""
+        if self.stop.is_set():
+            self.signal_children(signal.SIGTERM)
+        self.stop.set()
+
+    def open(self) -> None:
+        """Data folder, Redis, environment. Raises CannotOpen or NoServer."""
+        lifeline, _ = os.pipe()
+        self.keep = [lifeline, self.lock_folder()]
+        if not {"REDIS_URL", "DARKROOM_REDIS_URL"} & self.environment.keys():
+            self.valkey = EmbeddedValkey(self.data)
+            self.valkey.start()
+            self.environment["REDIS_URL"] = self.valkey.url
+        self.environment.setdefault("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
+        self.environment.setdefault("DARKROOM_SIGNING_KEY", self.signing_key())
+
+    def lock_folder(self) -> int:
+        """One house per folder. The children inherit the lock: it is free when the last of them has ended."""
+        try:
+            (self.data / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            message = f"the data folder {self.data} cannot be written ({error.strerror}); choose another with --data"
+            raise CannotOpen(message) from error
+        ends, said = time.monotonic() + NEIGHBOUR_SECONDS, False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except OSError:
+                if time.monotonic() > ends or self.stop.is_set():
+                    message = f"another darkroom runs in {self.data}; stop it, or choose another folder with --data"
+                    raise CannotOpen(message) from None
+                if not said:
+                    print(f"darkroom: waiting for the processes of an earlier start in {self.data}", file=sys.stderr)
+                    said = True
+                self.stop.wait(0.2)
+
+    def signing_key(self) -> str:
+        """The key that signs picture URLs, made once per folder: URLs outlive a restart."""
+        path = self.data / "signing.key"
+        if not path.exists():
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+        return path.read_text().strip()
+
+    def watch(self) -> None:
+        """Keep everything alive until asked to stop. Raises CannotOpen when a child cannot start."""
+        while not self.stop.is_set():
+            now = time.monotonic()
+            for child in self.children:
+                if child.note_death(now):
+                    self.judge(child)
+                child.start_when_due(now, self.environment, keep=self.keep)
+            if self.valkey and self.valkey.process and self.valkey.process.poll() is not None:
+                print("darkroom: Valkey ended; starting it again", file=sys.stderr)
+                self.valkey.start()
+            if not self.ready and self.answers():
+                self.ready = True
+                self.say_ready()
+            self.stop.wait(0.1)
+
+    def judge(self, child: Child) -> None:
+        """A death is a reason to start again, unless it is plain that it would not help."""
+        if child.says_it_cannot_start or (not self.ready and child.deaths >= FALSE_STARTS):
+            raise CannotOpen(f"{child.name} cannot start:\n{child.last_words()}")
+        print(f"darkroom: {child.name} ended with {child.last_code}; starting it again", file=sys.stderr)
+
+    def answers(self) -> bool:
+        """Is every part in place, as the gateway sees it?"""
+        try:
+            return httpx2.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def say_ready(self) -> None:
+        print(f"darkroom is ready: {self.url}", flush=True)
+        if sys.stdout.isatty():
+            print(EXAMPLE.format(url=self.url), flush=True)
+
+    def signal_children(self, number: signal.Signals) -> None:
+        for child in self.children:
+            child.signal(number)
+
+    def close(self) -> None:
+        """End the children, then the Redis they spoke to. Nothing is left behind."""
+        self.signal_children(signal.SIGTERM)
+        until = time.monotonic() + GRACE_SECONDS
+        for child in self.children:
+            child.wait(until)
+        if self.valkey:
+            self.valkey.stop()

@@ -1,0 +1,138 @@
+"""The whole service as a user starts it: real processes, a free port, a fresh data folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import httpx2
+import pytest
+
+COMMAND = Path(sys.executable).with_name("darkroom")
+START_SECONDS = 90.0
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(ask: Callable[[], T], *, seconds: float = 30.0) -> T:
+    """The first truthy answer. Fails the test when none comes in time."""
+    ends = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < ends, f"waited {seconds:g} s in vain"
+        time.sleep(0.05)
+    return answer
+
+
+def processes_of(data: Path) -> dict[int, str]:
+    """Living processes that were started for a data folder: pid to command line."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            environment = (entry / "environ").read_bytes()
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            continue
+        ours = str(data) in line or str(data).encode() in environment
+        if entry.name.isdigit() and ours and state != "Z" and int(entry.name) != os.getpid():
+            found[int(entry.name)] = line.strip()
+    return found
+
+
+@dataclass
+class House:
+    """One `darkroom up` and what a user does with it."""
+
+    data: Path
+    port: int = field(default_factory=free_port)
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, without waiting."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "DARKROOM"))}
+        self.process = subprocess.Popen(
+            [COMMAND, "up", "--port", str(self.port), "--data", str(self.data)],
+            env=environment | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def start_and_wait(self) -> None:
+        self.start()
+        assert self.process is not None
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line == f"darkroom is ready: {self.url}\n", line or self.output()
+
+    def output(self) -> str:
+        """Everything it still has to say, once it has ended."""
+        assert self.process is not None
+        out, err = self.process.communicate(timeout=START_SECONDS)
+        return out + err
+
+    def pids(self, name: str) -> list[int]:
+        return [pid for pid, line in processes_of(self.data).items() if line.endswith(f"darkroom {name}")]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+    def client(self) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=70, trust_env=False, follow_redirects=True)
+
+    def log(self, name: str) -> str:
+        return (self.data / "logs" / f"{name}.log").read_text()
+
+    def kill_everything(self) -> None:
+        for pid in [self.process.pid] if self.process and self.process.poll() is None else []:
+            os.kill(pid, signal.SIGKILL)
+        ends = time.monotonic() + 20
+        while left := processes_of(self.data):
+            if time.monotonic() > ends:
+                for pid in left:
+                    os.kill(pid, signal.SIGKILL)
+            for pid, line in left.items():
+                if "valkey-server" in line:
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+        if self.process:
+            self.process.communicate()
+
+
+@pytest.fixture
+def closed_house(tmp_path: Path) -> Iterator[House]:
+    """Not started yet."""
+    house = House(tmp_path / "data")
+    yield house
+    house.kill_everything()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Ready, and shared by the tests of a file."""
+    house = House(tmp_path_factory.mktemp("house") / "data")
+    house.start_and_wait()
+    yield house
+    house.kill_everything()

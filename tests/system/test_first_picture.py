@@ -1,0 +1,127 @@
+"""HTTP in, picture out: the whole road, with real processes and the bundled model."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+from PIL import Image
+from rq import Queue, Worker
+
+from tests.system.conftest import COMMAND, House, processes_of, until
+from worker.images import read_record
+
+WISH = {"prompt": "a red circle on a blue background", "seed": 7}
+
+
+def shows_a_red_circle_on_blue(picture: bytes) -> bool:
+    """Border blue, middle red, by the medians of both."""
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
+    border = np.concatenate([pixels[:6].reshape(-1, 3), pixels[-6:].reshape(-1, 3)])
+    middle = pixels[52:76, 52:76].reshape(-1, 3)
+    (r, _, b), (mid_r, mid_g, mid_b) = np.median(border, 0), np.median(middle, 0)
+    return bool(b > r + 60 and mid_r > mid_b + 60 and mid_r > mid_g + 60)
+
+
+def test_a_job_from_wish_to_picture(house: House) -> None:
+    with house.client() as client:
+        answer = client.post("/v1/jobs", json=WISH)
+        assert answer.status_code == 202
+        job = answer.json()
+        assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+        assert job["status"] in ("queued", "running")
+        seen = [job]
+        while seen[-1]["status"] in ("queued", "running"):
+            seen.append(client.get(answer.headers["location"], params={"wait": 10}).json())
+        job = seen[-1]
+        assert job["status"] == "succeeded", job
+        steps = [each["progress"]["step"] for each in seen]
+        assert steps == sorted(steps)
+        assert any(0 < each["progress"]["step"] < each["progress"]["steps"] for each in seen), steps
+        assert job["input"]["seed"] == 7
+        (image,) = job["images"]
+        by_url = client.get(image["url"])
+        by_route = client.get(f"/v1/jobs/{job['id']}/images/0")
+    assert by_url.headers["content-type"] == "image/png"
+    assert by_url.content == by_route.content
+    assert len(by_url.content) == image["bytes"]
+    assert shows_a_red_circle_on_blue(by_url.content)
+    record = read_record(by_url.content)
+    assert (record["prompt"], record["seed"]) == (WISH["prompt"], 7)
+
+
+def test_prefer_wait_answers_with_the_finished_job(house: House) -> None:
+    with house.client() as client:
+        answer = client.post("/v1/jobs", json=WISH | {"num_images": 2}, headers={"Prefer": "wait=60"})
+        job = answer.json()
+        assert (answer.status_code, job["status"]) == (200, "succeeded")
+        assert [image["seed"] for image in job["images"]] == [7, 8]
+        again = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        first, second = (client.get(each["images"][0]["url"]).content for each in (job, again))
+    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) for data in (first, second)]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 2, "the same seed draws the same picture, alone or in company"
+
+
+def test_the_processes_are_recognisable(house: House) -> None:
+    lines = processes_of(house.data).values()
+    for name in ("gateway", "worker", "webhooks"):
+        assert sum(line.endswith(f"darkroom {name}") for line in lines) == 1, lines
+    assert any("valkey-server" in line for line in lines)
+
+
+def test_rq_shows_the_worker(house: House) -> None:
+    connection = redis.Redis(unix_socket_path=str(house.data / "valkey" / "valkey.sock"))
+    queue = Queue("generate-starter", connection=connection, serializer="json")
+    (worker,) = Worker.all(queue=queue)
+    assert worker.pid == house.pids("worker")[0]
+    info = subprocess.run(
+        [COMMAND.with_name("rq"), "info", "--url", f"unix://{house.data}/valkey/valkey.sock"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "generate-starter" in info.stdout
+    assert worker.name in info.stdout
+    connection.close()
+
+
+def generate(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, "generate", *arguments, "--url", house.url], capture_output=True, text=True, timeout=90
+    )
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.jpg", "out.webp"])
+def test_generate_saves_a_picture(house: House, tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    done = generate(house, str(WISH["prompt"]), "-o", str(output), "--seed", "7")
+    assert done.returncode == 0, done.stderr
+    assert str(output) in done.stdout
+    assert "seed 7" in done.stdout
+    assert shows_a_red_circle_on_blue(output.read_bytes())
+    assert read_record(output.read_bytes())["seed"] == 7
+
+
+def test_generate_says_what_was_refused(house: House, tmp_path: Path) -> None:
+    done = generate(house, "a circle", "-o", str(tmp_path / "out.png"), "--scheduler", "magic")
+    assert done.returncode == 2
+    assert "/scheduler" in done.stderr
+    assert "euler" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert generate(house, "a circle", "-o", str(tmp_path / "nowhere" / "out.png")).returncode == 2
+    assert generate(house, "a circle", "-o", str(tmp_path / "out.gif")).returncode == 2
+
+
+def test_cancel_frees_the_worker_within_a_step(house: House) -> None:
+    with house.client() as client:
+        job = client.post("/v1/jobs", json=WISH | {"num_inference_steps": 100, "num_images": 4}).json()
+        until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["status"] == "running")
+        client.post(f"/v1/jobs/{job['id']}/cancel")
+        canceled = until(lambda: (j := client.get(f"/v1/jobs/{job['id']}").json())["ended_at"] and j, seconds=5)
+        assert (canceled["status"], canceled["images"]) == ("canceled", [])
+        assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["status"] == "canceled", "twice does no harm"
+        after = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        assert after["status"] == "succeeded"
+        assert client.post(f"/v1/jobs/{after['id']}/cancel").status_code == 409

@@ -1,0 +1,172 @@
+"""`darkroom up` in good and bad days: stops, restarts, kills, and what it cannot start with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.system.conftest import COMMAND, House, processes_of, until
+
+WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
+LONG_WISH = WISH | {"num_inference_steps": 100, "num_images": 4}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_leaves_nothing_and_starting_again_finds_everything(
+    closed_house: House, number: signal.Signals
+) -> None:
+    house = closed_house
+    house.start_and_wait()
+    with house.client() as client:
+        job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        picture = client.get(job["images"][0]["url"]).content
+    assert house.stop(number) == 0
+    assert processes_of(house.data) == {}
+
+    house.start_and_wait()
+    with house.client() as client:
+        assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
+        assert client.get(job["images"][0]["url"]).content == picture, "links outlive a restart"
+        assert [each["id"] for each in client.get("/v1/jobs").json()["data"]] == [job["id"]]
+
+
+def test_a_running_job_survives_a_restart(closed_house: House) -> None:
+    house = closed_house
+    house.environment["DARKROOM_GRACE_SECONDS"] = "0"
+    house.start_and_wait()
+    with house.client() as client:
+        job = client.post("/v1/jobs", json=LONG_WISH).json()
+        until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["status"] == "running")
+    assert house.stop() == 0
+    house.start_and_wait()
+    with house.client() as client:
+        ended = until(lambda: (j := client.get(f"/v1/jobs/{job['id']}?wait=10").json())["ended_at"] and j, seconds=90)
+    assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
+
+
+def test_starting_after_the_parent_was_killed(closed_house: House) -> None:
+    house = closed_house
+    house.start_and_wait()
+    with house.client() as client:
+        job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+    assert house.process is not None
+    house.process.kill()
+    house.process.communicate()
+    house.start_and_wait()
+    with house.client() as client:
+        assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
+        assert client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()["status"] == "succeeded"
+    assert house.stop() == 0
+    assert processes_of(house.data) == {}
+
+
+def test_children_that_die_are_started_again(closed_house: House) -> None:
+    house = closed_house
+    house.start_and_wait()
+    for name in ("worker", "gateway", "webhooks"):
+        (pid,) = house.pids(name)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda name=name, pid=pid: house.pids(name) not in ([], [pid]))  # type: ignore[misc]
+    with house.client() as client:
+        until(lambda: _is_ready(house), seconds=60)
+        job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+    assert job["status"] == "succeeded"
+
+
+def test_valkey_killed_loses_no_job(closed_house: House) -> None:
+    house = closed_house
+    house.start_and_wait()
+    with house.client() as client:
+        jobs = [client.post("/v1/jobs", json=WISH | {"seed": seed}).json()["id"] for seed in range(5)]
+        (pid,) = [pid for pid, line in processes_of(house.data).items() if "valkey-server" in line]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: _is_ready(house), seconds=60)
+        for job_id in jobs:
+            ended = until(
+                lambda job_id=job_id: (j := client.get(f"/v1/jobs/{job_id}?wait=10").json())["ended_at"] and j,  # type: ignore[misc]
+                seconds=90,
+            )
+            assert ended["status"] == "succeeded"
+
+
+def _is_ready(house: House) -> bool:
+    with house.client() as client:
+        try:
+            return client.get("/readyz").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+
+def fails_with(house: House, *words: str) -> None:
+    house.start()
+    said = house.output()
+    assert house.process is not None
+    assert house.process.returncode == 78, said
+    for word in words:
+        assert word in said, said
+    assert "Traceback" not in said
+    assert processes_of(house.data) == {}
+
+
+def test_a_busy_port(closed_house: House) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", closed_house.port))
+        taken.listen()
+        fails_with(closed_house, "gateway cannot start", str(closed_house.port), "--port")
+
+
+def test_a_data_folder_that_cannot_be_written(closed_house: House, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    closed_house.data = tmp_path / "file" / "data"
+    fails_with(closed_house, "cannot be written", "--data")
+
+
+def test_a_second_house_in_the_same_folder(house_pair: tuple[House, House]) -> None:
+    first, second = house_pair
+    first.start_and_wait()
+    second.start()
+    assert second.process is not None
+    assert second.process.stderr is not None
+    assert "waiting for the processes of an earlier start" in second.process.stderr.readline()
+    assert second.stop() == 78
+    with first.client() as client:
+        assert client.get("/healthz").status_code == 200
+
+
+@pytest.fixture
+def house_pair(closed_house: House) -> tuple[House, House]:
+    return closed_house, House(closed_house.data)
+
+
+def test_a_folder_that_is_no_model(closed_house: House, tmp_path: Path) -> None:
+    closed_house.environment["DARKROOM_MODEL"] = str(tmp_path)
+    fails_with(closed_house, "worker cannot start", "model_index.json")
+
+
+def test_weights_in_pickle_form(closed_house: House, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    (tmp_path / "model" / "weights.ckpt").write_bytes(b"\x80\x04.")
+    closed_house.environment["DARKROOM_MODEL"] = str(tmp_path / "model")
+    fails_with(closed_house, "worker cannot start", "safetensors")
+
+
+def test_a_misspelt_setting(closed_house: House) -> None:
+    closed_house.environment["DARKROOM_SEAT"] = "4"
+    fails_with(closed_house, "DARKROOM_SEAT is not", "DARKROOM_SEATS")
+
+
+def test_generate_without_a_service(closed_house: House, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "generate", "a circle", "-o", str(tmp_path / "out.png"), "--url", closed_house.url],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "darkroom up" in done.stderr
+    assert "Traceback" not in done.stderr
