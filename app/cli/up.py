@@ -16,6 +16,9 @@ from pathlib import Path
 from types import FrameType
 
 import httpx2
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from app.cli.children import Child
 from app.cli.embedded import EmbeddedValkey, NoServer
@@ -31,6 +34,9 @@ GRACE_SECONDS = 40.0
 
 NEIGHBOUR_SECONDS = 45.0
 """How long a start waits for the processes of a killed predecessor to end."""
+
+COMPLAIN_SECONDS = 30.0
+"""A start takes a few seconds. After this long without being ready, the screen says what is missing."""
 
 EXAMPLE = """\
   curl -X POST {url}/v1/jobs -H 'content-type: application/json' \\
@@ -53,9 +59,11 @@ class House:
         self.environment = dict(os.environ) | {"DARKROOM_HOST": host, "DARKROOM_PORT": str(port)}
         if model:
             self.environment["DARKROOM_MODEL"] = str(model.absolute())
+        self.client = httpx2.Client(base_url=self.url, timeout=2, trust_env=False)
         self.keep: list[int] = []
         self.stop = threading.Event()
         self.ready = False
+        self.complain_at = time.monotonic() + COMPLAIN_SECONDS
 
     def run(self) -> int:
         """Serve until SIGINT, SIGTERM or SIGHUP. Returns the exit code."""
@@ -85,8 +93,18 @@ class House:
             self.valkey = EmbeddedValkey(self.data)
             self.valkey.start()
             self.environment["REDIS_URL"] = self.valkey.url
+        else:
+            self.ask_redis(self.environment.get("DARKROOM_REDIS_URL") or self.environment["REDIS_URL"])
         self.environment.setdefault("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
         self.environment.setdefault("DARKROOM_SIGNING_KEY", self.signing_key())
+
+    def ask_redis(self, url: str) -> None:
+        """Somebody else's Redis has to be there at the start. If it goes later, the processes wait for it."""
+        try:
+            redis.Redis.from_url(url, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0)).ping()
+        except (redis.RedisError, ValueError) as error:
+            remedy = "start it, or unset REDIS_URL to use the embedded one"
+            raise CannotOpen(f"the Redis of REDIS_URL does not answer ({error}); {remedy}") from error
 
     def lock_folder(self) -> int:
         """One house per folder. The children inherit the lock: it is free when the last of them has ended."""
@@ -129,9 +147,8 @@ class House:
             if self.valkey and self.valkey.process and self.valkey.process.poll() is not None:
                 print("darkroom: Valkey ended; starting it again", file=sys.stderr)
                 self.valkey.start()
-            if not self.ready and self.answers():
-                self.ready = True
-                self.say_ready()
+            if not self.ready:
+                self.look_whether_ready(now)
             self.stop.wait(0.1)
 
     def judge(self, child: Child) -> None:
@@ -140,12 +157,20 @@ class House:
             raise CannotOpen(f"{child.name} cannot start:\n{child.last_words()}")
         print(f"darkroom: {child.name} ended with {child.last_code}; starting it again", file=sys.stderr)
 
-    def answers(self) -> bool:
-        """Is every part in place, as the gateway sees it?"""
+    def look_whether_ready(self, now: float) -> None:
+        """Ask the gateway whether every part is in place; say so, or after a while say what is not."""
         try:
-            return httpx2.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
-        except httpx2.HTTPError:
-            return False
+            answer = self.client.get("/readyz")
+        except httpx2.TransportError:
+            return
+        if answer.status_code == 200:
+            self.ready = True
+            self.say_ready()
+        elif now > self.complain_at:
+            self.complain_at = now + COMPLAIN_SECONDS
+            checks = answer.json()["checks"].items()
+            reasons = "; ".join(f"{name}: {check['detail']}" for name, check in checks if not check["ok"])
+            print(f"darkroom: not ready yet: {reasons}", file=sys.stderr)
 
     def say_ready(self) -> None:
         print(f"darkroom is ready: {self.url}", flush=True)
@@ -158,6 +183,7 @@ class House:
 
     def close(self) -> None:
         """End the children, then the Redis they spoke to. Nothing is left behind."""
+        self.client.close()
         self.signal_children(signal.SIGTERM)
         until = time.monotonic() + GRACE_SECONDS
         for child in self.children:

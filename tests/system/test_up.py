@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.storage_servers import S3Server
 from tests.system.conftest import COMMAND, House, processes_of, until
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
@@ -170,3 +171,26 @@ def test_generate_without_a_service(closed_house: House, tmp_path: Path) -> None
     assert done.returncode == 3
     assert "darkroom up" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_redis_that_is_not_there(closed_house: House) -> None:
+    closed_house.environment["REDIS_URL"] = f"redis://127.0.0.1:{closed_house.port}/0"
+    fails_with(closed_house, "does not answer", "REDIS_URL")
+
+
+@pytest.mark.s3
+def test_storage_away_loses_no_job(closed_house: House, s3_server_killed: S3Server) -> None:
+    house, bucket = closed_house, s3_server_killed
+    bucket.start()
+    house.environment |= bucket.env | {"DARKROOM_STORAGE_URL": bucket.url, "DARKROOM_STORAGE_ENDPOINT": bucket.endpoint}
+    house.start_and_wait()
+    with house.client() as client:
+        first = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        assert httpx2.get(first["images"][0]["url"], trust_env=False).content[:4] == b"\x89PNG"
+        bucket.kill()
+        lost = client.post("/v1/jobs", json=WISH).json()
+        until(lambda: "storage fault" in house.log("worker") or "upload failed" in house.log("worker"))
+        bucket.start()
+        ended = until(lambda: (j := client.get(f"/v1/jobs/{lost['id']}?wait=10").json())["ended_at"] and j, seconds=120)
+        assert ended["status"] == "succeeded"
+        assert httpx2.get(ended["images"][0]["url"], trust_env=False).content[:4] == b"\x89PNG"
