@@ -53,6 +53,7 @@ class Reporter:
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
         self._progress: dict[str, Progress] = {}
         self._over = threading.Event()
+        self._gave_up = threading.Event()
         self._storage_fault: str | None = "not probed yet"
         threading.Thread(target=self._report_progress, name="progress", daemon=True).start()
 
@@ -88,7 +89,9 @@ class Reporter:
     def close(self, *, seconds: float) -> None:
         """Stop reporting progress and let the finishers end what they hold."""
         self._over.set()
-        self._attempts.wait_until_empty(seconds)
+        if not self._attempts.wait_until_empty(seconds):
+            log.warning("leaving with words unsaid; the leases run out", jobs=len(self._attempts.claims()))
+        self._gave_up.set()
         self._finishers.shutdown(wait=False, cancel_futures=True)
 
     def _report_progress(self) -> None:
@@ -170,15 +173,16 @@ class Reporter:
         )  # fmt: skip
 
     def _until_said(self, claim: Claim, say: Callable[[], bool]) -> bool:
-        """Say it until Redis has heard it. The scripts recognise what they have already done."""
+        """Say it until Redis has heard it, or the process must go. The scripts recognise what they have done."""
         pause = 0.05
-        while True:
+        while not self._gave_up.is_set():
             try:
                 return say()
             except redis.RedisError as error:
                 log.warning("redis is away; the result is kept", job_id=claim.id, reason=str(error))
-                time.sleep(pause)
+                self._gave_up.wait(pause)
                 pause = min(pause * 2, 1.0)
+        return False
 
     def _note_storage_fault(self, detail: str) -> None:
         if self._storage_fault != detail:
