@@ -1,26 +1,34 @@
 """The engine against the stock pipeline, in one process on one machine: `python -m benchmarks.engine`.
 
 A figure, never a gate. Prints markdown: what a lone request costs in either, taken in turns so that a busy machine
-slows both, and how many rows a second the engine denoises at each batch size.
+slows both; how long a step takes at each batch size, how much of it is not the UNet's, and how far it is from what the
+chip's matrix products could do; the same for a UNet in the shape of Stable Diffusion's, at a fraction of its width.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
 
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
+from worker.engine.flops import row_flops
+from worker.engine.lane import native_key
 from worker.engine.sample import Request
 from worker.models.bundle import Bundle, load
 from worker.models.schedulers import for_name
+
+PRODUCT_SIDE = 1_536
+PRODUCT_FLOPS = 2 * PRODUCT_SIDE**3
 
 PROMPT = "a red circle on a blue background"
 
@@ -38,9 +46,13 @@ def main() -> None:
         ratio = statistics.median(ours / theirs for theirs, ours in zip(stock, engine, strict=True))
         a, b = statistics.median(stock), statistics.median(engine)
         print(f"| {scheduler} | {a:.3f} | {b:.3f} | {ratio:.3f} | {options.pairs} |", flush=True)
-    print("\n| samples in the batch | rows | rows/s |\n|---|---|---|")
-    for samples in options.batches:
-        print(f"| {samples} | {2 * samples} | {_rows_a_second(bundle, options, samples):.1f} |", flush=True)
+    for shaped in (bundle, _sd_shaped(bundle)):
+        print(f"\n{shaped.name}, {shaped.defaults.width} pixels, guided\n")
+        print(
+            "| rows | step, ms | rows/s | not the UNet's | GFLOP/s | of a matrix product's |\n|---|---|---|---|---|---|"
+        )
+        for samples in options.batches:
+            print(_step_row(shaped, options, samples), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--schedulers", nargs="+", default=["dpmpp_2m", "euler_a"])
+    parser.add_argument("--rounds", type=int, default=7, help="steps of each batch size")
+    parser.add_argument("--schedulers", nargs="+", default=["dpmpp_2m", "euler_a", "unipc"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     return parser
 
@@ -120,16 +133,76 @@ def _stock(bundle: Bundle, request: Request) -> Callable[[], object]:
     )
 
 
-def _rows_a_second(bundle: Bundle, options: argparse.Namespace, samples: int, *, steps: int = 12) -> float:
-    """Of guided samples, two rows each, after two steps to warm up; the VAE is left out."""
+def _step_row(bundle: Bundle, options: argparse.Namespace, samples: int) -> str:
+    """Of guided samples, two rows each; the VAE is left out. Ratios are of each round, since machines are noisy."""
+    free = dataclasses.replace(bundle, unet=FreeUnet(bundle.unet.config))
+    ways = (_stepper(bundle, options, samples), _stepper(free, options, samples), _product(bundle))
+    whole, rest, product = _alternate(options.rounds, *ways)
+    key, rows = native_key(bundle), 2 * samples
+    operations = rows * row_flops(bundle.unet, key.latent_shape, dict(key.conditioning))
+    step = statistics.median(whole)
+    share = statistics.median(own / all_of_it for own, all_of_it in zip(rest, whole, strict=True))
+    reach = statistics.median(operations / a * b / PRODUCT_FLOPS for a, b in zip(whole, product, strict=True))
+    return (
+        f"| {rows} | {step * 1e3:.1f} | {rows / step:.1f} | {share:.2%} | {operations / step / 1e9:.1f} | {reach:.0%} |"
+    )
+
+
+class FreeUnet:
+    """Costs nothing: what is left of a step is the engine's own, on the host and on the device."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def __call__(self, x: torch.Tensor, *args: Any, **options: Any) -> tuple[torch.Tensor]:
+        return (x,)
+
+
+def _stepper(bundle: Bundle, options: argparse.Namespace, samples: int) -> Callable[[], None]:
+    """Takes one step of a batch that does not end, and waits for it."""
     engine = Engine(bundle, seats=samples)
-    engine.submit(_request(bundle, options, options.schedulers[0], num_images=samples))
-    engine.step()
-    engine.step()
-    started = time.perf_counter()
-    for _ in range(steps):
+    request = _request(bundle, options, options.schedulers[0], num_images=samples)
+    engine.submit(dataclasses.replace(request, num_inference_steps=1_000))
+
+    def step() -> None:
         engine.step()
-    return 2 * samples * steps / (time.perf_counter() - started)
+        if bundle.device.type == "cuda":
+            torch.cuda.synchronize(bundle.device)
+
+    for _ in range(3):
+        step()
+    return step
+
+
+def _product(bundle: Bundle) -> Callable[[], None]:
+    """A square matrix product in the model's type: what this chip can do, as far as a user sees it."""
+    a, b = (torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, device=bundle.device, dtype=bundle.dtype) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(a, b)
+        if bundle.device.type == "cuda":
+            torch.cuda.synchronize(bundle.device)
+
+    return product
+
+
+def _sd_shaped(bundle: Bundle) -> Bundle:
+    """Random weights in the layout of Stable Diffusion 1.x, a fifth of its width, at 32 x 32 latents.
+
+    As far as text and VAE go it remains the given model: their output is not looked at.
+    """
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=32,
+        block_out_channels=(64, 128, 256, 256),
+        cross_attention_dim=bundle.unet.config.cross_attention_dim,
+        in_channels=bundle.latent_channels,
+        out_channels=bundle.latent_channels,
+    )
+    unet = unet.to(bundle.device, bundle.dtype).eval().requires_grad_(False)
+    side = 32 * bundle.vae_scale_factor
+    defaults = bundle.defaults.model_copy(update={"width": side, "height": side})
+    return dataclasses.replace(bundle, name="UNet in the shape of SD 1.x", unet=unet, defaults=defaults)
 
 
 def _machine(bundle: Bundle) -> str:

@@ -30,7 +30,13 @@ def velocity_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return _tiny(tmp_path_factory, "v_prediction")
 
 
-def _tiny(tmp_path_factory: pytest.TempPathFactory, prediction_type: str) -> Bundle:
+@pytest.fixture(scope="session")
+def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """In bfloat16, which a CPU computes as well."""
+    return _tiny(tmp_path_factory, "epsilon", dtype=torch.bfloat16)
+
+
+def _tiny(tmp_path_factory: pytest.TempPathFactory, prediction_type: str, dtype: torch.dtype = torch.float32) -> Bundle:
     with quiet_libraries():
         folder = save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", prediction_type=prediction_type)
-    return load(folder)
+    return load(folder, dtype=dtype)

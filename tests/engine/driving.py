@@ -15,7 +15,7 @@ from worker.engine.events import Event, Failed, Finished, Stopped
 from worker.engine.sample import Request
 from worker.models.bundle import Bundle
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import for_name
+from worker.models.schedulers import for_name, step_options
 
 
 def wish(id: str = "a", **changes: Any) -> Request:
@@ -59,15 +59,28 @@ def last_events(events: list[Event]) -> dict[str, Event]:
 
 
 class Recorder:
-    """A VAE that keeps the latents it was asked to decode, [C, h, w] each, in the order of decoding."""
+    """A VAE that keeps the latents it was asked to decode, [C, h, w] each, in the order of decoding.
+
+    Not those that it has encoded just before: they are the previewer's, which learns from them.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self._vae = bundle.vae
         self.config = bundle.vae.config
         self.latents: list[torch.Tensor] = []
+        self._encoded = False
+
+    def encode(self, images: torch.Tensor) -> Any:
+        self._encoded = True
+        return self._vae.encode(images)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
 
     def decode(self, z: torch.Tensor, **options: Any) -> Any:
-        self.latents += list((z * self.config.scaling_factor).clone())
+        if not self._encoded:
+            self.latents += list((z * self.config.scaling_factor).clone())
+        self._encoded = False
         return self._vae.decode(z, **options)
 
 
@@ -122,6 +135,7 @@ def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
             guidance_scale=request.guidance_scale,
             generator=torch.Generator().manual_seed(request.seed),
             output_type=output_type,
+            eta=step_options(request.scheduler)["eta"],
         ).images[0]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,30 +11,62 @@ from hypothesis import strategies as st
 from worker.engine.batcher import Batcher
 
 
+@dataclass(frozen=True)
+class Road:
+    """A lane. Equal names are one lane."""
+
+    name: str
+    row_cost: float = 1.0
+    most_rows: int | None = None
+
+
 @dataclass(eq=False)
 class Sitter:
-    lane: str
-    remaining: int = 1_000
+    lane: Road = field(default_factory=lambda: Road("a"))
+    rows: int = 1
 
 
 def test_nobody_seated_nobody_chosen() -> None:
     assert Batcher().choose([]) == []
 
 
-def test_a_lane_steps_as_a_whole_and_lanes_take_turns() -> None:
-    a1, b1, a2, c1 = sitters = [Sitter(lane) for lane in "abac"]
+def test_a_lane_steps_as_a_whole_and_equal_lanes_take_turns() -> None:
+    a, b, c = (Sitter(Road(name)) for name in "abc")
     batcher = Batcher()
-    turns = [batcher.choose(sitters) for _ in range(4)]
-    assert turns == [[a1, a2], [b1], [c1], [a1, a2]]
+    assert [batcher.choose([a, b, c]) for _ in range(7)] == [[a], [b], [c], [a], [b], [c], [a]]
+    both = [Sitter(), Sitter()]
+    assert Batcher().choose(both) == both
+
+
+def test_large_pictures_do_not_starve_small_ones() -> None:
+    """Six times as dear a row, a sixth of the turns: each lane gets half of the device."""
+    small, large = Sitter(Road("small", row_cost=803), rows=2), Sitter(Road("large", row_cost=4674), rows=2)
+    batcher = Batcher()
+    turns = Counter(batcher.choose([large, small])[0].lane.name for _ in range(700))
+    assert 0.95 < turns["large"] * 4674 / (turns["small"] * 803) < 1.05
+
+
+def test_a_fuller_batch_waits_longer_for_its_next_turn() -> None:
+    crowd, lone = [Sitter(Road("crowd"), rows=2) for _ in range(4)], Sitter(Road("lone"), rows=2)
+    batcher = Batcher()
+    turns = ["lone" if batcher.choose([*crowd, lone]) == [lone] else "crowd" for _ in range(50)]
+    assert 38 <= turns.count("lone") <= 42
+
+
+def test_the_profiles_rows_bound_a_step_and_the_oldest_go() -> None:
+    road = Road("a", most_rows=5)
+    sitters = [Sitter(road, rows) for rows in (2, 2, 2, 1)]
+    assert Batcher().choose(sitters) == sitters[:2], "a younger one does not slip in before an older one"
+    assert Batcher().choose([Sitter(Road("a", most_rows=1), rows=2)]), "nobody is too large to go alone"
 
 
 def test_a_cap_takes_the_oldest_and_ends_when_the_lane_has_been_empty() -> None:
-    sitters = [Sitter("a") for _ in range(5)]
+    sitters = [Sitter() for _ in range(5)]
     batcher = Batcher()
     batcher.choose(sitters)
-    batcher.lower_cap("a", 5)
+    batcher.lower_cap(sitters[0].lane, 5)
     assert batcher.choose(sitters) == sitters[:2]
-    batcher.lower_cap("a", 1)
+    batcher.lower_cap(sitters[0].lane, 1)
     assert batcher.choose(sitters) == sitters[:1]
     batcher.choose([])
     assert batcher.choose(sitters) == sitters
@@ -42,11 +75,33 @@ def test_a_cap_takes_the_oldest_and_ends_when_the_lane_has_been_empty() -> None:
 @given(st.lists(st.sampled_from("abcd"), min_size=60, max_size=60))
 def test_short_visits_do_not_starve_a_long_stay(visitors: str) -> None:
     """Every step a new one-step sample of some lane walks in. The long one waits for the other lanes once, at most."""
-    batcher, long = Batcher(), Sitter("long")
+    batcher, long = Batcher(), Sitter(Road("long"))
     seated, waited = [long], 0
     for lane in visitors:
-        seated.append(Sitter(lane, remaining=1))
+        seated.append(Sitter(Road(lane)))
         chosen = batcher.choose(seated)
         waited = 0 if long in chosen else waited + 1
         assert waited <= 4
         seated = [sitter for sitter in seated if sitter is long or sitter not in chosen]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 2)), min_size=40, max_size=120),
+    st.fixed_dictionaries({name: st.floats(1, 8) for name in "abcd"}),
+)
+def test_nobody_waits_for_more_than_the_others_dearest_turns(
+    arrivals: list[tuple[str, int]], costs: dict[str, float]
+) -> None:
+    """Whatever arrives: while a lane waits, each other one is served for at most two of the dearest turns there are."""
+    batcher, seated = Batcher(), [Sitter(Road("waiting", row_cost=1.0), rows=2)]
+    waiting, served = seated[0], Counter[str]()
+    dearest = max(costs.values()) * 4
+    for name, rows in arrivals:
+        seated.append(Sitter(Road(name, costs[name], most_rows=4), rows))
+        chosen = batcher.choose(seated)
+        if waiting in chosen:
+            served.clear()
+            continue
+        served[chosen[0].lane.name] += sum(sitter.rows for sitter in chosen) * chosen[0].lane.row_cost
+        assert max(served.values()) <= 2 * dearest
+        seated = [sitter for sitter in seated if sitter not in chosen]

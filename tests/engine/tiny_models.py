@@ -71,6 +71,24 @@ def _unet() -> diffusers.UNet2DConditionModel:
     )
 
 
+def sdxl_unet() -> diffusers.UNet2DConditionModel:
+    """In the layout of SDXL: pooled text and six numbers about sizes beside the context."""
+    torch.manual_seed(0)
+    return diffusers.UNet2DConditionModel(
+        sample_size=SIDE // 4,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=16 + 6 * 8,
+    ).eval()
+
+
 def _vae() -> diffusers.AutoencoderKL:
     return diffusers.AutoencoderKL(
         block_out_channels=(16, 16, 16),

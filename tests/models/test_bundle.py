@@ -37,7 +37,7 @@ def test_a_whole_folder_loads_without_a_network(whole_folder: Path) -> None:
 
 def test_the_card_of_a_folder_that_says_nothing_about_itself(whole_folder: Path) -> None:
     card = describe(load(whole_folder, name="other"), seats=3)
-    assert (card.name, card.seats, card.max_prompt_tokens) == ("other", 3, 30)
+    assert (card.name, card.seats, card.max_prompt_tokens) == ("other", 3, 90)
     assert (card.width, card.height, card.min_side, card.max_side) == (SIDE, SIDE, SIDE // 2, SIDE * 2)
     assert (card.num_inference_steps, card.guidance_scale, card.scheduler) == (30, 7.5, "PNDMScheduler")
     assert {"ddim", "euler_a", "dpmpp_2m", "unipc", "EulerDiscreteScheduler"} <= set(card.schedulers)

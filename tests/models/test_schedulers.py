@@ -10,7 +10,7 @@ import pytest
 
 from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import CLASS_NAMES, SHORT_NAMES, for_name, names_for
+from worker.models.schedulers import CLASS_NAMES, SHORT_NAMES, for_name, names_for, step_limits, step_options
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,22 @@ def test_karras_is_switched_off_as_well_as_on() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'warp_drive' is unknown; take one of ddim, ddpm"):
+    with pytest.raises(ValueError, match="'warp_drive' is unknown; take one of ddim, ddim_eta1"):
         for_name(diffusers.DDIMScheduler(), "warp_drive")
 
 
 def test_short_names_and_class_names_do_not_collide() -> None:
     assert not set(SHORT_NAMES) & set(CLASS_NAMES)
+
+
+def test_the_steps_that_each_scheduler_takes() -> None:
+    limits = step_limits(diffusers.PNDMScheduler(), max_steps=100)
+    assert limits["euler"] == (1, 100)
+    assert limits["lcm"] == limits["LCMScheduler"] == (1, 50)
+    assert limits["PNDMScheduler"] == (4, 100), "its Runge-Kutta start takes that many"
+    assert limits["pndm"] == (1, 100)
+    assert step_limits(diffusers.PNDMScheduler(), max_steps=1_500)["ddim"] == (1, 1_000)
+
+
+def test_eta_is_0_as_in_the_stock_pipeline_unless_the_name_says_more() -> None:
+    assert (step_options("tcd"), step_options("ddim_eta1")) == ({"eta": 0.0}, {"eta": 1.0})

@@ -1,49 +1,80 @@
-"""Who takes the next step together. Pure Python: sees lanes and the order of arrival, never a tensor."""
+"""Who takes the next step together. Pure Python: sees lanes, rows and the order of arrival, never a tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 
-class Seated(Protocol):
-    """All the batcher asks of a sample. Samples of one lane may share a step."""
+class Lane(Protocol):
+    """Samples of one lane may share a step. `row_cost` is in any unit, as long as all lanes have the same."""
 
     @property
-    def lane(self) -> Hashable: ...
+    def row_cost(self) -> float: ...
+
+    @property
+    def most_rows(self) -> int | None: ...
+
+
+class Seated(Protocol):
+    """All the batcher asks of a sample."""
+
+    @property
+    def lane(self) -> Lane: ...
+
+    @property
+    def rows(self) -> int: ...
 
 
 S = TypeVar("S", bound=Seated)
 
 
 class Batcher:
-    """Lanes take turns; inside a lane the oldest samples go first."""
+    """Fair queueing between lanes (Demers, Keshav and Shenker, 1989): each gets the same share of the device's
+    arithmetic, so that large pictures do not starve small ones. Inside a lane the oldest samples go first.
+    """
 
     def __init__(self) -> None:
-        self._turn = 0
-        self._last_turn: dict[Hashable, int] = {}
-        self._caps: dict[Hashable, int] = {}
+        self._spent: dict[Lane, float] = {}
+        self._caps: dict[Lane, int] = {}
 
     def choose(self, samples: Sequence[S]) -> list[S]:
         """The samples that step now, all of one lane. `samples` come oldest first; none in, none out."""
         lanes = self._by_lane(samples)
         if not lanes:
             return []
-        lane = min(lanes, key=lambda lane: self._last_turn[lane])
-        self._turn += 1
-        self._last_turn[lane] = self._turn
-        return lanes[lane][: self._caps.get(lane)]
+        lane = min(lanes, key=lambda lane: self._spent[lane])
+        chosen = self._oldest(lane, lanes[lane])
+        # Where there is no choice nothing is charged, and a row's cost need not be known.
+        if len(lanes) > 1:
+            spent = self._spent.pop(lane) + sum(sample.rows for sample in chosen) * lane.row_cost
+            # At the end of the order: of two that have spent the same, the one that has waited longer goes first.
+            self._spent[lane] = spent
+        return chosen
 
-    def lower_cap(self, lane: Hashable, size: int) -> None:
-        """A batch of `size` samples was too much: take half of it from now on, until the lane has been empty."""
-        self._caps[lane] = max(1, size // 2)
+    def lower_cap(self, lane: Lane, rows: int) -> None:
+        """A step of `rows` rows was too much: take half of it from now on, until the lane has been empty."""
+        self._caps[lane] = max(1, rows // 2)
 
-    def _by_lane(self, samples: Sequence[S]) -> dict[Hashable, list[S]]:
-        lanes: dict[Hashable, list[S]] = {}
+    def _oldest(self, lane: Lane, samples: Sequence[S]) -> list[S]:
+        """As many as the lane takes rows for, and always the first: nobody is too large to go alone."""
+        limits = [limit for limit in (lane.most_rows, self._caps.get(lane)) if limit is not None]
+        chosen, rows = list(samples[:1]), samples[0].rows
+        for sample in samples[1:]:
+            rows += sample.rows
+            if limits and rows > min(limits):
+                break
+            chosen.append(sample)
+        return chosen
+
+    def _by_lane(self, samples: Sequence[S]) -> dict[Lane, list[S]]:
+        lanes: dict[Lane, list[S]] = {}
         for sample in samples:
             lanes.setdefault(sample.lane, []).append(sample)
         # A new lane queues up behind the others. Were it served at once, a stream of short requests, each opening
         # its lane anew, would starve a long one.
-        self._last_turn = {lane: self._last_turn.get(lane, self._turn) for lane in lanes}
+        last = max(self._spent.values(), default=0.0)
+        kept = {lane: spent for lane, spent in self._spent.items() if lane in lanes}
+        self._spent = kept | {lane: last for lane in lanes if lane not in kept}
         self._caps = {lane: cap for lane, cap in self._caps.items() if lane in lanes}
         return lanes

@@ -16,17 +16,21 @@ AT_ONCE = 4
 
 
 def ready_to_decode(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples to decode next: the oldest denoised one, and up to three others of its shape."""
+    """The samples to decode next: the oldest denoised one, and up to three others of its lane."""
     denoised = [sample for sample in samples if sample.is_denoised]
-    return [sample for sample in denoised if sample.lane == denoised[0].lane][:AT_ONCE]
+    if not denoised:
+        return []
+    # Kernels differ with the size of the batch, and so would the pixels.
+    at_once = 1 if denoised[0].job.request.reproducible else AT_ONCE
+    return [sample for sample in denoised if sample.lane is denoised[0].lane][:at_once]
 
 
 def decode(bundle: Bundle, samples: Sequence[Sample]) -> list[np.ndarray | EngineError]:
-    """A picture, uint8 [H, W, 3], for each sample of one latent shape, or NumericalError where the VAE overflowed.
+    """A picture, uint8 [H, W, 3], for each sample of one lane, or NumericalError where the VAE overflowed.
 
     Like StableDiffusionPipeline, uses the VAE's scaling_factor and no shift_factor: this family has none.
     """
-    latents = torch.cat([sample.latents for sample in samples]).to(bundle.dtype)
+    latents = torch.stack([sample.latents for sample in samples]).to(bundle.dtype)
     images = bundle.vae.decode(latents / bundle.vae.config.scaling_factor, return_dict=False)[0]
     # Before the conversion to uint8, which would turn NaN into a black picture. Honest black pictures are finite.
     finite = torch.isfinite(images).flatten(1).all(1).tolist()

@@ -2,6 +2,9 @@
 
 `step` is the whole story. A request becomes a job, a job's samples take seats one by one, oldest job first; in each
 step the samples of one lane take one model evaluation together, and those that are denoised are decoded.
+
+On a GPU the host runs ahead: it learns one step late whether a sample is still made of numbers, and prepares the next
+step while the device computes this one.
 Knows no Redis, HTTP or files. Knows no listener either: events are returned to whoever drives it.
 """
 
@@ -10,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
 
@@ -18,46 +22,87 @@ import torch
 
 from worker.engine.batcher import Batcher
 from worker.engine.decode import decode, ready_to_decode
-from worker.engine.denoise import advance, predict
-from worker.engine.encode import Conditioning, PromptEncoder
-from worker.engine.errors import DeadlineExceeded, EngineError, GenerationFailed, device_watch, engine_error
+from worker.engine.denoise import Finite
+from worker.engine.encode import PromptEncoder
+from worker.engine.errors import (
+    DeadlineExceeded,
+    EngineError,
+    GenerationFailed,
+    NumericalError,
+    device_watch,
+    engine_error,
+)
 from worker.engine.events import Event, Failed, Finished, Progress, Started, Stopped
 from worker.engine.isolate import isolate
-from worker.engine.noise import generator_for, initial_noise
+from worker.engine.lane import Graphs, Lane, Lanes, Mode, conditions, key_of, native_key
+from worker.engine.noise import generator_for, normal_noise
+from worker.engine.preview import Previewer, is_due
+from worker.engine.profile import Profile, measure
 from worker.engine.sample import Job, Request, Sample
 from worker.engine.solver import Solvers
 from worker.models.bundle import Bundle
 
 log = structlog.get_logger()
 
+NOT_A_NUMBER = "The latents stopped being numbers; try another seed, scheduler or a lower guidance_scale."
+
 
 class Engine:
     """Denoises many requests at once on one device.
 
-    `submit`, `cancel`, `wait_for_work` and the properties are for any thread; `step` is for one thread only.
-    `clock` gives seconds and decides about deadlines and timings.
+    `submit`, `cancel`, `wait_for_work` and the properties are for any thread; `step` and `warm_up` are for one thread
+    only. `clock` gives seconds and decides about deadlines and timings. `compiler` compiles solvers, so that a request
+    with a new one keeps nobody waiting; without it, `submit` compiles before it returns. `graphs`: whether whole steps
+    are captured as CUDA graphs; on means that one that cannot be is an error. Raises ValueError.
     """
 
-    def __init__(self, bundle: Bundle, *, seats: int = 16, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        seats: int = 16,
+        clock: Callable[[], float] = time.monotonic,
+        compiler: Executor | None = None,
+        graphs: Graphs = "auto",
+    ) -> None:
         if seats < 1:
             raise ValueError(f"seats must be at least 1, not {seats}")
         self.seats = seats
         self.clock = clock
         self._bundle = bundle
         self._encoder = PromptEncoder(bundle)
-        self._solvers = Solvers(bundle.scheduler, bundle.device)
+        self._previewer = Previewer(bundle)
+        self._solvers = Solvers(bundle.scheduler, compiler)
+        self._lanes = Lanes(bundle, seats=seats, graphs=graphs)
         self._batcher = Batcher()
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
         self._seated: list[Sample] = []
+        self._unread: list[tuple[Sample, Finite, int]] = []
         self._events: list[Event] = []
         self._last_step_at = clock()
+        self.last_batch = 0
+        """Samples that took a model evaluation together in the last step."""
+
+    def warm_up(self, known: Profile | None = None, *, seconds: float = 3.0) -> Profile:
+        """Find out how large a step should be at the native size, in some `seconds`, unless it is `known`.
+
+        On a GPU, captures the steps up to that size. Raises DeviceLost.
+        """
+        with torch.inference_mode(), device_watch():
+            lane = self._lanes.open(native_key(self._bundle))
+            profile = known or measure(lane, most_rows=2 * self.seats, seconds=seconds)
+            if known is not None:
+                lane.capture(known.rows or 2 * self.seats)
+        self._lanes.costs.profile = profile
+        return profile
 
     def submit(self, request: Request) -> None:
         """Take in a request. It will get exactly one of Finished, Failed and Stopped, whatever is wrong with it."""
+        recipe = self._solvers.recipe(request.scheduler, request.num_inference_steps)
         with self._changed:
-            self._jobs.append(Job(request, submitted_at=self.clock()))
-            self._changed.notify_all()
+            self._jobs.append(Job(request, submitted_at=self.clock(), recipe=recipe))
+        recipe.add_done_callback(lambda _: self._wake())
 
     def cancel(self, request_id: str) -> None:
         """Stop a request within one step. An id that is not here changes nothing."""
@@ -65,11 +110,16 @@ class Engine:
             for job in self._jobs:
                 if job.request.id == request_id:
                     job.is_canceled = True
+            self._changed.notify_all()
 
     def wait_for_work(self, timeout: float) -> None:
         """Sleep until a step has something to do, at most `timeout` seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._jobs), timeout)
+            self._changed.wait_for(lambda: any(job.is_ready or job.is_canceled for job in self._jobs), timeout)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     @property
     def idle(self) -> bool:
@@ -94,11 +144,13 @@ class Engine:
         Raises DeviceLost if the device will not compute again; the process must end then.
         """
         with torch.inference_mode(), device_watch():
+            self._read_flags()
             self._stop_unwanted()
             self._admit()
             self._denoise(self._batcher.choose([sample for sample in self._seated if not sample.is_denoised]))
             self._decode(ready_to_decode(self._seated))
-        events, self._events = self._events, []
+            self._lanes.sweep(self.clock())
+        events, self._events = [*self._events, *self._previewer.take()], []
         self._last_step_at = self.clock()
         return events
 
@@ -111,8 +163,8 @@ class Engine:
                 self._fail(job, DeadlineExceeded("The deadline of the request passed before its pictures were done."))
 
     def _admit(self) -> None:
-        """Give free seats to the samples that have waited longest."""
-        waiting = (job for job in self._open_jobs() for _ in range(job.waiting))
+        """Give free seats to the samples that have waited longest. While a solver is compiled, others pass."""
+        waiting = (job for job in self._open_jobs() if job.is_ready for _ in range(job.waiting))
         newcomers = list(islice(waiting, self.seats - len(self._seated)))
         self._condition([job for job in dict.fromkeys(newcomers) if job.conditioning is None])
         for job in newcomers:
@@ -135,7 +187,7 @@ class Engine:
         if job.is_over or job.conditioning is None:
             return
         try:
-            sample = self._prepare(job, job.conditioning)
+            sample = self._prepare(job, len(job.samples))
         except Exception as error:
             self._fail(job, engine_error(error, stage="prepare"))
             return
@@ -144,40 +196,88 @@ class Engine:
         job.samples.append(sample)
         self._seated.append(sample)
 
-    def _prepare(self, job: Job, conditioning: Conditioning) -> Sample:
-        request, bundle, index = job.request, self._bundle, len(job.samples)
+    def _prepare(self, job: Job, index: int, *, rescue: bool = False) -> Sample:
+        """A sample with its seat taken, before its first evaluation."""
+        request, bundle, conditioning = job.request, self._bundle, job.conditioning
+        assert conditioning is not None, "This is a bug: a job without conditioning was seated."
         if request.width % bundle.side_multiple or request.height % bundle.side_multiple:
             raise GenerationFailed(f"Width and height must be multiples of {bundle.side_multiple} for this model.")
-        solver = self._solvers.make(request.scheduler, request.num_inference_steps)
+        solver = job.recipe.result(timeout=0).solver(bundle.device)
         generator = generator_for(request.seed + index)
-        h, w = request.height // bundle.vae_scale_factor, request.width // bundle.vae_scale_factor
-        noise = initial_noise((1, bundle.latent_channels, h, w), generator, bundle.device)
-        return Sample(
-            job=job,
-            index=index,
-            solver=solver,
-            conditioning=conditioning,
-            generator=generator,
-            latents=noise * solver.init_noise_sigma,
-        )
+        shape = bundle.latent_shape(request.height, request.width)
+        noise = normal_noise(shape, generator).to(bundle.device)
+        mode = Mode.RESCUE if rescue else Mode.REPRODUCIBLE if request.reproducible else Mode.SHARED
+        conditional, unconditional = conditions(conditioning.conditional), conditions(conditioning.unconditional)
+        lane = self._lanes.open(key_of(shape, conditional, mode))
+        seat = lane.take_seat(conditional, unconditional)
+        sample = Sample(job=job, index=index, lane=lane, seat=seat, solver=solver, generator=generator)
+        try:
+            solver.begin(lane.registers(seat), noise)
+        except Exception:
+            sample.leave()
+            raise
+        return sample
 
     def _denoise(self, batch: list[Sample]) -> None:
+        self.last_batch = len(batch)
         if not batch:
             return
         started = self.clock()
-        outputs = isolate(
-            batch,
-            partial(predict, self._bundle),
-            name="denoise",
-            on_out_of_memory=partial(self._batcher.lower_cap, batch[0].lane),
+        lane = batch[0].lane
+        flags = isolate(
+            batch, partial(_take_step, lane), name="denoise", on_out_of_memory=partial(self._make_room, lane)
         )
-        for sample, error in zip(batch, advance(batch, outputs), strict=True):
-            if error is not None:
-                self._fail(sample.job, error)
+        for sample, flag in zip(batch, flags, strict=True):
+            self._advance(sample, flag)
+        due = [sample for sample in batch if sample.is_seated and is_due(sample)]
+        if due:
+            self._previewer.show(due, torch.stack([sample.estimate for sample in due]))
+        # Decoding waits for the device in any case.
+        if self._bundle.device.type != "cuda" or any(sample.is_denoised for sample in batch):
+            self._read_flags()
         seconds = self.clock() - started
         for job in _jobs_of(batch):
             job.seconds_denoising += seconds
             self._report_progress(job)
+
+    def _advance(self, sample: Sample, flag: tuple[Finite, int] | EngineError) -> None:
+        if isinstance(flag, EngineError):
+            self._fail(sample.job, flag)
+            return
+        try:
+            sample.advance()
+        except Exception as error:
+            self._fail(sample.job, engine_error(error, stage="solver"))
+            return
+        self._unread.append((sample, *flag))
+
+    def _make_room(self, lane: Lane, batch: Sequence[Sample]) -> None:
+        self._batcher.lower_cap(lane, sum(sample.rows for sample in batch))
+        self._lanes.sweep(self.clock(), patience=0)
+
+    def _read_flags(self) -> None:
+        """Look after samples whose last step was not made of numbers."""
+        unread, self._unread = self._unread, []
+        for sample, finite, k in unread:
+            if sample.is_seated and not finite[k]:
+                self._rescue(sample, NumericalError(NOT_A_NUMBER))
+
+    def _rescue(self, sample: Sample, error: EngineError) -> None:
+        """Start the sample over, alone and in float32. It has one chance."""
+        job = sample.job
+        sample.leave()
+        self._seated.remove(sample)
+        if sample.is_rescue:
+            self._fail(job, error)
+            return
+        log.warning("a sample starts over, alone and in float32", request_id=job.request.id, index=sample.index)
+        try:
+            again = self._prepare(job, sample.index, rescue=True)
+        except Exception as reason:
+            self._fail(job, engine_error(reason, stage="rescue"))
+            return
+        job.samples[sample.index] = again
+        self._seated.append(again)
 
     def _report_progress(self, job: Job) -> None:
         if not job.is_over and job.step > job.reported_step:
@@ -188,12 +288,16 @@ class Engine:
         if not batch:
             return
         started = self.clock()
-        for sample, result in zip(batch, isolate(batch, partial(decode, self._bundle), name="decode"), strict=True):
-            if isinstance(result, EngineError):
+        bundle = batch[0].lane.bundle
+        for sample, result in zip(batch, isolate(batch, partial(decode, bundle), name="decode"), strict=True):
+            if isinstance(result, NumericalError) and not sample.job.is_over:
+                self._rescue(sample, result)
+            elif isinstance(result, EngineError):
                 self._fail(sample.job, result)
             else:
                 sample.picture = result
-        self._seated = [sample for sample in self._seated if not sample.is_finished]
+                sample.leave()
+        self._seated = [sample for sample in self._seated if sample.is_seated]
         seconds = self.clock() - started
         for job in _jobs_of(batch):
             job.seconds_decoding += seconds
@@ -221,7 +325,9 @@ class Engine:
 
     def _close(self, job: Job, last: Event) -> None:
         job.is_over = True
-        self._seated = [sample for sample in self._seated if sample.job is not job]
+        for sample in job.samples:
+            sample.leave()
+        self._seated = [sample for sample in self._seated if sample.is_seated]
         self._events.append(last)
         with self._changed:
             self._jobs.remove(job)
@@ -229,6 +335,11 @@ class Engine:
     def _open_jobs(self) -> list[Job]:
         with self._changed:
             return list(self._jobs)
+
+
+def _take_step(lane: Lane, samples: Sequence[Sample]) -> list[tuple[Finite, int]]:
+    finite = lane.take_step([sample.turn() for sample in samples])
+    return [(finite, k) for k in range(len(samples))]
 
 
 def _jobs_of(samples: Sequence[Sample]) -> list[Job]:

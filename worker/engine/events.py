@@ -1,6 +1,6 @@
 """What the engine says about a request. It says it to whoever calls `Engine.step`, and knows no listener.
 
-A request that was submitted gets Started and Progress at most, and exactly one of Finished, Failed and Stopped.
+A submitted request gets Started, Progress and Preview at most, and exactly one of Finished, Failed and Stopped.
 """
 
 from __future__ import annotations
@@ -39,6 +39,18 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """What picture `index` will look like as the model sees it after `step` of `steps` evaluations: uint8 [h, w, 3],
+    smaller than the picture."""
+
+    request_id: str
+    index: int
+    step: int
+    steps: int
+    picture: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Finished:
     """All pictures, uint8 [height, width, 3] each, with the seed that draws each of them again."""
 
@@ -63,4 +75,4 @@ class Stopped:
     request_id: str
 
 
-Event = Started | Progress | Finished | Failed | Stopped
+Event = Started | Progress | Preview | Finished | Failed | Stopped

@@ -23,12 +23,12 @@ def isolate(
     stage: Callable[[Sequence[Item]], Sequence[Result]],
     *,
     name: str,
-    on_out_of_memory: Callable[[int], None] = lambda size: None,
+    on_out_of_memory: Callable[[Sequence[Item]], None] = lambda items: None,
 ) -> list[Result | EngineError]:
     """`stage(items)`, with an EngineError in the place of each item for which even a call of its own fails.
 
     After an out-of-memory error the batch is halved, after any other one the items run alone. `on_out_of_memory`
-    hears the size of each batch that was too big. Raises DeviceLost.
+    hears of each batch that was too big. Raises DeviceLost.
     """
     if not items:
         return []
@@ -39,7 +39,7 @@ def isolate(
         verdict = engine_error(error, stage=name)
     if isinstance(verdict, OutOfMemory):
         log.warning("out of memory", stage=name, batch=len(items))
-        on_out_of_memory(len(items))
+        on_out_of_memory(items)
     if len(items) == 1:
         return [verdict]
     size = (len(items) + 1) // 2 if isinstance(verdict, OutOfMemory) else 1

@@ -10,9 +10,10 @@ def generator_for(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def initial_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:
-    """Standard normal latents, float32 on `device`.
+def normal_noise(latent_shape: tuple[int, int, int], generator: torch.Generator) -> torch.Tensor:
+    """Standard normal latents, float32 [C, h, w] on the CPU.
 
-    This is the generator's first draw; the solver's own noise follows. StableDiffusionPipeline draws in that order.
+    The first draw makes the initial latents, each later one is for a step of a stochastic solver, in their order:
+    StableDiffusionPipeline draws the same numbers from the same seed.
     """
-    return torch.randn(shape, generator=generator, dtype=torch.float32).to(device)
+    return torch.randn(latent_shape, generator=generator, dtype=torch.float32)

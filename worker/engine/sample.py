@@ -1,6 +1,6 @@
 """A request, the job that it becomes, and its samples: one picture being denoised, and every question about it.
 
-Plain state. Knows nothing of batches, clocks or devices.
+Knows its seat and its solver. Knows nothing of batches and clocks.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from worker.engine.denoise import Turn
 from worker.engine.events import Timings
+from worker.engine.lane import Lane, Mode
+from worker.engine.noise import normal_noise
+from worker.engine.table import ESTIMATE
 
 if TYPE_CHECKING:
-    import torch
+    from concurrent.futures import Future
 
     from worker.engine.encode import Conditioning
-    from worker.engine.solver import Solver
+    from worker.engine.solver import Recipe, Solver
 
 MAX_SEED = 2**64 - 1
 """The largest seed that torch's generators take."""
@@ -28,6 +33,8 @@ class Request:
     """One job as the engine sees it. Raises ValueError for a value out of range the moment it is built.
 
     Sides are in pixels. Picture k is drawn from seed + k. `deadline` is a time of the engine's clock, in seconds.
+    A `reproducible` one is denoised in batches of one fixed size: the same bits in any company, on one machine.
+    After every `preview_every` model evaluations a Preview of each picture is reported; 0 means none.
     What depends on the model, such as its schedulers, is checked when the request takes a seat.
     """
 
@@ -42,6 +49,8 @@ class Request:
     seed: int
     num_images: int
     deadline: float | None = None
+    reproducible: bool = False
+    preview_every: int = 0
 
     def __post_init__(self) -> None:
         for name in ("width", "height", "num_inference_steps", "num_images"):
@@ -51,6 +60,8 @@ class Request:
             raise ValueError(f"guidance_scale must be a finite number of at least 0, not {self.guidance_scale}")
         if not 0 <= self.seed <= MAX_SEED - (self.num_images - 1):
             raise ValueError(f"seed must be 0 to 2^64 - num_images, not {self.seed}")
+        if self.preview_every < 0:
+            raise ValueError(f"preview_every must be at least 0, not {self.preview_every}")
         if self.deadline is not None and math.isnan(self.deadline):
             raise ValueError("deadline must be a time or None, not NaN")
 
@@ -66,6 +77,7 @@ class Job:
 
     request: Request
     submitted_at: float
+    recipe: Future[Recipe]
     is_canceled: bool = False
     is_over: bool = False
     conditioning: Conditioning | None = None
@@ -79,6 +91,11 @@ class Job:
     def waiting(self) -> int:
         """Samples that have not yet had a seat."""
         return self.request.num_images - len(self.samples)
+
+    @property
+    def is_ready(self) -> bool:
+        """Its solver is compiled."""
+        return self.recipe.done()
 
     @property
     def open_samples(self) -> int:
@@ -107,44 +124,37 @@ class Job:
 class Sample:
     """One picture on its way: denoised evaluation by evaluation, then decoded. It keeps its seat until it is decoded.
 
-    `latents` are float32 [1, C, h, w] on the device, whatever the model's own type: solvers lose up to 6 % of the
-    standard deviation in bfloat16.
+    Its latents are in the registers of its seat, float32 on the device, and move in place.
     """
 
     job: Job
     index: int
+    lane: Lane
+    seat: int
     solver: Solver
-    conditioning: Conditioning
     generator: torch.Generator
-    latents: torch.Tensor
     evaluation: int = 0
     picture: np.ndarray | None = None
+    is_seated: bool = True
+    _noise: torch.Tensor | None = None
 
     @property
     def seed(self) -> int:
         return self.job.request.seed + self.index
 
     @property
-    def guidance_scale(self) -> float:
-        return self.job.request.guidance_scale
-
-    @property
-    def is_guided(self) -> bool:
-        return self.job.request.is_guided
-
-    @property
     def rows(self) -> int:
         """Lines it takes in the UNet's batch."""
-        return 2 if self.is_guided else 1
+        return 2 if self.job.request.is_guided else 1
 
     @property
-    def lane(self) -> tuple[int, ...]:
-        """Samples of equal latent shape (C, h, w) may share a step."""
-        return tuple(self.latents.shape[1:])
+    def is_rescue(self) -> bool:
+        """Its second and last chance, after NaN."""
+        return self.lane.key.mode is Mode.RESCUE
 
     @property
     def evaluations(self) -> int:
-        return len(self.solver.timesteps)
+        return self.solver.table.evaluations
 
     @property
     def remaining(self) -> int:
@@ -159,16 +169,37 @@ class Sample:
         return self.picture is not None
 
     @property
-    def timestep(self) -> torch.Tensor:
-        """Of the next evaluation: float32 scalar on the device."""
-        return self.solver.timesteps[self.evaluation]
+    def latents(self) -> torch.Tensor:
+        """As they stand, float32 [C, h, w] on the device."""
+        return self.solver.latents(self.lane.registers(self.seat))
 
     @property
-    def model_input(self) -> torch.Tensor:
-        """The latents as the model wants to see them next, [1, C, h, w]."""
-        return self.solver.scale(self.latents, self.evaluation)
+    def estimate(self) -> torch.Tensor:
+        """The latents of the finished picture as the model saw it in the last evaluation (x0), float32 [C, h, w]."""
+        return self.lane.registers(self.seat)[ESTIMATE]
 
-    def advance(self, model_output: torch.Tensor) -> None:
-        """Take in the model's guided output, float32 [1, C, h, w]."""
-        self.latents = self.solver.step(model_output, self.evaluation, self.latents, self.generator)
+    def turn(self) -> Turn:
+        """What it brings to its next evaluation. May be asked again before `advance`, and is the same then."""
+        table, i, request = self.solver.table, self.evaluation, self.job.request
+        if table.draws[i] and self._noise is None:
+            self._noise = normal_noise(self.lane.key.latent_shape, self.generator)
+        return Turn(
+            seat=self.seat,
+            is_guided=request.is_guided,
+            input_scale=float(table.input_scale[i]),
+            timestep=float(table.timesteps[i]),
+            block=table.block(i, request.guidance_scale if request.is_guided else 1.0),
+            noise=self._noise,
+        )
+
+    def advance(self) -> None:
+        """The step with its turn has been taken."""
+        self._noise = None
+        self.solver.settle(self.lane.registers(self.seat), self.evaluation, self.generator)
         self.evaluation += 1
+
+    def leave(self) -> None:
+        """Give up the seat. The picture stays."""
+        if self.is_seated:
+            self.is_seated = False
+            self.lane.leave(self.seat)

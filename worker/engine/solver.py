@@ -1,83 +1,186 @@
 """Solvers: what turns the model's output into the next latents, for one sample and one number of steps.
 
+A compiled solver is a table that the denoising step carries out by itself. What no table can do, such as clipping,
+is done by a private copy of the diffusers scheduler, between two steps, behind the same interface.
 Knows diffusers' scheduler interface. Knows nothing of prompts, guidance or neighbours.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from threading import Lock
 from typing import Any, Protocol
 
+import numpy as np
+import structlog
 import torch
 
+from worker.engine.compile import NotAffine, at_steps, compile_table, scaled
 from worker.engine.errors import GenerationFailed
+from worker.engine.estimate import x0_coefficients
+from worker.engine.table import Table
 from worker.models import schedulers
+
+log = structlog.get_logger()
+
+TABLES = 256
+"""Compiled solvers that are remembered. One of fifty steps takes some 10 kB."""
 
 
 class Solver(Protocol):
-    """One sample's way from noise to latents. Tensors are float32 [1, C, h, w] on the model's device."""
+    """One sample's way from noise to latents, through the registers of its seat: float32 [registers + x0, C, h, w]."""
 
-    @property
-    def timesteps(self) -> torch.Tensor:
-        """One timestep for each model evaluation, float32 [evaluations]."""
+    table: Table
+
+    def begin(self, registers: torch.Tensor, noise: torch.Tensor) -> None:
+        """Fill the registers from standard normal noise [C, h, w]."""
         ...
 
-    @property
-    def init_noise_sigma(self) -> float:
-        """What the initial standard normal latents are multiplied by."""
+    def settle(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
+        """What the table leaves to do after evaluation i. Must be called once for each i, in order."""
         ...
 
-    def scale(self, x: torch.Tensor, i: int) -> torch.Tensor:
-        """The model's input at evaluation i. May be repeated."""
+    def latents(self, registers: torch.Tensor) -> torch.Tensor:
+        """The latents as they stand, [C, h, w]."""
         ...
 
-    def step(self, model_output: torch.Tensor, i: int, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """The latents after evaluation i. Must be called once for each i, in order."""
-        ...
+
+class TableSolver:
+    """The table says it all."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def begin(self, registers: torch.Tensor, noise: torch.Tensor) -> None:
+        registers.zero_()
+        registers[0] = noise * self.table.init_noise_sigma
+
+    def settle(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
+        pass
+
+    def latents(self, registers: torch.Tensor) -> torch.Tensor:
+        return registers[0]
 
 
 class ObjectSolver:
-    """A private copy of a diffusers scheduler: right for any scheduler, at the price of many small kernels a step."""
+    """A private copy of a diffusers scheduler: right for any of them, at the price of many small kernels a step.
 
-    def __init__(self, scheduler: Any, num_inference_steps: int, device: torch.device) -> None:
-        self._scheduler = copy.deepcopy(scheduler)
-        self._scheduler.set_timesteps(num_inference_steps, device=device)
-        self.timesteps: torch.Tensor = self._scheduler.timesteps.to(torch.float32)
-        self.init_noise_sigma = float(self._scheduler.init_noise_sigma)
-        accepted = inspect.signature(self._scheduler.step).parameters
-        # As StableDiffusionPipeline does: eta is 0 for every scheduler that has one, TCD included.
-        self._options = {"eta": 0.0} if "eta" in accepted else {}
-        self._draws = "generator" in accepted
+    Its table only passes on the model's guided output, into register 1; the model's next input is put into register 0.
+    """
 
-    def scale(self, x: torch.Tensor, i: int) -> torch.Tensor:
-        return self._scheduler.scale_model_input(x, self._scheduler.timesteps[i])
+    def __init__(
+        self, scheduler: Any, num_inference_steps: int, options: Mapping[str, Any], device: torch.device
+    ) -> None:
+        self._scheduler = at_steps(scheduler, num_inference_steps, device)
+        self._timesteps: torch.Tensor = self._scheduler.timesteps
+        self._options = options
+        self._draws = "generator" in inspect.signature(self._scheduler.step).parameters
+        self._latents: torch.Tensor
+        self.table = _pass_on(self._scheduler)
 
-    def step(self, model_output: torch.Tensor, i: int, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def begin(self, registers: torch.Tensor, noise: torch.Tensor) -> None:
+        registers.zero_()
+        self._latents = noise[None] * self.table.init_noise_sigma
+        registers[0] = scaled(self._scheduler, self._latents, self._timesteps[0])[0]
+
+    def settle(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
         chance = {"generator": generator} if self._draws else {}
-        t = self._scheduler.timesteps[i]
-        return self._scheduler.step(model_output, t, x, return_dict=False, **self._options, **chance)[0]
+        t, m = self._timesteps[i], registers[1:2].clone()
+        self._latents = self._scheduler.step(m, t, self._latents, return_dict=False, **self._options, **chance)[0]
+        if i + 1 < len(self._timesteps):
+            registers[0] = scaled(self._scheduler, self._latents, self._timesteps[i + 1])[0]
+
+    def latents(self, registers: torch.Tensor) -> torch.Tensor:
+        return self._latents[0]
+
+
+class Recipe:
+    """Makes the solvers of one scheduler at one number of steps. Thread-safe."""
+
+    def __init__(self, scheduler: Any, num_inference_steps: int, options: Mapping[str, Any]) -> None:
+        self._parts = scheduler, num_inference_steps, options
+        self.table: Table | None = None
+        try:
+            self.table = compile_table(scheduler, num_inference_steps, options)
+        except NotAffine as reason:
+            log.info("stepping a scheduler object", scheduler=type(scheduler).__name__, reason=str(reason))
+
+    def solver(self, device: torch.device) -> Solver:
+        return ObjectSolver(*self._parts, device) if self.table is None else TableSolver(self.table)
 
 
 class Solvers:
-    """Makes solvers by the name of their scheduler, in the configuration that belongs to one model."""
+    """Recipes by the name of their scheduler, in the configuration that belongs to one model, compiled only once."""
 
-    def __init__(self, model_scheduler: Any, device: torch.device) -> None:
+    def __init__(self, model_scheduler: Any, compiler: Executor | None = None) -> None:
         self._model_scheduler = model_scheduler
-        self._device = device
+        self._compiler = compiler
+        self._lock = Lock()
+        self._recipes: OrderedDict[str, Future[Recipe]] = OrderedDict()
         self._prototypes: dict[str, Any] = {}
 
-    def make(self, name: str, num_inference_steps: int) -> Solver:
-        """Raises GenerationFailed for an unknown name, or a number of steps that this scheduler cannot take."""
+    def recipe(self, name: str, num_inference_steps: int) -> Future[Recipe]:
+        """Compiled by the executor, or at once by the caller where there is none.
+
+        The future raises GenerationFailed for an unknown name, or a number of steps that this scheduler cannot take.
+        """
         try:
-            return ObjectSolver(self._prototype(name), num_inference_steps, self._device)
-        except (ValueError, IndexError) as error:
-            raise GenerationFailed(f"The scheduler {name} cannot take {num_inference_steps} steps: {error}") from error
+            scheduler, options = self._prototype(name), schedulers.step_options(name)
+        except (ValueError, ImportError) as error:
+            return _failed(GenerationFailed(str(error)))
+        key = json.dumps([type(scheduler).__name__, dict(scheduler.config), options, num_inference_steps], default=str)
+        with self._lock:
+            known = self._recipes.get(key)
+            future = self._recipes[key] = known or Future()
+            self._recipes.move_to_end(key)
+            if len(self._recipes) > TABLES:
+                self._recipes.popitem(last=False)
+        if known is None:
+            run = _at_once if self._compiler is None else self._compiler.submit
+            run(_compile, future, name, scheduler, num_inference_steps, options)
+        return future
 
     def _prototype(self, name: str) -> Any:
+        """Some schedulers take a fifth of a second to make. It is copied before it is stepped."""
         if name not in self._prototypes:
-            try:
-                self._prototypes[name] = schedulers.for_name(self._model_scheduler, name)
-            except ValueError as error:
-                raise GenerationFailed(str(error)) from error
+            self._prototypes[name] = schedulers.for_name(self._model_scheduler, name)
         return self._prototypes[name]
+
+
+def _compile(future: Future[Recipe], name: str, scheduler: Any, steps: int, options: Mapping[str, Any]) -> None:
+    accepted = inspect.signature(scheduler.step).parameters
+    try:
+        future.set_result(Recipe(scheduler, steps, {key: value for key, value in options.items() if key in accepted}))
+    except Exception as error:
+        refusal = GenerationFailed(f"The scheduler {name} cannot take {steps} steps: {str(error).rstrip('.')}.")
+        refusal.__cause__ = error
+        future.set_exception(refusal)
+
+
+def _at_once(call: Callable[..., None], *arguments: Any) -> None:
+    call(*arguments)
+
+
+def _failed(error: GenerationFailed) -> Future[Recipe]:
+    future: Future[Recipe] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _pass_on(scheduler: Any) -> Table:
+    timesteps = scheduler.timesteps.double().cpu().numpy().astype(np.float32)
+    count, ones = len(timesteps), np.ones(len(timesteps), np.float32)
+    matrices = np.zeros((count, 2, 4), np.float32)
+    matrices[:, 1, 2] = 1
+    return Table(
+        matrices=matrices,
+        estimates=x0_coefficients(scheduler, timesteps, ones),
+        input_scale=ones,
+        timesteps=timesteps,
+        draws=(False,) * count,
+        init_noise_sigma=float(getattr(scheduler, "init_noise_sigma", 1.0)),
+    )

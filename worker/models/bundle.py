@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -19,9 +19,12 @@ from worker.models.defaults import Defaults, read_defaults
 from worker.models.errors import ModelError
 from worker.models.folder import FAMILY, ModelFolder
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import CLASS_NAMES, names_for
+from worker.models.schedulers import CLASS_NAMES, step_limits
 
-__all__ = ["Bundle", "ModelError", "describe", "load"]
+__all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "describe", "load"]
+
+PROMPT_WINDOWS = 3
+"""A prompt is read in so many windows of `context_length` tokens at most: 225 tokens of text for CLIP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +43,15 @@ class Bundle:
     sha256: str
     vae_scale_factor: int
     defaults: Defaults
+    layout: str = "channels_first"
 
     @property
     def latent_channels(self) -> int:
         return int(self.unet.config.in_channels)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of a picture of so many pixels."""
+        return self.latent_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
 
     @property
     def side_multiple(self) -> int:
@@ -55,14 +63,25 @@ class Bundle:
         """Tokens the text encoder reads, the two that mark start and end included."""
         return min(int(self.tokenizer.model_max_length), int(self.text_encoder.config.max_position_embeddings))
 
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Tokens of text that are read of a prompt."""
+        return PROMPT_WINDOWS * (self.context_length - 2)
+
 
 def load(
-    folder: Path, *, name: str | None = None, device: str = "cpu", dtype: torch.dtype | str = torch.float32
+    folder: Path,
+    *,
+    name: str | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+    channels_last: Literal["auto", "on", "off"] = "auto",
 ) -> Bundle:
     """The model in `folder`, on `device`, with all parts of type `dtype`.
 
     `device` may be auto: the first GPU if there is one. `dtype` may be a name of torch's, or auto: float16 on a GPU,
-    float32 elsewhere. Raises ModelError, one sentence with the remedy, if anything about the folder is not right.
+    float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on a GPU, whose convolutions
+    are faster in it. Raises ModelError, one sentence with the remedy, if anything about the folder is not right.
     """
     source = ModelFolder(Path(folder))
     place = _device(device)
@@ -75,13 +94,15 @@ def load(
         pipeline = _assemble(source, tokenizer=tokenizer, text_encoder=text_encoder, unet=unet, vae=vae)
     _check_fit(source, tokenizer, text_encoder, unet, vae)
     height, width = _native_size(unet, pipeline.vae_scale_factor)
+    last = channels_last == "on" or (channels_last == "auto" and place.type == "cuda")
+    layout = torch.channels_last if last else torch.preserve_format
     return Bundle(
         name=name or source.name,
         family=FAMILY,
         tokenizer=tokenizer,
         text_encoder=text_encoder.to(place).eval().requires_grad_(False),
-        unet=unet.to(place).eval().requires_grad_(False),
-        vae=vae.to(place).eval().requires_grad_(False),
+        unet=unet.to(place, memory_format=layout).eval().requires_grad_(False),
+        vae=vae.to(place, memory_format=layout).eval().requires_grad_(False),
         scheduler=pipeline.scheduler,
         device=place,
         dtype=precision,
@@ -94,14 +115,16 @@ def load(
             side_multiple=pipeline.vae_scale_factor,
             scheduler=type(pipeline.scheduler).__name__,
         ),
+        layout="channels_last" if last else "channels_first",
     )
 
 
 def describe(bundle: Bundle, *, seats: int) -> ModelCard:
     """What the worker announces. Raises ModelError if the default scheduler does not work with the model."""
+    most = bundle.defaults.max_steps
     with quiet_libraries():
-        schedulers = names_for(bundle.scheduler)
-    if bundle.defaults.scheduler not in schedulers:
+        limits = step_limits(bundle.scheduler, max_steps=most)
+    if bundle.defaults.scheduler not in limits:
         raise ModelError(
             f"The default scheduler {bundle.defaults.scheduler} does not work with {bundle.name}; set another."
         )
@@ -110,8 +133,10 @@ def describe(bundle: Bundle, *, seats: int) -> ModelCard:
         family=bundle.family,
         sha256=bundle.sha256,
         side_multiple=bundle.side_multiple,
-        schedulers=schedulers,
-        max_prompt_tokens=bundle.context_length - 2,
+        schedulers=tuple(limits),
+        scheduler_min_steps={name: fewest for name, (fewest, _) in limits.items() if fewest > 1},
+        scheduler_max_steps={name: steps for name, (_, steps) in limits.items() if steps < most},
+        max_prompt_tokens=bundle.max_prompt_tokens,
         seats=seats,
         **bundle.defaults.model_dump(),
     )

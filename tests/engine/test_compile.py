@@ -1,0 +1,230 @@
+"""The solver compiler: a table is the stock scheduler, at every option it has, or there is no table."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.driving import distance
+from worker.engine.compile import NotAffine, at_steps, compile_table, residual
+from worker.engine.errors import GenerationFailed
+from worker.engine.solver import ObjectSolver, Solvers, TableSolver
+from worker.engine.table import CONDITIONAL, ESTIMATE, NOISE, UNCONDITIONAL, Table
+from worker.models.quiet import quiet_libraries
+from worker.models.schedulers import SHORT_NAMES, for_name, step_options
+
+STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+PREDICTIONS = ("epsilon", "v_prediction")
+
+
+def compiled(scheduler: Any, steps: int, **options: float) -> Table:
+    """With its distance from the stock scheduler checked once more, tighter than the compiler does."""
+    table = compile_table(scheduler, steps, options)
+    assert residual(table, at_steps(scheduler, steps), options) < 5e-5
+    return table
+
+
+def taken(scheduler: Any, name: str) -> dict[str, float]:
+    return step_options(name) if "eta" in scheduler.step.__code__.co_varnames else {}
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("name", SHORT_NAMES)
+def test_every_short_name_compiles(name: str, prediction_type: str) -> None:
+    with quiet_libraries():
+        scheduler = for_name(diffusers.DDIMScheduler(**STABLE_DIFFUSION, prediction_type=prediction_type), name)
+        for steps in (1, 4, 13):
+            compiled(scheduler, steps, **taken(scheduler, name))
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("zero_terminal_snr", [False, True])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        diffusers.DDIMScheduler,
+        diffusers.DDPMScheduler,
+        diffusers.EulerDiscreteScheduler,
+        diffusers.EulerAncestralDiscreteScheduler,
+        diffusers.DPMSolverMultistepScheduler,
+        diffusers.UniPCMultistepScheduler,
+        diffusers.LCMScheduler,
+        diffusers.TCDScheduler,
+    ],
+)
+def test_every_spacing_and_zero_terminal_snr(
+    cls: Any, spacing: str, zero_terminal_snr: bool, prediction_type: str
+) -> None:
+    scheduler = cls.from_config(
+        {
+            **STABLE_DIFFUSION,
+            "prediction_type": prediction_type,
+            "timestep_spacing": spacing,
+            "rescale_betas_zero_snr": zero_terminal_snr,
+            "clip_sample": False,
+        }
+    )
+    if zero_terminal_snr and prediction_type == "epsilon" and not has_numbers(scheduler):
+        # Epsilon says nothing about a timestep without signal: the stock scheduler divides by zero there.
+        with pytest.raises(NotAffine, match="nan"):
+            compile_table(scheduler, 7, taken(scheduler, ""))
+    else:
+        compiled(scheduler, 7, **taken(scheduler, ""))
+
+
+def has_numbers(scheduler: Any) -> bool:
+    """Does the stock scheduler's first step end in numbers?"""
+    stock, x = at_steps(scheduler, 7), torch.ones(1, 4, 4, 4)
+    stock.scale_model_input(x, stock.timesteps[0])
+    return bool(stock.step(x, stock.timesteps[0], x).prev_sample.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "registers", "evaluations", "draws"),
+    [
+        (diffusers.DDIMScheduler(clip_sample=False), 5, 1, 5, 0),
+        (diffusers.EulerAncestralDiscreteScheduler(), 5, 1, 5, 5),
+        (diffusers.DDPMScheduler(clip_sample=False), 5, 1, 5, 4),
+        (diffusers.LCMScheduler(), 5, 1, 5, 4),
+        (diffusers.DPMSolverMultistepScheduler(), 8, 2, 8, 0),
+        (diffusers.HeunDiscreteScheduler(), 5, 3, 9, 0),
+        (diffusers.UniPCMultistepScheduler(), 8, 4, 8, 0),
+        (diffusers.PNDMScheduler(skip_prk_steps=True), 8, 4, 9, 0),
+        (diffusers.PNDMScheduler(), 8, 6, 17, 0),
+        (diffusers.IPNDMScheduler(), 20, 4, 20, 0),
+        (diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), 8, 1, 8, 0),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "config") else str(value),
+)
+def test_as_many_registers_as_the_solver_has_memory(
+    scheduler: Any, steps: int, registers: int, evaluations: int, draws: int
+) -> None:
+    table = compiled(scheduler, steps, **taken(scheduler, ""))
+    assert (table.registers, table.evaluations, sum(table.draws)) == (registers, evaluations, draws)
+
+
+def test_eta_is_an_option_of_the_step() -> None:
+    scheduler = diffusers.DDIMScheduler(**STABLE_DIFFUSION, clip_sample=False)
+    assert sum(compiled(scheduler, 6, eta=1.0).draws) == 6
+    assert sum(compiled(scheduler, 6, eta=0.0).draws) == 0
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        diffusers.DDIMScheduler(clip_sample=True),
+        diffusers.DPMSolverMultistepScheduler(thresholding=True),
+        diffusers.UnCLIPScheduler(),
+    ],
+)
+def test_what_clips_is_no_table(scheduler: Any) -> None:
+    with pytest.raises(NotAffine, match="clips"):
+        compile_table(scheduler, 5)
+
+
+class Bent(diffusers.EulerDiscreteScheduler):
+    """Looks affine to basis vectors of ones and zeros, and is not."""
+
+    def step(self, model_output: torch.Tensor, *args: Any, **options: Any) -> Any:
+        return super().step(model_output * model_output.abs(), *args, **options)
+
+
+def test_the_table_is_checked_against_the_scheduler() -> None:
+    with pytest.raises(NotAffine, match="off by"):
+        compile_table(Bent(), 5)
+
+
+def test_compiling_changes_neither_the_scheduler_nor_the_noise_of_other_threads() -> None:
+    scheduler = diffusers.EulerAncestralDiscreteScheduler()
+    before = dict(vars(scheduler))
+    noise: list[torch.Tensor] = []
+    go, over = threading.Event(), threading.Event()
+
+    def draw() -> None:
+        go.wait(10)
+        while not over.is_set():
+            noise.append(torch.randn(3, generator=torch.Generator().manual_seed(1)))
+
+    other = threading.Thread(target=draw)
+    other.start()
+    go.set()
+    compile_table(scheduler, 60)
+    over.set()
+    other.join()
+    assert len(noise) > 0
+    assert all(torch.equal(each, noise[0]) for each in noise)
+    assert vars(scheduler).keys() == before.keys()
+    assert all(vars(scheduler)[name] is value for name, value in before.items())
+
+
+def test_guidance_folds_into_the_block() -> None:
+    table = compile_table(diffusers.EulerDiscreteScheduler(), 4)
+    plain, guided = table.block(1, 1.0), table.block(1, 7.5)
+    assert np.all(plain[:, UNCONDITIONAL] == 0)
+    np.testing.assert_allclose(guided[:, CONDITIONAL], 7.5 * plain[:, CONDITIONAL])
+    np.testing.assert_allclose(guided[:, UNCONDITIONAL], -6.5 * plain[:, CONDITIONAL])
+    assert np.all(guided[:, NOISE] == 0)
+
+
+@pytest.mark.parametrize("cls", [diffusers.DDIMScheduler, diffusers.EulerDiscreteScheduler])
+@pytest.mark.parametrize("prediction_type", [*PREDICTIONS, "sample"])
+def test_the_estimate_is_the_stock_schedulers(cls: Any, prediction_type: str) -> None:
+    scheduler = cls.from_config({**STABLE_DIFFUSION, "prediction_type": prediction_type, "clip_sample": False})
+    table = compile_table(scheduler, 6, taken(scheduler, ""))
+    stock = at_steps(scheduler, 6)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 4, 4, 4, generator=generator) * table.init_noise_sigma
+    for i, t in enumerate(stock.timesteps):
+        m = torch.randn(x.shape, generator=generator)
+        stock.scale_model_input(x, t)
+        block = table.block(i, 1.0)
+        ours = block[ESTIMATE, 0] * x + block[ESTIMATE, CONDITIONAL] * m
+        answer = stock.step(m, t, x)
+        assert distance(ours, answer.pred_original_sample) < 1e-4
+        x = answer.prev_sample
+
+
+class Unhurried:
+    """An executor that runs what it was given when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Any] = []
+
+    def submit(self, call: Any, *arguments: Any) -> None:
+        self.waiting.append((call, arguments))
+
+    def go_on(self) -> None:
+        while self.waiting:
+            call, arguments = self.waiting.pop(0)
+            call(*arguments)
+
+
+def test_one_table_for_all_who_want_the_same() -> None:
+    executor = Unhurried()
+    solvers = Solvers(diffusers.DDIMScheduler(**STABLE_DIFFUSION), executor)  # type: ignore[arg-type]
+    first, again, other = solvers.recipe("euler", 5), solvers.recipe("euler", 5), solvers.recipe("euler", 6)
+    assert first is again
+    assert first is not other
+    assert len(executor.waiting) == 2
+    executor.go_on()
+    device = torch.device("cpu")
+    assert first.result().solver(device).table is first.result().solver(device).table
+
+
+def test_what_is_not_affine_is_stepped_as_an_object() -> None:
+    clipping = diffusers.DDIMScheduler(**STABLE_DIFFUSION, thresholding=True)
+    device = torch.device("cpu")
+    assert isinstance(Solvers(clipping).recipe("ddim", 5).result().solver(device), ObjectSolver)
+    assert isinstance(Solvers(clipping).recipe("euler", 5).result().solver(device), TableSolver)
+
+
+@pytest.mark.parametrize(("name", "steps", "words"), [("warp", 5, "unknown"), ("lcm", 51, "lcm cannot take 51 steps")])
+def test_a_recipe_that_cannot_be_says_so(name: str, steps: int, words: str) -> None:
+    with pytest.raises(GenerationFailed, match=words):
+        Solvers(diffusers.DDIMScheduler()).recipe(name, steps).result()

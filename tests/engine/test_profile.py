@@ -1,0 +1,161 @@
+"""How large a step should be: measured by a stopped clock, bounded, and asked for nothing it does not need."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+import torch
+
+from tests.engine.driving import run, scripted, wish
+from tests.engine.tiny_models import SIDE
+from worker.engine.engine import Engine
+from worker.engine.events import Finished, Progress, Started
+from worker.engine.lane import IDLE_SECONDS, LaneKey, Lanes, native_key
+from worker.engine.profile import SIZES, Profile, knee, measure
+from worker.models.bundle import Bundle
+
+
+class TimedLane:
+    """A lane whose steps take the time they are said to take."""
+
+    row_cost = 1.0
+
+    def __init__(self, seconds: dict[int, float], *, fits: int = 10_000) -> None:
+        self.now, self.steps = 0.0, 0
+        self._seconds, self._fits = seconds, fits
+
+    def rehearse(self, rows: int) -> None:
+        if rows > self._fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.steps += 1
+        self.now += self._seconds[rows]
+
+    def measured(self, *, most_rows: int = 64, seconds: float = 1e9) -> Profile:
+        clock = partial(getattr, self, "now")
+        return measure(self, most_rows=most_rows, seconds=seconds, clock=clock, stopwatch=clock)  # type: ignore[arg-type]
+
+
+def flat_from(size: int) -> dict[int, float]:
+    """A device that takes one second for up to `size` rows, and proportionally longer for more."""
+    return {rows: max(1.0, rows / size) for rows in SIZES}
+
+
+@pytest.mark.parametrize("size", [2, 8, 16, 24])
+def test_the_size_after_which_more_rows_bring_nothing(size: int) -> None:
+    assert TimedLane(flat_from(size)).measured().rows == size
+
+
+def test_no_limit_where_more_always_brings_more() -> None:
+    profile = TimedLane(dict.fromkeys(SIZES, 1.0)).measured()
+    assert profile.rows is None
+    assert profile.rows_for(5.0) is None
+
+
+def test_one_size_that_suits_badly_is_not_the_end() -> None:
+    assert knee({2: 10, 4: 20, 8: 20.5, 12: 30}) is None
+    assert knee({2: 10, 4: 20, 8: 20.5, 12: 20.9}) == 4
+
+
+@pytest.mark.parametrize(("seconds_a_row", "rows"), [(100.0, 2), (0.5, 10), (0.1, 50)])
+def test_a_slow_device_is_not_kept_from_its_work(seconds_a_row: float, rows: int) -> None:
+    """Time runs out after one size: then steps of five seconds, if they are as slow as that, and no final verdict."""
+    lane = TimedLane({size: seconds_a_row * size for size in SIZES})
+    profile = lane.measured(seconds=0.9)
+    assert (profile.rows, profile.is_complete) == (rows, False)
+    assert profile.rows_a_second.keys() == {2}
+
+
+def test_out_of_memory_bounds_the_step() -> None:
+    assert TimedLane(dict.fromkeys(SIZES, 1.0), fits=12).measured().rows == 12
+
+
+def test_dearer_rows_are_fewer_and_never_less_than_one_picture() -> None:
+    profile = Profile(rows=16, row_cost=803.0, rows_a_second={})
+    assert [profile.rows_for(cost) for cost in (803, 2148, 4674, 1e9)] == [16, 6, 3, 2]
+
+
+def test_the_engine_keeps_to_its_profile(epsilon_bundle: Bundle) -> None:
+    bundle, unet = scripted(epsilon_bundle, lambda call, rows: None)
+    engine = Engine(bundle)
+    engine.warm_up(Profile(rows=4, row_cost=float(4 * (SIDE // 4) ** 2), rows_a_second={}))
+    last = run(engine, *(wish(str(k), seed=k) for k in range(3)))
+    assert all(isinstance(event, Finished) for event in last.values())
+    assert max(unet.batches) == 4
+
+
+def test_warming_up_measures_and_leaves_nothing_behind(epsilon_bundle: Bundle) -> None:
+    engine = Engine(epsilon_bundle, seats=2)
+    profile = engine.warm_up(seconds=0.5)
+    assert profile.rows_a_second.keys() <= {2, 4}
+    assert profile.row_cost > 1e6
+    assert isinstance(run(engine, wish())["a"], Finished)
+
+
+def test_a_lane_is_dropped_when_it_has_been_empty_for_a_while(epsilon_bundle: Bundle) -> None:
+    lanes = Lanes(epsilon_bundle, seats=2)
+    key = native_key(epsilon_bundle)
+    lane = lanes.open(key)
+    context = {"encoder_hidden_states": torch.zeros(key.conditioning[0][1])}
+    seat = lane.take_seat(context, {})
+    for now in (0.0, 1e6):
+        lanes.sweep(now)
+    assert lanes.open(key) is lane, "somebody sits there"
+    lane.leave(seat)
+    lanes.sweep(2e6)
+    assert lanes.open(key) is lane
+    lanes.sweep(2e6 + IDLE_SECONDS)
+    assert lanes.open(key) is not lane
+    assert isinstance(key, LaneKey)
+
+
+def test_graphs_need_a_gpu(epsilon_bundle: Bundle) -> None:
+    with pytest.raises(ValueError, match="set graphs to auto or off"):
+        Engine(epsilon_bundle, graphs="on")
+
+
+def test_a_solver_being_compiled_keeps_nobody_waiting(epsilon_bundle: Bundle) -> None:
+    """The compiler is busy with somebody else's table until it is told to go on."""
+    go_on = threading.Event()
+    with ThreadPoolExecutor(1) as compiler:
+        engine = Engine(epsilon_bundle, compiler=compiler)
+        run_known(engine)
+        compiler.submit(go_on.wait, 30)
+        engine.submit(wish("new", scheduler="unipc", num_inference_steps=2))
+        engine.submit(wish("known", scheduler="ddim", num_inference_steps=2))
+        assert engine.step() == [Started("known"), Progress("known", 1, 2)]
+        assert not engine.idle
+        go_on.set()
+        engine.wait_for_work(30)
+        events = drain_waiting(engine)
+    assert {event.request_id for event in events if isinstance(event, Finished)} == {"known", "new"}
+
+
+def test_who_waits_for_a_compiler_can_still_leave(epsilon_bundle: Bundle) -> None:
+    go_on = threading.Event()
+    with ThreadPoolExecutor(1) as compiler:
+        engine = Engine(epsilon_bundle, compiler=compiler)
+        compiler.submit(go_on.wait, 30)
+        engine.submit(wish("new", scheduler="unipc"))
+        assert engine.step() == []
+        engine.cancel("new")
+        [stopped] = engine.step()
+        go_on.set()
+    assert stopped.request_id == "new"
+    assert engine.idle
+
+
+def run_known(engine: Engine) -> None:
+    engine.submit(wish("known", scheduler="ddim", num_inference_steps=2))
+    drain_waiting(engine)
+
+
+def drain_waiting(engine: Engine) -> list[object]:
+    """As `drain`, for an engine whose compiler needs its time."""
+    events: list[object] = []
+    while not engine.idle:
+        engine.wait_for_work(10)
+        events += engine.step()
+    return events

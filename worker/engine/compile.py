@@ -1,0 +1,207 @@
+"""The solver compiler: any stock diffusers scheduler becomes a table, without one formula being written again.
+
+A copy of the scheduler is stepped on basis vectors instead of pictures: its sample is e0, the model's output e1, fresh
+noise e2, and every tensor that it keeps between steps becomes a basis vector of its own before the next one. What comes
+back is the row of coefficients. So each option of each scheduler (spacing, Karras sigmas, v-prediction, zero terminal
+SNR, ...) is honoured by its own code. Then liveness analysis finds out what of that memory is read again, registers are
+allocated for it, and the table is replayed beside the stock scheduler with a model that is anything but linear.
+
+Knows diffusers' scheduler interface. Knows nothing of requests or batches, and may run in any thread.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+
+from worker.engine.estimate import x0_coefficients
+from worker.engine.table import REGISTERS, Numbers, Table
+
+Name = tuple[str, int | None]
+"""A tensor that the scheduler keeps: attribute, and place in it if that is a list."""
+
+Row = dict[Name, float]
+"""A value as a sum of the inputs of a step."""
+
+X: Name = ("the sample", None)
+M: Name = ("the model's output", None)
+Z: Name = ("noise", None)
+
+TOLERANCE = 1e-4
+"""Of the greatest value. A right table stays below 1e-5; one that missed a clipping is off by whole units."""
+
+
+class NotAffine(Exception):
+    """The scheduler does something that no matrix can, such as clipping. Step the object itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One step, probed: what each value after it is made of."""
+
+    rows: Mapping[Name, Row]
+    input_scale: float
+    draws: bool
+
+
+class _NoiseIs(TorchFunctionMode):
+    """Whoever draws noise in this thread gets `value`. Counts the draws. Other threads keep their own noise."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self._value = value
+        self.draws = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.randn, torch.randn_like):
+            self.draws += 1
+            like = args[0].dtype if func is torch.randn_like else torch.get_default_dtype()
+            return self._value.to((kwargs or {}).get("dtype") or like)
+        return func(*args, **(kwargs or {}))
+
+
+def compile_table(scheduler: Any, num_inference_steps: int, options: Mapping[str, Any] | None = None) -> Table:
+    """`scheduler` at `num_inference_steps`, stepped with `options` such as eta. The scheduler itself stays as it is.
+
+    Raises NotAffine where it cannot be a table, and what set_timesteps raises for a number of steps it cannot take.
+    """
+    options = options or {}
+    understood = inspect.signature(type(scheduler)).parameters
+    if any(option in understood and scheduler.config.get(option) for option in ("clip_sample", "thresholding")):
+        raise NotAffine("it clips")
+    prepared = at_steps(scheduler, num_inference_steps)
+    try:
+        probes = list(_probe(at_steps(scheduler, num_inference_steps), options))
+    except NotAffine:
+        raise
+    except Exception as error:
+        # Whatever a scheduler makes of such a sample; with a real one it may be perfectly well.
+        raise NotAffine(f"it cannot be probed: {error!r}") from error
+    timesteps = prepared.timesteps.double().numpy().astype(np.float32)
+    input_scale = np.array([probe.input_scale for probe in probes], np.float32)
+    table = Table(
+        matrices=_allocate(probes),
+        estimates=x0_coefficients(prepared, timesteps, input_scale),
+        input_scale=input_scale,
+        timesteps=timesteps,
+        draws=tuple(probe.draws for probe in probes),
+        init_noise_sigma=float(getattr(prepared, "init_noise_sigma", 1.0)),
+    )
+    off_by = residual(table, prepared, options)
+    if not off_by <= TOLERANCE:
+        raise NotAffine(f"its table is off by {off_by:.1e}")
+    return table
+
+
+def at_steps(scheduler: Any, num_inference_steps: int, device: torch.device | str = "cpu") -> Any:
+    """A copy with its timesteps set."""
+    own = copy.deepcopy(scheduler)
+    own.set_timesteps(num_inference_steps, device=device)
+    return own
+
+
+def scaled(scheduler: Any, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The model's input. Schedulers of flow models scale nothing, and have no method for it."""
+    return scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+
+
+def _probe(scheduler: Any, options: Mapping[str, Any]) -> Iterator[Probe]:
+    """Step the scheduler to its end on basis vectors."""
+    shape: torch.Size | None = None
+    for t in scheduler.timesteps:
+        kept = {} if shape is None else _tensors_of(scheduler, shape)
+        inputs = [X, M, Z, *kept]
+        basis = torch.eye(len(inputs), dtype=torch.float64)[:, None, :, None, None]
+        placed = dict(zip(inputs, basis, strict=True))
+        for name in kept:
+            _replace(scheduler, name, placed[name])
+        shape = placed[X].shape
+        scale = float(scaled(scheduler, placed[X], t).flatten()[0])
+        with _NoiseIs(placed[Z]) as noise:
+            x = scheduler.step(placed[M], t, placed[X], return_dict=False, **options)[0]
+        if noise.draws > 1:
+            raise NotAffine("it draws noise more than once in a step")
+        after = {X: x, **_tensors_of(scheduler, shape)}
+        yield Probe({name: _row(value, inputs) for name, value in after.items()}, scale, noise.draws == 1)
+
+
+def _row(value: torch.Tensor, inputs: Sequence[Name]) -> Row:
+    coefficients = value.double().flatten().tolist()
+    return {name: c for name, c in zip(inputs, coefficients, strict=True) if c != 0}
+
+
+def _tensors_of(scheduler: Any, shape: torch.Size) -> dict[Name, torch.Tensor]:
+    """What the scheduler keeps of pictures: tensors of their shape among its attributes, alone or in lists."""
+    found: dict[Name, torch.Tensor] = {}
+    for attribute, value in vars(scheduler).items():
+        entries = [(i, entry) for i, entry in enumerate(value)] if isinstance(value, list) else [(None, value)]
+        for i, entry in entries:
+            if isinstance(entry, torch.Tensor) and entry.shape == shape:
+                found[attribute, i] = entry
+    return found
+
+
+def _replace(scheduler: Any, name: Name, value: torch.Tensor) -> None:
+    attribute, i = name
+    if i is None:
+        setattr(scheduler, attribute, value)
+    else:
+        getattr(scheduler, attribute)[i] = value
+
+
+def _allocate(probes: Sequence[Probe]) -> Numbers:
+    """Matrices [T, R, R + 2] over as few registers as hold all that is read again. Raises NotAffine above REGISTERS."""
+    live = _live(probes)
+    count = max(map(len, live))
+    if count > REGISTERS:
+        raise NotAffine(f"it remembers {count} pictures")
+    matrices = np.zeros((len(probes), count, count + 2), np.float32)
+    for probe, matrix, before, after in zip(probes, matrices, live[:-1], live[1:], strict=True):
+        column = {name: i for i, name in enumerate(before)} | {M: count, Z: count + 1}
+        for register, name in enumerate(after):
+            for source, coefficient in probe.rows[name].items():
+                matrix[register, column[source]] = coefficient
+    return matrices
+
+
+def _live(probes: Sequence[Probe]) -> list[list[Name]]:
+    """Before each step and after the last one: what a later step still reads. The latents always, and first."""
+    live = [[X]]
+    for probe in reversed(probes):
+        read = {source for name in live[0] for source in probe.rows[name]}
+        live.insert(0, [X, *sorted(read - {X, M, Z}, key=str)])
+    return live
+
+
+def residual(table: Table, scheduler: Any, options: Mapping[str, Any]) -> float:
+    """Greatest difference between table and scheduler, over the greatest value, after all steps of a bent model.
+
+    `scheduler` must be fresh from set_timesteps; it is used up.
+    """
+    start, noise = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    x = torch.randn(PICTURE, generator=start) * table.init_noise_sigma
+    registers = torch.zeros(table.registers, x.numel())
+    registers[0] = torch.randn(PICTURE, generator=noise).flatten() * table.init_noise_sigma
+    chance = {"generator": start} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    for i, t in enumerate(scheduler.timesteps):
+        m = _bent_model(scaled(scheduler, x, t), float(t))
+        x = scheduler.step(m, t, x, return_dict=False, **options, **chance)[0]
+        m = _bent_model((registers[0] * float(table.input_scale[i])).view(PICTURE), float(table.timesteps[i]))
+        z = torch.randn(PICTURE, generator=noise) if table.draws[i] else torch.zeros(PICTURE)
+        registers = torch.from_numpy(table.matrices[i]) @ torch.cat([registers, m.view(1, -1), z.view(1, -1)])
+    return float((registers[0] - x.flatten()).abs().max() / x.abs().max())
+
+
+PICTURE = (1, 4, 4, 4)
+
+
+def _bent_model(x: torch.Tensor, t: float) -> torch.Tensor:
+    """A model in which every value depends on others, on itself in a curve, and on the timestep."""
+    return torch.tanh(x + 0.7 * x.roll(1, -1) - 0.4 * x.roll(1, 1)) * 1.5 + 0.1 * float(np.sin(t / 50))

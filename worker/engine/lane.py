@@ -1,0 +1,216 @@
+"""Lanes: samples that may share a step, with a seat in the same buffers. Made when first needed, dropped when idle.
+
+Knows shapes, seats and sizes of batches. Knows no requests, and not who steps when.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from worker.engine.denoise import Finite, Plan, StaticStep, Turn
+from worker.engine.flops import row_flops
+from worker.engine.graphs import BUCKETS, StepGraphs
+from worker.models.bundle import Bundle
+
+if TYPE_CHECKING:
+    from worker.engine.profile import Profile
+
+CONTEXT = "encoder_hidden_states"
+
+Conditions = Mapping[str, torch.Tensor]
+"""What one row of the UNet is conditioned on, by the UNet's names: encoder_hidden_states [tokens, width], and whatever
+goes into added_cond_kwargs. Empty where there is no such row."""
+
+Graphs = Literal["auto", "on", "off"]
+
+IDLE_SECONDS = 30.0
+"""How long an empty lane keeps its buffers and graphs: sizes come back more often than not."""
+
+
+class Mode(Enum):
+    """How a sample wants to be denoised."""
+
+    SHARED = "shared"
+    """In any company, with the rows that are there."""
+
+    REPRODUCIBLE = "reproducible"
+    """In batches of one fixed size, so that every kernel is the same in any company."""
+
+    RESCUE = "rescue"
+    """Alone and in float32, after NaN in company."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneKey:
+    """What samples of one lane have in common. `latent_shape` is (C, h, w)."""
+
+    latent_shape: tuple[int, int, int]
+    conditioning: tuple[tuple[str, torch.Size], ...]
+    mode: Mode = Mode.SHARED
+
+
+def conditions(context: torch.Tensor | None) -> Conditions:
+    """Of a row that is conditioned on text alone."""
+    return {} if context is None else {CONTEXT: context}
+
+
+def key_of(latent_shape: tuple[int, int, int], conditional: Conditions, mode: Mode) -> LaneKey:
+    return LaneKey(latent_shape, tuple((name, tensor.shape) for name, tensor in conditional.items()), mode)
+
+
+def native_key(bundle: Bundle) -> LaneKey:
+    """The lane of the model's own size and one window of text."""
+    shape = bundle.latent_shape(bundle.defaults.height, bundle.defaults.width)
+    context = torch.Size((bundle.context_length, bundle.unet.config.cross_attention_dim))
+    return LaneKey(shape, ((CONTEXT, context),))
+
+
+def reproducible_rows(device: torch.device) -> int:
+    """Rows in each step of a reproducible sample: on a CPU one guided picture, on a GPU what fills some of it."""
+    return 8 if device.type == "cuda" else 2
+
+
+class Costs:
+    """What a row of each shape costs, counted once, and the profile that says how much of that makes a good step."""
+
+    def __init__(self, unet: Any) -> None:
+        self.profile: Profile | None = None
+        self._unet = unet
+        self._rows: dict[tuple[object, object], float] = {}
+
+    def row(self, key: LaneKey) -> float:
+        shape = key.latent_shape, key.conditioning
+        if shape not in self._rows:
+            self._rows[shape] = row_flops(self._unet, key.latent_shape, dict(key.conditioning))
+        return self._rows[shape]
+
+
+class Lane:
+    """Buffers for `seats` samples, and the step over them."""
+
+    def __init__(self, key: LaneKey, bundle: Bundle, *, seats: int, graphs: Graphs, costs: Costs) -> None:
+        self.key = key
+        self.bundle = bundle
+        self.idle_since: float | None = None
+        self._costs = costs
+        self._free = list(range(seats, 0, -1))
+        self._seats = seats
+        self.step = StaticStep(
+            bundle.unet,
+            seats=seats,
+            latent_shape=key.latent_shape,
+            conditioning=dict(key.conditioning),
+            dtype=bundle.dtype,
+            device=bundle.device,
+        )
+        self._run: Callable[..., torch.Tensor] = self.step
+        if graphs != "off" and bundle.device.type == "cuda" and key.mode is not Mode.RESCUE:
+            self._run = StepGraphs(self.step, strict=graphs == "on")
+
+    @property
+    def is_empty(self) -> bool:
+        return len(self._free) == self._seats
+
+    @property
+    def row_cost(self) -> float:
+        """Floating point operations of one row."""
+        return self._costs.row(self.key)
+
+    @property
+    def most_rows(self) -> int | None:
+        """In one step; None for as many as there are. One sample goes in any case: with 1, every one goes alone."""
+        if self.key.mode is Mode.RESCUE:
+            return 1
+        if self.key.mode is Mode.REPRODUCIBLE:
+            return reproducible_rows(self.bundle.device)
+        profile = self._costs.profile
+        return None if profile is None or profile.rows is None else profile.rows_for(self.row_cost)
+
+    def take_seat(self, conditional: Conditions, unconditional: Conditions) -> int:
+        seat = self._free.pop()
+        for name, kept in self.step.conditioning.items():
+            kept[seat, 0] = conditional[name]
+            kept[seat, 1] = unconditional.get(name, 0)
+        return seat
+
+    def leave(self, seat: int) -> None:
+        self._free.append(seat)
+
+    def registers(self, seat: int) -> torch.Tensor:
+        """Float32 [registers + x0, C, h, w], as they are on the device: a view."""
+        return self.step.state[seat]
+
+    def take_step(self, turns: Sequence[Turn]) -> Finite:
+        """One model evaluation for each of `turns`, and what its solver makes of it."""
+        rows, samples = self._size(turns)
+        plan = Plan(turns, rows=rows, samples=samples, latent_shape=self.key.latent_shape)
+        return Finite(self._run(*plan.on(self.bundle.device)))
+
+    def capture(self, most_rows: int) -> None:
+        """Have the graphs of all steps up to that size ready, where steps are captured."""
+        if isinstance(self._run, StepGraphs):
+            for rows in BUCKETS:
+                if rows <= most_rows:
+                    self.rehearse(rows)
+
+    def rehearse(self, rows: int) -> None:
+        """A step of `rows` rows that are nobody's, waited for."""
+        plan = Plan((), rows=rows, samples=rows, latent_shape=self.key.latent_shape)
+        Finite(self._run(*plan.on(self.bundle.device)))[0]
+
+    def _size(self, turns: Sequence[Turn]) -> tuple[int, int]:
+        """Rows and samples of the step. A CPU takes exactly what there is, since every row costs its time."""
+        rows = sum(turn.rows for turn in turns)
+        if self.key.mode is Mode.REPRODUCIBLE:
+            size = reproducible_rows(self.bundle.device)
+        elif isinstance(self._run, StepGraphs):
+            size = next((bucket for bucket in BUCKETS if bucket >= rows), rows)
+        else:
+            return rows, len(turns)
+        return size, size
+
+
+class Lanes:
+    """All lanes of one model."""
+
+    def __init__(self, bundle: Bundle, *, seats: int, graphs: Graphs = "auto") -> None:
+        if graphs == "on" and bundle.device.type != "cuda":
+            raise ValueError("graphs need a CUDA device; set graphs to auto or off")
+        self._bundle = bundle
+        self._seats = seats
+        self._graphs: Graphs = graphs
+        self.costs = Costs(bundle.unet)
+        self._lanes: dict[LaneKey, Lane] = {}
+
+    def open(self, key: LaneKey) -> Lane:
+        """The lane of that key, with its buffers in place. May raise torch.OutOfMemoryError."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            bundle = self._in_float32() if key.mode is Mode.RESCUE else self._bundle
+            lane = Lane(key, bundle, seats=self._seats, graphs=self._graphs, costs=self.costs)
+            self._lanes[key] = lane
+        return lane
+
+    def sweep(self, now: float, *, patience: float = IDLE_SECONDS) -> None:
+        """Drop lanes that have been empty for `patience` seconds, and those for rescue at once."""
+        for key, lane in list(self._lanes.items()):
+            if not lane.is_empty:
+                lane.idle_since = None
+                continue
+            lane.idle_since = now if lane.idle_since is None else lane.idle_since
+            if key.mode is Mode.RESCUE or now - lane.idle_since >= patience:
+                del self._lanes[key]
+
+    def _in_float32(self) -> Bundle:
+        """The model, or a copy of it that lives as long as the lane for which it is made."""
+        if self._bundle.dtype == torch.float32:
+            return self._bundle
+        unet, vae = (copy.deepcopy(part).float() for part in (self._bundle.unet, self._bundle.vae))
+        return dataclasses.replace(self._bundle, unet=unet, vae=vae, dtype=torch.float32)
