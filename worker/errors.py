@@ -1,8 +1,6 @@
 """What can go wrong around a picture, outside the engine.
 
     WorkerError                  internal
-      PictureError               picture-unreadable      bytes that are no picture, or one too big to look at
-        RecordMissing            record-missing          a picture without our record in it
       StorageError               storage-unavailable
         StorageUnavailable       storage-unavailable     no answer before the deadline
         StorageFull              storage-full            no space before the deadline
@@ -26,14 +24,6 @@ class WorkerError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
-
-
-class PictureError(WorkerError):
-    slug = "picture-unreadable"
-
-
-class RecordMissing(PictureError):
-    slug = "record-missing"
 
 
 class StorageError(WorkerError):

@@ -1,8 +1,8 @@
-"""Pixels to a PNG, JPEG or WebP file that says how it was made, and back to that record.
+"""Pixels to a PNG, JPEG or WebP file that says how it was made.
 
 Two notes go into each file: the `parameters` text that the community's programs read (as AUTOMATIC1111 writes it),
-and a `darkroom` record in JSON that repeats the picture exactly. Refuses to know where files go, and never looks at
-the pixels of a picture it is asked about.
+and a `darkroom` record in JSON that repeats the picture exactly (app/contract/picture_record.py reads it). Refuses to
+know where files go.
 """
 
 from __future__ import annotations
@@ -12,24 +12,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
-from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
-from worker.errors import PictureError, RecordMissing
+from app.contract.picture_record import KEYWORD, MAX_RECORD_BYTES, XMP_NAMESPACE
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 
-MAX_RECORD_BYTES = 60_000
-"""A JPEG holds an EXIF or XMP note in one segment of 64 KiB, so no record may be longer, whatever the format."""
-
-MAX_FILE_BYTES = 64 * 1024 * 1024
-MAX_SIDE = 16_384
-MAX_PIXELS = 64_000_000
-"""What `read_record` agrees to look at. Only the head is parsed, so no bomb comes near a decoder."""
+PREVIEW_SIDE = 256
+"""Pixels. Even noise of this size stays below keys.MAX_PREVIEW."""
 
 _SAVE: dict[OutputFormat, dict[str, Any]] = {
     # Level 6, Pillow's default, costs twice the CPU of level 1 for 12 % of the size.
@@ -42,11 +36,10 @@ _SAVE: dict[OutputFormat, dict[str, Any]] = {
 _UNWRITABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 _EXIF_IFD = 0x8769
 _USER_COMMENT = 0x9286
-_XMP_NAMESPACE = "urn:darkroom:1.0/"
 _XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    f'<rdf:Description rdf:about="" xmlns:darkroom="{_XMP_NAMESPACE}"><darkroom:record>%s</darkroom:record>'
+    f'<rdf:Description rdf:about="" xmlns:darkroom="{XMP_NAMESPACE}"><darkroom:record>%s</darkroom:record>'
     '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
 )
 
@@ -101,6 +94,14 @@ def encode(pixels: npt.NDArray[np.uint8], *, output_format: OutputFormat, record
     return buffer.getvalue()
 
 
+def encode_preview(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A small JPEG of `pixels` [height, width, 3] without any note, for somebody who watches. PREVIEW_SIDE at most."""
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
 def parameters_text(record: Mapping[str, object]) -> str:
     """The record in the form that AUTOMATIC1111's `parameters` has: prompt, negative prompt, one line of settings.
 
@@ -114,30 +115,6 @@ def parameters_text(record: Mapping[str, object]) -> str:
     # Readers split at NUL, and a lone surrogate cannot be written at all.
     text = "\n".join(lines).strip().replace("\0", "")
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def read_record(data: bytes) -> dict[str, Any]:
-    """The record that `encode` put into this file.
-
-    Raises RecordMissing for a picture without one, PictureError for bytes that are no PNG, JPEG or WebP, that are
-    broken, or that are larger than a picture of ours can be.
-    """
-    note = _read_note(data)
-    if note is None:
-        raise RecordMissing(
-            "the picture carries no darkroom record: made elsewhere, or saved again without its metadata"
-        )
-    if len(note) > MAX_RECORD_BYTES:
-        raise PictureError(f"the picture's darkroom record is longer than {MAX_RECORD_BYTES} bytes")
-    try:
-        record = json.loads(note)
-    except (ValueError, RecursionError) as error:
-        raise PictureError(
-            "the picture's darkroom record is not JSON: the file was changed after it was made"
-        ) from error
-    if not isinstance(record, dict):
-        raise PictureError("the picture's darkroom record is not a JSON object")
-    return record
 
 
 def _settings(record: Mapping[str, object]) -> Iterator[tuple[str, object]]:
@@ -189,7 +166,7 @@ def _png_notes(text: str, note: str) -> dict[str, Any]:
     info = PngImagePlugin.PngInfo()
     # Latin-1 goes into tEXt, everything else into iTXt: what AUTOMATIC1111 does, through the same call.
     info.add_text("parameters", text)
-    info.add_itxt("darkroom", note)
+    info.add_itxt(KEYWORD, note)
     return {"pnginfo": info}
 
 
@@ -198,40 +175,3 @@ def _exif_and_xmp(text: str, note: str) -> dict[str, Any]:
     exif.endian = ">"
     exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
     return {"exif": exif.tobytes(), "xmp": (_XMP % escape(note)).encode()}
-
-
-def _read_note(data: bytes) -> str | None:
-    if len(data) > MAX_FILE_BYTES:
-        raise PictureError(f"the file is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-            width, height = image.size
-            info = dict(image.info)
-    # A warning only where warnings are errors; elsewhere the bounds below refuse the same picture.
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError("the picture has more pixels than a picture of ours can have") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise PictureError("these bytes are no readable PNG, JPEG or WebP picture") from error
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise PictureError("the picture has more pixels than a picture of ours can have")
-    if isinstance(png := info.get("darkroom"), str):
-        return str(png)
-    xmp = info.get("xmp")
-    return _record_in_xmp(xmp) if isinstance(xmp, bytes) else None
-
-
-def _record_in_xmp(xmp: bytes) -> str | None:
-    # No XMP packet has a document type, and without one there are no entities to blow up.
-    if len(xmp) > 2 * MAX_RECORD_BYTES or b"<!" in xmp:
-        raise PictureError("the picture's XMP is none that we wrote: too long, or with declarations")
-    try:
-        root = ElementTree.fromstring(xmp)
-    except ElementTree.ParseError as error:
-        raise PictureError("the picture's XMP is not XML: the file was changed after it was made") from error
-    name = f"{{{_XMP_NAMESPACE}}}record"
-    # Other programs may rewrite the element as an attribute; both mean the same in RDF.
-    for element in root.iter():
-        note = element.text if element.tag == name else element.get(name)
-        if note is not None:
-            return note
-    return None

@@ -1,28 +1,31 @@
-"""What the engine says, told to the record: progress now and then, the last word always.
+"""What the engine says, told to the record: progress and previews now and then, the last word always.
 
-Progress is throttled, best effort and never holds up a step. Final news is never dropped: pictures are written and
-stored in a pool, and the result is kept here until the record has it, however long Redis is away.
+Progress and previews are throttled, best effort and never hold up a step. Final news is never dropped: pictures are
+written and stored in a pool, and the result is kept here until the record has it, however long Redis is away.
 """
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import redis
 import structlog
 
 from app.contract.job import JobError, Picture
-from app.contract.objects import image_key
+from app.contract.objects import image_key, token_prefix
 from app.contract.ownership import Claim, Ownership
 from worker.attempts import Attempt, Attempts, Stop
 from worker.engine.errors import GenerationFailed
-from worker.engine.events import Event, Failed, Finished, Progress, Started, Stopped
+from worker.engine.events import Event, Failed, Finished, Preview, Progress, Started, Stopped
 from worker.errors import StorageDenied, StorageError, UploadAbandoned
-from worker.images import encode
+from worker.images import encode, encode_preview
+from worker.provenance import Provenance
 from worker.storage import ObjectStore
 
 log = structlog.get_logger()
@@ -30,16 +33,10 @@ log = structlog.get_logger()
 PROGRESS_SECONDS = 0.2
 """A client that polls or watches sees five steps a second at most; more would only load Redis."""
 
+News = TypeVar("News")
+
 FINISHERS = 4
 """Threads that write and store pictures. PNG compression releases the interpreter lock."""
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """What goes into every picture besides the job's own parameters."""
-
-    model_hash: str
-    version: str
 
 
 class Reporter:
@@ -52,6 +49,7 @@ class Reporter:
         self._provenance = provenance
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
         self._progress: dict[str, Progress] = {}
+        self._previews: dict[tuple[str, int], Preview] = {}
         self._over = threading.Event()
         self._gave_up = threading.Event()
         self._storage_fault: str | None = "not probed yet"
@@ -61,6 +59,8 @@ class Reporter:
         """Take one event of the engine."""
         if isinstance(event, Progress):
             self._progress[event.request_id] = event
+        elif isinstance(event, Preview):
+            self._previews[event.request_id, event.index] = event
         elif not isinstance(event, Started):
             self._progress.pop(event.request_id, None)
             attempt = self._attempts.get(event.request_id)
@@ -96,14 +96,24 @@ class Reporter:
 
     def _report_progress(self) -> None:
         while not self._over.wait(PROGRESS_SECONDS):
-            for token in list(self._progress):
-                news, attempt = self._progress.pop(token, None), self._attempts.get(token)
-                if news is None or attempt is None:
-                    continue
-                try:
-                    self._ownership.progress(attempt.claim, news.step, news.steps)
-                except redis.RedisError:
-                    log.debug("progress dropped", job_id=attempt.claim.id)
+            fresh: list[Progress | Preview] = [*_drained(self._progress), *_drained(self._previews)]
+            for news in fresh:
+                attempt = self._attempts.get(news.request_id)
+                if attempt is not None:
+                    self._tell(attempt.claim, news)
+
+    def _tell(self, claim: Claim, news: Progress | Preview) -> None:
+        """Once, and no harm done if it cannot be told."""
+        try:
+            if isinstance(news, Progress):
+                self._ownership.progress(claim, news.step, news.steps)
+            else:
+                jpeg = base64.b64encode(encode_preview(news.picture)).decode()
+                self._ownership.preview(claim, news.index, news.step, news.steps, jpeg)
+        except redis.RedisError:
+            log.debug("progress dropped", job_id=claim.id)
+        except Exception:
+            log.exception("progress could not be told", job_id=claim.id)
 
     def _end(self, attempt: Attempt, event: Event) -> None:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
@@ -138,6 +148,8 @@ class Reporter:
         try:
             pictures = [self._store_picture(attempt, finished, index) for index in range(len(finished.pictures))]
         except UploadAbandoned:
+            if attempt.stop is Stop.LOST:
+                return lambda: self._take_away(claim)
             return self._last_word(attempt, Stopped(finished.request_id))
         except StorageDenied as error:
             self._note_storage_fault(error.detail)
@@ -149,19 +161,23 @@ class Reporter:
         spent = finished.timings
         timings = {"encode": spent.encode, "denoise": spent.denoise, "decode": spent.decode}
         timings = {name: round(value, 4) for name, value in (timings | {"upload": time.monotonic() - started}).items()}
-        return lambda: self._ownership.succeed(
-            claim, pictures, timings=timings, warnings=list(finished.warnings), steps=finished.steps
+        warnings, steps = list(finished.warnings), finished.steps
+        return lambda: (
+            self._ownership.succeed(claim, pictures, timings=timings, warnings=warnings, steps=steps)
+            or self._take_away(claim)
         )
+
+    def _take_away(self, claim: Claim) -> bool:
+        """Another attempt owns the job: nobody will ever point to what this one stored. Always False."""
+        with suppress(StorageError):
+            self._store.delete_prefix(token_prefix(claim.id, claim.token))
+        return False
 
     def _store_picture(self, attempt: Attempt, finished: Finished, index: int) -> Picture:
         claim, pixels, seed = attempt.claim, finished.pictures[index], finished.seeds[index]
-        record = claim.spec.model_dump(exclude={"num_images", "seed"}) | {
-            "seed": seed,
-            "job_id": claim.id,
-            "index": index,
-            "model_hash": self._provenance.model_hash,
-            "version": self._provenance.version,
-        }
+        wish = claim.spec.model_dump(exclude={"num_images", "seed", "preview_every"})
+        note = self._provenance.note(reproducible=claim.spec.reproducible)
+        record = wish | {"seed": seed, "job_id": claim.id, "index": index} | note
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
         data = encode(pixels, output_format=claim.spec.output_format, record=record)
         stored = self._store.put(
@@ -188,3 +204,9 @@ class Reporter:
         if self._storage_fault != detail:
             log.error("storage fault; claiming pauses", reason=detail)
         self._storage_fault = detail
+
+
+def _drained(news: dict[Any, News]) -> list[News]:
+    """Take out all there is. The engine's thread may put more in, or take one out, meanwhile."""
+    taken = (news.pop(key, None) for key in list(news))
+    return [one for one in taken if one is not None]

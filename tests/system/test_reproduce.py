@@ -1,0 +1,87 @@
+"""`darkroom reproduce` against the whole service: the same picture again, or an honest answer."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.contract.picture_record import read_record
+from tests.system.conftest import COMMAND, House
+from worker.images import encode
+
+WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 6, "reproducible": True}
+
+
+def reproduce(house: House, picture: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, "reproduce", str(picture), "--url", house.url, *arguments], capture_output=True, text=True, timeout=90
+    )
+
+
+def drawn(house: House, folder: Path, **wish: object) -> Path:
+    """The second of two pictures, drawn in company."""
+    with house.client() as client:
+        others = [client.post("/v1/jobs", json=WISH | {"seed": seed, "reproducible": False}) for seed in range(3)]
+        job = client.post("/v1/jobs", json=WISH | {"num_images": 2, **wish}, headers={"Prefer": "wait=60"}).json()
+        path = folder / f"picture.{job['input']['output_format']}"
+        path.write_bytes(client.get(job["images"][1]["url"]).content)
+        for other in others:
+            client.get(f"/v1/jobs/{other.json()['id']}", params={"wait": 60})
+    return path
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_a_picture_is_drawn_again_to_the_bit(house: House, tmp_path: Path, output_format: str) -> None:
+    picture, again = drawn(house, tmp_path, output_format=output_format), tmp_path / "again"
+    done = reproduce(house, picture, "-o", str(again))
+    assert (done.returncode, done.stdout) == (0, "identical: every pixel\n"), done.stderr
+    first, second = read_record(picture.read_bytes()), read_record(again.read_bytes())
+    assert (first["seed"], second["seed"], second["index"]) == (8, 8, 0)
+    assert first["job_id"] != second["job_id"]
+
+
+def with_record(picture: Path, name: str = "forged", **changes: object) -> Path:
+    """The same pixels, but a record that says something else."""
+    pixels = np.asarray(Image.open(io.BytesIO(picture.read_bytes())))
+    record = read_record(picture.read_bytes()) | changes
+    forged = picture.with_name(f"{name}.png")
+    forged.write_bytes(encode(pixels, output_format="png", record=record))
+    return forged
+
+
+def test_what_differs_is_said(house: House, tmp_path: Path) -> None:
+    picture = drawn(house, tmp_path)
+    other_seed = reproduce(house, with_record(picture, seed=99, torch="1.0", reproducible=False))
+    assert other_seed.returncode == 4
+    assert "different: " in other_seed.stdout
+    assert "torch: 1.0 then, 2." in other_seed.stdout
+    assert "not drawn as reproducible" in other_seed.stderr
+    other_model = reproduce(house, with_record(picture, model_hash="0" * 64))
+    assert "another model: the picture is from 0000000000" in other_model.stderr
+    renamed = reproduce(house, with_record(picture, model="elsewhere"))
+    assert (renamed.returncode, renamed.stdout) == (0, "identical: every pixel\n")
+    assert "elsewhere is served as starter" in renamed.stderr
+
+
+def test_what_cannot_be_reproduced_is_said(house: House, tmp_path: Path) -> None:
+    foreign, text = tmp_path / "foreign.png", tmp_path / "text.png"
+    Image.new("RGB", (8, 8)).save(foreign)
+    text.write_text("no picture")
+    picture = drawn(house, tmp_path)
+    cases = {
+        foreign: "no darkroom record",
+        text: "no PNG",
+        tmp_path / "absent.png": "cannot be read",
+        with_record(picture, "strange", model_hash="0" * 64, model="elsewhere"): "the models are: starter",
+        with_record(picture, "odd", num_inference_steps="many"): "/num_inference_steps",
+    }
+    for file, reason in cases.items():
+        done = reproduce(house, file)
+        assert done.returncode == 2, done.stdout
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,88 @@
+"""What Prometheus reads of a worker: driven by scripted events, scraped over HTTP."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from prometheus_client import generate_latest
+
+from worker.engine.errors import GenerationFailed
+from worker.engine.events import Failed, Finished, Progress, Stopped, Timings
+from worker.metrics import WorkerMetrics, _Gpus
+
+
+class ThreeSeatsTaken:
+    seats = 8
+    free_seats = 5
+    last_batch = 3
+
+
+def finished(request: str) -> Finished:
+    timings = Timings(encode=0.25, denoise=2.0, decode=0.5, wall=3.0)
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    return Finished(request, pictures=[pixels, pixels], seeds=[1, 2], steps=20, timings=timings, warnings=[])
+
+
+def test_what_a_scrape_shows() -> None:
+    metrics = WorkerMetrics(ThreeSeatsTaken(), model="starter")
+    metrics.stepped(0.03, [Progress("secret-token", 1, 20)])
+    metrics.stepped(0.03, [finished("a"), Failed("b", GenerationFailed("zanzibar")), Stopped("c")])
+    port = metrics.serve("127.0.0.1", 0)
+    text = httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    for line in (
+        'darkroom_step_seconds_bucket{le="0.05"} 2.0',
+        'darkroom_step_samples_bucket{le="4.0"} 2.0',
+        "darkroom_seats 8.0",
+        "darkroom_seats_in_use 3.0",
+        "darkroom_pictures_total 2.0",
+        'darkroom_jobs_total{outcome="succeeded"} 1.0',
+        'darkroom_jobs_total{outcome="failed"} 1.0',
+        'darkroom_jobs_total{outcome="stopped"} 1.0',
+        'darkroom_faults_total{problem="generation-failed"} 1.0',
+        'darkroom_stage_seconds_total{stage="denoise"} 2.0',
+        'darkroom_worker{model="starter"} 1.0',
+    ):
+        assert line in text.splitlines(), line
+    assert "secret-token" not in text
+    assert "zanzibar" not in text
+
+
+def test_idle_steps_are_no_steps() -> None:
+    engine: Any = SimpleNamespace(seats=8, free_seats=8, last_batch=0)
+    metrics = WorkerMetrics(engine, model="starter")
+    metrics.stepped(0.5, [])
+    assert b"darkroom_step_seconds_count 0.0" in generate_latest(metrics.registry)
+
+
+class NvmlError(Exception):
+    pass
+
+
+def no_power(handle: int) -> int:
+    raise NvmlError
+
+
+@pytest.fixture
+def slice_without_power() -> Any:
+    """NVML as a MIG slice answers: memory, but no power reading."""
+    return SimpleNamespace(
+        NVMLError=NvmlError,
+        NVML_TEMPERATURE_GPU=0,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=5, total=10),
+        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=50),
+        nvmlDeviceGetPowerUsage=no_power,
+        nvmlDeviceGetTemperature=lambda handle, sensor: 61,
+    )
+
+
+def test_a_gpu_that_does_not_answer_everything(slice_without_power: Any) -> None:
+    families = {family.name: family.samples for family in _Gpus(slice_without_power).collect()}
+    assert [sample.value for sample in families["darkroom_gpu_utilization"]] == [0.5]
+    assert [sample.value for sample in families["darkroom_gpu_memory_used_bytes"]] == [5]
+    assert families["darkroom_gpu_power_watts"] == []

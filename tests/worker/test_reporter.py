@@ -1,0 +1,161 @@
+"""What the engine says reaches the record, and never holds the engine up."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from PIL import Image
+
+from app.contract import keys
+from app.contract.card import ModelCard
+from app.contract.job import new_job_id
+from app.contract.ownership import Claim, Ownership
+from app.contract.params import JobRequest, resolve
+from app.contract.picture_record import read_record
+from worker.attempts import Attempts
+from worker.engine.events import Finished, Preview, Progress, Timings
+from worker.provenance import Provenance
+from worker.reporter import Reporter
+from worker.storage import ObjectStore
+
+PROVENANCE = Provenance("f" * 64, "1.2.3", "2.13.0", "0.42.1", "cpu, x86_64", "float32", 2)
+PIXELS = np.full((16, 16, 3), 200, np.uint8)
+
+
+def until(true: Callable[[], Any], *, seconds: float = 10.0) -> Any:
+    ends = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < ends, "it did not happen in time"
+        time.sleep(0.005)
+    return value
+
+
+class Recorder(Ownership):
+    """Notes what it is told, and by which thread. Hangs while `answers` is unset, as a Redis that is stuck does."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client)
+        self.answers = threading.Event()
+        self.answers.set()
+        self.is_asked = threading.Event()
+        self.told: list[tuple[Any, ...]] = []
+        self.threads: set[str] = set()
+
+    def progress(self, claim: Claim, step: int, steps: int) -> bool:
+        return self._note("progress", step)
+
+    def preview(self, claim: Claim, index: int, step: int, steps: int, jpeg: str) -> bool:
+        return self._note("preview", index, step, jpeg)
+
+    def succeed(self, claim: Claim, pictures: Any, **facts: Any) -> bool:
+        return self._note("succeed", pictures)
+
+    def _note(self, *fact: Any) -> bool:
+        self.threads.add(threading.current_thread().name)
+        self.is_asked.set()
+        self.answers.wait(30)
+        self.told.append(fact)
+        return True
+
+
+@pytest.fixture
+def ownership(redis_client: redis.Redis) -> Recorder:
+    return Recorder(redis_client)
+
+
+@pytest.fixture
+def hanging(ownership: Recorder) -> Iterator[Recorder]:
+    ownership.answers.clear()
+    yield ownership
+    ownership.answers.set()
+
+
+@pytest.fixture
+def claim(card: ModelCard) -> Claim:
+    wish = JobRequest(prompt="a red circle", seed=7, preview_every=3, reproducible=True, num_images=2)
+    return Claim(new_job_id(), "a" * 32, resolve(wish, card), attempt=1, failures=0, traceparent="")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> ObjectStore:
+    return ObjectStore.from_url((tmp_path / "pictures").as_uri())
+
+
+@pytest.fixture
+def reporter(ownership: Recorder, claim: Claim, pictures: ObjectStore) -> Iterator[Reporter]:
+    attempts = Attempts()
+    attempts.open(claim)
+    reporter = Reporter(ownership, pictures, attempts, PROVENANCE)
+    yield reporter
+    ownership.answers.set()
+    attempts.close(claim.token)
+    reporter.close(seconds=5)
+
+
+def test_a_redis_that_hangs_holds_up_no_step(hanging: Recorder, reporter: Reporter, claim: Claim) -> None:
+    """`hear` is all that the engine's thread does for a listener."""
+    reporter.hear(Progress(claim.token, 1, 1_000))
+    assert hanging.is_asked.wait(10)
+    for step in range(2, 1_001):
+        reporter.hear(Progress(claim.token, step, 1_000))
+        reporter.hear(Preview(claim.token, 0, step, 1_000, PIXELS))
+    assert hanging.told == [], "redis has not answered once in the meantime"
+    hanging.answers.set()
+    until(lambda: hanging.told[-1:] and hanging.told[-1][0] == "preview")
+    assert [fact[1] for fact in hanging.told if fact[0] == "progress"] == [1, 1_000], "only the newest is worth telling"
+    assert [fact[1:3] for fact in hanging.told if fact[0] == "preview"] == [(0, 1_000)]
+    assert threading.current_thread().name not in hanging.threads
+
+
+def test_a_preview_is_told_as_a_jpeg(ownership: Recorder, reporter: Reporter, claim: Claim) -> None:
+    reporter.hear(Preview(claim.token, 0, 3, 20, PIXELS))
+    reporter.hear(Preview(claim.token, 1, 3, 20, PIXELS // 2))
+    until(lambda: len(ownership.told) == 2)
+    for (_, index, step, jpeg), shade in zip(sorted(ownership.told), (200, 100), strict=True):
+        assert (index, step) == (shade < 200, 3)
+        with Image.open(io.BytesIO(base64.b64decode(jpeg))) as image:
+            assert (image.format, image.size) == ("JPEG", (16, 16))
+            assert np.abs(np.asarray(image).astype(int) - shade).max() <= 2
+
+
+def test_the_largest_preview_fits(ownership: Recorder, reporter: Reporter, claim: Claim) -> None:
+    """Noise is the worst that JPEG can meet."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    reporter.hear(Preview(claim.token, 0, 3, 20, noise))
+    until(lambda: ownership.told)
+    assert len(ownership.told[0][-1]) <= keys.MAX_PREVIEW
+
+
+def test_a_preview_that_cannot_be_made_does_not_end_the_news(
+    ownership: Recorder, reporter: Reporter, claim: Claim
+) -> None:
+    reporter.hear(Preview(claim.token, 0, 3, 20, np.zeros((0, 0, 3), np.uint8)))
+    reporter.hear(Preview(claim.token, 1, 3, 20, PIXELS))
+    until(lambda: ownership.told)
+    assert [fact[1] for fact in ownership.told] == [1]
+
+
+def test_every_picture_says_what_drew_it(
+    ownership: Recorder, reporter: Reporter, claim: Claim, pictures: ObjectStore, tmp_path: Path
+) -> None:
+    timings = Timings(encode=0.1, denoise=0.2, decode=0.3, wall=0.6)
+    reporter.hear(Finished(claim.token, [PIXELS, PIXELS], [7, 8], 20, timings, []))
+    ((_, stored),) = until(lambda: ownership.told)
+    records = [read_record((tmp_path / "pictures" / picture.key).read_bytes()) for picture in stored]
+    assert [record["seed"] for record in records] == [7, 8]
+    first = records[0]
+    assert first == {
+        "model": "starter", "prompt": "a red circle", "negative_prompt": "", "width": 128, "height": 128,
+        "num_inference_steps": 20, "guidance_scale": 4.0, "scheduler": "dpmpp_2m", "seed": 7, "output_format": "png",
+        "reproducible": True, "job_id": claim.id, "index": 0, "model_hash": "f" * 64, "version": "1.2.3",
+        "torch": "2.13.0", "diffusers": "0.42.1", "device": "cpu, x86_64", "dtype": "float32", "bucket": 2,
+    }  # fmt: skip

@@ -1,0 +1,55 @@
+"""What goes into every picture besides the job's own parameters: which weights, which code, which machine drew it.
+
+Whoever has this and the parameters can draw the picture again, or say why it came out differently.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+
+import diffusers
+import torch
+
+from app import __version__
+from worker.engine.lane import reproducible_rows
+from worker.models.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """`model_hash` is over all files of the model; `device` is the chip's name, `dtype` the type of its numbers;
+    `bucket` is how many rows each step of a reproducible picture has."""
+
+    model_hash: str
+    version: str
+    torch: str
+    diffusers: str
+    device: str
+    dtype: str
+    bucket: int
+
+    def note(self, *, reproducible: bool) -> dict[str, str | int]:
+        """As it stands in a picture's record. Other pictures are drawn with as many rows as there happen to be."""
+        note = asdict(self)
+        return note if reproducible else {name: value for name, value in note.items() if name != "bucket"}
+
+
+def provenance_of(bundle: Bundle) -> Provenance:
+    """Of what this process draws with this model."""
+    return Provenance(
+        model_hash=bundle.sha256,
+        version=__version__,
+        torch=str(torch.__version__),
+        diffusers=diffusers.__version__,
+        device=_chip(bundle.device),
+        dtype=str(bundle.dtype).removeprefix("torch."),
+        bucket=reproducible_rows(bundle.device),
+    )
+
+
+def _chip(device: torch.device) -> str:
+    """Chips of one name round alike; two that are both called cuda need not."""
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return f"{device.type}, {platform.machine()}"
