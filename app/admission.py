@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,13 +16,15 @@ import structlog
 
 from app.auth import Caller
 from app.board import Board, Model, retry_after
-from app.contract.job import Record, new_job_id
+from app.contract.job import Record, cost_of, new_job_id
 from app.contract.params import JobRequest, ParamError, ParamsRejected, choose_model, resolve
 from app.contract.store import JobStore, NewJob, Submission
 from app.errors import (
     IdempotencyKeyReused,
     InvalidHeader,
     JobDeleted,
+    JobNotFound,
+    JobNotRetryable,
     NoModelYet,
     PicturesFull,
     Problem,
@@ -29,6 +32,7 @@ from app.errors import (
     QueueStorageFull,
     TooManyJobs,
 )
+from app.limiter import Limiter
 from app.settings import Settings
 from app.storage import PictureStore
 from app.webhooks.address import WebhookRefused
@@ -67,6 +71,7 @@ class Admission:
         pictures: PictureStore,
         board: Board,
         settings: Settings,
+        limiter: Limiter,
         *,
         check_webhook: CheckWebhook,
     ) -> None:
@@ -74,6 +79,7 @@ class Admission:
         self._pictures = pictures
         self._board = board
         self._settings = settings
+        self._limiter = limiter
         self._check_webhook = check_webhook
 
     async def submit(
@@ -100,21 +106,49 @@ class Admission:
             webhook=request.webhook,
             traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else "",
         )
+        cost, tenant_limit = cost_of(job.spec), min(self._settings.tenant_limit, caller.jobs or sys.maxsize)
+        await self._limiter.check_cost(caller, cost)
         submission = await self._store.submit(
             job,
             queue_limit=self._settings.queue_limit,
-            tenant_limit=self._settings.tenant_limit,
+            tenant_limit=tenant_limit,
             idempotency_key=_hashed(idempotency_key),
             body_hash=body_hash(request),
         )
         if submission.outcome not in ("created", "replayed"):
-            raise self._refusal(submission, model)
+            raise self._refusal(submission, model, tenant_limit=tenant_limit)
+        if submission.outcome == "created":
+            await self._limiter.spend(caller, cost)
         replayed = submission.outcome == "replayed"
         record = await self._store.get(submission.id, caller.tenant)
         if record is None:
             raise JobDeleted("The job of this Idempotency-Key has been deleted: use a new key for a new job.")
         log.info("job accepted", job_id=record.id, model=record.model, replayed=replayed)
         return Admitted(record, replayed)
+
+    async def retry(self, record: Record, caller: Caller) -> Admitted:
+        """A failed job once more, as a new job with the same wish and the drawn seed; asked twice, it is one job.
+
+        Raises JobNotRetryable, JobNotFound and the problems of a full house.
+        """
+        cost, tenant_limit = cost_of(record.spec), min(self._settings.tenant_limit, caller.jobs or sys.maxsize)
+        await self._limiter.check_cost(caller, cost)
+        await self._look_for_room()
+        again = await self._store.retry(
+            record.id, caller.tenant, queue_limit=self._settings.queue_limit, tenant_limit=tenant_limit
+        )
+        if again.outcome == "not-failed":
+            raise JobNotRetryable(f"The job is {record.status.value}: only a failed one can be run again.")
+        if again.outcome in ("queue-full", "tenant-full"):
+            model = (await self._board.models())[record.model]
+            raise self._refusal(Submission(again.outcome, again.id), model, tenant_limit=tenant_limit)
+        if again.outcome == "created":
+            await self._limiter.spend(caller, cost)
+        new = await self._store.get(again.id, caller.tenant)
+        if again.outcome == "missing" or new is None:
+            raise JobNotFound
+        log.info("job retried", job_id=new.id, retry_of=record.id)
+        return Admitted(new, again.outcome == "replayed")
 
     async def _model_for(self, request: JobRequest) -> Model:
         models = await self._board.models()
@@ -139,13 +173,13 @@ class Admission:
         if free is not None and free < self._settings.storage_reserve_bytes:
             raise PicturesFull("The picture store has no space left for new jobs.", retry_after=60)
 
-    def _refusal(self, submission: Submission, model: Model) -> Problem:
+    def _refusal(self, submission: Submission, model: Model, *, tenant_limit: int) -> Problem:
         if submission.outcome == "conflict":
             return IdempotencyKeyReused("This Idempotency-Key was used for a request with another body.")
         if submission.outcome == "queue-full":
             limit = self._settings.queue_limit
             return QueueFull(f"{limit} jobs wait for this model already.", headers=_when_there_is_room(model, limit))
-        limit = self._settings.tenant_limit
+        limit = tenant_limit
         detail = f"{limit} of your jobs are not over yet: wait for some or cancel some."
         return TooManyJobs(detail, headers=_when_there_is_room(model, limit))
 

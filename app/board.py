@@ -23,24 +23,31 @@ SHORTEST_RETRY, LONGEST_RETRY = 1, 120
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One announced model, the workers heard of lately, and the time a job of it runs (ms, None before the first)."""
+    """One announced model and the workers heard of lately.
+
+    `pace_ms` is how long a job of it runs, `seat_ms` that times the seats it holds; None before the first has ended.
+    """
 
     card: ModelCard
     workers: int
     pace_ms: float | None
+    seat_ms: float | None = None
 
     def eta_seconds(self, ahead: int) -> float | None:
-        """Until a job with `ahead` others before it has finished; None while nobody can say."""
-        if not self.workers or self.pace_ms is None:
-            return None
-        rounds = ahead // (self.card.seats * self.workers) + 1
-        return rounds * self.pace_ms / 1000
+        """Until a job with `ahead` others before it has finished; None while nobody can say.
+
+        Little's law: seats that are all taken let go of a job every seat_ms / seats. Those before it take that long
+        each, then it runs itself.
+        """
+        room = self.room_in_seconds(ahead)
+        return None if room is None or self.pace_ms is None else room + self.pace_ms / 1000
 
     def room_in_seconds(self, wanted: int) -> float | None:
         """Until `wanted` of the jobs before have finished."""
-        if not self.workers or self.pace_ms is None:
+        seat_ms = self.pace_ms if self.seat_ms is None else self.seat_ms
+        if not self.workers or seat_ms is None:
             return None
-        return wanted * self.pace_ms / 1000 / (self.card.seats * self.workers)
+        return wanted * seat_ms / 1000 / (self.card.seats * self.workers)
 
 
 def retry_after(eta_seconds: float | None) -> int:
@@ -76,7 +83,10 @@ class Board:
             if self._clock() - self._asked_at < FRESH_SECONDS:
                 return
             served = await self._store.models()
-            models = {name: Model(s.card, s.workers, await self._store.pace_ms(name)) for name, s in served.items()}
+            models = {
+                name: Model(s.card, s.workers, *(await self._store.pace_ms(name) or (None, None)))
+                for name, s in served.items()
+            }
             info = await self._store.server_info()
             self._memory_used = info["used_memory"] / info["maxmemory"] if info["maxmemory"] else 0.0
             self._models, self._asked_at = models, self._clock()

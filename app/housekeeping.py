@@ -13,7 +13,7 @@ import redis
 import structlog
 
 from app.contract import keys
-from app.contract.objects import job_prefix
+from app.contract.objects import job_prefix, token_prefix
 from app.contract.store import JobStore
 from app.storage import PictureStore, PictureStoreError
 
@@ -52,7 +52,19 @@ class Housekeeper:
         requeued, failed, repaired = await self._store.reap()
         if requeued or failed or repaired:
             log.warning("jobs of lost workers", requeued=requeued, failed=failed, repaired=repaired)
-        await self._sweep()
+        try:
+            await self._tidy()
+            await self._sweep()
+            self._over("storage")
+        except PictureStoreError as error:
+            self._fault("storage", error)
+
+    async def _tidy(self) -> None:
+        """What attempts without a result have left in the store."""
+        for attempt in await self._store.litter(limit=BATCH):
+            if removed := await self._pictures.delete_prefix(token_prefix(*attempt.split("/"))):
+                log.info("leftovers removed", job_id=attempt.split("/")[0], objects=removed)
+            await self._store.tidied(attempt)
 
     async def _sweep(self) -> None:
         """Pictures first: a record without pictures can be explained, pictures without a record are never found."""
@@ -64,11 +76,9 @@ class Housekeeper:
                     forgotten += await self._store.forget(job_id)
                 if len(expired) < BATCH or self._closing.is_set():
                     break
-            self._over("storage")
-        except PictureStoreError as error:
-            self._fault("storage", error)
-        if forgotten:
-            log.info("expired jobs forgotten", count=forgotten)
+        finally:
+            if forgotten:
+                log.info("expired jobs forgotten", count=forgotten)
 
     async def _rest(self) -> None:
         try:

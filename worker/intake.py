@@ -135,7 +135,10 @@ class Intake(BaseWorker):
         if self._engine.free_seats < 1 or not self._may_claim():
             return False
         try:
-            claim = self._ownership.claim(self._card.name, self.name)
+            held = self._attempts.claims()
+            if any(claim.runs_alone for claim in held):
+                return False
+            claim = self._ownership.claim(self._card.name, self.name, holding=len(held))
         except redis.RedisError as error:
             log.warning("redis is away; claiming pauses", reason=str(error))
             self._wake.wait(1.0)

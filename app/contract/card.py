@@ -26,5 +26,11 @@ class ModelCard(BaseModel):
     guidance_scale: float = Field(ge=0, description="Default")
     scheduler: str = Field(description="Default, one of `schedulers`")
     schedulers: tuple[str, ...] = Field(description="Short names and diffusers class names it accepts")
-    max_prompt_tokens: int = Field(gt=0, description="Tokens the text encoder reads; the rest is reported as unread")
+    scheduler_min_steps: dict[str, int] = Field(
+        default_factory=dict, description="Where a scheduler needs more than one step: so many"
+    )
+    scheduler_max_steps: dict[str, int] = Field(
+        default_factory=dict, description="Where a scheduler takes fewer steps than `max_steps`: so many at most"
+    )
+    max_prompt_tokens: int = Field(gt=0, description="Tokens of a prompt that are read; a warning names the rest")
     seats: int = Field(gt=0, description="Pictures one worker denoises at the same time")

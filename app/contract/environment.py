@@ -29,11 +29,14 @@ GATEWAY = frozenset(
         "DARKROOM_BODY_SECONDS",
         "DARKROOM_DEFAULT_MODEL",
         "DARKROOM_DOCS",
+        "DARKROOM_GATEWAY_PROCESSES",
         "DARKROOM_HOST",
+        "DARKROOM_METRICS_PORT",
         "DARKROOM_PICTURE_URL_SECONDS",
         "DARKROOM_PORT",
         "DARKROOM_PUBLIC_URL",
         "DARKROOM_QUEUE_LIMIT",
+        "DARKROOM_REQUIRE_KEYS",
         "DARKROOM_RETENTION_HOURS",
         "DARKROOM_SIGNING_KEY",
         "DARKROOM_STORAGE_PUBLIC_ENDPOINT",
@@ -49,15 +52,19 @@ GATEWAY = frozenset(
 
 WORKER = frozenset(
     {
+        "DARKROOM_CHANNELS_LAST",
         "DARKROOM_DEVICE",
         "DARKROOM_DTYPE",
         "DARKROOM_GRACE_SECONDS",
+        "DARKROOM_GRAPHS",
         "DARKROOM_HEARTBEAT_FILE",
         "DARKROOM_MODEL",
         "DARKROOM_MODEL_NAME",
+        "DARKROOM_PROFILE_FOLDER",
         "DARKROOM_SEATS",
         "DARKROOM_STALL_SECONDS",
         "DARKROOM_THREADS",
+        "DARKROOM_WORKER_METRICS_PORT",
     }
 )
 """Fields of worker/settings.py that the gateway does not have. A test keeps the two equal."""

@@ -28,6 +28,7 @@ class Event(StrEnum):
     QUEUED = "job.queued"
     STARTED = "job.started"
     PROGRESS = "job.progress"
+    PREVIEW = "job.preview"
     RESTARTED = "job.restarted"
     SUCCEEDED = "job.succeeded"
     FAILED = "job.failed"

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from app.contract.events import Status
-from app.contract.params import JobSpec, Webhook
+from app.contract.params import JobSpec, OwedWebhook
 
 _ID = re.compile(r"job_[0-9a-z]{24}")
 
@@ -29,6 +29,23 @@ def is_job_id(text: str) -> bool:
 def new_token() -> str:
     """Proof of owning one attempt."""
     return secrets.token_hex(16)
+
+
+def new_epoch() -> str:
+    """A name for one life of a Redis."""
+    return secrets.token_hex(8)
+
+
+MEGAPIXEL = 2**20
+
+
+def cost_of(spec: JobSpec) -> float:
+    """What a job takes from the others: steps x pixels x images x passes of the model, in megapixel steps.
+
+    Two passes with guidance: one for the prompt and one without it.
+    """
+    passes = 2 if spec.guidance_scale > 1 else 1
+    return spec.num_inference_steps * spec.width * spec.height * spec.num_images * passes / MEGAPIXEL
 
 
 class Picture(BaseModel):
@@ -78,7 +95,7 @@ class Record(BaseModel):
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = {}
     metadata: dict[str, str] = {}
-    webhook: Webhook | None = None
+    webhook: OwedWebhook | None = None
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Record:

@@ -24,13 +24,29 @@ LEASES = PREFIX + "leases"
 """sorted set, running job id by the moment its lease ends (ms of Redis time)."""
 
 QUEUED = PREFIX + "queued:"
-"""sorted set per model, job id by the moment it was queued: position, and the proof that a queued id is on its list."""
+"""sorted set per model, job id by its start tag of fair queueing: the queue itself. The lowest tag is claimed next."""
+
+TURNS = PREFIX + "turns:"
+"""sorted set per model, tenant by the finish tag of its last queued job. Gone when the queue is empty."""
+
+CLOCK = PREFIX + "clock:"
+"""hash per model: `now`, the virtual time of fair queueing, and `popped`, which numbers the places of RQ's list. Gone
+when the queue is empty."""
 
 MODELS_QUEUED = PREFIX + "queues"
 """set of models that ever had a queue; the reaper walks it."""
 
 EXPIRY = PREFIX + "expiry"
 """sorted set, job id by the moment it may be forgotten."""
+
+LITTER = PREFIX + "litter"
+"""sorted set "<job id>/<token>" of attempts that ended without a result, by the moment their objects are removed."""
+
+DEAD = PREFIX + "dead"
+"""sorted set, id of a job that used up its attempts by the moment it did. Leaves when it is run again or forgotten."""
+
+EPOCH = PREFIX + "epoch"
+"""string, drawn when this Redis was first used. If it is gone, so is every accepted job. Kept."""
 
 IDEMPOTENCY = PREFIX + "idempotency:"
 """string per tenant and hashed Idempotency-Key: "<job id> <hash of the body>". Expires after a day."""
@@ -55,7 +71,27 @@ ALIVE = PREFIX + "alive:"
 """sorted set per model, worker name by its last beat."""
 
 PACE = PREFIX + "pace:"
-"""hash per model: moving average of how long a running job takes (ms), for the estimate a client sees."""
+"""hash per model, moving averages over jobs that succeeded: `job_ms`, how long one runs, and `seat_ms`, the same times
+the seats it holds. For the estimates a client sees."""
+
+PREVIEW = PREFIX + "preview:"
+"""hash per picture of a running job ("<job id>:<index>"): its newest preview. Expires by itself, soon."""
+
+WAKE = PREFIX + "wake:"
+"""stream per gateway process, one entry: written to make its blocking read look at another job. Lives a minute."""
+
+UNANSWERED = PREFIX + "unanswered:"
+"""list per caller and hash of a body: jobs of synchronous requests that have no answer yet, so that a client's retry
+joins the job instead of making another."""
+
+API_KEYS = PREFIX + "keys"
+"""hash, id of an API key to its JSON: the SHA-256, whose it is and what it may do. Kept until revoked."""
+
+API_KEYS_VERSION = PREFIX + "keys-version"
+"""string, another one after every change of the hash: gateways look at it twice a second."""
+
+LIMITS = PREFIX + "limits:"
+"""counters of the rate limits, written by the `limits` package. Expire with their window."""
 
 REAPER_LOCK = PREFIX + "reaper"
 """string, held for seconds by the gateway that reaps."""
@@ -74,7 +110,19 @@ DELIVERY_LEASE_MS = 4_000
 DELIVERIES_KEPT = 100
 """Six events of ten tries each, and some sent again by hand."""
 
+PREVIEW_MS = 30_000
+"""Long enough for a listener that reconnects; and previews of hundreds of running jobs are a few megabytes."""
+
+MAX_PREVIEW = 64 * 1024
+"""Characters of a preview's base64. One is some 3 to 20 kB; what is larger is not a preview."""
+
 MAX_ATTEMPTS = 3
+SUSPECT_AFTER = 2
+"""A job that lost so many workers runs alone: its neighbours must not pay for it, nor it for them."""
+
+LITTER_MS = 150_000
+"""A worker that lost its job may go on storing pictures for its upload deadline (120 s) and a request more."""
+
 IDEMPOTENCY_SECONDS = 86_400
 EVENTS_KEPT = 1_000
 ALIVE_MS = 35_000
@@ -98,7 +146,7 @@ RQ_TTL_SECONDS = 3_600
 QUEUE_PREFIX = "generate-"
 WEBHOOK_QUEUE = "webhooks"
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 """Raised when an older worker could misread a record; it then leaves the job to others."""
 
 

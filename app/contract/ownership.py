@@ -14,7 +14,7 @@ import redis
 from app.contract.card import ModelCard
 from app.contract.events import Status
 from app.contract.job import JobError, Picture, new_token
-from app.contract.keys import RECORD_VERSION
+from app.contract.keys import RECORD_VERSION, SUSPECT_AFTER
 from app.contract.params import JobSpec
 from app.contract.scripts import source
 
@@ -38,6 +38,11 @@ class Claim:
     failures: int
     traceparent: str
 
+    @property
+    def runs_alone(self) -> bool:
+        """It has lost so many workers that nobody should share one with it."""
+        return self.failures >= SUSPECT_AFTER
+
 
 class Ownership:
     """Redis scripts as a worker calls them. `client` must decode responses.
@@ -47,7 +52,7 @@ class Ownership:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        names = ("claim", "beat", "progress", "finish", "give_back", "announce")
+        names = ("claim", "beat", "progress", "preview", "finish", "give_back", "announce")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
     def announce(self, card: ModelCard, worker: str) -> None:
@@ -58,10 +63,10 @@ class Ownership:
         """Take this worker off the list of the living."""
         self._scripts["announce"](args=[model, worker, ""])
 
-    def claim(self, model: str, worker: str) -> Claim | None:
-        """Own the oldest queued job of the model, or None if nothing waits."""
+    def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
+        """Own the model's next job, or None if there is none for a worker that holds so many already."""
         token = new_token()
-        answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION])
+        answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding])
         if answer is None:
             return None
         job_id, spec, attempt, failures, traceparent = answer
@@ -78,6 +83,13 @@ class Ownership:
     def progress(self, claim: Claim, step: int, steps: int) -> bool:
         """Note that `step` of `steps` model evaluations are done. False if the job is no longer ours."""
         return bool(self._scripts["progress"](args=[claim.id, claim.token, step, steps]))
+
+    def preview(self, claim: Claim, index: int, step: int, steps: int, jpeg: str) -> bool:
+        """Show how picture `index` looks after `step` of `steps` model evaluations: `jpeg` is base64.
+
+        Replaces the picture's earlier preview; one that is too large is left out. False if the job is no longer ours.
+        """
+        return bool(self._scripts["preview"](args=[claim.id, claim.token, index, step, steps, jpeg]))
 
     def succeed(
         self,

@@ -57,6 +57,12 @@ class Webhook(BaseModel):
     )
 
 
+class OwedWebhook(Webhook):
+    """A webhook as the record keeps it: with the form of message that the dialect it came in by promises."""
+
+    form: Literal["event", "prediction"] = "event"
+
+
 class JobRequest(BaseModel):
     """A wish. Only `prompt` is required; everything else has the model's own default."""
 
@@ -96,6 +102,12 @@ class JobRequest(BaseModel):
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Picture k is drawn from seed + k")
     num_images: int = Field(default=1, ge=1, le=1_000)
     output_format: OutputFormat = "png"
+    preview_every: int | None = Field(
+        default=None, ge=0, le=10_000, description="A preview after every so many model evaluations; 0: none"
+    )
+    reproducible: bool = Field(
+        default=False, description="The same bits in any company on one machine, at the price of some speed"
+    )
     webhook: Webhook | None = None
     metadata: Annotated[
         dict[Annotated[Text, Field(min_length=1, max_length=64)], Annotated[Text, Field(max_length=512)]],
@@ -119,6 +131,8 @@ class JobSpec(BaseModel):
     seed: int
     num_images: int
     output_format: OutputFormat
+    preview_every: int = 0
+    reproducible: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +184,8 @@ def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
         seed=secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
         num_images=request.num_images,
         output_format=request.output_format,
+        preview_every=request.preview_every or 0,
+        reproducible=request.reproducible,
     )
     errors = list(_broken_limits(spec, card))
     if errors:
@@ -183,8 +199,12 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
             yield ParamError(f"/{name}", "out_of_range", f"must be {card.min_side} to {card.max_side} pixels")
         elif side % card.side_multiple:
             yield ParamError(f"/{name}", "not_a_multiple", f"must be a multiple of {card.side_multiple}")
-    if spec.num_inference_steps > card.max_steps:
-        yield ParamError("/num_inference_steps", "out_of_range", f"must be 1 to {card.max_steps}")
+    fewest = card.scheduler_min_steps.get(spec.scheduler, 1)
+    most = min(card.max_steps, card.scheduler_max_steps.get(spec.scheduler, card.max_steps))
+    if not fewest <= spec.num_inference_steps <= most:
+        of_all = (fewest, most) == (1, card.max_steps)
+        whose = "" if of_all else f" with the scheduler {spec.scheduler}"
+        yield ParamError("/num_inference_steps", "out_of_range", f"must be {fewest} to {most}{whose}")
     if spec.guidance_scale > card.max_guidance_scale:
         yield ParamError("/guidance_scale", "out_of_range", f"must be 0 to {card.max_guidance_scale:g}")
     if spec.num_images > card.max_images:

@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 from app.contract import keys
 from app.contract.card import ModelCard
 from app.contract.events import FINAL_EVENTS, Status
-from app.contract.job import Record
+from app.contract.job import Record, cost_of, new_epoch, new_job_id
 from app.contract.params import JobSpec, Webhook
 from app.contract.scripts import source
 
@@ -32,7 +32,15 @@ LISTED_AT_ONCE = 100
 """Records of one round trip when jobs are listed."""
 
 Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full"]
+Retry = Literal["created", "replayed", "missing", "not-failed", "queue-full", "tenant-full"]
 Cancel = Literal["canceled", "requested", "over", "missing"]
+
+
+class QueueLost(redis.RedisError):
+    """Redis has come back without what it knew: no accepted job is in it. `str()` names the remedy."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis has lost its jobs: restore its files, or restart the gateways to begin anew")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,14 @@ class Submission:
     """What became of a submit: `id` is the new job's, or that of the earlier one with the same key."""
 
     outcome: Outcome
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrial:
+    """What became of a retry: `id` is the new job's, or the old one's if there is none."""
+
+    outcome: Retry
     id: str
 
 
@@ -61,6 +77,7 @@ class NewJob:
             "spec": self.spec.model_dump_json(),
             "metadata": json.dumps(self.metadata),
             "retention_ms": self.retention_ms,
+            "seats": self.spec.num_images,
             "traceparent": self.traceparent,
         }
         if self.webhook:
@@ -89,7 +106,8 @@ class JobStore:
     def __init__(self, client: redis.asyncio.Redis, *, waiting: redis.asyncio.Redis | None = None) -> None:
         self._waiting: Any = waiting or client
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
-        names = ("submit", "cancel", "reap", "forget")
+        self._epoch = ""
+        names = ("submit", "retry", "cancel", "reap", "forget")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
     async def submit(
@@ -101,16 +119,56 @@ class JobStore:
         idempotency_key: str | None = None,
         body_hash: str = "",
     ) -> Submission:
-        """Record, first event and place in the queue in one script, or the reason why not."""
+        """Record, first event and place in the queue in one script, or the reason why not. Raises QueueLost."""
         key = f"{keys.IDEMPOTENCY}{job.tenant}:{idempotency_key}" if idempotency_key else ""
         record, rq_hash = _flat(job.fields()), _flat(_rq_hash(job.id, job.spec.model))
-        head: list[Any] = [job.id, job.tenant, job.spec.model, body_hash, queue_limit, tenant_limit, len(record)]
-        outcome, job_id = await self._scripts["submit"](keys=[key], args=head + record + rq_hash)
+        head: list[Any] = [job.id, job.tenant, job.spec.model, cost_of(job.spec), body_hash, queue_limit, tenant_limit]
+        head += [await self._known_epoch(), len(record)]
+        outcome, job_id = await self._scripts["submit"](keys=[key] if key else [], args=head + record + rq_hash)
+        if outcome == "lost":
+            raise QueueLost
         return Submission(outcome, job_id)
 
+    async def retry(self, job_id: str, tenant: str | None, *, queue_limit: int, tenant_limit: int) -> Retrial:
+        """Wish for a failed job again: a new job with the same parameters, once however often this is called.
+
+        `tenant` None is the operator, who may retry anybody's. Raises QueueLost.
+        """
+        model = await self._redis.hget(keys.JOB + job_id, "model")
+        if model is None:
+            await self.require_epoch()
+            return Retrial("missing", job_id)
+        new = new_job_id()
+        head: list[Any] = [job_id, new, tenant or "", queue_limit, tenant_limit, await self._known_epoch()]
+        outcome, found = await self._scripts["retry"](args=head + _flat(_rq_hash(new, model)))
+        if outcome == "lost":
+            raise QueueLost
+        return Retrial(outcome, found)
+
+    async def dead(self, *, limit: int = 100) -> list[Record]:
+        """Jobs that used up their attempts and were not retried, the latest first."""
+        return await self._get_many(await self._redis.zrevrange(keys.DEAD, 0, limit - 1))
+
+    async def require_epoch(self) -> None:
+        """Raises QueueLost if this is not the Redis that was there when this store first asked."""
+        if await self._known_epoch() != await self._redis.get(keys.EPOCH):
+            raise QueueLost
+
+    def begin_anew(self) -> None:
+        """Take Redis as it is now for the one to trust."""
+        self._epoch = ""
+
+    async def _known_epoch(self) -> str:
+        if not self._epoch:
+            await self._redis.set(keys.EPOCH, new_epoch(), nx=True)
+            self._epoch = await self._redis.get(keys.EPOCH) or ""
+        return self._epoch
+
     async def get(self, job_id: str, tenant: str) -> Record | None:
-        """The record, if it exists and belongs to the tenant."""
+        """The record, if it exists and belongs to the tenant. Raises QueueLost rather than deny a job that was."""
         fields = await self._redis.hgetall(keys.JOB + job_id)
+        if not fields:
+            await self.require_epoch()
         return Record.from_hash(fields) if fields.get("tenant") == tenant else None
 
     async def list_jobs(
@@ -125,6 +183,8 @@ class JobStore:
                 keys.TENANT + tenant, newest, "-inf", start=offset, num=LISTED_AT_ONCE, withscores=True
             )
             if not page:
+                if not offset and before is None:
+                    await self.require_epoch()
                 break
             offset += len(page)
             records = await self._get_many([job_id for job_id, created in page if created != newest or job_id < last])
@@ -160,6 +220,15 @@ class JobStore:
         now_ms = await self._now_ms()
         return cast(list[str], await self._redis.zrangebyscore(keys.EXPIRY, "-inf", now_ms, start=0, num=limit))
 
+    async def litter(self, *, limit: int = 100) -> list[str]:
+        """Attempts whose objects nobody wants any more: "<job id>/<token>"."""
+        now_ms = await self._now_ms()
+        return cast(list[str], await self._redis.zrangebyscore(keys.LITTER, "-inf", now_ms, start=0, num=limit))
+
+    async def tidied(self, attempt: str) -> None:
+        """The objects of such an attempt are gone."""
+        await self._redis.zrem(keys.LITTER, attempt)
+
     async def models(self) -> dict[str, Served]:
         """Models that workers have announced, by name."""
         cards = await self._redis.hgetall(keys.CARDS)
@@ -178,10 +247,10 @@ class JobStore:
         """Jobs of the model that wait."""
         return cast(int, await self._redis.zcard(keys.QUEUED + model))
 
-    async def pace_ms(self, model: str) -> float | None:
-        """Moving average of how long a job of the model runs, in ms; None before the first."""
-        pace = await self._redis.hget(keys.PACE + model, "job_ms")
-        return float(pace) if pace else None
+    async def pace_ms(self, model: str) -> tuple[float, float] | None:
+        """Moving averages in ms: how long a job of the model runs, and that times its seats. None before the first."""
+        job_ms, seat_ms = await self._redis.hmget(keys.PACE + model, "job_ms", "seat_ms")
+        return (float(job_ms), float(seat_ms or job_ms)) if job_ms else None
 
     async def next_events(
         self, job_id: str, after: str, *, wait_seconds: float
@@ -194,6 +263,11 @@ class JobStore:
         answer = await self._waiting.xread({keys.EVENTS + job_id: after}, block=block, count=100)
         entries = answer[0][1] if answer else []
         return [(entry_id, fields["event"], json.loads(fields["data"])) for entry_id, fields in entries]
+
+    async def preview(self, job_id: str, told: dict[str, Any]) -> str | None:
+        """The JPEG, as base64, that a `job.preview` with this data tells of; None once it was replaced or is gone."""
+        shown, jpeg = await self._redis.hmget(f"{keys.PREVIEW}{job_id}:{told['index']}", "step", "jpeg")
+        return cast("str | None", jpeg) if shown == str(told["step"]) else None
 
     async def last_event_id(self, job_id: str) -> str:
         """Stream id of the job's newest event, "0-0" if there is none. What is read after it misses nothing."""

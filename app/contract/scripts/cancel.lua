@@ -1,9 +1,13 @@
 -- ARGV: id, tenant. Answers 'canceled', 'requested', 'over' or 'missing'.
 local id = ARGV[1]
-local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'model', 'worker')
+local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'model', 'worker', 'cost', 'attempt')
 if not r[1] or r[2] ~= ARGV[2] then return 'missing' end
 if r[1] == 'queued' then
-  redis.call('LREM', RQ_QUEUE .. QUEUE_PREFIX .. r[3], 1, id)
+  -- What was never begun is not charged: the tenant's next jobs start earlier by as much.
+  if r[6] == '0' and redis.call('ZSCORE', TURNS .. r[3], r[2]) then
+    redis.call('ZINCRBY', TURNS .. r[3], -(tonumber(r[5]) or 0), r[2])
+  end
+  dequeue(id, r[3])
   over(id, 'canceled', '{}', {'step', 0})
   return 'canceled'
 elseif r[1] == 'running' then

@@ -1,30 +1,47 @@
 -- A worker with a free seat takes the next job of its model and owns it by a fresh token.
--- RQ's list only carries ids: one that is no longer queued (canceled, doubled, forgotten) is dropped here.
--- ARGV: model, worker, token, newest record version the worker understands
+-- A job that has lost SUSPECT_AFTER workers is given to a worker that holds nothing else. If only busy ones ask, the
+-- first of them keeps it for itself, gets nothing more, and so becomes free.
+-- ARGV: model, worker, token, newest record version the worker understands, how many jobs it holds
 -- Answers nil, or {id, spec, attempt, failures, traceparent}.
-local model, worker, token = ARGV[1], ARGV[2], ARGV[3]
-local queue = QUEUE_PREFIX .. model
+local model, worker, token, busy = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]) > 0
+local queue, at = QUEUE_PREFIX .. model, now()
 if redis.call('EXISTS', RQ_SUSPENDED) == 1 then return nil end
 
-for _ = 1, 100 do
-  local id = redis.call('LPOP', RQ_QUEUE .. queue)
-  if not id then return nil end
-  local r = redis.call('HMGET', JOB .. id, 'status', 'v', 'model')
-  if r[1] == 'queued' and r[3] == model then
-    if tonumber(r[2]) > tonumber(ARGV[4]) then
-      redis.call('RPUSH', RQ_QUEUE .. queue, id)
-      return nil
-    end
-    local at = now()
-    local attempt = redis.call('HINCRBY', JOB .. id, 'attempt', 1)
-    redis.call('HSETNX', JOB .. id, 'started_ms', at)
-    redis.call('HSET', JOB .. id, 'status', 'running', 'token', token, 'worker', worker, 'claimed_ms', at)
-    redis.call('ZREM', QUEUED .. model, id)
-    redis.call('ZADD', LEASES, at + LEASE_MS, id)
-    rq_started(id, token, worker, queue, at)
-    emit(id, 'job.started', '{"attempts":' .. attempt .. '}')
-    local job = redis.call('HMGET', JOB .. id, 'spec', 'failures', 'traceparent')
-    return {id, job[1], attempt, job[2], job[3] or ''}
+local function own(id, tag)
+  dequeue(id, model)
+  if redis.call('EXISTS', QUEUED .. model) == 1 and tag > tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0) then
+    redis.call('HSET', CLOCK .. model, 'now', tag)
+    redis.call('ZREMRANGEBYSCORE', TURNS .. model, '-inf', tag)
+  end
+  local attempt = redis.call('HINCRBY', JOB .. id, 'attempt', 1)
+  redis.call('HSETNX', JOB .. id, 'started_ms', at)
+  redis.call('HSET', JOB .. id, 'status', 'running', 'token', token, 'worker', worker, 'claimed_ms', at)
+  redis.call('HDEL', JOB .. id, 'kept_by', 'kept_until')
+  redis.call('ZADD', LEASES, at + LEASE_MS, id)
+  rq_started(id, token, worker, queue, at)
+  emit(id, 'job.started', '{"attempts":' .. attempt .. '}')
+  local job = redis.call('HMGET', JOB .. id, 'spec', 'failures', 'traceparent')
+  return {id, job[1], attempt, job[2], job[3] or ''}
+end
+
+local passed = 0
+while passed < 100 do
+  local found = redis.call('ZRANGE', QUEUED .. model, passed, passed, 'WITHSCORES')
+  if not found[1] then return nil end
+  local id = found[1]
+  local r = redis.call('HMGET', JOB .. id, 'status', 'model', 'v', 'failures', 'kept_by', 'kept_until')
+  local suspect = (tonumber(r[4]) or 0) >= SUSPECT_AFTER
+  if r[1] ~= 'queued' or r[2] ~= model then
+    dequeue(id, model)
+  elseif tonumber(r[3]) > tonumber(ARGV[4]) then
+    passed = passed + 1
+  elseif not (suspect and busy) then
+    return own(id, tonumber(found[2]))
+  elseif r[5] and r[5] ~= worker and tonumber(r[6]) > at then
+    passed = passed + 1
+  else
+    redis.call('HSET', JOB .. id, 'kept_by', worker, 'kept_until', at + LEASE_MS)
+    return nil
   end
 end
 return nil

@@ -6,11 +6,13 @@ if not owns(id, token) then
   local r = redis.call('HMGET', JOB .. id, 'status', 'token')
   return (r[1] == status and r[2] == token) and 'done' or 'stale'
 end
-local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms')
+local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms', 'seats')
 over(id, status, ARGV[4], {unpack(ARGV, 5)})
 if status == 'succeeded' then
   local took, pace = now() - r[2], PACE .. r[1]
-  local before = tonumber(redis.call('HGET', pace, 'job_ms') or took)
-  redis.call('HSET', pace, 'job_ms', math.floor(before * 0.8 + took * 0.2))
+  for name, value in pairs({job_ms = took, seat_ms = took * (tonumber(r[3]) or 1)}) do
+    local before = tonumber(redis.call('HGET', pace, name) or value)
+    redis.call('HSET', pace, name, before * 0.8 + value * 0.2)
+  end
 end
 return 'done'

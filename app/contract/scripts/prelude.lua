@@ -49,18 +49,70 @@ local function rq_ended(id, queue)
   if r[2] then redis.call('SREM', RQ_WORKER .. r[2] .. ':executions', execution) end
 end
 
--- Queue an attempt again, at the front: the job has waited its turn already.
+-- RQ's list shows which ids wait; the order is QUEUED's. A job knows its place on the list, so that taking it off costs
+-- the same however long the list is: the first id moves into the gap, and the list loses its head.
+local function list_add(id, model)
+  local length = redis.call('RPUSH', RQ_QUEUE .. QUEUE_PREFIX .. model, id)
+  local popped = redis.call('HGET', CLOCK .. model, 'popped') or 0
+  redis.call('HSET', JOB .. id, 'place', popped + length - 1)
+end
+
+local function list_remove(id, model)
+  local list, place = RQ_QUEUE .. QUEUE_PREFIX .. model, field(id, 'place')
+  local index = place and place - (redis.call('HGET', CLOCK .. model, 'popped') or 0)
+  if not index or index < 0 or redis.call('LINDEX', list, index) ~= id then
+    -- A foreign hand moved the list. The reaper will number it again.
+    return redis.call('LREM', list, 1, id)
+  end
+  local first = redis.call('LINDEX', list, 0)
+  if first ~= id then
+    redis.call('LSET', list, index, first)
+    if redis.call('EXISTS', JOB .. first) == 1 then redis.call('HSET', JOB .. first, 'place', place) end
+  end
+  redis.call('LPOP', list)
+  redis.call('HINCRBY', CLOCK .. model, 'popped', 1)
+end
+
+-- Start-time fair queueing (Goyal, Vin, Cheng 1996): a job starts, in virtual time, when its tenant's job before it is
+-- paid for, and no earlier than now; so an idle tenant saves up nothing and a thousand jobs delay only their owner.
+local function enqueue(id, tenant, model, cost)
+  local clock = tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0)
+  local tag = math.max(clock, tonumber(redis.call('ZSCORE', TURNS .. model, tenant) or 0))
+  redis.call('HSET', JOB .. id, 'tag', tag)
+  redis.call('ZADD', TURNS .. model, tag + cost, tenant)
+  redis.call('ZADD', QUEUED .. model, tag, id)
+  redis.call('SADD', MODELS_QUEUED, model)
+  redis.call('SADD', RQ_QUEUES, RQ_QUEUE .. QUEUE_PREFIX .. model)
+  list_add(id, model)
+end
+
+local function dequeue(id, model)
+  redis.call('ZREM', QUEUED .. model, id)
+  list_remove(id, model)
+  if redis.call('EXISTS', QUEUED .. model) == 0 then
+    redis.call('DEL', TURNS .. model, CLOCK .. model, RQ_QUEUE .. QUEUE_PREFIX .. model)
+  end
+end
+
+-- Objects of an attempt that has no result are nobody's. Later, because a zombie may still be writing.
+local function litter(id, token)
+  redis.call('ZADD', LITTER, now() + LITTER_MS, id .. '/' .. token)
+end
+
+-- Queue an attempt again, at the front: it was paid for, and has waited its turn already.
 -- Without a token nobody owns it, so whatever the old owner still says is stale.
 local function requeue(id, reason)
-  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt')
+  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag')
   local queue = QUEUE_PREFIX .. r[1]
   rq_ended(id, queue)
+  litter(id, r[3])
   redis.call('ZREM', LEASES, id)
   redis.call('HDEL', JOB .. id, 'token', 'worker')
   redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0)
-  redis.call('ZADD', QUEUED .. r[1], now(), id)
+  local clock = tonumber(redis.call('HGET', CLOCK .. r[1], 'now') or 0)
+  redis.call('ZADD', QUEUED .. r[1], math.min(clock, tonumber(r[4]) or 0) - 1, id)
   redis.call('HSET', RQ_JOB .. id, 'status', 'queued', 'worker_name', '')
-  redis.call('LPUSH', RQ_QUEUE .. queue, id)
+  list_add(id, r[1])
   emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. r[2] .. '}')
 end
 
@@ -68,10 +120,10 @@ end
 -- said twice by its owner is recognised.
 local function over(id, status, data, fields)
   local at = now()
-  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant')
+  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token')
   rq_ended(id, QUEUE_PREFIX .. r[1])
+  if r[4] and status ~= 'succeeded' then litter(id, r[4]) end
   redis.call('ZREM', LEASES, id)
-  redis.call('ZREM', QUEUED .. r[1], id)
   redis.call('SREM', OPEN .. r[3], id)
   redis.call('DEL', RQ_JOB .. id)
   redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', at + r[2], unpack(fields))
@@ -79,3 +131,19 @@ local function over(id, status, data, fields)
   emit(id, 'job.' .. status, data)
 end
 
+-- Why there is no room for another job, or nil.
+local function refusal(tenant, model, queue_limit, tenant_limit)
+  if redis.call('ZCARD', QUEUED .. model) >= tonumber(queue_limit) then return 'queue-full' end
+  if redis.call('SCARD', OPEN .. tenant) >= tonumber(tenant_limit) then return 'tenant-full' end
+end
+
+-- The life of a job begins. The submitter's fields and RQ's job hash are written already.
+local function accept(id, tenant, model, cost)
+  local at = now()
+  redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'cost', cost, 'status', 'queued',
+    'attempt', 0, 'failures', 0, 'step', 0, 'created_ms', at, 'v', RECORD_VERSION)
+  redis.call('ZADD', TENANT .. tenant, at, id)
+  redis.call('SADD', OPEN .. tenant, id)
+  enqueue(id, tenant, model, cost)
+  emit(id, 'job.queued', '{}')
+end

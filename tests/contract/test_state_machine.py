@@ -1,0 +1,429 @@
+"""Thousands of interleavings of the scripts against a model in plain Python that knows no Redis.
+
+The model says whose turn it is, who owns what and how everything ends; after each step the whole of Redis must agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+import redis
+import redis.asyncio
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from app.contract import keys
+from app.contract.card import ModelCard
+from app.contract.job import JobError, cost_of
+from app.contract.ownership import Beat, Claim, Ownership
+from app.contract.params import JobRequest, resolve
+from app.contract.store import JobStore, NewJob
+
+T = TypeVar("T")
+MODEL = "starter"
+LIST = f"rq:queue:generate-{MODEL}"
+TENANTS = st.sampled_from(["ann", "bob", "cid"])
+WORKERS = st.sampled_from(["w1", "w2", "w3"])
+QUEUE_LIMIT, TENANT_LIMIT = 12, 8
+TERMINAL = ("succeeded", "failed", "canceled")
+
+
+_numbers = itertools.count()
+
+
+def next_id() -> str:
+    """Ids in order: two jobs with one tag are claimed by id, and a replay must find the same order."""
+    return f"job_{next(_numbers):024x}"
+
+
+@dataclass
+class Job:
+    """What must be true of one job."""
+
+    id: str
+    tenant: str
+    cost: float
+    status: str = "queued"
+    attempt: int = 0
+    failures: int = 0
+    tag: float = 0.0
+    score: float = 0.0
+    token: str | None = None
+    cancel: bool = False
+    kept_by: str | None = None
+    retried_as: str | None = None
+    story: list[str] = field(default_factory=lambda: ["job.queued"])
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in TERMINAL
+
+
+class House:
+    """The model: jobs, turns, litter, keys. Every method does what a script should."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.turns: dict[str, float] = {}
+        self.clock = 0.0
+        self.litter: set[str] = set()
+        self.dead: set[str] = set()
+        self.idempotency: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def queue(self) -> list[Job]:
+        return sorted((j for j in self.jobs.values() if j.status == "queued"), key=lambda j: (j.score, j.id))
+
+    def refusal(self, tenant: str) -> str | None:
+        if len(self.queue()) >= QUEUE_LIMIT:
+            return "queue-full"
+        mine = [job for job in self.jobs.values() if job.tenant == tenant and not job.is_over]
+        return "tenant-full" if len(mine) >= TENANT_LIMIT else None
+
+    def accept(self, job: Job) -> None:
+        job.tag = job.score = max(self.clock, self.turns.get(job.tenant, 0.0))
+        self.turns[job.tenant] = job.tag + job.cost
+        self.jobs[job.id] = job
+
+    def left_queue(self) -> bool:
+        """A queue that has run empty starts from nothing."""
+        if empty := not self.queue():
+            self.turns, self.clock = {}, 0.0
+        return empty
+
+    def claim(self, worker: str, holding: int) -> Job | None:
+        for job in self.queue():
+            if job.failures < keys.SUSPECT_AFTER or not holding:
+                return self._own(job)
+            if job.kept_by in (None, worker):
+                job.kept_by = worker
+                return None
+        return None
+
+    def _own(self, job: Job) -> Job:
+        job.status, job.attempt, job.kept_by = "running", job.attempt + 1, None
+        job.story.append("job.started")
+        if not self.left_queue() and job.score > self.clock:
+            self.clock = job.score
+            self.turns = {tenant: tag for tenant, tag in self.turns.items() if tag > job.score}
+        return job
+
+    def requeue(self, job: Job) -> None:
+        self.litter.add(f"{job.id}/{job.token}")
+        job.status, job.token = "queued", None
+        job.score = min(self.clock, job.tag) - 1
+        job.story.append("job.restarted")
+
+    def over(self, job: Job, status: str) -> None:
+        if job.token and status != "succeeded":
+            self.litter.add(f"{job.id}/{job.token}")
+        job.status = status
+        job.story.append(f"job.{status}")
+
+
+class Scripts(RuleBasedStateMachine):
+    """Random legal and illegal calls; `client`, `loop` and `card` are set by the test."""
+
+    client: redis.Redis
+    url: str
+    loop: asyncio.AbstractEventLoop
+    card: ModelCard
+
+    ids = Bundle("ids")
+    claims = Bundle("claims")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.async_client = redis.asyncio.Redis.from_url(self.url, decode_responses=True)
+        self.store = JobStore(self.async_client)
+        self.ownership = Ownership(self.client)
+        self.house = House()
+
+    def teardown(self) -> None:
+        self.run(self.async_client.aclose())
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(call)
+
+    @initialize(target=ids)
+    def an_id_of_nobody(self) -> str:
+        return next_id()
+
+    @rule(
+        target=ids,
+        tenant=TENANTS,
+        images=st.sampled_from([1, 1, 4]),
+        key=st.sampled_from([None, None, "k1", "k2"]),
+        body=st.sampled_from(["a", "b"]),
+    )
+    def submit(self, tenant: str, images: int, key: str | None, body: str) -> str:
+        spec = resolve(JobRequest(prompt="a circle", seed=1, num_images=images), self.card)
+        wish = NewJob(next_id(), tenant, spec, retention_ms=60_000, metadata={})
+        answer = self.run(
+            self.store.submit(
+                wish, queue_limit=QUEUE_LIMIT, tenant_limit=TENANT_LIMIT, idempotency_key=key, body_hash=body
+            )
+        )
+        known = self.house.idempotency.get((tenant, key)) if key else None
+        if known:
+            assert (answer.outcome, answer.id) == ("replayed" if known[1] == body else "conflict", known[0])
+        elif refused := self.house.refusal(tenant):
+            assert answer.outcome == refused
+        else:
+            assert (answer.outcome, answer.id) == ("created", wish.id)
+            self.house.accept(Job(wish.id, tenant, cost_of(spec)))
+            if key:
+                self.house.idempotency[tenant, key] = (wish.id, body)
+        return answer.id
+
+    @rule(target=ids, tenants=st.lists(TENANTS, min_size=2, max_size=6), images=st.sampled_from([1, 2]))
+    def a_burst(self, tenants: list[str], images: int) -> Any:
+        return multiple(*(self.submit(tenant, images, None, "a") for tenant in tenants))
+
+    @rule(target=claims, worker=WORKERS, holding=st.sampled_from([0, 0, 2]))
+    def claim(self, worker: str, holding: int) -> Claim | None:
+        claim, expected = self.ownership.claim(MODEL, worker, holding=holding), self.house.claim(worker, holding)
+        assert (claim and claim.id) == (expected and expected.id)
+        if claim and expected:
+            assert (claim.attempt, claim.failures) == (expected.attempt, expected.failures)
+            expected.token = claim.token
+        return claim
+
+    @rule(target=claims, worker=WORKERS, seats=st.integers(2, 5), alone=st.booleans())
+    def seats_are_taken(self, worker: str, seats: int, alone: bool) -> Any:
+        taken = [self.claim(worker, 0 if alone else seat) for seat in range(seats)]
+        return multiple(*taken)
+
+    def owned(self, claim: Claim) -> Job | None:
+        job = self.house.jobs.get(claim.id)
+        return job if job and job.status == "running" and job.token == claim.token else None
+
+    def said_before(self, claim: Claim, status: str) -> bool:
+        job = self.house.jobs.get(claim.id)
+        return job is not None and job.status == status and job.token == claim.token
+
+    @rule(claim=claims)
+    def beat(self, claim: Claim | None) -> None:
+        if claim:
+            job = self.owned(claim)
+            expected = Beat.LOST if job is None else Beat.CANCEL if job.cancel else Beat.KEPT
+            assert self.ownership.beat([claim]) == [expected]
+
+    @rule(claim=claims)
+    def progress(self, claim: Claim | None) -> None:
+        if claim:
+            job = self.owned(claim)
+            assert self.ownership.progress(claim, 1, 20) == (job is not None)
+            if job:
+                job.story.append("job.progress")
+
+    @rule(claim=claims, end=st.sampled_from(TERMINAL))
+    def finish(self, claim: Claim | None, end: str) -> None:
+        """By the owner, by a zombie, and twice."""
+        if not claim:
+            return
+        says = {
+            "succeeded": lambda: self.ownership.succeed(claim, [], timings={}, warnings=[], steps=20),
+            "failed": lambda: self.ownership.fail(claim, JobError(slug="numerical-error", detail="x")),
+            "canceled": lambda: self.ownership.canceled(claim),
+        }
+        job, before = self.owned(claim), self.said_before(claim, end)
+        assert says[end]() == (job is not None or before)
+        if job:
+            self.house.over(job, end)
+            job.cancel = job.cancel or end == "canceled"
+            assert says[end](), "the same word again, after a broken connection"
+
+    @rule(claim=claims)
+    def give_back(self, claim: Claim | None) -> None:
+        if claim:
+            job = self.owned(claim)
+            assert self.ownership.give_back(claim, "worker-stopped") == (job is not None)
+            if job and job.cancel:
+                self.house.over(job, "canceled")
+            elif job:
+                self.house.requeue(job)
+
+    @rule(job_id=ids, stranger=st.sampled_from([False, False, False, True]))
+    def cancel(self, job_id: str, stranger: bool) -> None:
+        job = self.house.jobs.get(job_id)
+        tenant = "mallory" if stranger or job is None else job.tenant
+        answer = self.run(self.store.cancel(job_id, tenant))
+        if job is None or job.tenant != tenant:
+            assert answer == "missing"
+        elif job.status == "queued":
+            assert answer == "canceled"
+            if job.attempt == 0 and tenant in self.house.turns:
+                self.house.turns[tenant] -= job.cost
+            self.house.over(job, "canceled")
+            self.house.left_queue()
+        elif job.status == "running":
+            assert answer == "requested"
+            job.cancel = True
+        else:
+            assert answer == "over"
+
+    @rule(claim=consumes(claims))
+    def worker_dies(self, claim: Claim | None) -> None:
+        """Its lease runs out and the reaper comes by; the token it leaves behind is consumed."""
+        if claim:
+            self._lease_runs_out(claim)
+
+    @rule(claim=claims)
+    def a_canceled_job_loses_its_worker(self, claim: Claim | None) -> None:
+        if claim and self.owned(claim):
+            self.cancel(claim.id, stranger=False)
+            self._lease_runs_out(claim)
+
+    @rule(claim=claims)
+    def worker_is_paused_beyond_its_lease(self, claim: Claim | None) -> None:
+        """As a zombie it will still say things."""
+        if claim:
+            self._lease_runs_out(claim)
+
+    def _lease_runs_out(self, claim: Claim) -> None:
+        job = self.owned(claim)
+        if job is None:
+            return
+        self.client.zadd(keys.LEASES, {claim.id: 1}, xx=True)
+        requeued, failed, repaired = self.run(self.store.reap())
+        if job.cancel:
+            expected = (0, 0)
+            self.house.over(job, "canceled")
+        else:
+            job.failures += 1
+            expected = (1, 0) if job.failures < keys.MAX_ATTEMPTS else (0, 1)
+            if expected == (1, 0):
+                self.house.requeue(job)
+            else:
+                self.house.over(job, "failed")
+                self.house.dead.add(job.id)
+        assert (requeued, failed, repaired) == (*expected, 0)
+
+    @rule(job_id=ids)
+    def forget(self, job_id: str) -> None:
+        job = self.house.jobs.get(job_id)
+        assert self.run(self.store.forget(job_id)) == (job is None or job.is_over)
+        if job and job.is_over:
+            del self.house.jobs[job_id]
+            self.house.dead.discard(job_id)
+
+    @rule(claim=claims)
+    def workers_die_until_it_is_dead(self, claim: Claim | None) -> None:
+        while claim and self.owned(claim):
+            self._lease_runs_out(claim)
+            self.claim("busy", 1)
+            claim = self.claim("free", 0)
+
+    @rule(
+        target=ids,
+        job_id=ids,
+        stranger=st.sampled_from([False, False, False, True]),
+    )
+    def retry(self, job_id: str, stranger: bool) -> str:
+        failed = next((each.id for each in self.house.jobs.values() if each.status == "failed"), job_id)
+        tenant = "mallory" if stranger or failed not in self.house.jobs else self.house.jobs[failed].tenant
+        self._retry(failed, tenant)
+        return self._retry(failed, tenant)
+
+    def _retry(self, job_id: str, tenant: str) -> str:
+        answer = self.run(self.store.retry(job_id, tenant, queue_limit=QUEUE_LIMIT, tenant_limit=TENANT_LIMIT))
+        job = self.house.jobs.get(job_id)
+        if job is None or job.tenant != tenant:
+            assert answer.outcome == "missing"
+        elif job.status != "failed":
+            assert answer.outcome == "not-failed"
+        elif job.retried_as in self.house.jobs:
+            assert (answer.outcome, answer.id) == ("replayed", job.retried_as)
+        elif refused := self.house.refusal(tenant):
+            assert answer.outcome == refused
+        else:
+            assert answer.outcome == "created"
+            job.retried_as = answer.id
+            self.house.dead.discard(job_id)
+            self.house.accept(Job(answer.id, tenant, job.cost))
+        return answer.id
+
+    @rule()
+    def the_script_cache_is_flushed(self) -> None:
+        self.client.script_flush()
+
+    @rule()
+    def a_foreign_hand_empties_rqs_list(self) -> None:
+        waiting = len(self.house.queue())
+        self.client.delete(LIST)
+        assert self.run(self.store.reap()) == (0, 0, waiting)
+
+    @invariant()
+    def redis_agrees(self) -> None:
+        house, jobs = self.house, list(self.house.jobs.values())
+        with self.client.pipeline(transaction=False) as pipeline:
+            pipeline.zrange(f"{keys.QUEUED}{MODEL}", 0, -1, withscores=True)
+            pipeline.zrange(f"{keys.TURNS}{MODEL}", 0, -1, withscores=True)
+            pipeline.hget(f"{keys.CLOCK}{MODEL}", "now")
+            pipeline.lrange(LIST, 0, -1)
+            pipeline.zrange(keys.LEASES, 0, -1)
+            pipeline.zrange(keys.LITTER, 0, -1)
+            pipeline.zrange(keys.DEAD, 0, -1)
+            pipeline.zrange(keys.EXPIRY, 0, -1)
+            for job in jobs:
+                pipeline.hmget(keys.JOB + job.id, "status", "attempt", "failures")
+                pipeline.xrange(keys.EVENTS + job.id)
+            queued, turns, clock, listed, leases, litter, dead, expiry, *rest = pipeline.execute()
+        assert queued == [(job.id, job.score) for job in house.queue()], "whose turn it is"
+        assert (dict(turns), float(clock or 0)) == (house.turns, house.clock)
+        assert sorted(listed) == sorted(job_id for job_id, _ in queued)
+        assert set(leases) == {job.id for job in jobs if job.status == "running"}
+        assert (set(litter), set(dead)) == (house.litter, house.dead)
+        assert set(expiry) == {job.id for job in jobs if job.is_over}
+        for job, record, story in zip(jobs, rest[::2], rest[1::2], strict=True):
+            assert record == [job.status, str(job.attempt), str(job.failures)]
+            told = [fields["event"] for _, fields in story]
+            assert told == job.story
+            assert sum(event.removeprefix("job.") in TERMINAL for event in told) == int(job.is_over)
+            assert all(json.loads(fields["data"]) is not None for _, fields in story)
+
+    @invariant()
+    def nothing_is_left_of_nothing(self) -> None:
+        if all(job.is_over for job in self.house.jobs.values()):
+            kept = {f"{name}{MODEL}" for name in (keys.QUEUED, keys.TURNS, keys.CLOCK)} | {LIST, keys.LEASES}
+            assert self.client.exists(*kept) == 0
+            assert [key for key in self.client.scan_iter("rq:*") if ":job:" in key or "exec" in key] == []
+            assert list(self.client.scan_iter(f"{keys.OPEN}*")) == []
+
+
+@pytest.fixture
+def machine(
+    redis_client: redis.Redis, valkey_url: str, card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[type[Scripts]]:
+    monkeypatch.setattr("app.contract.store.new_job_id", next_id)
+    loop = asyncio.new_event_loop()
+    yield type("Machine", (Scripts,), {"client": redis_client, "url": valkey_url, "loop": loop, "card": card})
+    loop.close()
+
+
+def test_every_interleaving_agrees_with_the_model(machine: type[Scripts]) -> None:
+    limits = settings(
+        max_examples=200,
+        stateful_step_count=40,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+    )
+    run_state_machine_as_test(machine, settings=limits)

@@ -1,0 +1,136 @@
+"""`python -m tests.faults.chaos --seed 1 --seconds 60`: a service, its load and its nemesis, and then the reckoning.
+
+Real processes, a real Valkey, real files; only the engine is scripted, and leases run out twenty times
+faster.
+Prints one JSON line per run; the exit code is the number of kinds of violations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from app.contract import keys
+from tests.faults import mutants
+from tests.faults.checker import Evidence, Findings, check
+from tests.faults.house import Nursery, Service, Valkey, until
+from tests.faults.load import Client, History, Nemesis, Receiver
+
+LITTER_MS = 6_000
+"""Longer than any pause of the nemesis: no zombie writes after its leftovers were removed."""
+
+FATE = {"claimed": 0.03, "denoise": 0.01, "upload": 0.02, "before finish": 0.03, "after finish": 0.03}
+"""Chances per job and stage (per picture and file for "upload")."""
+
+
+def run(folder: Path, *, seed: int, seconds: float, mutant: str = "none", drain: float = 60.0) -> Findings:
+    """One run in `folder`, which must be empty. The last `drain` seconds at most belong to the service alone."""
+    valkey, nursery = Valkey(folder / "redis", durable=mutant != "aof off"), Nursery(mutant, litter_ms=LITTER_MS)
+    history, receiver = History(folder / "history.jsonl"), Receiver(seed)
+    environment = {"DARKROOM_WEBHOOK_PORTS": str(receiver.port), "DARKROOM_TEST_STEP": "0.04"}
+    if mutant == "aof off":
+        environment["DARKROOM_REDIS_DURABILITY"] = "ignore"
+    valkey.comes()
+    service = Service(folder, nursery, valkey, fate=FATE, seed=seed, environment=environment)
+    clients = [Client(f"c{n}", service, history, receiver.url, seed=seed * 100 + n) for n in range(4)]
+    nemesis = Nemesis(service, valkey, history, seed=seed)
+    began = time.monotonic()
+    try:
+        service.start()
+        for thread in (*clients, nemesis):
+            thread.start()
+        time.sleep(seconds)
+        nemesis.over.set()
+        nemesis.join()
+        for client in clients:
+            client.over.set()
+        _all_said(clients)
+        rested = _come_to_rest(valkey, history.path, seconds=drain)
+    finally:
+        service.stop()
+        nursery.close()
+        receiver.close()
+        history.close()
+    with valkey.client() as client:
+        evidence = Evidence.read(history.path, service.diary, client, service.pictures, receiver.arrived)
+        findings = check(evidence)
+    valkey.is_killed()
+    figures = {
+        "seed": seed,
+        "mutant": mutant,
+        "rested": rested,
+        "seconds": round(time.monotonic() - began, 1),
+        **nemesis.did,
+    }
+    findings.figures = figures | {"births": service.births} | findings.figures
+    return findings
+
+
+def _all_said(clients: list[Client]) -> None:
+    """Every client ends what it is saying; one that gets no answer any more is cut short."""
+    ends = time.monotonic() + 15
+    for client in clients:
+        client.join(max(0.1, ends - time.monotonic()))
+    for client in clients:
+        client.impatient.set()
+        client.join(10)
+
+
+def _come_to_rest(valkey: Valkey, history: Path, *, seconds: float) -> bool:
+    """Wait until nothing is left to do. False at the deadline; what is left then, the checker will find."""
+    acknowledged: set[str] = {
+        line["job"]
+        for line in map(json.loads, history.read_text().splitlines())
+        if line["type"] == "ok" and line.get("what") == "submit"
+    }
+
+    def rests() -> bool:
+        try:
+            with valkey.client() as client:
+                owed = [client.zcard(name) for name in (keys.LEASES, keys.OUTBOX, keys.LITTER)]
+                waiting = any(client.zcard(key) for key in client.scan_iter(f"{keys.QUEUED}*"))
+                return not any(owed) and not waiting and all(_is_over(client, job) for job in acknowledged)
+        except redis.RedisError:
+            return False
+
+    try:
+        return bool(until(rests, seconds=seconds))
+    except TimeoutError:
+        return False
+
+
+def _is_over(client: redis.Redis, job: str) -> bool:
+    return client.hget(keys.JOB + job, "status") not in ("queued", "running")
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--seconds", type=float, default=60)
+    options.add_argument("--mutants", action="store_true", help="each mutant, until a seed catches it")
+    chosen = options.parse_args()
+    if chosen.mutants:
+        return sum(not _caught(name, chosen.seed, chosen.seconds) for name in mutants.NAMES)
+    return len(_show(chosen.seed, chosen.seconds, "none").violations)
+
+
+def _caught(mutant: str, seed: int, seconds: float) -> bool:
+    return any(mutants.convicts(_show(seed + n, seconds, mutant)) for n in range(3))
+
+
+def _show(seed: int, seconds: float, mutant: str) -> Findings:
+    with tempfile.TemporaryDirectory(prefix="darkroom-chaos-") as folder:
+        findings = run(Path(folder), seed=seed, seconds=seconds, mutant=mutant, drain=90 if mutant == "none" else 25)
+    said: dict[str, Any] = findings.figures | {"violations": dict(findings.violations), "examples": findings.examples}
+    print(json.dumps(said), flush=True)
+    return findings
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

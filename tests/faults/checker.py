@@ -1,0 +1,207 @@
+"""Reads what was said and what is left, and finds every promise that was broken.
+
+Knows the history, the diary of deaths, the records and the files; refuses to know how the service works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from app.contract import keys
+
+TERMINAL = ("succeeded", "failed", "canceled")
+Line = dict[str, Any]
+
+
+@dataclass
+class Findings:
+    """Violations by name with an example each, and figures."""
+
+    violations: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def bad(self, what: str, example: str) -> None:
+        self.violations[what] += 1
+        self.examples.setdefault(what, example)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All there is to judge by. `arrived` counts webhooks by "<job>/<event>"."""
+
+    history: list[Line]
+    diary: list[Line]
+    client: redis.Redis
+    pictures: Path
+    arrived: Mapping[str, int]
+
+    @classmethod
+    def read(
+        cls, history: Path, diary: Path, client: redis.Redis, pictures: Path, arrived: Mapping[str, int]
+    ) -> Evidence:
+        return cls(_lines(history), _lines(diary), client, pictures, arrived)
+
+    def acknowledged(self) -> dict[str, set[str]]:
+        """Idempotency-Key to the ids that were given out for it."""
+        given: dict[str, set[str]] = defaultdict(set)
+        for line in self.history:
+            if line["type"] == "ok" and line.get("what") == "submit":
+                given[line["about"]].add(line["job"])
+        return given
+
+
+def check(evidence: Evidence) -> Findings:
+    """Judge a run that has come to rest: no process is alive any more but Redis."""
+    findings = Findings()
+    given = evidence.acknowledged()
+    ids = sorted(set().union(*given.values())) if given else []
+    for key, found in given.items():
+        if len(found) != 1:
+            findings.bad("one key, several jobs", key)
+    _check_answers(evidence, findings)
+    wanted: set[str] = set()
+    for job_id in ids:
+        wanted |= _check_job(evidence, findings, job_id)
+    _check_leftovers(evidence, findings, wanted)
+    _measure(evidence, findings, ids)
+    return findings
+
+
+def _check_answers(evidence: Evidence, findings: Findings) -> None:
+    """What clients saw: no acknowledged job denied, no key without a job, no status that went back."""
+    seen: dict[str, str] = {}
+    for line in evidence.history:
+        about = line.get("about", "")
+        if line["type"] == "fail" and line["http"] in (404, 410):
+            findings.bad("a job or key was denied", f"{line['what']} {about} {line['http']}")
+        if line["type"] == "fail" and line["http"] == 500:
+            findings.bad("an answer was 500", f"{line['what']} {about}")
+        if line["type"] == "ok" and line.get("status"):
+            before, job = seen.get(line["job"]), line["job"]
+            if before in TERMINAL and line["status"] != before:
+                findings.bad("status went back", f"{job}: {before}, then {line['status']}")
+            seen[job] = line["status"]
+
+
+def _check_job(evidence: Evidence, findings: Findings, job_id: str) -> set[str]:
+    """One job; answers the files that belong to it."""
+    record: dict[str, str] = evidence.client.hgetall(keys.JOB + job_id)  # type: ignore[assignment]
+    if not record:
+        findings.bad("lost", job_id)
+        return set()
+    story = [fields["event"] for _, fields in evidence.client.xrange(keys.EVENTS + job_id)]  # type: ignore[union-attr]
+    ends = [event for event in story if event.removeprefix("job.") in TERMINAL]
+    status = record["status"]
+    if status not in TERMINAL:
+        findings.bad("never ended", f"{job_id} is {status}")
+        return set()
+    if ends != [f"job.{status}"] or story[-1] != ends[0]:
+        findings.bad("not exactly one end", f"{job_id}: {story}")
+    if int(record["failures"]) > keys.MAX_ATTEMPTS:
+        findings.bad("too many attempts", job_id)
+    if story.count("job.started") != int(record["attempt"]):
+        findings.bad("attempts and starts differ", job_id)
+    poison = json.loads(record["spec"])["prompt"] == "poison"
+    if poison and status == "succeeded":
+        findings.bad("a poison succeeded", job_id)
+    if status == "failed" and json.loads(record["error"])["slug"] != "attempts-exhausted":
+        findings.bad("failed for no reason", f"{job_id}: {record['error']}")
+    findings.figures.setdefault("ends", Counter())[("poison " if poison else "") + status] += 1
+    _check_webhook(evidence, findings, f"{job_id}/job.{status}", job_id)
+    return _check_pictures(evidence, findings, record) if status == "succeeded" else set()
+
+
+def _check_webhook(evidence: Evidence, findings: Findings, fact: str, job_id: str) -> None:
+    tries = [json.loads(line) for line in evidence.client.lrange(keys.DELIVERIES + job_id, 0, -1)]  # type: ignore[union-attr]
+    exhausted = any(each["outcome"] == "exhausted" or each["next_ms"] is None for each in tries)
+    if not evidence.arrived.get(fact) and not exhausted:
+        findings.bad("a webhook was forgotten", fact)
+
+
+def _check_pictures(evidence: Evidence, findings: Findings, record: Mapping[str, str]) -> set[str]:
+    images = json.loads(record["images"])
+    if len(images) != json.loads(record["spec"])["num_images"]:
+        findings.bad("an incomplete image set", record["id"])
+    for image in images:
+        file = evidence.pictures / image["key"]
+        if not file.exists():
+            findings.bad("a picture is missing", image["key"])
+        elif hashlib.sha256(file.read_bytes()).hexdigest() != image["sha256"]:
+            findings.bad("a picture is another one", image["key"])
+    return {image["key"] for image in images}
+
+
+def _check_leftovers(evidence: Evidence, findings: Findings, wanted: set[str]) -> None:
+    files = {str(file.relative_to(evidence.pictures)) for file in evidence.pictures.rglob("*") if file.is_file()}
+    for file in sorted(files - wanted):
+        findings.bad("a file of nobody", file)
+    client = evidence.client
+    for name in (keys.LEASES, keys.OUTBOX, keys.LITTER):
+        if left := client.zrange(name, 0, -1):
+            findings.bad("left in redis", f"{name}: {left[:3]}")  # type: ignore[index]
+    for pattern in (
+        "rq:queue:generate-*",
+        "rq:job:job_*",
+        "rq:execution:job_*",
+        "rq:wip:generate-*",
+        "darkroom:open:*",
+    ):
+        for key in client.scan_iter(pattern):
+            findings.bad("left in redis", key)
+    for name in (keys.QUEUED, keys.TURNS, keys.CLOCK):
+        for key in client.scan_iter(f"{name}*"):
+            findings.bad("left in redis", key)
+
+
+def _measure(evidence: Evidence, findings: Findings, ids: list[str]) -> None:
+    figures = findings.figures
+    figures["jobs"] = len(ids)
+    figures["stage kills"] = dict(Counter(line["stage"] for line in evidence.diary if line["what"] == "killed"))
+    figures["refused zombies"] = sum(line["what"] == "refused" for line in evidence.diary)
+    figures["ran alone"] = sum(line["what"] == "claimed" and line["alone"] for line in evidence.diary)
+    for line in evidence.diary:
+        if line["what"] == "claimed" and line["alone"] and line["holding"]:
+            findings.bad("a suspect had company", line["job"])
+    figures["webhooks"] = sum(evidence.arrived.values())
+    figures["webhook duplicates"] = sum(count - 1 for count in evidence.arrived.values())
+    waits = sorted(_reclaims(evidence))
+    if waits:
+        figures["reclaimed"] = len(waits)
+        figures["reclaim p50 s"] = round(statistics.median(waits), 2)
+        figures["reclaim p100 s"] = round(waits[-1], 2)
+
+
+def _reclaims(evidence: Evidence) -> Iterator[float]:
+    """Seconds from the death of a worker until the job it held was queued again."""
+    deaths = {line["pid"]: line["at"] for line in evidence.diary if line["what"] == "killed"}
+    deaths |= {line["pid"]: line["at"] for line in evidence.history if line.get("what") == "worker killed"}
+    stories: dict[str, list[tuple[float, str]]] = {}
+    for line in evidence.diary:
+        died = deaths.get(line["pid"])
+        if line["what"] != "claimed" or died is None:
+            continue
+        job = line["job"]
+        if job not in stories:
+            entries: Any = evidence.client.xrange(keys.EVENTS + job)
+            stories[job] = [
+                (int(at.split("-")[0]) / 1000, fields["event"])
+                for at, fields in entries
+                if fields["event"] != "job.progress"
+            ]
+        after = [(at, event) for at, event in stories[job] if at > line["at"] and event != "job.started"]
+        if after and after[0][1] == "job.restarted" and after[0][0] >= died:
+            yield after[0][0] - died
+
+
+def _lines(path: Path) -> list[Line]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

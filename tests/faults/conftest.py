@@ -1,0 +1,117 @@
+"""Real processes from a nursery, a Valkey that may be killed, and workers whose death is a matter of the script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from app.contract import keys
+from app.contract.events import OVER
+from tests.faults.house import Nursery, Service, Valkey, is_alive, until
+
+WISH = {"prompt": "a circle", "seed": 1, "num_inference_steps": 4}
+PATIENCE = 30.0
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@dataclass
+class Scene:
+    """A gateway, no workers yet, and what a test does to them."""
+
+    service: Service
+    valkey: Valkey
+    client: httpx2.Client
+    redis: redis.Redis
+
+    def worker(self, name: str = "worker0", *, dies: str | None = None, step: float = 0.01) -> int:
+        """Bear one. `dies` is the stage at which it certainly does."""
+        fate = json.dumps({dies: 1.0} if dies else {})
+        return self.service.bear(name, DARKROOM_TEST_FATE=fate, DARKROOM_TEST_STEP=str(step))
+
+    def send(self, **options: Any) -> dict[str, Any]:
+        answer = self.client.post("/v1/jobs", json=WISH | options)
+        assert answer.status_code == 202, answer.text
+        return dict(answer.json())
+
+    def look(self, job: dict[str, Any]) -> dict[str, Any]:
+        answer = self.client.get(f"/v1/jobs/{job['id']}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def ended(self, job: dict[str, Any]) -> dict[str, Any]:
+        return dict(until(lambda: (seen := self.look(job))["status"] in OVER and seen, seconds=PATIENCE))
+
+    def status(self, job: dict[str, Any], wanted: str) -> None:
+        until(lambda: self.look(job)["status"] == wanted, seconds=PATIENCE)
+
+    def gone(self, pid: int) -> None:
+        until(lambda: not is_alive(pid), seconds=PATIENCE)
+
+    def events(self, job: dict[str, Any]) -> list[str]:
+        entries: Any = self.redis.xrange(keys.EVENTS + job["id"])
+        return [fields["event"] for _, fields in entries if fields["event"] != "job.progress"]
+
+    def stored(self) -> list[str]:
+        return sorted(str(file.relative_to(self.service.pictures)) for file in self._files())
+
+    def only_the_winner_is_left(self, job: dict[str, Any]) -> None:
+        """Once the litter is out, what is stored is what the record points to."""
+        record: Any = self.redis.hget(keys.JOB + job["id"], "images")
+        wanted = sorted(image["key"] for image in json.loads(record))
+        until(lambda: self.stored() == wanted and not self.redis.zcard(keys.LITTER), seconds=PATIENCE)
+
+    def _files(self) -> list[Path]:
+        return [file for file in self.service.pictures.rglob("*") if file.is_file()]
+
+
+@pytest.fixture
+def make_scene(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    scenes: list[Scene] = []
+
+    def make(**environment: str) -> Scene:
+        valkey = Valkey(tmp_path / "redis")
+        valkey.comes()
+        service = Service(tmp_path, nursery, valkey, environment=environment)
+        service.bear("gateway")
+        client = httpx2.Client(base_url=service.url, timeout=20, trust_env=False)
+        scenes.append(Scene(service, valkey, client, valkey.client()))
+        until(lambda: _answers(client), seconds=PATIENCE)
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        scene.service.stop()
+        scene.client.close()
+        scene.redis.close()
+        scene.valkey.is_killed()
+
+
+@pytest.fixture
+def scene(make_scene: Callable[..., Scene]) -> Scene:
+    """A service that has heard of its model: a worker came, announced it and left again."""
+    scene = make_scene()
+    pid = scene.worker("worker9")
+    until(lambda: scene.client.get("/readyz").status_code == 200, seconds=PATIENCE)
+    scene.service.stop_one("worker9")
+    scene.gone(pid)
+    return scene
+
+
+def _answers(client: httpx2.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx2.TransportError:
+        return False

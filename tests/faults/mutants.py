@@ -1,0 +1,224 @@
+"""The service with one mistake in it, each of which the checker must find. Applied in the nursery, before any fork."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from app.contract import objects, outbox, ownership, scripts, store
+from app.contract.store import JobStore, NewJob, Submission
+from tests.faults.checker import Findings
+from worker import reporter
+from worker.reporter import Reporter
+
+NAMES = (
+    "no token check",
+    "no reaper",
+    "aof off",
+    "finish before upload",
+    "non-atomic submit",
+    "outbox popped before send",
+    "write in place",
+    "key before record",
+)
+
+
+UNTIDY = frozenset({"a file of nobody", "left in redis"})
+"""Found as well where a run did not come to rest in its time: no proof of a mistake."""
+
+
+def convicts(findings: Findings) -> bool:
+    """Is a mistake proved?"""
+    return bool(set(findings.violations) - (set() if findings.figures["rested"] else UNTIDY))
+
+
+def apply(name: str) -> None:
+    """KeyError for a name that is none. "aof off" is the harness's to do."""
+    {"none": _nothing, "aof off": _nothing, **_MUTATIONS}[name]()
+
+
+def _nothing() -> None:
+    return
+
+
+def _rewrite(script: str, old: str, new: str) -> None:
+    """Replace text of one script, which must be there: a mutant that changes nothing would count as survived."""
+    original = scripts.source
+
+    def source(name: str) -> str:
+        text = original(name)
+        if script in (name, "prelude"):
+            assert old in text, f"{name}.lua has no {old!r}"
+            return text.replace(old, new)
+        return text
+
+    scripts.source = source  # type: ignore[assignment]
+    store.source = ownership.source = source  # type: ignore[attr-defined]
+
+
+def _no_token_check() -> None:
+    _rewrite("prelude", "return r[1] == 'running' and r[2] == token", "return r[1] ~= false")
+
+
+def _no_reaper() -> None:
+    async def reap(self: JobStore, *, limit: int = 100) -> tuple[int, int, int]:
+        return 0, 0, 0
+
+    JobStore.reap = reap  # type: ignore[method-assign]
+
+
+def _finish_before_upload() -> None:
+    """The record learns of pictures that are stored a moment later."""
+
+    def store_picture(self: Any, attempt: Any, finished: Any, index: int) -> Any:
+        late: list[Callable[[], Any]] = attempt_uploads.setdefault(attempt.claim.token, [])
+        put = self._store.put
+
+        class Later:
+            def put(self, key: str, data: bytes, content_type: str, **options: Any) -> Any:
+                import hashlib
+
+                from worker.storage import Stored
+
+                late.append(lambda: put(key, data, content_type))
+                return Stored(key, hashlib.sha256(data).hexdigest(), len(data), content_type)
+
+        self_store, self._store = self._store, Later()
+        try:
+            return original(self, attempt, finished, index)
+        finally:
+            self._store = self_store
+
+    def put_away(self: Any, attempt: Any, finished: Any) -> Callable[[], bool]:
+        with uploading:
+            say = original_put_away(self, attempt, finished)
+
+        def then_upload() -> bool:
+            owned = say()
+            for upload in attempt_uploads.pop(attempt.claim.token, []):
+                upload()
+            return owned
+
+        return then_upload
+
+    import threading
+
+    uploading = threading.Lock()
+    attempt_uploads: dict[str, list[Callable[[], Any]]] = {}
+    original, original_put_away = Reporter._store_picture, Reporter._put_away
+    Reporter._store_picture = store_picture  # type: ignore[method-assign]
+    Reporter._put_away = put_away  # type: ignore[method-assign]
+
+
+def _perhaps_die() -> None:
+    if random.random() < 0.1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _in_two_steps(first: str, second: str) -> None:
+    """submit.lua cut in two, with a gateway that may die in between."""
+    original = JobStore.submit
+
+    async def submit(self: Any, job: NewJob, **options: Any) -> Submission:
+        random.seed()
+        client, real = self._redis, self._scripts["submit"]
+
+        async def both(*, keys: list[str], args: list[Any]) -> Any:
+            answer = await client.register_script(whole(first))(keys=keys, args=args)
+            if answer[0] != "created":
+                return answer
+            _perhaps_die()
+            return await client.register_script(whole(second))(keys=keys, args=args)
+
+        self._scripts["submit"] = both
+        try:
+            return await original(self, job, **options)
+        finally:
+            self._scripts["submit"] = real
+
+    def whole(body: str) -> str:
+        return scripts.source("submit").replace(text, body)
+
+    folder = scripts.files(scripts.__name__)  # type: ignore[attr-defined]
+    text = (folder / "submit.lua").read_text()
+    JobStore.submit = submit  # type: ignore[method-assign]
+
+
+_HEAD = """
+local id, tenant, model, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
+local n = tonumber(ARGV[9])
+if KEYS[1] ~= '' then
+  local before = redis.call('GET', KEYS[1])
+  if before then
+    local old_id, old_body = string.match(before, '^(%S+) (%S+)$')
+    return {old_body == body and 'replayed' or 'conflict', old_id}
+  end
+end
+"""
+_TELL_KEY = "if KEYS[1] ~= '' then redis.call('SET', KEYS[1], id .. ' ' .. body, 'EX', IDEMPOTENCY_SECONDS) end\n"
+_ARGUMENTS = """
+local id, tenant, model, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
+local n = tonumber(ARGV[9])
+"""
+_WRITE = (
+    "redis.call('HSET', JOB .. id, unpack(ARGV, 10, 9 + n))\nredis.call('HSET', RQ_JOB .. id, unpack(ARGV, 10 + n))\n"
+)
+_CREATED = "return {'created', id}\n"
+
+
+def _non_atomic_submit() -> None:
+    """The record is written, and the id queued in a second call."""
+    record = (
+        "redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'status', 'queued', 'attempt', 0, "
+        "'failures', 0, 'step', 0, 'created_ms', now(), 'v', RECORD_VERSION)\n"
+    )
+    accept = "accept(id, tenant, model, tonumber(ARGV[4]))\n"
+    _in_two_steps(_HEAD + _WRITE + record + _TELL_KEY + _CREATED, _ARGUMENTS + accept + _CREATED)
+
+
+def _key_before_record() -> None:
+    accept = "accept(id, tenant, model, tonumber(ARGV[4]))\n"
+    _in_two_steps(_HEAD + _TELL_KEY + _CREATED, _ARGUMENTS + _WRITE + accept + _CREATED)
+
+
+def _outbox_popped_before_send() -> None:
+    original = outbox._source
+
+    def source(name: str) -> str:
+        text = original(name)
+        old = "redis.call('ZADD', OUTBOX, 'XX', at + DELIVERY_LEASE_MS, entry)"
+        return text.replace(old, "redis.call('ZREM', OUTBOX, entry)") if name == "outbox_take" else text
+
+    outbox._source = source  # type: ignore[assignment]
+
+
+def _write_in_place() -> None:
+    """One name for all attempts, and nobody waits until the file is whole."""
+
+    def key(job_id: str, token: str, index: int, output_format: str) -> str:
+        return objects.image_key(job_id, "0" * 32, index, output_format)
+
+    def write(folder: int, name: str, data: bytes) -> None:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=folder)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data[: len(data) // 2])
+            file.flush()
+            objects.os.fsync(file.fileno())  # type: ignore[attr-defined]
+            file.write(data[len(data) // 2 :])
+
+    reporter.image_key = key  # type: ignore[attr-defined]
+    objects._write_whole = write
+
+
+_MUTATIONS: dict[str, Callable[[], None]] = {
+    "no token check": _no_token_check,
+    "no reaper": _no_reaper,
+    "finish before upload": _finish_before_upload,
+    "non-atomic submit": _non_atomic_submit,
+    "outbox popped before send": _outbox_popped_before_send,
+    "write in place": _write_in_place,
+    "key before record": _key_before_record,
+}

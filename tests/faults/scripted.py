@@ -1,0 +1,200 @@
+"""A worker whose engine follows a script: real intake, reporter, scripts and store, and milliseconds of arithmetic.
+
+At every stage it may die as a kill -9 would kill it. A prompt that says "poison" kills its process whenever it is
+drawn. Knows stages and chances; refuses to know what the harness makes of the deaths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.contract import objects
+from app.contract.card import ModelCard
+from app.contract.ownership import Claim, Ownership
+from worker import main
+from worker.engine.errors import DeviceLost
+from worker.engine.events import Event, Finished, Progress, Started, Stopped, Timings
+from worker.engine.sample import Request
+from worker.provenance import Provenance
+from worker.settings import settings_from_env
+from worker.storage import ObjectStore, Stored
+
+STAGES = ("claimed", "denoise", "upload", "before finish", "after finish")
+
+CARD = ModelCard(
+    name="starter", family="Scripted", sha256="0" * 64, width=64, height=64, side_multiple=8, min_side=64, max_side=256,
+    max_steps=1_000, max_guidance_scale=20.0, max_images=4, max_work=2**40, num_inference_steps=4, guidance_scale=4.0,
+    scheduler="euler", schedulers=("euler",), max_prompt_tokens=30, seats=4,
+)  # fmt: skip
+
+NOWHERE = Provenance(**{each.name: "0" for each in fields(Provenance)})  # type: ignore[arg-type]
+
+
+class Fate:
+    """Whether the process dies now, and a line in the log of deaths if it does."""
+
+    def __init__(self, chances: Mapping[str, float], diary: Path | None, seed: int) -> None:
+        self._chances = chances
+        self._diary = diary
+        self._chance = random.Random(seed)
+
+    @classmethod
+    def from_env(cls) -> Fate:
+        diary = os.environ.get("DARKROOM_TEST_DIARY")
+        chances = json.loads(os.environ.get("DARKROOM_TEST_FATE", "{}"))
+        return cls(
+            chances, Path(diary) if diary else None, int(os.environ.get("DARKROOM_TEST_SEED", "0")) + os.getpid()
+        )
+
+    def note(self, what: str, **fields: Any) -> None:
+        if self._diary:
+            line = json.dumps({"at": time.time(), "pid": os.getpid(), "what": what, **fields}) + "\n"
+            with self._diary.open("a") as diary:
+                diary.write(line)
+
+    def tempt(self, stage: str, *, certainly: bool = False) -> None:
+        if certainly or self._chance.random() < self._chances.get(stage, 0):
+            self.note("killed", stage="poison" if certainly else stage)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class ScriptedEngine:
+    """The engine's few methods. A step takes `step_seconds` for everybody in it, as a batch does."""
+
+    def __init__(self, fate: Fate, *, seats: int = 4, step_seconds: float = 0.01) -> None:
+        self.seats = seats
+        self.clock: Callable[[], float] = time.monotonic
+        self.last_step_at = self.clock()
+        self._fate = fate
+        self._step_seconds = step_seconds
+        self._changed = threading.Condition()
+        self._open: dict[str, Request] = {}
+        self._steps: dict[str, int] = {}
+        self._canceled: set[str] = set()
+
+    def submit(self, request: Request) -> None:
+        with self._changed:
+            self._open[request.id] = request
+            self._changed.notify_all()
+
+    def cancel(self, request_id: str) -> None:
+        with self._changed:
+            self._canceled.add(request_id)
+
+    def wait_for_work(self, timeout: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._open), timeout)
+
+    @property
+    def idle(self) -> bool:
+        with self._changed:
+            return not self._open
+
+    @property
+    def free_seats(self) -> int:
+        with self._changed:
+            return max(0, self.seats - sum(request.num_images for request in self._open.values()))
+
+    def step(self) -> list[Event]:
+        with self._changed:
+            batch = list(self._open.values())
+        if any("a step without end" in request.prompt for request in batch):
+            threading.Event().wait()
+        if any("a lost device" in request.prompt for request in batch):
+            raise DeviceLost("the script says so")
+        if batch:
+            time.sleep(self._step_seconds)
+        events = [event for request in batch for event in self._advance(request)]
+        self.last_step_at = self.clock()
+        return events
+
+    def _advance(self, request: Request) -> list[Event]:
+        if request.id in self._canceled:
+            return [self._close(request, Stopped(request.id))]
+        step = self._steps[request.id] = self._steps.get(request.id, 0) + 1
+        if step == 2:
+            self._fate.tempt("denoise", certainly="poison" in request.prompt)
+        if step < request.num_inference_steps:
+            told = Progress(request.id, step, request.num_inference_steps)
+            return [Started(request.id), told] if step == 1 else [told]
+        return [self._close(request, self._finished(request, step))]
+
+    def _close(self, request: Request, last: Event) -> Event:
+        with self._changed:
+            del self._open[request.id]
+        return last
+
+    @staticmethod
+    def _finished(request: Request, steps: int) -> Finished:
+        # The pixels tell attempts apart, so that a zombie that overwrites the winner's picture is seen.
+        digest = np.frombuffer(hashlib.sha256(request.id.encode()).digest(), np.uint8)
+        pictures = [np.resize(digest + np.uint8(index), (64, 64, 3)) for index in range(request.num_images)]
+        seeds = [request.seed + index for index in range(request.num_images)]
+        return Finished(request.id, pictures, seeds, steps, Timings(0.0, 0.0, 0.0, 0.0), [])
+
+
+class MortalOwnership(Ownership):
+    """Says the last word, and may die just before or just after it."""
+
+    fate: Fate
+
+    def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
+        claim = super().claim(model, worker, holding=holding)
+        if claim:
+            self.fate.note("claimed", job=claim.id, attempt=claim.attempt, alone=claim.runs_alone, holding=holding)
+            self.fate.tempt("claimed")
+        return claim
+
+    def succeed(self, claim: Claim, *args: Any, **options: Any) -> bool:
+        self.fate.tempt("before finish")
+        owned = super().succeed(claim, *args, **options)
+        self.fate.note("finished" if owned else "refused", job=claim.id)
+        self.fate.tempt("after finish")
+        return owned
+
+
+class MortalStore(ObjectStore):
+    """May die between the bytes of a picture and its name."""
+
+    def __init__(self, place: Any, fate: Fate) -> None:
+        super().__init__(place)
+        self._here = threading.local()
+        sync = os.fsync
+
+        def sync_or_die(descriptor: int) -> None:
+            if getattr(self._here, "puts", False):
+                fate.tempt("upload")
+            sync(descriptor)
+
+        objects.os.fsync = sync_or_die  # type: ignore[attr-defined]
+
+    def put(self, *args: Any, **options: Any) -> Stored:
+        self._here.puts = True
+        try:
+            return super().put(*args, **options)
+        finally:
+            self._here.puts = False
+
+
+def run() -> int:
+    """A worker process as `darkroom worker` runs one, with this engine."""
+    fate = Fate.from_env()
+    settings = settings_from_env()
+    MortalOwnership.fate = fate
+    main.Ownership = MortalOwnership  # type: ignore[misc]
+    step_seconds = float(os.environ.get("DARKROOM_TEST_STEP", "0.01"))
+    engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds)
+    store = MortalStore(objects.open_store(settings.storage_url), fate)
+    return main.Worker(settings, engine, CARD, NOWHERE, store, *main._connect(settings)).run()

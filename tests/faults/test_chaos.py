@@ -1,0 +1,19 @@
+"""One short seed of chaos, and proof that its checker sees. Longer: `make chaos SEED=1 SECONDS=300`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults.chaos import run
+
+
+def test_a_short_chaos_breaks_no_promise(tmp_path: Path) -> None:
+    findings = run(tmp_path, seed=1, seconds=6)
+    assert findings.violations == {}, findings.examples
+    assert findings.figures["jobs"] > 10
+    assert sum(findings.figures["stage kills"].values()) > 0
+
+
+def test_the_checker_sees_a_mutant(tmp_path: Path) -> None:
+    findings = run(tmp_path, seed=1, seconds=2, mutant="no reaper", drain=2)
+    assert findings.violations["never ended"]
