@@ -1,23 +1,26 @@
 """From an Authorization header to a caller.
 
-Knows keys only by their SHA-256. Refuses to know routes, limits and what a caller may do.
+Knows keys only by their SHA-256, and which scope a method needs. Refuses to know routes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-from app.errors import Unauthenticated
+from app.errors import Forbidden, Unauthenticated
+from app.keyring import HeldKey, Keyring
 
 SHORTEST_API_KEY = 32
 """Characters. Random hexadecimal of this length has 128 bits, base64 has 192."""
 
 OPEN_TENANT = "default"
+SCOPES = frozenset({"read", "write"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 Keys = Mapping[bytes, str]
 """SHA-256 of a key to the tenant it belongs to."""
@@ -28,50 +31,70 @@ _BEARER = re.compile(r"bearer +([!-~]{1,512}) *", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. Jobs belong to the tenant."""
+    """Who asks, and what the key allows. Jobs belong to the tenant."""
 
     tenant: str
+    key_id: str = ""
+    scopes: frozenset[str] = SCOPES
+    requests_per_minute: int | None = None
+    jobs: int | None = None
+    cost_per_minute: int | None = None
+    revoked: asyncio.Event | None = None
+    """Set when the key is revoked: whatever is open for it ends."""
+
+    def require(self, method: str) -> None:
+        """Raises Forbidden if the key's scopes do not allow a request of this method."""
+        scope = "read" if method in SAFE_METHODS else "write"
+        if scope not in self.scopes:
+            raise Forbidden(f"This key does not have the scope {scope!r}.")
 
 
-class Authenticator(Protocol):
-    """What the guard needs. Raises Unauthenticated."""
+class Authenticator:
+    """From a header to a caller. Configured keys need no Redis; `keyring` holds those that operators handed out.
 
-    async def authenticate(self, header: str | None) -> Caller: ...
-
-
-class OpenHouse:
-    """No keys configured: every caller is the same tenant, whatever the header says.
-
-    Clients that insist on sending some key work with it; that it only listens on loopback is the settings' affair.
+    While there are neither, everybody is one tenant, whatever the header says, so that clients that insist on sending
+    some key work; unless `required`. That this only happens on loopback is the settings' affair.
     """
 
-    async def authenticate(self, header: str | None) -> Caller:
-        return Caller(OPEN_TENANT)
-
-
-class ConfiguredKeys:
-    """Keys given by a setting."""
-
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, *, required: bool = False) -> None:
         self._keys = keys
+        self._required = required
+        self.keyring: Keyring | None = None
 
     async def authenticate(self, header: str | None) -> Caller:
-        """The tenant whose key the header bears. Every key is compared, in constant time."""
+        """Raises Unauthenticated, and redis.RedisError if Redis must be asked and is away."""
         found = _BEARER.fullmatch(header or "")
+        caller = await self._holder(found[1]) if found else None
+        if caller is not None:
+            return caller
+        if not self._keys and not self._required and (self.keyring is None or await self.keyring.is_empty()):
+            return Caller(OPEN_TENANT)
         if found is None:
             raise Unauthenticated("Send your key in the header: Authorization: Bearer <key>.")
-        digest, tenant = _digest(found[1]), None
-        for known, name in self._keys.items():
+        raise Unauthenticated("The key is not known here: check that it is whole and has not been revoked.")
+
+    async def _holder(self, key: str) -> Caller | None:
+        digest, caller = _digest(key), None
+        for known, tenant in self._keys.items():
             if hmac.compare_digest(known, digest):
-                tenant = name
-        if tenant is None:
-            raise Unauthenticated("The key is not known here: check that it is whole and has not been revoked.")
-        return Caller(tenant)
+                caller = Caller(tenant, key_id=digest.hex()[:16])
+        if caller is not None or self.keyring is None:
+            return caller
+        held = await self.keyring.find(key)
+        return _caller(held) if held else None
 
 
-def authenticator_for(keys: Keys) -> Authenticator:
-    """The open house where there are no keys."""
-    return ConfiguredKeys(keys) if keys else OpenHouse()
+def _caller(held: HeldKey) -> Caller:
+    info = held.info
+    return Caller(
+        tenant=info.tenant,
+        key_id=info.id,
+        scopes=frozenset(info.scopes),
+        requests_per_minute=info.requests_per_minute,
+        jobs=info.jobs,
+        cost_per_minute=info.cost_per_minute,
+        revoked=held.revoked,
+    )
 
 
 def keys_from_text(text: str) -> Keys:

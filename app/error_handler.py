@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Match
 
 from app import storage
 from app.contract.params import ParamsRejected
+from app.dialects import answer
 from app.errors import (
     InternalError,
     InvalidRequest,
@@ -33,7 +34,6 @@ from app.errors import (
     QueueStorageFull,
     QueueUnavailable,
     RangeNotSatisfiable,
-    render,
 )
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ def install(app: FastAPI) -> None:
     """Make one handler answer everything that is raised. What is unforeseen goes on to the guard."""
 
     async def handler(request: Request, error: Exception) -> Response:
-        return render(problem_for(error, request), getattr(request.state, "request_id", "unknown"))
+        return answer(problem_for(error, request), getattr(request.state, "request_id", "unknown"), request.url.path)
 
     kinds = (
         Problem,

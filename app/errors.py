@@ -4,15 +4,20 @@
       InvalidHeader            400 invalid-header
       MalformedJson            400 malformed-json
       Unauthenticated          401 unauthenticated
+      Forbidden                403 forbidden
       LinkInvalid              403 link-invalid
         LinkExpired            403 link-expired
       NotFound                 404 not-found
         JobNotFound            404 job-not-found
         PictureNotFound        404 picture-not-found
+        ModelNotFound          404 model-not-found
+        WebhookNotFound        404 webhook-not-found
       MethodNotAllowed         405 method-not-allowed
       BodyTooSlow              408 body-too-slow
       JobIsOver                409 job-is-over
       JobStillRunning          409 job-still-running
+      JobNotRetryable          409 job-not-retryable
+      JobWasCanceled           409 job-was-canceled
       JobDeleted               410 job-deleted
       BodyTooLarge             413 body-too-large
       UnsupportedMediaType     415 unsupported-media-type
@@ -20,12 +25,15 @@
       WrongHost                421 wrong-host
       InvalidRequest           422 invalid-request
         IdempotencyKeyReused   422 idempotency-key-reused
+      RateLimited              429 rate-limited
       QueueFull                429 queue-full
       TooManyJobs              429 too-many-jobs
       HeadTooLarge             431 head-too-large
       InternalError            500 internal-error
+      JobFailed                500 job-failed
       Unavailable              503 unavailable
         NoModelYet             503 no-model-yet
+        JobUnfinished          503 job-unfinished
         QueueUnavailable       503 queue-unavailable
           QueueStorageFull     503 queue-storage-full
         PicturesUnavailable    503 storage-unavailable
@@ -90,6 +98,12 @@ class Unauthenticated(Problem):
         super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="darkroom"'})
 
 
+class Forbidden(Problem):
+    """The key is good, but may not do this: the operator gave it other scopes. A scope is one of read and write."""
+
+    status, slug, title = 403, "forbidden", "The key may not do this"
+
+
 class LinkInvalid(Problem):
     """The picture link was changed or was not made by this service. Ask for the job to get a link that works."""
 
@@ -123,6 +137,21 @@ class PictureNotFound(NotFound):
     slug, title = "picture-not-found", "There is no such picture"
 
 
+class ModelNotFound(NotFound):
+    """No worker has announced a model of this name or version. GET /v1/models lists those that are served."""
+
+    slug, title = "model-not-found", "There is no such model"
+
+    def __init__(self) -> None:
+        super().__init__("No such model is served here; GET /v1/models lists those that are.")
+
+
+class WebhookNotFound(NotFound):
+    """Nothing of this kind was ever owed for the job: it has no webhook, or not for this event, or not yet."""
+
+    slug, title = "webhook-not-found", "There is no such webhook message"
+
+
 class MethodNotAllowed(Problem):
     """The path exists but does not take this method. The `Allow` header lists those it takes."""
 
@@ -145,6 +174,18 @@ class JobStillRunning(Problem):
     """The job is being canceled and can be deleted as soon as its worker has let go of it."""
 
     status, slug, title = 409, "job-still-running", "The job is still running"
+
+
+class JobNotRetryable(Problem):
+    """Only a job that has failed can be run again. For another picture, send a new job."""
+
+    status, slug, title = 409, "job-not-retryable", "The job cannot be run again"
+
+
+class JobWasCanceled(Problem):
+    """Somebody called the job off while this request waited for its pictures."""
+
+    status, slug, title = 409, "job-was-canceled", "The job was canceled"
 
 
 class JobDeleted(Problem):
@@ -192,6 +233,12 @@ class IdempotencyKeyReused(InvalidRequest):
     slug, title = "idempotency-key-reused", "The Idempotency-Key belongs to another request"
 
 
+class RateLimited(Problem):
+    """The key has used up what it may use in this minute. The `RateLimit` header says how much there is, and when."""
+
+    status, slug, title = 429, "rate-limited", "Too much in too short a time"
+
+
 class QueueFull(Problem):
     """As many jobs wait for the model as the service keeps. Retry-After is computed from the present pace."""
 
@@ -216,6 +263,12 @@ class InternalError(Problem):
     status, slug, title = 500, "internal-error", "Something broke here"
 
 
+class JobFailed(Problem):
+    """The job that this request waited for has failed. The detail is that of the job; trying again will not help."""
+
+    status, slug, title = 500, "job-failed", "The job failed"
+
+
 class Unavailable(Problem):
     """Something that the service needs is away for the moment. Try again after the time in Retry-After."""
 
@@ -229,6 +282,12 @@ class NoModelYet(Unavailable):
     """No worker has announced a model yet. Workers do so a few seconds after they start."""
 
     slug, title = "no-model-yet", "No model is ready yet"
+
+
+class JobUnfinished(Unavailable):
+    """The job goes on, but the request cannot wait longer for it. The same request sent again joins the same job."""
+
+    slug, title = "job-unfinished", "The job is not finished yet"
 
 
 class QueueUnavailable(Unavailable):

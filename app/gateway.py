@@ -14,14 +14,21 @@ from fastapi import Depends, Request
 from app.admission import Admission
 from app.auth import Caller
 from app.board import Board
+from app.contract.figures import Figures
 from app.contract.job import Record, is_job_id
+from app.contract.outbox import Outbox
 from app.contract.store import JobStore
+from app.contract.unanswered import Unanswered
 from app.errors import JobNotFound
+from app.feed import Feed
+from app.keyring import Keyring
+from app.limiter import Limiter
 from app.readiness import Readiness
 from app.schemas import JobView
 from app.settings import Settings
 from app.storage import PictureStore
 from app.views import Viewer
+from app.webhooks.secrets import Secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,13 @@ class Gateway:
     viewer: Viewer
     admission: Admission
     readiness: Readiness
+    feed: Feed
+    unanswered: Unanswered
+    outbox: Outbox
+    webhook_secrets: Secrets
+    keyring: Keyring
+    limiter: Limiter
+    figures: Figures
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: streams end with `retry:` and waits are answered at once."""
 

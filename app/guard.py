@@ -11,13 +11,15 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
+import redis
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.auth import Authenticator
+from app.auth import Caller
+from app.dialects import answer
 from app.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -25,9 +27,10 @@ from app.errors import (
     InternalError,
     InvalidHeader,
     Problem,
+    QueueUnavailable,
+    Unauthenticated,
     UnsupportedMediaType,
     WrongHost,
-    render,
 )
 from app.strict_json import check_json
 
@@ -74,12 +77,19 @@ class Hosts:
         return not self.names or "*" in self.names or name in self.names or f"*.{above}" in self.names
 
 
+class Doorkeeper(Protocol):
+    """Says who asks. Raises Unauthenticated, Forbidden, RateLimited and redis.RedisError."""
+
+    async def admit(self, header: str | None, *, method: str) -> tuple[Caller, dict[str, str]]:
+        """The caller, and headers for the answer."""
+
+
 class Guard:
     """Stands before the application. `body_seconds` is how long a body may take to arrive."""
 
-    def __init__(self, app: ASGIApp, *, authenticator: Authenticator, hosts: Hosts, body_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, *, doorkeeper: Doorkeeper, hosts: Hosts, body_seconds: float) -> None:
         self.app = app
-        self._authenticator = authenticator
+        self._doorkeeper = doorkeeper
         self._hosts = hosts
         self._body_seconds = body_seconds
 
@@ -92,26 +102,37 @@ class Guard:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         reply = _Reply(send, request_id)
         try:
-            receive = await self._admit(scope, receive)
+            receive = await self._admit(scope, receive, reply)
             await self.app(scope, receive, reply)
+            await reply.end()
         except Problem as problem:
             # What is left of the request stays unread, so the connection cannot carry another one.
             problem.headers["Connection"] = "close"
-            await render(problem, request_id)(scope, receive, reply)
+            await _refuse(problem, scope, receive, reply)
         except ClientGone:
-            log.debug("client left before its request had come")
+            if not _is_revoked(scope):
+                log.debug("client left before its request was answered")
+            elif not reply.started:
+                await _refuse(Unauthenticated("The key has been revoked."), scope, receive, reply)
+        except redis.RedisError as error:
+            log.warning("redis failed at the door", error=type(error).__name__)
+            away = QueueUnavailable("The queue does not answer at the moment. What was accepted before is safe.")
+            await _refuse(away, scope, receive, reply)
         except Exception:
             log.exception("request failed", method=scope["method"])
             if reply.started:
                 raise
             broken = InternalError("The request failed here. The log has it under the request id.")
-            await render(broken, request_id)(scope, receive, reply)
+            await _refuse(broken, scope, receive, reply)
 
-    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+    async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> Receive:
         headers = Headers(scope=scope)
         self._check_head(scope, headers)
-        if not _is_open(scope["path"]):
-            scope["state"]["caller"] = await self._authenticator.authenticate(headers.get("authorization"))
+        if not is_open(scope["path"]):
+            caller, reply.extra = await self._doorkeeper.admit(headers.get("authorization"), method=scope["method"])
+            scope["state"]["caller"] = caller
+            if caller.revoked is not None:
+                receive = _until(caller.revoked, receive)
         if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
             return receive
         try:
@@ -144,6 +165,8 @@ class _Reply:
         self._send = send
         self._request_id = request_id
         self.started = False
+        self.finished = False
+        self.extra: dict[str, str] = {}
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -154,7 +177,19 @@ class _Reply:
             headers["Referrer-Policy"] = "no-referrer"
             headers.setdefault("Content-Security-Policy", API_POLICY)
             headers.setdefault("Cache-Control", "private, no-cache")
+            headers.update(self.extra)
+        elif message["type"] == "http.response.body":
+            self.finished = not message.get("more_body", False)
         await self._send(message)
+
+    async def end(self) -> None:
+        """A stream that was broken off because its key was revoked ends like any other."""
+        if self.started and not self.finished:
+            await self({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _refuse(problem: Problem, scope: Scope, receive: Receive, reply: _Reply) -> None:
+    await answer(problem, scope["state"]["request_id"], scope["path"])(scope, receive, reply)
 
 
 def _request_id(scope: Scope) -> str:
@@ -162,7 +197,28 @@ def _request_id(scope: Scope) -> str:
     return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
 
-def _is_open(path: str) -> bool:
+def _is_revoked(scope: Scope) -> bool:
+    caller: Caller | None = scope["state"].get("caller")
+    return caller is not None and caller.revoked is not None and caller.revoked.is_set()
+
+
+def _until(over: asyncio.Event, receive: Receive) -> Receive:
+    """The client seems to leave when the event is set: streams and waits end as they do then."""
+
+    async def either() -> Message:
+        message, end = asyncio.ensure_future(receive()), asyncio.ensure_future(over.wait())
+        try:
+            await asyncio.wait((message, end), return_when=asyncio.FIRST_COMPLETED)
+            return message.result() if message.done() else {"type": "http.disconnect"}
+        finally:
+            message.cancel()
+            end.cancel()
+
+    return either
+
+
+def is_open(path: str) -> bool:
+    """Whether everybody may ask for this path, without a key."""
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
 
 

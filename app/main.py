@@ -21,20 +21,29 @@ from starlette.responses import Response
 
 from app import __version__, error_handler
 from app.admission import Admission, CheckWebhook
-from app.auth import authenticator_for
+from app.auth import Authenticator
 from app.board import Board
+from app.contract.figures import Figures
+from app.contract.outbox import Outbox
 from app.contract.store import LONGEST_BLOCK, JobStore
+from app.contract.streams import EventStreams
+from app.contract.unanswered import Unanswered
+from app.feed import Feed
 from app.gateway import Gateway
 from app.guard import Guard, Hosts
 from app.housekeeping import Housekeeper
+from app.keyring import Keyring
+from app.limiter import Doorkeeper, Limiter
+from app.metrics import Counted, GatewayMetrics
 from app.openapi import complete
 from app.pictures import open_pictures
 from app.readiness import Readiness
-from app.routes import events, health, images, jobs, models, page
+from app.routes import events, health, images, jobs, models, openai, page, replicate, webhooks
 from app.settings import Settings
 from app.views import Viewer
 from app.webhooks.address import check_url
 from app.webhooks.options import WebhookOptions
+from app.webhooks.secrets import Secrets
 
 log = structlog.get_logger()
 
@@ -45,8 +54,8 @@ CONNECT_SECONDS = 0.5
 COMMAND_CONNECTIONS = 64
 """Commands take well under a millisecond; more connections would only queue in Redis instead of here."""
 
-WAITING_CONNECTIONS = 2_000
-"""One per open stream or wait."""
+WAITING_CONNECTIONS = 200
+"""One for all streams and waits together, one per deletion of a running job."""
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -57,7 +66,7 @@ DOCS_POLICY = (
 )
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> FastAPI:
     """The application for these settings. Starts without Redis; /readyz tells when it is there."""
     app = FastAPI(
         title="Darkroom",
@@ -71,18 +80,21 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     error_handler.install(app)
+    app.state.metrics = metrics or GatewayMetrics(process=0)
+    app.state.doorkeeper = Doorkeeper(Authenticator(settings.keys(), required=settings.require_keys))
     app.add_middleware(
         Guard,
-        authenticator=authenticator_for(settings.keys()),
+        doorkeeper=app.state.doorkeeper,
         hosts=Hosts.of(_host_names(settings)),
         body_seconds=settings.body_seconds,
     )
-    for module in (jobs, events, images, models, health, page):
+    app.add_middleware(Counted, metrics=app.state.metrics)
+    for module in (jobs, events, webhooks, images, models, openai, replicate, health, page):
         app.include_router(module.router)
     app.mount("/static", page.static_files)
     if settings.docs:
         app.add_api_route("/docs", _docs, include_in_schema=False)
-    _describe(app, keyed=bool(settings.keys()))
+    _describe(app, keyed=bool(settings.keys()) or settings.require_keys)
     return app
 
 
@@ -92,15 +104,26 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     commands, waiting = redis_clients(settings.redis_url.get_secret_value())
     gateway = open_gateway(settings, commands, waiting)
     app.state.gateway = gateway
+    doorkeeper: Doorkeeper = app.state.doorkeeper
+    doorkeeper.authenticator.keyring, doorkeeper.limiter = gateway.keyring, gateway.limiter
+    app.state.metrics.figures.open(gateway)
+    looks = asyncio.create_task(gateway.keyring.keep_looking())
     housekeeper = Housekeeper(gateway.store, gateway.pictures, closing=gateway.closing)
     rounds = asyncio.create_task(housekeeper.run())
+    streams = asyncio.create_task(_end_streams(gateway))
     try:
         yield
     finally:
         gateway.closing.set()
-        await rounds
+        looks.cancel()
+        await asyncio.gather(looks, streams, rounds, return_exceptions=True)
         await commands.aclose()
         await waiting.aclose()
+
+
+async def _end_streams(gateway: Gateway) -> None:
+    await gateway.closing.wait()
+    await gateway.feed.close()
 
 
 def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
@@ -129,15 +152,22 @@ def open_gateway(settings: Settings, commands: redis.asyncio.Redis, waiting: red
     """The services over these clients. ValueError or storage.PictureStoreError for storage that cannot work."""
     store = JobStore(commands, waiting=waiting)
     pictures = open_pictures(settings)
-    board = Board(store)
+    board, limiter = Board(store), Limiter(commands)
     return Gateway(
         settings=settings,
         store=store,
         pictures=pictures,
         board=board,
         viewer=Viewer(store, pictures, board, link_seconds=settings.picture_url_seconds),
-        admission=Admission(store, pictures, board, settings, check_webhook=webhook_check(settings)),
+        admission=Admission(store, pictures, board, settings, limiter, check_webhook=webhook_check(settings)),
         readiness=Readiness(store, pictures, board, durability=settings.redis_durability),
+        feed=Feed(store, EventStreams(commands, waiting=waiting)),
+        unanswered=Unanswered(commands),
+        outbox=Outbox(commands),
+        webhook_secrets=Secrets(commands),
+        keyring=Keyring(commands),
+        limiter=limiter,
+        figures=Figures(commands),
     )
 
 

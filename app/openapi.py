@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.schemas import JOB_EXAMPLE, ProblemView
+from app.guard import is_open
+from app.schemas import JOB_EXAMPLE, OpenAIError, ProblemView
 
 _REF = "#/components/schemas/{model}"
 _FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
@@ -19,6 +20,8 @@ def complete(schema: dict[str, Any], *, keyed: bool) -> None:
     shapes: dict[str, Any] = components.setdefault("schemas", {})
     problem = ProblemView.model_json_schema(ref_template=_REF)
     shapes |= problem.pop("$defs", {}) | {"ProblemView": problem}
+    error = OpenAIError.model_json_schema(ref_template=_REF)
+    shapes |= error.pop("$defs", {}) | {"OpenAIError": error}
     # FastAPI leaves nulls out of what it generates, and the example would not fit its own schema.
     shapes["JobView"]["examples"] = [JOB_EXAMPLE]
     for operations in schema["paths"].values():
@@ -26,6 +29,10 @@ def complete(schema: dict[str, Any], *, keyed: bool) -> None:
             _forget_the_default_422(operation["responses"])
     for name in _FASTAPIS_OWN:
         shapes.pop(name, None)
+    for path, operations in schema["paths"].items():
+        if is_open(path):
+            for operation in operations.values():
+                operation["security"] = []
     if keyed:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}]

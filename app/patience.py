@@ -37,16 +37,6 @@ async def wait_for(request: Request, work: Coroutine[Any, Any, T], *, closing: a
         await _end(task, gone, stopped)
 
 
-async def until_closing(work: Coroutine[Any, Any, T], *, closing: asyncio.Event) -> T | None:
-    """What `work` returns or raises; None if the service closes first."""
-    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(closing.wait())
-    try:
-        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        await _end(task, stopped)
-
-
 async def _departure(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -15,7 +15,7 @@ import structlog
 
 from app.board import Board
 from app.contract.durability import durability_faults
-from app.contract.store import JobStore
+from app.contract.store import JobStore, QueueLost
 from app.schemas import CheckView, ReadinessView
 from app.storage import PictureStore, PictureStoreError
 
@@ -63,6 +63,9 @@ class Readiness:
     async def _redis(self) -> CheckView:
         try:
             info = await self._store.server_info()
+            await self._store.require_epoch()
+        except QueueLost as error:
+            return _red(str(error))
         except redis.RedisError as error:
             return _red(f"Redis does not answer ({type(error).__name__}): check that it runs and can be reached")
         faults = durability_faults(info)

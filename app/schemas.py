@@ -15,6 +15,7 @@ from app.board import Model
 from app.contract.card import ModelCard
 from app.contract.events import Status
 from app.contract.job import Record
+from app.contract.outbox import Delivery
 from app.contract.params import JobSpec
 from app.problems import job_problem_title
 
@@ -167,11 +168,43 @@ class JobList(BaseModel):
     next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last")
 
 
+class DeliveryView(BaseModel):
+    """One try at a webhook message, or the reason why none was made."""
+
+    webhook_id: str = Field(description="The same for every try of one event, as the receiver sees it")
+    event: str
+    number: int = Field(description="1 for the first try")
+    outcome: Literal["delivered", "failed", "exhausted", "disabled"]
+    status: int | None = Field(description="HTTP status of the answer, if there was one")
+    detail: str
+    at: str
+    took_seconds: float
+    next_at: str | None = Field(description="When the next try is due")
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> DeliveryView:
+        return cls(
+            **delivery.model_dump(exclude={"at_ms", "took_ms", "next_ms"}),
+            at=timestamp(delivery.at_ms),
+            took_seconds=delivery.took_ms / 1000,
+            next_at=None if delivery.next_ms is None else timestamp(delivery.next_ms),
+        )
+
+
+class DeliveryList(BaseModel):
+    """The last hundred tries made for a job, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[DeliveryView]
+
+
 class ModelView(ModelCard):
     """A served model: its card, and whether anybody serves it now."""
 
     id: str
     object: Literal["model"] = "model"
+    created: int = Field(default=0, description="Seconds since 1970; there for OpenAI's clients, and not known here")
+    owned_by: str = Field(default="darkroom", description="There for OpenAI's clients")
     state: Literal["ready", "away"] = Field(description="away: no worker was heard of lately; jobs wait for one")
     workers: int
     pace_seconds: float | None = Field(description="How long one job runs, moving average")
@@ -209,6 +242,21 @@ class ProblemView(BaseModel):
     detail: str
     instance: str
     errors: list[FieldError] | None = None
+
+
+class OpenAIErrorBody(BaseModel):
+    """What is wrong, in the words of OpenAI's clients."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """An error of the routes that OpenAI's clients use."""
+
+    error: OpenAIErrorBody
 
 
 class CheckView(BaseModel):

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on. Any but loopback needs `api_keys`")
     port: int = Field(default=8000, ge=0, le=65_535, description="TCP port; 0 takes a free one")
+    gateway_processes: int | None = Field(
+        default=None, ge=1, le=64, description="Processes that answer on the port. Default: 2 on two cores or more"
+    )
     public_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
         default=None, description="How clients reach the gateway; without it, links repeat the Host they asked"
     )
@@ -52,8 +55,16 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = Field(
         default=None, description="tenant:key,tenant2:key2, keys of 32 characters or more. None: open, loopback only"
     )
+    require_keys: bool = Field(
+        default=False,
+        description="Answer only to keys, also while there are none yet: `darkroom keys create` makes them",
+    )
     docs: bool = Field(default=False, description="Serve /docs, which loads its scripts from a public CDN")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="Serves /metrics on a port of its own too, without a key"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics ports")
 
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
@@ -109,10 +120,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree(self) -> Settings:
         keys = self.keys()
-        if not keys and not self.is_local:
+        if not keys and not self.require_keys and not self.is_local:
             raise ValueError(
-                f"listening on {self.host} without keys would serve everybody: set DARKROOM_API_KEYS=name:key "
-                "(32 characters or more) or DARKROOM_HOST=127.0.0.1"
+                f"listening on {self.host} without keys would serve everybody: set DARKROOM_REQUIRE_KEYS=true and make "
+                "keys with `darkroom keys create`, or set DARKROOM_API_KEYS=name:key (32 characters or more), or "
+                "DARKROOM_HOST=127.0.0.1"
             )
         if self.signing_key and len(self.signing_key.get_secret_value().encode()) < SHORTEST_KEY:
             raise ValueError(f"DARKROOM_SIGNING_KEY is too short: give it {SHORTEST_KEY} random bytes or more")

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import secrets
+import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
 from types import FrameType
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from app.cli.companions import Companions, processes_by_default
 from app.contract.environment import SettingsError
 from app.contract.exits import CANNOT_START
 from app.contract.logs import configure
 from app.main import create_app
+from app.metrics import GatewayMetrics
 from app.pictures import open_pictures
 from app.settings import Settings, settings_from_env
 from app.slow_heads import ImpatientProtocol
-from app.storage import PictureStoreError
+from app.storage import SHORTEST_KEY, PictureStoreError
 
 log = structlog.get_logger()
 
@@ -26,6 +34,7 @@ GRACE_SECONDS = 8
 """Streams and waits end as soon as the signal comes; this is for a slow download."""
 
 BACKLOG = 2_048
+REBIND_SECONDS = 2.0
 
 
 class CannotStart(Exception):
@@ -39,13 +48,53 @@ def run() -> int:
         configure(settings.log_level, process="gateway")
         listener = listen(settings)
         open_pictures(settings)
+        metrics = GatewayMetrics(process=0)
+        if settings.metrics_port is not None:
+            _serve_metrics(metrics, settings)
     except (SettingsError, CannotStart, PictureStoreError, ValueError, OSError) as error:
         print(f"darkroom gateway: {error}", file=sys.stderr)
         return CANNOT_START
-    server = Server(create_app(settings))
+    settings = _with_one_key(settings)
+    further = (settings.gateway_processes or processes_by_default()) - 1
+    companions = Companions(further, listener, environment=dict(os.environ))
+    companions.start()
+    try:
+        return _answer(settings, listener, metrics, on_exit=companions.tell)
+    finally:
+        companions.stop(seconds=GRACE_SECONDS + 2)
+
+
+def run_companion(number: int, listener: int) -> int:
+    """Answer on a socket that another gateway opened, until it tells this process to stop, or is gone."""
+    settings = settings_from_env()
+    configure(settings.log_level, process="gateway")
+    return _answer(settings, socket.socket(fileno=listener), GatewayMetrics(process=number))
+
+
+def _answer(
+    settings: Settings, listener: socket.socket, metrics: GatewayMetrics, *, on_exit: Callable[[], None] | None = None
+) -> int:
+    server = Server(create_app(settings, metrics=metrics), on_exit=on_exit)
     log.info("listening", host=settings.host, port=listener.getsockname()[1])
     server.run(sockets=[listener])
     return 0 if server.started else server.why_not()
+
+
+def _serve_metrics(metrics: GatewayMetrics, settings: Settings) -> None:
+    where = f"{settings.metrics_host}:{settings.metrics_port}"
+    try:
+        metrics.serve(settings.metrics_host, settings.metrics_port or 0)
+    except OSError as error:
+        remedy = "choose another with DARKROOM_METRICS_PORT"
+        raise CannotStart(f"{where} cannot be used ({error.strerror}); {remedy}") from error
+
+
+def _with_one_key(settings: Settings) -> Settings:
+    """Picture links of one process must work at the others, also where the operator gave no key."""
+    if settings.signing_key is not None:
+        return settings
+    os.environ["DARKROOM_SIGNING_KEY"] = secrets.token_hex(SHORTEST_KEY)
+    return settings_from_env()
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -54,7 +103,7 @@ def listen(settings: Settings) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        _bind(listener, (settings.host, settings.port))
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
@@ -64,11 +113,24 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+def _bind(listener: socket.socket, address: tuple[str, int]) -> None:
+    # The companions of a gateway that was killed hold its port for a moment.
+    ends = time.monotonic() + REBIND_SECONDS
+    while True:
+        try:
+            return listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > ends:
+                raise
+        time.sleep(0.05)
+
+
 class Server(uvicorn.Server):
     """Tells the application about a signal at once, so that streams end and waits are answered before the grace."""
 
-    def __init__(self, application: FastAPI) -> None:
+    def __init__(self, application: FastAPI, *, on_exit: Callable[[], None] | None = None) -> None:
         self.application = application
+        self._on_exit = on_exit
         config = uvicorn.Config(
             application,
             loop="uvloop",
@@ -87,7 +149,11 @@ class Server(uvicorn.Server):
         if gateway is not None:
             # A signal may land between two callbacks; only this call wakes the loop.
             asyncio.get_running_loop().call_soon_threadsafe(gateway.closing.set)
-        super().handle_exit(sig, frame)
+        if self._on_exit is not None:
+            self._on_exit()
+        # Not uvicorn's own: it would raise the signal again at the end, and nobody could wait for the companions.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     def why_not(self) -> int:
         """The lifespan failed; uvicorn has logged the traceback, this is the sentence."""

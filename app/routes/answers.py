@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 
 from app import errors
-from app.contract.job import Record, is_job_id
+from app.contract.job import Picture, Record, is_job_id
 from app.contract.store import LONGEST_BLOCK
 from app.errors import MEDIA_TYPE, InvalidRequest, JobNotFound, Problem
 from app.gateway import Gateway
@@ -20,9 +20,43 @@ from app.gateway import Gateway
 LONGEST_WAIT = 60
 """Seconds one request may wait: below the idle timeout of the usual proxies."""
 
-ACCESS = (errors.InvalidHeader, errors.Unauthenticated, errors.WrongHost, errors.HeadTooLarge)
+ACCESS = (
+    errors.InvalidHeader,
+    errors.Unauthenticated,
+    errors.Forbidden,
+    errors.WrongHost,
+    errors.RateLimited,
+    errors.HeadTooLarge,
+)
 BODY = (errors.MalformedJson, errors.BodyTooSlow, errors.BodyTooLarge, errors.UnsupportedMediaType)
 QUEUE = (errors.InternalError, errors.QueueUnavailable)
+SUBMIT = (
+    *BODY,
+    errors.InvalidRequest,
+    errors.QueueFull,
+    errors.TooManyJobs,
+    *QUEUE,
+    errors.QueueStorageFull,
+    errors.NoModelYet,
+    errors.PicturesFull,
+    errors.PicturesUnavailable,
+)
+"""What every way of sending a job in can answer."""
+
+EVENT_STREAM: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "description": "One event, as the HTML standard names its parts",
+            "properties": {
+                "event": {"type": "string"},
+                "data": {"type": "string"},
+                "id": {"type": "string"},
+                "retry": {"type": "integer", "minimum": 0},
+            },
+        }
+    }
+}
 
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})(?![0-9.])", re.IGNORECASE)
 _CURSOR = re.compile(r"([0-9]{1,16})\.(job_[0-9a-z]{24})")
@@ -52,17 +86,18 @@ async def show(gateway: Gateway, record: Record, request: Request) -> Shown:
 async def next_change(gateway: Gateway, before: Shown, request: Request, *, seconds: float) -> Shown:
     """The job as soon as it differs from `before`, or when the time is up. JobNotFound if it is deleted meanwhile."""
     ends, record = time.monotonic() + seconds, before.record
-    after = await gateway.store.last_event_id(record.id)
-    while True:
-        record_now = await gateway.store.get(record.id, record.tenant)
-        if record_now is None:
-            raise JobNotFound
-        shown = await show(gateway, record_now, request)
-        left = ends - time.monotonic()
-        if shown.etag != before.etag or left <= 0:
-            return shown
-        events = await gateway.store.next_events(record.id, after, wait_seconds=min(left, LONGEST_BLOCK))
-        after = events[-1][0] if events else after
+    async with gateway.feed.follow(record.id, await gateway.store.last_event_id(record.id)) as follower:
+        while True:
+            record_now = await gateway.store.get(record.id, record.tenant)
+            if record_now is None:
+                raise JobNotFound
+            shown = await show(gateway, record_now, request)
+            left = ends - time.monotonic()
+            if shown.etag != before.etag or left <= 0:
+                return shown
+            # A place in the queue changes without an event, so silence is looked into as well.
+            if await follower.next(min(left, LONGEST_BLOCK)) is None:
+                return shown
 
 
 def etag_matches(if_none_match: str | None, etag: str) -> bool:
@@ -75,6 +110,15 @@ def wait_wanted(prefer: list[str]) -> int | None:
     """Seconds of `Prefer: wait=N`, at most LONGEST_WAIT. As RFC 7240 has it, what is not understood is ignored."""
     found = _PREFER_WAIT.search(",".join(prefer))
     return min(int(found[1]), LONGEST_WAIT) or None if found else None
+
+
+async def picture_base64(gateway: Gateway, picture: Picture) -> str:
+    """The bytes of a finished picture in base64. Raises storage.PictureStoreError."""
+    stream = await gateway.pictures.open(picture.key)
+    try:
+        return base64.b64encode(b"".join([chunk async for chunk in stream.chunks])).decode()
+    finally:
+        stream.close()
 
 
 def write_cursor(record: Record) -> str:

@@ -19,12 +19,10 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.responses import Response
 
 from app import errors
-from app.contract.events import FINAL_EVENTS
+from app.contract.events import FINAL_EVENTS, Event
 from app.contract.job import Record
-from app.contract.store import LONGEST_BLOCK
 from app.gateway import Gateway, OwnRecord, TheGateway
-from app.patience import until_closing
-from app.routes.answers import ACCESS, QUEUE, problems
+from app.routes.answers import ACCESS, EVENT_STREAM, QUEUE, problems
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 log = structlog.get_logger()
@@ -48,9 +46,10 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     summary="Follow a job",
     responses={
         200: {
-            "description": "`job` with the present state, then `job.started`, `job.progress`, `job.restarted` and one "
-            "of `job.succeeded`, `job.failed`, `job.canceled`. `job` and the last one carry the whole job",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "`job` with the present state, then `job.started`, `job.progress`, `job.preview` (of "
+            "picture `index`; `jpeg` is base64; only the newest is kept), `job.restarted` and one of `job.succeeded`, "
+            "`job.failed`, `job.canceled`. `job` and the last one carry the whole job",
+            "content": EVENT_STREAM,
         },
         204: {"description": "Last-Event-ID was the end of the story: do not connect again"},
         **problems(*ACCESS, errors.JobNotFound, *QUEUE, errors.PicturesUnavailable),
@@ -66,7 +65,7 @@ async def follow(
 ) -> Response:
     """Ends when the job is over, and after a while in any case: connect again with Last-Event-ID to go on."""
     last = await gateway.store.last_event_id(record.id)
-    after = _known_place(last_event_id, last)
+    after = known_place(last_event_id, last)
     if record.status.is_over and after == last:
         return Response(status_code=204)
     story = _Story(gateway, record, gateway.base(request))
@@ -101,19 +100,22 @@ class _Story:
 
     async def _go_on(self, after: str) -> AsyncIterator[bytes]:
         yield self._heartbeat()
-        while (left := self._ends - time.monotonic()) > 0:
-            read = self._gateway.store.next_events(self._record.id, after, wait_seconds=min(left, LONGEST_BLOCK))
-            events = await until_closing(read, closing=self._gateway.closing)
-            if events is None:
-                return
-            for after, name, data in events:
-                if name in FINAL_EVENTS:
-                    yield self._event(name, after, await self._whole())
+        async with self._gateway.feed.follow(self._record.id, after) as follower:
+            while (left := self._ends - time.monotonic()) > 0:
+                events = await follower.next(min(left, max(0.0, self._beat_at - time.monotonic())))
+                if events is None:
                     return
-                yield self._event(name, after, {"id": self._record.id, **data})
-            if not events and time.monotonic() >= self._beat_at:
-                await self._refresh()
-                yield self._heartbeat()
+                for event_id, name, data in events:
+                    if name in FINAL_EVENTS:
+                        yield self._event(name, event_id, await self._whole())
+                        return
+                    if name != Event.PREVIEW:
+                        yield self._event(name, event_id, {"id": self._record.id, **data})
+                    elif jpeg := await self._gateway.store.preview(self._record.id, data):
+                        yield self._event(name, event_id, {"id": self._record.id, **data, "jpeg": jpeg})
+                if not events and time.monotonic() >= self._beat_at:
+                    await self._refresh()
+                    yield self._heartbeat()
 
     async def _whole(self) -> dict[str, Any]:
         await self._refresh()
@@ -134,7 +136,7 @@ class _Story:
         return format_sse_event(event=name, id=event_id, data_str=json.dumps(data))
 
 
-def _known_place(last_event_id: str | None, last: str) -> str | None:
+def known_place(last_event_id: str | None, last: str) -> str | None:
     """The place to go on from; None, which means the beginning, for what is no place in this job's story."""
     found = _STREAM_ID.fullmatch(last_event_id or "")
     return found[0] if found and _order(found[0]) <= _order(last) else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from app.gateway import TheGateway
+from app.routes.answers import ACCESS, problems
 from app.schemas import ReadinessView
 
 router = APIRouter(tags=["operations"])
@@ -17,6 +19,17 @@ router = APIRouter(tags=["operations"])
 async def healthz() -> Response:
     """Looks at nothing else: a gateway must not be restarted because Redis is away."""
     return Response("ok\n", media_type="text/plain")
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    summary="Figures for Prometheus",
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(*ACCESS)},
+)
+async def metrics(request: Request) -> Response:
+    """Needs a key, where there are keys. DARKROOM_METRICS_PORT serves the same on a port of its own, without one."""
+    return Response(await request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get(

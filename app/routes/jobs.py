@@ -17,9 +17,9 @@ from app.patience import wait_for
 from app.removal import cancel_job, remove_job, stop_job
 from app.routes.answers import (
     ACCESS,
-    BODY,
     LONGEST_WAIT,
     QUEUE,
+    SUBMIT,
     etag_matches,
     next_change,
     problems,
@@ -43,17 +43,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
         202: {"description": "Accepted. Location says where it is, Retry-After when to ask"},
         **problems(
             *ACCESS,
-            *BODY,
+            *SUBMIT,
             errors.JobDeleted,
-            errors.InvalidRequest,
             errors.IdempotencyKeyReused,
-            errors.QueueFull,
-            errors.TooManyJobs,
-            *QUEUE,
-            errors.QueueStorageFull,
-            errors.NoModelYet,
-            errors.PicturesFull,
-            errors.PicturesUnavailable,
         ),
     },
 )
@@ -64,7 +56,11 @@ async def submit(
     caller: TheCaller,
     prefer: Annotated[str | None, Header(description="`wait=30`: answer when the job is over, at most 60 s")] = None,
     idempotency_key: Annotated[
-        str | None, Header(description="1 to 255 characters. The same key and body within 24 h name the same job")
+        str | None,
+        Header(
+            description="1 to 255 characters. The same key and body within 24 h name the same job",
+            json_schema_extra={"minLength": 1, "maxLength": 255},
+        ),
     ] = None,
     traceparent: Annotated[str | None, Header(description="W3C trace context, kept with the job")] = None,
 ) -> Response:
@@ -76,7 +72,7 @@ async def submit(
         headers["Idempotency-Replayed"] = "true"
     if seconds := wait_wanted(request.headers.getlist("prefer")):
         headers["Preference-Applied"] = f"wait={seconds}"
-        end = gateway.store.wait_until_over(record, seconds=seconds)
+        end = gateway.feed.wait_until_over(record, seconds=seconds)
         record = await wait_for(request, end, closing=gateway.closing) or record
     shown = await show(gateway, record, request)
     status = 200 if seconds and record.status.is_over else 202
@@ -143,6 +139,34 @@ async def get_job(
 async def cancel(record: OwnRecord, request: Request, gateway: TheGateway) -> JobView:
     """A queued job is canceled at once, a running one within a step. Canceling twice does no harm."""
     return await gateway.view(await cancel_job(gateway.store, record), request)
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=202,
+    response_model=JobView,
+    summary="Run a failed job again",
+    responses={
+        202: {"description": "The new job. Location says where it is; asked again, it is the same one"},
+        **problems(
+            *ACCESS,
+            errors.JobNotFound,
+            errors.JobNotRetryable,
+            errors.QueueFull,
+            errors.TooManyJobs,
+            *QUEUE,
+            errors.QueueStorageFull,
+            errors.PicturesFull,
+            errors.PicturesUnavailable,
+        ),
+    },
+)
+async def retry(record: OwnRecord, request: Request, gateway: TheGateway, caller: TheCaller) -> Response:
+    """A new job with every parameter of the old one, the drawn seed included. The old one stays as it is."""
+    admitted = await gateway.admission.retry(record, caller)
+    shown = await show(gateway, admitted.record, request)
+    headers = shown.headers | {"Location": f"/v1/jobs/{admitted.record.id}"}
+    return Response(shown.body, 202, headers, media_type="application/json")
 
 
 @router.delete(

@@ -30,7 +30,7 @@ from app.webhooks.turns import Turns
 log = structlog.get_logger()
 
 View = Callable[[Record], Awaitable[dict[str, Any]]]
-"""A record as its owner sees it over the API, ready for JSON."""
+"""A record as its owner sees it over the API it came in by, ready for JSON."""
 
 SETTLE_PAUSE = 0.2
 """Seconds between two attempts to say how a try ended while Redis is away: before its own loop would take it again."""
@@ -157,11 +157,10 @@ class Dispatcher:
         return wait
 
     async def _send(self, one: Try, record: Record, target: Target) -> tuple[Answer, int]:
-        body = json.dumps(
-            {"type": one.event, "timestamp": _moment(one.fact_ms).isoformat(), "data": await self._view(record)},
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        message = await self._view(record)
+        if record.webhook is None or record.webhook.form == "event":
+            message = {"type": one.event, "timestamp": _moment(one.fact_ms).isoformat(), "data": message}
+        body = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
         secrets = await self._secrets.current(record.tenant)
         headers = signed_headers(one.entry, body, secrets, at=_moment(one.now_ms))
         began = _clock()

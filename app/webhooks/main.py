@@ -26,6 +26,7 @@ from app.contract.job import Record
 from app.contract.outbox import Outbox
 from app.contract.store import JobStore
 from app.pictures import open_pictures
+from app.predictions import prediction
 from app.settings import Settings
 from app.storage import PictureStore, PictureStoreError
 from app.views import Viewer
@@ -66,13 +67,17 @@ def run(settings: Settings) -> int:
 
 
 def viewer(settings: Settings, client: redis.asyncio.Redis, pictures: PictureStore) -> View:
-    """The API's own view of a job. Without `public_url`, links name the address the gateway listens on."""
+    """The view of a job that its API has. Without `public_url`, links name the address the gateway listens on."""
     store = JobStore(client)
-    views = Viewer(store, pictures, Board(store), link_seconds=settings.picture_url_seconds)
+    board = Board(store)
+    views = Viewer(store, pictures, board, link_seconds=settings.picture_url_seconds)
     base = settings.public_url or f"http://{settings.host}:{settings.port}"
 
     async def view(record: Record) -> dict[str, Any]:
-        return (await views.view(record, base=base)).model_dump(mode="json")
+        seen = await views.view(record, base=base)
+        if record.webhook is not None and record.webhook.form == "prediction":
+            return prediction(seen, await board.models(), base=base).model_dump(mode="json")
+        return seen.model_dump(mode="json")
 
     return view
 

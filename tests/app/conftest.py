@@ -122,6 +122,8 @@ def settings_for(valkey_url: str, folder: Path, **options: Any) -> Settings:
 def running(settings: Settings, shared_gateway: Running) -> Running:
     """The gateway that most tests share; it has forgotten what the last test's worker announced."""
     shared_gateway.app.state.gateway.board._asked_at = -math.inf
+    shared_gateway.app.state.gateway.store.begin_anew()
+    shared_gateway.app.state.gateway.keyring._looked_at = -math.inf
     return shared_gateway
 
 

@@ -122,11 +122,11 @@ def test_closing_ends_streams_with_a_retry(closable: Running) -> None:
 
 def test_a_departed_listener_frees_what_it_held(running: Running, client: httpx2.Client) -> None:
     job = send(client)
-    pool = running.app.state.gateway.store._waiting.connection_pool
+    feed = running.app.state.gateway.feed
     with stream(client, job) as told:
         told.next()
-        until(lambda: pool._in_use_connections)
-    until(lambda: not pool._in_use_connections, seconds=1)
+        until(lambda: feed.listeners)
+    until(lambda: feed.listeners == 0, seconds=1)
 
 
 def test_a_job_deleted_under_a_stream(client: httpx2.Client) -> None:

@@ -101,18 +101,18 @@ def test_closing_answers_waits_at_once(closable: Running) -> None:
             pool.submit(client.post, "/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}),
             pool.submit(client.get, job["urls"]["self"], params={"wait": 60}),
         ]
-        until(lambda: running.app.state.gateway.store._waiting.connection_pool._in_use_connections)
+        until(lambda: running.app.state.gateway.feed.listeners == 2)
         running.close_soon()
         assert [wait.result(5).status_code for wait in waits] == [202, 200]
 
 
 def test_a_departed_client_frees_what_it_held(running: Running, client: httpx2.Client) -> None:
     job = send(client)
-    pool = running.app.state.gateway.store._waiting.connection_pool
+    feed = running.app.state.gateway.feed
     hasty = httpx2.Client(base_url=running.url, timeout=0.5, trust_env=False)
     with hasty, pytest.raises(httpx2.ReadTimeout):
         hasty.get(job["urls"]["self"], params={"wait": 60})
-    until(lambda: not pool._in_use_connections, seconds=1)
+    until(lambda: feed.listeners == 0, seconds=1)
     assert client.get(job["urls"]["self"]).json()["status"] == "queued"
 
 
@@ -287,7 +287,7 @@ def test_the_estimate_follows_the_measured_pace(
     jobs = [send(client) for _ in range(6)]
     places = [client.get(job["urls"]["self"]).json()["queue"] for job in jobs]
     assert [place["position"] for place in places] == list(range(6))
-    assert [place["eta_seconds"] for place in places] == [8.0, 8.0, 8.0, 8.0, 16.0, 16.0]
+    assert [place["eta_seconds"] for place in places] == [8.0, 10.0, 12.0, 14.0, 16.0, 18.0]
     worker.progress(worker.claim(), 10)
     assert client.get(jobs[0]["urls"]["self"]).headers["retry-after"] == "4"
 

@@ -1,0 +1,42 @@
+"""In whose words a refusal is written: RFC 9457 everywhere, OpenAI's on the routes that only OpenAI's clients use.
+
+Knows the two shapes. Refuses to know what went wrong: that is in errors.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.responses import JSONResponse, Response
+
+from app.errors import InvalidRequest, Problem, render
+
+OPENAI_PATHS: Final = frozenset({"/v1/images/generations"})
+
+MODEL_UNKNOWN: Final = "model_unknown"
+"""Code of the field error that OpenAI's clients expect as 404."""
+
+_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def answer(problem: Problem, request_id: str, path: str) -> Response:
+    """The refusal as the callers of this path read it."""
+    return _openai(problem) if path in OPENAI_PATHS else render(problem, request_id)
+
+
+def openai_error(problem: Problem) -> dict[str, Any]:
+    """The object under "error", also inside a stream. What is wrong with a field is said about the first one."""
+    first: Any = problem.errors[0] if problem.errors else {}
+    param = first.get("pointer", "").strip("/").replace("/", ".") or first.get("parameter")
+    said = f"{param or 'the request'} {first['detail']}" if first else problem.detail
+    kind = _TYPES.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
+    code = first.get("code", problem.slug)
+    return {"message": said, "type": kind, "param": param, "code": "model_not_found" if code == MODEL_UNKNOWN else code}
+
+
+def _openai(problem: Problem) -> Response:
+    # Their 422 is for files; a wrong parameter is a BadRequestError, a wrong model a NotFoundError.
+    status = problem.status
+    if isinstance(problem, InvalidRequest):
+        status = 404 if any(error.get("code") == MODEL_UNKNOWN for error in problem.errors) else 400
+    return JSONResponse({"error": openai_error(problem)}, status, problem.headers)

@@ -1,0 +1,262 @@
+"""A job in Replicate's words: what its clients read of a prediction, a model and a version.
+
+Knows shapes and how a job's view becomes one. Refuses to know Redis and HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from app.board import Model
+from app.contract.events import Event, Status
+from app.contract.job import Picture
+from app.contract.params import JobRequest, OwedWebhook
+from app.schemas import JobView, timestamp
+
+OWNER: Final = "darkroom"
+"""Models here have no owner of their own; Replicate's clients need one."""
+
+COG_VERSION: Final = "0.16.9"
+"""Whose conventions the schema of a version follows. Before 0.3.9, clients would read a list as a stream."""
+
+UNKNOWN_VERSION: Final = "hidden"
+"""Replicate's word. The card of a job's model goes when Redis is begun anew."""
+
+STATUSES: Final = {Status.QUEUED: "starting", Status.RUNNING: "processing"}
+SCHEDULERS: Final = {
+    "DDIM": "ddim",
+    "DPMSolverMultistep": "dpmpp_2m",
+    "K_EULER": "euler",
+    "K_EULER_ANCESTRAL": "euler_a",
+    "KLMS": "lms",
+    "PNDM": "pndm",
+}
+"""The names that Stable Diffusion has on Replicate."""
+
+EVENTS: Final[dict[str, list[Any]]] = {
+    "start": [Event.STARTED.value],
+    "output": [Event.SUCCEEDED.value],
+    "logs": [],
+    "completed": [Event.SUCCEEDED.value, Event.FAILED.value, Event.CANCELED.value],
+}
+"""Replicate's filter words. Logs are not sent out: the stream has them."""
+
+_VERSION = re.compile(rf"(?:{OWNER}/)?([^/:]+)(?::([0-9a-f]{{64}}))?")
+_OURS_ALONE: Final = ("model", "webhook", "metadata", "preview_every")
+
+Word = Literal["starting", "processing", "succeeded", "failed", "canceled"]
+
+PredictionInput: Any = create_model(
+    "PredictionInput",
+    __config__=ConfigDict(extra="forbid", strict=True),
+    __doc__="The parameters of a job, and num_outputs as another name of num_images.",
+    num_outputs=(int | None, Field(default=None, ge=1, le=1_000, description="The same as num_images")),
+    **cast(
+        "dict[str, Any]",
+        {name: (field.annotation, field) for name, field in JobRequest.model_fields.items() if name not in _OURS_ALONE},
+    ),
+)
+
+
+class PredictionRequest(BaseModel):
+    """A wish in Replicate's words, for a model that the path names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    input: PredictionInput
+    webhook: str | None = Field(default=None, min_length=1, max_length=2_048, description="Where to send news")
+    webhook_events_filter: list[Literal["start", "output", "logs", "completed"]] | None = Field(
+        default=None, min_length=1, max_length=4
+    )
+    webhook_completed: str | None = Field(default=None, min_length=1, max_length=2_048, description="Only the end")
+    stream: bool | None = Field(default=None, description="Without effect: every prediction has urls.stream")
+
+    def owed(self) -> OwedWebhook | None:
+        """The webhook that is meant, if any event can ever be sent."""
+        url, words = self.webhook, [*(self.webhook_events_filter or EVENTS)]
+        if url is None:
+            url, words = self.webhook_completed, ["completed"]
+        events = list(dict.fromkeys(event for word in words for event in EVENTS[word]))
+        return OwedWebhook(url=url, events=events, form="prediction") if url and events else None
+
+
+class VersionedPredictionRequest(PredictionRequest):
+    """A wish that names its model: the id of a version, darkroom/name, or darkroom/name:version."""
+
+    version: str = Field(min_length=1, max_length=200)
+
+
+class PredictionUrls(BaseModel):
+    """Where to go from here."""
+
+    get: str
+    cancel: str
+    stream: str
+    web: str
+
+
+class Prediction(BaseModel):
+    """A job as Replicate's clients know it."""
+
+    id: str
+    model: str
+    version: str
+    status: Word
+    input: dict[str, Any]
+    output: list[str] | None
+    error: str | None
+    logs: str = Field(description="The seed, and a progress bar from which the clients compute a percentage")
+    metrics: dict[str, float]
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    data_removed: bool = False
+    source: Literal["api"] = "api"
+    urls: PredictionUrls
+
+
+class PredictionPage(BaseModel):
+    """A page of the caller's predictions, newest first."""
+
+    previous: str | None = None
+    next: str | None
+    results: list[Prediction]
+
+
+class Version(BaseModel):
+    """The weights of a model, and what it takes and gives."""
+
+    id: str
+    created_at: str
+    cog_version: str
+    openapi_schema: dict[str, Any]
+
+
+class VersionPage(BaseModel):
+    """The versions of a model: the one that is served."""
+
+    previous: str | None = None
+    next: str | None = None
+    results: list[Version]
+
+
+class ReplicateModel(BaseModel):
+    """A served model as Replicate's clients know it."""
+
+    url: str
+    owner: str
+    name: str
+    description: str
+    visibility: Literal["private"] = "private"
+    github_url: str | None = None
+    paper_url: str | None = None
+    license_url: str | None = None
+    cover_image_url: str | None = None
+    run_count: int = 0
+    default_example: None = None
+    latest_version: Version
+
+
+class WebhookSecret(BaseModel):
+    """What the signatures of the caller's webhooks are checked with."""
+
+    key: str
+
+
+def prediction(view: JobView, models: Mapping[str, Model], *, base: str, output: list[str] | None = None) -> Prediction:
+    """The job in Replicate's words. `output` replaces the pictures' links."""
+    model = models.get(view.model)
+    own = f"{base}/v1/predictions/{view.id}"
+    links = [image.url for image in view.images]
+    return Prediction(
+        id=view.id,
+        model=f"{OWNER}/{view.model}",
+        version=model.card.sha256 if model else UNKNOWN_VERSION,
+        status=cast(Word, STATUSES.get(view.status, view.status.value)),
+        input=view.input.model_dump(mode="json", exclude={"model"}),
+        output=(output or links) if view.status is Status.SUCCEEDED else None,
+        error=view.error.detail if view.error else None,
+        logs=logs(view),
+        metrics=_metrics(view),
+        created_at=view.created_at,
+        started_at=view.started_at,
+        completed_at=view.ended_at,
+        urls=PredictionUrls(get=own, cancel=f"{own}/cancel", stream=f"{own}/stream", web=f"{base}/"),
+    )
+
+
+def logs(view: JobView) -> str:
+    """What a model on Replicate would have printed by now."""
+    lines = [f"Using seed: {view.input.seed}"]
+    if view.progress.step:
+        lines.append(progress_bar(view.progress.step, view.progress.steps))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def progress_bar(step: int, steps: int) -> str:
+    """A line as tqdm writes it: the clients' `progress` is read from it."""
+    part = step / max(1, steps)
+    return f"{int(part * 100):3}%|{'#' * int(part * 10):10}| {step}/{steps}"
+
+
+def wish_of(given: BaseModel, *, model: str) -> JobRequest:
+    """The job that an input asks for. `given` is a PredictionInput, measured already."""
+    fields = given.model_dump(exclude_unset=True)
+    images = fields.pop("num_outputs", None)
+    if images is not None:
+        fields.setdefault("num_images", images)
+    if fields.get("scheduler"):
+        fields["scheduler"] = SCHEDULERS.get(fields["scheduler"], fields["scheduler"])
+    return JobRequest(model=model, **fields)
+
+
+def by_version(models: Mapping[str, Model], version: str) -> Model | None:
+    """The model that a version names: by its weights, as darkroom/name, or as darkroom/name:weights."""
+    found = _VERSION.fullmatch(version)
+    for model in models.values():
+        if version == model.card.sha256:
+            return model
+        if found and found[1] == model.card.name and found[2] in (None, model.card.sha256):
+            return model
+    return None
+
+
+def version_of(model: Model) -> Version:
+    """The one version of a model that is served."""
+    schema = PredictionInput.model_json_schema()
+    defaults = model.card.model_dump()
+    for name, about in schema["properties"].items():
+        if name in defaults:
+            about["default"] = defaults[name]
+    output = {"type": "array", "title": "Output", "items": {"type": "string", "format": "uri"}}
+    described = {
+        "openapi": "3.0.2",
+        "info": {"title": "Darkroom", "version": "1"},
+        "paths": {},
+        "components": {"schemas": {"Input": schema, "Output": output}},
+    }
+    return Version(id=model.card.sha256, created_at=timestamp(0), cog_version=COG_VERSION, openapi_schema=described)
+
+
+def model_of(model: Model, *, base: str) -> ReplicateModel:
+    """A served model."""
+    card = model.card
+    return ReplicateModel(
+        url=f"{base}/", owner=OWNER, name=card.name, description=card.family, latest_version=version_of(model)
+    )
+
+
+def data_url(picture: Picture, b64: str) -> str:
+    """The picture itself as a URL."""
+    return f"data:{picture.content_type};base64,{b64}"
+
+
+def _metrics(view: JobView) -> dict[str, float]:
+    if "total" not in view.timings:
+        return {}
+    total = view.timings["total"]
+    return {"predict_time": round(total - view.timings.get("queued", total), 3), "total_time": round(total, 3)}

@@ -1,0 +1,314 @@
+"""OpenAI's image API: what the official `openai` clients send and expect, over the same jobs as everything else.
+
+A request waits for its job. Where a client tries again because an answer was lost, it joins the job that still runs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+import redis
+import structlog
+from fastapi import APIRouter, Header, Request
+from fastapi.sse import EventSourceResponse, format_sse_event
+from pydantic import BaseModel, Field, ValidationError
+from starlette.responses import Response
+
+from app import errors
+from app.admission import body_hash, valid_idempotency_key
+from app.auth import Caller
+from app.contract.events import FINAL_EVENTS, Event, Status
+from app.contract.job import Picture, Record
+from app.contract.params import JobRequest, OutputFormat, ParamError, ParamsRejected
+from app.dialects import openai_error
+from app.gateway import Gateway, TheCaller, TheGateway
+from app.patience import wait_for
+from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, picture_base64
+from app.storage import PictureStoreError
+
+router = APIRouter(tags=["openai"])
+log = structlog.get_logger()
+
+LONGEST_WAIT = 590.0
+"""Seconds. The client gives up after 600 by itself; an answer before that tells it to try again, and join."""
+
+HEARTBEAT_SECONDS = 15.0
+
+FEWEST_STEPS = 12
+"""Guessed, where a request names no steps, for how often it may be worth showing a picture on the way."""
+
+FINAL_HEADERS = {"x-should-retry": "false"}
+"""The client would repeat a 409 or a 500, and here that would be another job with the same end."""
+
+
+class ImageGeneration(JobRequest):
+    """OpenAI's parameters, and every parameter of a job beside them (`extra_body` in the Python client)."""
+
+    n: int | None = Field(default=None, ge=1, le=10, description="The same as num_images")
+    size: str | None = Field(
+        default=None, pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$", description="Width x height; auto: native"
+    )
+    response_format: Literal["url", "b64_json"] | None = Field(default=None, description="Both, if it is missing")
+    output_format: OutputFormat | None = Field(default=None)  # type: ignore[assignment]
+    stream: bool | None = Field(default=None, description="Server-sent events instead of one answer")
+    partial_images: int | None = Field(default=None, ge=0, le=3, description="Pictures on the way, when streaming")
+    background: Literal["auto", "opaque"] | None = Field(default=None, description="Pictures are opaque")
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
+        default=None, description="Without effect: num_inference_steps is what decides"
+    )
+    style: Literal["vivid", "natural"] | None = Field(default=None, description="Without effect")
+    moderation: Literal["auto", "low"] | None = Field(default=None, description="Without effect")
+    output_compression: int | None = Field(default=None, ge=0, le=100, description="Without effect")
+    user: str | None = Field(default=None, max_length=512, description="Without effect")
+    safety_identifier: str | None = Field(default=None, max_length=512, description="Without effect")
+
+    def wish(self) -> JobRequest:
+        """The job that is meant. Raises ParamsRejected where two parameters say the same thing."""
+        given = self.model_dump(exclude_unset=True, exclude_none=True, include=set(JobRequest.model_fields))
+        translated = {"num_images": self.n, **self._sides()}
+        for name, value in translated.items():
+            if value is not None:
+                if name in given:
+                    raise ParamsRejected([ParamError(f"/{name}", "said_twice", "is given in OpenAI's words as well")])
+                given[name] = value
+        if self.stream and self.partial_images:
+            steps = self.num_inference_steps or FEWEST_STEPS
+            given.setdefault("preview_every", max(1, steps // (2 * self.partial_images + 2)))
+        try:
+            return JobRequest.model_validate(given)
+        except ValidationError:
+            # Everything else was measured by this class.
+            raise ParamsRejected([ParamError("/size", "out_of_range", "is larger than any picture")]) from None
+
+    def in_their_words(self, error: ParamsRejected) -> ParamsRejected:
+        """The same errors, at the parameters that the caller wrote."""
+        theirs = {"/num_images": "/n"} if self.n is not None else {}
+        theirs |= {"/width": "/size", "/height": "/size"} if self._sides() else {}
+        return ParamsRejected([replace(e, pointer=theirs.get(e.pointer, e.pointer)) for e in error.errors])
+
+    def _sides(self) -> dict[str, int | None]:
+        if self.size in (None, "auto"):
+            return {}
+        width, height = map(int, str(self.size).split("x"))
+        return {"width": width, "height": height}
+
+
+class GeneratedImage(BaseModel):
+    """One picture; the link needs no key and works for an hour at most."""
+
+    b64_json: str | None = None
+    url: str | None = None
+    seed: int = Field(description="Draws this picture again, with num_images 1")
+
+
+class GeneratedImages(BaseModel):
+    """The pictures of one request, and the job that made them."""
+
+    created: int = Field(description="Seconds since 1970")
+    data: list[GeneratedImage]
+    background: Literal["opaque"] = "opaque"
+    output_format: OutputFormat
+    size: str
+    seed: int
+    job_id: str = Field(description="GET /v1/jobs/{job_id} has timings and every parameter")
+    warnings: list[str]
+
+
+_ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": "The error as OpenAI's clients read it", "content": _ERROR}
+    for status in {
+        (400 if kind.status == 422 else kind.status)
+        for kind in (*ACCESS, *SUBMIT, errors.JobWasCanceled, errors.ModelNotFound)
+    }
+}
+
+
+@router.post(
+    "/v1/images/generations",
+    response_model=GeneratedImages,
+    response_model_exclude_none=True,
+    summary="Generate pictures and wait for them (OpenAI's API)",
+    responses={
+        200: {
+            "description": "The pictures; with `stream`, events whose `type` is image_generation.partial_image, then "
+            "one image_generation.completed a picture",
+            "content": EVENT_STREAM,
+        },
+        **_REFUSALS,
+    },
+)
+async def generate(
+    body: ImageGeneration,
+    request: Request,
+    gateway: TheGateway,
+    caller: TheCaller,
+    retry_count: Annotated[
+        str | None, Header(alias="x-stainless-retry-count", description="How often the client tried before")
+    ] = None,
+    traceparent: Annotated[str | None, Header(description="W3C trace context, kept with the job")] = None,
+) -> Any:
+    """The official clients work with their base URL set to this service's /v1."""
+    wish = body.wish()
+    name = _name(wish, caller)
+    record = await _joined(gateway, caller, name) if _tried_before(retry_count) else None
+    if record is None:
+        key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
+        try:
+            admitted = await gateway.admission.submit(wish, caller, idempotency_key=key, traceparent=traceparent)
+        except ParamsRejected as error:
+            raise body.in_their_words(error) from error
+        record = admitted.record
+        await gateway.unanswered.note(name, record.id)
+    if body.stream:
+        tale = _Tale(gateway, record, name, partial_images=body.partial_images or 0)
+        return EventSourceResponse(tale.tell(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    end = gateway.feed.wait_until_over(record, seconds=LONGEST_WAIT)
+    record = _succeeded(await wait_for(request, end, closing=gateway.closing) or record)
+    answer = await _pictures(gateway, record, request, body.response_format)
+    await gateway.unanswered.answered(name, record.id)
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+def _name(wish: JobRequest, caller: Caller) -> str:
+    """What makes two requests the same: the key they came with and what they wish for."""
+    return sha256(f"{caller.tenant} {caller.key_id} {body_hash(wish)}".encode()).hexdigest()
+
+
+def _tried_before(retry_count: str | None) -> bool:
+    return bool(retry_count and retry_count.isdecimal() and retry_count.strip("0"))
+
+
+async def _joined(gateway: Gateway, caller: Caller, name: str) -> Record | None:
+    """The job that an equal request of the same key waits for. Jobs without a future are not joined."""
+    job_id = await gateway.unanswered.join(name)
+    record = await gateway.store.get(job_id, caller.tenant) if job_id else None
+    if record is not None and record.status not in (Status.FAILED, Status.CANCELED):
+        log.info("retry joins its job", job_id=record.id)
+        return record
+    if job_id:
+        await gateway.unanswered.answered(name, job_id)
+    return None
+
+
+def _succeeded(record: Record) -> Record:
+    """The record, if it has its pictures. Raises the problem that says how the job ended otherwise."""
+    if record.status is Status.SUCCEEDED:
+        return record
+    if record.status is Status.FAILED:
+        said = record.error.detail if record.error else "The job's record says no more."
+        raise errors.JobFailed(said, headers=FINAL_HEADERS)
+    if record.status is Status.CANCELED:
+        raise errors.JobWasCanceled("The job was called off before it had pictures.", headers=FINAL_HEADERS)
+    raise errors.JobUnfinished("The job goes on: send the same request again to join it.", retry_after=1)
+
+
+async def _pictures(
+    gateway: Gateway, record: Record, request: Request, form: Literal["url", "b64_json"] | None
+) -> GeneratedImages:
+    base = gateway.base(request)
+    data = []
+    for picture in record.images:
+        b64 = await picture_base64(gateway, picture) if form != "url" else None
+        url = await gateway.viewer.picture_url(picture, base=base) if form != "b64_json" else None
+        data.append(GeneratedImage(b64_json=b64, url=url, seed=picture.seed))
+    return GeneratedImages(
+        created=record.created_ms // 1000,
+        data=data,
+        output_format=record.spec.output_format,
+        size=f"{record.spec.width}x{record.spec.height}",
+        seed=record.spec.seed,
+        job_id=record.id,
+        warnings=list(record.warnings),
+    )
+
+
+class _Tale:
+    """One streamed answer."""
+
+    def __init__(self, gateway: Gateway, record: Record, name: str, *, partial_images: int) -> None:
+        self._gateway = gateway
+        self._record = record
+        self._name = name
+        self._left = partial_images
+        self._shown = 0
+        self._ends = time.monotonic() + LONGEST_WAIT
+
+    async def tell(self) -> AsyncIterator[bytes]:
+        """Bytes of events. The head is sent, so that whatever goes wrong is an event as well."""
+        try:
+            async for chunk in self._until_over():
+                yield chunk
+            record = await self._gateway.store.get(self._record.id, self._record.tenant) or self._record
+            for picture in _succeeded(record).images:
+                yield self._event("completed", await picture_base64(self._gateway, picture), picture)
+            await self._gateway.unanswered.answered(self._name, self._record.id)
+        except errors.Problem as problem:
+            yield _error_event(problem)
+        except redis.RedisError:
+            yield _error_event(errors.QueueUnavailable("The queue does not answer at the moment; the job is safe."))
+        except PictureStoreError:
+            yield _error_event(errors.PicturesUnavailable("The picture store does not answer at the moment."))
+
+    async def _until_over(self) -> AsyncIterator[bytes]:
+        if self._record.status.is_over:
+            return
+        async with self._gateway.feed.follow(self._record.id, "0-0") as follower:
+            while (left := self._ends - time.monotonic()) > 0:
+                news = await follower.next(min(left, HEARTBEAT_SECONDS))
+                if news is None:
+                    return
+                for _, event, data in news:
+                    if event in FINAL_EVENTS:
+                        return
+                    if event == Event.PREVIEW and self._is_due(data):
+                        jpeg = await self._gateway.store.preview(self._record.id, data)
+                        if jpeg is not None:
+                            yield self._event("partial_image", jpeg)
+                if not news:
+                    yield format_sse_event(comment="")
+
+    def _is_due(self, data: dict[str, Any]) -> bool:
+        """Spread over the steps: of two pictures, the first after a third and the second after two thirds."""
+        if not self._left or data.get("index", 0) != 0:
+            return False
+        due = (self._shown + 1) / (self._shown + self._left + 1) * data["steps"]
+        return bool(data["step"] >= due)
+
+    def _event(self, word: str, b64_json: str, picture: Picture | None = None) -> bytes:
+        spec = self._record.spec
+        kind = f"image_generation.{word}"
+        event: dict[str, Any] = {
+            "type": kind,
+            "b64_json": b64_json,
+            "created_at": self._record.created_ms // 1000,
+            "size": f"{spec.width}x{spec.height}",
+            "quality": "auto",
+            "background": "opaque",
+            "output_format": spec.output_format if picture else "jpeg",
+            "job_id": self._record.id,
+        }
+        if picture:
+            event |= {"seed": picture.seed, "usage": _NO_USAGE}
+        else:
+            event["partial_image_index"] = self._shown
+            self._shown, self._left = self._shown + 1, self._left - 1
+        return format_sse_event(event=kind, data_str=json.dumps(event))
+
+
+_NO_USAGE = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
+"""The client's type demands the field; nobody is billed here."""
+
+
+def _error_event(problem: errors.Problem) -> bytes:
+    return format_sse_event(event="error", data_str=json.dumps({"type": "error", "error": openai_error(problem)}))

@@ -1,0 +1,46 @@
+"""What was sent to a job's webhook, and sending it again."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app import errors
+from app.contract.events import Event
+from app.gateway import OwnRecord, TheGateway
+from app.routes.answers import ACCESS, QUEUE, problems
+from app.schemas import DeliveryList, DeliveryView
+
+router = APIRouter(prefix="/v1/jobs", tags=["webhooks"])
+
+
+@router.get(
+    "/{job_id}/webhooks",
+    response_model=DeliveryList,
+    summary="What was sent to the job's webhook",
+    responses=problems(*ACCESS, errors.JobNotFound, *QUEUE),
+)
+async def deliveries(record: OwnRecord, gateway: TheGateway) -> DeliveryList:
+    """Every try with its answer, newest first; empty before the first and for a job without a webhook."""
+    return DeliveryList(data=[DeliveryView.of(each) for each in await gateway.outbox.deliveries(record.id)])
+
+
+@router.post(
+    "/{job_id}/webhooks/{event}/resend",
+    status_code=202,
+    response_class=Response,
+    summary="Send an event to the webhook again",
+    responses={
+        202: {"description": "It will be sent at once, and tried again as often as the first time"},
+        **problems(*ACCESS, errors.JobNotFound, errors.WebhookNotFound, *QUEUE),
+    },
+)
+async def resend(record: OwnRecord, event: str, gateway: TheGateway) -> Response:
+    """For a receiver that was down for too long, or that said 410 and is back. The webhook-id stays the same."""
+    known = event in {each.value for each in Event}
+    outcome = await gateway.outbox.resend(record.id, event) if known else "unsent"
+    if outcome == "missing":
+        raise errors.JobNotFound
+    if outcome == "unsent":
+        raise errors.WebhookNotFound("No message about this event was ever owed for the job.")
+    return Response(status_code=202)

@@ -1,0 +1,69 @@
+"""docs/api.md: every example is run as it stands, against a gateway whose worker draws what comes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import Running, ScriptedWorker
+from tests.conftest import IN_CI
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+EXAMPLES = re.findall(r"^```(sh|python|js)\n(.*?)^```", DOCUMENT, re.M | re.S)
+COMMANDS = {"sh": ["sh", "-eu", "-c"], "python": [sys.executable, "-c"], "js": ["node", "--input-type=module", "-e"]}
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@pytest.fixture
+def drawing(running: Running, worker: ScriptedWorker) -> Iterator[Running]:
+    """Whatever is asked for is drawn at once."""
+    worker.announce()
+    over = threading.Event()
+
+    def draw() -> None:
+        while not over.wait(0.005):
+            while (claim := worker.ownership.claim(worker.card.name, "w1")) is not None:
+                worker.progress(claim, 10)
+                worker.succeed(claim)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    yield running
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("language", "code"), EXAMPLES, ids=[f"{n}-{language}" for n, (language, _) in enumerate(EXAMPLES)]
+)
+def test_the_example_runs(drawing: Running, tmp_path: Path, language: str, code: str) -> None:
+    program = {"sh": "curl", "js": "node"}.get(language)
+    if program and shutil.which(program) is None:
+        assert not IN_CI, f"{program} is needed"
+        pytest.skip(f"{program} is not on this machine")
+    environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    done = subprocess.run(
+        [*COMMANDS[language], code.replace(ADDRESS, drawing.url)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_way_is_shown_in_every_language() -> None:
+    ways = re.split(r"^## ", DOCUMENT, flags=re.M)[1:5]
+    assert [way.split("\n")[0] for way in ways] == ["Wait", "Ask again", "Follow", "Be called"]
+    for way in ways:
+        assert {language for language, _ in re.findall(r"^```(sh|python|js)\n(.*?)^```", way, re.M | re.S)} == {
+            "sh",
+            "python",
+            "js",
+        }
+        assert "replicate" in way

@@ -1,0 +1,62 @@
+"""The OpenAPI is the API: schemathesis sends what it allows and what it forbids, and finds nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import OneGateway, Running, ScriptedWorker
+from tests.app.test_guard import KEY
+from tests.app.test_jobs import WISH
+
+CONFIG = """
+[checks]
+# What a model can draw (multiples of a side, the budget of work) and what a text says are not in any schema.
+# OpenAI's clients expect 400 for that. And 37.0, an integer to JSON Schema, is none to a strict service.
+positive_data_acceptance.expected-statuses = ["2xx", "3xx", 400, 401, 403, 404, 409, 410, 422, 429]
+"""
+
+SECONDS = int(os.environ.get("DARKROOM_TEST_CONFORMANCE_SECONDS", "20"))
+"""The run that finds rare things takes minutes: 5,000 requests and more."""
+
+
+@pytest.fixture
+def busy(gateway_with: OneGateway, worker: ScriptedWorker) -> Iterator[Running]:
+    """A gateway with keys and a worker that draws whatever comes, at once."""
+    worker.announce()
+    over = threading.Event()
+
+    def draw() -> None:
+        while not over.wait(0.005):
+            worker.announce()
+            while (claim := worker.ownership.claim(worker.card.name, "w1")) is not None:
+                worker.succeed(claim)
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    # A body of which half is missing is told apart from a slow one after this time.
+    with gateway_with(api_keys=f"ann:{KEY}", tenant_limit=100_000, queue_limit=100_000, body_seconds=5) as running:
+        running.client.headers["Authorization"] = f"Bearer {KEY}"
+        running.client.post("/v1/jobs", json=WISH).raise_for_status()
+        yield running
+    over.set()
+    drawing.join()
+
+
+@pytest.mark.timeout(SECONDS * 3 + 120)
+def test_schemathesis_finds_nothing(busy: Running, tmp_path: Path) -> None:
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    command = [
+        str(Path(sys.executable).with_name("st")), "run", f"{busy.url}/openapi.json",
+        "--header", f"Authorization: Bearer {KEY}", "--checks", "all", "--seed", "7", "--max-time", str(SECONDS),
+        "--continue-on-failure", "--no-color", "--report-dir", str(tmp_path), "--generation-database", "none",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-20_000:]

@@ -1,0 +1,99 @@
+"""One reader for all streams: who comes late, who is slow, and what is left when nobody follows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio
+
+from app.contract.keys import EVENTS
+from app.contract.store import JobStore
+from app.contract.streams import READ_AT_ONCE, EventStreams, Told
+from app.feed import Feed, Follower
+
+pytestmark = pytest.mark.anyio
+
+JOB = "job_0123456789abcdef01234567"
+
+
+@pytest.fixture
+async def client(valkey_url: str, redis_client: redis.Redis) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(
+        valkey_url.replace("valkey+unix://", "unix://"), decode_responses=True
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def feed(client: redis.asyncio.Redis) -> AsyncIterator[Feed]:
+    feed = Feed(JobStore(client), EventStreams(client, waiting=client))
+    yield feed
+    await feed.close()
+
+
+async def tell(client: redis.asyncio.Redis, *steps: int, job: str = JOB) -> None:
+    for step in steps:
+        await client.xadd(EVENTS + job, {"event": "job.progress", "data": f'{{"step": {step}}}'})
+
+
+async def hear(follower: Follower, count: int) -> list[int]:
+    heard: list[Told] = []
+    while len(heard) < count:
+        news = await follower.next(5)
+        assert news, "nothing came in time"
+        heard += news
+    return [data["step"] for _, _, data in heard]
+
+
+async def test_two_at_different_places_hear_the_same_story(feed: Feed, client: redis.asyncio.Redis) -> None:
+    await tell(client, 1, 2)
+    async with feed.follow(JOB, "0-0") as first:
+        assert await hear(first, 2) == [1, 2]
+        async with feed.follow(JOB, "0-0") as late:
+            await tell(client, 3)
+            assert await hear(late, 3) == [1, 2, 3]
+            assert await hear(first, 1) == [3]
+
+
+async def test_a_job_that_is_followed_later_is_read_at_once(feed: Feed, client: redis.asyncio.Redis) -> None:
+    other = f"{JOB[:-1]}8"
+    async with feed.follow(JOB, "0-0") as first:
+        assert await first.next(0.05) == []
+        await tell(client, 1, job=other)
+        async with feed.follow(other, "0-0") as second:
+            assert await second.next(2) != []
+
+
+async def test_one_who_is_slow_misses_nothing(feed: Feed, client: redis.asyncio.Redis) -> None:
+    many = range(3 * READ_AT_ONCE)
+    async with feed.follow(JOB, "0-0") as quick, feed.follow(JOB, "0-0") as slow:
+        await tell(client, *many)
+        assert await hear(quick, len(many)) == list(many)
+        assert len(slow._fresh) <= READ_AT_ONCE
+        assert await hear(slow, len(many)) == list(many)
+
+
+async def test_nobody_left_nothing_read(feed: Feed, client: redis.asyncio.Redis) -> None:
+    async with feed.follow(JOB, "0-0"):
+        assert feed.listeners == 1
+    assert (feed.listeners, feed._places) == (0, {})
+
+
+async def test_closing_ends_every_follower(feed: Feed) -> None:
+    async with feed.follow(JOB, "0-0") as follower:
+        await feed.close()
+        assert await follower.next(5) is None
+    async with feed.follow(JOB, "0-0") as late:
+        assert await late.next(5) is None
+
+
+async def test_redis_going_away_is_heard_and_the_next_one_reads_again(feed: Feed, client: redis.asyncio.Redis) -> None:
+    async with feed.follow(JOB, "0-0") as follower:
+        assert await follower.next(0.05) == []
+        await client.client_kill_filter(_type="normal", skipme=True)
+        with pytest.raises(redis.RedisError):
+            await follower.next(5)
+    await tell(client, 1)
+    async with feed.follow(JOB, "0-0") as again:
+        assert await hear(again, 1) == [1]

@@ -1,0 +1,247 @@
+"""Keys that operators hand out: made, used, limited and revoked, against a real gateway and the real command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+import redis.asyncio
+
+from app.contract import keys as names
+from app.keyring import Keyring, _checksum, key_id_of, new_key
+from app.settings import Settings
+from tests.app.conftest import OneGateway, Running, ScriptedWorker, until
+from tests.app.test_guard import KEY
+from tests.app.test_jobs import WISH
+from tests.app.test_refusals import problem
+
+Keys = Callable[..., subprocess.CompletedProcess[str]]
+Made = Callable[..., dict[str, str]]
+
+COMMAND = Path(sys.executable).with_name("darkroom")
+
+
+@pytest.fixture
+def keys(settings: Settings) -> Keys:
+    """`darkroom keys` beside the gateway."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {"REDIS_URL": settings.redis_url.get_secret_value(), "PATH": "/usr/bin"}
+        return subprocess.run([COMMAND, "keys", *arguments], capture_output=True, text=True, env=environment)
+
+    return run
+
+
+@pytest.fixture
+def made(settings: Settings) -> Made:
+    """Headers with a new key: what `darkroom keys create` does, without starting an interpreter."""
+
+    async def create(tenant: str, **options: Any) -> str:
+        url = settings.redis_url.get_secret_value()
+        async with redis.asyncio.Redis.from_url(url, decode_responses=True) as client:
+            return (await Keyring(client).create(tenant, **options))[0]
+
+    return lambda tenant, **options: {"Authorization": f"Bearer {asyncio.run(create(tenant, **options))}"}
+
+
+@pytest.fixture
+def locked(gateway_with: OneGateway, worker: ScriptedWorker) -> Iterator[Running]:
+    """A gateway that answers to keys only."""
+    worker.announce()
+    with gateway_with(require_keys=True) as running:
+        yield running
+
+
+def test_a_key_from_its_making_to_its_end(locked: Running, keys: Keys, redis_client: redis.Redis) -> None:
+    assert problem(locked.client.get("/v1/jobs")) == (401, "unauthenticated")
+    done = keys("create", "ann", "--name", "a note")
+    key = done.stdout.strip()
+    key_id = key_id_of(key)
+    assert key_id is not None
+    assert len(key) == len("drk_") + 10 + 1 + 32 + 6
+    assert "not shown again" in done.stderr
+    ann = {"Authorization": f"Bearer {key}"}
+    job = locked.client.post("/v1/jobs", json=WISH, headers=ann)
+    assert job.status_code == 202
+    [info] = json.loads(keys("list", "--json").stdout)
+    assert (info["id"], info["tenant"], info["name"], info["scopes"]) == (key_id, "ann", "a note", ["read", "write"])
+    assert key not in str(redis_client.hgetall(names.API_KEYS))
+
+    assert keys("revoke", key_id).returncode == 0
+    began = time.monotonic()
+    until(lambda: locked.client.get("/v1/jobs", headers=ann).status_code == 401, seconds=2)
+    assert time.monotonic() - began < 1
+
+
+def test_revoking_ends_what_is_open(locked: Running, keys: Keys, made: Made) -> None:
+    ann, other = made("ann"), made("ann")
+    key_id = key_id_of(ann["Authorization"].removeprefix("Bearer ")) or ""
+    job = locked.client.post("/v1/jobs", json=WISH, headers=ann).json()
+    with ThreadPoolExecutor() as pool:
+        stream = pool.submit(locked.client.get, job["urls"]["events"], headers=ann)
+        wait = pool.submit(locked.client.get, job["urls"]["self"], headers=ann, params={"wait": 60})
+        others = pool.submit(locked.client.get, job["urls"]["self"], headers=other, params={"wait": 3})
+        feed = locked.app.state.gateway.feed
+        until(lambda: feed.listeners == 3)
+        keys("revoke", key_id)
+        began = time.monotonic()
+        assert stream.result(5).text.startswith("event: job")
+        assert problem(wait.result(5)) == (401, "unauthenticated")
+        assert time.monotonic() - began < 1
+        assert others.result(5).status_code == 200
+
+
+def test_the_first_key_closes_an_open_house(client: httpx2.Client, running: Running, made: Made) -> None:
+    assert client.get("/v1/jobs").status_code == 200
+    ann = made("ann")
+    until(lambda: client.get("/v1/jobs").status_code == 401, seconds=2)
+    assert client.get("/v1/jobs", headers=ann).status_code == 200
+
+
+def test_configured_keys_go_on_beside_them(gateway_with: OneGateway, made: Made) -> None:
+    with gateway_with(api_keys=f"boot:{KEY}") as running:
+        ann = made("ann")
+        assert running.client.get("/v1/jobs", headers=ann).status_code == 200
+        assert running.client.get("/v1/jobs", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("scope", "allowed", "refused"), [("read", "GET", "POST"), ("write", "POST", "GET")], ids=["read", "write"]
+)
+def test_scopes(locked: Running, made: Made, scope: str, allowed: str, refused: str) -> None:
+    headers = made("ann", scopes=(scope,))
+    for method in ("GET", "POST"):
+        answer = locked.client.request(method, "/v1/jobs", headers=headers, json=WISH if method == "POST" else None)
+        if method == refused:
+            assert problem(answer) == (403, "forbidden")
+        else:
+            assert answer.is_success
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["create", "ann", "--scope", "admin"], 2, "scopes"),
+        (["create", "No Such Tenant"], 2, "tenant"),
+        (["revoke", "0123456789"], 1, "no such key"),
+        (["list"], 0, ""),
+    ],
+)
+def test_what_the_command_says(keys: Keys, arguments: list[str], code: int, said: str) -> None:
+    done = keys(*arguments)
+    assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (code, True, False)
+
+
+def test_requests_a_minute(locked: Running, made: Made) -> None:
+    ann, bob = made("ann", requests_per_minute=3), made("bob")
+    left = []
+    for _ in range(3):
+        answer = locked.client.get("/v1/jobs", headers=ann)
+        assert answer.headers["ratelimit-policy"] == '"requests";q=3;w=60'
+        left.append(answer.headers["ratelimit"].split(";")[1])
+    assert left == ["r=2", "r=1", "r=0"]
+    refused = locked.client.get("/v1/jobs", headers=ann)
+    assert problem(refused) == (429, "rate-limited")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["ratelimit"].startswith('"requests";r=0;t=')
+    answer = locked.client.get("/v1/jobs", headers=bob)
+    assert (answer.status_code, "ratelimit" in answer.headers) == (200, False)
+
+
+def test_cost_a_minute(locked: Running, made: Made) -> None:
+    """128 x 128 pixels, 64 steps and two passes are two megapixel steps."""
+    ann = made("ann", cost_per_minute=5)
+    wish = {**WISH, "num_inference_steps": 64}
+    for _ in range(2):
+        assert locked.client.post("/v1/jobs", json=wish, headers=ann).status_code == 202
+    refused = locked.client.post("/v1/jobs", json=wish, headers=ann)
+    assert problem(refused) == (429, "rate-limited")
+    assert "costs 2 megapixel steps" in refused.json()["detail"]
+    assert refused.headers["ratelimit"].startswith('"cost";r=1;t=')
+    assert locked.client.post("/v1/jobs", json={**WISH, "num_inference_steps": 1}, headers=ann).status_code == 202
+
+
+def test_unfinished_jobs(locked: Running, made: Made, worker: ScriptedWorker) -> None:
+    ann = made("ann", jobs=1)
+    assert locked.client.post("/v1/jobs", json=WISH, headers=ann).status_code == 202
+    assert problem(locked.client.post("/v1/jobs", json=WISH, headers=ann)) == (429, "too-many-jobs")
+    worker.succeed(worker.claim())
+    assert locked.client.post("/v1/jobs", json=WISH, headers=ann).status_code == 202
+
+
+def test_limits_hold_for_all_gateways_together(locked: Running, gateway_with: OneGateway, made: Made) -> None:
+    ann = made("ann", requests_per_minute=2)
+    with gateway_with(require_keys=True) as other:
+        codes = [gateway.client.get("/v1/jobs", headers=ann).status_code for gateway in (locked, other, locked)]
+    assert codes == [200, 200, 429]
+
+
+@pytest.mark.parametrize("place", [0, 5, 20, -1])
+def test_a_mistyped_key_is_known_by_its_checksum(place: int) -> None:
+    key_id, key = new_key()
+    assert key_id_of(key) == key_id
+    wrong = [*key]
+    wrong[place] = "0" if wrong[place] != "0" else "1"
+    assert key_id_of("".join(wrong)) is None
+
+
+def test_a_forged_key_with_a_known_id_is_refused(locked: Running, keys: Keys, made: Made) -> None:
+    """Somebody who has seen the list knows ids, and can compute a checksum."""
+    made("ann")
+    [info] = json.loads(keys("list", "--json").stdout)
+    body = f"drk_{info['id']}_{'0' * 32}"
+    answer = locked.client.get("/v1/jobs", headers={"Authorization": f"Bearer {body}{_checksum(body)}"})
+    assert problem(answer) == (401, "unauthenticated")
+
+
+def test_keys_without_a_service(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "keys", "list", "--data", str(tmp_path)],
+        capture_output=True, text=True, env={"REDIS_URL": "redis://127.0.0.1:1/0", "PATH": "/usr/bin"},
+    )  # fmt: skip
+    assert (done.returncode, "does not answer" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+
+
+STRANGERS = {"/v1/jobs/{job_id}": "JobView", "/v1/predictions/{prediction_id}": "Prediction"}
+
+
+def test_two_tenants_on_every_route_with_an_id(
+    locked: Running, made: Made, worker: ScriptedWorker, redis_client: redis.Redis
+) -> None:
+    """Generated from the OpenAPI: whatever takes an id of a job answers a stranger as if there were none."""
+    ann, bob = made("ann"), made("bob")
+    job = locked.client.post("/v1/jobs", json=WISH, headers=ann).json()
+    worker.succeed(worker.claim())
+    before: Any = redis_client.hgetall(f"{names.JOB}{job['id']}")
+    tried = 0
+    for path, operations in locked.client.get("/openapi.json").json()["paths"].items():
+        if not any(f"{{{name}}}" in path for name in ("job_id", "prediction_id")):
+            continue
+        filled = path
+        for name, value in {
+            "job_id": job["id"],
+            "prediction_id": job["id"],
+            "index": "0",
+            "event": "job.succeeded",
+        }.items():
+            filled = filled.replace(f"{{{name}}}", value)
+        assert "{" not in filled, f"{path} has a parameter this test does not know"
+        for method in operations:
+            answer = locked.client.request(method.upper(), filled, headers=bob)
+            assert problem(answer) == (404, "job-not-found"), (method, path)
+            tried += 1
+    assert tried >= 10
+    assert redis_client.hgetall(f"{names.JOB}{job['id']}") == before
+    assert locked.client.get("/v1/jobs", headers=bob).json()["data"] == []
+    assert locked.client.get("/v1/predictions", headers=bob).json()["results"] == []
+    assert locked.client.get(job["urls"]["self"], headers=ann).status_code == 200

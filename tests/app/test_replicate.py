@@ -1,0 +1,269 @@
+"""Replicate's own client against a real gateway."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+from replicate.client import Client
+from replicate.exceptions import ModelError, ReplicateError
+from replicate.webhook import Webhooks
+
+from app.contract import keys
+from app.contract.job import Record
+from app.webhooks.main import viewer
+from app.webhooks.sign import signed_headers
+from tests.app.conftest import OneGateway, Running, ScriptedWorker, until
+from tests.app.test_guard import KEY, OTHER_KEY
+
+MODEL = "darkroom/starter"
+VERSION = "0" * 64
+PICTURE = b"not really a PNG"
+WISH = {"prompt": "a red circle", "seed": 7}
+
+
+@contextmanager
+def official(running: Running, token: str = "any") -> Iterator[Client]:
+    client = Client(api_token=token, base_url=running.url)
+    client.poll_interval = 0.02
+    yield client
+    client._client.close()
+
+
+@pytest.fixture
+def client(running: Running, worker: ScriptedWorker) -> Iterator[Client]:
+    worker.announce()
+    with official(running) as client:
+        yield client
+
+
+@pytest.fixture
+def drawing(worker: ScriptedWorker) -> Iterator[Callable[[], Future[Any]]]:
+    """Draws the next job while the test waits in its client."""
+    with ThreadPoolExecutor() as pool:
+        yield lambda: pool.submit(lambda: worker.succeed(worker.claim()))
+
+
+@pytest.mark.parametrize("reference", [MODEL, f"{MODEL}:{VERSION}"])
+def test_run_gives_files(client: Client, drawing: Callable[[], Future[Any]], reference: str) -> None:
+    drawing()
+    first, second = client.run(reference, input=WISH | {"num_outputs": 2})
+    assert first.read() == second.read() == PICTURE
+
+
+def test_run_that_waits_by_polling(client: Client, drawing: Callable[[], Future[Any]]) -> None:
+    drawing()
+    [file] = client.run(MODEL, input=WISH, wait=False)
+    assert file.read() == PICTURE
+
+
+def test_run_goes_on_polling_when_its_wait_is_over(client: Client, worker: ScriptedWorker, running: Running) -> None:
+    def draw_late() -> None:
+        claim = worker.claim()
+        worker.progress(claim, 5)
+        until(lambda: running.app.state.gateway.feed.listeners == 1)
+        until(lambda: running.app.state.gateway.feed.listeners == 0)
+        worker.succeed(claim)
+
+    late = threading.Thread(target=draw_late)
+    late.start()
+    [file] = client.run(MODEL, input=WISH, wait=1)
+    late.join()
+    assert file.read() == PICTURE
+
+
+def test_run_of_a_job_that_fails(client: Client, worker: ScriptedWorker) -> None:
+    failing = threading.Thread(target=lambda: worker.fail(worker.claim()))
+    failing.start()
+    with pytest.raises(ModelError, match=r"Values overflowed\.") as caught:
+        client.run(MODEL, input=WISH)
+    failing.join()
+    assert caught.value.prediction.status == "failed"
+
+
+def test_the_life_of_a_prediction(client: Client, worker: ScriptedWorker) -> None:
+    prediction = client.predictions.create(version=MODEL, input=WISH | {"scheduler": "K_EULER"})
+    assert (prediction.status, prediction.model, prediction.version) == ("starting", MODEL, VERSION)
+    assert prediction.input is not None
+    assert (prediction.input["seed"], prediction.input["scheduler"]) == (7, "euler")
+    assert (prediction.output, prediction.error, prediction.progress) == (None, None, None)
+    claim = worker.claim()
+    worker.progress(claim, 5)
+    prediction.reload()
+    assert prediction.status == "processing"
+    assert prediction.progress is not None
+    assert (prediction.progress.percentage, prediction.progress.current, prediction.progress.total) == (0.25, 5, 20)
+    worker.succeed(claim)
+    prediction.wait()
+    assert (prediction.status, len(prediction.output or [])) == ("succeeded", 1)
+    assert (prediction.metrics or {})["total_time"] >= (prediction.metrics or {})["predict_time"]
+    assert prediction.created_at <= prediction.started_at <= prediction.completed_at  # type: ignore[operator]
+    assert client.predictions.get(prediction.id).output == prediction.output
+
+
+def test_cancel_twice_and_after_the_end(client: Client, worker: ScriptedWorker) -> None:
+    prediction = client.predictions.create(version=VERSION, input=WISH)
+    prediction.cancel()
+    assert prediction.status == "canceled"
+    prediction.cancel()
+    over = client.predictions.create(version=VERSION, input=WISH)
+    worker.succeed(worker.claim())
+    over.cancel()
+    assert over.status == "succeeded"
+
+
+def test_the_list_page_by_page(client: Client, running: Running) -> None:
+    sent = {client.predictions.create(version=f"{MODEL}:{VERSION}", input=WISH).id for _ in range(101)}
+    first = client.predictions.list()
+    assert (len(first), first.previous, (first.next or "").startswith(running.url)) == (100, None, True)
+    second = client.predictions.list(first.next)  # type: ignore[arg-type]
+    assert (len(second), second.next) == (1, None)
+    assert {prediction.id for prediction in (*first, *second)} == sent
+
+
+def test_a_stream(client: Client, worker: ScriptedWorker) -> None:
+    prediction = client.predictions.create(version=VERSION, input=WISH, stream=True)
+    events = prediction.stream()
+    assert (next(events).event.value, prediction.status) == ("logs", "starting")
+    claim = worker.claim()
+    worker.progress(claim, 10)
+    assert next(events).data.strip() == "50%|#####     | 10/20"
+    worker.succeed(claim)
+    rest = list(events)
+    assert [event.event.value for event in rest] == ["output", "done"]
+    assert all(event.id for event in rest)
+    output: Any = rest[0].data
+    assert output.read() == PICTURE
+
+
+def test_a_stream_of_a_failure(client: Client, worker: ScriptedWorker) -> None:
+    prediction = client.predictions.create(version=VERSION, input=WISH)
+    worker.fail(worker.claim())
+    with pytest.raises(RuntimeError, match=r"Values overflowed\."):
+        list(prediction.stream())
+
+
+def test_a_stream_resumes_where_it_broke_off(client: Client, worker: ScriptedWorker, running: Running) -> None:
+    prediction = client.predictions.create(version=VERSION, input=WISH)
+    claim = worker.claim()
+    for step in (5, 10):
+        worker.progress(claim, step)
+    worker.succeed(claim)
+    path = f"/v1/predictions/{prediction.id}/stream"
+    whole = running.client.get(path).text.split("\n\n")
+    ids = [line.removeprefix("id: ") for part in whole for line in part.split("\n") if line.startswith("id: ")]
+    resumed = running.client.get(path, headers={"Last-Event-ID": ids[1]}).text.split("\n\n")
+    assert resumed == whole[2:]
+    assert running.client.get(path, headers={"Last-Event-ID": ids[-1]}).status_code == 204
+
+
+def test_models_and_versions(client: Client) -> None:
+    model = client.models.get(MODEL)
+    assert (model.id, model.latest_version and model.latest_version.id) == (MODEL, VERSION)
+    [version] = model.versions.list()
+    schemas = version.openapi_schema["components"]["schemas"]
+    assert schemas["Input"]["properties"]["num_inference_steps"]["default"] == 20
+    assert "webhook" not in schemas["Input"]["properties"]
+    assert schemas["Output"]["items"]["format"] == "uri"
+
+
+@pytest.mark.parametrize(
+    ("reference", "wish", "status", "slug"),
+    [
+        ("darkroom/unknown", WISH, 404, "model-not-found"),
+        ("somebody/starter", WISH, 404, "model-not-found"),
+        (f"{MODEL}:{'1' * 64}", WISH, 422, "invalid-request"),
+        (MODEL, {"prompt": ""}, 422, "invalid-request"),
+        (MODEL, {"prompt": "a", "width": 129}, 422, "invalid-request"),
+        (MODEL, {"prompt": "a", "stepz": 1}, 422, "invalid-request"),
+    ],
+)
+def test_refusals(client: Client, reference: str, wish: dict[str, Any], status: int, slug: str) -> None:
+    with pytest.raises(ReplicateError) as caught:
+        client.run(reference, input=wish)
+    assert (caught.value.status, caught.value.type) == (status, f"/problems/{slug}")
+    assert caught.value.title
+    assert caught.value.detail
+    assert caught.value.instance
+
+
+def test_pointers_lead_into_the_body(client: Client, running: Running) -> None:
+    bodies: dict[str, dict[str, Any]] = {
+        "/input/width": {"input": {"prompt": "a", "width": 129}},
+        "/input/prompt": {"input": {"prompt": ""}},
+        "/webhook": {"input": WISH, "webhook": "https://127.0.0.1/"},
+    }
+    for pointer, body in bodies.items():
+        answer = running.client.post(f"/v1/models/{MODEL}/predictions", json=body)
+        assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+def test_keys(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
+    worker.announce()
+    with gateway_with(api_keys=f"ann:{KEY},bob:{OTHER_KEY}") as running:
+        with official(running, KEY) as ann, official(running, OTHER_KEY) as bob:
+            prediction = ann.predictions.create(version=VERSION, input=WISH)
+            for forbidden in (bob.predictions.get, bob.predictions.cancel):
+                with pytest.raises(ReplicateError, match="job-not-found"):
+                    forbidden(prediction.id)
+            assert [len(client.predictions.list()) for client in (ann, bob)] == [1, 0]
+            assert ann.webhooks.default.secret().key != bob.webhooks.default.secret().key
+        with official(running, "z" * 32) as stranger, pytest.raises(ReplicateError, match="unauthenticated"):
+            stranger.predictions.list()
+
+
+@pytest.mark.parametrize(
+    ("asked", "events"),
+    [
+        ({}, ["job.started", "job.succeeded", "job.failed", "job.canceled"]),
+        ({"webhook_events_filter": ["completed"]}, ["job.succeeded", "job.failed", "job.canceled"]),
+        ({"webhook_events_filter": ["start", "logs"]}, ["job.started"]),
+    ],
+)
+def test_webhook_words(client: Client, redis_client: redis.Redis, asked: Any, events: list[str]) -> None:
+    job = client.predictions.create(version=VERSION, input=WISH, webhook="https://example.org/hook", **asked)
+    fields: Any = redis_client.hgetall(f"{keys.JOB}{job.id}")
+    assert '"form":"prediction"' in fields["webhook"]
+    assert json.loads(fields["webhook_events"]) == events
+
+
+def test_a_webhook_with_nothing_to_send_is_none(client: Client, redis_client: redis.Redis) -> None:
+    job = client.predictions.create(
+        version=VERSION, input=WISH, webhook="https://example.org/hook", webhook_events_filter=["logs"]
+    )
+    assert not redis_client.hexists(f"{keys.JOB}{job.id}", "webhook")
+    ends = client.predictions.create(version=VERSION, input=WISH, webhook_completed="https://example.org/hook")
+    assert redis_client.hget(f"{keys.JOB}{ends.id}", "webhook")
+
+
+@pytest.mark.anyio
+async def test_a_webhook_carries_the_prediction(
+    client: Client, running: Running, worker: ScriptedWorker, picture_folder: Path
+) -> None:
+    """What the webhook process sends, and that the client's own check takes its signature."""
+    created = client.predictions.create(version=VERSION, input=WISH, webhook="https://example.org/hook")
+    worker.succeed(worker.claim())
+    gateway = running.app.state.gateway
+    redis_client = redis.asyncio.Redis.from_url(gateway.settings.redis_url.get_secret_value(), decode_responses=True)
+    async with redis_client:
+        fields = await redis_client.hgetall(f"{keys.JOB}{created.id}")
+        sent = await viewer(gateway.settings, redis_client, gateway.pictures)(Record.from_hash(fields))
+    assert (sent["id"], sent["status"], sent["model"]) == (created.id, "succeeded", MODEL)
+    [link] = sent["output"]
+    assert httpx2.get(running.url + link.split("8000", 1)[1], trust_env=False).content == PICTURE
+    secret = client.webhooks.default.secret()
+    body = json.dumps(sent)
+    moment = datetime.datetime.now(datetime.UTC)
+    headers = signed_headers(f"{created.id}/job.succeeded/1", body, [secret.key], at=moment)
+    Webhooks.validate(headers=dict(headers), body=body, secret=secret)
+    assert base64.b64decode(secret.key.removeprefix("whsec_"))

@@ -1,0 +1,126 @@
+"""What a worker counts, for Prometheus on a port of its own: steps, seats, pictures, faults, and a GPU if there is one.
+
+Listens to the engine's events and reads its properties. Never a label per job, prompt or tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from worker.engine.events import Event, Failed, Finished, Stopped
+
+log = structlog.get_logger()
+
+STEP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Seated(Protocol):
+    """What is asked of the engine."""
+
+    seats: int
+    last_batch: int
+
+    @property
+    def free_seats(self) -> int: ...
+
+
+class WorkerMetrics:
+    """One worker's figures. `stepped` is called from the engine's thread."""
+
+    def __init__(self, engine: Seated, *, model: str) -> None:
+        self.registry = CollectorRegistry()
+        self._engine = engine
+        self._steps = Histogram(
+            "darkroom_step_seconds",
+            "One iteration of the engine",
+            buckets=STEP_SECONDS,
+            registry=self.registry,
+        )
+        self._samples = Histogram(
+            "darkroom_step_samples", "Samples that took a step together", buckets=SAMPLES, registry=self.registry
+        )
+        self._pictures = Counter("darkroom_pictures", "Pictures drawn", registry=self.registry)
+        self._jobs = Counter("darkroom_jobs", "Attempts that ended", ["outcome"], registry=self.registry)
+        self._faults = Counter("darkroom_faults", "Attempts that failed", ["problem"], registry=self.registry)
+        self._stages = Counter(
+            "darkroom_stage_seconds", "Time of jobs in a stage, shared steps counted in full", ["stage"],
+            registry=self.registry,
+        )  # fmt: skip
+        Gauge("darkroom_seats", "Seats of this worker", registry=self.registry).set(engine.seats)
+        used = Gauge("darkroom_seats_in_use", "Seats that samples claim", registry=self.registry)
+        used.set_function(lambda: engine.seats - engine.free_seats)
+        Gauge("darkroom_worker", "1, with what is served", ["model"], registry=self.registry).labels(model).set(1)
+        if (gpu := _Gpus.found()) is not None:
+            self.registry.register(gpu)
+
+    def stepped(self, seconds: float, events: Sequence[Event]) -> None:
+        """Count one call of the engine's step, and what came of it."""
+        if self._engine.last_batch:
+            self._steps.observe(seconds)
+            self._samples.observe(self._engine.last_batch)
+        for event in events:
+            if isinstance(event, Finished):
+                self._jobs.labels("succeeded").inc()
+                self._pictures.inc(len(event.pictures))
+                for stage in ("encode", "denoise", "decode"):
+                    self._stages.labels(stage).inc(getattr(event.timings, stage))
+            elif isinstance(event, Failed):
+                self._jobs.labels("failed").inc()
+                self._faults.labels(event.error.slug).inc()
+            elif isinstance(event, Stopped):
+                self._jobs.labels("stopped").inc()
+
+    def serve(self, host: str, port: int) -> int:
+        """Answer GET /metrics in a thread until the process ends. Returns the port. OSError if it is taken."""
+        server, _ = start_http_server(port, addr=host, registry=self.registry)
+        log.info("metrics", host=host, port=server.server_port)
+        return int(server.server_port)
+
+
+class _Gpus(Collector):
+    """NVML's figures of every GPU that this process can see."""
+
+    def __init__(self, nvml: Any) -> None:
+        self._nvml = nvml
+
+    @classmethod
+    def found(cls) -> _Gpus | None:
+        """None without the library, a driver or a GPU."""
+        try:
+            import pynvml  # type: ignore[import-untyped]
+
+            pynvml.nvmlInit()
+            return cls(pynvml) if pynvml.nvmlDeviceGetCount() else None
+        except Exception:  # NVML's errors are made at run time, and a missing driver is no fault
+            return None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Memory in bytes, power in watts, use from 0 to 1, temperature in degrees Celsius."""
+        names = ("memory_used_bytes", "memory_total_bytes", "utilization", "power_watts", "temperature_celsius")
+        families = {name: GaugeMetricFamily(f"darkroom_gpu_{name}", "Of one GPU", labels=["gpu"]) for name in names}
+        for index in range(self._nvml.nvmlDeviceGetCount()):
+            for name, value in self._read(self._nvml.nvmlDeviceGetHandleByIndex(index)).items():
+                families[name].add_metric([str(index)], value)
+        yield from families.values()
+
+    def _read(self, handle: Any) -> dict[str, float]:
+        nvml, memory = self._nvml, self._nvml.nvmlDeviceGetMemoryInfo(handle)
+        values: dict[str, float] = {"memory_used_bytes": memory.used, "memory_total_bytes": memory.total}
+        questions: dict[str, Callable[[], Any]] = {
+            "utilization": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+            "power_watts": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            "temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+        }
+        for name, ask in questions.items():
+            try:
+                values[name] = float(ask())
+            except nvml.NVMLError:  # not every device answers every question; a MIG slice has no power of its own
+                continue
+        return values
