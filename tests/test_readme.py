@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -65,11 +67,38 @@ def test_make_knows_the_commands_that_are_named() -> None:
 def test_darkroom_knows_the_commands_that_are_named() -> None:
     from app.cli.main import app
 
-    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    root: Any = typer.main.get_command(app)
+    commands = set(root.commands)
     text = "\n".join(path.read_text() for path in DOCUMENTS)
     named = set(re.findall(r"(?:`|bin/|^)darkroom ([a-z]+)\b(?! ready)", text, re.M))
     assert {"generate", "worker"} <= named
     assert named <= commands
+
+
+def shown_commands(document: Path) -> list[list[str]]:
+    """Every `darkroom …` in a document's code blocks, as words, without what a shell does around it."""
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", document.read_text(), re.M | re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines if re.search(r"(?:^|[ /=])darkroom ", line)]
+    return [line[at + 1 :] for line in words for at, word in enumerate(line) if re.fullmatch(r"(.*/)?darkroom", word)]
+
+
+def test_the_commands_in_code_blocks_are_seen() -> None:
+    assert "generate" in [words[0] for words in shown_commands(HOUSE / "README.md")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_every_command_in_a_code_block_exists(document: Path) -> None:
+    from app.cli.main import app
+
+    for words in shown_commands(document):
+        command: Any = typer.main.get_command(app)
+        while words and hasattr(command, "commands"):
+            assert words[0] in command.commands, words
+            command, words = command.commands[words[0]], words[1:]
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        named = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)}
+        assert named <= options | {"--help"}, words
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(HOUSE)))

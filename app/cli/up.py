@@ -97,6 +97,7 @@ class House:
             self.ask_redis(self.environment.get("DARKROOM_REDIS_URL") or self.environment["REDIS_URL"])
         self.environment.setdefault("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
         self.environment.setdefault("DARKROOM_SIGNING_KEY", self.signing_key())
+        self.environment.setdefault("DARKROOM_PROFILE_FOLDER", str(self.data / "profiles"))
 
     def ask_redis(self, url: str) -> None:
         """Somebody else's Redis has to be there at the start. If it goes later, the processes wait for it."""

@@ -1,163 +1,94 @@
-// The page: one wish at a time, asked again with ?wait= until it is over.
-// Everything a caller or a model can influence goes in as text, never as markup.
+// The page: puts the parts together. What a caller or a model can influence goes in as text, never as markup.
 
-const byId = (id) => document.getElementById(id);
-const form = byId("wish");
-const WAIT_SECONDS = 20;
-let models = [];
-let current = null;
+import { html, render, useEffect, useRef, useState } from "./preact-htm.js";
+import { key, uniqueName } from "./api.js";
+import { Darkroom } from "./darkroom.js";
+import { Detail } from "./detail.js";
+import { WishForm } from "./form.js";
+import { KeyForm } from "./parts.js";
+import { Wall } from "./prints.js";
+import { Watch } from "./watch.js";
+import { defaults, wishOf } from "./wish.js";
+import { count } from "./words.js";
 
-class Refused extends Error {
-  constructor(problem) {
-    const fields = (problem.errors ?? []).map((e) => `${e.pointer ?? e.parameter ?? ""} ${e.detail}`.trim());
-    super([problem.title, problem.detail, ...fields].filter(Boolean).join("\n"));
-    this.status = problem.status;
-  }
+const room = new Darkroom();
+const watch = new Watch(room);
+
+function useRoom() {
+  const [, again] = useState(0);
+  useEffect(() => room.subscribe(() => again((times) => times + 1)), []);
 }
 
-async function call(path, options = {}) {
-  const headers = { ...options.headers };
-  const key = byId("key").value.trim();
-  if (key) headers.Authorization = `Bearer ${key}`;
-  const response = await fetch(path, { ...options, headers });
-  if (response.status === 304) return { etag: options.headers["If-None-Match"], body: null };
-  const body = response.status === 204 ? null : await response.json();
-  if (!response.ok) throw new Refused(body);
-  return { etag: response.headers.get("ETag"), body };
+function Page() {
+  useRoom();
+  const [place, setPlace] = useState(null);
+  const [given, setGiven] = useState(null);
+  const [trouble, setTrouble] = useState(null);
+  const send = useSend();
+  useEffect(() => void (document.title = title()));
+
+  const again = (input, metadata) => {
+    const model = room.models?.find((each) => each.id === input.model) ?? room.model;
+    setPlace(null);
+    setTrouble(null);
+    send({ ...wishOf({ ...defaults(model), ...input }, model) }, metadata).catch(setTrouble);
+  };
+  const use = (input) => {
+    setPlace(null);
+    setGiven(wishOf(input, room.model));
+    document.getElementById("prompt").focus();
+  };
+  const onKey = async (value) => {
+    key.set(value);
+    await room.refresh();
+    watch.now();
+  };
+  return html`<header class="head"><h1>Darkroom</h1><${Service} /></header>
+    <div class="bench">
+      <section class="controls" aria-label="New picture">
+        ${room.needsKey && html`<${KeyForm} wrong=${!!key.get()} onKey=${onKey} />`}
+        <${WishForm} models=${room.models} model=${room.model} given=${given} send=${send} />
+      </section>
+      <section class="prints" aria-label="Prints">
+        ${trouble && html`<div class="trouble" role="alert"><strong>That could not be sent</strong><p>${trouble.message}</p></div>`}
+        <${Wall} room=${room} onOpen=${(id, index) => setPlace({ id, index })} onAgain=${again} />
+      </section>
+    </div>
+    <p class="unseen" role="status" aria-live="polite">${room.news}</p>
+    ${place && html`<${Detail} room=${room} place=${place} go=${setPlace} close=${() => setPlace(null)} again=${again} use=${use} />`}`;
 }
 
-function wish() {
-  const data = new FormData(form);
-  const body = { prompt: data.get("prompt") };
-  for (const name of ["model", "scheduler", "negative_prompt"]) if (data.get(name)) body[name] = data.get(name);
-  for (const name of ["num_inference_steps", "guidance_scale", "seed", "num_images"]) {
-    if (data.get(name) !== "") body[name] = Number(data.get(name));
-  }
-  return body;
+/** Sends a wish. The same wish sent again after an outage carries the same name, so it is drawn once. */
+function useSend() {
+  const last = useRef({});
+  return async (wish, metadata) => {
+    const content = JSON.stringify([wish, metadata]);
+    const name = last.current.content === content ? last.current.name : uniqueName();
+    last.current = { content, name };
+    const job = await room.submit(wish, { name, metadata });
+    last.current = {};
+    watch.now();
+    return job;
+  };
 }
 
-function say(text) {
-  byId("state").textContent = text;
+/** One line on the service itself, and an alert while it is away. */
+function Service() {
+  if (room.away) return html`<p class="away" role="alert">The service does not answer. Trying again; nothing it accepted is lost.</p>`;
+  if (room.needsKey || !room.models) return html`<p class="quiet"></p>`;
+  if (!room.model) return html`<p class="quiet">Waiting for a model</p>`;
+  const awake = room.models.filter((model) => model.state === "ready");
+  if (!awake.length) return html`<p class="away" role="status">No worker is awake. Pictures wait until one is.</p>`;
+  const busy = room.unfinished.length;
+  return html`<p class="quiet">${awake.map((model) => model.id).join(", ")}${busy ? ` · ${count(busy, "job")} under way` : ""}</p>`;
 }
 
-function showError(error) {
-  byId("error").hidden = false;
-  byId("error").textContent = error.message;
-  if (error.status === 401) form.querySelector("details").open = true;
+function title() {
+  const running = room.unfinished.filter((job) => job.status === "running");
+  if (!running.length) return "Darkroom";
+  const { step, steps } = running[running.length - 1].progress;
+  return `${Math.floor((100 * step) / Math.max(1, steps))} % - Darkroom`;
 }
 
-function showJob(job) {
-  const bar = byId("progress");
-  bar.hidden = !["queued", "running"].includes(job.status);
-  bar.value = job.progress.step / Math.max(1, job.progress.steps);
-  say(words(job));
-  if (job.error) showError(new Refused(job.error));
-  byId("pictures").replaceChildren(...job.images.map((image) => figure(image, job)));
-}
-
-function words(job) {
-  if (job.status === "queued") {
-    const eta = job.queue?.eta_seconds;
-    const before = job.queue?.position ? `, ${job.queue.position} before it` : "";
-    return `Waiting${before}${eta == null ? "" : `, about ${Math.ceil(eta)} s`}`;
-  }
-  if (job.status === "running") return `Step ${job.progress.step} of ${job.progress.steps}`;
-  if (job.status === "succeeded") return [`Finished in ${job.timings.total.toFixed(1)} s`, ...job.warnings].join(". ");
-  return job.status === "failed" ? "Failed" : "Canceled";
-}
-
-function figure(image, job) {
-  const picture = document.createElement("img");
-  Object.assign(picture, { src: image.url, alt: job.input.prompt, width: image.width, height: image.height });
-  const caption = document.createElement("figcaption");
-  caption.textContent = `${image.width} x ${image.height}, seed ${image.seed}`;
-  const frame = document.createElement("figure");
-  frame.append(picture, caption);
-  return frame;
-}
-
-async function follow(job, etag) {
-  showJob(job);
-  while (["queued", "running"].includes(job.status)) {
-    const asked = { headers: { "If-None-Match": etag } };
-    const answer = await call(`/v1/jobs/${job.id}?wait=${WAIT_SECONDS}`, asked);
-    if (answer.body) {
-      job = answer.body;
-      etag = answer.etag;
-      showJob(job);
-    }
-  }
-}
-
-async function generate(event) {
-  event.preventDefault();
-  byId("error").hidden = true;
-  byId("pictures").replaceChildren();
-  byId("generate").disabled = true;
-  say("Sending");
-  try {
-    const body = JSON.stringify(wish());
-    const { body: job, etag } = await call("/v1/jobs", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body,
-    });
-    current = job.id;
-    byId("cancel").hidden = false;
-    await follow(job, etag);
-  } catch (error) {
-    say("");
-    byId("progress").hidden = true;
-    showError(error instanceof Refused ? error : new Error("The service cannot be reached. Try again in a moment."));
-  } finally {
-    current = null;
-    byId("cancel").hidden = true;
-    byId("generate").disabled = false;
-  }
-}
-
-async function cancel() {
-  if (!current) return;
-  try {
-    await call(`/v1/jobs/${current}/cancel`, { method: "POST" });
-  } catch (error) {
-    showError(error);
-  }
-}
-
-function options(select, names, chosen) {
-  select.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
-}
-
-function chooseModel() {
-  const model = models.find((each) => each.id === form.elements.model.value);
-  if (!model) return;
-  options(form.elements.scheduler, model.schedulers, model.scheduler);
-  form.elements.num_inference_steps.placeholder = model.num_inference_steps;
-  form.elements.num_inference_steps.max = model.max_steps;
-  form.elements.guidance_scale.placeholder = model.guidance_scale;
-  form.elements.guidance_scale.max = model.max_guidance_scale;
-  form.elements.num_images.max = model.max_images;
-}
-
-async function loadModels() {
-  try {
-    models = (await call("/v1/models")).body.data;
-  } catch (error) {
-    if (error.status !== 401) say("The list of models is not available yet.");
-    return;
-  }
-  options(form.elements.model, models.map((model) => model.id), models[0]?.id);
-  chooseModel();
-  if (!models.length) say("No model is ready yet: a worker announces one when it has loaded it.");
-  else if (!models.some((model) => model.state === "ready")) say("No worker is awake: pictures will wait for one.");
-}
-
-form.addEventListener("submit", generate);
-form.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-});
-form.elements.model.addEventListener("change", chooseModel);
-byId("key").addEventListener("change", loadModels);
-byId("cancel").addEventListener("click", cancel);
-loadModels();
+render(html`<${Page} />`, document.getElementById("page"));
+watch.start();

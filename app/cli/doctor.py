@@ -1,0 +1,220 @@
+"""`darkroom doctor`: looks at everything the service needs on this machine, and says what to do about what is missing.
+
+Knows the gateway's side itself and asks the worker's side through a process of its own, because this one has no torch.
+Repairs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx2
+import redis
+from pydantic import SecretStr
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app import __version__
+from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
+from app.contract.durability import durability_faults
+from app.contract.environment import SettingsError
+from app.pictures import open_pictures
+from app.settings import Settings, settings_from_env
+from app.storage import PictureStoreError
+
+EXAMINATION_SECONDS = 120
+"""torch takes seconds to import, and the hashes of a large model's files a while to compute."""
+
+GB = 1e9
+Level = Literal["ok", "note", "bad"]
+_COLOURS: dict[Level, str] = {"ok": "green", "note": "yellow", "bad": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `remedy` says what to do unless it is fine."""
+
+    name: str
+    level: Level
+    detail: str
+    remedy: str = ""
+
+
+def diagnose(*, data: Path, port: int, model: Path | None, as_json: bool) -> int:
+    """Look, print, and return the exit code: 1 when something keeps the service from working."""
+    findings = list(_look(data.absolute(), port, model))
+    healthy = all(finding.level != "bad" for finding in findings)
+    if as_json:
+        print(json.dumps({"healthy": healthy, "checks": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        _print(findings)
+    return 0 if healthy else 1
+
+
+def _look(data: Path, port: int, model: Path | None) -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{sys.version.split()[0]} on {sys.platform}, darkroom {__version__}")
+    try:
+        settings = settings_from_env()
+    except SettingsError as error:
+        yield Finding("settings", "bad", str(error), "correct the variable; README.md lists every setting")
+        settings = Settings()
+    yield from _worker_side(model)
+    yield _redis(settings, data)
+    yield _storage(settings, data)
+    yield _disk(settings, data)
+    yield _port(settings.host, port)
+
+
+def _worker_side(model: Path | None) -> Iterator[Finding]:
+    try:
+        torch = installed("torch")
+    except PackageNotFoundError:
+        remedy = "pip install 'darkroom[worker]' on machines that draw"
+        yield Finding("torch", "note", "not installed: this machine can run the gateway only", remedy)
+        return
+    facts = _examination(model)
+    if "settings_error" in facts:
+        yield Finding("worker", "bad", facts["settings_error"], "correct the variable; README.md lists every setting")
+        return
+    if missing := facts.get("missing"):
+        problem = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        yield Finding("torch", "bad", problem, "pip install 'darkroom[worker]'")
+        return
+    yield Finding("torch", "ok", f"{torch}, diffusers {facts['versions']['diffusers']}")
+    yield _gpu(facts)
+    yield _model(facts)
+
+
+def _examination(model: Path | None) -> dict[str, Any]:
+    command = [sys.executable, "-m", "worker.examine", *([str(model.absolute())] if model else [])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=EXAMINATION_SECONDS)
+        return dict(json.loads(done.stdout))
+    except subprocess.TimeoutExpired:
+        return {"missing": {"the worker's packages": f"no answer within {EXAMINATION_SECONDS} s"}}
+    except ValueError:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return {"missing": {"the worker's packages": last[0]}}
+
+
+def _gpu(facts: dict[str, Any]) -> Finding:
+    if facts["gpus"]:
+        names = ", ".join(f"{gpu['name']} ({gpu['bytes'] / GB:.0f} GB)" for gpu in facts["gpus"])
+        return Finding("gpu", "ok", f"{names}; a worker draws on {facts['device']}")
+    if facts["device"] not in ("cpu", "mps"):
+        remedy = "unset DARKROOM_DEVICE, or install the driver and torch's CUDA build"
+        return Finding("gpu", "bad", f"DARKROOM_DEVICE={facts['device']}, but torch sees no GPU", remedy)
+    if shutil.which("nvidia-smi"):
+        build = f"is built for CUDA {facts['cuda_build']}" if facts["cuda_build"] else "is a build for CPUs"
+        remedy = "compare the driver with torch's build at https://pytorch.org/get-started/locally/"
+        return Finding("gpu", "note", f"this machine has nvidia-smi, but torch {build} and sees no GPU", remedy)
+    return Finding("gpu", "ok", f"none; a worker draws on the {facts['device']} with {facts['threads']} threads")
+
+
+def _model(facts: dict[str, Any]) -> Finding:
+    if "model_error" in facts:
+        return Finding("model", "bad", facts["model_error"], "name a good folder with --model or DARKROOM_MODEL")
+    model = facts["model"]
+    return Finding("model", "ok", f"{model['name']} in {model['path']}, sha256 {model['sha256'][:12]}")
+
+
+def _redis(settings: Settings, data: Path) -> Finding:
+    embedded = EmbeddedValkey(data)
+    own = "redis_url" not in settings.model_fields_set
+    if own and not embedded.socket.exists():
+        try:
+            return Finding("redis", "ok", f"none running; `darkroom up` starts {find_binary()}")
+        except NoServer as error:
+            return Finding("redis", "bad", "none, and no server to start", str(error))
+    url = embedded.url if own else settings.redis_url.get_secret_value()
+    try:
+        client = redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+        with client:
+            info = client.info()
+    except (redis.RedisError, ValueError, OSError) as error:
+        remedy = "start it with `darkroom up`" if own else "start it, or correct REDIS_URL"
+        return Finding("redis", "note" if own else "bad", f"does not answer ({type(error).__name__})", remedy)
+    return _durable(info, settings)
+
+
+def _durable(info: dict[str, Any], settings: Settings) -> Finding:
+    detail = f"{info['redis_version']}, {info['used_memory'] / GB:.2f} GB used"
+    if faults := durability_faults(info):
+        level: Level = "bad" if settings.redis_durability == "require" else "note"
+        return Finding("redis", level, f"{detail}; it may forget accepted jobs", ". ".join(faults))
+    return Finding("redis", "ok", f"{detail}; durable")
+
+
+def _storage(settings: Settings, data: Path) -> Finding:
+    if "storage_url" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"storage_url": (data / "pictures").as_uri()})
+    if not settings.signing_key:  # `up` makes one; nothing is signed here
+        settings = settings.model_copy(update={"signing_key": SecretStr(secrets.token_hex(32))})
+    place = settings.storage_url
+    if place.startswith("file:") and not Path(place.removeprefix("file://")).exists():
+        return Finding("storage", "ok", f"{place} will be made at the start")
+    try:
+        asyncio.run(asyncio.wait_for(open_pictures(settings).check(), 15))
+    except (PictureStoreError, ValueError, OSError) as error:
+        reason = str(error) or "no answer within 15 s"
+        return Finding("storage", "bad", f"{place}: {reason}", "correct the DARKROOM_STORAGE_ settings, or its rights")
+    return Finding("storage", "ok", f"{place} takes, gives and deletes")
+
+
+def _disk(settings: Settings, data: Path) -> Finding:
+    folder = next(each for each in (data, *data.parents) if each.exists())
+    if not os.access(folder, os.W_OK):
+        return Finding("disk", "bad", f"{folder} cannot be written", "choose another with --data, or change its rights")
+    free = shutil.disk_usage(folder).free
+    reserve = settings.storage_reserve_bytes
+    detail = f"{free / GB:.1f} GB free in {folder}"
+    if free < reserve:
+        remedy = f"free some: below {reserve / GB:.1f} GB (DARKROOM_STORAGE_RESERVE_BYTES) no job is taken"
+        return Finding("disk", "bad", detail, remedy)
+    if free < 5 * reserve:
+        return Finding("disk", "note", detail, f"at {reserve / GB:.1f} GB no further job is taken")
+    return Finding("disk", "ok", detail)
+
+
+def _port(host: str, port: int) -> Finding:
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            return Finding("port", "ok", f"{host}:{port} is free")
+        except OSError as error:
+            reason = error.strerror
+    try:
+        checks = httpx2.get(f"{url}/readyz", timeout=8, trust_env=False).json()["checks"]
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+        return Finding("port", "bad", f"{host}:{port}: {reason}", "stop what listens there, or choose another --port")
+    faults = [f"{name}: {check['detail']}" for name, check in checks.items() if not check["ok"]]
+    if faults:
+        return Finding("port", "bad", f"darkroom answers at {url} and is not ready", "; ".join(faults))
+    return Finding("port", "ok", f"darkroom answers at {url} and is ready")
+
+
+def _print(findings: list[Finding]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        text = f"{finding.detail}\n{finding.remedy}" if finding.remedy else finding.detail
+        table.add_row(f"[{_COLOURS[finding.level]}]{finding.level}[/]", finding.name, Text(text, overflow="fold"))
+    Console().print(table)

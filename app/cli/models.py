@@ -1,0 +1,53 @@
+"""`darkroom models`: what a running service serves, as a table or as the JSON of GET /v1/models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from app.cli.client import CommandError, connect, models
+
+NONE_READY = 1
+"""Exit code when no worker serves a model now. The others are the client's."""
+
+
+def show_models(*, url: str, api_key: str | None, as_json: bool) -> int:
+    """Print them. Returns the exit code, 0 when at least one is ready."""
+    try:
+        with connect(url, api_key) as client:
+            served = models(client)
+    except CommandError as error:
+        print(f"darkroom models: {error}", file=sys.stderr)
+        return error.code
+    if as_json:
+        print(json.dumps({"object": "list", "data": served}, indent=2))
+    elif served:
+        Console().print(_table(served))
+    if any(model["state"] == "ready" for model in served):
+        return 0
+    print("darkroom models: no worker serves a model now; start one with `darkroom worker`", file=sys.stderr)
+    return NONE_READY
+
+
+def _table(models: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("model", "state", "workers", "size", "steps", "guidance", "scheduler", "seats", "seconds a job"):
+        table.add_column(column, justify="right" if column in ("workers", "seats", "seconds a job") else "left")
+    for model in models:
+        pace = model["pace_seconds"]
+        table.add_row(
+            model["id"],
+            model["state"],
+            str(model["workers"]),
+            f"{model['width']}x{model['height']}",
+            f"{model['num_inference_steps']} (1-{model['max_steps']})",
+            f"{model['guidance_scale']:g}",
+            model["scheduler"],
+            str(model["seats"]),
+            "" if pace is None else f"{pace:.1f}",
+        )
+    return table

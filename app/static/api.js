@@ -1,0 +1,84 @@
+// How the page speaks to the service: one function for calls, two kinds of failure, and the key.
+// Refuses to know what a job or a picture is.
+
+const KEY_NAME = "darkroom-key";
+export const PATIENCE_MS = 30_000;
+/** No answer is waited for longer. */
+
+/** The service answered, and said no. `problem` is its RFC 9457 body. */
+export class Refused extends Error {
+  constructor(problem, retryAfter) {
+    super(problem.detail || problem.title || `HTTP ${problem.status}`);
+    this.problem = problem;
+    this.status = problem.status;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** No answer, or none of this service: the network, or a proxy before it. */
+export class Unreachable extends Error {
+  constructor(cause) {
+    super("The service does not answer", { cause });
+  }
+}
+
+/** The key, for this tab only: sessionStorage ends with it. */
+export const key = {
+  get: () => sessionStorage.getItem(KEY_NAME) ?? "",
+  set(value) {
+    if (value) sessionStorage.setItem(KEY_NAME, value);
+    else sessionStorage.removeItem(KEY_NAME);
+  },
+};
+
+export function authorization() {
+  return key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
+}
+
+/** The answer's body, null where there is none. Throws Refused or Unreachable. */
+export async function call(path, { method = "GET", body, headers = {} } = {}) {
+  const options = { method, headers: { ...authorization(), ...headers }, signal: deadline() };
+  if (body !== undefined) {
+    options.body = writeJson(body);
+    options.headers["Content-Type"] = "application/json";
+  }
+  let text, response;
+  try {
+    response = await fetch(path, options);
+    text = await response.text();
+  } catch (error) {
+    throw new Unreachable(error);
+  }
+  return understood(response, text);
+}
+
+function deadline() {
+  return AbortSignal.timeout?.(PATIENCE_MS);
+}
+
+function understood(response, text) {
+  let body = null;
+  try {
+    body = text ? readJson(text) : null;
+  } catch (error) {
+    throw new Unreachable(error);
+  }
+  if (response.ok) return body;
+  if (!body?.status) throw new Unreachable(new Error(`HTTP ${response.status}`));
+  throw new Refused(body, Number(response.headers.get("Retry-After")) || null);
+}
+
+/** JSON whose seeds may exceed 2^53: such a one becomes a string, and writeJson makes it a number again. */
+export function readJson(text) {
+  // Inside a JSON string the quotes around `seed` are escaped, so only a real member matches.
+  return JSON.parse(text.replace(/"seed":\s*(\d{16,})/g, '"seed":"$1"'));
+}
+
+export function writeJson(value, indent) {
+  return JSON.stringify(value, null, indent).replace(/"seed":(\s?)"(\d+)"/g, '"seed":$1$2');
+}
+
+/** A name nobody else uses, for Idempotency-Key. randomUUID is missing on plain http to another machine. */
+export function uniqueName() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

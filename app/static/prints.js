@@ -1,0 +1,100 @@
+// The wall of prints: every job a sheet, the unfinished ones developing before one's eyes.
+
+import { html } from "./preact-htm.js";
+import { Bar, Picture } from "./parts.js";
+import { count, explanation, isOver, seconds, standing } from "./words.js";
+
+export function Wall({ room, onOpen, onAgain }) {
+  const prints = room.prints;
+  if (!prints.length) return room.loaded ? html`<${Empty} room=${room} onAgain=${onAgain} />` : null;
+  return html`<ul class="wall">
+      ${prints.map((job) => html`<${Sheet} key=${job.id} job=${job} room=${room} onOpen=${onOpen} onAgain=${onAgain} />`)}
+    </ul>
+    ${room.cursor && html`<p class="row centre"><button type="button" onClick=${() => room.more()}>Older prints</button></p>`}`;
+}
+
+const IDEAS = ["a red circle on a blue background", "a rocket in space", "a panda on a pink background"];
+
+function Empty({ room, onAgain }) {
+  if (!room.model) {
+    return html`<div class="empty">
+      <h2>No model is loaded yet</h2>
+      <p>A worker announces its model when it has loaded it, usually within a minute. This page notices by itself.</p>
+      <p>If it stays like this, see whether a worker runs: <code>darkroom doctor</code> tells.</p>
+    </div>`;
+  }
+  return html`<div class="empty">
+    <h2>Nothing on the wall yet</h2>
+    <p>Describe a picture and press Enter${room.model.id === "starter" ? ", or start with one of these:" : "."}</p>
+    ${room.model.id === "starter" &&
+    html`<p class="row centre">
+      ${IDEAS.map((idea) => html`<button type="button" onClick=${() => onAgain({ prompt: idea })}>${idea}</button>`)}
+    </p>`}
+  </div>`;
+}
+
+function Sheet({ job, room, onOpen, onAgain }) {
+  return html`<li class="sheet" data-status=${job.status}>
+    <div class=${`frames frames-${layout(job)}`}>${frames(job, room, onOpen)}</div>
+    <div class="caption">
+      <p class="prompt" title=${job.input.prompt}>${job.input.prompt}</p>
+      ${isOver(job) ? html`<${Ended} job=${job} room=${room} onAgain=${onAgain} />` : html`<${Unfinished} job=${job} room=${room} />`}
+    </div>
+  </li>`;
+}
+
+function layout(job) {
+  const pictures = Math.max(job.images.length, isOver(job) ? 1 : job.input.num_images);
+  return pictures === 1 ? 1 : pictures <= 4 ? 2 : 3;
+}
+
+function frames(job, room, onOpen) {
+  if (job.images.length) return job.images.map((image) => html`<${Print} job=${job} image=${image} room=${room} onOpen=${onOpen} />`);
+  if (isOver(job)) return html`<button class="frame blank" onClick=${() => onOpen(job.id, 0)} aria-label=${`Details: ${job.input.prompt}`}>
+    ${job.status === "failed" ? "No picture" : "Canceled"}
+  </button>`;
+  const pictures = Array.from({ length: job.input.num_images }, (_, index) => index);
+  return pictures.map((index) => html`<${Developing} key=${index} job=${job} glimpse=${room.estimatesOf(job.id, index).at(-1)} />`);
+}
+
+/** The frame's proportions come from the job, so that nothing jumps when the picture arrives. */
+const proportions = ({ width, height }) => ({ aspectRatio: `${width} / ${height}` });
+
+function Print({ job, image, room, onOpen }) {
+  const glimpse = room.estimatesOf(job.id, image.index).at(-1);
+  return html`<button class="frame" style=${proportions(image)} onClick=${() => onOpen(job.id, image.index)}
+    aria-label=${`${job.input.prompt}, seed ${image.seed}: details`}>
+    ${glimpse && html`<img class="glimpse" src=${glimpse.source} alt="" />`}
+    <${Picture} image=${image} alt=${job.input.prompt} renew=${() => room.reload(job.id).catch(() => {})} />
+  </button>`;
+}
+
+function Developing({ job, glimpse }) {
+  return html`<div class="frame developing" style=${proportions(job.input)}>
+    ${glimpse ? html`<img class="glimpse" src=${glimpse.source} alt="" />` : html`<span class="grain"></span>`}
+  </div>`;
+}
+
+function Unfinished({ job, room }) {
+  return html`<${Bar} job=${job} />
+    <div class="row spread">
+      <span class="quiet">${standing(job)}</span>
+      <button type="button" class="small" onClick=${() => room.cancel(job.id)} aria-label=${`Cancel: ${job.input.prompt}`}>Cancel</button>
+    </div>`;
+}
+
+function Ended({ job, room, onAgain }) {
+  if (job.status === "succeeded") return html`<p class="quiet">${summary(job)}</p>`;
+  const more = explanation(job.error?.type);
+  return html`<p class="quiet">${job.error?.detail ?? "Canceled before it was finished."}</p>
+    <div class="row">
+      <button type="button" class="small" onClick=${() => onAgain(job.input)}>Draw again</button>
+      <button type="button" class="small" onClick=${() => room.remove(job.id)}>Remove</button>
+      ${more && html`<a href=${more}>What this means</a>`}
+    </div>`;
+}
+
+function summary(job) {
+  const many = job.images.length > 1 ? [count(job.images.length, "picture")] : [];
+  return [...many, `${job.input.width} × ${job.input.height}`, seconds(job.timings.total)].join(" · ");
+}

@@ -1,0 +1,82 @@
+// A wish: what the form holds, and the body it becomes. Pure functions; knows a model's limits, refuses to know the DOM.
+
+const SHAPES = [
+  ["Square", 1, 1],
+  ["Portrait", 3, 4],
+  ["Landscape", 4, 3],
+  ["Tall", 9, 16],
+  ["Wide", 16, 9],
+];
+
+/** A form's values for a model, with the model's defaults; a prompt that stands there stays. */
+export function defaults(model, prompt = "") {
+  return {
+    prompt,
+    negative_prompt: "",
+    model: model?.id ?? "",
+    width: model?.width ?? 512,
+    height: model?.height ?? 512,
+    num_inference_steps: model?.num_inference_steps ?? 30,
+    guidance_scale: model?.guidance_scale ?? 7.5,
+    scheduler: model?.scheduler ?? "",
+    num_images: 1,
+    seed: "",
+    output_format: "png",
+    reproducible: false,
+  };
+}
+
+/** The body of POST /v1/jobs: an empty seed is left out and gets drawn, a kept one travels as its digits. */
+export function bodyOf(wish) {
+  const body = { ...wish, preview_every: previewInterval(wish.num_inference_steps) };
+  if (String(wish.seed).trim() === "") delete body.seed;
+  else body.seed = String(wish.seed).trim();
+  for (const name of ["model", "scheduler", "negative_prompt", "reproducible"]) if (!body[name]) delete body[name];
+  return body;
+}
+
+/** About a dozen looks at a picture while it comes. */
+export function previewInterval(steps) {
+  return Math.max(1, Math.round(steps / 12));
+}
+
+/** What a job was drawn from, as a form holds it. */
+export function wishOf(input, model) {
+  const known = Object.keys(defaults());
+  const taken = Object.fromEntries(known.filter((name) => name in input).map((name) => [name, input[name]]));
+  return { ...defaults(model), ...taken, seed: String(input.seed) };
+}
+
+/** Sizes around the model's native area, as {label, width, height}, each within its limits. */
+export function shapes(model) {
+  const area = model.width * model.height;
+  const seen = new Set();
+  return SHAPES.map(([label, across, down]) => ({
+    label,
+    width: side(Math.sqrt((area * across) / down), model),
+    height: side(Math.sqrt((area * down) / across), model),
+  })).filter(({ width, height }) => {
+    const known = seen.has(`${width}x${height}`);
+    seen.add(`${width}x${height}`);
+    return !known;
+  });
+}
+
+function side(pixels, { side_multiple: multiple, min_side: least, max_side: most }) {
+  const rounded = Math.round(pixels / multiple) * multiple;
+  return Math.min(Math.floor(most / multiple) * multiple, Math.max(Math.ceil(least / multiple) * multiple, rounded));
+}
+
+/** The schedulers' short names; diffusers' class names say the same again, so one shows only while it is chosen. */
+export function shortSchedulers(model, chosen) {
+  const short = model.schedulers.filter((name) => name === chosen || !/^[A-Z]/.test(name));
+  return short.length ? short : model.schedulers;
+}
+
+/** Why the service would refuse the work as a whole, or null. */
+export function tooMuch(wish, model) {
+  const work = wish.width * wish.height * wish.num_images * wish.num_inference_steps;
+  if (!model?.max_work || work <= model.max_work) return null;
+  const share = Math.ceil((work / model.max_work) * 100);
+  return `Size x pictures x steps come to ${share} % of what one job may ask for. Lower one of them.`;
+}

@@ -1,0 +1,76 @@
+// What the page says, in one place. Plain text only: whatever is shown goes in as text, never as markup.
+
+import { Refused, Unreachable } from "./api.js";
+
+export const isOver = (job) => ["succeeded", "failed", "canceled"].includes(job.status);
+
+/** One line on where a job stands. */
+export function standing(job) {
+  if (job.status === "queued") return waiting(job);
+  if (job.status === "running") return developing(job);
+  if (job.status === "failed") return job.error?.title ?? "Failed";
+  return job.status === "canceled" ? "Canceled" : `Finished in ${seconds(job.timings.total)}`;
+}
+
+/** How a job ended, for those who listen to the page. */
+export function ending(job) {
+  if (job.status === "succeeded") return `${count(job.images.length, "picture")} finished: ${job.input.prompt}`;
+  return `${job.status === "failed" ? "Failed" : "Canceled"}: ${job.input.prompt}`;
+}
+
+function waiting(job) {
+  const before = job.queue?.position ?? 0;
+  const eta = job.queue?.eta_seconds;
+  const place = before ? `Waiting, ${count(before, "job")} before it` : "Next in line";
+  const again = job.attempts ? ", started over" : "";
+  return `${place}${again}${eta == null ? "" : `, about ${seconds(Math.max(1, eta))}`}`;
+}
+
+function developing(job) {
+  const { step, steps } = job.progress;
+  if (!step) return "Starting";
+  return step < steps ? `Step ${step} of ${steps}` : "Fixing the print";
+}
+
+export function seconds(value) {
+  if (value == null) return "";
+  if (value < 10) return `${value.toFixed(1)} s`;
+  if (value < 100) return `${Math.round(value)} s`;
+  return value < 5_400 ? `${Math.round(value / 60)} min` : `${Math.round(value / 3_600)} h`;
+}
+
+export function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+export function size(bytes) {
+  return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+export function moment(timestamp) {
+  return timestamp ? new Date(timestamp).toLocaleString() : "";
+}
+
+/** An error as {title, lines, more}: `more` is a page of this service that explains it. */
+export function explain(error) {
+  if (error instanceof Unreachable) {
+    return { title: "The service does not answer", lines: ["It may be restarting. Nothing it accepted is lost."] };
+  }
+  if (!(error instanceof Refused)) return { title: "The page failed", lines: [String(error?.message ?? error)] };
+  const { problem, retryAfter } = error;
+  const fields = (problem.errors ?? []).map((each) => `${fieldName(each)} ${each.detail}`.trim());
+  const lines = fields.length ? fields : [problem.detail];
+  if (retryAfter) lines.push(`Try again in ${seconds(retryAfter)}.`);
+  return { title: problem.title, lines, more: explanation(problem.type) };
+}
+
+function fieldName({ pointer, parameter }) {
+  const name = (pointer ?? parameter ?? "").replace(/^\//, "").replaceAll("_", " ");
+  return name && name[0].toUpperCase() + name.slice(1);
+}
+
+/** The page behind a problem's type, when it is one of ours. */
+export function explanation(type) {
+  const path = type ? new URL(type, location.href).pathname : "";
+  return /^\/problems\/[a-z-]+$/.test(path) ? path : null;
+}

@@ -1,0 +1,125 @@
+"""A real browser on the page: Chromium through Playwright, and an ear for what a user would never see.
+
+Every page that a test opens fails the test when the console shows an error or the Content-Security-Policy was broken.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from tests.conftest import IN_CI
+from tests.system.conftest import House
+
+CANDIDATES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHOSEN = "DARKROOM_TEST_BROWSER"
+SWITCHES = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 20_000
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+TELL_VIOLATIONS = """
+addEventListener("securitypolicyviolation", (event) => console.error("CSP", event.violatedDirective, event.blockedURI));
+"""
+
+
+def find_chromium() -> str:
+    """The browser's program. Without one the tests are skipped, and in CI they fail."""
+    named = os.environ.get(CHOSEN)
+    found = named or next((path for name in CANDIDATES if (path := shutil.which(name))), None)
+    if found:
+        return found
+    reason = f"no Chromium here: `make browser-deps` installs Debian's, {CHOSEN} names another"
+    if IN_CI:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = find_chromium()
+    # Chromium's sandbox refuses to run as root.
+    switches = [*SWITCHES, "--no-sandbox"] if os.geteuid() == 0 else SWITCHES
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=switches)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Ear:
+    """What the console said. A test that brings a fault about names the complaint it expects in `forgives`."""
+
+    complaints: list[str] = field(default_factory=list)
+    forgives: list[str] = field(default_factory=list)
+
+    def hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    @property
+    def unforgiven(self) -> list[str]:
+        return [each for each in self.complaints if not any(re.search(pattern, each) for pattern in self.forgives)]
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    ear = Ear()
+    yield ear
+    assert ear.unforgiven == []
+
+
+@pytest.fixture
+def context_options() -> dict[str, Any]:
+    """How the browser looks at the page; a test may parametrise it."""
+    return {"viewport": {"width": 1200, "height": 850}}
+
+
+@pytest.fixture
+def page(browser: Browser, ear: Ear, context_options: dict[str, Any]) -> Iterator[Page]:
+    """An empty tab of a browser that has never been here."""
+    context = browser.new_context(**context_options)
+    context.set_default_timeout(PATIENCE_MS)
+    context.add_init_script(TELL_VIOLATIONS)
+    page = context.new_page()
+    page.on("console", ear.hear)
+    page.on("pageerror", lambda error: ear.complaints.append(f"exception: {error}"))
+    yield page
+    context.close()
+
+
+def faults_of_access(page: Page) -> list[str]:
+    """What axe-core finds serious or critical on the page as it stands."""
+    # A page's own policy stops injected scripts, so axe runs in the debugger's world, as Playwright's evaluate does.
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [
+        f"{fault['id']}: {node['html'][:120]} ({node['failureSummary']})"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The whole service with the bundled model, shared by the tests of a file."""
+    find_chromium()
+    house = House(tmp_path_factory.mktemp("house") / "data")
+    house.start_and_wait()
+    yield house
+    house.kill_everything()

@@ -1,0 +1,159 @@
+"""A user draws pictures: the page, the real service and the bundled model."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import PATIENCE_MS, faults_of_access
+from tests.system.conftest import House
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def opened(page: Page, house: House) -> Page:
+    page.goto(house.url)
+    expect(page.locator("#size")).to_be_visible(timeout=PATIENCE_MS)
+    return page
+
+
+def ask(page: Page, prompt: str) -> Locator:
+    """Send a wish with Enter; its sheet on the wall."""
+    page.fill("#prompt", prompt)
+    page.press("#prompt", "Enter")
+    return sheet(page, prompt)
+
+
+def sheet(page: Page, prompt: str) -> Locator:
+    return page.locator(".sheet", has=page.get_by_text(prompt, exact=True)).first
+
+
+def finished(sheet: Locator) -> Locator:
+    expect(sheet).to_have_attribute("data-status", "succeeded", timeout=60_000)
+    return sheet
+
+
+def test_the_model_says_what_may_be_asked(opened: Page, house: House) -> None:
+    with house.client() as client:
+        model = client.get("/v1/models").json()["data"][0]
+    steps = opened.get_by_label("Steps", exact=True)
+    expect(steps).to_have_attribute("max", str(model["max_steps"]))
+    expect(steps).to_have_value(str(model["num_inference_steps"]))
+    expect(opened.get_by_label("Guidance", exact=True)).to_have_attribute("max", f"{model['max_guidance_scale']:g}")
+    expect(opened.get_by_label("Size")).to_contain_text(f"{model['width']} \u00d7 {model['height']}")
+    opened.get_by_text("More", exact=True).click()
+    expect(opened.get_by_label("Scheduler")).to_have_value(model["scheduler"])
+    assert faults_of_access(opened) == []
+
+
+def test_a_picture_emerges(opened: Page) -> None:
+    drawn = ask(opened, "a panda on a pink background")
+    glimpse = drawn.locator("img.glimpse")
+    expect(glimpse).to_have_attribute("src", re.compile("^data:image/jpeg;base64,"), timeout=PATIENCE_MS)
+    picture = finished(drawn).get_by_role("img", name="a panda on a pink background")
+    assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 128
+    drawn.get_by_role("button").click()
+    shown = opened.get_by_role("dialog")
+    slider = shown.get_by_label("How it emerged")
+    slider.focus()
+    opened.keyboard.press("Home")
+    expect(shown.get_by_role("img", name=re.compile("Estimate at step"))).to_be_visible()
+    opened.keyboard.press("End")
+    expect(shown.get_by_role("img", name="a panda on a pink background")).to_be_visible()
+    assert faults_of_access(opened) == []
+
+
+def test_several_jobs_each_with_their_progress(opened: Page) -> None:
+    opened.get_by_label("Steps", exact=True).fill("40")
+    first, second = ask(opened, "a rocket in space"), ask(opened, "a small balloon in the sky")
+    for each in (first, second):
+        expect(each.get_by_role("progressbar")).to_be_visible()
+        expect(each).to_contain_text(re.compile(r"Step \d+ of \d+"), timeout=PATIENCE_MS)
+    for each in (first, second):
+        finished(each)
+
+
+def test_cancel(opened: Page) -> None:
+    opened.get_by_label("Steps", exact=True).fill("100")
+    running = ask(opened, "a frog that is called off")
+    expect(running).to_have_attribute("data-status", "running", timeout=PATIENCE_MS)
+    running.get_by_role("button", name="Cancel: a frog that is called off").click()
+    expect(running).to_have_attribute("data-status", "canceled", timeout=PATIENCE_MS)
+    running.get_by_role("button", name="Remove").click()
+    expect(running).to_have_count(0)
+
+
+def test_the_gallery_outlives_a_reload(opened: Page) -> None:
+    finished(ask(opened, "a yellow star on a purple background"))
+    opened.reload()
+    again = finished(sheet(opened, "a yellow star on a purple background"))
+    assert again.get_by_role("img").evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 128
+
+
+def test_a_prompt_full_of_html_is_text(opened: Page) -> None:
+    prompt = '<img src=x onerror="document.title=1"> <b>bold</b> {{7*7}} \u202egnp.exe'
+    drawn = finished(ask(opened, prompt))
+    expect(drawn.locator(".prompt")).to_have_text(prompt)
+    assert drawn.locator(".prompt *").count() == 0
+    drawn.get_by_role("button").click()
+    heading = opened.get_by_role("dialog").get_by_role("heading")
+    expect(heading).to_have_text(prompt)
+    assert heading.locator("*").count() == 0
+
+
+def test_enter_and_the_other_keys(opened: Page) -> None:
+    prompt = opened.get_by_label("What should the picture show?")
+    expect(prompt).to_be_focused()
+    opened.keyboard.type("a red circle")
+    opened.keyboard.press("Shift+Enter")
+    opened.keyboard.type("on a blue background")
+    expect(prompt).to_have_value("a red circle\non a blue background")
+    opened.get_by_label("Pictures", exact=True).fill("2")
+    prompt.focus()
+    opened.keyboard.press("Enter")
+    frames = opened.locator(".sheet").first.locator("button.frame")
+    expect(frames).to_have_count(2, timeout=60_000)
+    frames.first.focus()
+    opened.keyboard.press("Enter")
+    shown = opened.get_by_role("dialog")
+    seed = shown.locator("dd").first
+    before = seed.inner_text()
+    opened.keyboard.press("ArrowRight")
+    expect(seed).to_have_text(str(int(before) + 1))
+    opened.keyboard.press("Escape")
+    expect(shown).to_have_count(0)
+    expect(frames.first).to_be_focused()
+
+
+def test_the_same_again_and_more_like_it(opened: Page) -> None:
+    prompt = "a lion on a green background"
+    finished(ask(opened, prompt)).get_by_role("button").click()
+    seed = opened.get_by_role("dialog").locator("dd").first.inner_text()
+    opened.get_by_role("button", name="Same again").click()
+    expect(opened.get_by_text(prompt, exact=True)).to_have_count(2)
+    finished(sheet(opened, prompt)).get_by_role("button").click()
+    expect(opened.get_by_role("dialog").locator("dd").first).to_have_text(seed)
+    expect(opened.locator(".verdict")).to_have_text(re.compile("identical|at most [12] of 255"), timeout=PATIENCE_MS)
+    opened.get_by_role("button", name="More like this").click()
+    expect(opened.get_by_text(prompt, exact=True)).to_have_count(3)
+    finished(sheet(opened, prompt)).get_by_role("button").click()
+    expect(opened.get_by_role("dialog").locator("dd").first).not_to_have_text(seed)
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="needs curl and bash")
+def test_the_curl_recipe_draws_the_picture(opened: Page, house: House) -> None:
+    prompt = 'it\'s a "blue" circle $HOME `id`'
+    finished(ask(opened, prompt)).get_by_role("button").click()
+    opened.get_by_role("button", name="curl").click()
+    recipe = opened.locator(".copies pre").inner_text()
+    done = subprocess.run(["bash", "-c", recipe], capture_output=True, text=True, timeout=90)
+    seed = opened.get_by_role("dialog").locator("dd").first.inner_text()
+    assert '"status":"succeeded"' in done.stdout, done
+    with house.client() as client:
+        newest = client.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
+    assert (newest["input"]["prompt"], newest["input"]["seed"]) == (prompt, int(seed))

@@ -1,0 +1,272 @@
+"""The page in states that are rare in life: no model, a key, a failure, refusals, waiting. The worker is scripted."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from app.contract.card import ModelCard
+from app.settings import Settings
+from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.browser.conftest import PATIENCE_MS, Ear, faults_of_access, find_chromium
+from tests.system.conftest import COMMAND, free_port, until
+
+pytestmark = pytest.mark.browser
+
+KEY = "k" * 32
+
+
+def picture(colour: str, *, kind: str = "png") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (128, 128), colour).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture
+def gateway_options() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def running(
+    valkey_url: str, redis_client: redis.Redis, tmp_path: Path, gateway_options: dict[str, Any]
+) -> Iterator[Running]:
+    find_chromium()
+    yield from serve(settings_for(valkey_url, tmp_path, **gateway_options))
+
+
+@pytest.fixture
+def worker(redis_client: redis.Redis, card: ModelCard, running: Running) -> ScriptedWorker:
+    worker = ScriptedWorker(redis_client, card, running.app.state.settings)
+    worker.announce()
+    return worker
+
+
+@pytest.fixture
+def opened(running: Running, worker: ScriptedWorker, page: Page) -> Page:
+    page.goto(running.url)
+    expect(page.locator("#size")).to_be_attached(timeout=PATIENCE_MS)
+    return page
+
+
+def ask(page: Page, prompt: str) -> None:
+    page.fill("#prompt", prompt)
+    page.press("#prompt", "Enter")
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_every_step_of_a_picture(opened: Page, worker: ScriptedWorker, scheme: Any) -> None:
+    opened.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    ask(opened, "a red circle")
+    sheet = opened.locator(".sheet")
+    expect(sheet).to_contain_text("Next in line")
+    claim = worker.claim()
+    expect(sheet).to_contain_text("Starting", timeout=PATIENCE_MS)
+    steps = claim.spec.num_inference_steps
+    sources = []
+    for step, colour in ((4, "gray"), (8, "pink")):
+        worker.progress(claim, step)
+        jpeg = b64encode(picture(colour, kind="jpeg")).decode()
+        worker.ownership.preview(claim, 0, step, steps, jpeg)
+        expect(sheet).to_contain_text(f"Step {step} of {steps}")
+        expect(sheet.locator("img.glimpse")).to_have_attribute("src", f"data:image/jpeg;base64,{jpeg}")
+        sources.append(jpeg)
+    assert faults_of_access(opened) == []
+    worker.succeed(claim, data=picture("red"))
+    expect(sheet).to_have_attribute("data-status", "succeeded")
+    expect(opened.get_by_role("status").filter(has_text="1 picture finished: a red circle")).to_have_count(1)
+    sheet.get_by_role("button").click()
+    opened.get_by_label("How it emerged").fill("0")
+    expect(opened.locator(".easel img")).to_have_attribute("src", f"data:image/jpeg;base64,{sources[0]}")
+    assert faults_of_access(opened) == []
+
+
+def test_the_checks_see_faults(opened: Page, ear: Ear) -> None:
+    """The two nets themselves: a field without a name, and a script that the policy stops."""
+    opened.evaluate("document.body.append(document.createElement('input'))")
+    assert any(fault.startswith("label:") for fault in faults_of_access(opened))
+    opened.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'true'}))")
+    # A round trip to the browser is when its messages are delivered.
+    until(lambda: opened.evaluate("true") and any("CSP script-src" in each for each in ear.complaints))
+    ear.forgives.append(".")
+
+
+def test_waiting_in_line(opened: Page, worker: ScriptedWorker) -> None:
+    for number in range(3):
+        ask(opened, f"picture {number}")
+        expect(opened.locator(".sheet")).to_have_count(number + 1)
+    expect(opened.locator(".sheet").first).to_contain_text("Waiting, 2 jobs before it")
+    worker.claim()
+    expect(opened.locator(".sheet").first).to_contain_text("Waiting, 1 job before it")
+
+
+def test_a_failure_says_why(opened: Page, worker: ScriptedWorker) -> None:
+    ask(opened, "a black hole")
+    worker.fail(worker.claim())
+    sheet = opened.locator(".sheet")
+    expect(sheet).to_contain_text("Values overflowed.")
+    expect(sheet.get_by_role("link")).to_have_attribute("href", "/problems/numerical-error")
+    assert faults_of_access(opened) == []
+    sheet.get_by_role("button", name="Draw again").click()
+    expect(opened.locator(".sheet")).to_have_count(2)
+
+
+def test_a_refusal_says_what_to_change(opened: Page, ear: Ear) -> None:
+    ear.forgives.append("422")
+    ask(opened, "\u200b\u200b\u200b")
+    expect(opened.get_by_role("alert")).to_contain_text("Prompt must contain a visible character")
+    expect(opened.locator(".sheet")).to_have_count(0)
+
+
+def test_too_much_is_said_before_it_is_sent(opened: Page, card: ModelCard) -> None:
+    opened.get_by_label("Size").select_option("Other")
+    for name in ("Width", "Height"):
+        opened.get_by_label(f"{name}, pixels").fill(str(card.max_side))
+    opened.get_by_label("Steps", exact=True).fill(str(card.max_steps))
+    opened.get_by_label("Pictures", exact=True).fill(str(card.max_images))
+    expect(opened.get_by_role("alert")).to_contain_text("200 %")
+    expect(opened.get_by_role("button", name="Generate")).to_be_disabled()
+
+
+def test_a_seed_beyond_doubles_stays_exact(opened: Page, worker: ScriptedWorker) -> None:
+    seed = 2**63 - 5
+    opened.get_by_label("Seed").fill(str(seed))
+    ask(opened, "a precise circle")
+    claim = worker.claim()
+    assert claim.spec.seed == seed
+    worker.succeed(claim, data=picture("blue"))
+    opened.locator("button.frame").click()
+    expect(opened.get_by_role("dialog").locator("dd").first).to_have_text(str(seed))
+    opened.get_by_role("button", name="Same again").click()
+    assert worker.claim().spec.seed == seed
+
+
+def test_no_model_yet(running: Running, redis_client: redis.Redis, card: ModelCard, page: Page) -> None:
+    page.goto(running.url)
+    expect(page.get_by_role("heading", name="No model is loaded yet")).to_be_visible()
+    expect(page.get_by_role("button", name="Generate")).to_be_disabled()
+    assert faults_of_access(page) == []
+    ScriptedWorker(redis_client, card, running.app.state.settings).announce()
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled(timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("gateway_options", [{"api_keys": f"me:{KEY}"}])
+def test_a_service_with_keys(running: Running, worker: ScriptedWorker, page: Page, ear: Ear) -> None:
+    ear.forgives.append("401")
+    page.goto(running.url)
+    for key in ("w" * 32, KEY):
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Open").click()
+        if key != KEY:
+            expect(page.get_by_text("The service does not know that key.")).to_be_visible()
+            assert faults_of_access(page) == []
+    expect(page.get_by_label("API key")).to_have_count(0)
+    ask(page, "a locked door")
+    claim = worker.claim()
+    worker.progress(claim, 3)
+    expect(page.locator(".sheet")).to_contain_text("Step 3 of")
+    worker.succeed(claim, data=picture("green"))
+    image = page.get_by_role("img", name="a locked door")
+    assert image.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 128
+    kept = page.evaluate("JSON.stringify([Object.entries(localStorage), document.cookie])")
+    assert KEY not in kept
+    page.reload()
+    expect(page.get_by_role("img", name="a locked door")).to_be_visible()
+
+
+@pytest.mark.parametrize("context_options", [{"viewport": {"width": 360, "height": 740}, "is_mobile": True}])
+def test_on_a_phone(opened: Page, worker: ScriptedWorker) -> None:
+    ask(opened, "a-very-long-word-" * 12)
+    worker.succeed(worker.claim(), data=picture("orange"))
+    expect(opened.locator("button.frame")).to_be_visible()
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 360
+    opened.locator("button.frame").click()
+    expect(opened.get_by_role("dialog")).to_be_visible()
+    assert opened.evaluate("document.querySelector('dialog').scrollWidth") <= 360
+    assert faults_of_access(opened) == []
+
+
+class LoneGateway:
+    """`darkroom gateway` as a process that a test may stop and start, always at one address."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "DARKROOM"))}
+        self.environment = inherited | {
+            "DARKROOM_PORT": str(self.port),
+            "DARKROOM_REDIS_URL": settings.redis_url.get_secret_value(),
+            "DARKROOM_STORAGE_URL": settings.storage_url,
+            "DARKROOM_STORAGE_RESERVE_BYTES": "0",
+            "DARKROOM_SIGNING_KEY": "s" * 32,
+        }
+
+    def start(self) -> None:
+        self.process = subprocess.Popen([COMMAND, "gateway"], env=self.environment, stdout=subprocess.DEVNULL)
+        with httpx2.Client(trust_env=False) as client:
+            until(lambda: answers(client, self.url), seconds=30)
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.terminate()
+            self.process.wait(30)
+
+
+def answers(client: httpx2.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/healthz").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+@pytest.fixture
+def mortal_gateway(valkey_url: str, redis_client: redis.Redis, tmp_path: Path) -> Iterator[LoneGateway]:
+    find_chromium()
+    gateway = LoneGateway(settings_for(valkey_url, tmp_path))
+    gateway.start()
+    yield gateway
+    gateway.stop()
+
+
+def test_the_service_goes_away_and_comes_back(
+    mortal_gateway: LoneGateway,
+    redis_client: redis.Redis,
+    valkey_url: str,
+    card: ModelCard,
+    tmp_path: Path,
+    page: Page,
+    ear: Ear,
+) -> None:
+    ear.forgives += ["ERR_CONNECTION", "ERR_INCOMPLETE_CHUNKED", "ERR_EMPTY_RESPONSE", "503"]
+    worker = ScriptedWorker(redis_client, card, settings_for(valkey_url, tmp_path))
+    worker.announce()
+    page.goto(mortal_gateway.url)
+    ask(page, "a purple triangle")
+    claim = worker.claim()
+    expect(page.locator(".sheet")).to_have_attribute("data-status", "running")
+    mortal_gateway.stop()
+    ask(page, "a green square")
+    expect(page.locator(".controls [role=alert]")).to_contain_text("does not answer")
+    expect(page.locator(".head [role=alert]")).to_contain_text("does not answer")
+    expect(page.get_by_label("What should the picture show?")).to_have_value("a green square")
+    expect(page.get_by_text("a purple triangle", exact=True)).to_be_visible()
+    assert faults_of_access(page) == []
+    worker.succeed(claim, data=picture("purple"))
+    mortal_gateway.start()
+    expect(page.locator(".head [role=alert]")).to_have_count(0, timeout=PATIENCE_MS)
+    expect(page.locator(".sheet")).to_have_attribute("data-status", "succeeded")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".sheet")).to_have_count(2)
+    assert worker.claim().spec.prompt == "a green square"

