@@ -5,11 +5,12 @@ DATA ?= data
 
 BIN := .venv/bin
 
-.PHONY: run test lint types bench check-deploy clean help
+.PHONY: run test browser-deps lint types bench load chaos check-deploy clean help
 
 help:
 	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
 	@echo "make test                                         everything that must hold"
+	@echo "make chaos [SEED=1] [SECONDS=60] [MUTANTS=1]       kill everything at random, then count what was lost"
 	@echo "make lint | types | check-deploy | bench | clean"
 
 run: .venv/serve.stamp
@@ -17,6 +18,13 @@ run: .venv/serve.stamp
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest
+
+# tests/browser needs a Chromium; its driver comes with the dev extra.
+browser-deps:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	{ echo "install Chromium for tests/browser, e.g. apt-get install chromium as root"; exit 1; }
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -26,6 +34,9 @@ lint: .venv/dev.stamp
 types: .venv/dev.stamp
 	$(BIN)/mypy
 
+chaos: .venv/dev.stamp
+	$(BIN)/python -m tests.faults.chaos --seed $(or $(SEED),1) --seconds $(or $(SECONDS),60) $(if $(MUTANTS),--mutants)
+
 check-deploy: .venv/dev.stamp
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -33,6 +44,9 @@ check-deploy: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.gateway
+
+load: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.load
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,6 @@ import torch
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from app import __version__
 from app.contract.card import ModelCard
 from app.contract.durability import durability_faults
 from app.contract.environment import SettingsError
@@ -32,8 +31,11 @@ from worker.engine.engine import Engine
 from worker.engine.sample import Request
 from worker.errors import StorageDenied, StorageError
 from worker.intake import Intake
+from worker.metrics import WorkerMetrics
 from worker.models.bundle import Bundle, ModelError, describe, load
-from worker.reporter import Provenance, Reporter
+from worker.profiles import start_engine
+from worker.provenance import Provenance, provenance_of
+from worker.reporter import Reporter
 from worker.settings import WorkerSettings, settings_from_env, worker_name
 from worker.storage import ObjectStore
 
@@ -54,7 +56,10 @@ def run() -> int:
         configure(settings.log_level, process="worker")
         store = _open_store(settings)
         clients = _connect(settings)
-        worker = Worker(settings, _load(settings), store, *clients)
+        bundle = _load(settings)
+        engine = start_engine(bundle, settings)
+        card = describe(bundle, seats=settings.seats)
+        worker = Worker(settings, engine, card, provenance_of(bundle), store, *clients)
     except (SettingsError, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)
         return CANNOT_START
@@ -62,18 +67,24 @@ def run() -> int:
 
 
 class Worker:
-    """The rooms of this process, wired."""
+    """The rooms of this process, wired. `engine` draws what `card` promises and `provenance` says of its pictures."""
 
     def __init__(
-        self, settings: WorkerSettings, bundle: Bundle, store: ObjectStore, commands: redis.Redis, rq: redis.Redis
+        self,
+        settings: WorkerSettings,
+        engine: Engine,
+        card: ModelCard,
+        provenance: Provenance,
+        store: ObjectStore,
+        commands: redis.Redis,
+        rq: redis.Redis,
     ) -> None:
         self.settings = settings
-        self.engine = Engine(bundle, seats=settings.seats)
+        self.engine = engine
+        self.card = card
         self.attempts = Attempts()
         ownership = Ownership(commands)
-        provenance = Provenance(model_hash=bundle.sha256, version=__version__)
         self.reporter = Reporter(ownership, store, self.attempts, provenance)
-        self.card: ModelCard = describe(bundle, seats=settings.seats)
         self.intake = Intake(
             card=self.card,
             name=worker_name(),
@@ -86,6 +97,10 @@ class Worker:
             on_beat=self.show_a_pulse,
         )
         self.stopped = threading.Event()
+        self.metrics: WorkerMetrics | None = None
+        if settings.worker_metrics_port is not None:
+            self.metrics = WorkerMetrics(engine, model=card.name)
+            self.metrics.serve(settings.metrics_host, settings.worker_metrics_port)
 
     def run(self) -> int:
         """Claim until a signal, then finish what fits into the grace period and hand back the rest."""
@@ -117,8 +132,12 @@ class Worker:
         try:
             while not self.stopped.is_set():
                 self.engine.wait_for_work(0.5)
-                for event in self.engine.step():
+                began = time.perf_counter()
+                events = self.engine.step()
+                for event in events:
                     self.reporter.hear(event)
+                if self.metrics is not None:
+                    self.metrics.stepped(time.perf_counter() - began, events)
         except Exception:
             log.exception("the engine broke; its jobs will run elsewhere")
             self.abandon_ship(LOST_DEVICE)
@@ -204,6 +223,12 @@ def _load(settings: WorkerSettings) -> Bundle:
     started = time.monotonic()
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    bundle = load(settings.model, name=settings.name(), device=settings.device, dtype=settings.dtype)
+    bundle = load(
+        settings.model,
+        name=settings.name(),
+        device=settings.device,
+        dtype=settings.dtype,
+        channels_last=settings.channels_last,
+    )
     log.info("model loaded", model=bundle.name, seconds=round(time.monotonic() - started, 2))
     return bundle

@@ -47,6 +47,18 @@ class WorkerSettings(BaseSettings):
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of one operation. torch's choice if missing"
     )
+    graphs: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Capture whole steps as CUDA graphs. auto: on a GPU, as far as they can be; on: or fail",
+    )
+    channels_last: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Memory layout of the convolutions. auto: on a GPU"
+    )
+    profile_folder: Path | None = Field(
+        default=None,
+        description="Where the best size of a step, measured at the first start, is remembered. "
+        "Default: darkroom/profiles in the user's cache folder",
+    )
 
     grace_seconds: float = Field(
         default=20.0, ge=0, description="After SIGTERM, how long running jobs may take before they are handed back"
@@ -55,6 +67,11 @@ class WorkerSettings(BaseSettings):
         default=60.0, gt=0, description="A step that takes longer ends the process, so that its jobs run elsewhere"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
+
+    worker_metrics_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="Serves the worker's /metrics, without a key"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics ports")
 
     heartbeat_file: Path | None = Field(
         default=None, description="Touched with every heartbeat, for a container's health check"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +15,8 @@ import redis
 from PIL import Image
 from rq import Queue, Worker
 
+from app.contract.picture_record import read_record
 from tests.system.conftest import COMMAND, House, processes_of, until
-from worker.images import read_record
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7}
 
@@ -125,3 +128,29 @@ def test_cancel_frees_the_worker_within_a_step(house: House) -> None:
         after = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
         assert after["status"] == "succeeded"
         assert client.post(f"/v1/jobs/{after['id']}/cancel").status_code == 409
+
+
+def story(house: House, job: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    with house.client() as client, client.stream("GET", job["urls"]["events"]) as told:
+        lines = [line.partition(": ")[::2] for line in told.iter_lines() if line]
+    names = [value for name, value in lines if name == "event"]
+    return list(zip(names, (json.loads(value) for name, value in lines if name == "data"), strict=True))
+
+
+def test_a_watcher_sees_the_picture_come(house: House) -> None:
+    wish = WISH | {"num_inference_steps": 60, "preview_every": 2}
+    with house.client() as client:
+        job = client.post("/v1/jobs", json=wish).json()
+    told = story(house, job)
+    assert told[-1][0] == "job.succeeded"
+    previews = [data for name, data in told if name == "job.preview"]
+    steps = [preview["step"] for preview in previews]
+    assert steps
+    assert steps == sorted(set(steps)), "each once, in order"
+    assert all(step % 2 == 0 and step < 60 for step in steps)
+    with Image.open(io.BytesIO(base64.b64decode(previews[-1]["jpeg"]))) as image:
+        assert (image.format, image.size) == ("JPEG", (32, 32))
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    border, middle = pixels[0].mean(0), pixels[14:18, 14:18].mean((0, 1))
+    assert border[2] > border[0], "blue around"
+    assert middle[0] > middle[2], "red within"
