@@ -22,7 +22,7 @@ SIZES = (2, 4, 8, 12, 16, 24, 32, 48, 64)
 WORTH = 1.05
 """The next size must bring so many times the rows a second, or it only makes everybody wait longer."""
 
-TRIES = 3
+TRIES = 2
 """The best of so many counts: a busy machine only makes things slower."""
 
 LONGEST_STEP = 5.0
@@ -35,7 +35,10 @@ Clock = Callable[[], float]
 @dataclass(frozen=True, slots=True)
 class Profile:
     """`rows`: the most in one step at the native size, None for no limit. `row_cost`: of such a row, in FLOPs.
-    `rows_a_second` by rows in the step, as far as it was measured; on a CPU, of the process's own time. `is_complete`: there was time for all of it."""
+
+    `rows_a_second` by rows in the step, as far as it was measured; on a CPU, of the process's own time. `is_complete`:
+    there was time to find the best size.
+    """
 
     rows: int | None
     row_cost: float
