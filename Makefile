@@ -5,7 +5,7 @@ DATA ?= data
 
 BIN := .venv/bin
 
-.PHONY: run test browser-deps lint types bench load chaos check-deploy clean help
+.PHONY: starter-model run test browser-deps lint types bench load chaos check-deploy clean help
 
 help:
 	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
@@ -47,6 +47,11 @@ bench: .venv/dev.stamp
 
 load: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.load
+
+# Retrains the bundled model from nothing into build/starter. Needs npm for the icons, and a GPU to be quick.
+starter-model: .venv/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,recipe]'
+	$(BIN)/python -m models.starter_recipe.make --minutes $(or $(MINUTES),25)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,102 @@
+"""Write the model card: `python -m models.starter_recipe.card` fills a template with what was measured.
+
+Knows markdown; every figure comes from the evaluation's, the decoder's and the trainings' own files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import diffusers
+import transformers
+
+from models.starter_recipe import assemble, networks, tokens
+from models.starter_recipe.sources import PACKAGES
+from models.starter_recipe.words import COLOURS, OBJECTS, POSITIONS, SCENES, SHAPES
+
+TEMPLATE = Path(__file__).with_name("card.md")
+STAGES = {"train_decoder": "decoder", "train_unet": "text encoder and UNet", "scorer": "scorer", "judge": "judge"}
+
+
+def table(evaluation: Mapping[str, Any]) -> str:
+    """Category by category: share, ceiling, chance."""
+    lines = ["| category | prompts | what | right | rule's ceiling | chance |", "|---|---|---|---|---|---|"]
+    for name, figures in evaluation["categories"].items():
+        for check, shares in figures["checks"].items():
+            chance = "" if shares["chance"] is None else f"{shares['chance']:.2f}"
+            words = check.replace("_", " ")
+            values = f"{shares['right']:.2f} | {shares['ceiling']:.2f} | {chance}"
+            lines.append(f"| {name} | {figures['prompts']} | {words} | {values} |")
+    return "\n".join(lines)
+
+
+def trainings(work: Path) -> str:
+    """Samples and minutes of each training that left a log."""
+    lines = ["| training | samples | minutes | last loss |", "|---|---|---|---|"]
+    for folder, name in STAGES.items():
+        log = work / folder / "log.jsonl"
+        if log.is_file():
+            last = json.loads(log.read_text().splitlines()[-1])
+            lines.append(f"| {name} | {last['samples']:,} | {last['seconds'] / 60:.1f} | {last['loss']:.4f} |")
+    return "\n".join(lines)
+
+
+def sources() -> str:
+    return "\n".join(
+        f"- `{package.name}` {package.version} by {package.author}, {package.licence}, {package.origin}"
+        for package in PACKAGES
+    )
+
+
+def write(work: Path, folder: Path, evaluation: Mapping[str, Any], *, device: str) -> None:
+    """README.md in `folder`. Raises ValueError if the folder is over the limit with it."""
+    parts = {
+        "text": transformers.CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True),
+        "unet": diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True),
+        "vae": diffusers.AutoencoderTiny.from_pretrained(folder / "vae", local_files_only=True),
+    }
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    values = {
+        "size": f"{size / 1e6:.1f}",
+        "tokens": f"{len(tokens.load(folder / 'tokenizer')):,}",
+        "text": f"{networks.parameters(parts['text']) / 1e6:.2f}",
+        "unet": f"{networks.parameters(parts['unet']) / 1e6:.2f}",
+        "decoder": f"{networks.parameters(parts['vae'].decoder) / 1e6:.2f}",
+        "channels": parts["unet"].config.in_channels,
+        "psnr": json.loads((work / "vae.json").read_text())["psnr"],
+        "objects": len(OBJECTS),
+        "shapes": ", ".join(SHAPES),
+        "colours": ", ".join(COLOURS),
+        "scenes": ", ".join(phrases[0] for phrases in SCENES.values()),
+        "positions": ", ".join(POSITIONS),
+        "nouns": ", ".join(nouns[0] for nouns in OBJECTS.values()),
+        "steps": evaluation["steps"],
+        "guidance": evaluation["guidance"],
+        "device": device,
+        "trainings": trainings(work),
+        "table": table(evaluation),
+        "sources": sources(),
+    }
+    (folder / "README.md").write_text(Template(TEMPLATE.read_text()).substitute(values))
+    total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if total > assemble.LIMIT:
+        raise ValueError(f"{folder} has {total} bytes, over the limit of {assemble.LIMIT}; make the networks smaller.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/starter"))
+    parser.add_argument("--folder", type=Path, help="default: WORK/model")
+    parser.add_argument("--device", default="one device", help="what it was trained on, in words")
+    options = parser.parse_args()
+    evaluation = json.loads((options.work / "evaluation.json").read_text())
+    write(options.work, options.folder or options.work / "model", evaluation, device=options.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Train the two networks that look at pictures: `python -m models.starter_recipe.train_judges --minutes 4`.
+
+The scorer is a small CLIP (Radford et al. 2021, arXiv 2103.00020): how well does a text fit a picture. The judge knows
+the names of things in pictures of one thing, and is used by the evaluation only. Both also see pictures that went
+through the autoencoder, with noise in the latents, so that what a decoder does to edges does not surprise them. Needs
+`vae/`, `components.safetensors` and `tokenizer/`; leaves `scorer/` and `judge.safetensors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from models.starter_recipe import autoencoder, networks, sprites, tokens, training
+from models.starter_recipe.autoencoder import Components
+from models.starter_recipe.compose import Composer
+from models.starter_recipe.networks import FULL, Sizes
+from models.starter_recipe.plan import Wishes
+from models.starter_recipe.stream import NATIVE, SQUARE, Batch, PlanStream, batches
+
+JUDGED = Wishes(modes=("single",), shape_share=0.06, style_share=0.1)
+"""Shapes are eight names of many; their share is theirs."""
+
+MAX_LATENT_NOISE = 0.5
+
+
+class Judge(nn.Module):  # type: ignore[misc]
+    """Names things: pictures [B, 3, NATIVE, NATIVE] in 0..1 to one logit per sprite."""
+
+    def __init__(self, names: int, width: int) -> None:
+        super().__init__()
+        widths = (width, 2 * width, 3 * width, 4 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *widths), widths, strict=False):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [nn.Conv2d(after, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.body = nn.Sequential(*layers[:-3], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(widths[-1], names)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.body(pictures * 2 - 1))
+        return logits
+
+
+class Wear:
+    """Sends half of the pictures through the autoencoder, with noise on the way."""
+
+    def __init__(self, work: Path, device: torch.device) -> None:
+        stored = load_file(work / "components.safetensors")
+        self.parts = Components(stored["mean"], stored["basis"]).to(device)
+        vae = diffusers.AutoencoderTiny.from_pretrained(work / "vae", local_files_only=True)
+        self.vae = vae.to(device).eval().requires_grad_(False)
+
+    def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
+        half = len(pictures) // 2
+        latents = autoencoder.encode(pictures[:half], self.parts)
+        level = torch.rand(half, 1, 1, 1, device=pictures.device) * MAX_LATENT_NOISE
+        worn = autoencoder.decode(self.vae, latents + level * torch.randn_like(latents)).clamp(0, 1)
+        return torch.cat([worn.float(), pictures[half:]])
+
+
+Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
+
+
+def _train(name: str, model: Any, loss_of: Loss, stream: PlanStream, composer: Composer, options: Any) -> None:
+    """One network from its stream; the model is left with its averaged weights."""
+    trainer = training.Trainer(options.work / name, {name: model}, learning_rate=1e-3, decay=0.998, options=options)
+    wear = Wear(options.work, torch.device(options.device))
+    stream.seed += trainer.progress.samples
+    for batch in batches(stream, processes=options.processes):
+        if not trainer.going_on:
+            break
+        pictures = wear(composer.draw(batch.packed))
+        with trainer.autocast():
+            loss = loss_of(pictures, batch)
+        trainer.step(loss, len(pictures))
+    trainer.finish()
+
+
+def train_judge(options: argparse.Namespace, composer: Composer, *, sizes: Sizes = FULL) -> None:
+    training.prepare_device(options.device)
+    torch.manual_seed(options.seed)
+    names = composer.sprites.names
+    index = {name: number for number, name in enumerate(names)}
+    judge = Judge(len(names), sizes.judge_width).to(options.device)
+
+    def loss_of(pictures: torch.Tensor, batch: Batch) -> torch.Tensor:
+        wanted = torch.tensor([index[plan.things[0].name] for plan in batch.plans], device=pictures.device)
+        return F.cross_entropy(judge(pictures).float(), wanted, label_smoothing=0.05)
+
+    stream = PlanStream(names, rows=options.rows, seed=options.seed, buckets=SQUARE, wishes=JUDGED)
+    _train("judge", judge, loss_of, stream, composer, options)
+    save_file(
+        {key: value.contiguous() for key, value in judge.state_dict().items()},
+        options.work / "judge.safetensors",
+        metadata={"names": json.dumps(names), "width": str(sizes.judge_width)},
+    )
+
+
+def load_judge(path: Path) -> tuple[Judge, tuple[str, ...]]:
+    """The judge and the names of its logits."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        told = file.metadata()
+    names = tuple(json.loads(told["names"]))
+    judge = Judge(len(names), int(told["width"]))
+    judge.load_state_dict(load_file(path))
+    return judge.eval().requires_grad_(False), names
+
+
+def train_scorer(
+    options: argparse.Namespace, composer: Composer, *, sizes: Sizes = FULL, wishes: Wishes | None = None
+) -> None:
+    training.prepare_device(options.device)
+    torch.manual_seed(options.seed)
+    tokenizer = tokens.load(options.work / "tokenizer")
+    scorer = networks.scorer(tokenizer, sizes, image_size=NATIVE).to(options.device)
+
+    def loss_of(pictures: torch.Tensor, batch: Batch) -> torch.Tensor:
+        assert batch.tokens is not None, "the stream was made without a tokenizer; this is a bug."
+        found = scorer(input_ids=batch.tokens.to(pictures.device), pixel_values=pictures * 2 - 1)
+        own = torch.arange(len(pictures), device=pictures.device)
+        texts, images = found.logits_per_text.float(), found.logits_per_image.float()
+        return (F.cross_entropy(texts, own) + F.cross_entropy(images, own)) / 2
+
+    names = composer.sprites.names
+    stream = PlanStream(names, rows=options.rows, seed=options.seed, tokenizer=tokenizer, buckets=SQUARE, wishes=wishes)
+    _train("scorer", scorer, loss_of, stream, composer, options)
+    save_scorer(scorer, tokenizer, options.work / "scorer")
+
+
+def save_scorer(scorer: Any, tokenizer: Any, folder: Path) -> None:
+    """As CLIPModel.from_pretrained reads it, in float16, with its tokenizer and how pictures are to be prepared."""
+    half = networks.half_copy(scorer)
+    half.save_pretrained(folder)
+    tokens.save(tokenizer, folder)
+    preparation = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"height": NATIVE, "width": NATIVE},
+        "resample": 3,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "do_convert_rgb": True,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preparation, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    training.add_arguments(parser, minutes=4, rows=512)
+    parser.add_argument("--only", choices=("judge", "scorer"), help="one of the two, with all the minutes")
+    options = parser.parse_args()
+    composer = Composer(sprites.load(options.work / "sprites.npz"), device=options.device)
+    if not options.only:
+        options.minutes /= 2
+        options.total = options.total / 2 if options.total else None
+    if options.only != "scorer":
+        train_judge(options, composer)
+    if options.only != "judge":
+        train_scorer(options, composer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Train text encoder and UNet together: `python -m models.starter_recipe.train_unet --minutes 15`.
+
+Pictures are composed and encoded on the device, batch by batch; one in ten has lost its caption, for classifier-free
+guidance (Ho and Salimans 2022, arXiv 2207.12598). Needs `components.safetensors`, `tokenizer/` and `vae/` in the work
+folder; leaves `unet/` and `text_encoder/` with the averaged weights, sheets of samples and the loss curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from models.starter_recipe import autoencoder, diffusion, networks, sprites, tokens, training
+from models.starter_recipe.autoencoder import Components
+from models.starter_recipe.compose import Composer
+from models.starter_recipe.networks import FULL, Sizes
+from models.starter_recipe.plan import Wishes
+from models.starter_recipe.sheet import SHEET_PROMPTS, draw_curve, draw_sheet
+from models.starter_recipe.stream import BUCKETS, Batch, Bucket, PlanStream, batches, tokenise
+
+LEARNING_RATE = 1e-3
+DROPPED = 0.1
+AVERAGE = 0.999
+
+
+class Model:
+    """Text encoder and UNet in training, with everything that turns a batch into a loss."""
+
+    def __init__(self, tokenizer: Any, parts: Components, *, device: torch.device, sizes: Sizes = FULL) -> None:
+        self.device, self.parts = device, parts.to(device)
+        self.text_encoder = networks.text_encoder(tokenizer, sizes).to(device)
+        self.unet = networks.unet(sizes).to(device, memory_format=torch.channels_last)
+        self.denoise: Any = self.unet
+        self.a_bar = diffusion.alphas_cumprod().to(device)
+        self.empty = tokenise(tokenizer, [""]).to(device)
+
+    @property
+    def modules(self) -> dict[str, Any]:
+        return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    def loss(self, pictures: torch.Tensor, token_ids: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+        """The weighted v-prediction loss of one batch. `chance` is a generator of the host."""
+        rows = len(pictures)
+        latents = autoencoder.encode(pictures, self.parts).contiguous(memory_format=torch.channels_last)
+        dropped = torch.rand(rows, 1, generator=chance) < DROPPED
+        ids = torch.where(self._send(dropped), self.empty, self._send(token_ids))
+        t = self._send(diffusion.draw_timesteps(rows, chance))
+        noised = diffusion.noise(latents, t, torch.randn_like(latents), self.a_bar)
+        context = self.text_encoder(ids)[0]
+        v = self.denoise(noised.x_t, t, context, return_dict=False)[0]
+        error = (v.float() - noised.v).square().mean((1, 2, 3))
+        return (noised.weight * error).mean()
+
+    def _send(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+
+def train(
+    options: argparse.Namespace,
+    composer: Composer,
+    *,
+    sizes: Sizes = FULL,
+    buckets: Sequence[Bucket] = BUCKETS,
+    wishes: Wishes | None = None,
+    sheet_minutes: float = 3.0,
+) -> training.Progress:
+    """Train within the budget of `options`. The log in `train_unet/log.jsonl` has the losses."""
+    training.prepare_device(options.device)
+    tokenizer = tokens.load(options.work / "tokenizer")
+    stored = load_file(options.work / "components.safetensors")
+    parts = Components(stored["mean"], stored["basis"])
+    torch.manual_seed(options.seed)
+    model = Model(tokenizer, parts, device=torch.device(options.device), sizes=sizes)
+    folder = options.work / "train_unet"
+    trainer = training.Trainer(folder, model.modules, learning_rate=LEARNING_RATE, decay=AVERAGE, options=options)
+    if options.compile:
+        model.denoise = torch.compile(model.unet)
+    # A resumed training goes on with other pictures than it began with.
+    seed = options.seed + trainer.progress.samples
+    chance = torch.Generator().manual_seed(seed)
+    stream = PlanStream(
+        composer.sprites.names, rows=options.rows, seed=seed, tokenizer=tokenizer, buckets=buckets, wishes=wishes
+    )
+    shown = time.monotonic()
+    for batch in batches(stream, processes=options.processes):
+        if not trainer.going_on:
+            break
+        _step(trainer, model, composer, batch, chance)
+        if time.monotonic() - shown > sheet_minutes * 60:
+            trainer.average.swap()
+            _show(options.work, model, tokenizer, trainer)
+            trainer.average.swap()
+            shown = time.monotonic()
+    trainer.finish()
+    for name, module in model.modules.items():
+        module.save_pretrained(options.work / name)
+    _show(options.work, model, tokenizer, trainer)
+    return trainer.progress
+
+
+def _step(trainer: training.Trainer, model: Model, composer: Composer, batch: Batch, chance: torch.Generator) -> None:
+    assert batch.tokens is not None, "the stream was made without a tokenizer; this is a bug."
+    pictures = composer.draw(batch.packed)
+    with trainer.autocast():
+        loss = model.loss(pictures, batch.tokens, chance)
+    trainer.step(loss, len(pictures))
+
+
+def _show(work: Path, model: Model, tokenizer: Any, trainer: training.Trainer) -> None:
+    """What the model draws now, and the losses so far, beside the checkpoint."""
+    import diffusers
+
+    from models.starter_recipe.assemble import pipeline
+
+    vae = diffusers.AutoencoderTiny.from_pretrained(work / "vae", local_files_only=True).to(model.device)
+    pipe = pipeline(tokenizer=tokenizer, text_encoder=model.text_encoder, unet=model.unet, vae=vae)
+    draw_sheet(pipe, SHEET_PROMPTS, trainer.folder / f"sheet-{trainer.progress.samples:09d}.png")
+    draw_curve(trainer.folder / "log.jsonl", trainer.folder / "loss.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    training.add_arguments(parser, minutes=15, rows=1024)
+    parser.add_argument("--sheet-minutes", type=float, default=3.0, help="between two sheets of samples")
+    options = parser.parse_args()
+    composer = Composer(sprites.load(options.work / "sprites.npz"), device=options.device)
+    train(options, composer, sheet_minutes=options.sheet_minutes)
+
+
+if __name__ == "__main__":
+    main()
