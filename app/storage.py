@@ -23,15 +23,14 @@ from obstore.exceptions import BaseError
 from app.contract.objects import (
     CONTENT_TYPES,
     Bucket,
-    Fault,
     Folder,
     StoreOptions,
-    diagnose,
     open_store,
     parse_key,
     probe,
     require_prefix,
 )
+from app.contract.storage_faults import Fault, diagnose
 
 LONGEST_LINK = 3600
 """Seconds a link may live: it works for whoever holds it."""

@@ -24,8 +24,7 @@ from worker.engine.events import Finished
 from worker.engine.flops import row_flops
 from worker.engine.lane import native_key
 from worker.engine.sample import Request
-from worker.models.bundle import Bundle, load
-from worker.models.schedulers import for_name
+from worker.models.bundle import Bundle, load, stock_pipeline
 
 PRODUCT_SIDE = 1_536
 PRODUCT_FLOPS = 2 * PRODUCT_SIDE**3
@@ -111,17 +110,7 @@ def _lone(bundle: Bundle, request: Request) -> Callable[[], object]:
 
 
 def _stock(bundle: Bundle, request: Request) -> Callable[[], object]:
-    pipeline = diffusers.StableDiffusionPipeline(
-        tokenizer=bundle.tokenizer,
-        text_encoder=bundle.text_encoder,
-        unet=bundle.unet,
-        vae=bundle.vae,
-        scheduler=for_name(bundle.scheduler, request.scheduler),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = stock_pipeline(bundle, request.scheduler)
     return lambda: pipeline(
         request.prompt,
         width=request.width,

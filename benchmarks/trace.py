@@ -26,16 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 
 from benchmarks.engine import _machine
 from worker.engine.engine import Engine
 from worker.engine.events import Failed, Finished
 from worker.engine.sample import Request
-from worker.models.bundle import Bundle, load
+from worker.models.bundle import Bundle, load, stock_pipeline
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import for_name
 
 LOADS = (0.6, 1.2, 2.0)
 """Times the capacity of one request after the other."""
@@ -226,7 +224,7 @@ class Stock:
 
     def __init__(self, bundle: Bundle) -> None:
         with quiet_libraries():
-            self._pipelines = {name: self._pipeline(bundle, name) for name in SCHEDULERS}
+            self._pipelines = {name: stock_pipeline(bundle, name) for name in SCHEDULERS}
 
     def draw(self, requests: Sequence[Request]) -> None:
         """Requests of one kind, in one call."""
@@ -240,20 +238,6 @@ class Stock:
             generator=[torch.Generator().manual_seed(request.seed) for request in requests],
             output_type="np",
         )
-
-    def _pipeline(self, bundle: Bundle, scheduler: str) -> Any:
-        pipeline = diffusers.StableDiffusionPipeline(
-            tokenizer=bundle.tokenizer,
-            text_encoder=bundle.text_encoder,
-            unet=bundle.unet,
-            vae=bundle.vae,
-            scheduler=for_name(bundle.scheduler, scheduler),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
 
 
 if __name__ == "__main__":

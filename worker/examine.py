@@ -56,7 +56,7 @@ def _devices(wanted: str) -> dict[str, Any]:
 def _model(folder: Path) -> dict[str, Any]:
     try:
         found = ModelFolder(folder)
-        for component in ("text_encoder", "unet", "vae"):
+        for component in found.family.weights:
             found.variant_of(component)
     except (ModelError, OSError) as error:
         return {"model_error": str(error)}

@@ -16,15 +16,14 @@ from obstore.exceptions import BaseError
 
 from app.contract.objects import (
     Bucket,
-    Fault,
     Folder,
     StoreOptions,
-    diagnose,
     open_store,
     parse_key,
     probe,
     require_prefix,
 )
+from app.contract.storage_faults import Fault, diagnose
 from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
 
 log = structlog.get_logger()

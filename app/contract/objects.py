@@ -11,14 +11,16 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from app.contract.storage_faults import first_line
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as RemoteStore
@@ -27,35 +29,37 @@ CONTENT_TYPES: Mapping[str, str] = {"png": "image/png", "jpeg": "image/jpeg", "w
 """Output format, as a job names it, to media type."""
 
 EXTENSIONS: Mapping[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+SHEET = "-previews"
+"""What a sheet's name has more than its picture's."""
+
 _FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
 _PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
-_KEY = re.compile(r"images/(job_[0-9a-z]{24})/([0-9a-f]{32})/(0|[1-9][0-9]{0,2})\.(png|jpg|webp)", re.ASCII)
+_KEY = re.compile(r"images/(job_[0-9a-z]{24})/([0-9a-f]{32})/(0|[1-9][0-9]{0,2})(-previews)?\.(png|jpg|webp)", re.ASCII)
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+
+PROBES = "probe"
+"""Where a store is tried out."""
 
 SCHEMES = ("file", "s3", "gs", "az", "memory")
 _READ = os.O_RDONLY | os.O_CLOEXEC
 _NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENOENT)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Answers that the same request will get again: wrong keys, region or bucket name, and never 404, 408 or 429.
-_REFUSALS = (400, 401, 403, 405, 411, 501)
-_STATUS = re.compile(r"non-2xx status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """The parts of one picture's object key."""
+    """The parts of the object key of one picture, or of its sheet of previews."""
 
     job_id: str
     token: str
     index: int
     output_format: str
+    is_sheet: bool = False
+    """The picture's previews, not the picture."""
 
     @property
     def file_name(self) -> str:
         """What a browser should call the download. Carries the job and no token."""
-        return f"{self.job_id}-{self.index}.{EXTENSIONS[self.output_format]}"
+        return f"{self.job_id}-{self.index}{SHEET if self.is_sheet else ''}.{EXTENSIONS[self.output_format]}"
 
 
 def image_key(job_id: str, token: str, index: int, output_format: str) -> str:
@@ -66,11 +70,17 @@ def image_key(job_id: str, token: str, index: int, output_format: str) -> str:
     return key
 
 
+def sheet_key(job_id: str, token: str, index: int) -> str:
+    """The key of the sheet of previews beside picture `index`, a JPEG. ValueError for any part of another form."""
+    parse_key(key := f"images/{job_id}/{token}/{index}{SHEET}.{EXTENSIONS['jpeg']}")
+    return key
+
+
 def parse_key(key: str) -> ImageKey:
-    """The parts of a key that `image_key` made. ValueError for every other string, traversals included."""
+    """The parts of a key that `image_key` or `sheet_key` made. ValueError for any other string, traversals included."""
     if (found := _KEY.fullmatch(key)) is None:
         raise ValueError("not a picture's key: images/<job id>/<token>/<index>.<png, jpg or webp>")
-    return ImageKey(found[1], found[2], int(found[3]), _FORMAT_OF_EXTENSION[found[4]])
+    return ImageKey(found[1], found[2], int(found[3]), _FORMAT_OF_EXTENSION[found[5]], found[4] is not None)
 
 
 def job_prefix(job_id: str) -> str:
@@ -225,7 +235,7 @@ def _open_bucket(url: str, scheme: str, options: StoreOptions) -> Bucket:
     try:
         return Bucket(from_url(url, **_connection(scheme, options)), url, can_sign=True)
     except BaseError as error:
-        raise ValueError(f"storage URL refused: {_first_line(error)}") from error
+        raise ValueError(f"storage URL refused: {first_line(error)}") from error
 
 
 def _connection(scheme: str, options: StoreOptions) -> dict[str, Any]:
@@ -243,50 +253,15 @@ def _connection(scheme: str, options: StoreOptions) -> dict[str, Any]:
     return {"config": config, "client_options": client, "retry_config": {"max_retries": 0}}
 
 
-class Fault(StrEnum):
-    """What a failed storage call means for whoever made it."""
+def probe(store: Folder | Bucket, *, clock: Callable[[], float] = time.time) -> None:
+    """Puts, reads and deletes one small object under a new name; raises whatever the store raises.
 
-    MISSING = "missing"
-    DENIED = "denied"
-    FULL = "full"
-    TRANSIENT = "transient"
-
-
-def diagnose(error: Exception, label: str) -> tuple[Fault, str]:
-    """What went wrong in the place called `label`: a kind, and a sentence with the remedy but no object key."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return _diagnose_disk(error, label)
-    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
-
-    text = str(error)
-    status = int(found[1]) if (found := _STATUS.search(text)) else 0
-    code = found[1] if (found := _CODE.search(text)) else ""
-    if code == "NoSuchBucket":
-        return Fault.DENIED, f"{label} does not exist: create the bucket or correct the storage URL"
-    if isinstance(error, FileNotFoundError):
-        return Fault.MISSING, f"the object is not in {label}"
-    refused = isinstance(error, PermissionDeniedError | UnauthenticatedError) or "redirect without LOCATION" in text
-    if refused or (status in _REFUSALS and code != "RequestTimeout"):
-        remedy = "check access key, secret, region, clock and the rights to read, write, list and delete"
-        return Fault.DENIED, f"{label} refuses this client ({code or 'denied'}): {remedy}"
-    reason = f"HTTP {status} {code}".strip() if status else _first_line(error)
-    return Fault.TRANSIENT, f"{label} does not answer ({reason}): check that it runs and can be reached from here"
-
-
-def _diagnose_disk(error: OSError, label: str) -> tuple[Fault, str]:
-    why = os.strerror(error.errno or 0).lower()
-    if error.errno in _DENIED:
-        return Fault.DENIED, f"{label} cannot be used ({why}): make it a writable folder that this user owns"
-    if error.errno in _FULL:
-        return Fault.FULL, f"{label} takes no more ({why}): free some space or give storage a larger disk"
-    if error.errno == errno.ENOENT:
-        return Fault.MISSING, f"the object, or its place, is not in {label}"
-    return Fault.TRANSIENT, f"{label} fails ({why}): check the disk"
-
-
-def probe(store: Folder | Bucket) -> None:
-    """Puts, reads and deletes one small object under a new name; raises whatever the store raises."""
-    name, data = f"probe/{secrets.token_hex(16)}/", secrets.token_bytes(64)
+    A process that is killed in between leaves its probe. So probes lie in a folder for each hour of the day, and each
+    one empties the folder of twelve hours ago.
+    """
+    hour = int(clock() // 3600)
+    store.delete_prefix(f"{PROBES}/{(hour + 12) % 24:02}/")
+    name, data = f"{PROBES}/{hour % 24:02}/{secrets.token_hex(16)}/", secrets.token_bytes(64)
     try:
         store.put(name + "probe", data, "application/octet-stream")
         if store.read(name + "probe") != data:
@@ -295,11 +270,6 @@ def probe(store: Folder | Bucket) -> None:
         removed = store.delete_prefix(name)
     if removed != 1:
         raise OSError(errno.EIO, "the probe was not listed")
-
-
-def _first_line(error: Exception) -> str:
-    # obstore spells the URL, and with it the key, before the last " - "; a debug dump follows the first line.
-    return (str(error).splitlines() or [type(error).__name__])[0].rsplit(" - ", 1)[-1][:200]
 
 
 def _parts(key: str) -> list[str]:

@@ -49,8 +49,12 @@ def find_chromium() -> str:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium, for one file: Playwright's event loop counts as running in this thread until it is closed.
+
+    Left open for the session, it fails every later test that runs a loop of its own.
+    """
     program = find_chromium()
     # Chromium's sandbox refuses to run as root.
     switches = [*SWITCHES, "--no-sandbox"] if os.geteuid() == 0 else SWITCHES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.engine.tiny_models import save_tiny_model
+from tests.engine.tiny_models import save_tiny_model, save_tiny_xl
 from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
 
@@ -28,6 +28,13 @@ def epsilon_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def velocity_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """In the layout of Stable Diffusion 2.x for 768 pixels."""
     return _tiny(tmp_path_factory, "v_prediction")
+
+
+@pytest.fixture(scope="session")
+def xl_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """In the layout of SDXL."""
+    with quiet_libraries():
+        return load(save_tiny_xl(tmp_path_factory.mktemp("models") / "tiny-xl"))
 
 
 @pytest.fixture(scope="session")

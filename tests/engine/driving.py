@@ -6,16 +6,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import diffusers
 import torch
 
 from tests.engine.tiny_models import SIDE
 from worker.engine.engine import Engine
 from worker.engine.events import Event, Failed, Finished, Stopped
 from worker.engine.sample import Request
-from worker.models.bundle import Bundle
+from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import for_name, step_options
+from worker.models.schedulers import step_options
 
 
 def wish(id: str = "a", **changes: Any) -> Request:
@@ -113,22 +112,12 @@ def final_latents(bundle: Bundle, *requests: Request, seats: int = 16) -> list[t
 
 
 def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
-    """What StableDiffusionPipeline makes of the same request: latents [C, h, w], or a picture as a PIL image."""
+    """What diffusers' own pipeline makes of the same request: latents [C, h, w], or a picture as a PIL image."""
     with quiet_libraries():
-        pipeline = diffusers.StableDiffusionPipeline(
-            tokenizer=bundle.tokenizer,
-            text_encoder=bundle.text_encoder,
-            unet=bundle.unet,
-            vae=bundle.vae,
-            scheduler=for_name(bundle.scheduler, request.scheduler),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline(
+        return stock_pipeline(bundle, request.scheduler)(
             request.prompt,
-            negative_prompt=request.negative_prompt,
+            # What SDXL's pipeline reads as zeros is None alone.
+            negative_prompt=request.negative_prompt or None,
             width=request.width,
             height=request.height,
             num_inference_steps=request.num_inference_steps,

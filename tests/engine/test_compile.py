@@ -15,10 +15,11 @@ from worker.engine.compile import NotAffine, at_steps, compile_table, residual
 from worker.engine.errors import GenerationFailed
 from worker.engine.solver import ObjectSolver, Solvers, TableSolver
 from worker.engine.table import CONDITIONAL, ESTIMATE, NOISE, UNCONDITIONAL, Table
+from worker.models.families import STABLE_DIFFUSION
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import SHORT_NAMES, for_name, step_options
+from worker.models.schedulers import SHORT_NAMES, configured, for_name, step_options
 
-STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 PREDICTIONS = ("epsilon", "v_prediction")
 
 
@@ -37,7 +38,8 @@ def taken(scheduler: Any, name: str) -> dict[str, float]:
 @pytest.mark.parametrize("name", SHORT_NAMES)
 def test_every_short_name_compiles(name: str, prediction_type: str) -> None:
     with quiet_libraries():
-        scheduler = for_name(diffusers.DDIMScheduler(**STABLE_DIFFUSION, prediction_type=prediction_type), name)
+        model_scheduler = diffusers.DDIMScheduler(**BETAS, prediction_type=prediction_type)
+        scheduler = for_name(configured(model_scheduler, STABLE_DIFFUSION), name)
         for steps in (1, 4, 13):
             compiled(scheduler, steps, **taken(scheduler, name))
 
@@ -63,7 +65,7 @@ def test_every_spacing_and_zero_terminal_snr(
 ) -> None:
     scheduler = cls.from_config(
         {
-            **STABLE_DIFFUSION,
+            **BETAS,
             "prediction_type": prediction_type,
             "timestep_spacing": spacing,
             "rescale_betas_zero_snr": zero_terminal_snr,
@@ -110,7 +112,7 @@ def test_as_many_registers_as_the_solver_has_memory(
 
 
 def test_eta_is_an_option_of_the_step() -> None:
-    scheduler = diffusers.DDIMScheduler(**STABLE_DIFFUSION, clip_sample=False)
+    scheduler = diffusers.DDIMScheduler(**BETAS, clip_sample=False)
     assert sum(compiled(scheduler, 6, eta=1.0).draws) == 6
     assert sum(compiled(scheduler, 6, eta=0.0).draws) == 0
 
@@ -175,7 +177,7 @@ def test_guidance_folds_into_the_block() -> None:
 @pytest.mark.parametrize("cls", [diffusers.DDIMScheduler, diffusers.EulerDiscreteScheduler])
 @pytest.mark.parametrize("prediction_type", [*PREDICTIONS, "sample"])
 def test_the_estimate_is_the_stock_schedulers(cls: Any, prediction_type: str) -> None:
-    scheduler = cls.from_config({**STABLE_DIFFUSION, "prediction_type": prediction_type, "clip_sample": False})
+    scheduler = cls.from_config({**BETAS, "prediction_type": prediction_type, "clip_sample": False})
     table = compile_table(scheduler, 6, taken(scheduler, ""))
     stock = at_steps(scheduler, 6)
     generator = torch.Generator().manual_seed(0)
@@ -207,7 +209,7 @@ class Unhurried:
 
 def test_one_table_for_all_who_want_the_same() -> None:
     executor = Unhurried()
-    solvers = Solvers(diffusers.DDIMScheduler(**STABLE_DIFFUSION), executor)  # type: ignore[arg-type]
+    solvers = Solvers(diffusers.DDIMScheduler(**BETAS), executor)  # type: ignore[arg-type]
     first, again, other = solvers.recipe("euler", 5), solvers.recipe("euler", 5), solvers.recipe("euler", 6)
     assert first is again
     assert first is not other
@@ -218,7 +220,7 @@ def test_one_table_for_all_who_want_the_same() -> None:
 
 
 def test_what_is_not_affine_is_stepped_as_an_object() -> None:
-    clipping = diffusers.DDIMScheduler(**STABLE_DIFFUSION, thresholding=True)
+    clipping = diffusers.DDIMScheduler(**BETAS, thresholding=True)
     device = torch.device("cpu")
     assert isinstance(Solvers(clipping).recipe("ddim", 5).result().solver(device), ObjectSolver)
     assert isinstance(Solvers(clipping).recipe("euler", 5).result().solver(device), TableSolver)

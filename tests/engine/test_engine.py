@@ -140,7 +140,7 @@ class PaintingVae:
     """Decodes everything to one value; to another one, if told so, in the first picture of a batch."""
 
     def __init__(self, bundle: Bundle, value: float, *, first: float | None = None) -> None:
-        self.config, self._value, self._first = bundle.vae.config, value, first
+        self.config, self.dtype, self._value, self._first = bundle.vae.config, bundle.dtype, value, first
         self.batches: list[int] = []
 
     def decode(self, z: torch.Tensor, **options: Any) -> tuple[torch.Tensor]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, run, stock, wish
+from tests.engine.tiny_models import SIDE
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.models.bundle import Bundle
@@ -38,6 +39,23 @@ def test_velocity_models_equal_the_stock_pipeline(
     request = wish(scheduler=scheduler, guidance_scale=guidance_scale, negative_prompt="a dog", num_inference_steps=5)
     [latents] = final_latents(velocity_bundle, request)
     assert distance(latents, stock(velocity_bundle, request, output_type="latent")) <= ALONE
+
+
+@pytest.mark.parametrize("scheduler", SHORT_NAMES)
+def test_sdxl_equals_its_stock_pipeline(xl_bundle: Bundle, scheduler: str) -> None:
+    if scheduler not in names_for_bundle(xl_bundle):
+        assert "lms" in scheduler, "only LMS needs a package that may be missing"
+        pytest.skip("LMS needs scipy")
+    k = list(SHORT_NAMES).index(scheduler)
+    request = wish(
+        scheduler=scheduler,
+        num_inference_steps=5,
+        guidance_scale=(1.0, 5.0, 7.5)[k % 3],
+        negative_prompt="a dog" if k % 2 else "",
+        width=(SIDE, 2 * SIDE)[k % 5 == 4],
+    )
+    [latents] = final_latents(xl_bundle, request)
+    assert distance(latents, stock(xl_bundle, request, output_type="latent")) <= ALONE
 
 
 @pytest.mark.parametrize("options", [{"thresholding": True}, {"skip_prk_steps": False}], ids=str)
@@ -78,7 +96,7 @@ def test_image_k_is_drawn_from_seed_plus_k(epsilon_bundle: Bundle) -> None:
         assert distance(latents, alone) <= IN_COMPANY
 
 
-@pytest.mark.parametrize("name", ["epsilon_bundle", "velocity_bundle"])
+@pytest.mark.parametrize("name", ["epsilon_bundle", "velocity_bundle", "xl_bundle"])
 def test_company_that_comes_and_goes_changes_nothing(name: str, request: pytest.FixtureRequest) -> None:
     bundle: Bundle = request.getfixturevalue(name)
     subject = wish("subject", scheduler="euler_a", num_inference_steps=12, seed=11)
@@ -116,6 +134,23 @@ def test_every_solver_at_once_is_every_solver_alone(epsilon_bundle: Bundle) -> N
     for request in requests:
         expected = stock(epsilon_bundle, request, output_type="latent")
         assert min(distance(latents, expected) for latents in together) <= IN_COMPANY, request.scheduler
+
+
+def test_every_solver_at_once_in_sdxl(xl_bundle: Bundle) -> None:
+    """Pooled text and sizes travel with their rows: sides, prompts, guidance and solvers all differ."""
+    requests = [
+        wish(
+            name, scheduler=name, prompt=prompt, seed=k, guidance_scale=(1.0, 6.0)[k % 2], width=(SIDE, 96)[k % 3 == 0]
+        )
+        for k, (name, prompt) in enumerate(
+            [("euler", "a red circle"), ("dpmpp_2m", "a blue star"), ("unipc", ""), ("euler_a", "two cats")]
+        )
+    ]
+    together = final_latents(xl_bundle, *requests)
+    for request in requests:
+        expected = stock(xl_bundle, request, output_type="latent")
+        of_its_size = [latents for latents in together if latents.shape == expected.shape]
+        assert min(distance(latents, expected) for latents in of_its_size) <= IN_COMPANY, request.scheduler
 
 
 def test_guided_and_unguided_rows_do_not_mix_up(epsilon_bundle: Bundle) -> None:

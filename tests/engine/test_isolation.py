@@ -14,6 +14,7 @@ from worker.engine.encode import PromptEncoder
 from worker.engine.engine import Engine
 from worker.engine.errors import NumericalError
 from worker.engine.events import Failed, Finished, Progress
+from worker.engine.lane import CONTEXT
 from worker.engine.sample import Request
 from worker.models.bundle import Bundle
 
@@ -29,7 +30,7 @@ class Poison:
     def __init__(self, bundle: Bundle, when: Any = lambda call: True, *, only_half: bool = False) -> None:
         self.config = bundle.unet.config
         self._unet, self._when, self._only_half = bundle.unet, when, only_half
-        self._context = PromptEncoder(bundle).condition([wish(prompt=ILL)])[0].conditional
+        self._context = PromptEncoder(bundle).condition([wish(prompt=ILL)])[0].conditional[CONTEXT]
         self.batches: list[int] = []
 
     def __call__(self, x: torch.Tensor, *args: Any, encoder_hidden_states: torch.Tensor, **options: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 
@@ -14,7 +13,8 @@ from tests.engine.test_engine import slug
 from worker.engine.encode import PromptEncoder, equally_long
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
-from worker.models.bundle import Bundle
+from worker.engine.lane import CONTEXT
+from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
 
 WINDOW = 30
@@ -38,15 +38,16 @@ def read(bundle: Bundle, text: str) -> torch.Tensor:
 @pytest.mark.parametrize("prompt", ["", "a red circle", " ".join(["red"] * WINDOW)])
 def test_a_prompt_of_one_window_is_read_as_the_stock_pipeline_reads_it(epsilon_bundle: Bundle, prompt: str) -> None:
     [conditioning] = PromptEncoder(epsilon_bundle).condition([wish(prompt=prompt, guidance_scale=1.0)])
-    assert torch.equal(conditioning.conditional, read(epsilon_bundle, prompt))
-    assert (conditioning.tokens, conditioning.unconditional, conditioning.warnings) == (32, None, ())
+    assert conditioning.conditional.keys() == {CONTEXT}
+    assert torch.equal(conditioning.conditional[CONTEXT], read(epsilon_bundle, prompt))
+    assert (conditioning.unconditional, conditioning.warnings) == ({}, ())
 
 
 def test_a_long_prompt_is_read_window_by_window(epsilon_bundle: Bundle) -> None:
     [conditioning] = PromptEncoder(epsilon_bundle).condition([wish(prompt=LONG)])
     windows = [read(epsilon_bundle, " ".join(["red"] * WINDOW)), read(epsilon_bundle, "yellow banana")]
-    torch.testing.assert_close(conditioning.conditional, torch.cat(windows))
-    assert torch.equal(conditioning.unconditional, read(epsilon_bundle, "").repeat(2, 1))
+    torch.testing.assert_close(conditioning.conditional[CONTEXT], torch.cat(windows))
+    assert torch.equal(conditioning.unconditional[CONTEXT], read(epsilon_bundle, "").repeat(2, 1))
     assert conditioning.warnings == ()
 
 
@@ -54,12 +55,7 @@ def test_a_long_prompt_draws_what_the_stock_pipeline_draws_from_the_same_windows
     bundle, request = epsilon_bundle, wish(prompt=LONG, negative_prompt="a dog")
     parts = [read(bundle, " ".join(["red"] * WINDOW)), read(bundle, "yellow banana")]
     with quiet_libraries():
-        pipeline = diffusers.StableDiffusionPipeline(
-            tokenizer=bundle.tokenizer, text_encoder=bundle.text_encoder, unet=bundle.unet, vae=bundle.vae,
-            scheduler=diffusers.DDIMScheduler.from_config(bundle.scheduler.config), safety_checker=None,
-            feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline = stock_pipeline(bundle, "ddim")
         expected = pipeline(
             prompt_embeds=torch.cat(parts)[None], negative_prompt_embeds=read(bundle, "a dog").repeat(2, 1)[None],
             width=SIDE, height=SIDE, num_inference_steps=6, guidance_scale=4.0,
@@ -177,3 +173,21 @@ def test_prompts_of_different_lengths_take_turns(epsilon_bundle: Bundle) -> None
     bundle, unet = scripted(epsilon_bundle, lambda call, rows: None)
     run(Engine(bundle), wish("long", prompt=LONG, num_inference_steps=2), wish("short", num_inference_steps=2))
     assert unet.batches == [2, 2, 2, 2]
+
+
+def test_sdxl_reads_a_long_prompt_in_windows_and_pools_the_first(xl_bundle: Bundle) -> None:
+    first = " ".join(["red"] * WINDOW)
+    encoder = PromptEncoder(xl_bundle)
+    long, short = encoder.condition([wish(prompt=LONG), wish(prompt=first, width=2 * SIDE, negative_prompt="a dog")])
+    assert long.conditional[CONTEXT].shape == (64, 64)
+    torch.testing.assert_close(long.conditional["text_embeds"], short.conditional["text_embeds"])
+    assert not any(long.unconditional[name].any() for name in (CONTEXT, "text_embeds")), "no negative prompt is zeros"
+    assert short.unconditional["text_embeds"].any()
+    for conditions in (short.conditional, short.unconditional):
+        assert conditions["time_ids"].tolist() == [SIDE, 2 * SIDE, 0, 0, SIDE, 2 * SIDE]
+
+
+def test_an_sdxl_model_may_read_the_empty_negative_prompt_as_text(xl_bundle: Bundle) -> None:
+    bundle = dataclasses.replace(xl_bundle, force_zeros_for_empty_prompt=False)
+    [conditioning] = PromptEncoder(bundle).condition([wish()])
+    assert conditioning.unconditional[CONTEXT].any()

@@ -84,7 +84,7 @@ def test_latents_too_are_the_same_bits(epsilon_bundle: Bundle) -> None:
     seen: list[torch.Tensor] = []
 
     class Keeping:
-        config = epsilon_bundle.vae.config
+        config, dtype = epsilon_bundle.vae.config, epsilon_bundle.dtype
 
         def decode(self, z: torch.Tensor, **options: Any) -> Any:
             seen.append(z.clone())

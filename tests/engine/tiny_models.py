@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -10,6 +11,7 @@ import transformers
 
 STARTER = Path(__file__).parents[2] / "models" / "starter"
 
+BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SIDE = 64
 """Native pixels of a tiny model: latents of 16 x 16, for its VAE halves twice."""
 
@@ -17,21 +19,15 @@ SIDE = 64
 def save_tiny_model(folder: Path, *, prediction_type: str, vae: str = "AutoencoderKL") -> Path:
     """Write a Stable Diffusion folder with the starter's tokenizer. Scheduler: PNDM, as Stable Diffusion 1.x has it."""
     torch.manual_seed(0)
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(STARTER / "tokenizer", local_files_only=True)
+    tokenizer = _tokenizer()
     pipeline = diffusers.StableDiffusionPipeline(
         tokenizer=tokenizer,
-        text_encoder=_text_encoder(tokenizer),
+        text_encoder=transformers.CLIPTextModel(_text_config(tokenizer)),
         unet=_unet(),
         vae=_vae() if vae == "AutoencoderKL" else _tiny_vae(),
         # Deliberately without steps_offset and clip_sample: the pipeline's constructor adds them.
         scheduler=diffusers.PNDMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            skip_prk_steps=True,
-            set_alpha_to_one=False,
-            steps_offset=1,
-            prediction_type=prediction_type,
+            **BETAS, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1, prediction_type=prediction_type
         ),
         safety_checker=None,
         feature_extractor=None,
@@ -41,8 +37,36 @@ def save_tiny_model(folder: Path, *, prediction_type: str, vae: str = "Autoencod
     return folder
 
 
-def _text_encoder(tokenizer: transformers.CLIPTokenizer) -> transformers.CLIPTextModel:
-    config = transformers.CLIPTextConfig(
+def save_tiny_xl(folder: Path, *, zeros: bool = True) -> Path:
+    """Write an SDXL folder with the starter's tokenizer, twice. Scheduler: Euler, as SDXL has it. `zeros`: whether an
+    empty negative prompt is read as zeros."""
+    torch.manual_seed(0)
+    tokenizer, tokenizer_2 = _tokenizer(), _tokenizer()
+    # As SDXL's second one: it pads with the token of number 0, not with the end token.
+    tokenizer_2.pad_token = tokenizer_2.convert_ids_to_tokens(0)
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        text_encoder=transformers.CLIPTextModel(_text_config(tokenizer)),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(_text_config(tokenizer_2, projection_dim=16)),
+        unet=sdxl_unet(context=64),
+        vae=_vae(),
+        scheduler=diffusers.EulerDiscreteScheduler(
+            **BETAS, interpolation_type="linear", steps_offset=1, timestep_spacing="leading"
+        ),
+        force_zeros_for_empty_prompt=zeros,
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _tokenizer() -> transformers.CLIPTokenizer:
+    return transformers.CLIPTokenizer.from_pretrained(STARTER / "tokenizer", local_files_only=True)
+
+
+def _text_config(tokenizer: transformers.CLIPTokenizer, **options: int) -> transformers.CLIPTextConfig:
+    return transformers.CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=37,
@@ -52,8 +76,8 @@ def _text_encoder(tokenizer: transformers.CLIPTokenizer) -> transformers.CLIPTex
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **options,
     )
-    return transformers.CLIPTextModel(config)
 
 
 def _unet() -> diffusers.UNet2DConditionModel:
@@ -71,7 +95,7 @@ def _unet() -> diffusers.UNet2DConditionModel:
     )
 
 
-def sdxl_unet() -> diffusers.UNet2DConditionModel:
+def sdxl_unet(*, context: int = 32) -> diffusers.UNet2DConditionModel:
     """In the layout of SDXL: pooled text and six numbers about sizes beside the context."""
     torch.manual_seed(0)
     return diffusers.UNet2DConditionModel(
@@ -80,7 +104,7 @@ def sdxl_unet() -> diffusers.UNet2DConditionModel:
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=32,
+        cross_attention_dim=context,
         attention_head_dim=4,
         norm_num_groups=8,
         addition_embed_type="text_time",

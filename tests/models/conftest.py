@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from tests.engine.tiny_models import save_tiny_model
+from tests.engine.tiny_models import save_tiny_model, save_tiny_xl
 from worker.models.quiet import quiet_libraries
 
 torch.set_num_threads(1)
@@ -33,6 +33,19 @@ def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(whole_folder: Path, tmp_path: Path) -> Path:
     """A copy to break."""
     return shutil.copytree(whole_folder, tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def whole_xl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of SDXL. Not to be changed."""
+    with quiet_libraries():
+        return save_tiny_xl(tmp_path_factory.mktemp("models") / "Tiny-XL")
+
+
+@pytest.fixture
+def xl_folder(whole_xl_folder: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return shutil.copytree(whole_xl_folder, tmp_path / "tiny-xl")
 
 
 @pytest.fixture

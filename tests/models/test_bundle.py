@@ -93,6 +93,65 @@ def test_a_tiny_autoencoder_loads(tmp_path: Path) -> None:
     assert type(load(folder).vae).__name__ == "AutoencoderTiny"
 
 
+def test_sdxl_loads_with_both_text_encoders(xl_folder: Path) -> None:
+    bundle = load(xl_folder)
+    assert (bundle.family, bundle.force_zeros_for_empty_prompt, bundle.context_length) == (
+        "StableDiffusionXLPipeline",
+        True,
+        32,
+    )
+    assert {name: shape for name, shape in bundle.conditioning.items() if name != "encoder_hidden_states"} == {
+        "text_embeds": (16,),
+        "time_ids": (6,),
+    }
+    card = describe(bundle, seats=2)
+    assert (card.family, card.scheduler, card.width) == (bundle.family, "EulerDiscreteScheduler", SIDE)
+
+
+@pytest.mark.parametrize(("upcast", "expected"), [(None, torch.float32), (True, torch.float32), (False, torch.float16)])
+def test_sdxls_vae_is_float16_only_where_it_says_it_can_be(
+    xl_folder: Path, upcast: bool | None, expected: torch.dtype
+) -> None:
+    config = json.loads((xl_folder / "vae/config.json").read_text())
+    config.pop("force_upcast", None)
+    (xl_folder / "vae/config.json").write_text(
+        json.dumps(config | ({} if upcast is None else {"force_upcast": upcast}))
+    )
+    bundle = load(xl_folder, dtype=torch.float16)
+    assert (bundle.unet.dtype, bundle.text_encoder_2.dtype, bundle.vae.dtype) == (*[torch.float16] * 2, expected)
+
+
+def test_an_sdxl_folder_says_how_it_reads_an_empty_negative_prompt(xl_folder: Path) -> None:
+    edit_json(xl_folder / "model_index.json", force_zeros_for_empty_prompt=False)
+    assert load(xl_folder).force_zeros_for_empty_prompt is False
+
+
+@pytest.mark.parametrize(
+    ("breaking", "words"),
+    [
+        (lambda folder: edit_json(folder / "model_index.json", text_encoder_2=[None, None]), "names no text_encoder_2"),
+        (lambda folder: shutil.rmtree(folder / "tokenizer_2"), "has no folder tokenizer_2"),
+        (lambda folder: (folder / "text_encoder_2/model.safetensors").unlink(), "has no model.safetensors"),
+        (lambda folder: edit_json(folder / "vae/config.json", latents_mean=[0.1] * 4), "has latents_mean"),
+        (
+            lambda folder: edit_json(folder / "model_index.json", _class_name="StableDiffusionXLImg2ImgPipeline"),
+            "supported families: StableDiffusionPipeline, StableDiffusionXLPipeline",
+        ),
+        (
+            lambda folder: edit_json(folder / "model_index.json", _class_name="StableDiffusionPipeline"),
+            "cross_attention_dim=64",
+        ),
+    ],
+    ids=["no encoder", "no folder", "no weights", "another latent space", "refiner", "read as 1.x"],
+)
+def test_an_sdxl_folder_that_does_not_fit_is_refused(
+    xl_folder: Path, breaking: Callable[[Path], object], words: str
+) -> None:
+    breaking(xl_folder)
+    with pytest.raises(ModelError, match=words):
+        load(xl_folder)
+
+
 def test_auto_names_take_what_the_machine_has(whole_folder: Path) -> None:
     bundle = load(whole_folder, device="auto", dtype="auto")
     on_gpu = torch.cuda.is_available()

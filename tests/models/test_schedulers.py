@@ -9,8 +9,17 @@ import diffusers
 import pytest
 
 from worker.models.bundle import Bundle, load
+from worker.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import CLASS_NAMES, SHORT_NAMES, for_name, names_for, step_limits, step_options
+from worker.models.schedulers import (
+    CLASS_NAMES,
+    SHORT_NAMES,
+    configured,
+    for_name,
+    names_for,
+    step_limits,
+    step_options,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +56,9 @@ def test_class_names_are_configured_as_in_a_stock_pipeline(bundle: Bundle, class
 
 
 def test_the_pipelines_rewriting_is_applied(bundle: Bundle) -> None:
-    euler = diffusers.EulerDiscreteScheduler(steps_offset=0)
-    ddim = for_name(euler, "ddim")
-    assert (ddim.config.steps_offset, ddim.config.clip_sample) == (1, False)
+    for family, expected in ((STABLE_DIFFUSION, (1, False)), (STABLE_DIFFUSION_XL, (0, True))):
+        ddim = for_name(configured(diffusers.EulerDiscreteScheduler(steps_offset=0), family), "ddim")
+        assert (ddim.config.steps_offset, ddim.config.clip_sample) == expected
 
 
 def test_the_models_own_words_survive(bundle: Bundle) -> None:

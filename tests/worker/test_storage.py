@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING
 import obstore
 import pytest
 
-from app.contract.objects import Folder, StoreOptions, image_key, job_prefix, open_store, token_prefix
+from app.contract.objects import (
+    PROBES,
+    Folder,
+    StoreOptions,
+    image_key,
+    job_prefix,
+    open_store,
+    probe,
+    token_prefix,
+)
 from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
 from worker.storage import LONGEST_PAUSE, ObjectStore
 
@@ -296,6 +305,16 @@ def test_what_is_put_can_be_read_and_put_again(any_store: ObjectStore):
 def test_a_healthy_store_passes_its_check_and_keeps_no_trace(any_store: ObjectStore):
     any_store.check()
     any_store.check()
+    assert any_store.place.delete_prefix("probe/") == 0
+
+
+def test_the_probe_of_a_killed_process_does_not_stay(any_store: ObjectStore):
+    """Half a day later its folder is emptied; the probes of others that are under way are left alone."""
+    left = f"{PROBES}/05/{'0' * 32}/probe"
+    any_store.place.put(left, b"left", "application/octet-stream")
+    probe(any_store.place, clock=lambda: 16 * 3600.0)
+    assert any_store.place.read(left) == b"left"
+    probe(any_store.place, clock=lambda: 17 * 3600.0)
     assert any_store.place.delete_prefix("probe/") == 0
 
 

@@ -28,9 +28,10 @@ def ready_to_decode(samples: Sequence[Sample]) -> list[Sample]:
 def decode(bundle: Bundle, samples: Sequence[Sample]) -> list[np.ndarray | EngineError]:
     """A picture, uint8 [H, W, 3], for each sample of one lane, or NumericalError where the VAE overflowed.
 
-    Like StableDiffusionPipeline, uses the VAE's scaling_factor and no shift_factor: this family has none.
+    Like StableDiffusionPipeline, uses the VAE's scaling_factor and no shift_factor: this family has none. The VAE may
+    be of another type than the UNet: SDXL's is.
     """
-    latents = torch.stack([sample.latents for sample in samples]).to(bundle.dtype)
+    latents = torch.stack([sample.latents for sample in samples]).to(bundle.vae.dtype)
     images = bundle.vae.decode(latents / bundle.vae.config.scaling_factor, return_dict=False)[0]
     # Before the conversion to uint8, which would turn NaN into a black picture. Honest black pictures are finite.
     finite = torch.isfinite(images).flatten(1).all(1).tolist()

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from worker.engine.errors import EngineError
 from worker.engine.isolate import isolate
+from worker.engine.lane import CONTEXT, Conditions
 from worker.engine.sample import Request
 from worker.models.bundle import PROMPT_WINDOWS, Bundle
 
@@ -28,27 +30,29 @@ CACHED_PROMPTS = 256
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A prompt as the text encoder read it: [windows x context_length, width], how many tokens of text those were, and
-    the text left over."""
+    """A prompt as the model reads it: `context` [windows x context_length, width], and SDXL's `pooled` [projection],
+    the first window as one vector; how many tokens of text those were, and the text left over."""
 
-    tensor: torch.Tensor
+    context: torch.Tensor
+    pooled: torch.Tensor | None
     tokens_read: int
     unread: str
+
+    def zeros(self) -> Embedding:
+        """What SDXL takes for an empty negative prompt."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return replace(self, context=torch.zeros_like(self.context), pooled=pooled)
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What the rows of a request are conditioned on, [tokens, width] each. Unguided requests have no second one; where
-    there is one, both are equally long."""
+    """What the rows of a request are conditioned on. Unguided requests have nothing in the second one; where there is
+    something, both contexts are equally long. Their length, a multiple of the model's context_length, is part of the
+    lane."""
 
-    conditional: torch.Tensor
-    unconditional: torch.Tensor | None
+    conditional: Conditions
+    unconditional: Conditions
     warnings: tuple[str, ...]
-
-    @property
-    def tokens(self) -> int:
-        """A multiple of the model's context_length. Part of the lane: samples of one UNet call have equally many."""
-        return len(self.conditional)
 
 
 class PromptEncoder:
@@ -67,7 +71,25 @@ class PromptEncoder:
             alone: self._lookup((p for r in requests if r.reproducible is alone for p in prompts_of(r)), alone=alone)
             for alone in (False, True)
         }
-        return [_conditioning(request, known[request.reproducible]) for request in requests]
+        return [self._conditioning(request, known[request.reproducible]) for request in requests]
+
+    def _conditioning(
+        self, request: Request, known: Mapping[str, Embedding | EngineError]
+    ) -> Conditioning | EngineError:
+        prompt, *negative = [known[prompt] for prompt in prompts_of(request)]
+        if isinstance(prompt, EngineError):
+            return prompt
+        if not negative:
+            return Conditioning(_conditions(request, prompt, prompt.context), {}, _warnings(request, [prompt]))
+        if isinstance(negative[0], EngineError):
+            return negative[0]
+        warnings = _warnings(request, [prompt, negative[0]])
+        zeros = self._bundle.force_zeros_for_empty_prompt and not request.negative_prompt
+        other = prompt.zeros() if zeros else negative[0]
+        conditional, unconditional = equally_long(prompt.context, other.context)
+        return Conditioning(
+            _conditions(request, prompt, conditional), _conditions(request, other, unconditional), warnings
+        )
 
     def _lookup(self, prompts: Iterable[str], *, alone: bool) -> dict[str, Embedding | EngineError]:
         """`alone`: encoded one by one, for reproducible requests. The last bits depend on the company in a call."""
@@ -92,17 +114,36 @@ class PromptEncoder:
         bundle = self._bundle
         whole = bundle.tokenizer(list(prompts), padding=False, truncation=False, verbose=False).input_ids
         windows = [_windows(ids, bundle.context_length) for ids in whole]
-        ids, mask = _padded([window for each in windows for window in each], bundle)
-        # Stable Diffusion shows its text encoder the padding, except where the encoder's configuration asks for a mask.
-        masked = getattr(bundle.text_encoder.config, "use_attention_mask", False)
-        read = bundle.text_encoder(ids.to(bundle.device), attention_mask=mask.to(bundle.device) if masked else None)[0]
-        tensors = read.to(bundle.dtype).split([len(each) for each in windows])
-        return [self._embedding(tensor.flatten(0, 1), ids) for tensor, ids in zip(tensors, whole, strict=True)]
+        contexts, pooled = self._read([window for each in windows for window in each])
+        counts = [len(each) for each in windows]
+        vectors = [None] * len(whole) if pooled is None else [each[0] for each in pooled.split(counts)]
+        return [
+            self._embedding(context.flatten(0, 1), vector, ids)
+            for context, vector, ids in zip(contexts.split(counts), vectors, whole, strict=True)
+        ]
 
-    def _embedding(self, tensor: torch.Tensor, ids: list[int]) -> Embedding:
+    def _read(self, windows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Context [windows, context_length, width], and SDXL's pooled text [windows, projection]."""
+        bundle = self._bundle
+        if bundle.text_encoder_2 is None:
+            return self._ask(bundle.tokenizer, bundle.text_encoder, windows)[0].to(bundle.dtype), None
+        first = self._ask(bundle.tokenizer, bundle.text_encoder, windows, output_hidden_states=True)
+        second = self._ask(bundle.tokenizer_2, bundle.text_encoder_2, windows, output_hidden_states=True)
+        # Both encoders are read one layer before their last, and side by side (Podell et al. 2023, section 2.1).
+        context = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        return context.to(bundle.dtype), second.text_embeds.to(bundle.dtype)
+
+    def _ask(self, tokenizer: Any, text_encoder: Any, windows: Sequence[list[int]], **options: bool) -> Any:
+        ids, mask = _padded(windows, self._bundle.context_length, tokenizer.pad_token_id)
+        device = self._bundle.device
+        # Stable Diffusion shows its text encoder the padding, except where the encoder's configuration asks for a mask.
+        masked = getattr(text_encoder.config, "use_attention_mask", False)
+        return text_encoder(ids.to(device), attention_mask=mask.to(device) if masked else None, **options)
+
+    def _embedding(self, context: torch.Tensor, pooled: torch.Tensor | None, ids: list[int]) -> Embedding:
         """`ids` are those of the whole prompt, between a start and an end token."""
         text, most = ids[1:-1], self._bundle.max_prompt_tokens
-        return Embedding(tensor, min(len(text), most), self._bundle.tokenizer.decode(text[most:]).strip())
+        return Embedding(context, pooled, min(len(text), most), self._bundle.tokenizer.decode(text[most:]).strip())
 
 
 def _windows(ids: list[int], length: int) -> list[list[int]]:
@@ -113,10 +154,10 @@ def _windows(ids: list[int], length: int) -> list[list[int]]:
     return [[start, *text[first : first + size], end] for first in first_tokens]
 
 
-def _padded(windows: Sequence[list[int]], bundle: Bundle) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, int64 [windows, context_length]."""
-    shape = (len(windows), bundle.context_length)
-    ids = torch.full(shape, bundle.tokenizer.pad_token_id)
+def _padded(windows: Sequence[list[int]], length: int, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, int64 [windows, length]."""
+    shape = (len(windows), length)
+    ids = torch.full(shape, padding)
     mask = torch.zeros(shape, dtype=torch.int64)
     for row, window in enumerate(windows):
         ids[row, : len(window)] = torch.tensor(window)
@@ -139,13 +180,15 @@ def prompts_of(request: Request) -> tuple[str, ...]:
     return (request.prompt, request.negative_prompt) if request.is_guided else (request.prompt,)
 
 
-def _conditioning(request: Request, known: dict[str, Embedding | EngineError]) -> Conditioning | EngineError:
-    embeddings = []
-    for prompt in prompts_of(request):
-        result = known[prompt]
-        if isinstance(result, EngineError):
-            return result
-        embeddings.append(result)
+def _conditions(request: Request, read: Embedding, context: torch.Tensor) -> Conditions:
+    """By the UNet's names. SDXL is also told the sizes: the picture is neither enlarged nor cropped."""
+    if read.pooled is None:
+        return {CONTEXT: context}
+    size = (request.height, request.width)
+    return {CONTEXT: context, "text_embeds": read.pooled, "time_ids": torch.tensor((*size, 0, 0, *size)).to(context)}
+
+
+def _warnings(request: Request, embeddings: Sequence[Embedding]) -> tuple[str, ...]:
     warnings = [
         f"Only the first {embedding.tokens_read} tokens of the {field} were read; not read: {embedding.unread!r}."
         for field, embedding in zip(("prompt", "negative prompt"), embeddings, strict=False)
@@ -153,6 +196,4 @@ def _conditioning(request: Request, known: dict[str, Embedding | EngineError]) -
     ]
     if request.negative_prompt and not request.is_guided:
         warnings.append("The negative prompt had no effect: it needs a guidance_scale above 1.")
-    if not request.is_guided:
-        return Conditioning(embeddings[0].tensor, None, tuple(warnings))
-    return Conditioning(*equally_long(embeddings[0].tensor, embeddings[1].tensor), tuple(warnings))
+    return tuple(warnings)

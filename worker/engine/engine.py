@@ -34,7 +34,7 @@ from worker.engine.errors import (
 )
 from worker.engine.events import Event, Failed, Finished, Progress, Started, Stopped
 from worker.engine.isolate import isolate
-from worker.engine.lane import Graphs, Lane, Lanes, Mode, conditions, key_of, native_key
+from worker.engine.lane import Graphs, Lane, Lanes, Mode, key_of, native_key
 from worker.engine.noise import generator_for, normal_noise
 from worker.engine.preview import Previewer, is_due
 from worker.engine.profile import Profile, measure
@@ -207,9 +207,8 @@ class Engine:
         shape = bundle.latent_shape(request.height, request.width)
         noise = normal_noise(shape, generator).to(bundle.device)
         mode = Mode.RESCUE if rescue else Mode.REPRODUCIBLE if request.reproducible else Mode.SHARED
-        conditional, unconditional = conditions(conditioning.conditional), conditions(conditioning.unconditional)
-        lane = self._lanes.open(key_of(shape, conditional, mode))
-        seat = lane.take_seat(conditional, unconditional)
+        lane = self._lanes.open(key_of(shape, conditioning.conditional, mode))
+        seat = lane.take_seat(conditioning.conditional, conditioning.unconditional)
         sample = Sample(job=job, index=index, lane=lane, seat=seat, solver=solver, generator=generator)
         try:
             solver.begin(lane.registers(seat), noise)

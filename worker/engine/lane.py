@@ -56,11 +56,6 @@ class LaneKey:
     mode: Mode = Mode.SHARED
 
 
-def conditions(context: torch.Tensor | None) -> Conditions:
-    """Of a row that is conditioned on text alone."""
-    return {} if context is None else {CONTEXT: context}
-
-
 def key_of(latent_shape: tuple[int, int, int], conditional: Conditions, mode: Mode) -> LaneKey:
     return LaneKey(latent_shape, tuple((name, tensor.shape) for name, tensor in conditional.items()), mode)
 
@@ -68,8 +63,7 @@ def key_of(latent_shape: tuple[int, int, int], conditional: Conditions, mode: Mo
 def native_key(bundle: Bundle) -> LaneKey:
     """The lane of the model's own size and one window of text."""
     shape = bundle.latent_shape(bundle.defaults.height, bundle.defaults.width)
-    context = torch.Size((bundle.context_length, bundle.unet.config.cross_attention_dim))
-    return LaneKey(shape, ((CONTEXT, context),))
+    return LaneKey(shape, tuple((name, torch.Size(size)) for name, size in bundle.conditioning.items()))
 
 
 def reproducible_rows(device: torch.device) -> int:

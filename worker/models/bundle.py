@@ -6,6 +6,8 @@ that came with the model. Knows nothing of requests.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +19,13 @@ import transformers
 from app.contract.card import ModelCard
 from worker.models.defaults import Defaults, read_defaults
 from worker.models.errors import ModelError
-from worker.models.folder import FAMILY, ModelFolder
+from worker.models.families import FAMILIES, STABLE_DIFFUSION_XL
+from worker.models.fit import SIZES, check_fit
+from worker.models.folder import ModelFolder
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import CLASS_NAMES, step_limits
+from worker.models.schedulers import CLASS_NAMES, configured, for_name, step_limits
 
-__all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "describe", "load"]
+__all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "describe", "load", "stock_pipeline"]
 
 PROMPT_WINDOWS = 3
 """A prompt is read in so many windows of `context_length` tokens at most: 225 tokens of text for CLIP."""
@@ -29,7 +33,11 @@ PROMPT_WINDOWS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What the engine needs of a model. `scheduler` is configured as in the stock pipeline; copy it, never step it."""
+    """What the engine needs of a model. `scheduler` is configured as in the stock pipeline; copy it, never step it.
+
+    `family` is the stock pipeline's class. SDXL has a second tokenizer and text encoder, and may want zeros in the
+    place of an empty negative prompt.
+    """
 
     name: str
     family: str
@@ -44,6 +52,9 @@ class Bundle:
     vae_scale_factor: int
     defaults: Defaults
     layout: str = "channels_first"
+    tokenizer_2: Any = None
+    text_encoder_2: Any = None
+    force_zeros_for_empty_prompt: bool = False
 
     @property
     def latent_channels(self) -> int:
@@ -61,7 +72,20 @@ class Bundle:
     @property
     def context_length(self) -> int:
         """Tokens the text encoder reads, the two that mark start and end included."""
-        return min(int(self.tokenizer.model_max_length), int(self.text_encoder.config.max_position_embeddings))
+        encoders = [part for part in (self.text_encoder, self.text_encoder_2) if part is not None]
+        return min(
+            int(self.tokenizer.model_max_length), *(int(part.config.max_position_embeddings) for part in encoders)
+        )
+
+    @property
+    def conditioning(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what a row of the UNet is conditioned on, by the UNet's names, for a prompt of one window."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "encoder_hidden_states": (self.context_length, int(self.unet.config.cross_attention_dim))
+        }
+        if self.text_encoder_2 is not None:
+            shapes |= {"text_embeds": (int(self.text_encoder_2.config.projection_dim),), "time_ids": (SIZES,)}
+        return shapes
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -77,7 +101,8 @@ def load(
     dtype: torch.dtype | str = torch.float32,
     channels_last: Literal["auto", "on", "off"] = "auto",
 ) -> Bundle:
-    """The model in `folder`, on `device`, with all parts of type `dtype`.
+    """The model in `folder`, on `device`, with all parts of type `dtype`: except SDXL's VAE, which stays in float32
+    where its configuration says that float16 is too small for it.
 
     `device` may be auto: the first GPU if there is one. `dtype` may be a name of torch's, or auto: float16 on a GPU,
     float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on a GPU, whose convolutions
@@ -87,23 +112,20 @@ def load(
     place = _device(device)
     precision = _dtype(dtype, place)
     with quiet_libraries():
-        tokenizer = _load_tokenizer(source)
-        text_encoder = _load_weights(source, "text_encoder", precision)
-        unet = _load_weights(source, "unet", precision)
-        vae = _load_weights(source, "vae", precision)
-        pipeline = _assemble(source, tokenizer=tokenizer, text_encoder=text_encoder, unet=unet, vae=vae)
-    _check_fit(source, tokenizer, text_encoder, unet, vae)
-    height, width = _native_size(unet, pipeline.vae_scale_factor)
+        parts = {name: _load_part(source, name, precision) for name in source.family.components}
+        check_fit(source, parts)
+        zeros = source.family is STABLE_DIFFUSION_XL and bool(source.index.get("force_zeros_for_empty_prompt", True))
+        pipeline = _pipeline(source.family.pipeline, parts, zeros=zeros)
+    height, width = _native_size(parts["unet"], pipeline.vae_scale_factor)
     last = channels_last == "on" or (channels_last == "auto" and place.type == "cuda")
-    layout = torch.channels_last if last else torch.preserve_format
+    for part in source.family.weights:
+        layout = torch.channels_last if last and part in ("unet", "vae") else torch.preserve_format
+        parts[part].to(place, memory_format=layout).eval().requires_grad_(False)
     return Bundle(
+        **parts | {"scheduler": configured(parts["scheduler"], source.family)},
         name=name or source.name,
-        family=FAMILY,
-        tokenizer=tokenizer,
-        text_encoder=text_encoder.to(place).eval().requires_grad_(False),
-        unet=unet.to(place, memory_format=layout).eval().requires_grad_(False),
-        vae=vae.to(place, memory_format=layout).eval().requires_grad_(False),
-        scheduler=pipeline.scheduler,
+        family=source.family.pipeline,
+        force_zeros_for_empty_prompt=zeros,
         device=place,
         dtype=precision,
         sha256=source.sha256,
@@ -117,6 +139,15 @@ def load(
         ),
         layout="channels_last" if last else "channels_first",
     )
+
+
+def stock_pipeline(bundle: Bundle, scheduler: str) -> Any:
+    """diffusers' own pipeline around the model, for comparison. Raises ValueError for an unknown scheduler."""
+    parts = {name: getattr(bundle, name) for name in FAMILIES[bundle.family].components}
+    parts["scheduler"] = for_name(bundle.scheduler, scheduler)
+    pipeline = _pipeline(bundle.family, parts, zeros=bundle.force_zeros_for_empty_prompt)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def describe(bundle: Bundle, *, seats: int) -> ModelCard:
@@ -158,10 +189,24 @@ def _dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
     return named
 
 
-def _load_tokenizer(source: ModelFolder) -> Any:
-    path = source.path / "tokenizer"
+def _load_part(source: ModelFolder, component: str, dtype: torch.dtype) -> Any:
+    if component not in source.family.weights:
+        return _load_plain(source, component)
+    if component == "vae" and source.family is STABLE_DIFFUSION_XL and dtype == torch.float16:
+        # SDXL's VAE overflows in float16 unless it was retrained, and then its configuration says so.
+        config = source.read_json("vae/config.json")
+        dtype = torch.float32 if config.get("force_upcast", True) else dtype
+    return _load_weights(source, component, dtype)
+
+
+def _load_plain(source: ModelFolder, component: str) -> Any:
+    """A tokenizer or the scheduler: no weights."""
+    path, class_name = source.path / component, source.class_of(component)
+    if component == "scheduler" and class_name not in CLASS_NAMES:
+        raise ModelError(f"The scheduler of {source.path} is a {class_name}; supported: {', '.join(CLASS_NAMES)}.")
+    cls = getattr(diffusers, class_name) if component == "scheduler" else transformers.CLIPTokenizer
     try:
-        return transformers.CLIPTokenizer.from_pretrained(path, local_files_only=True)
+        return cls.from_pretrained(path, local_files_only=True)
     except Exception as error:
         raise _damaged(path, error) from error
 
@@ -173,7 +218,7 @@ def _load_weights(source: ModelFolder, component: str, dtype: torch.dtype) -> An
     the pictures are noise.
     """
     path = source.path / component
-    library = transformers if component == "text_encoder" else diffusers
+    library = transformers if component.startswith("text_encoder") else diffusers
     cls = getattr(library, source.class_of(component))
     variant = source.variant_of(component)
     try:
@@ -193,41 +238,13 @@ def _load_weights(source: ModelFolder, component: str, dtype: torch.dtype) -> An
     return model
 
 
-def _assemble(source: ModelFolder, **parts: Any) -> diffusers.StableDiffusionPipeline:
-    """A stock pipeline around the parts, for its constructor alters the configuration of scheduler and UNet."""
-    path, class_name = source.path / "scheduler", source.class_of("scheduler")
-    if class_name not in CLASS_NAMES:
-        raise ModelError(f"The scheduler of {source.path} is a {class_name}; supported: {', '.join(CLASS_NAMES)}.")
-    try:
-        scheduler = getattr(diffusers, class_name).from_pretrained(path, local_files_only=True)
-    except Exception as error:
-        raise _damaged(path, error) from error
-    absent = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    return diffusers.StableDiffusionPipeline(scheduler=scheduler, requires_safety_checker=False, **absent, **parts)
-
-
-def _check_fit(source: ModelFolder, tokenizer: Any, text_encoder: Any, unet: Any, vae: Any) -> None:
-    """Parts that load, but were not made for each other or need an input that text to image does not have."""
-    unsupported = {
-        "in_channels": unet.config.in_channels != vae.config.latent_channels,
-        "cross_attention_dim": unet.config.cross_attention_dim != text_encoder.config.hidden_size,
-        "class_embed_type": unet.config.class_embed_type is not None,
-        "num_class_embeds": unet.config.num_class_embeds is not None,
-        "addition_embed_type": unet.config.addition_embed_type not in (None, "text"),
-        "encoder_hid_dim_type": unet.config.encoder_hid_dim_type is not None,
-        "time_cond_proj_dim": unet.config.time_cond_proj_dim is not None,
-    }
-    for key, wrong in unsupported.items():
-        if wrong:
-            raise ModelError(
-                f"The UNet of {source.path} has {key}={unet.config[key]}, which this engine cannot serve; "
-                "take a plain Stable Diffusion 1.x or 2.x model."
-            )
-    if len(tokenizer) > text_encoder.config.vocab_size:
-        raise ModelError(
-            f"The tokenizer of {source.path} has {len(tokenizer)} tokens, its text encoder only "
-            f"{text_encoder.config.vocab_size}; fetch both from the same model."
-        )
+def _pipeline(class_name: str, parts: Mapping[str, Any], *, zeros: bool) -> Any:
+    """The stock pipeline around the parts. Its constructor alters the configuration of scheduler and UNet."""
+    cls = getattr(diffusers, class_name)
+    options = inspect.signature(cls.__init__).parameters
+    absent = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
+    plain = absent | {"requires_safety_checker": False, "add_watermarker": False, "force_zeros_for_empty_prompt": zeros}
+    return cls(**parts, **{name: value for name, value in plain.items() if name in options})
 
 
 def _native_size(unet: Any, vae_scale_factor: int) -> tuple[int, int]:

@@ -12,19 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from worker.models.errors import ModelError
-
-FAMILY = "StableDiffusionPipeline"
-COMPONENTS: Mapping[str, tuple[str, ...]] = {
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "text_encoder": ("CLIPTextModel",),
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL", "AutoencoderTiny"),
-    "scheduler": (),
-}
-"""What is loaded, and the classes it may be of. Which schedulers there are is schedulers.py's to say."""
+from worker.models.families import FAMILIES, Family
 
 WEIGHTS: Mapping[str, str] = {
     "text_encoder": "model",
+    "text_encoder_2": "model",
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
 }
@@ -46,6 +38,7 @@ class ModelFolder:
             raise ModelError(f"The model folder {path} does not exist; name a folder written by save_pretrained.")
         self._refuse_unsafe_files()
         self.index = self._read_index()
+        self.family = self._family()
         self._check_classes()
         self.hashes = {file.relative_to(path).as_posix(): _sha256(file) for file in self._loaded_files()}
         self._check_manifest()
@@ -103,11 +96,14 @@ class ModelFolder:
             )
         return self.read_json("model_index.json")
 
+    def _family(self) -> Family:
+        name = self.index.get("_class_name")
+        if not isinstance(name, str) or name not in FAMILIES:
+            raise ModelError(f"{self.path} holds a {name}; supported families: {', '.join(FAMILIES)}.")
+        return FAMILIES[name]
+
     def _check_classes(self) -> None:
-        family = self.index.get("_class_name")
-        if family != FAMILY:
-            raise ModelError(f"{self.path} holds a {family}; supported families: {FAMILY}.")
-        for component, allowed in COMPONENTS.items():
+        for component, allowed in self.family.components.items():
             entry = self.index.get(component)
             if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
                 raise ModelError(f"model_index.json in {self.path} names no {component}; fetch the whole model.")
@@ -119,7 +115,8 @@ class ModelFolder:
                 raise ModelError(f"{self.path} has no folder {component}; fetch the whole model.")
 
     def _loaded_files(self) -> list[Path]:
-        inside = [file for component in COMPONENTS for file in (self.path / component).iterdir() if file.is_file()]
+        parts = self.family.components
+        inside = [file for component in parts for file in (self.path / component).iterdir() if file.is_file()]
         optional = [file for file in (self.path / DEFAULTS,) if file.is_file()]
         return [self.path / "model_index.json", *optional, *inside]
 
