@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
@@ -230,3 +231,13 @@ def test_what_is_not_affine_is_stepped_as_an_object() -> None:
 def test_a_recipe_that_cannot_be_says_so(name: str, steps: int, words: str) -> None:
     with pytest.raises(GenerationFailed, match=words):
         Solvers(diffusers.DDIMScheduler()).recipe(name, steps).result()
+
+
+@pytest.mark.parametrize("name", ["dpmpp_sde_karras", "ddim_eta1", "pndm"])
+def test_a_recipe_says_what_it_is_made_of(name: str) -> None:
+    """As strict JSON has it: some of diffusers' defaults are infinite."""
+    described = Solvers(diffusers.DDIMScheduler(**BETAS)).recipe(name, 4).result().description
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
+    assert (described["class"], described["beta_end"]) == (SHORT_NAMES[name][0], BETAS["beta_end"])
+    assert described.get("use_karras_sigmas", False) is (name == "dpmpp_sde_karras")
+    assert described.get("eta") == {"ddim_eta1": 1.0}.get(name)

@@ -113,6 +113,7 @@ def test_what_overflows_in_half_precision_is_drawn_in_float32(half_bundle: Bundl
     last = run(Engine(bundle), wish("ill", prompt=ILL, num_inference_steps=2), wish("well", num_inference_steps=2))
     assert isinstance(last["ill"], Finished), last
     assert isinstance(last["well"], Finished)
+    assert (last["ill"].rescued, last["well"].rescued) == ([0], [])
 
 
 def test_out_of_memory_loses_nobody_and_draws_no_noise_twice(epsilon_bundle: Bundle) -> None:

@@ -35,6 +35,7 @@ from worker.engine.errors import (
 from worker.engine.events import Event, Failed, Finished, Progress, Started, Stopped
 from worker.engine.isolate import isolate
 from worker.engine.lane import Graphs, Lane, Lanes, Mode, key_of, native_key
+from worker.engine.memory import measure_memory
 from worker.engine.noise import generator_for, normal_noise
 from worker.engine.preview import Previewer, is_due
 from worker.engine.profile import Profile, measure
@@ -87,10 +88,11 @@ class Engine:
     def warm_up(self, known: Profile | None = None, *, seconds: float = 3.0) -> Profile:
         """Find out how large a step should be at the native size, in some `seconds`, unless it is `known`.
 
-        On a GPU, captures the steps up to that size. Raises DeviceLost.
+        On a GPU, measures its memory and captures the steps up to that size. Raises DeviceLost.
         """
         with torch.inference_mode(), device_watch():
             lane = self._lanes.open(native_key(self._bundle))
+            self._lanes.costs.memory = measure_memory(lane)
             profile = known or measure(lane, most_rows=2 * self.seats, seconds=seconds)
             if known is not None:
                 lane.capture(known.rows or 2 * self.seats)
@@ -313,6 +315,8 @@ class Engine:
                 steps=job.evaluations,
                 timings=job.timings(self.clock()),
                 warnings=list(job.conditioning.warnings) if job.conditioning else [],
+                solver=job.recipe.result(timeout=0).description,
+                rescued=[sample.index for sample in job.samples if sample.is_rescue],
             ),
         )
 

@@ -5,7 +5,9 @@ A submitted request gets Started, Progress and Preview at most, and exactly one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +54,11 @@ class Preview:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finished:
-    """All pictures, uint8 [height, width, 3] each, with the seed that draws each of them again."""
+    """All pictures, uint8 [height, width, 3] each, with the seed that draws each of them again.
+
+    `solver`: class and configuration of the scheduler, as JSON has it. `rescued`: the indices of pictures that were
+    drawn again in float32.
+    """
 
     request_id: str
     pictures: list[np.ndarray]
@@ -60,6 +66,8 @@ class Finished:
     steps: int
     timings: Timings
     warnings: list[str]
+    solver: Mapping[str, Any] = field(default_factory=dict)
+    rescued: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +21,7 @@ from worker.engine.graphs import BUCKETS, StepGraphs
 from worker.models.bundle import Bundle
 
 if TYPE_CHECKING:
+    from worker.engine.memory import Memory
     from worker.engine.profile import Profile
 
 CONTEXT = "encoder_hidden_states"
@@ -72,11 +74,14 @@ def reproducible_rows(device: torch.device) -> int:
 
 
 class Costs:
-    """What a row of each shape costs, counted once, and the profile that says how much of that makes a good step."""
+    """What a row of each shape costs, counted once; the profile that says how much of that makes a good step; and the
+    memory that bounds it."""
 
-    def __init__(self, unet: Any) -> None:
+    def __init__(self, unet: Any, native: LaneKey) -> None:
         self.profile: Profile | None = None
+        self.memory: Memory | None = None
         self._unet = unet
+        self._native = native
         self._rows: dict[tuple[object, object], float] = {}
 
     def row(self, key: LaneKey) -> float:
@@ -84,6 +89,13 @@ class Costs:
         if shape not in self._rows:
             self._rows[shape] = row_flops(self._unet, key.latent_shape, dict(key.conditioning))
         return self._rows[shape]
+
+    def most_rows(self, key: LaneKey) -> int | None:
+        """In one step, for speed and for memory; None for as many as there are."""
+        wise = None if self.profile is None or self.profile.rows is None else self.profile.rows_for(self.row(key))
+        scale = math.prod(key.latent_shape) / math.prod(self._native.latent_shape)
+        possible = None if self.memory is None else self.memory.rows(scale)
+        return min((limit for limit in (wise, possible) if limit is not None), default=None)
 
 
 class Lane:
@@ -124,8 +136,7 @@ class Lane:
             return 1
         if self.key.mode is Mode.REPRODUCIBLE:
             return reproducible_rows(self.bundle.device)
-        profile = self._costs.profile
-        return None if profile is None or profile.rows is None else profile.rows_for(self.row_cost)
+        return self._costs.most_rows(self.key)
 
     def take_seat(self, conditional: Conditions, unconditional: Conditions) -> int:
         seat = self._free.pop()
@@ -154,10 +165,15 @@ class Lane:
                 if rows <= most_rows:
                     self.rehearse(rows)
 
-    def rehearse(self, rows: int) -> None:
-        """A step of `rows` rows that are nobody's, waited for."""
+    def rehearse(self, rows: int, *, eager: bool = False) -> None:
+        """A step of `rows` rows that are nobody's, waited for. `eager`: not as a graph."""
         plan = Plan((), rows=rows, samples=rows, latent_shape=self.key.latent_shape)
-        Finite(self._run(*plan.on(self.bundle.device)))[0]
+        Finite((self.step if eager else self._run)(*plan.on(self.bundle.device)))[0]
+
+    def rehearse_decode(self) -> None:
+        """A picture of this size that is nobody's, decoded."""
+        vae = self.bundle.vae
+        vae.decode(torch.zeros(1, *self.key.latent_shape, device=self.bundle.device, dtype=vae.dtype))
 
     def _size(self, turns: Sequence[Turn]) -> tuple[int, int]:
         """Rows and samples of the step. A CPU takes exactly what there is, since every row costs its time."""
@@ -180,7 +196,7 @@ class Lanes:
         self._bundle = bundle
         self._seats = seats
         self._graphs: Graphs = graphs
-        self.costs = Costs(bundle.unet)
+        self.costs = Costs(bundle.unet, native_key(bundle))
         self._lanes: dict[LaneKey, Lane] = {}
 
     def open(self, key: LaneKey) -> Lane:

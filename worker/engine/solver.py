@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
@@ -103,6 +104,7 @@ class Recipe:
 
     def __init__(self, scheduler: Any, num_inference_steps: int, options: Mapping[str, Any]) -> None:
         self._parts = scheduler, num_inference_steps, options
+        self.description = {"class": type(scheduler).__name__} | _said(scheduler.config) | dict(options)
         self.table: Table | None = None
         try:
             self.table = compile_table(scheduler, num_inference_steps, options)
@@ -169,6 +171,12 @@ def _failed(error: GenerationFailed) -> Future[Recipe]:
     future: Future[Recipe] = Future()
     future.set_exception(error)
     return future
+
+
+def _said(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it: without what is diffusers' own, and without infinities, which mean that there is no bound."""
+    infinite = (math.inf, -math.inf)
+    return {name: value for name, value in config.items() if name[0] != "_" and value not in (None, *infinite)}
 
 
 def _pass_on(scheduler: Any) -> Table:

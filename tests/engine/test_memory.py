@@ -1,0 +1,83 @@
+"""What fits into a GPU's memory, told by a meter that reads from a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.engine.driving import scripted, wish
+from tests.engine.tiny_models import SIDE
+from worker.engine.decode import AT_ONCE
+from worker.engine.engine import Engine
+from worker.engine.lane import Lane, Lanes, native_key
+from worker.engine.memory import SPARE, Memory, measure_memory
+from worker.models.bundle import Bundle
+
+MIB = float(2**20)
+
+
+class ScriptedMeter:
+    """A device with `free` MiB, where a step takes 100 and 30 for each row, and a decode 200. It does the work."""
+
+    def __init__(self, lane: Lane, *, free: float, fits: int = 1_000) -> None:
+        self._lane, self._free, self._fits = lane, free, fits
+        self._rows = 0
+        lane.step.register_forward_pre_hook(self._look)
+
+    def _look(self, step: object, given: tuple[torch.Tensor, ...]) -> None:
+        self._rows = len(given[2])
+        if self._rows > self._fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def peak(self, work: Callable[[], object]) -> float:
+        self._rows = 0
+        work()
+        return (100 + 30 * self._rows if self._rows else 200) * MIB
+
+    def free(self) -> float:
+        return self._free * MIB
+
+
+@pytest.fixture
+def lane(epsilon_bundle: Bundle) -> Lane:
+    return Lanes(epsilon_bundle, seats=2).open(native_key(epsilon_bundle))
+
+
+def test_a_row_a_step_and_a_decode_are_told_apart(lane: Lane) -> None:
+    with torch.inference_mode():
+        memory = measure_memory(lane, meter=ScriptedMeter(lane, free=2_000))
+    assert memory is not None
+    assert (memory.row, memory.step) == (30 * MIB, 100 * MIB)
+    assert memory.free == ((1 - SPARE) * 2_000 - AT_ONCE * 200) * MIB
+    assert memory.rows(1.0) == (1_900 - 800 - 100) // 30
+
+
+def test_where_a_few_rows_do_not_fit_nothing_is_promised(lane: Lane) -> None:
+    with torch.inference_mode():
+        assert measure_memory(lane, meter=ScriptedMeter(lane, free=100, fits=4)) is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU to measure")
+def test_a_cpu_is_not_measured(lane: Lane) -> None:
+    assert measure_memory(lane) is None
+
+
+def test_larger_pictures_are_fewer_and_one_goes_in_any_case() -> None:
+    memory = Memory(free=1_000, step=200, row=50)
+    assert [memory.rows(scale) for scale in (1.0, 2.25, 4.0, 100.0)] == [16, 7, 4, 2]
+    assert Memory(free=-500, step=200, row=50).rows(1.0) == 2
+
+
+def test_the_engine_keeps_to_its_memory(epsilon_bundle: Bundle) -> None:
+    """Four rows of the native size fit: two guided pictures at a time, and one of those that are twice as large."""
+    bundle, unet = scripted(epsilon_bundle, lambda call, rows: None)
+    engine = Engine(bundle)
+    engine._lanes.costs.memory = Memory(free=4.0, step=0.0, row=1.0)
+    for k in range(3):
+        engine.submit(wish(str(k), seed=k, num_inference_steps=1))
+        engine.submit(wish(f"wide {k}", seed=k, width=2 * SIDE, num_inference_steps=1))
+    while not engine.idle:
+        engine.step()
+    assert sorted(unet.batches) == [2, 2, 2, 2, 4]
