@@ -8,11 +8,13 @@ matrix product. Knows the layout of diffusers' AutoencoderTiny; knows nothing of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from models.starter_recipe.networks import FULL, Sizes
 
@@ -88,6 +90,24 @@ def build(components: Components, sizes: Sizes = FULL) -> Any:
     with torch.no_grad():
         _write(vae.encoder, components)
     return vae
+
+
+def load_components(path: Path) -> Components:
+    """Those that `train_decoder` fitted, or `adopt` read out of a model."""
+    stored = load_file(path)
+    return Components(stored["mean"], stored["basis"])
+
+
+def components_of(vae: Any) -> Components:
+    """The inverse of `build`: what a linear encoder computes, found by showing it one value at a time.
+
+    Of the many means that give the same bias it is the shortest one.
+    """
+    shown = torch.cat([torch.zeros(1, VALUES), torch.eye(VALUES)]).view(-1, PATCH, PATCH, 3).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        answers = vae.encode(shown * 2 - 1).latents.flatten(1) * LATENT_SCALE
+    bias, basis = answers[0], answers[1:] - answers[0]
+    return Components(-(bias @ torch.linalg.pinv(basis)), basis.contiguous())
 
 
 def _write(encoder: Any, components: Components) -> None:

@@ -30,6 +30,9 @@ BARE = Wishes(modes=("single",), scene_share=0, style_share=0, position_share=0,
 SHAPES_ONLY = replace(BARE, shape_share=1)
 OBJECTS_ONLY = replace(BARE, shape_share=0, tint_share=0)
 LOOKS = ("object_by_judge", "object_by_scorer")
+ALONE = ("count", "background", "colour", "shape")
+"""A model that was never trained on a size fills it with several things."""
+
 OBJECT_CHECKS = ("object_by_template", *LOOKS)
 
 CATEGORIES: Mapping[str, Category] = {
@@ -48,11 +51,9 @@ CATEGORIES: Mapping[str, Category] = {
         share=0.1,
     ),
     "style": Category(wishes=replace(OBJECTS_ONLY, style_share=1), checks=("style",), share=0.06),
-    "192x128": Category(wishes=SHAPES_ONLY, checks=("background", "colour", "shape"), share=0.04, width=192),
-    "128x192": Category(wishes=SHAPES_ONLY, checks=("background", "colour", "shape"), share=0.04, height=192),
-    "256x256": Category(
-        wishes=SHAPES_ONLY, checks=("background", "colour", "shape"), share=0.04, width=256, height=256
-    ),
+    "192x128": Category(wishes=SHAPES_ONLY, checks=ALONE, share=0.04, width=192),
+    "128x192": Category(wishes=SHAPES_ONLY, checks=ALONE, share=0.04, height=192),
+    "256x256": Category(wishes=SHAPES_ONLY, checks=ALONE, share=0.04, width=256, height=256),
 }
 
 

@@ -7,6 +7,7 @@ delete the result, or the folder, to make it anew.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -44,6 +45,8 @@ def command(stage: Stage, options: argparse.Namespace) -> list[str]:
     if stage.share:
         arguments += ["--minutes", f"{stage.share * options.minutes:.3f}"]
         arguments += ["--rows", str(options.rows)] if options.rows else []
+    if stage.module == "evaluate" and options.prompts:
+        arguments += ["--prompts", str(options.prompts)]
     if stage.module == "card":
         arguments += ["--device", device()]
     return [*arguments, *stage.arguments]
@@ -58,14 +61,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/starter"))
     parser.add_argument("--minutes", type=float, default=25, help="of training, all stages together")
-    parser.add_argument("--rows", type=int, help="batch size at 128 x 128; each stage's own if missing, 32 suits a CPU")
+    parser.add_argument("--rows", type=int, help="batch size at 128 x 128; each stage's own if missing")
+    parser.add_argument("--prompts", type=int, help="of the examination; its own number if missing")
     options = parser.parse_args()
     for stage in STAGES:
         if (options.work / stage.result).exists():
             print(f"{stage.result} is there", flush=True)
             continue
         started = time.monotonic()
-        subprocess.run(command(stage, options), check=True)
+        # Idle threads that spin would starve their own process beside other work; see `replicas`.
+        subprocess.run(command(stage, options), check=True, env={"OMP_WAIT_POLICY": "passive", **os.environ})
         print(f"{stage.module} took {time.monotonic() - started:.0f} s", flush=True)
 
 

@@ -158,8 +158,12 @@ SHAPE_PAINTERS: Mapping[str, Callable[[ImageDraw.ImageDraw, float], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/starter"))
+    parser.add_argument("--objects", help="names of icons, with commas between them; default: all of `words`")
     options = parser.parse_args()
-    documents = icons(FLUENT, options.work / "cache", list(OBJECTS))
+    wanted = options.objects.split(",") if options.objects else list(OBJECTS)
+    if unknown := set(wanted) - set(OBJECTS):
+        parser.error(f"no such icons in words.py: {', '.join(sorted(unknown))}")
+    documents = icons(FLUENT, options.work / "cache", wanted)
     pictures = {name: draw_shape(name) for name in SHAPES} | {name: rasterise(svg) for name, svg in documents.items()}
     path = options.work / "sprites.npz"
     save(path, pictures)

@@ -34,6 +34,12 @@ BUCKETS = (Bucket(128, 128, 0.58), Bucket(192, 128, 0.13), Bucket(128, 192, 0.13
 NATIVE = 128
 
 
+def with_square(share: float) -> tuple[Bucket, ...]:
+    """BUCKETS with another share of squares of the native size; the others divide the rest as before."""
+    rest = (1 - share) / (1 - BUCKETS[0].share)
+    return (replace(BUCKETS[0], share=share), *(replace(bucket, share=bucket.share * rest) for bucket in BUCKETS[1:]))
+
+
 @dataclass(frozen=True)
 class Batch:
     """`tokens` is int64 [B, positions] and missing where no tokenizer was given."""

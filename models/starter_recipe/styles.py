@@ -28,12 +28,12 @@ def bw(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def sketch(pictures: torch.Tensor) -> torch.Tensor:
-    """Dark lines where the luminance changes, on paper."""
-    gray = F.avg_pool2d(F.pad(_luminance(pictures), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    padded = F.pad(gray, (1, 1, 1, 1), mode="replicate")
+    """Dark lines where any channel changes, on paper. By luminance alone, red on blue would leave the paper empty."""
+    smooth = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    padded = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
     kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=pictures.device)
-    across, down = (F.conv2d(padded, k.view(1, 1, 3, 3)) for k in (kernel, kernel.T.contiguous()))
-    ink = (across.square() + down.square()).sqrt().mul(1.4).clamp(0, 1)
+    across, down = (F.conv2d(padded, k.expand(3, 1, 3, 3), groups=3) for k in (kernel, kernel.T))
+    ink = (across.square() + down.square()).sqrt().amax(1, keepdim=True).mul(1.2).clamp(0, 1)
     paper, lead = _colour((0.965, 0.96, 0.93), pictures), _colour((0.12, 0.12, 0.13), pictures)
     return paper * (1 - ink) + lead * ink
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from models.starter_recipe import autoencoder, sprites, training
+from models.starter_recipe import adopt, autoencoder, sprites, training
 from models.starter_recipe.autoencoder import Components
 from models.starter_recipe.compose import Composer
 from models.starter_recipe.networks import FULL, Sizes
@@ -31,8 +31,7 @@ VALIDATION_SEED, VALIDATION_ROWS = 987_654, 96
 def components(path: Path, composer: Composer, sizes: Sizes, buckets: Sequence[Bucket]) -> Components:
     """Those of an earlier call, else fitted on one batch of each size of picture and kept."""
     if path.is_file():
-        stored = load_file(path)
-        return Components(stored["mean"], stored["basis"])
+        return autoencoder.load_components(path)
     pictures = [
         sample_pictures(composer, FIT_ROWS, seed=number, buckets=(bucket,)) for number, bucket in enumerate(buckets)
     ]
@@ -83,18 +82,26 @@ def train(
     *,
     sizes: Sizes = FULL,
     buckets: Sequence[Bucket] = BUCKETS,
+    start: Path | None = None,
+    learning_rate: float = LEARNING_RATE,
 ) -> dict[str, float]:
-    """Train within the budget of `options`; the measured PSNR."""
+    """Train within the budget of `options`; the measured PSNR.
+
+    `start` is a model folder whose autoencoder is gone on with, instead of `sizes`; its encoder stays as it is.
+    """
     training.prepare_device(options.device)
     device = torch.device(options.device)
+    if start:
+        adopt.adopt(start, options.work)
     parts = components(options.work / "components.safetensors", composer, sizes, buckets)
-    vae = autoencoder.build(parts, sizes).to(device, memory_format=torch.channels_last)
+    vae = adopt.autoencoder_of(start) if start else autoencoder.build(parts, sizes)
+    vae.to(device, memory_format=torch.channels_last)
     vae.encoder.requires_grad_(False)
     parts = parts.to(device)
     trainer = training.Trainer(
         options.work / "train_decoder",
         {"decoder": vae.decoder},
-        learning_rate=LEARNING_RATE,
+        learning_rate=learning_rate,
         decay=0.998,
         options=options,
     )
@@ -124,9 +131,11 @@ def train(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     training.add_arguments(parser, minutes=5, rows=96)
+    parser.add_argument("--start", type=Path, help="model folder to go on from, with a fresh optimiser")
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its highest")
     options = parser.parse_args()
     composer = Composer(sprites.load(options.work / "sprites.npz"), device=options.device)
-    print(train(options, composer))
+    print(train(options, composer, start=options.start, learning_rate=options.learning_rate))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.starter_recipe import autoencoder, networks, sprites, tokens, training
-from models.starter_recipe.autoencoder import Components
 from models.starter_recipe.compose import Composer
 from models.starter_recipe.networks import FULL, Sizes
 from models.starter_recipe.plan import Wishes
@@ -55,8 +54,7 @@ class Wear:
     """Sends half of the pictures through the autoencoder, with noise on the way."""
 
     def __init__(self, work: Path, device: torch.device) -> None:
-        stored = load_file(work / "components.safetensors")
-        self.parts = Components(stored["mean"], stored["basis"]).to(device)
+        self.parts = autoencoder.load_components(work / "components.safetensors").to(device)
         vae = diffusers.AutoencoderTiny.from_pretrained(work / "vae", local_files_only=True)
         self.vae = vae.to(device).eval().requires_grad_(False)
 

@@ -8,34 +8,45 @@ folder; leaves `unet/` and `text_encoder/` with the averaged weights, sheets of 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
-from models.starter_recipe import autoencoder, diffusion, networks, sprites, tokens, training
+from models.starter_recipe import adopt, autoencoder, diffusion, networks, sprites, tokens, training
 from models.starter_recipe.autoencoder import Components
 from models.starter_recipe.compose import Composer
 from models.starter_recipe.networks import FULL, Sizes
 from models.starter_recipe.plan import Wishes
+from models.starter_recipe.replicas import Replicas
 from models.starter_recipe.sheet import SHEET_PROMPTS, draw_curve, draw_sheet
-from models.starter_recipe.stream import BUCKETS, Batch, Bucket, PlanStream, batches, tokenise
+from models.starter_recipe.stream import BUCKETS, Batch, Bucket, PlanStream, batches, tokenise, with_square
 
 LEARNING_RATE = 1e-3
 DROPPED = 0.1
-AVERAGE = 0.999
+AVERAGE = 0.998
 
 
 class Model:
     """Text encoder and UNet in training, with everything that turns a batch into a loss."""
 
-    def __init__(self, tokenizer: Any, parts: Components, *, device: torch.device, sizes: Sizes = FULL) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        parts: Components,
+        *,
+        device: torch.device,
+        sizes: Sizes = FULL,
+        start: Path | None = None,
+    ) -> None:
         self.device, self.parts = device, parts.to(device)
-        self.text_encoder = networks.text_encoder(tokenizer, sizes).to(device)
-        self.unet = networks.unet(sizes).to(device, memory_format=torch.channels_last)
+        made = adopt.networks_of(start) if start else (networks.text_encoder(tokenizer, sizes), networks.unet(sizes))
+        self.text_encoder = made[0].to(device)
+        self.unet = made[1].to(device, memory_format=torch.channels_last)
         self.denoise: Any = self.unet
         self.a_bar = diffusion.alphas_cumprod().to(device)
         self.empty = tokenise(tokenizer, [""]).to(device)
@@ -69,16 +80,25 @@ def train(
     buckets: Sequence[Bucket] = BUCKETS,
     wishes: Wishes | None = None,
     sheet_minutes: float = 3.0,
+    start: Path | None = None,
+    learning_rate: float = LEARNING_RATE,
+    parts: int = 1,
 ) -> training.Progress:
-    """Train within the budget of `options`. The log in `train_unet/log.jsonl` has the losses."""
+    """Train within the budget of `options`. The log in `train_unet/log.jsonl` has the losses.
+
+    `parts` batches make a step, side by side (see `replicas`). `start` is a model folder whose vocabulary, autoencoder,
+    layout and weights are gone on with, instead of `sizes`; a checkpoint, if `options` resume one, has the last word on
+    the weights.
+    """
     training.prepare_device(options.device)
+    if start:
+        adopt.adopt(start, options.work)
     tokenizer = tokens.load(options.work / "tokenizer")
-    stored = load_file(options.work / "components.safetensors")
-    parts = Components(stored["mean"], stored["basis"])
+    components = autoencoder.load_components(options.work / "components.safetensors")
     torch.manual_seed(options.seed)
-    model = Model(tokenizer, parts, device=torch.device(options.device), sizes=sizes)
+    model = Model(tokenizer, components, device=torch.device(options.device), sizes=sizes, start=start)
     folder = options.work / "train_unet"
-    trainer = training.Trainer(folder, model.modules, learning_rate=LEARNING_RATE, decay=AVERAGE, options=options)
+    trainer = training.Trainer(folder, model.modules, learning_rate=learning_rate, decay=AVERAGE, options=options)
     if options.compile:
         model.denoise = torch.compile(model.unet)
     # A resumed training goes on with other pictures than it began with.
@@ -88,15 +108,16 @@ def train(
         composer.sprites.names, rows=options.rows, seed=seed, tokenizer=tokenizer, buckets=buckets, wishes=wishes
     )
     shown = time.monotonic()
-    for batch in batches(stream, processes=options.processes):
-        if not trainer.going_on:
-            break
-        _step(trainer, model, composer, batch, chance)
+    prepared = batches(stream, processes=options.processes)
+    replicas = Replicas(model, parts)
+    while trainer.going_on:
+        _step(trainer, replicas, composer, list(islice(prepared, parts)), chance)
         if time.monotonic() - shown > sheet_minutes * 60:
             trainer.average.swap()
             _show(options.work, model, tokenizer, trainer)
             trainer.average.swap()
             shown = time.monotonic()
+    replicas.close()
     trainer.finish()
     for name, module in model.modules.items():
         module.save_pretrained(options.work / name)
@@ -104,12 +125,17 @@ def train(
     return trainer.progress
 
 
-def _step(trainer: training.Trainer, model: Model, composer: Composer, batch: Batch, chance: torch.Generator) -> None:
-    assert batch.tokens is not None, "the stream was made without a tokenizer; this is a bug."
-    pictures = composer.draw(batch.packed)
-    with trainer.autocast():
-        loss = model.loss(pictures, batch.tokens, chance)
-    trainer.step(loss, len(pictures))
+def _step(
+    trainer: training.Trainer, replicas: Replicas, composer: Composer, parts: Sequence[Batch], chance: torch.Generator
+) -> None:
+    def loss_of(model: Model, part: Batch) -> torch.Tensor:
+        assert part.tokens is not None, "the stream was made without a tokenizer; this is a bug."
+        with trainer.autocast():
+            return model.loss(composer.draw(part.packed), part.tokens, chance)
+
+    loss = replicas.backward(loss_of, parts)
+    trainer.update(loss, sum(len(part.plans) for part in parts))
+    replicas.spread()
 
 
 def _show(work: Path, model: Model, tokenizer: Any, trainer: training.Trainer) -> None:
@@ -128,9 +154,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     training.add_arguments(parser, minutes=15, rows=1024)
     parser.add_argument("--sheet-minutes", type=float, default=3.0, help="between two sheets of samples")
+    parser.add_argument("--start", type=Path, help="model folder to go on from, with a fresh optimiser")
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its highest")
+    parser.add_argument("--square", type=float, default=BUCKETS[0].share, help="share of batches of 128 x 128")
+    cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    parser.add_argument("--parts", type=int, default=cores, help="batches per step, each on a core of its own")
     options = parser.parse_args()
     composer = Composer(sprites.load(options.work / "sprites.npz"), device=options.device)
-    train(options, composer, sheet_minutes=options.sheet_minutes)
+    train(
+        options,
+        composer,
+        buckets=with_square(options.square),
+        sheet_minutes=options.sheet_minutes,
+        start=options.start,
+        learning_rate=options.learning_rate,
+        parts=options.parts,
+    )
 
 
 if __name__ == "__main__":

@@ -23,16 +23,19 @@ DECAY_FROM = 0.4
 """The rate is constant up to this share of the time, then a cosine down to FLOOR. Judge only after it."""
 FLOOR = 0.02
 WARM_UP_STEPS = 150
+CPU_ROWS = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, minutes: float, rows: int) -> None:
-    """The options of every training. `minutes` and `rows` are the defaults for a GPU."""
+    """The options of every training. `minutes` and `rows` are the defaults on a GPU."""
     parser.add_argument("--work", type=Path, default=Path("build/starter"), help="folder of the whole recipe")
     parser.add_argument("--minutes", type=float, default=minutes, help="how long this call may train")
     parser.add_argument("--total", type=float, help="minutes of all calls together; default: this one is all")
     parser.add_argument("--steps", type=int, help="end after so many steps, of all calls, if time is left then")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of an earlier call")
-    parser.add_argument("--rows", type=int, default=rows, help="batch size at 128 x 128")
+    parser.add_argument(
+        "--rows", type=int, default=rows if torch.cuda.is_available() else CPU_ROWS, help="batch size at 128 x 128"
+    )
     parser.add_argument("--processes", type=int, default=max(0, (os.cpu_count() or 1) - 2), help="that draw plans")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -139,15 +142,19 @@ class Trainer:
 
     def step(self, loss: torch.Tensor, samples: int) -> None:
         """One update from `loss`, a scalar. Raises FloatingPointError when the loss stopped being a number."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * self.budget.rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.update(loss.detach(), samples)
+
+    def update(self, loss: torch.Tensor, samples: int) -> None:
+        """One update from the gradients that are there. `loss` is for the log."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * self.budget.rate * group["factor"]
         torch.nn.utils.clip_grad_norm_(self.average.parameters, 1.0)
         self.optimizer.step()
         self.budget.tick(samples)
         self.average.update(self.progress.steps)
-        self._losses.append(loss.detach())
+        self._losses.append(loss)
         if self.progress.steps % 50 == 0:
             self._log()
         if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
