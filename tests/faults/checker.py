@@ -20,6 +20,12 @@ from app.contract import keys
 from app.contract.objects import PROBES
 
 TERMINAL = ("succeeded", "failed", "canceled")
+RECLAIM_SECONDS = 35.0
+"""Promised while Redis and a gateway are up."""
+
+EXCUSE_SECONDS = 3.0
+"""For each death of Redis or of the gateway in between: both come back within so many."""
+
 Line = dict[str, Any]
 
 
@@ -176,15 +182,28 @@ def _measure(evidence: Evidence, findings: Findings, ids: list[str]) -> None:
             findings.bad("a suspect had company", line["job"])
     figures["webhooks"] = sum(evidence.arrived.values())
     figures["webhook duplicates"] = sum(count - 1 for count in evidence.arrived.values())
-    waits = sorted(_reclaims(evidence))
+    waits = []
+    for job, died, waited in _reclaims(evidence):
+        waits.append(waited)
+        if waited > RECLAIM_SECONDS + EXCUSE_SECONDS * _deaths_between(evidence, died, died + waited):
+            findings.bad("reclaimed too late", f"{job} after {waited:.1f} s")
+    waits.sort()
     if waits:
         figures["reclaimed"] = len(waits)
         figures["reclaim p50 s"] = round(statistics.median(waits), 2)
         figures["reclaim p100 s"] = round(waits[-1], 2)
 
 
-def _reclaims(evidence: Evidence) -> Iterator[float]:
-    """Seconds from the death of a worker until the job it held was queued again."""
+def _deaths_between(evidence: Evidence, start: float, end: float) -> int:
+    """Of what a reclaim needs."""
+    return sum(
+        line.get("what") in ("redis killed", "gateway killed") and start - 2 < line["at"] < end
+        for line in evidence.history
+    )
+
+
+def _reclaims(evidence: Evidence) -> Iterator[tuple[str, float, float]]:
+    """Job, time of its worker's death, and seconds from then until it was queued again."""
     deaths = {line["pid"]: line["at"] for line in evidence.diary if line["what"] == "killed"}
     deaths |= {line["pid"]: line["at"] for line in evidence.history if line.get("what") == "worker killed"}
     stories: dict[str, list[tuple[float, str]]] = {}
@@ -202,7 +221,7 @@ def _reclaims(evidence: Evidence) -> Iterator[float]:
             ]
         after = [(at, event) for at, event in stories[job] if at > line["at"] and event != "job.started"]
         if after and after[0][1] == "job.restarted" and after[0][0] >= died:
-            yield after[0][0] - died
+            yield job, died, after[0][0] - died
 
 
 def _lines(path: Path) -> list[Line]:

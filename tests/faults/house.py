@@ -75,12 +75,12 @@ class Valkey:
 
 
 class Nursery:
-    """The process that forks all others."""
+    """The process that forks all others. With `litter_ms` None its service keeps real time, else it is in a hurry."""
 
-    def __init__(self, mutant: str = "none", *, litter_ms: int = 1_600) -> None:
+    def __init__(self, mutant: str = "none", *, litter_ms: int | None = 1_600) -> None:
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM", "REDIS"))}
-        command = [sys.executable, "-W", "ignore", "-m", "tests.faults.nursery", mutant, str(litter_ms)]
+        command = [sys.executable, "-W", "ignore", "-m", "tests.faults.nursery", mutant, str(litter_ms or "real-time")]
         self._process = subprocess.Popen(
             command,
             env=clean | single,

@@ -49,7 +49,12 @@ class Receiver:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                said = self.rfile.read(length := int(self.headers["content-length"]))
+                if len(said) < length:
+                    # Its sender was killed in the middle of it.
+                    self.close_connection = True
+                    return
+                body = json.loads(said)
                 bad = chance.random() < 0.2
                 if not bad or chance.random() < 0.3:
                     arrived[f"{body['data']['id']}/{body['type']}"] += 1

@@ -154,7 +154,7 @@ if KEYS[1] ~= '' then
   local before = redis.call('GET', KEYS[1])
   if before then
     local old_id, old_body = string.match(before, '^(%S+) (%S+)$')
-    return {old_body == body and 'replayed' or 'conflict', old_id}
+    return {old_body == body and 'replayed' or 'conflict', old_id, seen(old_id)}
   end
 end
 """
@@ -166,7 +166,7 @@ local n = tonumber(ARGV[9])
 _WRITE = (
     "redis.call('HSET', JOB .. id, unpack(ARGV, 10, 9 + n))\nredis.call('HSET', RQ_JOB .. id, unpack(ARGV, 10 + n))\n"
 )
-_CREATED = "return {'created', id}\n"
+_CREATED = "return {'created', id, now(), 0}\n"
 
 
 def _non_atomic_submit() -> None:
