@@ -46,7 +46,7 @@ EVENTS: Final[dict[str, list[Any]]] = {
 """Replicate's filter words. Logs are not sent out: the stream has them."""
 
 _VERSION = re.compile(rf"(?:{OWNER}/)?([^/:]+)(?::([0-9a-f]{{64}}))?")
-_OURS_ALONE: Final = ("model", "webhook", "metadata", "preview_every")
+_OURS_ALONE: Final = ("model", "webhook", "metadata", "preview_every", "keep_previews")
 
 Word = Literal["starting", "processing", "succeeded", "failed", "canceled"]
 

@@ -5,7 +5,7 @@ Knows shapes and how a record becomes one. Refuses to fetch anything: whatever a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from app.board import Model
 from app.contract.card import ModelCard
 from app.contract.events import Status
-from app.contract.job import Record
+from app.contract.job import Picture, Record
 from app.contract.outbox import Delivery
 from app.contract.params import JobSpec
 from app.problems import job_problem_title
@@ -35,6 +35,19 @@ class QueuePlace(BaseModel):
     eta_seconds: float | None = Field(description="Until it is finished at the present pace; null while nobody knows")
 
 
+class PreviewsView(BaseModel):
+    """How a picture emerged: its previews in one file, row by row, each of width x height pixels."""
+
+    url: str
+    sha256: str
+    bytes: int
+    content_type: str
+    width: int
+    height: int
+    columns: int
+    steps: list[int] = Field(description="After how many model evaluations each was made; as many as there are frames")
+
+
 class ImageView(BaseModel):
     """One finished picture. The link needs no key and works for an hour at most; ask for the job to get a new one."""
 
@@ -46,6 +59,13 @@ class ImageView(BaseModel):
     height: int
     content_type: str
     bytes: int
+    previews: PreviewsView | None = Field(description="Kept for jobs with `keep_previews`")
+
+    @classmethod
+    def of(cls, picture: Picture, links: Mapping[str, str]) -> ImageView:
+        sheet = picture.previews
+        previews = sheet and PreviewsView(url=links[sheet.key], **sheet.model_dump(exclude={"key"}))
+        return cls(url=links[picture.key], previews=previews, **picture.model_dump(exclude={"key", "previews"}))
 
 
 class JobErrorView(BaseModel):
@@ -126,9 +146,10 @@ class JobView(BaseModel):
 
     @classmethod
     def of(
-        cls, record: Record, *, base: str, image_urls: Sequence[str] = (), queue: QueuePlace | None = None
+        cls, record: Record, *, base: str, links: Mapping[str, str] | None = None, queue: QueuePlace | None = None
     ) -> JobView:
-        """A record as its owner may see it. `base` is the gateway's address without a slash at the end."""
+        """A record as its owner may see it. `base` is the gateway's address without a slash at the end, `links` the URL
+        of every object key of the record."""
         own = f"{base}/v1/jobs/{record.id}"
         error = record.error
         return cls(
@@ -142,10 +163,7 @@ class JobView(BaseModel):
                 images_done=len(record.images),
             ),
             queue=queue,
-            images=[
-                ImageView(url=url, **image.model_dump(exclude={"key"}))
-                for image, url in zip(record.images, image_urls, strict=True)
-            ],
+            images=[ImageView.of(picture, links or {}) for picture in record.images],
             error=error
             and JobErrorView(type=f"/problems/{error.slug}", title=job_problem_title(error.slug), detail=error.detail),
             warnings=list(record.warnings),

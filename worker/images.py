@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 from xml.sax.saxutils import escape
 
@@ -24,6 +25,9 @@ OutputFormat = Literal["png", "jpeg", "webp"]
 
 PREVIEW_SIDE = 256
 """Pixels. Even noise of this size stays below keys.MAX_PREVIEW."""
+
+SHEET_COLUMNS = 8
+"""64 frames of PREVIEW_SIDE are 2048 x 2048 pixels: every program and browser opens that."""
 
 _SAVE: dict[OutputFormat, dict[str, Any]] = {
     # Level 6, Pillow's default, costs twice the CPU of level 1 for 12 % of the size.
@@ -76,6 +80,16 @@ _SAMPLERS = {
 _SCHEDULES = {"_karras": "Karras", "_exponential": "Exponential", "_sgm_uniform": "SGM Uniform", "_beta": "Beta"}
 
 
+@dataclass(frozen=True, slots=True)
+class SheetFile:
+    """A JPEG of many frames, each of width x height pixels."""
+
+    data: bytes
+    width: int
+    height: int
+    columns: int
+
+
 def encode(pixels: npt.NDArray[np.uint8], *, output_format: OutputFormat, record: Mapping[str, object]) -> bytes:
     """A file of `pixels` [height, width, 3] uint8 RGB with `record` inside.
 
@@ -100,6 +114,26 @@ def encode_preview(pixels: npt.NDArray[np.uint8]) -> bytes:
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     image.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
+
+
+def encode_sheet(frames: Sequence[npt.NDArray[np.uint8]]) -> SheetFile:
+    """Previews, uint8 [height, width, 3] and all of one shape, as one JPEG: frames of PREVIEW_SIDE at most, row by row.
+
+    Raises ValueError without any frame.
+    """
+    images = [Image.fromarray(frame) for frame in frames]
+    if not images:
+        raise ValueError("a sheet needs a frame")
+    for image in images:
+        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    (width, height), columns = images[0].size, min(len(images), SHEET_COLUMNS)
+    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height))
+    for place, image in enumerate(images):
+        row, column = divmod(place, columns)
+        sheet.paste(image, (column * width, row * height))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=85)
+    return SheetFile(buffer.getvalue(), width, height, columns)
 
 
 def parameters_text(record: Mapping[str, object]) -> str:

@@ -1,65 +1,254 @@
-"""`darkroom generate`: one wish, sent like any client's, followed on a progress bar, saved to a file."""
+"""`darkroom generate`: wishes sent like any client's, all at once, followed on bars, saved to files.
+
+Knows how a batch ends: well, in part, or called off. Refuses to know HTTP and what a file is called.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 
-from app.cli.client import REFUSED, CommandError, connect, download, follow, submit
+from app.cli.client import CommandError, Job, Refused, Service, complain, converse, over
+from app.cli.exits import FAILED, INTERRUPTED, OK, REFUSED, UNREACHABLE
+from app.cli.following import follow
+from app.cli.naming import Names
+from app.cli.screen import Bars, plain, say
+from app.cli.terminal_pictures import Painter
+
+FOLLOWED = 16
+"""Jobs followed at once, a connection each: the first ones sent are drawn first."""
+
+LAST_WORDS_SECONDS = 5.0
+"""How long a Ctrl-C waits for the service to hear of it."""
+
+Wish = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """What happens with the pictures beside being saved."""
+
+    as_json: bool = False
+    show: bool = False
+    preview: bool | None = None
+    """True: in the terminal, somehow. None: if it shows pictures by itself. False: not."""
+
+
+def read_prompts(prompts: Sequence[str], file: str | None) -> list[str]:
+    """The prompts given, then those of the file: one a line, without blank lines and #. Raises CommandError."""
+    found = list(prompts)
+    if file is not None:
+        try:
+            text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise CommandError(f"--file {file} cannot be read: {reason}", REFUSED) from None
+        lines = (line.strip() for line in text.splitlines())
+        found += [line for line in lines if line and not line.startswith("#")]
+    for prompt in found:
+        require_text(prompt)
+    if not found:
+        where = "" if file is None else f"; {file} holds none"
+        raise CommandError(f"give a prompt, or a file of prompts with --file{where}", REFUSED)
+    return found
+
+
+def require_text(text: str) -> None:
+    """Raises CommandError for bytes of a command line that are no text in any encoding we know of."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CommandError(f"{plain(text, 40)!r} is not UTF-8 text", REFUSED) from None
+
+
+def wishes_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Wish) -> list[Wish]:
+    """A wish for every prompt with every seed."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return [
+        given | {"prompt": prompt} | ({} if seed is None else {"seed": seed})
+        for prompt in prompts
+        for seed in (seeds or (None,))
+    ]
 
 
 def draw(
-    wish: dict[str, Any], *, output: Path, url: str, api_key: str | None, as_json: bool = False, show: bool = False
-) -> int:
-    """Submit, follow, save. `as_json` prints the job with its files, `show` opens them. Returns the exit code."""
-    screen = Console(stderr=True)
+    prompts: Sequence[str], file: str | None, seeds: Sequence[int], parameters: Wish, *,
+    output: str, overwrite: bool, url: str, api_key: str | None, manner: Manner,
+) -> int:  # fmt: skip
+    """Submit, follow, save. Returns the exit code."""
     try:
-        if not output.absolute().parent.is_dir():
-            raise CommandError(f"the folder of {output} does not exist; create it or choose another -o", REFUSED)
-        wish["output_format"] = _format_of(output)
-        with connect(url, api_key) as client:
-            job = follow(client, submit(client, wish), screen)
-            paths = _paths(output, len(job["images"]))
-            for path, picture in zip(paths, job["images"], strict=True):
-                path.write_bytes(download(client, picture["url"]))
-                picture["file"] = str(path)
-        _tell(job, as_json=as_json)
-        for path in paths if show else []:
-            typer.launch(str(path))
-        for warning in job["warnings"]:
-            screen.print(f"warning: {warning}", style="yellow", markup=False)
+        # Not where asyncio runs: there a Ctrl-C does not end the reading of a terminal.
+        wishes = wishes_of(read_prompts(prompts, file), seeds, parameters)
+        for value in (output, *parameters.values()):
+            require_text(str(value))
+        images = parameters.get("num_images") or 1
+        names = Names(output, pictures=len(wishes) * images, overwrite=overwrite)
     except CommandError as error:
-        print(f"darkroom generate: {error}", file=sys.stderr)
-        return error.code
-    except OSError as error:
-        print(f"darkroom generate: {output} cannot be written: {error.strerror}", file=sys.stderr)
-        return REFUSED
-    return 0
+        return complain("generate", error)
+    painter = Painter.for_terminal(manner.preview)
+
+    async def work(service: Service) -> int:
+        with Bars(Console(stderr=True), jobs=len(wishes)) as bars:
+            batch = Batch(service, names, bars, painter, as_json=manner.as_json)
+            code = await batch.draw([wish | {"output_format": names.output_format} for wish in wishes])
+        for path in batch.saved if manner.show else []:
+            typer.launch(str(path))
+        return code
+
+    return converse("generate", url, api_key, work)
 
 
-def _tell(job: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({name: value for name, value in job.items() if name != "etag"}, indent=2))
-        return
-    for picture in job["images"]:
-        print(f"{picture['file']}  seed {picture['seed']}  {picture['width']}x{picture['height']}")
+class Batch:
+    """Jobs that were wished for together."""
+
+    def __init__(self, service: Service, names: Names, bars: Bars, painter: Painter, *, as_json: bool) -> None:
+        self.saved: list[Path] = []
+        self._service = service
+        self._names = names
+        self._bars = bars
+        self._painter = painter
+        self._as_json = as_json
+        self._under_way: dict[str, Job] = {}
+        self._submissions: set[asyncio.Task[Job]] = set()
+        self._codes: list[int] = []
+        self._turns = asyncio.Semaphore(FOLLOWED)
+
+    async def draw(self, wishes: Sequence[Wish]) -> int:
+        """All of them. Returns the exit code. Cancelled by a Ctrl-C, it calls off what it began."""
+        try:
+            async with asyncio.TaskGroup() as followers:
+                await self._send_all(wishes, followers)
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if me is not None:
+                me.uncancel()
+            await self._call_off()
+            return INTERRUPTED
+        if UNREACHABLE in self._codes:
+            return UNREACHABLE
+        drew_nothing = not self.saved and all(code == REFUSED for code in self._codes)
+        return OK if not self._codes else REFUSED if drew_nothing else FAILED
+
+    async def _send_all(self, wishes: Sequence[Wish], followers: asyncio.TaskGroup) -> None:
+        first_picture = 0
+        for sent, wish in enumerate(wishes):
+            try:
+                job = await self._send(wish)
+            except CommandError as error:
+                self._complain(f"{error}{_whose(wish, wishes)}", error.code)
+                if not _is_about_the_prompt(error):
+                    if left := len(wishes) - sent - 1:
+                        self._complain(f"{left} more were not sent", error.code)
+                    return
+            else:
+                followers.create_task(self._follow(job, first_picture))
+            first_picture += wish.get("num_images") or 1
+
+    async def _send(self, wish: Wish) -> Job:
+        """The accepted job. Where there is no room, waits as long as jobs of ours will make some."""
+        while True:
+            submission = asyncio.create_task(self._service.submit(wish))
+            self._submissions.add(submission)
+            try:
+                # Shielded: whatever was accepted has to be known, to be called off.
+                job = await asyncio.shield(submission)
+            except Refused as refusal:
+                if not refusal.has_no_room or not self._under_way:
+                    raise
+                await asyncio.sleep(refusal.retry_after)
+            else:
+                self._under_way[job["id"]] = job
+                self._bars.show(job)
+                return job
+            finally:
+                if submission.done():
+                    self._submissions.discard(submission)
+
+    async def _follow(self, job: Job, first_picture: int) -> None:
+        try:
+            async with self._turns:
+                ended = await follow(self._service, job, tell=self._bars.show)
+                await self._take(ended, first_picture)
+            self._bars.show(ended)
+        except CommandError as error:
+            self._complain(str(error), error.code)
+        self._under_way.pop(job["id"], None)
+
+    async def _take(self, job: Job, first_picture: int) -> None:
+        """What a job has come to. Raises CommandError."""
+        if job["status"] == "failed":
+            raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)
+        if job["status"] == "canceled":
+            raise CommandError(f"{job['id']} was canceled", FAILED)
+        for index, picture in enumerate(job["images"]):
+            data = await self._service.download(picture["url"])
+            path = self._names.write(data, job, number=first_picture + index, index=index)
+            self.saved.append(path)
+            picture["file"] = str(path)
+            with self._bars.aside():
+                self._painter.paint(data)
+                if not self._as_json:
+                    say(f"{path}  seed {picture['seed']}  {picture['width']}x{picture['height']}")
+        with self._bars.aside():
+            if self._as_json:
+                say(json.dumps(job))
+            for warning in job["warnings"]:
+                print(f"darkroom generate: warning: {plain(warning)}", file=sys.stderr)
+
+    def _complain(self, message: str, code: int) -> None:
+        self._codes.append(code)
+        with self._bars.aside():
+            print(f"darkroom generate: {message}", file=sys.stderr)
+
+    async def _call_off(self) -> None:
+        """Cancel every job that was begun here and has not ended, and say so."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                accepted = await asyncio.gather(*self._submissions, return_exceptions=True)
+                self._under_way |= {job["id"]: job for job in accepted if isinstance(job, dict)}
+        outcomes = await asyncio.gather(*(self._cancel(job_id) for job_id in self._under_way))
+        for line in _account(list(self._under_way), outcomes):
+            self._complain(line, INTERRUPTED)
+        if not outcomes:
+            self._complain("stopped; no job was under way", INTERRUPTED)
+
+    async def _cancel(self, job_id: str) -> str:
+        """'canceled', 'over' if it had ended before, or 'unheard'."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                job = await self._service.ask("POST", f"/v1/jobs/{job_id}/cancel")
+                return "canceled" if not over(job) or job["status"] == "canceled" else "over"
+        except Refused:
+            return "over"
+        except (CommandError, TimeoutError):
+            return "unheard"
 
 
-def _format_of(output: Path) -> str:
-    formats = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-    try:
-        return formats[output.suffix.lower()]
-    except KeyError:
-        raise CommandError(f"{output} must end in {', '.join(formats)}", REFUSED) from None
+def _account(job_ids: Sequence[str], outcomes: Sequence[str]) -> Iterator[str]:
+    """What became of the jobs that were called off."""
+    if canceled := outcomes.count("canceled"):
+        yield f"canceled {canceled} {'job' if canceled == 1 else 'jobs'}"
+    for job_id, outcome in zip(job_ids, outcomes, strict=True):
+        if outcome == "over":
+            yield f"{job_id} had ended already; `darkroom jobs show {job_id}` shows it"
+        elif outcome == "unheard":
+            yield f"{job_id} may go on, the service does not answer; `darkroom jobs cancel {job_id}` ends it"
 
 
-def _paths(output: Path, count: int) -> list[Path]:
-    """out.png, or out-0.png, out-1.png, … for several pictures."""
-    if count == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
+def _whose(wish: Wish, wishes: Sequence[Wish]) -> str:
+    return f" (the prompt {plain(wish['prompt'], 40)!r})" if len(wishes) > 1 else ""
+
+
+def _is_about_the_prompt(error: CommandError) -> bool:
+    """Would another prompt have been taken?"""
+    pointers = error.pointers if isinstance(error, Refused) else []
+    return bool(pointers) and set(pointers) <= {"/prompt"}

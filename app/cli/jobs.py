@@ -1,88 +1,154 @@
-"""`darkroom jobs`: jobs that used up their attempts, for operators on the service's machine.
-
-Reads the service's own Redis. Refuses to know tenants' keys: whoever can reach Redis may see everybody's jobs.
-"""
+"""`darkroom jobs list|show|cancel|delete`: the caller's own jobs, as the service shows them to every client."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import sys
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
 
-import redis
-import redis.asyncio
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from app.cli.keys import redis_url
-from app.contract.environment import SettingsError
-from app.contract.job import Record, is_job_id
-from app.contract.store import JobStore
-from app.settings import settings_from_env
+from app.cli.client import CommandError, Job, Service, converse, understood
+from app.cli.exits import OK, REFUSED
+from app.cli.screen import paper, plain, standing
+from app.contract.job import is_job_id
 
-T = TypeVar("T")
+PAGE = 100
+"""Jobs of one answer of the API, at most."""
 
-SHOWN = 100
-
-REFUSALS = {
-    "missing": "there is no such job; it may have been deleted, or its time of keeping is over",
-    "not-failed": "only a failed job can be run again",
-    "queue-full": "the queue is full: try again when it is shorter, or raise DARKROOM_QUEUE_LIMIT",
-    "tenant-full": "its owner has too many unfinished jobs: wait for some, or raise DARKROOM_TENANT_LIMIT",
-}
+COLOURS = {"succeeded": "green", "failed": "red", "canceled": "yellow", "running": "cyan", "queued": ""}
 
 
-def dead(*, data: Path) -> int:
-    """Print the jobs that used up their attempts, the latest first, with their last error. Returns the exit code."""
-    found = _ask(data, lambda store: store.dead(limit=SHOWN))
-    if found is None:
-        return 1
-    for record in found:
-        print(_line(record))
-    if not found:
-        print("no dead jobs", file=sys.stderr)
-    return 0
+def list_jobs(*, status: str | None, limit: int, as_json: bool, url: str, api_key: str | None) -> int:
+    """Print the newest jobs. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        page: dict[str, Any] = {"next_cursor": None}
+        found: list[Job] = []
+        while len(found) < limit and (not found or page["next_cursor"]):
+            wanted = min(PAGE, limit - len(found))
+            page = await service.jobs(status=status, limit=wanted, cursor=page["next_cursor"])
+            found += page["data"]
+            if not page["data"]:
+                break
+        if as_json:
+            print(json.dumps({"object": "list", "data": found, "next_cursor": page["next_cursor"]}, indent=2))
+        else:
+            _print_list(found, more=bool(page["next_cursor"]))
+        return OK
+
+    return converse("jobs list", url, api_key, work)
 
 
-def retry(job_id: str, *, data: Path) -> int:
-    """Run a failed job again as a new one and print the new id; the same id however often it is asked for."""
+def show_job(job_id: str, *, as_json: bool, url: str, api_key: str | None) -> int:
+    """Print everything about one job. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        job = await service.job(valid_id(job_id))
+        if as_json:
+            print(json.dumps(job, indent=2))
+        else:
+            _print_job(job)
+        return OK
+
+    return converse("jobs show", url, api_key, work)
+
+
+def cancel_jobs(job_ids: Sequence[str], *, as_json: bool, url: str, api_key: str | None) -> int:
+    """Call jobs off; a running one stops within a step. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        for job_id in [valid_id(each) for each in job_ids]:
+            job = await service.ask("POST", f"/v1/jobs/{job_id}/cancel")
+            words = "canceled" if job["status"] == "canceled" else "stops within a step"
+            print(json.dumps(job) if as_json else f"{job_id}  {words}")
+        return OK
+
+    return converse("jobs cancel", url, api_key, work)
+
+
+def delete_jobs(job_ids: Sequence[str], *, url: str, api_key: str | None) -> int:
+    """Remove jobs with their pictures. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        for job_id in [valid_id(each) for each in job_ids]:
+            answer = await service.answer("DELETE", f"/v1/jobs/{job_id}")
+            if answer.status_code != 204:
+                understood(answer)
+            print(f"{job_id}  deleted")
+        return OK
+
+    return converse("jobs delete", url, api_key, work)
+
+
+def valid_id(job_id: str) -> str:
+    """The id, if it could be one: it becomes part of a path. Raises CommandError."""
     if not is_job_id(job_id):
-        print(f"darkroom jobs: {job_id} is not a job's id; `darkroom jobs dead` lists them", file=sys.stderr)
-        return 2
-    done = _ask(data, lambda store: store.retry(job_id, None, **_limits()))
-    if done is None:
-        return 1
-    if done.outcome in REFUSALS:
-        print(f"darkroom jobs: {job_id}: {REFUSALS[done.outcome]}", file=sys.stderr)
-        return 2
-    print(done.id)
-    return 0
+        raise CommandError(f"{plain(job_id, 60)} is not a job's id; `darkroom jobs list` shows them", REFUSED)
+    return job_id
 
 
-def _limits() -> dict[str, int]:
-    settings = settings_from_env()
-    return {"queue_limit": settings.queue_limit, "tenant_limit": settings.tenant_limit}
+def _print_list(found: Sequence[Job], *, more: bool) -> None:
+    if not found:
+        print("no jobs; `darkroom generate` makes one", file=sys.stderr)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("job", "status", "created", "seconds", "pictures", "prompt"):
+        right = name in ("seconds", "pictures")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "prompt", overflow="fold")
+    for job in found:
+        took = job["timings"].get("total")
+        table.add_row(
+            job["id"],
+            Text(standing(job), COLOURS[job["status"]]),
+            moment(job["created_at"]),
+            "" if took is None else f"{took:.1f}",
+            f"{len(job['images'])}/{job['input']['num_images']}",
+            Text(plain(job["input"]["prompt"], 60)),
+        )
+    paper().print(table)
+    if more:
+        print("there are more; --limit shows them", file=sys.stderr)
 
 
-def _line(record: Record) -> str:
-    ended = datetime.fromtimestamp((record.ended_ms or 0) / 1000, UTC).isoformat(timespec="seconds")
-    error = f"{record.error.slug}: {record.error.detail}" if record.error else ""
-    return "  ".join([record.id, ended, record.tenant, record.model, error])
+def _print_job(job: Job) -> None:
+    screen = Console()
+    for name, value in _facts(job):
+        # Not wrapped: a link has to stay whole to be copied.
+        screen.print(Text.assemble((f"{name:<20} ", "bold"), value), soft_wrap=True)
 
 
-def _ask(data: Path, question: Callable[[JobStore], Awaitable[T]]) -> T | None:
-    """The store's answer; None after saying why there is none."""
+def _facts(job: Job) -> Iterable[tuple[str, str]]:
+    wish = job["input"]
+    yield "job", job["id"]
+    yield "status", standing(job)
+    yield "prompt", plain(wish["prompt"])
+    for name in sorted(wish.keys() - {"prompt"}):
+        if wish[name] not in ("", None):
+            yield name, plain(str(wish[name]))
+    for name in ("created_at", "started_at", "ended_at", "expires_at"):
+        if job[name]:
+            yield name, moment(job[name])
+    if job["timings"]:
+        yield "seconds", ", ".join(f"{name} {value:.2f}" for name, value in job["timings"].items())
+    if job["attempts"] > 1:
+        yield "attempts", str(job["attempts"])
+    for name, value in job["metadata"].items():
+        yield f"metadata {plain(name)}", plain(value)
+    if job["error"]:
+        yield "error", plain(f"{job['error']['title']}: {job['error']['detail']}")
+    for warning in job["warnings"]:
+        yield "warning", plain(warning)
+    for picture in job["images"]:
+        previews = picture.get("previews")
+        kept = f", {len(previews['steps'])} previews" if previews else ""
+        yield f"picture {picture['index']}", f"seed {picture['seed']}, {picture['bytes']} bytes{kept}, {picture['url']}"
 
-    async def ask() -> T:
-        async with redis.asyncio.Redis.from_url(
-            redis_url(data), decode_responses=True, socket_connect_timeout=2
-        ) as client:
-            return await question(JobStore(client))
 
-    try:
-        return asyncio.run(ask())
-    except (SettingsError, redis.RedisError, OSError) as error:
-        remedy = f"start the service, set REDIS_URL, or name its data folder with --data (now {data})"
-        print(f"darkroom jobs: the service's Redis does not answer ({error}); {remedy}", file=sys.stderr)
-        return None
+def moment(text: str) -> str:
+    """A time of the API in the zone of this machine."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")

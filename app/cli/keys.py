@@ -12,13 +12,14 @@ from typing import Any
 import redis
 import redis.asyncio
 from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from app.cli.embedded import EmbeddedValkey
+from app.cli.exits import REFUSED, UNREACHABLE
+from app.cli.screen import paper
 from app.contract.environment import SettingsError
-from app.keyring import Keyring
+from app.keyring import KeyInfo, Keyring
 from app.settings import settings_from_env
 from app.webhooks.secrets import Secrets
 
@@ -26,30 +27,30 @@ Work = Callable[[redis.asyncio.Redis], Awaitable[int]]
 """What a command does with the service's Redis. Returns the exit code."""
 
 
-def create(tenant: str, *, data: Path, **options: Any) -> int:
+def create(tenant: str, *, data: Path, as_json: bool, **options: Any) -> int:
     """Make a key for a tenant and print it: nobody can show it again. `options` are the fields of KeyInfo."""
 
     async def work(client: redis.asyncio.Redis) -> int:
         key, info = await Keyring(client).create(tenant, **options)
-        print(key)
+        print(json.dumps({"key": key, **_shown(info)}) if as_json else key)
         print(f"key {info.id} of {info.tenant}: keep it, it is not shown again", file=sys.stderr)
         return 0
 
-    return _with_redis(data, work)
+    return with_redis("keys", data, work)
 
 
 def show(*, data: Path, as_json: bool) -> int:
     """Print every key that was not revoked, without the keys themselves."""
 
     async def work(client: redis.asyncio.Redis) -> int:
-        infos = [info.model_dump(mode="json", exclude={"sha256"}) for info in await Keyring(client).all()]
+        infos = [_shown(info) for info in await Keyring(client).all()]
         if as_json:
-            print(json.dumps(infos))
+            print(json.dumps({"object": "list", "data": infos}))
         else:
-            Console().print(_table(infos))
+            paper().print(_table(infos))
         return 0
 
-    return _with_redis(data, work)
+    return with_redis("keys", data, work)
 
 
 def revoke(key_id: str, *, data: Path) -> int:
@@ -60,41 +61,47 @@ def revoke(key_id: str, *, data: Path) -> int:
             print(f"key {key_id} is revoked")
             return 0
         print("darkroom keys: there is no such key; `darkroom keys list` shows the ids", file=sys.stderr)
-        return 1
+        return REFUSED
 
-    return _with_redis(data, work)
+    return with_redis("keys", data, work)
 
 
-def webhook_secret(tenant: str, *, rotate: bool, data: Path) -> int:
+def webhook_secret(tenant: str, *, rotate: bool, data: Path, as_json: bool) -> int:
     """Print the secret that signs the tenant's webhooks; with `rotate`, a new one. Returns the exit code."""
 
     async def work(client: redis.asyncio.Redis) -> int:
         secrets = Secrets(client)
-        print((await (secrets.rotate(tenant) if rotate else secrets.current(tenant)))[0])
+        secret = (await (secrets.rotate(tenant) if rotate else secrets.current(tenant)))[0]
+        print(json.dumps({"tenant": tenant, "secret": secret}) if as_json else secret)
         return 0
 
-    return _with_redis(data, work)
+    return with_redis("keys", data, work)
 
 
-def _with_redis(data: Path, work: Work) -> int:
+def with_redis(command: str, data: Path, work: Work) -> int:
+    """Do the work with the service's own Redis, and say what went wrong in one line. Returns the exit code."""
     try:
         return asyncio.run(_connected(redis_url(data), work))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        print(f"darkroom keys: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f"darkroom keys: {error}", file=sys.stderr)
-        return 2
-    except (SettingsError, redis.RedisError, OSError) as error:
+        print(f"darkroom {command}: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
+        return REFUSED
+    except (SettingsError, ValueError) as error:
+        print(f"darkroom {command}: {error}", file=sys.stderr)
+        return REFUSED
+    except (redis.RedisError, OSError) as error:
         remedy = f"start the service, set REDIS_URL, or name its data folder with --data (now {data})"
-        print(f"darkroom keys: the service's Redis does not answer ({error}); {remedy}", file=sys.stderr)
-        return 1
+        print(f"darkroom {command}: the service's Redis does not answer ({error}); {remedy}", file=sys.stderr)
+        return UNREACHABLE
 
 
 async def _connected(url: str, work: Work) -> int:
     async with redis.asyncio.Redis.from_url(url, decode_responses=True, socket_connect_timeout=2) as client:
         return await work(client)
+
+
+def _shown(info: KeyInfo) -> dict[str, Any]:
+    return info.model_dump(mode="json", exclude={"sha256"})
 
 
 def _table(infos: list[dict[str, Any]]) -> Table:

@@ -6,31 +6,28 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from app.cli.client import CommandError, connect, models
-
-NONE_READY = 1
-"""Exit code when no worker serves a model now. The others are the client's."""
+from app.cli.client import Service, converse
+from app.cli.exits import FAILED, OK
+from app.cli.screen import paper
 
 
 def show_models(*, url: str, api_key: str | None, as_json: bool) -> int:
     """Print them. Returns the exit code, 0 when at least one is ready."""
-    try:
-        with connect(url, api_key) as client:
-            served = models(client)
-    except CommandError as error:
-        print(f"darkroom models: {error}", file=sys.stderr)
-        return error.code
-    if as_json:
-        print(json.dumps({"object": "list", "data": served}, indent=2))
-    elif served:
-        Console().print(_table(served))
-    if any(model["state"] == "ready" for model in served):
-        return 0
-    print("darkroom models: no worker serves a model now; start one with `darkroom worker`", file=sys.stderr)
-    return NONE_READY
+
+    async def work(service: Service) -> int:
+        served = await service.models()
+        if as_json:
+            print(json.dumps({"object": "list", "data": served}, indent=2))
+        elif served:
+            paper().print(_table(served))
+        if any(model["state"] == "ready" for model in served):
+            return OK
+        print("darkroom models: no worker serves a model now; start one with `darkroom worker`", file=sys.stderr)
+        return FAILED
+
+    return converse("models", url, api_key, work)
 
 
 def _table(models: list[dict[str, Any]]) -> Table:

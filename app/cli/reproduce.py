@@ -3,51 +3,72 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from app.cli.client import REFUSED, CommandError, connect, download, follow, models, submit
+from app.cli.client import CommandError, Job, Service, converse
+from app.cli.exits import DIFFERENT, FAILED, OK, REFUSED
+from app.cli.following import follow
+from app.cli.naming import refuse_taken
+from app.cli.screen import Bars, plain
 from app.contract.params import JobSpec
 from app.contract.picture_record import PictureError, read_record
 
 if TYPE_CHECKING:
     from PIL import Image
 
-DIFFERENT = 4
-"""Exit code: it was drawn, and is not the same. The others are those of `darkroom generate`; 0 is identical."""
-
-FROM_THE_RECORD = (JobSpec.model_fields.keys() | {"prompt"}) - {"num_images", "preview_every"}
+FROM_THE_RECORD = (JobSpec.model_fields.keys() | {"prompt"}) - {"num_images", "preview_every", "keep_previews"}
 """What of a record goes into the new wish. Everything else in a stranger's file stays there."""
 
 CIRCUMSTANCES = ("model_hash", "version", "torch", "diffusers", "device", "dtype", "bucket")
 """What else the pixels depend on. Where one differs, a difference is no surprise."""
 
 
-def reproduce(picture: Path, *, output: Path | None, url: str, api_key: str | None) -> int:
+def reproduce(
+    picture: Path, *, output: Path | None, overwrite: bool, as_json: bool, url: str, api_key: str | None
+) -> int:
     """Read, draw again, compare, and save the new picture if `output` is given. Returns the exit code."""
-    screen = Console(stderr=True)
-    try:
+
+    async def work(service: Service) -> int:
+        if output is not None and not overwrite:
+            refuse_taken(output)
         data = _bytes_of(picture)
         record, before = _record_of(picture, data), _decoded(picture.name, data)
-        with connect(url, api_key) as client:
-            served = models(client)
-            for remark in _remarks(record, served):
-                screen.print(remark, style="yellow", markup=False)
-            job = follow(client, submit(client, _wish(record, served)), screen)
-            again = download(client, job["images"][0]["url"])
+        served = await service.models()
+        for remark in _remarks(record, served):
+            print(f"darkroom reproduce: {plain(remark)}", file=sys.stderr)
+        job = await _drawn(service, _wish(record, served))
+        again = await service.download(job["images"][0]["url"])
         if output is not None:
-            output.write_bytes(again)
-        return _verdict(record, read_record(again), before, _decoded("the new picture", again))
-    except (CommandError, PictureError) as error:
-        print(f"darkroom reproduce: {error}", file=sys.stderr)
-        return error.code if isinstance(error, CommandError) else REFUSED
+            _save(output, again)
+        verdict = Verdict.of(record, _record_of(output or picture, again), before, _decoded("the new picture", again))
+        print(json.dumps(asdict(verdict) | {"job": job}) if as_json else verdict)
+        return OK if verdict.identical else DIFFERENT
+
+    return converse("reproduce", url, api_key, work)
+
+
+async def _drawn(service: Service, wish: dict[str, Any]) -> Job:
+    with Bars(Console(stderr=True)) as bars:
+        job = await follow(service, await service.submit(wish), tell=bars.show)
+    if job["status"] == "failed":
+        raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)
+    if job["status"] == "canceled":
+        raise CommandError(f"{job['id']} was canceled", FAILED)
+    return job
+
+
+def _save(output: Path, data: bytes) -> None:
+    try:
+        output.write_bytes(data)
     except OSError as error:
-        print(f"darkroom reproduce: {output} cannot be written: {error.strerror}", file=sys.stderr)
-        return REFUSED
+        raise CommandError(f"{output} cannot be written: {error.strerror}", REFUSED) from None
 
 
 def _bytes_of(picture: Path) -> bytes:
@@ -103,21 +124,37 @@ def _remarks(record: dict[str, Any], served: list[dict[str, Any]]) -> Iterator[s
         yield "the picture was not drawn as reproducible: rounding depends on what was drawn beside it"
 
 
-def _verdict(old: dict[str, Any], new: dict[str, Any], before: Image.Image, after: Image.Image) -> int:
-    """Say how far the two are apart, and what may be the reason. Returns the exit code."""
-    from PIL import ImageChops, ImageStat
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How far two pictures are apart, 0 to 255, and what of CIRCUMSTANCES was another: {name: [then, now]}."""
 
-    if before.size != after.size:
-        print(f"different: {before.size[0]}x{before.size[1]} then, {after.size[0]}x{after.size[1]} now")
-        return DIFFERENT
-    difference = ImageChops.difference(before, after)
-    if difference.getbbox() is None:
-        print("identical: every pixel")
-        return 0
-    mean = sum(ImageStat.Stat(difference).mean) / 3
-    largest = max(high for _, high in difference.getextrema())
-    print(f"different: {mean:.3g} of 255 on average, {largest} at most")
-    for name in CIRCUMSTANCES:
-        if old.get(name) != new.get(name):
-            print(f"  {name}: {old.get(name, 'not recorded')} then, {new.get(name)} now")
-    return DIFFERENT
+    identical: bool
+    mean: float | None
+    largest: int | None
+    sizes: list[list[int]]
+    circumstances: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, old: dict[str, Any], new: dict[str, Any], before: Image.Image, after: Image.Image) -> Verdict:
+        """`mean` and `largest` are None where the sizes differ."""
+        from PIL import ImageChops, ImageStat
+
+        sizes = [list(before.size), list(after.size)]
+        changed = {name: [old.get(name), new.get(name)] for name in CIRCUMSTANCES if old.get(name) != new.get(name)}
+        if before.size != after.size:
+            return cls(False, None, None, sizes, changed)
+        difference = ImageChops.difference(before, after)
+        mean = sum(ImageStat.Stat(difference).mean) / 3
+        largest = max(high for _, high in difference.getextrema())
+        return cls(difference.getbbox() is None, mean, largest, sizes, changed)
+
+    def __str__(self) -> str:
+        if self.identical:
+            return "identical: every pixel"
+        if self.largest is None:
+            (width, height), (now_width, now_height) = self.sizes
+            return f"different: {width}x{height} then, {now_width}x{now_height} now"
+        lines = [f"different: {self.mean:.3g} of 255 on average, {self.largest} at most"]
+        for name, (then, now) in self.circumstances.items():
+            lines.append(f"  {name}: {'not recorded' if then is None else then} then, {now} now")
+        return "\n".join(lines)

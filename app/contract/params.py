@@ -105,6 +105,9 @@ class JobRequest(BaseModel):
     preview_every: int | None = Field(
         default=None, ge=0, le=10_000, description="A preview after every so many model evaluations; 0: none"
     )
+    keep_previews: bool = Field(
+        default=False, description="Keep the previews beside each picture, as one sheet of small frames"
+    )
     reproducible: bool = Field(
         default=False, description="The same bits in any company on one machine, at the price of some speed"
     )
@@ -132,6 +135,7 @@ class JobSpec(BaseModel):
     num_images: int
     output_format: OutputFormat
     preview_every: int = 0
+    keep_previews: bool = False
     reproducible: bool = False
 
 
@@ -185,6 +189,7 @@ def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
         num_images=request.num_images,
         output_format=request.output_format,
         preview_every=request.preview_every or 0,
+        keep_previews=request.keep_previews,
         reproducible=request.reproducible,
     )
     errors = list(_broken_limits(spec, card))
@@ -213,6 +218,10 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
         yield ParamError("/seed", "out_of_range", "seed + num_images must stay below 2^63")
     if spec.scheduler not in card.schedulers:
         yield ParamError("/scheduler", "unknown", f"must be one of: {', '.join(card.schedulers)}")
+    if spec.keep_previews and not spec.preview_every:
+        yield ParamError(
+            "/keep_previews", "no_previews", "needs preview_every: after how many evaluations each is made"
+        )
     work = spec.width * spec.height * spec.num_images * spec.num_inference_steps
     if work > card.max_work:
         yield ParamError("", "too_much_work", f"width x height x num_images x steps is {work}; at most {card.max_work}")

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from app import errors
+from app.contract.job import Picture, Record
 from app.gateway import Gateway, OwnRecord, TheGateway
 from app.routes.answers import ACCESS, QUEUE, etag_matches, problems
 from app.storage import PictureStoreError, PictureStream
@@ -28,6 +29,19 @@ _FOUND: dict[int | str, dict[str, Any]] = {
     304: {"description": "The picture with the ETag in If-None-Match is still the one"},
 }
 
+_OF_A_JOB: dict[int | str, dict[str, Any]] = {
+    **_FOUND,
+    302: {"description": "Where the store signs links itself: the picture is there for a while"},
+    **problems(
+        *ACCESS,
+        errors.JobNotFound,
+        errors.PictureNotFound,
+        errors.RangeNotSatisfiable,
+        *QUEUE,
+        errors.PicturesUnavailable,
+    ),
+}
+
 Range = Annotated[str | None, Header(alias="Range", description="bytes=first-last")]
 IfNoneMatch = Annotated[str | None, Header(description="ETag of an earlier answer")]
 
@@ -37,18 +51,7 @@ IfNoneMatch = Annotated[str | None, Header(description="ETag of an earlier answe
     "/v1/jobs/{job_id}/images/{index}",
     response_class=Response,
     summary="One picture of a job",
-    responses={
-        **_FOUND,
-        302: {"description": "Where the store signs links itself: the picture is there for a while"},
-        **problems(
-            *ACCESS,
-            errors.JobNotFound,
-            errors.PictureNotFound,
-            errors.RangeNotSatisfiable,
-            *QUEUE,
-            errors.PicturesUnavailable,
-        ),
-    },
+    responses=_OF_A_JOB,
 )
 async def job_image(
     record: OwnRecord,
@@ -59,13 +62,29 @@ async def job_image(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """A redirect to the store where it can sign links, otherwise the bytes."""
-    picture = next((picture for picture in record.images if str(picture.index) == index), None)
-    if picture is None:
-        raise errors.PictureNotFound(f"The job is {record.status.value} and has {len(record.images)} pictures.")
-    if gateway.pictures.can_sign:
-        url = await gateway.viewer.picture_url(picture, base=gateway.base(request))
-        return RedirectResponse(url, 302)
-    return await _send(gateway, picture.key, request, byte_range, if_none_match)
+    return await _lead_to(gateway, _picture_of(record, index).key, request, byte_range, if_none_match)
+
+
+@router.head("/v1/jobs/{job_id}/images/{index}/previews", include_in_schema=False)
+@router.get(
+    "/v1/jobs/{job_id}/images/{index}/previews",
+    response_class=Response,
+    summary="How one picture of a job emerged",
+    responses=_OF_A_JOB,
+)
+async def job_previews(
+    record: OwnRecord,
+    index: str,
+    request: Request,
+    gateway: TheGateway,
+    byte_range: Range = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """The sheet of previews that `images[].previews` describes, for jobs with `keep_previews`."""
+    sheet = _picture_of(record, index).previews
+    if sheet is None:
+        raise errors.PictureNotFound("The job kept no previews: wish for keep_previews with preview_every.")
+    return await _lead_to(gateway, sheet.key, request, byte_range, if_none_match)
 
 
 @router.head("/pictures/{key:path}", include_in_schema=False)
@@ -97,6 +116,21 @@ async def signed_picture(
 ) -> Response:
     """What `images[].url` of a job leads to where the store does not serve pictures itself. Needs no key."""
     gateway.pictures.verify(key, expires=expires, signature=signature, now=gateway.viewer.now())
+    return await _send(gateway, key, request, byte_range, if_none_match)
+
+
+def _picture_of(record: Record, index: str) -> Picture:
+    picture = next((picture for picture in record.images if str(picture.index) == index), None)
+    if picture is None:
+        raise errors.PictureNotFound(f"The job is {record.status.value} and has {len(record.images)} pictures.")
+    return picture
+
+
+async def _lead_to(
+    gateway: Gateway, key: str, request: Request, byte_range: str | None, if_none_match: str | None
+) -> Response:
+    if gateway.pictures.can_sign:
+        return RedirectResponse(await gateway.viewer.url(key, base=gateway.base(request)), 302)
     return await _send(gateway, key, request, byte_range, if_none_match)
 
 

@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { Picture, source } from "./parts.js";
 import { Sameness } from "./sameness.js";
-import { Trajectory } from "./trajectory.js";
+import { Estimate, Trajectory, framesOf } from "./trajectory.js";
 import { copy, recipes } from "./recipes.js";
 import { moment, size, standing } from "./words.js";
 
@@ -44,11 +44,12 @@ function Opened({ job, index, room, close, again, use }) {
   const image = job.images[index];
   const [frame, setFrame] = useState(null);
   const shown = image && !frame;
+  const renew = () => room.reload(job.id).catch(() => {});
   return html`<div class="easel">
-      ${shown && html`<${Picture} image=${image} alt=${job.input.prompt} renew=${() => room.reload(job.id).catch(() => {})} />`}
-      ${frame && html`<img class="picture glimpse" src=${frame.source} alt=${`Estimate at step ${frame.step}`} />`}
+      ${shown && html`<${Picture} image=${image} alt=${job.input.prompt} renew=${renew} />`}
+      ${frame && html`<${Estimate} frame=${frame} image=${image} renew=${renew} />`}
       ${!image && html`<p class="quiet">${standing(job)}</p>`}
-      ${image && html`<${Trajectory} frames=${room.estimatesOf(job.id, index)} show=${setFrame} />`}
+      ${image && html`<${Trajectory} frames=${framesOf(image, room.estimatesOf(job.id, index))} show=${setFrame} />`}
     </div>
     <div class="notes">
       <div class="row spread top"><h2>${job.input.prompt}</h2><button type="button" class="small" onClick=${close}>Close</button></div>

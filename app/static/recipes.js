@@ -2,7 +2,7 @@
 
 import { key, writeJson } from "./api.js";
 
-const LEFT_OUT = ["preview_every"];
+const LEFT_OUT = ["preview_every", "keep_previews"];
 
 /** Recipes by the name on their button. */
 export function recipes(input) {

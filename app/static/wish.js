@@ -28,7 +28,7 @@ export function defaults(model, prompt = "") {
 
 /** The body of POST /v1/jobs: an empty seed is left out and gets drawn, a kept one travels as its digits. */
 export function bodyOf(wish) {
-  const body = { ...wish, preview_every: previewInterval(wish.num_inference_steps) };
+  const body = { ...wish, preview_every: previewInterval(wish.num_inference_steps), keep_previews: true };
   if (String(wish.seed).trim() === "") delete body.seed;
   else body.seed = String(wish.seed).trim();
   for (const name of ["model", "scheduler", "negative_prompt", "reproducible"]) if (!body[name]) delete body[name];

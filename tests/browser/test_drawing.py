@@ -58,14 +58,29 @@ def test_a_picture_emerges(opened: Page) -> None:
     picture = finished(drawn).get_by_role("img", name="a panda on a pink background")
     assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 128
     drawn.get_by_role("button").click()
-    shown = opened.get_by_role("dialog")
-    slider = shown.get_by_label("How it emerged")
-    slider.focus()
-    opened.keyboard.press("Home")
-    expect(shown.get_by_role("img", name=re.compile("Estimate at step"))).to_be_visible()
-    opened.keyboard.press("End")
-    expect(shown.get_by_role("img", name="a panda on a pink background")).to_be_visible()
+    scrub(opened, "a panda on a pink background")
+    opened.reload()
+    finished(sheet(opened, "a panda on a pink background")).get_by_role("button").click()
+    seen = scrub(opened, "a panda on a pink background")
+    assert len(seen) > 5, "about a dozen were kept, and none of them in this tab"
+    assert len(set(seen.values())) == len(seen), "each is another picture"
     assert faults_of_access(opened) == []
+
+
+def scrub(page: Page, prompt: str) -> dict[int, str]:
+    """Move the slider over every estimate: pixels by step. Ends at the finished picture."""
+    shown = page.get_by_role("dialog")
+    shown.get_by_label("How it emerged").focus()
+    page.keyboard.press("Home")
+    estimate, seen = shown.get_by_role("img", name=re.compile("Estimate at step")), {}
+    while estimate.count():
+        expect(estimate).to_have_attribute("data-step", re.compile("[0-9]+"))
+        step = int(estimate.get_attribute("data-step") or 0)
+        seen[step] = estimate.evaluate("(canvas) => canvas.toDataURL()")
+        page.keyboard.press("ArrowRight")
+        expect(shown.locator(f'canvas[data-step="{step}"]')).to_have_count(0)
+    expect(shown.get_by_role("img", name=prompt)).to_be_visible()
+    return seen
 
 
 def test_several_jobs_each_with_their_progress(opened: Page) -> None:

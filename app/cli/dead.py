@@ -1,0 +1,87 @@
+"""`darkroom jobs dead` and `retry`: jobs that used up their attempts, for operators on the service's machine.
+
+Reads the service's own Redis. Refuses to know tenants' keys: whoever can reach Redis may see everybody's jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+from rich.table import Table
+
+from app.cli.exits import OK, REFUSED
+from app.cli.keys import with_redis
+from app.cli.screen import paper, plain
+from app.contract import keys
+from app.contract.job import Record, is_job_id
+from app.contract.store import JobStore
+from app.schemas import JobView
+from app.settings import settings_from_env
+
+SHOWN = 100
+
+REFUSALS = {
+    "missing": "there is no such job; it may have been deleted, or its time of keeping is over",
+    "not-failed": "only a failed job can be run again",
+    "queue-full": "the queue is full: try again when it is shorter, or raise DARKROOM_QUEUE_LIMIT",
+    "tenant-full": "its owner has too many unfinished jobs: wait for some, or raise DARKROOM_TENANT_LIMIT",
+}
+
+
+def dead(*, data: Path, as_json: bool) -> int:
+    """Print the jobs that used up their attempts, the latest first, with their last error. Returns the exit code."""
+
+    async def work(client: redis.asyncio.Redis) -> int:
+        found = await JobStore(client).dead(limit=SHOWN)
+        if as_json:
+            print(json.dumps({"object": "list", "data": [_view(record) for record in found], "next_cursor": None}))
+        elif found:
+            paper().print(_table(found))
+        else:
+            print("no dead jobs", file=sys.stderr)
+        return OK
+
+    return with_redis("jobs", data, work)
+
+
+def retry(job_id: str, *, data: Path, as_json: bool) -> int:
+    """Run a failed job again as a new one and print the new id; the same id however often it is asked for."""
+    if not is_job_id(job_id):
+        print(f"darkroom jobs: {plain(job_id)} is not a job's id; `darkroom jobs dead` lists them", file=sys.stderr)
+        return REFUSED
+
+    async def work(client: redis.asyncio.Redis) -> int:
+        settings, store = settings_from_env(), JobStore(client)
+        limits = {"queue_limit": settings.queue_limit, "tenant_limit": settings.tenant_limit}
+        done = await store.retry(job_id, None, **limits)
+        if done.outcome in REFUSALS:
+            print(f"darkroom jobs: {job_id}: {REFUSALS[done.outcome]}", file=sys.stderr)
+            return REFUSED
+        tenant = await client.hget(keys.JOB + done.id, "tenant")
+        record = await store.get(done.id, str(tenant)) if as_json else None
+        print(done.id if record is None else json.dumps(_view(record)))
+        return OK
+
+    return with_redis("jobs", data, work)
+
+
+def _view(record: Record) -> dict[str, Any]:
+    """As the API shows it, and whose it is; links without an address, because nobody asked for one here."""
+    view = JobView.of(record, base="", links=dict.fromkeys(record.object_keys, ""))
+    return {"tenant": record.tenant, **view.model_dump(mode="json")}
+
+
+def _table(found: list[Record]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("job", "ended", "tenant", "model", "error"):
+        table.add_column(name, no_wrap=name != "error", overflow="fold")
+    for record in found:
+        ended = datetime.fromtimestamp((record.ended_ms or 0) / 1000, UTC).isoformat(timespec="seconds")
+        error = f"{record.error.slug}: {record.error.detail}" if record.error else ""
+        table.add_row(record.id, ended, record.tenant, record.model, error)
+    return table

@@ -1,0 +1,120 @@
+"""The commands that draw: generate, reproduce, trajectory. Their words only; each imports its work when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.options import DEFAULT_URL, ApiKey, AsJson, JobId, Overwrite, Url
+
+WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {model}."
+KEEP = "Keep an estimate after every so many model evaluations, for `darkroom trajectory`."
+IN_TERMINAL = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the commands to the root command, after those that start processes."""
+    for command in (generate, reproduce, trajectory):
+        app.command()(command)
+
+
+def generate(
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What the picture shows.")] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", "-f", help="Prompts, one a line; # comments; - is stdin.")
+    ] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help=WHERE)] = ".",
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Same seed, same picture. Several: each is drawn.", min=0)
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="num_inference_steps.", min=1)] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="guidance_scale.", min=0)] = None,
+    negative: Annotated[str | None, typer.Option("--negative", help="What the picture should not show.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="One of the model's schedulers.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
+    images: Annotated[int, typer.Option("--num-images", "--images", "-n", help="Pictures of each job.", min=1)] = 1,
+    model: Annotated[str | None, typer.Option(help="One of the served models.")] = None,
+    reproducible: Annotated[bool, typer.Option("--reproducible", help="The same bits in any company.")] = False,
+    preview_every: Annotated[int | None, typer.Option("--preview-every", min=1, help=KEEP)] = None,
+    overwrite: Overwrite = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A line of JSON for each finished job, with the files' names.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the pictures when all are there.")] = False,
+    preview: Annotated[bool | None, typer.Option("--preview/--no-preview", help=IN_TERMINAL)] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Draw pictures and save them: every prompt with every seed, all at once.
+
+    No file is written over: a name you gave and that is taken is refused, a name made here gets a number.
+
+    Ctrl-C cancels the jobs that were begun.
+
+    \b
+    darkroom generate "a red circle on a blue background" -o out.png --seed 7
+    darkroom generate "a frog" "a panda" --seed 1 --seed 2 -o zoo/
+    darkroom generate --file prompts.txt -n 4 -o "{number}-{prompt}.webp" --json
+    """
+    from app.cli.generate import Manner, draw
+
+    parameters = {
+        "model": model, "negative_prompt": negative, "width": width, "height": height, "num_inference_steps": steps,
+        "guidance_scale": guidance, "scheduler": scheduler, "num_images": images,
+        "reproducible": reproducible or None, "preview_every": preview_every, "keep_previews": preview_every and True,
+    }  # fmt: skip
+    manner = Manner(as_json=as_json, show=show, preview=preview)
+    code = draw(
+        prompts or [], file, seeds or [], parameters,
+        output=output, overwrite=overwrite, url=url, api_key=api_key, manner=manner,
+    )  # fmt: skip
+    raise typer.Exit(code)
+
+
+def reproduce(
+    picture: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP that Darkroom made.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Save the new picture too.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Draw a picture again from the record inside it, and compare. Exit code 4: it is not the same.
+
+    \b
+    darkroom reproduce out.png
+    """
+    from app.cli.reproduce import reproduce
+
+    code = reproduce(picture, output=output, overwrite=overwrite, as_json=as_json, url=url, api_key=api_key)
+    raise typer.Exit(code)
+
+
+def trajectory(
+    job_id: JobId,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="What to write: .gif or .webp moves, .png is a sheet.")
+    ] = Path("steps.gif"),
+    index: Annotated[int, typer.Option(help="Which picture of the job.", min=0)] = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Show how a picture emerged from noise: its previews one after the other, then the picture.
+
+    For jobs that kept their previews: the page's do, and those drawn with --preview-every.
+
+    \b
+    darkroom generate "a frog" --preview-every 2 --json
+    darkroom trajectory job_0123456789abcdef01234567 -o steps.gif
+    """
+    from app.cli.trajectory import write_trajectory
+
+    code = write_trajectory(
+        job_id, index=index, output=output, overwrite=overwrite, as_json=as_json, url=url, api_key=api_key
+    )
+    raise typer.Exit(code)

@@ -1,0 +1,68 @@
+"""The words of `darkroom keys`. Each command imports its work when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.options import AsJson, Data
+
+keys = typer.Typer(help="Secrets of the service, on the machine it runs on.", no_args_is_help=True)
+
+
+@keys.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Argument(help="Whose jobs the key sees and sends: a-z, 0-9, - and _.")],
+    name: Annotated[str, typer.Option(help="A note for the list.")] = "",
+    scopes: Annotated[list[str] | None, typer.Option("--scope", help="read, write; both if missing.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="More are refused with 429.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Unfinished jobs of its tenant; then it adds none.")] = None,
+    cost_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Megapixel steps: steps x pixels x images x guidance passes / 2^20.")
+    ] = None,
+    as_json: AsJson = False,
+    data: Data = Path("data"),
+) -> None:
+    """Make an API key and print it, once. With the first one, the service asks everybody for a key."""
+    from app.cli.keys import create
+
+    limits = {"requests_per_minute": requests_per_minute, "jobs": jobs, "cost_per_minute": cost_per_minute}
+    scopes = scopes or ["read", "write"]
+    raise typer.Exit(create(tenant, data=data, as_json=as_json, name=name, scopes=tuple(scopes), **limits))
+
+
+@keys.command("list")
+def list_keys(
+    as_json: AsJson = False,
+    data: Data = Path("data"),
+) -> None:
+    """Show the API keys that are not revoked, by their ids."""
+    from app.cli.keys import show
+
+    raise typer.Exit(show(data=data, as_json=as_json))
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="The id, as `keys list` shows it and the key itself says.")],
+    data: Data = Path("data"),
+) -> None:
+    """End an API key within a second, with the streams that are open for it."""
+    from app.cli.keys import revoke
+
+    raise typer.Exit(revoke(key_id, data=data))
+
+
+@keys.command("webhook-secret")
+def webhook_secret(
+    tenant: Annotated[str, typer.Option(help="Whose; `default` is everybody on a service without keys.")] = "default",
+    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one; the old one signs too for a day.")] = False,
+    as_json: AsJson = False,
+    data: Data = Path("data"),
+) -> None:
+    """Show the secret that signs webhooks (Standard Webhooks, whsec_)."""
+    from app.cli.keys import webhook_secret
+
+    raise typer.Exit(webhook_secret(tenant, rotate=rotate, data=data, as_json=as_json))

@@ -1,0 +1,18 @@
+"""Options that several commands share, so that each has one name and one help text everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Url = Annotated[str, typer.Option(envvar="DARKROOM_URL", help="The service.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="DARKROOM_API_KEY", help="Your key, if it asks.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API writes it.")]
+Data = Annotated[Path, typer.Option(help="Data folder of `darkroom up`.")]
+Model = Annotated[Path | None, typer.Option(help="Model folder in the diffusers layout.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that exists.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as `darkroom jobs list` shows it.")]

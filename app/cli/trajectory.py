@@ -1,0 +1,152 @@
+"""`darkroom trajectory`: the previews a job kept, as a picture that moves or as a sheet. The picture itself ends it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from math import ceil, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.cli.client import CommandError, Job, Service, converse, over
+from app.cli.exits import FAILED, OK, REFUSED
+from app.cli.jobs import valid_id
+from app.cli.naming import refuse_taken
+from app.cli.screen import say, standing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".gif", ".webp", ".png")
+SMALLEST = 256
+"""Pixels of a frame's longer side: previews are small, and a finished picture of 128 pixels is shown larger too."""
+
+LARGEST = 512
+"""The finished picture is shown no larger: a GIF of megapixels is of no use."""
+
+WHOLE_MS = 4_000
+FRAME_MS = (60, 400)
+"""The noise and the shapes take about WHOLE_MS together, each frame within these bounds: GIF players show frames
+shorter than 20 ms at 100 ms."""
+
+LAST_MS = 2_500
+SHEET_GAP = 4
+
+
+def write_trajectory(
+    job_id: str, *, index: int, output: Path, overwrite: bool, as_json: bool, url: str, api_key: str | None
+) -> int:
+    """Fetch a picture and its previews, and write them as `output`'s suffix says. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        if output.suffix.lower() not in SUFFIXES:
+            raise CommandError(f"{output} must end in .gif or .webp, which move, or in .png for a sheet", REFUSED)
+        if not overwrite:
+            refuse_taken(output)
+        _require_pillow()
+        job = await service.job(valid_id(job_id))
+        picture = _picture_of(job, index)
+        sheet, last = await service.download(picture["previews"]["url"]), await service.download(picture["url"])
+        frames = [*_cut(_decoded(sheet), picture["previews"]), _decoded(last)]
+        _write(output, _of_one_size(frames))
+        steps = picture["previews"]["steps"]
+        told = {"file": str(output), "job_id": job["id"], "index": index, "steps": steps}
+        say(json.dumps(told) if as_json else f"{output}  {len(steps)} previews and the picture")
+        return OK
+
+    return converse("trajectory", url, api_key, work)
+
+
+def _picture_of(job: Job, index: int) -> dict[str, Any]:
+    """The picture, with previews. Raises CommandError."""
+    if not over(job):
+        raise CommandError(f"the job is {standing(job)}; `darkroom jobs watch {job['id']}` waits for it", FAILED)
+    if not job["images"]:
+        raise CommandError(f"the job has {job['status']} and has no picture", FAILED)
+    if index >= len(job["images"]):
+        raise CommandError(f"--index is 0 to {len(job['images']) - 1} for this job", REFUSED)
+    picture: dict[str, Any] = job["images"][index]
+    if picture.get("previews"):
+        return picture
+    every, steps = job["input"].get("preview_every") or 0, job["progress"]["steps"]
+    if job["input"].get("keep_previews"):
+        reason = (
+            f"had no previews: one after every {every} of {steps} evaluations comes too late; lower --preview-every"
+        )
+    else:
+        reason = "kept no previews; draw it again with `darkroom generate --preview-every 2` (or `keep_previews`)"
+    raise CommandError(f"{job['id']} {reason}", FAILED)
+
+
+def _require_pillow() -> None:
+    try:
+        import PIL  # noqa: F401
+    except ModuleNotFoundError:
+        raise CommandError("pillow is not installed, which makes the file: pip install pillow", REFUSED) from None
+
+
+def _decoded(data: bytes) -> Image.Image:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise CommandError(f"what the service sent cannot be decoded: {error}", FAILED) from None
+
+
+def _cut(sheet: Image.Image, described: dict[str, Any]) -> list[Image.Image]:
+    width, height, columns = described["width"], described["height"], described["columns"]
+    places = (divmod(number, columns) for number in range(len(described["steps"])))
+    corners = [(column * width, row * height) for row, column in places]
+    return [sheet.crop((left, top, left + width, top + height)) for left, top in corners]
+
+
+def _of_one_size(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """All as large as the last, within bounds; what is enlarged keeps its squares, as an estimate of few pixels is."""
+    from PIL import Image
+
+    last = frames[-1]
+    longer = max(last.size)
+    scale = min(LARGEST, max(SMALLEST, longer)) / longer
+    size = (max(1, round(last.width * scale)), max(1, round(last.height * scale)))
+    smooth, square = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
+    return [frame.resize(size, square if frame.width < size[0] else smooth) for frame in frames]
+
+
+def durations(frames: int) -> list[int]:
+    """Milliseconds for every frame: the previews run, the picture stays. GIF counts in hundredths of a second."""
+    shortest, longest = FRAME_MS
+    each = min(longest, max(shortest, WHOLE_MS // max(1, frames - 1))) // 10 * 10
+    return [each] * (frames - 1) + [LAST_MS]
+
+
+def _write(output: Path, frames: Sequence[Image.Image]) -> None:
+    file, suffix = io.BytesIO(), output.suffix.lower()
+    if suffix == ".png":
+        _sheet(frames).save(file, "PNG")
+    else:
+        options: dict[str, Any] = {"quality": 85} if suffix == ".webp" else {}
+        frames[0].save(
+            file, suffix[1:].upper(), save_all=True, append_images=list(frames[1:]),
+            duration=durations(len(frames)), loop=0, **options,
+        )  # fmt: skip
+    try:
+        output.write_bytes(file.getvalue())
+    except OSError as error:
+        raise CommandError(f"{output} cannot be written: {error.strerror}; choose another -o", REFUSED) from None
+
+
+def _sheet(frames: Sequence[Image.Image]) -> Image.Image:
+    """All frames in rows, about as wide as high."""
+    from PIL import Image
+
+    (width, height), columns = frames[0].size, ceil(sqrt(len(frames)))
+    rows = -(-len(frames) // columns)
+    size = columns * (width + SHEET_GAP) - SHEET_GAP, rows * (height + SHEET_GAP) - SHEET_GAP
+    sheet = Image.new("RGB", size, "white")
+    for number, frame in enumerate(frames):
+        row, column = divmod(number, columns)
+        sheet.paste(frame, (column * (width + SHEET_GAP), row * (height + SHEET_GAP)))
+    return sheet

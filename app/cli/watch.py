@@ -1,0 +1,99 @@
+"""`darkroom jobs watch`: jobs as they go on, one or all that are not over. Looks only: a Ctrl-C ends no job."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from app.cli.client import Job, Refused, Service, converse, over
+from app.cli.exits import FAILED, OK
+from app.cli.following import follow
+from app.cli.generate import FOLLOWED
+from app.cli.jobs import PAGE, valid_id
+from app.cli.screen import Bars, plain, say, standing
+
+NEW_SECONDS = 2.0
+"""How often jobs that were sent in meanwhile are looked for."""
+
+
+def watch_jobs(job_ids: Sequence[str], *, as_json: bool, url: str, api_key: str | None) -> int:
+    """Follow the jobs, or all that are not over until none is left. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        with Bars(Console(stderr=True)) as bars:
+            watcher = _Watcher(service, bars, as_json=as_json)
+            if job_ids:
+                ended = await watcher.follow_all([await service.job(valid_id(each)) for each in job_ids])
+                return OK if all(job["status"] == "succeeded" for job in ended) else FAILED
+            await watcher.follow_unfinished()
+            return OK
+
+    return converse("jobs watch", url, api_key, work)
+
+
+class _Watcher:
+    """What was said of which job."""
+
+    def __init__(self, service: Service, bars: Bars, *, as_json: bool) -> None:
+        self._service = service
+        self._bars = bars
+        self._as_json = as_json
+        self._said: dict[str, str] = {}
+        self._turns = asyncio.Semaphore(FOLLOWED)
+
+    async def follow_all(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs once they are over."""
+        return list(await asyncio.gather(*(self._follow(job) for job in jobs)))
+
+    async def follow_unfinished(self) -> None:
+        """Until the service has no job of ours that is not over."""
+        following: dict[str, asyncio.Task[Job]] = {}
+        while True:
+            for job in await self._unfinished():
+                if job["id"] not in following:
+                    following[job["id"]] = asyncio.create_task(self._follow(job))
+            going_on = [task for task in following.values() if not task.done()]
+            if not going_on:
+                break
+            await asyncio.wait(going_on, timeout=NEW_SECONDS)
+        await asyncio.gather(*following.values())
+        if not following:
+            print("no job is queued or running", file=sys.stderr)
+
+    async def _unfinished(self) -> list[Job]:
+        pages = [await self._service.jobs(status=status, limit=PAGE) for status in ("running", "queued")]
+        # Oldest first: those are drawn first.
+        return [job for page in pages for job in reversed(page["data"])]
+
+    async def _follow(self, job: Job) -> Job:
+        self._hear(job)
+        try:
+            async with self._turns:
+                ended = job if over(job) else await follow(self._service, job, tell=self._hear)
+        except Refused as error:
+            # A job that was deleted while it was watched has ended too.
+            if error.status != 404:
+                raise
+            ended = job | {"status": "deleted"}
+        self._hear(ended)
+        return ended
+
+    def _hear(self, job: Job) -> None:
+        """Move the bar; print a line when the state is another one, and with --json at every change."""
+        self._bars.show(job)
+        if self._as_json:
+            with self._bars.aside():
+                say(json.dumps(job))
+            return
+        if self._said.get(job["id"]) != job["status"] and (over(job) or not self._bars.are_drawn):
+            with self._bars.aside():
+                say(f"{job['id']}  {_state(job)}  {plain(job['input']['prompt'], 60)}")
+        self._said[job["id"]] = job["status"]
+
+
+def _state(job: Job) -> str:
+    return f"failed ({plain(job['error']['detail'])})" if job.get("error") else standing(job)

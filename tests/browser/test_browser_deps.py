@@ -1,0 +1,100 @@
+"""`make browser-deps` on machines that are not this one: played by programs in an otherwise empty PATH."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[2]
+MAKE = shutil.which("make")
+
+pytestmark = pytest.mark.skipif(MAKE is None, reason="needs make")
+
+
+class Machine:
+    """A PATH with nothing but what a test puts there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked = folder / "asked"
+        self.has("id", "echo 0")
+
+    def has(self, name: str, script: str) -> None:
+        program = self.folder / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    def has_apt(self, *, update: int = 0, install: int = 0, brings: bool = True) -> None:
+        chromium = self.folder / "chromium"
+        bring = f"printf '#!/bin/sh\\n' > {chromium}; /bin/chmod 755 {chromium}" if brings else ":"
+        lines = (
+            f'echo "$*" >> {self.asked}',
+            f'[ "$1" = update ] && exit {update}',
+            f"[ {install} = 0 ] && {{ {bring}; }}",
+            f"exit {install}",
+        )
+        self.has("apt-get", "\n".join(lines))
+
+    def make(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        assert MAKE is not None
+        environment = {"PATH": str(self.folder), **environment}
+        return subprocess.run([MAKE, "-C", HOUSE, "browser-deps"], env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"])
+def test_a_browser_that_is_there_is_taken(machine: Machine, name: str) -> None:
+    machine.has_apt()
+    machine.has(name, "exit 0")
+    assert machine.make().returncode == 0
+    assert not machine.asked.exists()
+
+
+def test_a_browser_that_is_named_is_taken(machine: Machine, tmp_path: Path) -> None:
+    machine.has_apt()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Machine(elsewhere).has("brave", "exit 0")
+    assert machine.make(DARKROOM_TEST_BROWSER=str(elsewhere / "brave")).returncode == 0
+    assert not machine.asked.exists()
+
+
+@pytest.mark.parametrize("update", [0, 100])
+def test_debian_installs_it(machine: Machine, update: int) -> None:
+    """Also where one of the sources does not answer."""
+    machine.has_apt(update=update)
+    done = machine.make()
+    assert done.returncode == 0, done
+    update_line, install_line = machine.asked.read_text().splitlines()
+    assert update_line.startswith("update")
+    assert "install -y" in install_line
+    assert install_line.endswith(" chromium")
+
+
+def test_a_stub_for_a_snap_is_no_browser(machine: Machine) -> None:
+    machine.has("chromium-browser", "echo install the snap >&2; exit 1")
+    machine.has_apt()
+    assert machine.make().returncode == 0
+    assert machine.asked.exists()
+
+
+def test_what_cannot_be_installed_is_said(machine: Machine) -> None:
+    for setting in ({"install": 100}, {"brings": False}):
+        machine.has_apt(**setting)
+        done = machine.make()
+        assert done.returncode != 0
+        assert "DARKROOM_TEST_BROWSER" in done.stdout
+
+
+def test_nobody_but_root_installs(machine: Machine) -> None:
+    machine.has("id", "echo 1000")
+    machine.has_apt()
+    assert machine.make().returncode != 0
+    assert not machine.asked.exists()

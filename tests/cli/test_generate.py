@@ -1,0 +1,206 @@
+"""`darkroom generate`: many prompts at once, names, partial failure, refusals, Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis
+from PIL import Image
+
+from app.cli import client as client_module
+from app.cli import generate as generate_module
+from app.cli.client import CommandError
+from app.cli.generate import read_prompts, wishes_of
+from app.cli.naming import Names
+from app.contract.card import ModelCard
+from tests.app.conftest import Running, ScriptedWorker, serve, settings_for, until
+from tests.cli.conftest import Hand, Run, environment_of, no_service
+from tests.system.conftest import COMMAND
+
+
+def opened(path: Path) -> Image.Image:
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
+def test_every_prompt_with_every_seed(run: Run, hand: Hand, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\ufeff# a zoo\n\na panda\n  a lion  \n")
+    done = run("generate", "a frog", "-f", "prompts.txt", "--seed", "1", "--seed", "2", "-n", "2", "-o", "zoo/")
+    assert done.exit_code == 0, done.stderr
+    names = {f"a-{animal}-{seed}.png" for animal in ("frog", "panda", "lion") for seed in (1, 2, 3)}
+    aside = {f"a-{animal}-2-2.png" for animal in ("frog", "panda", "lion")}
+    assert {path.name for path in (tmp_path / "zoo").iterdir()} == names | aside, "seed 2 twice: of 1 + 1, and of 2"
+    assert len(done.stdout.splitlines()) == 12
+    assert "zoo/a-frog-1.png  seed 1  128x128" in done.stdout
+    assert len(hand.claims) == 6
+    assert opened(tmp_path / "zoo" / "a-lion-3.png").format == "PNG"
+
+
+def test_prompts_from_stdin_and_a_line_of_json_for_each(run: Run, hand: Hand, tmp_path: Path) -> None:
+    arguments = ("generate", "--file", "-", "--json", "-o", "{number}-{index}-{prompt}.webp", "--steps", "7")
+    done = run(*arguments, input="a frog\n# no frog\na häßlicher lion\n")
+    assert done.exit_code == 0, done.stderr
+    jobs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {job["input"]["prompt"] for job in jobs} == {"a frog", "a häßlicher lion"}
+    files = {image["file"] for job in jobs for image in job["images"]}
+    assert files == {"0-0-a-frog.webp", "1-0-a-häßlicher-lion.webp"}
+    assert all(opened(tmp_path / file).format == "WEBP" for file in files)
+    assert {job["input"]["num_inference_steps"] for job in jobs} == {7}
+
+
+def test_several_pictures_of_a_file_name_are_numbered(run: Run, hand: Hand, tmp_path: Path) -> None:
+    assert run("generate", "a frog", "a lion", "-n", "2", "-o", "out.png").exit_code == 0
+    assert {path.name for path in tmp_path.glob("out*")} == {f"out-{number}.png" for number in range(4)}
+
+
+def test_no_file_is_written_over(run: Run, hand: Hand, tmp_path: Path) -> None:
+    kept = tmp_path / "out.png"
+    kept.write_bytes(b"mine")
+    refused = run("generate", "a frog", "-o", "out.png")
+    assert (refused.exit_code, hand.claims) == (2, []), "refused before anything is drawn"
+    assert "out.png exists; choose another -o, or --overwrite" in refused.stderr
+    assert kept.read_bytes() == b"mine"
+    assert run("generate", "a frog", "-o", "out.png", "--overwrite").exit_code == 0
+    assert opened(kept).format == "PNG"
+    for _ in range(2):
+        assert run("generate", "a frog", "--seed", "5").exit_code == 0
+    assert {path.name for path in tmp_path.glob("a-frog*")} == {"a-frog-5.png", "a-frog-5-2.png"}
+
+
+def test_what_failed_is_said_and_the_rest_is_saved(run: Run, hand: Hand, tmp_path: Path) -> None:
+    done = run("generate", "fail this", "a frog", "\u200b", "-o", "{prompt}.png")
+    assert done.exit_code == 1
+    assert "failed: Values overflowed." in done.stderr
+    assert "/prompt must contain a visible character" in done.stderr
+    assert done.stdout.startswith("a-frog.png")
+    assert (tmp_path / "a-frog.png").exists()
+    assert run("generate", "fail this").exit_code == 1
+
+
+def test_a_parameter_that_is_refused_stops_all(run: Run, hand: Hand) -> None:
+    done = run("generate", "a", "b", "c", "--scheduler", "magic")
+    assert done.exit_code == 2
+    assert "/scheduler must be one of" in done.stderr
+    assert "2 more were not sent" in done.stderr
+    assert hand.claims == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give a prompt, or a file of prompts with --file"),
+        (("--file", "nowhere.txt"), "--file nowhere.txt cannot be read"),
+        (("--file", "/dev/null"), "/dev/null holds none"),
+        (("a", "-o", "out.gif"), "must end in .png, .jpg, .jpeg, .webp"),
+        (("a", "-o", "out"), "or a name ending in /"),
+        (("a", "-o", "nowhere/out.png"), "the folder nowhere does not exist"),
+        (("a", "-o", "nowhere/deeper/"), "cannot be made"),
+        (("a", "-o", "{colour}.png"), "{colour} in -o means nothing"),
+        (("a", "--seed", "-1"), "--seed"),
+        (("a", "-n", "many"), "num-images"),
+        (("a", "--api-key", "schlüssel"), "the API key has characters"),
+        (("a", "--url", "http://[::bad"), "is no URL"),
+        (("a", "--url", "http://127.0.0.1:99999"), "is no URL"),
+        (("a", "--url", "foo"), "is no URL"),
+        (("a", "--seed", str(2**63)), "/seed"),
+        (("a\udcff",), "is not UTF-8 text"),
+        (("a", "--negative", "\udcff"), "is not UTF-8 text"),
+        (("a", "-o", "a" * 300 + ".png"), "is too long for a file name"),
+    ],
+)
+def test_wrong_input_is_named(run: Run, worker: ScriptedWorker, arguments: tuple[str, ...], said: str) -> None:
+    done = run("generate", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert worker.ownership.claim(worker.card.name, "w1") is None
+
+
+def test_nobody_there(run: Run) -> None:
+    with no_service() as url:
+        done = run("generate", "a frog", "a lion", "--url", url)
+    assert done.exit_code == 3
+    assert "start it with `darkroom up`" in done.stderr
+
+
+def test_more_jobs_than_are_followed_at_once(run: Run, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate_module, "FOLLOWED", 2)
+    done = run("generate", *(f"number {number}" for number in range(7)), "-o", "{number}.png")
+    assert done.exit_code == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 7
+
+
+def test_where_there_is_no_room_it_waits(
+    run: Run, hand: Hand, gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission = gateway.app.state.gateway.admission
+    monkeypatch.setattr(admission, "_settings", admission._settings.model_copy(update={"tenant_limit": 1}))
+    refused: list[float] = []
+
+    def refuse(header: str) -> float:
+        refused.append(float(header))
+        hand.go.set()
+        return 0.01
+
+    monkeypatch.setattr(client_module, "_seconds", refuse)
+    done = run("generate", "wait for me", "a frog", "-o", "out.png")
+    assert done.exit_code == 0, done.stderr
+    assert refused, "the second one found no room"
+    assert len(hand.claims) == 2
+
+
+def test_no_room_and_nothing_of_ours_to_wait_for(
+    run: Run, hand: Hand, gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [gateway.client.post("/v1/jobs", json={"prompt": f"wait {number}"}).json() for number in range(2)]
+    admission = gateway.app.state.gateway.admission
+    monkeypatch.setattr(admission, "_settings", admission._settings.model_copy(update={"tenant_limit": len(held)}))
+    done = run("generate", "a frog")
+    assert done.exit_code == 3
+    assert "are not over yet: wait for some or cancel some" in done.stderr
+
+
+def test_a_key_is_asked_for(
+    valkey_url: str, redis_client: redis.Redis, card: ModelCard, run: Run, tmp_path: Path
+) -> None:
+    for locked in serve(settings_for(valkey_url, tmp_path, api_keys=f"me:{'k' * 32}")):
+        with Hand(ScriptedWorker(redis_client, card, locked.app.state.settings)):
+            refused = run("generate", "a frog", "--url", locked.url)
+            assert refused.exit_code == 2
+            assert "--api-key or DARKROOM_API_KEY" in refused.stderr
+            done = run("generate", "a frog", "--url", locked.url, "--api-key", "k" * 32, "-o", "out.png")
+            assert done.exit_code == 0, done.stderr
+
+
+def test_ctrl_c_cancels_what_it_began(gateway: Running, hand: Hand, tmp_path: Path) -> None:
+    command = [COMMAND, "generate", "wait", "wait too", "a frog", "-o", "{prompt}.png"]
+    process = subprocess.Popen(
+        command, env=environment_of(gateway), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: (tmp_path / "a-frog.png").exists(), seconds=30)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert "canceled 2 jobs" in said
+    assert "Traceback" not in said
+    until(lambda: all(job["status"] != "running" for job in gateway.client.get("/v1/jobs").json()["data"]))
+    statuses = {job["input"]["prompt"]: job["status"] for job in gateway.client.get("/v1/jobs").json()["data"]}
+    assert statuses == {"wait": "canceled", "wait too": "canceled", "a frog": "succeeded"}
+
+
+def test_a_disk_that_is_full_keeps_no_half_picture(file_size_limit: int, tmp_path: Path) -> None:
+    output = tmp_path / "out.png"
+    with pytest.raises(CommandError, match="cannot be written"):
+        Names(str(output), pictures=1).write(bytes(file_size_limit + 1), {}, number=0, index=0)
+    assert not output.exists()
+
+
+def test_wishes() -> None:
+    assert read_prompts(["a"], None) == ["a"]
+    both = wishes_of(["a", "b"], [1, 2], {"num_inference_steps": 3, "model": None})
+    assert [(wish["prompt"], wish["seed"]) for wish in both] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+    assert both[0] == {"prompt": "a", "seed": 1, "num_inference_steps": 3}
+    assert wishes_of(["a"], [], {}) == [{"prompt": "a"}]

@@ -1,0 +1,227 @@
+"""`darkroom jobs`: lists, one job, cancel, delete, watch; and following where streams do not get through."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from app.cli import following
+from app.cli.client import CommandError, Service
+from app.cli.job_commands import State
+from app.contract import keys
+from app.contract.events import Status
+from tests.app.conftest import Running, ScriptedWorker
+from tests.cli.conftest import Hand, Run, environment_of, no_service
+from tests.system.conftest import COMMAND
+
+
+@contextlib.contextmanager
+def meanwhile(act: Callable[[], Any]) -> Iterator[None]:
+    """Try it in another thread, again and again until it was done."""
+
+    def keep_trying() -> None:
+        while not over.is_set() and act() in (None, 0, False, []):
+            over.wait(0.005)
+
+    over, thread = threading.Event(), threading.Thread(target=keep_trying)
+    thread.start()
+    yield
+    over.set()
+    thread.join(20)
+
+
+NOBODY = "job_" + "0" * 24
+
+
+def send(gateway: Running, prompt: str, **wish: Any) -> str:
+    answer = gateway.client.post("/v1/jobs", json={"prompt": prompt, **wish})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def shown(gateway: Running, job_id: str) -> dict[str, Any]:
+    return dict(gateway.client.get(f"/v1/jobs/{job_id}").json())
+
+
+def test_the_states_are_the_contracts() -> None:
+    assert [state.value for state in State] == [status.value for status in Status]
+
+
+def test_list_and_show(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    nothing = run("jobs", "list")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert "darkroom generate" in nothing.stderr
+    done = send(gateway, "a red circle", num_images=2, metadata={"order": "17"})
+    worker.succeed(worker.claim())
+    waiting = [send(gateway, f"evil \x1b[31m {number}") for number in range(2)]
+    table = run("jobs", "list", "--limit", "2")
+    assert [line.split()[0] for line in table.stdout.splitlines()] == ["job", waiting[1], waiting[0]]
+    assert "queued, 1 before it" in table.stdout
+    assert "\x1b" not in table.stdout
+    assert "--limit" in table.stderr
+    listed = json.loads(run("jobs", "list", "--status", "succeeded", "--json").stdout)
+    assert [job["id"] for job in listed["data"]] == [done]
+    assert json.loads(run("jobs", "list", "--json").stdout).keys() == {"object", "data", "next_cursor"}
+    facts = run("jobs", "show", done).stdout
+    for fact in ("a red circle", "succeeded", "cut", "metadata order", "17", "/pictures/"):
+        assert fact in facts
+    whole = json.loads(run("jobs", "show", done, "--json").stdout)
+    assert whole.keys() == shown(gateway, done).keys()
+
+
+def test_more_than_a_page(run: Run, gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.jobs.PAGE", 2)
+    ids = [send(gateway, f"number {number}") for number in range(5)]
+    listed = json.loads(run("jobs", "list", "--limit", "5", "--json").stdout)["data"]
+    assert [job["id"] for job in listed] == ids[::-1]
+
+
+def test_cancel_and_delete(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    first, second = send(gateway, "a"), send(gateway, "b")
+    canceled = run("jobs", "cancel", first, second)
+    assert (canceled.exit_code, canceled.stdout) == (0, f"{first}  canceled\n{second}  canceled\n")
+    assert json.loads(run("jobs", "cancel", first, "--json").stdout)["status"] == "canceled"
+    assert run("jobs", "delete", first).stdout == f"{first}  deleted\n"
+    assert gateway.client.get(f"/v1/jobs/{first}").status_code == 404
+    over = send(gateway, "c")
+    worker.succeed(worker.claim())
+    late = run("jobs", "cancel", over)
+    assert (late.exit_code, late.stdout) == (2, "")
+    assert "nothing left to cancel" in late.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "delete", "watch"])
+def test_a_job_that_is_not_there(run: Run, worker: ScriptedWorker, command: str) -> None:
+    for job_id, words in (("../keys", "is not a job's id"), (NOBODY, "")):
+        done = run("jobs", command, job_id)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    with no_service() as url:
+        assert run("jobs", command, NOBODY, "--url", url).exit_code == 3
+
+
+def test_watch_one(run: Run, gateway: Running, hand: Hand) -> None:
+    job_id = send(gateway, "wait for it")
+    with meanwhile(lambda: hand.claims and gateway.app.state.gateway.feed.listeners and (hand.go.set() or True)):
+        told = run("jobs", "watch", job_id, "--json")
+    assert told.exit_code == 0, told.stderr
+    story = [json.loads(line) for line in told.stdout.splitlines()]
+    assert {job["id"] for job in story} == {job_id}
+    assert story[-1]["status"] == "succeeded"
+    assert [job for job in story if job["progress"]["step"] == 3], "progress is told"
+    assert run("jobs", "watch", job_id).stdout == f"{job_id}  succeeded  wait for it\n"
+    failed = send(gateway, "fail")
+    done = run("jobs", "watch", failed)
+    assert done.exit_code == 1
+    assert f"{failed}  failed (Values overflowed.)  fail" in done.stdout
+
+
+def test_watch_all(run: Run, gateway: Running, hand: Hand) -> None:
+    assert "no job is queued or running" in run("jobs", "watch").stderr
+    ids = [send(gateway, f"wait {number}") for number in range(3)] + [send(gateway, "fail")]
+    with meanwhile(lambda: hand.claims and gateway.app.state.gateway.feed.listeners and (hand.go.set() or True)):
+        done = run("jobs", "watch")
+    assert done.exit_code == 0, done.stderr
+    ended = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines() if "running" not in line}
+    assert ended.keys() == set(ids) or set(ids) - ended.keys() <= {ids[-1]}, "the last may have failed before"
+    assert {ended[job_id] for job_id in ids[:3]} == {"succeeded"}
+
+
+def test_ctrl_c_ends_the_watching_only(gateway: Running, hand: Hand) -> None:
+    job_id = send(gateway, "wait")
+    process = subprocess.Popen(
+        [COMMAND, "jobs", "watch"],
+        env=environment_of(gateway),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(job_id)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "")
+    assert shown(gateway, job_id)["status"] == "running"
+
+
+async def no_events(service: Any, job_id: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """What a proxy that lets no stream through leaves of it."""
+    for nothing in ():
+        yield nothing
+
+
+def test_without_a_stream_it_asks(run: Run, gateway: Running, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_events", no_events)
+    job_id = send(gateway, "wait for it")
+    hand.go.set()
+    told = run("jobs", "watch", job_id, "--json")
+    assert told.exit_code == 0, told.stderr
+    assert json.loads(told.stdout.splitlines()[-1])["status"] == "succeeded"
+
+
+@pytest.fixture
+def away_twice(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A service that gives no stream, and does not answer the first two times a job is asked for with a wait."""
+    tries: list[str] = []
+    real = Service.answer
+
+    async def answer(self: Service, method: str, path: str, **options: Any) -> Any:
+        if "wait" in options.get("params", {}):
+            tries.append(path)
+            if len(tries) <= 2:
+                raise CommandError("no service", 3)
+        return await real(self, method, path, **options)
+
+    monkeypatch.setattr(following, "_events", no_events)
+    monkeypatch.setattr(following, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(Service, "answer", answer)
+    return tries
+
+
+def test_a_service_that_is_away_for_a_moment(
+    run: Run, gateway: Running, hand: Hand, away_twice: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = send(gateway, "wait for it")
+    with meanwhile(lambda: len(away_twice) > 2 and (hand.go.set() or True)):
+        watched = run("jobs", "watch", job_id)
+    assert (watched.exit_code, watched.stdout.splitlines()[-1].split()[1]) == (0, "succeeded"), watched.stderr
+    assert len(away_twice) > 2
+    away_twice.clear()
+    monkeypatch.setattr(following, "PATIENCE_SECONDS", -1.0)
+    gave_up = run("generate", "wait")
+    assert gave_up.exit_code == 3
+    assert "the job goes on as job_" in gave_up.stderr
+
+
+def test_a_job_that_is_deleted_while_it_is_watched(
+    run: Run, gateway: Running, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deleted(service: Any, job_id: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        await service.answer("DELETE", f"/v1/jobs/{job_id}")
+        for nothing in ():
+            yield nothing
+
+    monkeypatch.setattr(following, "_events", deleted)
+    job_id = send(gateway, "wait")
+    done = run("jobs", "watch", job_id)
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (1, f"{job_id}  deleted  wait")
+
+
+def test_the_dead_as_json(run: Run, gateway: Running, worker: ScriptedWorker, redis_client: redis.Redis) -> None:
+    job_id = send(gateway, "a killer")
+    worker.fail(worker.claim(), "attempts-exhausted")
+    redis_client.zadd(keys.DEAD, {job_id: 1})
+    listed = json.loads(run("jobs", "dead", "--json").stdout)
+    assert [(job["tenant"], job["id"], job["status"]) for job in listed["data"]] == [("default", job_id, "failed")]
+    assert job_id in run("jobs", "dead").stdout
+    again = json.loads(run("jobs", "retry", job_id, "--json").stdout)
+    assert (again["status"], again["input"]) == ("queued", listed["data"][0]["input"])
