@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,8 +19,9 @@ import structlog
 from app.auth import Caller
 from app.board import Board, Model, retry_after
 from app.contract.job import Record, cost_of, new_job_id
+from app.contract.new_job import NewJob
 from app.contract.params import JobRequest, ParamError, ParamsRejected, choose_model, resolve
-from app.contract.store import JobStore, NewJob, Submission
+from app.contract.store import JobStore, Submission
 from app.errors import (
     IdempotencyKeyReused,
     InvalidHeader,
@@ -35,6 +38,7 @@ from app.errors import (
 from app.limiter import Limiter
 from app.settings import Settings
 from app.storage import PictureStore
+from app.tracing import note_job, traceparent_for_record
 from app.webhooks.address import WebhookRefused
 
 log = structlog.get_logger()
@@ -44,6 +48,9 @@ MEMORY_LIMIT = 0.8
 
 WORKER_START_SECONDS = 5
 """A worker announces its model a few seconds after its start: that is when to ask again."""
+
+DISK_FRESH_SECONDS = 1.0
+"""The disk is asked so often: a burst of requests fills the queue, and only workers fill the disk."""
 
 ROOM = 0.01
 """Part of a full queue that should be free again when a refused client comes back."""
@@ -74,6 +81,7 @@ class Admission:
         limiter: Limiter,
         *,
         check_webhook: CheckWebhook,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._pictures = pictures
@@ -81,6 +89,9 @@ class Admission:
         self._settings = settings
         self._limiter = limiter
         self._check_webhook = check_webhook
+        self._clock = clock
+        self._free_bytes: int | None = None
+        self._disk_asked_at = -math.inf
 
     async def submit(
         self,
@@ -97,6 +108,7 @@ class Admission:
         model = await self._model_for(request)
         self._judge_webhook(request)
         await self._look_for_room()
+        traceparent = traceparent_for_record(traceparent)
         job = NewJob(
             id=new_job_id(),
             tenant=caller.tenant,
@@ -113,17 +125,18 @@ class Admission:
             queue_limit=self._settings.queue_limit,
             tenant_limit=tenant_limit,
             idempotency_key=_hashed(idempotency_key),
-            body_hash=body_hash(request),
+            body_hash=body_hash(request) if idempotency_key else "",
         )
         if submission.outcome not in ("created", "replayed"):
             raise self._refusal(submission, model, tenant_limit=tenant_limit)
         if submission.outcome == "created":
             await self._limiter.spend(caller, cost)
         replayed = submission.outcome == "replayed"
-        record = await self._store.get(submission.id, caller.tenant)
+        record = submission.record
         if record is None:
             raise JobDeleted("The job of this Idempotency-Key has been deleted: use a new key for a new job.")
         log.info("job accepted", job_id=record.id, model=record.model, replayed=replayed)
+        note_job(record)
         return Admitted(record, replayed)
 
     async def retry(self, record: Record, caller: Caller) -> Admitted:
@@ -148,6 +161,7 @@ class Admission:
         if again.outcome == "missing" or new is None:
             raise JobNotFound
         log.info("job retried", job_id=new.id, retry_of=record.id)
+        note_job(new)
         return Admitted(new, again.outcome == "replayed")
 
     async def _model_for(self, request: JobRequest) -> Model:
@@ -169,8 +183,9 @@ class Admission:
     async def _look_for_room(self) -> None:
         if await self._board.memory_used() >= MEMORY_LIMIT:
             raise QueueStorageFull("The queue has no memory left for new jobs.", retry_after=30)
-        free = await self._pictures.free_bytes()
-        if free is not None and free < self._settings.storage_reserve_bytes:
+        if self._clock() - self._disk_asked_at >= DISK_FRESH_SECONDS:
+            self._free_bytes, self._disk_asked_at = await self._pictures.free_bytes(), self._clock()
+        if self._free_bytes is not None and self._free_bytes < self._settings.storage_reserve_bytes:
             raise PicturesFull("The picture store has no space left for new jobs.", retry_after=60)
 
     def _refusal(self, submission: Submission, model: Model, *, tenant_limit: int) -> Problem:

@@ -65,21 +65,23 @@ class Gateway:
 
     def base(self, request: Request) -> str:
         """The gateway's address as the client knows it, without a slash at the end. The guard has judged the Host."""
-        return self.settings.public_url or str(request.base_url).rstrip("/")
+        scope = request.scope
+        own = f"{scope['scheme']}://{request.headers['host']}{scope.get('root_path', '')}"
+        return self.settings.public_url or own
 
 
-def _gateway(request: Request) -> Gateway:
+# Coroutines, although they wait for nothing: FastAPI sends each plain dependency through the thread pool.
+async def _gateway(request: Request) -> Gateway:
     return cast(Gateway, request.app.state.gateway)
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     return cast(Caller, request.state.caller)
 
 
-async def _own_record(
-    job_id: str, gateway: Annotated[Gateway, Depends(_gateway)], caller: Annotated[Caller, Depends(_caller)]
-) -> Record:
-    return await gateway.record(job_id, caller)
+async def _own_record(job_id: str, request: Request) -> Record:
+    gateway = await _gateway(request)
+    return await gateway.record(job_id, await _caller(request))
 
 
 TheGateway = Annotated[Gateway, Depends(_gateway)]

@@ -6,10 +6,12 @@ Knows a connection before there is a request. The guard, an ASGI application, fi
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.guard import MAX_HEAD_BYTES
+from app.one_piece import Gathering
 
 HEAD_SECONDS = 10.0
 
@@ -25,7 +27,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Gathering(transport, self.loop)))
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

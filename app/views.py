@@ -38,18 +38,23 @@ class Viewer:
 
     async def view(self, record: Record, *, base: str) -> JobView:
         """The job with links that work for at least half of `link_seconds`."""
-        urls = [await self.picture_url(picture, base=base) for picture in record.images]
-        return JobView.of(record, base=base, image_urls=urls, queue=await self._place(record))
+        links = {key: await self.url(key, base=base) for key in record.object_keys}
+        return JobView.of(record, base=base, links=links, queue=await self._place(record))
 
     async def picture_url(self, picture: Picture, *, base: str) -> str:
-        """A link that needs no key, absolute."""
-        url = await self._pictures.link(picture.key, expires_in=self._link_seconds, now=self._link_age_start())
+        """A link that needs no API key, absolute."""
+        return await self.url(picture.key, base=base)
+
+    async def url(self, key: str, *, base: str) -> str:
+        """The same for an object key: of a picture, or of its previews."""
+        url = await self._pictures.link(key, expires_in=self._link_seconds, now=self._link_age_start())
         return base + url if url.startswith("/") else url
 
     def etag(self, view: JobView, record: Record) -> str:
         """Changes with everything a client can see, and before the links in an earlier answer have run out."""
-        links = self._link_age_start() if record.images else 0
-        seen = view.model_dump_json(exclude={"images"}) + repr(record.images) + str(links)
+        seen = view.model_dump_json()
+        if record.images:
+            seen = f"{view.model_dump_json(exclude={'images'})}{record.images!r}{self._link_age_start()}"
         return f'W/"{hashlib.sha256(seen.encode()).hexdigest()[:24]}"'
 
     async def retry_after(self, view: JobView) -> int:
@@ -64,7 +69,8 @@ class Viewer:
     async def _place(self, record: Record) -> QueuePlace | None:
         if record.status is not Status.QUEUED:
             return None
-        position = await self._store.position(record)
+        # A record that came with an outbox entry does not know its place.
+        position = await self._store.position(record) if record.position is None else record.position
         if position is None:
             return None
         model = (await self._board.models()).get(record.model)

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, cast
 
 import redis.asyncio
 from rq.job import Job as RQJob
 from rq.job import JobStatus as RQStatus
 from rq.serializers import JSONSerializer
+from rq.utils import now, utcformat
 
 from app.contract import keys
 from app.contract.card import ModelCard
 from app.contract.events import FINAL_EVENTS, Status
 from app.contract.job import Record, cost_of, new_epoch, new_job_id
-from app.contract.params import JobSpec, Webhook
+from app.contract.new_job import NewJob
 from app.contract.scripts import source
 
 ENTRY_POINT = "worker.intake.run"
@@ -45,10 +48,14 @@ class QueueLost(redis.RedisError):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What became of a submit: `id` is the new job's, or that of the earlier one with the same key."""
+    """What became of a submit: `id` is the new job's, or that of the earlier one with the same key.
+
+    `record` is how the job stands if it was created or replayed; None if the earlier one has been deleted.
+    """
 
     outcome: Outcome
     id: str
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +64,6 @@ class Retrial:
 
     outcome: Retry
     id: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """Everything the record starts with."""
-
-    id: str
-    tenant: str
-    spec: JobSpec
-    retention_ms: int
-    metadata: dict[str, str]
-    webhook: Webhook | None = None
-    traceparent: str = ""
-
-    def fields(self) -> dict[str, str | int]:
-        """Record fields that only the submitter knows; the script adds ids, status and times."""
-        fields: dict[str, str | int] = {
-            "spec": self.spec.model_dump_json(),
-            "metadata": json.dumps(self.metadata),
-            "retention_ms": self.retention_ms,
-            "seats": self.spec.num_images,
-            "traceparent": self.traceparent,
-        }
-        if self.webhook:
-            fields |= {
-                "webhook": self.webhook.model_dump_json(),
-                "webhook_events": json.dumps(self.webhook.events),
-            }
-        return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +85,7 @@ class JobStore:
         self._waiting: Any = waiting or client
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         self._epoch = ""
-        names = ("submit", "retry", "cancel", "reap", "forget")
+        names = ("submit", "read", "retry", "cancel", "reap", "forget")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
     async def submit(
@@ -124,10 +102,13 @@ class JobStore:
         record, rq_hash = _flat(job.fields()), _flat(_rq_hash(job.id, job.spec.model))
         head: list[Any] = [job.id, job.tenant, job.spec.model, cost_of(job.spec), body_hash, queue_limit, tenant_limit]
         head += [await self._known_epoch(), len(record)]
-        outcome, job_id = await self._scripts["submit"](keys=[key] if key else [], args=head + record + rq_hash)
+        answer = await self._scripts["submit"](keys=[key] if key else [], args=head + record + rq_hash)
+        outcome, job_id, *found = answer
         if outcome == "lost":
             raise QueueLost
-        return Submission(outcome, job_id)
+        if outcome == "created":
+            return Submission(outcome, job_id, job.accepted(*found))
+        return Submission(outcome, job_id, *map(_record, found))
 
     async def retry(self, job_id: str, tenant: str | None, *, queue_limit: int, tenant_limit: int) -> Retrial:
         """Wish for a failed job again: a new job with the same parameters, once however often this is called.
@@ -147,7 +128,7 @@ class JobStore:
 
     async def dead(self, *, limit: int = 100) -> list[Record]:
         """Jobs that used up their attempts and were not retried, the latest first."""
-        return await self._get_many(await self._redis.zrevrange(keys.DEAD, 0, limit - 1))
+        return await self._read(await self._redis.zrevrange(keys.DEAD, 0, limit - 1))
 
     async def require_epoch(self) -> None:
         """Raises QueueLost if this is not the Redis that was there when this store first asked."""
@@ -166,10 +147,10 @@ class JobStore:
 
     async def get(self, job_id: str, tenant: str) -> Record | None:
         """The record, if it exists and belongs to the tenant. Raises QueueLost rather than deny a job that was."""
-        fields = await self._redis.hgetall(keys.JOB + job_id)
-        if not fields:
+        found = await self._read([job_id])
+        if not found:
             await self.require_epoch()
-        return Record.from_hash(fields) if fields.get("tenant") == tenant else None
+        return found[0] if found and found[0].tenant == tenant else None
 
     async def list_jobs(
         self, tenant: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None
@@ -187,16 +168,14 @@ class JobStore:
                     await self.require_epoch()
                 break
             offset += len(page)
-            records = await self._get_many([job_id for job_id, created in page if created != newest or job_id < last])
+            records = await self._read([job_id for job_id, created in page if created != newest or job_id < last])
             found += [record for record in records if status in (None, record.status)]
         return found[:limit]
 
-    async def _get_many(self, job_ids: list[str]) -> list[Record]:
-        """The records that exist, in one round trip."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for job_id in job_ids:
-                pipeline.hgetall(keys.JOB + job_id)
-            return [Record.from_hash(fields) for fields in await pipeline.execute() if fields]
+    async def _read(self, job_ids: list[str]) -> list[Record]:
+        """The records that exist, each with its place in the queue, in one round trip."""
+        found = map(_record, await self._scripts["read"](args=job_ids))
+        return [record for record in found if record is not None]
 
     async def cancel(self, job_id: str, tenant: str) -> Cancel:
         """Call a job off; 'requested' means that its worker was told."""
@@ -295,19 +274,35 @@ class JobStore:
         return int(seconds) * 1000 + int(micros) // 1000
 
 
+def _record(seen: tuple[list[str], int | None]) -> Record | None:
+    # As `seen` in prelude.lua answers.
+    pairs, position = seen
+    return Record.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True)), position=position) if pairs else None
+
+
 def _flat(fields: dict[str, Any]) -> list[Any]:
     return [part for pair in fields.items() for part in pair]
 
 
 def _rq_hash(job_id: str, model: str) -> dict[str, Any]:
     """RQ's own hash of a queued job. The payload is the id; the description shows no prompt."""
+    own = {
+        "created_at": utcformat(now()),
+        # As rq.job.Job.data writes a call: function, instance, arguments, keyword arguments.
+        "data": zlib.compress(JSONSerializer.dumps((ENTRY_POINT, None, [job_id], {}))),
+        "description": f"{ENTRY_POINT}({job_id})",
+    }
+    return _rq_hash_of_any(model) | own
+
+
+@cache
+def _rq_hash_of_any(model: str) -> dict[str, Any]:
+    # What is the same in every job of a queue. RQ takes longer to write it than the rest of an accept takes.
     job = RQJob.create(
         ENTRY_POINT,
-        args=[job_id],
-        id=job_id,
+        id=new_job_id(),
         connection=cast(Any, _NoConnection()),
         origin=keys.queue_name(model),
-        description=f"{ENTRY_POINT}({job_id})",
         status=RQStatus.QUEUED,
         serializer=JSONSerializer,
         timeout=-1,

@@ -69,7 +69,7 @@ async def follow(
     if record.status.is_over and after == last:
         return Response(status_code=204)
     story = _Story(gateway, record, gateway.base(request))
-    return EventSourceResponse(story.tell(after), headers=_HEADERS)
+    return EventSourceResponse(story.tell(after, last=last), headers=_HEADERS)
 
 
 class _Story:
@@ -77,56 +77,60 @@ class _Story:
 
     def __init__(self, gateway: Gateway, record: Record, base: str) -> None:
         self._gateway = gateway
-        self._record = record
+        self._job_id, self._tenant = record.id, record.tenant
         self._base = base
         self._ends = time.monotonic() + gateway.settings.stream_seconds
         self._beat_at = 0.0
 
-    async def tell(self, after: str | None) -> AsyncIterator[bytes]:
-        """Bytes of events. Cancelled by the server within a moment of the client's departure."""
+    async def tell(self, after: str | None, *, last: str) -> AsyncIterator[bytes]:
+        """Bytes of events, from `after` on; from None, the present state and what came after `last`.
+
+        Cancelled by the server within a moment of the client's departure.
+        """
         try:
             if after is None:
-                # The place first, the state second: what happens between the two is told again, never left out.
-                after = await self._gateway.store.last_event_id(self._record.id)
-                yield self._event(FIRST, after, await self._whole())
-                if self._record.status.is_over:
+                # The place was read first, the state second: what happens between is told again, never left out.
+                record = await self._record()
+                yield self._event(FIRST, last, await self._shown(record))
+                if record.status.is_over:
                     return
-            async for chunk in self._go_on(after):
+                # A thousand streams would hold a thousand of them.
+                del record
+            async for chunk in self._go_on(after or last):
                 yield chunk
         except (redis.RedisError, errors.JobNotFound) as error:
             # The head is sent; the client learns more when it connects again.
-            log.info("event stream broke off", job_id=self._record.id, error=type(error).__name__)
+            log.info("event stream broke off", job_id=self._job_id, error=type(error).__name__)
         yield format_sse_event(retry=RETRY_MS)
 
     async def _go_on(self, after: str) -> AsyncIterator[bytes]:
         yield self._heartbeat()
-        async with self._gateway.feed.follow(self._record.id, after) as follower:
+        async with self._gateway.feed.follow(self._job_id, after) as follower:
             while (left := self._ends - time.monotonic()) > 0:
                 events = await follower.next(min(left, max(0.0, self._beat_at - time.monotonic())))
                 if events is None:
                     return
                 for event_id, name, data in events:
                     if name in FINAL_EVENTS:
-                        yield self._event(name, event_id, await self._whole())
+                        yield self._event(name, event_id, await self._shown(await self._record()))
                         return
                     if name != Event.PREVIEW:
-                        yield self._event(name, event_id, {"id": self._record.id, **data})
-                    elif jpeg := await self._gateway.store.preview(self._record.id, data):
-                        yield self._event(name, event_id, {"id": self._record.id, **data, "jpeg": jpeg})
+                        yield self._event(name, event_id, {"id": self._job_id, **data})
+                    elif jpeg := await self._gateway.store.preview(self._job_id, data):
+                        yield self._event(name, event_id, {"id": self._job_id, **data, "jpeg": jpeg})
                 if not events and time.monotonic() >= self._beat_at:
-                    await self._refresh()
+                    await self._record()
                     yield self._heartbeat()
 
-    async def _whole(self) -> dict[str, Any]:
-        await self._refresh()
-        view = await self._gateway.viewer.view(self._record, base=self._base)
+    async def _shown(self, record: Record) -> dict[str, Any]:
+        view = await self._gateway.viewer.view(record, base=self._base)
         return view.model_dump(mode="json")
 
-    async def _refresh(self) -> None:
-        record = await self._gateway.store.get(self._record.id, self._record.tenant)
+    async def _record(self) -> Record:
+        record = await self._gateway.store.get(self._job_id, self._tenant)
         if record is None:
             raise errors.JobNotFound
-        self._record = record
+        return record
 
     def _heartbeat(self) -> bytes:
         self._beat_at = time.monotonic() + HEARTBEAT_SECONDS * random.uniform(0.7, 1.0)

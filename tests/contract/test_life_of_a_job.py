@@ -41,11 +41,12 @@ async def events_of(store: JobStore, job: NewJob) -> list[str]:
 
 
 async def test_the_whole_road(store: JobStore, ownership: Ownership, new_job: NewJobs) -> None:
-    job = new_job()
-    assert await submit(store, job) == Submission("created", job.id)
+    job = new_job(webhook=Webhook(url="https://example.com/told"))
+    submission = await submit(store, job)
     record = await record_of(store, job)
+    assert submission == Submission("created", job.id, record), "the submitter is told what everybody reads"
     assert (record.status, record.attempt, record.metadata) == (Status.QUEUED, 0, {"order": "17"})
-    assert await store.position(record) == 0
+    assert record.position == await store.position(record) == 0
 
     claim = ownership.claim("starter", "w1")
     assert claim is not None
@@ -54,7 +55,7 @@ async def test_the_whole_road(store: JobStore, ownership: Ownership, new_job: Ne
     assert ownership.progress(claim, 5, 20)
     record = await record_of(store, job)
     assert (record.status, record.step, record.steps) == (Status.RUNNING, 5, 20)
-    assert await store.position(record) is None
+    assert record.position is await store.position(record) is None
 
     assert ownership.succeed(claim, [PICTURE], timings={"denoise": 0.5}, warnings=["cut"], steps=20)
     record = await record_of(store, job)
@@ -211,8 +212,9 @@ async def test_an_id_lost_from_its_list_is_put_back(
 async def test_idempotency(store: JobStore, new_job: NewJobs) -> None:
     first, again, other = new_job(), new_job(), new_job()
     key = {"idempotency_key": "k" * 64}
-    assert await submit(store, first, **key, body_hash="aa") == Submission("created", first.id)
-    assert await submit(store, again, **key, body_hash="aa") == Submission("replayed", first.id)
+    created = await submit(store, first, **key, body_hash="aa")
+    assert created == Submission("created", first.id, await store.get(first.id, first.tenant))
+    assert await submit(store, again, **key, body_hash="aa") == Submission("replayed", first.id, created.record)
     assert await submit(store, other, **key, body_hash="bb") == Submission("conflict", first.id)
     stranger = new_job(tenant="bob")
     assert (await submit(store, stranger, **key, body_hash="bb")).outcome == "created"

@@ -2,7 +2,7 @@
 -- A job that has lost SUSPECT_AFTER workers is given to a worker that holds nothing else. If only busy ones ask, the
 -- first of them keeps it for itself, gets nothing more, and so becomes free.
 -- ARGV: model, worker, token, newest record version the worker understands, how many jobs it holds
--- Answers nil, or {id, spec, attempt, failures, traceparent}.
+-- Answers nil, or {id, spec, attempt, failures, traceparent, ms since it was accepted}.
 local model, worker, token, busy = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]) > 0
 local queue, at = QUEUE_PREFIX .. model, now()
 if redis.call('EXISTS', RQ_SUSPENDED) == 1 then return nil end
@@ -20,8 +20,8 @@ local function own(id, tag)
   redis.call('ZADD', LEASES, at + LEASE_MS, id)
   rq_started(id, token, worker, queue, at)
   emit(id, 'job.started', '{"attempts":' .. attempt .. '}')
-  local job = redis.call('HMGET', JOB .. id, 'spec', 'failures', 'traceparent')
-  return {id, job[1], attempt, job[2], job[3] or ''}
+  local job = redis.call('HMGET', JOB .. id, 'spec', 'failures', 'traceparent', 'created_ms')
+  return {id, job[1], attempt, job[2], job[3] or '', at - (job[4] or at)}
 end
 
 local passed = 0

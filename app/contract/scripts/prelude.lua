@@ -10,6 +10,13 @@ local function field(id, name)
   return redis.call('HGET', JOB .. id, name)
 end
 
+-- A job as readers see it: {fields and values, how many are claimed before it or false}. No fields: there is none.
+local function seen(id)
+  local r = redis.call('HMGET', JOB .. id, 'status', 'model')
+  local position = r[1] == 'queued' and redis.call('ZRANK', QUEUED .. r[2], id)
+  return {redis.call('HGETALL', JOB .. id), position}
+end
+
 -- Does this token still own the job? A stale token must change nothing.
 local function owns(id, token)
   local r = redis.call('HMGET', JOB .. id, 'status', 'token')
@@ -50,11 +57,12 @@ local function rq_ended(id, queue)
 end
 
 -- RQ's list shows which ids wait; the order is QUEUED's. A job knows its place on the list, so that taking it off costs
--- the same however long the list is: the first id moves into the gap, and the list loses its head.
-local function list_add(id, model)
+-- the same however long the list is: the first id moves into the gap, and the list loses its head. Further arguments are
+-- fields and values for the record, written with the place.
+local function list_add(id, model, ...)
   local length = redis.call('RPUSH', RQ_QUEUE .. QUEUE_PREFIX .. model, id)
   local popped = redis.call('HGET', CLOCK .. model, 'popped') or 0
-  redis.call('HSET', JOB .. id, 'place', popped + length - 1)
+  redis.call('HSET', JOB .. id, 'place', popped + length - 1, ...)
 end
 
 local function list_remove(id, model)
@@ -78,12 +86,11 @@ end
 local function enqueue(id, tenant, model, cost)
   local clock = tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0)
   local tag = math.max(clock, tonumber(redis.call('ZSCORE', TURNS .. model, tenant) or 0))
-  redis.call('HSET', JOB .. id, 'tag', tag)
   redis.call('ZADD', TURNS .. model, tag + cost, tenant)
   redis.call('ZADD', QUEUED .. model, tag, id)
   redis.call('SADD', MODELS_QUEUED, model)
   redis.call('SADD', RQ_QUEUES, RQ_QUEUE .. QUEUE_PREFIX .. model)
-  list_add(id, model)
+  list_add(id, model, 'tag', tag)
 end
 
 local function dequeue(id, model)
@@ -137,7 +144,7 @@ local function refusal(tenant, model, queue_limit, tenant_limit)
   if redis.call('SCARD', OPEN .. tenant) >= tonumber(tenant_limit) then return 'tenant-full' end
 end
 
--- The life of a job begins. The submitter's fields and RQ's job hash are written already.
+-- The life of a job begins. The submitter's fields and RQ's job hash are written already. Answers when it began.
 local function accept(id, tenant, model, cost)
   local at = now()
   redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'cost', cost, 'status', 'queued',
@@ -146,4 +153,5 @@ local function accept(id, tenant, model, cost)
   redis.call('SADD', OPEN .. tenant, id)
   enqueue(id, tenant, model, cost)
   emit(id, 'job.queued', '{}')
+  return at
 end

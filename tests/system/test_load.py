@@ -1,0 +1,69 @@
+"""A few seconds of the load bench against real processes: what was accepted is there, once, and comes to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.contract import keys
+from benchmarks.load_cases import CONNECTIONS, QUEUE_LIMIT, accepts, overload, polls
+from benchmarks.load_client import Answer, Wires, closed_loop
+from benchmarks.load_servers import CARD, WISH, House, house
+from benchmarks.load_streams import streams
+from benchmarks.load_worker import clockwork
+
+RQ_LIST = keys.RQ_QUEUE + keys.queue_name(CARD.name)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Two processes over a Valkey of their own, with room for few jobs."""
+    folder = tmp_path_factory.mktemp("load") / "house"
+    with house("gateway", folder, queue_limit=str(20 * QUEUE_LIMIT)) as running:
+        yield running
+
+
+def test_every_accepted_job_is_in_redis_and_waits_once(gateway: House) -> None:
+    redis, accepted = gateway.redis(), list[str]()
+
+    async def send_many() -> None:
+        async with Wires(gateway.address, CONNECTIONS) as wires:
+
+            async def send() -> Answer:
+                answer = await wires.ask(gateway.address.post("/v1/jobs", WISH))
+                accepted.append(json.loads(answer.body)["id"])
+                return answer
+
+            (await closed_loop(CONNECTIONS, 0.5, send)).only(202)
+
+    asyncio.run(send_many())
+    assert len(set(accepted)) == len(accepted) > 0
+    assert all(redis.hget(keys.JOB + job_id, "status") == "queued" for job_id in accepted)
+    assert sorted(redis.zrange(keys.QUEUED + CARD.name, 0, -1)) == sorted(accepted)
+    assert sorted(redis.lrange(RQ_LIST, 0, -1)) == sorted(accepted)
+
+
+def test_the_cases_of_the_bench_end_and_see_no_fault(gateway: House) -> None:
+    assert asyncio.run(polls(gateway, seconds=0.5)).count(200) == 200
+    assert asyncio.run(accepts(gateway, seconds=0.2)).count(202) > 0
+
+
+def test_streams_hear_their_job(gateway: House) -> None:
+    found = asyncio.run(streams(gateway, count=40, events_a_second=1_000))
+    assert len(found.late_ms) >= 40
+    assert all(late > 0 for late in found.late_ms)
+
+
+def test_an_overload_is_refused_and_loses_nothing(tmp_path: Path) -> None:
+    with (
+        house("gateway", tmp_path / "house", processes=1, queue_limit="10") as small,
+        clockwork(small.redis_url, job_seconds=0.3),
+    ):
+        found = asyncio.run(overload(small, seconds=1, calm_seconds=0.5))
+        assert found.offered.count(202) >= 10
+        assert found.offered.count(429, 503) > 0
+        assert small.redis().zcard(keys.QUEUED + CARD.name) == 0
