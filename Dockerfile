@@ -18,14 +18,14 @@ FROM base AS gateway-build
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY app app
 COPY worker worker
-RUN pip install -c constraints.txt .
+RUN pip install -c constraints.txt '.[otel]'
 
 FROM base AS worker-build
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY app app
 COPY worker worker
 # The CUDA build of torch, as the registry has it; torch brings its own CUDA libraries.
-RUN pip install -c constraints.txt '.[worker]'
+RUN pip install -c constraints.txt '.[worker,otel]'
 
 FROM base AS gateway
 COPY --from=gateway-build /opt/darkroom /opt/darkroom

@@ -5,12 +5,14 @@ DATA ?= data
 
 BIN := .venv/bin
 
-.PHONY: starter-model run test browser-deps lint types bench load chaos check-deploy clean help
+.PHONY: starter-model run test browser-deps lint types bench load chaos fuzz check-deploy clean help
 
 help:
 	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
 	@echo "make test                                         everything that must hold"
+	@echo "make fuzz [SEED=7] [SECONDS=180]                   some 5,000 requests that the OpenAPI allows or forbids"
 	@echo "make chaos [SEED=1] [SECONDS=60] [MUTANTS=1]       kill everything at random, then count what was lost"
+	@echo "make load [ARGS='--soak 300']                      traffic beside a bare FastAPI, some 5 minutes"
 	@echo "make lint | types | check-deploy | bench | clean"
 
 run: .venv/serve.stamp
@@ -19,12 +21,18 @@ run: .venv/serve.stamp
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest
 
-# tests/browser needs a Chromium; its driver comes with the dev extra.
+# tests/browser needs a Chromium that runs; its driver comes with the dev extra. Ubuntu's package of the name is a stub
+# for a snap, which --version finds out. An index that cannot be refreshed may still name a version that can be fetched.
 browser-deps:
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
-	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
-	{ echo "install Chromium for tests/browser, e.g. apt-get install chromium as root"; exit 1; }
+	@for name in "$$DARKROOM_TEST_BROWSER" chromium chromium-browser google-chrome google-chrome-stable; do \
+	  [ -n "$$name" ] && "$$name" --version >/dev/null 2>&1 && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq || echo "the package index is as old as it was" >&2; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    -o DPkg::Lock::Timeout=120 chromium >/dev/null; \
+	fi; \
+	chromium --version >/dev/null 2>&1 || \
+	{ echo "install Chromium for tests/browser, e.g. apt-get install chromium as root, or name one in DARKROOM_TEST_BROWSER"; exit 1; }
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -37,16 +45,21 @@ types: .venv/dev.stamp
 chaos: .venv/dev.stamp
 	$(BIN)/python -m tests.faults.chaos --seed $(or $(SEED),1) --seconds $(or $(SECONDS),60) $(if $(MUTANTS),--mutants)
 
+fuzz: .venv/dev.stamp
+	DARKROOM_TEST_CONFORMANCE_SECONDS=$(or $(SECONDS),180) DARKROOM_TEST_CONFORMANCE_SEED=$(or $(SEED),7) \
+	$(BIN)/python -m pytest -s tests/app/test_conformance.py
+
 check-deploy: .venv/dev.stamp
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.trace
 	$(BIN)/python -m benchmarks.gateway
 
 load: .venv/dev.stamp
-	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.load $(ARGS)
 
 # Retrains the bundled model from nothing into build/starter. Needs npm for the icons, and a GPU to be quick.
 starter-model: .venv/dev.stamp
@@ -67,5 +80,5 @@ clean:
 	@touch $@
 
 .venv/dev.stamp: .venv/serve.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,embedded,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,embedded,otel,dev]'
 	@touch $@

@@ -23,10 +23,12 @@ from app import __version__, error_handler
 from app.admission import Admission, CheckWebhook
 from app.auth import Authenticator
 from app.board import Board
+from app.connections import FairPool
 from app.contract.figures import Figures
 from app.contract.outbox import Outbox
 from app.contract.store import LONGEST_BLOCK, JobStore
 from app.contract.streams import EventStreams
+from app.contract.tracing import close_provider, open_provider
 from app.contract.unanswered import Unanswered
 from app.feed import Feed
 from app.gateway import Gateway
@@ -40,6 +42,7 @@ from app.pictures import open_pictures
 from app.readiness import Readiness
 from app.routes import events, health, images, jobs, models, openai, page, replicate, webhooks
 from app.settings import Settings
+from app.tracing import FASTAPIS_OWN, Traced
 from app.views import Viewer
 from app.webhooks.address import check_url
 from app.webhooks.options import WebhookOptions
@@ -48,11 +51,14 @@ from app.webhooks.secrets import Secrets
 log = structlog.get_logger()
 
 COMMAND_SECONDS = 1.5
-"""A command that takes longer fails: with the connecting before it, a caller hears 503 within 2 s."""
+"""A command that takes longer fails: a caller hears 503 within 2 s."""
 
-CONNECT_SECONDS = 0.5
-COMMAND_CONNECTIONS = 64
-"""Commands take well under a millisecond; more connections would only queue in Redis instead of here."""
+CONNECT_SECONDS = 1.5
+"""A machine that is gone is given up after this. Any shorter, and a loop busy with hundreds of new clients takes a
+connection that is there for one that is not."""
+
+COMMAND_CONNECTIONS = 16
+"""Commands take well under a millisecond, so that these carry more than one process can ask. Callers queue for them."""
 
 WAITING_CONNECTIONS = 200
 """One for all streams and waits together, one per deletion of a running job."""
@@ -77,6 +83,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         docs_url=None,
         redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        telemetry=FASTAPIS_OWN,
     )
     app.state.settings = settings
     error_handler.install(app)
@@ -89,6 +96,9 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         body_seconds=settings.body_seconds,
     )
     app.add_middleware(Counted, metrics=app.state.metrics)
+    app.state.traces = open_provider("darkroom-gateway", version=__version__)
+    if app.state.traces is not None:
+        app.add_middleware(Traced, tracer=app.state.traces.get_tracer("darkroom.gateway", __version__))
     for module in (jobs, events, webhooks, images, models, openai, replicate, health, page):
         app.include_router(module.router)
     app.mount("/static", page.static_files)
@@ -119,6 +129,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(looks, streams, rounds, return_exceptions=True)
         await commands.aclose()
         await waiting.aclose()
+        if app.state.traces is not None:
+            await asyncio.to_thread(close_provider, app.state.traces)
 
 
 async def _end_streams(gateway: Gateway) -> None:
@@ -128,11 +140,11 @@ async def _end_streams(gateway: Gateway) -> None:
 
 def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
     """A client for commands, which is impatient, and one for reads that block. Both decode."""
-    commands = redis.asyncio.BlockingConnectionPool.from_url(
+    commands = FairPool.from_url(
         url,
         decode_responses=True,
         max_connections=COMMAND_CONNECTIONS,
-        timeout=COMMAND_SECONDS,
+        patience=COMMAND_SECONDS,
         socket_timeout=COMMAND_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
         retry=_retry(),

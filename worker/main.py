@@ -5,7 +5,6 @@ Threads: the main one claims, one runs the engine, one beats, one reports progre
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ import torch
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from app import __version__
 from app.contract.card import ModelCard
 from app.contract.durability import durability_faults
 from app.contract.environment import SettingsError
@@ -26,6 +26,7 @@ from app.contract.exits import CANNOT_START, LOST_DEVICE
 from app.contract.logs import configure
 from app.contract.objects import StoreOptions
 from app.contract.ownership import Claim, Ownership
+from app.contract.tracing import close_provider, open_provider
 from worker.attempts import Attempts
 from worker.engine.engine import Engine
 from worker.engine.sample import Request
@@ -38,8 +39,13 @@ from worker.provenance import Provenance, provenance_of
 from worker.reporter import Reporter
 from worker.settings import WorkerSettings, settings_from_env, worker_name
 from worker.storage import ObjectStore
+from worker.tracing import Traces
+from worker.watchdog import abandon_ship, ends_within
 
 log = structlog.get_logger()
+
+WARM_UP_SECONDS = 600.0
+"""Profiling is bounded to seconds, but one step of a large model on a slow CPU, or the graphs of a GPU, are not."""
 
 LAST_WORDS_SECONDS = 10.0
 """After the grace period: time to hand jobs back and to say so, before the process goes anyway."""
@@ -57,7 +63,8 @@ def run() -> int:
         store = _open_store(settings)
         clients = _connect(settings)
         bundle = _load(settings)
-        engine = start_engine(bundle, settings)
+        with ends_within(WARM_UP_SECONDS, what="warming up"):
+            engine = start_engine(bundle, settings)
         card = describe(bundle, seats=settings.seats)
         worker = Worker(settings, engine, card, provenance_of(bundle), store, *clients)
     except (SettingsError, CannotStart, ModelError) as error:
@@ -84,7 +91,9 @@ class Worker:
         self.card = card
         self.attempts = Attempts()
         ownership = Ownership(commands)
-        self.reporter = Reporter(ownership, store, self.attempts, provenance)
+        self.provider = open_provider("darkroom-worker", version=__version__)
+        self.traces = Traces(self.provider.get_tracer("darkroom.worker", __version__) if self.provider else None)
+        self.reporter = Reporter(ownership, store, self.attempts, provenance, self.traces)
         self.intake = Intake(
             card=self.card,
             name=worker_name(),
@@ -112,6 +121,7 @@ class Worker:
         self.finish_or_hand_back()
         self.stopped.set()
         self.intake.leave()
+        self.close_traces("worker-stopped")
         return 0
 
     def say_ready(self) -> None:
@@ -119,7 +129,8 @@ class Worker:
 
     def begin(self, claim: Claim) -> None:
         """Hand a claimed job to the engine, which calls it by its token."""
-        spec = claim.spec.model_dump(exclude={"model", "output_format"})
+        self.traces.claimed(claim)
+        spec = claim.spec.model_dump(exclude={"model", "output_format", "keep_previews"})
         try:
             request = Request(id=claim.token, **spec)
         except ValueError as error:
@@ -134,10 +145,12 @@ class Worker:
                 self.engine.wait_for_work(0.5)
                 began = time.perf_counter()
                 events = self.engine.step()
+                seconds = time.perf_counter() - began
+                self.traces.stepped(seconds, events)
                 for event in events:
                     self.reporter.hear(event)
                 if self.metrics is not None:
-                    self.metrics.stepped(time.perf_counter() - began, events)
+                    self.metrics.stepped(seconds, events)
         except Exception:
             log.exception("the engine broke; its jobs will run elsewhere")
             self.abandon_ship(LOST_DEVICE)
@@ -160,11 +173,15 @@ class Worker:
         if self.settings.heartbeat_file:
             self.settings.heartbeat_file.touch()
 
-    @staticmethod
-    def abandon_ship(code: int) -> NoReturn:
-        # Not sys.exit: it would wait for the thread that hangs in the driver.
-        sys.stderr.flush()
-        os._exit(code)
+    def close_traces(self, reason: str) -> None:
+        """Send the spans that are left; attempts that are still open end for this reason."""
+        self.traces.abandon(reason)
+        if self.provider is not None:
+            close_provider(self.provider)
+
+    def abandon_ship(self, code: int) -> NoReturn:
+        self.close_traces("device-lost")
+        abandon_ship(code)
 
 
 def _connect(settings: WorkerSettings) -> tuple[redis.Redis, redis.Redis]:

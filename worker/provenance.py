@@ -29,7 +29,7 @@ class Provenance:
     dtype: str
     bucket: int
 
-    def note(self, *, reproducible: bool) -> dict[str, str | int]:
+    def note(self, *, reproducible: bool) -> dict[str, str | int | bool]:
         """As it stands in a picture's record. Other pictures are drawn with as many rows as there happen to be."""
         note = asdict(self)
         return note if reproducible else {name: value for name, value in note.items() if name != "bucket"}

@@ -17,16 +17,18 @@ from typing import Any, TypeVar
 import redis
 import structlog
 
-from app.contract.job import JobError, Picture
-from app.contract.objects import image_key, token_prefix
+from app.contract.job import JobError, Picture, Sheet
+from app.contract.objects import image_key, sheet_key, token_prefix
 from app.contract.ownership import Claim, Ownership
 from worker.attempts import Attempt, Attempts, Stop
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Event, Failed, Finished, Preview, Progress, Started, Stopped
 from worker.errors import StorageDenied, StorageError, UploadAbandoned
-from worker.images import encode, encode_preview
+from worker.films import Films
+from worker.images import encode, encode_preview, encode_sheet
 from worker.provenance import Provenance
 from worker.storage import ObjectStore
+from worker.tracing import Traces
 
 log = structlog.get_logger()
 
@@ -42,14 +44,23 @@ FINISHERS = 4
 class Reporter:
     """Listens to the engine on behalf of the record. `hear` is called from the engine's thread and never blocks."""
 
-    def __init__(self, ownership: Ownership, store: ObjectStore, attempts: Attempts, provenance: Provenance) -> None:
+    def __init__(
+        self,
+        ownership: Ownership,
+        store: ObjectStore,
+        attempts: Attempts,
+        provenance: Provenance,
+        traces: Traces | None = None,
+    ) -> None:
         self._ownership = ownership
+        self._traces = traces or Traces()
         self._store = store
         self._attempts = attempts
         self._provenance = provenance
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
         self._progress: dict[str, Progress] = {}
         self._previews: dict[tuple[str, int], Preview] = {}
+        self._films = Films()
         self._over = threading.Event()
         self._gave_up = threading.Event()
         self._storage_fault: str | None = "not probed yet"
@@ -61,11 +72,17 @@ class Reporter:
             self._progress[event.request_id] = event
         elif isinstance(event, Preview):
             self._previews[event.request_id, event.index] = event
+            self._keep(event)
         elif not isinstance(event, Started):
             self._progress.pop(event.request_id, None)
             attempt = self._attempts.get(event.request_id)
             if attempt is not None:
                 self._finishers.submit(self._end, attempt, event)
+
+    def _keep(self, preview: Preview) -> None:
+        attempt = self._attempts.get(preview.request_id)
+        if attempt is not None and attempt.claim.spec.keep_previews:
+            self._films.keep(preview, every=attempt.claim.spec.preview_every)
 
     def refuse(self, claim: Claim, detail: str) -> None:
         """The engine cannot take this job at all."""
@@ -117,7 +134,7 @@ class Reporter:
 
     def _end(self, attempt: Attempt, event: Event) -> None:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
-        claim = attempt.claim
+        claim, owned = attempt.claim, False
         try:
             said = self._last_word(attempt, event)
             owned = self._until_said(claim, said)
@@ -127,7 +144,9 @@ class Reporter:
             error = JobError(slug="internal", detail="The picture was made, but could not be written. It is logged.")
             self._until_said(claim, lambda: self._ownership.fail(claim, error))
         finally:
+            self._traces.ended(claim, event, owned=owned)
             self._attempts.close(claim.token)
+            self._films.drop(claim.token)
 
     def _last_word(self, attempt: Attempt, event: Event) -> Callable[[], bool]:
         claim = attempt.claim
@@ -146,7 +165,8 @@ class Reporter:
         """Store the pictures; the word that follows depends on whether that went well."""
         claim, started = attempt.claim, time.monotonic()
         try:
-            pictures = [self._store_picture(attempt, finished, index) for index in range(len(finished.pictures))]
+            with self._traces.upload(claim):
+                pictures = [self._store_picture(attempt, finished, index) for index in range(len(finished.pictures))]
         except UploadAbandoned:
             if attempt.stop is Stop.LOST:
                 return lambda: self._take_away(claim)
@@ -175,9 +195,11 @@ class Reporter:
 
     def _store_picture(self, attempt: Attempt, finished: Finished, index: int) -> Picture:
         claim, pixels, seed = attempt.claim, finished.pictures[index], finished.seeds[index]
-        wish = claim.spec.model_dump(exclude={"num_images", "seed", "preview_every"})
+        wish = claim.spec.model_dump(exclude={"num_images", "seed", "preview_every", "keep_previews"})
         note = self._provenance.note(reproducible=claim.spec.reproducible)
-        record = wish | {"seed": seed, "job_id": claim.id, "index": index} | note
+        if index in finished.rescued:
+            note |= {"dtype": "float32", "rescued": True}
+        record = wish | {"seed": seed, "job_id": claim.id, "index": index, "solver": finished.solver} | note
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
         data = encode(pixels, output_format=claim.spec.output_format, record=record)
         stored = self._store.put(
@@ -186,6 +208,19 @@ class Reporter:
         return Picture(
             index=index, key=key, sha256=stored.sha256, seed=seed, bytes=stored.bytes,
             width=pixels.shape[1], height=pixels.shape[0], content_type=stored.content_type,
+            previews=self._store_sheet(attempt, index),
+        )  # fmt: skip
+
+    def _store_sheet(self, attempt: Attempt, index: int) -> Sheet | None:
+        claim = attempt.claim
+        frames = self._films.of(claim.token, index)
+        if not frames:
+            return None
+        file, key = encode_sheet([frame.pixels for frame in frames]), sheet_key(claim.id, claim.token, index)
+        stored = self._store.put(key, file.data, "image/jpeg", keep_trying=lambda: attempt.stop is None)
+        return Sheet(
+            key=key, sha256=stored.sha256, bytes=stored.bytes, content_type=stored.content_type, columns=file.columns,
+            width=file.width, height=file.height, steps=tuple(frame.step for frame in frames),
         )  # fmt: skip
 
     def _until_said(self, claim: Claim, say: Callable[[], bool]) -> bool:

@@ -48,6 +48,22 @@ def cost_of(spec: JobSpec) -> float:
     return spec.num_inference_steps * spec.width * spec.height * spec.num_images * passes / MEGAPIXEL
 
 
+class Sheet(BaseModel):
+    """The previews of one picture in one file: frames of width x height pixels, row by row, as many as `steps`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    sha256: str
+    bytes: int
+    content_type: str
+    width: int
+    height: int
+    columns: int
+    steps: tuple[int, ...]
+    """After how many model evaluations each was made, in order."""
+
+
 class Picture(BaseModel):
     """One finished picture: where its bytes are and how to check them."""
 
@@ -61,6 +77,8 @@ class Picture(BaseModel):
     height: int
     content_type: str
     bytes: int
+    previews: Sheet | None = None
+    """Kept if the job wished for it, and had any."""
 
 
 class JobError(BaseModel):
@@ -96,11 +114,19 @@ class Record(BaseModel):
     timings: dict[str, float] = {}
     metadata: dict[str, str] = {}
     webhook: OwedWebhook | None = None
+    position: int | None = None
+    """How many jobs of the model were claimed before this one when it was read; None if it does not wait."""
+
+    @property
+    def object_keys(self) -> list[str]:
+        """The key of every object that belongs to the job's result."""
+        sheets = [picture.previews.key for picture in self.images if picture.previews]
+        return [picture.key for picture in self.images] + sheets
 
     @classmethod
-    def from_hash(cls, fields: Mapping[str, str]) -> Record:
-        """Read the record's Redis hash (decoded strings)."""
-        values: dict[str, Any] = dict(fields)
+    def from_hash(cls, fields: Mapping[str, str], *, position: int | None = None) -> Record:
+        """Read the record's Redis hash (decoded strings). Its place in the queue is not part of it."""
+        values: dict[str, Any] = {**fields, "position": position}
         for name in JSON_FIELDS:
             if name in values:
                 values[name] = json.loads(values[name])

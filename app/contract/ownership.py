@@ -37,6 +37,8 @@ class Claim:
     attempt: int
     failures: int
     traceparent: str
+    waited_ms: int = 0
+    """Since it was accepted, by Redis' clock."""
 
     @property
     def runs_alone(self) -> bool:
@@ -69,8 +71,9 @@ class Ownership:
         answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding])
         if answer is None:
             return None
-        job_id, spec, attempt, failures, traceparent = answer
-        return Claim(job_id, token, JobSpec.model_validate_json(spec), int(attempt), int(failures), traceparent)
+        job_id, spec, attempt, failures, traceparent, waited = answer
+        counts = int(attempt), int(failures)
+        return Claim(job_id, token, JobSpec.model_validate_json(spec), *counts, traceparent, int(waited))
 
     def beat(self, claims: list[Claim]) -> list[Beat]:
         """Extend the leases of all jobs in flight; what was learned of each, in their order."""

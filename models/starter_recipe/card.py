@@ -15,11 +15,12 @@ from typing import Any
 import diffusers
 import transformers
 
-from models.starter_recipe import assemble, networks, tokens
+from models.starter_recipe import assemble, networks, sprites, tokens
 from models.starter_recipe.sources import PACKAGES
 from models.starter_recipe.words import COLOURS, OBJECTS, POSITIONS, SCENES, SHAPES
 
 TEMPLATE = Path(__file__).with_name("card.md")
+FROM_SCRATCH = "From scratch with `make starter-model`"
 STAGES = {"train_decoder": "decoder", "train_unet": "text encoder and UNet", "scorer": "scorer", "judge": "judge"}
 
 
@@ -53,8 +54,12 @@ def sources() -> str:
     )
 
 
-def write(work: Path, folder: Path, evaluation: Mapping[str, Any], *, device: str) -> None:
-    """README.md in `folder`. Raises ValueError if the folder is over the limit with it."""
+def write(work: Path, folder: Path, evaluation: Mapping[str, Any], *, device: str, origin: str = FROM_SCRATCH) -> None:
+    """README.md in `folder`; the objects it names are those of the work folder's sprites.
+
+    Raises ValueError if the folder is over the limit with it.
+    """
+    known = [name for name in sprites.names(work / "sprites.npz") if name in OBJECTS]
     parts = {
         "text": transformers.CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True),
         "unet": diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True),
@@ -69,15 +74,16 @@ def write(work: Path, folder: Path, evaluation: Mapping[str, Any], *, device: st
         "decoder": f"{networks.parameters(parts['vae'].decoder) / 1e6:.2f}",
         "channels": parts["unet"].config.in_channels,
         "psnr": json.loads((work / "vae.json").read_text())["psnr"],
-        "objects": len(OBJECTS),
+        "objects": len(known),
         "shapes": ", ".join(SHAPES),
         "colours": ", ".join(COLOURS),
         "scenes": ", ".join(phrases[0] for phrases in SCENES.values()),
         "positions": ", ".join(POSITIONS),
-        "nouns": ", ".join(nouns[0] for nouns in OBJECTS.values()),
+        "nouns": ", ".join(OBJECTS[name][0] for name in known),
         "steps": evaluation["steps"],
         "guidance": evaluation["guidance"],
         "device": device,
+        "origin": origin,
         "trainings": trainings(work),
         "table": table(evaluation),
         "sources": sources(),
@@ -93,9 +99,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/starter"))
     parser.add_argument("--folder", type=Path, help="default: WORK/model")
     parser.add_argument("--device", default="one device", help="what it was trained on, in words")
+    parser.add_argument("--origin", default=FROM_SCRATCH, help="where the weights began, in words")
     options = parser.parse_args()
     evaluation = json.loads((options.work / "evaluation.json").read_text())
-    write(options.work, options.folder or options.work / "model", evaluation, device=options.device)
+    write(
+        options.work, options.folder or options.work / "model", evaluation, device=options.device, origin=options.origin
+    )
 
 
 if __name__ == "__main__":

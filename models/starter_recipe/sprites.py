@@ -57,6 +57,12 @@ def load(path: Path) -> Sprites:
         return from_rgba(tuple(str(name) for name in file["names"]), file["rgba"])
 
 
+def names(path: Path) -> tuple[str, ...]:
+    """Whose pictures the file has."""
+    with np.load(path) as file:
+        return tuple(str(name) for name in file["names"])
+
+
 def save(path: Path, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:

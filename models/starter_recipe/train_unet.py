@@ -83,6 +83,7 @@ def train(
     start: Path | None = None,
     learning_rate: float = LEARNING_RATE,
     parts: int = 1,
+    average: float = AVERAGE,
 ) -> training.Progress:
     """Train within the budget of `options`. The log in `train_unet/log.jsonl` has the losses.
 
@@ -98,7 +99,7 @@ def train(
     torch.manual_seed(options.seed)
     model = Model(tokenizer, components, device=torch.device(options.device), sizes=sizes, start=start)
     folder = options.work / "train_unet"
-    trainer = training.Trainer(folder, model.modules, learning_rate=learning_rate, decay=AVERAGE, options=options)
+    trainer = training.Trainer(folder, model.modules, learning_rate=learning_rate, decay=average, options=options)
     if options.compile:
         model.denoise = torch.compile(model.unet)
     # A resumed training goes on with other pictures than it began with.
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="model folder to go on from, with a fresh optimiser")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its highest")
     parser.add_argument("--square", type=float, default=BUCKETS[0].share, help="share of batches of 128 x 128")
+    parser.add_argument("--average", type=float, default=AVERAGE, help="decay of the averaged weights, per step")
     cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     parser.add_argument("--parts", type=int, default=cores, help="batches per step, each on a core of its own")
     options = parser.parse_args()
@@ -169,6 +171,7 @@ def main() -> None:
         start=options.start,
         learning_rate=options.learning_rate,
         parts=options.parts,
+        average=options.average,
     )
 
 

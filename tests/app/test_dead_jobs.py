@@ -71,6 +71,6 @@ def test_what_cannot_be_run_again(client: httpx2.Client, url: str) -> None:
 
 def test_without_a_service(tmp_path: Path) -> None:
     done = jobs(f"unix://{tmp_path}/nothing.sock", "dead")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "start the service" in done.stderr
     assert "Traceback" not in done.stderr

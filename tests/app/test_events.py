@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.routes import events
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, until
 from tests.app.test_jobs import send
 
@@ -129,7 +130,9 @@ def test_a_departed_listener_frees_what_it_held(running: Running, client: httpx2
     until(lambda: feed.listeners == 0, seconds=1)
 
 
-def test_a_job_deleted_under_a_stream(client: httpx2.Client) -> None:
+def test_a_job_deleted_under_a_stream(client: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleted before the reader looks, a job has no more news: the next heartbeat notices that it is gone."""
+    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.5)
     job = send(client)
     with ThreadPoolExecutor() as pool, stream(client, job) as told:
         told.next()

@@ -251,6 +251,11 @@ def test_tenants_see_only_their_own(locked: httpx2.Client) -> None:
         answer = locked.request(method, f"/v1/jobs/{job['id']}{below}", headers=bob)
         assert problem(answer) == (404, "job-not-found")
     assert locked.get("/v1/jobs", headers=bob).json()["data"] == []
+    same = [
+        locked.post("/v1/jobs", json=WISH, headers=who | {"Idempotency-Key": "k"}).json()["id"] for who in (ann, bob)
+    ]
+    assert same[0] != same[1], "a key belongs to its tenant"
+    locked.delete(f"/v1/jobs/{same[0]}", headers=ann)
     assert [each["id"] for each in locked.get("/v1/jobs", headers=ann).json()["data"]] == [job["id"]]
 
 

@@ -16,6 +16,8 @@ from tests.app.test_guard import KEY
 from tests.app.test_jobs import send
 from tests.app.test_refusals import CANARY, problem
 
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -40,6 +42,10 @@ def test_the_queue(client: httpx2.Client, worker: ScriptedWorker, redis_client: 
     assert 60 <= samples["darkroom_queue_wait_seconds", STARTER] < 70
     assert (samples["darkroom_workers", STARTER], samples["darkroom_seats_served", STARTER]) == (1, 4)
     assert (samples["darkroom_jobs_running", ()], samples["darkroom_redis_up", ()]) == (1, 1)
+    worker.succeed(worker.claim())
+    text = until(lambda: "darkroom_job_seconds{" in (page := client.get("/metrics").text) and page)
+    told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE") and "_created " not in line}
+    assert {name for name in told if f"`{name}`" not in OPERATIONS} == set()
 
 
 def test_requests_by_route_and_never_by_what_was_asked(gateway_with: OneGateway, worker: ScriptedWorker) -> None:

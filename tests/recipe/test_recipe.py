@@ -120,6 +120,12 @@ def test_a_lost_caption_is_the_empty_prompt(
     assert torch.equal(seen[0], empty.expand(2, -1))
 
 
+@pytest.fixture
+def short_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_unet, "SHEET_PROMPTS", ("a red circle",))
+
+
+@pytest.mark.usefixtures("short_sheet")
 def test_training_goes_on_where_it_was(work: Path, composer: Composer) -> None:
     resumed = options(work, steps=12, resume=True)
     with quiet_libraries():
@@ -198,6 +204,7 @@ def test_an_evaluation_and_its_card(work: Path, model: Path, composer: Composer)
     assert "$" not in text
     assert "| shape | 5 | background | " in text
     assert "| text encoder and UNet | " in text
+    assert "- 8 objects: cat, frog, car, house, apple, rocket, banana, ghost\n" in text
 
 
 def test_the_notice_names_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +225,7 @@ def test_the_stages_share_all_of_the_time(tmp_path: Path) -> None:
     assert commands[7][-2:] == ["--prompts", "40"]
 
 
+@pytest.mark.usefixtures("short_sheet")
 def test_a_training_may_go_on_from_a_model_folder(work: Path, model: Path, composer: Composer, tmp_path: Path) -> None:
     """With that folder's vocabulary, encoder and layout, whatever the recipe's own are now."""
     with quiet_libraries():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,8 @@ from prometheus_client import generate_latest
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Failed, Finished, Progress, Stopped, Timings
 from worker.metrics import WorkerMetrics, _Gpus
+
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 
 class ThreeSeatsTaken:
@@ -47,6 +50,8 @@ def test_what_a_scrape_shows() -> None:
         'darkroom_worker{model="starter"} 1.0',
     ):
         assert line in text.splitlines(), line
+    told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE") and "_created " not in line}
+    assert {name for name in told if f"`{name}`" not in OPERATIONS} == set()
     assert "secret-token" not in text
     assert "zanzibar" not in text
 
@@ -83,6 +88,7 @@ def slice_without_power() -> Any:
 
 def test_a_gpu_that_does_not_answer_everything(slice_without_power: Any) -> None:
     families = {family.name: family.samples for family in _Gpus(slice_without_power).collect()}
+    assert all(f"`{name}`" in OPERATIONS for name in families)
     assert [sample.value for sample in families["darkroom_gpu_utilization"]] == [0.5]
     assert [sample.value for sample in families["darkroom_gpu_memory_used_bytes"]] == [5]
     assert families["darkroom_gpu_power_watts"] == []

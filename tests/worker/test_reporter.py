@@ -27,7 +27,7 @@ from worker.provenance import Provenance
 from worker.reporter import Reporter
 from worker.storage import ObjectStore
 
-PROVENANCE = Provenance("f" * 64, "1.2.3", "2.13.0", "0.42.1", "cpu, x86_64", "float32", 2)
+PROVENANCE = Provenance("f" * 64, "1.2.3", "2.13.0", "0.42.1", "cpu, x86_64", "float16", 2)
 PIXELS = np.full((16, 16, 3), 200, np.uint8)
 
 
@@ -148,7 +148,8 @@ def test_every_picture_says_what_drew_it(
     ownership: Recorder, reporter: Reporter, claim: Claim, pictures: ObjectStore, tmp_path: Path
 ) -> None:
     timings = Timings(encode=0.1, denoise=0.2, decode=0.3, wall=0.6)
-    reporter.hear(Finished(claim.token, [PIXELS, PIXELS], [7, 8], 20, timings, []))
+    solver = {"class": "DPMSolverMultistepScheduler", "solver_order": 2}
+    reporter.hear(Finished(claim.token, [PIXELS, PIXELS], [7, 8], 20, timings, [], solver, rescued=[1]))
     ((_, stored),) = until(lambda: ownership.told)
     records = [read_record((tmp_path / "pictures" / picture.key).read_bytes()) for picture in stored]
     assert [record["seed"] for record in records] == [7, 8]
@@ -157,5 +158,7 @@ def test_every_picture_says_what_drew_it(
         "model": "starter", "prompt": "a red circle", "negative_prompt": "", "width": 128, "height": 128,
         "num_inference_steps": 20, "guidance_scale": 4.0, "scheduler": "dpmpp_2m", "seed": 7, "output_format": "png",
         "reproducible": True, "job_id": claim.id, "index": 0, "model_hash": "f" * 64, "version": "1.2.3",
-        "torch": "2.13.0", "diffusers": "0.42.1", "device": "cpu, x86_64", "dtype": "float32", "bucket": 2,
+        "torch": "2.13.0", "diffusers": "0.42.1", "device": "cpu, x86_64", "dtype": "float16", "bucket": 2,
+        "solver": solver,
     }  # fmt: skip
+    assert {name: records[1][name] for name in ("dtype", "rescued")} == {"dtype": "float32", "rescued": True}

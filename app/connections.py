@@ -1,0 +1,68 @@
+"""A pool of connections to Redis whose callers queue: first come, first served, for as long as the queue moves.
+
+Knows connections and turns. Refuses to know what is asked over them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+
+LONGEST_WAIT = 5.0
+"""Seconds. A queue that long is no burst any more: the caller should hear so."""
+
+
+class FairPool(ConnectionPool):
+    """Lets at most `max_connections` commands run at a time.
+
+    A caller gives up when no command has been answered for `patience` seconds: a burst waits, a Redis that hangs fails
+    everybody in time. redis-py's BlockingConnectionPool cannot tell the two apart, and lets newcomers pass those who
+    wait. Raises redis.ConnectionError.
+    """
+
+    def __init__(self, *, max_connections: int, patience: float, **options: Any) -> None:
+        super().__init__(max_connections=max_connections, **options)
+        self._turns = asyncio.Semaphore(max_connections)
+        self._patience = patience
+        self._answered_at = 0.0
+
+    async def get_connection(self, command_name: str | None = None, *keys: Any, **options: Any) -> AbstractConnection:
+        """A connection that is ready for a command, when it is this caller's turn."""
+        await self._wait_for_turn()
+        try:
+            connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._turns.release()
+            raise
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Take it back. One that is still connected has brought an answer."""
+        if connection.is_connected:
+            self._answered_at = time.monotonic()
+        try:
+            await super().release(connection)
+        finally:
+            self._turns.release()
+
+    async def _wait_for_turn(self) -> None:
+        ends = time.monotonic() + LONGEST_WAIT
+        while True:
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._turns.acquire()
+                    return
+            except TimeoutError:
+                now = time.monotonic()
+                if now > ends or now - self._answered_at > self._patience:
+                    raise redis.ConnectionError("No connection to Redis became free in time.") from None

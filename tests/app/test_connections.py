@@ -1,0 +1,95 @@
+"""More callers than connections to Redis: a burst queues, and a Redis that hangs fails everybody in time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.connections import FairPool
+from app.main import COMMAND_CONNECTIONS
+from tests.app.conftest import Running
+from tests.app.test_jobs import send
+
+BURST = 200
+assert BURST > 3 * COMMAND_CONNECTIONS
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def pooled(url: str, *, connections: int, patience: float) -> AsyncIterator[redis.asyncio.Redis]:
+    pool = FairPool.from_url(
+        url,
+        max_connections=connections,
+        patience=patience,
+        socket_timeout=patience,
+        socket_connect_timeout=patience,
+        retry=Retry(NoBackoff(), 0),
+    )
+    client = redis.asyncio.Redis.from_pool(pool)
+    yield client
+    await client.aclose()
+
+
+async def test_a_burst_waits_its_turn(redis_client: redis.Redis, valkey_url: str) -> None:
+    """Each command keeps the only connection for 100 ms, so the last one waits longer than the patience."""
+    served = []
+
+    async with pooled(valkey_url, connections=1, patience=1.5) as client:
+
+        async def ask(number: int) -> None:
+            await client.blpop(["never"], timeout=0.1)
+            served.append(number)
+
+        await asyncio.gather(*map(ask, range(18)))
+    assert served == list(range(18)), "first come, first served"
+
+
+async def test_a_redis_that_hangs_fails_all_who_wait() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as hangs:
+        url = f"redis://127.0.0.1:{hangs.getsockname()[1]}/0"
+        async with pooled(url, connections=2, patience=0.2) as client, asyncio.timeout(15):
+            answers = await asyncio.gather(*(client.get("n") for _ in range(300)), return_exceptions=True)
+    kinds = {type(answer) for answer in answers}
+    assert kinds == {redis.ConnectionError, redis.TimeoutError}, "one after the other would take half a minute"
+
+
+async def test_who_leaves_the_queue_takes_no_turn_along(redis_client: redis.Redis, valkey_url: str) -> None:
+    async with pooled(valkey_url, connections=1, patience=5) as client:
+        blocked = asyncio.create_task(client.blpop(["never"], timeout=60))
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(client.ping()) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in (*waiting[:4], blocked):
+            task.cancel()
+        assert await asyncio.wait_for(waiting[4], 10)
+        assert await client.ping()
+
+
+async def test_many_streams_opened_at_once_all_open(running: Running, client: object) -> None:
+    jobs = [send(running.client)["id"] for _ in range(20)]
+    start = asyncio.Event()
+
+    async def opened(job_id: str) -> bytes:
+        await start.wait()
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"HTTP/1.1 200 "):
+            await reader.readuntil(b"event: job")
+        writer.close()
+        return head.split(b"\r\n")[0]
+
+    tasks = [asyncio.create_task(opened(jobs[n % len(jobs)])) for n in range(BURST)]
+    start.set()
+    async with asyncio.timeout(60):
+        heads = await asyncio.gather(*tasks)
+    assert set(heads) == {b"HTTP/1.1 200 OK"}
