@@ -16,7 +16,7 @@ help:
 	@echo "make lint | types | check-deploy | bench | clean"
 
 run: .venv/serve.stamp
-	@exec $(BIN)/darkroom up --port $(PORT) --data $(DATA) $(if $(MODEL),--model $(MODEL))
+	@exec $(BIN)/darkroom up --port $(PORT) --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)")
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest

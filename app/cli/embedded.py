@@ -82,7 +82,6 @@ class EmbeddedValkey:
             "port": "0",
             "unixsocket": str(self.socket),
             "unixsocketperm": "700",
-            "dir": str(self.folder),
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
@@ -92,8 +91,11 @@ class EmbeddedValkey:
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         with self.log.open("ab") as log:
-            # Its own session: a Ctrl-C on the terminal must reach the workers first, and the server last.
-            return subprocess.Popen([binary, *arguments], stdout=log, stderr=log, start_new_session=True)
+            # In the folder, since Valkey takes no name with a space in it. In its own session: a Ctrl-C on the terminal
+            # must reach the workers first, and the server last.
+            return subprocess.Popen(
+                [binary, *arguments], cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
 
     def _answers(self) -> bool:
         try:

@@ -61,11 +61,11 @@ def cancel(job_ids: JobIds, as_json: AsJson = False, url: Url = DEFAULT_URL, api
 
 
 @jobs.command()
-def delete(job_ids: JobIds, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def delete(job_ids: JobIds, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Delete jobs with their pictures, for good. One that is not over is canceled first."""
     from app.cli.jobs import delete_jobs
 
-    raise typer.Exit(delete_jobs(job_ids, url=url, api_key=api_key))
+    raise typer.Exit(delete_jobs(job_ids, url=url, api_key=api_key, as_json=as_json))
 
 
 @jobs.command()

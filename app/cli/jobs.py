@@ -71,7 +71,7 @@ def cancel_jobs(job_ids: Sequence[str], *, as_json: bool, url: str, api_key: str
     return converse("jobs cancel", url, api_key, work)
 
 
-def delete_jobs(job_ids: Sequence[str], *, url: str, api_key: str | None) -> int:
+def delete_jobs(job_ids: Sequence[str], *, url: str, api_key: str | None, as_json: bool) -> int:
     """Remove jobs with their pictures. Returns the exit code."""
 
     async def work(service: Service) -> int:
@@ -79,7 +79,7 @@ def delete_jobs(job_ids: Sequence[str], *, url: str, api_key: str | None) -> int
             answer = await service.answer("DELETE", f"/v1/jobs/{job_id}")
             if answer.status_code != 204:
                 understood(answer)
-            print(f"{job_id}  deleted")
+            print(json.dumps({"id": job_id, "deleted": True}) if as_json else f"{job_id}  deleted")
         return OK
 
     return converse("jobs delete", url, api_key, work)

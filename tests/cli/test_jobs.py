@@ -90,6 +90,7 @@ def test_cancel_and_delete(run: Run, gateway: Running, worker: ScriptedWorker) -
     assert (canceled.exit_code, canceled.stdout) == (0, f"{first}  canceled\n{second}  canceled\n")
     assert json.loads(run("jobs", "cancel", first, "--json").stdout)["status"] == "canceled"
     assert run("jobs", "delete", first).stdout == f"{first}  deleted\n"
+    assert json.loads(run("jobs", "delete", second, "--json").stdout) == {"id": second, "deleted": True}
     assert gateway.client.get(f"/v1/jobs/{first}").status_code == 404
     over = send(gateway, "c")
     worker.succeed(worker.claim())
