@@ -82,6 +82,7 @@ class EmbeddedValkey:
             "port": "0",
             "unixsocket": str(self.socket),
             "unixsocketperm": "700",
+            "dir": str(self.folder),
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
@@ -91,11 +92,8 @@ class EmbeddedValkey:
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         with self.log.open("ab") as log:
-            # In the folder, since Valkey takes no name with a space in it. In its own session: a Ctrl-C on the terminal
-            # must reach the workers first, and the server last.
-            return subprocess.Popen(
-                [binary, *arguments], cwd=self.folder, stdout=log, stderr=log, start_new_session=True
-            )
+            # Its own session: a Ctrl-C on the terminal must reach the workers first, and the server last.
+            return subprocess.Popen([binary, *arguments], stdout=log, stderr=log, start_new_session=True)
 
     def _answers(self) -> bool:
         try:
@@ -123,7 +121,8 @@ def find_binary() -> Path:
 
 def _socket_path(folder: Path) -> Path:
     path = folder.resolve() / "valkey.sock"
-    if len(str(path)) <= LONGEST_SOCKET_PATH:
+    # CLIENT INFO is words with spaces between them, the path is one of them, and redis-py takes it apart.
+    if len(str(path)) <= LONGEST_SOCKET_PATH and len(str(path).split()) == 1:
         return path
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"darkroom-{digest}" / "valkey.sock"

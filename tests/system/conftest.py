@@ -127,7 +127,7 @@ class House:
 @pytest.fixture
 def closed_house(tmp_path: Path) -> Iterator[House]:
     """Not started yet."""
-    house = House(tmp_path / "my data")
+    house = House(tmp_path / "data")
     yield house
     house.kill_everything()
 
@@ -135,7 +135,7 @@ def closed_house(tmp_path: Path) -> Iterator[House]:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Ready, and shared by the tests of a file."""
-    house = House(tmp_path_factory.mktemp("house") / "my data")
+    house = House(tmp_path_factory.mktemp("house") / "data")
     house.start_and_wait()
     yield house
     house.kill_everything()
