@@ -11,6 +11,7 @@ from app.cli.embedded import EmbeddedValkey
 
 @pytest.mark.parametrize("name", ["my data", "Bücher", "long" * 30], ids=["space", "umlaut", "long"])
 def test_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "logs").mkdir(parents=True)
     server = EmbeddedValkey(tmp_path / name)
     server.start()
     try:
