@@ -56,6 +56,9 @@ class FairPool(ConnectionPool):
             self._turns.release()
 
     async def _wait_for_turn(self) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
         ends = time.monotonic() + LONGEST_WAIT
         while True:
             try:
