@@ -18,7 +18,7 @@ from app.contract.events import FINAL_EVENTS
 from app.contract.job import Record
 from app.contract.store import LONGEST_BLOCK, JobStore
 from app.contract.streams import READ_AT_ONCE, EventStreams, Told
-from app.patience import CANCEL_AGAIN_SECONDS
+from app.patience import end
 
 log = structlog.get_logger()
 
@@ -147,10 +147,7 @@ class Feed:
         self._is_closed = True
         self._end_all()
         if self._reader is not None:
-            # redis-py 8.1 swallows a cancellation that arrives while it connects, so one may not be enough.
-            while not self._reader.done():
-                self._reader.cancel()
-                await asyncio.wait([self._reader], timeout=CANCEL_AGAIN_SECONDS)
+            await end(self._reader)
 
     async def _look_up(self) -> None:
         """Have the reader look at a job that it did not know of."""

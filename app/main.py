@@ -38,6 +38,7 @@ from app.keyring import Keyring
 from app.limiter import Doorkeeper, Limiter
 from app.metrics import Counted, GatewayMetrics
 from app.openapi import complete
+from app.patience import end
 from app.pictures import open_pictures
 from app.readiness import Readiness
 from app.routes import events, health, images, jobs, models, openai, page, replicate, webhooks
@@ -125,8 +126,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         gateway.closing.set()
-        looks.cancel()
-        await asyncio.gather(looks, streams, rounds, return_exceptions=True)
+        await end(looks)
+        await asyncio.gather(streams, rounds, return_exceptions=True)
         await commands.aclose()
         await waiting.aclose()
         if app.state.traces is not None:

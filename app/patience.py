@@ -34,7 +34,7 @@ async def wait_for(request: Request, work: Coroutine[Any, Any, T], *, closing: a
             raise ClientGone
         return None
     finally:
-        await _end(task, gone, stopped)
+        await end(task, gone, stopped)
 
 
 async def _departure(request: Request) -> None:
@@ -42,7 +42,8 @@ async def _departure(request: Request) -> None:
         pass
 
 
-async def _end(*tasks: asyncio.Future[Any]) -> None:
+async def end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel the tasks and wait until they are done, whatever they end with."""
     # redis-py 8.1 swallows a cancellation that arrives while it connects, so one may not be enough. The shield is
     # against the server, which cancels a stream's own task again and again once its client has left.
     pending = set(tasks)

@@ -23,7 +23,7 @@ CONFIG = """
 positive_data_acceptance.expected-statuses = ["2xx", "3xx", 400, 401, 403, 404, 409, 410, 422, 429]
 """
 
-SECONDS = int(os.environ.get("DARKROOM_TEST_CONFORMANCE_SECONDS", "20"))
+SECONDS = int(os.environ.get("DARKROOM_TEST_CONFORMANCE_SECONDS", "12"))
 SEED = os.environ.get("DARKROOM_TEST_CONFORMANCE_SEED", "7")
 """The run that finds rare things takes minutes: `make fuzz`."""
 

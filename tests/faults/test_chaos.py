@@ -8,7 +8,7 @@ from tests.faults.chaos import run
 
 
 def test_a_short_chaos_breaks_no_promise(tmp_path: Path) -> None:
-    findings = run(tmp_path, seed=1, seconds=6)
+    findings = run(tmp_path, seed=1, seconds=4)
     assert findings.violations == {}, findings.examples
     assert findings.figures["jobs"] > 10
     assert sum(findings.figures["stage kills"].values()) > 0
