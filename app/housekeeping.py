@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 
 import redis
 import structlog
@@ -20,6 +21,8 @@ from app.storage import PictureStore, PictureStoreError
 log = structlog.get_logger()
 
 BATCH = 100
+PROBE_SECONDS = 3_600.0
+"""Between two looks for probes that were left: they lie in a folder for each hour."""
 
 
 class Housekeeper:
@@ -31,6 +34,7 @@ class Housekeeper:
         self._closing = closing
         self._name = secrets.token_hex(8)
         self._faults: set[str] = set()
+        self._probes_due_at = 0.0
 
     async def run(self) -> None:
         """Work until closing. A fault is logged when it begins and when it is over."""
@@ -55,6 +59,7 @@ class Housekeeper:
         try:
             await self._tidy()
             await self._sweep()
+            await self._sweep_probes()
             self._over("storage")
         except PictureStoreError as error:
             self._fault("storage", error)
@@ -79,6 +84,13 @@ class Housekeeper:
         finally:
             if forgotten:
                 log.info("expired jobs forgotten", count=forgotten)
+
+    async def _sweep_probes(self) -> None:
+        if time.monotonic() < self._probes_due_at:
+            return
+        if removed := await self._pictures.sweep_probes():
+            log.info("probes of killed processes removed", objects=removed)
+        self._probes_due_at = time.monotonic() + PROBE_SECONDS
 
     async def _rest(self) -> None:
         try:

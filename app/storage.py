@@ -29,6 +29,7 @@ from app.contract.objects import (
     parse_key,
     probe,
     require_prefix,
+    sweep_probes,
 )
 from app.contract.storage_faults import Fault, diagnose
 
@@ -229,6 +230,13 @@ class PictureStore:
         """Writes, reads, lists and deletes a probe. StoreUnavailable and its kind, with the remedy in the sentence."""
         try:
             await to_thread.run_sync(probe, self.place)
+        except (OSError, BaseError) as error:
+            raise _translated(error, self.place.label) from error
+
+    async def sweep_probes(self) -> int:
+        """Deletes what processes that were killed in `check` left half a day ago; returns how many. As `check`."""
+        try:
+            return await to_thread.run_sync(sweep_probes, self.place)
         except (OSError, BaseError) as error:
             raise _translated(error, self.place.label) from error
 

@@ -256,11 +256,9 @@ def _connection(scheme: str, options: StoreOptions) -> dict[str, Any]:
 def probe(store: Folder | Bucket, *, clock: Callable[[], float] = time.time) -> None:
     """Puts, reads and deletes one small object under a new name; raises whatever the store raises.
 
-    A process that is killed in between leaves its probe. So probes lie in a folder for each hour of the day, and each
-    one empties the folder of twelve hours ago.
+    A process that is killed in between leaves its probe, so probes lie in a folder for each hour of the day.
     """
     hour = int(clock() // 3600)
-    store.delete_prefix(f"{PROBES}/{(hour + 12) % 24:02}/")
     name, data = f"{PROBES}/{hour % 24:02}/{secrets.token_hex(16)}/", secrets.token_bytes(64)
     try:
         store.put(name + "probe", data, "application/octet-stream")
@@ -270,6 +268,12 @@ def probe(store: Folder | Bucket, *, clock: Callable[[], float] = time.time) -> 
         removed = store.delete_prefix(name)
     if removed != 1:
         raise OSError(errno.EIO, "the probe was not listed")
+
+
+def sweep_probes(store: Folder | Bucket, *, clock: Callable[[], float] = time.time) -> int:
+    """Deletes what is left of the probes of twelve hours ago; returns how many. Raises whatever the store raises."""
+    hour = int(clock() // 3600)
+    return store.delete_prefix(f"{PROBES}/{(hour + 12) % 24:02}/")
 
 
 def _parts(key: str) -> list[str]:

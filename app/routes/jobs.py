@@ -20,6 +20,8 @@ from app.routes.answers import (
     LONGEST_WAIT,
     QUEUE,
     SUBMIT,
+    TRACEPARENT,
+    described,
     etag_matches,
     next_change,
     problems,
@@ -32,16 +34,12 @@ from app.schemas import JobList, JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-SUBMIT_HEADERS = {
-    "Prefer": ("`wait=30`: answer when the job is over, at most 60 s", {}),
-    "Idempotency-Key": (
-        "1 to 255 characters. The same key and body within 24 h name the same job",
-        {"minLength": 1, "maxLength": 255},
-    ),
-    "traceparent": ("W3C trace context, kept with the job", {}),
+PREFER = {"name": "Prefer", "description": "`wait=30`: answer when the job is over, at most 60 s"}
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "description": "1 to 255 characters. The same key and body within 24 h name the same job",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
-"""Described only. As parameters of the function they would cost a twentieth of a submit, and be read again by hand: a
-header that is there twice is refused, and FastAPI shows one."""
 
 
 @router.post(
@@ -59,12 +57,7 @@ header that is there twice is refused, and FastAPI shows one."""
             errors.IdempotencyKeyReused,
         ),
     },
-    openapi_extra={
-        "parameters": [
-            {"name": name, "in": "header", "description": words, "schema": {"type": "string", **schema}}
-            for name, (words, schema) in SUBMIT_HEADERS.items()
-        ]
-    },
+    openapi_extra=described(PREFER, IDEMPOTENCY_KEY, TRACEPARENT),
 )
 async def submit(body: JobRequest, request: Request, gateway: TheGateway, caller: TheCaller) -> Response:
     """The answer shows every parameter with the value that will be used, the drawn seed included."""

@@ -28,7 +28,7 @@ from app.contract.params import JobRequest, OutputFormat, ParamError, ParamsReje
 from app.dialects import openai_error
 from app.gateway import Gateway, TheCaller, TheGateway
 from app.patience import wait_for
-from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, picture_base64
+from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, picture_base64
 from app.storage import PictureStoreError
 
 router = APIRouter(tags=["openai"])
@@ -142,6 +142,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         },
         **_REFUSALS,
     },
+    openapi_extra=described(TRACEPARENT),
 )
 async def generate(
     body: ImageGeneration,
@@ -151,7 +152,6 @@ async def generate(
     retry_count: Annotated[
         str | None, Header(alias="x-stainless-retry-count", description="How often the client tried before")
     ] = None,
-    traceparent: Annotated[str | None, Header(description="W3C trace context, kept with the job")] = None,
 ) -> Any:
     """The official clients work with their base URL set to this service's /v1."""
     wish = body.wish()
@@ -159,6 +159,7 @@ async def generate(
     record = await _joined(gateway, caller, name) if _tried_before(retry_count) else None
     if record is None:
         key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
+        traceparent = request.headers.get("traceparent")
         try:
             admitted = await gateway.admission.submit(wish, caller, idempotency_key=key, traceparent=traceparent)
         except ParamsRejected as error:

@@ -48,6 +48,8 @@ from app.routes.answers import (
     EVENT_STREAM,
     QUEUE,
     SUBMIT,
+    TRACEPARENT,
+    described,
     picture_base64,
     problems,
     read_cursor,
@@ -68,48 +70,39 @@ PAGE = 100
 _BARE = re.compile(r"(?:^|[,;\s])wait\s*(?:$|[,;])", re.IGNORECASE)
 
 
-Prefer = Annotated[str | None, Header(description="`wait` or `wait=30`: answer when it is over, at most 60 s")]
-Trace = Annotated[str | None, Header(description="W3C trace context, kept with the job")]
-_CREATED = problems(*ACCESS, errors.ModelNotFound, *SUBMIT, errors.JobDeleted, errors.IdempotencyKeyReused)
+PREFER = {"name": "Prefer", "description": "`wait` or `wait=30`: answer when it is over, at most 60 s"}
+_CREATING: dict[str, Any] = {
+    "status_code": 201,
+    "response_model": Prediction,
+    "responses": problems(*ACCESS, errors.ModelNotFound, *SUBMIT, errors.JobDeleted, errors.IdempotencyKeyReused),
+    "openapi_extra": described(PREFER, TRACEPARENT),
+}
 
 
-@router.post("/v1/predictions", status_code=201, response_model=Prediction, responses=_CREATED)
+@router.post("/v1/predictions", **_CREATING)
 async def create(
-    body: VersionedPredictionRequest,
-    request: Request,
-    gateway: TheGateway,
-    caller: TheCaller,
-    prefer: Prefer = None,
-    traceparent: Trace = None,
+    body: VersionedPredictionRequest, request: Request, gateway: TheGateway, caller: TheCaller
 ) -> Response:
     """Send a wish in (Replicate's API)."""
     model = by_version(await gateway.board.models(), body.version)
     if model is None:
         raise ParamsRejected([ParamError("/version", "model_unknown", "names no model or version that is served here")])
-    return await _create(body, model, request, gateway, caller, traceparent)
+    return await _create(body, model, request, gateway, caller)
 
 
-@router.post("/v1/models/{owner}/{name}/predictions", status_code=201, response_model=Prediction, responses=_CREATED)
+@router.post("/v1/models/{owner}/{name}/predictions", **_CREATING)
 async def create_for_model(
-    owner: str,
-    name: str,
-    body: PredictionRequest,
-    request: Request,
-    gateway: TheGateway,
-    caller: TheCaller,
-    prefer: Prefer = None,
-    traceparent: Trace = None,
+    owner: str, name: str, body: PredictionRequest, request: Request, gateway: TheGateway, caller: TheCaller
 ) -> Response:
     """Send a wish in, for a model by its name (Replicate's API)."""
-    return await _create(body, await _model(gateway, owner, name), request, gateway, caller, traceparent)
+    return await _create(body, await _model(gateway, owner, name), request, gateway, caller)
 
 
-async def _create(
-    body: PredictionRequest, model: Model, request: Request, gateway: Gateway, caller: Any, traceparent: str | None
-) -> Response:
+async def _create(body: PredictionRequest, model: Model, request: Request, gateway: Gateway, caller: Any) -> Response:
     wish = wish_of(body.input, model=model.card.name)
     wish.webhook = body.owed()
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
+    traceparent = request.headers.get("traceparent")
     try:
         admitted = await gateway.admission.submit(wish, caller, idempotency_key=key, traceparent=traceparent)
     except ParamsRejected as error:

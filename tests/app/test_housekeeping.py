@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import redis
 import structlog
 
 from app.contract import keys
+from app.contract.objects import PROBES
 from app.contract.store import JobStore
 from app.housekeeping import Housekeeper
 from app.settings import Settings
@@ -57,6 +59,21 @@ async def test_an_expired_job_goes_with_its_pictures(
     assert client.get(kept["urls"]["self"]).status_code == 200
     [picture] = pictures_in(picture_folder)
     assert kept["id"] in picture
+
+
+async def test_the_probe_of_a_killed_process_goes_half_a_day_later(
+    redis_client: redis.Redis, housekeeper: Housekeeper, picture_folder: Path
+) -> None:
+    """Looked for in the first round and not in the next one: an hour has to pass."""
+    left = picture_folder / PROBES / f"{(int(time.time() // 3_600) + 12) % 24:02}" / "left"
+    remained = []
+    for _ in range(2):
+        left.mkdir(parents=True)
+        (left / "probe").write_bytes(b"left")
+        redis_client.delete(keys.REAPER_LOCK)
+        await housekeeper.round()
+        remained.append(left.exists())
+    assert remained == [False, True]
 
 
 async def test_a_lost_workers_job_is_queued_again(

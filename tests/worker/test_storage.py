@@ -27,6 +27,7 @@ from app.contract.objects import (
     job_prefix,
     open_store,
     probe,
+    sweep_probes,
     token_prefix,
 )
 from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
@@ -312,9 +313,11 @@ def test_the_probe_of_a_killed_process_does_not_stay(any_store: ObjectStore):
     """Half a day later its folder is emptied; the probes of others that are under way are left alone."""
     left = f"{PROBES}/05/{'0' * 32}/probe"
     any_store.place.put(left, b"left", "application/octet-stream")
-    probe(any_store.place, clock=lambda: 16 * 3600.0)
+    for hour in (5, 16):
+        probe(any_store.place, clock=lambda hour=hour: hour * 3600.0)  # type: ignore[misc]
+        assert sweep_probes(any_store.place, clock=lambda hour=hour: hour * 3600.0) == 0  # type: ignore[misc]
     assert any_store.place.read(left) == b"left"
-    probe(any_store.place, clock=lambda: 17 * 3600.0)
+    assert sweep_probes(any_store.place, clock=lambda: 17 * 3600.0) == 1
     assert any_store.place.delete_prefix("probe/") == 0
 
 

@@ -93,9 +93,10 @@ class Costs:
     def most_rows(self, key: LaneKey) -> int | None:
         """In one step, for speed and for memory; None for as many as there are."""
         wise = None if self.profile is None or self.profile.rows is None else self.profile.rows_for(self.row(key))
-        scale = math.prod(key.latent_shape) / math.prod(self._native.latent_shape)
-        possible = None if self.memory is None else self.memory.rows(scale)
-        return min((limit for limit in (wise, possible) if limit is not None), default=None)
+        if self.memory is None:
+            return wise
+        possible = self.memory.rows(math.prod(key.latent_shape) / math.prod(self._native.latent_shape))
+        return possible if wise is None else min(wise, possible)
 
 
 class Lane:
