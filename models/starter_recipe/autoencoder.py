@@ -77,13 +77,16 @@ def encode(pictures: torch.Tensor, components: Components) -> torch.Tensor:
 
 
 def build(components: Components, sizes: Sizes = FULL) -> Any:
-    """An AutoencoderTiny whose encoder computes `encode` over LATENT_SCALE, with a decoder of random weights."""
+    """An AutoencoderTiny whose encoder computes `encode` over LATENT_SCALE, with a decoder of random weights.
+
+    It has as many latent channels as there are components; `sizes` say the rest.
+    """
     vae = diffusers.AutoencoderTiny(
         encoder_block_out_channels=(ENCODER_WIDTH,) * 4,
         decoder_block_out_channels=(sizes.decoder_width,) * 4,
         num_encoder_blocks=(0, 0, 0, 0),
         num_decoder_blocks=sizes.decoder_blocks,
-        latent_channels=sizes.latent_channels,
+        latent_channels=components.basis.shape[1],
         scaling_factor=LATENT_SCALE,
         force_upcast=False,
     )

@@ -81,7 +81,7 @@ class Wishes:
     shape_share: float = 0.35
     tint_share: float = 0.25
     scene_share: float = 0.35
-    style_share: float = 0.12
+    style_share: float = 0.15
     position_share: float = 0.3
     size_share: float = 0.2
     held_out: bool = False

@@ -53,7 +53,8 @@ class Batch:
 class PlanStream(IterableDataset):  # type: ignore[misc]
     """Yields Batch for ever. Two streams of equal seed and process count are equal.
 
-    Only objects among `names`, which are the sprites', are drawn.
+    Only objects among `names`, which are the sprites', are drawn. `alike` batches in a row have one size, for those who
+    take so many at once and would wait for the slowest.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class PlanStream(IterableDataset):  # type: ignore[misc]
         tokenizer: Any = None,
         buckets: Sequence[Bucket] = BUCKETS,
         wishes: Wishes | None = None,
+        alike: int = 1,
     ) -> None:
+        self.alike = alike
         self.names, self.rows, self.seed, self.tokenizer = tuple(names), rows, seed, tokenizer
         self.buckets = tuple(buckets)
         wishes = wishes or Wishes()
@@ -75,10 +78,11 @@ class PlanStream(IterableDataset):  # type: ignore[misc]
         worker = get_worker_info()
         chance = random.Random(f"{self.seed}/{worker.id if worker else 0}")
         while True:
-            yield self._batch(chance)
+            [bucket] = chance.choices(self.buckets, [bucket.share for bucket in self.buckets])
+            for _ in range(self.alike):
+                yield self._batch(chance, bucket)
 
-    def _batch(self, chance: random.Random) -> Batch:
-        [bucket] = chance.choices(self.buckets, [bucket.share for bucket in self.buckets])
+    def _batch(self, chance: random.Random, bucket: Bucket) -> Batch:
         rows = max(1, round(self.rows * NATIVE * NATIVE / (bucket.width * bucket.height)))
         plans = [draw_plan(chance, bucket.width, bucket.height, self.wishes) for _ in range(rows)]
         captions = [caption(chance, plan) for plan in plans]

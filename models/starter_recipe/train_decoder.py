@@ -117,7 +117,8 @@ def train(
         noise = torch.randn(latents.shape, generator=chance, device=device)
         level = torch.rand(len(latents), 1, 1, 1, generator=chance, device=device) * LATENT_NOISE
         with trainer.autocast():
-            decoded = decoder((latents + level * noise) / autoencoder.LATENT_SCALE)
+            seen = ((latents + level * noise) / autoencoder.LATENT_SCALE).contiguous(memory_format=torch.channels_last)
+            decoded = decoder(seen)
         trainer.step(loss_of(decoded.float().add(1).div(2), pictures), len(pictures))
     trainer.finish()
     vae.save_pretrained(options.work / "vae")

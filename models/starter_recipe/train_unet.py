@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 
 from models.starter_recipe import adopt, autoencoder, diffusion, networks, sprites, tokens, training
-from models.starter_recipe.autoencoder import Components
+from models.starter_recipe.autoencoder import PATCH, Components
 from models.starter_recipe.compose import Composer
 from models.starter_recipe.networks import FULL, Sizes
 from models.starter_recipe.plan import Wishes
 from models.starter_recipe.replicas import Replicas
 from models.starter_recipe.sheet import SHEET_PROMPTS, draw_curve, draw_sheet
-from models.starter_recipe.stream import BUCKETS, Batch, Bucket, PlanStream, batches, tokenise, with_square
+from models.starter_recipe.stream import BUCKETS, NATIVE, Batch, Bucket, PlanStream, batches, tokenise, with_square
+from models.starter_recipe.words import OBJECTS
 
 LEARNING_RATE = 1e-3
 DROPPED = 0.1
@@ -47,6 +49,10 @@ class Model:
         made = adopt.networks_of(start) if start else (networks.text_encoder(tokenizer, sizes), networks.unet(sizes))
         self.text_encoder = made[0].to(device)
         self.unet = made[1].to(device, memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            # The fused attention of torch 2.13 on a CPU takes four times as long backwards in bfloat16.
+            self.unet.set_attn_processor(AttnProcessor())
+            self.text_encoder.set_attn_implementation("eager")
         self.denoise: Any = self.unet
         self.a_bar = diffusion.alphas_cumprod().to(device)
         self.empty = tokenise(tokenizer, [""]).to(device)
@@ -55,16 +61,22 @@ class Model:
     def modules(self) -> dict[str, Any]:
         return {"unet": self.unet, "text_encoder": self.text_encoder}
 
-    def loss(self, pictures: torch.Tensor, token_ids: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Latents [B, L, H / 8, W / 8] of pictures in 0..1."""
+        return autoencoder.encode(pictures, self.parts).contiguous(memory_format=torch.channels_last)
+
+    def loss(self, latents: torch.Tensor, token_ids: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
         """The weighted v-prediction loss of one batch. `chance` is a generator of the host."""
-        rows = len(pictures)
-        latents = autoencoder.encode(pictures, self.parts).contiguous(memory_format=torch.channels_last)
+        rows = len(latents)
         dropped = torch.rand(rows, 1, generator=chance) < DROPPED
         ids = torch.where(self._send(dropped), self.empty, self._send(token_ids))
         t = self._send(diffusion.draw_timesteps(rows, chance))
         noised = diffusion.noise(latents, t, torch.randn_like(latents), self.a_bar)
         context = self.text_encoder(ids)[0]
-        v = self.denoise(noised.x_t, t, context, return_dict=False)[0]
+        square = latents.shape[-2:] == (NATIVE // PATCH, NATIVE // PATCH)
+        # Each size would be compiled anew, and most batches are squares of the native size.
+        denoise = self.denoise if square else self.unet
+        v = denoise(noised.x_t, t, context, return_dict=False)[0]
         error = (v.float() - noised.v).square().mean((1, 2, 3))
         return (noised.weight * error).mean()
 
@@ -100,17 +112,24 @@ def train(
     model = Model(tokenizer, components, device=torch.device(options.device), sizes=sizes, start=start)
     folder = options.work / "train_unet"
     trainer = training.Trainer(folder, model.modules, learning_rate=learning_rate, decay=average, options=options)
-    if options.compile:
-        model.denoise = torch.compile(model.unet)
     # A resumed training goes on with other pictures than it began with.
     seed = options.seed + trainer.progress.samples
     chance = torch.Generator().manual_seed(seed)
     stream = PlanStream(
-        composer.sprites.names, rows=options.rows, seed=seed, tokenizer=tokenizer, buckets=buckets, wishes=wishes
+        composer.sprites.names,
+        rows=options.rows,
+        seed=seed,
+        tokenizer=tokenizer,
+        buckets=buckets,
+        wishes=wishes,
+        alike=parts,
     )
     shown = time.monotonic()
     prepared = batches(stream, processes=options.processes)
     replicas = Replicas(model, parts)
+    if options.compile:
+        for copied in replicas.models:
+            copied.denoise = torch.compile(copied.unet, dynamic=False)
     while trainer.going_on:
         _step(trainer, replicas, composer, list(islice(prepared, parts)), chance)
         if time.monotonic() - shown > sheet_minutes * 60:
@@ -131,8 +150,10 @@ def _step(
 ) -> None:
     def loss_of(model: Model, part: Batch) -> torch.Tensor:
         assert part.tokens is not None, "the stream was made without a tokenizer; this is a bug."
+        # Both in float32: a grid of bfloat16 coordinates would put the corners of things on wrong pixels.
+        latents = model.encode(composer.draw(part.packed))
         with trainer.autocast():
-            return model.loss(composer.draw(part.packed), part.tokens, chance)
+            return model.loss(latents, part.tokens, chance)
 
     loss = replicas.backward(loss_of, parts)
     trainer.update(loss, sum(len(part.plans) for part in parts))
@@ -159,14 +180,19 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its highest")
     parser.add_argument("--square", type=float, default=BUCKETS[0].share, help="share of batches of 128 x 128")
     parser.add_argument("--average", type=float, default=AVERAGE, help="decay of the averaged weights, per step")
+    parser.add_argument("--often", help="objects to draw twice as often, with commas: those that --start does not know")
     cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     parser.add_argument("--parts", type=int, default=cores, help="batches per step, each on a core of its own")
     options = parser.parse_args()
     composer = Composer(sprites.load(options.work / "sprites.npz"), device=options.device)
+    often = tuple(filter(None, (options.often or "").split(",")))
+    if unknown := sorted(set(often) - set(composer.sprites.names)):
+        parser.error(f"--often names objects that have no sprite: {', '.join(unknown)}")
     train(
         options,
         composer,
         buckets=with_square(options.square),
+        wishes=Wishes(objects=(*OBJECTS, *often)),
         sheet_minutes=options.sheet_minutes,
         start=options.start,
         learning_rate=options.learning_rate,

@@ -39,7 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser, *, minutes: float, rows: int)
     parser.add_argument("--processes", type=int, default=max(0, (os.cpu_count() or 1) - 2), help="that draw plans")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="torch.compile; pays from about ten minutes on a GPU")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, which takes a minute or two at first")
+    parser.add_argument(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        default=torch.cuda.is_available(),
+        help="activations in bfloat16; for CPUs that multiply it (avx512_bf16, amx_bf16 in /proc/cpuinfo)",
+    )
 
 
 @dataclass
@@ -121,7 +127,7 @@ class Trainer:
     ) -> None:
         self.folder, self.modules = folder, modules
         self.learning_rate = learning_rate
-        self.device = torch.device(options.device)
+        self.device, self.half = torch.device(options.device), options.bfloat16
         trained = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         self.optimizer = _optimizer(modules, learning_rate, fused=True)
         self.average = Average(trained, decay)
@@ -137,8 +143,8 @@ class Trainer:
         return not self.budget.spent
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 on a GPU only: on a CPU the backward pass of its convolutions was measured 30 times slower."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        """bfloat16 if asked for. Convolutions want channels_last tensors then: others were measured 30 times slower."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def step(self, loss: torch.Tensor, samples: int) -> None:
         """One update from `loss`, a scalar. Raises FloatingPointError when the loss stopped being a number."""

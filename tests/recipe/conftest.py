@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.starter_recipe import sprites, tokens, training
+from models.starter_recipe import sprites, tokens, train_unet, training
 from models.starter_recipe.compose import Composer
 from models.starter_recipe.sprites import SIDE, Sprites
 from models.starter_recipe.words import COLOURS, SHAPES
@@ -55,6 +55,11 @@ def composer(small_sprites: Sprites) -> Composer:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return tokens.train(tokens.sample_captions(800), merges=300)
+
+
+@pytest.fixture
+def short_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_unet, "SHEET_PROMPTS", ("a red circle",))
 
 
 def options(work: Path, **given: Any) -> argparse.Namespace:

@@ -89,13 +89,13 @@ def test_the_unet_learns_one_batch_by_heart(work: Path, composer: Composer, toke
     parts = train_decoder.components(work / "components.safetensors", composer, TINY, SQUARE)
     model = train_unet.Model(tokenizer, parts, device=torch.device("cpu"), sizes=TINY)
     batch = next(iter(PlanStream(composer.sprites.names, rows=4, seed=0, tokenizer=tokenizer, buckets=SQUARE)))
-    pictures = composer.draw(batch.packed)
+    latents = model.encode(composer.draw(batch.packed))
     weights = [weight for module in model.modules.values() for weight in module.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=2e-3)
     losses = []
     for _ in range(30):
         torch.manual_seed(1)
-        loss = model.loss(pictures, batch.tokens, torch.Generator().manual_seed(2))
+        loss = model.loss(latents, batch.tokens, torch.Generator().manual_seed(2))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -115,14 +115,9 @@ def test_a_lost_caption_is_the_empty_prompt(
     seen: list[torch.Tensor] = []
     model.text_encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     monkeypatch.setattr(train_unet, "DROPPED", 2.0)
-    model.loss(composer.draw(batch.packed), batch.tokens, torch.Generator().manual_seed(0))
+    model.loss(model.encode(composer.draw(batch.packed)), batch.tokens, torch.Generator().manual_seed(0))
     empty = tokenizer("", padding="max_length", max_length=tokens.POSITIONS, return_tensors="pt").input_ids
     assert torch.equal(seen[0], empty.expand(2, -1))
-
-
-@pytest.fixture
-def short_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_unet, "SHEET_PROMPTS", ("a red circle",))
 
 
 @pytest.mark.usefixtures("short_sheet")
