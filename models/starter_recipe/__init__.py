@@ -2,9 +2,9 @@
 
 Read in this order: `words` (what can be said), `plan` (one picture, decided), `captions` (the same in words), `sources`
 and `sprites` (icons), `scenery` and `styles` and `compose` (the plan in pixels), `stream` (endless batches); then
-`autoencoder`, `tokens`, `networks`, `diffusion` (what is trained), `training`, `replicas` and `adopt` (how), `train_*`
-(the training), `exam`, `rules` and `evaluate` (what came of it), `assemble` and `card` (what is shipped). README.md has
-the commands.
+`autoencoder`, `tokens`, `networks`, `diffusion` (what is trained), `training`, `replicas`, `adopt` and `widen` (how),
+`train_*` (the training), `exam`, `rules`, `looks` and `evaluate` (what came of it), `assemble` and `card` (what is
+shipped), `score` (the scorer's use). README.md has the commands.
 
 Knows nothing of the service; imports nothing of app or worker.
 """

@@ -32,6 +32,9 @@ DEFAULTS = {
     "scheduler": "dpmpp_2m",
 }
 MANIFEST = "sha256sums.txt"
+SCORER = "starter-scorer"
+"""Beside the model, not in it: nothing that draws needs it."""
+
 UNLISTED = (MANIFEST, "README.md", "NOTICE", "contact-sheet.png", "evaluation.json")
 """What no picture depends on."""
 
@@ -76,10 +79,23 @@ def assemble(work: Path, folder: Path) -> int:
     _forget_paths(folder)
     (folder / "darkroom.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
     write_manifest(folder)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    if size > LIMIT:
+    if (size := size_of(folder)) > LIMIT:
         raise ValueError(f"{folder} has {size} bytes, over the limit of {LIMIT}; make the networks smaller.")
     return size
+
+
+def assemble_scorer(work: Path) -> Path:
+    """The scorer without what its training left beside it, in a folder of its own."""
+    folder = work / SCORER
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(work / "scorer", folder, ignore=shutil.ignore_patterns("state.pt", "log.jsonl"))
+    write_manifest(folder)
+    return folder
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def write_notice(folder: Path, cache: Path) -> None:
@@ -151,6 +167,10 @@ def main() -> None:
     size = assemble(options.work, folder)
     write_notice(folder, options.work / "cache")
     print(f"{folder}, {size / 1e6:.1f} MB")
+    if (options.work / "scorer").is_dir():
+        scorer = assemble_scorer(options.work)
+        write_notice(scorer, options.work / "cache")
+        print(f"{scorer}, {size_of(scorer) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

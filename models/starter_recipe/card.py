@@ -1,4 +1,4 @@
-"""Write the model card: `python -m models.starter_recipe.card` fills a template with what was measured.
+"""Write the cards of model and scorer: `python -m models.starter_recipe.card` fills templates with what was measured.
 
 Knows markdown; every figure comes from the evaluation's, the decoder's and the trainings' own files.
 """
@@ -20,6 +20,7 @@ from models.starter_recipe.sources import PACKAGES
 from models.starter_recipe.words import COLOURS, OBJECTS, POSITIONS, SCENES, SHAPES
 
 TEMPLATE = Path(__file__).with_name("card.md")
+SCORER_TEMPLATE = Path(__file__).with_name("scorer_card.md")
 FROM_SCRATCH = "From scratch with `make starter-model`"
 STAGES = {"train_decoder": "decoder", "train_unet": "text encoder and UNet", "scorer": "scorer", "judge": "judge"}
 
@@ -65,9 +66,8 @@ def write(work: Path, folder: Path, evaluation: Mapping[str, Any], *, device: st
         "unet": diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True),
         "vae": diffusers.AutoencoderTiny.from_pretrained(folder / "vae", local_files_only=True),
     }
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     values = {
-        "size": f"{size / 1e6:.1f}",
+        "size": f"{assemble.size_of(folder) / 1e6:.1f}",
         "tokens": f"{len(tokens.load(folder / 'tokenizer')):,}",
         "text": f"{networks.parameters(parts['text']) / 1e6:.2f}",
         "unet": f"{networks.parameters(parts['unet']) / 1e6:.2f}",
@@ -89,9 +89,30 @@ def write(work: Path, folder: Path, evaluation: Mapping[str, Any], *, device: st
         "sources": sources(),
     }
     (folder / "README.md").write_text(Template(TEMPLATE.read_text()).substitute(values))
-    total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    if total > assemble.LIMIT:
+    if (total := assemble.size_of(folder)) > assemble.LIMIT:
         raise ValueError(f"{folder} has {total} bytes, over the limit of {assemble.LIMIT}; make the networks smaller.")
+
+
+def write_scorer(work: Path, evaluation: Mapping[str, Any], *, device: str) -> None:
+    """README.md of the scorer that `assemble` made, with the evaluation's ceilings: they are of true pictures."""
+    folder = work / assemble.SCORER
+    last = json.loads((work / "scorer" / "log.jsonl").read_text().splitlines()[-1])
+    asked = evaluation["categories"]
+    seen = {name: figures["checks"].get("object_by_scorer") for name, figures in asked.items()}
+    ceilings = {name: f"{shares['ceiling']:.2f}" for name, shares in seen.items() if shares}
+    model = transformers.CLIPModel.from_pretrained(folder, local_files_only=True)
+    values = {
+        "parameters": f"{networks.parameters(model) / 1e6:.1f}",
+        "size": f"{assemble.size_of(folder) / 1e6:.1f}",
+        "training": f"{last['samples']:,} pictures in {last['seconds'] / 60:.0f} minutes",
+        "device": device,
+        "objects": evaluation["objects"],
+        "chance": f"{1 / evaluation['objects']:.2f}",
+        "plain": ceilings.get("object", "(not measured)"),
+        "recoloured": ceilings.get("recoloured object", "(not measured)"),
+        "scene": ceilings.get("scene", "(not measured)"),
+    }
+    (folder / "README.md").write_text(Template(SCORER_TEMPLATE.read_text()).substitute(values))
 
 
 def main() -> None:
@@ -102,6 +123,8 @@ def main() -> None:
     parser.add_argument("--origin", default=FROM_SCRATCH, help="where the weights began, in words")
     options = parser.parse_args()
     evaluation = json.loads((options.work / "evaluation.json").read_text())
+    if (options.work / assemble.SCORER).is_dir():
+        write_scorer(options.work, evaluation, device=options.device)
     write(
         options.work, options.folder or options.work / "model", evaluation, device=options.device, origin=options.origin
     )

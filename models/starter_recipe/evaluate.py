@@ -124,7 +124,7 @@ def examine(
         for check, passed in ours.items()
     }
     if experts.looks:
-        figures["score"] = round(sum(experts.looks.scores(pictures, prompts)) / count, 3)
+        figures["score"] = round(sum(experts.looks.scorer.scores(pictures, prompts)) / count, 3)
     return figures, pictures, prompts
 
 

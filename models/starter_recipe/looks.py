@@ -25,6 +25,30 @@ from models.starter_recipe.train_judges import load_judge
 Picture = NDArray[np.uint8]
 
 
+class Scorer:
+    """A small CLIP from its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        model = transformers.CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokens.load(folder)
+
+    def images(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        """Unit vectors [B, width], one a picture."""
+        pixels = torch.cat([prepare(picture, cut=False) for picture in pictures]) * 2 - 1
+        return F.normalize(embedding(self.model.get_image_features(pixel_values=pixels)), dim=1)
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit vectors [B, width], one a text."""
+        ids = tokenise(self.tokenizer, texts)
+        return F.normalize(embedding(self.model.get_text_features(input_ids=ids)), dim=1)
+
+    def scores(self, pictures: Sequence[Picture], texts: Sequence[str]) -> list[float]:
+        """Cosine of each picture and its text, -1..1."""
+        together = (self.images(pictures) * self.texts(texts)).sum(1)
+        return [float(value) for value in together]
+
+
 class Looks:
     """Judge and scorer of a work folder."""
 
@@ -32,9 +56,7 @@ class Looks:
         """`objects` are the names that may be guessed."""
         self.judge, self.names = load_judge(work / "judge.safetensors")
         self.objects = tuple(objects)
-        scorer = transformers.CLIPModel.from_pretrained(work / "scorer", dtype=torch.float32, local_files_only=True)
-        self.scorer = scorer.eval().requires_grad_(False)
-        self.tokenizer = tokens.load(work / "scorer")
+        self.scorer = Scorer(work / "scorer")
 
     def objects_by_judge(self, pictures: Sequence[Picture]) -> list[str]:
         """The likeliest name of each picture's thing."""
@@ -44,25 +66,12 @@ class Looks:
 
     def objects_by_scorer(self, pictures: Sequence[Picture], plans: Sequence[Plan]) -> list[str]:
         """The object whose name makes the best caption of each picture, all else as planned."""
-        images = self._images(pictures)
+        images = self.scorer.images(pictures)
         guesses = []
         for image, plan in zip(images, plans, strict=True):
-            texts = self._texts([noun_caption(plan, name) for name in self.objects])
+            texts = self.scorer.texts([noun_caption(plan, name) for name in self.objects])
             guesses.append(self.objects[int((texts @ image).argmax())])
         return guesses
-
-    def scores(self, pictures: Sequence[Picture], texts: Sequence[str]) -> list[float]:
-        """Cosine of each picture and its text, -1..1."""
-        together = (self._images(pictures) * self._texts(texts)).sum(1)
-        return [float(value) for value in together]
-
-    def _images(self, pictures: Sequence[Picture]) -> torch.Tensor:
-        pixels = torch.cat([prepare(picture, cut=False) for picture in pictures]) * 2 - 1
-        return F.normalize(embedding(self.scorer.get_image_features(pixel_values=pixels)), dim=1)
-
-    def _texts(self, texts: Sequence[str]) -> torch.Tensor:
-        ids = tokenise(self.tokenizer, texts)
-        return F.normalize(embedding(self.scorer.get_text_features(input_ids=ids)), dim=1)
 
 
 def embedding(features: Any) -> torch.Tensor:

@@ -30,6 +30,8 @@ JUDGED = Wishes(modes=("single",), shape_share=0.06, style_share=0.1)
 """Shapes are eight names of many; their share is theirs."""
 
 MAX_LATENT_NOISE = 0.5
+WORN_OF = 4
+"""One picture in so many goes through the autoencoder, which costs more than a judge's own step."""
 
 
 class Judge(nn.Module):  # type: ignore[misc]
@@ -51,19 +53,23 @@ class Judge(nn.Module):  # type: ignore[misc]
 
 
 class Wear:
-    """Sends half of the pictures through the autoencoder, with noise on the way."""
+    """Sends some of the pictures through the autoencoder, with noise on the way."""
 
-    def __init__(self, work: Path, device: torch.device) -> None:
+    def __init__(self, work: Path, device: torch.device, *, half: bool = False) -> None:
+        """`half`: decode in bfloat16."""
+        self.device, self.half = device, half
         self.parts = autoencoder.load_components(work / "components.safetensors").to(device)
         vae = diffusers.AutoencoderTiny.from_pretrained(work / "vae", local_files_only=True)
-        self.vae = vae.to(device).eval().requires_grad_(False)
+        self.vae = vae.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
-        half = len(pictures) // 2
-        latents = autoencoder.encode(pictures[:half], self.parts)
-        level = torch.rand(half, 1, 1, 1, device=pictures.device) * MAX_LATENT_NOISE
-        worn = autoencoder.decode(self.vae, latents + level * torch.randn_like(latents)).clamp(0, 1)
-        return torch.cat([worn.float(), pictures[half:]])
+        count = len(pictures) // WORN_OF
+        latents = autoencoder.encode(pictures[:count], self.parts)
+        level = torch.rand(count, 1, 1, 1, device=pictures.device) * MAX_LATENT_NOISE
+        latents = (latents + level * torch.randn_like(latents)).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
+            worn = autoencoder.decode(self.vae, latents).clamp(0, 1)
+        return torch.cat([worn.float(), pictures[count:]])
 
 
 Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
@@ -72,12 +78,13 @@ Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
 def _train(name: str, model: Any, loss_of: Loss, stream: PlanStream, composer: Composer, options: Any) -> None:
     """One network from its stream; the model is left with its averaged weights."""
     trainer = training.Trainer(options.work / name, {name: model}, learning_rate=1e-3, decay=0.998, options=options)
-    wear = Wear(options.work, torch.device(options.device))
+    model.to(memory_format=torch.channels_last)
+    wear = Wear(options.work, torch.device(options.device), half=options.bfloat16)
     stream.seed += trainer.progress.samples
     for batch in batches(stream, processes=options.processes):
         if not trainer.going_on:
             break
-        pictures = wear(composer.draw(batch.packed))
+        pictures = wear(composer.draw(batch.packed)).contiguous(memory_format=torch.channels_last)
         with trainer.autocast():
             loss = loss_of(pictures, batch)
         trainer.step(loss, len(pictures))
@@ -123,6 +130,7 @@ def train_scorer(
     torch.manual_seed(options.seed)
     tokenizer = tokens.load(options.work / "tokenizer")
     scorer = networks.scorer(tokenizer, sizes, image_size=NATIVE).to(options.device)
+    networks.write_out_attention(scorer, options.device)
 
     def loss_of(pictures: torch.Tensor, batch: Batch) -> torch.Tensor:
         assert batch.tokens is not None, "the stream was made without a tokenizer; this is a bug."

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 
 from models.starter_recipe import adopt, autoencoder, diffusion, networks, sprites, tokens, training
 from models.starter_recipe.autoencoder import PATCH, Components
@@ -49,10 +48,8 @@ class Model:
         made = adopt.networks_of(start) if start else (networks.text_encoder(tokenizer, sizes), networks.unet(sizes))
         self.text_encoder = made[0].to(device)
         self.unet = made[1].to(device, memory_format=torch.channels_last)
-        if self.device.type == "cpu":
-            # The fused attention of torch 2.13 on a CPU takes four times as long backwards in bfloat16.
-            self.unet.set_attn_processor(AttnProcessor())
-            self.text_encoder.set_attn_implementation("eager")
+        for network in (self.text_encoder, self.unet):
+            networks.write_out_attention(network, self.device)
         self.denoise: Any = self.unet
         self.a_bar = diffusion.alphas_cumprod().to(device)
         self.empty = tokenise(tokenizer, [""]).to(device)

@@ -143,8 +143,12 @@ class Trainer:
         return not self.budget.spent
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 if asked for. Convolutions want channels_last tensors then: others were measured 30 times slower."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+        """bfloat16 if asked for. Convolutions want channels_last tensors then: others were measured 30 times slower.
+
+        Without autocast's cache of weights: threads share it under a lock, and one that waits for the lock while it
+        has the interpreter's, beside one that traces for torch.compile, waits for ever (seen with torch 2.13).
+        """
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False)
 
     def step(self, loss: torch.Tensor, samples: int) -> None:
         """One update from `loss`, a scalar. Raises FloatingPointError when the loss stopped being a number."""

@@ -21,6 +21,7 @@ from models.starter_recipe import (
     evaluate,
     make,
     networks,
+    score,
     sprites,
     tokens,
     train_decoder,
@@ -176,9 +177,35 @@ def test_the_shipped_sizes_fit_the_limit() -> None:
 def test_the_scorer_is_a_clip_that_anyone_can_load(work: Path) -> None:
     looks = Looks(work, OBJECTS)
     picture = np.full((128, 192, 3), 200, np.uint8)
-    [score] = looks.scores([picture], ["a red circle on a blue background"])
+    [score] = looks.scorer.scores([picture], ["a red circle on a blue background"])
     assert -1 <= score <= 1
     assert looks.objects_by_judge([picture])[0] in OBJECTS
+
+
+def test_texts_are_ranked_for_a_picture(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "red.png")
+    arguments = [str(tmp_path / "red.png"), "a red circle", "a cat", "--scorer", str(work / "scorer")]
+    score.main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    values = [float(line[:6]) for line in lines]
+    assert sorted(line[8:] for line in lines) == ["a cat", "a red circle"]
+    assert values == sorted(values, reverse=True)
+    [alone] = Looks(work, OBJECTS).scorer.scores([np.full((48, 64, 3), (255, 0, 0), np.uint8)], ["a cat"])
+    assert f"{alone:6.3f}  a cat" in lines
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["nowhere.png", "a cat"], "No such file"),
+        ([__file__, "a cat"], "cannot identify image file"),
+        (["x.png", *["a cat"] * 33], "33 texts are too many; at most 32"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(given: list[str], said: str, work: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        score.main([*given, "--scorer", str(work / "scorer")])
+    assert said in capsys.readouterr().err
 
 
 def test_an_evaluation_and_its_card(work: Path, model: Path, composer: Composer) -> None:
@@ -195,6 +222,11 @@ def test_an_evaluation_and_its_card(work: Path, model: Path, composer: Composer)
     assert json.loads((work / "evaluation.json").read_text()) == result
     assert size_of(work / "contact-sheet.png")[0] == 8 * 160
     card.write(work, model, result, device="a test's CPU")
+    scorer = assemble.assemble_scorer(work)
+    card.write_scorer(work, result, device="a test's CPU")
+    assert {"README.md", "model.safetensors", "sha256sums.txt"} <= (names := {file.name for file in scorer.iterdir()})
+    assert not names & {"state.pt", "log.jsonl"}
+    assert "40 pictures in 0 minutes, on a test's CPU" in (scorer / "README.md").read_text()
     text = (model / "README.md").read_text()
     assert "$" not in text
     assert "| shape | 5 | background | " in text

@@ -1,0 +1,48 @@
+"""How well texts fit a picture: `python -m models.starter_recipe.score out.png "a red circle" "a blue square"`.
+
+Prints the cosine of the picture and each text, -1..1, the best first. Refuses what is no picture, a folder that is no
+scorer, and more than MAX_TEXTS texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from transformers.utils import logging
+
+from models.starter_recipe.looks import Scorer
+
+BUNDLED = Path(__file__).parents[1] / "starter-scorer"
+MAX_TEXTS = 32
+
+
+def ranked(scorer: Scorer, picture: Path, texts: Sequence[str]) -> list[tuple[float, str]]:
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    cosines = scorer.texts(texts) @ scorer.images([pixels])[0]
+    return sorted(zip(cosines.tolist(), texts, strict=True), reverse=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("texts", nargs="+", metavar="text")
+    parser.add_argument("--scorer", type=Path, default=BUNDLED, help="folder of a CLIPModel that the recipe trained")
+    options = parser.parse_args(arguments)
+    if len(options.texts) > MAX_TEXTS:
+        parser.error(f"{len(options.texts)} texts are too many; at most {MAX_TEXTS} at a time")
+    logging.disable_progress_bar()
+    try:
+        lines = ranked(Scorer(options.scorer), options.picture, options.texts)
+    except OSError as error:
+        parser.error(str(error))
+    for score, text in lines:
+        print(f"{score:6.3f}  {text}")
+
+
+if __name__ == "__main__":
+    main()
