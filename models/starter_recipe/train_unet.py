@@ -44,7 +44,7 @@ class Model:
         sizes: Sizes = FULL,
         start: Path | None = None,
     ) -> None:
-        self.device, self.parts = device, parts.to(device)
+        self.device, self.parts, self.tokenizer = device, parts.to(device), tokenizer
         made = adopt.networks_of(start) if start else (networks.text_encoder(tokenizer, sizes), networks.unet(sizes))
         self.text_encoder = made[0].to(device)
         self.unet = made[1].to(device, memory_format=torch.channels_last)
@@ -100,13 +100,7 @@ def train(
     layout and weights are gone on with, instead of `sizes`; a checkpoint, if `options` resume one, has the last word on
     the weights.
     """
-    training.prepare_device(options.device)
-    if start:
-        adopt.adopt(start, options.work)
-    tokenizer = tokens.load(options.work / "tokenizer")
-    components = autoencoder.load_components(options.work / "components.safetensors")
-    torch.manual_seed(options.seed)
-    model = Model(tokenizer, components, device=torch.device(options.device), sizes=sizes, start=start)
+    model = _model(options, sizes, start)
     folder = options.work / "train_unet"
     trainer = training.Trainer(folder, model.modules, learning_rate=learning_rate, decay=average, options=options)
     # A resumed training goes on with other pictures than it began with.
@@ -116,7 +110,7 @@ def train(
         composer.sprites.names,
         rows=options.rows,
         seed=seed,
-        tokenizer=tokenizer,
+        tokenizer=model.tokenizer,
         buckets=buckets,
         wishes=wishes,
         alike=parts,
@@ -131,15 +125,25 @@ def train(
         _step(trainer, replicas, composer, list(islice(prepared, parts)), chance)
         if time.monotonic() - shown > sheet_minutes * 60:
             trainer.average.swap()
-            _show(options.work, model, tokenizer, trainer)
+            _show(options.work, model, trainer)
             trainer.average.swap()
             shown = time.monotonic()
     replicas.close()
     trainer.finish()
     for name, module in model.modules.items():
         module.save_pretrained(options.work / name)
-    _show(options.work, model, tokenizer, trainer)
+    _show(options.work, model, trainer)
     return trainer.progress
+
+
+def _model(options: argparse.Namespace, sizes: Sizes, start: Path | None) -> Model:
+    training.prepare_device(options.device)
+    if start:
+        adopt.adopt(start, options.work)
+    tokenizer = tokens.load(options.work / "tokenizer")
+    components = autoencoder.load_components(options.work / "components.safetensors")
+    torch.manual_seed(options.seed)
+    return Model(tokenizer, components, device=torch.device(options.device), sizes=sizes, start=start)
 
 
 def _step(
@@ -157,14 +161,14 @@ def _step(
     replicas.spread()
 
 
-def _show(work: Path, model: Model, tokenizer: Any, trainer: training.Trainer) -> None:
+def _show(work: Path, model: Model, trainer: training.Trainer) -> None:
     """What the model draws now, and the losses so far, beside the checkpoint."""
     import diffusers
 
     from models.starter_recipe.assemble import pipeline
 
     vae = diffusers.AutoencoderTiny.from_pretrained(work / "vae", local_files_only=True).to(model.device)
-    pipe = pipeline(tokenizer=tokenizer, text_encoder=model.text_encoder, unet=model.unet, vae=vae)
+    pipe = pipeline(tokenizer=model.tokenizer, text_encoder=model.text_encoder, unet=model.unet, vae=vae)
     draw_sheet(pipe, SHEET_PROMPTS, trainer.folder / f"sheet-{trainer.progress.samples:09d}.png")
     draw_curve(trainer.folder / "log.jsonl", trainer.folder / "loss.png")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -180,3 +181,11 @@ def test_equal_seeds_give_equal_streams_and_others_do_not(small_sprites: object)
     first, second, other = (next(iter(PlanStream(names, rows=8, seed=seed))).captions for seed in (1, 1, 2))
     assert first == second
     assert first != other
+
+
+def test_batches_that_are_taken_together_have_one_size(small_sprites: object) -> None:
+    names = small_sprites.names  # type: ignore[attr-defined]
+    stream = iter(PlanStream(names, rows=4, seed=3, alike=2))
+    sizes = [(batch.packed.width, batch.packed.height) for batch in itertools.islice(stream, 24)]
+    assert sizes[::2] == sizes[1::2]
+    assert len(set(sizes)) > 1
