@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 import structlog
+from opentelemetry.trace import Tracer
 
 from app.contract import outbox as contract
 from app.contract.job import Record, new_token
@@ -25,6 +26,7 @@ from app.webhooks.options import IN_FLIGHT, PER_HOST, PER_TENANT, WebhookOptions
 from app.webhooks.schedule import next_delay_ms, retry_after_seconds
 from app.webhooks.secrets import Secrets
 from app.webhooks.sign import message_id, signed_headers
+from app.webhooks.tracing import traced
 from app.webhooks.turns import Turns
 
 log = structlog.get_logger()
@@ -49,6 +51,7 @@ class Dispatcher:
         *,
         worker: str,
         chance: Callable[[], float] = random.random,
+        tracer: Tracer | None = None,
     ) -> None:
         self._outbox = outbox
         self._secrets = secrets
@@ -57,6 +60,7 @@ class Dispatcher:
         self._options = options
         self._worker = worker
         self._chance = chance
+        self._tracer = tracer
         self._hosts = Turns(PER_HOST)
         self._tenants = Turns(PER_TENANT)
         self._in_flight: dict[str, Try] = {}
@@ -134,7 +138,7 @@ class Dispatcher:
             await self._settle(one, "postponed", delay_ms=int(wait * 1000))
             return
         try:
-            answer, took_ms = await self._send(one, record, target)
+            answer, took_ms = await traced(self._tracer, one, self._send(one, record, target))
         finally:
             now = _clock()
             self._hosts.leave(target.host, now, took=now - began)

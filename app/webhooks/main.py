@@ -20,11 +20,13 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app import __version__
 from app.board import Board
 from app.contract.exits import CANNOT_START
 from app.contract.job import Record
 from app.contract.outbox import Outbox
 from app.contract.store import JobStore
+from app.contract.tracing import close_provider, open_provider
 from app.pictures import open_pictures
 from app.predictions import prediction
 from app.settings import Settings
@@ -84,11 +86,13 @@ def viewer(settings: Settings, client: redis.asyncio.Redis, pictures: PictureSto
 
 async def _serve(settings: Settings, options: WebhookOptions, pictures: PictureStore) -> None:
     stop, hurry = _signals()
+    provider = open_provider("darkroom-webhooks", version=__version__)
+    tracer = provider.get_tracer("darkroom.webhooks", __version__) if provider else None
     url, name = settings.redis_url.get_secret_value(), process_name()
     async with _clients(url) as (client, rq), contextlib.aclosing(_sender(options)) as sender:
         outbox = Outbox(client)
         view = viewer(settings, client, pictures)
-        dispatcher = Dispatcher(outbox, Secrets(client), sender, view, options, worker=name)
+        dispatcher = Dispatcher(outbox, Secrets(client), sender, view, options, worker=name, tracer=tracer)
         presence = Presence(rq, name)
         beats = [
             asyncio.create_task(_again_and_again(dispatcher.beat, BEAT_SECONDS)),
@@ -101,6 +105,8 @@ async def _serve(settings: Settings, options: WebhookOptions, pictures: PictureS
             task.cancel()
         with contextlib.suppress(redis.RedisError, TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(presence.leave), LAST_WORDS_SECONDS)
+        if provider is not None:
+            await asyncio.to_thread(close_provider, provider)
         log.info("webhooks stopped")
 
 

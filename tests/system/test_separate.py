@@ -208,10 +208,10 @@ def test_every_log_line_is_json_with_a_process(story: Story) -> None:
 STAGES = ("encode", "denoise", "decode", "upload")
 
 
-def test_a_job_is_one_trace_from_the_callers_own_to_the_upload(story: Story) -> None:
+def test_a_job_is_one_trace_from_the_callers_own_to_the_webhook(story: Story) -> None:
     spans = {span["name"]: span for span in story.trace_of("native")}
     request, attempt = spans["POST /v1/jobs"], spans["process generate-starter"]
-    assert set(spans) == {request["name"], "queued", attempt["name"], *STAGES}
+    assert set(spans) == {request["name"], "queued", attempt["name"], *STAGES, "POST webhook"}
     assert request["trace"] == TRACE
     parents = {name: span["parent"] for name, span in spans.items()}
     assert parents == {
@@ -219,9 +219,11 @@ def test_a_job_is_one_trace_from_the_callers_own_to_the_upload(story: Story) -> 
         "queued": request["id"],
         attempt["name"]: request["id"],
         **dict.fromkeys(STAGES, attempt["id"]),
+        "POST webhook": request["id"],
     }
     services = {name: span["service"] for name, span in spans.items()}
-    assert services == dict.fromkeys(spans, "darkroom-worker") | {request["name"]: "darkroom-gateway"}
+    others = {request["name"]: "darkroom-gateway", "POST webhook": "darkroom-webhooks"}
+    assert services == dict.fromkeys(spans, "darkroom-worker") | others
     assert request["attributes"]["http.response.status_code"] == 202
 
 

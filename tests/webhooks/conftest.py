@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from opentelemetry.trace import Tracer
 
 from app.contract import keys
 from app.contract.card import ModelCard
@@ -103,12 +104,18 @@ async def make_office(
     made: list[PostOffice] = []
 
     def make(
-        *, ports: tuple[int, ...] = tuple(range(1, 65_536)), worker: str = "w1", deadline: float = 15.0
+        *,
+        ports: tuple[int, ...] = tuple(range(1, 65_536)),
+        worker: str = "w1",
+        deadline: float = 15.0,
+        tracer: Tracer | None = None,
     ) -> PostOffice:
         options = WebhookOptions(allow_http=True, allow_cidrs=LOOPBACK, allow_ports=ports)
         backend = GuardedBackend(allow_cidrs=LOOPBACK, resolver=_everything_is_here)
         sender = Sender(backend, deadline=deadline)
-        dispatcher = Dispatcher(outbox, secrets, sender, plain_view, options, worker=worker, chance=lambda: 0.5)
+        dispatcher = Dispatcher(
+            outbox, secrets, sender, plain_view, options, worker=worker, chance=lambda: 0.5, tracer=tracer
+        )
         made.append(PostOffice(Relay(outbox), dispatcher, sender))
         return made[-1]
 
@@ -137,10 +144,13 @@ def job_for_store(card: ModelCard) -> JobFor:
         events: tuple[str, ...] = ("job.canceled",),
         tenant: str = "ann",
         cancel: bool = True,
+        traceparent: str = "",
     ) -> str:
         spec = resolve(JobRequest(prompt="a secret prompt", seed=7), card)
         webhook = Webhook.model_validate({"url": url, "events": list(events)})
-        job = NewJob(new_job_id(), tenant, spec, retention_ms=600_000, metadata={}, webhook=webhook)
+        job = NewJob(
+            new_job_id(), tenant, spec, retention_ms=600_000, metadata={}, webhook=webhook, traceparent=traceparent
+        )
         await store.submit(job, queue_limit=10_000, tenant_limit=10_000)
         if cancel:
             await store.cancel(job.id, tenant)
