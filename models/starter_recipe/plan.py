@@ -74,9 +74,13 @@ def is_held_out(plan: Plan) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What a sampler may draw. The defaults are training's mixture; the examination narrows them."""
+    """What a sampler may draw. The defaults are training's mixture; the examination narrows them.
+
+    `background` is the only one, a colour or a scene; None for any.
+    """
 
     modes: tuple[str, ...] = tuple(MODES)
+    background: str | None = None
     objects: Sequence[str] = tuple(OBJECTS)
     shape_share: float = 0.35
     tint_share: float = 0.25
@@ -99,8 +103,8 @@ def draw_plan(chance: random.Random, width: int, height: int, wishes: Wishes) ->
 def _draw(chance: random.Random, width: int, height: int, wishes: Wishes) -> Plan:
     mode = chance.choices(wishes.modes, [MODES[name] for name in wishes.modes])[0]
     scene = chance.random() < wishes.scene_share
-    background = chance.choice(tuple(SCENES) if scene else tuple(COLOURS))
-    rgb = None if scene else _shade(chance, background)
+    background = wishes.background or chance.choice(tuple(SCENES) if scene else tuple(COLOURS))
+    rgb = _shade(chance, background) if background in COLOURS else None
     style = chance.choice(tuple(STYLES)) if chance.random() < wishes.style_share else None
     side = {"single": _single, "pair": _pair, "count": _count}[mode]
     things, said = side(chance, width, height, background, wishes)

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from models.starter_recipe.captions import caption
 from models.starter_recipe.compose import Packed, pack
-from models.starter_recipe.plan import Plan, Wishes, draw_plan
+from models.starter_recipe.plan import MODES, Plan, Wishes, draw_plan
+from models.starter_recipe.words import COLOURS, SCENES
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class PlanStream(IterableDataset):  # type: ignore[misc]
     """Yields Batch for ever. Two streams of equal seed and process count are equal.
 
     Only objects among `names`, which are the sprites', are drawn. `alike` batches in a row have one size, for those who
-    take so many at once and would wait for the slowest.
+    take so many at once and would wait for the slowest. `close` is the share of batches whose pictures all have one
+    background and one mode, so that only the things themselves tell them apart.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class PlanStream(IterableDataset):  # type: ignore[misc]
         buckets: Sequence[Bucket] = BUCKETS,
         wishes: Wishes | None = None,
         alike: int = 1,
+        close: float = 0.0,
     ) -> None:
-        self.alike = alike
+        self.alike, self.close = alike, close
         self.names, self.rows, self.seed, self.tokenizer = tuple(names), rows, seed, tokenizer
         self.buckets = tuple(buckets)
         wishes = wishes or Wishes()
@@ -84,11 +87,19 @@ class PlanStream(IterableDataset):  # type: ignore[misc]
 
     def _batch(self, chance: random.Random, bucket: Bucket) -> Batch:
         rows = max(1, round(self.rows * NATIVE * NATIVE / (bucket.width * bucket.height)))
-        plans = [draw_plan(chance, bucket.width, bucket.height, self.wishes) for _ in range(rows)]
+        wishes = self._narrowed(chance) if chance.random() < self.close else self.wishes
+        plans = [draw_plan(chance, bucket.width, bucket.height, wishes) for _ in range(rows)]
         captions = [caption(chance, plan) for plan in plans]
         uniform = np.random.default_rng(chance.getrandbits(64)).random((rows, 2), dtype=np.float32)
         tokens = None if self.tokenizer is None else tokenise(self.tokenizer, captions)
         return Batch(pack(plans, self.names, uniform), tuple(plans), tuple(captions), tokens)
+
+    def _narrowed(self, chance: random.Random) -> Wishes:
+        modes = [MODES[mode] for mode in self.wishes.modes]
+        backgrounds = tuple(SCENES) if chance.random() < self.wishes.scene_share else tuple(COLOURS)
+        return replace(
+            self.wishes, modes=tuple(chance.choices(self.wishes.modes, modes)), background=chance.choice(backgrounds)
+        )
 
 
 def tokenise(tokenizer: Any, captions: Sequence[str]) -> torch.Tensor:

@@ -11,7 +11,7 @@ import pytest
 from models.starter_recipe import exam
 from models.starter_recipe.captions import caption, noun_caption, plain
 from models.starter_recipe.plan import HELD_OUT_OF, Plan, Thing, Wishes, _draw, draw_plan, is_held_out
-from models.starter_recipe.stream import BUCKETS, NATIVE, PlanStream, with_square
+from models.starter_recipe.stream import BUCKETS, NATIVE, SQUARE, PlanStream, with_square
 from models.starter_recipe.words import COLOURS, OBJECTS, SCENES, SHAPES, article, plural
 
 
@@ -189,3 +189,13 @@ def test_batches_that_are_taken_together_have_one_size(small_sprites: object) ->
     sizes = [(batch.packed.width, batch.packed.height) for batch in itertools.islice(stream, 24)]
     assert sizes[::2] == sizes[1::2]
     assert len(set(sizes)) > 1
+
+
+def test_close_batches_differ_only_in_their_things(small_sprites: object) -> None:
+    names = small_sprites.names  # type: ignore[attr-defined]
+    drawn = list(itertools.islice(PlanStream(names, rows=24, seed=5, buckets=SQUARE, close=1.0), 6))
+    kinds = [{(plan.background, plan.mode) for plan in batch.plans} for batch in drawn]
+    assert [len(kind) for kind in kinds] == [1] * 6
+    assert len(set.union(*kinds)) > 1
+    assert len({plan.key for plan in drawn[0].plans}) > 1
+    assert not any(is_held_out(plan) for batch in drawn for plan in batch.plans)

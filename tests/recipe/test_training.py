@@ -10,6 +10,7 @@ import torch
 
 from models.starter_recipe import diffusion
 from models.starter_recipe.replicas import Replicas
+from models.starter_recipe.train_judges import _same
 from models.starter_recipe.training import FLOOR, WARM_UP_STEPS, Average, Budget, Progress, Trainer
 from tests.recipe.conftest import options
 
@@ -190,3 +191,8 @@ def test_timesteps_cover_the_schedule_and_lean_to_noise() -> None:
     assert t.min() == 0
     assert t.max() >= 998
     assert 520 < t.float().mean() < 590
+
+
+def test_equal_captions_share_their_pictures() -> None:
+    shared = _same(["a cat", "a dog", "a cat"], torch.device("cpu"))
+    assert shared.tolist() == [[0.5, 0, 0.5], [0, 1, 0], [0.5, 0, 0.5]]
