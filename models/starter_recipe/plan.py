@@ -76,11 +76,13 @@ def is_held_out(plan: Plan) -> bool:
 class Wishes:
     """What a sampler may draw. The defaults are training's mixture; the examination narrows them.
 
-    `background` is the only one, a colour or a scene; None for any.
+    `background` is the only one, a colour or a scene, and `colour` the only one of things that are not in their own;
+    None for any.
     """
 
     modes: tuple[str, ...] = tuple(MODES)
     background: str | None = None
+    colour: str | None = None
     objects: Sequence[str] = tuple(OBJECTS)
     shape_share: float = 0.35
     tint_share: float = 0.25
@@ -183,7 +185,7 @@ def _identity(chance: random.Random, background: str, wishes: Wishes) -> Identit
         name, tinted = chance.choice(wishes.objects), chance.random() < wishes.tint_share
     if not tinted:
         return name, None, None
-    colour = chance.choice([colour for colour in COLOURS if colour != background])
+    colour = wishes.colour or chance.choice([colour for colour in COLOURS if colour != background])
     return name, colour, _shade(chance, colour)
 
 

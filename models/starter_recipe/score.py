@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 from transformers.utils import logging
 
+from models.starter_recipe.assemble import SCORER
 from models.starter_recipe.looks import Scorer
 
-BUNDLED = Path(__file__).parents[1] / "starter-scorer"
+MADE = Path("build/starter") / SCORER
 MAX_TEXTS = 32
 
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
     parser.add_argument("texts", nargs="+", metavar="text")
-    parser.add_argument("--scorer", type=Path, default=BUNDLED, help="folder of a CLIPModel that the recipe trained")
+    parser.add_argument("--scorer", type=Path, default=MADE, help="folder of a CLIPModel that the recipe trained")
     options = parser.parse_args(arguments)
     if len(options.texts) > MAX_TEXTS:
         parser.error(f"{len(options.texts)} texts are too many; at most {MAX_TEXTS} at a time")

@@ -56,7 +56,7 @@ class PlanStream(IterableDataset):  # type: ignore[misc]
 
     Only objects among `names`, which are the sprites', are drawn. `alike` batches in a row have one size, for those who
     take so many at once and would wait for the slowest. `close` is the share of batches whose pictures all have one
-    background and one mode, so that only the things themselves tell them apart.
+    background and one mode, and perhaps one colour, so that only the things themselves tell them apart.
     """
 
     def __init__(
@@ -95,11 +95,15 @@ class PlanStream(IterableDataset):  # type: ignore[misc]
         return Batch(pack(plans, self.names, uniform), tuple(plans), tuple(captions), tokens)
 
     def _narrowed(self, chance: random.Random) -> Wishes:
-        modes = [MODES[mode] for mode in self.wishes.modes]
-        backgrounds = tuple(SCENES) if chance.random() < self.wishes.scene_share else tuple(COLOURS)
-        return replace(
-            self.wishes, modes=tuple(chance.choices(self.wishes.modes, modes)), background=chance.choice(backgrounds)
-        )
+        """One background and one mode; in half of the batches also one colour of everything."""
+        scene = chance.random() < self.wishes.scene_share
+        background = chance.choice(tuple(SCENES) if scene else tuple(COLOURS))
+        [mode] = chance.choices(self.wishes.modes, [MODES[mode] for mode in self.wishes.modes])
+        narrowed = replace(self.wishes, modes=(mode,), background=background)
+        if chance.random() < 0.5:
+            return narrowed
+        colour = chance.choice([colour for colour in COLOURS if colour != background])
+        return replace(narrowed, colour=colour, tint_share=1.0)
 
 
 def tokenise(tokenizer: Any, captions: Sequence[str]) -> torch.Tensor:
