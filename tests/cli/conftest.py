@@ -6,6 +6,8 @@ import contextlib
 import io
 import math
 import os
+import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from app.cli.main import app
 from app.contract.card import ModelCard
 from app.contract.ownership import Beat, Claim
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.system.conftest import COMMAND
 
 Run = Callable[..., Result]
 
@@ -119,6 +122,28 @@ def environment_of(gateway: Running) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "DARKROOM"))}
     redis_url = gateway.app.state.settings.redis_url.get_secret_value()
     return inherited | {"DARKROOM_URL": gateway.url, "REDIS_URL": redis_url, "COLUMNS": "160"}
+
+
+@contextlib.contextmanager
+def begun(gateway: Running, *arguments: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """`darkroom` as a process that hears Ctrl-C, also where the tests themselves were begun in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [COMMAND, *arguments],
+            env=environment_of(gateway),
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture

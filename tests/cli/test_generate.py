@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,7 @@ from app.cli.generate import read_prompts, wishes_of
 from app.cli.naming import Names
 from app.contract.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for, until
-from tests.cli.conftest import Hand, Run, environment_of, no_service
-from tests.system.conftest import COMMAND
+from tests.cli.conftest import Hand, Run, begun, no_service
 
 
 def opened(path: Path) -> Image.Image:
@@ -176,13 +174,11 @@ def test_a_key_is_asked_for(
 
 
 def test_ctrl_c_cancels_what_it_began(gateway: Running, hand: Hand, tmp_path: Path) -> None:
-    command = [COMMAND, "generate", "wait", "wait too", "a frog", "-o", "{prompt}.png"]
-    process = subprocess.Popen(
-        command, env=environment_of(gateway), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    until(lambda: (tmp_path / "a-frog.png").exists(), seconds=30)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    wishes = ("wait", "wait too", "a frog", "-o", "{prompt}.png")
+    with begun(gateway, "generate", *wishes, cwd=tmp_path) as process:
+        until(lambda: (tmp_path / "a-frog.png").exists(), seconds=30)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
     assert "canceled 2 jobs" in said
     assert "Traceback" not in said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -19,8 +18,7 @@ from app.cli.job_commands import State
 from app.contract import keys
 from app.contract.events import Status
 from tests.app.conftest import Running, ScriptedWorker
-from tests.cli.conftest import Hand, Run, environment_of, no_service
-from tests.system.conftest import COMMAND
+from tests.cli.conftest import Hand, Run, begun, no_service
 
 
 @contextlib.contextmanager
@@ -139,17 +137,11 @@ def test_watch_all(run: Run, gateway: Running, hand: Hand) -> None:
 
 def test_ctrl_c_ends_the_watching_only(gateway: Running, hand: Hand) -> None:
     job_id = send(gateway, "wait")
-    process = subprocess.Popen(
-        [COMMAND, "jobs", "watch"],
-        env=environment_of(gateway),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith(job_id)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    with begun(gateway, "jobs", "watch") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(job_id)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (130, "")
     assert shown(gateway, job_id)["status"] == "running"
 
