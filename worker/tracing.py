@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Tracer
 
 from app.contract.keys import queue_name
 from app.contract.ownership import Claim
-from app.contract.tracing import parent_from
+from app.contract.tracing import fail, parent_from
 from worker.engine.events import Event, Failed, Finished, Started, Timings
 
 SECOND = 1_000_000_000
@@ -83,7 +83,7 @@ class Traces:
         try:
             yield
         except Exception as error:
-            _fail(span, type(error).__name__)
+            fail(span, type(error).__name__)
             raise
         finally:
             span.end()
@@ -95,14 +95,14 @@ class Traces:
             return
         attempt.span.set_attributes({"darkroom.outcome": type(last).__name__.lower(), "darkroom.owned": owned})
         if isinstance(last, Failed):
-            _fail(attempt.span, last.error.slug)
+            fail(attempt.span, last.error.slug)
         attempt.span.end()
 
     def abandon(self, reason: str) -> None:
         """The process must go: what is open ends here, for this reason."""
         while self._open:
             _, attempt = self._open.popitem()
-            _fail(attempt.span, reason)
+            fail(attempt.span, reason)
             attempt.span.end()
 
     def _stages(self, attempt: _Open, spent: Timings, now: int) -> None:
@@ -128,8 +128,3 @@ def _wish(claim: Claim) -> dict[str, str | int]:
     size = {"darkroom.width": spec.width, "darkroom.height": spec.height, "darkroom.num_images": spec.num_images}
     work = {"darkroom.num_inference_steps": spec.num_inference_steps, "darkroom.attempt": claim.attempt}
     return {**size, **work, "darkroom.model": spec.model, "darkroom.scheduler": spec.scheduler}
-
-
-def _fail(span: Span, kind: str) -> None:
-    span.set_attribute("error.type", kind)
-    span.set_status(StatusCode.ERROR)

@@ -138,7 +138,7 @@ class Dispatcher:
             await self._settle(one, "postponed", delay_ms=int(wait * 1000))
             return
         try:
-            answer, took_ms = await traced(self._tracer, one, self._send(one, record, target))
+            answer, took_ms = await self._send(one, record, target)
         finally:
             now = _clock()
             self._hosts.leave(target.host, now, took=now - began)
@@ -168,7 +168,7 @@ class Dispatcher:
         secrets = await self._secrets.current(record.tenant)
         headers = signed_headers(one.entry, body, secrets, at=_moment(one.now_ms))
         began = _clock()
-        answer = await self._sender.post(target, headers, body)
+        answer = await traced(self._tracer, one, self._sender.post(target, headers, body))
         return answer, int((_clock() - began) * 1000)
 
     async def _close(self, one: Try, answer: Answer, took_ms: int) -> None:

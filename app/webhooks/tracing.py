@@ -7,30 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from opentelemetry.trace import SpanKind, StatusCode, Tracer
+from opentelemetry.trace import SpanKind, Tracer
 
 from app.contract.outbox import Try
-from app.contract.tracing import parent_from
+from app.contract.tracing import fail, parent_from
 from app.webhooks.deliver import Answer, Verdict
 
 
-async def traced(tracer: Tracer | None, one: Try, sending: Awaitable[tuple[Answer, int]]) -> tuple[Answer, int]:
-    """What `sending` answers, the answer and its ms; with a tracer, the try is a span of the job's trace."""
+async def traced(tracer: Tracer | None, one: Try, sending: Awaitable[Answer]) -> Answer:
+    """What `sending` answers; with a tracer, the try is a span of the job's trace."""
     if tracer is None:
         return await sending
     with tracer.start_as_current_span(
         "POST webhook",
         context=parent_from(one.fields.get("traceparent")),
         kind=SpanKind.CLIENT,
-        attributes={"http.request.method": "POST", "darkroom.job.id": one.job_id, "darkroom.event": one.event},
-        # An exception's text may hold the receiver's address.
+        attributes={
+            "http.request.method": "POST",
+            "darkroom.job.id": one.job_id,
+            "darkroom.event": one.event,
+            "darkroom.number": one.number,
+        },
+        # An exception's text may hold the receiver's address; either of these would send it.
         record_exception=False,
+        set_status_on_exception=False,
     ) as span:
-        answer, took_ms = await sending
-        span.set_attributes({"darkroom.outcome": answer.verdict.value, "darkroom.number": one.number})
+        try:
+            answer = await sending
+        except BaseException as error:
+            fail(span, type(error).__name__)
+            raise
+        span.set_attribute("darkroom.outcome", answer.verdict.value)
         if answer.status is not None:
             span.set_attribute("http.response.status_code", answer.status)
         if answer.verdict is Verdict.FAILED:
-            span.set_attribute("error.type", str(answer.status or "no_answer"))
-            span.set_status(StatusCode.ERROR)
-    return answer, took_ms
+            fail(span, str(answer.status or "no_answer"))
+    return answer

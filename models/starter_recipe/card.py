@@ -43,9 +43,15 @@ def trainings(work: Path) -> str:
     for folder, name in STAGES.items():
         log = work / folder / "log.jsonl"
         if log.is_file():
-            last = json.loads(log.read_text().splitlines()[-1])
+            last = last_line(log)
             lines.append(f"| {name} | {last['samples']:,} | {last['seconds'] / 60:.1f} | {last['loss']:.4f} |")
     return "\n".join(lines)
+
+
+def last_line(log: Path) -> dict[str, Any]:
+    """How far a training is, by its log."""
+    last: dict[str, Any] = json.loads(log.read_text().splitlines()[-1])
+    return last
 
 
 def sources() -> str:
@@ -96,7 +102,7 @@ def write(work: Path, folder: Path, evaluation: Mapping[str, Any], *, device: st
 def write_scorer(work: Path, evaluation: Mapping[str, Any], *, device: str) -> None:
     """README.md of the scorer that `assemble` made, with the evaluation's ceilings: they are of true pictures."""
     folder = work / assemble.SCORER
-    last = json.loads((work / "scorer" / "log.jsonl").read_text().splitlines()[-1])
+    last = last_line(work / "scorer" / "log.jsonl")
     asked = evaluation["categories"]
     seen = {name: figures["checks"].get("object_by_scorer") for name, figures in asked.items()}
     ceilings = {name: f"{shares['ceiling']:.2f}" for name, shares in seen.items() if shares}

@@ -105,7 +105,8 @@ def draw_plan(chance: random.Random, width: int, height: int, wishes: Wishes) ->
 def _draw(chance: random.Random, width: int, height: int, wishes: Wishes) -> Plan:
     mode = chance.choices(wishes.modes, [MODES[name] for name in wishes.modes])[0]
     scene = chance.random() < wishes.scene_share
-    background = wishes.background or chance.choice(tuple(SCENES) if scene else tuple(COLOURS))
+    plain = [colour for colour in COLOURS if colour != wishes.colour]
+    background = wishes.background or chance.choice(tuple(SCENES) if scene else plain)
     rgb = _shade(chance, background) if background in COLOURS else None
     style = chance.choice(tuple(STYLES)) if chance.random() < wishes.style_share else None
     side = {"single": _single, "pair": _pair, "count": _count}[mode]

@@ -6,6 +6,7 @@ ever stored, so no picture is ever seen twice.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -79,11 +80,15 @@ class PlanStream(IterableDataset):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        chance = random.Random(f"{self.seed}/{worker.id if worker else 0}")
-        while True:
-            [bucket] = chance.choices(self.buckets, [bucket.share for bucket in self.buckets])
-            for _ in range(self.alike):
-                yield self._batch(chance, bucket)
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        chance = random.Random(f"{self.seed}/{first}")
+        # The loader takes from its processes in turn, so a batch's place in the whole stream is known here.
+        for place in itertools.count(first, step):
+            yield self._batch(chance, self._bucket(place // self.alike))
+
+    def _bucket(self, group: int) -> Bucket:
+        chance = random.Random(f"{self.seed}/size/{group}")
+        return chance.choices(self.buckets, [bucket.share for bucket in self.buckets])[0]
 
     def _batch(self, chance: random.Random, bucket: Bucket) -> Batch:
         rows = max(1, round(self.rows * NATIVE * NATIVE / (bucket.width * bucket.height)))

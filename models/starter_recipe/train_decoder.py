@@ -32,15 +32,18 @@ def components(path: Path, composer: Composer, sizes: Sizes, buckets: Sequence[B
     """Those of an earlier call, else fitted on one batch of each size of picture and kept."""
     if path.is_file():
         return autoencoder.load_components(path)
-    pictures = [
-        sample_pictures(composer, FIT_ROWS, seed=number, buckets=(bucket,)) for number, bucket in enumerate(buckets)
-    ]
-    fitted = autoencoder.fit_patches(
-        torch.cat([autoencoder.patches(batch) for batch in pictures]), sizes.latent_channels
-    )
+    fitted = autoencoder.fit_patches(sample_patches(composer, buckets), sizes.latent_channels)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"mean": fitted.mean.cpu(), "basis": fitted.basis.cpu().contiguous()}, path)
     return Components(fitted.mean.cpu(), fitted.basis.cpu())
+
+
+def sample_patches(composer: Composer, buckets: Sequence[Bucket]) -> torch.Tensor:
+    """Patches [n, 192] of FIT_ROWS at 128 x 128 of each size of picture, always the same."""
+    pictures = (
+        sample_pictures(composer, FIT_ROWS, seed=number, buckets=(bucket,)) for number, bucket in enumerate(buckets)
+    )
+    return torch.cat([autoencoder.patches(batch) for batch in pictures])
 
 
 def sample_pictures(composer: Composer, rows: int, *, seed: int, buckets: Sequence[Bucket]) -> torch.Tensor:

@@ -3,8 +3,8 @@
 Knows principal components and the convolutions of a UNet and of AutoencoderTiny; trains nothing. The components of the
 encoder stay and get more beside them, those of what they leave over. UNet and decoder, which may become wider and
 deeper, compute at first what they computed (Net2Net, Chen et al. 2016, arXiv 1511.05641): what is new counts for
-nothing yet. Leaves a model folder in `start/` and `components.safetensors` in the work folder, for `train_decoder` and
-`train_unet` with `--start WORK/start`.
+nothing yet. Leaves a model folder in `start/` of the work folder, for `train_decoder` and `train_unet` with
+`--start WORK/start`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from models.starter_recipe import adopt, autoencoder, sprites, tokens, train_decoder
 from models.starter_recipe.assemble import pipeline
@@ -115,11 +114,7 @@ def widen(
     buckets: Sequence[Bucket] = BUCKETS,
 ) -> None:
     """The model folder `start` with so many latent channels, as `work / "start"`. The decoder's layout is `sizes`'."""
-    pictures = (
-        train_decoder.sample_pictures(composer, train_decoder.FIT_ROWS, seed=number, buckets=(bucket,))
-        for number, bucket in enumerate(buckets)
-    )
-    rows = torch.cat([autoencoder.patches(batch) for batch in pictures]).cpu()
+    rows = train_decoder.sample_patches(composer, buckets)
     known = adopt.autoencoder_of(start)
     parts = extended(autoencoder.components_of(known), rows, channels)
     text_encoder, unet = adopt.networks_of(start)
@@ -133,9 +128,6 @@ def widen(
     )
     pipe.save_pretrained(work / "start", safe_serialization=True)
     tokens.save(pipe.tokenizer, work / "start" / "tokenizer")
-    # Read back as `adopt` reads them, so that both are the same to the last bit.
-    read = autoencoder.components_of(adopt.autoencoder_of(work / "start"))
-    save_file({"mean": read.mean, "basis": read.basis}, work / "components.safetensors")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 from models.starter_recipe import exam
 from models.starter_recipe.captions import caption, noun_caption, plain
 from models.starter_recipe.plan import HELD_OUT_OF, Plan, Thing, Wishes, _draw, draw_plan, is_held_out
-from models.starter_recipe.stream import BUCKETS, NATIVE, SQUARE, PlanStream, with_square
+from models.starter_recipe.stream import BUCKETS, NATIVE, SQUARE, PlanStream, batches, with_square
 from models.starter_recipe.words import COLOURS, OBJECTS, SCENES, SHAPES, article, plural
 
 
@@ -183,9 +183,10 @@ def test_equal_seeds_give_equal_streams_and_others_do_not(small_sprites: object)
     assert first != other
 
 
-def test_batches_that_are_taken_together_have_one_size(small_sprites: object) -> None:
+@pytest.mark.parametrize("processes", [0, 2])
+def test_batches_that_are_taken_together_have_one_size(small_sprites: object, processes: int) -> None:
     names = small_sprites.names  # type: ignore[attr-defined]
-    stream = iter(PlanStream(names, rows=4, seed=3, alike=2))
+    stream = batches(PlanStream(names, rows=4, seed=3, alike=2), processes=processes)
     sizes = [(batch.packed.width, batch.packed.height) for batch in itertools.islice(stream, 24)]
     assert sizes[::2] == sizes[1::2]
     assert len(set(sizes)) > 1

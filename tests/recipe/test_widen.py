@@ -104,10 +104,10 @@ def model(tmp_path: Path, parts: Components, tokenizer: Any) -> Path:
 def test_training_goes_on_from_a_wide_model_in_bfloat16(model: Path, tmp_path: Path, composer: Composer) -> None:
     work = tmp_path / "work"
     widen.widen(model, work, 6, composer, sizes=BIGGER, buckets=SQUARE)
-    stored = autoencoder.load_components(work / "components.safetensors")
-    assert stored.basis.shape == (autoencoder.VALUES, 6)
     chosen = options(work, steps=2, bfloat16=True)
     train_decoder.train(chosen, composer, buckets=SQUARE, start=work / "start")
+    stored = autoencoder.load_components(work / "components.safetensors")
+    assert stored.basis.shape == (autoencoder.VALUES, 6)
     progress = train_unet.train(chosen, composer, buckets=SQUARE, start=work / "start")
     assert progress.samples == 8
     assert adopt.networks_of(work / "start")[1].config.in_channels == 6

@@ -83,3 +83,22 @@ async def test_without_a_collector_there_is_no_span(
     await office.round()
     assert len(receiver.arrivals) == 1
     assert not memory.get_finished_spans()
+
+
+async def test_a_try_that_breaks_leaves_without_its_text(
+    traced_office: PostOffice,
+    receiver: Receiver,
+    job_for: JobFor,
+    memory: InMemorySpanExporter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def breaks(*_: object) -> None:
+        raise RuntimeError(f"could not reach {receiver.url}?token=canary")
+
+    monkeypatch.setattr(traced_office.sender, "post", breaks)
+    await job_for(receiver.url)
+    await traced_office.round()
+    span = only(memory)
+    assert span.attributes is not None
+    assert (span.status.status_code, span.attributes["error.type"]) == (StatusCode.ERROR, "RuntimeError")
+    assert "canary" not in span.to_json()
