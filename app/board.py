@@ -5,7 +5,6 @@ Knows models, pace and how full the queue's memory is. Refuses to know jobs.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 from app.contract.card import ModelCard
 from app.contract.store import JobStore
+from app.single_flight import SingleFlight
 
 FRESH_SECONDS = 1.0
 """A model that appears or goes is noticed after so long; a burst of requests asks Redis once."""
@@ -61,7 +61,7 @@ class Board:
     def __init__(self, store: JobStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
-        self._asking = asyncio.Lock()
+        self._ask_once = SingleFlight(self._ask)
         self._models: dict[str, Model] = {}
         self._memory_used = 0.0
         self._asked_at = -math.inf
@@ -77,16 +77,20 @@ class Board:
         return self._memory_used
 
     async def _refresh(self) -> None:
-        if self._clock() - self._asked_at < FRESH_SECONDS:
+        if not self._is_fresh():
+            await self._ask_once()
+
+    def _is_fresh(self) -> bool:
+        return self._clock() - self._asked_at < FRESH_SECONDS
+
+    async def _ask(self) -> None:
+        if self._is_fresh():
             return
-        async with self._asking:
-            if self._clock() - self._asked_at < FRESH_SECONDS:
-                return
-            served = await self._store.models()
-            models = {
-                name: Model(s.card, s.workers, *(await self._store.pace_ms(name) or (None, None)))
-                for name, s in served.items()
-            }
-            info = await self._store.server_info()
-            self._memory_used = info["used_memory"] / info["maxmemory"] if info["maxmemory"] else 0.0
-            self._models, self._asked_at = models, self._clock()
+        served = await self._store.models()
+        models = {
+            name: Model(s.card, s.workers, *(await self._store.pace_ms(name) or (None, None)))
+            for name, s in served.items()
+        }
+        info = await self._store.server_info()
+        self._memory_used = info["used_memory"] / info["maxmemory"] if info["maxmemory"] else 0.0
+        self._models, self._asked_at = models, self._clock()

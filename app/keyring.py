@@ -24,6 +24,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract import keys
+from app.single_flight import SingleFlight
 
 log = structlog.get_logger()
 
@@ -90,7 +91,8 @@ class Keyring:
         self._held: dict[str, HeldKey] = {}
         self._version: str | None = ""
         self._looked_at = float("-inf")
-        self._looking = asyncio.Lock()
+        self.look = SingleFlight(self._look)
+        """Learn what has changed. Whoever holds a key that is gone hears of it."""
 
     async def create(self, tenant: str, **options: Any) -> tuple[str, KeyInfo]:
         """A new key, whole for the only time, and what is kept of it. ValueError for a tenant that cannot be."""
@@ -133,18 +135,16 @@ class Keyring:
             await self.look()
         return not self._held
 
-    async def look(self) -> None:
-        """Learn what has changed. Whoever holds a key that is gone hears of it."""
-        async with self._looking:
-            version = await self._redis.get(keys.API_KEYS_VERSION)
-            if version != self._version:
-                found = {info.id: info for info in await self.all()}
-                for key_id in self._held.keys() - found.keys():
-                    self._held.pop(key_id).revoked.set()
-                for key_id in found.keys() - self._held.keys():
-                    self._held[key_id] = HeldKey(found[key_id])
-                self._version = version
-            self._looked_at = self._clock()
+    async def _look(self) -> None:
+        version = await self._redis.get(keys.API_KEYS_VERSION)
+        if version != self._version:
+            found = {info.id: info for info in await self.all()}
+            for key_id in self._held.keys() - found.keys():
+                self._held.pop(key_id).revoked.set()
+            for key_id in found.keys() - self._held.keys():
+                self._held[key_id] = HeldKey(found[key_id])
+            self._version = version
+        self._looked_at = self._clock()
 
     async def keep_looking(self) -> None:
         """Look again and again, until cancelled."""
