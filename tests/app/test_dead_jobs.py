@@ -12,8 +12,9 @@ import pytest
 import redis
 
 from app.contract import keys
-from tests.app.conftest import ScriptedWorker, until
+from tests.app.conftest import ScriptedWorker
 from tests.app.test_jobs import send
+from tests.patience import until
 
 COMMAND = Path(sys.executable).with_name("darkroom")
 
@@ -42,7 +43,7 @@ def test_a_dead_job_is_listed_and_run_again(
     worker.claim()
     redis_client.zadd(keys.LEASES, {job["id"]: 1})
     redis_client.delete(keys.REAPER_LOCK)
-    until(lambda: client.get(job["urls"]["self"]).json()["status"] == "failed", seconds=20)
+    until(lambda: client.get(job["urls"]["self"]).json()["status"] == "failed")
     listed = jobs(url, "dead")
     assert listed.returncode == 0
     assert job["id"] in listed.stdout

@@ -12,8 +12,9 @@ import httpx2
 import pytest
 
 from app.routes import events
-from tests.app.conftest import OneGateway, Running, ScriptedWorker, until
+from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_jobs import send
+from tests.patience import PATIENCE, until
 
 Told = tuple[str, str, dict[str, Any]]
 
@@ -127,7 +128,7 @@ def test_a_departed_listener_frees_what_it_held(running: Running, client: httpx2
     with stream(client, job) as told:
         told.next()
         until(lambda: feed.listeners)
-    until(lambda: feed.listeners == 0, seconds=1)
+    until(lambda: feed.listeners == 0)
 
 
 def test_a_job_deleted_under_a_stream(client: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +139,7 @@ def test_a_job_deleted_under_a_stream(client: httpx2.Client, monkeypatch: pytest
         told.next()
         deletion = pool.submit(client.delete, job["urls"]["self"])
         assert [name for name, _, _ in told.rest()] in ([], ["job.canceled"])
-        assert deletion.result(5).status_code == 204
+        assert deletion.result(PATIENCE).status_code == 204
 
 
 def test_an_unknown_job_is_404_before_the_stream_begins(client: httpx2.Client) -> None:

@@ -15,9 +15,10 @@ import structlog
 
 from app.settings import Settings
 from app.slow_heads import ImpatientProtocol
-from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, until
+from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve
 from tests.app.test_jobs import WISH
 from tests.app.test_refusals import CANARY, problem, wish
+from tests.patience import until
 
 
 def raw(

@@ -18,8 +18,9 @@ from app.contract.store import JobStore
 from app.housekeeping import Housekeeper
 from app.settings import Settings
 from app.storage import PictureStore
-from tests.app.conftest import ScriptedWorker, until
+from tests.app.conftest import ScriptedWorker
 from tests.app.test_jobs import send
+from tests.patience import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
 
@@ -126,7 +127,7 @@ async def test_an_outage_is_survived_and_logged_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(housekeeper, "round", round_)
     monkeypatch.setattr(keys, "REAP_SECONDS", 0.001)
     with structlog.testing.capture_logs() as logs:
-        await asyncio.wait_for(housekeeper.run(), 5)
+        await asyncio.wait_for(housekeeper.run(), PATIENCE)
     assert [line["event"] for line in logs if "housekeeping" in line["event"]] == [
         "housekeeping waits",
         "housekeeping goes on",

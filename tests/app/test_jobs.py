@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from app.contract import keys
-from tests.app.conftest import OneGateway, Running, ScriptedWorker, until
+from tests.app.conftest import OneGateway, Running, ScriptedWorker
+from tests.patience import PATIENCE, until
 
 WISH = {"prompt": "a red circle", "seed": 0}
 
@@ -103,7 +104,7 @@ def test_closing_answers_waits_at_once(closable: Running) -> None:
         ]
         until(lambda: running.app.state.gateway.feed.listeners == 2)
         running.close_soon()
-        assert [wait.result(5).status_code for wait in waits] == [202, 200]
+        assert [wait.result(PATIENCE).status_code for wait in waits] == [202, 200]
 
 
 def test_a_departed_client_frees_what_it_held(running: Running, client: httpx2.Client) -> None:
@@ -112,7 +113,7 @@ def test_a_departed_client_frees_what_it_held(running: Running, client: httpx2.C
     hasty = httpx2.Client(base_url=running.url, timeout=0.5, trust_env=False)
     with hasty, pytest.raises(httpx2.ReadTimeout):
         hasty.get(job["urls"]["self"], params={"wait": 60})
-    until(lambda: feed.listeners == 0, seconds=1)
+    until(lambda: feed.listeners == 0)
     assert client.get(job["urls"]["self"]).json()["status"] == "queued"
 
 
@@ -133,12 +134,12 @@ def test_long_poll_sees_the_next_change(client: httpx2.Client, worker: ScriptedW
     with ThreadPoolExecutor() as pool:
         poll = pool.submit(client.get, job["urls"]["self"], params={"wait": 30}, headers={"If-None-Match": etag})
         claim = worker.claim()
-        assert poll.result(5).json()["status"] == "running"
+        assert poll.result(PATIENCE).json()["status"] == "running"
         poll = pool.submit(client.get, job["urls"]["self"], params={"wait": 30})
         # Without an ETag the poll waits for whatever comes after it began: progress goes on until it has.
         step = iter(range(1, 20))
         until(lambda: worker.progress(claim, next(step)) or poll.done())
-        assert poll.result(5).json()["progress"]["step"] >= 1
+        assert poll.result(PATIENCE).json()["progress"]["step"] >= 1
 
 
 def test_long_poll_answers_at_once_when_its_etag_is_old(client: httpx2.Client, worker: ScriptedWorker) -> None:
@@ -222,7 +223,7 @@ def test_delete_of_a_running_job_cancels_it_first(client: httpx2.Client, worker:
         deletion = pool.submit(client.delete, job["urls"]["self"])
         until(lambda: worker.ownership.beat([claim]) == ["cancel"])
         assert worker.ownership.canceled(claim)
-        assert deletion.result(5).status_code == 204
+        assert deletion.result(PATIENCE).status_code == 204
 
 
 def test_delete_while_closing_does_not_pretend(closable: Running, worker: ScriptedWorker) -> None:

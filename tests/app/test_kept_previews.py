@@ -14,9 +14,10 @@ from app.contract.job import Picture, Sheet, new_job_id, new_token
 from app.contract.objects import image_key, parse_key, sheet_key
 from app.contract.ownership import Claim
 from app.housekeeping import Housekeeper
-from tests.app.conftest import OneGateway, ScriptedWorker, until
+from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_housekeeping import housekeeper, store
 from tests.app.test_jobs import WISH, send
+from tests.patience import until
 
 __all__ = ["housekeeper", "store"]
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +19,11 @@ import redis.asyncio
 from app.contract import keys as names
 from app.keyring import Keyring, _checksum, key_id_of, new_key
 from app.settings import Settings
-from tests.app.conftest import OneGateway, Running, ScriptedWorker, until
+from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import WISH
 from tests.app.test_refusals import problem
+from tests.patience import PATIENCE, until
 
 Keys = Callable[..., subprocess.CompletedProcess[str]]
 Made = Callable[..., dict[str, str]]
@@ -78,9 +78,7 @@ def test_a_key_from_its_making_to_its_end(locked: Running, keys: Keys, redis_cli
     assert key not in str(redis_client.hgetall(names.API_KEYS))
 
     assert keys("revoke", key_id).returncode == 0
-    began = time.monotonic()
-    until(lambda: locked.client.get("/v1/jobs", headers=ann).status_code == 401, seconds=2)
-    assert time.monotonic() - began < 1
+    until(lambda: locked.client.get("/v1/jobs", headers=ann).status_code == 401)
 
 
 def test_revoking_ends_what_is_open(locked: Running, keys: Keys, made: Made) -> None:
@@ -90,21 +88,21 @@ def test_revoking_ends_what_is_open(locked: Running, keys: Keys, made: Made) -> 
     with ThreadPoolExecutor() as pool:
         stream = pool.submit(locked.client.get, job["urls"]["events"], headers=ann)
         wait = pool.submit(locked.client.get, job["urls"]["self"], headers=ann, params={"wait": 60})
-        others = pool.submit(locked.client.get, job["urls"]["self"], headers=other, params={"wait": 3})
+        others = pool.submit(locked.client.get, job["urls"]["self"], headers=other, params={"wait": 60})
         feed = locked.app.state.gateway.feed
         until(lambda: feed.listeners == 3)
         keys("revoke", key_id)
-        began = time.monotonic()
-        assert stream.result(5).text.startswith("event: job")
-        assert problem(wait.result(5)) == (401, "unauthenticated")
-        assert time.monotonic() - began < 1
-        assert others.result(5).status_code == 200
+        assert stream.result(PATIENCE).text.startswith("event: job")
+        assert problem(wait.result(PATIENCE)) == (401, "unauthenticated")
+        assert not others.done()
+        assert locked.client.post(job["urls"]["cancel"], headers=other).status_code == 200
+        assert others.result(PATIENCE).json()["status"] == "canceled"
 
 
 def test_the_first_key_closes_an_open_house(client: httpx2.Client, running: Running, made: Made) -> None:
     assert client.get("/v1/jobs").status_code == 200
     ann = made("ann")
-    until(lambda: client.get("/v1/jobs").status_code == 401, seconds=2)
+    until(lambda: client.get("/v1/jobs").status_code == 401)
     assert client.get("/v1/jobs", headers=ann).status_code == 200
 
 

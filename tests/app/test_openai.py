@@ -13,8 +13,9 @@ import openai
 import pytest
 import redis
 
-from tests.app.conftest import OneGateway, Running, ScriptedWorker, until
+from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
+from tests.patience import PATIENCE, until
 
 PICTURE = b"not really a PNG"
 
@@ -173,10 +174,10 @@ def test_a_retry_joins_the_job_it_lost(running: Running, worker: ScriptedWorker,
         until(lambda: running.app.state.gateway.feed.listeners == 1)
         worker.succeed(claim)
 
-    with ThreadPoolExecutor() as pool, official(running, max_retries=2, timeout=1) as client:
+    with ThreadPoolExecutor() as pool, official(running, max_retries=8, timeout=1) as client:
         late = pool.submit(draw_late)
         answer = client.images.generate(prompt="a red circle")
-        late.result(5)
+        late.result(PATIENCE)
     assert answer.data is not None
     assert len(redis_client.keys("darkroom:job:*")) == 1
     assert redis_client.keys("darkroom:unanswered:*") == []
@@ -211,7 +212,7 @@ def test_closing_asks_for_a_retry(closable: Running) -> None:
         until(lambda: closable.app.state.gateway.feed.listeners)
         closable.close_soon()
         with pytest.raises(openai.InternalServerError) as caught:
-            waiting.result(5)
+            waiting.result(PATIENCE)
     assert (caught.value.code, caught.value.response.headers["retry-after"]) == ("job-unfinished", "1")
 
 
@@ -220,7 +221,7 @@ def test_a_stream_ends_with_the_pictures(client: openai.OpenAI, worker: Scripted
         drawn = pool.submit(lambda: worker.succeed(worker.claim()))
         with client.images.generate(prompt="a red circle", n=2, stream=True, partial_images=0) as stream:
             events = list(stream)
-        drawn.result(5)
+        drawn.result(PATIENCE)
     assert [event.type for event in events] == ["image_generation.completed"] * 2
     completed: Any = events[0]
     assert base64.b64decode(completed.b64_json) == PICTURE
@@ -243,7 +244,7 @@ def test_a_stream_shows_pictures_on_the_way(client: openai.OpenAI, worker: Scrip
         with client.images.generate(prompt="a red circle", stream=True, partial_images=2) as stream:
             first_preview = pool.submit(draw_with_previews)
             events: Any = list(stream)
-        first_preview.result(5)
+        first_preview.result(PATIENCE)
     assert [event.type for event in events][-1] == "image_generation.completed"
     partial = events[:-1]
     assert [event.partial_image_index for event in partial] == list(range(len(partial)))

@@ -17,7 +17,8 @@ import pytest
 import redis
 
 from app.contract.card import ModelCard
-from tests.app.conftest import ScriptedWorker, settings_for, until
+from tests.app.conftest import ScriptedWorker, settings_for
+from tests.patience import PATIENCE, until
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,15 @@ def pair(redis_client: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator
     with log.open("wb") as sink:
         command = [str(Path(sys.executable).with_name("darkroom")), "gateway"]
         first = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink)
-    port = until(lambda: re.search(r'"port": (\d+)', log.read_text()), seconds=30)[1]
+    port = until(lambda: re.search(r'"port": (\d+)', log.read_text()))[1]
     pair = Pair(first, f"http://127.0.0.1:{port}", log)
-    until(lambda: pair.started() == 2 and pair.answers(), seconds=30)
+    until(lambda: pair.started() == 2 and pair.answers())
     yield pair
     companion = pair.companion() if first.poll() is None else None
     first.kill()
     first.wait()
     if companion is not None:
-        until(lambda: not psutil.pid_exists(companion), seconds=15)
+        until(lambda: not psutil.pid_exists(companion))
 
 
 def test_both_answer_and_links_of_one_work_at_the_other(
@@ -85,7 +86,7 @@ def test_both_answer_and_links_of_one_work_at_the_other(
         seen.update(re.findall(r'darkroom_streams\{process="(\d)"\}', metrics))
         return seen == {"0", "1"}
 
-    until(ask, seconds=20)
+    until(ask)
 
 
 def test_a_dead_companion_is_started_again(pair: Pair) -> None:
@@ -93,8 +94,8 @@ def test_a_dead_companion_is_started_again(pair: Pair) -> None:
     assert companion is not None
     os.kill(companion, signal.SIGKILL)
     assert pair.answers()
-    until(lambda: pair.companion() not in (None, companion), seconds=15)
-    until(lambda: pair.started() == 3, seconds=15)
+    until(lambda: pair.companion() not in (None, companion))
+    until(lambda: pair.started() == 3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -102,7 +103,7 @@ def test_both_end_when_told(pair: Pair, number: signal.Signals) -> None:
     companion = pair.companion()
     assert companion is not None
     pair.first.send_signal(number)
-    assert pair.first.wait(20) == 0
+    assert pair.first.wait(PATIENCE) == 0
     assert not psutil.pid_exists(companion)
 
 
@@ -111,5 +112,5 @@ def test_a_companion_does_not_outlive_a_killed_gateway(pair: Pair) -> None:
     assert companion is not None
     pair.first.kill()
     pair.first.wait()
-    until(lambda: not psutil.pid_exists(companion), seconds=15)
+    until(lambda: not psutil.pid_exists(companion))
     assert not pair.answers()

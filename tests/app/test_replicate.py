@@ -23,8 +23,9 @@ from app.contract import keys
 from app.contract.job import Record
 from app.webhooks.main import viewer
 from app.webhooks.sign import signed_headers
-from tests.app.conftest import OneGateway, Running, ScriptedWorker, until
+from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
+from tests.patience import until
 
 MODEL = "darkroom/starter"
 VERSION = "0" * 64

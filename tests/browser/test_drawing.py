@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import PATIENCE_MS, faults_of_access
+from tests.browser.conftest import faults_of_access
 from tests.system.conftest import House
 
 pytestmark = pytest.mark.browser
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def opened(page: Page, house: House) -> Page:
     page.goto(house.url)
-    expect(page.locator("#size")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#size")).to_be_visible()
     return page
 
 
@@ -34,7 +34,7 @@ def sheet(page: Page, prompt: str) -> Locator:
 
 
 def finished(sheet: Locator) -> Locator:
-    expect(sheet).to_have_attribute("data-status", "succeeded", timeout=60_000)
+    expect(sheet).to_have_attribute("data-status", "succeeded")
     return sheet
 
 
@@ -54,7 +54,7 @@ def test_the_model_says_what_may_be_asked(opened: Page, house: House) -> None:
 def test_a_picture_emerges(opened: Page) -> None:
     drawn = ask(opened, "a panda on a pink background")
     glimpse = drawn.locator("img.glimpse")
-    expect(glimpse).to_have_attribute("src", re.compile("^data:image/jpeg;base64,"), timeout=PATIENCE_MS)
+    expect(glimpse).to_have_attribute("src", re.compile("^data:image/jpeg;base64,"))
     picture = finished(drawn).get_by_role("img", name="a panda on a pink background")
     assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 128
     drawn.get_by_role("button").click()
@@ -88,7 +88,7 @@ def test_several_jobs_each_with_their_progress(opened: Page) -> None:
     first, second = ask(opened, "a rocket in space"), ask(opened, "a small balloon in the sky")
     for each in (first, second):
         expect(each.get_by_role("progressbar")).to_be_visible()
-        expect(each).to_contain_text(re.compile(r"Step \d+ of \d+"), timeout=PATIENCE_MS)
+        expect(each).to_contain_text(re.compile(r"Step \d+ of \d+"))
     for each in (first, second):
         finished(each)
 
@@ -96,9 +96,9 @@ def test_several_jobs_each_with_their_progress(opened: Page) -> None:
 def test_cancel(opened: Page) -> None:
     opened.get_by_label("Steps", exact=True).fill("100")
     running = ask(opened, "a frog that is called off")
-    expect(running).to_have_attribute("data-status", "running", timeout=PATIENCE_MS)
+    expect(running).to_have_attribute("data-status", "running")
     running.get_by_role("button", name="Cancel: a frog that is called off").click()
-    expect(running).to_have_attribute("data-status", "canceled", timeout=PATIENCE_MS)
+    expect(running).to_have_attribute("data-status", "canceled")
     running.get_by_role("button", name="Remove").click()
     expect(running).to_have_count(0)
 
@@ -132,7 +132,7 @@ def test_enter_and_the_other_keys(opened: Page) -> None:
     prompt.focus()
     opened.keyboard.press("Enter")
     frames = opened.locator(".sheet").first.locator("button.frame")
-    expect(frames).to_have_count(2, timeout=60_000)
+    expect(frames).to_have_count(2)
     frames.first.focus()
     opened.keyboard.press("Enter")
     shown = opened.get_by_role("dialog")
@@ -153,7 +153,7 @@ def test_the_same_again_and_more_like_it(opened: Page) -> None:
     expect(opened.get_by_text(prompt, exact=True)).to_have_count(2)
     finished(sheet(opened, prompt)).get_by_role("button").click()
     expect(opened.get_by_role("dialog").locator("dd").first).to_have_text(seed)
-    expect(opened.locator(".verdict")).to_have_text(re.compile("identical|at most [12] of 255"), timeout=PATIENCE_MS)
+    expect(opened.locator(".verdict")).to_have_text(re.compile("identical|at most [12] of 255"))
     opened.get_by_role("button", name="More like this").click()
     expect(opened.get_by_text(prompt, exact=True)).to_have_count(3)
     finished(sheet(opened, prompt)).get_by_role("button").click()

@@ -19,8 +19,9 @@ from playwright.sync_api import Page, expect
 from app.contract.card import ModelCard
 from app.settings import Settings
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
-from tests.browser.conftest import PATIENCE_MS, Ear, faults_of_access, find_chromium
-from tests.system.conftest import COMMAND, free_port, until
+from tests.browser.conftest import Ear, faults_of_access, find_chromium
+from tests.patience import until
+from tests.system.conftest import COMMAND, free_port
 
 pytestmark = pytest.mark.browser
 
@@ -56,7 +57,7 @@ def worker(redis_client: redis.Redis, card: ModelCard, running: Running) -> Scri
 @pytest.fixture
 def opened(running: Running, worker: ScriptedWorker, page: Page) -> Page:
     page.goto(running.url)
-    expect(page.locator("#size")).to_be_attached(timeout=PATIENCE_MS)
+    expect(page.locator("#size")).to_be_attached()
     return page
 
 
@@ -72,7 +73,7 @@ def test_every_step_of_a_picture(opened: Page, worker: ScriptedWorker, scheme: A
     sheet = opened.locator(".sheet")
     expect(sheet).to_contain_text("Next in line")
     claim = worker.claim()
-    expect(sheet).to_contain_text("Starting", timeout=PATIENCE_MS)
+    expect(sheet).to_contain_text("Starting")
     steps = claim.spec.num_inference_steps
     sources = []
     for step, colour in ((4, "gray"), (8, "pink")):
@@ -158,7 +159,7 @@ def test_no_model_yet(running: Running, redis_client: redis.Redis, card: ModelCa
     expect(page.get_by_role("button", name="Generate")).to_be_disabled()
     assert faults_of_access(page) == []
     ScriptedWorker(redis_client, card, running.app.state.settings).announce()
-    expect(page.get_by_role("button", name="Generate")).to_be_enabled(timeout=PATIENCE_MS)
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
 
 
 @pytest.mark.parametrize("gateway_options", [{"api_keys": f"me:{KEY}"}])
@@ -216,7 +217,7 @@ class LoneGateway:
     def start(self) -> None:
         self.process = subprocess.Popen([COMMAND, "gateway"], env=self.environment, stdout=subprocess.DEVNULL)
         with httpx2.Client(trust_env=False) as client:
-            until(lambda: answers(client, self.url), seconds=30)
+            until(lambda: answers(client, self.url))
 
     def stop(self) -> None:
         if self.process:
@@ -265,7 +266,7 @@ def test_the_service_goes_away_and_comes_back(
     assert faults_of_access(page) == []
     worker.succeed(claim, data=picture("purple"))
     mortal_gateway.start()
-    expect(page.locator(".head [role=alert]")).to_have_count(0, timeout=PATIENCE_MS)
+    expect(page.locator(".head [role=alert]")).to_have_count(0)
     expect(page.locator(".sheet")).to_have_attribute("data-status", "succeeded")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".sheet")).to_have_count(2)

@@ -17,8 +17,9 @@ from app.cli.client import CommandError
 from app.cli.generate import read_prompts, wishes_of
 from app.cli.naming import Names
 from app.contract.card import ModelCard
-from tests.app.conftest import Running, ScriptedWorker, serve, settings_for, until
+from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.cli.conftest import Hand, Run, begun, no_service
+from tests.patience import until
 
 
 def opened(path: Path) -> Image.Image:
@@ -176,7 +177,7 @@ def test_a_key_is_asked_for(
 def test_ctrl_c_cancels_what_it_began(gateway: Running, hand: Hand, tmp_path: Path) -> None:
     wishes = ("wait", "wait too", "a frog", "-o", "{prompt}.png")
     with begun(gateway, "generate", *wishes, cwd=tmp_path) as process:
-        until(lambda: (tmp_path / "a-frog.png").exists(), seconds=30)
+        until(lambda: (tmp_path / "a-frog.png").exists())
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said

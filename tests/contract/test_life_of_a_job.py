@@ -16,6 +16,7 @@ from app.contract.job import JobError, Picture, Record
 from app.contract.ownership import Beat, Ownership
 from app.contract.params import Webhook
 from app.contract.store import ENTRY_POINT, JobStore, NewJob, Submission
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -174,9 +175,9 @@ async def test_cancel_while_running(
     assert claim is not None
     with redis_client.pubsub() as commands:
         commands.subscribe("rq:pubsub:w1")
-        assert commands.get_message(timeout=5)
+        assert commands.get_message(timeout=PATIENCE)
         assert await store.cancel(job.id, "ann") == "requested"
-        message = commands.get_message(timeout=5)
+        message = commands.get_message(timeout=PATIENCE)
     assert message is not None
     assert job.id in message["data"]
     assert ownership.beat([claim]) == [Beat.CANCEL]

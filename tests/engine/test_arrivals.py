@@ -31,7 +31,7 @@ actions = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     plan=st.lists(actions, max_size=20),
     troubled_call=st.integers(1, 30),

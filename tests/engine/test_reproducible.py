@@ -51,7 +51,7 @@ def picture(event: object) -> np.ndarray:
     return event.pictures[0]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     scheduler=st.sampled_from(["euler_a", "dpmpp_2m"]),
     scale=st.sampled_from([1.0, 6.0]),

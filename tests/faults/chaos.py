@@ -19,8 +19,9 @@ import redis
 from app.contract import keys
 from tests.faults import mutants
 from tests.faults.checker import Evidence, Findings, check
-from tests.faults.house import Nursery, Service, Valkey, until
+from tests.faults.house import Nursery, Service, Valkey
 from tests.faults.load import Client, History, Nemesis, Receiver
+from tests.patience import until
 
 LITTER_MS = 6_000
 """Longer than any pause of the nemesis: no zombie writes after its leftovers were removed."""

@@ -14,10 +14,10 @@ import redis
 
 from app.contract import keys
 from app.contract.events import OVER
-from tests.faults.house import Nursery, Service, Valkey, is_alive, until
+from tests.faults.house import Nursery, Service, Valkey, is_alive
+from tests.patience import until
 
 WISH = {"prompt": "a circle", "seed": 1, "num_inference_steps": 4}
-PATIENCE = 30.0
 
 
 @pytest.fixture(scope="session")
@@ -52,13 +52,13 @@ class Scene:
         return dict(answer.json())
 
     def ended(self, job: dict[str, Any]) -> dict[str, Any]:
-        return dict(until(lambda: (seen := self.look(job))["status"] in OVER and seen, seconds=PATIENCE))
+        return dict(until(lambda: (seen := self.look(job))["status"] in OVER and seen))
 
     def status(self, job: dict[str, Any], wanted: str) -> None:
-        until(lambda: self.look(job)["status"] == wanted, seconds=PATIENCE)
+        until(lambda: self.look(job)["status"] == wanted)
 
     def gone(self, pid: int) -> None:
-        until(lambda: not is_alive(pid), seconds=PATIENCE)
+        until(lambda: not is_alive(pid))
 
     def events(self, job: dict[str, Any]) -> list[str]:
         entries: Any = self.redis.xrange(keys.EVENTS + job["id"])
@@ -71,7 +71,7 @@ class Scene:
         """Once the litter is out, what is stored is what the record points to."""
         record: Any = self.redis.hget(keys.JOB + job["id"], "images")
         wanted = sorted(image["key"] for image in json.loads(record))
-        until(lambda: self.stored() == wanted and not self.redis.zcard(keys.LITTER), seconds=PATIENCE)
+        until(lambda: self.stored() == wanted and not self.redis.zcard(keys.LITTER))
 
     def _files(self) -> list[Path]:
         return [file for file in self.service.pictures.rglob("*") if file.is_file()]
@@ -88,7 +88,7 @@ def make_scene(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Scene
         service.bear("gateway")
         client = httpx2.Client(base_url=service.url, timeout=20, trust_env=False)
         scenes.append(Scene(service, valkey, client, valkey.client()))
-        until(lambda: _answers(client), seconds=PATIENCE)
+        until(lambda: _answers(client))
         return scenes[-1]
 
     yield make
@@ -104,7 +104,7 @@ def scene(make_scene: Callable[..., Scene]) -> Scene:
     """A service that has heard of its model: a worker came, announced it and left again."""
     scene = make_scene()
     pid = scene.worker("worker9")
-    until(lambda: scene.client.get("/readyz").status_code == 200, seconds=PATIENCE)
+    until(lambda: scene.client.get("/readyz").status_code == 200)
     scene.service.stop_one("worker9")
     scene.gone(pid)
     return scene

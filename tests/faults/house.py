@@ -9,33 +9,21 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.cli.embedded import find_binary
+from tests.patience import until
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def until(true: Callable[[], Any], *, seconds: float) -> Any:
-    """What `true` returns once it is true; TimeoutError at the deadline."""
-    ends = time.monotonic() + seconds
-    while not (value := true()):
-        if time.monotonic() > ends:
-            raise TimeoutError(f"it did not happen in {seconds:g} s")
-        time.sleep(0.02)
-    return value
 
 
 class Valkey:
@@ -61,7 +49,7 @@ class Valkey:
         options = {"port": self.port, "dir": self._folder, "appendonly": append, "save": "", "loglevel": "warning"}
         arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen([find_binary(), *arguments], stdout=subprocess.DEVNULL)
-        until(self._answers, seconds=15)
+        until(self._answers)
 
     def is_killed(self) -> None:
         if self._process:
@@ -193,7 +181,7 @@ class Service:
         for name in self.pids:
             self.signal(name, signal.SIGCONT)
             self.signal(name, signal.SIGKILL)
-        until(lambda: not any(is_alive(pid) for pid in self.pids.values()), seconds=10)
+        until(lambda: not any(is_alive(pid) for pid in self.pids.values()))
 
     def _raise_the_dead(self) -> None:
         while not self._over.wait(0.05):

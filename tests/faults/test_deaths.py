@@ -13,9 +13,10 @@ import httpx2
 import pytest
 
 from app.contract import keys
-from tests.faults.conftest import PATIENCE, Scene
-from tests.faults.house import free_port, until
+from tests.faults.conftest import Scene
+from tests.faults.house import free_port
 from tests.faults.nursery import LEASE_MS
+from tests.patience import until
 
 
 @pytest.mark.parametrize("stage", ["claimed", "denoise", "upload", "before finish"])
@@ -44,14 +45,14 @@ def test_asleep_beyond_its_lease(scene: Scene) -> None:
     """SIGSTOP, another worker finishes, SIGCONT: the sleeper goes on drawing and is refused."""
     scene.worker("worker0", step=0.2)
     job = scene.send(num_inference_steps=8)
-    until(lambda: scene.look(job)["progress"]["step"] >= 2, seconds=PATIENCE)
+    until(lambda: scene.look(job)["progress"]["step"] >= 2)
     scene.service.signal("worker0", signal.SIGSTOP)
     scene.worker("worker1")
     ended = scene.ended(job)
     assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
     picture = scene.client.get(ended["images"][0]["url"]).content
     scene.service.signal("worker0", signal.SIGCONT)
-    until(lambda: "no longer ours" in (scene.service.folder / "worker0.log").read_text(), seconds=PATIENCE)
+    until(lambda: "no longer ours" in (scene.service.folder / "worker0.log").read_text())
     assert scene.events(job).count("job.succeeded") == 1
     assert scene.client.get(scene.look(job)["images"][0]["url"]).content == picture
     scene.only_the_winner_is_left(job)
@@ -72,7 +73,7 @@ def test_told_to_stop_in_a_job_that_is_longer_than_the_grace(scene: Scene) -> No
     scene.status(job, "running")
     scene.worker("worker1", step=0.2)
     scene.service.stop_one("worker0")
-    until(lambda: scene.events(job)[-2:] == ["job.restarted", "job.started"], seconds=PATIENCE)
+    until(lambda: scene.events(job)[-2:] == ["job.restarted", "job.started"])
     record = scene.redis.hgetall(keys.JOB + job["id"])
     assert record["failures"] == "0", "an attempt that was given back is not counted"  # type: ignore[index]
     events = scene.redis.xrange(keys.EVENTS + job["id"])
@@ -85,7 +86,7 @@ def test_told_to_stop_in_a_job_that_is_longer_than_the_grace(scene: Scene) -> No
 def test_a_prompt_that_kills_its_worker_each_time(make_scene: Callable[..., Scene]) -> None:
     scene = make_scene()
     scene.service.start()
-    until(lambda: scene.client.get("/readyz").status_code == 200, seconds=PATIENCE)
+    until(lambda: scene.client.get("/readyz").status_code == 200)
     poison, *neighbours = [scene.send(prompt=prompt) for prompt in ("poison", *["a circle"] * 5)]
     assert {scene.ended(job)["status"] for job in neighbours} == {"succeeded"}
     ended = scene.ended(poison)
@@ -99,7 +100,7 @@ def test_a_worker_that_cannot_go_on_ends_itself(make_scene: Callable[..., Scene]
     """The process goes, so that its jobs run elsewhere, and so does the job that brought it down, in the end."""
     scene = make_scene(DARKROOM_STALL_SECONDS="0.5")
     scene.service.start()
-    until(lambda: scene.client.get("/readyz").status_code == 200, seconds=PATIENCE)
+    until(lambda: scene.client.get("/readyz").status_code == 200)
     unlucky = scene.send(prompt=misfortune)
     assert scene.ended(unlucky)["error"]["type"] == "/problems/attempts-exhausted"
     assert scene.ended(scene.send())["status"] == "succeeded"
@@ -111,12 +112,12 @@ def test_redis_is_read_only_for_a_while(scene: Scene) -> None:
     """As it is on a primary that was demoted: reads work, every write is refused."""
     scene.worker("worker0", step=0.1)
     job = scene.send(num_inference_steps=30)
-    until(lambda: scene.look(job)["progress"]["step"] >= 2, seconds=PATIENCE)
+    until(lambda: scene.look(job)["progress"]["step"] >= 2)
     scene.redis.replicaof("127.0.0.1", str(free_port()))
     refused = scene.client.post("/v1/jobs", json={"prompt": "a circle"})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
     assert scene.look(job)["status"] == "running", "reads work"
-    until(lambda: "the result is kept" in (scene.service.folder / "worker0.log").read_text(), seconds=PATIENCE)
+    until(lambda: "the result is kept" in (scene.service.folder / "worker0.log").read_text())
     scene.redis.replicaof("NO", "ONE")
     assert scene.ended(job)["status"] == "succeeded"
     scene.only_the_winner_is_left(job)
@@ -138,14 +139,14 @@ def test_storage_refuses(scene: Scene) -> None:
 def test_redis_dies_while_a_result_is_on_its_way(scene: Scene) -> None:
     scene.worker("worker0", step=0.1)
     job = scene.send(num_inference_steps=6)
-    until(lambda: scene.look(job)["progress"]["step"] >= 2, seconds=PATIENCE)
+    until(lambda: scene.look(job)["progress"]["step"] >= 2)
     scene.valkey.is_killed()
     refused = scene.client.post("/v1/jobs", json={"prompt": "a circle"})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-    until(lambda: "the result is kept" in (scene.service.folder / "worker0.log").read_text(), seconds=PATIENCE)
+    until(lambda: "the result is kept" in (scene.service.folder / "worker0.log").read_text())
     scene.valkey.comes()
-    until(lambda: scene.client.get("/healthz").status_code == 200, seconds=PATIENCE)
-    until(lambda: scene.client.get(f"/v1/jobs/{job['id']}").status_code == 200, seconds=PATIENCE)
+    until(lambda: scene.client.get("/healthz").status_code == 200)
+    until(lambda: scene.client.get(f"/v1/jobs/{job['id']}").status_code == 200)
     assert scene.ended(job)["status"] == "succeeded"
     scene.only_the_winner_is_left(job)
 
@@ -155,14 +156,14 @@ def test_redis_came_back_empty(scene: Scene) -> None:
     job = scene.send()
     scene.ended(job)
     scene.redis.flushall()
-    until(lambda: scene.client.get("/readyz").status_code == 503, seconds=PATIENCE)
+    until(lambda: scene.client.get("/readyz").status_code == 503)
     assert "restart the gateways" in scene.client.get("/readyz").json()["checks"]["redis"]["detail"]
     for answer in (scene.client.get(f"/v1/jobs/{job['id']}"), scene.client.get("/v1/jobs")):
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/queue-unavailable")
     scene.service.signal("gateway", signal.SIGKILL)
     scene.gone(scene.service.pids["gateway"])
     scene.service.bear("gateway")
-    until(lambda: _is_up(scene) and scene.client.get("/readyz").status_code == 200, seconds=PATIENCE)
+    until(lambda: _is_up(scene) and scene.client.get("/readyz").status_code == 200)
     assert scene.ended(scene.send())["status"] == "succeeded", "the operator has decided to begin anew"
 
 
@@ -179,7 +180,7 @@ def test_the_gateway_dies_in_a_post(scene: Scene) -> None:
         os.kill(scene.service.pids["gateway"], signal.SIGKILL)
     scene.gone(scene.service.pids["gateway"])
     scene.service.bear("gateway")
-    until(lambda: _is_up(scene), seconds=PATIENCE)
+    until(lambda: _is_up(scene))
     first, second = (scene.client.post("/v1/jobs", json={"prompt": "a circle"}, headers=headers) for _ in range(2))
     assert (first.status_code, second.status_code) == (202, 202)
     assert first.json()["id"] == second.json()["id"]

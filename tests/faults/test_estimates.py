@@ -8,19 +8,19 @@ import time
 from collections.abc import Callable
 
 from app.contract import keys
-from tests.faults.conftest import PATIENCE, Scene
-from tests.faults.house import until
+from tests.faults.conftest import Scene
+from tests.patience import until
 
 
 def test_the_estimate_is_near_what_happens(make_scene: Callable[..., Scene]) -> None:
     """Errors are printed, not judged: on a busy machine they say more of the machine. `pytest -s` shows them."""
     scene, chance = make_scene(), random.Random(3)
     scene.worker("worker0", step=0.02)
-    until(lambda: scene.client.get("/readyz").status_code == 200, seconds=PATIENCE)
+    until(lambda: scene.client.get("/readyz").status_code == 200)
     for _ in range(2):
         for job in [scene.send(num_inference_steps=10) for _ in range(8)]:
             scene.ended(job)
-    until(lambda: scene.client.get("/v1/models").json()["data"][0]["pace_seconds"], seconds=PATIENCE)
+    until(lambda: scene.client.get("/v1/models").json()["data"][0]["pace_seconds"])
     scene.redis.set(keys.RQ_SUSPENDED, 1)
     jobs = [scene.send(num_inference_steps=chance.randint(5, 15)) for _ in range(60)]
     places = [scene.look(job)["queue"] for job in jobs]

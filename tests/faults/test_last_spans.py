@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.faults.conftest import PATIENCE, Scene
-from tests.faults.house import until
+from tests.faults.conftest import Scene
+from tests.patience import until
 from tests.system.separate import listener
 
 
@@ -14,7 +14,7 @@ def test_a_worker_that_lost_its_device_sends_its_spans(make_scene: Callable[...,
         # Nothing is sent by the clock: what arrives was sent at the end.
         scene = make_scene(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="600000")
         pid = scene.worker()
-        until(lambda: scene.client.get("/readyz").status_code == 200, seconds=PATIENCE)
+        until(lambda: scene.client.get("/readyz").status_code == 200)
         done = scene.send()
         scene.ended(done)
         lost = scene.send(prompt="a lost device")

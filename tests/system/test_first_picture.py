@@ -16,7 +16,8 @@ from PIL import Image
 from rq import Queue, Worker
 
 from app.contract.picture_record import read_record
-from tests.system.conftest import COMMAND, House, processes_of, until
+from tests.patience import until
+from tests.system.conftest import COMMAND, House, processes_of
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7}
 
@@ -122,7 +123,7 @@ def test_cancel_frees_the_worker_within_a_step(house: House) -> None:
         job = client.post("/v1/jobs", json=WISH | {"num_inference_steps": 100, "num_images": 4}).json()
         until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["status"] == "running")
         client.post(f"/v1/jobs/{job['id']}/cancel")
-        canceled = until(lambda: (j := client.get(f"/v1/jobs/{job['id']}").json())["ended_at"] and j, seconds=5)
+        canceled = until(lambda: (j := client.get(f"/v1/jobs/{job['id']}").json())["ended_at"] and j)
         assert (canceled["status"], canceled["images"]) == ("canceled", [])
         assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["status"] == "canceled", "twice does no harm"
         after = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()

@@ -18,8 +18,8 @@ from standardwebhooks import Webhook
 
 from app.contract import keys
 from app.contract.keys import RQ_SUSPENDED
+from tests.patience import until
 from tests.storage_servers import ACCESS_KEY, SECRET_KEY, S3Server
-from tests.system.conftest import until
 from tests.system.separate import (
     Listener,
     Separate,

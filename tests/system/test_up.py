@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.patience import until
 from tests.storage_servers import S3Server
-from tests.system.conftest import COMMAND, House, processes_of, until
+from tests.system.conftest import COMMAND, House, processes_of
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
 LONG_WISH = WISH | {"num_inference_steps": 100, "num_images": 4}
@@ -74,7 +75,7 @@ def test_children_that_die_are_started_again(closed_house: House) -> None:
         os.kill(pid, signal.SIGKILL)
         until(lambda name=name, pid=pid: house.pids(name) not in ([], [pid]))  # type: ignore[misc]
     with house.client() as client:
-        until(lambda: _is_ready(house), seconds=60)
+        until(lambda: _is_ready(house))
         job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
     assert job["status"] == "succeeded"
 
@@ -86,7 +87,7 @@ def test_valkey_killed_loses_no_job(closed_house: House) -> None:
         jobs = [client.post("/v1/jobs", json=WISH | {"seed": seed}).json()["id"] for seed in range(5)]
         (pid,) = [pid for pid, line in processes_of(house.data).items() if "valkey-server" in line]
         os.kill(pid, signal.SIGKILL)
-        until(lambda: _is_ready(house), seconds=60)
+        until(lambda: _is_ready(house))
         for job_id in jobs:
             ended = until(
                 lambda job_id=job_id: (j := client.get(f"/v1/jobs/{job_id}?wait=10").json())["ended_at"] and j,  # type: ignore[misc]

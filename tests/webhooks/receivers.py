@@ -10,8 +10,7 @@ from typing import Any
 
 from standardwebhooks import Webhook as Verifier
 
-PATIENCE = 20.0
-"""Seconds after which a test that waits for something gives up."""
+from tests.patience import PATIENCE
 
 Step = Callable[[asyncio.StreamWriter], Awaitable[None]]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -26,8 +27,9 @@ from app.webhooks.deliver import Answer, Sender, Verdict
 from app.webhooks.dial import GuardedBackend
 from app.webhooks.options import PER_HOST
 from app.webhooks.relay import DeliveryJob, ForeignPayload
-from app.webhooks.schedule import TRIES
+from app.webhooks.schedule import DELAYS, TRIES
 from app.webhooks.secrets import Secrets
+from tests.patience import PATIENCE
 from tests.webhooks.conftest import LOOPBACK, JobFor, PostOffice
 from tests.webhooks.receivers import Receiver, Step, resets, says, verified
 
@@ -36,6 +38,8 @@ pytestmark = pytest.mark.anyio
 Receivers = Callable[..., Awaitable[Receiver]]
 Turn = Callable[[float], None]
 THREE_DAYS = 80 * 3600.0
+AN_HOUR = 3600.0
+FIRST_PAUSE = DELAYS[0]
 
 
 def owed(redis_client: redis.Redis) -> list[str]:
@@ -43,11 +47,19 @@ def owed(redis_client: redis.Redis) -> list[str]:
     return entries
 
 
-def due_in(redis_client: redis.Redis) -> float:
-    """Seconds until the only entry is due."""
+@contextmanager
+def due_in(redis_client: redis.Redis, seconds: float) -> Iterator[None]:
+    """What is done inside puts the only entry off by so much, however long it takes."""
+    before = now_ms(redis_client)
+    yield
+    after = now_ms(redis_client)
     ((_, score),) = redis_client.zrange(keys.OUTBOX, 0, -1, withscores=True)
+    assert before <= float(score) - 1000 * seconds <= after
+
+
+def now_ms(redis_client: redis.Redis) -> int:
     seconds, micros = redis_client.time()
-    return float(score) / 1000 - seconds - micros / 1e6
+    return int(seconds * 1000 + micros // 1000)
 
 
 def rq_keys(redis_client: redis.Redis) -> set[str]:
@@ -121,11 +133,12 @@ async def test_a_failed_try_is_not_due_before_its_time(
 ) -> None:
     receiver = await receivers(says("500 Oops"))
     await job_for(receiver.url)
-    await office.round()
-    assert 3 <= due_in(redis_client) <= 6
+    with due_in(redis_client, FIRST_PAUSE):
+        await office.round()
+    the_clock_turns(-AN_HOUR)
     await office.round()
     assert len(receiver.arrivals) == 1
-    the_clock_turns(6)
+    the_clock_turns(AN_HOUR + FIRST_PAUSE)
     await office.round()
     assert len(receiver.arrivals) == 2
     assert owed(redis_client) == []
@@ -172,8 +185,8 @@ async def test_retry_after_is_honoured(
 ) -> None:
     receiver = await receivers(says(status, "Retry-After: 600"))
     await job_for(receiver.url)
-    await office.round()
-    assert 590 <= due_in(redis_client) <= 601
+    with due_in(redis_client, 600):
+        await office.round()
 
 
 async def test_retry_after_of_other_answers_is_not(
@@ -181,8 +194,8 @@ async def test_retry_after_of_other_answers_is_not(
 ) -> None:
     receiver = await receivers(says("500 Oops", "Retry-After: 600"))
     await job_for(receiver.url)
-    await office.round()
-    assert due_in(redis_client) <= 6
+    with due_in(redis_client, FIRST_PAUSE):
+        await office.round()
 
 
 async def test_a_huge_answer_is_left_unread(
@@ -205,7 +218,7 @@ async def test_a_huge_answer_is_left_unread(
     job_id = await job_for(receiver.url)
     await office.round()
     assert await log_of(outbox, job_id) == [("delivered", 200, 1)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await hung_up.wait()
     assert written < 100_000_000  # the kernels' buffers hold some megabytes
 
@@ -312,10 +325,10 @@ async def test_our_own_mistake_ends_as_well(
     """A record that no version can read must neither spin for ever nor vanish."""
     job_id = await job_for(receiver.url)
     redis_client.hset(keys.JOB + job_id, "spec", '{"nothing": "fits"}')
-    await office.round()
+    with due_in(redis_client, FIRST_PAUSE):
+        await office.round()
     assert receiver.arrivals == []
     assert await log_of(outbox, job_id) == [("failed", None, 1)]
-    assert 3 <= due_in(redis_client) <= 6
 
 
 async def test_a_lost_rq_job_is_made_again(
@@ -365,9 +378,10 @@ async def test_a_dead_owner_is_replaced_and_a_stale_one_changes_nothing(
     await first.relay.step()
     await first.dispatcher.take_up()
     await receiver.arrived(1)
+    the_clock_turns(-AN_HOUR)
     await second.round()
     assert len(receiver.arrivals) == 1, "an owned entry was tried by another"
-    the_clock_turns(keys.DELIVERY_LEASE_MS / 1000 + 1)
+    the_clock_turns(AN_HOUR + keys.DELIVERY_LEASE_MS / 1000 + 1)
     await second.round()
     assert owed(redis_client) == []
     held.set()
@@ -415,8 +429,8 @@ async def test_given_back_costs_no_try_and_is_due_at_once(
     await first.relay.step()
     await first.dispatcher.take_up()
     await receiver.arrived(1)
-    assert await first.dispatcher.give_back() == 1
-    assert due_in(redis_client) <= 0.01
+    with due_in(redis_client, 0):
+        assert await first.dispatcher.give_back() == 1
     assert rq_keys(redis_client) == set()
     await make_office().round()
     assert await log_of(outbox, job_id) == [("delivered", 200, 1)]
@@ -431,10 +445,10 @@ async def test_the_same_word_twice_is_logged_once(
     one = await outbox.take("w1", "t1")
     assert one is not None
     line = Delivery(webhook_id="m", event=one.event, number=1, outcome="failed", status=500, at_ms=1, took_ms=2)
-    assert await outbox.settle(one, "again", delay_ms=5_000, log=line)
-    assert not await outbox.settle(one, "again", delay_ms=90_000, log=line)
+    with due_in(redis_client, 5):
+        assert await outbox.settle(one, "again", delay_ms=5_000, log=line)
+        assert not await outbox.settle(one, "again", delay_ms=90_000, log=line)
     assert await outbox.deliveries(job_id) == [line]
-    assert due_in(redis_client) <= 5.1
     assert redis_client.hget(keys.OUTBOX_STATE + job_id, "job.canceled/0:tries") == "1"
 
 

@@ -24,8 +24,9 @@ from app.contract.outbox import Outbox
 from app.contract.ownership import Ownership
 from app.contract.store import JobStore
 from app.webhooks.secrets import Secrets
+from tests.patience import PATIENCE
 from tests.webhooks.conftest import JobFor
-from tests.webhooks.receivers import PATIENCE, Receiver, verified
+from tests.webhooks.receivers import Receiver, verified
 
 pytestmark = pytest.mark.anyio
 

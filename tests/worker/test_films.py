@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from app.contract.ownership import Claim
-from tests.worker.test_reporter import PIXELS, Recorder, claim, ownership, pictures, reporter, until
+from tests.patience import until
+from tests.worker.test_reporter import PIXELS, Recorder, claim, ownership, pictures, reporter
 from worker.engine.events import Finished, Preview, Stopped, Timings
 from worker.films import FRAMES, Films
 from worker.images import encode_sheet

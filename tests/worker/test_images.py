@@ -118,7 +118,7 @@ def test_record_and_parameters_survive(pixels: np.ndarray, output_format: Any, p
     assert noted_parameters(data) == parameters_text(record)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(prompt=st.text(alphabet=st.characters(), max_size=60), output_format=st.sampled_from(FORMATS))
 def test_any_text_at_all_survives_in_the_record(prompt: str, output_format: Any):
     record = {"prompt": prompt, "seed": 2**63 - 1}
@@ -283,7 +283,7 @@ def test_a_record_that_another_program_moved_to_a_plain_text_chunk_is_read():
     assert read_record(png_with([itxt('{"seed":1}', squeezed=True)])) == {"seed": 1}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     data=st.binary(max_size=200), head=st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF0000WEBP", b""])
 )

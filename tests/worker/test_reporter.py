@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from app.contract.job import new_job_id
 from app.contract.ownership import Claim, Ownership
 from app.contract.params import JobRequest, resolve
 from app.contract.picture_record import read_record
+from tests.patience import until
 from worker.attempts import Attempts
 from worker.engine.events import Finished, Preview, Progress, Timings
 from worker.provenance import Provenance
@@ -29,14 +29,6 @@ from worker.storage import ObjectStore
 
 PROVENANCE = Provenance("f" * 64, "1.2.3", "2.13.0", "0.42.1", "cpu, x86_64", "float16", 2)
 PIXELS = np.full((16, 16, 3), 200, np.uint8)
-
-
-def until(true: Callable[[], Any], *, seconds: float = 10.0) -> Any:
-    ends = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.005)
-    return value
 
 
 class Recorder(Ownership):
