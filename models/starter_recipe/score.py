@@ -1,7 +1,7 @@
 """How well texts fit a picture: `python -m models.starter_recipe.score out.png "a red circle" "a blue square"`.
 
-Prints the cosine of the picture and each text, -1..1, the best first. Refuses what is no picture, a folder that is no
-scorer, and more than MAX_TEXTS texts.
+Prints the cosine of the picture and each text, -1..1, the best first. Refuses what is no picture, a picture of more than
+MAX_PIXELS, a folder that is no scorer, and more than MAX_TEXTS texts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from models.starter_recipe.assemble import SCORER
@@ -19,10 +20,14 @@ from models.starter_recipe.looks import Scorer
 
 MADE = Path("build/starter") / SCORER
 MAX_TEXTS = 32
+MAX_PIXELS = 8192 * 8192
 
 
 def ranked(scorer: Scorer, picture: Path, texts: Sequence[str]) -> list[tuple[float, str]]:
+    """The texts with their cosines. OSError for what is no picture, ValueError for one that is too big."""
     with Image.open(picture) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{picture} has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read")
         pixels = np.asarray(image.convert("RGB"))
     cosines = scorer.texts(texts) @ scorer.images([pixels])[0]
     return sorted(zip(cosines.tolist(), texts, strict=True), reverse=True)
@@ -39,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.disable_progress_bar()
     try:
         lines = ranked(Scorer(options.scorer), options.picture, options.texts)
-    except OSError as error:
+    except (OSError, ValueError, SafetensorError, Image.DecompressionBombError) as error:
         parser.error(str(error))
     for score, text in lines:
         print(f"{score:6.3f}  {text}")

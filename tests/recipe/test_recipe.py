@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,24 @@ def test_what_cannot_be_scored_is_refused(given: list[str], said: str, work: Pat
     with pytest.raises(SystemExit, match="2"):
         score.main([*given, "--scorer", str(work / "scorer")])
     assert said in capsys.readouterr().err
+
+
+def test_a_picture_that_is_too_big_is_refused(work: Path, tmp_path: Path, capsys: Any) -> None:
+    Image.new("1", (9000, 9000)).save(tmp_path / "big.png")
+    with pytest.raises(SystemExit, match="2"):
+        score.main([str(tmp_path / "big.png"), "a cat", "--scorer", str(work / "scorer")])
+    assert "9000 x 9000 pixels; at most 67,108,864 are read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoilt", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_that_is_no_scorer_is_refused(spoilt: str, work: Path, tmp_path: Path, capsys: Any) -> None:
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "red.png")
+    folder = tmp_path / "scorer"
+    shutil.copytree(work / "scorer", folder)
+    (folder / spoilt).write_bytes(b"this is neither JSON nor a tensor")
+    with pytest.raises(SystemExit, match="2"):
+        score.main([str(tmp_path / "red.png"), "a cat", "--scorer", str(folder)])
+    assert "error: " in capsys.readouterr().err
 
 
 def test_an_evaluation_and_its_card(work: Path, model: Path, composer: Composer) -> None:
