@@ -1,7 +1,7 @@
 """How well texts fit a picture: `python -m models.starter_recipe.score out.png "a red circle" "a blue square"`.
 
-Prints the cosine of the picture and each text, -1..1, the best first. Refuses what is no picture, a picture of more than
-MAX_PIXELS, a folder that is no scorer, and more than MAX_TEXTS texts.
+Prints the cosine of the picture and each text, -1..1, the best first. Refuses what is no picture, a picture of more
+than MAX_PIXELS, a folder that is no scorer, and more than MAX_TEXTS texts.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import redis
 from app.contract import keys
 from app.contract.events import OVER
 from tests.faults.house import Nursery, Service, Valkey, is_alive
-from tests.patience import until
+from tests.patience import PATIENCE, until
 
 WISH = {"prompt": "a circle", "seed": 1, "num_inference_steps": 4}
 
@@ -47,7 +47,8 @@ class Scene:
         return dict(answer.json())
 
     def look(self, job: dict[str, Any]) -> dict[str, Any]:
-        answer = self.client.get(f"/v1/jobs/{job['id']}")
+        """The job, as soon as the gateway can say; Redis may be busy coming back."""
+        answer = until(lambda: (told := self.client.get(f"/v1/jobs/{job['id']}")).status_code != 503 and told)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
@@ -86,7 +87,7 @@ def make_scene(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Scene
         valkey.comes()
         service = Service(tmp_path, nursery, valkey, environment=environment)
         service.bear("gateway")
-        client = httpx2.Client(base_url=service.url, timeout=20, trust_env=False)
+        client = httpx2.Client(base_url=service.url, timeout=PATIENCE, trust_env=False)
         scenes.append(Scene(service, valkey, client, valkey.client()))
         until(lambda: _answers(client))
         return scenes[-1]
@@ -101,8 +102,12 @@ def make_scene(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Scene
 
 @pytest.fixture
 def scene(make_scene: Callable[..., Scene]) -> Scene:
-    """A service that has heard of its model: a worker came, announced it and left again."""
-    scene = make_scene()
+    """A service that has heard of its model."""
+    return announced(make_scene())
+
+
+def announced(scene: Scene) -> Scene:
+    """A worker comes, announces the model and leaves again."""
     pid = scene.worker("worker9")
     until(lambda: scene.client.get("/readyz").status_code == 200)
     scene.service.stop_one("worker9")

@@ -27,6 +27,9 @@ from tests.faults import mutants, scripted
 
 REAL_TIME = "real-time"
 
+LEASE = "DARKROOM_TEST_LEASE_MS"
+"""Environment variable of a process that has another lease than all."""
+
 LEASE_MS = 1_500
 """A twentieth of the real one; everything that belongs to it is shortened alike."""
 
@@ -65,6 +68,7 @@ def bear(kind: str, environment: dict[str, str], log: str) -> int:
     code = 1
     try:
         os.environ.update(environment)
+        keys.LEASE_MS = int(environment.get(LEASE, keys.LEASE_MS))
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 1)
         os.dup2(1, 2)
