@@ -137,7 +137,7 @@ def main() -> None:
     training.add_arguments(parser, minutes=5, rows=96)
     parser.add_argument("--start", type=Path, help="model folder to go on from, with a fresh optimiser")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its highest")
-    options = parser.parse_args()
+    options = training.parse(parser)
     composer = Composer(sprites.load(options.work / "sprites.npz"), device=options.device)
     print(train(options, composer, start=options.start, learning_rate=options.learning_rate))
 

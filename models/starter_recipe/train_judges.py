@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     training.add_arguments(parser, minutes=4, rows=512)
     parser.add_argument("--only", choices=("judge", "scorer"), help="one of the two, with all the minutes")
-    options = parser.parse_args()
+    options = training.parse(parser)
     composer = Composer(sprites.load(options.work / "sprites.npz"), device=options.device)
     if not options.only:
         options.minutes /= 2

@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--often", help="objects to draw twice as often, with commas: those that --start does not know")
     cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     parser.add_argument("--parts", type=int, default=cores, help="batches per step, each on a core of its own")
-    options = parser.parse_args()
+    options = training.parse(parser)
     composer = Composer(sprites.load(options.work / "sprites.npz"), device=options.device)
     often = tuple(filter(None, (options.often or "").split(",")))
     if unknown := sorted(set(often) - set(composer.sprites.names)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -11,7 +12,17 @@ import torch
 from models.starter_recipe import diffusion
 from models.starter_recipe.replicas import Replicas
 from models.starter_recipe.train_judges import _same
-from models.starter_recipe.training import FLOOR, WARM_UP_STEPS, Average, Budget, Progress, Trainer
+from models.starter_recipe.training import (
+    FLOOR,
+    HEARD_WITHIN,
+    WARM_UP_STEPS,
+    Average,
+    Budget,
+    Progress,
+    Trainer,
+    add_arguments,
+    parse,
+)
 from tests.recipe.conftest import options
 
 
@@ -134,6 +145,34 @@ def test_a_checkpoint_is_old_or_new_never_half(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="No space"):
         run.save()
     assert (tmp_path / "run" / "state.pt").read_bytes() == kept
+
+
+@pytest.mark.parametrize("heard_at", [None, HEARD_WITHIN - 1])
+def test_weights_without_gradients_end_the_training(tmp_path: Path, heard_at: int | None) -> None:
+    """As with a compiler that drops them. A widened network hears late and may."""
+    run, model = trainer(tmp_path, steps=HEARD_WITHIN + 5)
+    model.weight.register_hook(lambda gradient: None if run.progress.steps == heard_at else torch.zeros_like(gradient))
+    if heard_at is None:
+        with pytest.raises(FloatingPointError, match=r"reached 1 of 2 weights in 100 steps, weight among them"):
+            take_steps(run, model)
+    else:
+        take_steps(run, model)
+        assert run.progress.steps == HEARD_WITHIN + 5
+
+
+@pytest.mark.parametrize(("given", "refused"), [(["--compile", "--bfloat16"], True), (["--compile"], False)])
+def test_what_would_train_nothing_is_refused(
+    given: list[str], refused: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train", "--device", "cpu", "--no-bfloat16", *given])
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, minutes=1, rows=1)
+    if refused:
+        with pytest.raises(SystemExit, match="2"):
+            parse(parser)
+        assert "leave most weights without gradients" in capsys.readouterr().err
+    else:
+        assert parse(parser).compile
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
