@@ -49,6 +49,8 @@ def pipeline(*, tokenizer: Any, text_encoder: Any, unet: Any, vae: Any) -> diffu
         timestep_spacing="trailing",
         steps_offset=1,
     )
+    # Other schedulers are made from this configuration; DDPM's and DDIM's defaults would clip latents at 1.
+    scheduler.register_to_config(clip_sample=False, set_alpha_to_one=False)
     pipe = diffusers.StableDiffusionPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
