@@ -237,7 +237,7 @@ def test_parts_of_two_models_are_refused(folder: Path, tmp_path: Path) -> None:
     starter = Path(__file__).parents[2] / "models" / "starter"
     shutil.rmtree(folder / "unet")
     shutil.copytree(starter / "unet", folder / "unet")
-    with pytest.raises(ModelError, match="in_channels=8"):
+    with pytest.raises(ModelError, match="in_channels=12"):
         load(folder)
 
 
