@@ -23,6 +23,7 @@ from rq.worker_registration import clean_worker_registry
 from app.contract.card import ModelCard
 from app.contract.keys import BEAT_SECONDS, queue_name
 from app.contract.ownership import Beat, Claim, Ownership
+from app.contract.stop_flag import StopFlag
 from worker.attempts import Attempts, Stop
 
 log = structlog.get_logger()
@@ -83,7 +84,7 @@ class Intake(BaseWorker):
         self._begin = begin
         self._may_claim = may_claim
         self._on_beat = on_beat
-        self._wake = threading.Event()
+        self._wake = StopFlag()
         self._over = threading.Event()
         self.stops_asked = 0
 

@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -23,6 +22,7 @@ from redis.retry import Retry
 from app.cli.children import Child
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.contract.exits import CANNOT_START
+from app.contract.stop_flag import StopFlag
 
 CHILDREN = ("gateway", "worker", "webhooks")
 
@@ -61,7 +61,7 @@ class House:
             self.environment["DARKROOM_MODEL"] = str(model.absolute())
         self.client = httpx2.Client(base_url=self.url, timeout=2, trust_env=False)
         self.keep: list[int] = []
-        self.stop = threading.Event()
+        self.stop = StopFlag()
         self.ready = False
         self.complain_at = time.monotonic() + COMPLAIN_SECONDS
 
