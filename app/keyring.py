@@ -91,8 +91,7 @@ class Keyring:
         self._held: dict[str, HeldKey] = {}
         self._version: str | None = ""
         self._looked_at = float("-inf")
-        self.look = SingleFlight(self._look)
-        """Learn what has changed. Whoever holds a key that is gone hears of it."""
+        self._ask_once = SingleFlight(self._ask)
 
     async def create(self, tenant: str, **options: Any) -> tuple[str, KeyInfo]:
         """A new key, whole for the only time, and what is kept of it. ValueError for a tenant that cannot be."""
@@ -135,7 +134,11 @@ class Keyring:
             await self.look()
         return not self._held
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Learn what has changed. Whoever holds a key that is gone hears of it."""
+        await self._ask_once()
+
+    async def _ask(self) -> None:
         version = await self._redis.get(keys.API_KEYS_VERSION)
         if version != self._version:
             found = {info.id: info for info in await self.all()}

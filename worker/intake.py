@@ -23,7 +23,6 @@ from rq.worker_registration import clean_worker_registry
 from app.contract.card import ModelCard
 from app.contract.keys import BEAT_SECONDS, queue_name
 from app.contract.ownership import Beat, Claim, Ownership
-from app.contract.stop_flag import StopFlag
 from worker.attempts import Attempts, Stop
 
 log = structlog.get_logger()
@@ -84,15 +83,17 @@ class Intake(BaseWorker):
         self._begin = begin
         self._may_claim = may_claim
         self._on_beat = on_beat
-        self._wake = StopFlag()
         self._over = threading.Event()
         self.stops_asked = 0
 
     def request_stop(self, signum: int = 0, frame: object = None) -> None:
-        """SIGTERM, SIGINT or RQ's shutdown command. Only sets a flag: a signal may land inside a Redis round trip."""
+        """SIGTERM, SIGINT or RQ's shutdown command.
+
+        A signal may land anywhere, in a Redis round trip or inside a lock: none is taken here, not even a
+        threading.Event's, which its own thread may hold at that moment.
+        """
         self.stops_asked += 1
         self._stop_requested = True
-        self._wake.set()
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """RQ's commands. Unlike a stock worker's, `stop-job` finds the job among all executions."""
@@ -115,7 +116,7 @@ class Intake(BaseWorker):
             if self._claim_one():
                 nap = 0.001
                 continue
-            self._wake.wait(nap)
+            time.sleep(nap)
             nap = min(nap * 2, LONGEST_NAP)
 
     def hand_back(self) -> None:
@@ -142,7 +143,7 @@ class Intake(BaseWorker):
             claim = self._ownership.claim(self._card.name, self.name, holding=len(held))
         except redis.RedisError as error:
             log.warning("redis is away; claiming pauses", reason=str(error))
-            self._wake.wait(1.0)
+            time.sleep(1.0)
             return False
         if claim is None:
             return False
@@ -194,4 +195,4 @@ class Intake(BaseWorker):
                 if time.monotonic() - said > 10:
                     said = time.monotonic()
                     log.warning("waiting for redis: start it, or set REDIS_URL", reason=str(error))
-                self._wake.wait(0.5)
+                time.sleep(0.5)

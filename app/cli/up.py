@@ -22,8 +22,8 @@ from redis.retry import Retry
 from app.cli.children import Child
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.contract.exits import CANNOT_START
-from app.contract.stop_flag import StopFlag
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CHILDREN = ("gateway", "worker", "webhooks")
 
 FALSE_STARTS = 3
@@ -61,13 +61,13 @@ class House:
             self.environment["DARKROOM_MODEL"] = str(model.absolute())
         self.client = httpx2.Client(base_url=self.url, timeout=2, trust_env=False)
         self.keep: list[int] = []
-        self.stop = StopFlag()
+        self.stopping = False
         self.ready = False
         self.complain_at = time.monotonic() + COMPLAIN_SECONDS
 
     def run(self) -> int:
         """Serve until SIGINT, SIGTERM or SIGHUP. Returns the exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOPS:
             signal.signal(number, self.on_signal)
         try:
             self.open()
@@ -78,12 +78,19 @@ class House:
             return CANNOT_START
         finally:
             self.close()
+            # The interpreter puts the defaults back on its way out; a late one would decide the exit code.
+            for number in STOPS:
+                signal.signal(number, signal.SIG_IGN)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """The first one closes the house; a second one tells the children to hurry."""
-        if self.stop.is_set():
+        """The first one closes the house; a second one tells the children to hurry.
+
+        A plain attribute, no threading.Event: a handler runs between any two instructions, and inside Event.wait it
+        would wait for a lock that only its own thread can free.
+        """
+        if self.stopping:
             self.signal_children(signal.SIGTERM)
-        self.stop.set()
+        self.stopping = True
 
     def open(self) -> None:
         """Data folder, Redis, environment. Raises CannotOpen or NoServer."""
@@ -121,13 +128,13 @@ class House:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return lock
             except OSError:
-                if time.monotonic() > ends or self.stop.is_set():
+                if time.monotonic() > ends or self.stopping:
                     message = f"another darkroom runs in {self.data}; stop it, or choose another folder with --data"
                     raise CannotOpen(message) from None
                 if not said:
                     print(f"darkroom: waiting for the processes of an earlier start in {self.data}", file=sys.stderr)
                     said = True
-                self.stop.wait(0.2)
+                time.sleep(0.2)
 
     def signing_key(self) -> str:
         """The key that signs picture URLs, made once per folder: URLs outlive a restart."""
@@ -139,7 +146,7 @@ class House:
 
     def watch(self) -> None:
         """Keep everything alive until asked to stop. Raises CannotOpen when a child cannot start."""
-        while not self.stop.is_set():
+        while not self.stopping:
             now = time.monotonic()
             for child in self.children:
                 if child.note_death(now):
@@ -150,7 +157,7 @@ class House:
                 self.valkey.start()
             if not self.ready:
                 self.look_whether_ready(now)
-            self.stop.wait(0.1)
+            time.sleep(0.1)
 
     def judge(self, child: Child) -> None:
         """A death is a reason to start again, unless it is plain that it would not help."""

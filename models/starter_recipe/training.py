@@ -142,8 +142,8 @@ class Deafness:
     """
 
     def __init__(self, modules: dict[str, Any]) -> None:
-        named = [item for module in modules.values() for item in module.named_parameters() if item[1].requires_grad]
-        self._all, self._unheard, self._steps = len(named), named, 0
+        self._unheard = _trained(modules)
+        self._all, self._steps = len(self._unheard), 0
 
     def listen(self) -> None:
         """After a backward pass. Raises FloatingPointError when a tenth of the weights heard nothing for too long."""
@@ -169,9 +169,8 @@ class Trainer:
         self.folder, self.modules = folder, modules
         self.learning_rate = learning_rate
         self.device, self.half = torch.device(options.device), options.bfloat16
-        trained = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         self.optimizer = _optimizer(modules, learning_rate, fused=True)
-        self.average = Average(trained, decay)
+        self.average = Average([weight for _, weight in _trained(modules)], decay)
         self.progress = Progress()
         if options.resume:
             self._load()
@@ -259,9 +258,14 @@ class Trainer:
             print(f"{self.folder.name}: {self.budget.share:4.0%}, loss {loss:.4f}, {speed:.0f} samples/s", flush=True)
 
 
+def _trained(modules: dict[str, Any]) -> list[tuple[str, torch.nn.Parameter]]:
+    """Names and weights that a training changes."""
+    return [item for module in modules.values() for item in module.named_parameters() if item[1].requires_grad]
+
+
 def _optimizer(modules: dict[str, Any], learning_rate: float, *, fused: bool) -> torch.optim.AdamW:
     """Embeddings learn twice as fast and are not decayed: most of them have no gradient in most steps."""
-    named = [item for module in modules.values() for item in module.named_parameters() if item[1].requires_grad]
+    named = _trained(modules)
     embeddings = [parameter for name, parameter in named if "token_embedding" in name or "position_embedding" in name]
     known = {id(parameter) for parameter in embeddings}
     groups: list[dict[str, Any]] = [

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -136,6 +137,9 @@ def test_the_folder_is_served_and_drawn_by_the_stock_pipeline(model: Path) -> No
     assert (described.scheduler, described.width, described.max_prompt_tokens) == ("dpmpp_2m", 128, 90)
     assert bundle.scheduler.config.prediction_type == "v_prediction"
     assert bundle.scheduler.config.num_train_timesteps == STEPS
+    ddim = diffusers.DDIMScheduler.from_config(bundle.scheduler.config)
+    assert not ddim.config.clip_sample, "latents reach beyond 1"
+    assert ddim.final_alpha_cumprod == ddim.alphas_cumprod[0], "the last step ends where training began"
     with quiet_libraries():
         pipe = evaluate.load_pipeline(model, "cpu")
         generator = torch.Generator().manual_seed(0)

@@ -37,6 +37,21 @@ def test_stopping_leaves_nothing_and_starting_again_finds_everything(closed_hous
     assert processes_of(house.data) == {}
 
 
+def test_impatient_signals_stop_it_all_the_same(closed_house: House) -> None:
+    """One came inside a lock that the handler wanted, others while the interpreter ended."""
+    house = closed_house
+    house.start_and_wait()
+    assert house.process is not None
+
+    def told_again() -> bool:
+        house.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        return house.process.poll() is not None  # type: ignore[union-attr]
+
+    until(told_again, pause=0.001)
+    assert house.process.returncode == 0
+    assert processes_of(house.data) == {}
+
+
 def test_a_running_job_survives_a_restart(closed_house: House) -> None:
     house = closed_house
     house.environment["DARKROOM_GRACE_SECONDS"] = "0"
