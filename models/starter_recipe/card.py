@@ -15,7 +15,7 @@ from typing import Any
 import diffusers
 import transformers
 
-from models.starter_recipe import assemble, networks, sprites, tokens
+from models.starter_recipe import assemble, networks, sprites, tokens, train_judges
 from models.starter_recipe.sources import PACKAGES
 from models.starter_recipe.words import COLOURS, OBJECTS, POSITIONS, SCENES, SHAPES
 
@@ -106,6 +106,11 @@ def write_scorer(work: Path, evaluation: Mapping[str, Any], *, device: str) -> N
     asked = evaluation["categories"]
     seen = {name: figures["checks"].get("object_by_scorer") for name, figures in asked.items()}
     ceilings = {name: f"{shares['ceiling']:.2f}" for name, shares in seen.items() if shares}
+    told = [
+        f"| {name} | {figures['told_apart']['ceiling']:.2f} |"
+        for name, figures in asked.items()
+        if "told_apart" in figures
+    ]
     model = transformers.CLIPModel.from_pretrained(folder, local_files_only=True)
     values = {
         "parameters": f"{networks.parameters(model) / 1e6:.1f}",
@@ -117,6 +122,9 @@ def write_scorer(work: Path, evaluation: Mapping[str, Any], *, device: str) -> N
         "plain": ceilings.get("object", "(not measured)"),
         "recoloured": ceilings.get("recoloured object", "(not measured)"),
         "scene": ceilings.get("scene", "(not measured)"),
+        "mistakes": train_judges.MISTAKES,
+        "guess": f"{1 / (1 + train_judges.MISTAKES):.2f}",
+        "told": "\n".join(told),
     }
     (folder / "README.md").write_text(Template(SCORER_TEMPLATE.read_text()).substitute(values))
 

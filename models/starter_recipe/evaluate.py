@@ -116,7 +116,8 @@ def examine(
     )
     seconds = time.monotonic() - started
     ours = judge_all(category.checks, pictures, plans, experts)
-    true = judge_all(category.checks, true_pictures(pipe, composer, plans), plans, experts)
+    composed = true_pictures(pipe, composer, plans)
+    true = judge_all(category.checks, composed, plans, experts)
     chance = CHANCE | {check: 1 / len(options.objects) for check in exam.OBJECT_CHECKS}
     figures: dict[str, Any] = {"prompts": count, "seconds": round(seconds, 1)}
     figures["checks"] = {
@@ -125,6 +126,8 @@ def examine(
     }
     if experts.looks:
         figures["score"] = round(sum(experts.looks.scorer.scores(pictures, prompts)) / count, 3)
+        told = {"right": pictures, "ceiling": composed}
+        figures["told_apart"] = {which: share(experts.looks.told_apart(seen, plans)) for which, seen in told.items()}
     return figures, pictures, prompts
 
 

@@ -6,6 +6,7 @@ middle for the judge, which was trained on squares, and squeezed for the scorer,
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 
 from models.starter_recipe import tokens
 from models.starter_recipe.captions import noun_caption
+from models.starter_recipe.mistakes import said
 from models.starter_recipe.plan import Plan
 from models.starter_recipe.stream import NATIVE, tokenise
-from models.starter_recipe.train_judges import load_judge
+from models.starter_recipe.train_judges import MISTAKES, load_judge
 
 Picture = NDArray[np.uint8]
 
@@ -72,6 +74,15 @@ class Looks:
             texts = self.scorer.texts([noun_caption(plan, name) for name in self.objects])
             guesses.append(self.objects[int((texts @ image).argmax())])
         return guesses
+
+    def told_apart(self, pictures: Sequence[Picture], plans: Sequence[Plan]) -> list[bool]:
+        """Whether the scorer prefers each picture's caption to MISTAKES that are nearly true."""
+        chance = random.Random(0)
+        passed = []
+        for image, plan in zip(self.scorer.images(pictures), plans, strict=True):
+            true, wrong = said(chance, plan, self.objects, MISTAKES)
+            passed.append(int((self.scorer.texts([true, *wrong]) @ image).argmax()) == 0)
+        return passed
 
 
 def embedding(features: Any) -> torch.Tensor:

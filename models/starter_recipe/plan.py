@@ -19,7 +19,7 @@ HELD_OUT_OF = 12
 PATIENCE = 5000
 """Draws before the wishes are taken to be impossible."""
 
-MODES = {"single": 0.5, "pair": 0.25, "count": 0.25}
+MODES = {"single": 0.4, "pair": 0.33, "count": 0.27}
 RELATIONS = ("beside", "above")
 
 
@@ -84,11 +84,11 @@ class Wishes:
     background: str | None = None
     colour: str | None = None
     objects: Sequence[str] = tuple(OBJECTS)
-    shape_share: float = 0.35
+    shape_share: float = 0.45
     tint_share: float = 0.25
     scene_share: float = 0.35
-    style_share: float = 0.15
-    position_share: float = 0.3
+    style_share: float = 0.2
+    position_share: float = 0.35
     size_share: float = 0.2
     held_out: bool = False
 
@@ -166,7 +166,7 @@ LAYOUTS = {
 
 def _count(chance: random.Random, width: int, height: int, background: str, wishes: Wishes) -> Placed:
     identity = _identity(chance, background, wishes)
-    while _uncounted(identity[0]):
+    while is_uncountable(identity[0]):
         identity = _identity(chance, background, wishes)
     layout = chance.choice(LAYOUTS[chance.choice(tuple(COUNTS))])
     columns, rows = len({x for x, _ in layout}), len({y for _, y in layout})
@@ -190,7 +190,7 @@ def _identity(chance: random.Random, background: str, wishes: Wishes) -> Identit
     return name, colour, _shade(chance, colour)
 
 
-def _uncounted(name: str) -> bool:
+def is_uncountable(name: str) -> bool:
     return name in OBJECTS and OBJECTS[name][0] in UNCOUNTABLE
 
 

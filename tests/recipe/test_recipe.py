@@ -242,6 +242,7 @@ def test_an_evaluation_and_its_card(work: Path, model: Path, composer: Composer)
     assert set(result["categories"]["object"]["checks"]) == {
         "background", "object_by_template", "object_by_judge", "object_by_scorer", "all of these",
     }  # fmt: skip
+    assert all(0 <= figures["told_apart"]["ceiling"] <= 1 for figures in result["categories"].values())
     assert json.loads((work / "evaluation.json").read_text()) == result
     assert size_of(work / "contact-sheet.png")[0] == 8 * 160
     card.write(work, model, result, device="a test's CPU")
@@ -250,6 +251,10 @@ def test_an_evaluation_and_its_card(work: Path, model: Path, composer: Composer)
     assert {"README.md", "model.safetensors", "sha256sums.txt"} <= (names := {file.name for file in scorer.iterdir()})
     assert not names & {"state.pt", "log.jsonl"}
     assert "40 pictures in 0 minutes, on a test's CPU" in (scorer / "README.md").read_text()
+    assert (
+        f"| style | {result['categories']['style']['told_apart']['ceiling']:.2f} |"
+        in (scorer / "README.md").read_text()
+    )
     text = (model / "README.md").read_text()
     assert "$" not in text
     assert "| shape | 5 | background | " in text
