@@ -1,6 +1,6 @@
 // The enlarger's controls: what to draw, within the limits that the chosen model announces.
 
-import { html, useEffect, useState } from "./preact-htm.js";
+import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { Trouble } from "./parts.js";
 import { defaults, shapes, shortSchedulers, tooMuch } from "./wish.js";
 
@@ -12,6 +12,8 @@ export function WishForm({ models, model, given, send }) {
   const [wish, setWish] = useState(defaults(null));
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
+  const [early, setEarly] = useState(false);
+  const form = useRef();
   const chosen = models?.find((each) => each.id === wish.model) ?? null;
   const set = (change) => setWish((before) => ({ ...before, ...change }));
 
@@ -19,9 +21,19 @@ export function WishForm({ models, model, given, send }) {
     if (model && !chosen) setWish((before) => defaults(model, before.prompt));
   }, [model?.id]);
   useEffect(() => given && setWish(given), [given]);
+  useEffect(() => {
+    if (!early || !models) return;
+    if (chosen || !model) setEarly(false);
+    if (chosen) form.current.requestSubmit();
+  }, [early, models, chosen?.id]);
+
+  const fits = tooMuch(wish, chosen);
 
   async function submit(event) {
     event?.preventDefault();
+    // Enter asks for this even where the button is disabled. Nothing goes out before its model's sizes are in the form.
+    if (!chosen) return setEarly(true);
+    if (fits) return;
     setBusy(true);
     setError(null);
     try {
@@ -32,10 +44,9 @@ export function WishForm({ models, model, given, send }) {
     setBusy(false);
   }
 
-  const fits = tooMuch(wish, chosen);
-  return html`<form class="wish" onSubmit=${submit}>
+  return html`<form class="wish" ref=${form} onSubmit=${submit}>
     <${Prompt} value=${wish.prompt} set=${set} />
-    <button type="submit" class="primary" disabled=${busy || !chosen || !!fits}>${busy ? "Sending" : "Generate"}</button>
+    <button type="submit" class="primary" disabled=${busy || !chosen || !!fits}>${busy || early ? "Sending" : "Generate"}</button>
     ${fits && html`<p class="hint" role="alert">${fits}</p>`}
     ${error && error.status !== 401 && html`<${Trouble} error=${error} retry=${error.problem ? null : () => submit()} />`}
     ${chosen &&

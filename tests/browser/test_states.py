@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import redis
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from app.contract.card import ModelCard
 from app.settings import Settings
@@ -153,6 +153,24 @@ def test_a_seed_beyond_doubles_stays_exact(opened: Page, worker: ScriptedWorker)
     assert worker.claim().spec.seed == seed
 
 
+def test_settings_of_a_picture_go_back_into_the_form(opened: Page, worker: ScriptedWorker) -> None:
+    opened.get_by_label("Seed", exact=True).fill("11")
+    opened.get_by_label("Steps", exact=True).fill("7")
+    ask(opened, "a red circle")
+    worker.succeed(worker.claim(), data=picture("red"))
+    opened.get_by_label("Seed", exact=True).fill("")
+    opened.get_by_label("Steps", exact=True).fill("9")
+    opened.fill("#prompt", "something else")
+    opened.locator("button.frame").click()
+    opened.get_by_role("button", name="Use these settings").click()
+    expect(opened.get_by_label("What should the picture show?")).to_have_value("a red circle")
+    expect(opened.get_by_label("Seed", exact=True)).to_have_value("11")
+    expect(opened.get_by_label("Steps", exact=True)).to_have_value("7")
+    opened.get_by_role("button", name="Generate").click()
+    spec = worker.claim().spec
+    assert (spec.prompt, spec.seed, spec.num_inference_steps) == ("a red circle", 11, 7)
+
+
 def test_no_model_yet(running: Running, redis_client: redis.Redis, card: ModelCard, page: Page) -> None:
     page.goto(running.url)
     expect(page.get_by_role("heading", name="No model is loaded yet")).to_be_visible()
@@ -239,6 +257,31 @@ def mortal_gateway(valkey_url: str, redis_client: redis.Redis, tmp_path: Path) -
     gateway.start()
     yield gateway
     gateway.stop()
+
+
+def test_an_enter_before_the_models_are_known_is_sent_with_their_sizes(
+    running: Running, worker: ScriptedWorker, page: Page
+) -> None:
+    held: list[Route] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.goto(running.url)
+    ask(page, "a red circle")
+    expect(page.get_by_role("button", name="Sending")).to_be_visible()
+    expect(page.locator(".sheet")).to_have_count(0)
+    for route in held:
+        route.continue_()
+    page.unroute("**/v1/models")
+    expect(page.locator(".sheet")).to_have_count(1)
+    spec = worker.claim().spec
+    assert (spec.prompt, spec.width, spec.height) == ("a red circle", worker.card.width, worker.card.height)
+
+
+def test_an_enter_without_any_model_sends_nothing(running: Running, page: Page) -> None:
+    page.goto(running.url)
+    expect(page.locator(".head")).to_contain_text("Waiting for a model")
+    ask(page, "a red circle")
+    expect(page.get_by_role("button", name="Generate")).to_be_disabled()
+    expect(page.locator(".sheet")).to_have_count(0)
 
 
 def test_the_service_goes_away_and_comes_back(
