@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from app import errors
@@ -42,8 +43,27 @@ _OF_A_JOB: dict[int | str, dict[str, Any]] = {
     ),
 }
 
-Range = Annotated[str | None, Header(alias="Range", description="bytes=first-last")]
-IfNoneMatch = Annotated[str | None, Header(description="ETag of an earlier answer")]
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request says of the answer: its head only, a part, or nothing that it has already."""
+
+    is_head: bool
+    byte_range: str | None
+    if_range: str | None
+    if_none_match: str | None
+
+
+def wanted(
+    request: Request,
+    byte_range: Annotated[str | None, Header(alias="Range", description="bytes=first-last")] = None,
+    if_none_match: Annotated[str | None, Header(description="ETag of an earlier answer")] = None,
+) -> Wanted:
+    is_head = request.method == "HEAD"
+    return Wanted(is_head, None if is_head else byte_range, request.headers.get("if-range"), if_none_match)
+
+
+TheWanted = Annotated[Wanted, Depends(wanted)]
 
 
 @router.head("/v1/jobs/{job_id}/images/{index}", include_in_schema=False)
@@ -58,11 +78,10 @@ async def job_image(
     index: str,
     request: Request,
     gateway: TheGateway,
-    byte_range: Range = None,
-    if_none_match: IfNoneMatch = None,
+    asked: TheWanted,
 ) -> Response:
     """A redirect to the store where it can sign links, otherwise the bytes."""
-    return await _lead_to(gateway, _picture_of(record, index).key, request, byte_range, if_none_match)
+    return await _lead_to(gateway, _picture_of(record, index).key, request, asked)
 
 
 @router.head("/v1/jobs/{job_id}/images/{index}/previews", include_in_schema=False)
@@ -77,14 +96,13 @@ async def job_previews(
     index: str,
     request: Request,
     gateway: TheGateway,
-    byte_range: Range = None,
-    if_none_match: IfNoneMatch = None,
+    asked: TheWanted,
 ) -> Response:
     """The sheet of previews that `images[].previews` describes, for jobs with `keep_previews`."""
     sheet = _picture_of(record, index).previews
     if sheet is None:
         raise errors.PictureNotFound("The job kept no previews: wish for keep_previews with preview_every.")
-    return await _lead_to(gateway, sheet.key, request, byte_range, if_none_match)
+    return await _lead_to(gateway, sheet.key, request, asked)
 
 
 @router.head("/pictures/{key:path}", include_in_schema=False)
@@ -107,16 +125,14 @@ async def job_previews(
 )
 async def signed_picture(
     key: str,
-    request: Request,
     gateway: TheGateway,
+    asked: TheWanted,
     expires: Annotated[str, Query(max_length=16)] = "",
     signature: Annotated[str, Query(max_length=128)] = "",
-    byte_range: Range = None,
-    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """What `images[].url` of a job leads to where the store does not serve pictures itself. Needs no key."""
     gateway.pictures.verify(key, expires=expires, signature=signature, now=gateway.viewer.now())
-    return await _send(gateway, key, request, byte_range, if_none_match)
+    return await _send(gateway, key, asked)
 
 
 def _picture_of(record: Record, index: str) -> Picture:
@@ -126,20 +142,15 @@ def _picture_of(record: Record, index: str) -> Picture:
     return picture
 
 
-async def _lead_to(
-    gateway: Gateway, key: str, request: Request, byte_range: str | None, if_none_match: str | None
-) -> Response:
+async def _lead_to(gateway: Gateway, key: str, request: Request, asked: Wanted) -> Response:
     if gateway.pictures.can_sign:
         return RedirectResponse(await gateway.viewer.url(key, base=gateway.base(request)), 302)
-    return await _send(gateway, key, request, byte_range, if_none_match)
+    return await _send(gateway, key, asked)
 
 
-async def _send(
-    gateway: Gateway, key: str, request: Request, byte_range: str | None, if_none_match: str | None
-) -> Response:
-    whole_wanted = byte_range is None or request.method == "HEAD"
-    stream = await gateway.pictures.open(key, byte_range=None if whole_wanted else byte_range)
-    if stream.partial and request.headers.get("if-range", stream.etag) != stream.etag:
+async def _send(gateway: Gateway, key: str, asked: Wanted) -> Response:
+    stream = await gateway.pictures.open(key, byte_range=asked.byte_range)
+    if stream.partial and asked.if_range not in (None, stream.etag):
         stream.close()
         stream = await gateway.pictures.open(key)
     headers = {
@@ -149,11 +160,11 @@ async def _send(
         "Cache-Control": CACHE,
         "Content-Disposition": f'inline; filename="{stream.file_name}"',
     }
-    if etag_matches(if_none_match, stream.etag):
+    if etag_matches(asked.if_none_match, stream.etag):
         stream.close()
         return Response(status_code=304, headers=headers)
     headers["Content-Length"] = str(stream.length)
-    if request.method == "HEAD":
+    if asked.is_head:
         stream.close()
         return Response(headers=headers, media_type=stream.content_type)
     if stream.partial:

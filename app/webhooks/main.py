@@ -16,6 +16,7 @@ from typing import Any
 import redis
 import redis.asyncio
 import structlog
+from opentelemetry.trace import Tracer
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -86,10 +87,8 @@ def viewer(settings: Settings, client: redis.asyncio.Redis, pictures: PictureSto
 
 async def _serve(settings: Settings, options: WebhookOptions, pictures: PictureStore) -> None:
     stop, hurry = _signals()
-    provider = open_provider("darkroom-webhooks", version=__version__)
-    tracer = provider.get_tracer("darkroom.webhooks", __version__) if provider else None
     url, name = settings.redis_url.get_secret_value(), process_name()
-    async with _clients(url) as (client, rq), contextlib.aclosing(_sender(options)) as sender:
+    async with _tracing() as tracer, _clients(url) as (client, rq), contextlib.aclosing(_sender(options)) as sender:
         outbox = Outbox(client)
         view = viewer(settings, client, pictures)
         dispatcher = Dispatcher(outbox, Secrets(client), sender, view, options, worker=name, tracer=tracer)
@@ -105,9 +104,18 @@ async def _serve(settings: Settings, options: WebhookOptions, pictures: PictureS
             task.cancel()
         with contextlib.suppress(redis.RedisError, TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(presence.leave), LAST_WORDS_SECONDS)
+        log.info("webhooks stopped")
+
+
+@contextlib.asynccontextmanager
+async def _tracing() -> AsyncIterator[Tracer | None]:
+    """A tracer, or None where nobody wants traces. What was traced is handed over at the end, after a crash too."""
+    provider = open_provider("darkroom-webhooks", version=__version__)
+    try:
+        yield provider.get_tracer("darkroom.webhooks", __version__) if provider else None
+    finally:
         if provider is not None:
             await asyncio.to_thread(close_provider, provider)
-        log.info("webhooks stopped")
 
 
 async def deliver_until(stop: asyncio.Event, relay: Relay, dispatcher: Dispatcher) -> None:
