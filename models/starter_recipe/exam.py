@@ -41,7 +41,9 @@ CATEGORIES: Mapping[str, Category] = {
     "recoloured object": Category(wishes=replace(OBJECTS_ONLY, tint_share=1), checks=("colour", *LOOKS), share=0.1),
     "scene": Category(wishes=replace(OBJECTS_ONLY, scene_share=1), checks=("scene", *LOOKS), share=0.1),
     "count": Category(wishes=replace(SHAPES_ONLY, modes=("count",)), checks=("count", "colour", "shape"), share=0.12),
-    "count of objects": Category(wishes=replace(OBJECTS_ONLY, modes=("count",)), checks=("count",), share=0.06),
+    "count of objects": Category(
+        wishes=replace(OBJECTS_ONLY, modes=("count",)), checks=("count", "arrangement"), share=0.06
+    ),
     "position": Category(
         wishes=replace(SHAPES_ONLY, position_share=1), checks=("position", "colour", "shape"), share=0.1
     ),

@@ -19,7 +19,7 @@ HELD_OUT_OF = 12
 PATIENCE = 5000
 """Draws before the wishes are taken to be impossible."""
 
-MODES = {"single": 0.4, "pair": 0.33, "count": 0.27}
+MODES = {"single": 0.4, "pair": 0.28, "count": 0.32}
 RELATIONS = ("beside", "above")
 
 
@@ -84,10 +84,10 @@ class Wishes:
     background: str | None = None
     colour: str | None = None
     objects: Sequence[str] = tuple(OBJECTS)
-    shape_share: float = 0.45
-    tint_share: float = 0.25
+    shape_share: float = 0.4
+    tint_share: float = 0.3
     scene_share: float = 0.35
-    style_share: float = 0.2
+    style_share: float = 0.28
     position_share: float = 0.35
     size_share: float = 0.2
     held_out: bool = False
@@ -162,6 +162,7 @@ LAYOUTS = {
     3: (((0.5, 0.27), (0.27, 0.73), (0.73, 0.73)), ((0.18, 0.5), (0.5, 0.5), (0.82, 0.5))),
     4: (((0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)),),
 }
+"""Where so many things stand, as shares of width and height."""
 
 
 def _count(chance: random.Random, width: int, height: int, background: str, wishes: Wishes) -> Placed:

@@ -6,7 +6,8 @@ evaluation also asks them about composed pictures, which are right by constructi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,7 +17,7 @@ from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]
 
 from models.starter_recipe import scenery, sprites
-from models.starter_recipe.plan import Plan
+from models.starter_recipe.plan import LAYOUTS, Plan
 from models.starter_recipe.styles import cell_side
 from models.starter_recipe.words import COLOURS, POSITIONS, SCENES, SHAPES
 
@@ -145,6 +146,41 @@ def count(picture: Picture, plan: Plan) -> bool:
     return len(blobs(picture)) == len(plan.things)
 
 
+FAIR = 0.4
+"""Share of its fair part of the foreground that each place of an arrangement must have."""
+
+
+def arrangement(picture: Picture, plan: Plan) -> bool:
+    """The nearest arrangement has as many things as asked, and each place has its thing.
+
+    For objects, that may touch each other and fall into parts by their own colours, where `count` sees parts.
+    """
+    mask = foreground(picture)
+    overlaps = []
+    for places in _arrangements(*mask.shape):
+        union = np.logical_or.reduce(places)
+        overlaps.append((mask & union).sum() / (mask | union).sum())
+    nearest = _arrangements(*mask.shape)[int(np.argmax(overlaps))]
+    filled = np.array([(mask & place).sum() for place in nearest])
+    return len(nearest) == len(plan.things) and bool((filled >= FAIR * mask.sum() / len(nearest)).all() and mask.any())
+
+
+@cache
+def _arrangements(height: int, width: int) -> Sequence[Sequence[Mask]]:
+    """One disc for each thing of each arrangement, and a big one alone."""
+    y, x = np.mgrid[0.5:height, 0.5:width]
+    side = min(height, width)
+
+    def disc(cx: float, cy: float, diameter: float) -> Mask:
+        return np.asarray((x - cx * width) ** 2 + (y - cy * height) ** 2 < (diameter * side / 2) ** 2)
+
+    found = [[disc(0.5, 0.5, 0.75)]]
+    for layout in itertools.chain.from_iterable(LAYOUTS.values()):
+        row = len({cx for cx, _ in layout}) == 3 and len({cy for _, cy in layout}) == 1
+        found.append([disc(cx, cy, 0.3 if row else 0.45) for cx, cy in layout])
+    return found
+
+
 def position(picture: Picture, plan: Plan) -> bool:
     """The foreground's centre is nearest to the place that was asked for, of all places and the middle."""
     mask = foreground(picture)
@@ -215,5 +251,5 @@ def _contrast_on_grid(picture: Picture, cell: int) -> float:
 Check = Callable[[Picture, Plan], bool]
 CHECKS: Mapping[str, Check] = {
     check.__name__: check
-    for check in (background, scene, colour, shape, count, position, colours_bound, shapes_bound, style)
+    for check in (background, scene, colour, shape, count, arrangement, position, colours_bound, shapes_bound, style)
 }

@@ -32,8 +32,8 @@ from models.starter_recipe.stream import NATIVE, SQUARE, Batch, PlanStream, batc
 JUDGED = Wishes(modes=("single",), shape_share=0.06, style_share=0.1)
 """Shapes are eight names of many; their share is theirs."""
 
-SCORED = Wishes(shape_share=0.25, tint_share=0.35)
-CLOSE = 0.6
+SCORED = Wishes(shape_share=0.6, tint_share=0.4, position_share=0.5, style_share=0.1)
+CLOSE = 0.75
 """Share of the scorer's batches in which only the things differ. Where backgrounds and colours tell all pictures of a
 batch apart, nothing has to be learnt about nouns: without such batches a scorer that matched 128 pictures with their
 captions knew 70 % of the objects, and none in another colour."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.starter_recipe import exam, rules
 from models.starter_recipe.compose import Composer, pack
 from models.starter_recipe.evaluate import judge_all, share
-from models.starter_recipe.plan import Plan, Thing, Wishes, draw_plan
+from models.starter_recipe.plan import LAYOUTS, Plan, Thing, Wishes, draw_plan
 from models.starter_recipe.templates import Templates
 from models.starter_recipe.words import COLOURS
 from tests.recipe.conftest import OBJECTS
@@ -71,6 +71,12 @@ def one_less(plan: Plan, chance: random.Random) -> Plan:
     return replace(plan, things=plan.things[1:])
 
 
+def another_count(plan: Plan, chance: random.Random) -> Plan:
+    number = chance.choice([number for number in LAYOUTS if number != len(plan.things)])
+    places = chance.choice(LAYOUTS[number])
+    return replace(plan, things=tuple(replace(plan.things[0], cx=cx, cy=cy, size=38.0) for cx, cy in places))
+
+
 def other_side(plan: Plan, chance: random.Random) -> Plan:
     thing = plan.things[0]
     return other(plan, chance, cx=1 - thing.cx, cy=1 - thing.cy)
@@ -100,6 +106,8 @@ WRONG = {
     ("shape", "shape"): wrong_shape,
     ("256x256", "shape"): wrong_shape,
     ("count", "count"): one_less,
+    ("count", "arrangement"): one_less,
+    ("count of objects", "arrangement"): another_count,
     ("position", "position"): other_side,
     ("two things", "colours_bound"): swapped_colours,
     ("two things", "shapes_bound"): swapped_places,
