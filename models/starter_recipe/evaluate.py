@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,10 +177,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    options = parse()
+def known_objects(asked: Sequence[str] | None, names: Sequence[str]) -> list[str]:
+    """The objects that are asked for, default all among `names`. ValueError for one that has no sprite."""
+    objects = [name for name in names if name not in SHAPES]
+    if unknown := set(asked or ()) - set(objects):
+        raise ValueError(f"no sprite is called {', '.join(sorted(unknown))}; names are separated by spaces")
+    return list(asked) if asked else objects
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
     composer = Composer(sprites.load(options.work / "sprites.npz"), variations=16)
-    options.objects = options.objects or [name for name in composer.sprites.names if name not in SHAPES]
+    try:
+        options.objects = known_objects(options.objects, composer.sprites.names)
+    except ValueError as error:
+        sys.exit(f"evaluate: {error}")
     experts = Experts(composer, options.work, options.objects)
     evaluate(load_pipeline(options.model, options.device), composer, experts, options)
 

@@ -1,7 +1,8 @@
 """How well texts fit a picture: `python -m models.starter_recipe.score out.png "a red circle" "a blue square"`.
 
-Prints the cosine of the picture and each text, -1..1, the best first. Refuses what is no picture, a picture of more
-than MAX_PIXELS, a folder that is no scorer, and more than MAX_TEXTS texts.
+And which of several pictures fits a text best: `… score --best-of "a red circle" one.png two.png three.png`. Prints the
+cosine of each picture and text, -1..1, the best first. Refuses what is no picture, a picture of more than MAX_PIXELS, a
+folder that is no scorer, and more than MAX_COMPARED texts or pictures.
 """
 
 from __future__ import annotations
@@ -11,43 +12,61 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors import SafetensorError
 from transformers.utils import logging
 
 from models.starter_recipe.assemble import SCORER
-from models.starter_recipe.looks import Scorer
+from models.starter_recipe.looks import Picture, Scorer
 
-MADE = Path("build/starter") / SCORER
-MAX_TEXTS = 32
+BUNDLED = Path(__file__).parents[1] / SCORER
+MAX_COMPARED = 32
 MAX_PIXELS = 8192 * 8192
 
 
 def ranked(scorer: Scorer, picture: Path, texts: Sequence[str]) -> list[tuple[float, str]]:
     """The texts with their cosines. OSError for what is no picture, ValueError for one that is too big."""
+    cosines = scorer.texts(texts) @ scorer.images([pixels_of(picture)])[0]
+    return sorted(zip(cosines.tolist(), texts, strict=True), reverse=True)
+
+
+def best_of(scorer: Scorer, text: str, pictures: Sequence[Path]) -> list[tuple[float, str]]:
+    """The pictures' paths with their cosines. Raises as `ranked`."""
+    images = torch.cat([scorer.images([pixels_of(picture)]) for picture in pictures])
+    cosines = images @ scorer.texts([text])[0]
+    return sorted(zip(cosines.tolist(), map(str, pictures), strict=True), reverse=True)
+
+
+def pixels_of(picture: Path) -> Picture:
     with Image.open(picture) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{picture} has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read")
-        pixels = np.asarray(image.convert("RGB"))
-    cosines = scorer.texts(texts) @ scorer.images([pixels])[0]
-    return sorted(zip(cosines.tolist(), texts, strict=True), reverse=True)
+        return np.asarray(image.convert("RGB"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("texts", nargs="+", metavar="text")
-    parser.add_argument("--scorer", type=Path, default=MADE, help="folder of a CLIPModel that the recipe trained")
+    parser.add_argument("compared", nargs="*", metavar="text", help="with --best-of: further pictures")
+    parser.add_argument("--best-of", metavar="TEXT", help="compare pictures by this text")
+    parser.add_argument("--scorer", type=Path, default=BUNDLED, help="folder of a CLIPModel that the recipe trained")
     options = parser.parse_args(arguments)
-    if len(options.texts) > MAX_TEXTS:
-        parser.error(f"{len(options.texts)} texts are too many; at most {MAX_TEXTS} at a time")
+    if not options.compared and options.best_of is None:
+        parser.error("say at least one text after the picture")
+    if (count := len(options.compared) + (options.best_of is not None)) > MAX_COMPARED:
+        parser.error(f"{count} are too many; at most {MAX_COMPARED} are compared at a time")
     logging.disable_progress_bar()
     try:
-        lines = ranked(Scorer(options.scorer), options.picture, options.texts)
+        scorer = Scorer(options.scorer)
+        if options.best_of is None:
+            lines = ranked(scorer, options.picture, options.compared)
+        else:
+            lines = best_of(scorer, options.best_of, [options.picture, *map(Path, options.compared)])
     except (OSError, ValueError, SafetensorError, Image.DecompressionBombError) as error:
         parser.error(str(error))
-    for score, text in lines:
-        print(f"{score:6.3f}  {text}")
+    for score, name in lines:
+        print(f"{score:6.3f}  {name}")
 
 
 if __name__ == "__main__":

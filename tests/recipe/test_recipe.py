@@ -204,7 +204,10 @@ def test_texts_are_ranked_for_a_picture(work: Path, tmp_path: Path, capsys: pyte
     [
         (["nowhere.png", "a cat"], "No such file"),
         ([__file__, "a cat"], "cannot identify image file"),
-        (["x.png", *["a cat"] * 33], "33 texts are too many; at most 32"),
+        (["x.png"], "say at least one text"),
+        (["x.png", *["a cat"] * 33], "33 are too many; at most 32"),
+        (["--best-of", "a cat", *["x.png"] * 33], "33 are too many; at most 32"),
+        (["--best-of", "a cat", __file__], "cannot identify image file"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(given: list[str], said: str, work: Path, capsys: Any) -> None:
@@ -229,6 +232,11 @@ def test_a_folder_that_is_no_scorer_is_refused(spoilt: str, work: Path, tmp_path
     with pytest.raises(SystemExit, match="2"):
         score.main([str(tmp_path / "red.png"), "a cat", "--scorer", str(folder)])
     assert "error: " in capsys.readouterr().err
+
+
+def test_an_examination_of_unknown_objects_is_refused(work: Path) -> None:
+    with pytest.raises(SystemExit, match="no sprite is called cat-face,frog; names are separated by spaces"):
+        evaluate.main(["--work", str(work), "--objects", "cat-face,frog"])
 
 
 def test_an_evaluation_and_its_card(work: Path, model: Path, composer: Composer) -> None:
