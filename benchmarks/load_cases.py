@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -29,11 +30,11 @@ CALM_SECONDS = 4.0
 DRAIN_SECONDS = 60.0
 
 
-async def accepts(house: House, *, seconds: float) -> Tally:
-    """Jobs sent in as fast as they are taken, over CONNECTIONS connections."""
+async def accepts(house: House, *, seconds: float, most: float = math.inf) -> Tally:
+    """Jobs sent in as fast as they are taken, over CONNECTIONS connections: for so long, or `most` in all."""
     request = house.address.post("/v1/jobs", WISH)
     async with Wires(house.address, CONNECTIONS) as wires:
-        return (await closed_loop(CONNECTIONS, seconds, lambda: wires.ask(request))).only(202)
+        return (await closed_loop(CONNECTIONS, seconds, lambda: wires.ask(request), most=most)).only(202)
 
 
 async def polls(house: House, *, seconds: float) -> Tally:

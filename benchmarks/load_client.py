@@ -6,6 +6,7 @@ Knows keep-alive connections and the clock. Refuses to know what is asked for, a
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections import defaultdict
@@ -155,12 +156,16 @@ class Wires:
             self._idle.put_nowait(wire)
 
 
-async def closed_loop(connections: int, seconds: float, send: Callable[[], Awaitable[Answer]]) -> Tally:
-    """So many clients, each of which asks again as soon as it is answered."""
-    tally, ends = Tally(), time.perf_counter() + seconds
+async def closed_loop(
+    connections: int, seconds: float, send: Callable[[], Awaitable[Answer]], *, most: float = math.inf
+) -> Tally:
+    """So many clients, each of which asks again as soon as it is answered: for so long, or `most` times in all."""
+    tally, ends, asked = Tally(), time.perf_counter() + seconds, 0
 
     async def one() -> None:
-        while (began := time.perf_counter()) < ends:
+        nonlocal asked
+        while (began := time.perf_counter()) < ends and asked < most:
+            asked += 1
             tally.note((await send()).status, began)
 
     await asyncio.gather(*(one() for _ in range(connections)))

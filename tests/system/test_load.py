@@ -1,4 +1,7 @@
-"""A few seconds of the load bench against real processes: what was accepted is there, once, and comes to its end."""
+"""A little of the load bench against real processes: what was accepted is there, once, and comes to its end.
+
+Counted, not timed: how many jobs a machine accepts in half a second is no bound to build a verdict on.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,22 @@ from pathlib import Path
 import pytest
 
 from app.contract import keys
-from benchmarks.load_cases import CONNECTIONS, QUEUE_LIMIT, accepts, overload, polls
+from benchmarks.load_cases import CONNECTIONS, accepts, overload, polls
 from benchmarks.load_client import Answer, Wires, closed_loop
 from benchmarks.load_servers import CARD, WISH, House, house
 from benchmarks.load_streams import streams
 from benchmarks.load_worker import clockwork
+from tests.patience import PATIENCE, until
+
+JOBS = 200
 
 RQ_LIST = keys.RQ_QUEUE + keys.queue_name(CARD.name)
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Two processes over a Valkey of their own, with room for few jobs."""
-    folder = tmp_path_factory.mktemp("load") / "house"
-    with house("gateway", folder, queue_limit=str(20 * QUEUE_LIMIT)) as running:
+    """Two processes over a Valkey of their own, with room for any number of jobs."""
+    with house("gateway", tmp_path_factory.mktemp("load") / "house") as running:
         yield running
 
 
@@ -38,10 +43,10 @@ def test_every_accepted_job_is_in_redis_and_waits_once(gateway: House) -> None:
                 accepted.append(json.loads(answer.body)["id"])
                 return answer
 
-            (await closed_loop(CONNECTIONS, 0.5, send)).only(202)
+            (await closed_loop(CONNECTIONS, PATIENCE, send, most=JOBS)).only(202)
 
     asyncio.run(send_many())
-    assert len(set(accepted)) == len(accepted) > 0
+    assert len(set(accepted)) == len(accepted) == JOBS
     assert all(redis.hget(keys.JOB + job_id, "status") == "queued" for job_id in accepted)
     assert sorted(redis.zrange(keys.QUEUED + CARD.name, 0, -1)) == sorted(accepted)
     assert sorted(redis.lrange(RQ_LIST, 0, -1)) == sorted(accepted)
@@ -49,7 +54,7 @@ def test_every_accepted_job_is_in_redis_and_waits_once(gateway: House) -> None:
 
 def test_the_cases_of_the_bench_end_and_see_no_fault(gateway: House) -> None:
     assert asyncio.run(polls(gateway, seconds=0.5)).count(200) == 200
-    assert asyncio.run(accepts(gateway, seconds=0.2)).count(202) > 0
+    assert asyncio.run(accepts(gateway, seconds=PATIENCE, most=JOBS)).count(202) == JOBS
 
 
 def test_streams_hear_their_job(gateway: House) -> None:
@@ -58,12 +63,18 @@ def test_streams_hear_their_job(gateway: House) -> None:
     assert all(late > 0 for late in found.late_ms)
 
 
-def test_an_overload_is_refused_and_loses_nothing(tmp_path: Path) -> None:
-    with (
-        house("gateway", tmp_path / "house", processes=1, queue_limit="10") as small,
-        clockwork(small.redis_url, job_seconds=0.3),
-    ):
-        found = asyncio.run(overload(small, seconds=1, calm_seconds=0.5))
-        assert found.offered.count(202) >= 10
-        assert found.offered.count(429, 503) > 0
-        assert small.redis().zcard(keys.QUEUED + CARD.name) == 0
+def test_a_full_queue_refuses_the_rest_and_what_it_took_is_done(tmp_path: Path) -> None:
+    """The worker starts after the queue is full, so that what is refused does not depend on who is faster."""
+    with house("gateway", tmp_path / "house", processes=1, queue_limit="10") as small:
+        redis, submit = small.redis(), small.address.post("/v1/jobs", WISH)
+
+        async def send_many() -> list[int]:
+            async with Wires(small.address, CONNECTIONS) as wires:
+                return sorted([(await wires.ask(submit)).status for _ in range(30)])
+
+        assert asyncio.run(send_many()) == [202] * 10 + [429] * 20
+        with clockwork(small.redis_url, job_seconds=0.01):
+            until(lambda: redis.zcard(keys.QUEUED + CARD.name) == 0)
+            # Every answer is 202, 429 or 503, and every job that was accepted comes to its end, or this raises.
+            assert asyncio.run(overload(small, seconds=0.4, calm_seconds=0.2)).offered.count(202) > 0
+        assert redis.zcard(keys.QUEUED + CARD.name) == 0
