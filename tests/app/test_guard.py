@@ -18,7 +18,7 @@ from app.slow_heads import ImpatientProtocol
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve
 from tests.app.test_jobs import WISH
 from tests.app.test_refusals import CANARY, problem, wish
-from tests.patience import until
+from tests.patience import PATIENCE, until
 
 
 def raw(
@@ -34,7 +34,7 @@ def raw(
 
 
 def connect(client: httpx2.Client) -> socket.socket:
-    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=10)
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=PATIENCE)
 
 
 def send_for_ever(connection: socket.socket, chunk: bytes) -> None:

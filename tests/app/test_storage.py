@@ -36,6 +36,7 @@ from app.storage import (
     StoreDenied,
     StoreUnavailable,
 )
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from tests.storage_servers import S3Server
@@ -430,7 +431,7 @@ async def test_s3_refuses_a_tampered_or_expired_url(s3_store: PictureStore, brow
         assert (await browser.get(changed)).status_code == 403
     assert (await browser.put(link, content=b"overwritten")).status_code == 403
     short = await s3_store.signed_url(KEY, expires_in=1)
-    assert await refused_within(browser, short, seconds=10)
+    assert await refused_within(browser, short, seconds=PATIENCE)
     assert await read(s3_store) == DATA
 
 
