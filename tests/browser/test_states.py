@@ -18,10 +18,11 @@ from playwright.sync_api import Page, Route, expect
 
 from app.contract.card import ModelCard
 from app.settings import Settings
+from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.browser.conftest import Ear, faults_of_access, find_chromium
 from tests.patience import until
-from tests.system.conftest import COMMAND, free_port
+from tests.system.conftest import COMMAND
 
 pytestmark = pytest.mark.browser
 

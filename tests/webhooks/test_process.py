@@ -24,6 +24,7 @@ from app.contract.outbox import Outbox
 from app.contract.ownership import Ownership
 from app.contract.store import JobStore
 from app.webhooks.secrets import Secrets
+from benchmarks.ports import free_port
 from tests.patience import PATIENCE
 from tests.webhooks.conftest import JobFor
 from tests.webhooks.receivers import Receiver, verified
@@ -187,14 +188,14 @@ class RedisOfItsOwn:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._server: ValkeyServer | None = None
-        self._port: int | None = None
+        self._port = free_port()
         self.url = ""
 
     def comes(self) -> None:
         config = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         self._server = ValkeyServer(data_dir=self._folder, config=config, persist=True, port=self._port)
         self._server.start()
-        self._port, self.url = self._server.port, self._server.connection_url
+        self.url = self._server.connection_url
 
     def goes(self) -> None:
         if self._server is not None:
