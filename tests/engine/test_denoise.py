@@ -195,7 +195,7 @@ def test_conditioning_beside_the_text_has_seats_as_well(table: Table) -> None:
             m = u[0] + guidance * (c - u[0]) if u else c
             matrix = torch.from_numpy(table.matrices[1][0])
             expected = matrix[0] * before[seat, 0] + matrix[1] * m + matrix[2] * own.noise
-            assert distance(step.state[seat, 0], expected) < 5e-5  # as in test_equation.py: rounding differs by processor
+            assert distance(step.state[seat, 0], expected) < 5e-5  # the bound of test_equation.py
 
 
 @pytest.mark.gpu
