@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.errors import Forbidden, Unauthenticated
-from app.keyring import HeldKey, Keyring
+from app.keyring import KEY_PREFIX, HeldKey, Keyring
 
 SHORTEST_API_KEY = 32
 """Characters. Random hexadecimal of this length has 128 bits, base64 has 192."""
@@ -40,7 +40,7 @@ class Caller:
     jobs: int | None = None
     cost_per_minute: int | None = None
     revoked: asyncio.Event | None = None
-    """Set when the key is revoked: whatever is open for it ends."""
+    """Set when the key is revoked, or when one is needed by somebody who has none: whatever is open for it ends."""
 
     def require(self, method: str) -> None:
         """Raises Forbidden if the key's scopes do not allow a request of this method."""
@@ -52,8 +52,9 @@ class Caller:
 class Authenticator:
     """From a header to a caller. Configured keys need no Redis; `keyring` holds those that operators handed out.
 
-    While there are neither, everybody is one tenant, whatever the header says, so that clients that insist on sending
-    some key work; unless `required`. That this only happens on loopback is the settings' affair.
+    As long as there never was one of either, everybody is one tenant, whatever the header says, so that clients that
+    insist on sending some key work; unless `required`, or the key is one of ours. That this only happens on loopback is
+    the settings' affair.
     """
 
     def __init__(self, keys: Keys, *, required: bool = False) -> None:
@@ -67,11 +68,22 @@ class Authenticator:
         caller = await self._holder(found[1]) if found else None
         if caller is not None:
             return caller
-        if not self._keys and not self._required and (self.keyring is None or await self.keyring.is_empty()):
-            return Caller(OPEN_TENANT)
+        is_ours = found is not None and found[1].startswith(KEY_PREFIX)
+        visitor = None if is_ours else await self._visitor()
+        if visitor is not None:
+            return visitor
         if found is None:
             raise Unauthenticated("Send your key in the header: Authorization: Bearer <key>.")
         raise Unauthenticated("The key is not known here: check that it is whole and has not been revoked.")
+
+    async def _visitor(self) -> Caller | None:
+        """Whoever comes without a key, where none is needed."""
+        if self._keys or self._required:
+            return None
+        if self.keyring is None:
+            return Caller(OPEN_TENANT)
+        until = await self.keyring.open_until()
+        return Caller(OPEN_TENANT, revoked=until) if until else None
 
     async def _holder(self, key: str) -> Caller | None:
         digest, caller = _digest(key), None

@@ -50,6 +50,7 @@ OPEN_PREFIXES: Final = ("/static/", "/problems/", "/pictures/")
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Orchestrators ask by the address of the container, which no list of names can hold."""
 
+REVOKED: Final = "The key has been revoked, or none was sent and one is needed now."
 API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -113,7 +114,7 @@ class Guard:
             if not _is_revoked(scope):
                 log.debug("client left before its request was answered")
             elif not reply.started:
-                await _refuse(Unauthenticated("The key has been revoked."), scope, receive, reply)
+                await _refuse(Unauthenticated(REVOKED), scope, receive, reply)
         except redis.RedisError as error:
             log.warning("redis failed at the door", error=type(error).__name__)
             away = QueueUnavailable("The queue does not answer at the moment. What was accepted before is safe.")
@@ -131,19 +132,19 @@ class Guard:
         if not is_open(scope["path"]):
             caller, reply.extra = await self._doorkeeper.admit(headers.get("authorization"), method=scope["method"])
             scope["state"]["caller"] = caller
-            if caller.revoked is not None:
-                receive = _until(caller.revoked, receive)
         if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
-            return receive
+            return _until_revoked(scope, receive)
         try:
             _check_body_headers(headers)
             body = await _read(receive, seconds=self._body_seconds)
         except (BodyTooLarge, UnsupportedMediaType):
             await _drain(receive, headers)
             raise
+        if _is_revoked(scope):
+            raise Unauthenticated(REVOKED)
         if body:
             check_json(body)
-        return _replay(body, receive)
+        return _replay(body, _until_revoked(scope, receive))
 
     def _check_head(self, scope: Scope, headers: Headers) -> None:
         size = len(scope["raw_path"]) + len(scope["query_string"])
@@ -202,8 +203,12 @@ def _is_revoked(scope: Scope) -> bool:
     return caller is not None and caller.revoked is not None and caller.revoked.is_set()
 
 
-def _until(over: asyncio.Event, receive: Receive) -> Receive:
-    """The client seems to leave when the event is set: streams and waits end as they do then."""
+def _until_revoked(scope: Scope, receive: Receive) -> Receive:
+    """The client seems to leave when its key is revoked: streams and waits end as they do then."""
+    caller: Caller | None = scope["state"].get("caller")
+    if caller is None or caller.revoked is None:
+        return receive
+    over = caller.revoked
 
     async def either() -> Message:
         message, end = asyncio.ensure_future(receive()), asyncio.ensure_future(over.wait())

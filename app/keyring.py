@@ -1,7 +1,8 @@
 """API keys that operators hand out: made, listed and revoked in Redis, and known to every gateway within half a second.
 
 A key reads `drk_<id>_<secret><checksum>`. Redis keeps its SHA-256; the key itself is shown once, by whoever made it.
-Knows what a key may do. Refuses to know requests.
+Knows what a key may do, and whether one is needed: from the first one on, until an operator says otherwise. Refuses to
+know requests.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ log = structlog.get_logger()
 
 Scope = Literal["read", "write"]
 
+KEY_PREFIX: Final = "drk_"
+OPENED: Final = "open:"
+"""How the version of the keys begins after `darkroom keys open`."""
+
 ALPHABET: Final = string.digits + string.ascii_letters
 ID_LENGTH: Final = 10
 SECRET_LENGTH: Final = 32
@@ -41,7 +46,7 @@ CHECKSUM_LENGTH: Final = 6
 LOOK_SECONDS: Final = 0.4
 """How often a gateway looks whether keys have changed: a revocation holds everywhere within a second."""
 
-_KEY = re.compile(rf"drk_([0-9a-z]{{{ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})")
+_KEY = re.compile(rf"{KEY_PREFIX}([0-9a-z]{{{ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -72,7 +77,7 @@ class HeldKey:
 def new_key() -> tuple[str, str]:
     """A fresh (id, key)."""
     key_id = "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(ID_LENGTH))
-    body = f"drk_{key_id}_" + "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
+    body = f"{KEY_PREFIX}{key_id}_" + "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
     return key_id, body + _checksum(body)
 
 
@@ -89,9 +94,14 @@ class Keyring:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         self._clock = clock
         self._held: dict[str, HeldKey] = {}
+        self._ask_once = SingleFlight(self._ask)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was seen, as a restart does."""
         self._version: str | None = ""
         self._looked_at = float("-inf")
-        self._ask_once = SingleFlight(self._ask)
+        self._needed = asyncio.Event()
 
     async def create(self, tenant: str, **options: Any) -> tuple[str, KeyInfo]:
         """A new key, whole for the only time, and what is kept of it. ValueError for a tenant that cannot be."""
@@ -107,11 +117,26 @@ class Keyring:
         return key, info
 
     async def revoke(self, key_id: str) -> bool:
-        """False if there is no such key."""
+        """False if there is no such key. Keys are needed afterwards, also when it was the last."""
+        # Asked apart: a client that repeats the change because its reply was lost finds nothing left to delete.
+        if not await self._redis.hexists(keys.API_KEYS, key_id):
+            return False
         async with self._redis.pipeline() as pipeline:
             pipeline.hdel(keys.API_KEYS, key_id)
             pipeline.set(keys.API_KEYS_VERSION, secrets.token_hex(8))
-            return bool((await pipeline.execute())[0])
+            await pipeline.execute()
+        return True
+
+    async def open(self) -> bool:
+        """Say that nobody needs a key from now on. False, and nothing changes, while there are keys."""
+        async with self._redis.pipeline() as pipeline:
+            await pipeline.watch(keys.API_KEYS)
+            if await pipeline.exists(keys.API_KEYS):
+                return False
+            pipeline.multi()
+            pipeline.set(keys.API_KEYS_VERSION, OPENED + secrets.token_hex(8))
+            await pipeline.execute()
+        return True
 
     async def all(self) -> list[KeyInfo]:
         """Every key, the oldest first."""
@@ -128,11 +153,11 @@ class Keyring:
         held = self._held.get(key_id)
         return held if held and hmac.compare_digest(held.info.sha256, _digest(text)) else None
 
-    async def is_empty(self) -> bool:
-        """Whether nobody was given a key."""
+    async def open_until(self) -> asyncio.Event | None:
+        """While nobody needs a key, the event that will end this; None where keys are needed."""
         if self._is_stale():
             await self.look()
-        return not self._held
+        return None if self._needed.is_set() else self._needed
 
     async def look(self) -> None:
         """Learn what has changed. Whoever holds a key that is gone hears of it."""
@@ -147,7 +172,15 @@ class Keyring:
             for key_id in found.keys() - self._held.keys():
                 self._held[key_id] = HeldKey(found[key_id])
             self._version = version
+            self._judge(version)
         self._looked_at = self._clock()
+
+    def _judge(self, version: str | None) -> None:
+        """Whether keys are needed. A Redis that has forgotten its keys opens nothing that they had closed."""
+        if self._held or (version is not None and not version.startswith(OPENED)):
+            self._needed.set()
+        elif version is not None and self._needed.is_set():
+            self._needed = asyncio.Event()
 
     async def keep_looking(self) -> None:
         """Look again and again, until cancelled."""

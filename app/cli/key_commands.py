@@ -25,7 +25,7 @@ def create_key(
     as_json: AsJson = False,
     data: Data = Path("data"),
 ) -> None:
-    """Make an API key and print it, once. With the first one, the service asks everybody for a key."""
+    """Make an API key and print it, once. From the first one on, the service asks everybody for a key."""
     from app.cli.keys import create
 
     limits = {"requests_per_minute": requests_per_minute, "jobs": jobs, "cost_per_minute": cost_per_minute}
@@ -49,10 +49,23 @@ def revoke_key(
     key_id: Annotated[str, typer.Argument(help="The id, as `keys list` shows it and the key itself says.")],
     data: Data = Path("data"),
 ) -> None:
-    """End an API key within a second, with the streams that are open for it."""
+    """End an API key within a second, with the streams that are open for it. After the last one nobody gets in."""
     from app.cli.keys import revoke
 
     raise typer.Exit(revoke(key_id, data=data))
+
+
+@keys.command("open")
+def open_again(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    data: Data = Path("data"),
+) -> None:
+    """Serve this machine without keys again. Refused while there are keys; the next one closes it."""
+    from app.cli.keys import open_again
+
+    if not yes:
+        typer.confirm("Everybody who reaches the service may use it, without a key. Go on?", abort=True, err=True)
+    raise typer.Exit(open_again(data=data))
 
 
 @keys.command("webhook-secret")

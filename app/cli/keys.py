@@ -23,6 +23,16 @@ from app.keyring import KeyInfo, Keyring
 from app.settings import settings_from_env
 from app.webhooks.secrets import Secrets
 
+LAST_ONE = (
+    "it was the last: keys stay needed, and nobody gets in; `darkroom keys create` makes another, "
+    "`darkroom keys open` serves this machine without keys again"
+)
+
+OPENED = (
+    "open: no key is needed on this machine, except by gateways with DARKROOM_REQUIRE_KEYS or DARKROOM_API_KEYS; "
+    "the next `darkroom keys create` ends this"
+)
+
 Work = Callable[[redis.asyncio.Redis], Awaitable[int]]
 """What a command does with the service's Redis. Returns the exit code."""
 
@@ -57,10 +67,26 @@ def revoke(key_id: str, *, data: Path) -> int:
     """End a key, everywhere within a second; what is open for it ends too."""
 
     async def work(client: redis.asyncio.Redis) -> int:
-        if await Keyring(client).revoke(key_id):
-            print(f"key {key_id} is revoked")
+        keyring = Keyring(client)
+        if not await keyring.revoke(key_id):
+            print("darkroom keys: there is no such key; `darkroom keys list` shows the ids", file=sys.stderr)
+            return REFUSED
+        print(f"key {key_id} is revoked")
+        if not await keyring.all():
+            print(LAST_ONE, file=sys.stderr)
+        return 0
+
+    return with_redis("keys", data, work)
+
+
+def open_again(*, data: Path) -> int:
+    """Let everybody in without a key, within a second. Refused while there are keys. Returns the exit code."""
+
+    async def work(client: redis.asyncio.Redis) -> int:
+        if await Keyring(client).open():
+            print(OPENED)
             return 0
-        print("darkroom keys: there is no such key; `darkroom keys list` shows the ids", file=sys.stderr)
+        print("darkroom keys: there are keys; `darkroom keys revoke` ends them, and then this opens", file=sys.stderr)
         return REFUSED
 
     return with_redis("keys", data, work)

@@ -88,7 +88,8 @@ API_KEYS = PREFIX + "keys"
 """hash, id of an API key to its JSON: the SHA-256, whose it is and what it may do. Kept until revoked."""
 
 API_KEYS_VERSION = PREFIX + "keys-version"
-"""string, another one after every change of the hash: gateways look at it twice a second."""
+"""string, another one after every change of the hash: gateways look at it twice a second. Kept when the hash is empty:
+that there once was a key means that one is needed. Begins with `open:` once an operator has said otherwise."""
 
 LIMITS = PREFIX + "limits:"
 """counters of the rate limits, written by the `limits` package. Expire with their window."""

@@ -126,7 +126,7 @@ def running(settings: Settings, shared_gateway: Running) -> Running:
     """The gateway that most tests share; it has forgotten what the last test's worker announced."""
     shared_gateway.app.state.gateway.board._asked_at = -math.inf
     shared_gateway.app.state.gateway.store.begin_anew()
-    shared_gateway.app.state.gateway.keyring._looked_at = -math.inf
+    shared_gateway.app.state.gateway.keyring.begin_anew()
     return shared_gateway
 
 

@@ -106,6 +106,109 @@ def test_the_first_key_closes_an_open_house(client: httpx2.Client, running: Runn
     assert client.get("/v1/jobs", headers=ann).status_code == 200
 
 
+def revoke_all(settings: Settings) -> None:
+    """What `darkroom keys revoke` does, for every key."""
+
+    async def work() -> None:
+        async with redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
+            keyring = Keyring(client)
+            for info in await keyring.all():
+                assert await keyring.revoke(info.id)
+
+    asyncio.run(work())
+
+
+def test_the_last_key_revoked_lets_nobody_in(
+    client: httpx2.Client, running: Running, settings: Settings, made: Made, gateway_with: OneGateway
+) -> None:
+    """Neither the one who held it nor anybody else, whether the gateway saw it or starts afterwards."""
+    ann, nobody = made("ann"), {}
+    until(lambda: client.get("/v1/jobs").status_code == 401)
+    job = client.post("/v1/jobs", json=WISH, headers=ann).json()
+    with ThreadPoolExecutor() as pool:
+        stream = pool.submit(client.get, job["urls"]["events"], headers=ann)
+        until(lambda: running.app.state.gateway.feed.listeners == 1)
+        revoke_all(settings)
+        assert "job.succeeded" not in stream.result(PATIENCE).text
+    with gateway_with() as later:
+        for gateway in (running, later):
+            for headers in (ann, nobody, {"Authorization": "Bearer anything"}):
+                assert problem(gateway.client.get("/v1/jobs", headers=headers)) == (401, "unauthenticated")
+
+
+def test_opening_again_is_a_command(client: httpx2.Client, keys: Keys, settings: Settings, made: Made) -> None:
+    ann = made("ann")
+    until(lambda: client.get("/v1/jobs").status_code == 401)
+    refused = keys("open", "--yes")
+    assert (refused.returncode, "there are keys" in refused.stderr) == (2, True)
+    revoke_all(settings)
+    assert keys("open").returncode == 1, "nobody said yes"
+    assert client.get("/v1/jobs").status_code == 401
+    assert keys("open", "--yes").returncode == 0
+    until(lambda: client.get("/v1/jobs").status_code == 200)
+    assert problem(client.get("/v1/jobs", headers=ann)) == (401, "unauthenticated")
+    made("bob")
+    until(lambda: client.get("/v1/jobs").status_code == 401)
+
+
+def test_the_first_key_ends_what_is_open_without_one(client: httpx2.Client, running: Running, made: Made) -> None:
+    job = client.post("/v1/jobs", json=WISH).json()
+    with ThreadPoolExecutor() as pool:
+        stream = pool.submit(client.get, job["urls"]["events"])
+        wait = pool.submit(client.get, job["urls"]["self"], params={"wait": 60})
+        until(lambda: running.app.state.gateway.feed.listeners == 2)
+        made("ann")
+        assert stream.result(PATIENCE).text.startswith("event: job")
+        assert problem(wait.result(PATIENCE)) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("key", [new_key()[1], "drk_", "drk_mistyped"], ids=["forged", "empty", "mistyped"])
+def test_a_key_of_ours_that_is_unknown_is_refused_by_an_open_house_too(client: httpx2.Client, key: str) -> None:
+    assert client.get("/v1/jobs", headers={"Authorization": "Bearer sk-of-another-service"}).status_code == 200
+    answer = client.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"})
+    assert problem(answer) == (401, "unauthenticated")
+
+
+def test_a_redis_that_forgot_its_keys_opens_nothing(
+    client: httpx2.Client, running: Running, redis_client: redis.Redis, made: Made
+) -> None:
+    made("ann")
+    until(lambda: client.get("/v1/jobs").status_code == 401)
+    redis_client.flushall()
+    keyring = running.app.state.gateway.keyring
+    until(lambda: keyring._version is None)
+    assert problem(client.get("/v1/jobs")) == (401, "unauthenticated")
+
+
+def test_revoking_what_is_not_there_closes_nothing(keys: Keys, redis_client: redis.Redis) -> None:
+    assert keys("revoke", "0123456789").returncode == 2
+    assert redis_client.get(names.API_KEYS_VERSION) is None
+
+
+def test_a_revocation_whose_reply_was_lost_is_done(keys: Keys, settings: Settings, made: Made) -> None:
+    """redis-py sends the change once more; the second one finds nothing, and the answer is still yes."""
+
+    async def work() -> bool:
+        async with redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
+            keyring = Keyring(client)
+            [info] = await keyring.all()
+            execute = redis.asyncio.client.Pipeline.execute
+
+            async def twice(pipeline: Any, **options: Any) -> Any:
+                commands = list(pipeline.command_stack)
+                await execute(pipeline, **options)
+                pipeline.command_stack = commands
+                return await execute(pipeline, **options)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(redis.asyncio.client.Pipeline, "execute", twice)
+                return await keyring.revoke(info.id)
+
+    made("ann")
+    assert asyncio.run(work())
+    assert json.loads(keys("list", "--json").stdout)["data"] == []
+
+
 def test_configured_keys_go_on_beside_them(gateway_with: OneGateway, made: Made) -> None:
     with gateway_with(api_keys=f"boot:{KEY}") as running:
         ann = made("ann")

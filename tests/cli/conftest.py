@@ -101,7 +101,7 @@ def gateway(served: Running, redis_client: redis.Redis) -> Running:
     """Over an emptied Valkey; it has forgotten what the last test's worker announced."""
     served.app.state.gateway.board._asked_at = -math.inf
     served.app.state.gateway.store.begin_anew()
-    served.app.state.gateway.keyring._looked_at = -math.inf
+    served.app.state.gateway.keyring.begin_anew()
     return served
 
 
