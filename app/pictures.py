@@ -17,15 +17,14 @@ def open_pictures(settings: Settings) -> PictureStore:
 
     Raises ValueError, OSError or PictureStoreError for storage that cannot work.
     """
-    key = (
-        settings.signing_key.get_secret_value().encode() if settings.signing_key else secrets.token_bytes(SHORTEST_KEY)
-    )
+    given = settings.signing_key
+    key = secrets.token_bytes(SHORTEST_KEY) if given is None else given.get_secret_value().encode()
     pictures = PictureStore.from_url(
         settings.storage_url,
         signing_key=key,
         options=settings.store_options(),
         public_endpoint=settings.storage_public_endpoint,
     )
-    if not settings.signing_key and not pictures.can_sign:
+    if given is None and not pictures.can_sign:
         log.warning("no signing key: picture links end with this process; set DARKROOM_SIGNING_KEY")
     return pictures

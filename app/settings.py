@@ -37,7 +37,9 @@ Listed = (NoDecode, BeforeValidator(_items))
 class Settings(BaseSettings):
     """Read once, at the start."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
+    )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on. Any but loopback needs `api_keys`")
     port: int = Field(default=8000, ge=0, le=65_535, description="TCP port; 0 takes a free one")
@@ -126,7 +128,7 @@ class Settings(BaseSettings):
                 "keys with `darkroom keys create`, or set DARKROOM_API_KEYS=name:key (32 characters or more), or "
                 "DARKROOM_HOST=127.0.0.1"
             )
-        if self.signing_key and len(self.signing_key.get_secret_value().encode()) < SHORTEST_KEY:
+        if self.signing_key is not None and len(self.signing_key.get_secret_value().encode()) < SHORTEST_KEY:
             raise ValueError(f"DARKROOM_SIGNING_KEY is too short: give it {SHORTEST_KEY} random bytes or more")
         return self
 
@@ -142,7 +144,7 @@ class Settings(BaseSettings):
 
     def keys(self) -> Keys:
         """Digest of every configured key, with its tenant. ValueError if the option cannot be read."""
-        return keys_from_text(self.api_keys.get_secret_value()) if self.api_keys else {}
+        return {} if self.api_keys is None else keys_from_text(self.api_keys.get_secret_value())
 
     def store_options(self) -> StoreOptions:
         """The storage options as `open_store` takes them."""
@@ -151,7 +153,7 @@ class Settings(BaseSettings):
             endpoint=self.storage_endpoint,
             region=self.storage_region,
             access_key_id=self.storage_access_key_id,
-            secret_access_key=secret.get_secret_value() if secret else None,
+            secret_access_key=None if secret is None else secret.get_secret_value(),
         )
 
 

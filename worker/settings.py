@@ -18,7 +18,9 @@ BUNDLED_MODEL = Path(__file__).parents[1] / "models" / "starter"
 class WorkerSettings(BaseSettings):
     """Read once, at the start."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", protected_namespaces=()
+    )
 
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),

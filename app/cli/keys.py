@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.embedded import EmbeddedValkey
+from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.exits import REFUSED, UNREACHABLE
 from app.cli.screen import paper
 from app.contract.environment import SettingsError
@@ -112,7 +112,7 @@ def with_redis(command: str, data: Path, work: Work) -> int:
         first = error.errors(include_input=False, include_url=False)[0]
         print(f"darkroom {command}: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
         return REFUSED
-    except (SettingsError, ValueError) as error:
+    except (SettingsError, NoServer, ValueError) as error:
         print(f"darkroom {command}: {error}", file=sys.stderr)
         return REFUSED
     except (redis.RedisError, OSError) as error:
@@ -140,9 +140,10 @@ def _table(infos: list[dict[str, Any]]) -> Table:
 
 
 def redis_url(data: Path) -> str:
-    """The configured Redis, else the embedded one of the data folder."""
+    """The configured Redis, else the embedded one of the data folder. Raises NoServer for a stranger in its place."""
     settings = settings_from_env()
     embedded = EmbeddedValkey(data.absolute())
     if "redis_url" not in settings.model_fields_set and embedded.socket.exists():
+        embedded.require_own()
         return embedded.url
     return settings.redis_url.get_secret_value()

@@ -134,7 +134,9 @@ app.add_typer(keys, name="keys")
 def _run(process: str, **options: object) -> NoReturn:
     """Run one of the processes under this command's name, so that `ps` shows it. Options go before the environment."""
     from app.cli.lifeline import end_with_parent
+    from app.cli.private import keep_private
 
+    keep_private()
     os.environ |= {f"{PREFIX}{name.upper()}": str(value) for name, value in options.items() if value is not None}
     (found,) = entry_points(group=PROCESSES, name=process)
     try:

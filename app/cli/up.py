@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import signal
 import sys
 import time
@@ -21,6 +20,9 @@ from redis.retry import Retry
 
 from app.cli.children import Child
 from app.cli.embedded import EmbeddedValkey, NoServer
+from app.cli.private import keep_private, own_folder, private_folder
+from app.cli.signing_key import signing_key
+from app.contract.environment import given
 from app.contract.exits import CANNOT_START
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -56,7 +58,7 @@ class House:
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.valkey: EmbeddedValkey | None = None
         self.children = [Child(name, logs=self.data / "logs") for name in CHILDREN]
-        self.environment = dict(os.environ) | {"DARKROOM_HOST": host, "DARKROOM_PORT": str(port)}
+        self.environment = given(os.environ) | {"DARKROOM_HOST": host, "DARKROOM_PORT": str(port)}
         if model:
             self.environment["DARKROOM_MODEL"] = str(model.absolute())
         self.client = httpx2.Client(base_url=self.url, timeout=2, trust_env=False)
@@ -67,6 +69,7 @@ class House:
 
     def run(self) -> int:
         """Serve until SIGINT, SIGTERM or SIGHUP. Returns the exit code."""
+        keep_private()
         for number in STOPS:
             signal.signal(number, self.on_signal)
         try:
@@ -103,7 +106,10 @@ class House:
         else:
             self.ask_redis(self.environment.get("DARKROOM_REDIS_URL") or self.environment["REDIS_URL"])
         self.environment.setdefault("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
-        self.environment.setdefault("DARKROOM_SIGNING_KEY", self.signing_key())
+        try:
+            self.environment.setdefault("DARKROOM_SIGNING_KEY", signing_key(self.data))
+        except OSError as error:
+            raise CannotOpen(f"{error.filename} cannot be used ({error.strerror}); remove it") from error
         self.environment.setdefault("DARKROOM_PROFILE_FOLDER", str(self.data / "profiles"))
 
     def ask_redis(self, url: str) -> None:
@@ -117,7 +123,8 @@ class House:
     def lock_folder(self) -> int:
         """One house per folder. The children inherit the lock: it is free when the last of them has ended."""
         try:
-            (self.data / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+            own_folder(self.data)
+            private_folder(self.data / "logs")
             lock = os.open(self.data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             message = f"the data folder {self.data} cannot be written ({error.strerror}); choose another with --data"
@@ -135,14 +142,6 @@ class House:
                     print(f"darkroom: waiting for the processes of an earlier start in {self.data}", file=sys.stderr)
                     said = True
                 time.sleep(0.2)
-
-    def signing_key(self) -> str:
-        """The key that signs picture URLs, made once per folder: URLs outlive a restart."""
-        path = self.data / "signing.key"
-        if not path.exists():
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(32))
-        return path.read_text().strip()
 
     def watch(self) -> None:
         """Keep everything alive until asked to stop. Raises CannotOpen when a child cannot start."""

@@ -1,4 +1,5 @@
-"""Which environment variables Darkroom reads, and how: a misspelt one is refused instead of ignored.
+"""Which environment variables Darkroom reads, and how: a misspelt one is refused instead of ignored, an empty one is a
+missing one, and a secret that was copied from an example is none.
 
 Gateway, workers and webhooks are usually given one environment: each side must know the other's names without
 importing the other.
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
 PREFIX = "DARKROOM_"
@@ -69,6 +71,11 @@ WORKER = frozenset(
 )
 """Fields of worker/settings.py that the gateway does not have. A test keeps the two equal."""
 
+ASKING_FOR_KEYS = ("DARKROOM_API_KEYS", "DARKROOM_REQUIRE_KEYS")
+"""Empty, these are refused: what was meant to close the service expanded to nothing, and missing would mean open."""
+
+_EXAMPLE = re.compile(r"(?:change|replace)[-_ ]?me|placeholder", re.IGNORECASE)
+
 S = TypeVar("S", bound=BaseSettings)
 
 
@@ -77,15 +84,38 @@ class SettingsError(Exception):
 
 
 def read_settings(kind: type[S]) -> S:
-    """Settings as the environment has them. SettingsError for an unknown name or a value that cannot be."""
+    """Settings as the environment has them. SettingsError for an unknown name or a value that cannot be.
+
+    `kind` ignores empty variables (`env_ignore_empty`), which is what `given` does for a whole environment.
+    """
     own = {PREFIX + name.upper() for name in kind.model_fields}
     for name, closest in unknown_variables(os.environ, own | GATEWAY | WORKER | CLIENT).items():
         hint = f"; did you mean {closest}?" if closest else ": remove it"
         raise SettingsError(f"{name} is not an option of Darkroom{hint}")
+    for name in ASKING_FOR_KEYS:
+        if os.environ.get(name) == "":
+            raise SettingsError(f"{name} is empty: give it a value, or remove it to serve this machine without keys")
     try:
-        return kind()
+        settings = kind()
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
+    _refuse_examples(settings)
+    return settings
+
+
+def given(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without those of our variables that are empty, which mean the same as missing ones."""
+    names = {"REDIS_URL", *(name for name in environ if name.startswith(PREFIX))} - set(ASKING_FOR_KEYS)
+    return {name: value for name, value in environ.items() if value or name not in names}
+
+
+def _refuse_examples(settings: BaseSettings) -> None:
+    """A word that stands in an example is known to everybody."""
+    for name, value in settings:
+        found = _EXAMPLE.search(value.get_secret_value()) if isinstance(value, SecretStr) else None
+        if found:
+            remedy = "put a secret of your own there; `openssl rand -hex 32` makes one"
+            raise SettingsError(f"{PREFIX}{name.upper()} holds a word of an example, {found[0]!r}: {remedy}")
 
 
 def unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> dict[str, str | None]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from app.auth import keys_from_text
-from app.contract.environment import WORKER, SettingsError
+from app.contract.environment import ASKING_FOR_KEYS, PREFIX, WORKER, SettingsError, given, read_settings
 from app.settings import Settings, settings_from_env
+from worker.settings import WorkerSettings
 
+HOUSE = Path(__file__).parents[2]
 KEY = "k" * 32
 
 
@@ -85,6 +90,71 @@ def test_values_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, value
     assert "\n" not in sentence
     assert KEY not in sentence
     assert "short-secret" not in sentence
+
+
+OPTIONS = sorted(PREFIX + name.upper() for name in Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", [each for each in OPTIONS if each not in ASKING_FOR_KEYS])
+def test_empty_is_missing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """`DARKROOM_SIGNING_KEY=` was a key for one process and none for another, `DARKROOM_HOST=` every address."""
+    missing = settings_from_env()
+    assert from_env(monkeypatch, **{name: ""}) == missing
+    assert given({name: "", "PATH": ""}) == {"PATH": ""}
+
+
+@pytest.mark.parametrize("name", ASKING_FOR_KEYS)
+def test_what_asks_for_keys_must_not_be_empty(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is empty"):
+        from_env(monkeypatch, **{name: ""})
+    assert given({name: ""}) == {name: ""}
+
+
+@pytest.mark.parametrize("option", ["api_keys", "signing_key"])
+def test_an_empty_secret_is_none_of_a_secret(option: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate({option: ""})
+
+
+def test_an_empty_url_of_ours_lets_the_plain_one_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = from_env(monkeypatch, DARKROOM_REDIS_URL="", REDIS_URL="redis://a/1")
+    assert settings.redis_url.get_secret_value() == "redis://a/1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DARKROOM_API_KEYS", "me:change-me-change-me-change-me-change-me"),
+        ("DARKROOM_SIGNING_KEY", "CHANGE_ME_CHANGE_ME_CHANGE_ME_CHANGE_ME"),
+        ("DARKROOM_STORAGE_SECRET_ACCESS_KEY", "changeme-store"),
+        ("DARKROOM_REDIS_URL", "redis://default:replace-me@valkey:6379/0"),
+        ("REDIS_URL", "redis://default:change-me@valkey:6379/0"),
+    ],
+)
+def test_words_of_examples_are_no_secrets(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    kinds: list[type[Settings] | type[WorkerSettings]] = [Settings]
+    if name.removeprefix(PREFIX).lower() in ("redis_url", "storage_secret_access_key"):
+        kinds.append(WorkerSettings)
+    for kind in kinds:
+        with pytest.raises(SettingsError, match=r"holds a word of an example, .*; `openssl rand -hex 32`") as refused:
+            read_settings(kind)
+        assert name.removeprefix(PREFIX) in str(refused.value)
+        assert value not in str(refused.value)
+
+
+def test_the_example_environment_starts_nothing() -> None:
+    """Whatever is secret is empty there, and compose itself refuses to start a service whose secret is empty."""
+    lines = (HOUSE / "deploy" / "env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    secret = {name for name in example if re.search(r"KEYS?$|PASSWORD$", name)} - {"STORE_ACCESS_KEY"}
+    assert secret == {"DARKROOM_API_KEYS", "DARKROOM_SIGNING_KEY", "REDIS_PASSWORD", "STORE_SECRET_KEY"}
+    assert {name: example[name] for name in secret} == dict.fromkeys(secret, "")
+    compose = (HOUSE / "docker-compose.yml").read_text()
+    for name in secret:
+        uses = re.findall(rf"\$\{{{name}([^}}]*)\}}", compose)
+        assert uses, name
+        assert all(use.startswith(":?") for use in uses), f"{name} may be empty"
 
 
 def test_keys_open_the_way_to_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,61 @@
-"""The embedded server in folders that people really have."""
+"""The embedded server in folders that people really have, and beside strangers."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
-from app.cli.embedded import EmbeddedValkey
+from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
+from app.cli.keys import show
+from app.cli.private import is_private
+from app.cli.sockets import find_socket
+from tests.patience import until
+
+LONG = "long" * 30
 
 
-@pytest.mark.parametrize("name", ["my data", "Bücher", "long" * 30], ids=["space", "umlaut", "long"])
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose sockets have short names, which pytest's own do not."""
+    with tempfile.TemporaryDirectory(prefix="dr-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def temporary(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary directory, for this process, as others can write in it too."""
+    folder = short / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@contextmanager
+def stranger(socket: Path, work: Path) -> Iterator[redis.Redis]:
+    """A Valkey that somebody else put there."""
+    work.mkdir(parents=True)
+    options = ["--port", "0", "--unixsocket", str(socket), "--dir", str(work), "--save", ""]
+    process = subprocess.Popen([find_binary(), *options], stdout=subprocess.DEVNULL)
+    try:
+        until(socket.exists)
+        with redis.Redis(unix_socket_path=str(socket), decode_responses=True) as client:
+            until(client.ping)
+            yield client
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("name", ["my data", "Bücher", LONG], ids=["space", "umlaut", "long"])
 def test_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name / "logs").mkdir(parents=True)
     server = EmbeddedValkey(tmp_path / name)
@@ -18,11 +64,77 @@ def test_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
         client = server._client()
         assert client.client_info()["db"] == 0, "what RQ asks for when a worker registers"
         client.set("kept", "1")
+        assert is_private(server.socket.parent, like=tmp_path)
     finally:
         server.stop()
+    assert not server.socket.exists()
     again = EmbeddedValkey(tmp_path / name)
     again.start()
     try:
         assert again._client().get("kept") == b"1"
     finally:
         again.stop()
+
+
+def test_a_strangers_server_at_a_name_that_can_be_guessed(short: Path, temporary: Path) -> None:
+    data = short / LONG
+    (data / "logs").mkdir(parents=True)
+    beside = (data / "valkey").resolve() / "valkey.sock"
+    guessed = temporary / f"darkroom-{hashlib.sha256(str(beside).encode()).hexdigest()[:12]}"
+    guessed.mkdir()
+    guessed.chmod(0o755)
+    with stranger(guessed / "valkey.sock", short / "elsewhere") as client:
+        server = EmbeddedValkey(data)
+        server.start()
+        try:
+            server._client().set("secret", "1")
+            assert server.process is not None
+            assert client.get("secret") is None
+        finally:
+            server.stop()
+
+
+def test_a_strangers_server_in_the_folder_itself(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that was copied or renamed while its server ran: it would keep the jobs of two."""
+    (short / "logs").mkdir()
+    (short / "valkey").mkdir(mode=0o700)
+    with stranger(short / "valkey" / "valkey.sock", short / "elsewhere"):
+        with pytest.raises(NoServer, match="is not the server of"):
+            EmbeddedValkey(short).start()
+        assert show(data=short, as_json=True) == 2
+        assert "is not the server of" in capsys.readouterr().err
+
+
+def test_another_temporary_directory_finds_the_same_server(
+    short: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = short / LONG
+    (data / "logs").mkdir(parents=True)
+    server = EmbeddedValkey(data)
+    server.start()
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(short))
+        other = EmbeddedValkey(data)
+        other.start()
+        assert (other.socket, other.process) == (server.socket, None)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("spoilt", ["open", "link"])
+def test_a_noted_place_that_others_could_have_made_is_not_believed(short: Path, temporary: Path, spoilt: str) -> None:
+    folder = short / LONG / "valkey"
+    folder.mkdir(parents=True)
+    place = temporary / "darkroom-x"
+    (folder / "socket").write_text(str(place / "valkey.sock"))
+    assert find_socket(folder).parent == folder.resolve(), "it is not there"
+    if spoilt == "open":
+        place.mkdir()
+        place.chmod(0o770)
+    else:
+        (temporary / "real").mkdir(mode=0o700)
+        place.symlink_to(temporary / "real")
+    assert find_socket(folder).parent == folder.resolve()
+    os.remove(place) if spoilt == "link" else place.chmod(0o700)
+    if spoilt == "open":
+        assert find_socket(folder).parent == place

@@ -64,6 +64,8 @@ class House:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A user's umask is no excuse: what is in the folder is for this user alone.
+            umask=0,
         )
 
     def start_and_wait(self) -> None:

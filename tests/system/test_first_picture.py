@@ -155,3 +155,13 @@ def test_a_watcher_sees_the_picture_come(house: House) -> None:
     border, middle = pixels[0].mean(0), pixels[14:18, 14:18].mean((0, 1))
     assert border[2] > border[0], "blue around"
     assert middle[0] > middle[2], "red within"
+
+
+def test_everything_on_disk_is_for_this_user_alone(house: House) -> None:
+    """It was started under umask 0, and has drawn."""
+    with house.client() as client:
+        client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"})
+    found = [house.data, *house.data.rglob("*")]
+    names = {path.name for path in found}
+    assert {"gateway.log", "worker.log", "appendonlydir", "signing.key", "0.png"} <= names
+    assert [(str(path), oct(path.lstat().st_mode)) for path in found if path.lstat().st_mode & 0o077] == []
