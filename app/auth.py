@@ -45,6 +45,14 @@ class Caller:
     def require(self, method: str) -> None:
         """Raises Forbidden if the key's scopes do not allow a request of this method."""
         scope = "read" if method in SAFE_METHODS else "write"
+        self._require(scope)
+
+    def require_all(self) -> None:
+        """Raises Forbidden if the key lacks any scope. For what is secret: who may only look must not learn it."""
+        for scope in sorted(SCOPES):
+            self._require(scope)
+
+    def _require(self, scope: str) -> None:
         if scope not in self.scopes:
             raise Forbidden(f"This key does not have the scope {scope!r}.")
 

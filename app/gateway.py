@@ -79,6 +79,12 @@ async def _caller(request: Request) -> Caller:
     return cast(Caller, request.state.caller)
 
 
+async def _full_caller(request: Request) -> Caller:
+    caller = await _caller(request)
+    caller.require_all()
+    return caller
+
+
 async def _own_record(job_id: str, request: Request) -> Record:
     gateway = await _gateway(request)
     return await gateway.record(job_id, await _caller(request))
@@ -86,4 +92,6 @@ async def _own_record(job_id: str, request: Request) -> Record:
 
 TheGateway = Annotated[Gateway, Depends(_gateway)]
 TheCaller = Annotated[Caller, Depends(_caller)]
+TheFullCaller = Annotated[Caller, Depends(_full_caller)]
+"""For routes that answer with a secret, whatever their method: the guard knows methods only."""
 OwnRecord = Annotated[Record, Depends(_own_record)]

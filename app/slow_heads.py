@@ -1,4 +1,5 @@
 """uvicorn's HTTP protocol with the two limits it lacks: how long a request's head may take, and how large it may grow.
+And without the trailers of a chunked body, which it takes for headers.
 
 Knows a connection before there is a request. The guard, an ASGI application, first hears of one when its head is whole.
 """
@@ -25,6 +26,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     head_seconds = HEAD_SECONDS
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _is_in_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, Gathering(transport, self.loop)))
@@ -42,9 +44,17 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._is_in_head = True
         self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # RFC 9110, 6.5.1: a trailer is no header unless its definition says so, and none that we read does. It comes
+        # after the head was judged: a second Authorization, Host or Idempotency-Key would be nobody's to refuse.
+        if self._is_in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._is_in_head = False
         self._head_is_here()
         super().on_headers_complete()
 

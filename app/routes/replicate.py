@@ -22,7 +22,7 @@ from app.board import Model
 from app.contract.events import FINAL_EVENTS, Event, Status
 from app.contract.job import Record
 from app.contract.params import ParamError, ParamsRejected
-from app.gateway import Gateway, TheCaller, TheGateway
+from app.gateway import Gateway, TheCaller, TheFullCaller, TheGateway
 from app.patience import wait_for
 from app.predictions import (
     OWNER,
@@ -226,8 +226,8 @@ async def get_version(owner: str, name: str, version: str, gateway: TheGateway) 
 
 
 @router.get("/v1/webhooks/default/secret", response_model=WebhookSecret, responses=problems(*ACCESS, *QUEUE))
-async def webhook_secret(gateway: TheGateway, caller: TheCaller, response: Response) -> WebhookSecret:
-    """The secret that signs webhooks, as Standard Webhooks writes it (also Replicate's API)."""
+async def webhook_secret(gateway: TheGateway, caller: TheFullCaller, response: Response) -> WebhookSecret:
+    """The secret that signs webhooks, as Standard Webhooks writes it (also Replicate's API). For keys with every scope."""
     response.headers["Cache-Control"] = "no-store"
     return WebhookSecret(key=(await gateway.webhook_secrets.current(caller.tenant))[0])
 

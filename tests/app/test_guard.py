@@ -119,6 +119,22 @@ def test_a_chunked_body_without_end(client: httpx2.Client) -> None:
             send_for_ever(connection, chunk)
 
 
+def test_trailers_of_a_chunked_body_are_no_headers(client: httpx2.Client, redis_client: redis.Redis) -> None:
+    """They come after the head was judged. Two requests on one connection: the second one's head is read again."""
+    body = wish()
+    request = (
+        b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\nTrailer: Idempotency-Key\r\n%s\r\n"
+        b"%x\r\n%s\r\n0\r\nIdempotency-Key: smuggled\r\nIdempotency-Key: twice\r\nHost: evil.example\r\n\r\n"
+    )
+    with connect(client) as connection:
+        connection.sendall(request % (b"", len(body), body))
+        connection.sendall(request % (b"Connection: close\r\nIdempotency-Key: honest\r\n", len(body), body))
+        answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 202 ") == 2
+    assert len(redis_client.keys("darkroom:idempotency:*")) == 1, "the key of the second one's head, and no other"
+
+
 def test_a_body_that_is_shorter_than_announced(client: httpx2.Client, redis_client: redis.Redis) -> None:
     with connect(client) as connection:
         connection.sendall(

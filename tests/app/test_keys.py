@@ -313,7 +313,44 @@ def test_keys_without_a_service(tmp_path: Path) -> None:
     assert (done.returncode, "does not answer" in done.stderr, "Traceback" in done.stderr) == (3, True, False)
 
 
-STRANGERS = {"/v1/jobs/{job_id}": "JobView", "/v1/predictions/{prediction_id}": "Prediction"}
+SECRET = {("get", "/v1/webhooks/default/secret")}
+"""Operations that answer with a secret."""
+
+
+@pytest.mark.parametrize("scopes", [("read",), ("write",), ("read", "write")], ids=" ".join)
+def test_every_route_with_every_scope(
+    locked: Running, made: Made, worker: ScriptedWorker, settings: Settings, scopes: tuple[str, ...]
+) -> None:
+    """Generated from the OpenAPI: a key does what its scopes say, and one that may only look learns no secret."""
+    full, some = made("ann"), made("ann", scopes=scopes)
+    wish = {**WISH, "webhook": {"url": "https://hooks.example.org/canary-path"}}
+    job = locked.client.post("/v1/jobs", json=wish, headers=full).json()
+    worker.succeed(worker.claim())
+    secret = locked.client.get("/v1/webhooks/default/secret", headers=full).json()["key"]
+    tried = set()
+    for path, operations in locked.client.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            if operation.get("security") == []:
+                continue
+            needed = {"read"} if method in ("get", "head", "options") else {"write"}
+            needed |= {"read", "write"} if (method, path) in SECRET else set()
+            answer = locked.client.request(method.upper(), filled(path, job["id"]), headers=some)
+            refused = answer.status_code == 403
+            assert refused is (not needed <= set(scopes)), (method, path)
+            assert needed == {"read", "write"} or secret not in answer.text, (method, path)
+            assert full["Authorization"].removeprefix("Bearer ") not in answer.text
+            tried.add((method, path))
+    assert tried >= SECRET
+    assert len(tried) >= 20
+
+
+def filled(path: str, job_id: str) -> str:
+    """A path with the parameters that a request to it would have."""
+    values = {"job_id": job_id, "prediction_id": job_id, "index": "0", "event": "job.succeeded", "owner": "darkroom"}
+    for name, value in (values | {"name": "starter", "version": "0" * 64}).items():
+        path = path.replace(f"{{{name}}}", value)
+    assert "{" not in path, f"{path} has a parameter this test does not know"
+    return path
 
 
 def test_two_tenants_on_every_route_with_an_id(
@@ -328,17 +365,8 @@ def test_two_tenants_on_every_route_with_an_id(
     for path, operations in locked.client.get("/openapi.json").json()["paths"].items():
         if not any(f"{{{name}}}" in path for name in ("job_id", "prediction_id")):
             continue
-        filled = path
-        for name, value in {
-            "job_id": job["id"],
-            "prediction_id": job["id"],
-            "index": "0",
-            "event": "job.succeeded",
-        }.items():
-            filled = filled.replace(f"{{{name}}}", value)
-        assert "{" not in filled, f"{path} has a parameter this test does not know"
         for method in operations:
-            answer = locked.client.request(method.upper(), filled, headers=bob)
+            answer = locked.client.request(method.upper(), filled(path, job["id"]), headers=bob)
             assert problem(answer) == (404, "job-not-found"), (method, path)
             tried += 1
     assert tried >= 10
