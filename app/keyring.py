@@ -46,7 +46,9 @@ CHECKSUM_LENGTH: Final = 6
 LOOK_SECONDS: Final = 0.4
 """How often a gateway looks whether keys have changed: a revocation holds everywhere within a second."""
 
-_KEY = re.compile(rf"{KEY_PREFIX}([0-9a-z]{{{ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})")
+_KEY = re.compile(
+    rf"{KEY_PREFIX}([0-9a-z]{{{ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
+)
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 

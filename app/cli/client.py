@@ -1,6 +1,7 @@
 """What commands say to a service, as any client does: ask, submit, fetch. Every error is a sentence and an exit code.
 
-Knows HTTP and problem details. Refuses to know what a command does with the answers.
+Knows HTTP and problem details, and that what is ours, the key and the prompts, goes to the service's own origin only.
+Refuses to know what a command does with the answers.
 """
 
 from __future__ import annotations
@@ -8,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
 
+from app.cli.answers import JOBS, MODELS, Job, fits, is_job
 from app.cli.exits import FAILED, INTERRUPTED, REFUSED, UNREACHABLE
-
-Job = dict[str, Any]
-"""A job as GET /v1/jobs/{id} shows it."""
+from app.cli.plain import plain
 
 ANSWER_SECONDS = 30.0
 """Longer than a long poll waits."""
@@ -26,12 +27,21 @@ ANSWER_SECONDS = 30.0
 LONGEST_PAUSE = 10.0
 """Seconds between two tries, whatever Retry-After says: somebody looks at the screen."""
 
+MOST_REDIRECTS = 5
+LARGEST_ANSWER = 8 * 1024 * 1024
+"""Bytes, unpacked. A hundred jobs with the longest prompts and metadata are below two million."""
+
+LARGEST_PICTURE = 64 * 1024 * 1024
+"""Bytes. What no picture of ours can reach: the record inside one is looked for up to here."""
+
+PORTS = {"http": 80, "https": 443}
+
 
 class CommandError(Exception):
-    """What ended the command early: a sentence and an exit code."""
+    """What ended the command early: a sentence, harmless whoever wrote its words, and an exit code."""
 
     def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
+        super().__init__(plain(message))
         self.code = code
 
 
@@ -39,7 +49,7 @@ class Refused(CommandError):
     """The service said no. `pointers` are the members of the body that it names."""
 
     def __init__(self, answer: httpx2.Response, body: dict[str, Any]) -> None:
-        errors = body.get("errors") or []
+        errors = body["errors"] if fits(body.get("errors"), [{"detail": str}]) else []
         reasons = [f"{error.get('pointer') or error.get('parameter') or ''} {error['detail']}" for error in errors]
         message = "; ".join(reason.strip() for reason in reasons) or str(body.get("detail", body))
         if answer.status_code == 401:
@@ -64,11 +74,11 @@ class Service:
     def __init__(self, url: str, api_key: str | None) -> None:
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise CommandError("the API key has characters that no key has; copy it again", REFUSED)
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._authorization = f"Bearer {api_key}" if api_key else None
         if not _is_an_address(url):
             raise CommandError(f"{url!r} is no URL; --url looks like http://127.0.0.1:8000", REFUSED)
         try:
-            self.http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=ANSWER_SECONDS, follow_redirects=True)
+            self.http = httpx2.AsyncClient(base_url=url, timeout=ANSWER_SECONDS)
         except httpx2.InvalidURL:
             raise CommandError(f"{url!r} is no URL; --url looks like http://127.0.0.1:8000", REFUSED) from None
 
@@ -88,47 +98,122 @@ class Service:
     async def answer(self, method: str, path: str, **options: Any) -> httpx2.Response:
         """The answer itself, whatever its status. Raises CommandError when there is none."""
         try:
-            return await self.http.request(method, path, **options)
+            return await self._whole(method, path, largest=LARGEST_ANSWER, **options)
         except httpx2.InvalidURL:
             raise CommandError(f"{self.http.base_url} is no URL of a service", REFUSED) from None
-        except httpx2.RequestError as error:
+        except (httpx2.RequestError, httpx2.StreamError) as error:
             raise CommandError(self.absence(error), UNREACHABLE) from None
 
     async def submit(self, wish: dict[str, Any]) -> Job:
         """The accepted job. Repeated once after a broken connection: the name makes one job of both."""
-        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        options: dict[str, Any] = {"json": wish, "headers": {"Idempotency-Key": secrets.token_hex(16)}}
         try:
-            return understood(await self.http.post("/v1/jobs", json=wish, headers=headers))
+            answer = await self._whole("POST", "/v1/jobs", largest=LARGEST_ANSWER, **options)
         except httpx2.ConnectError as error:
             raise CommandError(self.absence(error), UNREACHABLE) from None
-        except (httpx2.InvalidURL, httpx2.RequestError):
-            return await self.ask("POST", "/v1/jobs", json=wish, headers=headers)
+        except (httpx2.InvalidURL, httpx2.RequestError, httpx2.StreamError):
+            answer = await self.answer("POST", "/v1/jobs", **options)
+        return self.job_of(understood(answer))
 
     async def job(self, job_id: str) -> Job:
-        return await self.ask("GET", f"/v1/jobs/{job_id}")
+        return self.job_of(await self.ask("GET", f"/v1/jobs/{job_id}"))
+
+    async def cancel(self, job_id: str) -> Job:
+        """The job, which has been called off or ends soon."""
+        return self.job_of(await self.ask("POST", f"/v1/jobs/{job_id}/cancel"))
 
     async def jobs(self, **query: Any) -> dict[str, Any]:
         """A page of the caller's jobs, newest first."""
-        return await self.ask("GET", "/v1/jobs", params={name: value for name, value in query.items() if value})
+        page = await self.ask("GET", "/v1/jobs", params={name: value for name, value in query.items() if value})
+        return self._require(fits(page, JOBS) and all(map(is_job, page["data"])), page)
 
     async def models(self) -> list[dict[str, Any]]:
         """What is served."""
-        return list((await self.ask("GET", "/v1/models"))["data"])
+        served = await self.ask("GET", "/v1/models")
+        return list(self._require(fits(served, MODELS), served)["data"])
 
     async def download(self, url: str) -> bytes:
-        """The bytes at a link of the job."""
+        """The bytes at a link of the job. A link to another origin, a bucket's, is its own proof: no key goes there."""
         try:
-            answer = await self.http.get(url)
-        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            answer = await self._whole("GET", url, largest=LARGEST_PICTURE, roams=True)
+        except (httpx2.RequestError, httpx2.StreamError, httpx2.InvalidURL) as error:
             raise CommandError(f"the picture could not be fetched: {error}", UNREACHABLE) from None
         if answer.status_code != 200:
             raise CommandError(f"the picture could not be fetched: HTTP {answer.status_code}", FAILED)
         return answer.content
 
+    @asynccontextmanager
+    async def opened(
+        self, method: str, url: str, *, roams: bool = False, **options: Any
+    ) -> AsyncIterator[httpx2.Response]:
+        """An answer, after redirects, whose body is still to be read: by `bounded`. What `roams` may leave our origin.
+
+        Raises CommandError for a way that leads elsewhere or nowhere, and what httpx2 raises.
+        """
+        request = self.http.build_request(method, url, **options)
+        for _ in range(MOST_REDIRECTS):
+            self._give_key(request, roams=roams)
+            answer = await self.http.send(request, stream=True)
+            if answer.next_request is None:
+                break
+            await answer.aclose()
+            request = answer.next_request
+        else:
+            raise CommandError(f"{request.url} redirects without an end; name the service with --url", UNREACHABLE)
+        try:
+            yield answer
+        finally:
+            await answer.aclose()
+
+    def job_of(self, body: dict[str, Any]) -> Job:
+        """The body, if it is a job."""
+        return self._require(is_job(body), body)
+
+    def _give_key(self, request: httpx2.Request, *, roams: bool) -> None:
+        """To our own origin, by scheme, host and port, alone. httpx2 would keep it on the way from http to https."""
+        if _origin(request.url) == _origin(self.http.base_url):
+            if self._authorization:
+                request.headers["Authorization"] = self._authorization
+            return
+        request.headers.pop("Authorization", None)
+        if not roams:
+            elsewhere = f"{self.http.base_url} sends us on to {request.url.copy_with(query=None)}"
+            raise CommandError(f"{elsewhere}; if that is your service, name it with --url", UNREACHABLE)
+
+    async def _whole(self, method: str, url: str, *, largest: int, **options: Any) -> httpx2.Response:
+        async with self.opened(method, url, **options) as answer:
+            body = b"".join([chunk async for chunk in bounded(answer, largest)])
+        headers = [(name, value) for name, value in answer.headers.multi_items() if name not in _OF_THE_WAY]
+        return httpx2.Response(answer.status_code, headers=headers, content=body, request=answer.request)
+
+    def _require(self, is_right: bool, body: dict[str, Any]) -> dict[str, Any]:
+        if not is_right:
+            message = f"{self.http.base_url} answers what no darkroom of this version does; name another with --url"
+            raise CommandError(message, UNREACHABLE)
+        return body
+
     def absence(self, error: Exception) -> str:
         """Why there is no answer, and what helps."""
         reason = str(error) or type(error).__name__
         return f"no service at {self.http.base_url} ({reason}); start it with `darkroom up`, or name another with --url"
+
+
+_OF_THE_WAY = ("content-encoding", "content-length", "transfer-encoding")
+"""Headers of a body as it travelled."""
+
+
+async def bounded(answer: httpx2.Response, largest: int) -> AsyncIterator[bytes]:
+    """The body, unpacked, in pieces. Raises StreamError when it is larger: nobody fills this machine's memory."""
+    size = 0
+    async for chunk in answer.aiter_bytes():
+        size += len(chunk)
+        if size > largest:
+            raise httpx2.StreamError(f"the answer is larger than {largest} bytes")
+        yield chunk
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or PORTS.get(url.scheme)
 
 
 def _is_an_address(url: str) -> bool:
@@ -143,7 +228,7 @@ def understood(answer: httpx2.Response) -> dict[str, Any]:
     """The body, or the service's own words as an error."""
     try:
         body = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         message = f"{answer.url.host} is no darkroom: HTTP {answer.status_code}; name the service with --url"
         raise CommandError(message, UNREACHABLE) from None
     if not isinstance(body, dict):
@@ -154,7 +239,7 @@ def understood(answer: httpx2.Response) -> dict[str, Any]:
 
 
 def _seconds(header: str) -> float:
-    return min(LONGEST_PAUSE, float(header)) if header.isdigit() else 1.0
+    return min(LONGEST_PAUSE, float(header)) if header.isascii() and header.isdigit() else 1.0
 
 
 def complain(command: str, error: CommandError) -> int:

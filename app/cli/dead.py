@@ -13,10 +13,12 @@ from typing import Any
 
 import redis.asyncio
 from rich.table import Table
+from rich.text import Text
 
 from app.cli.exits import OK, REFUSED
 from app.cli.keys import with_redis
-from app.cli.screen import paper, plain
+from app.cli.plain import plain
+from app.cli.screen import paper
 from app.contract import keys
 from app.contract.job import Record, is_job_id
 from app.contract.store import JobStore
@@ -83,5 +85,6 @@ def _table(found: list[Record]) -> Table:
     for record in found:
         ended = datetime.fromtimestamp((record.ended_ms or 0) / 1000, UTC).isoformat(timespec="seconds")
         error = f"{record.error.slug}: {record.error.detail}" if record.error else ""
-        table.add_row(record.id, ended, record.tenant, record.model, error)
+        cells = (record.id, ended, record.tenant, record.model, error)
+        table.add_row(*(Text(plain(cell)) for cell in cells))
     return table

@@ -13,8 +13,13 @@ from typing import Any
 
 import httpx2
 
-from app.cli.client import CommandError, Job, Refused, Service, over, understood
+from app.cli.answers import PROGRESS, STARTED, fits
+from app.cli.client import CommandError, Job, Refused, Service, bounded, over, understood
 from app.cli.exits import UNREACHABLE
+
+LARGEST_EVENT = 1024 * 1024
+LARGEST_STREAM = 256 * 1024 * 1024
+"""Bytes. A preview of up to 64 KiB after each of a thousand steps stays below. After a stream's end we ask."""
 
 Tell = Callable[[Job], None]
 
@@ -57,7 +62,7 @@ class _Follower:
     async def listen(self) -> None:
         """Take in events until the stream ends. A stream that tells nothing is not tried again."""
         heard = False
-        with suppress(TimeoutError, ValueError, httpx2.RequestError, httpx2.StreamError):
+        with suppress(TimeoutError, ValueError, RecursionError, httpx2.RequestError, httpx2.StreamError):
             async with asyncio.timeout(FIRST_EVENT_SECONDS) as patience:
                 async for name, data in _events(self._service, self.job["id"]):
                     heard = True
@@ -77,7 +82,7 @@ class _Follower:
                 if answer.status_code == 304:
                     return
                 self._etag = answer.headers.get("etag", "")
-                self._take(understood(answer))
+                self._take(self._service.job_of(understood(answer)))
                 return
             except CommandError as error:
                 if isinstance(error, Refused) and error.status < 500 and not error.has_no_room:
@@ -93,10 +98,10 @@ class _Follower:
     async def _after(self, name: str, data: dict[str, Any]) -> Job:
         """The job after an event."""
         if data.get("object") == "job":
-            return data
-        if name == "job.started":
+            return self._service.job_of(data)
+        if name == "job.started" and fits(data, STARTED):
             return self.job | {"status": "running", "queue": None, "attempts": data["attempts"]}
-        if name == "job.progress":
+        if name == "job.progress" and fits(data, PROGRESS):
             steps = {"step": data["step"], "steps": data["steps"]}
             return self.job | {"status": "running", "queue": None, "progress": self.job["progress"] | steps}
         if name == "job.restarted":
@@ -113,17 +118,29 @@ async def _events(service: Service, job_id: str) -> AsyncIterator[tuple[str, dic
     """Events (name, data) until the stream ends, nameless for a heartbeat; none where no stream is given."""
     headers = {"Accept": "text/event-stream"}
     timeout = httpx2.Timeout(SILENCE_SECONDS)
-    async with service.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers, timeout=timeout) as answer:
+    async with service.opened("GET", f"/v1/jobs/{job_id}/events", headers=headers, timeout=timeout) as answer:
         kind = answer.headers.get("content-type", "")
         if answer.status_code != 200 or not kind.startswith("text/event-stream"):
             return
         name = ""
-        async for line in answer.aiter_lines():
+        async for line in _lines(answer):
             field, _, value = line.partition(": ")
             if field == "event":
                 name = value
             elif field == "data":
                 # The service writes each event's data in one line.
-                yield name, json.loads(value)
+                if not isinstance(data := json.loads(value), dict):
+                    raise ValueError("an event's data is no object")
+                yield name, data
             elif line.startswith(":"):
                 yield "", {}
+
+
+async def _lines(answer: httpx2.Response) -> AsyncIterator[str]:
+    rest = b""
+    async for chunk in bounded(answer, LARGEST_STREAM):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.rstrip(b"\r").decode(errors="replace")
+        if len(rest) > LARGEST_EVENT:
+            raise ValueError("an event without an end")

@@ -21,7 +21,8 @@ from app.cli.client import CommandError, Job, Refused, Service, complain, conver
 from app.cli.exits import FAILED, INTERRUPTED, OK, REFUSED, UNREACHABLE
 from app.cli.following import follow
 from app.cli.naming import Names
-from app.cli.screen import Bars, plain, say
+from app.cli.plain import plain
+from app.cli.screen import Bars, say
 from app.cli.terminal_pictures import Painter
 
 FOLLOWED = 16
@@ -225,7 +226,7 @@ class Batch:
         """'canceled', 'over' if it had ended before, or 'unheard'."""
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS):
-                job = await self._service.ask("POST", f"/v1/jobs/{job_id}/cancel")
+                job = await self._service.cancel(job_id)
                 return "canceled" if not over(job) or job["status"] == "canceled" else "over"
         except Refused:
             return "over"

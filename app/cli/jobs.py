@@ -14,7 +14,8 @@ from rich.text import Text
 
 from app.cli.client import CommandError, Job, Service, converse, understood
 from app.cli.exits import OK, REFUSED
-from app.cli.screen import paper, plain, standing
+from app.cli.plain import plain
+from app.cli.screen import paper, standing
 from app.contract.job import is_job_id
 
 PAGE = 100
@@ -63,7 +64,7 @@ def cancel_jobs(job_ids: Sequence[str], *, as_json: bool, url: str, api_key: str
 
     async def work(service: Service) -> int:
         for job_id in [valid_id(each) for each in job_ids]:
-            job = await service.ask("POST", f"/v1/jobs/{job_id}/cancel")
+            job = await service.cancel(job_id)
             words = "canceled" if job["status"] == "canceled" else "stops within a step"
             print(json.dumps(job) if as_json else f"{job_id}  {words}")
         return OK
@@ -104,8 +105,8 @@ def _print_list(found: Sequence[Job], *, more: bool) -> None:
         took = job["timings"].get("total")
         table.add_row(
             job["id"],
-            Text(standing(job), COLOURS[job["status"]]),
-            moment(job["created_at"]),
+            Text(standing(job), COLOURS.get(job["status"], "")),
+            Text(moment(job["created_at"])),
             "" if took is None else f"{took:.1f}",
             f"{len(job['images'])}/{job['input']['num_images']}",
             Text(plain(job["input"]["prompt"], 60)),
@@ -129,12 +130,12 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
     yield "prompt", plain(wish["prompt"])
     for name in sorted(wish.keys() - {"prompt"}):
         if wish[name] not in ("", None):
-            yield name, plain(str(wish[name]))
+            yield plain(name), plain(wish[name])
     for name in ("created_at", "started_at", "ended_at", "expires_at"):
         if job[name]:
             yield name, moment(job[name])
     if job["timings"]:
-        yield "seconds", ", ".join(f"{name} {value:.2f}" for name, value in job["timings"].items())
+        yield "seconds", ", ".join(f"{plain(name)} {value:.2f}" for name, value in job["timings"].items())
     if job["attempts"] > 1:
         yield "attempts", str(job["attempts"])
     for name, value in job["metadata"].items():
@@ -146,9 +147,13 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
     for picture in job["images"]:
         previews = picture.get("previews")
         kept = f", {len(previews['steps'])} previews" if previews else ""
-        yield f"picture {picture['index']}", f"seed {picture['seed']}, {picture['bytes']} bytes{kept}, {picture['url']}"
+        fetched = f"{picture['bytes']} bytes{kept}, {plain(picture['url'])}"
+        yield f"picture {picture['index']}", f"seed {picture['seed']}, {fetched}"
 
 
 def moment(text: str) -> str:
     """A time of the API in the zone of this machine."""
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return plain(text)

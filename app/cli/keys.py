@@ -12,11 +12,12 @@ from typing import Any
 import redis
 import redis.asyncio
 from pydantic import ValidationError
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.exits import REFUSED, UNREACHABLE
+from app.cli.plain import plain
 from app.cli.screen import paper
 from app.contract.environment import SettingsError
 from app.keyring import KeyInfo, Keyring
@@ -135,7 +136,7 @@ def _table(infos: list[dict[str, Any]]) -> Table:
     table = Table(*columns)
     for info in infos:
         cells = [" ".join(cell) if isinstance(cell, list) else str(cell or "") for cell in map(info.get, columns)]
-        table.add_row(*map(escape, cells))
+        table.add_row(*(Text(plain(cell)) for cell in cells))
     return table
 
 

@@ -7,9 +7,11 @@ import sys
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from app.cli.client import Service, converse
 from app.cli.exits import FAILED, OK
+from app.cli.plain import plain
 from app.cli.screen import paper
 
 
@@ -37,13 +39,13 @@ def _table(models: list[dict[str, Any]]) -> Table:
     for model in models:
         pace = model["pace_seconds"]
         table.add_row(
-            model["id"],
+            Text(plain(model["id"])),
             model["state"],
             str(model["workers"]),
             f"{model['width']}x{model['height']}",
             f"{model['num_inference_steps']} (1-{model['max_steps']})",
             f"{model['guidance_scale']:g}",
-            model["scheduler"],
+            Text(plain(model["scheduler"])),
             str(model["seats"]),
             "" if pace is None else f"{pace:.1f}",
         )

@@ -26,6 +26,7 @@ within its job, from 0, and the model."""
 LONGEST_WORDS = 48
 LONGEST_NAME = 255
 """Bytes: what Linux and macOS allow."""
+_UNSAFE = re.compile(r"[^\w-]")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -86,7 +87,8 @@ class Names:
             "index": index,
             "model": words(job["model"]),
         }
-        return Path(_PLACEHOLDER.sub(lambda found: str(values[found[1]]), self._pattern))
+        # A part of a name and never a step in a path, whatever the service calls its jobs.
+        return Path(_PLACEHOLDER.sub(lambda found: _UNSAFE.sub("-", str(values[found[1]])), self._pattern))
 
     def _given(self, number: int) -> Path:
         """out.png, or out-0.png, out-1.png, … for several pictures."""

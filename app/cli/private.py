@@ -55,7 +55,7 @@ def private_folder(folder: Path) -> None:
 
 
 def is_private(folder: Path, *, like: Path) -> bool:
-    """Whether it is a folder, no link, that belongs to us or to the owner of `like` and that others cannot look into."""
+    """Whether it is a folder, no link, of ours or of the owner of `like`, and others cannot look into it."""
     try:
         state, owners = folder.lstat(), {os.geteuid(), like.stat().st_uid}
     except OSError:

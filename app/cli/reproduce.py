@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -12,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from app.cli.client import CommandError, Job, Service, converse
+from app.cli.client import LARGEST_PICTURE, CommandError, Job, Service, converse
+from app.cli.decoding import Undecodable, decoded
 from app.cli.exits import DIFFERENT, FAILED, OK, REFUSED
 from app.cli.following import follow
 from app.cli.naming import refuse_taken
-from app.cli.screen import Bars, plain
+from app.cli.plain import plain
+from app.cli.screen import Bars
 from app.contract.params import JobSpec
 from app.contract.picture_record import PictureError, read_record
 
@@ -73,7 +74,9 @@ def _save(output: Path, data: bytes) -> None:
 
 def _bytes_of(picture: Path) -> bytes:
     try:
-        return picture.read_bytes()
+        with picture.open("rb") as file:
+            # One byte too many is enough to be told that it is no picture of ours.
+            return file.read(LARGEST_PICTURE + 1)
     except OSError as error:
         raise CommandError(f"{picture} cannot be read: {error.strerror}", REFUSED) from None
 
@@ -87,15 +90,12 @@ def _record_of(picture: Path, data: bytes) -> dict[str, Any]:
 
 def _decoded(name: str, data: bytes) -> Image.Image:
     try:
-        from PIL import Image
+        return decoded(data)
     except ModuleNotFoundError:
         raise CommandError(
             "pillow is not installed, which compares the pictures: pip install pillow", REFUSED
         ) from None
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Undecodable as error:
         raise CommandError(f"{name} cannot be decoded: {error}", REFUSED) from None
 
 
@@ -156,5 +156,5 @@ class Verdict:
             return f"different: {width}x{height} then, {now_width}x{now_height} now"
         lines = [f"different: {self.mean:.3g} of 255 on average, {self.largest} at most"]
         for name, (then, now) in self.circumstances.items():
-            lines.append(f"  {name}: {'not recorded' if then is None else then} then, {now} now")
+            lines.append(f"  {name}: {'not recorded' if then is None else plain(then)} then, {plain(now)} now")
         return "\n".join(lines)

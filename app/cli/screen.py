@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column
 
 from app.cli.client import Job, over
+from app.cli.plain import plain
 
 SHOWN = 12
 """Bars at once: the jobs that were sent first. The bar of all counts the others."""
@@ -114,13 +115,6 @@ def standing(job: Job) -> str:
     if job["status"] == "running":
         return f"running, step {job['progress']['step']} of {job['progress']['steps']}"
     return str(job["status"])
-
-
-def plain(text: str, length: int | None = None) -> str:
-    """Text that can do nothing to a terminal, in one line, shortened to `length` characters."""
-    # Escape sequences and marks that turn the direction of writing are not printable.
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return line if length is None or len(line) <= length else line[: length - 1] + "…"
 
 
 def _label(job: Job) -> str:

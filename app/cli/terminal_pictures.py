@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 
+from app.cli.decoding import Undecodable, decoded, is_small_png
+from app.cli.plain import plain
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -75,7 +78,7 @@ class Painter:
             return
         try:
             text = _drawn(self.way, data)
-        except (ModuleNotFoundError, OSError, ValueError, SyntaxError) as error:
+        except (ModuleNotFoundError, Undecodable, OSError) as error:
             print(f"no preview: {_reason(error)}", file=sys.stderr)
             return
         self.out.write(text + "\n")
@@ -83,11 +86,15 @@ class Painter:
 
 
 def _drawn(way: Way, data: bytes) -> str:
+    # A terminal that decodes by itself is not asked to unpack what we would not.
+    if way in ("iterm2", "kitty") and is_small_png(data):
+        return iterm2(data) if way == "iterm2" else kitty(data)
+    image = decoded(data)
     if way == "iterm2":
         return iterm2(data)
     if way == "kitty":
-        return kitty(data if data.startswith(b"\x89PNG") else _as_png(_decoded(data)))
-    return sixel(_decoded(data)) if way == "sixel" else half_blocks(_decoded(data))
+        return kitty(_as_png(image))
+    return sixel(image) if way == "sixel" else half_blocks(image)
 
 
 def kitty(png: bytes) -> str:
@@ -145,15 +152,6 @@ def half_blocks(image: Image.Image) -> str:
     return "\n".join(lines)
 
 
-def _decoded(data: bytes) -> Image.Image:
-    import io
-
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-        return image.convert("RGB")
-
-
 def _as_png(image: Image.Image) -> bytes:
     import io
 
@@ -163,7 +161,7 @@ def _as_png(image: Image.Image) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    return "pillow is not installed: pip install pillow" if isinstance(error, ModuleNotFoundError) else str(error)
+    return "pillow is not installed: pip install pillow" if isinstance(error, ModuleNotFoundError) else plain(error)
 
 
 def _says_sixel() -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli.client import CommandError, Job, Service, converse, over
+from app.cli.decoding import Undecodable, decoded
 from app.cli.exits import FAILED, OK, REFUSED
 from app.cli.jobs import valid_id
 from app.cli.naming import refuse_taken
@@ -87,17 +88,17 @@ def _require_pillow() -> None:
 
 
 def _decoded(data: bytes) -> Image.Image:
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return decoded(data)
+    except Undecodable as error:
         raise CommandError(f"what the service sent cannot be decoded: {error}", FAILED) from None
 
 
 def _cut(sheet: Image.Image, described: dict[str, Any]) -> list[Image.Image]:
     width, height, columns = described["width"], described["height"], described["columns"]
+    rows = -(-len(described["steps"]) // max(1, columns))
+    if min(width, height, columns) < 1 or columns * width > sheet.width or rows * height > sheet.height:
+        raise CommandError("the sheet of previews is not as the service describes it", FAILED)
     places = (divmod(number, columns) for number in range(len(described["steps"])))
     corners = [(column * width, row * height) for row, column in places]
     return [sheet.crop((left, top, left + width, top + height)) for left, top in corners]

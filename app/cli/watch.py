@@ -14,7 +14,8 @@ from app.cli.exits import FAILED, OK
 from app.cli.following import follow
 from app.cli.generate import FOLLOWED
 from app.cli.jobs import PAGE, valid_id
-from app.cli.screen import Bars, plain, say, standing
+from app.cli.plain import plain
+from app.cli.screen import Bars, say, standing
 
 NEW_SECONDS = 2.0
 """How often jobs that were sent in meanwhile are looked for."""

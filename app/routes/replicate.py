@@ -227,7 +227,7 @@ async def get_version(owner: str, name: str, version: str, gateway: TheGateway) 
 
 @router.get("/v1/webhooks/default/secret", response_model=WebhookSecret, responses=problems(*ACCESS, *QUEUE))
 async def webhook_secret(gateway: TheGateway, caller: TheFullCaller, response: Response) -> WebhookSecret:
-    """The secret that signs webhooks, as Standard Webhooks writes it (also Replicate's API). For keys with every scope."""
+    """The secret that signs webhooks, as Standard Webhooks writes it, for keys with every scope (Replicate's too)."""
     response.headers["Cache-Control"] = "no-store"
     return WebhookSecret(key=(await gateway.webhook_secrets.current(caller.tenant))[0])
 

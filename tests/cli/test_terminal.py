@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.cli.screen import plain
+from app.cli.plain import plain
 from app.cli.terminal_pictures import CELLS, Painter, detect, half_blocks, iterm2, kitty, sixel
 from tests.app.conftest import Running
 from tests.cli.conftest import Hand, environment_of, picture

@@ -1,0 +1,93 @@
+"""What an answer must look like before a command believes it: a service may be another one, broken or hostile.
+
+Knows types and ids. What is text here is still anybody's: who prints it makes it plain.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+Job = dict[str, Any]
+"""A job as GET /v1/jobs/{id} shows it."""
+
+_ID = re.compile(r"job_[0-9a-z]{24}", re.ASCII)
+_WORD = re.compile(r"[a-z][a-z_-]{0,31}", re.ASCII)
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a value of JSON is of a type, one of several, a list of something, or has members that fit.
+
+    A tuple is "one of", None stands for null, a function decides. Members that a shape does not name may be there.
+    """
+    if isinstance(shape, tuple):
+        return any(fits(value, each) for each in shape)
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(fits(value.get(name), inner) for name, inner in shape.items())
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(each, shape[0]) for each in value)
+    if isinstance(shape, type):
+        return isinstance(value, shape) and not (isinstance(value, bool) and shape is not bool)
+    return value is None if shape is None else bool(shape(value))
+
+
+def is_id(value: Any) -> bool:
+    """It becomes part of paths and of file names."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def is_word(value: Any) -> bool:
+    """A state: newer services may have further ones."""
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
+
+
+def _by_name(inner: Any) -> Any:
+    return lambda value: isinstance(value, dict) and all(fits(each, inner) for each in value.values())
+
+
+NUMBER: Final = (int, float)
+PREVIEWS: Final = {"url": str, "width": int, "height": int, "columns": int, "steps": [int]}
+IMAGE: Final = {
+    "index": int, "seed": int, "width": int, "height": int, "bytes": int, "url": str, "previews": (None, PREVIEWS),
+}  # fmt: skip
+JOB: Final = {
+    "id": is_id,
+    "status": is_word,
+    "model": str,
+    "input": {"prompt": str, "num_images": int},
+    "progress": {"step": int, "steps": int},
+    "queue": (None, {"position": (None, int)}),
+    "images": [IMAGE],
+    "error": (None, {"title": str, "detail": str}),
+    "warnings": [str],
+    "attempts": int,
+    "timings": _by_name(NUMBER),
+    "metadata": _by_name(str),
+    "created_at": str,
+    "started_at": (None, str),
+    "ended_at": (None, str),
+    "expires_at": (None, str),
+}
+JOBS: Final = {"data": [JOB], "next_cursor": (None, str)}
+MODEL: Final = {
+    "id": str,
+    "sha256": str,
+    "state": is_word,
+    "workers": int,
+    "width": int,
+    "height": int,
+    "num_inference_steps": int,
+    "max_steps": int,
+    "guidance_scale": NUMBER,
+    "scheduler": str,
+    "seats": int,
+    "pace_seconds": (None, *NUMBER),
+}
+MODELS: Final = {"data": [MODEL]}
+PROGRESS: Final = {"step": int, "steps": int}
+STARTED: Final = {"attempts": int}
+
+
+def is_job(value: Any) -> bool:
+    """Whether every command can work with it."""
+    return fits(value, JOB) and not (value["status"] == "failed" and value["error"] is None)
