@@ -183,7 +183,7 @@ class Service:
     async def _whole(self, method: str, url: str, *, largest: int, **options: Any) -> httpx2.Response:
         async with self.opened(method, url, **options) as answer:
             body = b"".join([chunk async for chunk in bounded(answer, largest)])
-        headers = [(name, value) for name, value in answer.headers.multi_items() if name not in _OF_THE_WAY]
+        headers = [(name, value) for name, value in answer.headers.raw if name.lower() not in _OF_THE_WAY]
         return httpx2.Response(answer.status_code, headers=headers, content=body, request=answer.request)
 
     def _require(self, is_right: bool, body: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class Service:
         return f"no service at {self.http.base_url} ({reason}); start it with `darkroom up`, or name another with --url"
 
 
-_OF_THE_WAY = ("content-encoding", "content-length", "transfer-encoding")
+_OF_THE_WAY = (b"content-encoding", b"content-length", b"transfer-encoding")
 """Headers of a body as it travelled."""
 
 
