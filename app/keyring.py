@@ -137,7 +137,10 @@ class Keyring:
                 return False
             pipeline.multi()
             pipeline.set(keys.API_KEYS_VERSION, OPENED + secrets.token_hex(8))
-            await pipeline.execute()
+            try:
+                await pipeline.execute()
+            except redis.WatchError:  # somebody made a key in this moment
+                return False
         return True
 
     async def all(self) -> list[KeyInfo]:

@@ -8,9 +8,6 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-Job = dict[str, Any]
-"""A job as GET /v1/jobs/{id} shows it."""
-
 _ID = re.compile(r"job_[0-9a-z]{24}", re.ASCII)
 _WORD = re.compile(r"[a-z][a-z_-]{0,31}", re.ASCII)
 

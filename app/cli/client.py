@@ -17,9 +17,12 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from app.cli.answers import JOBS, MODELS, Job, fits, is_job
+from app.cli.answers import JOBS, MODELS, fits, is_job
 from app.cli.exits import FAILED, INTERRUPTED, REFUSED, UNREACHABLE
 from app.cli.plain import plain
+
+Job = dict[str, Any]
+"""A job as GET /v1/jobs/{id} shows it."""
 
 ANSWER_SECONDS = 30.0
 """Longer than a long poll waits."""

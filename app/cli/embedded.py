@@ -81,7 +81,7 @@ class EmbeddedValkey:
         # Names of folders are bytes: as os.fsdecode reads them.
         works_in = self._client(decode_responses=True, encoding_errors="surrogateescape").config_get("dir")
         try:
-            is_own = os.path.samefile(works_in["dir"], self.folder)
+            is_own = os.path.samefile(str(works_in["dir"]), self.folder)
         except (OSError, KeyError):
             is_own = False
         if not is_own:
