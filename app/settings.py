@@ -15,7 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.auth import Keys, keys_from_text
 from app.contract.environment import PREFIX, read_settings
-from app.contract.objects import StoreOptions
+from app.contract.objects import StoreOptions, as_storage_url
+from app.contract.redis_url import RedisUrl
 from app.storage import SHORTEST_KEY
 
 
@@ -68,7 +69,7 @@ class Settings(BaseSettings):
     )
     metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics ports")
 
-    redis_url: SecretStr = Field(
+    redis_url: RedisUrl = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
         validation_alias=AliasChoices("DARKROOM_REDIS_URL", "REDIS_URL"),
         description="Where the queue is. redis://, rediss:// or unix://",
@@ -77,9 +78,9 @@ class Settings(BaseSettings):
         default="require", description="`ignore` serves on a Redis that may forget accepted jobs"
     )
 
-    storage_url: str = Field(
+    storage_url: Annotated[str, AfterValidator(as_storage_url)] = Field(
         default_factory=lambda: (Path.cwd() / "data" / "pictures").as_uri(),
-        description="Where pictures are. file:///folder, s3://bucket/prefix, gs://, az://",
+        description="Where pictures are. A folder, file:///folder, s3://bucket/prefix, gs://, az://",
     )
     storage_endpoint: str | None = Field(default=None, description="S3-compatible server, if it is not AWS")
     storage_public_endpoint: str | None = Field(
@@ -121,13 +122,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
-        keys = self.keys()
-        if not keys and not self.require_keys and not self.is_local:
-            raise ValueError(
-                f"listening on {self.host} without keys would serve everybody: set DARKROOM_REQUIRE_KEYS=true and make "
-                "keys with `darkroom keys create`, or set DARKROOM_API_KEYS=name:key (32 characters or more), or "
-                "DARKROOM_HOST=127.0.0.1"
-            )
+        self.keys()
         if self.signing_key is not None and len(self.signing_key.get_secret_value().encode()) < SHORTEST_KEY:
             raise ValueError(f"DARKROOM_SIGNING_KEY is too short: give it {SHORTEST_KEY} random bytes or more")
         return self
@@ -141,6 +136,24 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def own_url(self) -> str:
+        """Where this machine reaches the gateway. Nobody can connect to the addresses that stand for all others."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def why_not_listen(self) -> str | None:
+        """What the process that listens has to refuse, with the remedy. The others may be given the same environment:
+        an image has its address for all of them, and only one needs the keys.
+        """
+        if self.keys() or self.require_keys or self.is_local:
+            return None
+        return (
+            f"listening on {self.host} without keys would serve everybody: set DARKROOM_REQUIRE_KEYS=true and make "
+            "keys with `darkroom keys create`, or set DARKROOM_API_KEYS=name:key (32 characters or more), or "
+            "DARKROOM_HOST=127.0.0.1"
+        )
 
     def keys(self) -> Keys:
         """Digest of every configured key, with its tenant. ValueError if the option cannot be read."""

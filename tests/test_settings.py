@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from app.contract.environment import GATEWAY, PREFIX, WORKER, SettingsError, read_settings
+from app.contract.exits import CANNOT_START
 from app.settings import Settings
+from tests.system.conftest import COMMAND
+from tests.system.separate import bare_environment
 from worker.settings import WorkerSettings
 
 
@@ -46,3 +52,95 @@ def test_a_secret_is_not_repeated_in_the_reason(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SettingsError) as caught:
         read_settings(Settings)
     assert "short-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Settings, WorkerSettings])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis+cluster://127.0.0.1:7000", "Redis Cluster is not supported"),
+        ("redis+sentinel://127.0.0.1:26379/mymaster", "Sentinel is not supported"),
+        ("redis-sentinel://127.0.0.1:26379", "Sentinel is not supported"),
+        ("valkey://127.0.0.1:6379", "is no URL of a Redis"),
+        ("127.0.0.1:6379", "is no URL of a Redis"),
+        ("http://127.0.0.1", "is no URL of a Redis"),
+        ("redis://127.0.0.1:99999/0", "cannot be used"),
+        ("redis://127.0.0.1:canary/0", "cannot be used"),
+        ("redis://127.0.0.1/0?sokcet_timeout=1", "cannot be used"),
+        ("redis://127.0.0.1/first", "the number of a database"),
+        ("redis://:canary/canary@127.0.0.1:6379/0", "%2F"),
+        ("redis://:canary#canary@127.0.0.1:6379/0", "%23"),
+        ("redis://127.0.0.1/0?decode_responses=0", "decode_responses"),
+        ("unix://", "names no socket"),
+        ("redis://[canary", "cannot be read"),
+    ],
+)
+def test_a_redis_url_that_cannot_be_is_refused_alike(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Settings] | type[WorkerSettings], url: str, words: str
+) -> None:
+    for name in ("REDIS_URL", "DARKROOM_REDIS_URL"):
+        monkeypatch.delenv("DARKROOM_REDIS_URL", raising=False)
+        monkeypatch.setenv(name, url)
+        with pytest.raises(SettingsError) as refused:
+            read_settings(kind)
+        assert str(refused.value).startswith(f"{name}: ")
+        assert words in str(refused.value)
+        assert "canary" not in str(refused.value), "it may be a password"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1",
+        "redis:///3",
+        "redis://:p%2Fw@127.0.0.1:6379/",
+        "redis://user:p@ss@[::1]:6379/0",
+        "rediss://127.0.0.1:6380/1?ssl_cert_reqs=none",
+        "unix:///some folder/valkey.sock?db=0",
+    ],
+)
+def test_a_redis_url_that_can_be(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DARKROOM_REDIS_URL", url)
+    for kind in (Settings, WorkerSettings):
+        assert read_settings(kind).redis_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("./data/pictures", "{here}/data/pictures"),
+        ("pictures", "{here}/pictures"),
+        ("../x", "{above}/x"),
+        ("/srv/my pictures", "file:///srv/my%20pictures"),
+        ("~/pictures", "{here}/pictures"),
+        ("file:///srv/pictures", "file:///srv/pictures"),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+    ],
+)
+def test_a_folder_may_be_written_as_a_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: str, means: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DARKROOM_STORAGE_URL", written)
+    expected = means.format(here=tmp_path.as_uri(), above=tmp_path.parent.as_uri())
+    assert [read_settings(kind).storage_url for kind in (Settings, WorkerSettings)] == [expected, expected]  # type: ignore[type-var]
+
+
+def test_a_store_that_only_one_process_sees_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_STORAGE_URL", "memory://")
+    for kind in (Settings, WorkerSettings):
+        with pytest.raises(SettingsError, match="DARKROOM_STORAGE_URL: memory:// is seen by one process only"):
+            read_settings(kind)
+
+
+@pytest.mark.parametrize("process", ["gateway", "worker", "webhooks", "up"])
+def test_every_process_says_it_in_one_sentence_and_gives_up(process: str, tmp_path: Path) -> None:
+    environment = bare_environment() | {"REDIS_URL": "redis+cluster://127.0.0.1:7000"}
+    done = subprocess.run(
+        [COMMAND, process], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == CANNOT_START, done
+    assert "REDIS_URL: Redis Cluster is not supported" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert list(tmp_path.iterdir()) == []

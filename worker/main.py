@@ -188,11 +188,8 @@ def _connect(settings: WorkerSettings) -> tuple[redis.Redis, redis.Redis]:
     """One client that decodes, for the scripts, and one as RQ wants it. Refuses a Redis that may forget jobs."""
     url = settings.redis_url.get_secret_value()
     options = {"retry": Retry(ExponentialBackoff(cap=1, base=0.05), 5), "health_check_interval": 30}
-    try:
-        commands = redis.Redis.from_url(url, decode_responses=True, socket_timeout=5, **options)
-        rq = redis.Redis.from_url(url, **options)
-    except ValueError as error:
-        raise CannotStart(f"REDIS_URL is no Redis URL ({error}); write redis://host:port/0") from None
+    commands = redis.Redis.from_url(url, decode_responses=True, socket_timeout=5, **options)
+    rq = redis.Redis.from_url(url, **options)
     if settings.redis_durability == "require":
         faults = _until_answered(lambda: durability_faults(commands.info()))
         if faults:

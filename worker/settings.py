@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.contract.environment import PREFIX, read_settings
+from app.contract.objects import as_storage_url
+from app.contract.redis_url import RedisUrl
 
 BUNDLED_MODEL = Path(__file__).parents[1] / "models" / "starter"
 
@@ -22,7 +24,7 @@ class WorkerSettings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", protected_namespaces=()
     )
 
-    redis_url: SecretStr = Field(
+    redis_url: RedisUrl = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
         validation_alias=AliasChoices("DARKROOM_REDIS_URL", "REDIS_URL"),
         description="Where the queue is. redis://, rediss:// or unix://",
@@ -30,9 +32,9 @@ class WorkerSettings(BaseSettings):
     redis_durability: Literal["require", "ignore"] = Field(
         default="require", description="`ignore` serves on a Redis that may forget accepted jobs"
     )
-    storage_url: str = Field(
+    storage_url: Annotated[str, AfterValidator(as_storage_url)] = Field(
         default_factory=lambda: (Path.cwd() / "data" / "pictures").as_uri(),
-        description="Where pictures go. file:///folder, s3://bucket/prefix, gs://, az://",
+        description="Where pictures go. A folder, file:///folder, s3://bucket/prefix, gs://, az://",
     )
     storage_endpoint: str | None = Field(default=None, description="S3-compatible server, if it is not AWS")
     storage_region: str | None = Field(default=None, description="Region of the bucket")

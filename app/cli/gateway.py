@@ -102,7 +102,9 @@ def _with_one_key(settings: Settings) -> Settings:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The listening socket. Raises CannotStart if the address is taken or not ours."""
+    """The listening socket. Raises CannotStart if the address is taken, not ours, or open to everybody."""
+    if reason := settings.why_not_listen():
+        raise CannotStart(reason)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

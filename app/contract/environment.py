@@ -134,4 +134,6 @@ def _sentence(error: ValidationError) -> str:
     if not first["loc"]:
         return message
     name = str(first["loc"][0]).upper()
+    if name == "DARKROOM_REDIS_URL" and not os.environ.get(name):
+        name = "REDIS_URL"  # pydantic names the first of the two, whichever was set
     return f"{name if name.startswith(PREFIX) or name == 'REDIS_URL' else PREFIX + name}: {message}"

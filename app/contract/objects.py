@@ -35,6 +35,7 @@ SHEET = "-previews"
 _FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
 _PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
 _KEY = re.compile(r"images/(job_[0-9a-z]{24})/([0-9a-f]{32})/(0|[1-9][0-9]{0,2})(-previews)?\.(png|jpg|webp)", re.ASCII)
+_HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:", re.ASCII)
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 PROBES = "probe"
@@ -217,6 +218,18 @@ def open_store(url: str, options: StoreOptions | None = None) -> Folder | Bucket
     if parts.scheme != "memory" and not parts.netloc:
         raise ValueError(f"a storage URL for {parts.scheme} names a bucket: {parts.scheme}://bucket/prefix")
     return _open_bucket(url, parts.scheme, options or StoreOptions())
+
+
+def as_storage_url(text: str) -> str:
+    """A storage setting as a URL for `open_store`. ValueError for one that several processes cannot share.
+
+    A plain path is a folder: absolute, below ~, or below the working directory, which is that of the process.
+    """
+    if not text.strip():
+        raise ValueError("is empty; name a folder, or s3://bucket/prefix")
+    if text.startswith("memory:"):
+        raise ValueError("memory:// is seen by one process only; name a folder, or s3://bucket/prefix")
+    return text if _HAS_SCHEME.match(text) else Path(os.path.abspath(Path(text).expanduser())).as_uri()
 
 
 def _folder_path(parts: SplitResult) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.auth import keys_from_text
+from app.cli.gateway import CannotStart, listen
 from app.contract.environment import ASKING_FOR_KEYS, PREFIX, WORKER, SettingsError, given, read_settings
 from app.settings import Settings, settings_from_env
 from worker.settings import WorkerSettings
@@ -76,7 +77,6 @@ def test_the_workers_options_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
         ("WEBHOOK_ALLOW_CIDRS", "here", "DARKROOM_WEBHOOK_ALLOW_CIDRS"),
         ("PUBLIC_URL", "example.org", "DARKROOM_PUBLIC_URL: must look like"),
         ("SIGNING_KEY", "short", "DARKROOM_SIGNING_KEY is too short"),
-        ("HOST", "0.0.0.0", "DARKROOM_API_KEYS=name:key"),
         ("API_KEYS", "ann", "entry 1 must read tenant:key"),
         ("API_KEYS", f"ann:{KEY},bob:short-secret", "the key of entry 2"),
         ("API_KEYS", f"ann:{KEY},bob:{KEY}", "entry 2 belongs to another tenant"),
@@ -161,6 +161,28 @@ def test_keys_open_the_way_to_other_hosts(monkeypatch: pytest.MonkeyPatch) -> No
     settings = from_env(monkeypatch, DARKROOM_HOST="0.0.0.0", DARKROOM_API_KEYS=f"ann:{KEY}, ann:{KEY}2")
     assert sorted(settings.keys().values()) == ["ann", "ann"]
     assert KEY not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("192.0.2.7", "http://192.0.2.7:8000"),
+    ],
+)
+def test_its_own_url_is_one_that_can_be_asked(monkeypatch: pytest.MonkeyPatch, host: str, url: str) -> None:
+    assert from_env(monkeypatch, DARKROOM_HOST=host).own_url == url
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", ""])
+def test_only_who_listens_needs_the_keys(host: str) -> None:
+    """The webhooks are given the same environment, without them."""
+    settings = Settings(host=host)
+    with pytest.raises(CannotStart, match=r"without keys would serve everybody.*DARKROOM_API_KEYS=name:key"):
+        listen(settings)
 
 
 def test_keys_are_kept_as_digests() -> None:
