@@ -165,7 +165,7 @@ class Admission:
         return Admitted(new, again.outcome == "replayed")
 
     async def _model_for(self, request: JobRequest) -> Model:
-        models = await self._board.models()
+        models = await self._board.models(request.model or self._settings.default_model)
         if not models:
             detail = "No worker has announced a model yet. Start one, or wait until it has loaded its model."
             raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)

@@ -66,9 +66,18 @@ class Board:
         self._memory_used = 0.0
         self._asked_at = -math.inf
 
-    async def models(self) -> Mapping[str, Model]:
-        """Every model that was ever announced; those without workers too, because a restart must not refuse jobs."""
-        await self._refresh()
+    async def models(self, wanted: str | None = None) -> Mapping[str, Model]:
+        """Every model that was ever announced; those without workers too, because a restart must not refuse jobs.
+
+        That a model is not there is never answered from memory: another gateway may have shown it to the caller.
+        `wanted` is the one asked for, if one is.
+        """
+        is_there = bool(self._models) if wanted is None else wanted in self._models
+        return self._models if is_there and self._is_fresh() else await self.look_again()
+
+    async def look_again(self) -> Mapping[str, Model]:
+        """The same, as Redis has them now."""
+        await self._ask_once()
         return self._models
 
     async def memory_used(self) -> float:
@@ -84,8 +93,6 @@ class Board:
         return self._clock() - self._asked_at < FRESH_SECONDS
 
     async def _ask(self) -> None:
-        if self._is_fresh():
-            return
         served = await self._store.models()
         models = {
             name: Model(s.card, s.workers, *(await self._store.pace_ms(name) or (None, None)))

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Any, Literal
 
 import redis
 import structlog
 
 from app.board import Board
-from app.contract.durability import durability_faults
+from app.contract.durability import durability_faults, reasons_to_refuse_writes
 from app.contract.store import JobStore, QueueLost
 from app.schemas import CheckView, ReadinessView
 from app.storage import PictureStore, PictureStoreError
@@ -61,17 +61,25 @@ class Readiness:
         return ReadinessView(ready=all(check.ok for check in found), checks=checks)
 
     async def _redis(self) -> CheckView:
+        info: dict[str, Any] = {}
         try:
-            info = await self._store.server_info()
+            info = await self._store.server_info() | await self._store.replication_info()
+            await self._store.try_a_write()
             await self._store.require_epoch()
         except QueueLost as error:
             return _red(str(error))
+        except (redis.ResponseError, redis.BusyLoadingError) as error:
+            said = str(error)[:200]
+            log.warning("redis refuses", reason=said)
+            if not info:
+                return _red(f"Redis refuses to answer: {said}")
+            return _red(f"Redis refuses writes. {'. '.join(reasons_to_refuse_writes(info) or [said])}")
         except redis.RedisError as error:
             return _red(f"Redis does not answer ({type(error).__name__}): check that it runs and can be reached")
         faults = durability_faults(info)
         if faults and self._durability == "require":
             return _red(f"{'. '.join(faults)}. Or set DARKROOM_REDIS_DURABILITY=ignore")
-        return _green("reachable, but it may forget accepted jobs" if faults else "reachable and durable")
+        return _green("writable, but it may forget accepted jobs" if faults else "writable and durable")
 
     async def _picture_store(self) -> CheckView:
         async with self._looking:

@@ -1,4 +1,4 @@
-"""May accepted jobs be trusted to this Redis? Judged by both rooms from the same INFO."""
+"""May accepted jobs be trusted to this Redis, and does it take any now? Judged everywhere from the same INFO."""
 
 from __future__ import annotations
 
@@ -17,3 +17,24 @@ def durability_faults(info: Mapping[str, object]) -> list[str]:
     if info.get("maxmemory_policy", "noeviction") != "noeviction":
         faults.append("Redis may evict accepted jobs when it is full: set `maxmemory-policy noeviction`")
     return faults
+
+
+def reasons_to_refuse_writes(info: Mapping[str, object]) -> list[str]:
+    """Why a server that refuses writes may do so, one sentence with its remedy each; empty if INFO does not say.
+
+    `info` needs the sections memory, persistence and replication. Each alone proves nothing: a replica may be writable,
+    a snapshot may have failed where nobody waits for one. Whether writes are refused, only a write tells.
+    """
+    reasons = []
+    if info.get("loading"):
+        reasons.append("Redis is reading its data after a start: wait")
+    if info.get("role") in ("slave", "replica"):
+        reasons.append("Redis is a replica: name the primary in REDIS_URL")
+    if info.get("aof_last_write_status", "ok") != "ok":
+        reasons.append("Redis cannot write its append-only file: free some space on its disk")
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        reasons.append("Redis could not write its last snapshot: free some space on its disk, or set `save ''`")
+    limit, used = info.get("maxmemory"), info.get("used_memory")
+    if isinstance(limit, int) and isinstance(used, int) and 0 < limit <= used:
+        reasons.append("Redis has no memory left: raise `maxmemory`")
+    return reasons

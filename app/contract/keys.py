@@ -94,6 +94,9 @@ that there once was a key means that one is needed. Begins with `open:` once an 
 LIMITS = PREFIX + "limits:"
 """counters of the rate limits, written by the `limits` package. Expire with their window."""
 
+WRITE_PROBE = PREFIX + "write-probe"
+"""Never holds anything: nothing is written to it, to see whether a write would be taken."""
+
 REAPER_LOCK = PREFIX + "reaper"
 """string, held for seconds by the gateway that reaps."""
 

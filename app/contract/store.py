@@ -258,6 +258,18 @@ class JobStore:
         memory, persistence = await self._redis.info("memory"), await self._redis.info("persistence")
         return {**memory, **persistence}
 
+    async def replication_info(self) -> dict[str, Any]:
+        """Redis INFO, section replication: whether this is the primary."""
+        return dict(await self._redis.info("replication"))
+
+    async def try_a_write(self) -> None:
+        """Raises redis.ResponseError if Redis refuses writes now: a full disk, a replica, no memory.
+
+        Nothing put into a key that is not there: judged like any write, and neither kept nor put into the append-only
+        file, so that everybody may ask for it as often as they like.
+        """
+        await self._redis.setrange(keys.WRITE_PROBE, 0, "")
+
     async def wait_until_over(self, record: Record, *, seconds: float) -> Record:
         """The record as it is once the job is over, or when the time is up."""
         ends, after = time.monotonic() + seconds, "0"

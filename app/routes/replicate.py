@@ -84,7 +84,8 @@ async def create(
     body: VersionedPredictionRequest, request: Request, gateway: TheGateway, caller: TheCaller
 ) -> Response:
     """Send a wish in (Replicate's API)."""
-    model = by_version(await gateway.board.models(), body.version)
+    board, version = gateway.board, body.version
+    model = by_version(await board.models(), version) or by_version(await board.look_again(), version)
     if model is None:
         raise ParamsRejected([ParamError("/version", "model_unknown", "names no model or version that is served here")])
     return await _create(body, model, request, gateway, caller)
@@ -233,7 +234,7 @@ async def webhook_secret(gateway: TheGateway, caller: TheFullCaller, response: R
 
 
 async def _model(gateway: Gateway, owner: str, name: str) -> Model:
-    model = (await gateway.board.models()).get(name) if owner == OWNER else None
+    model = (await gateway.board.models(name)).get(name) if owner == OWNER else None
     if model is None:
         raise errors.ModelNotFound
     return model

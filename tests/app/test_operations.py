@@ -51,6 +51,28 @@ def test_not_ready_without_workers(gateway_with: OneGateway) -> None:
     assert answer.json()["checks"]["workers"]["ok"] is False
 
 
+def test_a_model_is_there_as_soon_as_anybody_can_know(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
+    """Another gateway was ready, and its caller comes here. The clock stands: what is remembered stays fresh."""
+    second = worker.card.model_copy(update={"name": "second", "sha256": "1" * 64})
+    with gateway_with() as running:
+        running.app.state.gateway.board._clock = lambda: 0.0
+        assert problem(running.client.post("/v1/jobs", json=WISH)) == (503, "no-model-yet")
+        worker.announce()
+        assert running.client.get("/readyz").status_code == 200
+        assert running.client.post("/v1/jobs", json=WISH).status_code == 202
+        for path, body in {
+            "/v1/jobs": WISH | {"model": "second"},
+            "/v1/predictions": {"version": "1" * 64, "input": {"prompt": "a"}},
+            "/v1/models/darkroom/third/predictions": {"input": {"prompt": "a"}},
+        }.items():
+            assert running.client.post(path, json=body).status_code in (404, 422)
+        worker.ownership.announce(second, "w2")
+        assert running.client.post("/v1/jobs", json=WISH | {"model": "second"}).status_code == 202
+        worker.ownership.announce(second.model_copy(update={"name": "third", "sha256": "2" * 64}), "w3")
+        version = {"version": "2" * 64, "input": {"prompt": "a"}}
+        assert running.client.post("/v1/predictions", json=version).status_code == 201
+
+
 def test_not_ready_on_a_redis_that_forgets(gateway_with: OneGateway, worker: ScriptedWorker, tmp_path: Path) -> None:
     forgetful = ValkeyServer(
         data_dir=tmp_path, port=free_port(), config={"appendonly": "no", "maxmemory-policy": "allkeys-lru"}
@@ -199,7 +221,7 @@ def test_a_gateway_carries_no_torch() -> None:
     assert answer.stdout.split(maxsplit=2)[2].strip() == "[]"
 
 
-@pytest.mark.parametrize("broken", ["memory:/x?y", "ftp://x", "s3://"])
+@pytest.mark.parametrize("broken", ["gs://x?y", "ftp://x", "s3://"])
 def test_a_storage_url_that_cannot_be(broken: str) -> None:
     with pytest.raises(ValueError, match="storage URL"):
         open_pictures(Settings(storage_url=broken))
