@@ -34,7 +34,7 @@ ENV DARKROOM_HOST=0.0.0.0 \
     DARKROOM_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['DARKROOM_PORT'] + '/healthz', timeout=2)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["darkroom"]
 CMD ["gateway"]
@@ -42,9 +42,12 @@ CMD ["gateway"]
 FROM base AS worker
 COPY --from=worker-build /opt/darkroom /opt/darkroom
 COPY models/starter /srv/darkroom/models/starter
+# A named volume takes over the owner of the folder that it is mounted on.
+RUN install -d -o 10001 -g 10001 /var/lib/darkroom/profiles
 USER 10001:10001
 # Models come from folders only; nothing is fetched while serving.
 ENV DARKROOM_MODEL=/srv/darkroom/models/starter \
+    DARKROOM_PROFILE_FOLDER=/var/lib/darkroom/profiles \
     HF_HUB_OFFLINE=1 \
     HOME=/tmp
 STOPSIGNAL SIGTERM

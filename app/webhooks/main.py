@@ -62,9 +62,13 @@ def run(settings: Settings) -> int:
     try:
         options = WebhookOptions.from_settings(settings)
         pictures = open_pictures(settings)
+        if not settings.signing_key and not pictures.can_sign:
+            raise ValueError("no gateway would open the picture links made here: set its DARKROOM_SIGNING_KEY here too")
     except (ValueError, OSError, PictureStoreError) as error:
         print(f"darkroom webhooks: {error}", file=sys.stderr)
         return CANNOT_START
+    if settings.public_url is None:
+        log.warning("links in webhooks name this machine; set DARKROOM_PUBLIC_URL", links=settings.own_url)
     asyncio.run(_serve(settings, options, pictures))
     return 0
 
@@ -74,7 +78,7 @@ def viewer(settings: Settings, client: redis.asyncio.Redis, pictures: PictureSto
     store = JobStore(client)
     board = Board(store)
     views = Viewer(store, pictures, board, link_seconds=settings.picture_url_seconds)
-    base = settings.public_url or f"http://{settings.host}:{settings.port}"
+    base = settings.public_url or settings.own_url
 
     async def view(record: Record) -> dict[str, Any]:
         seen = await views.view(record, base=base)

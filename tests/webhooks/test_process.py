@@ -41,7 +41,7 @@ def starts(valkey_url: str, tmp_path: Path) -> Iterator[Starts]:
     """Starts webhook processes that may reach loopback; ends what is left of them."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(receiver: Receiver, *, url: str = valkey_url, **options: str) -> subprocess.Popen[bytes]:
+    def start(receiver: Receiver, *, url: str = valkey_url, **options: str | None) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")} | {
             "DARKROOM_REDIS_URL": url,
             "DARKROOM_STORAGE_URL": (tmp_path / "pictures").as_uri(),
@@ -51,7 +51,8 @@ def starts(valkey_url: str, tmp_path: Path) -> Iterator[Starts]:
             "DARKROOM_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",
             "DARKROOM_WEBHOOK_PORTS": str(receiver.port),
         }
-        processes.append(subprocess.Popen([sys.executable, "-c", START], env=environment | options))
+        given = {name: value for name, value in (environment | options).items() if value is not None}
+        processes.append(subprocess.Popen([sys.executable, "-c", START], env=given))
         return processes[-1]
 
     yield start
@@ -250,6 +251,21 @@ async def test_stopping_without_redis_is_quick_and_clean(
 
 async def test_a_port_that_cannot_be_is_said_at_the_start(starts: Starts, receiver: Receiver) -> None:
     assert await ended(starts(receiver, DARKROOM_WEBHOOK_PORTS="70000")) == CANNOT_START
+
+
+async def test_links_that_no_gateway_would_open_are_refused_at_the_start(starts: Starts, receiver: Receiver) -> None:
+    """Without the key that the gateways sign with, each link would be a 403."""
+    assert await ended(starts(receiver, DARKROOM_SIGNING_KEY=None)) == CANNOT_START
+
+
+async def test_the_gateways_environment_without_its_keys_will_do(
+    starts: Starts, receiver: Receiver, job_for: JobFor, secrets: Secrets
+) -> None:
+    starts(receiver, DARKROOM_HOST="0.0.0.0", DARKROOM_PORT="8123", DARKROOM_PUBLIC_URL=None)
+    job_id = await job_for(receiver.url)
+    (arrival,) = await receiver.arrived(1)
+    message = verified(arrival, (await secrets.current("ann"))[0])
+    assert message["data"]["urls"]["self"] == f"http://127.0.0.1:8123/v1/jobs/{job_id}", "0.0.0.0 leads nowhere"
 
 
 async def test_pictures_come_with_links(
