@@ -1,6 +1,5 @@
 # The commands of this project. `make run` and `make test` set up everything they need in .venv.
 PYTHON ?= python3
-PORT ?= 8000
 DATA ?= data
 
 BIN := .venv/bin
@@ -17,7 +16,7 @@ help:
 	@echo "make lint | types | check-deploy | bench | clean"
 
 run: .venv/serve.stamp
-	@exec $(BIN)/darkroom up --port $(PORT) --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)")
+	@exec $(BIN)/darkroom up $(if $(PORT),--port $(PORT)) --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)")
 
 # A file's tests stay in one process, because they share what it starts.
 test: .venv/dev.stamp

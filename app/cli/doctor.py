@@ -32,7 +32,8 @@ from rich.text import Text
 
 from app import __version__
 from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
-from app.contract.durability import durability_faults
+from app.contract import keys
+from app.contract.durability import durability_faults, reasons_to_refuse_writes
 from app.contract.environment import SettingsError
 from app.pictures import open_pictures
 from app.settings import Settings, settings_from_env
@@ -56,7 +57,7 @@ class Finding:
     remedy: str = ""
 
 
-def diagnose(*, data: Path, port: int, model: Path | None, as_json: bool) -> int:
+def diagnose(*, data: Path, port: int | None, model: Path | None, as_json: bool) -> int:
     """Look, print, and return the exit code: 1 when something keeps the service from working."""
     findings = list(_look(data.absolute(), port, model))
     healthy = all(finding.level != "bad" for finding in findings)
@@ -67,18 +68,22 @@ def diagnose(*, data: Path, port: int, model: Path | None, as_json: bool) -> int
     return 0 if healthy else 1
 
 
-def _look(data: Path, port: int, model: Path | None) -> Iterator[Finding]:
+def _look(data: Path, port: int | None, model: Path | None) -> Iterator[Finding]:
     yield Finding("python", "ok", f"{sys.version.split()[0]} on {sys.platform}, darkroom {__version__}")
     try:
         settings = settings_from_env()
     except SettingsError as error:
         yield Finding("settings", "bad", str(error), "correct the variable; README.md lists every setting")
-        settings = Settings()
+        settings = Settings.model_construct()
+    if port is not None:
+        settings = settings.model_copy(update={"port": port})
+    if reason := settings.why_not_listen():
+        yield Finding("keys", "bad", reason.partition(": ")[0], reason.partition(": ")[2])
     yield from _worker_side(model)
     yield _redis(settings, data)
     yield _storage(settings, data)
     yield _disk(settings, data)
-    yield _port(settings.host, port)
+    yield _port(settings)
 
 
 def _worker_side(model: Path | None) -> Iterator[Finding]:
@@ -149,12 +154,22 @@ def _redis(settings: Settings, data: Path) -> Finding:
         client = redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=5, retry=Retry(NoBackoff(), 0))
         with client:
             info = client.info()
+            refused = _refused(client, info)
     except NoServer as error:
         return Finding("redis", "bad", "a stranger's", str(error))
     except (redis.RedisError, ValueError, OSError) as error:
         remedy = "start it with `darkroom up`" if own else "start it, or correct REDIS_URL"
         return Finding("redis", "note" if own else "bad", f"does not answer ({type(error).__name__})", remedy)
-    return _durable(info, settings)
+    return refused or _durable(info, settings)
+
+
+def _refused(client: redis.Redis, info: dict[str, Any]) -> Finding | None:
+    try:
+        client.setrange(keys.WRITE_PROBE, 0, "")
+    except redis.ResponseError as error:
+        remedy = ". ".join(reasons_to_refuse_writes(info)) or "its own words say what it waits for"
+        return Finding("redis", "bad", f"refuses writes: {error}", remedy)
+    return None
 
 
 def _durable(info: dict[str, Any], settings: Settings) -> Finding:
@@ -196,8 +211,8 @@ def _disk(settings: Settings, data: Path) -> Finding:
     return Finding("disk", "ok", detail)
 
 
-def _port(host: str, port: int) -> Finding:
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def _port(settings: Settings) -> Finding:
+    host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -207,13 +222,13 @@ def _port(host: str, port: int) -> Finding:
         except OSError as error:
             reason = error.strerror
     try:
-        checks = httpx2.get(f"{url}/readyz", timeout=8, trust_env=False).json()["checks"]
+        checks = httpx2.get(f"{settings.own_url}/readyz", timeout=8, trust_env=False).json()["checks"]
     except (httpx2.HTTPError, ValueError, KeyError, TypeError):
         return Finding("port", "bad", f"{host}:{port}: {reason}", "stop what listens there, or choose another --port")
     faults = [f"{name}: {check['detail']}" for name, check in checks.items() if not check["ok"]]
     if faults:
-        return Finding("port", "bad", f"darkroom answers at {url} and is not ready", "; ".join(faults))
-    return Finding("port", "ok", f"darkroom answers at {url} and is ready")
+        return Finding("port", "bad", f"darkroom answers at {settings.own_url} and is not ready", "; ".join(faults))
+    return Finding("port", "ok", f"darkroom answers at {settings.own_url} and is ready")
 
 
 def _print(findings: list[Finding]) -> None:

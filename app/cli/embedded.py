@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -44,22 +45,24 @@ class EmbeddedValkey:
         Raises NoServer if there is no binary, or it ends or does not answer in time (a large AOF takes a while), or a
         stranger's answers in its place.
         """
-        if self._answers():
-            return
-        self._make_places()
-        self.process = self._spawn(find_binary())
+        self.process = None
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
-            if self.process.poll() is not None:
-                raise NoServer(f"Valkey ended at once; {self.log} says why")
+            if self.has_ended():
+                if self.process is not None:
+                    raise NoServer(f"Valkey ended at once; {self.log} says why")
+                self.process = self._spawn(find_binary())
+            # One that listens and does not answer yet reads its file: a second one on the same file would spoil it.
             if self._answers():
                 return
             time.sleep(0.02)
         raise NoServer(f"Valkey did not answer within {seconds:g} s; {self.log} says why")
 
-    def is_alive(self) -> bool:
-        """Does it answer, whoever started it?"""
-        return self._answers()
+    def has_ended(self) -> bool:
+        """Is it gone, whoever started it? One that is merely slow is not: it must not be started a second time."""
+        if self.process is not None:
+            return self.process.poll() is not None
+        return not self._listens()
 
     def stop(self, *, seconds: float = 10.0) -> None:
         """End the server, with everything it accepted on disk."""
@@ -74,7 +77,8 @@ class EmbeddedValkey:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        remove_socket(self.socket, self.folder)
+        if self.has_ended():
+            remove_socket(self.socket, self.folder)
 
     def require_own(self) -> None:
         """Raises NoServer for a server of another folder, redis.RedisError if none answers."""
@@ -100,6 +104,7 @@ class EmbeddedValkey:
         self.socket.unlink(missing_ok=True)
 
     def _spawn(self, binary: Path) -> subprocess.Popen[bytes]:
+        self._make_places()
         options = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -116,6 +121,18 @@ class EmbeddedValkey:
         with self.log.open("ab") as log:
             # Its own session: a Ctrl-C on the terminal must reach the workers first, and the server last.
             return subprocess.Popen([binary, *arguments], stdout=log, stderr=log, start_new_session=True)
+
+    def _listens(self) -> bool:
+        """Whether a process holds the socket. The kernel accepts for one that is stopped or busy."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.setblocking(False)
+            try:
+                caller.connect(str(self.socket))
+            except BlockingIOError:
+                return True  # its queue of callers is full
+            except OSError:
+                return False
+        return True
 
     def _answers(self) -> bool:
         try:

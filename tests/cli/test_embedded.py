@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
 from app.cli.keys import show
 from app.cli.private import is_private
 from app.cli.sockets import find_socket
-from tests.patience import until
+from tests.patience import PATIENCE, until
 
 LONG = "long" * 30
 
@@ -138,3 +141,54 @@ def test_a_noted_place_that_others_could_have_made_is_not_believed(short: Path, 
     os.remove(place) if spoilt == "link" else place.chmod(0o700)
     if spoilt == "open":
         assert find_socket(folder).parent == place
+
+
+@pytest.fixture
+def left_over(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    """The server of a parent that was killed: it runs, and nobody watches it."""
+    (tmp_path / "logs").mkdir()
+    server = EmbeddedValkey(tmp_path)
+    server.start()
+    assert server.process is not None
+    yield server
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGCONT)
+    server.stop()
+
+
+def test_the_end_of_one_that_was_taken_over_is_seen(left_over: EmbeddedValkey, tmp_path: Path) -> None:
+    heir = EmbeddedValkey(tmp_path)
+    heir.start()
+    assert heir.process is None, "taken over, not started twice"
+    heir._client().set("kept", "1")
+    assert not heir.has_ended()
+    assert left_over.process is not None
+    left_over.process.kill()
+    left_over.process.wait()
+    assert heir.has_ended()
+    heir.start()
+    try:
+        assert not heir.has_ended()
+        assert heir._client().get("kept") == b"1"
+    finally:
+        heir.stop()
+
+
+def test_one_that_is_slow_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, left_over: EmbeddedValkey, tmp_path: Path
+) -> None:
+    """A second one on the same append-only file would spoil it."""
+    heir = EmbeddedValkey(tmp_path)
+    assert left_over.process is not None
+    left_over.process.send_signal(signal.SIGSTOP)
+    assert not heir.has_ended()
+    with ThreadPoolExecutor(1) as pool:
+        asked = threading.Event()
+        client = heir._client
+        monkeypatch.setattr(heir, "_client", lambda **options: asked.set() or client(**options))
+        start = pool.submit(heir.start, seconds=PATIENCE)
+        assert asked.wait(PATIENCE), "it listens, so it is asked"
+        left_over.process.send_signal(signal.SIGCONT)
+        start.result()
+    assert heir.process is None
+    assert left_over.process.poll() is None

@@ -48,7 +48,12 @@ class House:
     data: Path
     port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
+    options: list[str] | None = None
+    """Instead of --port and --data."""
+    cwd: Path | None = None
     process: subprocess.Popen[str] | None = None
+    said: str = ""
+    """What it wrote on both outputs until `stop`, but for the line that says it is ready."""
 
     @property
     def url(self) -> str:
@@ -58,8 +63,9 @@ class House:
         """Start it, without waiting."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "DARKROOM"))}
         self.process = subprocess.Popen(
-            [COMMAND, "up", "--port", str(self.port), "--data", str(self.data)],
+            [COMMAND, "up", *(self.options or ["--port", str(self.port), "--data", str(self.data)])],
             env=environment | self.environment,
+            cwd=self.cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -87,7 +93,7 @@ class House:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.communicate(timeout=60)
+        self.said = "".join(self.process.communicate(timeout=60))
         return self.process.returncode
 
     def client(self) -> httpx2.Client:

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from benchmarks.ports import free_port
 from tests.patience import until
 from tests.storage_servers import S3Server
 from tests.system.conftest import COMMAND, House, processes_of
@@ -66,6 +67,7 @@ def test_a_running_job_survives_a_restart(closed_house: House) -> None:
     assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
 
 
+@pytest.mark.timeout(600)
 def test_starting_after_the_parent_was_killed(closed_house: House) -> None:
     house = closed_house
     house.start_and_wait()
@@ -78,8 +80,59 @@ def test_starting_after_the_parent_was_killed(closed_house: House) -> None:
     with house.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
         assert client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()["status"] == "succeeded"
+    # The server of the killed one was taken over; its death is seen all the same.
+    (pid,) = valkeys(house)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: valkeys(house) not in ([], [pid]) and _is_ready(house))
+    with house.client() as client:
+        assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
+        assert client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()["status"] == "succeeded"
     assert house.stop() == 0
+    assert "Valkey ended; starting it again" in house.said
     assert processes_of(house.data) == {}
+
+
+def valkeys(house: House) -> list[int]:
+    return [pid for pid, line in processes_of(house.data).items() if "valkey-server" in line]
+
+
+@pytest.mark.timeout(600)
+def test_everything_that_its_environment_says_is_done(closed_house: House, tmp_path: Path) -> None:
+    """Of the settings, those whose effect can be seen from outside; test_up_settings.py has the others."""
+    house, (metrics, worker_metrics) = closed_house, (free_port(), free_port())
+    house.options, house.cwd = ["--data", str(house.data)], tmp_path
+    house.environment = {
+        "DARKROOM_HOST": "localhost",
+        "DARKROOM_PORT": str(house.port),
+        "DARKROOM_PUBLIC_URL": "https://pictures.example.org",
+        "DARKROOM_ALLOWED_HOSTS": "pictures.example.org",
+        "DARKROOM_DOCS": "true",
+        "DARKROOM_GATEWAY_PROCESSES": "1",
+        "DARKROOM_METRICS_PORT": str(metrics),
+        "DARKROOM_WORKER_METRICS_PORT": str(worker_metrics),
+        "DARKROOM_STORAGE_URL": "./data/pictures",
+        "DARKROOM_MODEL_NAME": "painter",
+        "DARKROOM_SEATS": "3",
+        "DARKROOM_HEARTBEAT_FILE": "alive",
+    }
+    house.start()
+    assert house.process is not None
+    assert house.process.stdout is not None
+    assert house.process.stdout.readline() == f"darkroom is ready: http://localhost:{house.port}\n"
+    public = {"Host": "pictures.example.org"}
+    with httpx2.Client(base_url=f"http://localhost:{house.port}", timeout=70, trust_env=False) as client:
+        assert client.get("/v1/jobs").status_code == 421
+        assert client.get("/docs", headers=public).status_code == 200
+        job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60", **public}).json()
+        [model] = client.get("/v1/models", headers=public).json()["data"]
+    assert job["status"] == "succeeded"
+    assert job["urls"]["self"].startswith("https://pictures.example.org/")
+    assert model["id"] == "painter"
+    assert list((tmp_path / "data" / "pictures" / "images").rglob("*.png"))
+    until((tmp_path / "alive").exists)
+    for port, name in ((metrics, "darkroom_queue_depth"), (worker_metrics, "darkroom_seats 3.0")):
+        assert name in httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    assert house.stop() == 0
 
 
 def test_children_that_die_are_started_again(closed_house: House) -> None:

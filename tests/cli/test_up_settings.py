@@ -1,0 +1,188 @@
+"""`darkroom up` honours every setting that its environment or its options give, and refuses at once what cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.main import app
+from app.cli.up import House
+from app.contract.environment import PREFIX, read_settings
+from app.contract.exits import CANNOT_START
+from app.settings import Settings
+from worker.settings import WorkerSettings
+
+KEY = "k" * 32
+
+FIELDS: dict[str, tuple[str, Any]] = {
+    "host": ("127.0.0.2", "127.0.0.2"),
+    "port": ("8123", 8123),
+    "gateway_processes": ("3", 3),
+    "public_url": ("https://pictures.example.org", "https://pictures.example.org"),
+    "allowed_hosts": ("pictures.example.org", ("pictures.example.org",)),
+    "cors_origins": ("https://app.example", ("https://app.example",)),
+    "api_keys": (f"ann:{KEY}", f"ann:{KEY}"),
+    "require_keys": ("true", True),
+    "docs": ("true", True),
+    "log_level": ("debug", "debug"),
+    "metrics_port": ("9001", 9001),
+    "metrics_host": ("127.0.0.3", "127.0.0.3"),
+    "redis_durability": ("ignore", "ignore"),
+    "storage_url": ("./data/pictures", "{cwd}/data/pictures"),
+    "storage_endpoint": ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+    "storage_public_endpoint": ("http://127.0.0.4:9000", "http://127.0.0.4:9000"),
+    "storage_region": ("eu-1", "eu-1"),
+    "storage_access_key_id": ("an-id", "an-id"),
+    "storage_secret_access_key": ("a-secret", "a-secret"),
+    "storage_reserve_bytes": ("5", 5),
+    "signing_key": ("s" * 32, "s" * 32),
+    "picture_url_seconds": ("77", 77),
+    "default_model": ("painter", "painter"),
+    "model_aliases": ("gpt-image-1=painter", {"gpt-image-1": "painter"}),
+    "queue_limit": ("6", 6),
+    "tenant_limit": ("7", 7),
+    "retention_hours": ("8.5", 8.5),
+    "body_seconds": ("9.5", 9.5),
+    "stream_seconds": ("10.5", 10.5),
+    "webhook_allow_http": ("true", True),
+    "webhook_allow_cidrs": ("10.0.0.0/8", (ip_network("10.0.0.0/8"),)),
+    "webhook_ports": ("8443", (8443,)),
+    "model": ("models/painter", Path("models/painter")),
+    "model_name": ("painter", "painter"),
+    "device": ("cpu", "cpu"),
+    "dtype": ("float32", "float32"),
+    "seats": ("11", 11),
+    "threads": ("1", 1),
+    "graphs": ("off", "off"),
+    "channels_last": ("on", "on"),
+    "profile_folder": ("profiles", Path("profiles")),
+    "grace_seconds": ("12.5", 12.5),
+    "stall_seconds": ("13.5", 13.5),
+    "worker_metrics_port": ("9002", 9002),
+    "heartbeat_file": ("alive", Path("alive")),
+}
+"""What is written for each setting, and what the processes must make of it. Redis' URL is the real one."""
+
+PRESENT = Settings.model_fields.keys() | WorkerSettings.model_fields.keys()
+
+
+def variables() -> dict[str, str]:
+    return {f"{PREFIX}{name.upper()}": text for name, (text, _) in FIELDS.items() if name in PRESENT}
+
+
+def environment_of_children(*options: str, **given: str) -> dict[str, str]:
+    """What `darkroom up` would start its processes with."""
+    found: dict[str, str] = {}
+
+    def opened(house: House) -> int:
+        try:
+            house.open()
+            found.update(house.environment)
+        finally:
+            house.close()
+            for descriptor in house.keep:
+                os.close(descriptor)
+        return 0
+
+    with nothing_given() as monkeypatch:
+        monkeypatch.setattr(House, "run", opened)
+        result = CliRunner().invoke(app, ["up", *options], env=given)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return found
+
+
+@contextmanager
+def nothing_given() -> Iterator[pytest.MonkeyPatch]:
+    """The machine's own settings decide nothing."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in [name for name in os.environ if name.startswith((PREFIX, "REDIS"))]:
+            monkeypatch.delenv(name)
+        yield monkeypatch
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What the processes read of their environment."""
+
+    folder: Path
+    rooms: tuple[Settings, WorkerSettings]
+
+
+@pytest.fixture(scope="module")
+def understood(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Understood:
+    """When each setting was given to `up` by its variable."""
+    folder = tmp_path_factory.mktemp("up")
+    with nothing_given() as monkeypatch:
+        monkeypatch.chdir(folder)
+        for name, value in environment_of_children(**variables(), REDIS_URL=valkey_url).items():
+            monkeypatch.setenv(name, value)
+        return Understood(folder, (read_settings(Settings), read_settings(WorkerSettings)))
+
+
+def test_no_setting_is_forgotten_here() -> None:
+    assert PRESENT - {"redis_url"} <= FIELDS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS.keys() & PRESENT))
+def test_a_setting_reaches_every_process_that_has_it(understood: Understood, name: str) -> None:
+    expected = FIELDS[name][1]
+    if name == "storage_url":
+        expected = expected.format(cwd=understood.folder.as_uri())
+    for settings in understood.rooms:
+        if name in type(settings).model_fields:
+            value = getattr(settings, name)
+            assert (value.get_secret_value() if hasattr(value, "get_secret_value") else value) == expected
+
+
+def test_options_go_before_the_environment(monkeypatch: pytest.MonkeyPatch, valkey_url: str, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"DARKROOM_PORT": "1", "DARKROOM_HOST": "127.0.0.9", "REDIS_URL": valkey_url}
+    options = ("--port", "8124", "--host", "127.0.0.1", "--model", "models/other")
+    found = environment_of_children(*options, **given)
+    assert (found["DARKROOM_PORT"], found["DARKROOM_HOST"]) == ("8124", "127.0.0.1")
+    assert found["DARKROOM_MODEL"] == "models/other"
+
+
+def test_what_nobody_says_is_decided_by_the_data_folder(
+    monkeypatch: pytest.MonkeyPatch, valkey_url: str, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = environment_of_children("--data", "here", REDIS_URL=valkey_url)
+    assert found["DARKROOM_STORAGE_URL"] == (tmp_path / "here" / "pictures").as_uri()
+    assert found["DARKROOM_PROFILE_FOLDER"] == str(tmp_path / "here" / "profiles")
+    assert len(found["DARKROOM_SIGNING_KEY"]) == 64
+
+
+def test_port_zero_is_one_free_port_for_all(monkeypatch: pytest.MonkeyPatch, valkey_url: str, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = environment_of_children(REDIS_URL=valkey_url, DARKROOM_PORT="0")
+    assert int(found["DARKROOM_PORT"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"DARKROOM_PORT": "http"}, "DARKROOM_PORT: "),
+        ({"DARKROOM_STORAGE_URL": "memory://"}, "DARKROOM_STORAGE_URL: memory:// is seen by one process only"),
+        ({"DARKROOM_HOST": "0.0.0.0"}, "DARKROOM_API_KEYS=name:key"),
+        ({"DARKROOM_HOST": "192.0.2.1", "DARKROOM_PORT": "0", "DARKROOM_REQUIRE_KEYS": "true"}, "--host"),
+        ({"REDIS_URL": "redis+cluster://127.0.0.1:1"}, "REDIS_URL: Redis Cluster is not supported"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(tmp_path: Path, given: dict[str, str], words: str) -> None:
+    with nothing_given() as monkeypatch:
+        monkeypatch.setattr("app.cli.up.signal.signal", lambda *_: None)
+        result = CliRunner().invoke(app, ["up", "--data", str(tmp_path / "data")], env=given)
+    assert result.exit_code == CANNOT_START
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert not (tmp_path / "data").exists()
