@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.contract.environment import SettingsError
+from app.contract.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
 from worker.settings import settings_from_env
@@ -25,7 +26,7 @@ def examine(folder: Path | None) -> dict[str, Any]:
         settings = settings_from_env()
     except SettingsError as error:
         return {"settings_error": str(error)}
-    return _packages() | _devices(settings.device) | _model(folder or settings.model)
+    return _packages() | _devices(settings.device) | _model(folder or settings.model, settings.model_name)
 
 
 def _packages() -> dict[str, Any]:
@@ -53,14 +54,14 @@ def _devices(wanted: str) -> dict[str, Any]:
     }
 
 
-def _model(folder: Path) -> dict[str, Any]:
+def _model(folder: Path, chosen_name: str | None = None) -> dict[str, Any]:
     try:
-        found = ModelFolder(folder)
+        name, found = model_name(folder, chosen_name), ModelFolder(folder)
         for component in found.family.weights:
             found.variant_of(component)
-    except (ModelError, OSError) as error:
+    except (IllegalName, ModelError, OSError) as error:
         return {"model_error": str(error)}
-    return {"model": {"path": str(folder), "name": found.name, "sha256": found.sha256}}
+    return {"model": {"path": str(folder), "name": name, "sha256": found.sha256}}
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from app.contract.durability import durability_faults
 from app.contract.environment import SettingsError
 from app.contract.exits import CANNOT_START, LOST_DEVICE
 from app.contract.logs import configure
+from app.contract.model_name import IllegalName
 from app.contract.objects import StoreOptions
 from app.contract.ownership import Claim, Ownership
 from app.contract.tracing import close_provider, open_provider
@@ -60,14 +61,15 @@ def run() -> int:
     try:
         settings = settings_from_env()
         configure(settings.log_level, process="worker")
+        name = settings.name()
         store = _open_store(settings)
         clients = _connect(settings)
-        bundle = _load(settings)
+        bundle = _load(settings, name)
         with ends_within(WARM_UP_SECONDS, what="warming up"):
             engine = start_engine(bundle, settings)
         card = describe(bundle, seats=settings.seats)
         worker = Worker(settings, engine, card, provenance_of(bundle), store, *clients)
-    except (SettingsError, CannotStart, ModelError) as error:
+    except (SettingsError, IllegalName, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)
         return CANNOT_START
     return worker.run()
@@ -233,13 +235,13 @@ def _secret(settings: WorkerSettings) -> str | None:
     return secret.get_secret_value() if secret else None
 
 
-def _load(settings: WorkerSettings) -> Bundle:
+def _load(settings: WorkerSettings, name: str) -> Bundle:
     started = time.monotonic()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     bundle = load(
         settings.model,
-        name=settings.name(),
+        name=name,
         device=settings.device,
         dtype=settings.dtype,
         channels_last=settings.channels_last,

@@ -11,10 +11,9 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.contract.environment import PREFIX, read_settings
+from app.contract.model_name import BUNDLED_MODEL, model_name
 from app.contract.objects import as_storage_url
 from app.contract.redis_url import RedisUrl
-
-BUNDLED_MODEL = Path(__file__).parents[1] / "models" / "starter"
 
 
 class WorkerSettings(BaseSettings):
@@ -42,7 +41,9 @@ class WorkerSettings(BaseSettings):
     storage_secret_access_key: SecretStr | None = Field(default=None, description="AWS_SECRET_ACCESS_KEY works as well")
 
     model: Path = Field(default=BUNDLED_MODEL, description="Folder in the diffusers layout, safetensors only")
-    model_name: str | None = Field(default=None, description="How requests call it. The folder's name if missing")
+    model_name: str | None = Field(
+        default=None, description="How requests call it: a-z, 0-9, . _ -. The folder's name if missing"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps. auto takes the first GPU")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="auto: float16 on a GPU, float32 on a CPU"
@@ -82,8 +83,8 @@ class WorkerSettings(BaseSettings):
     )
 
     def name(self) -> str:
-        """What requests call the model."""
-        return self.model_name or self.model.resolve().name.lower()
+        """What requests call the model. Raises IllegalName."""
+        return model_name(self.model, self.model_name)
 
 
 def settings_from_env() -> WorkerSettings:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.contract.model_name import NAME_PATTERN
+
 
 class ModelCard(BaseModel):
     """One served model. The gateway measures every request against this and nothing else."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="How requests call it")
+    name: str = Field(pattern=NAME_PATTERN, description="How requests call it")
     family: str = Field(description="Pipeline class in diffusers' words, e.g. StableDiffusionPipeline")
     sha256: str = Field(description="Hash over the hashes of all its files: which weights made a picture")
     width: int = Field(gt=0, description="Native width in pixels, and the default")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.contract.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
 from worker.models.families import FAMILIES, Family
 
@@ -45,11 +46,11 @@ class ModelFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name; for a snapshot of the Hugging Face cache, the repository's."""
-        path = self.path.absolute()
-        if path.parent.name == "snapshots":
-            return path.parent.parent.name.rsplit("--", 1)[-1].lower()
-        return path.name.lower()
+        """What requests call it unless somebody chose a name. Raises ModelError if they could not."""
+        try:
+            return model_name(self.path)
+        except IllegalName as error:
+            raise ModelError(str(error)) from None
 
     @property
     def sha256(self) -> str:
