@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import structlog
 
 from app.auth import Caller
-from app.board import Board, Model, retry_after
+from app.board import Board, retry_after
 from app.contract.job import Record, cost_of, new_job_id
 from app.contract.new_job import NewJob
-from app.contract.params import JobRequest, ParamError, ParamsRejected, choose_model, resolve
+from app.contract.params import JobRequest, ParamError, ParamsRejected, resolve
+from app.contract.served import ServedModel
 from app.contract.store import JobStore, Submission
 from app.errors import (
     IdempotencyKeyReused,
@@ -28,7 +29,6 @@ from app.errors import (
     JobDeleted,
     JobNotFound,
     JobNotRetryable,
-    NoModelYet,
     PicturesFull,
     Problem,
     QueueFull,
@@ -36,6 +36,7 @@ from app.errors import (
     TooManyJobs,
 )
 from app.limiter import Limiter
+from app.model_choice import ModelChoice, refuse_if_away
 from app.settings import Settings
 from app.storage import PictureStore
 from app.tracing import note_job, traceparent_for_record
@@ -45,9 +46,6 @@ log = structlog.get_logger()
 
 MEMORY_LIMIT = 0.8
 """Part of Redis' memory that new jobs may fill. A full Redis could not even note that a job has finished."""
-
-WORKER_START_SECONDS = 5
-"""A worker announces its model a few seconds after its start: that is when to ask again."""
 
 DISK_FRESH_SECONDS = 1.0
 """The disk is asked so often: a burst of requests fills the queue, and only workers fill the disk."""
@@ -79,6 +77,7 @@ class Admission:
         board: Board,
         settings: Settings,
         limiter: Limiter,
+        models: ModelChoice,
         *,
         check_webhook: CheckWebhook,
         clock: Callable[[], float] = time.monotonic,
@@ -88,6 +87,7 @@ class Admission:
         self._board = board
         self._settings = settings
         self._limiter = limiter
+        self._models = models
         self._check_webhook = check_webhook
         self._clock = clock
         self._free_bytes: int | None = None
@@ -100,12 +100,16 @@ class Admission:
         *,
         idempotency_key: str | None = None,
         traceparent: str | None = None,
+        is_awaited: bool = False,
     ) -> Admitted:
-        """Bring a job in, or find the one that an equal request brought in before.
+        """Bring a job in, or find the one that an equal request brought in before. `is_awaited` says that its caller
+        stays for the pictures: then a model that nobody serves is refused, instead of a wait for nobody knows how long.
 
         Raises ParamsRejected and the problems of errors.py; redis.RedisError while the queue is away.
         """
-        model = await self._model_for(request)
+        model = await self._models.choose(request.model)
+        if is_awaited:
+            refuse_if_away(model)
         self._judge_webhook(request)
         await self._look_for_room()
         traceparent = traceparent_for_record(traceparent)
@@ -144,6 +148,9 @@ class Admission:
 
         Raises JobNotRetryable, JobNotFound and the problems of a full house.
         """
+        model = (await self._board.models()).get(record.model)
+        if model is None:
+            raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
         cost, tenant_limit = cost_of(record.spec), min(self._settings.tenant_limit, caller.jobs or sys.maxsize)
         await self._limiter.check_cost(caller, cost)
         await self._look_for_room()
@@ -153,7 +160,6 @@ class Admission:
         if again.outcome == "not-failed":
             raise JobNotRetryable(f"The job is {record.status.value}: only a failed one can be run again.")
         if again.outcome in ("queue-full", "tenant-full"):
-            model = (await self._board.models())[record.model]
             raise self._refusal(Submission(again.outcome, again.id), model, tenant_limit=tenant_limit)
         if again.outcome == "created":
             await self._limiter.spend(caller, cost)
@@ -163,14 +169,6 @@ class Admission:
         log.info("job retried", job_id=new.id, retry_of=record.id)
         note_job(new)
         return Admitted(new, again.outcome == "replayed")
-
-    async def _model_for(self, request: JobRequest) -> Model:
-        models = await self._board.models(request.model or self._settings.default_model)
-        if not models:
-            detail = "No worker has announced a model yet. Start one, or wait until it has loaded its model."
-            raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
-        cards = {name: model.card for name, model in models.items()}
-        return models[choose_model(request, cards, default=self._settings.default_model).name]
 
     def _judge_webhook(self, request: JobRequest) -> None:
         if request.webhook is None:
@@ -188,7 +186,7 @@ class Admission:
         if self._free_bytes is not None and self._free_bytes < self._settings.storage_reserve_bytes:
             raise PicturesFull("The picture store has no space left for new jobs.", retry_after=60)
 
-    def _refusal(self, submission: Submission, model: Model, *, tenant_limit: int) -> Problem:
+    def _refusal(self, submission: Submission, model: ServedModel, *, tenant_limit: int) -> Problem:
         if submission.outcome == "conflict":
             return IdempotencyKeyReused("This Idempotency-Key was used for a request with another body.")
         if submission.outcome == "queue-full":
@@ -199,7 +197,7 @@ class Admission:
         return TooManyJobs(detail, headers=_when_there_is_room(model, limit))
 
 
-def _when_there_is_room(model: Model, limit: int) -> dict[str, str]:
+def _when_there_is_room(model: ServedModel, limit: int) -> dict[str, str]:
     return {"Retry-After": str(retry_after(model.room_in_seconds(max(1, int(limit * ROOM)))))}
 
 

@@ -33,6 +33,7 @@
       JobFailed                500 job-failed
       Unavailable              503 unavailable
         NoModelYet             503 no-model-yet
+        ModelAway              503 model-away
         JobUnfinished          503 job-unfinished
         QueueUnavailable       503 queue-unavailable
           QueueStorageFull     503 queue-storage-full
@@ -177,7 +178,7 @@ class JobStillRunning(Problem):
 
 
 class JobNotRetryable(Problem):
-    """Only a job that has failed can be run again. For another picture, send a new job."""
+    """Only a job that has failed can be run again, and only on a model that the service knows. Else send a new one."""
 
     status, slug, title = 409, "job-not-retryable", "The job cannot be run again"
 
@@ -282,6 +283,12 @@ class NoModelYet(Unavailable):
     """No worker has announced a model yet. Workers do so a few seconds after they start."""
 
     slug, title = "no-model-yet", "No model is ready yet"
+
+
+class ModelAway(Unavailable):
+    """No worker has served the model for longer than a restart takes. `POST /v1/jobs` still takes jobs for it."""
+
+    slug, title = "model-away", "Nobody serves the model now"
 
 
 class JobUnfinished(Unavailable):

@@ -23,6 +23,7 @@ from app.errors import JobNotFound
 from app.feed import Feed
 from app.keyring import Keyring
 from app.limiter import Limiter
+from app.model_choice import ModelChoice
 from app.readiness import Readiness
 from app.schemas import JobView
 from app.settings import Settings
@@ -39,6 +40,7 @@ class Gateway:
     store: JobStore
     pictures: PictureStore
     board: Board
+    models: ModelChoice
     viewer: Viewer
     admission: Admission
     readiness: Readiness

@@ -37,6 +37,7 @@ from app.housekeeping import Housekeeper
 from app.keyring import Keyring
 from app.limiter import Doorkeeper, Limiter
 from app.metrics import Counted, GatewayMetrics
+from app.model_choice import ModelChoice
 from app.openapi import complete
 from app.patience import end
 from app.pictures import open_pictures
@@ -166,13 +167,15 @@ def open_gateway(settings: Settings, commands: redis.asyncio.Redis, waiting: red
     store = JobStore(commands, waiting=waiting)
     pictures = open_pictures(settings)
     board, limiter = Board(store), Limiter(commands)
+    choice = ModelChoice(board, aliases=settings.model_aliases, default=settings.default_model)
     return Gateway(
         settings=settings,
         store=store,
         pictures=pictures,
         board=board,
+        models=choice,
         viewer=Viewer(store, pictures, board, link_seconds=settings.picture_url_seconds),
-        admission=Admission(store, pictures, board, settings, limiter, check_webhook=webhook_check(settings)),
+        admission=Admission(store, pictures, board, settings, limiter, choice, check_webhook=webhook_check(settings)),
         readiness=Readiness(store, pictures, board, durability=settings.redis_durability),
         feed=Feed(store, EventStreams(commands, waiting=waiting)),
         unanswered=Unanswered(commands),

@@ -11,11 +11,11 @@ from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from app.board import Model
 from app.contract.events import Event, Status
 from app.contract.job import Picture
 from app.contract.params import JobRequest, OwedWebhook
-from app.schemas import JobView, timestamp
+from app.contract.served import ServedModel
+from app.schemas import JobView, ModelState, state_of, timestamp
 
 OWNER: Final = "darkroom"
 """Models here have no owner of their own; Replicate's clients need one."""
@@ -85,9 +85,11 @@ class PredictionRequest(BaseModel):
 
 
 class VersionedPredictionRequest(PredictionRequest):
-    """A wish that names its model: the id of a version, darkroom/name, or darkroom/name:version."""
+    """A wish that names its model: the id of a version, darkroom/name, darkroom/name:version or an alias."""
 
-    version: str = Field(min_length=1, max_length=200)
+    version: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Without it: the model of requests that name none"
+    )
 
 
 class PredictionUrls(BaseModel):
@@ -159,6 +161,8 @@ class ReplicateModel(BaseModel):
     run_count: int = 0
     default_example: None = None
     latest_version: Version
+    state: ModelState = Field(description="Beside Replicate's words: as GET /v1/models has it")
+    default: bool = Field(description="Beside Replicate's words: the model of requests that name none")
 
 
 class WebhookSecret(BaseModel):
@@ -167,7 +171,9 @@ class WebhookSecret(BaseModel):
     key: str
 
 
-def prediction(view: JobView, models: Mapping[str, Model], *, base: str, output: list[str] | None = None) -> Prediction:
+def prediction(
+    view: JobView, models: Mapping[str, ServedModel], *, base: str, output: list[str] | None = None
+) -> Prediction:
     """The job in Replicate's words. `output` replaces the pictures' links."""
     model = models.get(view.model)
     own = f"{base}/v1/predictions/{view.id}"
@@ -214,7 +220,7 @@ def wish_of(given: BaseModel, *, model: str) -> JobRequest:
     return JobRequest(model=model, **fields)
 
 
-def by_version(models: Mapping[str, Model], version: str) -> Model | None:
+def by_version(models: Mapping[str, ServedModel], version: str) -> ServedModel | None:
     """The model that a version names: by its weights, as darkroom/name, or as darkroom/name:weights."""
     found = _VERSION.fullmatch(version)
     for model in models.values():
@@ -225,7 +231,7 @@ def by_version(models: Mapping[str, Model], version: str) -> Model | None:
     return None
 
 
-def version_of(model: Model) -> Version:
+def version_of(model: ServedModel) -> Version:
     """The one version of a model that is served."""
     schema = PredictionInput.model_json_schema()
     defaults = model.card.model_dump()
@@ -242,11 +248,17 @@ def version_of(model: Model) -> Version:
     return Version(id=model.card.sha256, created_at=timestamp(0), cog_version=COG_VERSION, openapi_schema=described)
 
 
-def model_of(model: Model, *, base: str) -> ReplicateModel:
-    """A served model."""
+def model_of(model: ServedModel, *, base: str, is_default: bool) -> ReplicateModel:
+    """A served model; `is_default` if it is that of requests that name none."""
     card = model.card
     return ReplicateModel(
-        url=f"{base}/", owner=OWNER, name=card.name, description=card.family, latest_version=version_of(model)
+        url=f"{base}/",
+        owner=OWNER,
+        name=card.name,
+        description=card.family,
+        latest_version=version_of(model),
+        state=state_of(model),
+        default=is_default,
     )
 
 

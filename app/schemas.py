@@ -5,18 +5,18 @@ Knows shapes and how a record becomes one. Refuses to fetch anything: whatever a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.board import Model
 from app.contract.card import ModelCard
 from app.contract.events import Status
 from app.contract.job import Picture, Record
 from app.contract.outbox import Delivery
 from app.contract.params import JobSpec
+from app.contract.served import ServedModel
 from app.problems import job_problem_title
 
 
@@ -32,6 +32,7 @@ class QueuePlace(BaseModel):
     """Where a queued job stands."""
 
     position: int = Field(description="Jobs that come before it; 0 is next")
+    workers: int = Field(description="Workers of its model that were heard of lately; without any, it waits for one")
     eta_seconds: float | None = Field(description="Until it is finished at the present pace; null while nobody knows")
 
 
@@ -146,10 +147,16 @@ class JobView(BaseModel):
 
     @classmethod
     def of(
-        cls, record: Record, *, base: str, links: Mapping[str, str] | None = None, queue: QueuePlace | None = None
+        cls,
+        record: Record,
+        *,
+        base: str,
+        links: Mapping[str, str] | None = None,
+        queue: QueuePlace | None = None,
+        warnings: Sequence[str] = (),
     ) -> JobView:
         """A record as its owner may see it. `base` is the gateway's address without a slash at the end, `links` the URL
-        of every object key of the record."""
+        of every object key of the record, `warnings` what is to be said now beside the record's own."""
         own = f"{base}/v1/jobs/{record.id}"
         error = record.error
         return cls(
@@ -166,7 +173,7 @@ class JobView(BaseModel):
             images=[ImageView.of(picture, links or {}) for picture in record.images],
             error=error
             and JobErrorView(type=f"/problems/{error.slug}", title=job_problem_title(error.slug), detail=error.detail),
-            warnings=list(record.warnings),
+            warnings=[*warnings, *record.warnings],
             attempts=record.attempt,
             timings=_timings(record),
             created_at=timestamp(record.created_ms),
@@ -216,6 +223,9 @@ class DeliveryList(BaseModel):
     data: list[DeliveryView]
 
 
+ModelState = Literal["ready", "away"]
+
+
 class ModelView(ModelCard):
     """A served model: its card, and whether anybody serves it now."""
 
@@ -223,20 +233,35 @@ class ModelView(ModelCard):
     object: Literal["model"] = "model"
     created: int = Field(default=0, description="Seconds since 1970; there for OpenAI's clients, and not known here")
     owned_by: str = Field(default="darkroom", description="There for OpenAI's clients")
-    state: Literal["ready", "away"] = Field(description="away: no worker was heard of lately; jobs wait for one")
+    state: ModelState = Field(description="away: no worker was heard of lately; jobs wait for one")
     workers: int
+    seen_at: str = Field(description="When a worker was last heard of: since then it is away")
     pace_seconds: float | None = Field(description="How long one job runs, moving average")
+    default: bool = Field(description="The model of requests that name none, as things stand")
+    alias_of: str | None = Field(description="This id is another name, given by the operator, of that model")
 
     @classmethod
-    def of(cls, model: Model) -> ModelView:
-        pace = None if model.pace_ms is None else model.pace_ms / 1000
-        state: Literal["ready", "away"] = "ready" if model.workers else "away"
+    def of(cls, model: ServedModel, *, is_default: bool, alias: str | None = None) -> ModelView:
+        """A model under its own name, or under an alias."""
         card = model.card
-        return cls(id=card.name, state=state, workers=model.workers, pace_seconds=pace, **card.model_dump())
+        return cls(
+            id=alias or card.name,
+            state=state_of(model),
+            workers=model.workers,
+            seen_at=timestamp(model.seen_ms),
+            pace_seconds=None if model.pace_ms is None else model.pace_ms / 1000,
+            default=is_default and alias is None,
+            alias_of=card.name if alias else None,
+            **card.model_dump(),
+        )
+
+
+def state_of(model: ServedModel) -> ModelState:
+    return "ready" if model.workers else "away"
 
 
 class ModelList(BaseModel):
-    """Every model that workers have announced."""
+    """Every model that workers have announced, then the operator's aliases."""
 
     object: Literal["list"] = "list"
     data: list[ModelView]

@@ -5,6 +5,7 @@ Environment prefix DARKROOM_. Knows what a value may be; refuses to know what is
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.auth import Keys, keys_from_text
 from app.contract.environment import PREFIX, read_settings
+from app.contract.model_name import LEGAL, is_legal
 from app.contract.objects import StoreOptions, as_storage_url
 from app.contract.redis_url import RedisUrl
 from app.storage import SHORTEST_KEY
@@ -24,12 +26,33 @@ def _items(value: Any) -> Any:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
+def _aliases(value: Any) -> Any:
+    """gpt-image-1=starter,dall-e-3=starter as a dict. Raises ValueError for names that could never lead to a model."""
+    if not isinstance(value, str):
+        return value
+    aliases: dict[str, str] = {}
+    for item in _items(value):
+        alias, equals, model = (part.strip() for part in item.partition("="))
+        if not equals or not re.fullmatch(ALIAS_PATTERN, alias) or not is_legal(model):
+            raise ValueError(f"write alias=model, commas between; a model's name is {LEGAL}")
+        if alias in aliases:
+            raise ValueError(f"{alias} is given twice")
+        aliases[alias] = model
+    for alias, model in aliases.items():
+        if model in aliases:
+            raise ValueError(f"{alias} leads to {model}, which is an alias itself: name the model that serves it")
+    return aliases
+
+
 def _web_address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
         raise ValueError("must look like https://pictures.example.org, without query or fragment")
     return url.rstrip("/")
 
+
+ALIAS_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}"
+"""What the programs of others call their models, stability-ai/sdxl among them."""
 
 Listed = (NoDecode, BeforeValidator(_items))
 """A list written with commas: JSON in an environment variable helps nobody."""
@@ -101,7 +124,13 @@ class Settings(BaseSettings):
     )
 
     default_model: str | None = Field(
-        default=None, description="Model of requests that name none. Default: the only one"
+        default=None,
+        description="Model of requests that name none. Without it, or while it is away: the only one that has a "
+        "worker; if none has, the last that had",
+    )
+    model_aliases: Annotated[dict[str, str], NoDecode, BeforeValidator(_aliases)] = Field(
+        default_factory=dict,
+        description="Further names of models: gpt-image-1=starter,dall-e-3=starter. An alias hides a model of its name",
     )
     queue_limit: int = Field(default=10_000, ge=1, description="Waiting jobs per model; more are refused with 429")
     tenant_limit: int = Field(default=1_000, ge=1, description="Jobs of one tenant that are not over; more: 429")

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from app.board import Board, retry_after
 from app.contract.events import Status
 from app.contract.job import Picture, Record
+from app.contract.served import ServedModel
 from app.contract.store import JobStore
+from app.model_choice import absence
 from app.schemas import JobView, QueuePlace
 from app.storage import PictureStore
 
@@ -39,7 +41,12 @@ class Viewer:
     async def view(self, record: Record, *, base: str) -> JobView:
         """The job with links that work for at least half of `link_seconds`."""
         links = {key: await self.url(key, base=base) for key in record.object_keys}
-        return JobView.of(record, base=base, links=links, queue=await self._place(record))
+        if record.status is not Status.QUEUED:
+            return JobView.of(record, base=base, links=links)
+        model = (await self._board.models()).get(record.model)
+        said = absence(record.model, model)
+        queue = await self._place(record, model)
+        return JobView.of(record, base=base, links=links, queue=queue, warnings=[said] if said else [])
 
     async def picture_url(self, picture: Picture, *, base: str) -> str:
         """A link that needs no API key, absolute."""
@@ -66,16 +73,14 @@ class Viewer:
         left = 1 - view.progress.step / max(1, view.progress.steps)
         return retry_after(whole and whole * left)
 
-    async def _place(self, record: Record) -> QueuePlace | None:
-        if record.status is not Status.QUEUED:
-            return None
+    async def _place(self, record: Record, model: ServedModel | None) -> QueuePlace | None:
         # A record that came with an outbox entry does not know its place.
         position = await self._store.position(record) if record.position is None else record.position
         if position is None:
             return None
-        model = (await self._board.models()).get(record.model)
         eta = model.eta_seconds(position) if model else None
-        return QueuePlace(position=position, eta_seconds=None if eta is None else round(eta, 1))
+        workers = model.workers if model else 0
+        return QueuePlace(position=position, workers=workers, eta_seconds=None if eta is None else round(eta, 1))
 
     def _link_age_start(self) -> int:
         # Links change twice in their life, not with every poll: pages and caches may keep one while it works.

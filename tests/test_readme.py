@@ -39,7 +39,7 @@ def settings_table() -> str:
 
 def _default(field: FieldInfo) -> str:
     value: Any = field.get_default(call_default_factory=True)
-    if value is PydanticUndefined or value is None or value == ():
+    if value is PydanticUndefined or value is None or value in ((), {}):
         return ""
     if value == BUNDLED_MODEL:
         return "`models/starter`"

@@ -169,6 +169,7 @@ class Batch:
             else:
                 self._under_way[job["id"]] = job
                 self._bars.show(job)
+                self._warn(job)
                 return job
             finally:
                 if submission.done():
@@ -202,6 +203,11 @@ class Batch:
         with self._bars.aside():
             if self._as_json:
                 say(json.dumps(job))
+        self._warn(job)
+
+    def _warn(self, job: Job) -> None:
+        """What the service warns of: as it takes the job, that nobody is there to draw it; at the end, of the rest."""
+        with self._bars.aside():
             for warning in job["warnings"]:
                 print(f"darkroom generate: warning: {plain(warning)}", file=sys.stderr)
 

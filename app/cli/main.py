@@ -14,7 +14,8 @@ from app import __version__
 from app.cli import drawing_commands
 from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
-from app.cli.options import DEFAULT_URL, ApiKey, AsJson, Data, Model, Url
+from app.cli.model_commands import models
+from app.cli.options import AsJson, Data, Model
 from app.contract.environment import PREFIX
 from app.contract.exits import CANNOT_START
 
@@ -104,18 +105,6 @@ def webhooks() -> None:
 
 
 @app.command()
-def models(
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-) -> None:
-    """Show what a running service serves. Exit code 1: no model is ready."""
-    from app.cli.models import show_models
-
-    raise typer.Exit(show_models(url=url, api_key=api_key, as_json=as_json))
-
-
-@app.command()
 def doctor(
     data: Data = Path("data"),
     port: Port = None,
@@ -131,6 +120,7 @@ def doctor(
 drawing_commands.add_to(app)
 app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
+app.add_typer(models, name="models")
 
 
 def _options_go_first(**options: object) -> None:

@@ -1,18 +1,30 @@
-"""`darkroom models`: what a running service serves, as a table or as the JSON of GET /v1/models."""
+"""`darkroom models`: what a running service serves, as a table or as the JSON of GET /v1/models; and its forgetting,
+which is the operator's and goes to the service's own Redis.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
+import redis.asyncio
 from rich.table import Table
 from rich.text import Text
 
 from app.cli.client import Service, converse
-from app.cli.exits import FAILED, OK
+from app.cli.exits import FAILED, OK, REFUSED
+from app.cli.keys import with_redis
 from app.cli.plain import plain
 from app.cli.screen import paper
+from app.contract.store import JobStore
+
+REASONS = {
+    "awake": "has {} worker(s) that were heard of lately: stop them first",
+    "queued": "has {} job(s) that wait for it: start a worker, or call them off with --cancel-jobs",
+    "running": "has {} job(s) that a worker may still be drawing: try again in a minute",
+}
 
 
 def show_models(*, url: str, api_key: str | None, as_json: bool) -> int:
@@ -32,14 +44,40 @@ def show_models(*, url: str, api_key: str | None, as_json: bool) -> int:
     return converse("models", url, api_key, work)
 
 
+def forget_model(name: str, *, cancel_jobs: bool, data: Path) -> int:
+    """Take a model that nobody serves off every list. Returns the exit code; refused while it has workers or jobs."""
+
+    async def work(client: redis.asyncio.Redis) -> int:
+        store = JobStore(client)
+        if name not in await store.models():
+            print("darkroom models: there is no such model; `darkroom models list` shows them", file=sys.stderr)
+            return REFUSED
+        outcome, count = await store.forget_model(name)
+        if outcome == "queued" and cancel_jobs:
+            print(f"canceled {await store.cancel_waiting(name)} of its jobs")
+            outcome, count = await store.forget_model(name)
+        # "missing" by now: forgotten by this very call, whose answer was lost, or by somebody beside us.
+        if outcome in ("forgotten", "missing"):
+            print(f"{name} is forgotten; a worker that serves it brings it back")
+            return OK
+        print(f"darkroom models: {name} {REASONS[outcome].format(count)}", file=sys.stderr)
+        return REFUSED
+
+    return with_redis("models", data, work)
+
+
 def _table(models: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("model", "state", "workers", "size", "steps", "guidance", "scheduler", "seats", "seconds a job"):
         table.add_column(column, justify="right" if column in ("workers", "seats", "seconds a job") else "left")
     for model in models:
         pace = model["pace_seconds"]
+        if model["alias_of"]:
+            continue
+        other_names = [each["id"] for each in models if each["alias_of"] == model["id"]]
+        notes = [*(["default"] if model["default"] else []), *other_names]
         table.add_row(
-            Text(plain(model["id"])),
+            Text(plain(f"{model['id']} ({', '.join(notes)})" if notes else model["id"])),
             model["state"],
             str(model["workers"]),
             f"{model['width']}x{model['height']}",

@@ -25,6 +25,7 @@ from app.cli.private import keep_private, own_folder, private_folder
 from app.cli.signing_key import signing_key
 from app.contract.environment import SettingsError, given
 from app.contract.exits import CANNOT_START
+from app.contract.model_name import BUNDLED_MODEL, IllegalName, model_name
 from app.settings import Settings, settings_from_env
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -100,6 +101,7 @@ class House:
         settings = settings_from_env()
         if reason := settings.why_not_listen():
             raise CannotOpen(reason)
+        self.prefer_own_model()
         self.settle_port(settings)
         lifeline, _ = os.pipe()
         self.keep = [lifeline, self.lock_folder()]
@@ -127,6 +129,15 @@ class House:
         """Give the processes what nobody has decided. An empty value decides nothing."""
         if not self.environment.get(name):
             self.environment[name] = value
+
+    def prefer_own_model(self) -> None:
+        """Requests that name no model mean the one of this start, whichever was served from the folder before."""
+        folder = Path(self.environment.get("DARKROOM_MODEL") or BUNDLED_MODEL)
+        try:
+            name = model_name(folder, self.environment.get("DARKROOM_MODEL_NAME"))
+        except IllegalName as error:
+            raise CannotOpen(str(error)) from None
+        self.environment["DARKROOM_DEFAULT_MODEL"] = self.environment.get("DARKROOM_DEFAULT_MODEL") or name
 
     def ask_redis(self, url: str) -> None:
         """Somebody else's Redis has to be there at the start. If it goes later, the processes wait for it."""

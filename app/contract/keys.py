@@ -70,6 +70,10 @@ CARDS = PREFIX + "models"
 ALIVE = PREFIX + "alive:"
 """sorted set per model, worker name by its last beat."""
 
+SEEN = PREFIX + "seen"
+"""sorted set, model by the moment a worker of it was last heard of (ms of Redis time): since when it is away. Kept with
+its card."""
+
 PACE = PREFIX + "pace:"
 """hash per model, moving averages over jobs that succeeded: `job_ms`, how long one runs, and `seat_ms`, the same times
 the seats it holds. For the estimates a client sees."""

@@ -90,7 +90,9 @@ class JobRequest(BaseModel):
     )
 
     prompt: Annotated[Text, AfterValidator(_says_something)] = Field(description="What the picture shows")
-    model: str | None = Field(default=None, max_length=64, description="One of GET /v1/models")
+    model: str | None = Field(
+        default=None, max_length=64, description="One of GET /v1/models. Without it: the one marked `default` there"
+    )
     negative_prompt: Text = Field(default="", description="What it should not show; needs guidance_scale > 1")
     width: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
     height: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
@@ -154,21 +156,6 @@ class ParamsRejected(Exception):
     def __init__(self, errors: list[ParamError]) -> None:
         super().__init__("; ".join(f"{error.pointer} {error.detail}" for error in errors))
         self.errors = errors
-
-
-def choose_model(request: JobRequest, cards: dict[str, ModelCard], *, default: str | None) -> ModelCard:
-    """The card of the model asked for, of the default, or of the only one.
-
-    Raises ParamsRejected naming the served models if there is no such one.
-    """
-    only = next(iter(cards)) if len(cards) == 1 else None
-    name = request.model or default or only
-    if name in cards:
-        return cards[name]
-    served = ", ".join(sorted(cards))
-    if name is None:
-        raise ParamsRejected([ParamError("/model", "model_missing", f"name one of the models: {served}")])
-    raise ParamsRejected([ParamError("/model", "model_unknown", f"is not served here; the models are: {served}")])
 
 
 def resolve(request: JobRequest, card: ModelCard) -> JobSpec:

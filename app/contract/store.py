@@ -19,11 +19,11 @@ from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 
 from app.contract import keys
-from app.contract.card import ModelCard
 from app.contract.events import FINAL_EVENTS, Status
 from app.contract.job import Record, cost_of, new_epoch, new_job_id
 from app.contract.new_job import NewJob
 from app.contract.scripts import source
+from app.contract.served import ServedModel, read_served
 
 ENTRY_POINT = "worker.intake.run"
 """The one function an RQ payload may name. Workers never call what a payload says: they read the record."""
@@ -37,6 +37,7 @@ LISTED_AT_ONCE = 100
 Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full"]
 Retry = Literal["created", "replayed", "missing", "not-failed", "queue-full", "tenant-full"]
 Cancel = Literal["canceled", "requested", "over", "missing"]
+Forget = Literal["forgotten", "missing", "awake", "queued", "running"]
 
 
 class QueueLost(redis.RedisError):
@@ -66,14 +67,6 @@ class Retrial:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A model and the workers that were heard of lately."""
-
-    card: ModelCard
-    workers: int
-
-
 class JobStore:
     """Redis as the gateway uses it. Methods raise redis.RedisError while it is away.
 
@@ -85,7 +78,7 @@ class JobStore:
         self._waiting: Any = waiting or client
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         self._epoch = ""
-        names = ("submit", "read", "retry", "cancel", "reap", "forget")
+        names = ("submit", "read", "retry", "cancel", "reap", "forget", "models", "forget_model")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
     async def submit(
@@ -208,15 +201,22 @@ class JobStore:
         """The objects of such an attempt are gone."""
         await self._redis.zrem(keys.LITTER, attempt)
 
-    async def models(self) -> dict[str, Served]:
-        """Models that workers have announced, by name."""
-        cards = await self._redis.hgetall(keys.CARDS)
-        since = await self._now_ms() - keys.ALIVE_MS
-        served = {}
-        for name in sorted(cards):
-            workers = await self._redis.zcount(keys.ALIVE + name, since, "+inf")
-            served[name] = Served(ModelCard.model_validate_json(cards[name]), workers)
-        return served
+    async def models(self) -> dict[str, ServedModel]:
+        """Models that workers have announced and nobody has forgotten, by name, in one round trip."""
+        return read_served(await self._scripts["models"]())
+
+    async def forget_model(self, name: str) -> tuple[Forget, int]:
+        """Take a model without workers and jobs off every list; or why not, and how many of them there are."""
+        outcome, count = await self._scripts["forget_model"](args=[name])
+        return outcome, count
+
+    async def cancel_waiting(self, model: str) -> int:
+        """Call off every job that waits for the model, whoever's it is. How many there were."""
+        called_off = 0
+        for job_id in await self._redis.zrange(keys.QUEUED + model, 0, -1):
+            tenant = await self._redis.hget(keys.JOB + job_id, "tenant")
+            called_off += tenant is not None and await self.cancel(job_id, tenant) == "canceled"
+        return called_off
 
     async def position(self, record: Record) -> int | None:
         """How many jobs of the model are claimed before this one, or None if it does not wait."""
@@ -225,11 +225,6 @@ class JobStore:
     async def queue_depth(self, model: str) -> int:
         """Jobs of the model that wait."""
         return cast(int, await self._redis.zcard(keys.QUEUED + model))
-
-    async def pace_ms(self, model: str) -> tuple[float, float] | None:
-        """Moving averages in ms: how long a job of the model runs, and that times its seats. None before the first."""
-        job_ms, seat_ms = await self._redis.hmget(keys.PACE + model, "job_ms", "seat_ms")
-        return (float(job_ms), float(seat_ms or job_ms)) if job_ms else None
 
     async def next_events(
         self, job_id: str, after: str, *, wait_seconds: float

@@ -16,5 +16,12 @@ router = APIRouter(tags=["models"])
 )
 async def list_models(gateway: TheGateway) -> ModelList:
     """Every model that workers have announced. Jobs for a model that is away wait until a worker serves it again."""
-    models = await gateway.board.models()
-    return ModelList(data=[ModelView.of(model) for model in models.values()])
+    default = await gateway.models.default()
+    named = [(name, await gateway.models.named(name)) for name in await gateway.models.names()]
+    return ModelList(
+        data=[
+            ModelView.of(model, is_default=model == default, alias=None if name == model.card.name else name)
+            for name, model in named
+            if model is not None
+        ]
+    )

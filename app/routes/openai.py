@@ -27,6 +27,7 @@ from app.contract.job import Picture, Record
 from app.contract.params import JobRequest, OutputFormat, ParamError, ParamsRejected
 from app.dialects import openai_error
 from app.gateway import Gateway, TheCaller, TheGateway
+from app.model_choice import refuse_if_away
 from app.patience import wait_for
 from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, picture_base64
 from app.storage import PictureStoreError
@@ -161,15 +162,18 @@ async def generate(
         key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
         traceparent = request.headers.get("traceparent")
         try:
-            admitted = await gateway.admission.submit(wish, caller, idempotency_key=key, traceparent=traceparent)
+            admitted = await gateway.admission.submit(
+                wish, caller, idempotency_key=key, traceparent=traceparent, is_awaited=True
+            )
         except ParamsRejected as error:
             raise body.in_their_words(error) from error
         record = admitted.record
         await gateway.unanswered.note(name, record.id)
+    await _refuse_if_abandoned(gateway, record)
     if body.stream:
         tale = _Tale(gateway, record, name, partial_images=body.partial_images or 0)
         return EventSourceResponse(tale.tell(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-    end = gateway.feed.wait_until_over(record, seconds=LONGEST_WAIT)
+    end = _until_over(gateway, record)
     record = _succeeded(await wait_for(request, end, closing=gateway.closing) or record)
     answer = await _pictures(gateway, record, request, body.response_format)
     await gateway.unanswered.answered(name, record.id)
@@ -195,6 +199,22 @@ async def _joined(gateway: Gateway, caller: Caller, name: str) -> Record | None:
     if job_id:
         await gateway.unanswered.answered(name, job_id)
     return None
+
+
+async def _until_over(gateway: Gateway, record: Record) -> Record:
+    """The record once the job is over, or after LONGEST_WAIT. Raises ModelAway when nobody is there to draw it."""
+    ends = time.monotonic() + LONGEST_WAIT
+    while not record.status.is_over and (left := ends - time.monotonic()) > 0:
+        record = await gateway.feed.wait_until_over(record, seconds=min(left, HEARTBEAT_SECONDS))
+        await _refuse_if_abandoned(gateway, record)
+    return record
+
+
+async def _refuse_if_abandoned(gateway: Gateway, record: Record) -> None:
+    """A job that waits while its model has been away for too long: it goes on waiting, but nobody waits with it."""
+    model = (await gateway.board.models()).get(record.model)
+    if record.status is Status.QUEUED and model is not None:
+        refuse_if_away(model)
 
 
 def _succeeded(record: Record) -> Record:
@@ -272,6 +292,8 @@ class _Tale:
                         if jpeg is not None:
                             yield self._event("partial_image", jpeg)
                 if not news:
+                    record = await self._gateway.store.get(self._record.id, self._record.tenant)
+                    await _refuse_if_abandoned(self._gateway, record or self._record)
                     yield format_sse_event(comment="")
 
     def _is_due(self, data: dict[str, Any]) -> bool:

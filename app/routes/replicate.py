@@ -18,10 +18,10 @@ from starlette.responses import Response
 
 from app import errors
 from app.admission import valid_idempotency_key
-from app.board import Model
 from app.contract.events import FINAL_EVENTS, Event, Status
 from app.contract.job import Record
 from app.contract.params import ParamError, ParamsRejected
+from app.contract.served import ServedModel
 from app.gateway import Gateway, TheCaller, TheFullCaller, TheGateway
 from app.patience import wait_for
 from app.predictions import (
@@ -74,7 +74,9 @@ PREFER = {"name": "Prefer", "description": "`wait` or `wait=30`: answer when it 
 _CREATING: dict[str, Any] = {
     "status_code": 201,
     "response_model": Prediction,
-    "responses": problems(*ACCESS, errors.ModelNotFound, *SUBMIT, errors.JobDeleted, errors.IdempotencyKeyReused),
+    "responses": problems(
+        *ACCESS, errors.ModelNotFound, *SUBMIT, errors.ModelAway, errors.JobDeleted, errors.IdempotencyKeyReused
+    ),
     "openapi_extra": described(PREFER, TRACEPARENT),
 }
 
@@ -84,11 +86,7 @@ async def create(
     body: VersionedPredictionRequest, request: Request, gateway: TheGateway, caller: TheCaller
 ) -> Response:
     """Send a wish in (Replicate's API)."""
-    board, version = gateway.board, body.version
-    model = by_version(await board.models(), version) or by_version(await board.look_again(), version)
-    if model is None:
-        raise ParamsRejected([ParamError("/version", "model_unknown", "names no model or version that is served here")])
-    return await _create(body, model, request, gateway, caller)
+    return await _create(body, await _versioned(gateway, body.version), request, gateway, caller)
 
 
 @router.post("/v1/models/{owner}/{name}/predictions", **_CREATING)
@@ -99,13 +97,17 @@ async def create_for_model(
     return await _create(body, await _model(gateway, owner, name), request, gateway, caller)
 
 
-async def _create(body: PredictionRequest, model: Model, request: Request, gateway: Gateway, caller: Any) -> Response:
+async def _create(
+    body: PredictionRequest, model: ServedModel, request: Request, gateway: Gateway, caller: Any
+) -> Response:
     wish = wish_of(body.input, model=model.card.name)
     wish.webhook = body.owed()
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
     traceparent = request.headers.get("traceparent")
     try:
-        admitted = await gateway.admission.submit(wish, caller, idempotency_key=key, traceparent=traceparent)
+        admitted = await gateway.admission.submit(
+            wish, caller, idempotency_key=key, traceparent=traceparent, is_awaited=True
+        )
     except ParamsRejected as error:
         raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in error.errors]) from error
     record, headers = admitted.record, {"Location": f"/v1/predictions/{admitted.record.id}"}
@@ -200,7 +202,8 @@ async def stream(
 )
 async def get_model(owner: str, name: str, request: Request, gateway: TheGateway) -> ReplicateModel:
     """One model (Replicate's API)."""
-    return model_of(await _model(gateway, owner, name), base=gateway.base(request))
+    model = await _model(gateway, owner, name)
+    return model_of(model, base=gateway.base(request), is_default=model == await gateway.models.default())
 
 
 @router.get(
@@ -233,10 +236,24 @@ async def webhook_secret(gateway: TheGateway, caller: TheFullCaller, response: R
     return WebhookSecret(key=(await gateway.webhook_secrets.current(caller.tenant))[0])
 
 
-async def _model(gateway: Gateway, owner: str, name: str) -> Model:
-    model = (await gateway.board.models(name)).get(name) if owner == OWNER else None
+async def _model(gateway: Gateway, owner: str, name: str) -> ServedModel:
+    # An alias may be a whole name of Replicate's, such as stability-ai/sdxl.
+    model = await gateway.models.named(name if owner == OWNER else f"{owner}/{name}")
     if model is None:
         raise errors.ModelNotFound
+    return model
+
+
+async def _versioned(gateway: Gateway, version: str | None) -> ServedModel:
+    if version is None:
+        try:
+            return await gateway.models.choose(None)
+        except ParamsRejected as error:
+            raise ParamsRejected([replace(e, pointer="/version") for e in error.errors]) from error
+    model = by_version(await gateway.board.models(), version)
+    model = model or await gateway.models.named(version.removeprefix(f"{OWNER}/"))
+    if model is None:
+        raise ParamsRejected([ParamError("/version", "model_unknown", "names no model or version that is served here")])
     return model
 
 

@@ -42,14 +42,14 @@ export class Darkroom {
   }
 
   get model() {
-    return this.models?.find((each) => each.state === "ready") ?? this.models?.[0] ?? null;
+    return this.models?.find((each) => each.default) ?? this.models?.find((each) => each.state === "ready") ?? this.models?.[0] ?? null;
   }
 
   /** Look at models and at the newest jobs. Never throws: what is wrong becomes state. */
   async refresh() {
     await this.#guarded(async () => {
       const [models, page] = await Promise.all([call("/v1/models"), this.#page()]);
-      this.models = models.data;
+      this.models = models.data.filter((each) => !each.alias_of);
       if (!this.loaded) this.cursor = page.next_cursor;
       this.loaded = true;
     });

@@ -34,7 +34,7 @@ def test_the_whole_road(client: httpx2.Client, worker: ScriptedWorker) -> None:
     assert (job["object"], job["status"], job["model"], job["attempts"]) == ("job", "queued", "starter", 0)
     assert job["input"]["seed"] == 0
     assert job["input"]["num_inference_steps"] == 20
-    assert job["queue"] == {"position": 0, "eta_seconds": None}
+    assert job["queue"] == {"position": 0, "workers": 1, "eta_seconds": None}
     assert job["metadata"] == {"order": "17"}
 
     claim = worker.claim()

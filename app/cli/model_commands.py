@@ -1,0 +1,62 @@
+"""The words of `darkroom models`. Each command imports its work when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.options import DEFAULT_URL, ApiKey, AsJson, Data, Url
+
+models = typer.Typer(help="Models: what a running service serves, and what it no longer shall know.")
+
+
+@models.callback(invoke_without_command=True)
+def show(
+    context: typer.Context,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Show what a running service serves, as `models list` does. Exit code 1: no model is ready."""
+    if context.invoked_subcommand is None:
+        _show(url, api_key, as_json)
+        return
+    sources = (context.get_parameter_source(name) for name in ("as_json", "url", "api_key"))
+    # By its name: typer bears a click of its own.
+    if any(source is not None and source.name == "COMMANDLINE" for source in sources):
+        raise typer.BadParameter(f"options go behind the command: darkroom models {context.invoked_subcommand} …")
+
+
+@models.command("list")
+def list_models(
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Show what a running service serves. Exit code 1: no model is ready."""
+    _show(url, api_key, as_json)
+
+
+@models.command("forget")
+def forget(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model, as `darkroom models` shows it.")],
+    cancel_jobs: Annotated[bool, typer.Option("--cancel-jobs", help="Call off the jobs that wait for it.")] = False,
+    data: Data = Path("data"),
+) -> None:
+    """Take a model that no worker serves off the list, on the service's machine. Its finished jobs stay.
+
+    \b
+    darkroom models forget sd-turbo
+    darkroom models forget sd-turbo --cancel-jobs
+    """
+    from app.cli.models import forget_model
+
+    raise typer.Exit(forget_model(name, cancel_jobs=cancel_jobs, data=data))
+
+
+def _show(url: str, api_key: str | None, as_json: bool) -> None:
+    from app.cli.models import show_models
+
+    raise typer.Exit(show_models(url=url, api_key=api_key, as_json=as_json))
