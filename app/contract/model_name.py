@@ -41,13 +41,15 @@ def model_name(folder: Path, chosen: str | None = None) -> str:
         if is_legal(chosen):
             return chosen
         raise IllegalName(f"DARKROOM_MODEL_NAME is no name of a model: that is {LEGAL}; {_proposal(chosen)}")
-    name = _folders_name(Path(os.path.realpath(folder)))
+    name = folder_name(folder)
     if is_legal(name):
         return name
     raise IllegalName(f"{folder} has no name that requests could use: that is {LEGAL}; {_proposal(name)}")
 
 
-def _folders_name(path: Path) -> str:
+def folder_name(folder: Path) -> str:
+    """What a folder is called, or a hub's repository, in small letters; it may not be legal."""
+    path = Path(os.path.realpath(folder))
     repository = path.parents[1].name if len(path.parents) > 1 else ""
     if path.parent.name == _SNAPSHOTS and repository.startswith(_REPOSITORY):
         # models--<organisation>--<name>, or models--<name> for the first models of the hub.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
 
 from tests.engine.tiny_models import SIDE, save_tiny_model
 from worker.models.bundle import ModelError, describe, load
@@ -285,3 +287,40 @@ def test_loading_leaves_the_libraries_as_talkative_as_before(whole_folder: Path)
     assert caught == []
     assert logging.get_verbosity() == logging.INFO
     logging.set_verbosity_warning()
+
+
+def test_a_folder_with_an_lcm_scheduler_wants_few_steps(folder: Path) -> None:
+    edit_json(folder / "model_index.json", scheduler=["diffusers", "LCMScheduler"])
+    edit_json(folder / "scheduler" / "scheduler_config.json", _class_name="LCMScheduler")
+    with capture_logs() as lines:
+        card = describe(load(folder), seats=1)
+    assert (card.num_inference_steps, card.guidance_scale, card.scheduler) == (4, 1.0, "LCMScheduler")
+    [said] = [line for line in lines if line["event"] == "defaults for few steps"]
+    assert "LCMScheduler" in said["because"]
+    assert "darkroom.json" in said["remedy"]
+
+
+def test_a_folder_called_turbo_wants_few_steps_unless_it_says_more(folder: Path) -> None:
+    edit_json(folder / "unet" / "config.json", _name_or_path="someone/sd-turbo")
+    assert (load(folder).defaults.num_inference_steps, load(folder).defaults.guidance_scale) == (4, 0.0)
+    (folder / "darkroom.json").write_text('{"guidance_scale": 2.0}')
+    assert (load(folder).defaults.num_inference_steps, load(folder).defaults.guidance_scale) == (4, 2.0)
+
+
+def test_a_folder_that_may_be_turbo_is_told_how_to_say_so(folder: Path) -> None:
+    edit_json(folder / "model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"])
+    config = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}
+    edit_json(folder / "scheduler" / "scheduler_config.json", **config)
+    with capture_logs() as lines:
+        assert load(folder).defaults.num_inference_steps == 30
+    [said] = [line for line in lines if line["log_level"] == "warning"]
+    stated = json.loads(re.search(r"{.*}", said["remedy"])[0])  # type: ignore[index]
+    (folder / "darkroom.json").write_text(json.dumps(stated))
+    with capture_logs() as lines:
+        defaults = load(folder).defaults
+    assert (defaults.num_inference_steps, defaults.guidance_scale, lines) == (4, 0.0, [])
+
+
+def test_the_default_steps_are_within_the_folders_own_limit(folder: Path) -> None:
+    (folder / "darkroom.json").write_text('{"max_steps": 8}')
+    assert load(folder).defaults.num_inference_steps == 8
