@@ -1,0 +1,92 @@
+"""`darkroom models`: the list, and forgetting one that is gone."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from app.contract import keys
+from app.contract.card import ModelCard
+from app.contract.ownership import Ownership
+from tests.app.conftest import Running, ScriptedWorker
+from tests.cli.conftest import Hand, Run, picture
+
+
+@pytest.fixture
+def gone(run: Run, redis_client: redis.Redis, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model whose last worker has left; whatever is said of models is heard at once."""
+    monkeypatch.setattr("app.board.FRESH_SECONDS", 0.0)
+    ownership = Ownership(redis_client)
+    ownership.announce(card.model_copy(update={"name": "gone"}), "w9")
+    ownership.leave("gone", "w9")
+    return "gone"
+
+
+def test_the_list_shows_which_one_is_meant(run: Run, worker: ScriptedWorker, gone: str) -> None:
+    done = run("models", "list")
+    assert done.exit_code == 0, done.stderr
+    [head, *rows] = done.stdout.splitlines()
+    assert head.split()[0] == "model"
+    assert [row.split()[:2] for row in rows] == [["gone", "away"], ["starter", "(default)"]]
+    assert run("models").stdout == done.stdout
+    listed = json.loads(run("models", "list", "--json").stdout)
+    assert {model["id"]: model["default"] for model in listed["data"]} == {"gone": False, "starter": True}
+
+
+def test_options_before_a_command_are_not_lost(run: Run, worker: ScriptedWorker) -> None:
+    done = run("models", "--json", "list")
+    assert done.exit_code == 2
+    assert "darkroom models list" in done.stderr
+
+
+def test_one_that_is_gone_is_forgotten(run: Run, worker: ScriptedWorker, gone: str) -> None:
+    done = run("models", "forget", gone)
+    assert (done.exit_code, done.stdout) == (0, "gone is forgotten; a worker that serves it brings it back\n")
+    assert [model["id"] for model in json.loads(run("models", "--json").stdout)["data"]] == ["starter"]
+    again = run("models", "forget", gone)
+    assert again.exit_code == 2
+    assert "there is no such model" in again.stderr
+
+
+def test_one_that_is_served_is_not(run: Run, worker: ScriptedWorker) -> None:
+    done = run("models", "forget", "starter")
+    assert done.exit_code == 2
+    assert "starter has 1 worker(s)" in done.stderr
+
+
+def test_one_with_jobs_only_if_they_may_be_called_off(run: Run, gateway: Running, gone: str) -> None:
+    jobs = [gateway.client.post("/v1/jobs", json={"prompt": "a", "model": gone}).json() for _ in range(2)]
+    done = run("models", "forget", gone)
+    assert done.exit_code == 2
+    assert "gone has 2 job(s) that wait for it" in done.stderr
+    assert "--cancel-jobs" in done.stderr
+    done = run("models", "forget", gone, "--cancel-jobs")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "canceled 2 of its jobs")
+    for job in jobs:
+        assert gateway.client.get(f"/v1/jobs/{job['id']}").json()["status"] == "canceled"
+
+
+def test_generate_says_that_nobody_draws(
+    run: Run, gateway: Running, redis_client: redis.Redis, card: ModelCard, gone: str
+) -> None:
+    """Said when the job is taken. Here somebody draws it all the same."""
+    worker = ScriptedWorker(redis_client, card.model_copy(update={"name": gone}), gateway.app.state.gateway.settings)
+    with ThreadPoolExecutor() as pool:
+        drawn = pool.submit(lambda: worker.succeed(worker.claim(), data=picture("red")))
+        done = run("generate", "a frog", "-o", "out.png")
+        assert drawn.result()
+    assert done.exit_code == 0, done.stderr
+    assert "warning: No worker serves gone since " in done.stderr
+
+
+def test_a_dead_job_of_a_forgotten_model_is_not_run_again(
+    run: Run, gateway: Running, hand: Hand, redis_client: redis.Redis
+) -> None:
+    job = gateway.client.post("/v1/jobs", json={"prompt": "fail"}, headers={"Prefer": "wait=60"}).json()
+    redis_client.hdel(keys.CARDS, "starter")
+    done = run("jobs", "retry", job["id"])
+    assert done.exit_code == 2
+    assert "its model starter was forgotten" in done.stderr
