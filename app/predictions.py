@@ -221,14 +221,13 @@ def wish_of(given: BaseModel, *, model: str) -> JobRequest:
 
 
 def by_version(models: Mapping[str, ServedModel], version: str) -> ServedModel | None:
-    """The model that a version names: by its weights, as darkroom/name, or as darkroom/name:weights."""
+    """The model that a version names: by its weights, as darkroom/name, or as darkroom/name:weights. Of several with
+    the same weights, one that has a worker, or had one last."""
     found = _VERSION.fullmatch(version)
-    for model in models.values():
-        if version == model.card.sha256:
-            return model
-        if found and found[1] == model.card.name and found[2] in (None, model.card.sha256):
-            return model
-    return None
+    if found and found[1] in models and found[2] in (None, models[found[1]].card.sha256):
+        return models[found[1]]
+    same = [model for model in models.values() if model.card.sha256 == version]
+    return max(same, key=lambda model: (model.workers > 0, model.seen_ms), default=None)
 
 
 def version_of(model: ServedModel) -> Version:

@@ -250,8 +250,11 @@ async def _versioned(gateway: Gateway, version: str | None) -> ServedModel:
             return await gateway.models.choose(None)
         except ParamsRejected as error:
             raise ParamsRejected([replace(e, pointer="/version") for e in error.errors]) from error
-    model = by_version(await gateway.board.models(), version)
-    model = model or await gateway.models.named(version.removeprefix(f"{OWNER}/"))
+    name = version.removeprefix(f"{OWNER}/")
+    if name in gateway.models.aliases:
+        model = await gateway.models.named(name)
+    else:
+        model = by_version(await gateway.board.models(), version)
     if model is None:
         raise ParamsRejected([ParamError("/version", "model_unknown", "names no model or version that is served here")])
     return model

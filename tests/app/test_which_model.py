@@ -319,6 +319,17 @@ def test_a_prediction_that_names_no_version(http: httpx2.Client, workers: Worker
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/version")
 
 
+def test_weights_that_are_served_under_two_names(http: httpx2.Client, workers: Workers) -> None:
+    """A model that was renamed: its version is that of the name which has a worker."""
+    workers.come("a", "b")
+    workers.leave("a")
+    wish = {"version": "0" * 64, "input": WISH}
+    assert http.post("/v1/predictions", json=wish).json()["model"] == "darkroom/b"
+    workers.come("a")
+    workers.leave("b")
+    assert http.post("/v1/predictions", json=wish).json()["model"] == "darkroom/a"
+
+
 def test_replicates_model_says_how_it_stands(running: Running, workers: Workers, at_once: None) -> None:
     workers.come("a")
     found = running.client.get("/v1/models/darkroom/a").json()

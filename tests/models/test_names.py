@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from app.contract.exits import CANNOT_START
 from app.contract.model_name import BUNDLED_MODEL, IllegalName, is_legal, model_name
+from worker import main as worker_main
 from worker.examine import examine
 from worker.models.few_steps import few_steps, may_be_turbo
 from worker.settings import WorkerSettings
@@ -122,3 +124,20 @@ def test_trailing_euler_is_a_hint_and_no_more() -> None:
     assert not may_be_turbo("EulerDiscreteScheduler", {"timestep_spacing": "leading"})
     assert not may_be_turbo("EulerDiscreteScheduler", trailing | {"rescale_betas_zero_snr": True})
     assert not may_be_turbo("DPMSolverMultistepScheduler", trailing)
+
+
+def test_the_worker_says_so_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Three full loads and a traceback, before."""
+
+    def opened(*args: object, **options: object) -> None:
+        raise AssertionError("too late")
+
+    for name in ("_open_store", "_connect", "_load"):
+        monkeypatch.setattr(worker_main, name, opened)
+    monkeypatch.setenv("DARKROOM_MODEL", str(tmp_path / "My Model (v2)"))
+    assert worker_main.run() == CANNOT_START
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("darkroom worker: ")
+    assert line.endswith("DARKROOM_MODEL_NAME=my-model-v2")
