@@ -134,6 +134,7 @@ def test_the_worker_says_so_before_anything_is_opened(
     def opened(*args: object, **options: object) -> None:
         raise AssertionError("too late")
 
+    monkeypatch.setattr(worker_main, "configure", lambda *_, **__: None)
     for name in ("_open_store", "_connect", "_load"):
         monkeypatch.setattr(worker_main, name, opened)
     monkeypatch.setenv("DARKROOM_MODEL", str(tmp_path / "My Model (v2)"))
