@@ -61,7 +61,7 @@ class ModelChoice:
         return found or self._refuse(name, served=", ".join(sorted(models)))
 
     def _refuse(self, name: str | None, *, served: str) -> NoReturn:
-        if name in self.aliases:
+        if name and name in self.aliases:
             code, detail = "model_unknown", f"is another name of {self.aliases[name]}, which is not served here"
         elif name:
             code, detail = "model_unknown", "is not served here"

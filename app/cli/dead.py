@@ -61,7 +61,7 @@ def retry(job_id: str, *, data: Path, as_json: bool) -> int:
         settings, store = settings_from_env(), JobStore(client)
         model = await client.hget(keys.JOB + job_id, "model")
         if model is not None and not await client.hexists(keys.CARDS, model):
-            print(f"darkroom jobs: {job_id}: its model {model} was forgotten: nobody would draw it", file=sys.stderr)
+            print(f"darkroom jobs: {job_id}: its model {model!s} was forgotten: nobody would draw it", file=sys.stderr)
             return REFUSED
         limits = {"queue_limit": settings.queue_limit, "tenant_limit": settings.tenant_limit}
         done = await store.retry(job_id, None, **limits)

@@ -110,6 +110,8 @@ def say(text: str) -> None:
 def standing(job: Job) -> str:
     """Where a job stands, in a few words."""
     queue = job.get("queue") or {}
+    if job["status"] == "queued" and queue.get("workers") == 0:
+        return "queued, no worker serves its model"
     if job["status"] == "queued" and queue.get("position"):
         return f"queued, {queue['position']} before it"
     if job["status"] == "running":

@@ -82,6 +82,11 @@ def test_generate_says_that_nobody_draws(
     assert "warning: No worker serves gone since " in done.stderr
 
 
+def test_a_watcher_sees_what_a_job_waits_for(run: Run, gateway: Running, gone: str) -> None:
+    gateway.client.post("/v1/jobs", json={"prompt": "a frog", "model": gone})
+    assert "queued, no worker serves its model" in run("jobs", "list").stdout
+
+
 def test_a_dead_job_of_a_forgotten_model_is_not_run_again(
     run: Run, gateway: Running, hand: Hand, redis_client: redis.Redis
 ) -> None:
