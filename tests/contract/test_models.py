@@ -76,6 +76,18 @@ async def test_a_card_of_an_older_release_is_away_since_it_was_looked_at(
     assert (await store.models())["starter"].seen_ms == 1_000, "from then on it is remembered"
 
 
+async def test_a_worker_of_an_older_release_was_seen_as_well(
+    store: JobStore, ownership: Ownership, card: ModelCard, redis_client: redis.Redis
+) -> None:
+    """It beats, and leaves without a word."""
+    ownership.announce(card, "w1")
+    redis_client.zadd(keys.SEEN, {"starter": 1_000})
+    redis_client.zadd(keys.ALIVE + "starter", {"w1": 100_000})
+    assert (await store.models())["starter"].seen_ms == 100_000
+    redis_client.zrem(keys.ALIVE + "starter", "w1")
+    assert (await store.models())["starter"].seen_ms == 100_000
+
+
 async def test_a_model_is_forgotten_with_everything_but_its_jobs(
     store: JobStore,
     ownership: Ownership,

@@ -1,5 +1,6 @@
 -- Every announced model, with its workers and its pace, in one look.
--- A card of a release that noted no leaving is taken for seen now: later than it was, so nobody is refused too early.
+-- Workers of an older release note no leaving: what is known of them is noted here. A card of which nothing is known is
+-- taken for seen now, later than it was, so that nobody is refused too early.
 -- Answers {now, {name, card, workers, last seen (ms), job_ms, seat_ms}, ...}, the last two false before the first job.
 local at, cards = now(), redis.call('HGETALL', CARDS)
 local answer = {at}
@@ -7,11 +8,10 @@ for i = 1, #cards, 2 do
   local name = cards[i]
   local workers = redis.call('ZCOUNT', ALIVE .. name, at - ALIVE_MS, '+inf')
   local beat = redis.call('ZREVRANGE', ALIVE .. name, 0, 0, 'WITHSCORES')[2]
-  local seen = math.max(tonumber(beat) or 0, tonumber(redis.call('ZSCORE', SEEN, name)) or 0)
-  if seen == 0 then
-    seen = at
-    redis.call('ZADD', SEEN, seen, name)
-  end
+  local noted = tonumber(redis.call('ZSCORE', SEEN, name) or 0)
+  local seen = math.max(tonumber(beat or 0), noted)
+  if seen == 0 then seen = at end
+  if seen > noted + ALIVE_MS then redis.call('ZADD', SEEN, seen, name) end
   local pace = redis.call('HMGET', PACE .. name, 'job_ms', 'seat_ms')
   answer[#answer + 1] = {name, cards[i + 1], workers, seen, pace[1], pace[2]}
 end
