@@ -148,7 +148,7 @@ class Admission:
 
         Raises JobNotRetryable, JobNotFound and the problems of a full house.
         """
-        model = (await self._board.models()).get(record.model)
+        model = (await self._board.models(record.model)).get(record.model)
         if model is None:
             raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
         cost, tenant_limit = cost_of(record.spec), min(self._settings.tenant_limit, caller.jobs or sys.maxsize)

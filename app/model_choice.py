@@ -39,7 +39,8 @@ class ModelChoice:
     async def named(self, name: str) -> ServedModel | None:
         """The model of this name. An alias is looked at first: what the operator wrote down does not change with what
         workers announce."""
-        return (await self._board.models()).get(self.aliases.get(name, name))
+        own = self.aliases.get(name, name)
+        return (await self._board.models(own)).get(own)
 
     async def names(self) -> list[str]:
         """Everything a request may name: the models, then the aliases that lead to one."""
@@ -49,7 +50,7 @@ class ModelChoice:
 
     async def default(self) -> ServedModel | None:
         """The model of requests that name none; None where nobody can tell."""
-        return by_default(await self._board.models(), self._default)
+        return by_default(await self._board.models(self._default), self._default)
 
     async def choose(self, name: str | None) -> ServedModel:
         """The model that a request means. Raises ParamsRejected, naming what is served, or NoModelYet."""
@@ -58,6 +59,10 @@ class ModelChoice:
             detail = "No worker has announced a model yet. Start one, or wait until it has loaded its model."
             raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
         found = await (self.named(name) if name else self.default())
+        if found is None or found.away_seconds > RESTART_SECONDS:
+            # Nobody is refused from memory: another gateway may have shown the caller a worker.
+            models = await self._board.look_again()
+            found = await (self.named(name) if name else self.default())
         return found or self._refuse(name, served=", ".join(sorted(models)))
 
     def _refuse(self, name: str | None, *, served: str) -> NoReturn:

@@ -137,7 +137,7 @@ class House:
             name = model_name(folder, self.environment.get("DARKROOM_MODEL_NAME"))
         except IllegalName as error:
             raise CannotOpen(str(error)) from None
-        self.environment["DARKROOM_DEFAULT_MODEL"] = self.environment.get("DARKROOM_DEFAULT_MODEL") or name
+        self.complete("DARKROOM_DEFAULT_MODEL", name)
 
     def ask_redis(self, url: str) -> None:
         """Somebody else's Redis has to be there at the start. If it goes later, the processes wait for it."""

@@ -254,7 +254,8 @@ async def _versioned(gateway: Gateway, version: str | None) -> ServedModel:
     if name in gateway.models.aliases:
         model = await gateway.models.named(name)
     else:
-        model = by_version(await gateway.board.models(), version)
+        board = gateway.board
+        model = by_version(await board.models(), version) or by_version(await board.look_again(), version)
     if model is None:
         raise ParamsRejected([ParamError("/version", "model_unknown", "names no model or version that is served here")])
     return model
