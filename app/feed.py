@@ -157,15 +157,21 @@ class Feed:
             await self._streams.wake()
 
     async def _read(self) -> None:
-        try:
-            while self._places:
+        failed = False
+        while self._places:
+            try:
                 news = await self._streams.read(self._places, seconds=LONGEST_BLOCK)
-                for job_id, told in news.items():
-                    self._tell(job_id, told)
-                await asyncio.sleep(PAUSE_SECONDS)
-        except redis.RedisError as error:
-            log.info("the event feed lost redis", error=type(error).__name__)
-            self._end_all(error)
+            except redis.RedisError as error:
+                if failed:
+                    log.info("the event feed lost redis", error=type(error).__name__)
+                    self._end_all(error)
+                # The connection may have died alone. It is known where each was, so that a second read misses nothing.
+                failed = True
+                continue
+            failed = False
+            for job_id, told in news.items():
+                self._tell(job_id, told)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     def _tell(self, job_id: str, told: list[Told]) -> None:
         if job_id in self._places:

@@ -155,7 +155,7 @@ def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
         url,
         decode_responses=True,
         max_connections=WAITING_CONNECTIONS,
-        socket_timeout=LONGEST_BLOCK + 5,
+        socket_timeout=LONGEST_BLOCK + 2,
         socket_connect_timeout=CONNECT_SECONDS,
         retry=_retry(),
     )

@@ -39,7 +39,10 @@ SETTLE_PAUSE = 0.2
 
 
 class Dispatcher:
-    """Tries in flight. `take_up`, `beat` and `give_back` raise redis.RedisError while Redis is away."""
+    """Tries in flight. `take_up`, `beat` and `give_back` raise redis.RedisError while Redis is away.
+
+    `leases` is the same outbox over connections on which nothing else can hang.
+    """
 
     def __init__(
         self,
@@ -49,11 +52,13 @@ class Dispatcher:
         view: View,
         options: WebhookOptions,
         *,
+        leases: Outbox,
         worker: str,
         chance: Callable[[], float] = random.random,
         tracer: Tracer | None = None,
     ) -> None:
         self._outbox = outbox
+        self._leases = leases
         self._secrets = secrets
         self._sender = sender
         self._view = view
@@ -81,7 +86,7 @@ class Dispatcher:
 
     async def beat(self) -> None:
         """Keep what is in flight ours."""
-        await self._outbox.beat(list(self._in_flight.values()))
+        await self._leases.beat(list(self._in_flight.values()))
 
     async def idle(self) -> None:
         """Wait until nothing is in flight."""

@@ -49,6 +49,10 @@ POLL_SECONDS = 0.25
 BEAT_SECONDS = 1.0
 """A quarter of the lease: two beats may be lost."""
 
+LEASE_SECONDS = 0.8
+"""For one beat, on connections that nothing else uses: shorter than the pause between two, so that a connection which
+swallows what is sent costs one beat and no lease. Commands may hang for longer than a lease lasts."""
+
 OUTAGE_PAUSE = 0.5
 CONNECTIONS = 16
 """To Redis. Tries in flight queue for one when many end at once."""
@@ -92,10 +96,16 @@ def viewer(settings: Settings, client: redis.asyncio.Redis, pictures: PictureSto
 async def _serve(settings: Settings, options: WebhookOptions, pictures: PictureStore) -> None:
     stop, hurry = _signals()
     url, name = settings.redis_url.get_secret_value(), process_name()
-    async with _tracing() as tracer, _clients(url) as (client, rq), contextlib.aclosing(_sender(options)) as sender:
+    async with (
+        _tracing() as tracer,
+        _clients(url) as (client, leasing, rq),
+        contextlib.aclosing(_sender(options)) as sender,
+    ):
         outbox = Outbox(client)
         view = viewer(settings, client, pictures)
-        dispatcher = Dispatcher(outbox, Secrets(client), sender, view, options, worker=name, tracer=tracer)
+        dispatcher = Dispatcher(
+            outbox, Secrets(client), sender, view, options, leases=Outbox(leasing), worker=name, tracer=tracer
+        )
         presence = Presence(rq, name)
         beats = [
             asyncio.create_task(_again_and_again(dispatcher.beat, BEAT_SECONDS)),
@@ -183,22 +193,27 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
 
 
 @contextlib.asynccontextmanager
-async def _clients(url: str) -> AsyncIterator[tuple[redis.asyncio.Redis, redis.Redis]]:
-    """For the scripts, and for RQ. Neither retries by itself: each loop here knows how to go on."""
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        max_connections=CONNECTIONS,
-        decode_responses=True,
-        socket_timeout=5,
-        socket_connect_timeout=2,
-        retry=AsyncRetry(NoBackoff(), 0),
-    )
-    client = redis.asyncio.Redis.from_pool(pool)
+async def _clients(url: str) -> AsyncIterator[tuple[redis.asyncio.Redis, redis.asyncio.Redis, redis.Redis]]:
+    """For the scripts, for the leases alone, and for RQ. None retries by itself: each loop here knows how to go on."""
+
+    def pool(connections: int, seconds: float) -> redis.asyncio.BlockingConnectionPool:
+        return redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            decode_responses=True,
+            socket_timeout=seconds,
+            socket_connect_timeout=min(seconds, 2),
+            retry=AsyncRetry(NoBackoff(), 0),
+        )
+
+    client = redis.asyncio.Redis.from_pool(pool(CONNECTIONS, 5))
+    leasing = redis.asyncio.Redis.from_pool(pool(1, LEASE_SECONDS))
     rq = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
     try:
-        yield client, rq
+        yield client, leasing, rq
     finally:
         await client.aclose()
+        await leasing.aclose()
         rq.close()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 from rq.serializers import JSONSerializer
-from rq.worker import BaseWorker
+from rq.worker.base import BaseWorker
 
 from app.contract.keys import WEBHOOK_QUEUE
 from app.webhooks.relay import DeliveryJob
@@ -22,6 +22,14 @@ FORGOTTEN_AFTER = 60
 def process_name() -> str:
     """Unique on every machine and after every restart."""
     return f"webhooks-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class _Listed(BaseWorker):  # type: ignore[misc]  # RQ says nothing of its types
+    """On RQ's list, and no more."""
+
+    def _set_connection(self, connection: redis.Redis) -> redis.Redis:
+        # RQ would raise its timeout to 55 s, for a blocking pop that is not used here; an exit would wait for that.
+        return connection
 
 
 class Presence:
@@ -48,7 +56,7 @@ class Presence:
             self._worker.register_death()
 
     def _make(self) -> Any:
-        return BaseWorker(
+        return _Listed(
             [WEBHOOK_QUEUE],
             name=self._name,
             connection=self._connection,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -88,12 +89,35 @@ async def test_closing_ends_every_follower(feed: Feed) -> None:
         assert await late.next(5) is None
 
 
-async def test_redis_going_away_is_heard_and_the_next_one_reads_again(feed: Feed, client: redis.asyncio.Redis) -> None:
+async def test_a_connection_that_dies_alone_is_not_heard_of(feed: Feed, client: redis.asyncio.Redis) -> None:
     async with feed.follow(JOB, "0-0") as follower:
         assert await follower.next(0.05) == []
         await client.client_kill_filter(_type="normal", skipme=True)
+        await tell(client, 1, 2)
+        assert await hear(follower, 2) == [1, 2]
+
+
+async def test_redis_going_away_is_heard_and_the_next_one_reads_again(client: redis.asyncio.Redis) -> None:
+    streams = Away(client, waiting=client)
+    feed = Feed(JobStore(client), streams)
+    async with feed.follow(JOB, "0-0") as follower:
         with pytest.raises(redis.RedisError):
             await follower.next(5)
+    assert streams.asked == 2
+    streams.is_away = False
     await tell(client, 1)
     async with feed.follow(JOB, "0-0") as again:
         assert await hear(again, 1) == [1]
+    await feed.close()
+
+
+class Away(EventStreams):
+    """Streams of a Redis that refuses every connection, for a while."""
+
+    is_away, asked = True, 0
+
+    async def read(self, *args: Any, **options: Any) -> dict[str, list[Told]]:
+        if self.is_away:
+            self.asked += 1
+            raise redis.ConnectionError("refused")
+        return await super().read(*args, **options)

@@ -114,8 +114,9 @@ async def make_office(
         backend = GuardedBackend(allow_cidrs=LOOPBACK, resolver=_everything_is_here)
         sender = Sender(backend, deadline=deadline)
         dispatcher = Dispatcher(
-            outbox, secrets, sender, plain_view, options, worker=worker, chance=lambda: 0.5, tracer=tracer
-        )
+            outbox, secrets, sender, plain_view, options,
+            leases=outbox, worker=worker, chance=lambda: 0.5, tracer=tracer,
+        )  # fmt: skip
         made.append(PostOffice(Relay(outbox), dispatcher, sender))
         return made[-1]
 
