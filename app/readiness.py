@@ -102,9 +102,12 @@ class Readiness:
     async def _workers(self) -> CheckView:
         try:
             models = await self._board.models()
+            workers = sum(model.workers for model in models.values())
+            starting = [] if workers else await self._store.starting()
         except redis.RedisError:
             return _red("unknown while Redis does not answer")
-        workers = sum(model.workers for model in models.values())
+        if starting:
+            return _red(f"no worker is ready yet; starting: {'; '.join(starting)}")
         if not workers:
             return _red("no worker was heard of lately: start one, or see why it does not announce itself")
         return _green(f"{workers} heard of lately")

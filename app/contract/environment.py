@@ -21,6 +21,9 @@ PREFIX = "DARKROOM_"
 TEST_PREFIX = "DARKROOM_TEST_"
 """Switches of the test suite; no process of the product reads them."""
 
+WORKER_NAME = "DARKROOM_WORKER_NAME"
+"""From `darkroom up` to its worker: how Redis shall call it. No setting: a name must be another one at every start."""
+
 CLIENT = frozenset({"DARKROOM_URL", "DARKROOM_API_KEY"})
 """Read by the commands that speak to a service. Whoever exports them may start a service as well."""
 

@@ -74,6 +74,10 @@ SEEN = PREFIX + "seen"
 """sorted set, model by the moment a worker of it was last heard of (ms of Redis time): since when it is away. Kept with
 its card."""
 
+STARTING = PREFIX + "starting"
+"""hash, worker that is not announced yet to when it said what it is at, and what: "<ms> <sentence>". Expires soon after
+the last of them has fallen silent."""
+
 PACE = PREFIX + "pace:"
 """hash per model, moving averages over jobs that succeeded: `job_ms`, how long one runs, and `seat_ms`, the same times
 the seats it holds. For the estimates a client sees."""

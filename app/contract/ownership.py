@@ -54,12 +54,23 @@ class Ownership:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        names = ("claim", "beat", "progress", "preview", "finish", "give_back", "announce")
+        names = ("claim", "beat", "progress", "preview", "finish", "give_back", "announce", "starting", "worker_lost")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
     def announce(self, card: ModelCard, worker: str) -> None:
         """Say what this worker serves, and that it is alive."""
         self._scripts["announce"](args=[card.name, worker, card.model_dump_json()])
+
+    def starting(self, worker: str, sentence: str) -> None:
+        """Say what a worker is at that cannot be announced yet; an empty sentence ends it."""
+        self._scripts["starting"](args=[worker, sentence])
+
+    def worker_lost(self, worker: str, because: str = "") -> tuple[int, int]:
+        """Judge the jobs of a worker that has gone for certain, as the reaper would once their leases are over:
+        (requeued, failed). `because` is a sentence for those that fail.
+        """
+        requeued, failed = self._scripts["worker_lost"](args=[worker, because])
+        return int(requeued), int(failed)
 
     def leave(self, model: str, worker: str) -> None:
         """Take this worker off the list of the living."""

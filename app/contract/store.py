@@ -218,6 +218,12 @@ class JobStore:
             called_off += tenant is not None and await self.cancel(job_id, tenant) == "canceled"
         return called_off
 
+    async def starting(self) -> list[str]:
+        """What workers are at that are not announced yet: one sentence each."""
+        since = await self._now_ms() - keys.ALIVE_MS
+        said = [told.split(" ", 1) for told in (await self._redis.hgetall(keys.STARTING)).values()]
+        return sorted(sentence for at, sentence in said if int(at) > since)
+
     async def position(self, record: Record) -> int | None:
         """How many jobs of the model are claimed before this one, or None if it does not wait."""
         return cast("int | None", await self._redis.zrank(keys.QUEUED + record.model, record.id))

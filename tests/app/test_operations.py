@@ -92,6 +92,20 @@ def test_not_ready_on_a_redis_that_forgets(gateway_with: OneGateway, worker: Scr
         forgetful.stop()
 
 
+def test_a_worker_that_warms_up_is_said_to(client: httpx2.Client, worker: ScriptedWorker) -> None:
+    """Nobody should be told to start what is starting."""
+    worker.ownership.leave(worker.card.name, "w1")
+    until(lambda: "start one" in client.get("/readyz").json()["checks"]["workers"]["detail"])
+    worker.ownership.starting("w1", "warming up, 2 rows measured")
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["workers"] == {
+        "ok": False, "detail": "no worker is ready yet; starting: warming up, 2 rows measured",
+    }  # fmt: skip
+    worker.announce()
+    until(lambda: client.get("/readyz").status_code == 200)
+
+
 def test_not_ready_when_the_store_is_no_folder(
     gateway_with: OneGateway, worker: ScriptedWorker, tmp_path: Path
 ) -> None:

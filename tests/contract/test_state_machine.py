@@ -65,6 +65,7 @@ class Job:
     tag: float = 0.0
     score: float = 0.0
     token: str | None = None
+    worker: str = ""
     cancel: bool = False
     kept_by: str | None = None
     retried_as: str | None = None
@@ -128,6 +129,19 @@ class House:
         job.status, job.token = "queued", None
         job.score = min(self.clock, job.tag) - 1
         job.story.append("job.restarted")
+
+    def owner_lost(self, job: Job) -> tuple[int, int]:
+        """How many are queued again, and how many have failed."""
+        if job.cancel:
+            self.over(job, "canceled")
+            return (0, 0)
+        job.failures += 1
+        if job.failures < keys.MAX_ATTEMPTS:
+            self.requeue(job)
+            return (1, 0)
+        self.over(job, "failed")
+        self.dead.add(job.id)
+        return (0, 1)
 
     def over(self, job: Job, status: str) -> None:
         if job.token and status != "succeeded":
@@ -202,7 +216,7 @@ class Scripts(RuleBasedStateMachine):
         assert (claim and claim.id) == (expected and expected.id)
         if claim and expected:
             assert (claim.attempt, claim.failures) == (expected.attempt, expected.failures)
-            expected.token = claim.token
+            expected.token, expected.worker = claim.token, worker
         return claim
 
     @rule(target=claims, worker=WORKERS, seats=st.integers(2, 5), alone=st.booleans())
@@ -303,18 +317,17 @@ class Scripts(RuleBasedStateMachine):
             return
         self.client.zadd(keys.LEASES, {claim.id: 1}, xx=True)
         requeued, failed, repaired = self.run(self.store.reap())
-        if job.cancel:
-            expected = (0, 0)
-            self.house.over(job, "canceled")
-        else:
-            job.failures += 1
-            expected = (1, 0) if job.failures < keys.MAX_ATTEMPTS else (0, 1)
-            if expected == (1, 0):
-                self.house.requeue(job)
-            else:
-                self.house.over(job, "failed")
-                self.house.dead.add(job.id)
-        assert (requeued, failed, repaired) == (*expected, 0)
+        assert (requeued, failed, repaired) == (*self.house.owner_lost(job), 0)
+
+    @rule(worker=WORKERS)
+    def worker_is_gone_for_certain(self, worker: str) -> None:
+        """Somebody saw it die. Said again, after a broken connection, it changes nothing."""
+        held = [job for job in self.house.jobs.values() if job.status == "running" and job.worker == worker]
+        for job in self.house.jobs.values():
+            job.kept_by = None if job.kept_by == worker else job.kept_by
+        verdicts = [self.house.owner_lost(job) for job in held]
+        assert self.ownership.worker_lost(worker) == tuple(map(sum, zip(*verdicts, (0, 0), strict=True)))
+        assert self.ownership.worker_lost(worker) == (0, 0)
 
     @rule(job_id=ids)
     def forget(self, job_id: str) -> None:

@@ -138,6 +138,25 @@ local function over(id, status, data, fields)
   emit(id, 'job.' .. status, data)
 end
 
+-- The worker of a running job is gone: queued again, or at its end after too many of them. `because` is a sentence that
+-- the worker left, or ''. Answers 'canceled', 'failed' or 'requeued'.
+local function owner_lost(id, because)
+  if field(id, 'cancel') then
+    over(id, 'canceled', '{}', {'step', 0})
+    return 'canceled'
+  end
+  if redis.call('HINCRBY', JOB .. id, 'failures', 1) < MAX_ATTEMPTS then
+    requeue(id, 'worker-lost')
+    return 'requeued'
+  end
+  local detail = 'The job was started ' .. MAX_ATTEMPTS .. ' times and its worker was lost each time.'
+  if because ~= '' then detail = detail .. ' The last time: ' .. because end
+  local error = '{"slug":"attempts-exhausted","detail":' .. cjson.encode(detail) .. '}'
+  over(id, 'failed', '{"error":' .. error .. '}', {'error', error})
+  redis.call('ZADD', DEAD, now(), id)
+  return 'failed'
+end
+
 -- Why there is no room for another job, or nil.
 local function refusal(tenant, model, queue_limit, tenant_limit)
   if redis.call('ZCARD', QUEUED .. model) >= tonumber(queue_limit) then return 'queue-full' end

@@ -6,17 +6,10 @@ local requeued, failed, repaired, at = 0, 0, 0, now()
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', at, 'LIMIT', 0, ARGV[1])) do
   if field(id, 'status') ~= 'running' then
     redis.call('ZREM', LEASES, id)
-  elseif field(id, 'cancel') then
-    over(id, 'canceled', '{}', {'step', 0})
-  elseif redis.call('HINCRBY', JOB .. id, 'failures', 1) >= MAX_ATTEMPTS then
-    local detail = 'The job was started ' .. MAX_ATTEMPTS .. ' times and its worker was lost each time.'
-    local error = '{"slug":"attempts-exhausted","detail":"' .. detail .. '"}'
-    over(id, 'failed', '{"error":' .. error .. '}', {'error', error})
-    redis.call('ZADD', DEAD, at, id)
-    failed = failed + 1
   else
-    requeue(id, 'worker-lost')
-    requeued = requeued + 1
+    local verdict = owner_lost(id, '')
+    if verdict == 'failed' then failed = failed + 1 end
+    if verdict == 'requeued' then requeued = requeued + 1 end
   end
 end
 
