@@ -66,11 +66,12 @@ def main() -> None:
     # Nobody reads what this process writes but one word.
     configure("warning", process="clockwork")
     url, seconds = sys.argv[1], float(sys.argv[2])
-    ownership, attempts = Ownership(redis.Redis.from_url(url, decode_responses=True)), Attempts()
+    ownership, leasing = (Ownership(redis.Redis.from_url(url, decode_responses=True)) for _ in range(2))
+    attempts = Attempts()
     engine = Clockwork(ownership, attempts, seconds=seconds)
     intake = Intake(
-        card=CARD, name="clockwork", connection=redis.Redis.from_url(url), ownership=ownership, engine=engine,
-        attempts=attempts, begin=engine.begin, may_claim=lambda: True, on_beat=lambda: None,
+        card=CARD, name="clockwork", connection=redis.Redis.from_url(url), ownership=ownership, leasing=leasing,
+        engine=engine, attempts=attempts, begin=engine.begin, may_claim=lambda: True,
     )  # fmt: skip
     signal.signal(signal.SIGTERM, intake.request_stop)
     intake.claim_until_stopped(registered=lambda: print(READY, flush=True))

@@ -1,5 +1,6 @@
 """What can go wrong around a picture, outside the engine.
 
+    CannotStart                  not a job's error     the process ends with a sentence that no restart would change
     WorkerError                  internal
       StorageError               storage-unavailable
         StorageUnavailable       storage-unavailable     no answer before the deadline
@@ -16,8 +17,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+class CannotStart(Exception):
+    """A reason that no restart mends. One sentence, with the remedy."""
+
+
 class WorkerError(Exception):
-    """Base of them all. `slug` is stable, `detail` is one sentence with the remedy in it."""
+    """Base of those that end a job. `slug` is stable, `detail` is one sentence with the remedy in it."""
 
     slug: ClassVar[str] = "internal"
 

@@ -1,7 +1,7 @@
-"""The RQ worker: takes ids while seats are free, keeps the leases, passes on what stops a job, hands back at the end.
+"""The RQ worker: takes jobs while seats are free, passes on what stops one, hands back at the end.
 
 One registered worker, many jobs in flight. RQ carries the ids and the commands; the scripts of `app.contract` decide
-who owns what. Never calls what an RQ payload names. Knows nothing of torch.
+who owns what, and worker/leases.py keeps it. Never calls what an RQ payload names. Knows nothing of torch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from rq.worker.base import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
 from app.contract.card import ModelCard
-from app.contract.keys import BEAT_SECONDS, queue_name
-from app.contract.ownership import Beat, Claim, Ownership
+from app.contract.keys import queue_name
+from app.contract.ownership import Claim, Ownership
 from worker.attempts import Attempts, Stop
+from worker.leases import Leases
 
 log = structlog.get_logger()
 
@@ -32,6 +33,9 @@ LONGEST_NAP = 0.025
 
 REGISTRATION_SECONDS = 60
 """RQ forgets a worker that is silent for this long and another minute."""
+
+BOOKS_SECONDS = 10.0
+"""Between two entries in RQ's books."""
 
 
 class Engine(Protocol):
@@ -66,13 +70,13 @@ class Intake(BaseWorker):
         name: str,
         connection: redis.Redis,
         ownership: Ownership,
+        leasing: Ownership,
         engine: Engine,
         attempts: Attempts,
         begin: Callable[[Claim], None],
         may_claim: Callable[[], bool],
-        on_beat: Callable[[], None],
     ) -> None:
-        """`connection` is RQ's own and does not decode; `on_beat` runs with every heartbeat and may end the process."""
+        """`connection` is RQ's own and does not decode; `leasing` is of a client that nothing but the leases uses."""
         super().__init__(
             [queue_name(card.name)], name, connection=connection, serializer="json", worker_ttl=REGISTRATION_SECONDS
         )
@@ -82,9 +86,13 @@ class Intake(BaseWorker):
         self._attempts = attempts
         self._begin = begin
         self._may_claim = may_claim
-        self._on_beat = on_beat
+        self._leases = Leases(leasing, attempts, card=card, worker=name, stop=self._stop)
         self._over = threading.Event()
         self.stops_asked = 0
+
+    def _set_connection(self, connection: redis.Redis) -> redis.Redis:
+        # RQ would raise its timeout to 55 s, for a blocking pop that is not used here.
+        return connection
 
     def request_stop(self, signum: int = 0, frame: object = None) -> None:
         """SIGTERM, SIGINT or RQ's shutdown command.
@@ -108,8 +116,9 @@ class Intake(BaseWorker):
     def claim_until_stopped(self, *, registered: Callable[[], None]) -> None:
         """Register, then claim until asked to stop. `registered` is called once others can see this worker."""
         self._outlive_redis(lambda: self.bootstrap("WARNING"))
-        self._outlive_redis(lambda: self._ownership.announce(self._card, self.name))
-        threading.Thread(target=self._beat_until_over, name="heartbeat", daemon=True).start()
+        self._outlive_redis(self._leases.beat)
+        threading.Thread(target=self._leases.keep, args=[self._over], name="leases", daemon=True).start()
+        threading.Thread(target=self._keep_books, name="books", daemon=True).start()
         registered()
         nap = 0.001
         while not self._stop_requested:
@@ -134,7 +143,7 @@ class Intake(BaseWorker):
             log.warning("left without telling redis", reason=str(error))
 
     def _claim_one(self) -> bool:
-        if self._engine.free_seats < 1 or not self._may_claim():
+        if self._engine.free_seats < 1 or not self._leases.are_sure or not self._may_claim():
             return False
         try:
             held = self._attempts.claims()
@@ -157,27 +166,19 @@ class Intake(BaseWorker):
             log.info("stopping", job_id=claim.id, reason=reason.value)
             self._engine.cancel(claim.token)
 
-    def _beat_until_over(self) -> None:
-        while not self._over.wait(BEAT_SECONDS):
-            self._on_beat()
+    def _keep_books(self) -> None:
+        """RQ's view of this worker, for `rq info` and dashboards. Slow or wrong, it costs no job anything."""
+        while not self._over.wait(BOOKS_SECONDS):
             try:
-                self._beat()
+                if not self.connection.exists(self.key):
+                    self.register_birth()
+                self.set_state(self._state_in_rqs_words())
+                self.heartbeat()
+                clean_worker_registry(self.queues[0])
             except redis.RedisError as error:
-                log.warning("heartbeat failed", reason=str(error))
-
-    def _beat(self) -> None:
-        claims = self._attempts.claims()
-        for claim, learned in zip(claims, self._ownership.beat(claims), strict=True):
-            if learned is Beat.LOST:
-                self._stop(claim, Stop.LOST)
-            elif learned is Beat.CANCEL:
-                self._stop(claim, Stop.CANCELED)
-        self._ownership.announce(self._card, self.name)
-        if not self.connection.exists(self.key):
-            self.register_birth()
-        self.set_state(self._state_in_rqs_words())
-        self.heartbeat()
-        clean_worker_registry(self.queues[0])
+                log.warning("rq was not told of this worker", reason=str(error))
+            except Exception:
+                log.exception("rq's books broke")
 
     def _state_in_rqs_words(self) -> WorkerStatus:
         if is_suspended(self.connection):

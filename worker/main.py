@@ -1,6 +1,7 @@
 """A worker's life: settings, model, engine, intake; signals; exit codes.
 
-Threads: the main one claims, one runs the engine, one beats, one reports progress, a few put pictures away.
+Threads: the main one claims, one runs the engine, one keeps the leases, one RQ's books, one watches the engine, one
+reports progress, a few put pictures away. What must be in time shares its thread and its connection with nothing.
 """
 
 from __future__ import annotations
@@ -9,18 +10,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
-import redis
 import structlog
 import torch
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
 from app import __version__
 from app.contract.card import ModelCard
-from app.contract.durability import durability_faults
 from app.contract.environment import SettingsError
 from app.contract.exits import CANNOT_START, LOST_DEVICE
 from app.contract.logs import configure
@@ -29,9 +26,11 @@ from app.contract.objects import StoreOptions
 from app.contract.ownership import Claim, Ownership
 from app.contract.tracing import close_provider, open_provider
 from worker.attempts import Attempts
+from worker.connections import Connections, connect
 from worker.engine.engine import Engine
 from worker.engine.sample import Request
-from worker.errors import StorageDenied, StorageError
+from worker.engine.stage import Stage
+from worker.errors import CannotStart, StorageDenied, StorageError
 from worker.intake import Intake
 from worker.metrics import WorkerMetrics
 from worker.models.bundle import Bundle, ModelError, describe, load
@@ -39,40 +38,53 @@ from worker.profiles import start_engine
 from worker.provenance import Provenance, provenance_of
 from worker.reporter import Reporter
 from worker.settings import WorkerSettings, settings_from_env, worker_name
+from worker.starting import Starting
 from worker.storage import ObjectStore
 from worker.tracing import Traces
-from worker.watchdog import abandon_ship, ends_within
+from worker.watchdog import Watchdog, abandon_ship, ends_within
 
 log = structlog.get_logger()
 
 WARM_UP_SECONDS = 600.0
-"""Profiling is bounded to seconds, but one step of a large model on a slow CPU, or the graphs of a GPU, are not."""
+"""For each size that is measured: one step of a large model on a slow CPU, or the graphs of a GPU, take minutes."""
 
 LAST_WORDS_SECONDS = 10.0
 """After the grace period: time to hand jobs back and to say so, before the process goes anyway."""
 
-
-class CannotStart(Exception):
-    """A reason that no restart mends. One sentence, with the remedy."""
+HEARTBEAT_FILE_SECONDS = 10.0
 
 
 def run() -> int:
     """Serve one model until told to stop. Returns the exit code."""
     try:
+        own_name = worker_name()
         settings = settings_from_env()
         configure(settings.log_level, process="worker")
         name = settings.name()
         store = _open_store(settings)
-        clients = _connect(settings)
-        bundle = _load(settings, name)
-        with ends_within(WARM_UP_SECONDS, what="warming up"):
-            engine = start_engine(bundle, settings)
+        connections = connect(settings)
+        starting = Starting(Ownership(connections.leases), own_name)
+        with starting.told():
+            bundle, engine = _start_model(settings, name, starting)
         card = describe(bundle, seats=settings.seats)
-        worker = Worker(settings, engine, card, provenance_of(bundle), store, *clients)
+        worker = Worker(settings, engine, card, provenance_of(bundle), store, connections, name=own_name)
     except (SettingsError, IllegalName, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)
         return CANNOT_START
     return worker.run()
+
+
+def _start_model(settings: WorkerSettings, name: str, starting: Starting) -> tuple[Bundle, Engine]:
+    starting.say("loading the model")
+    bundle = _load(settings, name)
+    starting.say("warming up")
+    with ends_within(WARM_UP_SECONDS, what="warming up") as deadline:
+
+        def on_measured(rows: int) -> None:
+            deadline.begin_again()
+            starting.measured(rows)
+
+        return bundle, start_engine(bundle, settings, on_measured=on_measured)
 
 
 class Worker:
@@ -85,29 +97,33 @@ class Worker:
         card: ModelCard,
         provenance: Provenance,
         store: ObjectStore,
-        commands: redis.Redis,
-        rq: redis.Redis,
+        connections: Connections,
+        *,
+        name: str,
     ) -> None:
+        self.name = name
         self.settings = settings
         self.engine = engine
         self.card = card
         self.attempts = Attempts()
-        ownership = Ownership(commands)
+        ownership, self.leasing = Ownership(connections.commands), Ownership(connections.leases)
         self.provider = open_provider("darkroom-worker", version=__version__)
         self.traces = Traces(self.provider.get_tracer("darkroom.worker", __version__) if self.provider else None)
         self.reporter = Reporter(ownership, store, self.attempts, provenance, self.traces)
         self.intake = Intake(
             card=self.card,
-            name=worker_name(),
-            connection=rq,
+            name=name,
+            connection=connections.rq,
             ownership=ownership,
+            leasing=self.leasing,
             engine=self.engine,
             attempts=self.attempts,
             begin=self.begin,
-            may_claim=self.reporter.storage_is_well,
-            on_beat=self.show_a_pulse,
+            may_claim=lambda: not self.is_lost and self.reporter.storage_is_well(),
         )
+        self.watchdog = Watchdog(lambda: engine.stage, stall_seconds=settings.stall_seconds)
         self.stopped = threading.Event()
+        self.is_lost = False
         self.metrics: WorkerMetrics | None = None
         if settings.worker_metrics_port is not None:
             self.metrics = WorkerMetrics(engine, model=card.name)
@@ -118,6 +134,9 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.intake.request_stop)
         threading.Thread(target=self.denoise, name="engine", daemon=True).start()
+        threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
+        if self.settings.heartbeat_file:
+            threading.Thread(target=self.pulse, args=[self.settings.heartbeat_file], name="pulse", daemon=True).start()
         self.intake.claim_until_stopped(registered=self.say_ready)
         log.info("stopping", jobs=len(self.attempts.claims()), grace_seconds=self.settings.grace_seconds)
         self.finish_or_hand_back()
@@ -155,7 +174,7 @@ class Worker:
                     self.metrics.stepped(seconds, events)
         except Exception:
             log.exception("the engine broke; its jobs will run elsewhere")
-            self.abandon_ship(LOST_DEVICE)
+            self.abandon_ship(LOST_DEVICE, because="the device or the engine broke; the worker's log says how.")
 
     def finish_or_hand_back(self) -> None:
         ends = time.monotonic() + self.settings.grace_seconds
@@ -165,15 +184,33 @@ class Worker:
         self.intake.hand_back()
         self.reporter.close(seconds=LAST_WORDS_SECONDS)
 
-    def show_a_pulse(self) -> None:
-        """With every heartbeat. A step that never ends cannot be interrupted from inside: then the process goes, and
-        the leases run out.
-        """
-        if not self.engine.idle and self.engine.clock() - self.engine.last_step_at > self.settings.stall_seconds:
-            log.error("no step has ended for too long", stall_seconds=self.settings.stall_seconds)
-            self.abandon_ship(LOST_DEVICE)
-        if self.settings.heartbeat_file:
-            self.settings.heartbeat_file.touch()
+    def watch(self) -> None:
+        """A step that never ends cannot be interrupted from inside: the process goes, and its jobs run elsewhere."""
+        while not self.stopped.wait(self.watchdog.look_seconds):
+            if stalled := self.watchdog.look():
+                self.abandon_stalled(*stalled)
+
+    def abandon_stalled(self, stage: Stage, limit: float) -> NoReturn:
+        log.error("no step has ended for too long", stage=stage.name, limit_seconds=round(limit, 1))
+        because = (
+            f"its {stage.name} took longer than {limit:.4g} s, which is the worker's limit: "
+            "the larger of DARKROOM_STALL_SECONDS and ten times what was measured."
+        )
+        self.abandon_ship(LOST_DEVICE, because=because)
+
+    def pulse(self, file: Path) -> None:
+        """Touch the file for whoever judges this process from outside. A full disk must not cost more than that."""
+        said = False
+        while True:
+            try:
+                file.touch()
+                said = False
+            except OSError as error:
+                if not said:
+                    log.warning("the heartbeat file cannot be touched", file=str(file), reason=str(error))
+                said = True
+            if self.stopped.wait(HEARTBEAT_FILE_SECONDS):
+                return
 
     def close_traces(self, reason: str) -> None:
         """Send the spans that are left; attempts that are still open end for this reason."""
@@ -181,35 +218,16 @@ class Worker:
         if self.provider is not None:
             close_provider(self.provider)
 
-    def abandon_ship(self, code: int) -> NoReturn:
+    def abandon_ship(self, code: int, *, because: str) -> NoReturn:
+        """End at once. The jobs need not wait for their leases; without Redis they do."""
+        self.is_lost = True
+        try:
+            requeued, failed = self.leasing.worker_lost(self.name, because)
+            log.info("jobs left to others", requeued=requeued, failed=failed)
+        except Exception as error:
+            log.warning("the leases run out", reason=str(error))
         self.close_traces("device-lost")
         abandon_ship(code)
-
-
-def _connect(settings: WorkerSettings) -> tuple[redis.Redis, redis.Redis]:
-    """One client that decodes, for the scripts, and one as RQ wants it. Refuses a Redis that may forget jobs."""
-    url = settings.redis_url.get_secret_value()
-    options = {"retry": Retry(ExponentialBackoff(cap=1, base=0.05), 5), "health_check_interval": 30}
-    commands = redis.Redis.from_url(url, decode_responses=True, socket_timeout=5, **options)
-    rq = redis.Redis.from_url(url, **options)
-    if settings.redis_durability == "require":
-        faults = _until_answered(lambda: durability_faults(commands.info()))
-        if faults:
-            raise CannotStart("; ".join(faults) + ", or accept the loss with DARKROOM_REDIS_DURABILITY=ignore")
-    return commands, rq
-
-
-def _until_answered(ask: Callable[[], list[str]]) -> list[str]:
-    """Redis may come up after us. Wait for it and say so."""
-    said = 0.0
-    while True:
-        try:
-            return ask()
-        except redis.RedisError as error:
-            if time.monotonic() - said > 10:
-                said = time.monotonic()
-                log.warning("waiting for redis: start it, or set REDIS_URL", reason=str(error))
-            time.sleep(0.5)
 
 
 def _open_store(settings: WorkerSettings) -> ObjectStore:

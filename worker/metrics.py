@@ -30,6 +30,9 @@ class Seated(Protocol):
     @property
     def free_seats(self) -> int: ...
 
+    @property
+    def preview_failures(self) -> int: ...
+
 
 class WorkerMetrics:
     """One worker's figures. `stepped` is called from the engine's thread."""
@@ -53,6 +56,8 @@ class WorkerMetrics:
             "darkroom_stage_seconds", "Time of jobs in a stage, shared steps counted in full", ["stage"],
             registry=self.registry,
         )  # fmt: skip
+        self._previews = Counter("darkroom_preview_failures", "Previews that could not be made", registry=self.registry)
+        self._previews_lost = 0
         Gauge("darkroom_seats", "Seats of this worker", registry=self.registry).set(engine.seats)
         used = Gauge("darkroom_seats_in_use", "Seats that samples claim", registry=self.registry)
         used.set_function(lambda: engine.seats - engine.free_seats)
@@ -65,6 +70,9 @@ class WorkerMetrics:
         if self._engine.last_batch:
             self._steps.observe(seconds)
             self._samples.observe(self._engine.last_batch)
+        lost = self._engine.preview_failures
+        self._previews.inc(lost - self._previews_lost)
+        self._previews_lost = lost
         for event in events:
             if isinstance(event, Finished):
                 self._jobs.labels("succeeded").inc()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -31,9 +32,17 @@ COMPILERS = 2
 
 LARGEST_FILE = 1 << 16
 
+FILE_VERSION = 2
+"""Raised when a profile says more: one that says less is then another file's, and is measured anew."""
 
-def start_engine(bundle: Bundle, settings: WorkerSettings) -> Engine:
-    """An engine, warmed up. Raises ModelError where the settings ask for graphs that the device has not."""
+
+def start_engine(
+    bundle: Bundle, settings: WorkerSettings, *, on_measured: Callable[[int], None] = lambda rows: None
+) -> Engine:
+    """An engine, warmed up; `on_measured` hears of each size of a step, in rows, that had to be measured.
+
+    Raises ModelError where the settings ask for graphs that the device has not.
+    """
     compiler = ThreadPoolExecutor(COMPILERS, thread_name_prefix="compile")
     try:
         engine = Engine(bundle, seats=settings.seats, compiler=compiler, graphs=settings.graphs)
@@ -42,8 +51,8 @@ def start_engine(bundle: Bundle, settings: WorkerSettings) -> Engine:
     circumstances = _circumstances(bundle, settings)
     file = _file(settings.profile_folder or _cache(), circumstances)
     known = recall(file, circumstances)
-    profile = engine.warm_up(known)
-    if known is None and profile.is_complete:
+    profile = engine.warm_up(known, on_measured=on_measured)
+    if profile != known:
         remember(file, profile, circumstances)
     return engine
 
@@ -57,15 +66,21 @@ def recall(file: Path, circumstances: Mapping[str, Any]) -> Profile | None:
             return None
         measured = content["profile"]
         rows, row_cost = measured["rows"], float(measured["row_cost"])
-        rates = {int(size): float(rate) for size, rate in measured["rows_a_second"].items()}
-        if not (rows is None or (isinstance(rows, int) and rows >= 1)) or not row_cost > 0:
+        rates, seconds = (
+            {int(size): float(value) for size, value in measured[name].items()} for name in ("rows_a_second", "seconds")
+        )
+        decode_seconds, is_complete = float(measured["decode_seconds"]), measured["is_complete"] is True
+        if not (rows is None or (isinstance(rows, int) and rows >= 1)) or not row_cost > 0 or not decode_seconds >= 0:
             raise ValueError("impossible values")
+        values = (*rates.values(), *seconds.values())
+        if rates.keys() != seconds.keys() or not all(0 < value < math.inf for value in values):
+            raise ValueError("impossible measurements")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         log.warning("a profile cannot be read and is measured again", file=str(file), reason=repr(error))
         return None
-    return Profile(rows, row_cost, rates)
+    return Profile(rows, row_cost, rates, is_complete=is_complete, seconds=seconds, decode_seconds=decode_seconds)
 
 
 def remember(file: Path, profile: Profile, circumstances: Mapping[str, Any]) -> None:
@@ -85,7 +100,8 @@ def _circumstances(bundle: Bundle, settings: WorkerSettings) -> dict[str, Any]:
     """All that the speed of a step depends on, as far as we know it."""
     facts = asdict(provenance_of(bundle))
     threads = None if bundle.device.type == "cuda" else torch.get_num_threads()
-    return facts | {"threads": threads, "seats": settings.seats, "graphs": settings.graphs, "layout": bundle.layout}
+    chosen = {"threads": threads, "seats": settings.seats, "graphs": settings.graphs, "layout": bundle.layout}
+    return facts | chosen | {"version": FILE_VERSION}
 
 
 def _file(folder: Path, circumstances: Mapping[str, Any]) -> Path:

@@ -71,13 +71,20 @@ class Reporter:
         if isinstance(event, Progress):
             self._progress[event.request_id] = event
         elif isinstance(event, Preview):
-            self._previews[event.request_id, event.index] = event
-            self._keep(event)
+            self._hear_preview(event)
         elif not isinstance(event, Started):
             self._progress.pop(event.request_id, None)
             attempt = self._attempts.get(event.request_id)
             if attempt is not None:
                 self._finishers.submit(self._end, attempt, event)
+
+    def _hear_preview(self, preview: Preview) -> None:
+        # In the engine's thread, which must not end for a preview that, say, finds no memory.
+        try:
+            self._previews[preview.request_id, preview.index] = preview
+            self._keep(preview)
+        except Exception:
+            log.exception("a preview was dropped")
 
     def _keep(self, preview: Preview) -> None:
         attempt = self._attempts.get(preview.request_id)
@@ -216,7 +223,13 @@ class Reporter:
         frames = self._films.of(claim.token, index)
         if not frames:
             return None
-        file, key = encode_sheet([frame.pixels for frame in frames]), sheet_key(claim.id, claim.token, index)
+        try:
+            file = encode_sheet([frame.pixels for frame in frames])
+        except Exception:
+            # The picture is finished, and worth more than how it came to be.
+            log.exception("the previews of a picture were dropped", job_id=claim.id)
+            return None
+        key = sheet_key(claim.id, claim.token, index)
         stored = self._store.put(key, file.data, "image/jpeg", keep_trying=lambda: attempt.stop is None)
         return Sheet(
             key=key, sha256=stored.sha256, bytes=stored.bytes, content_type=stored.content_type, columns=file.columns,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.contract.environment import PREFIX, read_settings
+from app.contract.environment import PREFIX, WORKER_NAME, read_settings
 from app.contract.model_name import BUNDLED_MODEL, model_name
 from app.contract.objects import as_storage_url
 from app.contract.redis_url import RedisUrl
@@ -69,7 +69,10 @@ class WorkerSettings(BaseSettings):
         default=20.0, ge=0, description="After SIGTERM, how long running jobs may take before they are handed back"
     )
     stall_seconds: float = Field(
-        default=60.0, gt=0, description="A step that takes longer ends the process, so that its jobs run elsewhere"
+        default=60.0,
+        gt=0,
+        description="A step or a decode that takes longer, and longer than ten times what was measured at the start, "
+        "ends the process, so that its jobs run elsewhere",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
 
@@ -79,7 +82,7 @@ class WorkerSettings(BaseSettings):
     metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics ports")
 
     heartbeat_file: Path | None = Field(
-        default=None, description="Touched with every heartbeat, for a container's health check"
+        default=None, description="Touched every 10 s while the process lives, for a container's health check"
     )
 
     def name(self) -> str:
@@ -93,5 +96,8 @@ def settings_from_env() -> WorkerSettings:
 
 
 def worker_name() -> str:
-    """Unique also for two lives of one container, whose host name and pid are the same: RQ refuses a name twice."""
-    return f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
+    """Unique also for two lives of one container, whose host name and pid are the same: RQ refuses a name twice.
+
+    `darkroom up` gives one, by which it finds the jobs of a worker that died. Takes it out of the environment.
+    """
+    return os.environ.pop(WORKER_NAME, "") or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"

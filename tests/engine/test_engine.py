@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -15,6 +16,9 @@ from tests.engine.driving import SIDE, StoppedClock, drain, last_events, run, sc
 from worker.engine.engine import Engine
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Failed, Finished, Progress, Started, Stopped
+from worker.engine.lane import Lanes, native_key
+from worker.engine.profile import Profile
+from worker.engine.stage import Stage
 from worker.models.bundle import Bundle
 
 
@@ -286,12 +290,47 @@ def test_waiting_for_work_ends_with_a_submit(epsilon_bundle: Bundle) -> None:
     assert engine.step() == [Stopped("a")]
 
 
-def test_a_step_without_work_still_tells_the_watchdog(epsilon_bundle: Bundle) -> None:
-    clock = StoppedClock()
-    engine = Engine(epsilon_bundle, clock=clock)
-    clock.now += 3
-    assert engine.step() == []
-    assert engine.last_step_at == clock.now
+def test_who_watches_sees_each_piece_of_work_and_nothing_between_steps(epsilon_bundle: Bundle) -> None:
+    """One that takes long may not use up the time of the next: a decode's begins when the step has ended."""
+    seen: list[Stage | None] = []
+    bundle, _ = scripted(epsilon_bundle, lambda call, rows: seen.append(engine.stage))
+    engine = Engine(dataclasses.replace(bundle, vae=Watched(bundle.vae, lambda: seen.append(engine.stage))))
+    assert engine.stage is None, "nobody has work yet, however long the warm-up takes"
+    engine.warm_up(Profile(4, 1.0, {2: 1.0}, seconds={2: 3.0}, decode_seconds=5.0))
+    engine.submit(wish(num_inference_steps=2))
+    drain(engine)
+    names = [stage.name for stage in seen if stage]
+    assert names == ["denoise", "denoise", "decode"]
+    assert len(set(map(id, seen))) == 3
+    assert engine.stage is None
+
+
+def test_what_is_expected_grows_with_rows_and_size(epsilon_bundle: Bundle) -> None:
+    lanes = Lanes(epsilon_bundle, seats=4)
+    native = native_key(epsilon_bundle)
+    assert (lanes.costs.step_seconds(native, 8), lanes.costs.decode_seconds(native, 2)) == (0, 0)
+    row = lanes.costs.row(native)
+    lanes.costs.profile = Profile(4, row, {2: 1.0, 4: 1.5}, seconds={2: 3.0, 4: 4.0}, decode_seconds=5.0)
+    channels, height, width = native.latent_shape
+    large = dataclasses.replace(native, latent_shape=(channels, 2 * height, 2 * width))
+    assert lanes.costs.step_seconds(native, 8) == pytest.approx(12.0), "of the size that suits worst"
+    assert lanes.costs.step_seconds(large, 8) >= 4 * 12.0
+    assert lanes.costs.decode_seconds(large, 2) == pytest.approx(40.0)
+    assert lanes.picture_seconds == pytest.approx(3.0 + 5.0)
+
+
+class Watched:
+    """A VAE that tells when it is asked to decode."""
+
+    def __init__(self, vae: Any, tell: Callable[[], None]) -> None:
+        self._vae, self._tell = vae, tell
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
+
+    def decode(self, *args: Any, **options: Any) -> Any:
+        self._tell()
+        return self._vae.decode(*args, **options)
 
 
 def test_requests_from_many_threads(epsilon_bundle: Bundle) -> None:

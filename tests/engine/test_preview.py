@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from tests.engine.driving import drain, final_latents, wish
 from tests.engine.tiny_models import SIDE, STARTER, save_tiny_model
 from worker.engine.engine import Engine
+from worker.engine.errors import DeviceLost
 from worker.engine.events import Finished, Preview, Progress
-from worker.engine.preview import fit, synthetic_pictures, to_pixels
+from worker.engine.preview import MOST_FAILURES, fit, synthetic_pictures, to_pixels
 from worker.models.bundle import Bundle, load
 
 
@@ -96,6 +98,60 @@ def test_a_vae_that_overflows_gives_grey_instead_of_an_error(epsilon_bundle: Bun
     pixels = to_pixels(fit(vae, side=48), torch.full((1, 4, 3, 5), float("nan")))
     assert pixels.shape == (1, 6, 10, 3)
     assert set(pixels.flatten().tolist()) <= {127, 128}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), torch.OutOfMemoryError("CUDA out of memory."), ValueError()])
+def test_a_preview_that_raises_costs_nobody_a_picture(epsilon_bundle: Bundle, error: Exception) -> None:
+    vae = CannotEncode(epsilon_bundle, error)
+    with capture_logs() as logs:
+        engine = Engine(dataclasses.replace(epsilon_bundle, vae=vae))
+        engine.submit(wish(preview_every=1))
+        engine.submit(wish("b", seed=8, preview_every=2))
+        events = drain(engine)
+        engine.submit(wish("c", preview_every=1))
+        events += drain(engine)
+    assert not [event for event in events if isinstance(event, Preview)]
+    finished = {event.request_id: event for event in events if isinstance(event, Finished)}
+    plain = Engine(epsilon_bundle)
+    plain.submit(wish())
+    [undisturbed] = [event for event in drain(plain) if isinstance(event, Finished)]
+    assert np.array_equal(finished["a"].pictures[0], undisturbed.pictures[0])
+    assert finished.keys() == {"a", "b", "c"}
+    assert vae.asked == MOST_FAILURES, "the map is not fitted for ever"
+    assert [line["log_level"] for line in logs] == ["warning", "warning"], "said when it begins, and when no more come"
+
+
+def test_one_that_worked_again_is_not_held_against_previews(epsilon_bundle: Bundle) -> None:
+    """Memory may be short for a moment, again and again."""
+    vae = CannotEncode(epsilon_bundle, torch.OutOfMemoryError("CUDA out of memory."), times=MOST_FAILURES - 1)
+    engine = Engine(dataclasses.replace(epsilon_bundle, vae=vae))
+    assert [each.step for each in previews_of(engine, preview_every=1)] == [3, 4, 5]
+    assert engine.preview_failures == MOST_FAILURES - 1
+
+
+def test_a_preview_that_finds_the_device_lost_says_so(epsilon_bundle: Bundle) -> None:
+    vae = CannotEncode(epsilon_bundle, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    engine = Engine(dataclasses.replace(epsilon_bundle, vae=vae))
+    engine.submit(wish(preview_every=1))
+    with pytest.raises(DeviceLost):
+        drain(engine)
+
+
+class CannotEncode:
+    """A VAE that previews cannot learn from, the first so many `times`. It decodes like any other."""
+
+    def __init__(self, bundle: Bundle, error: Exception, *, times: int = 1_000) -> None:
+        self._vae, self._error, self._times = bundle.vae, error, times
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
+
+    def encode(self, images: torch.Tensor) -> Any:
+        self.asked += 1
+        if self.asked <= self._times:
+            raise self._error
+        return self._vae.encode(images)
 
 
 class Overflowing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,10 +23,12 @@ class TimedLane:
     """A lane whose steps take the time they are said to take."""
 
     row_cost = 1.0
+    bundle = SimpleNamespace(device=torch.device("cpu"))
 
     def __init__(self, seconds: dict[int, float], *, fits: int = 10_000) -> None:
         self.now, self.steps = 0.0, 0
         self._seconds, self._fits = seconds, fits
+        self.told: list[int] = []
 
     def rehearse(self, rows: int) -> None:
         if rows > self._fits:
@@ -33,9 +36,13 @@ class TimedLane:
         self.steps += 1
         self.now += self._seconds[rows]
 
-    def measured(self, *, most_rows: int = 64, seconds: float = 1e9) -> Profile:
+    def measured(self, *, most_rows: int = 64, seconds: float = 1e9, known: Profile | None = None) -> Profile:
         clock = partial(getattr, self, "now")
-        return measure(self, most_rows=most_rows, seconds=seconds, clock=clock, stopwatch=clock)  # type: ignore[arg-type]
+        return measure(
+            self,  # type: ignore[arg-type]
+            most_rows=most_rows, seconds=seconds, known=known,
+            on_measured=self.told.append, clock=clock, stopwatch=clock,
+        )  # fmt: skip
 
 
 def flat_from(size: int) -> dict[int, float]:
@@ -65,7 +72,51 @@ def test_a_slow_device_is_not_kept_from_its_work(seconds_a_row: float, rows: int
     lane = TimedLane({size: seconds_a_row * size for size in SIZES})
     profile = lane.measured(seconds=0.9)
     assert (profile.rows, profile.is_complete) == (rows, False)
-    assert profile.rows_a_second.keys() == {2}
+    assert (profile.rows_a_second.keys(), lane.told) == ({2}, [2])
+
+
+def test_a_slow_step_is_waited_for_once() -> None:
+    lane = TimedLane({size: 30.0 * size for size in SIZES})
+    profile = lane.measured(seconds=3)
+    assert lane.steps == 1
+    assert (profile.row_seconds, profile.seconds) == (30.0, {2: 60.0})
+
+
+def test_on_a_gpu_the_first_run_makes_what_the_second_is_timed_by() -> None:
+    lane = TimedLane({size: 30.0 * size for size in SIZES})
+    lane.bundle = SimpleNamespace(device=torch.device("cuda"))
+    lane.measured(seconds=3)
+    assert lane.steps == 2
+
+
+def test_an_unfinished_profile_is_gone_on_with_and_not_begun_again() -> None:
+    """Each start has some time; together they find what one start with all of it finds."""
+    seconds = flat_from(16)
+    profile: Profile | None = None
+    told: list[int] = []
+    for _ in range(len(SIZES)):
+        lane = TimedLane(seconds)
+        profile = lane.measured(seconds=8.0, known=profile)
+        told += lane.told
+        if profile.is_complete:
+            break
+    assert profile == TimedLane(seconds).measured()
+    assert told == sorted(set(told)), "no size was measured twice"
+
+
+def test_a_machine_that_was_busy_at_one_start_is_not_slow_for_ever() -> None:
+    """Its steps were waited for long, but took little of the processor."""
+    busy = Profile(2, 1.0, {2: 2.0}, is_complete=False, seconds={2: 40.0}, decode_seconds=9.0)
+    profile = TimedLane(flat_from(16)).measured(seconds=100, known=busy)
+    assert (profile.rows, profile.is_complete) == (16, True)
+
+
+def test_a_slow_device_measures_nothing_at_its_second_start() -> None:
+    lane = TimedLane({size: 30.0 * size for size in SIZES})
+    known = lane.measured(seconds=3)
+    again = TimedLane({})
+    assert again.measured(seconds=3, known=known) == known
+    assert (again.steps, again.told) == (0, [])
 
 
 def test_out_of_memory_bounds_the_step() -> None:
@@ -88,9 +139,11 @@ def test_the_engine_keeps_to_its_profile(epsilon_bundle: Bundle) -> None:
 
 def test_warming_up_measures_and_leaves_nothing_behind(epsilon_bundle: Bundle) -> None:
     engine = Engine(epsilon_bundle, seats=2)
-    profile = engine.warm_up(seconds=0.5)
-    assert profile.rows_a_second.keys() <= {2, 4}
+    told: list[int] = []
+    profile = engine.warm_up(seconds=0.5, on_measured=told.append)
+    assert profile.rows_a_second.keys() == profile.seconds.keys() == set(told) <= {2, 4}
     assert profile.row_cost > 1e6
+    assert profile.decode_seconds > 0
     assert isinstance(run(engine, wish())["a"], Finished)
 
 

@@ -17,7 +17,8 @@ from collections.abc import Callable
 import uvicorn
 
 import app.webhooks.main as webhooks
-import worker.intake
+import worker.connections
+import worker.leases
 from app.contract import keys
 from app.contract.logs import configure
 from app.main import create_app
@@ -39,8 +40,11 @@ def hurry(litter_ms: int) -> None:
     keys.REAP_SECONDS = 0.3
     keys.DELIVERY_LEASE_MS = 1_000
     keys.LITTER_MS = litter_ms
-    worker.intake.BEAT_SECONDS = 0.4
+    worker.connections.LEASE_SECONDS = 0.5
+    worker.leases.BEAT_SECONDS = 0.4
+    worker.leases.AGAIN_SECONDS = 0.1
     webhooks.BEAT_SECONDS = 0.3
+    webhooks.LEASE_SECONDS = 0.25
 
 
 def gateway() -> int:

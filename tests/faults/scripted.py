@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from app.contract import objects
 from app.contract.card import ModelCard
 from app.contract.ownership import Claim, Ownership
 from worker import main
+from worker.connections import connect
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Event, Finished, Progress, Started, Stopped, Timings
 from worker.engine.sample import Request
+from worker.engine.stage import Stage
 from worker.provenance import Provenance
-from worker.settings import settings_from_env
+from worker.settings import settings_from_env, worker_name
 from worker.storage import ObjectStore, Stored
 
 STAGES = ("claimed", "denoise", "upload", "before finish", "after finish")
@@ -75,8 +77,7 @@ class ScriptedEngine:
 
     def __init__(self, fate: Fate, *, seats: int = 4, step_seconds: float = 0.01) -> None:
         self.seats = seats
-        self.clock: Callable[[], float] = time.monotonic
-        self.last_step_at = self.clock()
+        self.stage: Stage | None = None
         self._fate = fate
         self._step_seconds = step_seconds
         self._changed = threading.Condition()
@@ -111,13 +112,13 @@ class ScriptedEngine:
         with self._changed:
             batch = list(self._open.values())
         if any("a step without end" in request.prompt for request in batch):
+            self.stage = Stage("denoise")
             threading.Event().wait()
         if any("a lost device" in request.prompt for request in batch):
             raise DeviceLost("the script says so")
         if batch:
             time.sleep(self._step_seconds)
         events = [event for request in batch for event in self._advance(request)]
-        self.last_step_at = self.clock()
         return events
 
     def _advance(self, request: Request) -> list[Event]:
@@ -197,4 +198,4 @@ def run() -> int:
     step_seconds = float(os.environ.get("DARKROOM_TEST_STEP", "0.01"))
     engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds)
     store = MortalStore(objects.open_store(settings.storage_url), fate)
-    return main.Worker(settings, engine, CARD, NOWHERE, store, *main._connect(settings)).run()
+    return main.Worker(settings, engine, CARD, NOWHERE, store, connect(settings), name=worker_name()).run()

@@ -1,6 +1,6 @@
 """A worker whose UNet never answers once it is given a picture: `python -m tests.worker.hanging_worker`.
 
-Everything else is the real thing. Its heart beats faster than a real one, so that nobody waits ten seconds for it.
+Everything else is the real thing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-import worker.intake
 import worker.main
 from worker.models.bundle import Bundle, load
 from worker.settings import WorkerSettings
@@ -30,12 +29,11 @@ class HangingUnet:
         return (torch.zeros_like(x),)
 
 
-def load_hanging(settings: WorkerSettings) -> Bundle:
-    bundle = load(settings.model, name=settings.name())
+def load_hanging(settings: WorkerSettings, name: str) -> Bundle:
+    bundle = load(settings.model, name=name)
     return dataclasses.replace(bundle, unet=HangingUnet(bundle.unet.config))
 
 
 if __name__ == "__main__":
-    worker.intake.BEAT_SECONDS = 0.2
     worker.main._load = load_hanging
     sys.exit(worker.main.run())

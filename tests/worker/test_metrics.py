@@ -22,6 +22,7 @@ class ThreeSeatsTaken:
     seats = 8
     free_seats = 5
     last_batch = 3
+    preview_failures = 2
 
 
 def finished(request: str) -> Finished:
@@ -46,6 +47,7 @@ def test_what_a_scrape_shows() -> None:
         'darkroom_jobs_total{outcome="failed"} 1.0',
         'darkroom_jobs_total{outcome="stopped"} 1.0',
         'darkroom_faults_total{problem="generation-failed"} 1.0',
+        "darkroom_preview_failures_total 2.0",
         'darkroom_stage_seconds_total{stage="denoise"} 2.0',
         'darkroom_worker{model="starter"} 1.0',
     ):
@@ -57,7 +59,7 @@ def test_what_a_scrape_shows() -> None:
 
 
 def test_idle_steps_are_no_steps() -> None:
-    engine: Any = SimpleNamespace(seats=8, free_seats=8, last_batch=0)
+    engine: Any = SimpleNamespace(seats=8, free_seats=8, last_batch=0, preview_failures=0)
     metrics = WorkerMetrics(engine, model="starter")
     metrics.stepped(0.5, [])
     assert b"darkroom_step_seconds_count 0.0" in generate_latest(metrics.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from app.contract.picture_record import read_record
 from tests.patience import until
 from worker.attempts import Attempts
 from worker.engine.events import Finished, Preview, Progress, Timings
+from worker.films import Films, Frame
 from worker.provenance import Provenance
 from worker.reporter import Reporter
 from worker.storage import ObjectStore
@@ -134,6 +136,25 @@ def test_a_preview_that_cannot_be_made_does_not_end_the_news(
     reporter.hear(Preview(claim.token, 1, 3, 20, PIXELS))
     until(lambda: ownership.told)
     assert [fact[1] for fact in ownership.told] == [1]
+
+
+def test_what_previews_raise_stays_with_them(
+    ownership: Recorder, reporter: Reporter, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the engine's thread, where it would end the process, and when a finished picture is put away."""
+
+    def no_memory(*args: Any, **options: Any) -> Any:
+        raise MemoryError("no")
+
+    monkeypatch.setattr(Films, "keep", no_memory)
+    monkeypatch.setattr("worker.reporter.encode_sheet", no_memory)
+    monkeypatch.setattr(Films, "of", lambda *args: [Frame(3, PIXELS)])
+    keeping = dataclasses.replace(claim, spec=claim.spec.model_copy(update={"keep_previews": True}))
+    reporter._attempts.open(keeping)
+    reporter.hear(Preview(claim.token, 0, 3, 20, PIXELS))
+    reporter.hear(Finished(claim.token, [PIXELS] * 2, [7, 8], 20, Timings(0, 0, 0, 0), []))
+    [told] = until(lambda: [fact for fact in ownership.told if fact[0] == "succeed"])
+    assert [picture.previews for picture in told[1]] == [None, None]
 
 
 def test_every_picture_says_what_drew_it(

@@ -74,8 +74,8 @@ async def test_a_step_that_never_ends_ends_the_process_and_not_the_job(
     output, _ = await asyncio.to_thread(hanging_worker.communicate, timeout=60)
     assert hanging_worker.returncode == LOST_DEVICE, output
     assert "no step has ended for too long" in output
-    assert redis_client.zadd(keys.LEASES, {job.id: 1}, xx=True, ch=True) == 1, "its lease runs out"
-    await store.reap()
     record = await store.get(job.id, "ann")
     assert record is not None
-    assert record.status is Status.QUEUED
+    assert record.status is Status.QUEUED, "it does not wait for its lease, and does not run"
+    assert redis_client.zcard(keys.LEASES) == 0
+    assert redis_client.hget(keys.JOB + job.id, "failures") == "1"

@@ -17,6 +17,7 @@ from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import structlog
 import torch
 
@@ -32,15 +33,16 @@ from worker.engine.errors import (
     device_watch,
     engine_error,
 )
-from worker.engine.events import Event, Failed, Finished, Progress, Started, Stopped
+from worker.engine.events import Event, Failed, Progress, Started, Stopped
 from worker.engine.isolate import isolate
 from worker.engine.lane import Graphs, Lane, Lanes, Mode, key_of, native_key
 from worker.engine.memory import measure_memory
 from worker.engine.noise import generator_for, normal_noise
 from worker.engine.preview import Previewer, is_due
-from worker.engine.profile import Profile, measure
+from worker.engine.profile import Profile, profile_of
 from worker.engine.sample import Job, Request, Sample
 from worker.engine.solver import Solvers
+from worker.engine.stage import Stage, Stages
 from worker.models.bundle import Bundle
 
 log = structlog.get_logger()
@@ -81,21 +83,22 @@ class Engine:
         self._seated: list[Sample] = []
         self._unread: list[tuple[Sample, Finite, int]] = []
         self._events: list[Event] = []
-        self._last_step_at = clock()
+        self._stages = Stages()
         self.last_batch = 0
         """Samples that took a model evaluation together in the last step."""
 
-    def warm_up(self, known: Profile | None = None, *, seconds: float = 3.0) -> Profile:
+    def warm_up(
+        self, known: Profile | None = None, *, seconds: float = 3.0, on_measured: Callable[[int], None] = lambda _: None
+    ) -> Profile:
         """Find out how large a step should be at the native size, in some `seconds`, unless it is `known`.
 
-        On a GPU, measures its memory and captures the steps up to that size. Raises DeviceLost.
+        On a GPU, measures its memory and captures the steps up to that size. `on_measured` hears of each size, in rows.
+        Raises DeviceLost.
         """
         with torch.inference_mode(), device_watch():
             lane = self._lanes.open(native_key(self._bundle))
             self._lanes.costs.memory = measure_memory(lane)
-            profile = known or measure(lane, most_rows=2 * self.seats, seconds=seconds)
-            if known is not None:
-                lane.capture(known.rows or 2 * self.seats)
+            profile = profile_of(lane, known, most_rows=2 * self.seats, seconds=seconds, on_measured=on_measured)
         self._lanes.costs.profile = profile
         return profile
 
@@ -136,16 +139,21 @@ class Engine:
             return max(0, self.seats - sum(job.open_samples for job in self._jobs))
 
     @property
-    def last_step_at(self) -> float:
-        """When the last step ended, by the engine's clock: for a watchdog."""
-        return self._last_step_at
+    def stage(self) -> Stage | None:
+        """What `step` is at; None while it is not. For a watchdog."""
+        return self._stages.current
+
+    @property
+    def preview_failures(self) -> int:
+        """Previews that could not be made; their pictures could."""
+        return self._previewer.failures
 
     def step(self) -> list[Event]:
         """One iteration: let go, let in, denoise once, decode what is ready. Returns what happened.
 
         Raises DeviceLost if the device will not compute again; the process must end then.
         """
-        with torch.inference_mode(), device_watch():
+        with torch.inference_mode(), device_watch(), self._stages.at("step", expected=self._lanes.picture_seconds):
             self._read_flags()
             self._stop_unwanted()
             self._admit()
@@ -153,7 +161,6 @@ class Engine:
             self._decode(ready_to_decode(self._seated))
             self._lanes.sweep(self.clock())
         events, self._events = [*self._events, *self._previewer.take()], []
-        self._last_step_at = self.clock()
         return events
 
     def _stop_unwanted(self) -> None:
@@ -226,13 +233,12 @@ class Engine:
         started = self.clock()
         lane = batch[0].lane
         flags = isolate(
-            batch, partial(_take_step, lane), name="denoise", on_out_of_memory=partial(self._make_room, lane)
+            batch, partial(self._take_step, lane), name="denoise", on_out_of_memory=partial(self._make_room, lane)
         )
         for sample, flag in zip(batch, flags, strict=True):
             self._advance(sample, flag)
-        due = [sample for sample in batch if sample.is_seated and is_due(sample)]
-        if due:
-            self._previewer.show(due, torch.stack([sample.estimate for sample in due]))
+        with self._stages.at("preview", expected=self._lanes.picture_seconds):
+            self._previewer.show([sample for sample in batch if sample.is_seated and is_due(sample)])
         # Decoding waits for the device in any case.
         if self._bundle.device.type != "cuda" or any(sample.is_denoised for sample in batch):
             self._read_flags()
@@ -240,6 +246,15 @@ class Engine:
         for job in _jobs_of(batch):
             job.seconds_denoising += seconds
             self._report_progress(job)
+
+    def _take_step(self, lane: Lane, samples: Sequence[Sample]) -> list[tuple[Finite, int]]:
+        with self._stages.at("denoise", expected=lane.step_seconds(sum(sample.rows for sample in samples))):
+            finite = lane.take_step([sample.turn() for sample in samples])
+        return [(finite, k) for k in range(len(samples))]
+
+    def _take_decode(self, lane: Lane, samples: Sequence[Sample]) -> list[np.ndarray | EngineError]:
+        with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
+            return decode(lane.bundle, samples)
 
     def _advance(self, sample: Sample, flag: tuple[Finite, int] | EngineError) -> None:
         if isinstance(flag, EngineError):
@@ -289,8 +304,8 @@ class Engine:
         if not batch:
             return
         started = self.clock()
-        bundle = batch[0].lane.bundle
-        for sample, result in zip(batch, isolate(batch, partial(decode, bundle), name="decode"), strict=True):
+        results = isolate(batch, partial(self._take_decode, batch[0].lane), name="decode")
+        for sample, result in zip(batch, results, strict=True):
             if isinstance(result, NumericalError) and not sample.job.is_over:
                 self._rescue(sample, result)
             elif isinstance(result, EngineError):
@@ -303,22 +318,7 @@ class Engine:
         for job in _jobs_of(batch):
             job.seconds_decoding += seconds
             if job.open_samples == 0:
-                self._finish(job)
-
-    def _finish(self, job: Job) -> None:
-        self._close(
-            job,
-            Finished(
-                job.request.id,
-                pictures=[sample.picture for sample in job.samples if sample.picture is not None],
-                seeds=[sample.seed for sample in job.samples],
-                steps=job.evaluations,
-                timings=job.timings(self.clock()),
-                warnings=list(job.conditioning.warnings) if job.conditioning else [],
-                solver=job.recipe.result(timeout=0).description,
-                rescued=[sample.index for sample in job.samples if sample.is_rescue],
-            ),
-        )
+                self._close(job, job.finished(self.clock()))
 
     def _fail(self, job: Job, error: EngineError) -> None:
         """End one job. Its other samples leave their seats with it."""
@@ -338,11 +338,6 @@ class Engine:
     def _open_jobs(self) -> list[Job]:
         with self._changed:
             return list(self._jobs)
-
-
-def _take_step(lane: Lane, samples: Sequence[Sample]) -> list[tuple[Finite, int]]:
-    finite = lane.take_step([sample.turn() for sample in samples])
-    return [(finite, k) for k in range(len(samples))]
 
 
 def _jobs_of(samples: Sequence[Sample]) -> list[Job]:

@@ -64,7 +64,7 @@ def engine_error(error: Exception, *, stage: str) -> EngineError:
         return error
     if isinstance(error, torch.OutOfMemoryError):
         return OutOfMemory("The device has not enough memory for one picture of this size; ask for a smaller one.")
-    if _is_lost_device(error):
+    if is_lost_device(error):
         raise DeviceLost(str(error)) from error
     log.error("a stage raised", stage=stage, exc_info=error)
     return GenerationFailed(f"The {stage} stage raised {type(error).__name__}; the worker's log holds the traceback.")
@@ -76,10 +76,11 @@ def device_watch() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if _is_lost_device(error):
+        if is_lost_device(error):
             raise DeviceLost(str(error)) from error
         raise
 
 
-def _is_lost_device(error: Exception) -> bool:
+def is_lost_device(error: Exception) -> bool:
+    """Will every later call fail as well?"""
     return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in SIGNS_OF_A_LOST_DEVICE)

@@ -95,8 +95,24 @@ class Costs:
         wise = None if self.profile is None or self.profile.rows is None else self.profile.rows_for(self.row(key))
         if self.memory is None:
             return wise
-        possible = self.memory.rows(math.prod(key.latent_shape) / math.prod(self._native.latent_shape))
+        possible = self.memory.rows(self.scale(key))
         return possible if wise is None else min(wise, possible)
+
+    def step_seconds(self, key: LaneKey, rows: int) -> float:
+        """What a step is expected to take; 0 before anything was measured."""
+        if self.profile is None or not self.profile.row_seconds:
+            return 0.0
+        return self.profile.row_seconds * rows * self.row(key) / self.profile.row_cost
+
+    def decode_seconds(self, key: LaneKey, pictures: int) -> float:
+        """What a decode is expected to take; 0 before one was measured."""
+        if self.profile is None:
+            return 0.0
+        return self.profile.decode_seconds * pictures * self.scale(key)
+
+    def scale(self, key: LaneKey) -> float:
+        """How many times as large as a native picture."""
+        return math.prod(key.latent_shape) / math.prod(self._native.latent_shape)
 
 
 class Lane:
@@ -138,6 +154,14 @@ class Lane:
         if self.key.mode is Mode.REPRODUCIBLE:
             return reproducible_rows(self.bundle.device)
         return self._costs.most_rows(self.key)
+
+    def step_seconds(self, rows: int) -> float:
+        """What a step of so many rows is expected to take; 0 where nobody knows."""
+        return self._costs.step_seconds(self.key, rows)
+
+    def decode_seconds(self, pictures: int) -> float:
+        """What their decode is expected to take; 0 where nobody knows."""
+        return self._costs.decode_seconds(self.key, pictures)
 
     def take_seat(self, conditional: Conditions, unconditional: Conditions) -> int:
         seat = self._free.pop()
@@ -197,8 +221,14 @@ class Lanes:
         self._bundle = bundle
         self._seats = seats
         self._graphs: Graphs = graphs
-        self.costs = Costs(bundle.unet, native_key(bundle))
+        self._native = native_key(bundle)
+        self.costs = Costs(bundle.unet, self._native)
         self._lanes: dict[LaneKey, Lane] = {}
+
+    @property
+    def picture_seconds(self) -> float:
+        """What a guided step and a decode of the native size are expected to take; 0 where nobody knows."""
+        return self.costs.step_seconds(self._native, 2) + self.costs.decode_seconds(self._native, 1)
 
     def open(self, key: LaneKey) -> Lane:
         """The lane of that key, with its buffers in place. May raise torch.OutOfMemoryError."""

@@ -5,13 +5,15 @@ Knows time and lanes. Knows no files: what was measured is remembered elsewhere 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import structlog
 import torch
 
+from worker.engine.errors import engine_error
 from worker.engine.lane import Lane
 
 log = structlog.get_logger()
@@ -36,47 +38,105 @@ Clock = Callable[[], float]
 class Profile:
     """`rows`: the most in one step at the native size, None for no limit. `row_cost`: of such a row, in FLOPs.
 
-    `rows_a_second` by rows in the step, as far as it was measured; on a CPU, of the process's own time. `is_complete`:
-    there was time to find the best size.
+    `rows_a_second` by rows in the step, as far as it was measured; on a CPU, of the process's own time. `seconds`: how
+    long such a step was waited for, also by rows. `decode_seconds`: the same of one picture of the native size, 0 if it
+    could not be decoded. `is_complete`: there was time to find the best size; if not, a later `measure` goes on.
     """
 
     rows: int | None
     row_cost: float
     rows_a_second: Mapping[int, float]
     is_complete: bool = True
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    decode_seconds: float = 0.0
 
     def rows_for(self, row_cost: float) -> int | None:
         """The most rows of another size: they fill the device as well when they cost as much. Never below two."""
         return None if self.rows is None else max(2, round(self.rows * self.row_cost / row_cost))
 
+    @property
+    def row_seconds(self) -> float:
+        """Of a step, for each of its rows, in the size that suits the device worst. 0 where nothing was measured."""
+        return max((seconds / rows for rows, seconds in self.seconds.items()), default=0.0)
+
+
+def profile_of(
+    lane: Lane, known: Profile | None, *, most_rows: int, seconds: float, on_measured: Callable[[int], None]
+) -> Profile:
+    """What is `known` of the lane, completed: a later start goes on where time ran out. Its graphs are captured.
+
+    Raises DeviceLost.
+    """
+    if known is None:
+        profile = measure(lane, most_rows=most_rows, seconds=seconds, on_measured=on_measured)
+        return replace(profile, decode_seconds=time_decode(lane))
+    if not known.is_complete:
+        profile = measure(lane, most_rows=most_rows, seconds=seconds, known=known, on_measured=on_measured)
+        known = replace(profile, decode_seconds=known.decode_seconds)
+    lane.capture(known.rows or most_rows)
+    return known
+
 
 def measure(
-    lane: Lane, *, most_rows: int, seconds: float, clock: Clock = time.perf_counter, stopwatch: Clock | None = None
+    lane: Lane,
+    *,
+    most_rows: int,
+    seconds: float,
+    known: Profile | None = None,
+    on_measured: Callable[[int], None] = lambda rows: None,
+    clock: Clock = time.perf_counter,
+    stopwatch: Clock | None = None,
 ) -> Profile:
     """Time steps of `lane`, larger and larger ones, until they are no longer worth it.
 
-    `most_rows` is what all seats together can need. Takes some `seconds` by `clock` at most, and one step if that takes
-    longer. Steps are timed by `stopwatch`: on a CPU that is the time this process was given, which others who use the
-    machine at the moment do not distort as much.
+    `most_rows` is what all seats together can need; an incomplete `known` is gone on with, if a further size would fit
+    into the time. Takes some `seconds` by `clock` at most, and one step if that takes longer. Steps are timed by
+    `stopwatch`: on a CPU that is the time this process was given, which others who use the machine at the moment do
+    not distort as much.
     """
-    stopwatch = stopwatch or (time.process_time if lane.bundle.device.type == "cpu" else clock)
-    rates: dict[int, float] = {}
-    ends, last, rows = clock() + seconds, 0.0, None
-    for size in [size for size in SIZES if size < most_rows] + [most_rows]:
+    on_cpu = lane.bundle.device.type == "cpu"
+    stopwatch = stopwatch or (time.process_time if on_cpu else clock)
+    rates, waits = (dict(known.rows_a_second), dict(known.seconds)) if known else ({}, {})
+    ends, rows, last = clock() + seconds, None, 0.0
+    if rates:
+        # The machine may have been busy then. What a step took of it counts, where that is less.
+        last = min(waits[max(rates)], max(rates) / rates[max(rates)])
+    for size in [size for size in SIZES if size < most_rows and size not in rates] + [most_rows]:
         largest = max(rates, default=size)
         # A larger step is at most as much slower as it is larger.
         if rates and clock() + (1 + TRIES) * last * size / largest > ends:
-            return _told(Profile(max(largest, int(largest * LONGEST_STEP / last)), lane.row_cost, rates, False))
-        started = clock()
+            if known is not None and rates.keys() == known.rows_a_second.keys():
+                return known
+            rows = max(largest, int(largest * LONGEST_STEP / last))
+            return _told(Profile(rows, lane.row_cost, rates, is_complete=False, seconds=waits))
         try:
-            best, runs = _seconds_of(lane, size, ends, clock, stopwatch)
+            enough = seconds if on_cpu else math.inf
+            best, runs = _seconds_of(lane, size, ends, clock, stopwatch, enough=enough)
         except torch.OutOfMemoryError:
             rows = max(rates, default=min(SIZES))
             break
-        rates[size], last = size / best, (clock() - started) / runs
+        rates[size], waits[size] = size / best, runs[-1]
+        last = sum(runs) / len(runs)
+        on_measured(size)
         if (rows := knee(rates)) is not None:
             break
-    return _told(Profile(rows, lane.row_cost, rates))
+    return _told(Profile(rows, lane.row_cost, rates, seconds=waits))
+
+
+def time_decode(lane: Lane, *, clock: Clock = time.perf_counter) -> float:
+    """Seconds until a picture of the lane's size is decoded; 0 where that fails, which is a request's affair, later.
+
+    Raises DeviceLost.
+    """
+    device, started = lane.bundle.device, clock()
+    try:
+        lane.rehearse_decode()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except Exception as error:
+        log.warning("a decode could not be timed", reason=engine_error(error, stage="decode").detail)
+        return 0.0
+    return clock() - started
 
 
 def _told(profile: Profile) -> Profile:
@@ -97,13 +157,17 @@ def knee(rates: Mapping[int, float]) -> int | None:
     return None
 
 
-def _seconds_of(lane: Lane, rows: int, ends: float, clock: Clock, stopwatch: Clock) -> tuple[float, int]:
-    """Of the best run, and how many there were. The first takes what later ones find made, a graph for one."""
-    best = float("inf")
-    for run in range(1, 2 + TRIES):
-        started = stopwatch()
+def _seconds_of(
+    lane: Lane, rows: int, ends: float, clock: Clock, stopwatch: Clock, *, enough: float
+) -> tuple[float, list[float]]:
+    """Of the best run by the stopwatch, and of each by the clock. The first takes what later ones find made, a graph
+    for one; if it takes more than `enough`, that is little beside the step, which is not waited for twice."""
+    best, runs = float("inf"), list[float]()
+    while len(runs) < 1 + TRIES:
+        started, began = stopwatch(), clock()
         lane.rehearse(rows)
         best = min(best, stopwatch() - started)
-        if run > 1 and clock() > ends:
+        runs.append(clock() - began)
+        if clock() > ends and (best > enough or len(runs) > 1):
             break
-    return best, run
+    return best, runs

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from worker.engine.denoise import Turn
-from worker.engine.events import Timings
+from worker.engine.events import Finished, Timings
 from worker.engine.lane import Lane, Mode
 from worker.engine.noise import normal_noise
 from worker.engine.table import ESTIMATE
@@ -115,9 +115,19 @@ class Job:
     def is_overdue(self, now: float) -> bool:
         return self.request.deadline is not None and self.request.deadline <= now
 
-    def timings(self, now: float) -> Timings:
+    def finished(self, now: float) -> Finished:
+        """The event of a job whose samples all have their pictures."""
         wall = now - self.submitted_at
-        return Timings(self.seconds_encoding, self.seconds_denoising, self.seconds_decoding, wall)
+        return Finished(
+            self.request.id,
+            pictures=[sample.picture for sample in self.samples if sample.picture is not None],
+            seeds=[sample.seed for sample in self.samples],
+            steps=self.evaluations,
+            timings=Timings(self.seconds_encoding, self.seconds_denoising, self.seconds_decoding, wall),
+            warnings=list(self.conditioning.warnings) if self.conditioning else [],
+            solver=self.recipe.result(timeout=0).description,
+            rescued=[sample.index for sample in self.samples if sample.is_rescue],
+        )
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -1,0 +1,222 @@
+"""A living worker keeps what it owns, whatever hangs beside it; and one that is not sure takes no more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from pydantic import SecretStr
+
+import app.webhooks.main as webhooks
+from app.contract import keys
+from app.contract.card import ModelCard
+from app.contract.job import new_job_id
+from app.contract.ownership import Beat, Claim, Ownership
+from app.contract.params import JobRequest, resolve
+from app.contract.store import JobStore, NewJob
+from app.webhooks.presence import Presence
+from tests.engine.driving import StoppedClock
+from tests.patience import until
+from worker import intake, leases
+from worker.attempts import Attempts, Stop
+from worker.connections import connect
+from worker.intake import Intake
+from worker.leases import Leases
+from worker.settings import WorkerSettings
+
+pytestmark = pytest.mark.anyio
+
+
+class Room:
+    """An engine with room for whatever is claimed."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @property
+    def free_seats(self) -> int:
+        self.asked += 1
+        return 4
+
+    def cancel(self, request_id: str, /) -> None: ...
+
+
+class Silent(Ownership):
+    """Says nothing to a beat while `error` is set."""
+
+    error: Exception | None = None
+
+    def beat(self, claims: list[Claim]) -> list[Beat]:
+        if self.error:
+            raise self.error
+        return super().beat(claims)
+
+
+@pytest.fixture
+def books(valkey_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey_url, socket_timeout=5) as client:
+        yield client
+
+
+Starts = Callable[[redis.Redis], tuple[Intake, Attempts, Room]]
+
+
+@pytest.fixture
+def starts(redis_client: redis.Redis, card: ModelCard) -> Iterator[Starts]:
+    """Runs an intake in a thread until the test is over."""
+    running: list[tuple[Intake, threading.Thread]] = []
+
+    def start(rq: redis.Redis) -> tuple[Intake, Attempts, Room]:
+        attempts, room = Attempts(), Room()
+        made = Intake(
+            card=card, name=f"w{len(running)}", connection=rq, ownership=Ownership(redis_client),
+            leasing=Ownership(redis_client), engine=room, attempts=attempts,
+            begin=lambda claim: None, may_claim=lambda: True,
+        )  # fmt: skip
+        # RQ's thread for commands cannot be ended cleanly inside a process that goes on.
+        made.subscribe = lambda: None  # type: ignore[method-assign]
+        thread = threading.Thread(target=partial(made.claim_until_stopped, registered=lambda: None))
+        thread.start()
+        running.append((made, thread))
+        return made, attempts, room
+
+    yield start
+    for made, thread in running:
+        made.request_stop()
+        thread.join()
+        made.leave()
+
+
+@pytest.fixture
+async def queued(valkey_url: str, redis_client: redis.Redis, card: ModelCard) -> str:
+    spec = resolve(JobRequest(prompt="a red circle", seed=7), card)
+    job = NewJob(new_job_id(), "ann", spec, retention_ms=600_000, metadata={}, webhook=None)
+    async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
+        await JobStore(client).submit(job, queue_limit=10, tenant_limit=10)
+    return job.id
+
+
+async def test_rqs_books_that_hang_hold_up_no_beat(
+    starts: Starts, queued: str, books: redis.Redis, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of RQ never answers again once the worker is registered: leases are extended all the same."""
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(intake, "BOOKS_SECONDS", 0.01)
+    hangs, asked = threading.Event(), threading.Event()
+    made, attempts, _ = starts(books)
+    until(attempts.claims)
+
+    def hang(*args: Any, **options: Any) -> Any:
+        asked.set()
+        hangs.wait()
+
+    monkeypatch.setattr(made, "heartbeat", hang)
+    until(asked.is_set)
+    ends: set[Any] = set()
+    until(lambda: ends.add(redis_client.zscore(keys.LEASES, queued)) or len(ends) > 3)
+    hangs.set()
+
+
+async def test_whoever_keeps_a_lease_gives_a_call_up_in_a_fraction_of_it() -> None:
+    """With two tries on new connections inside half a lease, and with nobody else on its connections."""
+    url = "redis://127.0.0.1:1/0"
+    settings = WorkerSettings(redis_url=SecretStr(url), redis_durability="ignore")
+    worker = connect(settings)
+    pools = {id(client.connection_pool) for client in (worker.commands, worker.leases, worker.rq)}
+    assert len(pools) == 3
+    assert 2 * (_patience(worker.leases) + leases.AGAIN_SECONDS) < keys.LEASE_MS / 2000
+    async with webhooks._clients(url) as (client, leasing, rq):
+        assert len({id(each.connection_pool) for each in (client, leasing, rq)}) == 3
+        assert 2 * (_patience(leasing) + webhooks.BEAT_SECONDS) < keys.DELIVERY_LEASE_MS / 1000
+
+
+def _patience(client: Any) -> float:
+    options = client.connection_pool.connection_kwargs
+    assert options["retry"].get_retries() == 0
+    return max(float(options["socket_timeout"]), float(options["socket_connect_timeout"]))
+
+
+async def test_rqs_client_keeps_the_timeout_it_was_given(
+    starts: Starts, books: redis.Redis, redis_client: redis.Redis
+) -> None:
+    starts(books)
+    presence = Presence(books, "webhooks-1")
+    presence.show()
+    presence.leave()
+    assert books.connection_pool.connection_kwargs["socket_timeout"] == 5
+
+
+def leases_of(ownership: Ownership, attempts: Attempts, card: ModelCard, clock: StoppedClock, **stop: Any) -> Leases:
+    return Leases(
+        ownership, attempts, card=card, worker="w1",
+        stop=stop.get("stop", lambda claim, reason: None), clock=partial(getattr, clock, "now"),
+    )  # fmt: skip
+
+
+async def test_half_a_lease_after_the_last_good_beat_it_is_not_sure(redis_client: redis.Redis, card: ModelCard) -> None:
+    ownership, clock = Silent(redis_client), StoppedClock()
+    kept = leases_of(ownership, Attempts(), card, clock)
+    kept.beat()
+    ownership.error = redis.TimeoutError("half dead")
+    clock.now += keys.LEASE_MS / 2000 - 1
+    with pytest.raises(redis.TimeoutError):
+        kept.beat()
+    assert kept.are_sure
+    clock.now += 2
+    assert not kept.are_sure
+    ownership.error = None
+    kept.beat()
+    assert kept.are_sure
+
+
+async def test_who_is_not_sure_takes_no_job(
+    starts: Starts, books: redis.Redis, queued: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Leases, "are_sure", False)
+    _, attempts, room = starts(books)
+    until(lambda: room.asked > 5)
+    assert attempts.claims() == []
+    monkeypatch.setattr(Leases, "are_sure", True)
+    until(attempts.claims)
+
+
+@pytest.mark.parametrize("error", [redis.TimeoutError("half dead"), ValueError("a mistake of ours")])
+async def test_the_thread_that_beats_ends_for_nothing(
+    redis_client: redis.Redis, card: ModelCard, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
+    ownership, over = Silent(redis_client), threading.Event()
+    ownership.error = error
+    tries: list[Exception] = []
+    thread = threading.Thread(target=leases_of(ownership, Attempts(), card, StoppedClock()).keep, args=[over])
+    monkeypatch.setattr(ownership, "beat", lambda claims: tries.append(error) or _raise(error))
+    thread.start()
+    until(lambda: len(tries) > 3)
+    over.set()
+    thread.join()
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+async def test_what_a_beat_learns_is_passed_on(redis_client: redis.Redis, card: ModelCard, queued: str) -> None:
+    ownership, attempts, stopped = Ownership(redis_client), Attempts(), list[tuple[str, Stop]]()
+    claim = ownership.claim(card.name, "w1")
+    assert claim is not None
+    attempts.open(claim)
+    kept = leases_of(
+        ownership, attempts, card, StoppedClock(), stop=lambda claim, reason: stopped.append((claim.id, reason))
+    )
+    kept.beat()
+    assert stopped == []
+    redis_client.hset(keys.JOB + queued, "cancel", 1)
+    kept.beat()
+    redis_client.hset(keys.JOB + queued, "token", "another's")
+    kept.beat()
+    assert stopped == [(queued, Stop.CANCELED), (queued, Stop.LOST)]
