@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from app.cli.lifeline import LIFELINE
@@ -26,8 +26,10 @@ LONGEST_LOG = 10_000_000
 class Child:
     """One process and its history."""
 
-    def __init__(self, name: str, *, logs: Path) -> None:
+    def __init__(self, name: str, *, logs: Path, own: Callable[[], Mapping[str, str]] = dict) -> None:
+        """`own` makes what the environment of each start has beside what all children have."""
         self.name = name
+        self._own = own
         self.log = logs / f"{name}.log"
         self.deaths = 0
         self.last_code: int | None = None
@@ -47,7 +49,7 @@ class Child:
             # Its own session, so that a Ctrl-C on the terminal reaches it only through us, once and in order.
             self.process = subprocess.Popen(
                 [_command(), self.name],
-                env=dict(environment) | {LIFELINE: str(keep[0])},
+                env=dict(environment) | {LIFELINE: str(keep[0])} | dict(self._own()),
                 pass_fds=keep,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from app.cli.children import Child
 from app.cli.embedded import EmbeddedValkey, NoServer
+from app.cli.lost_workers import LostWorkers
 from app.cli.private import keep_private, own_folder, private_folder
 from app.cli.signing_key import signing_key
 from app.contract.environment import SettingsError, given
@@ -60,7 +61,9 @@ class House:
         self.data = data.absolute()
         self.url = ""
         self.valkey: EmbeddedValkey | None = None
-        self.children = [Child(name, logs=self.data / "logs") for name in CHILDREN]
+        self.lost_workers = LostWorkers(self.data)
+        own = {"worker": self.lost_workers.name_one}
+        self.children = [Child(name, logs=self.data / "logs", own=own.get(name, dict)) for name in CHILDREN]
         self.environment = given(os.environ)
         self.client = httpx2.Client(timeout=2, trust_env=False)
         self.keep: list[int] = []
@@ -106,11 +109,13 @@ class House:
         lifeline, _ = os.pipe()
         self.keep = [lifeline, self.lock_folder()]
         if "redis_url" in settings.model_fields_set:
-            self.ask_redis(settings.redis_url.get_secret_value())
+            redis_url = settings.redis_url.get_secret_value()
+            self.ask_redis(redis_url)
         else:
             self.valkey = EmbeddedValkey(self.data)
             self.valkey.start()
-            self.environment["DARKROOM_REDIS_URL"] = self.valkey.url
+            redis_url = self.environment["DARKROOM_REDIS_URL"] = self.valkey.url
+        self.lost_workers.open(redis_url)
         self.complete("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
         try:
             self.complete("DARKROOM_SIGNING_KEY", signing_key(self.data))
@@ -177,6 +182,8 @@ class House:
             for child in self.children:
                 if child.note_death(now):
                     self.judge(child)
+                    if child.name == "worker":
+                        self.lost_workers.died()
                 child.start_when_due(now, self.environment, keep=self.keep)
             if self.valkey and self.valkey.has_ended():
                 print("darkroom: Valkey ended; starting it again", file=sys.stderr)
@@ -222,6 +229,7 @@ class House:
         until = time.monotonic() + GRACE_SECONDS
         for child in self.children:
             child.wait(until)
+        self.lost_workers.close()
         if self.valkey:
             self.valkey.stop()
 

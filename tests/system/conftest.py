@@ -14,7 +14,10 @@ from typing import TypeVar
 
 import httpx2
 import pytest
+import redis
 
+from app.cli.embedded import EmbeddedValkey
+from app.contract import keys
 from benchmarks.ports import free_port
 
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
@@ -98,6 +101,19 @@ class House:
 
     def client(self) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, timeout=70, trust_env=False, follow_redirects=True)
+
+    def redis(self) -> redis.Redis:
+        """Its own Valkey."""
+        return redis.Redis.from_url(EmbeddedValkey(self.data).url, decode_responses=True)
+
+    def stop_worker_for_good(self, job_id: str) -> int:
+        """The worker sleeps while it draws this job, whose lease never runs out. Its pid, to be killed."""
+        (pid,) = self.pids("worker")
+        with self.redis() as client:
+            os.kill(pid, signal.SIGSTOP)
+            far = 10**14
+            assert client.zadd(keys.LEASES, {job_id: far}, xx=True, ch=True) == 1
+        return pid
 
     def log(self, name: str) -> str:
         return (self.data / "logs" / f"{name}.log").read_text()

@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
+from app.contract import keys
 from benchmarks.ports import free_port
 from tests.patience import until
 from tests.storage_servers import S3Server
@@ -69,17 +71,24 @@ def test_a_running_job_survives_a_restart(closed_house: House) -> None:
 
 @pytest.mark.timeout(600)
 def test_starting_after_the_parent_was_killed(closed_house: House) -> None:
+    """A worker that died with it holds a job whose lease has an hour to go: the next start knows better."""
     house = closed_house
     house.start_and_wait()
     with house.client() as client:
         job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        running = client.post("/v1/jobs", json=LONG_WISH).json()
+        until(lambda: client.get(f"/v1/jobs/{running['id']}").json()["status"] == "running")
+    worker = house.stop_worker_for_good(running["id"])
     assert house.process is not None
     house.process.kill()
     house.process.communicate()
+    os.kill(worker, signal.SIGKILL)
     house.start_and_wait()
     with house.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
         assert client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()["status"] == "succeeded"
+        ended = _ended(client, running)
+    assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
     # The server of the killed one was taken over; its death is seen all the same.
     (pid,) = valkeys(house)
     os.kill(pid, signal.SIGKILL)
@@ -90,6 +99,7 @@ def test_starting_after_the_parent_was_killed(closed_house: House) -> None:
     assert house.stop() == 0
     assert "Valkey ended; starting it again" in house.said
     assert processes_of(house.data) == {}
+    assert (house.data / "workers").read_text() == "", "no name is left when all have ended"
 
 
 def valkeys(house: House) -> list[int]:
@@ -136,8 +146,13 @@ def test_everything_that_its_environment_says_is_done(closed_house: House, tmp_p
 
 
 def test_children_that_die_are_started_again(closed_house: House) -> None:
+    """What the worker was drawing is taken up by the next one, although its lease would last for an hour."""
     house = closed_house
     house.start_and_wait()
+    with house.client() as client:
+        running = client.post("/v1/jobs", json=LONG_WISH).json()
+        until(lambda: client.get(f"/v1/jobs/{running['id']}").json()["status"] == "running")
+    house.stop_worker_for_good(running["id"])
     for name in ("worker", "gateway", "webhooks"):
         (pid,) = house.pids(name)
         os.kill(pid, signal.SIGKILL)
@@ -145,7 +160,11 @@ def test_children_that_die_are_started_again(closed_house: House) -> None:
     with house.client() as client:
         until(lambda: _is_ready(house))
         job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        ended = _ended(client, running)
     assert job["status"] == "succeeded"
+    assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
+    with house.redis() as client:
+        assert client.hget(keys.JOB + running["id"], "failures") == "1", "a death is a death"
 
 
 def test_valkey_killed_loses_no_job(closed_house: House) -> None:
@@ -162,6 +181,14 @@ def test_valkey_killed_loses_no_job(closed_house: House) -> None:
                 seconds=90,
             )
             assert ended["status"] == "succeeded"
+
+
+def _ended(client: httpx2.Client, job: dict[str, Any]) -> dict[str, Any]:
+    def ended() -> dict[str, Any] | None:
+        seen: dict[str, Any] = client.get(f"/v1/jobs/{job['id']}?wait=10").json()
+        return seen if seen["ended_at"] else None
+
+    return until(ended, seconds=90)  # type: ignore[return-value]
 
 
 def _is_ready(house: House) -> bool:
