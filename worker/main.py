@@ -28,6 +28,7 @@ from app.contract.tracing import close_provider, open_provider
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
 from worker.engine.engine import Engine
+from worker.engine.events import Event
 from worker.engine.sample import Request
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
@@ -167,14 +168,21 @@ class Worker:
                 began = time.perf_counter()
                 events = self.engine.step()
                 seconds = time.perf_counter() - began
-                self.traces.stepped(seconds, events)
+                self.note(seconds, events)
                 for event in events:
                     self.reporter.hear(event)
-                if self.metrics is not None:
-                    self.metrics.stepped(seconds, events)
         except Exception:
             log.exception("the engine broke; its jobs will run elsewhere")
             self.abandon_ship(LOST_DEVICE, because="the device or the engine broke; the worker's log says how.")
+
+    def note(self, seconds: float, events: list[Event]) -> None:
+        """For traces and metrics. They are not worth a picture."""
+        try:
+            self.traces.stepped(seconds, events)
+            if self.metrics is not None:
+                self.metrics.stepped(seconds, events)
+        except Exception:
+            log.exception("a step was not noted")
 
     def finish_or_hand_back(self) -> None:
         ends = time.monotonic() + self.settings.grace_seconds

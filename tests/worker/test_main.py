@@ -1,0 +1,33 @@
+"""What happens in the engine's thread beside the engine must not end it."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+from tests.patience import until
+from worker.engine.events import Progress
+from worker.main import Worker
+
+
+def test_figures_that_cannot_be_noted_end_no_process() -> None:
+    def breaks(*args: Any) -> None:
+        raise ValueError("a mistake of ours")
+
+    heard: list[Any] = []
+    worker: Any = SimpleNamespace(
+        stopped=threading.Event(),
+        engine=SimpleNamespace(wait_for_work=lambda seconds: None, step=lambda: [Progress("a", 1, 20)]),
+        traces=SimpleNamespace(stepped=breaks),
+        metrics=None,
+        reporter=SimpleNamespace(hear=heard.append),
+        abandon_ship=lambda *args, **options: heard.append("the end"),
+    )
+    worker.note = lambda *args: Worker.note(worker, *args)
+    thread = threading.Thread(target=Worker.denoise, args=[worker])
+    thread.start()
+    until(lambda: len(heard) > 2)
+    worker.stopped.set()
+    thread.join()
+    assert set(heard) == {Progress("a", 1, 20)}
