@@ -26,7 +26,8 @@ Keys = Mapping[bytes, str]
 """SHA-256 of a key to the tenant it belongs to."""
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_BEARER = re.compile(r"bearer +([!-~]{1,512}) *", re.IGNORECASE)
+_KEY_HEADER = re.compile(r"(?:bearer|token) +([!-~]{1,512}) *", re.IGNORECASE)
+"""`Token` is what Replicate's clients sent before they changed to Bearer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Authenticator:
 
     async def authenticate(self, header: str | None) -> Caller:
         """Raises Unauthenticated, and redis.RedisError if Redis must be asked and is away."""
-        found = _BEARER.fullmatch(header or "")
+        found = _KEY_HEADER.fullmatch(header or "")
         caller = await self._holder(found[1]) if found else None
         if caller is not None:
             return caller
@@ -124,7 +125,7 @@ def keys_from_text(text: str) -> Keys:
         tenant, colon, key = entry.strip().partition(":")
         if not colon or not _TENANT.fullmatch(tenant):
             raise ValueError(f"entry {place} must read tenant:key, the tenant in a-z, 0-9, - and _")
-        if len(key) < SHORTEST_API_KEY or not _BEARER.fullmatch(f"bearer {key}"):
+        if len(key) < SHORTEST_API_KEY or not _KEY_HEADER.fullmatch(f"bearer {key}"):
             raise ValueError(f"the key of entry {place} must be {SHORTEST_API_KEY} to 512 visible ASCII characters")
         if keys.setdefault(_digest(key), tenant) != tenant:
             raise ValueError(f"the key of entry {place} belongs to another tenant already")

@@ -19,9 +19,9 @@ MODEL_UNKNOWN: Final = "model_unknown"
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-def answer(problem: Problem, request_id: str, path: str) -> Response:
-    """The refusal as the callers of this path read it."""
-    return _openai(problem) if path in OPENAI_PATHS else render(problem, request_id)
+def answer(problem: Problem, request_id: str, path: str, *, prefix: str = "") -> Response:
+    """The refusal as the callers of this path read it. `prefix` is the path under which a proxy shows the service."""
+    return _openai(problem) if path in OPENAI_PATHS else render(problem, request_id, prefix=prefix)
 
 
 def openai_error(problem: Problem) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def install(app: FastAPI) -> None:
     """Make one handler answer everything that is raised. What is unforeseen goes on to the guard."""
 
     async def handler(request: Request, error: Exception) -> Response:
-        return answer(problem_for(error, request), getattr(request.state, "request_id", "unknown"), request.url.path)
+        return answer_to(error, request)
 
     kinds = (
         Problem,
@@ -60,6 +60,12 @@ def install(app: FastAPI) -> None:
     )
     for kind in kinds:
         app.add_exception_handler(kind, handler)
+
+
+def answer_to(error: Exception, request: Request) -> Response:
+    """What the one who sent the request is told of an exception."""
+    request_id, prefix = getattr(request.state, "request_id", "unknown"), request.app.state.settings.prefix
+    return answer(problem_for(error, request), request_id, request.url.path, prefix=prefix)
 
 
 def problem_for(error: Exception, request: Request) -> Problem:
@@ -125,7 +131,8 @@ def _allowed(request: Request) -> set[str]:
         if match is not Match.NONE:
             methods |= getattr(route, "methods", None) or set()
     # A mount rewrites the scope, so nothing fits any more; what is mounted here are files.
-    return methods or {"GET", "HEAD"}
+    methods = methods or {"GET"}
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def _flat(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:

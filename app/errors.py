@@ -332,10 +332,10 @@ def all_problems() -> list[type[Problem]]:
     return list(below(Problem))
 
 
-def render(problem: Problem, request_id: str) -> Response:
-    """The answer that says it."""
+def render(problem: Problem, request_id: str, *, prefix: str = "") -> Response:
+    """The answer that says it. `prefix` is the path under which a proxy shows the service."""
     body: dict[str, Any] = {
-        "type": f"/problems/{problem.slug}",
+        "type": f"{prefix}/problems/{problem.slug}",
         "title": problem.title,
         "status": problem.status,
         "detail": problem.detail,

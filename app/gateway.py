@@ -65,6 +65,10 @@ class Gateway:
         """The job as the one who sent the request may see it."""
         return await self.viewer.view(record, base=self.base(request))
 
+    def path(self, path: str) -> str:
+        """A path of this service as clients must ask for it, below the prefix of the proxy before it."""
+        return self.settings.prefix + path
+
     def base(self, request: Request) -> str:
         """The gateway's address as the client knows it, without a slash at the end. The guard has judged the Host."""
         scope = request.scope

@@ -48,7 +48,10 @@ OPEN_PREFIXES: Final = ("/static/", "/problems/", "/pictures/")
 """Pictures carry a signature in their link."""
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
-"""Orchestrators ask by the address of the container, which no list of names can hold."""
+"""Orchestrators ask by the address of the container, which no list of names can hold. Load balancers ask in HTTP/1.0,
+which has no Host."""
+
+UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 
 REVOKED: Final = "The key has been revoked, or none was sent and one is needed now."
 API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
@@ -86,10 +89,16 @@ class Doorkeeper(Protocol):
 
 
 class Guard:
-    """Stands before the application. `body_seconds` is how long a body may take to arrive."""
+    """Stands before the application. `body_seconds` is how long a body may take to arrive.
 
-    def __init__(self, app: ASGIApp, *, doorkeeper: Doorkeeper, hosts: Hosts, body_seconds: float) -> None:
+    `prefix` is the path under which a proxy shows the service. Paths come with or without it: proxies differ.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, doorkeeper: Doorkeeper, hosts: Hosts, body_seconds: float, prefix: str = ""
+    ) -> None:
         self.app = app
+        self._prefix = prefix
         self._doorkeeper = doorkeeper
         self._hosts = hosts
         self._body_seconds = body_seconds
@@ -97,6 +106,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        _take_off(self._prefix, scope)
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
@@ -109,22 +119,26 @@ class Guard:
         except Problem as problem:
             # What is left of the request stays unread, so the connection cannot carry another one.
             problem.headers["Connection"] = "close"
-            await _refuse(problem, scope, receive, reply)
+            await self._refuse(problem, scope, receive, reply)
         except ClientGone:
             if not _is_revoked(scope):
                 log.debug("client left before its request was answered")
             elif not reply.started:
-                await _refuse(Unauthenticated(REVOKED), scope, receive, reply)
+                await self._refuse(Unauthenticated(REVOKED), scope, receive, reply)
         except redis.RedisError as error:
             log.warning("redis failed at the door", error=type(error).__name__)
             away = QueueUnavailable("The queue does not answer at the moment. What was accepted before is safe.")
-            await _refuse(away, scope, receive, reply)
+            await self._refuse(away, scope, receive, reply)
         except Exception:
             log.exception("request failed", method=scope["method"])
             if reply.started:
                 raise
             broken = InternalError("The request failed here. The log has it under the request id.")
-            await _refuse(broken, scope, receive, reply)
+            await self._refuse(broken, scope, receive, reply)
+
+    async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, reply: _Reply) -> None:
+        said = answer(problem, scope["state"]["request_id"], scope["path"], prefix=self._prefix)
+        await said(scope, receive, reply)
 
     async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> Receive:
         headers = Headers(scope=scope)
@@ -152,6 +166,8 @@ class Guard:
         if size > MAX_HEAD_BYTES or len(scope["headers"]) > MAX_HEADERS:
             raise HeadTooLarge(f"At most {MAX_HEADERS} headers and {MAX_HEAD_BYTES // 1024} KiB are read.")
         hosts = headers.getlist("host")
+        if not hosts and scope["path"] in PROBES and scope["http_version"] == "1.0":
+            return
         found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if found is None:
             raise InvalidHeader("Exactly one valid Host header is needed.")
@@ -189,10 +205,6 @@ class _Reply:
             await self({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _refuse(problem: Problem, scope: Scope, receive: Receive, reply: _Reply) -> None:
-    await answer(problem, scope["state"]["request_id"], scope["path"])(scope, receive, reply)
-
-
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
@@ -222,6 +234,12 @@ def _until_revoked(scope: Scope, receive: Receive) -> Receive:
     return either
 
 
+def _take_off(prefix: str, scope: Scope) -> None:
+    if prefix and (scope["path"] + "/").startswith(prefix + "/"):
+        scope["path"] = scope["path"][len(prefix) :] or "/"
+        scope["raw_path"] = scope["raw_path"].removeprefix(prefix.encode()) or b"/"
+
+
 def is_open(path: str) -> bool:
     """Whether everybody may ask for this path, without a key."""
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
@@ -232,14 +250,15 @@ def _check_body_headers(headers: Headers) -> None:
     # int() refuses numbers of thousands of digits; a length that long is too large anyway.
     if len(length) > 18 or (length.isdecimal() and int(length) > MAX_BODY_BYTES):
         raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
-    if "content-encoding" in headers:
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType("Send the body without Content-Encoding.")
     media_type, _, parameters = headers.get("content-type", "").partition(";")
     if media_type.strip().lower() != "application/json":
         raise UnsupportedMediaType("Send JSON with the header Content-Type: application/json.")
-    charset = parameters.strip().lower().replace('"', "")
-    if charset not in ("", "charset=utf-8"):
-        raise UnsupportedMediaType("Send the JSON in UTF-8.")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().lower().partition("=")
+        if name == "charset" and value.strip('"') not in UTF_8:
+            raise UnsupportedMediaType("Send the JSON in UTF-8.")
 
 
 async def _read(receive: Receive, *, seconds: float) -> bytes:

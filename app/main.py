@@ -13,7 +13,7 @@ from typing import Any
 
 import redis.asyncio
 import structlog
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -30,9 +30,11 @@ from app.contract.store import LONGEST_BLOCK, JobStore
 from app.contract.streams import EventStreams
 from app.contract.tracing import close_provider, open_provider
 from app.contract.unanswered import Unanswered
+from app.cors import Cors
 from app.feed import Feed
 from app.gateway import Gateway
 from app.guard import Guard, Hosts
+from app.head import HeadAsGet
 from app.housekeeping import Housekeeper
 from app.keyring import Keyring
 from app.limiter import Doorkeeper, Limiter
@@ -84,6 +86,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": settings.public_url}] if settings.public_url else None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         telemetry=FASTAPIS_OWN,
     )
@@ -91,12 +94,16 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     error_handler.install(app)
     app.state.metrics = metrics or GatewayMetrics(process=0)
     app.state.doorkeeper = Doorkeeper(Authenticator(settings.keys(), required=settings.require_keys))
+    app.add_middleware(HeadAsGet)
     app.add_middleware(
         Guard,
         doorkeeper=app.state.doorkeeper,
         hosts=Hosts.of(_host_names(settings)),
         body_seconds=settings.body_seconds,
+        prefix=settings.prefix,
     )
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(Counted, metrics=app.state.metrics)
     app.state.traces = open_provider("darkroom-gateway", version=__version__)
     if app.state.traces is not None:
@@ -207,8 +214,9 @@ def _host_names(settings: Settings) -> tuple[str, ...]:
     return (*LOOPBACK_NAMES, public) if public else LOOPBACK_NAMES
 
 
-async def _docs() -> Response:
-    page_html = get_swagger_ui_html(openapi_url="/openapi.json", title="Darkroom")
+async def _docs(request: Request) -> Response:
+    prefix = request.app.state.settings.prefix
+    page_html = get_swagger_ui_html(openapi_url=f"{prefix}/openapi.json", title="Darkroom")
     page_html.headers["Content-Security-Policy"] = DOCS_POLICY
     return page_html
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
 from app.contract.card import ModelCard
 from app.contract.events import Status
-from app.contract.job import Picture, Record
+from app.contract.job import JobError, Picture, Record
 from app.contract.outbox import Delivery
 from app.contract.params import JobSpec
 from app.contract.served import ServedModel
@@ -75,6 +76,11 @@ class JobErrorView(BaseModel):
     type: str
     title: str
     detail: str
+
+    @classmethod
+    def of(cls, error: JobError, *, prefix: str) -> JobErrorView:
+        """`prefix` is the path under which a proxy shows the service."""
+        return cls(type=f"{prefix}/problems/{error.slug}", title=job_problem_title(error.slug), detail=error.detail)
 
 
 class JobUrls(BaseModel):
@@ -171,8 +177,7 @@ class JobView(BaseModel):
             ),
             queue=queue,
             images=[ImageView.of(picture, links or {}) for picture in record.images],
-            error=error
-            and JobErrorView(type=f"/problems/{error.slug}", title=job_problem_title(error.slug), detail=error.detail),
+            error=error and JobErrorView.of(error, prefix=urlsplit(base).path),
             warnings=[*warnings, *record.warnings],
             attempts=record.attempt,
             timings=_timings(record),

@@ -19,7 +19,13 @@ from app.contract.environment import PREFIX, read_settings
 from app.contract.model_name import LEGAL, is_legal
 from app.contract.objects import StoreOptions, as_storage_url
 from app.contract.redis_url import RedisUrl
+from app.cors import origin
 from app.storage import SHORTEST_KEY
+
+OWN_NAMES = frozenset({"v1", "pictures", "static", "problems", "healthz", "readyz", "metrics", "docs", "openapi.json"})
+"""What the gateway's own paths begin with. Under a prefix of such a name, nobody could tell what a path means."""
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
 
 def _items(value: Any) -> Any:
@@ -48,6 +54,11 @@ def _web_address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
         raise ValueError("must look like https://pictures.example.org, without query or fragment")
+    first = parts.path.strip("/").split("/")[0]
+    if first in OWN_NAMES:
+        raise ValueError(f"must end before the API's own paths: leave out /{first} and what follows it")
+    if not _PREFIX.fullmatch(parts.path.rstrip("/")):
+        raise ValueError("must have a path of letters, digits, . _ ~ and - only, or none")
     return url.rstrip("/")
 
 
@@ -71,12 +82,17 @@ class Settings(BaseSettings):
         default=None, ge=1, le=64, description="Processes that answer on the port. Default: 2 on two cores or more"
     )
     public_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
-        default=None, description="How clients reach the gateway; without it, links repeat the Host they asked"
+        default=None,
+        description="How clients reach the gateway, with the path that a proxy takes off, if any; without it, links "
+        "repeat the Host they asked",
     )
     allowed_hosts: Annotated[tuple[str, ...], *Listed] = Field(
         default=(),
         description="Names in the Host header, commas between; *.example.org takes all below. Default: the loopback "
         "names when listening on loopback (a web page elsewhere must not reach it by rebinding), else any",
+    )
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], *Listed] = Field(
+        default=(), description="Pages elsewhere whose scripts may call the API: https://app.example, commas between"
     )
     api_keys: SecretStr | None = Field(
         default=None, description="tenant:key,tenant2:key2, keys of 32 characters or more. None: open, loopback only"
@@ -183,6 +199,11 @@ class Settings(BaseSettings):
             "keys with `darkroom keys create`, or set DARKROOM_API_KEYS=name:key (32 characters or more), or "
             "DARKROOM_HOST=127.0.0.1"
         )
+
+    @property
+    def prefix(self) -> str:
+        """The path under which a proxy shows the service: "" or "/darkroom"."""
+        return urlsplit(self.public_url).path if self.public_url else ""
 
     def keys(self) -> Keys:
         """Digest of every configured key, with its tenant. ValueError if the option cannot be read."""

@@ -6,16 +6,20 @@ import base64
 import binascii
 import re
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi.sse import EventSourceResponse
 from starlette.requests import Request
+from starlette.responses import Response
 
 from app import errors
 from app.contract.job import Picture, Record, is_job_id
 from app.contract.store import LONGEST_BLOCK
 from app.errors import MEDIA_TYPE, InvalidRequest, JobNotFound, Problem
 from app.gateway import Gateway
+from app.head import is_head
 
 LONGEST_WAIT = 60
 """Seconds one request may wait: below the idle timeout of the usual proxies."""
@@ -63,6 +67,14 @@ EVENT_STREAM: dict[str, Any] = {
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})(?![0-9.])", re.IGNORECASE)
 _CURSOR = re.compile(r"([0-9]{1,16})\.(job_[0-9a-z]{24})")
 _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
+
+
+def event_stream(request: Request, events: AsyncIterator[bytes]) -> Response:
+    """Server-sent events that no proxy may keep or hold back. For a HEAD only their head: nothing is opened."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    if is_head(request):
+        return Response(headers=headers, media_type="text/event-stream")
+    return EventSourceResponse(events, headers=headers)
 
 
 def described(*headers: dict[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from typing import Annotated, Any
 import redis
 import structlog
 from fastapi import APIRouter, Header, Request
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import format_sse_event
 from starlette.responses import Response
 
 from app import errors
 from app.contract.events import FINAL_EVENTS, Event
 from app.contract.job import Record
 from app.gateway import Gateway, OwnRecord, TheGateway
-from app.routes.answers import ACCESS, EVENT_STREAM, QUEUE, problems
+from app.routes.answers import ACCESS, EVENT_STREAM, QUEUE, event_stream, problems
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 log = structlog.get_logger()
@@ -37,7 +37,6 @@ FIRST = "job"
 """Name of the event that carries the present state. The others are named as in `Event`."""
 
 _STREAM_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,9})")
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @router.get(
@@ -69,7 +68,7 @@ async def follow(
     if record.status.is_over and after == last:
         return Response(status_code=204)
     story = _Story(gateway, record, gateway.base(request))
-    return EventSourceResponse(story.tell(after, last=last), headers=_HEADERS)
+    return event_stream(request, story.tell(after, last=last))
 
 
 class _Story:

@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from app import errors
 from app.contract.job import Picture, Record
 from app.gateway import Gateway, OwnRecord, TheGateway
+from app.head import is_head
 from app.routes.answers import ACCESS, QUEUE, etag_matches, problems
 from app.storage import PictureStoreError, PictureStream
 
@@ -59,14 +60,13 @@ def wanted(
     byte_range: Annotated[str | None, Header(alias="Range", description="bytes=first-last")] = None,
     if_none_match: Annotated[str | None, Header(description="ETag of an earlier answer")] = None,
 ) -> Wanted:
-    is_head = request.method == "HEAD"
-    return Wanted(is_head, None if is_head else byte_range, request.headers.get("if-range"), if_none_match)
+    only_head = is_head(request)
+    return Wanted(only_head, None if only_head else byte_range, request.headers.get("if-range"), if_none_match)
 
 
 TheWanted = Annotated[Wanted, Depends(wanted)]
 
 
-@router.head("/v1/jobs/{job_id}/images/{index}", include_in_schema=False)
 @router.get(
     "/v1/jobs/{job_id}/images/{index}",
     response_class=Response,
@@ -84,7 +84,6 @@ async def job_image(
     return await _lead_to(gateway, _picture_of(record, index).key, request, asked)
 
 
-@router.head("/v1/jobs/{job_id}/images/{index}/previews", include_in_schema=False)
 @router.get(
     "/v1/jobs/{job_id}/images/{index}/previews",
     response_class=Response,
@@ -105,7 +104,6 @@ async def job_previews(
     return await _lead_to(gateway, sheet.key, request, asked)
 
 
-@router.head("/pictures/{key:path}", include_in_schema=False)
 @router.get(
     "/pictures/{key:path}",
     response_class=Response,

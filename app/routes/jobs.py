@@ -13,6 +13,7 @@ from app.admission import valid_idempotency_key
 from app.contract.events import Status
 from app.contract.params import JobRequest
 from app.gateway import OwnRecord, TheCaller, TheGateway
+from app.head import is_head
 from app.patience import wait_for
 from app.removal import cancel_job, remove_job, stop_job
 from app.routes.answers import (
@@ -64,7 +65,7 @@ async def submit(body: JobRequest, request: Request, gateway: TheGateway, caller
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
     traceparent = request.headers.get("traceparent")
     admitted = await gateway.admission.submit(body, caller, idempotency_key=key, traceparent=traceparent)
-    record, headers = admitted.record, {"Location": f"/v1/jobs/{admitted.record.id}"}
+    record, headers = admitted.record, {"Location": gateway.path(f"/v1/jobs/{admitted.record.id}")}
     if admitted.replayed:
         headers["Idempotency-Replayed"] = "true"
     if seconds := wait_wanted(request.headers.getlist("prefer")):
@@ -119,7 +120,7 @@ async def get_job(
     """With `wait`, the answer comes as soon as the job differs from If-None-Match, or from now without one."""
     shown = await show(gateway, record, request)
     known = etag_matches(if_none_match, shown.etag)
-    if wait and not record.status.is_over and (known or if_none_match is None):
+    if wait and not is_head(request) and not record.status.is_over and (known or if_none_match is None):
         change = next_change(gateway, shown, request, seconds=wait)
         shown = await wait_for(request, change, closing=gateway.closing) or shown
     if etag_matches(if_none_match, shown.etag):
@@ -162,7 +163,7 @@ async def retry(record: OwnRecord, request: Request, gateway: TheGateway, caller
     """A new job with every parameter of the old one, the drawn seed included. The old one stays as it is."""
     admitted = await gateway.admission.retry(record, caller)
     shown = await show(gateway, admitted.record, request)
-    headers = shown.headers | {"Location": f"/v1/jobs/{admitted.record.id}"}
+    headers = shown.headers | {"Location": gateway.path(f"/v1/jobs/{admitted.record.id}")}
     return Response(shown.body, 202, headers, media_type="application/json")
 
 

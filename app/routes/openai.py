@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import redis
 import structlog
 from fastapi import APIRouter, Header, Request
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import format_sse_event
 from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
@@ -29,7 +29,7 @@ from app.dialects import openai_error
 from app.gateway import Gateway, TheCaller, TheGateway
 from app.model_choice import refuse_if_away
 from app.patience import wait_for
-from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, picture_base64
+from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, event_stream, picture_base64
 from app.storage import PictureStoreError
 
 router = APIRouter(tags=["openai"])
@@ -172,7 +172,7 @@ async def generate(
     await _refuse_if_abandoned(gateway, record)
     if body.stream:
         tale = _Tale(gateway, record, name, partial_images=body.partial_images or 0)
-        return EventSourceResponse(tale.tell(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        return event_stream(request, tale.tell())
     end = _until_over(gateway, record)
     record = _succeeded(await wait_for(request, end, closing=gateway.closing) or record)
     answer = await _pictures(gateway, record, request, body.response_format)

@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 
 from fastapi import APIRouter
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from app.errors import NotFound, all_problems
-from app.gateway import TheGateway
+from app.gateway import Gateway, TheGateway
 from app.problems import JOB_PROBLEMS
 
 router = APIRouter(include_in_schema=False)
@@ -31,7 +31,6 @@ def page_policy(picture_sources: Iterable[str]) -> str:
     )
 
 
-@router.head("/")
 @router.get("/")
 async def page(gateway: TheGateway) -> Response:
     """The page itself; everything it shows it asks from the API."""
@@ -40,21 +39,21 @@ async def page(gateway: TheGateway) -> Response:
         settings = gateway.settings
         endpoint = settings.storage_public_endpoint or settings.storage_endpoint
         sources = [endpoint] if endpoint else ["https:"]
-    headers = {"Content-Security-Policy": page_policy(sources)}
-    return FileResponse(STATIC / "index.html", headers=headers)
+    html = _below(gateway.settings.prefix, (STATIC / "index.html").read_text())
+    return HTMLResponse(html, headers={"Content-Security-Policy": page_policy(sources)})
 
 
 @router.get("/problems")
 @router.get("/problems/")
-async def list_problems() -> Response:
+async def list_problems(gateway: TheGateway) -> Response:
     """Every problem, one line each."""
     rows = [(kind.slug, f"{kind.status} {kind.title}") for kind in all_problems()]
     jobs = [(slug, problem.title) for slug, problem in JOB_PROBLEMS.items()]
-    return _html("Problems", f"<h2>Answers</h2>{_links(rows)}<h2>Failed jobs</h2>{_links(jobs)}")
+    return _html("Problems", f"<h2>Answers</h2>{_links(rows)}<h2>Failed jobs</h2>{_links(jobs)}", gateway)
 
 
 @router.get("/problems/{slug}")
-async def problem(slug: str) -> Response:
+async def problem(slug: str, gateway: TheGateway) -> Response:
     """What one `type` means and what helps."""
     found: list[tuple[str, str]] = []
     for kind in all_problems():
@@ -65,16 +64,22 @@ async def problem(slug: str) -> Response:
     if not found:
         raise NotFound("There is no problem of this name; /problems/ lists all.")
     sections = "".join(f"<h2>{escape(title)}</h2>{_paragraphs(text)}" for title, text in found)
-    return _html(slug, f'{sections}<p><a href="/problems/">All problems</a></p>')
+    return _html(slug, f'{sections}<p><a href="/problems/">All problems</a></p>', gateway)
 
 
-def _html(title: str, body: str) -> Response:
+def _below(prefix: str, html: str) -> str:
+    """The page with its own absolute paths below the proxy's prefix. No text is touched: quotes in it are escaped."""
+    return html.replace('="/', f'="{prefix}/') if prefix else html
+
+
+def _html(title: str, body: str, gateway: Gateway) -> Response:
     text = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f'<title>{escape(title)} - Darkroom</title><link rel="stylesheet" href="/static/page.css">'
         f"<main><h1>{escape(title)}</h1>{body}</main></html>"
     )
-    return HTMLResponse(text, headers={"Content-Security-Policy": TEXT_POLICY})
+    html = _below(gateway.settings.prefix, text)
+    return HTMLResponse(html, headers={"Content-Security-Policy": TEXT_POLICY})
 
 
 def _links(rows: Iterable[tuple[str, str]]) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import redis
 import structlog
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import format_sse_event
 from starlette.responses import Response
 
 from app import errors
@@ -50,6 +50,7 @@ from app.routes.answers import (
     SUBMIT,
     TRACEPARENT,
     described,
+    event_stream,
     picture_base64,
     problems,
     read_cursor,
@@ -110,7 +111,7 @@ async def _create(
         )
     except ParamsRejected as error:
         raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in error.errors]) from error
-    record, headers = admitted.record, {"Location": f"/v1/predictions/{admitted.record.id}"}
+    record, headers = admitted.record, {"Location": gateway.path(f"/v1/predictions/{admitted.record.id}")}
     seconds = _wait_wanted(request.headers.getlist("prefer"))
     if seconds:
         headers["Preference-Applied"] = f"wait={seconds}"
@@ -191,8 +192,7 @@ async def stream(
     after = known_place(last_event_id, last)
     if record.status.is_over and after == last:
         return Response(status_code=204)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(_tell(gateway, record, request, after), headers=headers)
+    return event_stream(request, _tell(gateway, record, request, after))
 
 
 @router.get(

@@ -5,6 +5,9 @@ const KEY_NAME = "darkroom-key";
 export const PATIENCE_MS = 30_000;
 /** No answer is waited for longer. */
 
+/** Where the service is: a proxy may show it below a path. This file is at /static/api.js of it. */
+export const home = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+
 /** The service answered, and said no. `problem` is its RFC 9457 body. */
 export class Refused extends Error {
   constructor(problem, retryAfter) {
@@ -44,7 +47,7 @@ export async function call(path, { method = "GET", body, headers = {} } = {}) {
   }
   let text, response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(home + path, options);
     text = await response.text();
   } catch (error) {
     throw new Unreachable(error);

@@ -1,6 +1,7 @@
 // Small pieces that several parts of the page share.
 
 import { html, useEffect, useRef, useState } from "./preact-htm.js";
+import { home } from "./api.js";
 import { explain } from "./words.js";
 
 /** An error in words, with what helps. `retry` adds a button. */
@@ -19,7 +20,7 @@ export function Trouble({ error, retry }) {
 /** Where a picture is. Links that the gateway signed itself work under whatever name the page was reached. */
 export function source(image) {
   const url = new URL(image.url, location.href);
-  return url.pathname.startsWith("/pictures/") ? url.pathname + url.search : image.url;
+  return url.pathname.startsWith(`${home}/pictures/`) ? url.pathname + url.search : image.url;
 }
 
 /** A finished picture. Its link ends after an hour; then `renew` is asked once for a new one. */

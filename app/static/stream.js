@@ -1,13 +1,13 @@
 // Server-sent events read with fetch, because EventSource cannot send a key.
 // Knows the format (WHATWG HTML, 9.2); refuses to know what the events say.
 
-import { authorization, readJson } from "./api.js";
+import { authorization, home, readJson } from "./api.js";
 
 /** Events {id, name, data} until the stream ends; `after` goes on behind that id. Throws on a refusal or a break. */
 export async function* events(path, { after } = {}) {
   const headers = { Accept: "text/event-stream", ...authorization() };
   if (after) headers["Last-Event-ID"] = after;
-  const response = await fetch(path, { headers });
+  const response = await fetch(home + path, { headers });
   if (response.status === 204) return;
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,6 +1,6 @@
 // What the page says, in one place. Plain text only: whatever is shown goes in as text, never as markup.
 
-import { Refused, Unreachable } from "./api.js";
+import { home, Refused, Unreachable } from "./api.js";
 
 export const isOver = (job) => ["succeeded", "failed", "canceled"].includes(job.status);
 
@@ -72,5 +72,5 @@ function fieldName({ pointer, parameter }) {
 /** The page behind a problem's type, when it is one of ours. */
 export function explanation(type) {
   const path = type ? new URL(type, location.href).pathname : "";
-  return /^\/problems\/[a-z-]+$/.test(path) ? path : null;
+  return path.startsWith(home) && /^\/problems\/[a-z-]+$/.test(path.slice(home.length)) ? path : null;
 }

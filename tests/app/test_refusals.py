@@ -151,7 +151,6 @@ def test_malformed_json(client: httpx2.Client, case: str) -> None:
         {"Content-Type": "application/x-www-form-urlencoded"},
         {"Content-Type": "multipart/form-data; boundary=zanzibar"},
         {"Content-Type": "application/json; charset=utf-16"},
-        {"Content-Type": "application/json; zanzibar=1"},
         {"Content-Type": "application/json", "Content-Encoding": "gzip"},
         {},
     ],
@@ -256,11 +255,11 @@ def test_bad_waits(client: httpx2.Client, wait: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/jobs", "GET, POST"),
-        ("TRACE", "/v1/jobs", "GET, POST"),
-        ("ZANZIBAR", "/v1/jobs/job_000000000000000000000000", "DELETE, GET"),
+        ("PUT", "/v1/jobs", "GET, HEAD, POST"),
+        ("TRACE", "/v1/jobs", "GET, HEAD, POST"),
+        ("ZANZIBAR", "/v1/jobs/job_000000000000000000000000", "DELETE, GET, HEAD"),
         ("GET", "/v1/jobs/job_000000000000000000000000/cancel", "POST"),
-        ("POST", "/healthz", "GET"),
+        ("POST", "/healthz", "GET, HEAD"),
         ("DELETE", "/static/page.css", "GET, HEAD"),
     ],
 )
