@@ -12,7 +12,7 @@ from typing import cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.guard import MAX_HEAD_BYTES
-from app.one_piece import Gathering
+from app.one_piece import STILL_SECONDS, Gathering
 
 HEAD_SECONDS = 10.0
 
@@ -24,12 +24,14 @@ class ImpatientProtocol(HttpToolsProtocol):
     """Give it to uvicorn as `http=`. Closes without an answer: whoever sends half a head does not wait for one."""
 
     head_seconds = HEAD_SECONDS
+    still_seconds = STILL_SECONDS
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, Gathering(transport, self.loop)))
+        gathering = Gathering(transport, self.loop, still_seconds=self.still_seconds)
+        super().connection_made(cast(asyncio.Transport, gathering))
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,0 +1,80 @@
+"""Readers of pictures that stop reading, over real sockets: connection and file are free again."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from app.settings import Settings
+from app.slow_heads import ImpatientProtocol
+from tests.app.conftest import Running, ScriptedWorker, serve
+from tests.app.test_jobs import WISH
+from tests.patience import until
+
+LARGE = 24 * 1024 * 1024
+"""Bytes: more than the kernel holds for a reader on loopback."""
+
+
+@pytest.fixture
+def short_patience(settings: Settings, worker: ScriptedWorker) -> Iterator[Running]:
+    """A gateway that gives a reader a fifth of a second in place of half a minute."""
+    worker.announce()
+    yield from serve(settings, http=type("Hasty", (ImpatientProtocol,), {"still_seconds": 0.2}))
+
+
+def link_of(client: httpx2.Client, worker: ScriptedWorker, data: bytes) -> str:
+    job = client.post("/v1/jobs", json=WISH).json()
+    worker.succeed(worker.claim(), data=data)
+    url = client.get(job["urls"]["self"]).json()["images"][0]["url"]
+    return "/" + url.split("/", 3)[3]
+
+
+def ask(port: int, path: str, *headers: str) -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.connect(("127.0.0.1", port))
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    return connection
+
+
+def what_is_left(connection: socket.socket) -> bytes:
+    """What the kernel still holds for the reader."""
+    read = b""
+    try:
+        while chunk := connection.recv(1_048_576):
+            read += chunk
+    except ConnectionResetError:
+        pass
+    return read
+
+
+def opened_below(folder: Path) -> list[str]:
+    """The pictures that this process holds open."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+        except FileNotFoundError:
+            continue
+    return [path for path in found if path.startswith(str(folder))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux' /proc to count descriptors")
+@pytest.mark.parametrize("headers", [(), ("Connection: close",)])
+def test_a_reader_that_stops_frees_its_connection_and_the_file(
+    short_patience: Running, worker: ScriptedWorker, picture_folder: Path, headers: tuple[str, ...]
+) -> None:
+    client = short_patience.client
+    link = link_of(client, worker, bytes(LARGE))
+    connections = short_patience.server.server_state.connections
+    before = len(connections)
+    with ask(short_patience.port, link, *headers) as still:
+        until(lambda: len(connections) == before and not opened_below(picture_folder))
+        assert 0 < len(what_is_left(still)) < LARGE, "cut short, and not told that it was whole"
+    assert client.get("/healthz").status_code == 200
