@@ -4,7 +4,7 @@ DATA ?= data
 
 BIN := .venv/bin
 
-.PHONY: starter-model run test test-stalled browser-deps lint types bench load chaos fuzz check-deploy clean help
+.PHONY: starter-model run test test-stalled browser-deps nginx-deps lint types bench load chaos fuzz check-deploy clean help
 
 help:
 	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
@@ -37,6 +37,16 @@ browser-deps:
 	fi; \
 	chromium --version >/dev/null 2>&1 || \
 	{ echo "install Chromium for tests/browser, e.g. apt-get install chromium as root, or name one in DARKROOM_TEST_BROWSER"; exit 1; }
+
+# tests/app/test_behind_nginx.py needs nginx. Only its program: RUNLEVEL=1 keeps the package from starting a server.
+nginx-deps:
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq || echo "the package index is as old as it was" >&2; \
+	  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    -o DPkg::Lock::Timeout=120 nginx-light >/dev/null; \
+	fi; \
+	command -v nginx >/dev/null || { echo "install nginx for its tests, e.g. apt-get install nginx-light as root"; exit 1; }
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

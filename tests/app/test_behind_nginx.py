@@ -1,0 +1,161 @@
+"""The service below a path of a real nginx, over TLS and HTTP/2: with the configuration that deploy/nginx offers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx2
+import pytest
+import redis
+
+from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.app.test_jobs import WISH
+from tests.conftest import IN_CI
+from tests.nginx_server import PREFIX, Nginx, free_ports, nginx_before
+from tests.patience import PATIENCE, until
+from tests.system.conftest import COMMAND
+
+KEY = "k" * 32
+BEARER = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture
+def port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture
+def running(redis_client: redis.Redis, valkey_url: str, tmp_path: Path, port: int) -> Iterator[Running]:
+    public = f"https://localhost:{port}{PREFIX}"
+    yield from serve(settings_for(valkey_url, tmp_path, public_url=public, api_keys=f"ann:{KEY}"))
+
+
+@pytest.fixture
+def worker(redis_client: redis.Redis, card: object, running: Running) -> ScriptedWorker:
+    worker = ScriptedWorker(redis_client, card, running.app.state.settings)  # type: ignore[arg-type]
+    worker.announce()
+    return worker
+
+
+@pytest.fixture
+def nginx(running: Running, worker: ScriptedWorker, tmp_path: Path, port: int) -> Iterator[Nginx]:
+    folder = tmp_path / "nginx"
+    folder.mkdir()
+    with nginx_before(folder, port=port, gateway=running.port) as nginx:
+        yield nginx
+
+
+@pytest.fixture
+def outside(nginx: Nginx) -> Iterator[httpx2.Client]:
+    """A client that knows the public address only, and trusts the proxy's certificate only."""
+    trusts = ssl.create_default_context(cafile=str(nginx.ca))
+    with httpx2.Client(verify=trusts, timeout=PATIENCE, trust_env=False, headers=BEARER) as client:
+        yield client
+
+
+def test_every_lead_can_be_followed_from_outside(nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker) -> None:
+    sent = outside.post(f"{nginx.url}/v1/jobs", json=WISH)
+    assert sent.status_code == 202
+    located = urljoin(str(sent.url), sent.headers["location"])
+    assert located == sent.json()["urls"]["self"] == f"{nginx.url}/v1/jobs/{sent.json()['id']}"
+    worker.succeed(worker.claim())
+    done = outside.get(located).json()
+    link = done["images"][0]["url"]
+    assert link.startswith(f"{nginx.url}/pictures/")
+    assert outside.get(link, headers={"Authorization": ""}).content == b"not really a PNG"
+    assert outside.head(link).headers["content-length"] == "16"
+    assert outside.get(link, headers={"Range": "bytes=4-9"}).content == b"really"
+    refused = outside.post(f"{nginx.url}/v1/jobs", json={})
+    page = outside.get(urljoin(str(refused.url), refused.json()["type"]))
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    [server] = outside.get(f"{nginx.url}/openapi.json").json()["servers"]
+    assert outside.get(server["url"] + "/healthz").text == "ok\n"
+    bare = outside.get(nginx.url)
+    assert bare.status_code == 308
+    assert outside.get(urljoin(nginx.url, bare.headers["location"])).headers["content-type"].startswith("text/html")
+
+
+def test_events_come_while_the_job_runs(nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker) -> None:
+    """Each one is read before the next one is made: a proxy that held them back would never let this end."""
+    job = outside.post(f"{nginx.url}/v1/jobs", json=WISH).json()
+    with outside.stream("GET", job["urls"]["events"]) as stream:
+        names = (line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: "))
+        assert next(names) == "job"
+        claim = worker.claim()
+        assert next(names) == "job.started"
+        for step in (5, 10):
+            worker.progress(claim, step)
+            assert next(names) == "job.progress"
+        worker.succeed(claim)
+        assert next(names) == "job.succeeded"
+
+
+def test_an_upload_of_sixty_kilobytes(nginx: Nginx, outside: httpx2.Client) -> None:
+    """More than nginx keeps in memory of a body, so that it goes through a file of its own."""
+    whole = WISH | {"metadata": {f"note {number}": "\N{FROG FACE}" * 310 for number in range(16)}}
+    body = json.dumps(whole).encode()
+    assert 59_000 < len(body) < 61_000
+    sent = outside.post(f"{nginx.url}/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert (sent.status_code, sent.json()["metadata"]) == (202, whole["metadata"])
+    too_much = outside.post(
+        f"{nginx.url}/v1/jobs", content=b" " * 200_000, headers={"Content-Type": "application/json"}
+    )
+    assert too_much.json()["type"] == f"{PREFIX}/problems/body-too-large", "the gateway's own, not the proxy's page"
+
+
+def curl(nginx: Nginx, *arguments: str) -> str:
+    program = shutil.which("curl")
+    if program is None:
+        (pytest.fail if IN_CI else pytest.skip)("no curl here")
+    asked = [program, "--silent", "--show-error", "--http2", "--cacert", str(nginx.ca), "--noproxy", "*", *arguments]
+    return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+
+
+def test_http_2(nginx: Nginx, worker: ScriptedWorker, outside: httpx2.Client) -> None:
+    key = f"Authorization: Token {KEY}"
+    status = "%{http_version} %{http_code}"
+    assert curl(nginx, "-o", "/dev/null", "-w", status, f"{nginx.url}/healthz") == "2 200"
+    assert curl(nginx, "-o", "/dev/null", "-w", status, f"{nginx.url}/v1/models", "-H", key) == "2 200"
+    assert curl(nginx, "-o", "/dev/null", "-w", status, "-I", f"{nginx.url}/v1/models") == "2 401"
+    job = outside.post(f"{nginx.url}/v1/jobs", json=WISH).json()
+    worker.succeed(worker.claim())
+    told = curl(nginx, "-N", "-H", key, job["urls"]["events"])
+    assert '"status": "succeeded"' in told
+
+
+def test_the_log_of_the_proxy_holds_no_query(nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker) -> None:
+    job = outside.post(f"{nginx.url}/v1/jobs", json=WISH).json()
+    worker.succeed(worker.claim())
+    outside.get(outside.get(job["urls"]["self"]).json()["images"][0]["url"])
+    until(lambda: "/pictures/" in nginx.access_log)
+    assert "signature" not in nginx.access_log
+    assert "expires" not in nginx.access_log
+
+
+def test_the_command_line_below_a_prefix(
+    nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker, tmp_path: Path
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
+    environment |= {"DARKROOM_URL": nginx.url, "DARKROOM_API_KEY": KEY, "SSL_CERT_FILE": str(nginx.ca)}
+    environment |= {"NO_PROXY": "localhost", "no_proxy": "localhost"}
+    out = tmp_path / "out.png"
+    command = [COMMAND, "generate", "a frog", "-o", str(out)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: process.poll() is not None or outside.get(f"{nginx.url}/v1/jobs").json()["data"])
+        if process.poll() is None:
+            worker.succeed(worker.claim(), data=b"a picture")
+        told, complaints = process.communicate(timeout=PATIENCE)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0, complaints + told
+    assert out.read_bytes() == b"a picture"
