@@ -10,6 +10,7 @@ from app.contract.job import Record
 from app.contract.objects import job_prefix
 from app.contract.store import JobStore
 from app.errors import JobIsOver, JobNotFound, JobStillRunning
+from app.schemas import Cancellation
 from app.storage import PictureStore
 
 CANCEL_SECONDS = 10.0
@@ -28,6 +29,26 @@ async def cancel_job(store: JobStore, record: Record) -> Record:
     if outcome == "over" and after.status is not Status.CANCELED:
         raise JobIsOver(f"The job has {after.status.value} already: there is nothing left to cancel.")
     return after
+
+
+async def cancel_all(
+    store: JobStore, tenant: str, *, limit: int, status: Status | None = None, metadata: dict[str, str] | None = None
+) -> Cancellation:
+    """Call off the tenant's jobs that are not over, at most `limit`: all, or those of a status, or with these notes.
+
+    Called again after an answer that was lost, it goes on with what is left.
+    """
+    found = await store.open_jobs(tenant, limit=limit + 1, status=status, metadata=metadata)
+    # Those that wait go first: a worker that lets go of a running one would take the next of them.
+    chosen = sorted(found[:limit], key=lambda record: record.status is Status.RUNNING)
+    outcomes = await store.cancel_all([record.id for record in chosen], tenant)
+    by_outcome: dict[str, list[str]] = {"canceled": [], "requested": []}
+    for record, outcome in zip(chosen, outcomes, strict=True):
+        # "over": it has ended meanwhile, or an answer of Redis was lost and this is the second time that it was told.
+        now = await store.get(record.id, tenant) if outcome == "over" else None
+        was_ours = now is not None and now.status is Status.CANCELED
+        by_outcome.setdefault("canceled" if was_ours else outcome, []).append(record.id)
+    return Cancellation(canceled=by_outcome["canceled"], requested=by_outcome["requested"], has_more=len(found) > limit)
 
 
 async def stop_job(store: JobStore, record: Record) -> Record:

@@ -198,6 +198,15 @@ class JobList(BaseModel):
     next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last")
 
 
+class Cancellation(BaseModel):
+    """What became of the jobs that were called off together."""
+
+    object: Literal["cancellation"] = "cancellation"
+    canceled: list[str] = Field(description="Ids of jobs that are canceled now")
+    requested: list[str] = Field(description="Ids of running jobs whose worker was told: they end within a step")
+    has_more: bool = Field(description="There are further ones: send the same request again")
+
+
 class DeliveryView(BaseModel):
     """One try at a webhook message, or the reason why none was made."""
 

@@ -17,6 +17,10 @@ EVENTS = PREFIX + "events:"
 TENANT = PREFIX + "tenant:"
 """sorted set per tenant, job id by creation time: the caller's list, newest last."""
 
+ENDED = PREFIX + "ended:"
+"""sorted set per final status and tenant ("<status>:<tenant>"), job id by creation time: the part of the caller's list
+that ended so. Earlier versions ended jobs without it; where the numbers differ, it is made whole when it is needed."""
+
 OPEN = PREFIX + "open:"
 """set per tenant of its jobs that are not over: the tenant's share of the queue."""
 

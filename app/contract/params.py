@@ -46,6 +46,12 @@ def _says_something(text: str) -> str:
 Text = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_readable)]
 
 
+Metadata = Annotated[
+    dict[Annotated[Text, Field(min_length=1, max_length=64)], Annotated[Text, Field(max_length=512)]],
+    Field(max_length=16),
+]
+
+
 class Webhook(BaseModel):
     """Where facts about this job are sent, signed as Standard Webhooks."""
 
@@ -114,10 +120,7 @@ class JobRequest(BaseModel):
         default=False, description="The same bits in any company on one machine, at the price of some speed"
     )
     webhook: Webhook | None = None
-    metadata: Annotated[
-        dict[Annotated[Text, Field(min_length=1, max_length=64)], Annotated[Text, Field(max_length=512)]],
-        Field(max_length=16),
-    ] = Field(default_factory=dict, description="Your own notes, given back with the job")
+    metadata: Metadata = Field(default_factory=dict, description="Your own notes, given back with the job")
 
 
 class JobSpec(BaseModel):

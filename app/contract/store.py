@@ -21,6 +21,7 @@ from rq.utils import now, utcformat
 from app.contract import keys
 from app.contract.events import FINAL_EVENTS, Status
 from app.contract.job import Record, cost_of, new_epoch, new_job_id
+from app.contract.job_lists import JobLists, records_of
 from app.contract.new_job import NewJob
 from app.contract.scripts import source
 from app.contract.served import ServedModel, read_served
@@ -31,8 +32,8 @@ ENTRY_POINT = "worker.intake.run"
 LONGEST_BLOCK = 5.0
 """Seconds a read waits inside Redis: shorter than any socket timeout, and than a departed client may stay unnoticed."""
 
-LISTED_AT_ONCE = 100
-"""Records of one round trip when jobs are listed."""
+CANCELED_AT_ONCE = 50
+"""Jobs of one round trip. Redis serves others between any two of them."""
 
 Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full"]
 Retry = Literal["created", "replayed", "missing", "not-failed", "queue-full", "tenant-full"]
@@ -78,6 +79,7 @@ class JobStore:
         self._waiting: Any = waiting or client
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         self._epoch = ""
+        self._lists = JobLists(client)
         names = ("submit", "read", "retry", "cancel", "reap", "forget", "models", "forget_model")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
@@ -101,7 +103,7 @@ class JobStore:
             raise QueueLost
         if outcome == "created":
             return Submission(outcome, job_id, job.accepted(*found))
-        return Submission(outcome, job_id, *map(_record, found))
+        return Submission(outcome, job_id, *records_of(found))
 
     async def retry(self, job_id: str, tenant: str | None, *, queue_limit: int, tenant_limit: int) -> Retrial:
         """Wish for a failed job again: a new job with the same parameters, once however often this is called.
@@ -149,30 +151,34 @@ class JobStore:
         self, tenant: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None
     ) -> list[Record]:
         """The tenant's jobs, newest first, at most `limit`; `before` is (created_ms, id) of the last one seen."""
-        found: list[Record] = []
-        newest, last = (before[0], before[1]) if before else ("+inf", "~")
-        offset = 0
-        while len(found) < limit:
-            page = await self._redis.zrevrangebyscore(
-                keys.TENANT + tenant, newest, "-inf", start=offset, num=LISTED_AT_ONCE, withscores=True
-            )
-            if not page:
-                if not offset and before is None:
-                    await self.require_epoch()
-                break
-            offset += len(page)
-            records = await self._read([job_id for job_id, created in page if created != newest or job_id < last])
-            found += [record for record in records if status in (None, record.status)]
-        return found[:limit]
+        found = await self._lists.page(tenant, limit=limit, before=before, status=status)
+        if not found and before is None:
+            await self.require_epoch()
+        return found
+
+    async def open_jobs(
+        self, tenant: str, *, limit: int, status: Status | None = None, metadata: dict[str, str] | None = None
+    ) -> list[Record]:
+        """The tenant's jobs that are not over, newest first: all, or those of a status, or with these notes."""
+        return await self._lists.open(tenant, limit=limit, status=status, metadata=metadata or {})
 
     async def _read(self, job_ids: list[str]) -> list[Record]:
         """The records that exist, each with its place in the queue, in one round trip."""
-        found = map(_record, await self._scripts["read"](args=job_ids))
-        return [record for record in found if record is not None]
+        return records_of(await self._scripts["read"](args=job_ids))
 
     async def cancel(self, job_id: str, tenant: str) -> Cancel:
         """Call a job off; 'requested' means that its worker was told."""
         return cast(Cancel, await self._scripts["cancel"](args=[job_id, tenant]))
+
+    async def cancel_all(self, job_ids: list[str], tenant: str) -> list[Cancel]:
+        """What `cancel` answers for each, in few round trips."""
+        outcomes: list[Cancel] = []
+        for start in range(0, len(job_ids), CANCELED_AT_ONCE):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for job_id in job_ids[start : start + CANCELED_AT_ONCE]:
+                    await self._scripts["cancel"](args=[job_id, tenant], client=pipeline)
+                outcomes += await pipeline.execute()
+        return outcomes
 
     async def forget(self, job_id: str) -> bool:
         """Remove the record and its events. False while the job is not over."""
@@ -285,12 +291,6 @@ class JobStore:
     async def _now_ms(self) -> int:
         seconds, micros = await self._redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
-
-
-def _record(seen: tuple[list[str], int | None]) -> Record | None:
-    # As `seen` in prelude.lua answers.
-    pairs, position = seen
-    return Record.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True)), position=position) if pairs else None
 
 
 def _flat(fields: dict[str, Any]) -> list[Any]:

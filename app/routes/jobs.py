@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app import errors
 from app.admission import valid_idempotency_key
 from app.contract.events import Status
-from app.contract.params import JobRequest
+from app.contract.params import JobRequest, Metadata
 from app.gateway import OwnRecord, TheCaller, TheGateway
 from app.head import is_head
 from app.patience import wait_for
-from app.removal import cancel_job, remove_job, stop_job
+from app.removal import cancel_all, cancel_job, remove_job, stop_job
 from app.routes.answers import (
     ACCESS,
+    BODY,
     LONGEST_WAIT,
     QUEUE,
     SUBMIT,
@@ -31,9 +33,12 @@ from app.routes.answers import (
     wait_wanted,
     write_cursor,
 )
-from app.schemas import JobList, JobView
+from app.schemas import Cancellation, JobList, JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+CANCELED_AT_MOST = 500
+"""Jobs of one request: a tenth of a second of Redis' time, in pieces."""
 
 PREFER = {"name": "Prefer", "description": "`wait=30`: answer when the job is over, at most 60 s"}
 IDEMPOTENCY_KEY = {
@@ -97,6 +102,27 @@ async def list_jobs(
     views = await asyncio.gather(*(gateway.view(record, request) for record in records[:limit]))
     more = len(records) > limit
     return JobList(data=list(views), next_cursor=write_cursor(records[limit - 1]) if more else None)
+
+
+class CancelRequest(BaseModel):
+    """Which of the caller's unfinished jobs: all of them, unless something is said."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    status: Literal["queued", "running"] | None = Field(default=None, description="Only jobs in this state")
+    metadata: Metadata = Field(default_factory=dict, description="Only jobs with all of these notes")
+
+
+@router.post(
+    "/cancel",
+    response_model=Cancellation,
+    summary="Call many jobs off",
+    responses=problems(*ACCESS, *BODY, errors.InvalidRequest, *QUEUE),
+)
+async def cancel_many(body: CancelRequest, gateway: TheGateway, caller: TheCaller) -> Cancellation:
+    """The newest first, at most 500 in one answer; while `has_more`, send it again. `{}` means all."""
+    status = Status(body.status) if body.status else None
+    return await cancel_all(gateway.store, caller.tenant, limit=CANCELED_AT_MOST, status=status, metadata=body.metadata)
 
 
 @router.get(

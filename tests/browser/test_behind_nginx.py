@@ -1,4 +1,4 @@
-"""The page below a path of a real nginx, over HTTP/2: its files, its calls, its streams and its pictures come from there."""
+"""The page below a path of a real nginx, over HTTP/2: its files, calls, streams and pictures all come from there."""
 
 from __future__ import annotations
 

@@ -17,6 +17,24 @@ local function seen(id)
   return {redis.call('HGETALL', JOB .. id), position}
 end
 
+-- Of a sorted set by time, newest first, what comes after a place (a moment, and an id of that moment): at most n ids,
+-- each with its moment behind it.
+local function after(key, moment, last, n)
+  local found, offset, size = {}, 0, 2 * tonumber(n)
+  local at = moment ~= '+inf' and tonumber(moment)
+  while #found < size do
+    local some = redis.call('ZREVRANGEBYSCORE', key, moment, '-inf', 'WITHSCORES', 'LIMIT', offset, n)
+    if #some == 0 then break end
+    offset = offset + #some / 2
+    for i = 1, #some, 2 do
+      if #found < size and (tonumber(some[i + 1]) ~= at or some[i] < last) then
+        found[#found + 1], found[#found + 2] = some[i], some[i + 1]
+      end
+    end
+  end
+  return found
+end
+
 -- Does this token still own the job? A stale token must change nothing.
 local function owns(id, token)
   local r = redis.call('HMGET', JOB .. id, 'status', 'token')
@@ -127,11 +145,12 @@ end
 -- said twice by its owner is recognised.
 local function over(id, status, data, fields)
   local at = now()
-  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token')
+  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms')
   rq_ended(id, QUEUE_PREFIX .. r[1])
   if r[4] and status ~= 'succeeded' then litter(id, r[4]) end
   redis.call('ZREM', LEASES, id)
   redis.call('SREM', OPEN .. r[3], id)
+  redis.call('ZADD', ENDED .. status .. ':' .. r[3], r[5] or at, id)
   redis.call('DEL', RQ_JOB .. id)
   redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', at + r[2], unpack(fields))
   redis.call('ZADD', EXPIRY, at + r[2], id)
