@@ -112,7 +112,7 @@ class LinkInvalid(Problem):
 
 
 class LinkExpired(LinkInvalid):
-    """Picture links work for an hour at most. Ask for the job again to get a new one."""
+    """Picture links work for a while: an hour, unless the operator says otherwise. Ask for the job to get a new one."""
 
     slug, title = "link-expired", "The link's time is over"
 

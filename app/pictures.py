@@ -24,6 +24,7 @@ def open_pictures(settings: Settings) -> PictureStore:
         signing_key=key,
         options=settings.store_options(),
         public_endpoint=settings.storage_public_endpoint,
+        longest_link=settings.picture_url_seconds,
     )
     if given is None and not pictures.can_sign:
         log.warning("no signing key: picture links end with this process; set DARKROOM_SIGNING_KEY")

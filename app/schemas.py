@@ -51,7 +51,8 @@ class PreviewsView(BaseModel):
 
 
 class ImageView(BaseModel):
-    """One finished picture. The link needs no key and works for an hour at most; ask for the job to get a new one."""
+    """One finished picture. The link needs no key and works for a while (an hour, unless the operator says otherwise);
+    ask for the job to get a new one."""
 
     index: int
     url: str

@@ -20,7 +20,7 @@ from app.contract.model_name import LEGAL, is_legal
 from app.contract.objects import StoreOptions, as_storage_url
 from app.contract.redis_url import RedisUrl
 from app.cors import origin
-from app.storage import SHORTEST_KEY
+from app.storage import LONGEST_LINK, LONGEST_SIGNED, SHORTEST_KEY
 
 OWN_NAMES = frozenset({"v1", "pictures", "static", "problems", "healthz", "readyz", "metrics", "docs", "openapi.json"})
 """What the gateway's own paths begin with. Under a prefix of such a name, nobody could tell what a path means."""
@@ -136,7 +136,10 @@ class Settings(BaseSettings):
         default=None, description="Signs picture links; the same on every gateway. 32 bytes or more"
     )
     picture_url_seconds: int = Field(
-        default=3_600, ge=60, le=3_600, description="How long a picture link works. It works for whoever holds it"
+        default=LONGEST_LINK,
+        ge=60,
+        description="How long a picture link works, at most as long as pictures are kept (and 7 days where the store "
+        "signs links). It works for whoever holds it",
     )
 
     default_model: str | None = Field(
@@ -170,7 +173,17 @@ class Settings(BaseSettings):
         self.keys()
         if self.signing_key is not None and len(self.signing_key.get_secret_value().encode()) < SHORTEST_KEY:
             raise ValueError(f"DARKROOM_SIGNING_KEY is too short: give it {SHORTEST_KEY} random bytes or more")
+        if self.picture_url_seconds > (longest := self._longest_link()):
+            raise ValueError(
+                f"DARKROOM_PICTURE_URL_SECONDS is at most {longest} here: as long as pictures are kept "
+                "(DARKROOM_RETENTION_HOURS), and 7 days where the store signs the links"
+            )
         return self
+
+    def _longest_link(self) -> int:
+        kept = max(LONGEST_LINK, int(self.retention_hours * 3_600))
+        signs = self.storage_url.startswith(("s3:", "gs:", "az:"))
+        return min(kept, LONGEST_SIGNED) if signs else kept
 
     @property
     def is_local(self) -> bool:

@@ -34,7 +34,10 @@ from app.contract.objects import (
 from app.contract.storage_faults import Fault, diagnose
 
 LONGEST_LINK = 3600
-"""Seconds a link may live: it works for whoever holds it."""
+"""Seconds a link may live unless the operator says otherwise: it works for whoever holds it."""
+
+LONGEST_SIGNED = 7 * 24 * 3600
+"""Seconds. S3 and its kind sign for no longer (Signature Version 4)."""
 
 SHORTEST_KEY = 32
 CHUNK = 256 * 1024
@@ -114,7 +117,12 @@ class PictureStore:
     """The gateway's side of the store. Made once, shared by all requests."""
 
     def __init__(
-        self, place: Folder | Bucket, *, signing_key: bytes, public_url: str = "", signer: Bucket | None = None
+        self,
+        place: Folder | Bucket,
+        *,
+        signing_key: bytes,
+        signer: Bucket | None = None,
+        longest_link: int = LONGEST_LINK,
     ) -> None:
         if len(signing_key) < SHORTEST_KEY:
             raise ValueError(
@@ -122,7 +130,7 @@ class PictureStore:
             )
         self.place = place
         self._signing_key = signing_key
-        self._public_url = public_url.rstrip("/")
+        self._longest_link = longest_link
         self._signer = signer or (place if isinstance(place, Bucket) and place.can_sign else None)
 
     @classmethod
@@ -131,14 +139,14 @@ class PictureStore:
         url: str,
         *,
         signing_key: bytes,
-        public_url: str = "",
         options: StoreOptions | None = None,
         public_endpoint: str | None = None,
+        longest_link: int = LONGEST_LINK,
     ) -> PictureStore:
         """Opens what `open_store` opens.
 
-        `public_url` goes before the gateway's own picture paths. `public_endpoint` is the bucket's address as browsers
-        see it, where that differs from the one the gateway uses: the host is part of a presigned URL's signature.
+        `public_endpoint` is the bucket's address as browsers see it, where that differs from the one the gateway uses:
+        the host is part of a presigned URL's signature.
         Raises ValueError for a setting that cannot work, StoreDenied and its kind for a folder that cannot be made.
         """
         options = options or StoreOptions()
@@ -152,7 +160,7 @@ class PictureStore:
                 raise ValueError("a public endpoint needs a bucket (s3://) to sign for")
             opened = open_store(url, replace(options, endpoint=public_endpoint))
             signer = opened if isinstance(opened, Bucket) else None
-        return cls(place, signing_key=signing_key, public_url=public_url, signer=signer)
+        return cls(place, signing_key=signing_key, signer=signer, longest_link=longest_link)
 
     @property
     def can_sign(self) -> bool:
@@ -162,11 +170,11 @@ class PictureStore:
     async def link(self, key: str, *, expires_in: int, now: float) -> str:
         """The URL to give out: the bucket's own where it signs, otherwise this gateway's signed path.
 
-        `expires_in` is 1 to 3600 seconds, `now` seconds since 1970. ValueError for a key that is no picture's.
+        `expires_in` is 1 to `longest_link` seconds, `now` seconds since 1970. ValueError for a key of no picture.
         """
         if self.can_sign:
             return await self.signed_url(key, expires_in=expires_in)
-        return self._public_url + self.signed_path(key, expires_in=expires_in, now=now)
+        return self.signed_path(key, expires_in=expires_in, now=now)
 
     async def signed_url(self, key: str, *, expires_in: int) -> str:
         """A presigned GET. Type and file name of the answer are the stored object's own: obstore cannot add them here.
@@ -176,7 +184,7 @@ class PictureStore:
         parse_key(key)
         if self._signer is None:
             raise StoreUnavailable(f"{self.place.label} cannot sign URLs: give out signed paths of the gateway")
-        lifetime = timedelta(seconds=_lifetime(expires_in))
+        lifetime = timedelta(seconds=self._lifetime(expires_in))
         try:
             url: str = await obstore.sign_async(self._signer.store, "GET", key, lifetime)  # type: ignore[call-overload]
             return url
@@ -186,7 +194,7 @@ class PictureStore:
     def signed_path(self, key: str, *, expires_in: int, now: float) -> str:
         """`/pictures/<key>?expires=<seconds since 1970>&signature=<hex>` for `verify` to accept until then."""
         parse_key(key)
-        expires = int(now) + _lifetime(expires_in)
+        expires = int(now) + self._lifetime(expires_in)
         return f"/pictures/{key}?" + urlencode({"expires": expires, "signature": self._signature(key, expires)})
 
     def verify(self, key: str, *, expires: str, signature: str, now: float) -> None:
@@ -198,8 +206,8 @@ class PictureStore:
             raise SignatureInvalid("the link is not one of ours")
         if now >= int(expires):
             raise SignatureExpired("the link's time is over: ask for the job again to get a new one")
-        if int(expires) - now > LONGEST_LINK + 60:
-            raise SignatureInvalid("the link would live too long: this host's clock went back")
+        if int(expires) - now > self._longest_link + 60:
+            raise SignatureInvalid("the link would live longer than links may: a clock went back, or a setting changed")
 
     async def open(self, key: str, *, byte_range: str | None = None) -> PictureStream:
         """Opens a picture, or the part that a Range header asks for.
@@ -249,6 +257,11 @@ class PictureStore:
             return disk.f_bavail * disk.f_frsize
         except OSError as error:
             raise _translated(error, self.place.label) from error
+
+    def _lifetime(self, seconds: int) -> int:
+        if not 1 <= seconds <= self._longest_link:
+            raise ValueError(f"a link lives 1 to {self._longest_link} seconds, not {seconds}")
+        return seconds
 
     def _signature(self, key: str, expires: int) -> str:
         message = f"darkroom picture v1\n{key}\n{expires}".encode("utf-8", "replace")
@@ -329,12 +342,6 @@ def _span(header: str | None, size: int) -> tuple[int, int]:
     if start >= size:
         raise RangeNotSatisfiable(size)
     return start, min(int(last) + 1, size) if last else size
-
-
-def _lifetime(seconds: int) -> int:
-    if not 1 <= seconds <= LONGEST_LINK:
-        raise ValueError(f"a link lives 1 to {LONGEST_LINK} seconds, not {seconds}")
-    return seconds
 
 
 def _translated(error: Exception, label: str) -> PictureStoreError:

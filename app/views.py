@@ -18,6 +18,9 @@ from app.model_choice import absence
 from app.schemas import JobView, QueuePlace
 from app.storage import PictureStore
 
+LONGEST_SHARED = 1_800
+"""Seconds for which a link that has not been asked for before is made as if it had been."""
+
 
 class Viewer:
     """Makes views. Raises redis.RedisError and storage.PictureStoreError."""
@@ -39,8 +42,8 @@ class Viewer:
         """Seconds since 1970."""
 
     async def view(self, record: Record, *, base: str) -> JobView:
-        """The job with links that work for at least half of `link_seconds`."""
-        links = {key: await self.url(key, base=base) for key in record.object_keys}
+        """The job with links that work for `link_seconds` but a part of it, or until the pictures go."""
+        links = {key: await self.url(key, base=base, until_ms=record.expires_ms) for key in record.object_keys}
         if record.status is not Status.QUEUED:
             return JobView.of(record, base=base, links=links)
         model = (await self._board.models()).get(record.model)
@@ -48,13 +51,18 @@ class Viewer:
         queue = await self._place(record, model)
         return JobView.of(record, base=base, links=links, queue=queue, warnings=[said] if said else [])
 
-    async def picture_url(self, picture: Picture, *, base: str) -> str:
-        """A link that needs no API key, absolute."""
-        return await self.url(picture.key, base=base)
+    async def picture_url(self, picture: Picture, *, base: str, until_ms: int | None = None) -> str:
+        """A link that needs no API key, absolute. `until_ms` is when the picture will be deleted."""
+        return await self.url(picture.key, base=base, until_ms=until_ms)
 
-    async def url(self, key: str, *, base: str) -> str:
+    async def url(self, key: str, *, base: str, until_ms: int | None = None) -> str:
         """The same for an object key: of a picture, or of its previews."""
-        url = await self._pictures.link(key, expires_in=self._link_seconds, now=self._link_age_start())
+        begins, seconds = self._link_age_start(), self._link_seconds
+        left = until_ms // 1000 - int(self.now()) if until_ms else seconds + 1
+        if 0 < left <= seconds:
+            # It ends with its picture, and so is the same however often it is asked for.
+            begins, seconds = int(self.now()), left
+        url = await self._pictures.link(key, expires_in=seconds, now=begins)
         return base + url if url.startswith("/") else url
 
     def etag(self, view: JobView, record: Record) -> str:
@@ -84,5 +92,5 @@ class Viewer:
 
     def _link_age_start(self) -> int:
         # Links change twice in their life, not with every poll: pages and caches may keep one while it works.
-        now, half = int(self.now()), self._link_seconds // 2
-        return now - now % half
+        now, part = int(self.now()), min(self._link_seconds // 2, LONGEST_SHARED)
+        return now - now % part

@@ -100,7 +100,7 @@ class ImageGeneration(JobRequest):
 
 
 class GeneratedImage(BaseModel):
-    """One picture; the link needs no key and works for an hour at most."""
+    """One picture; the link needs no key and works for a while (an hour, unless the operator says otherwise)."""
 
     b64_json: str | None = None
     url: str | None = None
@@ -236,7 +236,11 @@ async def _pictures(
     data = []
     for picture in record.images:
         b64 = await picture_base64(gateway, picture) if form != "url" else None
-        url = await gateway.viewer.picture_url(picture, base=base) if form != "b64_json" else None
+        url = (
+            await gateway.viewer.picture_url(picture, base=base, until_ms=record.expires_ms)
+            if form != "b64_json"
+            else None
+        )
         data.append(GeneratedImage(b64_json=b64, url=url, seed=picture.seed))
     return GeneratedImages(
         created=record.created_ms // 1000,

@@ -23,7 +23,7 @@ export function source(image) {
   return url.pathname.startsWith(`${home}/pictures/`) ? url.pathname + url.search : image.url;
 }
 
-/** A finished picture. Its link ends after an hour; then `renew` is asked once for a new one. */
+/** A finished picture. Its link ends after a while; then `renew` is asked once for a new one. */
 export function Picture({ image, alt, renew }) {
   const renewed = useRef(false);
   const [broken, setBroken] = useState(false);

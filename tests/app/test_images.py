@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,61 @@ def test_links_need_no_key_and_expire(gateway_with: OneGateway, worker: Scripted
         viewer.now = lambda: real() + 3_600
         late = running.client.get(url)
         assert (late.status_code, late.json()["type"]) == (403, "/problems/link-expired")
+
+
+def expiry(url: str) -> int:
+    return int(url.split("expires=")[1].split("&")[0])
+
+
+def test_links_can_live_as_long_as_the_pictures(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
+    """From the first answer to the last one it is the same link, and it ends with its picture."""
+    worker.announce()
+    week = 7 * 24 * 3_600
+    with gateway_with(picture_url_seconds=week) as running:
+        job = running.client.post("/v1/jobs", json=WISH).json()
+        worker.succeed(worker.claim(), data=DATA)
+        viewer = running.app.state.gateway.viewer
+        real = viewer.now
+
+        def ask() -> str:
+            return running.client.get(job["urls"]["self"]).json()["images"][0]["url"]
+
+        record = running.client.get(job["urls"]["self"]).json()
+        url = ask()
+        ends = datetime.fromisoformat(record["expires_at"]).timestamp()
+        assert expiry(url) == int(ends)
+        for days in (0.1, 3, 6.9):
+            viewer.now = lambda days=days: real() + days * 24 * 3_600
+            assert ask() == url
+            assert running.client.get(url).content == DATA
+        viewer.now = lambda: ends + 1
+        assert running.client.get(url).json()["type"] == "/problems/link-expired"
+
+
+def test_a_short_link_of_a_picture_that_will_go_sooner_ends_with_it(
+    gateway_with: OneGateway, worker: ScriptedWorker
+) -> None:
+    worker.announce()
+    with gateway_with(retention_hours=0.5) as running:
+        job = running.client.post("/v1/jobs", json=WISH).json()
+        worker.succeed(worker.claim(), data=DATA)
+        done = running.client.get(job["urls"]["self"]).json()
+        ends = datetime.fromisoformat(done["expires_at"]).timestamp()
+        assert expiry(done["images"][0]["url"]) == int(ends)
+
+
+def test_links_that_lived_too_long_end_when_the_setting_is_lowered(
+    gateway_with: OneGateway, worker: ScriptedWorker
+) -> None:
+    worker.announce()
+    with gateway_with(picture_url_seconds=24 * 3_600) as long:
+        job = long.client.post("/v1/jobs", json=WISH).json()
+        worker.succeed(worker.claim(), data=DATA)
+        url = long.client.get(job["urls"]["self"]).json()["images"][0]["url"]
+        assert long.client.get(url).content == DATA
+    with gateway_with() as short:
+        path = "/" + url.split("/", 3)[3]
+        assert short.client.get(path).json()["type"] == "/problems/link-invalid"
 
 
 def test_a_changed_link_is_refused(client: httpx2.Client, done: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -73,7 +74,7 @@ def test_the_workers_options_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value", "message"),
     [
         ("PORT", "http", "DARKROOM_PORT: Input should be a valid integer"),
-        ("PICTURE_URL_SECONDS", "3601", "DARKROOM_PICTURE_URL_SECONDS: Input should be less than or equal to 3600"),
+        ("PICTURE_URL_SECONDS", "604801", "DARKROOM_PICTURE_URL_SECONDS is at most 604800 here"),
         ("WEBHOOK_ALLOW_CIDRS", "here", "DARKROOM_WEBHOOK_ALLOW_CIDRS"),
         ("PUBLIC_URL", "example.org", "DARKROOM_PUBLIC_URL: must look like"),
         ("SIGNING_KEY", "short", "DARKROOM_SIGNING_KEY is too short"),
@@ -189,3 +190,23 @@ def test_keys_are_kept_as_digests() -> None:
     [digest] = keys_from_text(f"ann:{KEY}")
     assert len(digest) == 32
     assert KEY.encode() not in digest
+
+
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        ({"picture_url_seconds": 7 * 86_400}, True),
+        ({"picture_url_seconds": 30 * 86_400}, False),
+        ({"picture_url_seconds": 30 * 86_400, "retention_hours": 30 * 24}, True),
+        ({"picture_url_seconds": 30 * 86_400, "retention_hours": 30 * 24, "storage_url": "s3://bucket/x"}, False),
+        ({"picture_url_seconds": 7 * 86_400, "retention_hours": 30 * 24, "storage_url": "s3://bucket/x"}, True),
+        ({"retention_hours": 0.1}, True),
+    ],
+)
+def test_links_live_no_longer_than_pictures_and_signatures(options: dict[str, Any], allowed: bool) -> None:
+    """The last one is a setting that installations have, with the default of the other."""
+    if allowed:
+        Settings(**options)
+    else:
+        with pytest.raises(ValidationError, match="DARKROOM_RETENTION_HOURS"):
+            Settings(**options)

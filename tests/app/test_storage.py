@@ -110,7 +110,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(root: Path) -> PictureStore:
-    return PictureStore.from_url(root.as_uri(), signing_key=SIGNING_KEY, public_url="https://pictures.example/")
+    return PictureStore.from_url(root.as_uri(), signing_key=SIGNING_KEY)
 
 
 async def read(store: PictureStore, key: str = KEY, byte_range: str | None = None) -> bytes:
@@ -322,7 +322,7 @@ async def test_no_link_is_made_for_another_key(store: PictureStore):
 async def test_a_folder_is_linked_through_the_gateway(store: PictureStore):
     assert not store.can_sign
     link = await store.link(KEY, expires_in=60, now=NOW)
-    assert link == "https://pictures.example" + store.signed_path(KEY, expires_in=60, now=NOW)
+    assert link == store.signed_path(KEY, expires_in=60, now=NOW)
     with pytest.raises(StoreUnavailable, match="cannot sign"):
         await store.signed_url(KEY, expires_in=60)
 
