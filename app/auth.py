@@ -94,11 +94,21 @@ class Authenticator:
         until = await self.keyring.open_until()
         return Caller(OPEN_TENANT, revoked=until) if until else None
 
+    async def of_key(self, key_id: str) -> Caller | None:
+        """Who holds the key of this id, if it is still good. "" is whoever needs none."""
+        if not key_id:
+            return await self._visitor()
+        for digest, tenant in self._keys.items():
+            if _id_of(digest) == key_id:
+                return Caller(tenant, key_id=key_id)
+        held = await self.keyring.held(key_id) if self.keyring else None
+        return _caller(held) if held else None
+
     async def _holder(self, key: str) -> Caller | None:
         digest, caller = _digest(key), None
         for known, tenant in self._keys.items():
             if hmac.compare_digest(known, digest):
-                caller = Caller(tenant, key_id=digest.hex()[:16])
+                caller = Caller(tenant, key_id=_id_of(digest))
         if caller is not None or self.keyring is None:
             return caller
         held = await self.keyring.find(key)
@@ -130,6 +140,10 @@ def keys_from_text(text: str) -> Keys:
         if keys.setdefault(_digest(key), tenant) != tenant:
             raise ValueError(f"the key of entry {place} belongs to another tenant already")
     return keys
+
+
+def _id_of(digest: bytes) -> str:
+    return digest.hex()[:16]
 
 
 def _digest(key: str) -> bytes:

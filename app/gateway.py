@@ -28,6 +28,7 @@ from app.readiness import Readiness
 from app.schemas import JobView
 from app.settings import Settings
 from app.storage import PictureStore
+from app.stream_tokens import StreamTokens
 from app.views import Viewer
 from app.webhooks.secrets import Secrets
 
@@ -49,6 +50,7 @@ class Gateway:
     outbox: Outbox
     webhook_secrets: Secrets
     keyring: Keyring
+    stream_tokens: StreamTokens
     limiter: Limiter
     figures: Figures
     closing: asyncio.Event = field(default_factory=asyncio.Event)

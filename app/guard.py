@@ -32,6 +32,7 @@ from app.errors import (
     UnsupportedMediaType,
     WrongHost,
 )
+from app.stream_tokens import StreamRequest, asks_for_a_token, stream_request
 from app.strict_json import check_json
 
 log = structlog.get_logger()
@@ -84,7 +85,9 @@ class Hosts:
 class Doorkeeper(Protocol):
     """Says who asks. Raises Unauthenticated, Forbidden, RateLimited and redis.RedisError."""
 
-    async def admit(self, header: str | None, *, method: str) -> tuple[Caller, dict[str, str]]:
+    async def admit(
+        self, header: str | None, *, method: str, stream: StreamRequest | None
+    ) -> tuple[Caller, dict[str, str]]:
         """The caller, and headers for the answer."""
 
 
@@ -144,7 +147,10 @@ class Guard:
         headers = Headers(scope=scope)
         self._check_head(scope, headers)
         if not is_open(scope["path"]):
-            caller, reply.extra = await self._doorkeeper.admit(headers.get("authorization"), method=scope["method"])
+            method = "GET" if asks_for_a_token(scope["path"]) else scope["method"]
+            caller, reply.extra = await self._doorkeeper.admit(
+                headers.get("authorization"), method=method, stream=stream_request(scope)
+            )
             scope["state"]["caller"] = caller
         if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
             return _until_revoked(scope, receive)

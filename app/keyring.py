@@ -151,12 +151,14 @@ class Keyring:
     async def find(self, text: str) -> HeldKey | None:
         """The key, if it is one and is not revoked."""
         key_id = key_id_of(text)
-        if key_id is None:
-            return None
+        held = await self.held(key_id) if key_id else None
+        return held if held and hmac.compare_digest(held.info.sha256, _digest(text)) else None
+
+    async def held(self, key_id: str) -> HeldKey | None:
+        """The key of this id, if it is not revoked."""
         if key_id not in self._held or self._is_stale():
             await self.look()
-        held = self._held.get(key_id)
-        return held if held and hmac.compare_digest(held.info.sha256, _digest(text)) else None
+        return self._held.get(key_id)
 
     async def open_until(self) -> asyncio.Event | None:
         """While nobody needs a key, the event that will end this; None where keys are needed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import redis.asyncio
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -16,6 +17,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from app.auth import Authenticator, Caller
 from app.contract import keys
 from app.errors import RateLimited
+from app.stream_tokens import StreamRequest, StreamTokens
 
 WINDOW_SECONDS = 60
 
@@ -26,12 +28,22 @@ class Doorkeeper:
     def __init__(self, authenticator: Authenticator) -> None:
         self.authenticator = authenticator
         self.limiter: Limiter | None = None
+        self.stream_tokens: StreamTokens | None = None
 
-    async def admit(self, header: str | None, *, method: str) -> tuple[Caller, dict[str, str]]:
+    async def admit(
+        self, header: str | None, *, method: str, stream: StreamRequest | None = None
+    ) -> tuple[Caller, dict[str, str]]:
         """The caller, and headers for the answer. Raises Unauthenticated, Forbidden, RateLimited, redis.RedisError."""
-        caller = await self.authenticator.authenticate(header)
+        listener = await self._listener(stream) if stream and header is None else None
+        caller = listener or await self.authenticator.authenticate(header)
         caller.require(method)
         return caller, await self.limiter.count_request(caller) if self.limiter else {}
+
+    async def _listener(self, stream: StreamRequest) -> Caller | None:
+        """Who asked for the stream's token, with no right but to listen."""
+        found = await self.stream_tokens.find(stream) if self.stream_tokens else None
+        caller = await self.authenticator.of_key(found[1]) if found else None
+        return replace(caller, scopes=frozenset({"read"})) if found and caller and caller.tenant == found[0] else None
 
 
 class Limiter:

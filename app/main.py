@@ -46,6 +46,7 @@ from app.pictures import open_pictures
 from app.readiness import Readiness
 from app.routes import events, health, images, jobs, models, openai, page, replicate, webhooks
 from app.settings import Settings
+from app.stream_tokens import StreamTokens
 from app.tracing import FASTAPIS_OWN, Traced
 from app.views import Viewer
 from app.webhooks.address import check_url
@@ -125,6 +126,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.gateway = gateway
     doorkeeper: Doorkeeper = app.state.doorkeeper
     doorkeeper.authenticator.keyring, doorkeeper.limiter = gateway.keyring, gateway.limiter
+    doorkeeper.stream_tokens = gateway.stream_tokens
     app.state.metrics.figures.open(gateway)
     looks = asyncio.create_task(gateway.keyring.keep_looking())
     housekeeper = Housekeeper(gateway.store, gateway.pictures, closing=gateway.closing)
@@ -189,6 +191,7 @@ def open_gateway(settings: Settings, commands: redis.asyncio.Redis, waiting: red
         outbox=Outbox(commands),
         webhook_secrets=Secrets(commands),
         keyring=Keyring(commands),
+        stream_tokens=StreamTokens(commands),
         limiter=limiter,
         figures=Figures(commands),
     )

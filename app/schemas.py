@@ -208,6 +208,15 @@ class Cancellation(BaseModel):
     has_more: bool = Field(description="There are further ones: send the same request again")
 
 
+class StreamToken(BaseModel):
+    """A link that opens the event stream of one job and nothing else: for EventSource, which cannot send a key."""
+
+    object: Literal["stream_token"] = "stream_token"
+    url: str = Field(description="The stream with the token in it")
+    token: str
+    expires_in: int = Field(description="Seconds until a connection can no longer be opened with it")
+
+
 class DeliveryView(BaseModel):
     """One try at a webhook message, or the reason why none was made."""
 

@@ -103,6 +103,9 @@ API_KEYS_VERSION = PREFIX + "keys-version"
 """string, another one after every change of the hash: gateways look at it twice a second. Kept when the hash is empty:
 that there once was a key means that one is needed. Begins with `open:` once an operator has said otherwise."""
 
+STREAM_TOKEN = PREFIX + "stream-token:"
+"""string per SHA-256 of a token that opens one event stream: "<job id> <tenant> <key id>". Expires after minutes."""
+
 LIMITS = PREFIX + "limits:"
 """counters of the rate limits, written by the `limits` package. Expire with their window."""
 

@@ -21,8 +21,10 @@ from starlette.responses import Response
 from app import errors
 from app.contract.events import FINAL_EVENTS, Event
 from app.contract.job import Record
-from app.gateway import Gateway, OwnRecord, TheGateway
+from app.gateway import Gateway, OwnRecord, TheCaller, TheGateway
 from app.routes.answers import ACCESS, EVENT_STREAM, QUEUE, event_stream, problems
+from app.schemas import StreamToken
+from app.stream_tokens import TOKEN_SECONDS
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 log = structlog.get_logger()
@@ -69,6 +71,23 @@ async def follow(
         return Response(status_code=204)
     story = _Story(gateway, record, gateway.base(request))
     return event_stream(request, story.tell(after, last=last))
+
+
+@router.post(
+    "/{job_id}/events/token",
+    status_code=201,
+    response_model=StreamToken,
+    summary="A link for EventSource",
+    responses=problems(*ACCESS, errors.JobNotFound, *QUEUE),
+)
+async def create_token(
+    record: OwnRecord, request: Request, gateway: TheGateway, caller: TheCaller, response: Response
+) -> StreamToken:
+    """It opens this job's stream without a key, until its time is over or the key that asked for it is revoked."""
+    response.headers["Cache-Control"] = "no-store"
+    token = await gateway.stream_tokens.create(record.id, caller)
+    url = f"{gateway.base(request)}/v1/jobs/{record.id}/events?token={token}"
+    return StreamToken(url=url, token=token, expires_in=TOKEN_SECONDS)
 
 
 class _Story:
