@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.events import Status
 from app.contract.params import JobSpec, OwedWebhook
@@ -114,6 +114,8 @@ class Record(BaseModel):
     timings: dict[str, float] = {}
     metadata: dict[str, str] = {}
     webhook: OwedWebhook | None = None
+    webhook_headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    """What its owner wants to be sent along. Often a secret: no view shows it."""
     position: int | None = None
     """How many jobs of the model were claimed before this one when it was read; None if it does not wait."""
 
@@ -133,5 +135,5 @@ class Record(BaseModel):
         return cls.model_validate(values)
 
 
-JSON_FIELDS = ("spec", "images", "error", "warnings", "timings", "metadata", "webhook")
+JSON_FIELDS = ("spec", "images", "error", "warnings", "timings", "metadata", "webhook", "webhook_headers")
 """Fields of the hash that hold JSON; the others are plain strings and numbers."""

@@ -36,9 +36,12 @@ class NewJob:
         }
         if self.webhook:
             fields |= {
-                "webhook": self.webhook.model_dump_json(),
+                "webhook": self.webhook.model_dump_json(exclude={"headers"}),
                 "webhook_events": json.dumps(self.webhook.events),
             }
+            if self.webhook.headers:
+                # A field of its own: processes of earlier versions refuse a webhook with a member they do not know.
+                fields["webhook_headers"] = json.dumps(self.webhook.headers)
         return fields
 
     def accepted(self, created_ms: int, position: int) -> Record:
@@ -52,6 +55,7 @@ class NewJob:
             attempt=0,
             created_ms=created_ms,
             metadata=self.metadata,
-            webhook=self.webhook and OwedWebhook.model_validate(self.webhook.model_dump()),
+            webhook=self.webhook and OwedWebhook.model_validate(self.webhook.model_dump(exclude={"headers"})),
+            webhook_headers=self.webhook.headers if self.webhook else {},
             position=position,
         )

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from app.contract.card import ModelCard
 from app.contract.events import Event
+from app.contract.webhook_headers import WebhookHeaders
 
 MAX_PROMPT = 2_000
 MAX_SEED = 2**63 - 1
@@ -61,6 +62,7 @@ class Webhook(BaseModel):
     events: Annotated[list[WebhookEvent], Field(min_length=1, max_length=6)] = Field(
         default=[Event.SUCCEEDED.value, Event.FAILED.value, Event.CANCELED.value]
     )
+    headers: WebhookHeaders = Field(default_factory=dict)
 
 
 class OwedWebhook(Webhook):

@@ -171,7 +171,8 @@ class Dispatcher:
             message = {"type": one.event, "timestamp": _moment(one.fact_ms).isoformat(), "data": message}
         body = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
         secrets = await self._secrets.current(record.tenant)
-        headers = signed_headers(one.entry, body, secrets, at=_moment(one.now_ms))
+        own = {name.lower(): value for name, value in record.webhook_headers.items()}
+        headers = own | signed_headers(one.entry, body, secrets, at=_moment(one.now_ms))
         began = _clock()
         answer = await traced(self._tracer, one, self._sender.post(target, headers, body))
         return answer, int((_clock() - began) * 1000)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 import redis
+import structlog
 
 from tests.app.test_jobs import WISH
 
@@ -277,3 +278,21 @@ def test_methods(client: httpx2.Client, method: str, path: str, allowed: str) ->
 def test_paths_that_are_not_there(client: httpx2.Client, path: str) -> None:
     answer = client.get(path, follow_redirects=False)
     assert problem(answer) == (404, "not-found")
+
+
+def test_headers_of_a_webhook_are_never_read_back(client: httpx2.Client) -> None:
+    """They are often secrets: neither the job, nor its deliveries, nor a refusal, nor a log line holds a value."""
+    hook = {"url": "https://example.org/hook", "headers": {"Authorization": CANARY, "X-Team": CANARY}}
+    with structlog.testing.capture_logs() as logs:
+        sent = client.post("/v1/jobs", json={"prompt": "a frog", "webhook": hook})
+        assert sent.status_code == 202
+        job = sent.json()["id"]
+        answers = [sent, *(client.get(f"/v1/jobs/{job}{below}") for below in ("", "/webhooks"))]
+        answers += [client.get("/v1/jobs"), client.get(f"/v1/predictions/{job}")]
+        for bad in ({"Host": CANARY}, {"X-A": CANARY + "\n"}, {CANARY + " ": "a"}):
+            refused = client.post("/v1/jobs", json={"prompt": "a frog", "webhook": hook | {"headers": bad}})
+            assert problem(refused) == (422, "invalid-request")
+            assert refused.json()["errors"][0]["pointer"] == "/webhook/headers"
+            answers.append(refused)
+    assert CANARY not in "".join(answer.text for answer in answers)
+    assert CANARY not in str(logs)

@@ -12,7 +12,8 @@ if r[5] and redis.call('EXISTS', JOB .. r[5]) == 1 then return {'replayed', r[5]
 local refused = refusal(r[2], r[3], ARGV[4], ARGV[5])
 if refused then return {refused, id} end
 
-for _, name in ipairs({'spec', 'metadata', 'retention_ms', 'traceparent', 'seats', 'webhook', 'webhook_events'}) do
+for _, name in ipairs({'spec', 'metadata', 'retention_ms', 'traceparent', 'seats', 'webhook', 'webhook_events',
+  'webhook_headers'}) do
   local value = field(id, name)
   if value then redis.call('HSET', JOB .. new, name, value) end
 end
