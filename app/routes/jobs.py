@@ -33,6 +33,7 @@ from app.routes.answers import (
     wait_wanted,
     write_cursor,
 )
+from app.routes.waiting import applied, send, wait_until_over
 from app.schemas import Cancellation, JobList, JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -40,7 +41,11 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 CANCELED_AT_MOST = 500
 """Jobs of one request: a tenth of a second of Redis' time, in pieces."""
 
-PREFER = {"name": "Prefer", "description": "`wait=30`: answer when the job is over, at most 60 s"}
+PREFER = {
+    "name": "Prefer",
+    "description": "`wait=30`: answer when the job is over, at most 60 s. Beside it, `cancel-on-disconnect`: call the "
+    "job off if you leave before; `heartbeat`: 202 at once, and white space before the body until there is one",
+}
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "description": "1 to 255 characters. The same key and body within 24 h name the same job",
@@ -73,13 +78,20 @@ async def submit(body: JobRequest, request: Request, gateway: TheGateway, caller
     record, headers = admitted.record, {"Location": gateway.path(f"/v1/jobs/{admitted.record.id}")}
     if admitted.replayed:
         headers["Idempotency-Replayed"] = "true"
-    if seconds := wait_wanted(request.headers.getlist("prefer")):
-        headers["Preference-Applied"] = f"wait={seconds}"
+    seconds = wait_wanted(request.headers.getlist("prefer"))
+    if seconds is None:
+        shown = await show(gateway, record, request)
+        return Response(shown.body, 202, shown.headers | headers, media_type="application/json")
+    headers |= applied(request, seconds=seconds)
+
+    async def answer() -> Response:
         end = gateway.feed.wait_until_over(record, seconds=seconds)
-        record = await wait_for(request, end, closing=gateway.closing) or record
-    shown = await show(gateway, record, request)
-    status = 200 if seconds and record.status.is_over else 202
-    return Response(shown.body, status, shown.headers | headers, media_type="application/json")
+        after = await wait_until_over(gateway, record, request, end, is_own=not admitted.replayed)
+        shown = await show(gateway, after, request)
+        status = 200 if after.status.is_over else 202
+        return Response(shown.body, status, shown.headers | headers, media_type="application/json")
+
+    return await send(request, answer(), status=202, headers=headers)
 
 
 @router.get(

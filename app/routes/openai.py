@@ -5,6 +5,7 @@ A request waits for its job. Where a client tries again because an answer was lo
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -28,8 +29,8 @@ from app.contract.params import JobRequest, OutputFormat, ParamError, ParamsReje
 from app.dialects import openai_error
 from app.gateway import Gateway, TheCaller, TheGateway
 from app.model_choice import refuse_if_away
-from app.patience import wait_for
 from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, event_stream, picture_base64
+from app.routes.waiting import applied, left, send, wait_until_over
 from app.storage import PictureStoreError
 
 router = APIRouter(tags=["openai"])
@@ -42,6 +43,12 @@ HEARTBEAT_SECONDS = 15.0
 
 FEWEST_STEPS = 12
 """Guessed, where a request names no steps, for how often it may be worth showing a picture on the way."""
+
+PREFER = {
+    "name": "Prefer",
+    "description": "`cancel-on-disconnect`: call the job off if you leave before its end; `heartbeat`: 200 at once, "
+    "and white space before the body until there is one, which may then be an error",
+}
 
 FINAL_HEADERS = {"x-should-retry": "false"}
 """The client would repeat a 409 or a 500, and here that would be another job with the same end."""
@@ -143,7 +150,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         },
         **_REFUSALS,
     },
-    openapi_extra=described(TRACEPARENT),
+    openapi_extra=described(PREFER, TRACEPARENT),
 )
 async def generate(
     body: ImageGeneration,
@@ -158,6 +165,7 @@ async def generate(
     wish = body.wish()
     name = _name(wish, caller)
     record = await _joined(gateway, caller, name) if _tried_before(retry_count) else None
+    is_own = record is None
     if record is None:
         key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
         traceparent = request.headers.get("traceparent")
@@ -167,17 +175,35 @@ async def generate(
             )
         except ParamsRejected as error:
             raise body.in_their_words(error) from error
-        record = admitted.record
+        record, is_own = admitted.record, not admitted.replayed
         await gateway.unanswered.note(name, record.id)
     await _refuse_if_abandoned(gateway, record)
     if body.stream:
         tale = _Tale(gateway, record, name, partial_images=body.partial_images or 0)
-        return event_stream(request, tale.tell())
-    end = _until_over(gateway, record)
-    record = _succeeded(await wait_for(request, end, closing=gateway.closing) or record)
-    answer = await _pictures(gateway, record, request, body.response_format)
+        return event_stream(request, _heard(tale, gateway, record, request, is_own=is_own))
+    return await send(request, _answer(body, gateway, record, request, name, is_own=is_own), headers=applied(request))
+
+
+async def _answer(
+    body: ImageGeneration, gateway: Gateway, record: Record, request: Request, name: str, *, is_own: bool
+) -> Response:
+    after = await wait_until_over(gateway, record, request, _until_over(gateway, record), is_own=is_own)
+    pictures = await _pictures(gateway, _succeeded(after), request, body.response_format)
     await gateway.unanswered.answered(name, record.id)
-    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+    headers = applied(request)
+    return Response(pictures.model_dump_json(exclude_none=True), headers=headers, media_type="application/json")
+
+
+async def _heard(
+    tale: _Tale, gateway: Gateway, record: Record, request: Request, *, is_own: bool
+) -> AsyncIterator[bytes]:
+    """The tale, and what follows if its listener leaves before the end."""
+    try:
+        async for chunk in tale.tell():
+            yield chunk
+    except (asyncio.CancelledError, GeneratorExit):
+        left(gateway, record, request, is_own=is_own)
+        raise
 
 
 def _name(wish: JobRequest, caller: Caller) -> str:

@@ -23,7 +23,6 @@ from app.contract.job import Record
 from app.contract.params import ParamError, ParamsRejected
 from app.contract.served import ServedModel
 from app.gateway import Gateway, TheCaller, TheFullCaller, TheGateway
-from app.patience import wait_for
 from app.predictions import (
     OWNER,
     Prediction,
@@ -58,6 +57,7 @@ from app.routes.answers import (
     write_cursor,
 )
 from app.routes.events import HEARTBEAT_SECONDS, RETRY_MS, known_place
+from app.routes.waiting import applied, send, wait_until_over
 from app.storage import PictureStoreError
 
 router = APIRouter(tags=["replicate"])
@@ -113,14 +113,23 @@ async def _create(
         raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in error.errors]) from error
     record, headers = admitted.record, {"Location": gateway.path(f"/v1/predictions/{admitted.record.id}")}
     seconds = _wait_wanted(request.headers.getlist("prefer"))
-    if seconds:
-        headers["Preference-Applied"] = f"wait={seconds}"
+    if seconds is None:
+        return _created(await _show(gateway, record, request), headers)
+    headers |= applied(request, seconds=seconds)
+
+    async def answer() -> Response:
         end = gateway.feed.wait_until_over(record, seconds=seconds)
-        record = await wait_for(request, end, closing=gateway.closing) or record
-    shown = await _show(gateway, record, request)
-    if seconds and shown.status == "processing":
-        # Anything but "starting" is taken for an end here, and run() would return nothing.
-        shown.status = "starting"
+        after = await wait_until_over(gateway, record, request, end, is_own=not admitted.replayed)
+        shown = await _show(gateway, after, request)
+        if shown.status == "processing":
+            # Anything but "starting" is taken for an end here, and run() would return nothing.
+            shown.status = "starting"
+        return _created(shown, headers)
+
+    return await send(request, answer(), status=201, headers=headers)
+
+
+def _created(shown: Prediction, headers: dict[str, str]) -> Response:
     return Response(shown.model_dump_json(), 201, headers, media_type="application/json")
 
 

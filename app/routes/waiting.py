@@ -1,0 +1,113 @@
+"""Requests that wait for a job's end: what becomes of the job when the caller leaves, and signs of life meanwhile.
+
+Both are asked for with Prefer (RFC 7240). Without, a job goes on when its caller has left, and nothing is sent before
+the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, Final
+
+import redis
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from app.contract.job import Record
+from app.error_handler import answer_to
+from app.gateway import Gateway
+from app.guard import ClientGone
+from app.patience import end, wait_for
+
+log = structlog.get_logger()
+
+CANCEL: Final = "cancel-on-disconnect"
+HEARTBEAT: Final = "heartbeat"
+
+HEARTBEAT_SECONDS = 10.0
+"""Proxies give up an answer of which nothing has come for 30 s or more."""
+
+_leaving: set[asyncio.Task[None]] = set()
+"""What is still to be said for callers who have left. Somebody must hold a task."""
+
+
+def prefers(request: Request, word: str) -> bool:
+    """Whether `Prefer` has the word."""
+    given = ",".join(request.headers.getlist("prefer")).lower()
+    return word in (each.partition(";")[0].strip() for each in given.split(","))
+
+
+def applied(request: Request, *, seconds: float | None = None) -> dict[str, str]:
+    """Preference-Applied, if there is anything to say."""
+    said = [f"wait={seconds}"] if seconds else []
+    said += [word for word in (CANCEL, HEARTBEAT) if prefers(request, word)]
+    return {"Preference-Applied": ", ".join(said)} if said else {}
+
+
+async def wait_until_over(
+    gateway: Gateway, record: Record, request: Request, waiting: Coroutine[Any, Any, Record], *, is_own: bool
+) -> Record:
+    """The job as `waiting` brings it, or as it stood when the service closes. Raises ClientGone.
+
+    `is_own`: this request brought the job in. Only then may its caller's leaving call it off: others may wait for it.
+    """
+    try:
+        return await wait_for(request, waiting, closing=gateway.closing) or record
+    except (ClientGone, asyncio.CancelledError):
+        left(gateway, record, request, is_own=is_own)
+        raise
+
+
+def left(gateway: Gateway, record: Record, request: Request, *, is_own: bool) -> None:
+    """The caller has gone: its job is called off, if that was asked for."""
+    if is_own and prefers(request, CANCEL):
+        task = asyncio.ensure_future(_call_off(gateway, record))
+        _leaving.add(task)
+        task.add_done_callback(_leaving.discard)
+
+
+async def _call_off(gateway: Gateway, record: Record) -> None:
+    try:
+        outcome = await gateway.store.cancel(record.id, record.tenant)
+    except redis.RedisError as error:
+        log.warning("caller left, and the job could not be called off", job_id=record.id, error=type(error).__name__)
+    else:
+        log.info("caller left, job called off", job_id=record.id, outcome=outcome)
+
+
+async def send(
+    request: Request, answer: Coroutine[Any, Any, Response], *, status: int = 200, headers: Mapping[str, str]
+) -> Response:
+    """The answer once it is there; with `Prefer: heartbeat` at once, and white space until then.
+
+    The head is sent before the outcome is known, so that `status` stands for any: the body says how it went.
+    """
+    if not prefers(request, HEARTBEAT):
+        return await answer
+    now = {**headers, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    # Begun here, and not with the first beat: whoever leaves before that is noticed as well.
+    task = asyncio.ensure_future(answer)
+    return StreamingResponse(_beats(request, task), status, now, media_type="application/json")
+
+
+async def _beats(request: Request, task: asyncio.Future[Response]) -> AsyncIterator[bytes]:
+    try:
+        while not task.done():
+            # JSON may begin with white space (RFC 8259, 2).
+            yield b" "
+            await asyncio.wait((task,), timeout=HEARTBEAT_SECONDS)
+        yield _body(task, request)
+    finally:
+        await end(task)
+
+
+def _body(task: asyncio.Future[Response], request: Request) -> bytes:
+    try:
+        return bytes(task.result().body)
+    except ClientGone:
+        return b""
+    except Exception as error:
+        log.info("an answer with a heartbeat is an error", error=type(error).__name__)
+        return bytes(answer_to(error, request).body)
