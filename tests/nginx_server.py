@@ -63,16 +63,6 @@ def find_nginx() -> str:
     pytest.skip(reason)
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 def sample(folder: Path, *, port: int, gateway: int) -> str:
     """The configuration as an operator would change it: ports, name and files."""
     changes = {

@@ -15,10 +15,11 @@ import httpx2
 import pytest
 import redis
 
+from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.test_jobs import WISH
 from tests.conftest import IN_CI
-from tests.nginx_server import PREFIX, Nginx, free_ports, nginx_before
+from tests.nginx_server import PREFIX, Nginx, nginx_before
 from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
 
@@ -28,7 +29,7 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 
 @pytest.fixture
 def port() -> int:
-    return free_ports(1)[0]
+    return free_port()
 
 
 @pytest.fixture

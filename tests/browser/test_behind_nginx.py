@@ -11,10 +11,11 @@ import redis
 from playwright.sync_api import Page, expect
 
 from app.contract.card import ModelCard
+from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.browser.conftest import find_chromium
 from tests.browser.test_states import picture
-from tests.nginx_server import PREFIX, Nginx, find_nginx, free_ports, nginx_before
+from tests.nginx_server import PREFIX, Nginx, find_nginx, nginx_before
 
 pytestmark = pytest.mark.browser
 
@@ -29,7 +30,7 @@ def context_options() -> dict[str, Any]:
 def proxied(valkey_url: str, redis_client: redis.Redis, tmp_path: Path) -> Iterator[tuple[Nginx, Running]]:
     find_chromium()
     find_nginx()
-    [port] = free_ports(1)
+    port = free_port()
     folder = tmp_path / "nginx"
     folder.mkdir()
     settings = settings_for(valkey_url, tmp_path, public_url=f"https://localhost:{port}{PREFIX}")
