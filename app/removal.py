@@ -5,16 +5,28 @@ Knows the order in which things go: cancel, pictures, record. Refuses to know wh
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
 from app.contract.events import Status
 from app.contract.job import Record
 from app.contract.objects import job_prefix
 from app.contract.store import JobStore
 from app.errors import JobIsOver, JobNotFound, JobStillRunning
-from app.schemas import Cancellation
 from app.storage import PictureStore
 
 CANCEL_SECONDS = 10.0
 """How long a deletion waits for the worker to let go: a step takes less, and so does a beat."""
+
+
+class Cancellation(BaseModel):
+    """What became of the jobs that were called off together."""
+
+    object: Literal["cancellation"] = "cancellation"
+    canceled: list[str] = Field(description="Ids of jobs that are canceled now")
+    requested: list[str] = Field(description="Ids of running jobs whose worker was told: they end within a step")
+    has_more: bool = Field(description="There are further ones: send the same request again")
 
 
 async def cancel_job(store: JobStore, record: Record) -> Record:

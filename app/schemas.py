@@ -199,24 +199,6 @@ class JobList(BaseModel):
     next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last")
 
 
-class Cancellation(BaseModel):
-    """What became of the jobs that were called off together."""
-
-    object: Literal["cancellation"] = "cancellation"
-    canceled: list[str] = Field(description="Ids of jobs that are canceled now")
-    requested: list[str] = Field(description="Ids of running jobs whose worker was told: they end within a step")
-    has_more: bool = Field(description="There are further ones: send the same request again")
-
-
-class StreamToken(BaseModel):
-    """A link that opens the event stream of one job and nothing else: for EventSource, which cannot send a key."""
-
-    object: Literal["stream_token"] = "stream_token"
-    url: str = Field(description="The stream with the token in it")
-    token: str
-    expires_in: int = Field(description="Seconds until a connection can no longer be opened with it")
-
-
 class DeliveryView(BaseModel):
     """One try at a webhook message, or the reason why none was made."""
 

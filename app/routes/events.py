@@ -10,12 +10,13 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import redis
 import structlog
 from fastapi import APIRouter, Header, Request
 from fastapi.sse import format_sse_event
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from app import errors
@@ -23,7 +24,6 @@ from app.contract.events import FINAL_EVENTS, Event
 from app.contract.job import Record
 from app.gateway import Gateway, OwnRecord, TheCaller, TheGateway
 from app.routes.answers import ACCESS, EVENT_STREAM, QUEUE, event_stream, problems
-from app.schemas import StreamToken
 from app.stream_tokens import TOKEN_SECONDS
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -71,6 +71,15 @@ async def follow(
         return Response(status_code=204)
     story = _Story(gateway, record, gateway.base(request))
     return event_stream(request, story.tell(after, last=last))
+
+
+class StreamToken(BaseModel):
+    """A link that opens the event stream of one job and nothing else: for EventSource, which cannot send a key."""
+
+    object: Literal["stream_token"] = "stream_token"
+    url: str = Field(description="The stream with the token in it")
+    token: str
+    expires_in: int = Field(description="Seconds until a connection can no longer be opened with it")
 
 
 @router.post(

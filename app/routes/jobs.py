@@ -16,7 +16,7 @@ from app.contract.params import JobRequest, Metadata
 from app.gateway import OwnRecord, TheCaller, TheGateway
 from app.head import is_head
 from app.patience import wait_for
-from app.removal import cancel_all, cancel_job, remove_job, stop_job
+from app.removal import Cancellation, cancel_all, cancel_job, remove_job, stop_job
 from app.routes.answers import (
     ACCESS,
     BODY,
@@ -34,7 +34,7 @@ from app.routes.answers import (
     write_cursor,
 )
 from app.routes.waiting import applied, send, wait_until_over
-from app.schemas import Cancellation, JobList, JobView
+from app.schemas import JobList, JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -17,7 +17,7 @@ from app.contract.card import ModelCard
 from app.contract.environment import SettingsError
 from app.contract.served import ServedModel
 from app.model_choice import AWAY_RETRY_SECONDS, RESTART_SECONDS, by_default
-from app.routes import openai as openai_route
+from app.routes import openai_waiting
 from app.settings import Settings, settings_from_env
 from tests.app import test_openai, test_replicate
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
@@ -289,7 +289,7 @@ def test_the_dialects_wait_while_a_worker_restarts(
 
 @pytest.fixture
 def short_silences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_route, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(openai_waiting, "HEARTBEAT_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("stream", [False, True])
