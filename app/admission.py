@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -21,8 +22,9 @@ from app.board import Board, retry_after
 from app.contract.job import Record, cost_of, new_job_id
 from app.contract.new_job import NewJob
 from app.contract.params import JobRequest, ParamError, ParamsRejected, resolve
+from app.contract.quota import Budget
 from app.contract.served import ServedModel
-from app.contract.store import JobStore, Submission
+from app.contract.store import JobStore, Retrial, Submission
 from app.errors import (
     IdempotencyKeyReused,
     InvalidHeader,
@@ -35,10 +37,10 @@ from app.errors import (
     QueueStorageFull,
     TooManyJobs,
 )
-from app.limiter import Limiter
+from app.limiter import budget_for_jobs, counted, fits, too_dear_now
 from app.model_choice import ModelChoice, refuse_if_away
 from app.settings import Settings
-from app.storage import PictureStore
+from app.storage import PictureStore, PictureStoreError
 from app.tracing import note_job, traceparent_for_record
 from app.webhooks.address import WebhookRefused
 
@@ -52,6 +54,9 @@ DISK_FRESH_SECONDS = 1.0
 
 ROOM = 0.01
 """Part of a full queue that should be free again when a refused client comes back."""
+
+REFUSALS = (Problem, ParamsRejected, PictureStoreError)
+"""What a request may meet today that was let in yesterday."""
 
 CheckWebhook = Callable[[str], object]
 """Raises WebhookRefused for a URL that must not be called."""
@@ -76,7 +81,6 @@ class Admission:
         pictures: PictureStore,
         board: Board,
         settings: Settings,
-        limiter: Limiter,
         models: ModelChoice,
         *,
         check_webhook: CheckWebhook,
@@ -86,7 +90,6 @@ class Admission:
         self._pictures = pictures
         self._board = board
         self._settings = settings
-        self._limiter = limiter
         self._models = models
         self._check_webhook = check_webhook
         self._clock = clock
@@ -107,9 +110,45 @@ class Admission:
 
         Raises ParamsRejected and the problems of errors.py; redis.RedisError while the queue is away.
         """
-        model = await self._models.choose(request.model)
-        if is_awaited:
-            refuse_if_away(model)
+        key = _hashed(idempotency_key) if idempotency_key else None
+        body = body_hash(request) if idempotency_key else ""
+        try:
+            model = await self._models.choose(request.model)
+            if is_awaited:
+                refuse_if_away(model)
+            submission = await self._submit(request, model, caller, key, body, traceparent)
+        except REFUSALS:
+            # Models, room and limits may have changed since the key's job came in: they are no reason to deny it.
+            known = await self._store.known(caller.tenant, key, body) if key else None
+            if known is None:
+                raise
+            submission = known
+        if submission.outcome == "conflict":
+            raise IdempotencyKeyReused("This Idempotency-Key was used for a request with another body.")
+        record, replayed = submission.record, submission.outcome == "replayed"
+        if record is None:
+            raise JobDeleted("The job of this Idempotency-Key has been deleted: use a new key for a new job.")
+        log.info("job accepted", job_id=record.id, model=record.model, replayed=replayed)
+        note_job(record)
+        return Admitted(record, replayed)
+
+    async def model_of(self, idempotency_key: str, caller: Caller) -> str | None:
+        """The model of the job that this key brought in before; None for a new key, and if the job was deleted."""
+        # No body has an empty hash: what a known key answers is which job it belongs to.
+        known = await self._store.known(caller.tenant, _hashed(idempotency_key), "")
+        record = await self._store.get(known.id, caller.tenant) if known else None
+        return record.model if record else None
+
+    async def _submit(
+        self,
+        request: JobRequest,
+        model: ServedModel,
+        caller: Caller,
+        key: str | None,
+        body: str,
+        traceparent: str | None,
+    ) -> Submission:
+        """Created, replayed or conflict; every other outcome is raised."""
         self._judge_webhook(request)
         await self._look_for_room()
         traceparent = traceparent_for_record(traceparent)
@@ -122,53 +161,45 @@ class Admission:
             webhook=request.webhook,
             traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else "",
         )
-        cost, tenant_limit = cost_of(job.spec), min(self._settings.tenant_limit, caller.jobs or sys.maxsize)
-        await self._limiter.check_cost(caller, cost)
-        submission = await self._store.submit(
-            job,
-            queue_limit=self._settings.queue_limit,
-            tenant_limit=tenant_limit,
-            idempotency_key=_hashed(idempotency_key),
-            body_hash=body_hash(request) if idempotency_key else "",
-        )
-        if submission.outcome not in ("created", "replayed"):
-            raise self._refusal(submission, model, tenant_limit=tenant_limit)
-        if submission.outcome == "created":
-            await self._limiter.spend(caller, cost)
-        replayed = submission.outcome == "replayed"
-        record = submission.record
-        if record is None:
-            raise JobDeleted("The job of this Idempotency-Key has been deleted: use a new key for a new job.")
-        log.info("job accepted", job_id=record.id, model=record.model, replayed=replayed)
-        note_job(record)
-        return Admitted(record, replayed)
+        terms = self._terms(caller, cost_of(job.spec))
+        submission = await self._store.submit(job, idempotency_key=key, body_hash=body, **terms.limits())
+        if submission.outcome not in ("created", "replayed", "conflict"):
+            raise terms.refusal(submission, model)
+        return submission
 
     async def retry(self, record: Record, caller: Caller) -> Admitted:
         """A failed job once more, as a new job with the same wish and the drawn seed; asked twice, it is one job.
 
         Raises JobNotRetryable, JobNotFound and the problems of a full house.
         """
-        model = (await self._board.models(record.model)).get(record.model)
-        if model is None:
-            raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
-        cost, tenant_limit = cost_of(record.spec), min(self._settings.tenant_limit, caller.jobs or sys.maxsize)
-        await self._limiter.check_cost(caller, cost)
-        await self._look_for_room()
-        again = await self._store.retry(
-            record.id, caller.tenant, queue_limit=self._settings.queue_limit, tenant_limit=tenant_limit
-        )
+        try:
+            again = await self._retry(record, caller)
+        except REFUSALS:
+            # As above: what was run again before is not denied for want of room.
+            known = await self._store.retried(record.id)
+            if known is None:
+                raise
+            again = known
         if again.outcome == "not-failed":
             raise JobNotRetryable(f"The job is {record.status.value}: only a failed one can be run again.")
-        if again.outcome in ("queue-full", "tenant-full"):
-            raise self._refusal(Submission(again.outcome, again.id), model, tenant_limit=tenant_limit)
-        if again.outcome == "created":
-            await self._limiter.spend(caller, cost)
         new = await self._store.get(again.id, caller.tenant)
         if again.outcome == "missing" or new is None:
             raise JobNotFound
         log.info("job retried", job_id=new.id, retry_of=record.id)
         note_job(new)
         return Admitted(new, again.outcome == "replayed")
+
+    async def _retry(self, record: Record, caller: Caller) -> Retrial:
+        """Every outcome but a full house, which is raised, like a model that is gone."""
+        model = (await self._board.models(record.model)).get(record.model)
+        if model is None:
+            raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
+        terms = self._terms(caller, cost_of(record.spec))
+        await self._look_for_room()
+        again = await self._store.retry(record.id, caller.tenant, **terms.limits())
+        if again.outcome in ("queue-full", "tenant-full", "rate-limited"):
+            raise terms.refusal(again, model)
+        return again
 
     def _judge_webhook(self, request: JobRequest) -> None:
         if request.webhook is None:
@@ -186,15 +217,41 @@ class Admission:
         if self._free_bytes is not None and self._free_bytes < self._settings.storage_reserve_bytes:
             raise PicturesFull("The picture store has no space left for new jobs.", retry_after=60)
 
-    def _refusal(self, submission: Submission, model: ServedModel, *, tenant_limit: int) -> Problem:
-        if submission.outcome == "conflict":
-            return IdempotencyKeyReused("This Idempotency-Key was used for a request with another body.")
-        if submission.outcome == "queue-full":
-            limit = self._settings.queue_limit
-            return QueueFull(f"{limit} jobs wait for this model already.", headers=_when_there_is_room(model, limit))
-        limit = tenant_limit
-        detail = f"{limit} of your jobs are not over yet: wait for some or cancel some."
-        return TooManyJobs(detail, headers=_when_there_is_room(model, limit))
+    def _terms(self, caller: Caller, cost: float) -> Terms:
+        """Raises ParamsRejected for a job that this key can never bring in."""
+        budget = budget_for_jobs(caller)
+        if not fits(cost, budget):
+            allowed = budget.allowed if budget else 0
+            detail = f"the job costs {counted(cost)} megapixel steps, and this key has {allowed} a minute"
+            raise ParamsRejected([ParamError("", "too_much_work", detail)])
+        tenant_limit = min(self._settings.tenant_limit, caller.jobs or sys.maxsize)
+        return Terms(cost, self._settings.queue_limit, tenant_limit, budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a job may come in, and what a refusal of each says."""
+
+    cost: float
+    queue_limit: int
+    tenant_limit: int
+    budget: Budget | None
+
+    def limits(self) -> dict[str, Any]:
+        """As JobStore's methods take them."""
+        return {"queue_limit": self.queue_limit, "tenant_limit": self.tenant_limit, "budget": self.budget}
+
+    def refusal(self, answer: Submission | Retrial, model: ServedModel) -> Problem:
+        """What to say to an outcome that means: not now."""
+        if answer.outcome == "queue-full":
+            detail = f"{self.queue_limit} jobs wait for this model already."
+            return QueueFull(detail, headers=_when_there_is_room(model, self.queue_limit))
+        if answer.outcome == "tenant-full":
+            detail = f"{self.tenant_limit} of your jobs are not over yet: wait for some or cancel some."
+            return TooManyJobs(detail, headers=_when_there_is_room(model, self.tenant_limit))
+        if self.budget is None or answer.left is None:
+            raise AssertionError(f"{answer.outcome} without a limit that says so. This is a bug.")
+        return too_dear_now(self.cost, self.budget, answer.left)
 
 
 def _when_there_is_room(model: ServedModel, limit: int) -> dict[str, str]:
@@ -222,6 +279,6 @@ def valid_idempotency_key(values: list[str]) -> str | None:
     return key
 
 
-def _hashed(key: str | None) -> str | None:
+def _hashed(key: str) -> str:
     # The caller's text never becomes part of a Redis key, and a key that is a secret is not kept.
-    return hashlib.sha256(key.encode()).hexdigest() if key is not None else None
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -32,7 +32,6 @@ class Housekeeper:
         self._store = store
         self._pictures = pictures
         self._closing = closing
-        self._name = secrets.token_hex(8)
         self._faults: set[str] = set()
         self._probes_due_at = 0.0
 
@@ -51,7 +50,7 @@ class Housekeeper:
     async def round(self) -> None:
         """Reap and sweep, if no other gateway does. Raises redis.RedisError."""
         # Shorter than the pause, so that the one gateway of a small house finds its own lock gone.
-        if not await self._store.try_lock_reaper(self._name, seconds=keys.REAP_SECONDS * 0.8):
+        if not await self._store.try_lock_reaper(secrets.token_hex(8), seconds=keys.REAP_SECONDS * 0.8):
             return
         requeued, failed, repaired = await self._store.reap()
         if requeued or failed or repaired:

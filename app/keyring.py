@@ -17,7 +17,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import redis
 import redis.asyncio
@@ -131,16 +131,18 @@ class Keyring:
 
     async def open(self) -> bool:
         """Say that nobody needs a key from now on. False, and nothing changes, while there are keys."""
+        word = OPENED + secrets.token_hex(8)
         async with self._redis.pipeline() as pipeline:
             await pipeline.watch(keys.API_KEYS)
             if await pipeline.exists(keys.API_KEYS):
                 return False
             pipeline.multi()
-            pipeline.set(keys.API_KEYS_VERSION, OPENED + secrets.token_hex(8))
+            pipeline.set(keys.API_KEYS_VERSION, word)
             try:
                 await pipeline.execute()
-            except redis.WatchError:  # somebody made a key in this moment
-                return False
+            except redis.WatchError:
+                # Somebody made a key in this moment, or the reply was lost: redis-py then says the same.
+                return cast(bool, await self._redis.get(keys.API_KEYS_VERSION) == word)
         return True
 
     async def all(self) -> list[KeyInfo]:

@@ -1,25 +1,18 @@
-"""What a key may use in a minute, counted in Redis for all gateways together.
+"""What a key may use in a minute, and how an answer says it.
 
-Knows keys' limits and counters. Refuses to know what a request is or what a picture costs.
+Knows keys' limits and the headers that tell of them. Refuses to know how is counted, and what a picture costs.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
-import redis.asyncio
-from limits import RateLimitItem, RateLimitItemPerMinute
-from limits.aio.storage import RedisStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
-
 from app.auth import Authenticator, Caller
-from app.contract import keys
+from app.contract.keys import LIMIT_WINDOW_MS
+from app.contract.quota import Budget, Left, Quota
 from app.errors import RateLimited
 from app.stream_tokens import StreamRequest, StreamTokens
-
-WINDOW_SECONDS = 60
 
 
 class Doorkeeper:
@@ -47,54 +40,53 @@ class Doorkeeper:
 
 
 class Limiter:
-    """Raises redis.RedisError while Redis is away. `client` is the one for commands."""
+    """Raises redis.RedisError while Redis is away."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        storage = RedisStorage(
-            "async+redis://",
-            implementation="redispy",
-            key_prefix=keys.LIMITS.removesuffix(":"),
-            connection_pool=client.connection_pool,  # type: ignore[arg-type]
-        )
-        self._window = SlidingWindowCounterRateLimiter(storage)
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
 
     async def count_request(self, caller: Caller) -> dict[str, str]:
         """Headers that say how much is left; none without a limit. Raises RateLimited."""
         if caller.requests_per_minute is None:
             return {}
-        limit = RateLimitItemPerMinute(caller.requests_per_minute)
-        allowed = await self._window.hit(limit, "requests", caller.key_id)
-        headers = await self._headers("requests", limit, caller)
+        budget = Budget(f"requests:{caller.key_id}", caller.requests_per_minute)
+        allowed, left = await self._quota.count(budget)
         if not allowed:
-            raise self._refusal(f"This key may make {limit.amount} requests a minute.", headers)
-        return headers
-
-    async def check_cost(self, caller: Caller, cost: float) -> None:
-        """Raises RateLimited if a job of this many megapixel steps is more than what is left."""
-        if caller.cost_per_minute is None:
-            return
-        limit = RateLimitItemPerMinute(caller.cost_per_minute)
-        if not await self._window.test(limit, "cost", caller.key_id, cost=_whole(cost)):
-            said = f"This job costs {_whole(cost)} megapixel steps, and this key has {limit.amount} a minute."
-            raise self._refusal(said, await self._headers("cost", limit, caller))
-
-    async def spend(self, caller: Caller, cost: float) -> None:
-        """Take the cost of an accepted job off what is left."""
-        if caller.cost_per_minute is not None:
-            limit = RateLimitItemPerMinute(caller.cost_per_minute)
-            await self._window.hit(limit, "cost", caller.key_id, cost=_whole(cost))
-
-    async def _headers(self, name: str, limit: RateLimitItem, caller: Caller) -> dict[str, str]:
-        """As draft-ietf-httpapi-ratelimit-headers-10 has them."""
-        stats = await self._window.get_window_stats(limit, name, caller.key_id)
-        seconds = max(1, math.ceil(stats.reset_time - time.time()))
-        policy = f'"{name}";q={limit.amount};w={WINDOW_SECONDS}'
-        return {"RateLimit-Policy": policy, "RateLimit": f'"{name}";r={max(0, stats.remaining)};t={seconds}'}
-
-    @staticmethod
-    def _refusal(detail: str, headers: dict[str, str]) -> RateLimited:
-        return RateLimited(detail, headers=headers | {"Retry-After": headers["RateLimit"].rpartition("=")[2]})
+            raise _refusal(f"This key may make {budget.allowed} requests a minute.", budget, left)
+        return _headers(budget, left)
 
 
-def _whole(cost: float) -> int:
+def budget_for_jobs(caller: Caller) -> Budget | None:
+    """What the caller's jobs are charged to, in megapixel steps; None for a key without such a limit."""
+    return None if caller.cost_per_minute is None else Budget(f"cost:{caller.key_id}", caller.cost_per_minute)
+
+
+def fits(cost: float, budget: Budget | None) -> bool:
+    """Whether a job of this cost can ever be let in, be it as the only one of its minute."""
+    return budget is None or counted(cost) <= budget.allowed
+
+
+def too_dear_now(cost: float, budget: Budget, left: Left) -> RateLimited:
+    """The refusal of a job for which less is left than it costs."""
+    said = f"This job costs {counted(cost)} megapixel steps, and this key has {budget.allowed} a minute."
+    return _refusal(said, budget, left)
+
+
+def counted(cost: float) -> int:
+    """Megapixel steps as they are counted: whole ones, as prelude.lua does it."""
     return max(1, math.ceil(cost))
+
+
+def _headers(budget: Budget, left: Left) -> dict[str, str]:
+    """As draft-ietf-httpapi-ratelimit-headers-10 has them."""
+    name = budget.counter.partition(":")[0]
+    policy = f'"{name}";q={budget.allowed};w={LIMIT_WINDOW_MS // 1000}'
+    return {"RateLimit-Policy": policy, "RateLimit": f'"{name}";r={left.amount};t={_seconds(left)}'}
+
+
+def _refusal(detail: str, budget: Budget, left: Left) -> RateLimited:
+    return RateLimited(detail, headers=_headers(budget, left) | {"Retry-After": str(_seconds(left))})
+
+
+def _seconds(left: Left) -> int:
+    return max(1, math.ceil(left.wait_ms / 1000))

@@ -26,6 +26,7 @@ from app.board import Board
 from app.connections import FairPool
 from app.contract.figures import Figures
 from app.contract.outbox import Outbox
+from app.contract.quota import Quota
 from app.contract.store import LONGEST_BLOCK, JobStore
 from app.contract.streams import EventStreams
 from app.contract.tracing import close_provider, open_provider
@@ -175,7 +176,7 @@ def open_gateway(settings: Settings, commands: redis.asyncio.Redis, waiting: red
     """The services over these clients. ValueError or storage.PictureStoreError for storage that cannot work."""
     store = JobStore(commands, waiting=waiting)
     pictures = open_pictures(settings)
-    board, limiter = Board(store), Limiter(commands)
+    board = Board(store)
     choice = ModelChoice(board, aliases=settings.model_aliases, default=settings.default_model)
     return Gateway(
         settings=settings,
@@ -184,7 +185,7 @@ def open_gateway(settings: Settings, commands: redis.asyncio.Redis, waiting: red
         board=board,
         models=choice,
         viewer=Viewer(store, pictures, board, link_seconds=settings.picture_url_seconds),
-        admission=Admission(store, pictures, board, settings, limiter, choice, check_webhook=webhook_check(settings)),
+        admission=Admission(store, pictures, board, settings, choice, check_webhook=webhook_check(settings)),
         readiness=Readiness(store, pictures, board, durability=settings.redis_durability),
         feed=Feed(store, EventStreams(commands, waiting=waiting)),
         unanswered=Unanswered(commands),
@@ -192,7 +193,7 @@ def open_gateway(settings: Settings, commands: redis.asyncio.Redis, waiting: red
         webhook_secrets=Secrets(commands),
         keyring=Keyring(commands),
         stream_tokens=StreamTokens(commands),
-        limiter=limiter,
+        limiter=Limiter(Quota(commands)),
         figures=Figures(commands),
     )
 

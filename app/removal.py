@@ -38,7 +38,7 @@ async def cancel_job(store: JobStore, record: Record) -> Record:
     after = await store.get(record.id, record.tenant)
     if after is None:
         raise JobNotFound
-    if outcome == "over" and after.status is not Status.CANCELED:
+    if outcome == "over":
         raise JobIsOver(f"The job has {after.status.value} already: there is nothing left to cancel.")
     return after
 
@@ -56,10 +56,7 @@ async def cancel_all(
     outcomes = await store.cancel_all([record.id for record in chosen], tenant)
     by_outcome: dict[str, list[str]] = {"canceled": [], "requested": []}
     for record, outcome in zip(chosen, outcomes, strict=True):
-        # "over": it has ended meanwhile, or an answer of Redis was lost and this is the second time that it was told.
-        now = await store.get(record.id, tenant) if outcome == "over" else None
-        was_ours = now is not None and now.status is Status.CANCELED
-        by_outcome.setdefault("canceled" if was_ours else outcome, []).append(record.id)
+        by_outcome.setdefault(outcome, []).append(record.id)
     return Cancellation(canceled=by_outcome["canceled"], requested=by_outcome["requested"], has_more=len(found) > limit)
 
 

@@ -14,7 +14,7 @@ HOUSE = Path(__file__).parents[1]
 
 HEAVY = {"torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy"}
 OUTSIDE = {"redis", "rq", "fastapi", "starlette", "httpx2", "obstore"}
-MAY_KNOW_RQ = ("app/contract/store.py", "worker/intake.py", "app/webhooks/")
+MAY_KNOW_RQ = ("app/contract/rq_job.py", "worker/intake.py", "app/webhooks/")
 MAX_LINES = 350
 
 

@@ -63,13 +63,13 @@ def retry(job_id: str, *, data: Path, as_json: bool) -> int:
         if model is not None and not await client.hexists(keys.CARDS, model):
             print(f"darkroom jobs: {job_id}: its model {model!s} was forgotten: nobody would draw it", file=sys.stderr)
             return REFUSED
-        limits = {"queue_limit": settings.queue_limit, "tenant_limit": settings.tenant_limit}
-        done = await store.retry(job_id, None, **limits)
+        queue, tenant = settings.queue_limit, settings.tenant_limit
+        done = await store.retry(job_id, None, queue_limit=queue, tenant_limit=tenant)
         if done.outcome in REFUSALS:
             print(f"darkroom jobs: {job_id}: {REFUSALS[done.outcome]}", file=sys.stderr)
             return REFUSED
-        tenant = await client.hget(keys.JOB + done.id, "tenant")
-        record = await store.get(done.id, str(tenant)) if as_json else None
+        owner = await client.hget(keys.JOB + done.id, "tenant")
+        record = await store.get(done.id, str(owner)) if as_json else None
         print(done.id if record is None else json.dumps(_view(record)))
         return OK
 

@@ -59,8 +59,17 @@ OUTBOX = PREFIX + "outbox"
 """sorted set "<job id>/<event>/<attempt>" by the moment it was written. An entry leaves when its delivery is over."""
 
 OUTBOX_STATE = PREFIX + "outbox:"
-"""hash per job: of each outbox entry the moment of its fact, the tries made and the owner. While a try is under way or
-a further one is planned, the entry's score in the outbox is when to look at it again. Expires with the record."""
+"""hash per job: of each outbox entry the moment of its fact, the tries made, the owner, and the owner whose word about
+a try was taken last. While a try is under way or a further one is planned, the entry's score in the outbox is when to
+look at it again. Forgotten with the record, or with what a forgotten record still owes."""
+
+OWED = PREFIX + "owed:"
+"""hash per job that was forgotten while a webhook of it was owed: its record, for the messages. Gone with the last of
+them, and after OWED_MS in any case."""
+
+TAKEN = PREFIX + "taken:"
+"""string per process that takes jobs or webhook tries: "<token> <what it was given>", the last of them. For a call that
+is said again because its answer was lost. Expires after a day."""
 
 DELIVERIES = PREFIX + "deliveries:"
 """list per job, newest first: the webhook tries made, as JSON. Expires with the record."""
@@ -107,7 +116,8 @@ STREAM_TOKEN = PREFIX + "stream-token:"
 """string per SHA-256 of a token that opens one event stream: "<job id> <tenant> <key id>". Expires after minutes."""
 
 LIMITS = PREFIX + "limits:"
-"""counters of the rate limits, written by the `limits` package. Expire with their window."""
+"""hash per API key and limit ("requests:<key id>", "cost:<key id>"): what was used of the present minute and of the one
+before; and for seconds, a string per request that was counted ("requests:<key id>:<its own id>"). Expire."""
 
 WRITE_PROBE = PREFIX + "write-probe"
 """Never holds anything: nothing is written to it, to see whether a write would be taken."""
@@ -143,6 +153,18 @@ LITTER_MS = 150_000
 """A worker that lost its job may go on storing pictures for its upload deadline (120 s) and a request more."""
 
 IDEMPOTENCY_SECONDS = 86_400
+TAKEN_SECONDS = 86_400
+"""Longer than a Redis may be away from a caller that keeps asking: the token of an attempt that was lost is used up,
+and must not become the token of another, whose pictures would be tidied away with the first one's."""
+
+OWED_MS = 7 * 86_400_000
+"""Three days of tries, and a webhook process that was away before for as long. What a deleted job still owes is not
+kept for ever where nobody delivers."""
+
+LIMIT_WINDOW_MS = 60_000
+COUNTED_MS = 10_000
+"""A call whose answer was lost is said again within a few seconds, or never."""
+
 EVENTS_KEPT = 1_000
 ALIVE_MS = 35_000
 """A worker silent for longer is not counted as serving."""

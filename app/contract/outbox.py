@@ -16,7 +16,7 @@ import redis.asyncio
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract import keys, scripts
-from app.contract.job import Record
+from app.contract.job import Record, new_token
 
 Verdict = Literal["over", "disabled", "again", "postponed"]
 Resend = Literal["sent", "missing", "unsent"]
@@ -67,7 +67,10 @@ class Try:
         return self.entry.split("/")[1]
 
     def record(self) -> Record | None:
-        """The job as it is now; None if it was forgotten. ValueError if another version wrote what we cannot read."""
+        """The job as it is now, or was when it was forgotten; None if nothing is known of it any more.
+
+        ValueError if another version wrote what we cannot read.
+        """
         return Record.from_hash(self.fields) if self.fields else None
 
 
@@ -93,7 +96,7 @@ class Outbox:
         return bool(await self._scripts["relay"](args=[owed.entry, owed.rq_id, *flat]))
 
     async def take(self, worker: str, token: str) -> Try | None:
-        """Own the next entry of RQ's queue, or None if nothing waits."""
+        """Own the next entry of RQ's queue, or None if nothing waits. After an error, ask with the same token again."""
         answer = await self._scripts["take"](args=[worker, token])
         if answer is None:
             return None
@@ -114,7 +117,7 @@ class Outbox:
 
     async def resend(self, job_id: str, event: str) -> Resend:
         """Send a fact again, with all its tries; the receiver sees the same webhook-id."""
-        return cast(Resend, await self._scripts["resend"](args=[job_id, event]))
+        return cast(Resend, await self._scripts["resend"](args=[job_id, event, new_token()]))
 
     async def deliveries(self, job_id: str) -> list[Delivery]:
         """The tries made for a job, newest first."""

@@ -56,6 +56,7 @@ class Ownership:
     def __init__(self, client: redis.Redis) -> None:
         names = ("claim", "beat", "progress", "preview", "finish", "give_back", "announce", "starting", "worker_lost")
         self._scripts = {name: client.register_script(source(name)) for name in names}
+        self._unanswered: dict[str, str] = {}
 
     def announce(self, card: ModelCard, worker: str) -> None:
         """Say what this worker serves, and that it is alive."""
@@ -77,9 +78,17 @@ class Ownership:
         self._scripts["announce"](args=[model, worker, ""])
 
     def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
-        """Own the model's next job, or None if there is none for a worker that holds so many already."""
-        token = new_token()
-        answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding])
+        """Own the model's next job, or None if there is none for a worker that holds so many already.
+
+        After an error it asks with the token that has no answer yet: the job that was perhaps claimed is the one that
+        comes. So a worker must not claim in two threads at once.
+        """
+        token = self._unanswered.pop(worker, None) or new_token()
+        try:
+            answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding])
+        except redis.RedisError:
+            self._unanswered[worker] = token
+            raise
         if answer is None:
             return None
         job_id, spec, attempt, failures, traceparent, waited = answer

@@ -7,27 +7,20 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, cast
 
 import redis.asyncio
-from rq.job import Job as RQJob
-from rq.job import JobStatus as RQStatus
-from rq.serializers import JSONSerializer
-from rq.utils import now, utcformat
 
 from app.contract import keys
 from app.contract.events import FINAL_EVENTS, Status
 from app.contract.job import Record, cost_of, new_epoch, new_job_id
 from app.contract.job_lists import JobLists, records_of
 from app.contract.new_job import NewJob
+from app.contract.quota import Budget, Left
+from app.contract.rq_job import rq_hash
 from app.contract.scripts import source
 from app.contract.served import ServedModel, read_served
-
-ENTRY_POINT = "worker.intake.run"
-"""The one function an RQ payload may name. Workers never call what a payload says: they read the record."""
 
 LONGEST_BLOCK = 5.0
 """Seconds a read waits inside Redis: shorter than any socket timeout, and than a departed client may stay unnoticed."""
@@ -35,8 +28,8 @@ LONGEST_BLOCK = 5.0
 CANCELED_AT_ONCE = 50
 """Jobs of one round trip. Redis serves others between any two of them."""
 
-Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full"]
-Retry = Literal["created", "replayed", "missing", "not-failed", "queue-full", "tenant-full"]
+Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full", "rate-limited"]
+Retry = Literal["created", "replayed", "missing", "not-failed", "queue-full", "tenant-full", "rate-limited"]
 Cancel = Literal["canceled", "requested", "over", "missing"]
 Forget = Literal["forgotten", "missing", "awake", "queued", "running"]
 
@@ -52,12 +45,14 @@ class QueueLost(redis.RedisError):
 class Submission:
     """What became of a submit: `id` is the new job's, or that of the earlier one with the same key.
 
-    `record` is how the job stands if it was created or replayed; None if the earlier one has been deleted.
+    `record` is how the job stands if it was created or replayed; None if the earlier one has been deleted. `left` says,
+    if it was "rate-limited", what the counter still allows.
     """
 
     outcome: Outcome
     id: str
     record: Record | None = None
+    left: Left | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +61,7 @@ class Retrial:
 
     outcome: Retry
     id: str
+    left: Left | None = None
 
 
 class JobStore:
@@ -80,7 +76,7 @@ class JobStore:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         self._epoch = ""
         self._lists = JobLists(client)
-        names = ("submit", "read", "retry", "cancel", "reap", "forget", "models", "forget_model")
+        names = ("submit", "known", "read", "retry", "cancel", "reap", "forget", "models", "forget_model")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
     async def submit(
@@ -91,21 +87,37 @@ class JobStore:
         tenant_limit: int,
         idempotency_key: str | None = None,
         body_hash: str = "",
+        budget: Budget | None = None,
     ) -> Submission:
-        """Record, first event and place in the queue in one script, or the reason why not. Raises QueueLost."""
-        key = f"{keys.IDEMPOTENCY}{job.tenant}:{idempotency_key}" if idempotency_key else ""
-        record, rq_hash = _flat(job.fields()), _flat(_rq_hash(job.id, job.spec.model))
+        """Record, first event, place in the queue and charge in one script, or the reason why not. Raises QueueLost."""
+        record, rq_job = _flat(job.fields()), _flat(rq_hash(job.id, job.spec.model))
         head: list[Any] = [job.id, job.tenant, job.spec.model, cost_of(job.spec), body_hash, queue_limit, tenant_limit]
-        head += [await self._known_epoch(), len(record)]
-        answer = await self._scripts["submit"](keys=[key] if key else [], args=head + record + rq_hash)
-        outcome, job_id, *found = answer
+        head += [await self._known_epoch(), *_charged_to(budget), len(record)]
+        key = [_idempotency(job.tenant, idempotency_key)] if idempotency_key else []
+        outcome, job_id, *found = await self._scripts["submit"](keys=key, args=head + record + rq_job)
         if outcome == "lost":
             raise QueueLost
-        if outcome == "created":
+        if outcome == "rate-limited":
+            return Submission(outcome, job_id, left=Left.of(*found))
+        if outcome == "created" and len(found) == 2:
             return Submission(outcome, job_id, job.accepted(*found))
-        return Submission(outcome, job_id, *records_of(found))
+        return Submission(outcome, job_id, _first(found))
 
-    async def retry(self, job_id: str, tenant: str | None, *, queue_limit: int, tenant_limit: int) -> Retrial:
+    async def known(self, tenant: str, idempotency_key: str, body_hash: str) -> Submission | None:
+        """What the key brought in before: "replayed", or "conflict" if that was another body. None for a new key."""
+        key = _idempotency(tenant, idempotency_key)
+        found = await self._scripts["known"](keys=[key], args=[body_hash])
+        return Submission(found[0], found[1], _first(found[2:])) if found else None
+
+    async def retry(
+        self,
+        job_id: str,
+        tenant: str | None,
+        *,
+        queue_limit: int,
+        tenant_limit: int,
+        budget: Budget | None = None,
+    ) -> Retrial:
         """Wish for a failed job again: a new job with the same parameters, once however often this is called.
 
         `tenant` None is the operator, who may retry anybody's. Raises QueueLost.
@@ -116,10 +128,16 @@ class JobStore:
             return Retrial("missing", job_id)
         new = new_job_id()
         head: list[Any] = [job_id, new, tenant or "", queue_limit, tenant_limit, await self._known_epoch()]
-        outcome, found = await self._scripts["retry"](args=head + _flat(_rq_hash(new, model)))
+        head += _charged_to(budget)
+        outcome, found, *left = await self._scripts["retry"](args=head + _flat(rq_hash(new, model)))
         if outcome == "lost":
             raise QueueLost
-        return Retrial(outcome, found)
+        return Retrial(outcome, found, Left.of(*left) if left else None)
+
+    async def retried(self, job_id: str) -> Retrial | None:
+        """Replayed, if the job was run again before and the new one is there."""
+        new = await self._redis.hget(keys.JOB + job_id, "retried_as")
+        return Retrial("replayed", new) if new and await self._redis.exists(keys.JOB + new) else None
 
     async def dead(self, *, limit: int = 100) -> list[Record]:
         """Jobs that used up their attempts and were not retried, the latest first."""
@@ -167,7 +185,7 @@ class JobStore:
         return records_of(await self._scripts["read"](args=job_ids))
 
     async def cancel(self, job_id: str, tenant: str) -> Cancel:
-        """Call a job off; 'requested' means that its worker was told."""
+        """Call a job off; 'requested' means that its worker was told, 'canceled' that it is, since now or before."""
         return cast(Cancel, await self._scripts["cancel"](args=[job_id, tenant]))
 
     async def cancel_all(self, job_ids: list[str], tenant: str) -> list[Cancel]:
@@ -190,8 +208,11 @@ class JobStore:
         return requeued, failed, repaired
 
     async def try_lock_reaper(self, owner: str, *, seconds: float) -> bool:
-        """True for the one gateway that may reap during the next seconds."""
-        return bool(await self._redis.set(keys.REAPER_LOCK, owner, nx=True, px=int(seconds * 1000)))
+        """True for the one gateway that may reap during the next seconds. `owner` names this call, and no other."""
+        if await self._redis.set(keys.REAPER_LOCK, owner, nx=True, px=int(seconds * 1000)):
+            return True
+        # Ours all the same if the first answer was lost and redis-py has said it again.
+        return cast(bool, await self._redis.get(keys.REAPER_LOCK) == owner)
 
     async def expired(self, *, limit: int = 100) -> list[str]:
         """Ids of jobs whose time of keeping is over."""
@@ -293,35 +314,18 @@ class JobStore:
         return int(seconds) * 1000 + int(micros) // 1000
 
 
+def _first(seen: list[Any]) -> Record | None:
+    """The record that an answer brings with it, if it is still there."""
+    return next(iter(records_of(seen)), None)
+
+
+def _idempotency(tenant: str, key: str) -> str:
+    return f"{keys.IDEMPOTENCY}{tenant}:{key}"
+
+
+def _charged_to(budget: Budget | None) -> list[Any]:
+    return [budget.counter, budget.allowed] if budget else ["", 0]
+
+
 def _flat(fields: dict[str, Any]) -> list[Any]:
     return [part for pair in fields.items() for part in pair]
-
-
-def _rq_hash(job_id: str, model: str) -> dict[str, Any]:
-    """RQ's own hash of a queued job. The payload is the id; the description shows no prompt."""
-    own = {
-        "created_at": utcformat(now()),
-        # As rq.job.Job.data writes a call: function, instance, arguments, keyword arguments.
-        "data": zlib.compress(JSONSerializer.dumps((ENTRY_POINT, None, [job_id], {}))),
-        "description": f"{ENTRY_POINT}({job_id})",
-    }
-    return _rq_hash_of_any(model) | own
-
-
-@cache
-def _rq_hash_of_any(model: str) -> dict[str, Any]:
-    # What is the same in every job of a queue. RQ takes longer to write it than the rest of an accept takes.
-    job = RQJob.create(
-        ENTRY_POINT,
-        id=new_job_id(),
-        connection=cast(Any, _NoConnection()),
-        origin=keys.queue_name(model),
-        status=RQStatus.QUEUED,
-        serializer=JSONSerializer,
-        timeout=-1,
-    )
-    return {name: value for name, value in job.to_dict(include_meta=False).items() if value is not None}
-
-
-class _NoConnection:
-    """RQ asks for a connection to build a hash that we write ourselves."""

@@ -25,6 +25,8 @@ class Unanswered:
     async def note(self, name: str, job_id: str) -> None:
         """Somebody waits for this job."""
         async with self._redis.pipeline() as pipeline:
+            # Once, also if it is said again: whoever joins must not find one job in the place of two.
+            pipeline.lrem(keys.UNANSWERED + name, 0, job_id)
             pipeline.rpush(keys.UNANSWERED + name, job_id)
             pipeline.expire(keys.UNANSWERED + name, KEPT_SECONDS)
             await pipeline.execute()

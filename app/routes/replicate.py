@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from app import errors
 from app.admission import valid_idempotency_key
+from app.auth import Caller
 from app.contract.events import FINAL_EVENTS, Event, Status
 from app.contract.job import Record
 from app.contract.params import ParamError, ParamsRejected
@@ -87,7 +88,11 @@ async def create(
     body: VersionedPredictionRequest, request: Request, gateway: TheGateway, caller: TheCaller
 ) -> Response:
     """Send a wish in (Replicate's API)."""
-    return await _create(body, await _versioned(gateway, body.version), request, gateway, caller)
+    try:
+        name = (await _versioned(gateway, body.version)).card.name
+    except ParamsRejected as unknown:
+        name = await _name_by_key(gateway, caller, request, unknown)
+    return await _create(body, name, request, gateway, caller)
 
 
 @router.post("/v1/models/{owner}/{name}/predictions", **_CREATING)
@@ -95,13 +100,27 @@ async def create_for_model(
     owner: str, name: str, body: PredictionRequest, request: Request, gateway: TheGateway, caller: TheCaller
 ) -> Response:
     """Send a wish in, for a model by its name (Replicate's API)."""
-    return await _create(body, await _model(gateway, owner, name), request, gateway, caller)
+    try:
+        name = (await _model(gateway, owner, name)).card.name
+    except errors.ModelNotFound as unknown:
+        name = await _name_by_key(gateway, caller, request, unknown)
+    return await _create(body, name, request, gateway, caller)
 
 
-async def _create(
-    body: PredictionRequest, model: ServedModel, request: Request, gateway: Gateway, caller: Any
-) -> Response:
-    wish = wish_of(body.input, model=model.card.name)
+async def _name_by_key(gateway: Gateway, caller: Caller, request: Request, refusal: Exception) -> str:
+    """What a request asks for whose model is not served any more: the job that its Idempotency-Key brought in before.
+
+    Raises `refusal` if there is none.
+    """
+    key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
+    name = await gateway.admission.model_of(key, caller) if key else None
+    if name is None:
+        raise refusal
+    return name
+
+
+async def _create(body: PredictionRequest, model: str, request: Request, gateway: Gateway, caller: Caller) -> Response:
+    wish = wish_of(body.input, model=model)
     wish.webhook = body.owed()
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
     traceparent = request.headers.get("traceparent")

@@ -69,6 +69,7 @@ class Dispatcher:
         self._hosts = Turns(PER_HOST)
         self._tenants = Turns(PER_TENANT)
         self._in_flight: dict[str, Try] = {}
+        self._next_token = new_token()
         self._tasks: set[asyncio.Task[None]] = set()
         self.freed = asyncio.Event()
         """Set when a try has ended: there may be room again."""
@@ -76,13 +77,19 @@ class Dispatcher:
     async def take_up(self) -> int:
         """Begin as many tries as there is room for; answers how many."""
         begun = 0
-        while len(self._tasks) < IN_FLIGHT and (one := await self._outbox.take(self._worker, new_token())):
+        while len(self._tasks) < IN_FLIGHT and (one := await self._take()):
             self._in_flight[one.token] = one
             task = asyncio.create_task(self._carry(one), name=f"webhook {one.entry}")
             self._tasks.add(task)
             task.add_done_callback(self._ended)
             begun += 1
         return begun
+
+    async def _take(self) -> Try | None:
+        """A token is used until it has an answer: the try that was perhaps taken is the one that comes."""
+        one = await self._outbox.take(self._worker, self._next_token)
+        self._next_token = new_token()
+        return one
 
     async def beat(self) -> None:
         """Keep what is in flight ours."""
@@ -112,7 +119,9 @@ class Dispatcher:
         try:
             await self._conclude(one)
         except redis.RedisError as error:
-            log.warning("redis is away, the try is left to its lease", entry=one.entry, error=type(error).__name__)
+            # Only what comes before the sending raises it: the message has not gone out, and need not wait for a lease.
+            log.warning("redis is away, the try begins anew", entry=one.entry, error=type(error).__name__)
+            await self._settle(one, "postponed")
         except Exception:
             # Counted like a failure of the receiver: our own mistake must end as well, and be seen.
             log.exception("webhook try broke", entry=one.entry)
@@ -123,7 +132,7 @@ class Dispatcher:
         """Decide what this entry needs: nothing any more, a later turn, or a try."""
         record = one.record()
         if record is None or record.webhook is None:
-            log.info("job is gone, its webhook with it", entry=one.entry)
+            log.warning("nothing is known of the job any more, its webhook is given up", entry=one.entry)
             await self._settle(one, "over")
         elif one.disabled:
             detail = "The receiver said 410 Gone before; send again by hand if it is back."

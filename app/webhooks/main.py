@@ -18,7 +18,7 @@ import redis.asyncio
 import structlog
 from opentelemetry.trace import Tracer
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from app import __version__
@@ -194,19 +194,22 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
 
 @contextlib.asynccontextmanager
 async def _clients(url: str) -> AsyncIterator[tuple[redis.asyncio.Redis, redis.asyncio.Redis, redis.Redis]]:
-    """For the scripts, for the leases alone, and for RQ. None retries by itself: each loop here knows how to go on."""
+    """For the scripts, for the leases alone, and for RQ. None outlives an outage by itself: the loops here know how.
 
-    def pool(connections: int, seconds: float) -> redis.asyncio.BlockingConnectionPool:
+    A single connection of the scripts that breaks is no outage: they recognise a call that is made again, so it is.
+    """
+
+    def pool(connections: int, seconds: float, *, again: int = 0) -> redis.asyncio.BlockingConnectionPool:
         return redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=connections,
             decode_responses=True,
             socket_timeout=seconds,
             socket_connect_timeout=min(seconds, 2),
-            retry=AsyncRetry(NoBackoff(), 0),
+            retry=AsyncRetry(ExponentialBackoff(cap=0.1, base=0.02), again, supported_errors=(redis.ConnectionError,)),
         )
 
-    client = redis.asyncio.Redis.from_pool(pool(CONNECTIONS, 5))
+    client = redis.asyncio.Redis.from_pool(pool(CONNECTIONS, 5, again=2))
     leasing = redis.asyncio.Redis.from_pool(pool(1, LEASE_SECONDS))
     rq = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
     try:

@@ -307,15 +307,62 @@ async def test_a_url_the_operator_no_longer_allows_is_not_dialled(
     assert "not allowed" in line.detail
 
 
-async def test_a_job_that_was_deleted_owes_nothing(
+async def test_a_job_that_was_deleted_still_tells_its_end(
+    office: PostOffice,
+    receivers: Receivers,
+    job_for: JobFor,
+    store: JobStore,
+    redis_client: redis.Redis,
+    the_clock_turns: Turn,
+) -> None:
+    """Deleted, or expired, between two tries: readers of jobs find nothing of it, its receiver hears all the same."""
+    receiver = await receivers(says("500 Oops"), says("500 Oops"), says("200 OK"))
+    job_id = await job_for(receiver.url)
+    await office.round()
+    for _ in range(2):
+        assert await store.forget(job_id)
+        assert await store.get(job_id, "ann") is None
+        the_clock_turns(AN_HOUR)
+        await office.round()
+    told = [json.loads(arrival.body)["data"] for arrival in receiver.arrivals]
+    assert [each["id"] for each in told] == [job_id] * 3
+    assert len({arrival.headers["webhook-id"] for arrival in receiver.arrivals}) == 1
+    assert owed(redis_client) == []
+    assert redis_client.keys(f"darkroom:*{job_id}*") == [], "with the last message goes what was kept for it"
+    assert rq_keys(redis_client) == set()
+
+
+async def test_the_tries_of_a_deleted_job_end_after_ten(
+    office: PostOffice,
+    receivers: Receivers,
+    job_for: JobFor,
+    store: JobStore,
+    redis_client: redis.Redis,
+    the_clock_turns: Turn,
+) -> None:
+    receiver = await receivers(*[says("500 Oops")] * (TRIES + 5))
+    job_id = await job_for(receiver.url)
+    for number in range(TRIES):
+        await office.round()
+        assert len(receiver.arrivals) == number + 1
+        assert await store.forget(job_id)
+        the_clock_turns(100 * AN_HOUR)
+    await office.round()
+    assert len(receiver.arrivals) == TRIES
+    assert redis_client.keys(f"darkroom:*{job_id}*") == []
+
+
+async def test_what_a_deleted_job_owes_is_not_kept_for_ever(
     office: PostOffice, receiver: Receiver, job_for: JobFor, store: JobStore, redis_client: redis.Redis
 ) -> None:
+    """Nobody delivers for a week: the record goes, and the entry that was left without it."""
     job_id = await job_for(receiver.url)
     assert await store.forget(job_id)
+    assert 0 < redis_client.pttl(keys.OWED + job_id) <= keys.OWED_MS
+    redis_client.delete(keys.OWED + job_id)
     await office.round()
     assert receiver.arrivals == []
-    assert owed(redis_client) == []
-    assert redis_client.keys(f"darkroom:*{job_id}*") == []
+    assert (owed(redis_client), redis_client.keys(f"darkroom:*{job_id}*")) == ([], [])
     assert rq_keys(redis_client) == set()
 
 
@@ -447,7 +494,7 @@ async def test_the_same_word_twice_is_logged_once(
     line = Delivery(webhook_id="m", event=one.event, number=1, outcome="failed", status=500, at_ms=1, took_ms=2)
     with due_in(redis_client, 5):
         assert await outbox.settle(one, "again", delay_ms=5_000, log=line)
-        assert not await outbox.settle(one, "again", delay_ms=90_000, log=line)
+        assert await outbox.settle(one, "again", delay_ms=90_000, log=line), "it was heard the first time"
     assert await outbox.deliveries(job_id) == [line]
     assert redis_client.hget(keys.OUTBOX_STATE + job_id, "job.canceled/0:tries") == "1"
 

@@ -1,6 +1,6 @@
 -- One round trip for all jobs in flight: extend the leases that are still ours.
 -- ARGV: id, token, id, token, ...
--- Answers per job 'kept', 'lost' or 'cancel'.
+-- Answers per job 'kept', 'lost' or 'cancel'; said again, the same, with leases that end later by as much.
 local answers, at = {}, now()
 for i = 1, #ARGV, 2 do
   local id, token = ARGV[i], ARGV[i + 1]

@@ -1,4 +1,5 @@
--- ARGV: id, tenant. Answers 'canceled', 'requested', 'over' or 'missing'.
+-- ARGV: id, tenant. Answers 'canceled' (also of a job that was canceled before, so that the call may be said again),
+-- 'requested', 'over' (it has succeeded or failed) or 'missing'.
 local id = ARGV[1]
 local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'model', 'worker', 'cost', 'attempt')
 if not r[1] or r[2] ~= ARGV[2] then return 'missing' end
@@ -16,4 +17,4 @@ elseif r[1] == 'running' then
   redis.call('PUBLISH', RQ_COMMANDS .. r[4], '{"command":"stop-job","job_id":"' .. id .. '"}')
   return 'requested'
 end
-return 'over'
+return r[1] == 'canceled' and 'canceled' or 'over'

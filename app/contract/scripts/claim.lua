@@ -1,10 +1,20 @@
 -- A worker with a free seat takes the next job of its model and owns it by a fresh token.
 -- A job that has lost SUSPECT_AFTER workers is given to a worker that holds nothing else. If only busy ones ask, the
 -- first of them keeps it for itself, gets nothing more, and so becomes free.
+-- Said again with its token, because the answer was lost, it gives the same attempt again. An attempt that was lost
+-- meanwhile uses the token up: nil, and the caller draws another.
 -- ARGV: model, worker, token, newest record version the worker understands, how many jobs it holds
 -- Answers nil, or {id, spec, attempt, failures, traceparent, ms since it was accepted}.
 local model, worker, token, busy = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]) > 0
 local queue, at = QUEUE_PREFIX .. model, now()
+
+local function told(id)
+  local job = redis.call('HMGET', JOB .. id, 'spec', 'attempt', 'failures', 'traceparent', 'created_ms')
+  return {id, job[1], job[2], job[3], job[4] or '', at - (job[5] or at)}
+end
+
+local before = given(worker, token)
+if before then return owns(before, token) and told(before) or nil end
 if redis.call('EXISTS', RQ_SUSPENDED) == 1 then return nil end
 
 local function own(id, tag)
@@ -20,8 +30,8 @@ local function own(id, tag)
   redis.call('ZADD', LEASES, at + LEASE_MS, id)
   rq_started(id, token, worker, queue, at)
   emit(id, 'job.started', '{"attempts":' .. attempt .. '}')
-  local job = redis.call('HMGET', JOB .. id, 'spec', 'failures', 'traceparent', 'created_ms')
-  return {id, job[1], attempt, job[2], job[3] or '', at - (job[4] or at)}
+  give(worker, token, id)
+  return told(id)
 end
 
 local passed = 0

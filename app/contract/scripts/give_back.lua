@@ -1,8 +1,9 @@
 -- The owner cannot finish (it is told to stop, or the store is away) and says so: queued again, attempt not held
 -- against the job.
--- ARGV: id, token, reason. Answers 'done' or 'stale'.
-local id = ARGV[1]
-if not owns(id, ARGV[2]) then return 'stale' end
+-- ARGV: id, token, reason. Answers 'done' (also to the same word said again after a broken connection) or 'stale'.
+local id, token = ARGV[1], ARGV[2]
+if not owns(id, token) then return field(id, 'given_back') == token and 'done' or 'stale' end
+redis.call('HSET', JOB .. id, 'given_back', token)
 if field(id, 'cancel') then
   over(id, 'canceled', '{}', {'step', 0})
 else

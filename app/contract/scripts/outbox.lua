@@ -18,11 +18,18 @@ local function parts(entry)
   return {id = id, event = event, attempt = attempt, name = event .. '/' .. attempt}
 end
 
--- When the state and the log of a job may go: with its record, and never while a try may still be under way.
+-- The key where a job's record lies, be it forgotten for everybody else; nil if nothing is known of it any more.
+local function home(id)
+  for _, key in ipairs({JOB .. id, OWED .. id}) do
+    if redis.call('EXISTS', key) == 1 then return key end
+  end
+end
+
+-- The state and the log of a job are forgotten with it. Should that never happen, they go after this.
 local function keep(key, id)
-  local r = redis.call('HMGET', JOB .. id, 'expires_ms', 'retention_ms')
+  local r = redis.call('HMGET', home(id), 'expires_ms', 'retention_ms')
   local ends = tonumber(r[1]) or now() + (tonumber(r[2]) or 0)
-  redis.call('PEXPIREAT', key, math.max(ends, now() + 60000))
+  redis.call('PEXPIREAT', key, math.max(ends, now() + OWED_MS))
 end
 
 -- Nobody owns the entry any more: the state and RQ's view of that try are cleared.

@@ -1,4 +1,5 @@
 -- Tries under way keep their entries. ARGV: entry, token, entry, token, ... Answers how many are still owned.
+-- Said again, the same, with leases that end later by as much.
 local kept = 0
 for n = 1, #ARGV, 2 do
   local p = parts(ARGV[n])

@@ -1,6 +1,7 @@
 -- Entries whose time has come and whose RQ job waits on no list: never made, or lost.
 -- ARGV: how many due entries to look at.
 -- Answers entry, RQ id, entry, RQ id, ...; an unreadable entry leaves the outbox and comes back with the id ''.
+-- Said again, the same but for unreadable entries, which are told of once.
 local listed, found = {}, {}
 for _, rq_id in ipairs(redis.call('LRANGE', WEBHOOKS, 0, -1)) do listed[rq_id] = true end
 for _, entry in ipairs(redis.call('ZRANGEBYSCORE', OUTBOX, '-inf', now(), 'LIMIT', 0, ARGV[1])) do

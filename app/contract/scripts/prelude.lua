@@ -41,6 +41,64 @@ local function owns(id, token)
   return r[1] == 'running' and r[2] == token
 end
 
+-- A caller draws the token of what it takes, and asks with the same one until it has an answer: if the answer was lost,
+-- the same token gets the same again. Answers what this token was given, or nil.
+local function given(taker, token)
+  local before, what = string.match(redis.call('GET', TAKEN .. taker) or '', '^(%S+) (%S+)$')
+  return before == token and what or nil
+end
+
+local function give(taker, token, what)
+  redis.call('SET', TAKEN .. taker, token .. ' ' .. what, 'EX', TAKEN_SECONDS)
+end
+
+-- The job of an idempotency key, {'replayed', id, what `seen` says} or {'conflict', id}; nil for a new key.
+local function replay(key, body)
+  local id, its_body = string.match(redis.call('GET', key) or '', '^(%S+) (%S+)$')
+  if not id then return nil end
+  if its_body ~= body then return {'conflict', id} end
+  return {'replayed', id, seen(id)}
+end
+
+-- A sliding window of two counters, the older one weighed by how much of it is still inside. Takes `cost` if there is
+-- room for it. Answers {1 or 0, what is left, ms until the window moves on or, after a 0, until the cost fits}.
+local function charge(counter, allowed, cost)
+  local key, at = LIMITS .. counter, now()
+  local r = redis.call('HMGET', key, 'began', 'used', 'before')
+  local began, used, before = tonumber(r[1]) or at, tonumber(r[2]) or 0, tonumber(r[3]) or 0
+  local passed = math.floor((at - began) / LIMIT_WINDOW_MS)
+  if passed == 1 then
+    began, used, before = began + LIMIT_WINDOW_MS, 0, used
+  elseif passed ~= 0 then
+    began, used, before = at, 0, 0
+  end
+  local left = allowed - used - before * (1 - (at - began) / LIMIT_WINDOW_MS)
+  if cost <= left then
+    redis.call('HSET', key, 'began', began, 'used', used + cost, 'before', before)
+    redis.call('PEXPIRE', key, 2 * LIMIT_WINDOW_MS)
+    return {1, math.floor(left - cost), began + LIMIT_WINDOW_MS - at}
+  end
+  local room, windows = allowed - cost, 0
+  if room >= used then windows = 1 - (room - used) / before else windows = 2 - room / used end
+  return {0, math.max(0, math.floor(left)), math.ceil(began + windows * LIMIT_WINDOW_MS - at)}
+end
+
+-- What is counted of a job's cost.
+local function whole(cost)
+  return math.max(1, math.ceil(cost))
+end
+
+-- Does the job whose record lies at `key` still owe a webhook?
+local function owes(id, key)
+  local r = redis.call('HMGET', key, 'webhook_events', 'attempt')
+  for _, event in ipairs(r[1] and cjson.decode(r[1]) or {}) do
+    for attempt = 0, tonumber(r[2]) or 0 do
+      if redis.call('ZSCORE', OUTBOX, id .. '/' .. event .. '/' .. attempt) then return true end
+    end
+  end
+  return false
+end
+
 -- Append a fact to the job's stream and, if its webhook asked for it, to the outbox.
 local function emit(id, event, data)
   redis.call('XADD', EVENTS .. id, 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', event, 'data', data)

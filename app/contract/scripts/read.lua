@@ -1,4 +1,4 @@
--- ARGV: ids. Answers what `seen` says of each.
+-- ARGV: ids. Answers what `seen` says of each. Changes nothing.
 local found = {}
 for i, id in ipairs(ARGV) do found[i] = seen(id) end
 return found

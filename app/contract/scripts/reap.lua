@@ -1,6 +1,7 @@
 -- Jobs whose owner fell silent go back to the queue, or end after too many such attempts. RQ's list is written anew
 -- where it does not hold as many ids as wait (a broken restart, a foreign hand).
--- ARGV: how many leases to judge at most. Answers {requeued, failed, repaired}.
+-- ARGV: how many leases to judge at most. Answers {requeued, failed, repaired}. Said again, it finds nothing left to do:
+-- what the lost answer told is missing in a log, and nowhere else.
 local requeued, failed, repaired, at = 0, 0, 0, now()
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', at, 'LIMIT', 0, ARGV[1])) do

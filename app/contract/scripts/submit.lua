@@ -1,26 +1,26 @@
 -- A job comes in, or its idempotent double is found, or there is no room.
 -- KEYS: idempotency key, if there is one (an empty name would be outside of every ACL)
--- ARGV: id, tenant, model, cost, hash of the body, queue limit, tenant limit, epoch, n, then n arguments of record
---       fields and values, then those of RQ's job hash
--- Answers {'created', id, created_ms, position}, {'replayed', id, what `seen` says} or {outcome, id}. 'lost': this is
--- not the Redis that the caller has known.
+-- ARGV: id, tenant, model, cost, hash of the body, queue limit, tenant limit, epoch, counter that the cost is charged to
+--       ('' for none), what it allows, n, then n arguments of record fields and values, then those of RQ's job hash
+-- Answers {'created', id, created_ms, position}, {'replayed', id, what `seen` says}, {'rate-limited', id, left, ms until
+-- the cost fits} or {outcome, id}. 'lost': this is not the Redis that the caller has known.
+-- Said again with the same id, because the answer was lost, it is {'created', id, what `seen` says}: in once, paid once.
 local id, tenant, model, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local n = tonumber(ARGV[9])
+local cost, n = tonumber(ARGV[4]), tonumber(ARGV[11])
 
 if redis.call('GET', EPOCH) ~= ARGV[8] then return {'lost', id} end
-if KEYS[1] then
-  local before = redis.call('GET', KEYS[1])
-  if before then
-    local old_id, old_body = string.match(before, '^(%S+) (%S+)$')
-    if old_body ~= body then return {'conflict', old_id} end
-    return {'replayed', old_id, seen(old_id)}
-  end
-end
+if redis.call('EXISTS', JOB .. id) == 1 then return {'created', id, seen(id)} end
+local known = KEYS[1] and replay(KEYS[1], body)
+if known then return known end
 local refused = refusal(tenant, model, ARGV[6], ARGV[7])
 if refused then return {refused, id} end
+if ARGV[9] ~= '' then
+  local paid, left, wait = unpack(charge(ARGV[9], tonumber(ARGV[10]), whole(cost)))
+  if paid == 0 then return {'rate-limited', id, left, wait} end
+end
 
-redis.call('HSET', JOB .. id, unpack(ARGV, 10, 9 + n))
-redis.call('HSET', RQ_JOB .. id, unpack(ARGV, 10 + n))
-local created = accept(id, tenant, model, tonumber(ARGV[4]))
+redis.call('HSET', JOB .. id, unpack(ARGV, 12, 11 + n))
+redis.call('HSET', RQ_JOB .. id, unpack(ARGV, 12 + n))
+local created = accept(id, tenant, model, cost)
 if KEYS[1] then redis.call('SET', KEYS[1], id .. ' ' .. body, 'EX', IDEMPOTENCY_SECONDS) end
 return {'created', id, created, redis.call('ZRANK', QUEUED .. model, id)}

@@ -1,0 +1,55 @@
+"""Clients of Redis whose answers get lost: a script runs, and nobody hears what came of it.
+
+Either the call is made again at once, as redis-py does with a connection that breaks between the two, or the caller
+hears of a broken connection, as after the last of redis-py's tries. Knows nothing of what the scripts do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+
+
+class Losses:
+    """Of how many scripts the next answer is lost, for all clients that share this. `breaks`: the caller hears so."""
+
+    def __init__(self, left: float = 0, *, breaks: bool = False) -> None:
+        self.left = left
+        self.breaks = breaks
+
+    def client(self, url: str) -> redis.Redis:
+        client: Any = _Client.from_url(url, decode_responses=True)
+        client.losses = self
+        return client  # type: ignore[no-any-return]
+
+    def async_client(self, url: str) -> redis.asyncio.Redis:
+        client: Any = _AsyncClient.from_url(url, decode_responses=True)
+        client.losses = self
+        return client  # type: ignore[no-any-return]
+
+    def forget(self, command: tuple[Any, ...]) -> bool:
+        """Is the answer to this command lost? Raises redis.ConnectionError if the caller is to hear so."""
+        if command[0] != "EVALSHA" or self.left < 1:
+            return False
+        self.left -= 1
+        if self.breaks:
+            raise redis.ConnectionError("the answer was lost")
+        return True
+
+
+class _Client(redis.Redis):
+    losses: Losses
+
+    def execute_command(self, *command: Any, **options: Any) -> Any:
+        answer = super().execute_command(*command, **options)
+        return super().execute_command(*command, **options) if self.losses.forget(command) else answer
+
+
+class _AsyncClient(redis.asyncio.Redis):
+    losses: Losses
+
+    async def execute_command(self, *command: Any, **options: Any) -> Any:
+        answer = await super().execute_command(*command, **options)
+        return await super().execute_command(*command, **options) if self.losses.forget(command) else answer
