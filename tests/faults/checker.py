@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ import redis
 from app.contract import keys
 from app.contract.objects import PROBES
 
+TENANT = "chaos"
 TERMINAL = ("succeeded", "failed", "canceled")
 RECLAIM_SECONDS = 35.0
 """Promised while Redis and a gateway are up."""
@@ -44,19 +46,18 @@ class Findings:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All there is to judge by. `arrived` counts webhooks by "<job>/<event>"."""
+    """All there is to judge by. `arrived` counts webhooks by "<job>/<event>"; `key_id` is the API key's of all clients.
+
+    `once`: nothing has died and no lease has run out, so that each thing has to have happened exactly once.
+    """
 
     history: list[Line]
     diary: list[Line]
     client: redis.Redis
     pictures: Path
     arrived: Mapping[str, int]
-
-    @classmethod
-    def read(
-        cls, history: Path, diary: Path, client: redis.Redis, pictures: Path, arrived: Mapping[str, int]
-    ) -> Evidence:
-        return cls(_lines(history), _lines(diary), client, pictures, arrived)
+    key_id: str
+    once: bool = False
 
     def acknowledged(self) -> dict[str, set[str]]:
         """Idempotency-Key to the ids that were given out for it."""
@@ -71,11 +72,14 @@ def check(evidence: Evidence) -> Findings:
     """Judge a run that has come to rest: no process is alive any more but Redis."""
     findings = Findings()
     given = evidence.acknowledged()
-    ids = sorted(set().union(*given.values())) if given else []
+    # A job whose acknowledgement was lost is a job like any other.
+    there: set[str] = set(evidence.client.zrange(keys.TENANT + TENANT, 0, -1))  # type: ignore[arg-type]
+    ids = sorted(there.union(*given.values()))
     for key, found in given.items():
         if len(found) != 1:
             findings.bad("one key, several jobs", key)
     _check_answers(evidence, findings)
+    _check_orders(evidence, findings)
     wanted: set[str] = set()
     for job_id in ids:
         wanted |= _check_job(evidence, findings, job_id)
@@ -98,6 +102,54 @@ def _check_answers(evidence: Evidence, findings: Findings) -> None:
             if before in TERMINAL and line["status"] != before:
                 findings.bad("status went back", f"{job}: {before}, then {line['status']}")
             seen[job] = line["status"]
+
+
+def _check_orders(evidence: Evidence, findings: Findings) -> None:
+    """What is there in the end: one job for each order, charged once; each request counted once."""
+    client, orders, cost = evidence.client, Counter[str](), 0
+    for job_id in client.zrange(keys.TENANT + TENANT, 0, -1):  # type: ignore[union-attr]
+        metadata, its_cost = client.hmget(keys.JOB + job_id, "metadata", "cost")  # type: ignore[misc]
+        orders[json.loads(metadata)["order"]] += 1
+        cost += max(1, math.ceil(float(its_cost)))
+    for order, jobs in orders.items():
+        if jobs > 1:
+            findings.bad("one order, several jobs", f"{order}: {jobs}")
+    charged, requests = (
+        sum(int(client.hget(f"{keys.LIMITS}{name}:{evidence.key_id}", field) or 0) for field in ("used", "before"))  # type: ignore[arg-type]
+        for name in ("cost", "requests")
+    )
+    if charged != cost:
+        findings.bad("charged otherwise than owed", f"{charged} for {cost}")
+    asked = sum(line["type"] == "invoke" for line in evidence.history)
+    if requests > asked:
+        findings.bad("a request was counted twice", f"{requests} of {asked}")
+    findings.figures["charged"] = charged
+
+
+def _check_told_once(evidence: Evidence, findings: Findings, record: Mapping[str, str]) -> None:
+    """No event twice: one beginning, and steps that only rise within an attempt."""
+    step, begun = 0, 0
+    for _, fields in evidence.client.xrange(keys.EVENTS + record["id"]):  # type: ignore[union-attr]
+        begun += fields["event"] == "job.queued"
+        if fields["event"] == "job.progress":
+            before, step = step, json.loads(fields["data"])["step"]
+            if step <= before:
+                findings.bad("told twice", f"{record['id']}: step {step} after {before}")
+        else:
+            step = 0
+    if begun != 1:
+        findings.bad("told twice", f"{record['id']}: queued {begun} times")
+
+
+def _check_once(evidence: Evidence, findings: Findings, record: Mapping[str, str]) -> None:
+    job_id, fact = record["id"], f"{record['id']}/job.{record['status']}"
+    if int(record["attempt"]) > 1 or int(record["failures"]):
+        findings.bad("an attempt was lost", job_id)
+    if evidence.arrived.get(fact, 0) > 1:
+        findings.bad("a webhook came twice", fact)
+    tries = evidence.client.llen(f"{keys.DELIVERIES}{job_id}")
+    if tries != 1:
+        findings.bad("a delivery is not logged once", f"{fact}: {tries}")
 
 
 def _check_job(evidence: Evidence, findings: Findings, job_id: str) -> set[str]:
@@ -124,7 +176,10 @@ def _check_job(evidence: Evidence, findings: Findings, job_id: str) -> set[str]:
     if status == "failed" and json.loads(record["error"])["slug"] != "attempts-exhausted":
         findings.bad("failed for no reason", f"{job_id}: {record['error']}")
     findings.figures.setdefault("ends", Counter())[("poison " if poison else "") + status] += 1
+    _check_told_once(evidence, findings, record)
     _check_webhook(evidence, findings, f"{job_id}/job.{status}", job_id)
+    if evidence.once:
+        _check_once(evidence, findings, record)
     return _check_pictures(evidence, findings, record) if status == "succeeded" else set()
 
 
@@ -163,6 +218,7 @@ def _check_leftovers(evidence: Evidence, findings: Findings, wanted: set[str]) -
         "rq:execution:job_*",
         "rq:wip:generate-*",
         "darkroom:open:*",
+        "darkroom:owed:*",
     ):
         for key in client.scan_iter(pattern):
             findings.bad("left in redis", key)
@@ -222,7 +278,3 @@ def _reclaims(evidence: Evidence) -> Iterator[tuple[str, float, float]]:
         after = [(at, event) for at, event in stories[job] if at > line["at"] and event != "job.started"]
         if after and after[0][1] == "job.restarted" and after[0][0] >= died:
             yield job, died, after[0][0] - died
-
-
-def _lines(path: Path) -> list[Line]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -20,6 +20,7 @@ from typing import Any
 import httpx2
 
 from tests.faults.house import Service, Valkey
+from tests.faults.proxy import Losses
 
 
 class History:
@@ -41,9 +42,9 @@ class History:
 
 
 class Receiver:
-    """Takes webhooks. A fifth are answered with 500, and of those most are lost."""
+    """Takes webhooks. A part (a fifth) are answered with 500, and of those most are lost."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, fails: float = 0.2) -> None:
         self.arrived: Counter[str] = Counter()
         chance, arrived = random.Random(seed), self.arrived
 
@@ -55,7 +56,7 @@ class Receiver:
                     self.close_connection = True
                     return
                 body = json.loads(said)
-                bad = chance.random() < 0.2
+                bad = chance.random() < fails
                 if not bad or chance.random() < 0.3:
                     arrived[f"{body['data']['id']}/{body['type']}"] += 1
                 self.send_response(500 if bad else 200)
@@ -76,37 +77,52 @@ class Receiver:
 
 
 class Client(threading.Thread):
-    """Sends jobs until told to stop, each until it is acknowledged; looks at some, calls some off."""
+    """Sends jobs until told to stop; looks at some, calls some off.
 
-    def __init__(self, name: str, service: Service, history: History, webhook: str, *, seed: int) -> None:
+    Two of three have an Idempotency-Key and are sent until they are acknowledged. The others, the first among them, are
+    sent once: what became of one without an answer, nobody knows.
+    """
+
+    def __init__(
+        self, name: str, service: Service, history: History, webhook: str, *, seed: int, api_key: str, poison: bool
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self._service, self._history, self._webhook = service, history, webhook
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+        self._poison = poison
         self._chance = random.Random(seed)
-        self._acknowledged: list[str] = []
+        self.acknowledged: list[str] = []
         self.over = threading.Event()
         self.impatient = threading.Event()
 
     def run(self) -> None:
-        with httpx2.Client(base_url=self._service.url, timeout=4, trust_env=False) as client:
+        with httpx2.Client(base_url=self._service.url, timeout=4, trust_env=False, headers=self._headers) as client:
             number = 0
             while not self.over.is_set():
                 number += 1
-                self._send(client, f"{self.name}-{number}", poison=number % 40 == 5)
-                if self._acknowledged and self._chance.random() < 0.5:
-                    self._look(client, self._chance.choice(self._acknowledged[-20:]))
-                if self._acknowledged and self._chance.random() < 0.05:
-                    job = self._acknowledged[-1]
+                poison = self._poison and number % 40 == 5
+                self._send(client, f"{self.name}-{number}", poison=poison, keyed=number % 3 != 1)
+                if self.acknowledged and self._chance.random() < 0.5:
+                    self._look(client, self._chance.choice(self.acknowledged[-20:]))
+                if self.acknowledged and self._chance.random() < 0.05:
+                    job = self.acknowledged[-1]
                     self._call(client, "cancel", job, "POST", f"/v1/jobs/{job}/cancel")
                 self.over.wait(self._chance.uniform(0.02, 0.12))
 
-    def _send(self, client: httpx2.Client, key: str, *, poison: bool) -> None:
+    def _send(self, client: httpx2.Client, key: str, *, poison: bool, keyed: bool) -> None:
         body = {
             "prompt": "poison" if poison else "a circle",
             "seed": 1,
             "num_images": self._chance.choice([1, 1, 2]),
             "num_inference_steps": self._chance.randint(2, 8),
             "webhook": {"url": self._webhook},
+            "metadata": {"order": key},
         }
+        if not keyed:
+            answer = self._call(client, "submit", key, "POST", "/v1/jobs", body=body, poison=poison, keyed=False)
+            if answer is not None and answer.is_success:
+                self.acknowledged.append(answer.json()["id"])
+            return
         again = 2 if self._chance.random() < 0.1 else 1
         while again and not self.impatient.is_set():
             answer = self._call(client, "submit", key, "POST", "/v1/jobs", body=body, poison=poison)
@@ -115,7 +131,7 @@ class Client(threading.Thread):
                 continue
             again -= 1
             if answer.status_code in (200, 202):
-                self._acknowledged.append(answer.json()["id"])
+                self.acknowledged.append(answer.json()["id"])
 
     def _look(self, client: httpx2.Client, job: str) -> None:
         self._call(client, "look", job, "GET", f"/v1/jobs/{job}")
@@ -125,7 +141,7 @@ class Client(threading.Thread):
     ) -> httpx2.Response | None:
         said = {"what": what, "about": about}
         self._history.write("invoke", self.name, **said, **more)
-        headers = {"Idempotency-Key": about} if what == "submit" else {}
+        headers = {"Idempotency-Key": about} if what == "submit" and more.get("keyed", True) else {}
         try:
             answer = client.request(method, path, json=body, headers=headers)
         except httpx2.TransportError as error:
@@ -139,11 +155,11 @@ class Client(threading.Thread):
 
 
 class Nemesis(threading.Thread):
-    """Kills and pauses, at random moments, everything there is."""
+    """Kills and pauses, at random moments, everything there is, and for moments loses a third of Redis' replies."""
 
-    def __init__(self, service: Service, valkey: Valkey, history: History, *, seed: int) -> None:
+    def __init__(self, service: Service, valkey: Valkey, history: History, losses: Losses, *, seed: int) -> None:
         super().__init__(name="nemesis", daemon=True)
-        self._service, self._valkey, self._history = service, valkey, history
+        self._service, self._valkey, self._history, self._losses = service, valkey, history, losses
         self._chance = random.Random(seed)
         self.over = threading.Event()
         self.did: Counter[str] = Counter()
@@ -173,6 +189,11 @@ class Nemesis(threading.Thread):
         elif chance < 0.82:
             self._note("worker told to stop", pid=self._service.pids[worker])
             self._service.signal(worker, signal.SIGTERM)
+        else:
+            self._note("replies lost for a while")
+            self._losses.rate = 0.3
+            self.over.wait(self._chance.uniform(0.3, 1.0))
+            self._losses.rate = 0.0
 
     def _kill(self, name: str) -> None:
         self._note(f"{name.rstrip('0123456789')} killed", pid=self._service.pids[name])

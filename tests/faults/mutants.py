@@ -23,7 +23,12 @@ NAMES = (
     "outbox popped before send",
     "write in place",
     "key before record",
+    "submit not recognised",
+    "claim not recognised",
 )
+
+OF_REPLIES = frozenset({"submit not recognised", "claim not recognised"})
+"""Harmless until a reply is lost."""
 
 
 UNTIDY = frozenset({"a file of nobody", "left in redis"})
@@ -61,6 +66,14 @@ def _rewrite(script: str, old: str, new: str) -> None:
 
 def _no_token_check() -> None:
     _rewrite("prelude", "return r[1] == 'running' and r[2] == token", "return r[1] ~= false")
+
+
+def _submit_not_recognised() -> None:
+    _rewrite("submit", "if redis.call('EXISTS', JOB .. id) == 1 then return {'created', id, seen(id)} end", "")
+
+
+def _claim_not_recognised() -> None:
+    _rewrite("claim", "if before then return owns(before, token) and told(before) or nil end", "")
 
 
 def _no_reaper() -> None:
@@ -149,8 +162,8 @@ def _in_two_steps(first: str, second: str) -> None:
 
 _HEAD = """
 local id, tenant, model, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local n = tonumber(ARGV[9])
-if KEYS[1] ~= '' then
+local n = tonumber(ARGV[11])
+if KEYS[1] then
   local before = redis.call('GET', KEYS[1])
   if before then
     local old_id, old_body = string.match(before, '^(%S+) (%S+)$')
@@ -158,13 +171,13 @@ if KEYS[1] ~= '' then
   end
 end
 """
-_TELL_KEY = "if KEYS[1] ~= '' then redis.call('SET', KEYS[1], id .. ' ' .. body, 'EX', IDEMPOTENCY_SECONDS) end\n"
+_TELL_KEY = "if KEYS[1] then redis.call('SET', KEYS[1], id .. ' ' .. body, 'EX', IDEMPOTENCY_SECONDS) end\n"
 _ARGUMENTS = """
 local id, tenant, model, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local n = tonumber(ARGV[9])
+local n = tonumber(ARGV[11])
 """
 _WRITE = (
-    "redis.call('HSET', JOB .. id, unpack(ARGV, 10, 9 + n))\nredis.call('HSET', RQ_JOB .. id, unpack(ARGV, 10 + n))\n"
+    "redis.call('HSET', JOB .. id, unpack(ARGV, 12, 11 + n))\nredis.call('HSET', RQ_JOB .. id, unpack(ARGV, 12 + n))\n"
 )
 _CREATED = "return {'created', id, now(), 0}\n"
 
@@ -221,4 +234,6 @@ _MUTATIONS: dict[str, Callable[[], None]] = {
     "outbox popped before send": _outbox_popped_before_send,
     "write in place": _write_in_place,
     "key before record": _key_before_record,
+    "submit not recognised": _submit_not_recognised,
+    "claim not recognised": _claim_not_recognised,
 }
