@@ -14,19 +14,22 @@ from typing import Any
 from app.contract.environment import SettingsError
 from app.contract.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
-from worker.models.folder import ModelFolder
-from worker.settings import settings_from_env
+from worker.models.judge import Verdict, judge
+from worker.settings import WorkerSettings, settings_from_env
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "PIL")
 
 
 def examine(folder: Path | None) -> dict[str, Any]:
-    """Facts by name: `missing` packages, `versions`, `gpus`, and `model` or `model_error`, or `settings_error`."""
+    """Facts by name: `missing` packages, `versions`, `gpus`, and `model`, or `settings_error`.
+
+    `model` has what the worker would say: `faults`, `notes`, and `unjudged`, what only its packages could tell.
+    """
     try:
         settings = settings_from_env()
     except SettingsError as error:
         return {"settings_error": str(error)}
-    return _packages() | _devices(settings.device) | _model(folder or settings.model, settings.model_name)
+    return _packages() | _devices(settings.device) | _model(folder or settings.model, settings)
 
 
 def _packages() -> dict[str, Any]:
@@ -54,14 +57,32 @@ def _devices(wanted: str) -> dict[str, Any]:
     }
 
 
-def _model(folder: Path, chosen_name: str | None = None) -> dict[str, Any]:
+def _model(folder: Path, settings: WorkerSettings) -> dict[str, Any]:
     try:
-        name, found = model_name(folder, chosen_name), ModelFolder(folder)
-        for component in found.family.weights:
-            found.variant_of(component)
-    except (IllegalName, ModelError, OSError) as error:
-        return {"model_error": str(error)}
-    return {"model": {"path": str(folder), "name": name, "sha256": found.sha256}}
+        name, verdict = model_name(folder, settings.model_name), _verdict(folder, settings)
+    except IllegalName as error:
+        return {"model": {"path": str(folder), "faults": (str(error),), "notes": (), "unjudged": ""}}
+    except ModelError as error:  # the device or the type, not the folder
+        return {"model": {"path": str(folder), "faults": error.faults, "notes": (), "unjudged": ""}}
+    facts: dict[str, Any] = {"path": str(folder), "faults": verdict.faults, "notes": verdict.notes}
+    if verdict.folder and verdict.defaults:
+        facts |= {
+            "name": name,
+            "family": verdict.folder.family.pipeline,
+            "size": [verdict.defaults.width, verdict.defaults.height],
+        }
+    if verdict.need:
+        facts |= {"weights": verdict.need.weights, "dtype": verdict.need.dtype}
+    return {"model": facts | {"unjudged": verdict.unjudged}}
+
+
+def _verdict(folder: Path, settings: WorkerSettings) -> Verdict:
+    try:
+        from worker.models.place import place_of
+    except ImportError:
+        return judge(folder)
+    place = place_of(settings.device, settings.dtype)
+    return judge(folder, dtype=place.dtype_name, rooms=place.rooms())
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ def _worker_side(model: Path | None) -> Iterator[Finding]:
     except PackageNotFoundError:
         remedy = "pip install 'darkroom[worker]' on machines that draw"
         yield Finding("torch", "note", "not installed: this machine can run the gateway only", remedy)
+        if model or os.environ.get("DARKROOM_MODEL"):
+            yield from _model(_examination(model))
         return
     facts = _examination(model)
     if "settings_error" in facts:
@@ -103,7 +105,7 @@ def _worker_side(model: Path | None) -> Iterator[Finding]:
         return
     yield Finding("torch", "ok", f"{torch}, diffusers {facts['versions']['diffusers']}")
     yield _gpu(facts)
-    yield _model(facts)
+    yield from _model(facts)
 
 
 def _examination(model: Path | None) -> dict[str, Any]:
@@ -132,11 +134,22 @@ def _gpu(facts: dict[str, Any]) -> Finding:
     return Finding("gpu", "ok", f"none; a worker draws on the {facts['device']} with {facts['threads']} threads")
 
 
-def _model(facts: dict[str, Any]) -> Finding:
-    if "model_error" in facts:
-        return Finding("model", "bad", facts["model_error"], "name a good folder with --model or DARKROOM_MODEL")
-    model = facts["model"]
-    return Finding("model", "ok", f"{model['name']} in {model['path']}, sha256 {model['sha256'][:12]}")
+def _model(facts: dict[str, Any]) -> Iterator[Finding]:
+    """What the worker itself would say of the folder: both ask one judge."""
+    model = facts.get("model")
+    if model is None:
+        yield Finding("model", "bad", facts.get("settings_error", "cannot be examined"), "correct the settings")
+        return
+    if model["faults"]:
+        yield Finding("model", "bad", "\n".join(model["faults"]), "name a good folder with --model or DARKROOM_MODEL")
+        return
+    width, height = model["size"]
+    detail = (
+        f"{model['name']} in {model['path']}, {model['family']}, {width} x {height}, "
+        f"{model['weights'] / GB:.2f} GB of weights as {model['dtype']}"
+    )
+    remedy = f"not looked at: {model['unjudged']}" if model["unjudged"] else ""
+    yield Finding("model", "note" if model["notes"] or remedy else "ok", "\n".join([detail, *model["notes"]]), remedy)
 
 
 def _redis(settings: Settings, data: Path) -> Finding:

@@ -7,23 +7,32 @@ that came with the model. Knows nothing of requests.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
+import structlog
 import torch
 import transformers
 
 from app.contract.card import ModelCard
-from worker.models.defaults import Defaults, read_defaults
+from worker.models.configs import part_dtype
+from worker.models.defaults import Defaults
 from worker.models.errors import ModelError
 from worker.models.families import FAMILIES, STABLE_DIFFUSION_XL
-from worker.models.fit import SIZES, check_fit
+from worker.models.fit import SIZES
 from worker.models.folder import ModelFolder
+from worker.models.judge import Verdict, judge
+from worker.models.need import no_room
+from worker.models.place import is_out_of_memory, place_of
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import CLASS_NAMES, configured, for_name, step_limits
+from worker.models.schedulers import configured, for_name, step_limits
+from worker.models.shapes import cannot_be_loaded, load_scheduler, load_tokenizer
+
+log = structlog.get_logger()
 
 __all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "describe", "load", "stock_pipeline"]
 
@@ -106,37 +115,34 @@ def load(
 
     `device` may be auto: the first GPU if there is one. `dtype` may be a name of torch's, or auto: float16 on a GPU,
     float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on a GPU, whose convolutions
-    are faster in it. Raises ModelError, one sentence with the remedy, if anything about the folder is not right.
+    are faster in it. Raises ModelError, one sentence with its remedy for each thing about the folder that is not right.
     """
-    source = ModelFolder(Path(folder))
-    place = _device(device)
-    precision = _dtype(dtype, place)
-    with quiet_libraries():
-        parts = {name: _load_part(source, name, precision) for name in source.family.components}
-        check_fit(source, parts)
+    place = place_of(device, dtype)
+    verdict = judge(Path(folder), dtype=place.dtype_name, rooms=place.rooms())
+    source, defaults = verdict.folder, verdict.defaults
+    if verdict.faults or source is None or defaults is None:
+        raise ModelError(*verdict.faults)
+    for note in verdict.notes:
+        log.warning("about the model", note=note)
+    source.check_hashes()
+    last = channels_last == "on" or (channels_last == "auto" and place.device.type == "cuda")
+    with quiet_libraries(), _refusing(verdict):
+        parts = {name: _load_part(source, name, place.dtype_name) for name in source.family.components}
         zeros = source.family is STABLE_DIFFUSION_XL and bool(source.index.get("force_zeros_for_empty_prompt", True))
         pipeline = _pipeline(source.family.pipeline, parts, zeros=zeros)
-    height, width = _native_size(parts["unet"], pipeline.vae_scale_factor)
-    last = channels_last == "on" or (channels_last == "auto" and place.type == "cuda")
-    for part in source.family.weights:
-        layout = torch.channels_last if last and part in ("unet", "vae") else torch.preserve_format
-        parts[part].to(place, memory_format=layout).eval().requires_grad_(False)
+        for part in source.family.weights:
+            layout = torch.channels_last if last and part in ("unet", "vae") else torch.preserve_format
+            parts[part].to(place.device, memory_format=layout).eval().requires_grad_(False)
     return Bundle(
         **parts | {"scheduler": configured(parts["scheduler"], source.family)},
         name=name or source.name,
         family=source.family.pipeline,
         force_zeros_for_empty_prompt=zeros,
-        device=place,
-        dtype=precision,
+        device=place.device,
+        dtype=place.dtype,
         sha256=source.sha256,
         vae_scale_factor=pipeline.vae_scale_factor,
-        defaults=read_defaults(
-            source,
-            width=width,
-            height=height,
-            side_multiple=pipeline.vae_scale_factor,
-            scheduler=type(pipeline.scheduler).__name__,
-        ),
+        defaults=defaults,
         layout="channels_last" if last else "channels_first",
     )
 
@@ -151,14 +157,10 @@ def stock_pipeline(bundle: Bundle, scheduler: str) -> Any:
 
 
 def describe(bundle: Bundle, *, seats: int) -> ModelCard:
-    """What the worker announces. Raises ModelError if the default scheduler does not work with the model."""
+    """What the worker announces."""
     most = bundle.defaults.max_steps
     with quiet_libraries():
         limits = step_limits(bundle.scheduler, max_steps=most)
-    if bundle.defaults.scheduler not in limits:
-        raise ModelError(
-            f"The default scheduler {bundle.defaults.scheduler} does not work with {bundle.name}; set another."
-        )
     return ModelCard(
         name=bundle.name,
         family=bundle.family,
@@ -173,42 +175,12 @@ def describe(bundle: Bundle, *, seats: int) -> ModelCard:
     )
 
 
-def _device(name: str) -> torch.device:
-    try:
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise ModelError(f"The device {name} is unknown; name auto, cpu, cuda, cuda:1 or mps.") from error
-
-
-def _dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(named, torch.dtype) or not named.is_floating_point:
-        raise ModelError(f"The dtype {dtype} is unknown; name auto, float32, float16 or bfloat16.")
-    return named
-
-
-def _load_part(source: ModelFolder, component: str, dtype: torch.dtype) -> Any:
+def _load_part(source: ModelFolder, component: str, dtype: str) -> Any:
+    if component == "scheduler":
+        return load_scheduler(source)
     if component not in source.family.weights:
-        return _load_plain(source, component)
-    if component == "vae" and source.family is STABLE_DIFFUSION_XL and dtype == torch.float16:
-        # SDXL's VAE overflows in float16 unless it was retrained, and then its configuration says so.
-        config = source.read_json("vae/config.json")
-        dtype = torch.float32 if config.get("force_upcast", True) else dtype
-    return _load_weights(source, component, dtype)
-
-
-def _load_plain(source: ModelFolder, component: str) -> Any:
-    """A tokenizer or the scheduler: no weights."""
-    path, class_name = source.path / component, source.class_of(component)
-    if component == "scheduler" and class_name not in CLASS_NAMES:
-        raise ModelError(f"The scheduler of {source.path} is a {class_name}; supported: {', '.join(CLASS_NAMES)}.")
-    cls = getattr(diffusers, class_name) if component == "scheduler" else transformers.CLIPTokenizer
-    try:
-        return cls.from_pretrained(path, local_files_only=True)
-    except Exception as error:
-        raise _damaged(path, error) from error
+        return load_tokenizer(source, component)
+    return _load_weights(source, component, getattr(torch, part_dtype(source, component, dtype)))
 
 
 def _load_weights(source: ModelFolder, component: str, dtype: torch.dtype) -> Any:
@@ -219,23 +191,31 @@ def _load_weights(source: ModelFolder, component: str, dtype: torch.dtype) -> An
     """
     path = source.path / component
     library = transformers if component.startswith("text_encoder") else diffusers
-    cls = getattr(library, source.class_of(component))
-    variant = source.variant_of(component)
-    try:
-        model, info = cls.from_pretrained(
-            path,
-            dtype=dtype,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise _damaged(path, error) from error
+    model, info = getattr(library, source.class_of(component)).from_pretrained(
+        path,
+        dtype=dtype,
+        variant=source.weights(component).variant,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
     if info["missing_keys"] or info["mismatched_keys"]:
         wrong = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
         raise ModelError(f"The weights in {path} lack {len(wrong)} tensors, e.g. {wrong[0]}; fetch the model again.")
     return model
+
+
+@contextmanager
+def _refusing(verdict: Verdict) -> Iterator[None]:
+    """Turn what is raised while the parts are loaded into a sentence: a file changed, or the memory is full."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error) and verdict.need:
+            raise ModelError(no_room(verdict.need, verdict.path)) from error
+        raise ModelError(cannot_be_loaded(verdict.path, error)) from error
 
 
 def _pipeline(class_name: str, parts: Mapping[str, Any], *, zeros: bool) -> Any:
@@ -245,14 +225,3 @@ def _pipeline(class_name: str, parts: Mapping[str, Any], *, zeros: bool) -> Any:
     absent = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
     plain = absent | {"requires_safety_checker": False, "add_watermarker": False, "force_zeros_for_empty_prompt": zeros}
     return cls(**parts, **{name: value for name, value in plain.items() if name in options})
-
-
-def _native_size(unet: Any, vae_scale_factor: int) -> tuple[int, int]:
-    size = unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return height * vae_scale_factor, width * vae_scale_factor
-
-
-def _damaged(path: Path, error: Exception) -> ModelError:
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return ModelError(f"{path} cannot be loaded ({first_line[:200]}); fetch the model again.")

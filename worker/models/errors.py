@@ -4,4 +4,8 @@ from __future__ import annotations
 
 
 class ModelError(Exception):
-    """A model folder cannot be served. The message is one sentence for the operator and names the remedy."""
+    """A model cannot be served. Each of `faults` is one sentence for the operator that names the remedy."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(" ".join(faults))
+        self.faults = faults

@@ -18,11 +18,14 @@ class Family:
     `rewritten`: what the pipeline's constructor writes into its scheduler's configuration, whatever
     scheduler_config.json says. Without it the latents are off by up to 3.9 standard deviations from the stock
     pipeline's.
+
+    `native_side`, in pixels, is what the first models of the family were trained at: for a UNet that does not say.
     """
 
     pipeline: str
     components: Mapping[str, tuple[str, ...]]
     rewritten: Mapping[str, Any]
+    native_side: int
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -42,6 +45,7 @@ STABLE_DIFFUSION = Family(
         "scheduler": (),
     },
     rewritten={"steps_offset": 1, "clip_sample": False},
+    native_side=512,
 )
 """1.x and 2.x (Rombach et al. 2022)."""
 
@@ -53,6 +57,7 @@ STABLE_DIFFUSION_XL = Family(
         "text_encoder_2": ("CLIPTextModelWithProjection",),
     },
     rewritten={},
+    native_side=1024,
 )
 """Two text encoders, and a UNet that also reads the prompt as one vector and the sizes (Podell et al. 2023)."""
 

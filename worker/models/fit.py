@@ -1,66 +1,76 @@
-"""Parts of a model that load, but were not made for each other or need an input that text to image does not have."""
+"""Parts of a model that load, but were not made for each other or need an input that text to image does not have.
+
+Reads configurations only.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.models.errors import ModelError
+from worker.models.configs import Config
 from worker.models.folder import ModelFolder
 
 SIZES = 6
 """Numbers about sizes that SDXL's UNet reads: original height and width, top and left of the crop, target height and
 width."""
 
-
-def check_fit(source: ModelFolder, parts: dict[str, Any]) -> None:
-    """Raises ModelError, one sentence with the remedy."""
-    _check_unet(source, parts)
-    _check_vae(source, parts["vae"])
-    for suffix in ("", "_2"):
-        if f"tokenizer{suffix}" in parts:
-            _check_tokens(source, parts[f"tokenizer{suffix}"], parts[f"text_encoder{suffix}"])
-    if "tokenizer_2" in parts and parts["tokenizer"].get_vocab() != parts["tokenizer_2"].get_vocab():
-        raise ModelError(f"The two tokenizers of {source.path} have different vocabularies; fetch the model again.")
+PLAIN = "take a plain Stable Diffusion 1.x, 2.x or XL base model."
 
 
-def _check_unet(source: ModelFolder, parts: dict[str, Any]) -> None:
-    unet = parts["unet"].config
-    first, second = parts["text_encoder"].config, getattr(parts.get("text_encoder_2"), "config", None)
-    width = first.hidden_size + (second.hidden_size if second else 0)
+def misfits(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
+    """One sentence for each, with the remedy. `configs` are those of all parts that have weights."""
+    yield from _wrong_types(folder, configs)
+    yield from _of_unet(folder, configs)
+    yield from _of_vae(folder, configs["vae"])
+
+
+def _of_unet(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
+    unet, first, second = configs["unet"], configs["text_encoder"], configs.get("text_encoder_2")
+    latents = configs["vae"]["latent_channels"]
+    width = first["hidden_size"] + (second["hidden_size"] if second else 0)
     unsupported = {
-        "in_channels": unet.in_channels != parts["vae"].config.latent_channels,
-        "cross_attention_dim": unet.cross_attention_dim != width,
-        "class_embed_type": unet.class_embed_type is not None,
-        "num_class_embeds": unet.num_class_embeds is not None,
-        "addition_embed_type": unet.addition_embed_type not in (("text_time",) if second else (None, "text")),
-        "encoder_hid_dim_type": unet.encoder_hid_dim_type is not None,
-        "time_cond_proj_dim": unet.time_cond_proj_dim is not None,
+        "in_channels": unet["in_channels"] != latents,
+        "out_channels": unet["out_channels"] != latents,
+        "cross_attention_dim": unet["cross_attention_dim"] != width,
+        "class_embed_type": unet["class_embed_type"] is not None,
+        "num_class_embeds": unet["num_class_embeds"] is not None,
+        "addition_embed_type": unet["addition_embed_type"] not in (("text_time",) if second else (None, "text")),
+        "encoder_hid_dim_type": unet["encoder_hid_dim_type"] is not None,
+        "time_cond_proj_dim": unet["time_cond_proj_dim"] is not None,
     }
     if second:
-        beside_the_text = second.projection_dim + SIZES * (unet.addition_time_embed_dim or 0)
+        beside_the_text = second["projection_dim"] + SIZES * (unet["addition_time_embed_dim"] or 0)
         unsupported["projection_class_embeddings_input_dim"] = (
-            unet.projection_class_embeddings_input_dim != beside_the_text
+            unet["projection_class_embeddings_input_dim"] != beside_the_text
         )
     for key, wrong in unsupported.items():
         if wrong:
-            raise ModelError(
-                f"The UNet of {source.path} has {key}={unet[key]}, which this engine cannot serve; "
-                "take a plain Stable Diffusion 1.x, 2.x or XL base model."
-            )
+            yield f"The UNet of {folder.path} has {key}={unet[key]}, which this engine cannot serve; {PLAIN}"
 
 
-def _check_vae(source: ModelFolder, vae: Any) -> None:
+def _of_vae(folder: ModelFolder, vae: Config) -> Iterator[str]:
     for key in ("latents_mean", "latents_std", "shift_factor"):
-        if vae.config.get(key):
-            raise ModelError(
-                f"The VAE of {source.path} has {key}, which this engine cannot serve; "
-                "take a plain Stable Diffusion 1.x, 2.x or XL base model."
-            )
+        if vae.get(key):
+            yield f"The VAE of {folder.path} has {key}, which this engine cannot serve; {PLAIN}"
 
 
-def _check_tokens(source: ModelFolder, tokenizer: Any, text_encoder: Any) -> None:
-    if len(tokenizer) > text_encoder.config.vocab_size:
-        raise ModelError(
-            f"The tokenizer of {source.path} has {len(tokenizer)} tokens, its text encoder only "
-            f"{text_encoder.config.vocab_size}; fetch both from the same model."
-        )
+def _wrong_types(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
+    """Values with which a configuration is none: the classes take some of them and fail later."""
+    unet, vae = configs["unet"], configs["vae"]
+    size = unet["sample_size"]
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    if size is not None and not all(_is_natural(side) for side in sides):
+        yield _wrong(folder, "unet", "sample_size", size)
+    scale = vae["scaling_factor"]
+    if not isinstance(scale, int | float) or not math.isfinite(scale) or not scale > 0:
+        yield _wrong(folder, "vae", "scaling_factor", scale)
+
+
+def _wrong(folder: ModelFolder, component: str, key: str, value: Any) -> str:
+    return f"{folder.config_file(component)} has {key}={value!r:.100}, which is impossible; fetch the file again."
+
+
+def _is_natural(value: Any) -> bool:
+    return type(value) is int and value > 0

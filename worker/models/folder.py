@@ -1,19 +1,24 @@
-"""A model folder on disk, looked at before anything in it is loaded.
+"""A model folder on disk: the layout that diffusers writes, and which of its files are opened.
 
-Knows the layout diffusers writes, file hashes and what must never be loaded. Knows no tensors and imports no torch.
+Knows the layout, JSON and file hashes. Refuses to know whether the parts are whole and fit each other (judge.py); knows
+no tensors and imports no torch. Whatever it does not name is never opened, so it may be anything.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from app.contract.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
 from worker.models.families import FAMILIES, Family
+from worker.models.single_file import what_it_is
 
 WEIGHTS: Mapping[str, str] = {
     "text_encoder": "model",
@@ -21,28 +26,44 @@ WEIGHTS: Mapping[str, str] = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
 }
-UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".py", ".pyc")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+SCHEDULER_FILE = "scheduler_config.json"
 DEFAULTS = "darkroom.json"
 MANIFEST = "sha256sums.txt"
 CHUNK = 1 << 22
+LONGEST_JSON = 1 << 26
+"""Bytes. The longest one there is, a tokenizer, has some three million."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The files of one part's weights. `index` tells which tensor lies in which, where there are several;
+    `variant` is `fp16` for weights that are there in that variant only."""
+
+    files: tuple[Path, ...]
+    index: Path | None = None
+    variant: str | None = None
 
 
 class ModelFolder:
-    """A folder that has passed every check that needs no loading.
+    """A folder of a known family.
 
-    Files may be symlinks, as in a snapshot of the Hugging Face cache. Raises ModelError.
+    Files may be symlinks, as in a snapshot of the Hugging Face cache. Raises ModelError where it is none.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_dir():
-            raise ModelError(f"The model folder {path} does not exist; name a folder written by save_pretrained.")
-        self._refuse_unsafe_files()
+            raise ModelError(what_it_is(path))
         self.index = self._read_index()
         self.family = self._family()
-        self._check_classes()
-        self.hashes = {file.relative_to(path).as_posix(): _sha256(file) for file in self._loaded_files()}
-        self._check_manifest()
 
     @property
     def name(self) -> str:
@@ -59,38 +80,88 @@ class ModelFolder:
         lines = "".join(f"{digest}  {name}\n" for name, digest in files)
         return hashlib.sha256(lines.encode()).hexdigest()
 
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Of each file that is opened. Reads all weights: a second or more for each gigabyte."""
+        return {self.relative(file): _sha256(file) for file in self.loaded_files()}
+
+    def relative(self, file: Path) -> str:
+        return file.relative_to(self.path).as_posix()
+
     def class_of(self, component: str) -> str:
         """The component's class name in diffusers or transformers."""
         return str(self.index[component][1])
 
-    def variant_of(self, component: str) -> str | None:
-        """`fp16` if the component has weights of that variant only. Raises ModelError if it has none at all."""
-        stem = WEIGHTS[component]
+    def config_file(self, component: str) -> Path:
+        return self.path / component / ("config.json" if component in WEIGHTS else SCHEDULER_FILE)
+
+    def config(self, component: str) -> dict[str, Any]:
+        """What the component's configuration says, without what it leaves to its class. Raises ModelError."""
+        return self.read_json(self.relative(self.config_file(component)))
+
+    def weights(self, component: str) -> Weights:
+        """The files that the libraries take. Raises ModelError if there are none, or an index that is wrong."""
+        folder, stem = self.path / component, WEIGHTS[component]
         for variant in (None, "fp16"):
             infix = f".{variant}" if variant else ""
-            names = (f"{stem}{infix}.safetensors", f"{stem}.safetensors.index{infix}.json")
-            if any((self.path / component / name).is_file() for name in names):
-                return variant
-        raise ModelError(f"{self.path / component} has no {stem}.safetensors; download or convert the weights.")
+            single = folder / f"{stem}{infix}.safetensors"
+            index = folder / f"{stem}.safetensors.index{infix}.json"
+            # Where both are there, transformers takes the single file, and diffusers the others.
+            if single.is_file() and (component.startswith("text_encoder") or not index.is_file()):
+                return Weights((single,), variant=variant)
+            if index.is_file():
+                return Weights(self._shards(index), index=index, variant=variant)
+        raise ModelError(_no_weights(folder, stem))
+
+    def weight_map(self, index: Path) -> dict[str, str]:
+        """Names of files by those of tensors, as an index has them. Raises ModelError."""
+        content = self.read_json(self.relative(index))
+        files = content.get("weight_map")
+        if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()) or not files:
+            raise ModelError(f"{index} has no weight_map; fetch the file again.")
+        # diffusers adds to them, and cannot do without.
+        if not isinstance(content.get("metadata"), dict):
+            raise ModelError(f"{index} has no metadata; fetch the file again.")
+        return files
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON object of this folder. Raises ModelError if it is damaged."""
+        """A JSON object of this folder. Raises ModelError if it is missing or damaged."""
+        file = self.path / name
+        if not file.is_file():
+            raise ModelError(f"{file} is {_instead_of_a_file(file)}; fetch the whole model.")
         try:
-            value = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.path / name} is no readable JSON ({error}); fetch the file again.") from error
+            with file.open("rb") as opened:
+                value = json.loads(opened.read(LONGEST_JSON))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelError(f"{file} is no readable JSON ({error}); fetch the file again.") from error
         if not isinstance(value, dict):
-            raise ModelError(f"{self.path / name} must hold a JSON object; fetch the file again.")
+            raise ModelError(f"{file} must hold a JSON object; fetch the file again.")
         return value
 
-    def _refuse_unsafe_files(self) -> None:
-        for file in sorted(self.path.rglob("*")):
-            if file.suffix.lower() in UNSAFE:
-                what = "program code" if file.suffix.startswith(".py") else "pickled weights, which can run code"
-                raise ModelError(f"{file} is {what}; convert weights to safetensors and remove the file.")
+    def loaded_files(self) -> list[Path]:
+        """All that is opened. Raises ModelError where weights are missing."""
+        files = [self.path / "model_index.json", self.path / DEFAULTS]
+        for component in self.family.components:
+            if component in WEIGHTS:
+                weights = self.weights(component)
+                files += [self.config_file(component), *([weights.index] if weights.index else []), *weights.files]
+            elif component == "scheduler":
+                files.append(self.config_file(component))
+            else:
+                files += [self.path / component / name for name in TOKENIZER_FILES]
+        return [file for file in files if file.is_file()]
+
+    def check_hashes(self) -> None:
+        """Hold the files against sha256sums.txt, where the folder has one. Raises ModelError with all that differ."""
+        if not (self.path / MANIFEST).is_file():
+            return
+        expected = read_manifest(self.path / MANIFEST)
+        wrong = [self.path / name for name, digest in self.hashes.items() if expected.get(name) != digest]
+        if wrong:
+            raise ModelError(*(f"{file} differs from {MANIFEST}; fetch the model again." for file in wrong))
 
     def _read_index(self) -> dict[str, Any]:
-        if not (self.path / "model_index.json").is_file():
+        if not (self.path / "model_index.json").exists():
             raise ModelError(
                 f"{self.path} is not in diffusers' layout (it has no model_index.json); "
                 "convert single-file checkpoints with StableDiffusionPipeline.from_single_file and save_pretrained."
@@ -103,47 +174,60 @@ class ModelFolder:
             raise ModelError(f"{self.path} holds a {name}; supported families: {', '.join(FAMILIES)}.")
         return FAMILIES[name]
 
-    def _check_classes(self) -> None:
-        for component, allowed in self.family.components.items():
-            entry = self.index.get(component)
-            if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
-                raise ModelError(f"model_index.json in {self.path} names no {component}; fetch the whole model.")
-            library, cls = entry
-            if library not in ("diffusers", "transformers") or (allowed and cls not in allowed):
-                supported = " or ".join(allowed) or "those of diffusers"
-                raise ModelError(f"The {component} of {self.path} is a {library}.{cls}; supported: {supported}.")
-            if not (self.path / component).is_dir():
-                raise ModelError(f"{self.path} has no folder {component}; fetch the whole model.")
-
-    def _loaded_files(self) -> list[Path]:
-        parts = self.family.components
-        inside = [file for component in parts for file in (self.path / component).iterdir() if file.is_file()]
-        optional = [file for file in (self.path / DEFAULTS,) if file.is_file()]
-        return [self.path / "model_index.json", *optional, *inside]
-
-    def _check_manifest(self) -> None:
-        """Hold the loaded files against sha256sums.txt, where the folder has one."""
-        if not (self.path / MANIFEST).is_file():
-            return
-        expected = _read_manifest(self.path / MANIFEST)
-        for name, digest in self.hashes.items():
-            if expected.get(name) != digest:
-                problem = "differs from" if name in expected else "is not listed in"
-                raise ModelError(f"{self.path / name} {problem} {MANIFEST}; fetch the model again.")
-        for name in sorted(expected.keys() - self.hashes.keys()):
-            if not (self.path / name).is_file():
-                raise ModelError(f"{self.path / name} is listed in {MANIFEST} but missing; fetch the model again.")
+    def _shards(self, index: Path) -> tuple[Path, ...]:
+        names = sorted(set(self.weight_map(index).values()))
+        for name in names:
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise ModelError(f"{index} names {name[:100]}, which is no safetensors file beside it; fetch it again.")
+        return tuple(index.parent / name for name in names)
 
 
-def _read_manifest(path: Path) -> dict[str, str]:
-    """`hash  path` lines, as sha256sum writes and checks them."""
+def read_manifest(path: Path) -> dict[str, str]:
+    """`hash  path` lines, as sha256sum writes and checks them. Raises ModelError."""
     entries = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); fetch the model again.") from error
+    for line in lines:
         digest, _, name = line.partition(" ")
         if len(digest) != 64 or not name:
             raise ModelError(f"{path} has a line that sha256sum would not write; fetch the model again.")
         entries[name[1:].removeprefix("./")] = digest.lower()
     return entries
+
+
+def file_fault(file: Path) -> str | None:
+    """Why a file cannot be opened, or None."""
+    if not file.is_file():
+        return f"{file} is {_instead_of_a_file(file)}; fetch the whole model."
+    try:
+        with file.open("rb"):
+            return None
+    except OSError as error:
+        return f"{file} cannot be read ({error.strerror}); give this user the right to."
+
+
+def _no_weights(folder: Path, stem: str) -> str:
+    """With what is there in their place: the name says what went wrong."""
+    broken = [file for file in (folder / f"{stem}.safetensors", folder / f"{stem}.fp16.safetensors") if _is_there(file)]
+    if broken:
+        return f"{broken[0]} is {_instead_of_a_file(broken[0])}; fetch the whole model."
+    return f"{folder} has no {stem}.safetensors; download or convert the weights."
+
+
+def _is_there(file: Path) -> bool:
+    return file.is_symlink() or file.exists()
+
+
+def _instead_of_a_file(file: Path) -> str:
+    try:
+        kind = file.stat().st_mode
+    except FileNotFoundError:
+        return "a link to nothing" if file.is_symlink() else "missing"
+    except OSError as error:
+        return f"out of reach ({error.strerror})"
+    return "a folder, not a file" if stat.S_ISDIR(kind) else "not a file that can be read"
 
 
 def _sha256(path: Path) -> str:

@@ -89,6 +89,11 @@ def names_for(model_scheduler: Any) -> tuple[str, ...]:
     return tuple(step_limits(model_scheduler, max_steps=TRIED_STEPS))
 
 
+def works(model_scheduler: Any, name: str) -> bool:
+    """Does the scheduler of that name work with this model?"""
+    return _limits(model_scheduler, name, TRIED_STEPS) is not None
+
+
 def step_limits(model_scheduler: Any, *, max_steps: int) -> dict[str, tuple[int, int]]:
     """For each name that works with this model, the fewest and the most steps, up to `max_steps`, that it takes.
 

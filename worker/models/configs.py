@@ -1,0 +1,82 @@
+"""A part's configuration as its class would complete it: what config.json leaves out has a default there.
+
+Knows names and numbers of diffusers' and transformers' classes; a test compares them with the classes. Imports neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.models.families import STABLE_DIFFUSION_XL
+from worker.models.folder import ModelFolder
+
+Config = Mapping[str, Any]
+
+_TEXT_MODEL: Config = {"vocab_size": 49408, "hidden_size": 512, "max_position_embeddings": 77, "projection_dim": 512}
+
+CLASS_DEFAULTS: Mapping[str, Config] = {
+    "CLIPTextModel": _TEXT_MODEL,
+    "CLIPTextModelWithProjection": _TEXT_MODEL,
+    "UNet2DConditionModel": {
+        "sample_size": None,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "cross_attention_dim": 1280,
+        "class_embed_type": None,
+        "num_class_embeds": None,
+        "addition_embed_type": None,
+        "addition_time_embed_dim": None,
+        "encoder_hid_dim_type": None,
+        "time_cond_proj_dim": None,
+        "projection_class_embeddings_input_dim": None,
+    },
+    "AutoencoderKL": {
+        "block_out_channels": (64,),
+        "latent_channels": 4,
+        "scaling_factor": 0.18215,
+        "shift_factor": None,
+        "latents_mean": None,
+        "latents_std": None,
+        "force_upcast": True,
+    },
+    "AutoencoderTiny": {
+        "decoder_block_out_channels": (64, 64, 64, 64),
+        "latent_channels": 4,
+        "scaling_factor": 1.0,
+        "shift_factor": 0.0,
+        "force_upcast": False,
+    },
+}
+
+
+def config_of(folder: ModelFolder, component: str) -> dict[str, Any]:
+    """The configuration of a part that has weights. Raises ModelError if its file is missing or damaged."""
+    said = folder.config(component)
+    # A text encoder cut out of a whole CLIP keeps its part of the configuration in there.
+    if component.startswith("text_encoder") and isinstance(said.get("text_config"), dict):
+        said = said["text_config"] | {name: said[name] for name in ("projection_dim",) if name in said}
+    return {**CLASS_DEFAULTS[folder.class_of(component)], **said}
+
+
+def vae_scale_factor(vae: Config) -> int:
+    """Pixels along a side of one latent, as the pipelines have it."""
+    return int(2 ** (len(vae.get("decoder_block_out_channels") or vae["block_out_channels"]) - 1))
+
+
+def part_dtype(folder: ModelFolder, component: str, dtype: str) -> str:
+    """The type in which a part runs where the model runs in `dtype`, in torch's words."""
+    if component == "vae" and folder.family is STABLE_DIFFUSION_XL and dtype == "float16":
+        # SDXL's VAE overflows in float16 unless it was retrained, and then its configuration says so.
+        return "float32" if folder.config("vae").get("force_upcast", True) else dtype
+    return dtype
+
+
+def native_size(folder: ModelFolder, unet: Config, vae: Config) -> tuple[int, int]:
+    """Width and height in pixels: what the model was trained at, or its family where the UNet does not say."""
+    size = unet["sample_size"]
+    if size is None:
+        return folder.family.native_side, folder.family.native_side
+    height, width = (size, size) if isinstance(size, int) else size
+    return width * vae_scale_factor(vae), height * vae_scale_factor(vae)

@@ -1,0 +1,213 @@
+"""Can this folder be served? One answer for `darkroom doctor` and for the worker that would load it.
+
+Reads JSON files, tokenizers and the headers of safetensors files, and no weights: all that can be told without them is,
+and all of it at once. What needs the worker's packages lies in shapes.py; without them the verdict says what is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.models.configs import Config, config_of, native_size, vae_scale_factor
+from worker.models.defaults import Defaults, read_defaults
+from worker.models.errors import ModelError
+from worker.models.fit import misfits
+from worker.models.folder import DEFAULTS, MANIFEST, WEIGHTS, ModelFolder, file_fault, read_manifest
+from worker.models.headers import HeaderError, Tensor, read_header
+from worker.models.need import Need, Rooms, need_of
+from worker.models.tokens import tokenizer_file_faults
+from worker.models.unsafe import unsafe_faults
+
+NEEDS_PACKAGES = "names and shapes of tensors, tokenizer, scheduler (they need darkroom[worker])"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """`faults`: reasons not to serve the folder, one sentence each with the remedy; none for a good one. `notes`: what
+    the operator should know all the same. `unjudged`: what could not be looked at here.
+
+    `folder` and `defaults` are None where faults stand in the way; `need` is what a start takes.
+    """
+
+    path: Path
+    folder: ModelFolder | None = None
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    unjudged: str = ""
+    defaults: Defaults | None = None
+    need: Need | None = None
+
+
+def judge(path: Path, *, dtype: str = "float32", rooms: Rooms | None = None) -> Verdict:
+    """The verdict on a folder, also on one that does not exist, for a model that runs in `dtype`, in torch's words.
+
+    Without `rooms`, the memory that there is for it, what it needs is told and not judged.
+    """
+    try:
+        return _Examination(ModelFolder(path)).verdict(dtype, rooms)
+    except ModelError as error:
+        return Verdict(path=path, faults=error.faults)
+    except OSError as error:  # a folder into which this user may not look
+        return Verdict(path=path, faults=(f"{error.filename or path} cannot be read ({error.strerror}).",))
+
+
+class _Examination:
+    """Walks through the parts of a folder and writes down what it finds."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self.folder = folder
+        self.faults: list[str] = []
+        self.notes: list[str] = []
+        self.configs: dict[str, Config] = {}
+        self.tensors: dict[str, dict[str, Tensor]] = {}
+
+    def verdict(self, dtype: str, rooms: Rooms | None) -> Verdict:
+        folder = self.folder
+        self.faults += unsafe_faults(folder)
+        parts = [part for part in folder.family.components if self._is_named(part)]
+        for part in parts:
+            if part in WEIGHTS:
+                self._look_at_weights(part)
+        self.faults += tokenizer_file_faults(folder, [part for part in parts if part.startswith("tokenizer")])
+        whole = set(self.configs) == set(folder.family.weights) and "scheduler" in parts
+        defaults = self._look_at_the_whole() if whole else None
+        unjudged = self._look_with_packages(parts, defaults)
+        self._look_at_manifest()
+        need = None
+        if defaults and set(self.tensors) == set(self.configs):
+            elements = {part: sum(each.elements for each in found.values()) for part, found in self.tensors.items()}
+            need = need_of(folder, self.configs, elements, defaults, dtype)
+            if rooms:
+                self.faults += rooms.faults(need, folder.path)
+                self.notes += rooms.notes(need, folder.path)
+        return Verdict(
+            path=folder.path,
+            folder=folder,
+            faults=tuple(self.faults),
+            notes=tuple(self.notes),
+            unjudged=unjudged,
+            defaults=defaults,
+            need=need,
+        )
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except ModelError as error:
+            self.faults += error.faults
+
+    def _is_named(self, component: str) -> bool:
+        """Does model_index.json name a class that is served, and is the part's folder there?"""
+        path, entry = self.folder.path, self.folder.index.get(component)
+        if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
+            self.faults.append(f"model_index.json in {path} names no {component}; fetch the whole model.")
+            return False
+        library, cls = entry
+        allowed = self.folder.family.components[component]
+        if library not in ("diffusers", "transformers") or (allowed and cls not in allowed):
+            supported = " or ".join(allowed) or "those of diffusers"
+            self.faults.append(f"The {component} of {path} is a {library}.{cls}; supported: {supported}.")
+            return False
+        if not (path / component).is_dir():
+            self.faults.append(f"{path} has no folder {component}; fetch the whole model.")
+            return False
+        return True
+
+    def _look_at_weights(self, component: str) -> None:
+        with self._noting():
+            config = config_of(self.folder, component)
+            if config.get("quantization_config"):
+                raise ModelError(f"{self.folder.path / component} is quantized; take the model's float16 weights.")
+            self.configs[component] = config
+        with self._noting():
+            self.tensors[component] = read_tensors(self.folder, component)
+
+    def _look_at_the_whole(self) -> Defaults | None:
+        """Do the parts fit each other, and what is the model good at?"""
+        folder, unet, vae = self.folder, self.configs["unet"], self.configs["vae"]
+        before = len(self.faults)
+        try:
+            self.faults += misfits(folder, self.configs)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            self.faults.append(f"A config.json in {folder.path} has an impossible value ({error}); fetch it again.")
+        if len(self.faults) > before:
+            return None
+        width, height = native_size(folder, unet, vae)
+        if unet["sample_size"] is None and not (folder.path / DEFAULTS).is_file():
+            self.notes.append(
+                f"{folder.config_file('unet')} does not say at which size the model was trained: {width} x {height} is "
+                f"assumed; if that is wrong, write width and height into {folder.path / DEFAULTS}."
+            )
+        with self._noting():
+            return read_defaults(
+                folder,
+                width=width,
+                height=height,
+                side_multiple=vae_scale_factor(vae),
+                scheduler=folder.class_of("scheduler"),
+            )
+        return None
+
+    def _look_with_packages(self, parts: list[str], defaults: Defaults | None) -> str:
+        """Let diffusers and transformers look. Returns what is open because they are not here."""
+        try:
+            from worker.models import shapes
+        except ImportError as error:
+            return f"{NEEDS_PACKAGES}: {error}"
+        for part, tensors in self.tensors.items():
+            if part in self.configs:
+                self.faults += shapes.tensor_faults(self.folder, part, tensors)
+        self.faults += shapes.tokenizer_faults(self.folder, self.configs)
+        if "scheduler" in parts:
+            with self._noting():
+                self.folder.config("scheduler")
+                self.faults += shapes.scheduler_faults(self.folder, defaults.scheduler if defaults else None)
+        return ""
+
+    def _look_at_manifest(self) -> None:
+        """Is every file in it there, and every file that is opened in it? Its hashes are compared when all is read."""
+        manifest = self.folder.path / MANIFEST
+        if not manifest.is_file():
+            return
+        with self._noting():
+            listed = set(read_manifest(manifest))
+            opened = {self.folder.relative(file) for file in self.folder.loaded_files()}
+            missing = [name for name in sorted(listed - opened) if not (self.folder.path / name).is_file()]
+            raise_all(
+                f"{self.folder.path / name} is {wrong} {MANIFEST}; fetch the model again."
+                for names, wrong in ((sorted(opened - listed), "not listed in"), (missing, "missing, but listed in"))
+                for name in names
+            )
+
+
+def read_tensors(folder: ModelFolder, component: str) -> dict[str, Tensor]:
+    """The tensors of a part by name, from the headers of its files. Raises ModelError with all that is wrong."""
+    weights, found, faults = folder.weights(component), {}, []
+    for file in weights.files:
+        try:
+            if fault := file_fault(file):
+                raise ModelError(fault)
+            found[file.name] = read_header(file)
+        except HeaderError as error:
+            faults.append(f"{file} {error}.")
+        except ModelError as error:
+            faults += error.faults
+    raise_all(faults)
+    tensors = {name: tensor for each in found.values() for name, tensor in each.items()}
+    if weights.index:
+        lying = {name: file for name, file in folder.weight_map(weights.index).items() if name not in found[file]}
+        lying |= dict.fromkeys(tensors.keys() - folder.weight_map(weights.index).keys(), "")
+        if lying:
+            raise ModelError(f"{weights.index} and its files disagree about {min(lying)}; fetch them again.")
+    if any(tensor.dtype in ("I8", "U8", "BOOL") for tensor in tensors.values()):
+        raise ModelError(f"The weights in {folder.path / component} are quantized; take the model's float16 weights.")
+    return tensors
+
+
+def raise_all(faults: Iterable[str]) -> None:
+    if found := list(faults):
+        raise ModelError(*found)

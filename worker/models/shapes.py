@@ -1,0 +1,126 @@
+"""A folder's parts as diffusers and transformers would make them, without their weights: what those would refuse.
+
+Builds each class on the meta device, where tensors have shapes and no values, and compares it with the headers of the
+files. Tokenizers and the scheduler are small and really loaded. Needs torch; reads no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from worker.models.configs import Config
+from worker.models.folder import ModelFolder
+from worker.models.headers import Tensor
+from worker.models.quiet import quiet_libraries
+from worker.models.schedulers import CLASS_NAMES, configured, works
+
+AGAIN = "fetch the model again"
+
+
+def tensor_faults(folder: ModelFolder, component: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """One sentence about a part whose class cannot be made from its configuration, or does not fit its `tensors`."""
+    path = folder.path / component
+    compare = _of_transformers if component.startswith("text_encoder") else _of_diffusers
+    try:
+        found = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
+        with quiet_libraries():
+            missing, mismatched = compare(folder, component, found)
+    except Exception as error:
+        yield cannot_be_loaded(path, error)
+        return
+    if missing:
+        yield f"The weights in {path} lack {len(missing)} tensors, e.g. {min(missing)}; {AGAIN}."
+    if mismatched:
+        yield (
+            f"The weights in {path} have {len(mismatched)} tensors of another shape than config.json tells, "
+            f"e.g. {min(mismatched)}; fetch both from one model."
+        )
+
+
+def tokenizer_faults(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
+    """One sentence for each tokenizer that cannot be loaded or has more tokens than its text encoder."""
+    loaded = {}
+    for component in (name for name in folder.family.components if name.startswith("tokenizer")):
+        path = folder.path / component
+        if not path.is_dir():
+            continue
+        try:
+            with quiet_libraries():
+                tokenizer = loaded[component] = load_tokenizer(folder, component)
+        except Exception as error:
+            yield cannot_be_loaded(path, error)
+            continue
+        encoder = configs.get(component.replace("tokenizer", "text_encoder"))
+        known = encoder["vocab_size"] if encoder else len(tokenizer)
+        if len(tokenizer) > known:
+            yield (
+                f"The {component} of {folder.path} has {len(tokenizer)} tokens, its text encoder only "
+                f"{known}; fetch both from the same model."
+            )
+    if len({frozenset(each.get_vocab().items()) for each in loaded.values()}) > 1:
+        yield f"The two tokenizers of {folder.path} have different vocabularies; {AGAIN}."
+
+
+def scheduler_faults(folder: ModelFolder, default: str | None) -> Iterator[str]:
+    """One sentence about a scheduler that cannot be made, or a `default` one that does not work with the model."""
+    class_name = folder.class_of("scheduler")
+    if class_name not in CLASS_NAMES:
+        yield f"The scheduler of {folder.path} is a {class_name}; supported: {', '.join(CLASS_NAMES)}."
+        return
+    try:
+        with quiet_libraries():
+            scheduler = configured(load_scheduler(folder), folder.family)
+            fits = default is None or works(scheduler, default)
+    except Exception as error:
+        yield cannot_be_loaded(folder.path / "scheduler", error)
+        return
+    if not fits:
+        yield f"The default scheduler {default} does not work with {folder.path}; set another in darkroom.json."
+
+
+def load_tokenizer(folder: ModelFolder, component: str) -> Any:
+    return transformers.CLIPTokenizer.from_pretrained(folder.path / component, local_files_only=True)
+
+
+def load_scheduler(folder: ModelFolder) -> Any:
+    cls = getattr(diffusers, folder.class_of("scheduler"))
+    return cls.from_pretrained(folder.path / "scheduler", local_files_only=True)
+
+
+def cannot_be_loaded(path: object, error: Exception) -> str:
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"{path} cannot be loaded ({first_line[:200].rstrip('.')}); {AGAIN}."
+
+
+def _of_transformers(
+    folder: ModelFolder, component: str, found: dict[str, torch.Tensor]
+) -> tuple[list[str], list[str]]:
+    """Names of missing and of mismatched tensors, by transformers' own loading: it renames some."""
+    cls = getattr(transformers, folder.class_of(component))
+    _, info = cls.from_pretrained(
+        None,
+        config=cls.config_class.from_pretrained(folder.path / component, local_files_only=True),
+        state_dict=found,
+        device_map="meta",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    return [str(name) for name in info["missing_keys"]], [str(name) for name, *_ in info["mismatched_keys"]]
+
+
+def _of_diffusers(folder: ModelFolder, component: str, found: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """The same for diffusers, which would read the weights."""
+    cls = getattr(diffusers, folder.class_of(component))
+    with torch.device("meta"):
+        model = cls.from_config(cls.load_config(folder.path / component, local_files_only=True))
+    if folder.weights(component).index is None:
+        # Attention layers of 2022 had other names; diffusers renames them where there is one file.
+        model._fix_state_dict_keys_on_load(found)
+    wanted = model.state_dict()
+    missing = [name for name in wanted if name not in found]
+    return missing, [name for name, tensor in wanted.items() if name in found and found[name].shape != tensor.shape]

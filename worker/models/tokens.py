@@ -1,0 +1,55 @@
+"""The files of a tokenizer, judged by themselves: transformers makes a tokenizer of an empty folder, without a word.
+
+Knows the two layouts, `tokenizer.json` and `vocab.json` with `merges.txt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from worker.models.errors import ModelError
+from worker.models.folder import ModelFolder, file_fault
+
+WITHOUT_MERGES = 514
+"""Tokens: each byte alone, at the end of a word, and the two that mark start and end. A larger vocabulary has parts of
+words, and without merges none of them is ever found: the text encoder would read letters."""
+
+
+def tokenizer_file_faults(folder: ModelFolder, components: Sequence[str]) -> Iterator[str]:
+    """One sentence for each tokenizer that would read prompts otherwise than its model learned."""
+    for component in components:
+        try:
+            tokens, merges = _counts(folder, component)
+        except ModelError as error:
+            yield from error.faults
+            continue
+        if not merges and tokens > WITHOUT_MERGES:
+            yield f"The tokenizer in {folder.path / component} has no merges; fetch {component} again."
+
+
+def _counts(folder: ModelFolder, component: str) -> tuple[int, int]:
+    """Tokens and merges."""
+    path = folder.path / component
+    if (path / "tokenizer.json").is_file():
+        model = folder.read_json(f"{component}/tokenizer.json").get("model")
+        if not isinstance(model, dict) or not _has_length(model.get("vocab")):
+            raise ModelError(f"{path / 'tokenizer.json'} has no vocabulary; fetch the file again.")
+        merges = model.get("merges")
+        return len(model["vocab"]), len(merges) if _has_length(merges) else 0
+    return len(folder.read_json(f"{component}/vocab.json")), _lines(path / "merges.txt")
+
+
+def _lines(merges: Path) -> int:
+    if fault := file_fault(merges):
+        raise ModelError(fault)
+    try:
+        lines = merges.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{merges} cannot be read ({error}); fetch the file again.") from error
+    return sum(1 for line in lines if line.strip() and not line.startswith("#version"))
+
+
+def _has_length(value: Any) -> bool:
+    return isinstance(value, list | dict) and len(value) > 0
