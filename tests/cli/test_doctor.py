@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -21,7 +22,6 @@ from app.contract.card import ModelCard
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.system.conftest import COMMAND
-from worker.examine import examine
 from worker.settings import BUNDLED_MODEL
 
 
@@ -141,11 +141,20 @@ def test_a_replica_is_no_queue(own_side: Callable[..., dict[str, doctor.Finding]
     assert "name the primary" in found["redis"].remedy
 
 
-def test_the_worker_says_why_a_folder_is_refused(tmp_path: Path) -> None:
-    assert examine(BUNDLED_MODEL)["model"]["name"] == "starter"
-    (tmp_path / "unet.bin").write_bytes(b"pickled")
-    assert "convert weights to safetensors" in examine(tmp_path)["model_error"]
-    assert "does not exist" in examine(tmp_path / "nowhere")["model_error"]
+def test_it_says_all_that_the_worker_says(tmp_path: Path) -> None:
+    spoilt = shutil.copytree(BUNDLED_MODEL, tmp_path / "spoilt")
+    (spoilt / "unet/diffusion_pytorch_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (spoilt / "vae/config.json").unlink()
+    code, found = checks("--data", str(tmp_path), "--port", str(free_port()), "--model", str(spoilt))
+    assert (code, found["model"]["level"]) == (1, "bad")
+    faults = found["model"]["detail"].splitlines()
+    assert len(faults) == 2, faults
+    assert "git lfs pull" in found["model"]["detail"]
+    assert "vae/config.json is missing" in found["model"]["detail"]
+    elsewhere = {"DARKROOM_STORAGE_URL": tmp_path.as_uri(), "DARKROOM_REDIS_DURABILITY": "ignore"}
+    told = run("worker", "--model", str(spoilt), **elsewhere)
+    assert told.returncode == 78
+    assert told.stderr.splitlines()[-1] == f"darkroom worker: {' '.join(faults)}"
 
 
 def test_models(gateway: Running, redis_client: redis.Redis, card: ModelCard) -> None:

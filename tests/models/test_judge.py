@@ -154,6 +154,31 @@ OURS: dict[str, tuple[Spoiling, str]] = {
     "a folder of others": (configure("model_index.json", _class_name="FluxPipeline"), "holds a FluxPipeline"),
 }
 
+ASIDE: dict[str, tuple[Spoiling, str]] = {
+    "index cut short": (write("model_index.json", '{"_class'), "no readable JSON"),
+    "index is a list": (write("model_index.json", "[]"), "must hold a JSON object"),
+    "index too deep": (write("model_index.json", "[" * 100_000), "no readable JSON"),
+    "custom pipeline": (configure("model_index.json", _class_name=["pipeline", "Mine"]), "supported families"),
+    "custom unet": (configure("model_index.json", unet=["my_code", "MyUNet"]), "supported: UNet2DConditionModel"),
+    "other vae": (configure("model_index.json", vae=["diffusers", "VQModel"]), "AutoencoderKL or AutoencoderTiny"),
+    "unet not named": (configure("model_index.json", unet=[None, None]), "names no unet"),
+    "no vae folder": (remove("vae"), "has no folder vae"),
+    "code": (write("unet/modeling.py"), "program code"),
+    "only pickled weights": (
+        both(remove(UNET), write("unet/diffusion_pytorch_model.bin")),
+        "P.from_pretrained(",
+    ),
+    "tokenizer damaged": (write("tokenizer/tokenizer.json", "{"), "no readable JSON"),
+    "tokenizer of another kind": (write("tokenizer/tokenizer.json", "{}"), "has no vocabulary"),
+    "guidance-distilled unet": (configure("unet/config.json", time_cond_proj_dim=32), "time_cond_proj_dim=32"),
+    "defaults damaged": (write("darkroom.json", "{"), "no readable JSON"),
+    "defaults misspelt": (write("darkroom.json", '{"num_steps": 20}'), "wrong entry (num_steps)"),
+    "defaults impossible": (write("darkroom.json", '{"max_steps": -1}'), "wrong entry (max_steps)"),
+    "manifest unreadable": (write("sha256sums.txt", "hello\n"), "sha256sum would not write"),
+    "manifest incomplete": (write("sha256sums.txt", f"{'0' * 64}  model_index.json\n"), "not listed in"),
+}
+"""What the libraries are not asked: other models, and files of our own."""
+
 SILENT = {
     "an empty tokenizer folder",  # a tokenizer of two tokens is made, and every prompt is unknown
     "merges that are none",  # prompts would be read letter by letter
@@ -185,15 +210,14 @@ def folder(whole_folder: Path, tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("what", [*FINDINGS, *OURS])
+@pytest.mark.parametrize("what", [*FINDINGS, *OURS, *ASIDE])
 def test_doctor_says_what_the_worker_says(folder: Path, what: str) -> None:
-    spoil, words = (FINDINGS | OURS)[what]
+    spoil, words = (FINDINGS | OURS | ASIDE)[what]
     spoil(folder)
     with pytest.raises(ModelError) as refusal:
         load(folder)
     told = examine(folder)["model"]["faults"]
     assert refusal.value.faults == tuple(told)
-    assert 1 <= len(told) <= 3, told
     assert words in " ".join(told)
     assert all(str(folder) in fault and fault.endswith(".") and "\n" not in fault for fault in told)
 
