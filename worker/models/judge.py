@@ -86,7 +86,7 @@ class _Examination:
         return Verdict(
             path=folder.path,
             folder=folder,
-            faults=tuple(self.faults),
+            faults=tuple(dict.fromkeys(self.faults)),
             notes=tuple(self.notes),
             unjudged=unjudged,
             defaults=defaults,
@@ -173,6 +173,7 @@ class _Examination:
         manifest = self.folder.path / MANIFEST
         if not manifest.is_file():
             return
+        said = " ".join(self.faults)
         with self._noting():
             listed = set(read_manifest(manifest))
             opened = {self.folder.relative(file) for file in self.folder.loaded_files()}
@@ -181,6 +182,7 @@ class _Examination:
                 f"{self.folder.path / name} is {wrong} {MANIFEST}; fetch the model again."
                 for names, wrong in ((sorted(opened - listed), "not listed in"), (missing, "missing, but listed in"))
                 for name in names
+                if str(self.folder.path / name) not in said
             )
 
 
