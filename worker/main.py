@@ -67,7 +67,7 @@ def run() -> int:
         starting = Starting(Ownership(connections.leases), own_name)
         with starting.told():
             bundle, engine = _start_model(settings, name, starting)
-        card = describe(bundle, seats=settings.seats)
+        card = describe(bundle, seats=settings.seats, largest=engine.costs.largest)
         worker = Worker(settings, engine, card, provenance_of(bundle), store, connections, name=own_name)
     except (SettingsError, IllegalName, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)

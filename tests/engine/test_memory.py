@@ -9,10 +9,10 @@ import torch
 
 from tests.engine.driving import scripted, wish
 from tests.engine.tiny_models import SIDE
-from worker.engine.decode import AT_ONCE
 from worker.engine.engine import Engine
-from worker.engine.lane import Lane, Lanes, native_key
-from worker.engine.memory import SPARE, Memory, measure_memory
+from worker.engine.lane import AT_ONCE, Lane, Lanes, native_key
+from worker.engine.memory import SPARE, Memory, measure_memory, told_memory, weights_bytes
+from worker.machine import Room
 from worker.models.bundle import Bundle
 
 MIB = float(2**20)
@@ -60,8 +60,27 @@ def test_where_a_few_rows_do_not_fit_nothing_is_promised(lane: Lane) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU to measure")
-def test_a_cpu_is_not_measured(lane: Lane) -> None:
-    assert measure_memory(lane) is None
+def test_a_cpu_is_told_by_its_model_and_its_machine(lane: Lane) -> None:
+    """Without a step or a decode: on a slow one, each takes a minute."""
+    lane.rehearse = lane.rehearse_decode = None  # type: ignore[assignment, method-assign]
+    memory = measure_memory(lane)
+    assert memory is not None
+    assert 0 < memory.row < memory.most
+    assert memory.picture > 0
+
+
+def test_what_is_free_on_a_cpu_is_asked_for_each_decode(lane: Lane) -> None:
+    rooms = [Room(2e9, 1e9, "a group"), Room(2e9, 3e6, "a group"), Room(2e9, 5e5, "a group")]
+    memory = told_memory(lane, lambda: rooms.pop(0))
+    assert memory.most == (1 - SPARE) * (2e9 - weights_bytes(lane.bundle))
+    assert memory.free == (1 - SPARE) * 1e9 - memory.picture
+    assert memory.pictures(1.0) == pytest.approx((1 - SPARE) * 3e6 / memory.picture)
+    assert memory.pictures(4.0) == pytest.approx((1 - SPARE) * 5e5 / memory.picture / 4)
+
+
+def test_the_largest_picture_is_one_of_which_a_guided_step_fits() -> None:
+    assert Memory(free=0, step=200, row=50, most=1_000).largest == 8
+    assert Memory(free=0, step=200, row=50).largest == float("inf")
 
 
 def test_larger_pictures_are_fewer_and_one_goes_in_any_case() -> None:

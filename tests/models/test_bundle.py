@@ -18,8 +18,13 @@ from structlog.testing import capture_logs
 
 from tests.engine.tiny_models import SIDE, save_tiny_model
 from tests.models.spoilt import UNET, edit_json
-from worker.models.bundle import ModelError, describe, load
+from worker.models.bundle import Bundle, ModelError, describe, load
 from worker.models.quiet import quiet_libraries
+
+
+@pytest.fixture(scope="module")
+def tiny(whole_folder: Path) -> Bundle:
+    return load(whole_folder)
 
 
 @pytest.mark.usefixtures("no_network")
@@ -43,6 +48,16 @@ def test_the_folders_own_defaults_win(folder: Path) -> None:
     (folder / "darkroom.json").write_text('{"max_steps": 8, "guidance_scale": 0.0, "scheduler": "lcm"}')
     card = describe(load(folder), seats=1)
     assert (card.max_steps, card.guidance_scale, card.scheduler) == (8, 0.0, "lcm")
+
+
+@pytest.mark.parametrize(
+    ("largest", "most"),
+    [(float("inf"), 2 * SIDE), (4.0, 2 * SIDE), (2.0, 88), (1.0, SIDE), (0.2, SIDE), (-1.0, SIDE)],
+)
+def test_sizes_that_memory_can_never_hold_are_not_offered(tiny: Bundle, largest: float, most: int) -> None:
+    """88 is the next multiple of four below the square root of two sides; the native size is always offered."""
+    card = describe(tiny, seats=1, largest=largest)
+    assert (card.max_side, card.min_side) == (most, SIDE // 2)
 
 
 def test_the_hash_tells_weights_apart_and_ignores_defaults(folder: Path) -> None:

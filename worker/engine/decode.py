@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+import structlog
 import torch
 
 from worker.engine.errors import EngineError, NumericalError
+from worker.engine.lane import AT_ONCE
 from worker.engine.sample import Sample
+from worker.engine.tiles import SMALLEST, decode_in_tiles
 from worker.models.bundle import Bundle
+from worker.models.place import is_out_of_memory
 
-AT_ONCE = 4
-"""Samples in one call of the VAE. At 512 pixels its activations already take some 0.9 GiB a picture in bfloat16."""
+log = structlog.get_logger()
 
 
-def ready_to_decode(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples to decode next: the oldest denoised one, and up to three others of its lane."""
+def ready_to_decode(samples: Sequence[Sample]) -> tuple[list[Sample], int | None]:
+    """The samples to decode next: the oldest denoised one, and as many others of its lane as there is memory for; and
+    the side of a tile in latents, where there is none even for one."""
     denoised = [sample for sample in samples if sample.is_denoised]
     if not denoised:
-        return []
+        return [], None
+    lane = denoised[0].lane
+    fit, tile = lane.decodes
     # Kernels differ with the size of the batch, and so would the pixels.
-    at_once = 1 if denoised[0].job.request.reproducible else AT_ONCE
-    return [sample for sample in denoised if sample.lane is denoised[0].lane][:at_once]
+    at_once = 1 if denoised[0].job.request.reproducible else min(AT_ONCE, fit)
+    return [sample for sample in denoised if sample.lane is lane][:at_once], tile
 
 
-def decode(bundle: Bundle, samples: Sequence[Sample]) -> list[np.ndarray | EngineError]:
+def decode(bundle: Bundle, samples: Sequence[Sample], *, tile: int | None = None) -> list[np.ndarray | EngineError]:
     """A picture, uint8 [H, W, 3], for each sample of one lane, or NumericalError where the VAE overflowed.
 
     Like StableDiffusionPipeline, uses the VAE's scaling_factor and no shift_factor: this family has none. The VAE may
-    be of another type than the UNet: SDXL's is.
+    be of another type than the UNet: SDXL's is. A picture for which memory is too small is decoded in tiles, of
+    `tile` latents where that is known beforehand, and its sample says so.
     """
     latents = torch.stack([sample.latents for sample in samples]).to(bundle.vae.dtype)
-    images = bundle.vae.decode(latents / bundle.vae.config.scaling_factor, return_dict=False)[0]
+    images, is_tiled = _images(bundle, latents / bundle.vae.config.scaling_factor, tile)
+    for sample in samples:
+        sample.is_tiled = is_tiled
     # Before the conversion to uint8, which would turn NaN into a black picture. Honest black pictures are finite.
     finite = torch.isfinite(images).flatten(1).all(1).tolist()
     return [
         picture if is_finite else NumericalError("The decoded picture was not a number; try another seed or scheduler.")
         for picture, is_finite in zip(_to_pixels(images), finite, strict=True)
     ]
+
+
+def _images(bundle: Bundle, latents: torch.Tensor, tile: int | None) -> tuple[torch.Tensor, bool]:
+    """[B, 3, H, W] of -1 to 1, and whether they were decoded in tiles. One picture alone is tried in smaller and
+    smaller ones, before it fails for want of memory."""
+
+    def whole(latents: torch.Tensor) -> torch.Tensor:
+        return bundle.vae.decode(latents, return_dict=False)[0]
+
+    while True:
+        try:
+            if tile is None or max(latents.shape[-2:]) <= tile:
+                return whole(latents), False
+            return decode_in_tiles(whole, latents, tile=tile, scale=bundle.vae_scale_factor), True
+        except Exception as error:
+            smaller = _smaller(latents, tile)
+            if len(latents) > 1 or smaller is None or not is_out_of_memory(error):
+                raise
+        # Out of the except clause, whose traceback holds the failed call's tensors.
+        log.warning("out of memory", stage="decode", tile=smaller)
+        tile = smaller
+
+
+def _smaller(latents: torch.Tensor, tile: int | None) -> int | None:
+    """The side of the next smaller tiles. None where they would be too small to help."""
+    side = min(max(latents.shape[-2:]), math.inf if tile is None else tile)
+    return max(SMALLEST, int(side) // 2) if side > SMALLEST else None
 
 
 def _to_pixels(images: torch.Tensor) -> np.ndarray:

@@ -77,6 +77,7 @@ class Engine:
         self._previewer = Previewer(bundle)
         self._solvers = Solvers(bundle.scheduler, compiler)
         self._lanes = Lanes(bundle, seats=seats, graphs=graphs)
+        self.costs = self._lanes.costs
         self._batcher = Batcher()
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
@@ -97,9 +98,9 @@ class Engine:
         """
         with torch.inference_mode(), device_watch():
             lane = self._lanes.open(native_key(self._bundle))
-            self._lanes.costs.memory = measure_memory(lane)
+            self.costs.memory = measure_memory(lane)
             profile = profile_of(lane, known, most_rows=2 * self.seats, seconds=seconds, on_measured=on_measured)
-        self._lanes.costs.profile = profile
+        self.costs.profile = profile
         return profile
 
     def submit(self, request: Request) -> None:
@@ -158,7 +159,7 @@ class Engine:
             self._stop_unwanted()
             self._admit()
             self._denoise(self._batcher.choose([sample for sample in self._seated if not sample.is_denoised]))
-            self._decode(ready_to_decode(self._seated))
+            self._decode(*ready_to_decode(self._seated))
             self._lanes.sweep(self.clock())
         events, self._events = [*self._events, *self._previewer.take()], []
         return events
@@ -252,9 +253,11 @@ class Engine:
             finite = lane.take_step([sample.turn() for sample in samples])
         return [(finite, k) for k in range(len(samples))]
 
-    def _take_decode(self, lane: Lane, samples: Sequence[Sample]) -> list[np.ndarray | EngineError]:
+    def _take_decode(
+        self, lane: Lane, samples: Sequence[Sample], *, tile: int | None
+    ) -> list[np.ndarray | EngineError]:
         with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
-            return decode(lane.bundle, samples)
+            return decode(lane.bundle, samples, tile=tile)
 
     def _advance(self, sample: Sample, flag: tuple[Finite, int] | EngineError) -> None:
         if isinstance(flag, EngineError):
@@ -300,11 +303,11 @@ class Engine:
             job.reported_step = job.step
             self._events.append(Progress(job.request.id, job.step, job.evaluations))
 
-    def _decode(self, batch: list[Sample]) -> None:
+    def _decode(self, batch: list[Sample], tile: int | None) -> None:
         if not batch:
             return
         started = self.clock()
-        results = isolate(batch, partial(self._take_decode, batch[0].lane), name="decode")
+        results = isolate(batch, partial(self._take_decode, batch[0].lane, tile=tile), name="decode")
         for sample, result in zip(batch, results, strict=True):
             if isinstance(result, NumericalError) and not sample.job.is_over:
                 self._rescue(sample, result)

@@ -19,6 +19,8 @@ from typing import ClassVar
 import structlog
 import torch
 
+from worker.models.place import is_out_of_memory
+
 log = structlog.get_logger()
 
 SIGNS_OF_A_LOST_DEVICE = ("CUDA error", "HIP error", "device-side assert", "CUDA driver error")
@@ -62,7 +64,7 @@ def engine_error(error: Exception, *, stage: str) -> EngineError:
     """
     if isinstance(error, EngineError):
         return error
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return OutOfMemory("The device has not enough memory for one picture of this size; ask for a smaller one.")
     if is_lost_device(error):
         raise DeviceLost(str(error)) from error
@@ -83,4 +85,6 @@ def device_watch() -> Iterator[None]:
 
 def is_lost_device(error: Exception) -> bool:
     """Will every later call fail as well?"""
+    if is_out_of_memory(error):
+        return False
     return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in SIGNS_OF_A_LOST_DEVICE)

@@ -18,6 +18,7 @@ import torch
 from worker.engine.denoise import Finite, Plan, StaticStep, Turn
 from worker.engine.flops import row_flops
 from worker.engine.graphs import BUCKETS, StepGraphs
+from worker.engine.tiles import SMALLEST
 from worker.models.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from worker.engine.profile import Profile
 
 CONTEXT = "encoder_hidden_states"
+
+AT_ONCE = 4
+"""Samples in one call of the VAE, at most. At 512 pixels its activations already take some 0.9 GiB a picture in
+bfloat16."""
 
 Conditions = Mapping[str, torch.Tensor]
 """What one row of the UNet is conditioned on, by the UNet's names: encoder_hidden_states [tokens, width], and whatever
@@ -110,6 +115,20 @@ class Costs:
             return 0.0
         return self.profile.decode_seconds * pictures * self.scale(key)
 
+    @property
+    def largest(self) -> float:
+        """The largest picture that can ever be drawn, in native ones."""
+        return math.inf if self.memory is None else self.memory.largest
+
+    def decodes(self, key: LaneKey) -> tuple[int, int | None]:
+        """Pictures that there is memory to decode together, and the side of a tile in latents if not even for one."""
+        if self.memory is None:
+            return AT_ONCE, None
+        fit = self.memory.pictures(self.scale(key))
+        if fit >= 1:
+            return int(min(AT_ONCE, fit)), None
+        return 1, max(SMALLEST, int(math.sqrt(fit * math.prod(key.latent_shape[1:]))))
+
     def scale(self, key: LaneKey) -> float:
         """How many times as large as a native picture."""
         return math.prod(key.latent_shape) / math.prod(self._native.latent_shape)
@@ -162,6 +181,12 @@ class Lane:
     def decode_seconds(self, pictures: int) -> float:
         """What their decode is expected to take; 0 where nobody knows."""
         return self._costs.decode_seconds(self.key, pictures)
+
+    @property
+    def decodes(self) -> tuple[int, int | None]:
+        """Samples to decode together, as far as memory goes; and the side of a tile in latents, where it does not go
+        as far as one."""
+        return self._costs.decodes(self.key)
 
     def take_seat(self, conditional: Conditions, unconditional: Conditions) -> int:
         seat = self._free.pop()

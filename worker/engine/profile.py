@@ -15,6 +15,7 @@ import torch
 
 from worker.engine.errors import engine_error
 from worker.engine.lane import Lane
+from worker.models.place import is_out_of_memory
 
 log = structlog.get_logger()
 
@@ -112,7 +113,9 @@ def measure(
         try:
             enough = seconds if on_cpu else math.inf
             best, runs = _seconds_of(lane, size, ends, clock, stopwatch, enough=enough)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             rows = max(rates, default=min(SIZES))
             break
         rates[size], waits[size] = size / best, runs[-1]
@@ -124,10 +127,13 @@ def measure(
 
 
 def time_decode(lane: Lane, *, clock: Clock = time.perf_counter) -> float:
-    """Seconds until a picture of the lane's size is decoded; 0 where that fails, which is a request's affair, later.
+    """Seconds until a picture of the lane's size is decoded; 0 where that fails, which is a request's affair, later,
+    and where there is no memory for a whole one.
 
     Raises DeviceLost.
     """
+    if lane.decodes[1] is not None:
+        return 0.0
     device, started = lane.bundle.device, clock()
     try:
         lane.rehearse_decode()

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from worker.engine.encode import Conditioning
     from worker.engine.solver import Recipe, Solver
 
+TILED = (
+    "There was not enough memory to decode a whole picture at once: it was decoded in overlapping tiles, "
+    "which can differ a little in brightness."
+)
+
 MAX_SEED = 2**64 - 1
 """The largest seed that torch's generators take."""
 
@@ -115,6 +120,11 @@ class Job:
     def is_overdue(self, now: float) -> bool:
         return self.request.deadline is not None and self.request.deadline <= now
 
+    def warnings(self) -> list[str]:
+        """What whoever asked should know of the pictures."""
+        tiled = [TILED] if any(sample.is_tiled for sample in self.samples) else []
+        return [*(self.conditioning.warnings if self.conditioning else ()), *tiled]
+
     def finished(self, now: float) -> Finished:
         """The event of a job whose samples all have their pictures."""
         wall = now - self.submitted_at
@@ -124,7 +134,7 @@ class Job:
             seeds=[sample.seed for sample in self.samples],
             steps=self.evaluations,
             timings=Timings(self.seconds_encoding, self.seconds_denoising, self.seconds_decoding, wall),
-            warnings=list(self.conditioning.warnings) if self.conditioning else [],
+            warnings=self.warnings(),
             solver=self.recipe.result(timeout=0).description,
             rescued=[sample.index for sample in self.samples if sample.is_rescue],
         )
@@ -146,6 +156,7 @@ class Sample:
     evaluation: int = 0
     picture: np.ndarray | None = None
     is_seated: bool = True
+    is_tiled: bool = False
     _noise: torch.Tensor | None = None
 
     @property

@@ -7,6 +7,7 @@ that came with the model. Knows nothing of requests.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,8 +157,11 @@ def stock_pipeline(bundle: Bundle, scheduler: str) -> Any:
     return pipeline
 
 
-def describe(bundle: Bundle, *, seats: int) -> ModelCard:
-    """What the worker announces."""
+def describe(bundle: Bundle, *, seats: int, largest: float = math.inf) -> ModelCard:
+    """What the worker announces. `largest` is the size of the largest picture that there is memory for, in native
+    ones: what can never be drawn is refused where it is asked for.
+    """
+    defaults = bundle.defaults.model_dump() | {"max_side": _most_side(bundle, largest)}
     most = bundle.defaults.max_steps
     with quiet_libraries():
         limits = step_limits(bundle.scheduler, max_steps=most)
@@ -171,8 +175,20 @@ def describe(bundle: Bundle, *, seats: int) -> ModelCard:
         scheduler_max_steps={name: steps for name, (_, steps) in limits.items() if steps < most},
         max_prompt_tokens=bundle.max_prompt_tokens,
         seats=seats,
-        **bundle.defaults.model_dump(),
+        **defaults,
     )
+
+
+def _most_side(bundle: Bundle, largest: float) -> int:
+    """Pixels. A square of it fits into memory, or it is the native size's."""
+    defaults, multiple = bundle.defaults, bundle.side_multiple
+    native, stated = max(defaults.width, defaults.height), defaults.max_side
+    if largest * defaults.width * defaults.height >= stated**2:
+        return stated
+    side = int(math.sqrt(max(0.0, largest) * defaults.width * defaults.height)) // multiple * multiple
+    most = min(stated, max(native, side))
+    log.warning("larger pictures need more memory than there is", max_side=most, instead_of=stated)
+    return most
 
 
 def _load_part(source: ModelFolder, component: str, dtype: str) -> Any:
