@@ -40,11 +40,15 @@ from tests.models.spoilt import (
     shard,
     write,
 )
+from worker.engine.memory import weights_bytes
 from worker.examine import examine
+from worker.machine import Room
+from worker.models import place
 from worker.models.bundle import ModelError, load
 from worker.models.configs import CLASS_DEFAULTS
 from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
+from worker.models.need import Rooms
 from worker.models.quiet import quiet_libraries
 from worker.settings import BUNDLED_MODEL
 
@@ -262,6 +266,7 @@ GOOD: dict[str, Spoiling] = {
     "names of 2022 in the text encoder": retensor(TEXT, lambda tensors: _as_in_2022(tensors)),
     "a tokenizer in the new layout": remove("tokenizer/vocab.json", "tokenizer/merges.txt"),
     "a tokenizer in the old layout": remove("tokenizer/tokenizer.json"),
+    "a header of a length that looks like a pickle": lambda folder: _pad_header(folder / UNET),
     "a VAE that leaves its scaling factor to the class": forget("vae/config.json", "scaling_factor"),
     "a UNet that does not say its size": configure("unet/config.json", sample_size=None),
     "a whole clone": both(
@@ -274,6 +279,15 @@ GOOD: dict[str, Spoiling] = {
         write("vae_decoder/model.bin"),
     ),
 }
+
+
+def _pad_header(file: Path) -> None:
+    """Blanks after the header are allowed, up to a length whose lowest byte is 0x80, with which pickles begin."""
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    longer = length + (0x80 - length) % 0x100
+    header = content[8 : 8 + length].ljust(longer)
+    file.write_bytes(longer.to_bytes(8, "little") + header + content[8 + length :])
 
 
 def _turn_into(dtype: torch.dtype, tensors: dict[str, torch.Tensor]) -> None:
@@ -428,3 +442,48 @@ def test_memory_that_ends_while_loading_is_said(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(worker.models.bundle, "_load_weights", full)
     with pytest.raises(ModelError, match=r"not enough memory to load .* GB of weights as float32"):
         load(folder)
+
+
+GIB = float(2**30)
+
+
+@pytest.mark.parametrize(
+    ("rooms", "fault", "note"),
+    [
+        (Rooms(Room(8 * GIB, 8 * GIB, "this machine")), "", ""),
+        (Rooms(Room(0.5 * GIB, 0.5 * GIB, "the control group x")), "the control group x has 0.5 GB", ""),
+        (Rooms(Room(8 * GIB, 0.5 * GIB, "this machine")), "", "only 0.5 GB of this machine is free"),
+        (Rooms(Room(8 * GIB, 8 * GIB, "the GPU"), Room(0.5 * GIB, 8 * GIB, "this machine")), "this machine has", ""),
+        (Rooms(Room(0.1 * GIB, 0.1 * GIB, "the GPU"), Room(8 * GIB, 8 * GIB, "this machine")), "the GPU has", ""),
+    ],
+    ids=["enough", "never", "close", "through a small machine", "small GPU"],
+)
+def test_memory_is_compared_before_anything_is_loaded(whole_folder: Path, rooms: Rooms, fault: str, note: str) -> None:
+    verdict = judge(whole_folder, rooms=rooms)
+    assert len(verdict.faults) == bool(fault)
+    assert len(verdict.notes) == bool(note)
+    assert fault in " ".join(verdict.faults)
+    assert note in " ".join(verdict.notes)
+    assert all("set DARKROOM_DTYPE=bfloat16, which halves it" in told for told in verdict.faults + verdict.notes)
+
+
+def test_what_is_needed_follows_the_type(whole_xl_folder: Path) -> None:
+    """The weights as they will lie in memory, whatever they are on disk: SDXL's VAE stays in float32."""
+    full, half, brain = (judge(whole_xl_folder, dtype=dtype).need for dtype in ("float32", "float16", "bfloat16"))
+    assert full is not None
+    assert half is not None
+    assert brain is not None
+    bundle = load(whole_xl_folder, dtype="float16")
+    assert half.weights == weights_bytes(bundle)
+    assert full.weights == 2 * brain.weights
+    assert brain.weights < half.weights < full.weights
+    assert (full.decode, full.step) == (half.decode, 2 * half.step)
+
+
+def test_the_worker_is_told_as_well(whole_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model can never fit, it is not loaded; where it is close, a line of the log says so."""
+    monkeypatch.setattr(place, "main_memory", lambda: Room(0.1 * GIB, 0.1 * GIB, "this machine"))
+    monkeypatch.setattr(worker.models.bundle, "_load_weights", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(ModelError, match=r"needs .* GB of memory .*, and this machine has 0\.1 GB"):
+        load(whole_folder)
+    assert "this machine has 0.1 GB" in examine(whole_folder)["model"]["faults"][0]

@@ -62,20 +62,27 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 
 def _check_start(start: bytes, after: bytes, length: int, size: int) -> None:
-    if size == 0:
-        raise HeaderError("is empty; fetch the file again")
-    if (start + after).startswith(POINTER):
-        raise HeaderError(
-            "is a Git LFS pointer in the place of the weights; run `git lfs install && git lfs pull` in the clone"
-        )
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-        raise HeaderError("holds pickled weights, whatever its name says; convert them to safetensors")
-    if start.lstrip()[:1] == b"<":
-        raise HeaderError("is a web page, not weights; fetch the file again, logged in if the model asks for that")
-    if size < 8 or length > LONGEST_HEADER:
-        raise HeaderError("is no safetensors file; fetch the file again")
-    if 8 + length > size:
-        raise HeaderError(f"is cut short (its header alone has {length:,} bytes, the file {size:,}); fetch it again")
+    """Eight bytes of the header's length, then the header, an object: everything else is something else."""
+    if size and after[:1] == b"{" and length <= LONGEST_HEADER:
+        if 8 + length > size:
+            raise HeaderError(
+                f"is cut short (its header alone has {length:,} bytes, the file {size:,}); fetch it again"
+            )
+        return
+    raise HeaderError(_something_else(start + after))
+
+
+def _something_else(start: bytes) -> str:
+    """What a file is that begins like this."""
+    if not start:
+        return "is empty; fetch the file again"
+    if start.startswith(POINTER):
+        return "is a Git LFS pointer in the place of the weights; run `git lfs install && git lfs pull` in the clone"
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return "holds pickled weights, whatever its name says; convert them to safetensors"
+    if start.lstrip().startswith(b"<"):
+        return "is a web page, not weights; fetch the file again, logged in if the model asks for that"
+    return "is no safetensors file; fetch the file again"
 
 
 def _entries(header: bytes) -> dict[str, Any]:

@@ -34,10 +34,10 @@ def _counts(folder: ModelFolder, component: str) -> tuple[int, int]:
     path = folder.path / component
     if (path / "tokenizer.json").is_file():
         model = folder.read_json(f"{component}/tokenizer.json").get("model")
-        if not isinstance(model, dict) or not _has_length(model.get("vocab")):
+        tokens, merges = (_length(model.get(name)) if isinstance(model, dict) else 0 for name in ("vocab", "merges"))
+        if not tokens:
             raise ModelError(f"{path / 'tokenizer.json'} has no vocabulary; fetch the file again.")
-        merges = model.get("merges")
-        return len(model["vocab"]), len(merges) if _has_length(merges) else 0
+        return tokens, merges
     return len(folder.read_json(f"{component}/vocab.json")), _lines(path / "merges.txt")
 
 
@@ -51,5 +51,5 @@ def _lines(merges: Path) -> int:
     return sum(1 for line in lines if line.strip() and not line.startswith("#version"))
 
 
-def _has_length(value: Any) -> bool:
-    return isinstance(value, list | dict) and len(value) > 0
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list | dict) else 0
