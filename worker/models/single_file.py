@@ -6,6 +6,7 @@ wants the configuration of a model that its tensors do not tell for sure (2.x at
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Collection
 from pathlib import Path
@@ -50,7 +51,8 @@ def _of_safetensors(path: Path) -> str:
     if not pipeline:
         return f"{path} is {what}, not a model this engine can serve; name a folder written by save_pretrained."
     target = str(path.with_suffix(""))
-    command = f"from diffusers import {pipeline} as P; P.from_single_file({str(path)!r}).save_pretrained({target!r})"
+    source, copy = json.dumps(str(path)), json.dumps(target)  # Python's words as well, and without single quotes
+    command = f"from diffusers import {pipeline} as P; P.from_single_file({source}).save_pretrained({copy})"
     return (
         f"{path} is a single-file checkpoint of {what}, and a worker loads folders; "
         f"convert it once, on a machine with a network: python -c {shlex.quote(command)}"

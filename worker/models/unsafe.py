@@ -6,6 +6,7 @@ checker, a checkpoint at its root, the hooks of a clone) may be anything.
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -47,9 +48,10 @@ def _remove(found: list[Path]) -> str:
 
 
 def _convert(folder: ModelFolder) -> str:
-    pipeline, source, target = folder.family.pipeline, str(folder.path), f"{folder.path}-safetensors"
+    pipeline, path = folder.family.pipeline, str(folder.path)
+    source, copy = json.dumps(path), json.dumps(f"{path}-safetensors")  # Python's words too, without single quotes
     command = (
         f"from diffusers import {pipeline} as P; "
-        f"P.from_pretrained({source!r}, use_safetensors=False).save_pretrained({target!r})"
+        f"P.from_pretrained({source}, use_safetensors=False).save_pretrained({copy})"
     )
     return f"if you trust where it comes from, convert it: python -c {shlex.quote(command)}"
