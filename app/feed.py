@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import redis
@@ -18,12 +18,38 @@ from app.contract.events import FINAL_EVENTS
 from app.contract.job import Record
 from app.contract.store import LONGEST_BLOCK, JobStore
 from app.contract.streams import READ_AT_ONCE, EventStreams, Told
+from app.event_ids import order
 from app.patience import end
 
 log = structlog.get_logger()
 
 PAUSE_SECONDS = 0.01
 """Between two reads: a thousand followed jobs are then read in batches, and nobody sees the difference."""
+
+
+class Signal:
+    """What one waiting listener sleeps on."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Until `wake`, or until the time is up."""
+        # asyncio.wait_for and an Event are a second task and a queue: a third of what a follower costs.
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(max(0.0, seconds), self.wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 @dataclass(eq=False, slots=True)
@@ -34,64 +60,86 @@ class Follower:
     after: str
     _streams: EventStreams
     _is_late: bool
+    _signal: Signal
     _fresh: list[Told] = field(default_factory=list)
-    _waiter: asyncio.Future[None] | None = None
     _error: redis.RedisError | None = None
     _is_closed: bool = False
 
     async def next(self, seconds: float) -> list[Told] | None:
         """What was told since; empty when the time is up, None when the service closes. Raises redis.RedisError."""
-        if self._is_late:
-            await self._catch_up()
-        if not (self._fresh or self._is_late or self._is_closed):
-            await self._wait(max(0.0, seconds))
+        await self.catch_up()
+        if not self.has_news:
+            await self._signal.wait(seconds)
+        return self.take()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `take` has something to say, or to read."""
+        return bool(self._fresh or self._is_late or self._is_closed)
+
+    def take(self) -> list[Told] | None:
+        """What is there of `next` now."""
         if self._error is not None:
             raise self._error
-        return None if self._is_closed else self._take()
+        if self._is_closed:
+            return None
+        taken = [told for told in self._fresh if order(told[0]) > order(self.after)]
+        self._fresh = []
+        if taken:
+            self.after = taken[-1][0]
+        return taken
 
     def hear(self, news: list[Told]) -> None:
         """Take in what the reader has read. A listener too slow for it, or too new, reads for itself what it lacks."""
         self._fresh += news
         if len(self._fresh) > READ_AT_ONCE:
             self._fresh, self._is_late = [], True
-        self._wake()
+        self._signal.wake()
 
     def end(self, error: redis.RedisError | None = None) -> None:
         """There will be no more news: Redis is away, or the service closes."""
         self._error, self._is_closed = error, True
-        self._wake()
+        self._signal.wake()
 
-    async def _wait(self, seconds: float) -> None:
-        # asyncio.wait_for and an Event are a second task and a queue: a third of what a follower costs.
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_later(seconds, self._wake)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _catch_up(self) -> None:
+    async def catch_up(self) -> None:
+        """Read what the reader went past, if there is any. Raises redis.RedisError."""
+        if not self._is_late:
+            return
         # Registered with the reader before this reads: what is told after the snapshot arrives through `hear`.
         told = await self._streams.after(self.job_id, self.after)
         self._is_late = len(told) == READ_AT_ONCE
         self._fresh = (
             told
             if self._is_late
-            else sorted({one[0]: one for one in (*told, *self._fresh)}.values(), key=lambda one: _order(one[0]))
+            else sorted({one[0]: one for one in (*told, *self._fresh)}.values(), key=lambda one: order(one[0]))
         )
 
-    def _take(self) -> list[Told]:
-        taken = [told for told in self._fresh if _order(told[0]) > _order(self.after)]
-        self._fresh = []
-        if taken:
-            self.after = taken[-1][0]
-        return taken
+
+@dataclass(eq=False, slots=True)
+class Following:
+    """One listener's places in the stories of several jobs."""
+
+    followers: dict[str, Follower]
+    _signal: Signal
+    _leave: Callable[[Follower], None]
+
+    async def next(self, seconds: float) -> list[tuple[str, Told]] | None:
+        """As `Follower.next`, each with its job; what came together in the order of time."""
+        for follower in self.followers.values():
+            await follower.catch_up()
+        if not any(follower.has_news for follower in self.followers.values()):
+            await self._signal.wait(seconds)
+        news: list[tuple[str, Told]] = []
+        for job_id, follower in self.followers.items():
+            told = follower.take()
+            if told is None:
+                return None
+            news += [(job_id, one) for one in told]
+        return sorted(news, key=lambda one: order(one[1][0]))
+
+    def drop(self, job_id: str) -> None:
+        """Hear no more of a job."""
+        self._leave(self.followers.pop(job_id))
 
 
 class Feed:
@@ -104,31 +152,32 @@ class Feed:
         self._places: dict[str, str] = {}
         self._reader: asyncio.Task[None] | None = None
         self._is_closed = False
-
-    @property
-    def listeners(self) -> int:
-        """Open followers."""
-        return sum(len(followers) for followers in self._followers.values())
+        self.listeners = 0
+        """Open waits and streams, however many jobs each follows."""
 
     @contextlib.asynccontextmanager
     async def follow(self, job_id: str, after: str) -> AsyncIterator[Follower]:
         """A follower from a stream id on ("0-0" is the beginning). Raises redis.RedisError."""
+        async with self.follow_all({job_id: after}) as following:
+            yield following.followers[job_id]
+
+    @contextlib.asynccontextmanager
+    async def follow_all(self, places: Mapping[str, str]) -> AsyncIterator[Following]:
+        """The same for several jobs, each from its own stream id on."""
+        signal = Signal()
         # The reader may be further on already with a job that it knows.
-        follower = Follower(job_id, after, self._streams, job_id in self._places)
-        if self._is_closed:
-            follower.end()
-        companions = self._followers.setdefault(job_id, set())
-        companions.add(follower)
+        followers = {
+            job_id: Follower(job_id, after, self._streams, job_id in self._places, signal)
+            for job_id, after in places.items()
+        }
+        self.listeners += 1
         try:
-            if job_id not in self._places:
-                self._places[job_id] = after
-                await self._look_up()
-            yield follower
+            await self._join(followers.values())
+            yield Following(followers, signal, self._leave)
         finally:
-            companions.discard(follower)
-            if not companions and self._followers.get(job_id) is companions:
-                del self._followers[job_id]
-                self._places.pop(job_id, None)
+            self.listeners -= 1
+            for follower in followers.values():
+                self._leave(follower)
 
     async def wait_until_over(self, record: Record, *, seconds: float) -> Record:
         """The record as it is once the job is over, or when the time is up or the service closes."""
@@ -149,8 +198,27 @@ class Feed:
         if self._reader is not None:
             await end(self._reader)
 
+    async def _join(self, followers: Iterable[Follower]) -> None:
+        unknown = False
+        for follower in followers:
+            if self._is_closed:
+                follower.end()
+            self._followers.setdefault(follower.job_id, set()).add(follower)
+            if follower.job_id not in self._places:
+                self._places[follower.job_id], unknown = follower.after, True
+        if unknown:
+            await self._look_up()
+
+    def _leave(self, follower: Follower) -> None:
+        # After a loss of Redis the set may be one of others, who came later, or none.
+        companions = self._followers.get(follower.job_id, set())
+        companions.discard(follower)
+        if not companions:
+            self._followers.pop(follower.job_id, None)
+            self._places.pop(follower.job_id, None)
+
     async def _look_up(self) -> None:
-        """Have the reader look at a job that it did not know of."""
+        """Have the reader look at jobs that it did not know of."""
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read(), name="feed")
         else:
@@ -184,8 +252,3 @@ class Feed:
             for follower in followers:
                 follower.end(error)
         self._followers, self._places = {}, {}
-
-
-def _order(stream_id: str) -> tuple[int, int]:
-    ms, _, count = stream_id.partition("-")
-    return int(ms), int(count)

@@ -63,6 +63,15 @@ class Gateway:
             raise JobNotFound
         return record
 
+    async def records(self, job_ids: list[str], caller: Caller) -> list[Record]:
+        """The caller's jobs. JobNotFound if any of the ids is another's, or nobody's. No id may be there twice."""
+        if not all(is_job_id(job_id) for job_id in job_ids):
+            raise JobNotFound
+        records = await self.store.get_all(job_ids, caller.tenant)
+        if len(records) < len(job_ids):
+            raise JobNotFound
+        return records
+
     async def view(self, record: Record, request: Request) -> JobView:
         """The job as the one who sent the request may see it."""
         return await self.viewer.view(record, base=self.base(request))

@@ -110,7 +110,8 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     app.state.traces = open_provider("darkroom-gateway", version=__version__)
     if app.state.traces is not None:
         app.add_middleware(Traced, tracer=app.state.traces.get_tracer("darkroom.gateway", __version__))
-    for module in (jobs, events, webhooks, images, models, openai, replicate, health, page):
+    # events before jobs: /v1/jobs/events is no job's id.
+    for module in (events, jobs, webhooks, images, models, openai, replicate, health, page):
         app.include_router(module.router)
     app.mount("/static", page.static_files)
     if settings.docs:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -160,10 +161,15 @@ class JobStore:
 
     async def get(self, job_id: str, tenant: str) -> Record | None:
         """The record, if it exists and belongs to the tenant. Raises QueueLost rather than deny a job that was."""
-        found = await self._read([job_id])
-        if not found:
+        found = await self.get_all([job_id], tenant)
+        return found[0] if found else None
+
+    async def get_all(self, job_ids: list[str], tenant: str) -> list[Record]:
+        """Those of the records that exist and belong to the tenant. One round trip; raises QueueLost as `get` does."""
+        found = await self._read(job_ids)
+        if len(found) < len(job_ids):
             await self.require_epoch()
-        return found[0] if found and found[0].tenant == tenant else None
+        return [record for record in found if record.tenant == tenant]
 
     async def list_jobs(
         self, tenant: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None
@@ -278,8 +284,15 @@ class JobStore:
 
     async def last_event_id(self, job_id: str) -> str:
         """Stream id of the job's newest event, "0-0" if there is none. What is read after it misses nothing."""
-        newest = await self._redis.xrevrange(keys.EVENTS + job_id, count=1)
-        return cast(str, newest[0][0]) if newest else "0-0"
+        return (await self.last_event_ids([job_id]))[job_id]
+
+    async def last_event_ids(self, job_ids: Collection[str]) -> dict[str, str]:
+        """The same of several jobs, by job."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.xrevrange(keys.EVENTS + job_id, count=1)
+            newest = await pipeline.execute()
+        return {job_id: events[0][0] if events else "0-0" for job_id, events in zip(job_ids, newest, strict=True)}
 
     async def server_info(self) -> dict[str, Any]:
         """Redis INFO, sections memory and persistence: whether it keeps what it accepts, and how full it is."""

@@ -1,20 +1,20 @@
-"""The story of one job as server-sent events: how it stands now, then what happens, until it is over.
+"""The events of one job, or of several, as server-sent events: how it stands now, then what happens, until it is over.
 
-An `id:` is the id of the event in Redis, so a stream goes on where it broke off, at whichever gateway.
+An `id:` is made of the ids that the events have in Redis, so a stream goes on where it broke off, at whichever gateway.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 import redis
 import structlog
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, Field
 from starlette.responses import Response
@@ -22,6 +22,7 @@ from starlette.responses import Response
 from app import errors
 from app.contract.events import FINAL_EVENTS, Event
 from app.contract.job import Record
+from app.event_ids import Places, known_place, read_places, write_places
 from app.gateway import Gateway, OwnRecord, TheCaller, TheGateway
 from app.routes.answers import ACCESS, EVENT_STREAM, QUEUE, event_stream, problems
 from app.stream_tokens import TOKEN_SECONDS
@@ -38,7 +39,45 @@ RETRY_MS = 1_000
 FIRST = "job"
 """Name of the event that carries the present state. The others are named as in `Event`."""
 
-_STREAM_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,9})")
+MOST_JOBS = 100
+"""Jobs of one stream: as many as one page of the list. All of their ids fill a tenth of the largest head."""
+
+LastEventId = Annotated[str | None, Header(description="Go on after this `id:`, without the present state")]
+
+
+@router.get(
+    "/events",
+    response_class=Response,
+    summary="Follow several jobs",
+    responses={
+        200: {
+            "description": "The events of every named job, as the stream of one job has them: `data.id` says whose "
+            "they are. `job` with the present state of each comes first. An `id:` stands for a place in all of them",
+            "content": EVENT_STREAM,
+        },
+        204: {"description": "Last-Event-ID was the end of all of them: do not connect again"},
+        **problems(*ACCESS, errors.JobNotFound, errors.InvalidRequest, *QUEUE, errors.PicturesUnavailable),
+    },
+)
+async def follow_several(
+    request: Request,
+    gateway: TheGateway,
+    caller: TheCaller,
+    job_ids: Annotated[
+        list[str], Query(alias="id", min_length=1, description=f"Jobs of yours, at most {MOST_JOBS}: `id=…&id=…`")
+    ],
+    last_event_id: LastEventId = None,
+) -> Response:
+    """One connection for a page full of jobs. Ends when all are over, and after a while in any case: connect again with
+    the same ids and Last-Event-ID to go on. With other ids, the stream begins with the present."""
+    # Not as maxItems in the schema: tools that make up examples from it need many seconds for lists of a hundred.
+    if len(job_ids) > MOST_JOBS:
+        error = {"parameter": "id", "code": "too_long", "detail": f"at most {MOST_JOBS} jobs in one stream"}
+        raise errors.InvalidRequest("Follow the others with another stream.", errors=[error])
+    records = await gateway.records(list(dict.fromkeys(job_ids)), caller)
+    last = await gateway.store.last_event_ids([record.id for record in records])
+    places = read_places(last_event_id, last)
+    return _answer(gateway, request, records, places=places, last=last, write_id=write_places)
 
 
 @router.get(
@@ -60,17 +99,14 @@ async def follow(
     record: OwnRecord,
     request: Request,
     gateway: TheGateway,
-    last_event_id: Annotated[
-        str | None, Header(description="Go on after this `id:`, without the present state")
-    ] = None,
+    last_event_id: LastEventId = None,
 ) -> Response:
     """Ends when the job is over, and after a while in any case: connect again with Last-Event-ID to go on."""
     last = await gateway.store.last_event_id(record.id)
-    after = known_place(last_event_id, last)
-    if record.status.is_over and after == last:
-        return Response(status_code=204)
-    story = _Story(gateway, record, gateway.base(request))
-    return event_stream(request, story.tell(after, last=last))
+    place = known_place(last_event_id, last)
+    return _answer(
+        gateway, request, [record], places={record.id: place}, last={record.id: last}, write_id=itemgetter(record.id)
+    )
 
 
 class StreamToken(BaseModel):
@@ -99,80 +135,115 @@ async def create_token(
     return StreamToken(url=url, token=token, expires_in=TOKEN_SECONDS)
 
 
-class _Story:
-    """One connection's telling of one job."""
+def _answer(
+    gateway: Gateway,
+    request: Request,
+    records: list[Record],
+    *,
+    places: Mapping[str, str | None],
+    last: Mapping[str, str],
+    write_id: Callable[[Places], str],
+) -> Response:
+    told = {record.id for record in records if record.status.is_over and places[record.id] == last[record.id]}
+    if len(told) == len(records):
+        return Response(status_code=204)
+    stream = EventStream(gateway, records[0].tenant, gateway.base(request), places=places, write_id=write_id)
+    return event_stream(request, stream.events(last, told=told))
 
-    def __init__(self, gateway: Gateway, record: Record, base: str) -> None:
+
+class EventStream:
+    """One connection's telling of one job, or of several: the present first, then what happens to each until it ends.
+
+    `places` says where to go on; `write_id` makes the `id:` of an event from the places behind it. There are thousands:
+    what one holds is counted in bytes.
+    """
+
+    __slots__ = ("_base", "_beat_at", "_ends", "_gateway", "_places", "_tenant", "_write_id")
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        tenant: str,
+        base: str,
+        *,
+        places: Mapping[str, str | None],
+        write_id: Callable[[Places], str],
+    ) -> None:
         self._gateway = gateway
-        self._job_id, self._tenant = record.id, record.tenant
+        self._tenant = tenant
         self._base = base
+        self._places = dict(places)
+        self._write_id = write_id
         self._ends = time.monotonic() + gateway.settings.stream_seconds
         self._beat_at = 0.0
 
-    async def tell(self, after: str | None, *, last: str) -> AsyncIterator[bytes]:
-        """Bytes of events, from `after` on; from None, the present state and what came after `last`.
-
-        Cancelled by the server within a moment of the client's departure.
+    async def events(self, last: Mapping[str, str], *, told: Collection[str]) -> AsyncIterator[bytes]:
+        """Bytes of events. `last` is where each job's events ended before its state is read; `told` names jobs that are
+        over and were heard to the end. Cancelled by the server within a moment of the client's departure.
         """
         try:
-            if after is None:
-                # The place was read first, the state second: what happens between is told again, never left out.
-                record = await self._record()
-                yield self._event(FIRST, last, await self._shown(record))
-                if record.status.is_over:
-                    return
-                # A thousand streams would hold a thousand of them.
-                del record
-            async for chunk in self._go_on(after or last):
+            unfinished = {job: place for job, place in self._places.items() if place is not None and job not in told}
+            async for chunk in self._present(last, unfinished):
                 yield chunk
-        except (redis.RedisError, errors.JobNotFound) as error:
+            # What the frame of a generator names lives as long as the stream.
+            del last, told
+            if not unfinished:
+                return
+            async for chunk in self._go_on(unfinished):
+                yield chunk
+        except redis.RedisError as error:
             # The head is sent; the client learns more when it connects again.
-            log.info("event stream broke off", job_id=self._job_id, error=type(error).__name__)
+            log.info("event stream broke off", jobs=len(self._places), error=type(error).__name__)
         yield format_sse_event(retry=RETRY_MS)
 
-    async def _go_on(self, after: str) -> AsyncIterator[bytes]:
+    async def _present(self, last: Mapping[str, str], unfinished: dict[str, str]) -> AsyncIterator[bytes]:
+        """The state of every job that has no place yet. Puts those that go on, with their place, into `unfinished`."""
+        # The places were read first, the states second: what happens between is told again, never left out.
+        for record in await self._records([job_id for job_id, place in self._places.items() if place is None]):
+            yield self._event(FIRST, record.id, last[record.id], await self._shown(record))
+            if not record.status.is_over:
+                unfinished[record.id] = last[record.id]
+
+    async def _go_on(self, places: Mapping[str, str]) -> AsyncIterator[bytes]:
         yield self._heartbeat()
-        async with self._gateway.feed.follow(self._job_id, after) as follower:
-            while (left := self._ends - time.monotonic()) > 0:
-                events = await follower.next(min(left, max(0.0, self._beat_at - time.monotonic())))
-                if events is None:
+        async with self._gateway.feed.follow_all(places) as following:
+            while following.followers and (left := self._ends - time.monotonic()) > 0:
+                news = await following.next(min(left, max(0.0, self._beat_at - time.monotonic())))
+                if news is None:
                     return
-                for event_id, name, data in events:
+                for job_id, (event_id, name, data) in news:
                     if name in FINAL_EVENTS:
-                        yield self._event(name, event_id, await self._shown(await self._record()))
-                        return
-                    if name != Event.PREVIEW:
-                        yield self._event(name, event_id, {"id": self._job_id, **data})
-                    elif jpeg := await self._gateway.store.preview(self._job_id, data):
-                        yield self._event(name, event_id, {"id": self._job_id, **data, "jpeg": jpeg})
-                if not events and time.monotonic() >= self._beat_at:
-                    await self._record()
+                        following.drop(job_id)
+                    shown = await self._told(job_id, name, data)
+                    if shown is not None:
+                        yield self._event(name, job_id, event_id, shown)
+                if not news and time.monotonic() >= self._beat_at:
+                    there = {record.id for record in await self._records(list(following.followers))}
+                    for job_id in following.followers.keys() - there:
+                        following.drop(job_id)
                     yield self._heartbeat()
+
+    async def _told(self, job_id: str, name: str, data: dict[str, Any]) -> dict[str, Any] | None:
+        """What an event says, None if that is gone."""
+        if name in FINAL_EVENTS:
+            found = await self._records([job_id])
+            return await self._shown(found[0]) if found else None
+        if name != Event.PREVIEW:
+            return {"id": job_id, **data}
+        jpeg = await self._gateway.store.preview(job_id, data)
+        return {"id": job_id, **data, "jpeg": jpeg} if jpeg else None
 
     async def _shown(self, record: Record) -> dict[str, Any]:
         view = await self._gateway.viewer.view(record, base=self._base)
         return view.model_dump(mode="json")
 
-    async def _record(self) -> Record:
-        record = await self._gateway.store.get(self._job_id, self._tenant)
-        if record is None:
-            raise errors.JobNotFound
-        return record
+    async def _records(self, job_ids: list[str]) -> list[Record]:
+        return await self._gateway.store.get_all(job_ids, self._tenant) if job_ids else []
 
     def _heartbeat(self) -> bytes:
         self._beat_at = time.monotonic() + HEARTBEAT_SECONDS * random.uniform(0.7, 1.0)
         return format_sse_event(comment="")
 
-    def _event(self, name: str, event_id: str, data: dict[str, Any]) -> bytes:
-        return format_sse_event(event=name, id=event_id, data_str=json.dumps(data))
-
-
-def known_place(last_event_id: str | None, last: str) -> str | None:
-    """The place to go on from; None, which means the beginning, for what is no place in this job's story."""
-    found = _STREAM_ID.fullmatch(last_event_id or "")
-    return found[0] if found and _order(found[0]) <= _order(last) else None
-
-
-def _order(stream_id: str) -> tuple[int, int]:
-    ms, _, count = stream_id.partition("-")
-    return int(ms), int(count)
+    def _event(self, name: str, job_id: str, event_id: str, data: dict[str, Any]) -> bytes:
+        self._places[job_id] = event_id
+        return format_sse_event(event=name, id=self._write_id(self._places), data_str=json.dumps(data))

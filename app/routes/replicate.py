@@ -23,6 +23,7 @@ from app.contract.events import FINAL_EVENTS, Event, Status
 from app.contract.job import Record
 from app.contract.params import ParamError, ParamsRejected
 from app.contract.served import ServedModel
+from app.event_ids import known_place
 from app.gateway import Gateway, TheCaller, TheFullCaller, TheGateway
 from app.predictions import (
     OWNER,
@@ -57,7 +58,7 @@ from app.routes.answers import (
     wait_wanted,
     write_cursor,
 )
-from app.routes.events import HEARTBEAT_SECONDS, RETRY_MS, known_place
+from app.routes.events import HEARTBEAT_SECONDS, RETRY_MS
 from app.routes.waiting import applied, send, wait_until_over
 from app.storage import PictureStoreError
 

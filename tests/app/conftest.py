@@ -182,10 +182,12 @@ class ScriptedWorker:
     def progress(self, claim: Claim, step: int) -> None:
         assert self.ownership.progress(claim, step, claim.spec.num_inference_steps)
 
-    def succeed(self, claim: Claim, *, data: bytes = b"not really a PNG") -> list[Picture]:
+    def succeed(
+        self, claim: Claim, *, data: bytes = b"not really a PNG", warnings: tuple[str, ...] = ("cut",)
+    ) -> list[Picture]:
         pictures = [self._put(claim, index, data) for index in range(claim.spec.num_images)]
         steps = claim.spec.num_inference_steps
-        assert self.ownership.succeed(claim, pictures, timings={"denoise": 0.5}, warnings=["cut"], steps=steps)
+        assert self.ownership.succeed(claim, pictures, timings={"denoise": 0.5}, warnings=list(warnings), steps=steps)
         return pictures
 
     def fail(self, claim: Claim, slug: str = "numerical-error") -> None:

@@ -12,6 +12,7 @@ from app.contract.keys import EVENTS
 from app.contract.store import JobStore
 from app.contract.streams import READ_AT_ONCE, EventStreams, Told
 from app.feed import Feed, Follower
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -121,3 +122,44 @@ class Away(EventStreams):
             self.asked += 1
             raise redis.ConnectionError("refused")
         return await super().read(*args, **options)
+
+
+async def test_several_jobs_are_one_listener_and_each_may_be_left(feed: Feed, client: redis.asyncio.Redis) -> None:
+    other = f"{JOB[:-1]}8"
+    await tell(client, 1)
+    await tell(client, 2, job=other)
+    async with feed.follow(other, "0-0") as companion, feed.follow_all({JOB: "0-0", other: "0-0"}) as following:
+        assert feed.listeners == 2
+        heard: list[tuple[str, Told]] = []
+        while len(heard) < 2:
+            news = await following.next(PATIENCE)
+            assert news, "nothing came in time"
+            heard += news
+        assert sorted((job, data["step"]) for job, (_, _, data) in heard) == [(JOB, 1), (other, 2)]
+        following.drop(other)
+        assert feed._places.keys() == {JOB, other}, "the other listener goes on"
+        following.drop(JOB)
+        assert feed._places.keys() == {other}
+        assert await hear(companion, 1) == [2]
+    assert (feed.listeners, feed._places) == (0, {})
+
+
+@pytest.mark.parametrize("count", [1, READ_AT_ONCE, 3 * READ_AT_ONCE])
+async def test_one_who_is_slow_misses_nothing_of_several_jobs(
+    feed: Feed, client: redis.asyncio.Redis, count: int
+) -> None:
+    other = f"{JOB[:-1]}8"
+    async with (
+        feed.follow_all({JOB: "0-0", other: "0-0"}) as slow,
+        feed.follow(JOB, "0-0") as quick,
+    ):
+        await tell(client, *range(count))
+        await tell(client, *range(count), job=other)
+        assert await hear(quick, count) == list(range(count))
+        heard: dict[str, list[int]] = {JOB: [], other: []}
+        while sum(map(len, heard.values())) < 2 * count:
+            news = await slow.next(PATIENCE)
+            assert news is not None
+            for job, (_, _, data) in news:
+                heard[job].append(data["step"])
+        assert heard == {JOB: list(range(count)), other: list(range(count))}

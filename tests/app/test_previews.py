@@ -18,7 +18,7 @@ JPEG = base64.b64encode(b"\xff\xd8\xff a small one").decode()
 def test_a_watcher_sees_previews(client: httpx2.Client, worker: ScriptedWorker) -> None:
     job = send(client, WATCHED)
     assert job["input"]["preview_every"] == 5
-    with stream(client, job) as told:
+    with stream(client, job["urls"]["events"]) as told:
         told.next()
         claim = worker.claim()
         assert told.next()[0] == "job.started"
@@ -32,7 +32,7 @@ def test_a_watcher_sees_previews(client: httpx2.Client, worker: ScriptedWorker) 
 
 def test_two_watchers_see_the_same(client: httpx2.Client, worker: ScriptedWorker) -> None:
     job = send(client, WATCHED)
-    with stream(client, job) as one, stream(client, job) as other:
+    with stream(client, job["urls"]["events"]) as one, stream(client, job["urls"]["events"]) as other:
         one.next(), other.next()
         claim = worker.claim()
         worker.ownership.preview(claim, 0, 5, 20, JPEG)
@@ -42,13 +42,13 @@ def test_two_watchers_see_the_same(client: httpx2.Client, worker: ScriptedWorker
 
 def test_who_resumes_late_sees_only_the_newest(client: httpx2.Client, worker: ScriptedWorker) -> None:
     job = send(client, WATCHED)
-    with stream(client, job) as told:
+    with stream(client, job["urls"]["events"]) as told:
         _, place, _ = told.next()
     claim = worker.claim()
     for step in (5, 10, 15):
         worker.ownership.preview(claim, 0, step, 20, JPEG)
     worker.progress(claim, 16)
-    with stream(client, job, place) as told:
+    with stream(client, job["urls"]["events"], place) as told:
         story = [(name, data.get("step")) for name, _, data in (told.next() for _ in range(3))]
     assert story == [("job.started", None), ("job.preview", 15), ("job.progress", 16)]
 

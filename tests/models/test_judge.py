@@ -396,7 +396,8 @@ def test_without_torch_it_says_what_is_open(whole_folder: Path, folder: Path) ->
     FINDINGS["pointer file in the place of weights"][0](folder)
     command = [sys.executable, "-c", WITHOUT_TORCH, str(whole_folder), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=150)
-    good, bad = json.loads(done.stdout)
+    # A machine short of memory logs that first.
+    good, bad = json.loads(done.stdout.splitlines()[-1])
     assert good["faults"] == []
     assert "names and shapes of tensors" in good["unjudged"]
     assert ["git lfs pull" in fault for fault in bad["faults"]] == [True]
