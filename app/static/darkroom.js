@@ -41,8 +41,10 @@ export class Darkroom {
     return this.prints.filter((job) => !isOver(job));
   }
 
+  /** The model of requests that name none; while nobody says which that is, one that is awake. */
   get model() {
-    return this.models?.find((each) => each.default) ?? this.models?.find((each) => each.state === "ready") ?? this.models?.[0] ?? null;
+    const models = this.models ?? [];
+    return models.find((each) => each.default) ?? models.find((each) => each.state === "ready") ?? models[0] ?? null;
   }
 
   /** Look at models and at the newest jobs. Never throws: what is wrong becomes state. */
@@ -64,6 +66,7 @@ export class Darkroom {
     });
   }
 
+  /** Older jobs, if there are any. */
   async more() {
     await this.#guarded(async () => {
       this.cursor = (await this.#page(`&cursor=${encodeURIComponent(this.cursor)}`)).next_cursor;
@@ -100,6 +103,11 @@ export class Darkroom {
       await call(`/v1/jobs/${id}`, { method: "DELETE" });
       this.#forget(id);
     });
+  }
+
+  /** Whether a job that was here, or was asked for, is known to be kept no longer. */
+  isGone(id) {
+    return this.#gone.has(id);
   }
 
   /** The job as the service has it, null when it is gone there. Throws like `call`. */

@@ -1,80 +1,102 @@
 // One picture, large: how it was made, how it emerged, and what to do with it next.
 
 import { html, useEffect, useRef, useState } from "./preact-htm.js";
-import { Picture, source } from "./parts.js";
+import { Bar, Picture, Warnings, source } from "./parts.js";
 import { Sameness } from "./sameness.js";
 import { Estimate, Trajectory, framesOf } from "./trajectory.js";
 import { copy, recipes } from "./recipes.js";
-import { moment, size, standing } from "./words.js";
+import { frameNumbers, neighbour, strokes } from "./walk.js";
+import { isOver, moment, size, standing } from "./words.js";
 
-/** `place` is {id, index}; `go` changes it, `close` ends it; `again` sends parameters in. */
-export function Detail({ room, place, go, close, again, use }) {
+const LONG_PROMPT = 150;
+/** Characters. The heading is cut after some lines, so that what can be done stays in sight. */
+
+/** `named` is {id, index}; `go` changes it, `close` ends it; `again` sends parameters in, `use` puts them into the form. */
+export function Detail({ room, named, go, close, again, use }) {
   const dialog = useRef(null);
-  const job = room.jobs.get(place.id);
+  const job = room.jobs.get(named.id);
+  const place = job && !frameNumbers(job).includes(named.index) ? { id: job.id, index: 0 } : named;
   useEffect(() => {
-    if (!dialog.current.open) dialog.current.showModal();
+    const shown = dialog.current;
+    shown.showModal();
+    // Closed before it goes, so that the focus returns to where it was.
+    return () => shown.close();
+  }, []);
+  useEffect(() => {
     // The dialog itself, not its first control: a slider there would swallow the arrow keys.
-    dialog.current.focus();
-  }, [place]);
-  useEffect(() => {
-    if (!job) close();
-  }, [!job]);
+    if (!dialog.current.contains(document.activeElement)) dialog.current.focus();
+  }, [place.id, place.index]);
+  const walk = async (step) => {
+    let next = neighbour(room.prints, place, step);
+    if (!next && step > 0 && room.cursor) {
+      await room.more();
+      next = neighbour(room.prints, place, step);
+    }
+    if (next) go(next);
+  };
   const onKeyDown = (event) => {
     if (["INPUT", "TEXTAREA"].includes(event.target.tagName)) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const next = step && neighbour(room, place, step);
-    if (next) go(next);
+    if (step) walk(step);
   };
   const onClick = (event) => event.target === dialog.current && close();
   return html`<dialog ref=${dialog} class="detail" tabindex="-1" aria-label="Picture and its parameters"
-    onClose=${close} onKeyDown=${onKeyDown} onClick=${onClick}>
+    onClose=${close} onKeyDown=${onKeyDown} onClick=${onClick} ...${strokes(walk)}>
+    ${job
+      ? html`<${Opened} key=${`${job.id} ${place.index}`} job=${job} index=${place.index} room=${room} close=${close} again=${again} use=${use} />`
+      : html`<p class="quiet">Looking for this print</p>`}
     ${job &&
-    html`<${Opened} key=${`${job.id} ${place.index}`} job=${job} index=${place.index} room=${room} close=${close} again=${again} use=${use} />`}
+    html`<${Step} name="Previous print" sign="‹" end=${!neighbour(room.prints, place, -1)} onClick=${() => walk(-1)} />
+      <${Step} name="Next print" sign="›" end=${!neighbour(room.prints, place, 1) && !room.cursor} onClick=${() => walk(1)} />`}
   </dialog>`;
 }
 
-/** The picture before or after in the order of the wall, across jobs; null at its ends. */
-function neighbour(room, { id, index }, step) {
-  const all = room.prints.flatMap((job) => job.images.map((image) => ({ id: job.id, index: image.index })));
-  const at = all.findIndex((each) => each.id === id && each.index === index);
-  return at < 0 ? null : (all[at + step] ?? null);
+/** A stroke's way for those who have a mouse, or no steady hand. Not disabled at the end, or it would lose the focus. */
+function Step({ name, sign, end, onClick }) {
+  return html`<button type="button" class="step" aria-label=${name} aria-disabled=${end ? "true" : "false"} onClick=${onClick}>${sign}</button>`;
 }
 
 function Opened({ job, index, room, close, again, use }) {
   const image = job.images[index];
   const [frame, setFrame] = useState(null);
+  const estimates = room.estimatesOf(job.id, index);
   const shown = image && !frame;
   const renew = () => room.reload(job.id).catch(() => {});
   return html`<div class="easel">
       ${shown && html`<${Picture} image=${image} alt=${job.input.prompt} renew=${renew} />`}
       ${frame && html`<${Estimate} frame=${frame} image=${image} renew=${renew} />`}
-      ${!image && html`<p class="quiet">${standing(job)}</p>`}
-      ${image && html`<${Trajectory} frames=${framesOf(image, room.estimatesOf(job.id, index))} show=${setFrame} />`}
+      ${!image && estimates.length > 0 && html`<${Estimate} frame=${estimates.at(-1)} />`}
+      ${!image && html`<p class="quiet">${standing(job)}</p>${!isOver(job) && html`<${Bar} job=${job} />`}`}
+      ${image && html`<${Trajectory} frames=${framesOf(image, estimates)} show=${setFrame} />`}
     </div>
     <div class="notes">
       <div class="row spread top"><h2>${job.input.prompt}</h2><button type="button" class="small" onClick=${close}>Close</button></div>
-      <${Actions} job=${job} image=${image} close=${close} again=${again} use=${use} room=${room} />
+      <${Actions} job=${job} index=${index} close=${close} again=${again} use=${use} room=${room} />
       ${image && html`<${Sameness} job=${job} room=${room} />`}
-      ${job.warnings.map((warning) => html`<p class="hint">${warning}</p>`)}
-      <${Facts} job=${job} image=${image} />
-      <${Copies} input=${inputOf(job, image)} />
+      <${Warnings} warnings=${job.warnings} />
+      <${Facts} job=${job} index=${index} />
+      <${Copies} input=${inputOf(job, index)} />
     </div>`;
 }
 
 /** Parameters of this one picture: picture k of a job is drawn from seed + k. */
-function inputOf(job, image) {
-  return image ? { ...job.input, seed: image.seed, num_images: 1 } : job.input;
+function inputOf({ input, images }, index) {
+  const seed = images[index]?.seed ?? String(BigInt(input.seed) + BigInt(index));
+  return { ...input, seed, num_images: 1 };
 }
 
-function Actions({ job, image, close, again, use, room }) {
-  const { seed, ...unseeded } = inputOf(job, image);
+function Actions({ job, index, close, again, use, room }) {
+  const image = job.images[index];
+  const { seed, ...unseeded } = inputOf(job, index);
   const removed = () => room.remove(job.id).then(close);
   return html`<div class="row actions">
     <button type="button" class="primary" onClick=${() => again({ ...unseeded, seed: "" })}>More like this</button>
     <button type="button" onClick=${() => again(job.input, { same_as: job.id })}>Same again</button>
-    <button type="button" onClick=${() => use(inputOf(job, image))}>Use these settings</button>
+    <button type="button" onClick=${() => use(inputOf(job, index))}>Use these settings</button>
     ${image && html`<a class="button" href=${source(image)} download=${`${job.id}-${image.index}.${job.input.output_format}`}>Download</a>`}
-    <${Twice} label="Delete" question=${job.images.length > 1 ? `Delete all ${job.images.length}?` : "Delete for good?"} act=${removed} />
+    ${isOver(job)
+      ? html`<${Twice} label="Delete" question=${job.images.length > 1 ? `Delete all ${job.images.length}?` : "Delete for good?"} act=${removed} />`
+      : html`<button type="button" onClick=${() => room.cancel(job.id)}>Cancel</button>`}
   </div>`;
 }
 
@@ -86,14 +108,16 @@ function Twice({ label, question, act }) {
   </button>`;
 }
 
-function Facts({ job, image }) {
+function Facts({ job, index }) {
   const { input } = job;
+  const image = job.images[index];
   const facts = {
-    Seed: image?.seed ?? input.seed,
+    Seed: inputOf(job, index).seed,
     Size: `${input.width} × ${input.height}`,
     Steps: input.num_inference_steps,
     Guidance: input.guidance_scale,
     Scheduler: input.scheduler,
+    Prompt: input.prompt.length > LONG_PROMPT ? input.prompt : "",
     "Not in it": input.negative_prompt,
     Model: job.model,
     Took: job.timings.total == null ? "" : `${job.timings.total.toFixed(2)} s, ${job.timings.queued?.toFixed(2) ?? 0} s of it waiting`,

@@ -1,42 +1,49 @@
 // The page: puts the parts together. What a caller or a model can influence goes in as text, never as markup.
 
-import { html, render, useEffect, useRef, useState } from "./preact-htm.js";
-import { key, uniqueName } from "./api.js";
+import { html, render, useEffect, useState } from "./preact-htm.js";
+import { key } from "./api.js";
+import { Address } from "./address.js";
 import { Darkroom } from "./darkroom.js";
 import { Detail } from "./detail.js";
+import { Failure } from "./failure.js";
 import { WishForm } from "./form.js";
 import { KeyForm } from "./parts.js";
 import { Wall } from "./prints.js";
+import { useSender } from "./sending.js";
 import { Watch } from "./watch.js";
 import { defaults, wishOf } from "./wish.js";
-import { count } from "./words.js";
+import { count, isOver } from "./words.js";
 
 const room = new Darkroom();
 const watch = new Watch(room);
+const address = new Address();
 
-function useRoom() {
+function useChanges(of) {
   const [, again] = useState(0);
-  useEffect(() => room.subscribe(() => again((times) => times + 1)), []);
+  useEffect(() => of.subscribe(() => again((times) => times + 1)), []);
 }
 
 function Page() {
-  useRoom();
-  const [place, setPlace] = useState(null);
+  useChanges(room);
+  useChanges(address);
   const [given, setGiven] = useState(null);
-  const [trouble, setTrouble] = useState(null);
-  const send = useSend();
+  const forming = useSender(submit);
+  const repeating = useSender(submit);
+  const [lost, setLost] = useLinked();
   useEffect(() => void (document.title = title()));
 
   const again = (input, metadata) => {
     const model = room.models?.find((each) => each.id === input.model) ?? room.model;
-    setPlace(null);
-    setTrouble(null);
-    send({ ...wishOf({ ...defaults(model), ...input }, model) }, metadata).catch(setTrouble);
+    address.close();
+    repeating.send({ ...wishOf({ ...defaults(model), ...input }, model) }, metadata);
   };
   const use = (input) => {
-    setPlace(null);
+    address.close();
     setGiven(wishOf(input, room.model));
-    document.getElementById("prompt").focus();
+  };
+  const open = (id, index) => {
+    setLost(false);
+    address.open({ id, index });
   };
   const onKey = async (value) => {
     key.set(value);
@@ -47,29 +54,34 @@ function Page() {
     <div class="bench">
       <section class="controls" aria-label="New picture">
         ${room.needsKey && html`<${KeyForm} wrong=${!!key.get()} onKey=${onKey} />`}
-        <${WishForm} models=${room.models} model=${room.model} given=${given} send=${send} />
+        <${WishForm} models=${room.models} model=${room.model} given=${given} sender=${forming} away=${room.away} />
       </section>
       <section class="prints" aria-label="Prints">
-        ${trouble && html`<div class="trouble" role="alert"><strong>That could not be sent</strong><p>${trouble.message}</p></div>`}
-        <${Wall} room=${room} onOpen=${(id, index) => setPlace({ id, index })} onAgain=${again} />
+        ${repeating.failure && html`<${Failure} failure=${repeating.failure} away=${room.away} retry=${repeating.retry} dismiss=${repeating.dismiss} />`}
+        ${lost && html`<p class="trouble" role="status">The print of this link is not kept here any more, or it is another's.</p>`}
+        <${Wall} room=${room} onOpen=${open} onAgain=${again} />
       </section>
     </div>
     <p class="unseen" role="status" aria-live="polite">${room.news}</p>
-    ${place && html`<${Detail} room=${room} place=${place} go=${setPlace} close=${() => setPlace(null)} again=${again} use=${use} />`}`;
+    ${address.print && html`<${Detail} room=${room} named=${address.print} go=${(print) => address.walk(print)} close=${() => address.close()} again=${again} use=${use} />`}`;
 }
 
-/** Sends a wish. The same wish sent again after an outage carries the same name, so it is drawn once. */
-function useSend() {
-  const last = useRef({});
-  return async (wish, metadata) => {
-    const content = JSON.stringify([wish, metadata]);
-    const name = last.current.content === content ? last.current.name : uniqueName();
-    last.current = { content, name };
-    const job = await room.submit(wish, { name, metadata });
-    last.current = {};
-    watch.now();
-    return job;
-  };
+async function submit(wish, named) {
+  await room.submit(wish, named);
+  watch.now();
+}
+
+/** Fetches the job that the address names, when the page has not got it. Answers whether it is lost, and a setter. */
+function useLinked() {
+  const [lost, setLost] = useState(false);
+  const id = address.print?.id;
+  const isMissing = !!id && !room.jobs.has(id);
+  useEffect(() => {
+    if (!isMissing || !room.loaded || room.away || room.needsKey) return;
+    if (room.isGone(id)) address.close();
+    else room.reload(id).then((job) => setLost(!job), (error) => room.note(error));
+  }, [id, isMissing, room.loaded, room.away, room.needsKey, room.isGone(id)]);
+  return [lost, setLost];
 }
 
 /** One line on the service itself, and an alert while it is away. */
@@ -80,10 +92,12 @@ function Service() {
   const awake = room.models.filter((model) => model.state === "ready");
   if (!awake.length) return html`<p class="away" role="status">No worker is awake. Pictures wait until one is.</p>`;
   const busy = room.unfinished.length;
-  return html`<p class="quiet">${awake.map((model) => model.id).join(", ")}${busy ? ` · ${count(busy, "job")} under way` : ""}</p>`;
+  return html`<p class="quiet">${busy ? `${count(busy, "job")} under way · ` : ""}${awake.map((model) => model.id).join(", ")}</p>`;
 }
 
 function title() {
+  const open = room.jobs.get(address.print?.id);
+  if (open && isOver(open)) return `${open.input.prompt} - Darkroom`;
   const running = room.unfinished.filter((job) => job.status === "running");
   if (!running.length) return "Darkroom";
   const { step, steps } = running[running.length - 1].progress;

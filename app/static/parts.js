@@ -2,25 +2,26 @@
 
 import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { home } from "./api.js";
-import { explain } from "./words.js";
 
-/** An error in words, with what helps. `retry` adds a button. */
-export function Trouble({ error, retry }) {
-  const { title, lines, more } = explain(error);
-  return html`<div class="trouble" role="alert">
-    <strong>${title}</strong>
-    ${lines.map((line) => html`<p>${line}</p>`)}
-    <div class="row">
-      ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
-      ${more && html`<a href=${more}>What this means</a>`}
-    </div>
-  </div>`;
+/** A link to the page that explains a problem. In a tab of its own: what stands on this page stays. */
+export function Explained({ href }) {
+  return html`<a href=${href} target="_blank" rel="noopener">What this means<span class="unseen"> (in a new tab)</span></a>`;
 }
 
-/** Where a picture is. Links that the gateway signed itself work under whatever name the page was reached. */
+/** What a job has to say beside its result, in one line until it is opened: a warning may quote a whole prompt. */
+export function Warnings({ warnings }) {
+  if (!warnings?.length) return null;
+  return html`<details class="warnings">
+    <summary>${warnings.length > 1 ? `${warnings.length} warnings: ` : "Warning: "}${warnings[0]}</summary>
+    ${warnings.map((warning) => html`<p>${warning}</p>`)}
+  </details>`;
+}
+
+/** Where a picture is. Links that the gateway signed itself work under whatever name, and below whatever path, the page is. */
 export function source(image) {
-  const url = new URL(image.url, location.href);
-  return url.pathname.startsWith(`${home}/pictures/`) ? url.pathname + url.search : image.url;
+  const url = new URL(image.url, document.baseURI);
+  const [, own] = url.pathname.match(/\/(pictures\/images\/.+)$/) ?? [];
+  return own && url.searchParams.has("signature") ? `${home}/${own}${url.search}` : image.url;
 }
 
 /** A finished picture. Its link ends after a while; then `renew` is asked once for a new one. */

@@ -1,7 +1,8 @@
 // The wall of prints: every job a sheet, the unfinished ones developing before one's eyes.
 
 import { html } from "./preact-htm.js";
-import { Bar, Picture } from "./parts.js";
+import { Bar, Explained, Picture, Warnings } from "./parts.js";
+import { frameNumbers } from "./walk.js";
 import { count, explanation, isOver, seconds, standing } from "./words.js";
 
 export function Wall({ room, onOpen, onAgain }) {
@@ -44,7 +45,7 @@ function Sheet({ job, room, onOpen, onAgain }) {
 }
 
 function layout(job) {
-  const pictures = Math.max(job.images.length, isOver(job) ? 1 : job.input.num_images);
+  const pictures = frameNumbers(job).length;
   return pictures === 1 ? 1 : pictures <= 4 ? 2 : 3;
 }
 
@@ -53,8 +54,9 @@ function frames(job, room, onOpen) {
   if (isOver(job)) return html`<button class="frame blank" onClick=${() => onOpen(job.id, 0)} aria-label=${`Details: ${job.input.prompt}`}>
     ${job.status === "failed" ? "No picture" : "Canceled"}
   </button>`;
-  const pictures = Array.from({ length: job.input.num_images }, (_, index) => index);
-  return pictures.map((index) => html`<${Developing} key=${index} job=${job} glimpse=${room.estimatesOf(job.id, index).at(-1)} />`);
+  return frameNumbers(job).map(
+    (index) => html`<${Developing} key=${index} job=${job} index=${index} glimpse=${room.estimatesOf(job.id, index).at(-1)} onOpen=${onOpen} />`,
+  );
 }
 
 /** The frame's proportions come from the job, so that nothing jumps when the picture arrives. */
@@ -69,10 +71,11 @@ function Print({ job, image, room, onOpen }) {
   </button>`;
 }
 
-function Developing({ job, glimpse }) {
-  return html`<div class="frame developing" style=${proportions(job.input)}>
+function Developing({ job, index, glimpse, onOpen }) {
+  return html`<button class="frame developing" style=${proportions(job.input)} onClick=${() => onOpen(job.id, index)}
+    aria-label=${`${job.input.prompt}, not finished: details`}>
     ${glimpse ? html`<img class="glimpse" src=${glimpse.source} alt="" />` : html`<span class="grain"></span>`}
-  </div>`;
+  </button>`;
 }
 
 function Unfinished({ job, room }) {
@@ -80,17 +83,18 @@ function Unfinished({ job, room }) {
     <div class="row spread">
       <span class="quiet">${standing(job)}</span>
       <button type="button" class="small" onClick=${() => room.cancel(job.id)} aria-label=${`Cancel: ${job.input.prompt}`}>Cancel</button>
-    </div>`;
+    </div>
+    <${Warnings} warnings=${job.warnings} />`;
 }
 
 function Ended({ job, room, onAgain }) {
-  if (job.status === "succeeded") return html`<p class="quiet">${summary(job)}</p>`;
+  if (job.status === "succeeded") return html`<p class="quiet">${summary(job)}</p><${Warnings} warnings=${job.warnings} />`;
   const more = explanation(job.error?.type);
   return html`<p class="quiet">${job.error?.detail ?? "Canceled before it was finished."}</p>
     <div class="row">
       <button type="button" class="small" onClick=${() => onAgain(job.input)}>Draw again</button>
       <button type="button" class="small" onClick=${() => room.remove(job.id)}>Remove</button>
-      ${more && html`<a href=${more}>What this means</a>`}
+      ${more && html`<${Explained} href=${more} />`}
     </div>`;
 }
 

@@ -1,7 +1,8 @@
 // A picture's parameters as something to paste: curl, Python, JSON. The key is named, never written.
 
-import { key, writeJson } from "./api.js";
+import { home, key, writeJson } from "./api.js";
 
+const JOBS = `${location.origin}${home}/v1/jobs`;
 const LEFT_OUT = ["preview_every", "keep_previews"];
 
 /** Recipes by the name on their button. */
@@ -17,7 +18,7 @@ function cleaned(input) {
 }
 
 function curl(body) {
-  const lines = [`curl -X POST ${location.origin}/v1/jobs`, "-H 'Content-Type: application/json'", "-H 'Prefer: wait=60'"];
+  const lines = [`curl -X POST ${JOBS}`, "-H 'Content-Type: application/json'", "-H 'Prefer: wait=60'"];
   if (key.get()) lines.push('-H "Authorization: Bearer $DARKROOM_API_KEY"');
   lines.push(`-d '${writeJson(body).replaceAll("'", "'\\''")}'`);
   return lines.join(" \\\n  ");
@@ -28,7 +29,7 @@ function python(body) {
   return [
     key.get() ? "import os\n\nimport requests\n" : "import requests\n",
     `body = ${dict(body)}`,
-    `answer = requests.post("${location.origin}/v1/jobs", json=body, headers=${headers}, timeout=90)`,
+    `answer = requests.post("${JOBS}", json=body, headers=${headers}, timeout=90)`,
     "answer.raise_for_status()",
     'for image in answer.json()["images"]:',
     `    with open(f"{image['seed']}.${body.output_format ?? "png"}", "wb") as file:`,

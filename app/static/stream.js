@@ -3,11 +3,12 @@
 
 import { authorization, home, readJson } from "./api.js";
 
-/** Events {id, name, data} until the stream ends; `after` goes on behind that id. Throws on a refusal or a break. */
-export async function* events(path, { after } = {}) {
+/** Events {id, name, data} until the stream ends; `after` goes on behind that id. Throws on a refusal or a break, and when
+ * `signal` ends it. */
+export async function* events(path, { after, signal } = {}) {
   const headers = { Accept: "text/event-stream", ...authorization() };
   if (after) headers["Last-Event-ID"] = after;
-  const response = await fetch(home + path, { headers });
+  const response = await fetch(home + path, { headers, signal });
   if (response.status === 204) return;
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

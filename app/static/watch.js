@@ -1,20 +1,23 @@
-// Keeps unfinished jobs current: one poll for all of them, and an event stream for the few that are drawn now.
+// Keeps unfinished jobs current: one event stream for all of them, and one poll, for their places in the queue and for
+// every outage.
 //
-// A browser opens six connections to a host over HTTP/1.1. A stream per job would take them all and leave none for the
-// page itself, so only STREAMS jobs are streamed; the poll carries the others, and every outage.
+// A browser opens six connections to a host over HTTP/1.1, for all of its tabs: a stream for each job would take them all.
 
 import { events } from "./stream.js";
 import { isOver } from "./words.js";
 
-const STREAMS = 3;
+const MOST_JOBS = 100;
+/** As many as the service takes in one stream. */
+
 const BUSY_MS = 1_000;
 const IDLE_MS = 10_000;
 const AWAY_MS = 2_000;
 
 export class Watch {
   #room;
-  #streams = new Set();
   #timer = null;
+  #stream = null;
+  #place = {};
 
   constructor(room) {
     this.#room = room;
@@ -25,9 +28,9 @@ export class Watch {
     await this.#look();
   }
 
-  /** Look at once, because something was sent in. */
+  /** Look at once, because something was sent in or has ended. */
   now() {
-    this.#stream();
+    this.#follow();
     this.#sleep(document.hidden ? IDLE_MS : 0);
   }
 
@@ -35,7 +38,7 @@ export class Watch {
     const room = this.#room;
     if (room.unfinished.length && !room.away && room.models?.length) await room.refreshUnfinished();
     else if (!room.needsKey) await room.refresh();
-    this.#stream();
+    this.#follow();
     this.#sleep(this.#pause());
   }
 
@@ -51,38 +54,47 @@ export class Watch {
     this.#timer = setTimeout(() => this.#look(), milliseconds);
   }
 
-  #stream() {
-    // Oldest first: those are drawn first.
-    const wanted = this.#room.unfinished.reverse().slice(0, STREAMS);
-    for (const job of wanted) if (!this.#streams.has(job.id)) this.#follow(job.id);
+  /** Have every unfinished job in the stream; one that lacks some is replaced. */
+  #follow() {
+    const ids = followed(this.#room.unfinished);
+    if (ids.every((id) => this.#stream?.ids.has(id))) return;
+    this.#stream?.controller.abort();
+    this.#listen(ids);
   }
 
-  async #follow(id) {
-    this.#streams.add(id);
+  async #listen(ids) {
+    const stream = { ids: new Set(ids), controller: new AbortController() };
+    this.#stream = stream;
+    const path = `/v1/jobs/events?${ids.map((id) => `id=${id}`).join("&")}`;
+    const after = this.#place.path === path ? this.#place.id : undefined;
     try {
-      // A stream opens with the present state, so nothing has to be remembered of an earlier one.
-      for await (const event of events(`/v1/jobs/${id}/events`)) {
-        hear(this.#room, id, event);
-        if (!this.#room.jobs.has(id)) break;
+      for await (const { id, name, data } of events(path, { after, signal: stream.controller.signal })) {
+        this.#place = { path, id };
+        handle(this.#room, name, data);
+        if (data.object === "job" && isOver(data)) this.now();
       }
     } catch {
-      // The poll finds out what is wrong, and opens the stream again when the service is back.
-    } finally {
-      this.#streams.delete(id);
+      // Ended by us; or the poll finds out what is wrong, and opens the stream again when the service is back.
     }
-    const job = this.#room.jobs.get(id);
-    if (job && isOver(job)) this.now();
+    if (this.#stream === stream) this.#stream = null;
   }
 }
 
-function hear(room, id, { name, data }) {
-  if (name === "job" || data.object === "job") room.take(data);
-  else if (name === "job.started") room.patch(id, { status: "running", queue: null, attempts: data.attempts });
-  else if (name === "job.progress") room.patch(id, { status: "running", queue: null, progress: progressOf(room, id, data) });
-  else if (name === "job.preview") room.glimpse(id, data);
-  else if (name === "job.restarted") room.restart(id).catch(() => {});
+/** Ids of the jobs to follow: those that are drawn, then those whose turn is next. The list is newest first. */
+function followed(unfinished) {
+  const running = unfinished.filter((job) => job.status === "running");
+  const waiting = unfinished.filter((job) => job.status !== "running").reverse();
+  return [...running, ...waiting].slice(0, MOST_JOBS).map((job) => job.id);
 }
 
-function progressOf(room, id, { step, steps }) {
+function handle(room, name, data) {
+  if (data.object === "job") room.take(data);
+  else if (name === "job.started") room.patch(data.id, { status: "running", queue: null, attempts: data.attempts });
+  else if (name === "job.progress") room.patch(data.id, { status: "running", queue: null, progress: progressOf(room, data) });
+  else if (name === "job.preview") room.glimpse(data.id, data);
+  else if (name === "job.restarted") room.restart(data.id).catch(() => {});
+}
+
+function progressOf(room, { id, step, steps }) {
   return { ...room.jobs.get(id)?.progress, step, steps };
 }

@@ -47,6 +47,30 @@ export function wishOf(input, model) {
   return { ...defaults(model), ...taken, seed: String(input.seed) };
 }
 
+/** Another model has other limits and defaults; the words, the seed and the kind of file stay. */
+export function moved(wish, model) {
+  const { prompt, negative_prompt, seed, output_format } = wish;
+  return { ...defaults(model), prompt, negative_prompt, seed, output_format };
+}
+
+/** What `fitted` looks at, to tell whether it is another model's, or has changed. */
+export function limitsOf({ id, max_steps, max_guidance_scale, max_images, side_multiple, min_side, max_side, schedulers }) {
+  return JSON.stringify([id, max_steps, max_guidance_scale, max_images, side_multiple, min_side, max_side, schedulers]);
+}
+
+/** The same within the limits that the model announces now: a draft may be older than they are. */
+export function fitted(wish, model) {
+  return {
+    ...wish,
+    width: side(wish.width, model),
+    height: side(wish.height, model),
+    num_inference_steps: Math.min(wish.num_inference_steps, model.max_steps),
+    guidance_scale: Math.min(wish.guidance_scale, model.max_guidance_scale),
+    num_images: Math.min(wish.num_images, model.max_images),
+    scheduler: model.schedulers.includes(wish.scheduler) ? wish.scheduler : model.scheduler,
+  };
+}
+
 /** Sizes around the model's native area, as {label, width, height}, each within its limits. */
 export function shapes(model) {
   const area = model.width * model.height;
@@ -78,5 +102,5 @@ export function tooMuch(wish, model) {
   const work = wish.width * wish.height * wish.num_images * wish.num_inference_steps;
   if (!model?.max_work || work <= model.max_work) return null;
   const share = Math.ceil((work / model.max_work) * 100);
-  return `Size x pictures x steps come to ${share} % of what one job may ask for. Lower one of them.`;
+  return `${share} % of what one job may ask for: lower size, pictures or steps.`;
 }

@@ -19,6 +19,7 @@ export function ending(job) {
 }
 
 function waiting(job) {
+  if (job.queue?.workers === 0) return `Waiting for a worker of ${job.model}`;
   const before = job.queue?.position ?? 0;
   const eta = job.queue?.eta_seconds;
   const place = before ? `Waiting, ${count(before, "job")} before it` : "Next in line";
@@ -32,9 +33,10 @@ function developing(job) {
   return step < steps ? `Step ${step} of ${steps}` : "Fixing the print";
 }
 
-export function seconds(value) {
+/** A duration in the unit that one would say it in; `digits` are those of a few seconds. */
+export function seconds(value, digits = 1) {
   if (value == null) return "";
-  if (value < 10) return `${value.toFixed(1)} s`;
+  if (value < 10) return `${value.toFixed(digits)} s`;
   if (value < 100) return `${Math.round(value)} s`;
   return value < 5_400 ? `${Math.round(value / 60)} min` : `${Math.round(value / 3_600)} h`;
 }
@@ -51,17 +53,20 @@ export function moment(timestamp) {
   return timestamp ? new Date(timestamp).toLocaleString() : "";
 }
 
-/** An error as {title, lines, more}: `more` is a page of this service that explains it. */
-export function explain(error) {
+/** An error as {title, lines, more}: `more` is a page of this service that explains it. `wrong` are the fields to name. */
+export function explain(error, wrong = error.problem?.errors ?? []) {
   if (error instanceof Unreachable) {
     return { title: "The service does not answer", lines: ["It may be restarting. Nothing it accepted is lost."] };
   }
   if (!(error instanceof Refused)) return { title: "The page failed", lines: [String(error?.message ?? error)] };
-  const { problem, retryAfter } = error;
-  const fields = (problem.errors ?? []).map((each) => `${fieldName(each)} ${each.detail}`.trim());
-  const lines = fields.length ? fields : [problem.detail];
-  if (retryAfter) lines.push(`Try again in ${seconds(retryAfter)}.`);
-  return { title: problem.title, lines, more: explanation(problem.type) };
+  const { problem } = error;
+  const fields = wrong.map((each) => `${fieldName(each)} ${each.detail}`.trim());
+  return { title: problem.title, lines: fields.length ? fields : [problem.detail], more: explanation(problem.type) };
+}
+
+/** The name of the field that an entry of `errors` is about, "" if it is about none. */
+export function fieldOf({ pointer, parameter }) {
+  return (pointer ?? parameter ?? "").split("/").find(Boolean) ?? "";
 }
 
 function fieldName({ pointer, parameter }) {
@@ -71,6 +76,6 @@ function fieldName({ pointer, parameter }) {
 
 /** The page behind a problem's type, when it is one of ours. */
 export function explanation(type) {
-  const path = type ? new URL(type, location.href).pathname : "";
-  return path.startsWith(home) && /^\/problems\/[a-z-]+$/.test(path.slice(home.length)) ? path : null;
+  const [, page] = type?.match(/(?:^|\/)(problems\/[a-z-]+)$/) ?? [];
+  return page ? `${home}/${page}` : null;
 }

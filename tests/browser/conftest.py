@@ -5,6 +5,7 @@ Every page that a test opens fails the test when the console shows an error or t
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -15,8 +16,12 @@ from typing import Any
 
 import axe_playwright_python
 import pytest
+import redis
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from app.contract.card import ModelCard
+from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.conftest import IN_CI
 from tests.patience import PATIENCE
 from tests.system.conftest import House
@@ -129,3 +134,41 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     house.start_and_wait()
     yield house
     house.kill_everything()
+
+
+def picture(colour: str, *, kind: str = "png") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (128, 128), colour).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture
+def gateway_options() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def running(
+    valkey_url: str, redis_client: redis.Redis, tmp_path: Path, gateway_options: dict[str, Any]
+) -> Iterator[Running]:
+    find_chromium()
+    yield from serve(settings_for(valkey_url, tmp_path, **gateway_options))
+
+
+@pytest.fixture
+def worker(redis_client: redis.Redis, card: ModelCard, running: Running) -> ScriptedWorker:
+    worker = ScriptedWorker(redis_client, card, running.app.state.settings)
+    worker.announce()
+    return worker
+
+
+@pytest.fixture
+def opened(running: Running, worker: ScriptedWorker, page: Page) -> Page:
+    page.goto(running.url)
+    expect(page.locator("#size")).to_be_attached()
+    return page
+
+
+def ask(page: Page, prompt: str) -> None:
+    page.fill("#prompt", prompt)
+    page.press("#prompt", "Enter")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 from base64 import b64encode
@@ -13,58 +12,20 @@ from typing import Any
 import httpx2
 import pytest
 import redis
-from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
+from app.contract import keys
 from app.contract.card import ModelCard
 from app.settings import Settings
 from benchmarks.ports import free_port
-from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
-from tests.browser.conftest import Ear, faults_of_access, find_chromium
+from tests.app.conftest import Running, ScriptedWorker, settings_for
+from tests.browser.conftest import Ear, ask, faults_of_access, find_chromium, picture
 from tests.patience import until
 from tests.system.conftest import COMMAND
 
 pytestmark = pytest.mark.browser
 
 KEY = "k" * 32
-
-
-def picture(colour: str, *, kind: str = "png") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (128, 128), colour).save(file, kind)
-    return file.getvalue()
-
-
-@pytest.fixture
-def gateway_options() -> dict[str, Any]:
-    return {}
-
-
-@pytest.fixture
-def running(
-    valkey_url: str, redis_client: redis.Redis, tmp_path: Path, gateway_options: dict[str, Any]
-) -> Iterator[Running]:
-    find_chromium()
-    yield from serve(settings_for(valkey_url, tmp_path, **gateway_options))
-
-
-@pytest.fixture
-def worker(redis_client: redis.Redis, card: ModelCard, running: Running) -> ScriptedWorker:
-    worker = ScriptedWorker(redis_client, card, running.app.state.settings)
-    worker.announce()
-    return worker
-
-
-@pytest.fixture
-def opened(running: Running, worker: ScriptedWorker, page: Page) -> Page:
-    page.goto(running.url)
-    expect(page.locator("#size")).to_be_attached()
-    return page
-
-
-def ask(page: Page, prompt: str) -> None:
-    page.fill("#prompt", prompt)
-    page.press("#prompt", "Enter")
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
@@ -111,6 +72,19 @@ def test_waiting_in_line(opened: Page, worker: ScriptedWorker) -> None:
     expect(opened.locator(".sheet").first).to_contain_text("Waiting, 2 jobs before it")
     worker.claim()
     expect(opened.locator(".sheet").first).to_contain_text("Waiting, 1 job before it")
+
+
+def test_a_model_without_a_worker_says_so(opened: Page, worker: ScriptedWorker, redis_client: redis.Redis) -> None:
+    redis_client.delete(keys.ALIVE + worker.card.name)
+    opened.reload()
+    expect(opened.locator(".head")).to_contain_text("No worker is awake")
+    expect(opened.get_by_text("No worker serves starter now")).to_be_visible()
+    assert faults_of_access(opened) == []
+    waiting = {"status": "queued", "model": "starter", "queue": {"position": 0, "workers": 0}}
+    said = opened.evaluate("async (job) => (await import('/static/words.js')).standing(job)", waiting)
+    assert said == "Waiting for a worker of starter"
+    worker.announce()
+    expect(opened.get_by_text("No worker serves starter now")).to_have_count(0)
 
 
 def test_a_failure_says_why(opened: Page, worker: ScriptedWorker) -> None:
@@ -312,6 +286,7 @@ def test_the_service_goes_away_and_comes_back(
     mortal_gateway.start()
     expect(page.locator(".head [role=alert]")).to_have_count(0)
     expect(page.locator(".sheet")).to_have_attribute("data-status", "succeeded")
+    expect(page.locator(".controls [role=alert]")).to_have_count(0)
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".sheet")).to_have_count(2)
     assert worker.claim().spec.prompt == "a green square"

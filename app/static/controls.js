@@ -1,0 +1,88 @@
+// The settings of a request, within the limits that the chosen model announces.
+
+import { html, useState } from "./preact-htm.js";
+import { defaults, shapes, shortSchedulers } from "./wish.js";
+
+/** `set` takes the fields that change. */
+export function Controls({ wish, set, model }) {
+  return html`<${Size} wish=${wish} set=${set} model=${model} />
+    <${Dial} name="num_inference_steps" label="Steps" min="1" max=${model.max_steps} step="1" wish=${wish} set=${set} />
+    <${Dial} name="guidance_scale" label="Guidance" min="0" max=${model.max_guidance_scale} step="0.1" wish=${wish} set=${set} />
+    ${model.max_images > 1 && html`<${Dial} name="num_images" label="Pictures" min="1" max=${model.max_images} step="1" wish=${wish} set=${set} />`}
+    <div class="field">
+      <label for="seed">Seed</label>
+      <input id="seed" inputmode="numeric" pattern="[0-9]{1,19}" title="A whole number from 0, or nothing" placeholder="drawn anew each time"
+        autocomplete="off" value=${wish.seed} onInput=${(event) => set({ seed: event.target.value })} />
+    </div>
+    <${More} wish=${wish} set=${set} model=${model} />`;
+}
+
+function Dial({ name, label, wish, set, ...range }) {
+  const id = `dial-${name}`;
+  return html`<div class="field dial">
+    <label for=${id}>${label}</label>
+    <output for=${id}>${wish[name]}</output>
+    <input id=${id} type="range" ...${range} value=${wish[name]} onInput=${(event) => set({ [name]: Number(event.target.value) })} />
+  </div>`;
+}
+
+function Size({ wish, set, model }) {
+  const known = shapes(model);
+  const at = known.findIndex((shape) => shape.width === wish.width && shape.height === wish.height);
+  const [free, setFree] = useState(false);
+  const own = free || at < 0;
+  const onChange = (event) => {
+    const shape = known[Number(event.target.value)];
+    setFree(!shape);
+    if (shape) set({ width: shape.width, height: shape.height });
+  };
+  return html`<div class="field">
+      <label for="size">Size</label>
+      <select id="size" value=${own ? "-1" : String(at)} onChange=${onChange}>
+        ${known.map(
+          ({ label, width, height }, index) =>
+            html`<option value=${String(index)} selected=${!own && index === at}>${label}, ${width} × ${height}</option>`,
+        )}
+        <option value="-1" selected=${own}>Other</option>
+      </select>
+    </div>
+    ${own && html`<div class="pair">
+      <${Side} name="width" label="Width" wish=${wish} set=${set} model=${model} />
+      <${Side} name="height" label="Height" wish=${wish} set=${set} model=${model} />
+    </div>`}`;
+}
+
+function Side({ name, label, wish, set, model }) {
+  return html`<div class="field">
+    <label for=${name}>${label}, pixels</label>
+    <input id=${name} type="number" required min=${model.min_side} max=${model.max_side} step=${model.side_multiple}
+      value=${wish[name]} onInput=${(event) => set({ [name]: Number(event.target.value) })} />
+  </div>`;
+}
+
+function More({ wish, set, model }) {
+  return html`<details class="more">
+    <summary>More</summary>
+    <div class="field">
+      <label for="negative">Not in the picture</label>
+      <textarea id="negative" rows="2" maxlength="2000" value=${wish.negative_prompt}
+        onInput=${(event) => set({ negative_prompt: event.target.value })}></textarea>
+      ${wish.negative_prompt && wish.guidance_scale <= 1 && html`<p class="hint">It takes effect with a guidance above 1.</p>`}
+    </div>
+    <${Choice} label="Scheduler" id="scheduler" value=${wish.scheduler} names=${shortSchedulers(model, wish.scheduler)} choose=${(scheduler) => set({ scheduler })} />
+    <${Choice} label="File" id="format" value=${wish.output_format} names=${["png", "jpeg", "webp"]} choose=${(output_format) => set({ output_format })} />
+    <label class="tick"><input type="checkbox" checked=${wish.reproducible} onChange=${(event) => set({ reproducible: event.target.checked })} />
+      Repeatable to the last bit, a little slower</label>
+    <button type="button" class="small" onClick=${() => set(defaults(model, wish.prompt))}>Back to the model's defaults</button>
+  </details>`;
+}
+
+/** One of several names. */
+export function Choice({ label, id, value, names, choose }) {
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    <select id=${id} value=${value} onChange=${(event) => choose(event.target.value)}>
+      ${names.map((name) => html`<option value=${name} selected=${name === value}>${name}</option>`)}
+    </select>
+  </div>`;
+}
