@@ -36,8 +36,10 @@ export class Watch {
 
   async #look() {
     const room = this.#room;
-    if (room.unfinished.length && !room.away && room.models?.length) await room.refreshUnfinished();
-    else if (!room.needsKey) await room.refresh();
+    const isDrawing = room.unfinished.length > 0 && !room.away && room.models?.length > 0;
+    if (isDrawing) await room.refreshUnfinished();
+    // What is served is asked for in between, and while something waits for a worker to come back.
+    if (!room.needsKey && !(isDrawing && room.models.every((model) => model.state === "ready"))) await room.refresh();
     this.#follow();
     this.#sleep(this.#pause());
   }

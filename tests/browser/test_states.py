@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
@@ -80,11 +81,13 @@ def test_a_model_without_a_worker_says_so(opened: Page, worker: ScriptedWorker, 
     expect(opened.locator(".head")).to_contain_text("No worker is awake")
     expect(opened.get_by_text("No worker serves starter now")).to_be_visible()
     assert faults_of_access(opened) == []
-    waiting = {"status": "queued", "model": "starter", "queue": {"position": 0, "workers": 0}}
-    said = opened.evaluate("async (job) => (await import('/static/words.js')).standing(job)", waiting)
-    assert said == "Waiting for a worker of starter"
+    ask(opened, "a patient one")
+    sheet = opened.locator(".sheet")
+    expect(sheet).to_contain_text("Waiting for a worker of starter")
+    expect(sheet.get_by_text(re.compile("^Warning: "))).to_be_visible()
     worker.announce()
     expect(opened.get_by_text("No worker serves starter now")).to_have_count(0)
+    expect(sheet).to_contain_text("Next in line")
 
 
 def test_a_failure_says_why(opened: Page, worker: ScriptedWorker) -> None:
