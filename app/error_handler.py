@@ -124,12 +124,11 @@ def _http_problem(error: HTTPException, request: Request) -> Problem:
 
 
 def _allowed(request: Request) -> set[str]:
-    # Starlette names the methods of the first route that fits; a path may have several routes.
-    methods: set[str] = set()
-    for route in _flat(request.app.router.routes):
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
+    # Starlette names the methods of the first route that fits; a path may have several routes. One that names the path
+    # letter by letter stands before those that take its last part for an id: /v1/jobs/cancel is no job.
+    fit = [route for route in _flat(request.app.router.routes) if route.matches(request.scope)[0] is not Match.NONE]
+    own = [route for route in fit if "{" not in getattr(route, "path", "")]
+    methods = set[str]().union(*(getattr(route, "methods", None) or () for route in own or fit))
     # A mount rewrites the scope, so nothing fits any more; what is mounted here are files.
     methods = methods or {"GET"}
     return methods | {"HEAD"} if "GET" in methods else methods

@@ -23,9 +23,13 @@ CONFIG = """
 positive_data_acceptance.expected-statuses = ["2xx", "3xx", 400, 401, 403, 404, 409, 410, 422, 429]
 """
 
-SECONDS = int(os.environ.get("DARKROOM_TEST_CONFORMANCE_SECONDS", "12"))
+SECONDS = os.environ.get("DARKROOM_TEST_CONFORMANCE_SECONDS")
+"""How long to look. The run that finds rare things takes minutes: `make fuzz`."""
+
 SEED = os.environ.get("DARKROOM_TEST_CONFORMANCE_SEED", "7")
-"""The run that finds rare things takes minutes: `make fuzz`."""
+
+EXAMPLES = 2
+"""Of each operation, where no time is given: a number, because how many fit into a time depends on the machine."""
 
 
 @pytest.fixture
@@ -51,14 +55,15 @@ def busy(gateway_with: OneGateway, worker: ScriptedWorker) -> Iterator[Running]:
     drawing.join()
 
 
-@pytest.mark.timeout(SECONDS * 3 + 120)
+@pytest.mark.timeout(int(SECONDS or 0) * 3 + 600)
 def test_schemathesis_finds_nothing(busy: Running, tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     command = [
         str(Path(sys.executable).with_name("st")), "run", f"{busy.url}/openapi.json",
-        "--header", f"Authorization: Bearer {KEY}", "--checks", "all", "--seed", SEED, "--max-time", str(SECONDS),
+        "--header", f"Authorization: Bearer {KEY}", "--checks", "all", "--seed", SEED,
         "--continue-on-failure", "--no-color", "--report-dir", str(tmp_path), "--generation-database", "none",
     ]  # fmt: skip
+    command += ["--max-time", SECONDS] if SECONDS else ["--max-examples", str(EXAMPLES)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-20_000:]
@@ -66,4 +71,4 @@ def test_schemathesis_finds_nothing(busy: Running, tmp_path: Path) -> None:
     assert found, said[-20_000:]
     print(f"{found[0]} with seed {SEED}")
     assert found[1] == found[2]
-    assert int(found[1]) > 5 * SECONDS, "hardly anything was tried"
+    assert int(found[1]) > 0
