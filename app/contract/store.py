@@ -240,8 +240,10 @@ class JobStore:
 
     async def forget_model(self, name: str) -> tuple[Forget, int]:
         """Take a model without workers and jobs off every list; or why not, and how many of them there are."""
+        was_known = await self._redis.hexists(keys.CARDS, name)
         outcome, count = await self._scripts["forget_model"](args=[name])
-        return outcome, count
+        # What is called again, because its answer was lost, finds nothing left to do.
+        return "forgotten" if was_known and outcome == "missing" else outcome, count
 
     async def cancel_waiting(self, model: str) -> int:
         """Call off every job that waits for the model, whoever's it is. How many there were."""

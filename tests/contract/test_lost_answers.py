@@ -14,6 +14,7 @@ import redis
 import redis.asyncio
 
 from app.contract import keys
+from app.contract.card import ModelCard
 from app.contract.events import Status
 from app.contract.job import cost_of
 from app.contract.ownership import Beat, Ownership
@@ -257,3 +258,10 @@ async def test_a_house_that_was_opened_is_told_so(
         monkeypatch.setattr(redis.asyncio.client.Pipeline, "execute", lose_the_reply)
         assert await keyring.open()
         assert await keyring.open_until() is not None
+
+
+async def test_a_model_is_forgotten_once(store: JobStore, redis_client: redis.Redis, card: ModelCard) -> None:
+    Ownership(redis_client).announce(card, "w1")
+    Ownership(redis_client).leave(card.name, "w1")
+    assert await store.forget_model(card.name) == ("forgotten", 0)
+    assert await store.forget_model(card.name) == ("missing", 0)
