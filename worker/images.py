@@ -37,6 +37,9 @@ _SAVE: dict[OutputFormat, dict[str, Any]] = {
     "webp": {"quality": 90, "method": 2},
 }
 
+FINE_JPEG = 90
+"""From this quality on a JPEG keeps the colour of every pixel. Below, whoever asks wants a small file."""
+
 _UNWRITABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 _EXIF_IFD = 0x8769
 _USER_COMMENT = 0x9286
@@ -90,11 +93,17 @@ class SheetFile:
     columns: int
 
 
-def encode(pixels: npt.NDArray[np.uint8], *, output_format: OutputFormat, record: Mapping[str, object]) -> bytes:
+def encode(
+    pixels: npt.NDArray[np.uint8],
+    *,
+    output_format: OutputFormat,
+    record: Mapping[str, object],
+    quality: int | None = None,
+) -> bytes:
     """A file of `pixels` [height, width, 3] uint8 RGB with `record` inside.
 
-    PNG keeps the pixels exactly; JPEG is quality 95 without chroma subsampling, WebP quality 90. The GIL is free
-    while a PNG is compressed. Raises ValueError for another shape or format and for a record that is no JSON or longer
+    PNG keeps the pixels exactly; without `quality` (0 to 100) JPEG has 95, without chroma subsampling, and WebP 90. The
+    GIL is free while a PNG is compressed. Raises ValueError for another shape or format and for a record that is no JSON or longer
     than MAX_RECORD_BYTES.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
@@ -104,8 +113,17 @@ def encode(pixels: npt.NDArray[np.uint8], *, output_format: OutputFormat, record
     text, note = parameters_text(record), _to_json(record)
     notes = _png_notes(text, note) if output_format == "png" else _exif_and_xmp(text, note)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, output_format.upper(), **_SAVE[output_format], **notes)
+    Image.fromarray(pixels).save(buffer, output_format.upper(), **_options(output_format, quality), **notes)
     return buffer.getvalue()
+
+
+def _options(output_format: OutputFormat, quality: int | None) -> dict[str, Any]:
+    options = _SAVE[output_format]
+    if quality is None or output_format == "png":
+        return options
+    if output_format == "jpeg":
+        return {"quality": quality, "subsampling": 0 if quality >= FINE_JPEG else 2}
+    return options | {"quality": quality}
 
 
 def encode_preview(pixels: npt.NDArray[np.uint8]) -> bytes:

@@ -152,7 +152,7 @@ class Worker:
     def begin(self, claim: Claim) -> None:
         """Hand a claimed job to the engine, which calls it by its token."""
         self.traces.claimed(claim)
-        spec = claim.spec.model_dump(exclude={"model", "output_format", "keep_previews"})
+        spec = claim.spec.model_dump(exclude={"model", "output_format", "output_quality", "keep_previews"})
         try:
             request = Request(id=claim.token, **spec)
         except ValueError as error:

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from app.contract.card import ModelCard
 from app.contract.events import Event
+from app.contract.request_body import RequestBody
 from app.contract.webhook_headers import WebhookHeaders
 
 MAX_PROMPT = 2_000
@@ -25,6 +26,11 @@ DRAWN_SEEDS = 2**53
 """A missing seed is drawn below this: every JSON reader, JavaScript's doubles included, gives it back unharmed."""
 
 OutputFormat = Literal["png", "jpeg", "webp"]
+WishedFormat = Annotated[
+    OutputFormat,
+    BeforeValidator(lambda given: "jpeg" if given == "jpg" else given),
+    WithJsonSchema({"type": "string", "enum": ["png", "jpeg", "jpg", "webp"]}),
+]
 WebhookEvent = Literal["job.queued", "job.started", "job.restarted", "job.succeeded", "job.failed", "job.canceled"]
 
 
@@ -44,19 +50,21 @@ def _says_something(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_readable)]
+def _drawn(seed: int | None) -> int | None:
+    return None if seed == -1 else seed
 
 
+Readable = Annotated[str, AfterValidator(_readable)]
+Text = Annotated[Readable, Field(max_length=MAX_PROMPT)]
+VISIBLE = AfterValidator(_says_something)
 Metadata = Annotated[
     dict[Annotated[Text, Field(min_length=1, max_length=64)], Annotated[Text, Field(max_length=512)]],
     Field(max_length=16),
 ]
 
 
-class Webhook(BaseModel):
+class Webhook(RequestBody):
     """Where facts about this job are sent, signed as Standard Webhooks."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     url: Annotated[str, Field(min_length=1, max_length=2_048), AfterValidator(_readable)]
     events: Annotated[list[WebhookEvent], Field(min_length=1, max_length=6)] = Field(
@@ -71,12 +79,10 @@ class OwedWebhook(Webhook):
     form: Literal["event", "prediction"] = "event"
 
 
-class JobRequest(BaseModel):
+class JobRequest(RequestBody):
     """A wish. Only `prompt` is required; everything else has the model's own default."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
         json_schema_extra={
             "examples": [
                 {"prompt": "a red circle on a blue background", "seed": 7},
@@ -97,7 +103,7 @@ class JobRequest(BaseModel):
         },
     )
 
-    prompt: Annotated[Text, AfterValidator(_says_something)] = Field(description="What the picture shows")
+    prompt: Annotated[Text, VISIBLE] = Field(description="What the picture shows")
     model: str | None = Field(
         default=None, max_length=64, description="One of GET /v1/models. Without it: the one marked `default` there"
     )
@@ -109,9 +115,14 @@ class JobRequest(BaseModel):
         default=None, ge=0, le=1_000, allow_inf_nan=False, description="1 or less: without guidance"
     )
     scheduler: str | None = Field(default=None, max_length=64)
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Picture k is drawn from seed + k")
+    seed: Annotated[int | None, Field(ge=-1, le=MAX_SEED), AfterValidator(_drawn)] = Field(
+        default=None, description="Picture k is drawn from seed + k. -1 or missing: one is drawn"
+    )
     num_images: int = Field(default=1, ge=1, le=1_000)
-    output_format: OutputFormat = "png"
+    output_format: WishedFormat = "png"
+    output_quality: int | None = Field(
+        default=None, ge=0, le=100, description="Of jpeg (else 95) and webp (else 90); png loses nothing"
+    )
     preview_every: int | None = Field(
         default=None, ge=0, le=10_000, description="A preview after every so many model evaluations; 0: none"
     )
@@ -141,6 +152,7 @@ class JobSpec(BaseModel):
     seed: int
     num_images: int
     output_format: OutputFormat
+    output_quality: int | None = None
     preview_every: int = 0
     keep_previews: bool = False
     reproducible: bool = False
@@ -180,6 +192,7 @@ def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
         seed=secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
         num_images=request.num_images,
         output_format=request.output_format,
+        output_quality=request.output_quality,
         preview_every=request.preview_every or 0,
         keep_previews=request.keep_previews,
         reproducible=request.reproducible,
@@ -210,6 +223,8 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
         yield ParamError("/seed", "out_of_range", "seed + num_images must stay below 2^63")
     if spec.scheduler not in card.schedulers:
         yield ParamError("/scheduler", "unknown", f"must be one of: {', '.join(card.schedulers)}")
+    if spec.output_format == "png" and spec.output_quality not in (None, 100):
+        yield ParamError("/output_quality", "no_quality", "must be 100 with png, which loses nothing")
     if spec.keep_previews and not spec.preview_every:
         yield ParamError(
             "/keep_previews", "no_previews", "needs preview_every: after how many evaluations each is made"

@@ -6,13 +6,14 @@ import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from app import errors
 from app.admission import valid_idempotency_key
 from app.contract.events import Status
 from app.contract.params import JobRequest, Metadata
+from app.contract.request_body import RequestBody
 from app.gateway import OwnRecord, TheCaller, TheGateway
 from app.head import is_head
 from app.patience import wait_for
@@ -116,10 +117,8 @@ async def list_jobs(
     return JobList(data=list(views), next_cursor=write_cursor(records[limit - 1]) if more else None)
 
 
-class CancelRequest(BaseModel):
+class CancelRequest(RequestBody):
     """Which of the caller's unfinished jobs: all of them, unless something is said."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     status: Literal["queued", "running"] | None = Field(default=None, description="Only jobs in this state")
     metadata: Metadata = Field(default_factory=dict, description="Only jobs with all of these notes")
