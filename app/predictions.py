@@ -1,6 +1,6 @@
 """A job in Replicate's words: what its clients read of a prediction, a model and a version.
 
-Knows shapes and how a job's view becomes one. Refuses to know Redis and HTTP.
+Knows shapes and how a job's view becomes one. Refuses to know Redis and HTTP. What comes in is in prediction_input.py.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, Field
 
-from app.contract.events import Event, Status
+from app.contract.events import Status
 from app.contract.job import Picture
-from app.contract.params import JobRequest, OwedWebhook
 from app.contract.served import ServedModel
+from app.prediction_input import published_schema
 from app.schemas import JobView, ModelState, state_of, timestamp
 
 OWNER: Final = "darkroom"
@@ -27,69 +27,9 @@ UNKNOWN_VERSION: Final = "hidden"
 """Replicate's word. The card of a job's model goes when Redis is begun anew."""
 
 STATUSES: Final = {Status.QUEUED: "starting", Status.RUNNING: "processing"}
-SCHEDULERS: Final = {
-    "DDIM": "ddim",
-    "DPMSolverMultistep": "dpmpp_2m",
-    "K_EULER": "euler",
-    "K_EULER_ANCESTRAL": "euler_a",
-    "KLMS": "lms",
-    "PNDM": "pndm",
-}
-"""The names that Stable Diffusion has on Replicate."""
-
-EVENTS: Final[dict[str, list[Any]]] = {
-    "start": [Event.STARTED.value],
-    "output": [Event.SUCCEEDED.value],
-    "logs": [],
-    "completed": [Event.SUCCEEDED.value, Event.FAILED.value, Event.CANCELED.value],
-}
-"""Replicate's filter words. Logs are not sent out: the stream has them."""
-
 _VERSION = re.compile(rf"(?:{OWNER}/)?([^/:]+)(?::([0-9a-f]{{64}}))?")
-_OURS_ALONE: Final = ("model", "webhook", "metadata", "preview_every", "keep_previews")
 
 Word = Literal["starting", "processing", "succeeded", "failed", "canceled"]
-
-PredictionInput: Any = create_model(
-    "PredictionInput",
-    __config__=ConfigDict(extra="forbid", strict=True),
-    __doc__="The parameters of a job, and num_outputs as another name of num_images.",
-    num_outputs=(int | None, Field(default=None, ge=1, le=1_000, description="The same as num_images")),
-    **cast(
-        "dict[str, Any]",
-        {name: (field.annotation, field) for name, field in JobRequest.model_fields.items() if name not in _OURS_ALONE},
-    ),
-)
-
-
-class PredictionRequest(BaseModel):
-    """A wish in Replicate's words, for a model that the path names."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    input: PredictionInput
-    webhook: str | None = Field(default=None, min_length=1, max_length=2_048, description="Where to send news")
-    webhook_events_filter: list[Literal["start", "output", "logs", "completed"]] | None = Field(
-        default=None, min_length=1, max_length=4
-    )
-    webhook_completed: str | None = Field(default=None, min_length=1, max_length=2_048, description="Only the end")
-    stream: bool | None = Field(default=None, description="Without effect: every prediction has urls.stream")
-
-    def owed(self) -> OwedWebhook | None:
-        """The webhook that is meant, if any event can ever be sent."""
-        url, words = self.webhook, [*(self.webhook_events_filter or EVENTS)]
-        if url is None:
-            url, words = self.webhook_completed, ["completed"]
-        events = list(dict.fromkeys(event for word in words for event in EVENTS[word]))
-        return OwedWebhook(url=url, events=events, form="prediction") if url and events else None
-
-
-class VersionedPredictionRequest(PredictionRequest):
-    """A wish that names its model: the id of a version, darkroom/name, darkroom/name:version or an alias."""
-
-    version: str | None = Field(
-        default=None, min_length=1, max_length=200, description="Without it: the model of requests that name none"
-    )
 
 
 class PredictionUrls(BaseModel):
@@ -209,17 +149,6 @@ def progress_bar(step: int, steps: int) -> str:
     return f"{int(part * 100):3}%|{'#' * int(part * 10):10}| {step}/{steps}"
 
 
-def wish_of(given: BaseModel, *, model: str) -> JobRequest:
-    """The job that an input asks for. `given` is a PredictionInput, measured already."""
-    fields = given.model_dump(exclude_unset=True)
-    images = fields.pop("num_outputs", None)
-    if images is not None:
-        fields.setdefault("num_images", images)
-    if fields.get("scheduler"):
-        fields["scheduler"] = SCHEDULERS.get(fields["scheduler"], fields["scheduler"])
-    return JobRequest(model=model, **fields)
-
-
 def by_version(models: Mapping[str, ServedModel], version: str) -> ServedModel | None:
     """The model that a version names: by its weights, as darkroom/name, or as darkroom/name:weights. Of several with
     the same weights, one that has a worker, or had one last."""
@@ -232,11 +161,7 @@ def by_version(models: Mapping[str, ServedModel], version: str) -> ServedModel |
 
 def version_of(model: ServedModel) -> Version:
     """The one version of a model that is served."""
-    schema = PredictionInput.model_json_schema()
-    defaults = model.card.model_dump()
-    for name, about in schema["properties"].items():
-        if name in defaults:
-            about["default"] = defaults[name]
+    schema = published_schema(model.card)
     output = {"type": "array", "title": "Output", "items": {"type": "string", "format": "uri"}}
     described = {
         "openapi": "3.0.2",

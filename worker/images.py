@@ -103,8 +103,8 @@ def encode(
     """A file of `pixels` [height, width, 3] uint8 RGB with `record` inside.
 
     PNG keeps the pixels exactly; without `quality` (0 to 100) JPEG has 95, without chroma subsampling, and WebP 90. The
-    GIL is free while a PNG is compressed. Raises ValueError for another shape or format and for a record that is no JSON or longer
-    than MAX_RECORD_BYTES.
+    GIL is free while a PNG is compressed. Raises ValueError for another shape or format and for a record that is no
+    JSON or longer than MAX_RECORD_BYTES.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"pixels must be uint8 [height, width, 3], not {pixels.dtype} {list(pixels.shape)}")

@@ -208,9 +208,7 @@ class Reporter:
             note |= {"dtype": "float32", "rescued": True}
         record = wish | {"seed": seed, "job_id": claim.id, "index": index, "solver": finished.solver} | note
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
-        data = encode(
-            pixels, output_format=claim.spec.output_format, quality=claim.spec.output_quality, record=record
-        )
+        data = encode(pixels, output_format=claim.spec.output_format, quality=claim.spec.output_quality, record=record)
         stored = self._store.put(
             key, data, f"image/{claim.spec.output_format}", keep_trying=lambda: attempt.stop is None
         )

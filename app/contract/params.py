@@ -6,10 +6,11 @@ pointers into the body that was measured.
 
 from __future__ import annotations
 
+import math
 import secrets
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -110,6 +111,11 @@ class JobRequest(RequestBody):
     negative_prompt: Text = Field(default="", description="What it should not show; needs guidance_scale > 1")
     width: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
     height: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
+    aspect_ratio: str | None = Field(
+        default=None,
+        pattern=r"^[1-9][0-9]?:[1-9][0-9]?$",
+        description="Such as 16:9, instead of width and height: as many pixels as the model's own size has",
+    )
     num_inference_steps: int | None = Field(default=None, ge=1, le=10_000)
     guidance_scale: float | None = Field(
         default=None, ge=0, le=1_000, allow_inf_nan=False, description="1 or less: without guidance"
@@ -180,12 +186,13 @@ def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
 
     Raises ParamsRejected with every limit of the card that the request breaks.
     """
+    width, height = _sides(request, card)
     spec = JobSpec(
         model=card.name,
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        width=card.width if request.width is None else request.width,
-        height=card.height if request.height is None else request.height,
+        width=width,
+        height=height,
         num_inference_steps=request.num_inference_steps or card.num_inference_steps,
         guidance_scale=card.guidance_scale if request.guidance_scale is None else request.guidance_scale,
         scheduler=request.scheduler or card.scheduler,
@@ -198,9 +205,24 @@ def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
         reproducible=request.reproducible,
     )
     errors = list(_broken_limits(spec, card))
+    if request.aspect_ratio:
+        theirs = {"/width": "/aspect_ratio", "/height": "/aspect_ratio"}
+        errors = [replace(error, pointer=theirs.get(error.pointer, error.pointer)) for error in errors]
     if errors:
         raise ParamsRejected(errors)
     return spec
+
+
+def _sides(request: JobRequest, card: ModelCard) -> tuple[int, int]:
+    if request.aspect_ratio is None:
+        width = card.width if request.width is None else request.width
+        return width, card.height if request.height is None else request.height
+    if request.width is not None or request.height is not None:
+        raise ParamsRejected([ParamError("/aspect_ratio", "said_twice", "goes without width and height")])
+    across, down = map(int, request.aspect_ratio.split(":"))
+    area, unit = card.width * card.height, card.side_multiple
+    width, height = (round(math.sqrt(area * ratio) / unit) for ratio in (across / down, down / across))
+    return max(1, width) * unit, max(1, height) * unit
 
 
 def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:

@@ -29,9 +29,7 @@ class RequestBody(BaseModel):
         if not isinstance(given, dict):
             return given
         return {
-            name: _whole(value) if type(value) is float else value
-            for name, value in given.items()
-            if value is not None
+            name: _whole(value) if type(value) is float else value for name, value in given.items() if value is not None
         }
 
     @classmethod

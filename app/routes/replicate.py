@@ -25,14 +25,13 @@ from app.contract.params import ParamError, ParamsRejected
 from app.contract.served import ServedModel
 from app.event_ids import known_place
 from app.gateway import Gateway, TheCaller, TheFullCaller, TheGateway
+from app.prediction_input import PredictionRequest, VersionedPredictionRequest, in_our_words
 from app.predictions import (
     OWNER,
     Prediction,
     PredictionPage,
-    PredictionRequest,
     ReplicateModel,
     Version,
-    VersionedPredictionRequest,
     VersionPage,
     WebhookSecret,
     by_version,
@@ -41,7 +40,6 @@ from app.predictions import (
     prediction,
     progress_bar,
     version_of,
-    wish_of,
 )
 from app.removal import cancel_job
 from app.routes.answers import (
@@ -90,7 +88,7 @@ async def create(
 ) -> Response:
     """Send a wish in (Replicate's API)."""
     try:
-        name = (await _versioned(gateway, body.version)).card.name
+        name = (await _named(gateway, body)).card.name
     except ParamsRejected as unknown:
         name = await _name_by_key(gateway, caller, request, unknown)
     return await _create(body, name, request, gateway, caller)
@@ -121,16 +119,17 @@ async def _name_by_key(gateway: Gateway, caller: Caller, request: Request, refus
 
 
 async def _create(body: PredictionRequest, model: str, request: Request, gateway: Gateway, caller: Caller) -> Response:
-    wish = wish_of(body.input, model=model)
-    wish.webhook = body.owed()
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
     traceparent = request.headers.get("traceparent")
+    wording = in_our_words(body.input, model)
     try:
+        wish = wording.wish(webhook=body.owed())
         admitted = await gateway.admission.submit(
             wish, caller, idempotency_key=key, traceparent=traceparent, is_awaited=True
         )
     except ParamsRejected as error:
-        raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in error.errors]) from error
+        said = wording.in_their_words(error).errors
+        raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in said]) from error
     record, headers = admitted.record, {"Location": gateway.path(f"/v1/predictions/{admitted.record.id}")}
     seconds = _wait_wanted(request.headers.getlist("prefer"))
     if seconds is None:
@@ -273,12 +272,21 @@ async def _model(gateway: Gateway, owner: str, name: str) -> ServedModel:
     return model
 
 
-async def _versioned(gateway: Gateway, version: str | None) -> ServedModel:
-    if version is None:
-        try:
-            return await gateway.models.choose(None)
-        except ParamsRejected as error:
-            raise ParamsRejected([replace(e, pointer="/version") for e in error.errors]) from error
+async def _named(gateway: Gateway, body: VersionedPredictionRequest) -> ServedModel:
+    """The model that `version` or `model` says, or that of requests that name none."""
+    by_model = await _versioned(gateway, body.model, "/model") if body.model is not None else None
+    by_id = await _versioned(gateway, body.version, "/version") if body.version is not None else None
+    if by_model is not None and by_id is not None and by_model.card.name != by_id.card.name:
+        raise ParamsRejected([ParamError("/model", "said_twice", "is another model than version names")])
+    if found := by_id or by_model:
+        return found
+    try:
+        return await gateway.models.choose(None)
+    except ParamsRejected as error:
+        raise ParamsRejected([replace(e, pointer="/version") for e in error.errors]) from error
+
+
+async def _versioned(gateway: Gateway, version: str, pointer: str) -> ServedModel:
     name = version.removeprefix(f"{OWNER}/")
     if name in gateway.models.aliases:
         model = await gateway.models.named(name)
@@ -286,7 +294,7 @@ async def _versioned(gateway: Gateway, version: str | None) -> ServedModel:
         board = gateway.board
         model = by_version(await board.models(), version) or by_version(await board.look_again(), version)
     if model is None:
-        raise ParamsRejected([ParamError("/version", "model_unknown", "names no model or version that is served here")])
+        raise ParamsRejected([ParamError(pointer, "model_unknown", "names no model or version that is served here")])
     return model
 
 
