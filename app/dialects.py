@@ -9,9 +9,15 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from app.errors import InvalidRequest, Problem, render
+from app.errors import MEDIA_TYPE, InvalidRequest, NotServedHere, Problem
 
-OPENAI_PATHS: Final = frozenset({"/v1/images/generations"})
+NOT_SERVED: Final = {
+    "/v1/images/edits": "Pictures cannot be edited here",
+    "/v1/images/variations": "Variations of a picture cannot be made here",
+}
+"""OpenAI's routes that take files, and what to say to who sends one."""
+
+OPENAI_PATHS: Final = frozenset({"/v1/images/generations", *NOT_SERVED})
 
 MODEL_UNKNOWN: Final = "model_unknown"
 """Code of the field error that OpenAI's clients expect as 404."""
@@ -21,7 +27,14 @@ _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rat
 
 def answer(problem: Problem, request_id: str, path: str, *, prefix: str = "") -> Response:
     """The refusal as the callers of this path read it. `prefix` is the path under which a proxy shows the service."""
-    return _openai(problem) if path in OPENAI_PATHS else render(problem, request_id, prefix=prefix)
+    return _openai(problem) if path in OPENAI_PATHS else _rfc_9457(problem, request_id, prefix=prefix)
+
+
+def refuse_unserved(method: str, path: str) -> None:
+    """Raises NotServedHere for a route of OpenAI's that there is not."""
+    if method == "POST" and path in NOT_SERVED:
+        detail = f"{NOT_SERVED[path]}: this service draws from words alone, with POST /v1/images/generations."
+        raise NotServedHere(detail)
 
 
 def openai_error(problem: Problem) -> dict[str, Any]:
@@ -40,3 +53,16 @@ def _openai(problem: Problem) -> Response:
     if isinstance(problem, InvalidRequest):
         status = 404 if any(error.get("code") == MODEL_UNKNOWN for error in problem.errors) else 400
     return JSONResponse({"error": openai_error(problem)}, status, problem.headers)
+
+
+def _rfc_9457(problem: Problem, request_id: str, *, prefix: str = "") -> Response:
+    body: dict[str, Any] = {
+        "type": f"{prefix}/problems/{problem.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": f"urn:darkroom:request:{request_id}",
+    }
+    if problem.errors:
+        body["errors"] = problem.errors
+    return JSONResponse(body, problem.status, problem.headers, media_type=MEDIA_TYPE)

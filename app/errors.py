@@ -31,6 +31,7 @@
       HeadTooLarge             431 head-too-large
       InternalError            500 internal-error
       JobFailed                500 job-failed
+      NotServedHere            501 not-served-here
       Unavailable              503 unavailable
         NoModelYet             503 no-model-yet
         ModelAway              503 model-away
@@ -47,9 +48,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
-
-from starlette.responses import JSONResponse, Response
+from typing import ClassVar
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -270,6 +269,16 @@ class JobFailed(Problem):
     status, slug, title = 500, "job-failed", "The job failed"
 
 
+class NotServedHere(Problem):
+    """A route of another service's API that this one does not have. What there is, is listed in /openapi.json."""
+
+    status, slug, title = 501, "not-served-here", "This service cannot do that"
+
+    def __init__(self, detail: str) -> None:
+        # OpenAI's clients would ask twice more.
+        super().__init__(detail, headers={"x-should-retry": "false"})
+
+
 class Unavailable(Problem):
     """Something that the service needs is away for the moment. Try again after the time in Retry-After."""
 
@@ -330,17 +339,3 @@ def all_problems() -> list[type[Problem]]:
             yield from below(child)
 
     return list(below(Problem))
-
-
-def render(problem: Problem, request_id: str, *, prefix: str = "") -> Response:
-    """The answer that says it. `prefix` is the path under which a proxy shows the service."""
-    body: dict[str, Any] = {
-        "type": f"{prefix}/problems/{problem.slug}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "instance": f"urn:darkroom:request:{request_id}",
-    }
-    if problem.errors:
-        body["errors"] = problem.errors
-    return JSONResponse(body, problem.status, problem.headers, media_type=MEDIA_TYPE)

@@ -17,8 +17,8 @@ from app.board import Board
 from app.contract.figures import Figures
 from app.contract.job import Record, is_job_id
 from app.contract.outbox import Outbox
+from app.contract.pending import PendingRequests
 from app.contract.store import JobStore
-from app.contract.unanswered import Unanswered
 from app.errors import JobNotFound
 from app.feed import Feed
 from app.keyring import Keyring
@@ -46,7 +46,7 @@ class Gateway:
     admission: Admission
     readiness: Readiness
     feed: Feed
-    unanswered: Unanswered
+    pending: PendingRequests
     outbox: Outbox
     webhook_secrets: Secrets
     keyring: Keyring

@@ -19,13 +19,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import Caller
-from app.dialects import answer
+from app.dialects import answer, refuse_unserved
 from app.errors import (
     BodyTooLarge,
     BodyTooSlow,
     HeadTooLarge,
     InternalError,
     InvalidHeader,
+    NotServedHere,
     Problem,
     QueueUnavailable,
     Unauthenticated,
@@ -43,6 +44,8 @@ MAX_BODY_BYTES: Final = 64 * 1024
 DRAIN_BYTES: Final = 1024 * 1024
 """A refused body of up to this size is read and thrown away, so that a client that writes before it reads hears why."""
 DRAIN_SECONDS: Final = 2.0
+FILES_BYTES: Final = 50 * 1024 * 1024
+"""The same for who sends pictures to a route that takes none here; as much as OpenAI's takes."""
 
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/problems", "/problems/", "/docs", "/openapi.json"})
 OPEN_PREFIXES: Final = ("/static/", "/problems/", "/pictures/")
@@ -152,6 +155,11 @@ class Guard:
                 headers.get("authorization"), method=method, stream=stream_request(scope)
             )
             scope["state"]["caller"] = caller
+        try:
+            refuse_unserved(scope["method"], scope["path"])
+        except NotServedHere:
+            await _drain(receive, headers, most=FILES_BYTES)
+            raise
         if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
             return _until_revoked(scope, receive)
         try:
@@ -286,11 +294,11 @@ async def _read(receive: Receive, *, seconds: float) -> bytes:
     return b"".join(chunks)
 
 
-async def _drain(receive: Receive, headers: Headers) -> None:
+async def _drain(receive: Receive, headers: Headers, *, most: int = DRAIN_BYTES) -> None:
     length = headers.get("content-length", "")
-    if "expect" in headers or len(length) > 18 or (length.isdecimal() and int(length) > DRAIN_BYTES):
+    if "expect" in headers or len(length) > 18 or (length.isdecimal() and int(length) > most):
         return
-    left, more = DRAIN_BYTES, True
+    left, more = most, True
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
             while more and left > 0:

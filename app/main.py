@@ -26,11 +26,11 @@ from app.board import Board
 from app.connections import FairPool
 from app.contract.figures import Figures
 from app.contract.outbox import Outbox
+from app.contract.pending import PendingRequests
 from app.contract.quota import Quota
 from app.contract.store import LONGEST_BLOCK, JobStore
 from app.contract.streams import EventStreams
 from app.contract.tracing import close_provider, open_provider
-from app.contract.unanswered import Unanswered
 from app.cors import Cors
 from app.feed import Feed
 from app.gateway import Gateway
@@ -189,7 +189,7 @@ def open_gateway(settings: Settings, commands: redis.asyncio.Redis, waiting: red
         admission=Admission(store, pictures, board, settings, choice, check_webhook=webhook_check(settings)),
         readiness=Readiness(store, pictures, board, durability=settings.redis_durability),
         feed=Feed(store, EventStreams(commands, waiting=waiting)),
-        unanswered=Unanswered(commands),
+        pending=PendingRequests(commands),
         outbox=Outbox(commands),
         webhook_secrets=Secrets(commands),
         keyring=Keyring(commands),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from app.contract.params import JobRequest, ParamError, ParamsRejected
 
 
@@ -29,15 +31,27 @@ class Wording:
                 self._twice.append(ParamError(f"/{name}", "said_twice", detail))
 
     def wish(self, **more: Any) -> JobRequest:
-        """The job that is meant, with `more` of our fields. Raises ParamsRejected where two words say two things, and
-        pydantic.ValidationError for values that were not measured yet."""
+        """The job that is meant, with `more` of our fields.
+
+        Raises ParamsRejected where two words say two things, and for values out of our bounds.
+        """
         if self._twice:
             raise ParamsRejected(self._twice)
-        return JobRequest(**self._fields, **more)
+        try:
+            return JobRequest(**self._fields, **more)
+        except ValidationError as error:
+            # Their words have other bounds than ours.
+            raise ParamsRejected([_too_much(each) for each in error.errors()]) from None
 
     def in_their_words(self, error: ParamsRejected) -> ParamsRejected:
         """The same errors, at the parameters that the caller wrote."""
         return ParamsRejected([replace(e, pointer=self._theirs.get(e.pointer, e.pointer)) for e in error.errors])
+
+
+def _too_much(error: Any) -> ParamError:
+    pointer = "".join(f"/{part}" for part in error["loc"])
+    code = "out_of_range" if error["type"] in ("less_than_equal", "greater_than_equal") else error["type"]
+    return ParamError(pointer, code, error["msg"])
 
 
 def sides(size: str) -> dict[str, int]:

@@ -101,9 +101,9 @@ PREVIEW = PREFIX + "preview:"
 WAKE = PREFIX + "wake:"
 """stream per gateway process, one entry: written to make its blocking read look at another job. Lives a minute."""
 
-UNANSWERED = PREFIX + "unanswered:"
-"""list per caller and hash of a body: jobs of synchronous requests that have no answer yet, so that a client's retry
-joins the job instead of making another."""
+PENDING = PREFIX + "pending:"
+"""hash per caller and hash of a body: of each job whose request has no answer yet, until when somebody is believed to
+wait for it, and who. So that an equal request joins the job instead of making another. Expires."""
 
 API_KEYS = PREFIX + "keys"
 """hash, id of an API key to its JSON: the SHA-256, whose it is and what it may do. Kept until revoked."""
@@ -153,6 +153,9 @@ LITTER_MS = 150_000
 """A worker that lost its job may go on storing pictures for its upload deadline (120 s) and a request more."""
 
 IDEMPOTENCY_SECONDS = 86_400
+PENDING_SECONDS = 1_800
+"""A client with the usual ten-minute deadline tries twice more, after pauses of at most two minutes."""
+
 TAKEN_SECONDS = 86_400
 """Longer than a Redis may be away from a caller that keeps asking: the token of an attempt that was lost is used up,
 and must not become the token of another, whose pictures would be tidied away with the first one's."""

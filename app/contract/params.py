@@ -55,9 +55,8 @@ def _drawn(seed: int | None) -> int | None:
     return None if seed == -1 else seed
 
 
-Readable = Annotated[str, AfterValidator(_readable)]
-Text = Annotated[Readable, Field(max_length=MAX_PROMPT)]
-VISIBLE = AfterValidator(_says_something)
+READABLE, VISIBLE = AfterValidator(_readable), AfterValidator(_says_something)
+Text = Annotated[str, Field(max_length=MAX_PROMPT), READABLE]
 Metadata = Annotated[
     dict[Annotated[Text, Field(min_length=1, max_length=64)], Annotated[Text, Field(max_length=512)]],
     Field(max_length=16),
@@ -67,7 +66,7 @@ Metadata = Annotated[
 class Webhook(RequestBody):
     """Where facts about this job are sent, signed as Standard Webhooks."""
 
-    url: Annotated[str, Field(min_length=1, max_length=2_048), AfterValidator(_readable)]
+    url: Annotated[str, Field(min_length=1, max_length=2_048), READABLE]
     events: Annotated[list[WebhookEvent], Field(min_length=1, max_length=6)] = Field(
         default=[Event.SUCCEEDED.value, Event.FAILED.value, Event.CANCELED.value]
     )

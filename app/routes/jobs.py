@@ -10,7 +10,6 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app import errors
-from app.admission import valid_idempotency_key
 from app.contract.events import Status
 from app.contract.params import JobRequest, Metadata
 from app.contract.request_body import RequestBody
@@ -34,6 +33,7 @@ from app.routes.answers import (
     wait_wanted,
     write_cursor,
 )
+from app.routes.joining import admit
 from app.routes.waiting import applied, send, wait_until_over
 from app.schemas import JobList, JobView
 
@@ -73,13 +73,11 @@ IDEMPOTENCY_KEY = {
 )
 async def submit(body: JobRequest, request: Request, gateway: TheGateway, caller: TheCaller) -> Response:
     """The answer shows every parameter with the value that will be used, the drawn seed included."""
-    key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
-    traceparent = request.headers.get("traceparent")
-    admitted = await gateway.admission.submit(body, caller, idempotency_key=key, traceparent=traceparent)
-    record, headers = admitted.record, {"Location": gateway.path(f"/v1/jobs/{admitted.record.id}")}
-    if admitted.replayed:
-        headers["Idempotency-Replayed"] = "true"
     seconds = wait_wanted(request.headers.getlist("prefer"))
+    waiting = await admit(gateway, body, caller, request, waits=seconds is not None, is_awaited=False)
+    record, headers = waiting.record, {"Location": gateway.path(f"/v1/jobs/{waiting.record.id}")}
+    if not waiting.is_own:
+        headers["Idempotency-Replayed"] = "true"
     if seconds is None:
         shown = await show(gateway, record, request)
         return Response(shown.body, 202, shown.headers | headers, media_type="application/json")
@@ -87,8 +85,9 @@ async def submit(body: JobRequest, request: Request, gateway: TheGateway, caller
 
     async def answer() -> Response:
         end = gateway.feed.wait_until_over(record, seconds=seconds)
-        after = await wait_until_over(gateway, record, request, end, is_own=not admitted.replayed)
-        shown = await show(gateway, after, request)
+        async with waiting.answering():
+            after = await wait_until_over(gateway, waiting, request, end)
+            shown = await show(gateway, after, request)
         status = 200 if after.status.is_over else 202
         return Response(shown.body, status, shown.headers | headers, media_type="application/json")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from app.contract.served import ServedModel
+from app.errors import ModelNotFound
 from app.gateway import TheGateway
 from app.routes.answers import ACCESS, QUEUE, problems
 from app.schemas import ModelList, ModelView
@@ -18,10 +20,22 @@ async def list_models(gateway: TheGateway) -> ModelList:
     """Every model that workers have announced. Jobs for a model that is away wait until a worker serves it again."""
     default = await gateway.models.default()
     named = [(name, await gateway.models.named(name)) for name in await gateway.models.names()]
-    return ModelList(
-        data=[
-            ModelView.of(model, is_default=model == default, alias=None if name == model.card.name else name)
-            for name, model in named
-            if model is not None
-        ]
-    )
+    return ModelList(data=[_view(name, model, default) for name, model in named if model is not None])
+
+
+@router.get(
+    "/v1/models/{model_id}",
+    response_model=ModelView,
+    summary="One of them",
+    responses=problems(*ACCESS, ModelNotFound, *QUEUE),
+)
+async def get_model(model_id: str, gateway: TheGateway) -> ModelView:
+    """A model by its name or by an alias."""
+    model = await gateway.models.named(model_id)
+    if model is None:
+        raise ModelNotFound
+    return _view(model_id, model, await gateway.models.default())
+
+
+def _view(name: str, model: ServedModel, default: ServedModel | None) -> ModelView:
+    return ModelView.of(model, is_default=model == default, alias=None if name == model.card.name else name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import redis
@@ -20,6 +20,7 @@ from app.dialects import openai_error
 from app.gateway import Gateway
 from app.model_choice import refuse_if_away
 from app.routes.answers import picture_base64
+from app.routes.joining import Waiting
 from app.storage import PictureStoreError
 
 LONGEST_WAIT = 590.0
@@ -31,11 +32,13 @@ FINAL_HEADERS = {"x-should-retry": "false"}
 """The client would repeat a 409 or a 500, and here that would be another job with the same end."""
 
 
-async def until_over(gateway: Gateway, record: Record) -> Record:
+async def until_over(gateway: Gateway, waiting: Waiting) -> Record:
     """The record once the job is over, or after LONGEST_WAIT. Raises ModelAway when nobody is there to draw it."""
-    ends = time.monotonic() + LONGEST_WAIT
+    ends, record = time.monotonic() + LONGEST_WAIT, waiting.record
     while not record.status.is_over and (left := ends - time.monotonic()) > 0:
         record = await gateway.feed.wait_until_over(record, seconds=min(left, HEARTBEAT_SECONDS))
+        if not record.status.is_over:
+            await waiting.go_on()
         await refuse_if_abandoned(gateway, record)
     return record
 
@@ -62,23 +65,25 @@ def succeeded(record: Record) -> Record:
 class Tale:
     """One streamed answer."""
 
-    def __init__(self, gateway: Gateway, record: Record, name: str, *, partial_images: int) -> None:
+    def __init__(self, gateway: Gateway, waiting: Waiting, *, partial_images: int, warnings: Sequence[str]) -> None:
         self._gateway = gateway
-        self._record = record
-        self._name = name
+        self._waiting = waiting
+        self._record = waiting.record
         self._left = partial_images
+        self._warnings = warnings
         self._shown = 0
         self._ends = time.monotonic() + LONGEST_WAIT
 
     async def tell(self) -> AsyncIterator[bytes]:
         """Bytes of events. The head is sent, so that whatever goes wrong is an event as well."""
         try:
-            async for chunk in self._until_over():
-                yield chunk
-            record = await self._gateway.store.get(self._record.id, self._record.tenant) or self._record
-            for picture in succeeded(record).images:
-                yield self._event("completed", await picture_base64(self._gateway, picture), picture)
-            await self._gateway.unanswered.answered(self._name, self._record.id)
+            async with self._waiting.answering():
+                async for chunk in self._until_over():
+                    yield chunk
+                record = await self._gateway.store.get(self._record.id, self._record.tenant) or self._record
+                self._record = record
+                for picture in succeeded(record).images:
+                    yield self._event("completed", await picture_base64(self._gateway, picture), picture)
         except errors.Problem as problem:
             yield _error_event(problem)
         except redis.RedisError:
@@ -89,6 +94,7 @@ class Tale:
     async def _until_over(self) -> AsyncIterator[bytes]:
         if self._record.status.is_over:
             return
+        said = time.monotonic()
         async with self._gateway.feed.follow(self._record.id, "0-0") as follower:
             while (left := self._ends - time.monotonic()) > 0:
                 news = await follower.next(min(left, HEARTBEAT_SECONDS))
@@ -101,6 +107,9 @@ class Tale:
                         jpeg = await self._gateway.store.preview(self._record.id, data)
                         if jpeg is not None:
                             yield self._event("partial_image", jpeg)
+                if time.monotonic() - said >= HEARTBEAT_SECONDS:
+                    said = time.monotonic()
+                    await self._waiting.go_on()
                 if not news:
                     record = await self._gateway.store.get(self._record.id, self._record.tenant)
                     await refuse_if_abandoned(self._gateway, record or self._record)
@@ -127,7 +136,7 @@ class Tale:
             "job_id": self._record.id,
         }
         if picture:
-            event |= {"seed": picture.seed, "usage": _NO_USAGE}
+            event |= {"seed": picture.seed, "warnings": [*self._warnings, *self._record.warnings], "usage": _NO_USAGE}
         else:
             event["partial_image_index"] = self._shown
             self._shown, self._left = self._shown + 1, self._left - 1

@@ -57,6 +57,7 @@ from app.routes.answers import (
     write_cursor,
 )
 from app.routes.events import HEARTBEAT_SECONDS, RETRY_MS
+from app.routes.joining import admit
 from app.routes.waiting import applied, send, wait_until_over
 from app.storage import PictureStoreError
 
@@ -119,27 +120,24 @@ async def _name_by_key(gateway: Gateway, caller: Caller, request: Request, refus
 
 
 async def _create(body: PredictionRequest, model: str, request: Request, gateway: Gateway, caller: Caller) -> Response:
-    key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
-    traceparent = request.headers.get("traceparent")
+    seconds = _wait_wanted(request.headers.getlist("prefer"))
     wording = in_our_words(body.input, model)
     try:
         wish = wording.wish(webhook=body.owed())
-        admitted = await gateway.admission.submit(
-            wish, caller, idempotency_key=key, traceparent=traceparent, is_awaited=True
-        )
+        waiting = await admit(gateway, wish, caller, request, waits=seconds is not None)
     except ParamsRejected as error:
         said = wording.in_their_words(error).errors
         raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in said]) from error
-    record, headers = admitted.record, {"Location": gateway.path(f"/v1/predictions/{admitted.record.id}")}
-    seconds = _wait_wanted(request.headers.getlist("prefer"))
+    record, headers = waiting.record, {"Location": gateway.path(f"/v1/predictions/{waiting.record.id}")}
     if seconds is None:
         return _created(await _show(gateway, record, request), headers)
     headers |= applied(request, seconds=seconds)
 
     async def answer() -> Response:
         end = gateway.feed.wait_until_over(record, seconds=seconds)
-        after = await wait_until_over(gateway, record, request, end, is_own=not admitted.replayed)
-        shown = await _show(gateway, after, request)
+        async with waiting.answering():
+            after = await wait_until_over(gateway, waiting, request, end)
+            shown = await _show(gateway, after, request)
         if shown.status == "processing":
             # Anything but "starting" is taken for an end here, and run() would return nothing.
             shown.status = "starting"

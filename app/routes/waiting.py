@@ -20,6 +20,7 @@ from app.error_handler import answer_to
 from app.gateway import Gateway
 from app.guard import ClientGone
 from app.patience import end, wait_for
+from app.routes.joining import Waiting
 
 log = structlog.get_logger()
 
@@ -47,30 +48,29 @@ def applied(request: Request, *, seconds: float | None = None) -> dict[str, str]
 
 
 async def wait_until_over(
-    gateway: Gateway, record: Record, request: Request, waiting: Coroutine[Any, Any, Record], *, is_own: bool
+    gateway: Gateway, waiting: Waiting, request: Request, work: Coroutine[Any, Any, Record]
 ) -> Record:
-    """The job as `waiting` brings it, or as it stood when the service closes. Raises ClientGone.
-
-    `is_own`: this request brought the job in. Only then may its caller's leaving call it off: others may wait for it.
-    """
+    """The job as `work` brings it, or as it stood when the service closes. Raises ClientGone."""
     try:
-        return await wait_for(request, waiting, closing=gateway.closing) or record
+        return await wait_for(request, work, closing=gateway.closing) or waiting.record
     except (ClientGone, asyncio.CancelledError):
-        left(gateway, record, request, is_own=is_own)
+        left(gateway, waiting, request)
         raise
 
 
-def left(gateway: Gateway, record: Record, request: Request, *, is_own: bool) -> None:
-    """The caller has gone: its job is called off, if that was asked for."""
-    if is_own and prefers(request, CANCEL):
-        task = asyncio.ensure_future(_call_off(gateway, record))
-        _leaving.add(task)
-        task.add_done_callback(_leaving.discard)
+def left(gateway: Gateway, waiting: Waiting, request: Request) -> None:
+    """The caller has gone: an equal request may join the job. Or it is called off, if that was asked for."""
+    # Only by who brought it in, and only if nobody else waits for it.
+    takes_along = waiting.is_own and prefers(request, CANCEL)
+    task = asyncio.ensure_future(_call_off(gateway, waiting) if takes_along else waiting.leave())
+    _leaving.add(task)
+    task.add_done_callback(_leaving.discard)
 
 
-async def _call_off(gateway: Gateway, record: Record) -> None:
+async def _call_off(gateway: Gateway, waiting: Waiting) -> None:
+    record = waiting.record
     try:
-        outcome = await gateway.store.cancel(record.id, record.tenant)
+        outcome = await gateway.store.cancel(record.id, record.tenant) if await waiting.give_up() else "joined"
     except redis.RedisError as error:
         log.warning("caller left, and the job could not be called off", job_id=record.id, error=type(error).__name__)
     else:

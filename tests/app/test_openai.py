@@ -13,6 +13,7 @@ import openai
 import pytest
 import redis
 
+from app import guard
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
 from tests.patience import PATIENCE, until
@@ -94,6 +95,10 @@ def test_models(client: openai.OpenAI) -> None:
         ({"prompt": "a", "background": "transparent"}, "background", "literal_error"),
         ({"prompt": "a", "extra_body": {"stepz": 3}}, "stepz", "extra_forbidden"),
         ({"prompt": "a", "n": 1, "extra_body": {"num_images": 2}}, "num_images", "said_twice"),
+        ({"prompt": "a" * 32_001}, "prompt", "string_too_long"),
+        ({"prompt": "\u200b" * 2_500 + "a"}, "prompt", "blank_prompt"),
+        ({"prompt": "a", "output_format": "png", "output_compression": 80}, "output_compression", "no_quality"),
+        ({"prompt": "a", "size": "64x64", "extra_body": {"aspect_ratio": "1:1"}}, "aspect_ratio", "said_twice"),
     ],
 )
 def test_a_wrong_parameter_is_a_bad_request(client: openai.OpenAI, wrong: Any, param: str, code: str) -> None:
@@ -120,6 +125,87 @@ def test_keys(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
         assert caught.value.code == "unauthenticated"
         with official(running, api_key=KEY) as ann:
             assert ann.models.list().data[0].id == "starter"
+
+
+def test_one_model(client: openai.OpenAI) -> None:
+    model = client.models.retrieve("starter")
+    assert (model.id, model.object, model.owned_by) == ("starter", "model", "darkroom")
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-image-1")
+
+
+def test_a_prompt_as_long_as_openai_takes_is_cut_with_a_warning(
+    client: openai.OpenAI, drawing: Callable[[], Future[Any]], running: Running
+) -> None:
+    drawing()
+    answer = client.images.generate(prompt="a red circle " * 2_400)
+    prompt = running.client.get(f"/v1/jobs/{answer.job_id}").json()["input"]["prompt"]  # type: ignore[attr-defined]
+    assert answer.data is not None
+    assert answer.data[0].revised_prompt == prompt
+    assert set(prompt.split()) == {"a", "red", "circle"}
+    said = answer.warnings[0]  # type: ignore[attr-defined]
+    assert said == f"Only the first {len(prompt):,} characters of the prompt were taken, of 31,200."
+
+
+def test_the_end_of_a_stream_has_the_warnings_too(client: openai.OpenAI, drawing: Callable[[], Future[Any]]) -> None:
+    drawing()
+    [event] = client.images.generate(prompt="a red circle " * 200, stream=True)
+    cut, own = event.warnings  # type: ignore[union-attr]
+    assert cut.startswith("Only the first 1,9")
+    assert own == "cut"
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({"output_format": "jpeg", "output_compression": 40}, 40),
+        ({"output_format": "webp", "output_compression": 0}, 0),
+        ({"output_format": "png", "output_compression": 100}, 100),
+        ({"output_format": "jpeg"}, None),
+    ],
+)
+def test_output_compression_is_the_quality(
+    client: openai.OpenAI, drawing: Callable[[], Future[Any]], running: Running, asked: Any, kept: int | None
+) -> None:
+    drawing()
+    answer = client.images.generate(prompt="a red circle", **asked)
+    job = running.client.get(f"/v1/jobs/{answer.job_id}").json()  # type: ignore[attr-defined]
+    assert job["input"]["output_quality"] == kept
+
+
+def test_minus_one_draws_a_seed(client: openai.OpenAI, drawing: Callable[[], Future[Any]]) -> None:
+    seeds = []
+    for _ in range(2):
+        drawing()
+        seeds.append(client.images.generate(prompt="a red circle", extra_body={"seed": -1}).seed)  # type: ignore[attr-defined]
+    assert seeds[0] != seeds[1]
+    assert min(seeds) >= 0
+
+
+def test_nulls_and_whole_floats_are_what_they_mean(
+    running: Running, worker: ScriptedWorker, drawing: Callable[[], Future[Any]]
+) -> None:
+    worker.announce()
+    drawing()
+    body = {"prompt": "a", "n": 1.0, "size": None, "model": None, "output_format": None, "num_inference_steps": 20.0}
+    answer = running.client.post("/v1/images/generations", json=body)
+    assert (answer.status_code, answer.json()["output_format"], len(answer.json()["data"])) == (200, "png", 1)
+
+
+def test_edits_and_variations_say_that_they_are_not_served(
+    running: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a picture of more than a socket holds: clients write all of it before they read."""
+    monkeypatch.setattr(guard, "DRAIN_SECONDS", PATIENCE)
+    worker.announce()
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(3_000_000)
+    with official(running, max_retries=2) as client, pytest.raises(openai.InternalServerError) as caught:
+        client.images.edit(image=picture, prompt="a red circle")
+    assert (caught.value.status_code, caught.value.code) == (501, "not-served-here")
+    assert "POST /v1/images/generations" in caught.value.message
+    for sent in ({"files": {"image": picture}}, {"json": {"prompt": "a"}}, {}):
+        answer = running.client.post("/v1/images/variations", **sent)  # type: ignore[arg-type]
+        assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not-served-here")
 
 
 def test_a_full_house_is_a_rate_limit(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
@@ -162,48 +248,6 @@ def test_a_canceled_job_is_a_conflict(running: Running, worker: ScriptedWorker, 
         client.images.generate(prompt="a red circle")
     canceling.join()
     assert caught.value.code == "job-was-canceled"
-
-
-def test_a_retry_joins_the_job_it_lost(running: Running, worker: ScriptedWorker, redis_client: redis.Redis) -> None:
-    """The client's deadline passes; its second try finds the job of the first, and nothing is drawn twice."""
-    worker.announce()
-
-    def draw_late() -> None:
-        claim = worker.claim()
-        until(lambda: running.app.state.gateway.feed.listeners == 0)
-        until(lambda: running.app.state.gateway.feed.listeners == 1)
-        worker.succeed(claim)
-
-    with ThreadPoolExecutor() as pool, official(running, max_retries=8, timeout=1) as client:
-        late = pool.submit(draw_late)
-        answer = client.images.generate(prompt="a red circle")
-        late.result(PATIENCE)
-    assert answer.data is not None
-    assert len(redis_client.keys("darkroom:job:*")) == 1
-    assert redis_client.keys("darkroom:unanswered:*") == []
-
-
-def test_a_first_try_joins_nothing(
-    client: openai.OpenAI, running: Running, drawing: Callable[[], Future[Any]], redis_client: redis.Redis
-) -> None:
-    impatient = client.with_options(timeout=0.3)
-    with pytest.raises(openai.APITimeoutError):
-        impatient.images.generate(prompt="a red circle")
-    drawing(), drawing()
-    client.images.generate(prompt="a red circle")
-    assert len(redis_client.keys("darkroom:job:*")) == 2
-
-
-def test_a_retry_of_another_key_joins_nothing(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
-    worker.announce()
-    ours, theirs = f"a{KEY}", f"b{KEY}"
-    with gateway_with(api_keys=f"ann:{ours},ann:{theirs}") as running:
-        with official(running, api_key=ours, timeout=0.3) as client, pytest.raises(openai.APITimeoutError):
-            client.images.generate(prompt="a red circle")
-        with official(running, api_key=theirs, timeout=0.3) as client, pytest.raises(openai.APITimeoutError):
-            client.images.generate(prompt="a red circle", extra_headers={"x-stainless-retry-count": "1"})
-        listing = running.client.get("/v1/jobs", headers={"Authorization": f"Bearer {ours}"}).json()
-    assert len(listing["data"]) == 2
 
 
 def test_closing_asks_for_a_retry(closable: Running) -> None:

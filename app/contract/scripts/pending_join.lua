@@ -1,0 +1,15 @@
+-- A job for an equal request, which waits for it from now on: the one that nobody has waited for for longest. One that
+-- somebody waits for is given only to those who say that they tried before: their earlier try may look alive.
+-- ARGV: name, waiter, 'again' or '', for how many ms the waiter is believed
+-- Answers the job's id, or nil. A second call of the same waiter gets the same job.
+local key, waiter, again, believed = PENDING .. ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local at, found, least = now(), nil, nil
+local jobs = redis.call('HGETALL', key)
+for i = 1, #jobs, 2 do
+  local until_ms, who = string.match(jobs[i + 1], '^(%d+) (%S+)$')
+  until_ms = who == waiter and -1 or tonumber(until_ms)
+  if not least or until_ms < least then found, least = jobs[i], until_ms end
+end
+if not found or (least > at and again == '') then return nil end
+redis.call('HSET', key, found, (at + believed) .. ' ' .. waiter)
+return found
