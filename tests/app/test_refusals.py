@@ -10,6 +10,7 @@ import pytest
 import redis
 import structlog
 
+from app.contract.params import JobRequest
 from tests.app.test_jobs import WISH
 
 CANARY = "zanzibar"
@@ -48,7 +49,7 @@ INVALID: dict[str, tuple[bytes, str]] = {
     "steps huge": (wish(num_inference_steps=10**9), "/num_inference_steps"),
     "steps over the card": (wish(num_inference_steps=101), "/num_inference_steps"),
     "steps a fraction": (wish(num_inference_steps=4.5), "/num_inference_steps"),
-    "steps a whole float": (wish(num_inference_steps=4.0), "/num_inference_steps"),
+    "steps a whole float too large to be exact": (wish(num_inference_steps=1e16), "/num_inference_steps"),
     "steps a string": (wish(num_inference_steps="20"), "/num_inference_steps"),
     "steps true": (wish(num_inference_steps=True), "/num_inference_steps"),
     "guidance negative": (wish(guidance_scale=-0.1), "/guidance_scale"),
@@ -63,8 +64,12 @@ INVALID: dict[str, tuple[bytes, str]] = {
     "too much work": (wish(width=256, height=256, num_images=4, num_inference_steps=51), ""),
     "images huge": (wish(num_images=10**9), "/num_images"),
     "images over the card": (wish(num_images=5), "/num_images"),
-    "images null": (wish(num_images=None), "/num_images"),
-    "seed negative": (wish(seed=-1), "/seed"),
+    "seed negative": (wish(seed=-2), "/seed"),
+    "a ratio of letters": (wish(aspect_ratio=CANARY), "/aspect_ratio"),
+    "a ratio beyond the card": (wish(aspect_ratio="99:1"), "/aspect_ratio"),
+    "a ratio beside a side": (wish(aspect_ratio="1:1", width=128), "/aspect_ratio"),
+    "quality over 100": (wish(output_format="jpeg", output_quality=101), "/output_quality"),
+    "quality of a png": (wish(output_quality=80), "/output_quality"),
     "seed 2^63": (wish(seed=2**63), "/seed"),
     "last seed and one more picture": (wish(seed=2**63 - 1, num_images=2), "/seed"),
     "seed true": (wish(seed=True), "/seed"),
@@ -87,6 +92,7 @@ INVALID: dict[str, tuple[bytes, str]] = {
     "webhook to the neighbours": (wish(webhook={"url": "https://127.0.0.1/zanzibar"}), "/webhook/url"),
     "webhook without tls": (wish(webhook={"url": "http://example.org/zanzibar"}), "/webhook/url"),
     "webhook with a password": (wish(webhook={"url": "https://u:zanzibar@example.org/"}), "/webhook/url"),
+    "webhook null in its url": (wish(webhook={"url": None}), "/webhook/url"),
     "webhook for nothing": (wish(webhook={"url": "https://example.org/", "events": []}), "/webhook/events"),
     "webhook event unknown": (wish(webhook={"url": "https://example.org/", "events": [CANARY]}), "/webhook/events/0"),
     "a list": (b'["zanzibar"]', ""),
@@ -104,6 +110,39 @@ def test_invalid_wishes(client: httpx2.Client, redis_client: redis.Redis, case: 
     assert pointer in [error["pointer"] for error in errors]
     assert all(error["code"] and error["detail"] for error in errors)
     assert redis_client.keys("darkroom:job:*") == []
+
+
+def test_null_is_not_given(client: httpx2.Client) -> None:
+    """In every body, at every optional parameter; a form that was left empty is as good as none."""
+    given = {name: None for name in JobRequest.model_fields if name != "prompt"}
+    job = client.post("/v1/jobs", json={"prompt": "a", **given}).raise_for_status().json()
+    plain = client.post("/v1/jobs", json={"prompt": "a"}).raise_for_status().json()
+    assert {**job["input"], "seed": 0} == {**plain["input"], "seed": 0}
+    hook = {"url": "https://example.org/", "events": None, "headers": None}
+    assert client.post("/v1/jobs", json={"prompt": "a", "webhook": hook}).status_code == 202
+    assert client.post("/v1/jobs/cancel", json={"status": None, "metadata": None}).status_code == 200
+
+
+def test_two_bodies_with_and_without_nulls_are_one_request(client: httpx2.Client) -> None:
+    bodies = [{"prompt": "a"}, {"prompt": "a", "seed": -1, "num_images": None, "width": None}]
+    answers = [client.post("/v1/jobs", json=body, headers={"Idempotency-Key": "order-17"}).json() for body in bodies]
+    assert answers[0]["id"] == answers[1]["id"]
+
+
+def test_other_ways_to_write_the_same(client: httpx2.Client) -> None:
+    body = {"num_inference_steps": 20.0, "width": 64.0, "seed": 7.0, "output_format": "jpg", "output_quality": 80.0}
+    job = client.post("/v1/jobs", json={"prompt": "a", **body}).raise_for_status().json()
+    seen = {name: job["input"][name] for name in body}
+    assert seen == {name: int(value) if value != "jpg" else "jpeg" for name, value in body.items()}
+    assert {type(value) for value in seen.values()} == {int, str}
+
+
+@pytest.mark.parametrize(("ratio", "sides"), [("1:1", (128, 128)), ("16:9", (168, 96)), ("9:16", (96, 168))])
+def test_a_ratio_has_the_pixels_of_the_models_own_size(
+    client: httpx2.Client, ratio: str, sides: tuple[int, int]
+) -> None:
+    job = client.post("/v1/jobs", json={"prompt": "a", "aspect_ratio": ratio}).raise_for_status().json()
+    assert (job["input"]["width"], job["input"]["height"]) == sides
 
 
 def test_an_empty_body_asks_for_one(client: httpx2.Client) -> None:

@@ -173,6 +173,66 @@ def test_a_stream_resumes_where_it_broke_off(client: Client, worker: ScriptedWor
     assert running.client.get(path, headers={"Last-Event-ID": ids[-1]}).status_code == 204
 
 
+def test_words_of_other_models(client: Client, running: Running) -> None:
+    """What apps send that were written for some model on Replicate."""
+    words = {"prompt": "a red circle", "num_outputs": 2, "aspect_ratio": "16:9", "output_format": "jpg"}
+    words |= {"output_quality": 80, "num_inference_steps": 20.0, "seed": None, "negative_prompt": None}
+    made = client.predictions.create(version=MODEL, input=words).input or {}
+    assert (made["width"], made["height"], made["num_images"]) == (168, 96, 2)
+    assert (made["output_format"], made["output_quality"], made["num_inference_steps"]) == ("jpeg", 80, 20)
+    custom = {"prompt": "a", "aspect_ratio": "custom", "size": "64x96", "output_format": "png", "output_quality": 80}
+    made = client.predictions.create(version=MODEL, input=custom).input or {}
+    assert (made["width"], made["height"], made["output_quality"]) == (64, 96, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "pointer"),
+    [
+        ({"num_outputs": 2, "num_images": 3}, "/input/num_images"),
+        ({"num_outputs": 5}, "/input/num_outputs"),
+        ({"size": "129x128"}, "/input/size"),
+        ({"size": "64x64", "width": 128}, "/input/width"),
+        ({"aspect_ratio": "1:1", "size": "64x64"}, "/input/aspect_ratio"),
+        ({"aspect_ratio": "99:1"}, "/input/aspect_ratio"),
+    ],
+)
+def test_words_that_cannot_be(client: Client, running: Running, said: dict[str, Any], pointer: str) -> None:
+    body = {"input": {"prompt": "a", **said}}
+    errors = running.client.post(f"/v1/models/{MODEL}/predictions", json=body).json()["errors"]
+    assert pointer in [error["pointer"] for error in errors]
+
+
+@pytest.mark.parametrize("reference", [MODEL, VERSION, f"{MODEL}:{VERSION}", "starter"])
+def test_a_model_without_a_version(client: Client, running: Running, reference: str) -> None:
+    made = running.client.post("/v1/predictions", json={"model": reference, "input": WISH, "version": None})
+    assert (made.status_code, made.json()["model"]) == (201, MODEL)
+
+
+def test_a_model_that_is_not_the_versions(client: Client, running: Running, worker: ScriptedWorker) -> None:
+    worker.ownership.announce(worker.card.model_copy(update={"name": "other", "sha256": "1" * 64}), "w2")
+    until(lambda: "other" in running.client.get("/v1/models").text)
+    said = {"model": "darkroom/other", "version": VERSION, "input": WISH}
+    answer = running.client.post("/v1/predictions", json=said)
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/model"]
+    unknown = running.client.post("/v1/predictions", json={"model": "darkroom/zanzibar", "input": WISH})
+    assert [(error["pointer"], error["code"]) for error in unknown.json()["errors"]] == [("/model", "model_unknown")]
+
+
+def test_the_schema_of_a_version_builds_a_form(client: Client) -> None:
+    """The prompt first, one field for one thing, types as OpenAPI 3.0 writes them."""
+    version = client.models.get(MODEL).latest_version
+    assert version is not None
+    fields = version.openapi_schema["components"]["schemas"]["Input"]["properties"]
+    order = sorted(fields, key=lambda name: fields[name]["x-order"])
+    assert (order[0], fields["num_outputs"]["type"]) == ("prompt", "integer")
+    assert sorted(field["x-order"] for field in fields.values()) == list(range(len(fields)))
+    assert not {"num_images", "size", "webhook", "model"} & set(fields)
+    assert all(
+        "type" in field and "anyOf" not in field and field.get("default", 0) is not None for field in fields.values()
+    )
+    assert fields["width"]["default"] == 128
+
+
 def test_models_and_versions(client: Client) -> None:
     model = client.models.get(MODEL)
     assert (model.id, model.latest_version and model.latest_version.id) == (MODEL, VERSION)

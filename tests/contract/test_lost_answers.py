@@ -18,9 +18,9 @@ from app.contract.card import ModelCard
 from app.contract.events import Status
 from app.contract.job import cost_of
 from app.contract.ownership import Beat, Ownership
+from app.contract.pending import PendingRequests
 from app.contract.quota import Budget, Quota
 from app.contract.store import JobStore, NewJob, Submission
-from app.contract.unanswered import Unanswered
 from app.keyring import Keyring
 from app.webhooks.secrets import Secrets
 from tests.forgetful import Losses
@@ -232,13 +232,13 @@ async def test_one_gateway_reaps(store: JobStore, redis_client: redis.Redis) -> 
     assert not await store.try_lock_reaper("another", seconds=3)
 
 
-async def test_a_waiting_request_is_noted_once(valkey_url: str, redis_client: redis.Redis) -> None:
-    """Two equal requests wait; whoever comes again for each finds each, though one was noted twice."""
-    async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
-        unanswered = Unanswered(client)
-        for job_id in ("a", "a", "b"):
-            await unanswered.note("name", job_id)
-        assert {await unanswered.join("name") for _ in range(2)} == {"a", "b"}
+async def test_a_waiting_request_joins_one_job(forgetful: redis.asyncio.Redis) -> None:
+    """Two equal requests wait; whoever comes again for each finds each, though every answer was lost."""
+    pending = PendingRequests(forgetful)
+    for job_id in ("a", "b"):
+        await pending.wait("name", job_id, f"waits for {job_id}".replace(" ", "-"))
+    assert {await pending.join("name", again, again=True) for again in ("one", "other")} == {"a", "b"}
+    assert await pending.give_up("name", "a", "one") is (await pending.join("name", "third", again=False) is None)
 
 
 async def test_a_house_that_was_opened_is_told_so(
