@@ -37,28 +37,9 @@ JOB_PROBLEMS: dict[str, JobProblem] = {
         "The device has not enough memory",
         "The job did not fit on the device even alone. Ask for a smaller picture or fewer at a time.",
     ),
-    "deadline-exceeded": JobProblem(
-        "The job took too long",
-        "The job did not finish within the time a worker gives one job. Ask for fewer steps or smaller pictures.",
-    ),
     "storage-denied": JobProblem(
         "The picture store refused the picture",
         "The store answered that the service may not write to it. The operator has to correct its access.",
-    ),
-    "storage-unavailable": JobProblem(
-        "The picture store was away",
-        "The pictures were made but could not be put away in time. Send the job again later.",
-    ),
-    "storage-full": JobProblem(
-        "The picture store is full",
-        "The pictures were made but there was no space to put them. The operator has to make room.",
-    ),
-    "picture-unreadable": JobProblem(
-        "The picture could not be written",
-        "The finished pixels could not be made into a file of the wanted format. Another output_format may work.",
-    ),
-    "model-unavailable": JobProblem(
-        "The model is gone", "No worker serves the model of this job any more. Choose one of GET /v1/models."
     ),
     "internal": JobProblem(
         "An error inside the service", "Something went wrong that is not the job's fault. The operator's log says what."

@@ -26,6 +26,11 @@ class Frame:
     pixels: npt.NDArray[np.uint8]
 
 
+def kept_of(steps: int, *, every: int) -> int:
+    """Every how-manieth preview is kept, of those that are made after `every` of `steps` evaluations; 1 keeps all."""
+    return max(1, ceil((steps - 1) // every / FRAMES))
+
+
 class Films:
     """Frames by attempt and picture. Every method is atomic; `keep` is called from the engine's thread and is short."""
 
@@ -35,8 +40,7 @@ class Films:
 
     def keep(self, preview: Preview, *, every: int) -> None:
         """Add a preview that is made after `every` evaluations, if it is one of the FRAMES that are spread evenly."""
-        made = (preview.steps - 1) // every
-        if (preview.step // every) % max(1, ceil(made / FRAMES)):
+        if (preview.step // every) % kept_of(preview.steps, every=every):
             return
         # A copy: the array may be a part of one that all pictures of a step share.
         frame = Frame(preview.step, preview.picture.copy())

@@ -47,7 +47,7 @@ class Engine(Protocol):
 
 
 class NoPenalty(BaseDeathPenalty):
-    """The engine enforces deadlines between steps: SIGALRM cannot work in threads."""
+    """Nothing ends a job after a time: SIGALRM cannot work in threads."""
 
     def setup_death_penalty(self) -> None: ...
     def cancel_death_penalty(self) -> None: ...

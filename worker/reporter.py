@@ -20,11 +20,12 @@ import structlog
 from app.contract.job import JobError, Picture, Sheet
 from app.contract.objects import image_key, sheet_key, token_prefix
 from app.contract.ownership import Claim, Ownership
+from app.contract.params import JobSpec
 from worker.attempts import Attempt, Attempts, Stop
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Event, Failed, Finished, Preview, Progress, Started, Stopped
 from worker.errors import StorageDenied, StorageError, UploadAbandoned
-from worker.films import Films
+from worker.films import FRAMES, Films, kept_of
 from worker.images import encode, encode_preview, encode_sheet
 from worker.provenance import Provenance
 from worker.storage import ObjectStore
@@ -188,7 +189,7 @@ class Reporter:
         spent = finished.timings
         timings = {"encode": spent.encode, "denoise": spent.denoise, "decode": spent.decode}
         timings = {name: round(value, 4) for name, value in (timings | {"upload": time.monotonic() - started}).items()}
-        warnings, steps = list(finished.warnings), finished.steps
+        warnings, steps = [*finished.warnings, *_thinned(claim.spec, finished.steps)], finished.steps
         return lambda: (
             self._ownership.succeed(claim, pictures, timings=timings, warnings=warnings, steps=steps)
             or self._take_away(claim)
@@ -202,7 +203,8 @@ class Reporter:
 
     def _store_picture(self, attempt: Attempt, finished: Finished, index: int) -> Picture:
         claim, pixels, seed = attempt.claim, finished.pictures[index], finished.seeds[index]
-        wish = claim.spec.model_dump(exclude={"num_images", "seed", "preview_every", "keep_previews"})
+        kept_back = {"num_images", "seed", "preview_every", "keep_previews"}
+        wish = claim.spec.model_dump(exclude=kept_back, exclude_none=True)
         note = self._provenance.note(reproducible=claim.spec.reproducible)
         if index in finished.rescued:
             note |= {"dtype": "float32", "rescued": True}
@@ -252,6 +254,14 @@ class Reporter:
         if self._storage_fault != detail:
             log.error("storage fault; claiming pauses", reason=detail)
         self._storage_fault = detail
+
+
+def _thinned(spec: JobSpec, steps: int) -> list[str]:
+    """What to say to who keeps previews, and asked for more than a sheet takes."""
+    if not (spec.keep_previews and spec.preview_every):
+        return []
+    every, made = kept_of(steps, every=spec.preview_every), (steps - 1) // spec.preview_every
+    return [f"Of {made} previews, {made // every} were kept: a sheet has at most {FRAMES}."] if every > 1 else []
 
 
 def _drained(news: dict[Any, News]) -> list[News]:

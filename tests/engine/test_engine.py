@@ -1,4 +1,4 @@
-"""The life of a request in the engine, stepped by hand: seats, progress, cancelling, deadlines and failures."""
+"""The life of a request in the engine, stepped by hand: seats, progress, cancelling and failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.driving import SIDE, StoppedClock, drain, last_events, run, scripted, wish
+from tests.engine.driving import SIDE, drain, last_events, run, scripted, wish
 from worker.engine.engine import Engine
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Failed, Finished, Progress, Started, Stopped
@@ -111,19 +111,6 @@ def test_an_id_may_come_back_after_it_was_canceled(epsilon_bundle: Bundle) -> No
     events = drain(engine)
     assert events[0] == Stopped("a")
     assert isinstance(events[-1], Finished)
-
-
-def test_deadlines_end_seated_and_waiting_requests(epsilon_bundle: Bundle) -> None:
-    clock = StoppedClock()
-    engine = Engine(epsilon_bundle, seats=1, clock=clock)
-    engine.submit(wish("seated", deadline=clock.now + 5))
-    engine.submit(wish("waiting", deadline=clock.now + 5))
-    engine.submit(wish("patient", deadline=clock.now + 50, num_inference_steps=2))
-    engine.step()
-    clock.now += 5
-    last = last_events(drain(engine))
-    assert slug(last["seated"]) == slug(last["waiting"]) == "deadline-exceeded"
-    assert isinstance(last["patient"], Finished)
 
 
 def test_a_vae_that_overflows_is_an_error_and_no_black_picture(epsilon_bundle: Bundle) -> None:
@@ -242,7 +229,6 @@ def test_what_does_not_fit_the_model_is_said(epsilon_bundle: Bundle, changes: di
         {"guidance_scale": float("inf")},
         {"seed": -1},
         {"seed": 2**64 - 1, "num_images": 2},
-        {"deadline": float("nan")},
     ],
 )
 def test_a_request_out_of_range_is_never_built(changes: dict[str, Any]) -> None:

@@ -112,6 +112,16 @@ def test_what_is_beyond_the_last_window_is_said(epsilon_bundle: Bundle) -> None:
     assert warnings_of(run(Engine(epsilon_bundle), wish(prompt=most, num_inference_steps=1))["a"]) == []
 
 
+def test_commands_of_other_programs_are_said_to_be_letters(epsilon_bundle: Bundle) -> None:
+    finished = run(Engine(epsilon_bundle), wish(prompt="a (cat:1.3)", negative_prompt="BREAK", num_inference_steps=1))[
+        "a"
+    ]
+    assert warnings_of(finished) == [
+        "Read as plain letters in the prompt, without effect: weights such as (…:1.3).",
+        "Read as plain letters in the negative prompt, without effect: BREAK.",
+    ]
+
+
 def test_an_encoder_that_wants_a_mask_gets_it_for_every_window(epsilon_bundle: Bundle) -> None:
     masks: list[torch.Tensor] = []
 

@@ -98,6 +98,24 @@ def test_previews_are_stored_with_their_picture(
     until(lambda: reporter._films.of(keeping.token, 0) == [])
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"), [(100, ["Of 99 previews, 49 were kept: a sheet has at most 64."]), (65, []), (64, [])]
+)
+def test_who_asked_for_more_than_a_sheet_takes_is_told(
+    ownership: Recorder, reporter: Reporter, claim: Claim, steps: int, said: list[str]
+) -> None:
+    """As many as are said to be kept are kept."""
+    wish = claim.spec.model_copy(update={"keep_previews": True, "preview_every": 1, "num_images": 1})
+    kept = Claim(claim.id, claim.token, wish, attempt=1, failures=0, traceparent="")
+    reporter._attempts.open(kept)
+    for step in range(1, steps):
+        reporter.hear(Preview(kept.token, 0, step, steps, PIXELS))
+    reporter.hear(Finished(kept.token, [PIXELS], [7], steps, TIMINGS, ["its own"]))
+    until(lambda: ownership.told[-1:] and ownership.told[-1][0] == "succeed")
+    assert ownership.facts["warnings"] == ["its own", *said]
+    assert len(ownership.told[-1][1][0].previews.steps) == (49 if said else steps - 1)
+
+
 def test_nothing_is_kept_of_others(ownership: Recorder, reporter: Reporter, claim: Claim) -> None:
     told(reporter, claim)
     assert reporter._films.of(claim.token, 0) == []

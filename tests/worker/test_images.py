@@ -52,6 +52,19 @@ def pixels() -> np.ndarray:
     return np.stack([x * 4, y * 5, (x + y) * 2], axis=-1).astype(np.uint8)
 
 
+@pytest.mark.parametrize("output_format", ["jpeg", "webp"])
+def test_quality_decides_the_size(output_format: Any) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    sizes = [len(encode(noise, output_format=output_format, record={}, quality=q)) for q in (0, 30, 60, 100)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1] / 2
+    assert len(encode(noise, output_format=output_format, record={})) in range(sizes[2], sizes[3])
+
+
+def test_a_png_has_no_quality(pixels: np.ndarray) -> None:
+    assert encode(pixels, output_format="png", record={}, quality=100) == encode(pixels, output_format="png", record={})
+
+
 def user_comment(image: Image.Image) -> str:
     raw = image.getexif().get_ifd(0x8769)[0x9286]
     assert raw[:8] == b"UNICODE\0"

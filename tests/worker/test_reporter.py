@@ -43,6 +43,7 @@ class Recorder(Ownership):
         self.is_asked = threading.Event()
         self.told: list[tuple[Any, ...]] = []
         self.threads: set[str] = set()
+        self.facts: dict[str, Any] = {}
 
     def progress(self, claim: Claim, step: int, steps: int) -> bool:
         return self._note("progress", step)
@@ -51,6 +52,7 @@ class Recorder(Ownership):
         return self._note("preview", index, step, jpeg)
 
     def succeed(self, claim: Claim, pictures: Any, **facts: Any) -> bool:
+        self.facts = facts
         return self._note("succeed", pictures)
 
     def _note(self, *fact: Any) -> bool:
@@ -155,6 +157,24 @@ def test_what_previews_raise_stays_with_them(
     reporter.hear(Finished(claim.token, [PIXELS] * 2, [7, 8], 20, Timings(0, 0, 0, 0), []))
     [told] = until(lambda: [fact for fact in ownership.told if fact[0] == "succeed"])
     assert [picture.previews for picture in told[1]] == [None, None]
+
+
+def test_a_picture_has_the_quality_that_was_asked_for(
+    ownership: Recorder, reporter: Reporter, claim: Claim, tmp_path: Path
+) -> None:
+    """It stands in the record, and without it nothing does: an older record draws the same file again."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    timings = Timings(encode=0.1, denoise=0.2, decode=0.3, wall=0.6)
+    for quality in (None, 10):
+        spec = claim.spec.model_copy(update={"output_format": "jpeg", "output_quality": quality})
+        asking = dataclasses.replace(claim, token="0" * 32 if quality is None else "b" * 32, spec=spec)
+        reporter._attempts.open(asking)
+        reporter.hear(Finished(asking.token, [noise], [7], 20, timings, []))
+    pictures = until(lambda: [fact[1][0] for fact in ownership.told if len(ownership.told) == 2])
+    large, small = sorted(pictures, key=lambda picture: -picture.bytes)
+    assert small.bytes < large.bytes / 2
+    records = [read_record((tmp_path / "pictures" / picture.key).read_bytes()) for picture in (large, small)]
+    assert [record.get("output_quality", "none") for record in records] == ["none", 10]
 
 
 def test_every_picture_says_what_drew_it(

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from app.contract.prompt_syntax import read_as_letters
 from worker.engine.errors import EngineError
 from worker.engine.isolate import isolate
 from worker.engine.lane import CONTEXT, Conditions
@@ -196,4 +197,6 @@ def _warnings(request: Request, embeddings: Sequence[Embedding]) -> tuple[str, .
     ]
     if request.negative_prompt and not request.is_guided:
         warnings.append("The negative prompt had no effect: it needs a guidance_scale above 1.")
+    for prompt, field in zip(prompts_of(request), ("prompt", "negative prompt"), strict=False):
+        warnings += read_as_letters(prompt, field=field)
     return tuple(warnings)

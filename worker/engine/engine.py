@@ -26,7 +26,6 @@ from worker.engine.decode import decode, ready_to_decode
 from worker.engine.denoise import Finite
 from worker.engine.encode import PromptEncoder
 from worker.engine.errors import (
-    DeadlineExceeded,
     EngineError,
     GenerationFailed,
     NumericalError,
@@ -54,7 +53,7 @@ class Engine:
     """Denoises many requests at once on one device.
 
     `submit`, `cancel`, `wait_for_work` and the properties are for any thread; `step` and `warm_up` are for one thread
-    only. `clock` gives seconds and decides about deadlines and timings. `compiler` compiles solvers, so that a request
+    only. `clock` gives seconds and decides about timings. `compiler` compiles solvers, so that a request
     with a new one keeps nobody waiting; without it, `submit` compiles before it returns. `graphs`: whether whole steps
     are captured as CUDA graphs; on means that one that cannot be is an error. Raises ValueError.
     """
@@ -165,12 +164,9 @@ class Engine:
         return events
 
     def _stop_unwanted(self) -> None:
-        now = self.clock()
         for job in self._open_jobs():
             if job.is_canceled:
                 self._close(job, Stopped(job.request.id))
-            elif job.is_overdue(now):
-                self._fail(job, DeadlineExceeded("The deadline of the request passed before its pictures were done."))
 
     def _admit(self) -> None:
         """Give free seats to the samples that have waited longest. While a solver is compiled, others pass."""

@@ -4,7 +4,6 @@
       GenerationFailed         generation-failed      the request does not fit the model, or a stage raised
       NumericalError           numerical-error        NaN or infinity in the latents or in the decoded picture
       OutOfMemory              out-of-memory          one sample alone is too much for the device
-      DeadlineExceeded         deadline-exceeded      the request's own deadline passed
     DeviceLost                 the device will not compute again in this process: the process must end
 
 Details are for the person who asked: they name no path, no prompt and no traceback. Those go to the log.
@@ -47,10 +46,6 @@ class NumericalError(EngineError):
 
 class OutOfMemory(EngineError):
     slug = "out-of-memory"
-
-
-class DeadlineExceeded(EngineError):
-    slug = "deadline-exceeded"
 
 
 class DeviceLost(Exception):

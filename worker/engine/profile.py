@@ -29,8 +29,8 @@ TRIES = 2
 """The best of so many counts: a busy machine only makes things slower."""
 
 LONGEST_STEP = 5.0
-"""Seconds. Where time ran out before the best size was found, a step should at least not keep newcomers, cancels and
-deadlines waiting for longer."""
+"""Seconds. Where time ran out before the best size was found, a step should at least not keep newcomers and cancels
+waiting for longer."""
 
 Clock = Callable[[], float]
 

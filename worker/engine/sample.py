@@ -37,7 +37,7 @@ MAX_SEED = 2**64 - 1
 class Request:
     """One job as the engine sees it. Raises ValueError for a value out of range the moment it is built.
 
-    Sides are in pixels. Picture k is drawn from seed + k. `deadline` is a time of the engine's clock, in seconds.
+    Sides are in pixels. Picture k is drawn from seed + k.
     A `reproducible` one is denoised in batches of one fixed size: the same bits in any company, on one machine.
     After every `preview_every` model evaluations a Preview of each picture is reported; 0 means none.
     What depends on the model, such as its schedulers, is checked when the request takes a seat.
@@ -53,7 +53,6 @@ class Request:
     scheduler: str
     seed: int
     num_images: int
-    deadline: float | None = None
     reproducible: bool = False
     preview_every: int = 0
 
@@ -67,8 +66,6 @@ class Request:
             raise ValueError(f"seed must be 0 to 2^64 - num_images, not {self.seed}")
         if self.preview_every < 0:
             raise ValueError(f"preview_every must be at least 0, not {self.preview_every}")
-        if self.deadline is not None and math.isnan(self.deadline):
-            raise ValueError("deadline must be a time or None, not NaN")
 
     @property
     def is_guided(self) -> bool:
@@ -116,9 +113,6 @@ class Job:
     def evaluations(self) -> int:
         """Of the model for each sample; the job must have one."""
         return self.samples[0].evaluations
-
-    def is_overdue(self, now: float) -> bool:
-        return self.request.deadline is not None and self.request.deadline <= now
 
     def warnings(self) -> list[str]:
         """What whoever asked should know of the pictures."""

@@ -7,7 +7,7 @@ if who and who ~= waiter then return 0 end
 if believed == 'forget' then
   redis.call('HDEL', key, id)
 else
-  redis.call('HSET', key, id, (believed == '0' and 0 or now() + believed) .. ' ' .. waiter)
+  redis.call('HSET', key, id, string.format('%d %s', believed == '0' and 0 or now() + believed, waiter))
   redis.call('EXPIRE', key, PENDING_SECONDS)
 end
 return 1
