@@ -114,14 +114,15 @@ def published_schema(card: ModelCard) -> dict[str, Any]:
     They show fields in the order of `x-order`, and know `nullable` where JSON Schema has a type for null.
     """
     schema: dict[str, Any] = PredictionInput.model_json_schema()
-    defaults, fields = card.model_dump(), {}
+    defaults = card.model_dump()
+    fields: dict[str, dict[str, Any]] = {}
     for name, about in schema["properties"].items():
         if name in _TWINS:
             continue
         if name in defaults:
             about["default"] = defaults[name]
         kinds = about.pop("anyOf", [])
-        flat = next((kind for kind in kinds if kind != {"type": "null"}), {})
+        flat: dict[str, Any] = next((kind for kind in kinds if kind != {"type": "null"}), {})
         fields[name] = about | flat | ({"nullable": True} if kinds else {}) | {"x-order": len(fields)}
         if fields[name].get("default", ...) is None:
             del fields[name]["default"]

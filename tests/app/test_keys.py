@@ -391,7 +391,14 @@ def test_every_route_with_every_scope(
 
 def filled(path: str, job_id: str) -> str:
     """A path with the parameters that a request to it would have."""
-    values = {"job_id": job_id, "prediction_id": job_id, "index": "0", "event": "job.succeeded", "owner": "darkroom"}
+    values = {
+        "model_id": "starter",
+        "job_id": job_id,
+        "prediction_id": job_id,
+        "index": "0",
+        "event": "job.succeeded",
+        "owner": "darkroom",
+    }
     for name, value in (values | {"name": "starter", "version": "0" * 64}).items():
         path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, f"{path} has a parameter this test does not know"

@@ -93,14 +93,14 @@ def test_without_it_nothing_is_sent_before_the_answer(
     assert answer.headers["preference-applied"] == "wait=60"
 
 
-def leaves(client: httpx2.Client, way: str, prefer: str) -> str:
+def leaves(client: httpx2.Client, way: str, prefer: str, *more: str) -> str:
     """Sends a request and goes away once its job is in. The job's id."""
     path, body, wait = WAYS[way]
     known = {job["id"] for job in jobs(client)}
     content = json.dumps(body).encode()
     lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Prefer: {wait}{prefer}", "Content-Type: application/json"]
     with connect(client) as connection:
-        connection.sendall("\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""]).encode() + content)
+        connection.sendall("\r\n".join([*lines, *more, f"Content-Length: {len(content)}", "", ""]).encode() + content)
         [job] = until(lambda: [job["id"] for job in jobs(client) if job["id"] not in known])
     return str(job)
 
@@ -129,7 +129,8 @@ def test_without_being_asked_the_job_goes_on(running: Running, client: httpx2.Cl
     """Shown by one that leaves later and is called off: the server knew of the first departure before the second."""
     stays = leaves(client, way, "respond-async")
     until(lambda: running.app.state.gateway.feed.listeners == 0)
-    goes = leaves(client, way, "cancel-on-disconnect")
+    # With a key: otherwise it would join the job that was left.
+    goes = leaves(client, way, "cancel-on-disconnect", "Idempotency-Key: order-17")
     until(lambda: status(client, goes) == "canceled")
     assert status(client, stays) == "queued"
 
