@@ -126,4 +126,4 @@ def published_schema(card: ModelCard) -> dict[str, Any]:
         fields[name] = about | flat | ({"nullable": True} if kinds else {}) | {"x-order": len(fields)}
         if fields[name].get("default", ...) is None:
             del fields[name]["default"]
-    return schema | {"properties": fields}
+    return schema | {"properties": fields, "additionalProperties": False}

@@ -37,6 +37,8 @@ class RequestBody(BaseModel):
         schema = handler(core_schema)
         described = handler.resolve_ref_schema(schema)
         required = described.get("required", ())
+        # What forms of other services have and this one does not is not given either, where it was left empty.
+        described["additionalProperties"] = _NULL
         for name, about in described.get("properties", {}).items():
             if name not in required:
                 described["properties"][name] = _or_null(about)

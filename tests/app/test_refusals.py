@@ -118,6 +118,7 @@ def test_null_is_not_given(client: httpx2.Client) -> None:
     job = client.post("/v1/jobs", json={"prompt": "a", **given}).raise_for_status().json()
     plain = client.post("/v1/jobs", json={"prompt": "a"}).raise_for_status().json()
     assert {**job["input"], "seed": 0} == {**plain["input"], "seed": 0}
+    assert client.post("/v1/jobs", json={"prompt": "a", "mask": None}).status_code == 202
     hook = {"url": "https://example.org/", "events": None, "headers": None}
     assert client.post("/v1/jobs", json={"prompt": "a", "webhook": hook}).status_code == 202
     assert client.post("/v1/jobs/cancel", json={"status": None, "metadata": None}).status_code == 200
