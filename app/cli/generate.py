@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from app.cli.client import CommandError, Job, Refused, Service, complain, converse, over
 from app.cli.exits import FAILED, INTERRUPTED, OK, REFUSED, UNREACHABLE
@@ -98,7 +97,7 @@ def draw(
     painter = Painter.for_terminal(manner.preview)
 
     async def work(service: Service) -> int:
-        with Bars(Console(stderr=True), jobs=len(wishes)) as bars:
+        with Bars(jobs=len(wishes)) as bars:
             batch = Batch(service, names, bars, painter, as_json=manner.as_json)
             code = await batch.draw([wish | {"output_format": names.output_format} for wish in wishes])
         for path in batch.saved if manner.show else []:
@@ -145,6 +144,7 @@ class Batch:
             try:
                 job = await self._send(wish)
             except CommandError as error:
+                self._bars.end(None)
                 self._complain(f"{error}{_whose(wish, wishes)}", error.code)
                 if not _is_about_the_prompt(error):
                     if left := len(wishes) - sent - 1:
@@ -180,9 +180,9 @@ class Batch:
             async with self._turns:
                 ended = await follow(self._service, job, tell=self._bars.show)
                 await self._take(ended, first_picture)
-            self._bars.show(ended)
         except CommandError as error:
             self._complain(str(error), error.code)
+        self._bars.end(job["id"])
         self._under_way.pop(job["id"], None)
 
     async def _take(self, job: Job, first_picture: int) -> None:

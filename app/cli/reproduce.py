@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 
 from app.cli.client import LARGEST_PICTURE, CommandError, Job, Service, converse
 from app.cli.decoding import Undecodable, decoded
@@ -56,7 +55,7 @@ def reproduce(
 
 
 async def _drawn(service: Service, wish: dict[str, Any]) -> Job:
-    with Bars(Console(stderr=True)) as bars:
+    with Bars() as bars:
         job = await follow(service, await service.submit(wish), tell=bars.show)
     if job["status"] == "failed":
         raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)

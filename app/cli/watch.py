@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 
 from app.cli.client import Job, Refused, Service, converse, over
 from app.cli.exits import FAILED, OK
@@ -25,7 +24,7 @@ def watch_jobs(job_ids: Sequence[str], *, as_json: bool, url: str, api_key: str 
     """Follow the jobs, or all that are not over until none is left. Returns the exit code."""
 
     async def work(service: Service) -> int:
-        with Bars(Console(stderr=True)) as bars:
+        with Bars() as bars:
             watcher = _Watcher(service, bars, as_json=as_json)
             if job_ids:
                 ended = await watcher.follow_all([await service.job(valid_id(each)) for each in job_ids])
@@ -63,7 +62,8 @@ class _Watcher:
             await asyncio.wait(going_on, timeout=NEW_SECONDS)
         await asyncio.gather(*following.values())
         if not following:
-            print("no job is queued or running", file=sys.stderr)
+            with self._bars.aside():
+                print("no job is queued or running", file=sys.stderr)
 
     async def _unfinished(self) -> list[Job]:
         pages = [await self._service.jobs(status=status, limit=PAGE) for status in ("running", "queued")]
