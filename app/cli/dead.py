@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
-from rich.table import Table
-from rich.text import Text
 
 from app.cli.exits import OK, REFUSED
 from app.cli.keys import with_redis
 from app.cli.plain import plain
-from app.cli.screen import paper
+from app.cli.tables import print_table
 from app.contract import keys
 from app.contract.job import Record, is_job_id
 from app.contract.store import JobStore
@@ -43,7 +41,7 @@ def dead(*, data: Path, as_json: bool) -> int:
         if as_json:
             print(json.dumps({"object": "list", "data": [_view(record) for record in found], "next_cursor": None}))
         elif found:
-            paper().print(_table(found))
+            _print(found)
         else:
             print("no dead jobs", file=sys.stderr)
         return OK
@@ -82,13 +80,10 @@ def _view(record: Record) -> dict[str, Any]:
     return {"tenant": record.tenant, **view.model_dump(mode="json")}
 
 
-def _table(found: list[Record]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("job", "ended", "tenant", "model", "error"):
-        table.add_column(name, no_wrap=name != "error", overflow="fold")
+def _print(found: list[Record]) -> None:
+    rows = []
     for record in found:
         ended = datetime.fromtimestamp((record.ended_ms or 0) / 1000, UTC).isoformat(timespec="seconds")
         error = f"{record.error.slug}: {record.error.detail}" if record.error else ""
-        cells = (record.id, ended, record.tenant, record.model, error)
-        table.add_row(*(Text(plain(cell)) for cell in cells))
-    return table
+        rows.append((record.id, ended, record.tenant, record.model, error))
+    print_table(("job", "ended", "tenant", "model", "error"), rows)

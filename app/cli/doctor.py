@@ -26,12 +26,12 @@ import redis
 from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from app import __version__
 from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
+from app.cli.tables import paper
 from app.contract import keys
 from app.contract.durability import durability_faults, reasons_to_refuse_writes
 from app.contract.environment import SettingsError
@@ -249,4 +249,4 @@ def _print(findings: list[Finding]) -> None:
     for finding in findings:
         text = f"{finding.detail}\n{finding.remedy}" if finding.remedy else finding.detail
         table.add_row(f"[{_COLOURS[finding.level]}]{finding.level}[/]", finding.name, Text(text, overflow="fold"))
-    Console().print(table)
+    paper().print(table)

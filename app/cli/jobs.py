@@ -8,14 +8,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from app.cli.client import CommandError, Job, Service, converse, understood
 from app.cli.exits import OK, REFUSED
 from app.cli.plain import plain
-from app.cli.screen import paper, standing
+from app.cli.screen import standing
+from app.cli.tables import print_facts, print_table
 from app.contract.job import is_job_id
 
 PAGE = 100
@@ -53,7 +52,7 @@ def show_job(job_id: str, *, as_json: bool, url: str, api_key: str | None) -> in
         if as_json:
             print(json.dumps(job, indent=2))
         else:
-            _print_job(job)
+            print_facts(list(_facts(job)))
         return OK
 
     return converse("jobs show", url, api_key, work)
@@ -97,30 +96,22 @@ def _print_list(found: Sequence[Job], *, more: bool) -> None:
     if not found:
         print("no jobs; `darkroom generate` makes one", file=sys.stderr)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("job", "status", "created", "seconds", "pictures", "prompt"):
-        right = name in ("seconds", "pictures")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "prompt", overflow="fold")
-    for job in found:
-        took = job["timings"].get("total")
-        table.add_row(
-            job["id"],
-            Text(standing(job), COLOURS.get(job["status"], "")),
-            Text(moment(job["created_at"])),
-            "" if took is None else f"{took:.1f}",
-            f"{len(job['images'])}/{job['input']['num_images']}",
-            Text(plain(job["input"]["prompt"], 60)),
-        )
-    paper().print(table)
+    print_table(
+        ("job", "status", "created", "seconds", "pictures", "prompt"),
+        [
+            (
+                job["id"],
+                Text(standing(job), COLOURS.get(job["status"], "")),
+                moment(job["created_at"]),
+                "" if (took := job["timings"].get("total")) is None else f"{took:.1f}",
+                f"{len(job['images'])}/{job['input']['num_images']}",
+                plain(job["input"]["prompt"], 60),
+            )
+            for job in found
+        ],
+    )
     if more:
         print("there are more; --limit shows them", file=sys.stderr)
-
-
-def _print_job(job: Job) -> None:
-    screen = Console()
-    for name, value in _facts(job):
-        # Not wrapped: a link has to stay whole to be copied.
-        screen.print(Text.assemble((f"{name:<20} ", "bold"), value), soft_wrap=True)
 
 
 def _facts(job: Job) -> Iterable[tuple[str, str]]:

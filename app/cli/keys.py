@@ -12,13 +12,10 @@ from typing import Any
 import redis
 import redis.asyncio
 from pydantic import ValidationError
-from rich.table import Table
-from rich.text import Text
 
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.exits import REFUSED, UNREACHABLE
-from app.cli.plain import plain
-from app.cli.screen import paper
+from app.cli.tables import print_table
 from app.contract.environment import SettingsError
 from app.keyring import KeyInfo, Keyring
 from app.settings import settings_from_env
@@ -58,7 +55,7 @@ def show(*, data: Path, as_json: bool) -> int:
         if as_json:
             print(json.dumps({"object": "list", "data": infos}))
         else:
-            paper().print(_table(infos))
+            _print(infos)
         return 0
 
     return with_redis("keys", data, work)
@@ -131,13 +128,13 @@ def _shown(info: KeyInfo) -> dict[str, Any]:
     return info.model_dump(mode="json", exclude={"sha256"})
 
 
-def _table(infos: list[dict[str, Any]]) -> Table:
+def _print(infos: list[dict[str, Any]]) -> None:
     columns = ("id", "tenant", "name", "scopes", "requests_per_minute", "jobs", "cost_per_minute")
-    table = Table(*columns)
-    for info in infos:
-        cells = [" ".join(cell) if isinstance(cell, list) else str(cell or "") for cell in map(info.get, columns)]
-        table.add_row(*(Text(plain(cell)) for cell in cells))
-    return table
+    rows = [
+        [" ".join(cell) if isinstance(cell, list) else str(cell or "") for cell in map(info.get, columns)]
+        for info in infos
+    ]
+    print_table(columns, rows)
 
 
 def redis_url(data: Path) -> str:

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
-from rich.table import Table
-from rich.text import Text
 
 from app.cli.client import Service, converse
 from app.cli.exits import FAILED, OK, REFUSED
 from app.cli.keys import with_redis
-from app.cli.plain import plain
-from app.cli.screen import paper
+from app.cli.tables import print_table
 from app.contract.store import JobStore
 
 REASONS = {
@@ -35,7 +32,7 @@ def show_models(*, url: str, api_key: str | None, as_json: bool) -> int:
         if as_json:
             print(json.dumps({"object": "list", "data": served}, indent=2))
         elif served:
-            paper().print(_table(served))
+            _print(served)
         if any(model["state"] == "ready" for model in served):
             return OK
         print("darkroom models: no worker serves a model now; start one with `darkroom worker`", file=sys.stderr)
@@ -66,25 +63,25 @@ def forget_model(name: str, *, cancel_jobs: bool, data: Path) -> int:
     return with_redis("models", data, work)
 
 
-def _table(models: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("model", "state", "workers", "size", "steps", "guidance", "scheduler", "seats", "seconds a job"):
-        table.add_column(column, justify="right" if column in ("workers", "seats", "seconds a job") else "left")
+def _print(models: list[dict[str, Any]]) -> None:
+    rows = []
     for model in models:
-        pace = model["pace_seconds"]
-        if model["alias_of"]:
+        if model.get("alias_of"):
             continue
-        other_names = [each["id"] for each in models if each["alias_of"] == model["id"]]
-        notes = [*(["default"] if model["default"] else []), *other_names]
-        table.add_row(
-            Text(plain(f"{model['id']} ({', '.join(notes)})" if notes else model["id"])),
-            model["state"],
-            str(model["workers"]),
-            f"{model['width']}x{model['height']}",
-            f"{model['num_inference_steps']} (1-{model['max_steps']})",
-            f"{model['guidance_scale']:g}",
-            Text(plain(model["scheduler"])),
-            str(model["seats"]),
-            "" if pace is None else f"{pace:.1f}",
+        other_names = [each["id"] for each in models if each.get("alias_of") == model["id"]]
+        notes = [*(["default"] if model.get("default") else []), *other_names]
+        rows.append(
+            (
+                f"{model['id']} ({', '.join(notes)})" if notes else model["id"],
+                model["state"],
+                str(model["workers"]),
+                f"{model['width']}x{model['height']}",
+                f"{model['num_inference_steps']} (1-{model['max_steps']})",
+                f"{model['guidance_scale']:g}",
+                model["scheduler"],
+                str(model["seats"]),
+                "" if (pace := model["pace_seconds"]) is None else f"{pace:.1f}",
+            )
         )
-    return table
+    columns = ("model", "state", "workers", "size", "steps", "guidance", "scheduler", "seats", "seconds a job")
+    print_table(columns, rows)

@@ -1,7 +1,7 @@
 """What a command shows on a terminal while jobs are drawn: a bar for each, and one for all of them.
 
-Knows rich. Bars go to stderr, so that stdout holds results only. What is printed while they are shown goes through
-`aside`: it stays above them. Refuses to know where the news come from.
+Bars go to stderr, so that stdout holds results only. What is printed while they are shown goes through `aside`: it
+stays above them. Refuses to know where the news come from.
 """
 
 from __future__ import annotations
@@ -143,11 +143,6 @@ def _is_read_by_another() -> bool:
         return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
     except (OSError, ValueError):
         return False
-
-
-def paper() -> Console:
-    """Where tables go: as wide as the terminal, and as wide as any line where there is none."""
-    return Console() if sys.stdout.isatty() else Console(width=sys.maxsize)
 
 
 def say(text: str) -> None:

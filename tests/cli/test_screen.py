@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.conftest import Running
+from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Hand, environment_of
 from tests.cli.terminal import STOOD, in_a_terminal
 
@@ -99,9 +99,7 @@ def test_watching_leaves_what_stood_there(gateway: Running, hand: Hand, tmp_path
     with in_a_terminal(gateway, "jobs", "watch", cwd=tmp_path) as term:
         assert term.end() == 0
     assert term.lines == [*STOOD, "no job is queued or running"]
-    jobs = [
-        gateway.client.post("/v1/jobs", json={"prompt": prompt}).json()["id"] for prompt in ("wait 1", "wait 2")
-    ]
+    jobs = [gateway.client.post("/v1/jobs", json={"prompt": prompt}).json()["id"] for prompt in ("wait 1", "wait 2")]
     with in_a_terminal(gateway, "jobs", "watch", *jobs, cwd=tmp_path) as term:
         term.until("wait 2  running")
         hand.go.set()
@@ -121,3 +119,21 @@ def test_no_bars_into_a_pipe_whatever_is_forced(gateway: Running, hand: Hand, tm
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert sorted(done.stdout.splitlines()) == [f"a-{animal}.png  seed 7  128x128" for animal in ("frog", "lion")]
     assert "\x1b" not in done.stderr
+
+
+def test_tables_at_fifty_columns(gateway: Running, worker: ScriptedWorker, tmp_path: Path) -> None:
+    job = gateway.client.post("/v1/jobs", json={"prompt": "a frog"}).json()["id"]
+    with in_a_terminal(gateway, "models", cwd=tmp_path, columns=50) as term:
+        assert term.end() == 0
+    said = term.lines[len(STOOD) :]
+    assert said[0] == "starter (default)"
+    facts = dict(re.fullmatch(r"  (\w[\w ]*?)  +(\S.*)", line).groups() for line in said[1:])
+    assert facts["size"] == "128x128"
+    assert facts["scheduler"] == "dpmpp_2m"
+    with in_a_terminal(gateway, "jobs", "list", cwd=tmp_path, columns=50) as term:
+        assert term.end() == 0
+    assert term.lines[len(STOOD)] == job
+    assert any(line.split() == ["prompt", "a", "frog"] for line in term.lines)
+    with in_a_terminal(gateway, "jobs", "list", cwd=tmp_path, columns=120) as term:
+        assert term.end() == 0
+    assert [line.split()[0] for line in term.lines[len(STOOD) :]] == ["job", job]

@@ -1,0 +1,77 @@
+"""Rows of facts: a table where it fits, blocks of lines on a narrow terminal, and never a folded row in a pipe.
+
+Knows widths. Refuses to know what the facts are about; cells are anybody's text and are made plain here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.plain import plain
+
+LEAST = 16
+"""Columns that the last cell of a row needs to be read, folded."""
+
+GAP = 2
+WIDTH_OF_A_PIPE = 1_000_000
+"""More than any row has."""
+
+NUMBERS = ("workers", "seats", "seconds", "pictures", "seconds a job")
+
+Cell = str | Text
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Print rows to stdout. On a terminal the last column is folded into what room there is for it."""
+    texts = [[_text(cell) for cell in row] for row in rows]
+    screen = paper()
+    *others, last = _widths(columns, texts)
+    if sum(others) + GAP * len(others) + min(last, LEAST) <= screen.width:
+        screen.print(_table(columns, texts))
+    else:
+        for row in texts:
+            _print_block(screen, columns, row)
+
+
+def paper() -> Console:
+    """As wide as the terminal. Whoever reads a pipe reads lines, whatever COLUMNS says of some terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_A_PIPE)
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, a line each, however long: a link has to stay whole to be copied."""
+    screen = Console()
+    for name, value in facts:
+        screen.print(Text.assemble((f"{plain(name):<20} ", "bold"), plain(value)), soft_wrap=True)
+
+
+def _text(cell: Cell) -> Text:
+    return Text(plain(cell)) if isinstance(cell, str) else cell
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:
+    return [max(len(name), *(row[at].cell_len for row in rows)) for at, name in enumerate(columns)]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    for at, name in enumerate(columns):
+        is_last = at == len(columns) - 1
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=not is_last, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _print_block(screen: Console, columns: Sequence[str], row: Sequence[Text]) -> None:
+    """The first cell, and below it a line for each of the others that says something."""
+    widest = max(map(len, columns[1:]), default=0)
+    screen.print(row[0], style="bold", soft_wrap=True)
+    for name, cell in zip(columns[1:], row[1:], strict=True):
+        if cell.plain:
+            screen.print(Text.assemble((f"  {name:<{widest}}  ", "dim"), cell), soft_wrap=True)
