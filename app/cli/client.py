@@ -125,6 +125,12 @@ class Service:
         """The job, which has been called off or ends soon."""
         return self.job_of(await self.ask("POST", f"/v1/jobs/{job_id}/cancel"))
 
+    async def delete(self, job_id: str) -> None:
+        """The job is gone, with its pictures."""
+        answer = await self.answer("DELETE", f"/v1/jobs/{job_id}")
+        if answer.status_code != 204:
+            understood(answer)
+
     async def jobs(self, **query: Any) -> dict[str, Any]:
         """A page of the caller's jobs, newest first."""
         page = await self.ask("GET", "/v1/jobs", params={name: value for name, value in query.items() if value})

@@ -13,10 +13,11 @@ from typing import Any
 
 import redis.asyncio
 
+from app.cli.client import CommandError, complain
 from app.cli.exits import OK, REFUSED
 from app.cli.keys import with_redis
-from app.cli.plain import plain
 from app.cli.tables import print_table
+from app.cli.which_job import meant, the_one
 from app.contract import keys
 from app.contract.job import Record, is_job_id
 from app.contract.store import JobStore
@@ -24,6 +25,8 @@ from app.schemas import JobView
 from app.settings import settings_from_env
 
 SHOWN = 100
+SCANNED = 1_000
+"""Keys of one call, whoever's: a millisecond of Redis' time."""
 
 REFUSALS = {
     "missing": "there is no such job; it may have been deleted, or its time of keeping is over",
@@ -49,13 +52,14 @@ def dead(*, data: Path, as_json: bool) -> int:
     return with_redis("jobs", data, work)
 
 
-def retry(job_id: str, *, data: Path, as_json: bool) -> int:
+def retry(given: str, *, data: Path, as_json: bool) -> int:
     """Run a failed job again as a new one and print the new id; the same id however often it is asked for."""
-    if not is_job_id(job_id):
-        print(f"darkroom jobs: {plain(job_id)} is not a job's id; `darkroom jobs dead` lists them", file=sys.stderr)
-        return REFUSED
 
     async def work(client: redis.asyncio.Redis) -> int:
+        try:
+            job_id = await _anybodys(client, given)
+        except CommandError as error:
+            return complain("jobs", error)
         settings, store = settings_from_env(), JobStore(client)
         model = await client.hget(keys.JOB + job_id, "model")
         if model is not None and not await client.hexists(keys.CARDS, model):
@@ -72,6 +76,16 @@ def retry(job_id: str, *, data: Path, as_json: bool) -> int:
         return OK
 
     return with_redis("jobs", data, work)
+
+
+async def _anybodys(client: redis.asyncio.Redis, given: str) -> str:
+    """The id of the job that is meant, whoever's it is. Raises CommandError."""
+    wanted = meant(given)
+    if wanted.is_whole:
+        return wanted.id
+    names = [str(key) async for key in client.scan_iter(f"{keys.JOB}{wanted.id}*", count=SCANNED)]
+    ids = sorted({name for name in (key.removeprefix(keys.JOB) for key in names) if is_job_id(name)})
+    return the_one(wanted.id, [(each, str(await client.hget(keys.JOB + each, "tenant"))) for each in ids])
 
 
 def _view(record: Record) -> dict[str, Any]:

@@ -98,7 +98,9 @@ def trajectory(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="What to write: .gif or .webp moves, .png is a sheet.")
     ] = Path("steps.gif"),
-    index: Annotated[int, typer.Option(help="Which picture of the job.", min=0)] = 0,
+    index: Annotated[
+        int | None, typer.Option(help="Which picture of the job. Else the one named, or the first.", min=0)
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -110,7 +112,7 @@ def trajectory(
 
     \b
     darkroom generate "a frog" --preview-every 2 --json
-    darkroom trajectory job_0123456789abcdef01234567 -o steps.gif
+    darkroom trajectory a-frog-7.png -o steps.gif
     """
     from app.cli.trajectory import write_trajectory
 

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import DEFAULT_URL, ApiKey, AsJson, Data, JobId, Url
+from app.cli.options import DEFAULT_URL, WHICH_JOB, ApiKey, AsJson, Data, JobId, Url
 
 jobs = typer.Typer(help="Jobs: yours at a running service, and the dead on its machine.", no_args_is_help=True)
 
-JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids, as `darkroom jobs list` shows them.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help=f"Each: {WHICH_JOB}")]
 
 
 class State(StrEnum):
@@ -70,7 +70,10 @@ def delete(job_ids: JobIds, as_json: AsJson = False, url: Url = DEFAULT_URL, api
 
 @jobs.command()
 def watch(
-    job_ids: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Ids; none: all unfinished.")] = None,
+    job_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[JOB]...", help="As for `show`; none: all unfinished."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON at every change.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -79,7 +82,7 @@ def watch(
 
     \b
     darkroom jobs watch
-    darkroom jobs watch job_0123456789abcdef01234567 --json
+    darkroom jobs watch 0123abcd --json
     """
     from app.cli.watch import watch_jobs
 

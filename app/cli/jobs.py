@@ -10,12 +10,12 @@ from typing import Any
 
 from rich.text import Text
 
-from app.cli.client import CommandError, Job, Service, converse, understood
-from app.cli.exits import OK, REFUSED
+from app.cli.client import Job, Service, converse
+from app.cli.exits import OK
 from app.cli.plain import plain
 from app.cli.screen import standing
 from app.cli.tables import print_facts, print_table
-from app.contract.job import is_job_id
+from app.cli.which_job import asked, id_of, ids_of
 
 PAGE = 100
 """Jobs of one answer of the API, at most."""
@@ -48,7 +48,8 @@ def show_job(job_id: str, *, as_json: bool, url: str, api_key: str | None) -> in
     """Print everything about one job. Returns the exit code."""
 
     async def work(service: Service) -> int:
-        job = await service.job(valid_id(job_id))
+        found = await id_of(service, job_id)
+        job = await asked(service, found, service.job(found))
         if as_json:
             print(json.dumps(job, indent=2))
         else:
@@ -62,8 +63,8 @@ def cancel_jobs(job_ids: Sequence[str], *, as_json: bool, url: str, api_key: str
     """Call jobs off; a running one stops within a step. Returns the exit code."""
 
     async def work(service: Service) -> int:
-        for job_id in [valid_id(each) for each in job_ids]:
-            job = await service.cancel(job_id)
+        for job_id in await ids_of(service, job_ids):
+            job = await asked(service, job_id, service.cancel(job_id))
             words = "canceled" if job["status"] == "canceled" else "stops within a step"
             print(json.dumps(job) if as_json else f"{job_id}  {words}")
         return OK
@@ -75,21 +76,12 @@ def delete_jobs(job_ids: Sequence[str], *, url: str, api_key: str | None, as_jso
     """Remove jobs with their pictures. Returns the exit code."""
 
     async def work(service: Service) -> int:
-        for job_id in [valid_id(each) for each in job_ids]:
-            answer = await service.answer("DELETE", f"/v1/jobs/{job_id}")
-            if answer.status_code != 204:
-                understood(answer)
+        for job_id in await ids_of(service, job_ids):
+            await asked(service, job_id, service.delete(job_id))
             print(json.dumps({"id": job_id, "deleted": True}) if as_json else f"{job_id}  deleted")
         return OK
 
     return converse("jobs delete", url, api_key, work)
-
-
-def valid_id(job_id: str) -> str:
-    """The id, if it could be one: it becomes part of a path. Raises CommandError."""
-    if not is_job_id(job_id):
-        raise CommandError(f"{plain(job_id, 60)} is not a job's id; `darkroom jobs list` shows them", REFUSED)
-    return job_id
 
 
 def _print_list(found: Sequence[Job], *, more: bool) -> None:

@@ -15,4 +15,5 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API wri
 Data = Annotated[Path, typer.Option(help="Data folder of `darkroom up`.")]
 Model = Annotated[Path | None, typer.Option(help="Model folder in the diffusers layout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that exists.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as `darkroom jobs list` shows it.")]
+WHICH_JOB = "The id, or the first four or more of its digits, or a picture of the job."
+JobId = Annotated[str, typer.Argument(metavar="JOB", help=WHICH_JOB)]

@@ -9,16 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
-from app.cli.client import LARGEST_PICTURE, CommandError, Job, Service, converse
+from app.cli.client import CommandError, Job, Service, converse
 from app.cli.decoding import Undecodable, decoded
 from app.cli.exits import DIFFERENT, FAILED, OK, REFUSED
 from app.cli.following import follow
 from app.cli.naming import refuse_taken
 from app.cli.plain import plain
+from app.cli.records import bytes_of, record_of
 from app.cli.screen import Bars
 from app.contract.params import JobSpec
-from app.contract.picture_record import PictureError, read_record
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,8 +37,8 @@ def reproduce(
     async def work(service: Service) -> int:
         if output is not None and not overwrite:
             refuse_taken(output)
-        data = _bytes_of(picture)
-        record, before = _record_of(picture, data), _decoded(picture.name, data)
+        data = bytes_of(picture)
+        record, before = record_of(picture, data), _decoded(picture.name, data)
         served = await service.models()
         for remark in _remarks(record, served):
             print(f"darkroom reproduce: {plain(remark)}", file=sys.stderr)
@@ -47,7 +46,7 @@ def reproduce(
         again = await service.download(job["images"][0]["url"])
         if output is not None:
             _save(output, again)
-        verdict = Verdict.of(record, _record_of(output or picture, again), before, _decoded("the new picture", again))
+        verdict = Verdict.of(record, record_of(output or picture, again), before, _decoded("the new picture", again))
         print(json.dumps(asdict(verdict) | {"job": job}) if as_json else verdict)
         return OK if verdict.identical else DIFFERENT
 
@@ -69,22 +68,6 @@ def _save(output: Path, data: bytes) -> None:
         output.write_bytes(data)
     except OSError as error:
         raise CommandError(f"{output} cannot be written: {error.strerror}", REFUSED) from None
-
-
-def _bytes_of(picture: Path) -> bytes:
-    try:
-        with picture.open("rb") as file:
-            # One byte too many is enough to be told that it is no picture of ours.
-            return file.read(LARGEST_PICTURE + 1)
-    except OSError as error:
-        raise CommandError(f"{picture} cannot be read: {error.strerror}", REFUSED) from None
-
-
-def _record_of(picture: Path, data: bytes) -> dict[str, Any]:
-    try:
-        return read_record(data)
-    except PictureError as error:
-        raise CommandError(f"{picture}: {error.detail}", REFUSED) from None
 
 
 def _decoded(name: str, data: bytes) -> Image.Image:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from app.cli.client import CommandError, Job, Service, converse, over
 from app.cli.decoding import Undecodable, decoded
 from app.cli.exits import FAILED, OK, REFUSED
-from app.cli.jobs import valid_id
 from app.cli.naming import refuse_taken
 from app.cli.screen import say, standing
+from app.cli.which_job import asked, id_and_index
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,7 +36,7 @@ SHEET_GAP = 4
 
 
 def write_trajectory(
-    job_id: str, *, index: int, output: Path, overwrite: bool, as_json: bool, url: str, api_key: str | None
+    given: str, *, index: int | None, output: Path, overwrite: bool, as_json: bool, url: str, api_key: str | None
 ) -> int:
     """Fetch a picture and its previews, and write them as `output`'s suffix says. Returns the exit code."""
 
@@ -46,13 +46,15 @@ def write_trajectory(
         if not overwrite:
             refuse_taken(output)
         _require_pillow()
-        job = await service.job(valid_id(job_id))
-        picture = _picture_of(job, index)
+        job_id, own = await id_and_index(service, given)
+        job = await asked(service, job_id, service.job(job_id))
+        number = (own or 0) if index is None else index
+        picture = _picture_of(job, number)
         sheet, last = await service.download(picture["previews"]["url"]), await service.download(picture["url"])
         frames = [*_cut(_decoded(sheet), picture["previews"]), _decoded(last)]
         _write(output, _of_one_size(frames))
         steps = picture["previews"]["steps"]
-        told = {"file": str(output), "job_id": job["id"], "index": index, "steps": steps}
+        told = {"file": str(output), "job_id": job["id"], "index": number, "steps": steps}
         say(json.dumps(told) if as_json else f"{output}  {len(steps)} previews and the picture")
         return OK
 

@@ -7,14 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 
-
 from app.cli.client import Job, Refused, Service, converse, over
 from app.cli.exits import FAILED, OK
 from app.cli.following import follow
 from app.cli.generate import FOLLOWED
-from app.cli.jobs import PAGE, valid_id
+from app.cli.jobs import PAGE
 from app.cli.plain import plain
 from app.cli.screen import Bars, say, standing
+from app.cli.which_job import asked, ids_of
 
 NEW_SECONDS = 2.0
 """How often jobs that were sent in meanwhile are looked for."""
@@ -27,7 +27,8 @@ def watch_jobs(job_ids: Sequence[str], *, as_json: bool, url: str, api_key: str 
         with Bars() as bars:
             watcher = _Watcher(service, bars, as_json=as_json)
             if job_ids:
-                ended = await watcher.follow_all([await service.job(valid_id(each)) for each in job_ids])
+                ids = await ids_of(service, job_ids)
+                ended = await watcher.follow_all([await asked(service, each, service.job(each)) for each in ids])
                 return OK if all(job["status"] == "succeeded" for job in ended) else FAILED
             await watcher.follow_unfinished()
             return OK

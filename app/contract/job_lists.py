@@ -11,6 +11,7 @@ from typing import Any
 
 import redis.asyncio
 
+from app.contract import keys
 from app.contract.events import OVER, Status
 from app.contract.job import Record
 from app.contract.scripts import source
@@ -30,6 +31,8 @@ class JobLists:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._list: Any = client.register_script(source("list"))
         self._index: Any = client.register_script(source("index"))
+        self._read: Any = client.register_script(source("read"))
+        self._redis: Any = client
 
     async def page(
         self, tenant: str, *, limit: int, before: tuple[int, str] | None, status: Status | None
@@ -49,6 +52,16 @@ class JobLists:
         notes = [part for note in metadata.items() for part in note]
         wanted = [tenant, status or "open", *BEGINNING, limit, "checked", *notes]
         return records_of((await self._list(args=wanted))[1])
+
+    async def named_like(
+        self, tenant: str, prefix: str, *, limit: int, before: tuple[int, str] | None, status: Status | None
+    ) -> list[Record]:
+        """As `page`, of the jobs whose ids begin so. Asks for all their records: the prefix must be long enough."""
+        scan = self._redis.zscan_iter(keys.TENANT + tenant, match=f"{prefix}*", count=INDEXED_AT_ONCE)
+        places = sorted({(int(created), job_id) async for job_id, created in scan}, reverse=True)
+        ids = [job_id for created, job_id in places if before is None or (created, job_id) < before]
+        found = records_of(await self._read(args=ids)) if ids else []
+        return [record for record in found if status in (None, record.status)][:limit]
 
     async def _make_whole(self, tenant: str) -> None:
         """Enter what ended before there was an index, in small pieces: others ask Redis in between."""

@@ -172,10 +172,12 @@ class JobStore:
         return [record for record in found if record.tenant == tenant]
 
     async def list_jobs(
-        self, tenant: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None
-    ) -> list[Record]:
+        self, tenant: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None,
+        prefix: str | None = None,
+    ) -> list[Record]:  # fmt: skip
         """The tenant's jobs, newest first, at most `limit`; `before` is (created_ms, id) of the last one seen."""
-        found = await self._lists.page(tenant, limit=limit, before=before, status=status)
+        place: dict[str, Any] = {"limit": limit, "before": before, "status": status}
+        found = await (self._lists.named_like(tenant, prefix, **place) if prefix else self._lists.page(tenant, **place))
         if not found and before is None:
             await self.require_epoch()
         return found

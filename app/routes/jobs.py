@@ -42,6 +42,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 CANCELED_AT_MOST = 500
 """Jobs of one request: a tenth of a second of Redis' time, in pieces."""
 
+ID_PREFIX = "^job_[0-9a-f]{4,24}$"
+"""Four of its digits at least: of ten thousand jobs not one in a thousand has the same."""
+
 PREFER = {
     "name": "Prefer",
     "description": "`wait=30`: answer when the job is over, at most 60 s. Beside it, `cancel-on-disconnect`: call the "
@@ -107,10 +110,12 @@ async def list_jobs(
     status: Annotated[Status | None, Query(description="Only jobs in this state")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=128, description="`next_cursor` of the page before")] = None,
+    id_prefix: Annotated[str | None, Query(pattern=ID_PREFIX, description="Only jobs whose ids begin so")] = None,
 ) -> JobList:
     """A page at a time; follow `next_cursor` until it is null."""
-    before = read_cursor(cursor)
-    records = await gateway.store.list_jobs(caller.tenant, limit=limit + 1, before=before, status=status)
+    records = await gateway.store.list_jobs(
+        caller.tenant, limit=limit + 1, before=read_cursor(cursor), status=status, prefix=id_prefix
+    )
     views = await asyncio.gather(*(gateway.view(record, request) for record in records[:limit]))
     more = len(records) > limit
     return JobList(data=list(views), next_cursor=write_cursor(records[limit - 1]) if more else None)

@@ -99,7 +99,7 @@ def test_cancel_and_delete(run: Run, gateway: Running, worker: ScriptedWorker) -
 
 @pytest.mark.parametrize("command", ["show", "cancel", "delete", "watch"])
 def test_a_job_that_is_not_there(run: Run, worker: ScriptedWorker, command: str) -> None:
-    for job_id, words in (("../keys", "is not a job's id"), (NOBODY, "")):
+    for job_id, words in (("../keys", "../keys cannot be read"), ("keys", "is not a job's id"), (NOBODY, "")):
         done = run("jobs", command, job_id)
         assert (done.exit_code, done.stdout) == (2, "")
         assert words in done.stderr

@@ -1,0 +1,28 @@
+"""The record inside a picture file, for commands that are given one. Every error is a sentence with the file's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from app.cli.client import LARGEST_PICTURE, CommandError
+from app.cli.exits import REFUSED
+from app.contract.picture_record import PictureError, read_record
+
+
+def bytes_of(picture: Path) -> bytes:
+    """The file, cut behind the size that no picture of ours has. Raises CommandError."""
+    try:
+        with picture.open("rb") as file:
+            # One byte too many is enough to be told that it is no picture of ours.
+            return file.read(LARGEST_PICTURE + 1)
+    except OSError as error:
+        raise CommandError(f"{picture} cannot be read: {error.strerror}", REFUSED) from None
+
+
+def record_of(picture: Path, data: bytes) -> dict[str, Any]:
+    """What stands in a picture. Raises CommandError where nothing does."""
+    try:
+        return read_record(data)
+    except PictureError as error:
+        raise CommandError(f"{picture}: {error.detail}", REFUSED) from None
