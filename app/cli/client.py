@@ -53,11 +53,12 @@ class Refused(CommandError):
 
     def __init__(self, answer: httpx2.Response, body: dict[str, Any]) -> None:
         errors = body["errors"] if fits(body.get("errors"), [{"detail": str}]) else []
-        reasons = [f"{error.get('pointer') or error.get('parameter') or ''} {error['detail']}" for error in errors]
+        reasons = [f"{_name_in(error)} {error['detail']}" for error in errors]
         message = "; ".join(reason.strip() for reason in reasons) or str(body.get("detail", body))
         if answer.status_code == 401:
             message += " Give it with --api-key or DARKROOM_API_KEY."
         self.status = answer.status_code
+        self.errors: list[dict[str, Any]] = errors
         self.pointers = [str(error.get("pointer", "")) for error in errors]
         self.retry_after = _seconds(answer.headers.get("retry-after", ""))
         super().__init__(message, UNREACHABLE if self.has_no_room or self.status >= 500 else REFUSED)
@@ -65,6 +66,13 @@ class Refused(CommandError):
     @property
     def has_no_room(self) -> bool:
         return self.status == 429
+
+
+def _name_in(error: dict[str, Any]) -> str:
+    """What an error is about: a member of the body as it is written, `webhook.url`, or an option of the query."""
+    if pointer := error.get("pointer"):
+        return str(pointer).strip("/").replace("/", ".")
+    return f"--{error['parameter']}" if error.get("parameter") else ""
 
 
 def over(job: Job) -> bool:

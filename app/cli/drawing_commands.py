@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli import completing
 from app.cli.options import DEFAULT_URL, ApiKey, AsJson, JobId, Overwrite, Url
 
 WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {model}."
@@ -29,14 +30,21 @@ def generate(
     seeds: Annotated[
         list[int] | None, typer.Option("--seed", help="Same seed, same picture. Several: each is drawn.", min=0)
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="num_inference_steps.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option("--guidance", help="guidance_scale.", min=0)] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="num_inference_steps of the API.", min=1)] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option("--guidance", help="guidance_scale of the API.", min=0),
+    ] = None,
     negative: Annotated[str | None, typer.Option("--negative", help="What the picture should not show.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="One of the model's schedulers.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="One of the model's schedulers.", autocompletion=completing.schedulers)
+    ] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
     images: Annotated[int, typer.Option("--num-images", "--images", "-n", help="Pictures of each job.", min=1)] = 1,
-    model: Annotated[str | None, typer.Option(help="One of the served models.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="One of the served models.", autocompletion=completing.models)
+    ] = None,
     reproducible: Annotated[bool, typer.Option("--reproducible", help="The same bits in any company.")] = False,
     preview_every: Annotated[int | None, typer.Option("--preview-every", min=1, help=KEEP)] = None,
     overwrite: Overwrite = False,
@@ -111,7 +119,7 @@ def trajectory(
     For jobs that kept their previews: the page's do, and those drawn with --preview-every.
 
     \b
-    darkroom generate "a frog" --preview-every 2 --json
+    darkroom generate "a frog" --preview-every 2 --seed 7
     darkroom trajectory a-frog-7.png -o steps.gif
     """
     from app.cli.trajectory import write_trajectory

@@ -23,6 +23,7 @@ from app.cli.naming import Names
 from app.cli.plain import plain
 from app.cli.screen import Bars, say
 from app.cli.terminal_pictures import Painter
+from app.cli.wording import explained
 
 FOLLOWED = 16
 """Jobs followed at once, a connection each: the first ones sent are drawn first."""
@@ -145,7 +146,7 @@ class Batch:
                 job = await self._send(wish)
             except CommandError as error:
                 self._bars.end(None)
-                self._complain(f"{error}{_whose(wish, wishes)}", error.code)
+                self._complain(f"{await explained(self._service, error, wish)}{_whose(wish, wishes)}", error.code)
                 if not _is_about_the_prompt(error):
                     if left := len(wishes) - sent - 1:
                         self._complain(f"{left} more were not sent", error.code)

@@ -8,11 +8,15 @@ from typing import Annotated
 
 import typer
 
+from app.cli import completing
 from app.cli.options import DEFAULT_URL, WHICH_JOB, ApiKey, AsJson, Data, JobId, Url
+from app.cli.words import Words, one_of
 
-jobs = typer.Typer(help="Jobs: yours at a running service, and the dead on its machine.", no_args_is_help=True)
+jobs = Words(help="Jobs: yours at a running service, and the dead on its machine.", no_args_is_help=True)
 
-JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help=f"Each: {WHICH_JOB}")]
+JobIds = Annotated[
+    list[str], typer.Argument(metavar="JOB...", help=f"Each: {WHICH_JOB}", autocompletion=completing.jobs)
+]
 
 
 class State(StrEnum):
@@ -27,7 +31,7 @@ class State(StrEnum):
 
 @jobs.command("list")
 def list_jobs(
-    status: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
+    status: Annotated[State | None, typer.Option(help="Only jobs in this state.", **one_of(State))] = None,
     limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=10_000)] = 20,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -72,7 +76,7 @@ def delete(job_ids: JobIds, as_json: AsJson = False, url: Url = DEFAULT_URL, api
 def watch(
     job_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[JOB]...", help="As for `show`; none: all unfinished."),
+        typer.Argument(metavar="[JOB]...", help="As for `show`; none: all unfinished.", autocompletion=completing.jobs),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON at every change.")] = False,
     url: Url = DEFAULT_URL,

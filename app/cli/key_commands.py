@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.cli.options import AsJson, Data
+from app.cli.words import Words, one_of
 
-keys = typer.Typer(help="Secrets of the service, on the machine it runs on.", no_args_is_help=True)
+keys = Words(help="Secrets of the service, on the machine it runs on.", no_args_is_help=True)
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    read = "read"
+    write = "write"
 
 
 @keys.command("create")
 def create_key(
     tenant: Annotated[str, typer.Argument(help="Whose jobs the key sees and sends: a-z, 0-9, - and _.")],
     name: Annotated[str, typer.Option(help="A note for the list.")] = "",
-    scopes: Annotated[list[str] | None, typer.Option("--scope", help="read, write; both if missing.")] = None,
+    scopes: Annotated[
+        list[Scope] | None, typer.Option("--scope", help="What it may do; both if missing.", **one_of(Scope))
+    ] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="More are refused with 429.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Unfinished jobs of its tenant; then it adds none.")] = None,
     cost_per_minute: Annotated[
@@ -29,8 +40,8 @@ def create_key(
     from app.cli.keys import create
 
     limits = {"requests_per_minute": requests_per_minute, "jobs": jobs, "cost_per_minute": cost_per_minute}
-    scopes = scopes or ["read", "write"]
-    raise typer.Exit(create(tenant, data=data, as_json=as_json, name=name, scopes=tuple(scopes), **limits))
+    granted = tuple(scope.value for scope in scopes or Scope)
+    raise typer.Exit(create(tenant, data=data, as_json=as_json, name=name, scopes=granted, **limits))
 
 
 @keys.command("list")

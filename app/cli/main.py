@@ -16,6 +16,7 @@ from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
 from app.cli.model_commands import models
 from app.cli.options import AsJson, Data, Model
+from app.cli.words import Words
 from app.contract.environment import PREFIX
 from app.contract.exits import CANNOT_START
 
@@ -24,7 +25,7 @@ EXIT_CODES = (
     "4 reproduced otherwise, 75 and 78 of processes, 130 Ctrl-C."
 )
 
-app = typer.Typer(
+app = Words(
     name="darkroom",
     help="Text to image over HTTP. `darkroom up` starts everything on this machine.",
     no_args_is_help=True,

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from app.cli import completing
 from app.cli.options import DEFAULT_URL, ApiKey, AsJson, Data, Url
+from app.cli.words import Words
 
-models = typer.Typer(help="Models: what a running service serves, and what it no longer shall know.")
+models = Words(help="Models: what a running service serves, and what it no longer shall know.")
 
 
 @models.callback(invoke_without_command=True)
@@ -37,6 +39,24 @@ def list_models(
 ) -> None:
     """Show what a running service serves. Exit code 1: no model is ready."""
     _show(url, api_key, as_json)
+
+
+@models.command("show")
+def show_model(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="Else the one of requests that name none.", autocompletion=completing.models
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Show one model: its schedulers, sizes and limits."""
+    from app.cli.models import show_model
+
+    raise typer.Exit(show_model(name, url=url, api_key=api_key, as_json=as_json))
 
 
 @models.command("forget")

@@ -11,10 +11,11 @@ from typing import Any
 
 import redis.asyncio
 
-from app.cli.client import Service, converse
+from app.cli.client import CommandError, Service, converse
 from app.cli.exits import FAILED, OK, REFUSED
 from app.cli.keys import with_redis
-from app.cli.tables import print_table
+from app.cli.tables import print_facts, print_table
+from app.cli.words import hint
 from app.contract.store import JobStore
 
 REASONS = {
@@ -41,13 +42,40 @@ def show_models(*, url: str, api_key: str | None, as_json: bool) -> int:
     return converse("models", url, api_key, work)
 
 
+def show_model(name: str | None, *, url: str, api_key: str | None, as_json: bool) -> int:
+    """Print everything about a model; about the default one without a name. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        served = await service.models()
+        found = [model for model in served if (model["id"] == name if name else model.get("default"))]
+        if not found:
+            unknown = f"{name} is not served here" if name else "no model is meant by a request without a name"
+            more = hint(name or "", [model["id"] for model in served]) or "; `darkroom models` shows what is"
+            raise CommandError(f"{unknown}{more}", REFUSED)
+        if as_json:
+            print(json.dumps(found[0], indent=2))
+        else:
+            print_facts([(label, _fact(value)) for label, value in found[0].items() if value not in (None, "", [], {})])
+        return OK
+
+    return converse("models", url, api_key, work)
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else str(value)
+
+
 def forget_model(name: str, *, cancel_jobs: bool, data: Path) -> int:
     """Take a model that nobody serves off every list. Returns the exit code; refused while it has workers or jobs."""
 
     async def work(client: redis.asyncio.Redis) -> int:
         store = JobStore(client)
-        if name not in await store.models():
-            print("darkroom models: there is no such model; `darkroom models list` shows them", file=sys.stderr)
+        known = await store.models()
+        if name not in known:
+            more = hint(name, known) or "; `darkroom models list` shows them"
+            print(f"darkroom models: there is no such model{more}", file=sys.stderr)
             return REFUSED
         outcome, count = await store.forget_model(name)
         if outcome == "queued" and cancel_jobs:

@@ -14,6 +14,7 @@ from typing import Any
 
 from app.cli.client import CommandError, Job
 from app.cli.exits import REFUSED
+from app.cli.words import nearest
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 """Suffix to output_format."""
@@ -46,7 +47,10 @@ class Names:
         unknown = set(_PLACEHOLDER.findall(self._pattern)) - set(PLACEHOLDERS)
         if unknown:
             known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-            raise CommandError(f"{{{unknown.pop()}}} in -o means nothing; a pattern may hold {known}", REFUSED)
+            word = min(unknown)
+            close = nearest(word, PLACEHOLDERS)
+            meant = f"did you mean {{{close}}}?" if close else f"a pattern may hold {known}"
+            raise CommandError(f"{{{word}}} in -o means nothing; {meant}", REFUSED)
         self._refuse_taken(pictures)
 
     def write(self, data: bytes, job: Job, *, number: int, index: int) -> Path:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli import completing
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 Url = Annotated[str, typer.Option(envvar="DARKROOM_URL", help="The service.")]
@@ -16,4 +18,4 @@ Data = Annotated[Path, typer.Option(help="Data folder of `darkroom up`.")]
 Model = Annotated[Path | None, typer.Option(help="Model folder in the diffusers layout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that exists.")]
 WHICH_JOB = "The id, or the first four or more of its digits, or a picture of the job."
-JobId = Annotated[str, typer.Argument(metavar="JOB", help=WHICH_JOB)]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help=WHICH_JOB, autocompletion=completing.jobs)]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.client import CommandError, Job, Service, converse
+from app.cli.client import CommandError, Job, Refused, Service, converse
 from app.cli.decoding import Undecodable, decoded
 from app.cli.exits import DIFFERENT, FAILED, OK, REFUSED
 from app.cli.following import follow
@@ -17,6 +17,7 @@ from app.cli.naming import refuse_taken
 from app.cli.plain import plain
 from app.cli.records import bytes_of, record_of
 from app.cli.screen import Bars
+from app.cli.wording import explained
 from app.contract.params import JobSpec
 
 if TYPE_CHECKING:
@@ -55,7 +56,11 @@ def reproduce(
 
 async def _drawn(service: Service, wish: dict[str, Any]) -> Job:
     with Bars() as bars:
-        job = await follow(service, await service.submit(wish), tell=bars.show)
+        try:
+            job = await service.submit(wish)
+        except Refused as refusal:
+            raise CommandError(await explained(service, refusal, wish, {}), refusal.code) from None
+        job = await follow(service, job, tell=bars.show)
     if job["status"] == "failed":
         raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)
     if job["status"] == "canceled":

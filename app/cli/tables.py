@@ -55,7 +55,7 @@ def _text(cell: Cell) -> Text:
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:
-    return [max(len(name), *(row[at].cell_len for row in rows)) for at, name in enumerate(columns)]
+    return [max([len(name), *(row[at].cell_len for row in rows)]) for at, name in enumerate(columns)]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> Table:

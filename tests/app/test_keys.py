@@ -232,7 +232,7 @@ def test_scopes(locked: Running, made: Made, scope: str, allowed: str, refused: 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["create", "ann", "--scope", "admin"], 2, "scopes"),
+        (["create", "ann", "--scope", "admin"], 2, "--scope"),
         (["create", "No Such Tenant"], 2, "tenant"),
         (["revoke", "0123456789"], 2, "no such key"),
         (["list"], 0, ""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Hand, environment_of
 from tests.cli.terminal import STOOD, in_a_terminal
+from tests.system.conftest import COMMAND
 
 PROMPTS = ("a frog", "a lion", "fail this", "a panda", "a fox", "a bear")
 DRAWN = [prompt for prompt in PROMPTS if not prompt.startswith("fail")]
@@ -110,10 +112,6 @@ def test_watching_leaves_what_stood_there(gateway: Running, hand: Hand, tmp_path
 
 def test_no_bars_into_a_pipe_whatever_is_forced(gateway: Running, hand: Hand, tmp_path: Path) -> None:
     """Its reader, such as `| tee`, may write to the same terminal at any time."""
-    import subprocess
-
-    from tests.system.conftest import COMMAND
-
     environment = environment_of(gateway) | {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
     command = [COMMAND, "generate", "a frog", "a lion", "-o", "{prompt}.png", "--seed", "7"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-import pty
 import re
-import select
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +14,8 @@ from PIL import Image
 from app.cli.plain import plain
 from app.cli.terminal_pictures import CELLS, Painter, detect, half_blocks, iterm2, kitty, sixel
 from tests.app.conftest import Running
-from tests.cli.conftest import Hand, environment_of, picture
-from tests.system.conftest import COMMAND
+from tests.cli.conftest import Hand, picture
+from tests.cli.terminal import STOOD, in_a_terminal
 
 
 @pytest.mark.parametrize(
@@ -106,20 +102,12 @@ def test_text_that_does_nothing() -> None:
 
 
 def test_bars_and_a_picture_on_a_real_terminal(gateway: Running, hand: Hand, tmp_path: Path) -> None:
-    master, slave = pty.openpty()
-    command = [COMMAND, "generate", "a frog", "a lion", "--preview", "-o", "out.png"]
-    environment = environment_of(gateway) | {"TERM": "xterm-256color"}
-    process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdin=slave, stdout=slave, stderr=slave)
-    os.close(slave)
-    said, ends = b"", time.monotonic() + 30
-    while time.monotonic() < ends and select.select([master], [], [], 30)[0]:
-        try:
-            said += os.read(master, 65536)
-        except OSError:
-            break
-    assert process.wait(30) == 0, said
-    os.close(master)
-    assert "▀".encode() in said
-    assert b"\x1b[c" in said, "it asked the terminal"
-    assert b"out-0.png" in said
-    assert b"out-1.png" in said
+    with in_a_terminal(gateway, "generate", "a frog", "a lion", "--preview", "-o", "out.png", cwd=tmp_path) as term:
+        assert term.end() == 0
+    assert b"\x1b[c" in term.raw, "it asked the terminal"
+    assert term.lines[: len(STOOD)] == STOOD
+    assert sum("▀" * CELLS in line for line in term.lines) == CELLS, "two square pictures, half a row for each pixel"
+    assert [line.split()[0] for line in term.lines if line.startswith("out-")] in (
+        ["out-0.png", "out-1.png"],
+        ["out-1.png", "out-0.png"],
+    )

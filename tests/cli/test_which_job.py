@@ -25,11 +25,11 @@ IDS = ("job_abcd1" + "0" * 19, "job_abcd2" + "0" * 19, "job_ffff0" + "1" * 19)
 def named(gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Three jobs, two of which begin alike."""
     ids = iter(IDS)
-    monkeypatch.setattr("app.contract.store.new_job_id", lambda: next(ids))
+    monkeypatch.setattr("app.admission.new_job_id", lambda: next(ids))
     prompts = ("a frog", "a lion", "a panda")
     made = [gateway.client.post("/v1/jobs", json={"prompt": prompt}).json()["id"] for prompt in prompts]
     assert made == list(IDS)
-    monkeypatch.setattr("app.contract.store.new_job_id", job.new_job_id)
+    monkeypatch.setattr("app.admission.new_job_id", job.new_job_id)
     return made
 
 

@@ -1,0 +1,89 @@
+"""What Tab offers that only the service knows: models, schedulers, jobs. In silence, and soon or not at all.
+
+Nothing but plain names is offered: a shell evaluates what it is given, and a service may be anybody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from app.cli.client import Service
+
+PATIENCE_SECONDS = 1.5
+"""Somebody waits with a finger on the key."""
+
+OFFERED = 50
+"""Jobs, the newest."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_HARMLESS = re.compile(r"\w[\w./-]{0,200}")
+
+
+def models(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of models, aliases too."""
+
+    async def ask(service: Service) -> list[str]:
+        return [model["id"] for model in await service.models()]
+
+    return _offered(_told(ctx, ask), incomplete)
+
+
+def schedulers(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Those of --model, or of the model that is meant without."""
+    from app.cli.wording import schedulers_of
+
+    async def ask(service: Service) -> list[str]:
+        return schedulers_of(await service.models(), ctx.params.get("model"))
+
+    return _offered(_told(ctx, ask), incomplete)
+
+
+def jobs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The caller's newest jobs, and pictures of the folder."""
+
+    async def ask(service: Service) -> list[str]:
+        return [job["id"] for job in (await service.jobs(limit=OFFERED))["data"]]
+
+    ids = _told(ctx, ask) if re.fullmatch(r"(j|jo|job|job_)?|job_\w+|[0-9a-f]+", incomplete) else []
+    if incomplete and not incomplete.startswith("j"):
+        ids = [job_id.removeprefix("job_") for job_id in ids]
+    return _offered([*ids, *_pictures(incomplete)], incomplete)
+
+
+def _pictures(incomplete: str) -> list[str]:
+    folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    except OSError:
+        return []
+    return [str(path) for path in found]
+
+
+def _offered(names: list[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete) and _HARMLESS.fullmatch(name)]
+
+
+def _told(ctx: typer.Context, ask: Callable[[Service], Awaitable[list[str]]]) -> list[str]:
+    """What the service of this command line says; nothing if it says nothing in time."""
+    try:
+        logging.disable(logging.CRITICAL)
+        return asyncio.run(_asked(ctx.params, ask))
+    except Exception:
+        # Whatever it is: a line of it would stand in the middle of what is being typed.
+        return []
+
+
+async def _asked(given: dict[str, Any], ask: Callable[[Service], Awaitable[list[str]]]) -> list[str]:
+    from app.cli.client import Service
+    from app.cli.options import DEFAULT_URL
+
+    async with asyncio.timeout(PATIENCE_SECONDS), Service(given.get("url") or DEFAULT_URL, given.get("api_key")) as one:
+        return await ask(one)

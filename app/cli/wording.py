@@ -1,0 +1,88 @@
+"""What the service refuses, in the words of the command line: options for members of a body, the nearest name for a
+wrong one. Refuses to know how a wish is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from app.cli.answers import fits
+from app.cli.client import CommandError, Refused, Service
+from app.cli.plain import plain
+from app.cli.words import hint
+
+OPTIONS = {
+    "prompt": "the prompt",
+    "model": "--model",
+    "negative_prompt": "--negative",
+    "width": "--width",
+    "height": "--height",
+    "num_inference_steps": "--steps",
+    "guidance_scale": "--guidance",
+    "scheduler": "--scheduler",
+    "seed": "--seed",
+    "num_images": "--num-images",
+    "output_format": "-o",
+    "reproducible": "--reproducible",
+    "preview_every": "--preview-every",
+    "keep_previews": "--preview-every",
+}
+"""Members of a wish, as `darkroom generate` spells them."""
+
+FEW = 6
+"""Names that an error may list. Of more the nearest is told, and where the others are."""
+
+CHOSEN = {"unknown": "scheduler", "model_unknown": "model", "model_missing": "model"}
+"""Codes of refusals that list names, and of what."""
+
+_WORD = re.compile(rf"\b({'|'.join(name for name in OPTIONS if '_' in name)})\b")
+
+
+async def explained(
+    service: Service, refusal: CommandError, wish: Mapping[str, Any], options: Mapping[str, str] = OPTIONS
+) -> str:
+    """The refusal of a wish. Names that the service lists by the dozen are asked for, and the nearest is told."""
+    if not isinstance(refusal, Refused) or not refusal.errors:
+        return str(refusal)
+    reasons = [await _reason(service, error, wish, options) for error in refusal.errors]
+    return plain("; ".join(reasons))
+
+
+async def _reason(
+    service: Service, error: Mapping[str, Any], wish: Mapping[str, Any], options: Mapping[str, str]
+) -> str:
+    name = str(error.get("pointer") or "").strip("/").replace("/", ".")
+    option = options.get(name, name)
+    detail = _WORD.sub(lambda word: options.get(word[0], word[0]), error["detail"])
+    if CHOSEN.get(str(error.get("code"))) == name and "did you mean" not in detail:
+        known = await _known(service, name, wish)
+        asked = hint(str(wish.get(name) or ""), known)
+        if detail.count(",") < FEW:
+            detail += asked
+        elif known:
+            listed = "`darkroom models`" if name == "model" else "`darkroom models show`"
+            detail = (
+                f"{plain(wish.get(name) or 'nothing', 40)} is not one of {len(known)}{asked or '.'} {listed} lists them"
+            )
+    return f"{option} {detail}".strip()
+
+
+async def _known(service: Service, name: str, wish: Mapping[str, Any]) -> list[str]:
+    """The names there are, nothing where they cannot be had."""
+    try:
+        models = await service.models()
+    except CommandError:
+        return []
+    if name == "model":
+        return [model["id"] for model in models]
+    return schedulers_of(models, wish.get("model"))
+
+
+def schedulers_of(models: list[dict[str, Any]], name: object) -> list[str]:
+    """Those of the model of this name, or of the one that is meant without a name."""
+    for model in models:
+        if (model["id"] == name if name else model.get("default")) and fits(model.get("schedulers"), [str]):
+            return list(model["schedulers"])
+    return []

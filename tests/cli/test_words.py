@@ -1,0 +1,165 @@
+"""Errors speak of options and suggest what was probably meant; Tab offers what the service knows, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from app.cli.drawing_commands import generate
+from app.cli.main import app
+from app.cli.wording import OPTIONS
+from app.cli.words import nearest
+from app.contract.card import ModelCard
+from app.contract.params import JobRequest
+from tests.app.conftest import Running, ScriptedWorker
+from tests.cli.conftest import Run, environment_of, no_service
+from tests.cli.test_hostile import KEY, MODEL, Answer, job_at, routes, serving
+from tests.system.conftest import COMMAND
+
+MANY = ("ddim", "euler", "euler_a", "dpmpp_2m", *(f"solver_{number}" for number in range(40)))
+
+
+def all_commands(group: Any, name: str = "darkroom") -> dict[str, Any]:
+    found = {name: group}
+    for word, command in getattr(group, "commands", {}).items():
+        found |= all_commands(command, f"{name} {word}")
+    return found
+
+
+def test_no_flag_has_a_type_in_help(run: Run) -> None:
+    from typer.main import get_command
+
+    for name in all_commands(get_command(app)):
+        text = run(*name.split()[1:], "--help").stdout
+        assert "--help" in text, name
+        assert "bool" not in text, name
+
+
+def test_every_option_is_a_member_of_a_wish() -> None:
+    assert OPTIONS.keys() <= JobRequest.model_fields.keys()
+    told = run_help()
+    assert all(option in told for option in OPTIONS.values() if option.startswith("--"))
+    assert generate.__doc__
+
+
+def run_help() -> str:
+    from typer.main import get_command
+
+    command = all_commands(get_command(app))["darkroom generate"]
+    return " ".join(option for param in command.params for option in param.opts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--steps", "5000"), "--steps must be 1 to 100"),
+        (("--guidance", "999"), "--guidance must be 0 to 20"),
+        (("--num-images", "9"), "--num-images must be 1 to 4"),
+        (("--width", "3"), "--width must be 64 to 256 pixels"),
+        (("--seed", str(2**63 - 1), "-n", "2"), "--seed seed + --num-images must stay below 2^63"),
+        (("--model", "startr"), "did you mean starter?"),
+    ],
+)
+def test_errors_name_options(run: Run, worker: ScriptedWorker, arguments: tuple[str, ...], said: str) -> None:
+    done = run("generate", "a frog", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "/" not in done.stderr.replace(str(Path.cwd()), "")
+
+
+def test_of_forty_names_the_nearest_is_told(
+    run: Run, gateway: Running, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    ScriptedWorker(redis_client, card.model_copy(update={"schedulers": MANY}), gateway.app.state.settings).announce()
+    for given, meant in (("Euler A", "euler_a"), ("dpm++2m", "dpmpp_2m"), ("DDIM", "ddim")):
+        done = run("generate", "a frog", "--scheduler", given)
+        assert done.exit_code == 2
+        assert f"did you mean {meant}?" in done.stderr
+        assert "solver_1" not in done.stderr
+    shown = run("models", "show").stdout
+    assert "solver_39" in shown
+    assert json.loads(run("models", "show", "starter", "--json").stdout)["schedulers"] == list(MANY)
+    assert "did you mean starter?" in run("models", "show", "stater").stderr
+
+
+def test_values_of_options_are_suggested(run: Run, worker: ScriptedWorker) -> None:
+    for arguments, meant in (
+        (("jobs", "list", "--status", "runing"), "running"),
+        (("keys", "create", "me", "--scope", "raed"), "read"),
+        (("models", "forget", "startr"), "starter"),
+        (("generate", "a", "-o", "{promt}.png"), "{prompt}"),
+        (("generat", "a"), "'generate'"),
+    ):
+        done = run(*arguments)
+        assert done.exit_code == 2, arguments
+        # A usage error stands in a box, which may break it anywhere.
+        words = " ".join(done.stderr.replace("│", " ").split()).lower()
+        assert f"did you mean {meant}" in words, (arguments, done.stderr)
+
+
+def test_nearest() -> None:
+    assert nearest("Euler a", ["euler", "euler_a", "ddim"]) == "euler_a"
+    assert nearest("xyz", ["euler", "ddim"]) is None
+    assert nearest("", ["euler"]) is None
+    assert nearest("euler", []) is None
+
+
+def completed(environment: dict[str, str], cwd: Path, *words: str) -> list[str]:
+    """What bash is offered behind these words."""
+    asked = {"_DARKROOM_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("darkroom", *words))}
+    asked["COMP_CWORD"] = str(len(words))
+    done = subprocess.run(
+        [COMMAND], env=environment | asked, cwd=cwd, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_tab(gateway: Running, worker: ScriptedWorker, tmp_path: Path) -> None:
+    environment = environment_of(gateway)
+    job_id = gateway.client.post("/v1/jobs", json={"prompt": "a frog"}).json()["id"]
+    (tmp_path / "out.png").touch()
+    assert completed(environment, tmp_path, "generate", "--scheduler", "eu") == ["euler", "euler_a"]
+    assert completed(environment, tmp_path, "generate", "--model", "st") == ["starter"]
+    assert completed(environment, tmp_path, "jobs", "show", "job_") == [job_id]
+    assert completed(environment, tmp_path, "jobs", "cancel", job_id[4:8]) == [job_id[4:]]
+    assert completed(environment, tmp_path, "trajectory", "o") == ["out.png"]
+    assert completed(environment, tmp_path, "jobs", "list", "--status", "r") == ["running"]
+    with no_service() as url:
+        nobody = environment | {"DARKROOM_URL": url}
+        assert completed(nobody, tmp_path, "generate", "--scheduler", "eu") == []
+
+
+def test_tab_offers_nothing_that_a_shell_would_run_and_gives_no_key_away(tmp_path: Path) -> None:
+    """A shell evaluates what it is offered."""
+    evil = ["st$(touch pwned)", "st`id`", "st;id", "st\nid", "st'", 'st"', "st\x1b[2J", "-st"]
+    models = [MODEL | {"id": name, "default": True, "schedulers": evil} for name in ("star.ter", *evil)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM")}
+    with serving(lambda method, path: Answer(b"")) as elsewhere, serving(routes(job_at("http://x"), models)) as service:
+        asked = environment | {"DARKROOM_URL": service.url, "DARKROOM_API_KEY": KEY}
+        assert completed(asked, tmp_path, "generate", "--model", "st") == ["star.ter"]
+        assert completed(asked, tmp_path, "generate", "--scheduler", "st") == []
+        assert service.keys() == {f"Bearer {KEY}"}
+        moved = Answer(b"", 302, {"Location": elsewhere.url + "/v1/models"})
+        service.answer = lambda method, path: moved
+        assert completed(asked, tmp_path, "generate", "--model", "st") == []
+        service.answer = lambda method, path: Answer(b"[" * 100_000)
+        assert completed(asked, tmp_path, "generate", "--model", "st") == []
+    assert elsewhere.heard == []
+
+
+def test_the_completion_installs_itself(tmp_path: Path) -> None:
+    """For the shell that it is called from."""
+    environment = os.environ | {"HOME": str(tmp_path)}
+    script = f"{COMMAND} --install-completion; true"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert "completion installed" in done.stdout, done.stderr
+    [file] = (tmp_path / ".bash_completions").iterdir()
+    assert "_DARKROOM_COMPLETE=complete_bash" in file.read_text()
+    assert str(file) in (tmp_path / ".bashrc").read_text()
