@@ -16,10 +16,11 @@ from typing import Any
 import diffusers
 import transformers
 
-from models.starter_recipe import networks, tokens
+from models.starter_recipe import networks, sprites, tokens, vocabulary
 from models.starter_recipe.diffusion import SCHEDULE
 from models.starter_recipe.sheet import GUIDANCE, STEPS
 from models.starter_recipe.sources import PACKAGES, Package, fetch, read_member
+from models.starter_recipe.words import OBJECTS
 
 LIMIT = 28_000_000
 """Bytes of everything in the folder: it travels with every clone."""
@@ -80,6 +81,7 @@ def assemble(work: Path, folder: Path) -> int:
     tokens.save(tokenizer, folder / "tokenizer")
     _forget_paths(folder)
     (folder / "darkroom.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
+    vocabulary.write(folder, [name for name in sprites.names(work / "sprites.npz") if name in OBJECTS])
     write_manifest(folder)
     if (size := size_of(folder)) > LIMIT:
         raise ValueError(f"{folder} has {size} bytes, over the limit of {LIMIT}; make the networks smaller.")

@@ -201,3 +201,25 @@ def test_an_sdxl_model_may_read_the_empty_negative_prompt_as_text(xl_bundle: Bun
     bundle = dataclasses.replace(xl_bundle, force_zeros_for_empty_prompt=False)
     [conditioning] = PromptEncoder(bundle).condition([wish()])
     assert conditioning.unconditional[CONTEXT].any()
+
+
+def listing(bundle: Bundle, *vocabulary: str) -> Bundle:
+    """The same model, with a list of its words."""
+    return dataclasses.replace(bundle, defaults=bundle.defaults.model_copy(update={"vocabulary": vocabulary}))
+
+
+def test_words_that_the_model_has_not_learned_are_said(epsilon_bundle: Bundle) -> None:
+    bundle = listing(epsilon_bundle, "a red circle", "cat")
+    prompts = {"prompt": "a red catt, a yellow banana", "negative_prompt": "a blurry cat"}
+    unguided = wish("unguided", guidance_scale=1.0, num_inference_steps=1, **prompts)
+    finished = run(Engine(bundle), wish(num_inference_steps=1, **prompts), unguided, wish("b", num_inference_steps=1))
+    about = "tiny has not learned: catt (did you mean: cat?), yellow, banana."
+    assert warnings_of(finished["a"]) == [about, "tiny has not learned, of the negative prompt: blurry."]
+    no_effect = "The negative prompt had no effect: it needs a guidance_scale above 1."
+    assert warnings_of(finished["unguided"]) == [no_effect, about], "what was not read is not judged"
+    assert warnings_of(finished["b"]) == []
+
+
+def test_a_model_without_a_list_warns_of_no_word(epsilon_bundle: Bundle) -> None:
+    finished = run(Engine(epsilon_bundle), wish(prompt="qwertz", num_inference_steps=1))
+    assert warnings_of(finished["a"]) == []

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from app.contract.prompt_syntax import read_as_letters
+from app.contract.vocabulary import Vocabulary, unlearned
 from worker.engine.errors import EngineError
 from worker.engine.isolate import isolate
 from worker.engine.lane import CONTEXT, Conditions
@@ -62,6 +63,7 @@ class PromptEncoder:
     def __init__(self, bundle: Bundle, *, capacity: int = CACHED_PROMPTS) -> None:
         self._bundle = bundle
         self._capacity = capacity
+        self._vocabulary = Vocabulary(bundle.defaults.vocabulary)
         self._recent: OrderedDict[tuple[str, bool], Embedding] = OrderedDict()
         with torch.inference_mode():
             self._empty = self._encode([""])[0]
@@ -81,16 +83,31 @@ class PromptEncoder:
         if isinstance(prompt, EngineError):
             return prompt
         if not negative:
-            return Conditioning(_conditions(request, prompt, prompt.context), {}, _warnings(request, [prompt]))
+            return Conditioning(_conditions(request, prompt, prompt.context), {}, self._warnings(request, [prompt]))
         if isinstance(negative[0], EngineError):
             return negative[0]
-        warnings = _warnings(request, [prompt, negative[0]])
+        warnings = self._warnings(request, [prompt, negative[0]])
         zeros = self._bundle.force_zeros_for_empty_prompt and not request.negative_prompt
         other = prompt.zeros() if zeros else negative[0]
         conditional, unconditional = equally_long(prompt.context, other.context)
         return Conditioning(
             _conditions(request, prompt, conditional), _conditions(request, other, unconditional), warnings
         )
+
+    def _warnings(self, request: Request, embeddings: Sequence[Embedding]) -> tuple[str, ...]:
+        warnings = [
+            f"Only the first {embedding.tokens_read} tokens of the {field} were read; not read: {embedding.unread!r}."
+            for field, embedding in zip(("prompt", "negative prompt"), embeddings, strict=False)
+            if embedding.unread
+        ]
+        if request.negative_prompt and not request.is_guided:
+            warnings.append("The negative prompt had no effect: it needs a guidance_scale above 1.")
+        for prompt, field in zip(prompts_of(request), ("prompt", "negative prompt"), strict=False):
+            warnings += read_as_letters(prompt, field=field)
+        for text, of in zip(prompts_of(request), ("", "of the negative prompt"), strict=False):
+            if unknown := self._vocabulary.unknown(text):
+                warnings.append(unlearned(self._bundle.name, unknown, of=of))
+        return tuple(warnings)
 
     def _lookup(self, prompts: Iterable[str], *, alone: bool) -> dict[str, Embedding | EngineError]:
         """`alone`: encoded one by one, for reproducible requests. The last bits depend on the company in a call."""
@@ -187,16 +204,3 @@ def _conditions(request: Request, read: Embedding, context: torch.Tensor) -> Con
         return {CONTEXT: context}
     size = (request.height, request.width)
     return {CONTEXT: context, "text_embeds": read.pooled, "time_ids": torch.tensor((*size, 0, 0, *size)).to(context)}
-
-
-def _warnings(request: Request, embeddings: Sequence[Embedding]) -> tuple[str, ...]:
-    warnings = [
-        f"Only the first {embedding.tokens_read} tokens of the {field} were read; not read: {embedding.unread!r}."
-        for field, embedding in zip(("prompt", "negative prompt"), embeddings, strict=False)
-        if embedding.unread
-    ]
-    if request.negative_prompt and not request.is_guided:
-        warnings.append("The negative prompt had no effect: it needs a guidance_scale above 1.")
-    for prompt, field in zip(prompts_of(request), ("prompt", "negative prompt"), strict=False):
-        warnings += read_as_letters(prompt, field=field)
-    return tuple(warnings)

@@ -1,4 +1,4 @@
-"""What a model is good at: its native size, its usual settings and how far one may go.
+"""What a model is good at: its native size, its usual settings, how far one may go, and the words it has learned.
 
 Read from `darkroom.json` in the model's folder where there is one, else derived from the model itself: from its native
 size, and from what shows that it was distilled to a few steps.
@@ -9,14 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from app.contract.model_name import folder_name
+from app.contract.vocabulary import words_of
 from worker.models.errors import ModelError
 from worker.models.few_steps import few_steps, may_be_turbo, tell
 from worker.models.folder import DEFAULTS, ModelFolder
 
 USUAL_STEPS = 30
+
+MOST_WORDS, LONGEST_ENTRY = 1000, 60
+MOST_EXAMPLES, LONGEST_EXAMPLE = 24, 200
+"""Entries, and characters of one: every announcement of the model and every answer of GET /v1/models carries them."""
 
 
 class Defaults(BaseModel):
@@ -35,6 +41,33 @@ class Defaults(BaseModel):
     max_images: int = Field(default=10, gt=0)
     max_work: int = Field(gt=0)
     scheduler: str
+    # JSON knows no tuples, and strict mode takes nothing else for one.
+    vocabulary: tuple[str, ...] = Field(default=(), strict=False)
+    examples: tuple[str, ...] = Field(default=(), strict=False)
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _is_a_list_of_words(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        return _bounded(entries, most=MOST_WORDS, longest=LONGEST_ENTRY)
+
+    @field_validator("examples")
+    @classmethod
+    def _is_a_list_of_prompts(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        return _bounded(prompts, most=MOST_EXAMPLES, longest=LONGEST_EXAMPLE)
+
+
+def _bounded(entries: tuple[str, ...], *, most: int, longest: int) -> tuple[str, ...]:
+    """Each once, in their order. Raises ValueError for what no list should hold."""
+    if not entries:
+        raise ValueError("an empty list says nothing: leave it out")
+    if len(entries) > most:
+        raise ValueError(f"{len(entries)} entries, at most {most} can be announced")
+    for entry in entries:
+        if len(entry) > longest:
+            raise ValueError(f"{entry[:longest]!r}… is longer than {longest} characters")
+        if not entry.isprintable() or not words_of(entry):
+            raise ValueError(f"{entry!r} has no word in it, or what cannot be printed")
+    return tuple(dict.fromkeys(entries))
 
 
 def read_defaults(folder: ModelFolder, *, width: int, height: int, side_multiple: int, scheduler: str) -> Defaults:
@@ -60,12 +93,18 @@ def read_defaults(folder: ModelFolder, *, width: int, height: int, side_multiple
         # Ten pictures of native size with fifty steps, or one of twice the side with more steps than that.
         defaults = Defaults(**{"max_work": width * height * 500} | values)
     except ValidationError as error:
-        where = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        where = ", ".join(map(_said, error.errors()))
         raise ModelError(f"{folder.path / DEFAULTS} has a wrong entry ({where}); correct it.") from error
     config = folder.read_json("scheduler/scheduler_config.json")
     is_stated = bool({"num_inference_steps", "guidance_scale"} & stated.keys())
     tell(distilled, defaults.model_dump(), is_stated=is_stated, may_be=may_be_turbo(scheduler, config))
     return defaults
+
+
+def _said(problem: ErrorDetails) -> str:
+    """Which entry, and in our own words what is wrong with it."""
+    where = ".".join(map(str, problem["loc"]))
+    return f"{where}: {problem['ctx']['error']}" if problem["type"] == "value_error" else where
 
 
 def _names(folder: ModelFolder) -> list[str]:
