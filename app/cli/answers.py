@@ -79,6 +79,7 @@ MODEL: Final = {
     "scheduler": str,
     "seats": int,
     "pace_seconds": (None, *NUMBER),
+    "examples": (None, [str]),
 }
 MODELS: Final = {"data": [MODEL]}
 PROGRESS: Final = {"step": int, "steps": int}

@@ -5,18 +5,25 @@ which is the operator's and goes to the service's own Redis.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio
+from rich.text import Text
 
 from app.cli.client import CommandError, Service, converse
 from app.cli.exits import FAILED, OK, REFUSED
 from app.cli.keys import with_redis
+from app.cli.plain import plain
+from app.cli.screen import paper
 from app.cli.tables import print_facts, print_table
 from app.cli.words import hint
 from app.contract.store import JobStore
+
+MOST_EXAMPLES = 3
 
 REASONS = {
     "awake": "has {} worker(s) that were heard of lately: stop them first",
@@ -34,6 +41,9 @@ def show_models(*, url: str, api_key: str | None, as_json: bool) -> int:
             print(json.dumps({"object": "list", "data": served}, indent=2))
         elif served:
             _print(served)
+            for lines in _examples(served):
+                # To be pasted: not broken where the screen ends.
+                paper().print(lines, soft_wrap=True)
         if any(model["state"] == "ready" for model in served):
             return OK
         print("darkroom models: no worker serves a model now; start one with `darkroom worker`", file=sys.stderr)
@@ -89,6 +99,14 @@ def forget_model(name: str, *, cancel_jobs: bool, data: Path) -> int:
         return REFUSED
 
     return with_redis("models", data, work)
+
+
+def _examples(models: list[dict[str, Any]]) -> Iterator[Text]:
+    """A few prompts that each model draws well, as something to paste. Older services name none."""
+    for model in models:
+        if model.get("examples") and not model.get("alias_of"):
+            commands = [f"darkroom generate {shlex.quote(plain(each))}" for each in model["examples"][:MOST_EXAMPLES]]
+            yield Text("\n  ".join([f"\n{plain(model['id'])} draws well, for example:", *commands]))
 
 
 def _print(models: list[dict[str, Any]]) -> None:

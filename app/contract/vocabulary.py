@@ -32,8 +32,7 @@ class UnknownWord:
 
 
 class Vocabulary:
-    """A model's list, asked. The list that holds nothing is that of a model which says nothing about its words: to it no
-    word is unknown."""
+    """A model's list, asked. An empty one is that of a model which says nothing of its words: to it none is unknown."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         """`entries` are words or phrases; what counts of a phrase is its words."""

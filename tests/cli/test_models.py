@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -34,6 +35,23 @@ def test_the_list_shows_which_one_is_meant(run: Run, worker: ScriptedWorker, gon
     assert run("models").stdout == done.stdout
     listed = json.loads(run("models", "list", "--json").stdout)
     assert {model["id"]: model["default"] for model in listed["data"]} == {"gone": False, "starter": True}
+
+
+def test_the_list_shows_prompts_to_begin_with(
+    run: Run, gateway: Running, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    prompts = ("a fox", "a fox's den", "\x1b[31ma red fox", "a fourth one")
+    listing = card.model_copy(update={"vocabulary": ("fox",), "examples": prompts})
+    ScriptedWorker(redis_client, listing, gateway.app.state.gateway.settings).announce()
+    done = run("models")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[2:4] == ["", "starter draws well, for example:"]
+    commands = [shlex.split(line) for line in done.stdout.splitlines()[4:]]
+    assert [command[:2] for command in commands] == [["darkroom", "generate"]] * 3
+    assert [command[2] for command in commands[:2]] == ["a fox", "a fox's den"]
+    assert "\x1b" not in done.stdout
+    [listed] = json.loads(run("models", "--json").stdout)["data"]
+    assert (listed["vocabulary"], listed["examples"]) == (["fox"], list(prompts))
 
 
 def test_options_before_a_command_are_not_lost(run: Run, worker: ScriptedWorker) -> None:
