@@ -1,6 +1,7 @@
 // The settings of a request, within the limits that the chosen model announces.
 
 import { html, useState } from "./preact-htm.js";
+import { Strangers, useStrangers } from "./learned.js";
 import { defaults, shapes, shortSchedulers } from "./wish.js";
 
 /** `set` takes the fields that change. */
@@ -61,13 +62,17 @@ function Side({ name, label, wish, set, model }) {
 }
 
 function More({ wish, set, model }) {
+  const strangers = useStrangers(wish.negative_prompt, model);
+  const isRead = wish.guidance_scale > 1;
   return html`<details class="more">
     <summary>More</summary>
     <div class="field">
       <label for="negative">Not in the picture</label>
       <textarea id="negative" rows="2" maxlength="2000" value=${wish.negative_prompt}
         onInput=${(event) => set({ negative_prompt: event.target.value })}></textarea>
-      ${wish.negative_prompt && wish.guidance_scale <= 1 && html`<p class="hint">It takes effect with a guidance above 1.</p>`}
+      ${wish.negative_prompt && !isRead && html`<p class="hint">It takes effect with a guidance above 1.</p>`}
+      ${isRead && strangers.length > 0 && html`<div class="hint"><${Strangers} strangers=${strangers} model=${model} text=${wish.negative_prompt}
+        change=${(text) => set({ negative_prompt: text })} /></div>`}
     </div>
     <${Choice} label="Scheduler" id="scheduler" value=${wish.scheduler} names=${shortSchedulers(model, wish.scheduler)} choose=${(scheduler) => set({ scheduler })} />
     <${Choice} label="File" id="format" value=${wish.output_format} names=${["png", "jpeg", "webp"]} choose=${(output_format) => set({ output_format })} />

@@ -4,6 +4,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact-htm
 import { Choice, Controls } from "./controls.js";
 import { keep, restored } from "./draft.js";
 import { Failure } from "./failure.js";
+import { Learned, Strangers, useStrangers } from "./learned.js";
 import { defaults, fitted, limitsOf, moved, tooMuch } from "./wish.js";
 
 const WIDE = matchMedia("(min-width: 56rem)").matches;
@@ -43,13 +44,23 @@ export function WishForm({ models, model, given, sender, away }) {
     if (!excess && !isBusy) send(wish);
   }
 
+  function take(prompt) {
+    const field = form.current.elements.prompt;
+    if (!field.value.trim()) return set({ prompt });
+    // As if it were typed over what stands there, so that the browser's undo brings that back.
+    field.focus();
+    field.select();
+    if (!document.execCommand("insertText", false, prompt)) set({ prompt });
+  }
+
   return html`<form class="wish" ref=${form} onSubmit=${submit}>
     <${Prompt} value=${wish.prompt} set=${set} />
-    <${Notes} excess=${excess} model=${chosen} />
+    <${Notes} excess=${excess} model=${chosen} prompt=${wish.prompt} set=${set} />
     <button type="submit" class="primary" disabled=${isBusy || !chosen || !!excess}>${isBusy || early ? "Sending" : "Generate"}</button>
     ${failure && html`<${Failure} failure=${failure} form=${wish} away=${away} retry=${() => submit()} />`}
     ${chosen && models.length > 1 && html`<${Choice} label="Model" id="model" value=${wish.model} names=${models.map((each) => each.id)}
       choose=${(id) => setWish(moved(wish, models.find((each) => each.id === id)))} />`}
+    ${chosen && html`<${Learned} model=${chosen} take=${take} add=${(word) => set({ prompt: `${wish.prompt.trimEnd()} ${word}`.trimStart() })} />`}
     ${chosen &&
     html`<details class="settings" open=${WIDE}>
       <summary><span>Settings</span><span class="settled">${settled(wish)}</span></summary>
@@ -75,10 +86,17 @@ function Prompt({ value, set }) {
 }
 
 /** Lines under the prompt, in room that is kept for them: nothing moves while somebody types or turns a dial. */
-function Notes({ excess, model }) {
-  return html`<div id="prompt-notes" class="notes-line hint">
-    ${excess && html`<p role="alert">${excess}</p>`}
-    ${!excess && model?.state === "away" && html`<p role="status">No worker serves ${model.id} now: a picture would wait for one.</p>`}
-    ${!excess && model?.state !== "away" && html`<p class="keys">Enter to generate, Shift+Enter for a new line</p>`}
+function Notes({ excess, model, prompt, set }) {
+  const strangers = useStrangers(prompt, model);
+  return html`<div id="prompt-notes" class=${`notes-line hint ${model?.vocabulary?.length ? "judging" : ""}`}>
+    <${Note} excess=${excess} model=${model} strangers=${strangers} prompt=${prompt} set=${set} />
   </div>`;
+}
+
+/** What matters most of all there is to say. */
+function Note({ excess, model, strangers, prompt, set }) {
+  if (excess) return html`<p role="alert">${excess}</p>`;
+  if (model?.state === "away") return html`<p role="status">No worker serves ${model.id} now: a picture would wait for one.</p>`;
+  if (strangers.length) return html`<${Strangers} strangers=${strangers} model=${model} text=${prompt} change=${(text) => set({ prompt: text })} />`;
+  return html`<p class="keys">Enter to generate, Shift+Enter for a new line</p>`;
 }

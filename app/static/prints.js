@@ -14,7 +14,7 @@ export function Wall({ room, onOpen, onAgain }) {
     ${room.cursor && html`<p class="row centre"><button type="button" onClick=${() => room.more()}>Older prints</button></p>`}`;
 }
 
-const IDEAS = ["a red circle on a blue background", "a rocket in space", "a panda on a pink background"];
+const IDEAS = 3;
 
 function Empty({ room, onAgain }) {
   if (!room.model) {
@@ -24,12 +24,13 @@ function Empty({ room, onAgain }) {
       <p>If it stays like this, see whether a worker runs: <code>darkroom doctor</code> tells.</p>
     </div>`;
   }
+  const ideas = (room.model.examples ?? []).slice(0, IDEAS);
   return html`<div class="empty">
     <h2>Nothing on the wall yet</h2>
-    <p>Describe a picture and press Enter${room.model.id === "starter" ? ", or start with one of these:" : "."}</p>
-    ${room.model.id === "starter" &&
+    <p>Describe a picture and press Enter${ideas.length ? ", or start with one of these:" : "."}</p>
+    ${ideas.length > 0 &&
     html`<p class="row centre">
-      ${IDEAS.map((idea) => html`<button type="button" onClick=${() => onAgain({ prompt: idea })}>${idea}</button>`)}
+      ${ideas.map((idea) => html`<button type="button" onClick=${() => onAgain({ prompt: idea })}>${idea}</button>`)}
     </p>`}
   </div>`;
 }

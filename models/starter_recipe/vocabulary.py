@@ -30,8 +30,18 @@ from models.starter_recipe.words import (
 DEFAULTS = "darkroom.json"
 
 EXAMPLES = (
+    "a panda on a pink background",
     "a red circle on a blue background",
-    "a cat on a yellow background",
+    "three yellow stars at night",
+    "a dog on grass",
+    "a ghost at night",
+    "a pink heart on a black background",
+    "a rainbow in the sky",
+    "a penguin in the snow",
+    "two red apples on a white background",
+    "a cactus in the desert",
+    "a green triangle above a red square",
+    "a pencil sketch of a castle",
 )
 """Looked at: with the defaults, most seeds draw what they say."""
 
