@@ -38,7 +38,7 @@ class ModelCard(BaseModel):
     seats: int = Field(gt=0, description="Pictures one worker denoises at the same time")
     vocabulary: tuple[str, ...] = Field(
         default=(),
-        description="Words and phrases it has learned, the most telling first; a warning names the words of a prompt that"
-        " are none of these. Empty: nobody has listed them",
+        description="Words and phrases it has learned, the most telling first; a warning names a prompt's other words."
+        " Empty: nobody has listed them",
     )
     examples: tuple[str, ...] = Field(default=(), description="Prompts that it draws well")

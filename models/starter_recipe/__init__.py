@@ -4,7 +4,7 @@ Read in this order: `words` (what can be said), `plan` (one picture, decided), `
 words, true and nearly so), `sources` and `sprites` (icons), `scenery` and `styles` and `compose` (the plan in pixels),
 `stream` (endless batches); then `autoencoder`, `tokens`, `networks`, `diffusion` (what is trained), `training`,
 `replicas`, `adopt` and `widen` (how), `train_*` (the training), `exam`, `rules`, `looks` and `evaluate` (what came of
-it), `assemble` and `card` (what is shipped), `score` (the scorer's use). README.md has the commands.
+it), `assemble`, `vocabulary` and `card` (what is shipped), `score` (the scorer's use). README.md has the commands.
 
 Knows nothing of the service; imports nothing of app or worker.
 """
