@@ -15,16 +15,6 @@ from app.contract.params import JobRequest, OwedWebhook
 from app.contract.request_body import RequestBody
 from app.wording import Wording, sides
 
-SCHEDULERS: Final = {
-    "DDIM": "ddim",
-    "DPMSolverMultistep": "dpmpp_2m",
-    "K_EULER": "euler",
-    "K_EULER_ANCESTRAL": "euler_a",
-    "KLMS": "lms",
-    "PNDM": "pndm",
-}
-"""The names that Stable Diffusion has on Replicate."""
-
 EVENTS: Final[dict[str, list[Any]]] = {
     "start": [Event.STARTED.value],
     "output": [Event.SUCCEEDED.value],
@@ -95,8 +85,6 @@ def in_our_words(given: BaseModel, model: str) -> Wording:
     """The job that an input asks for. `given` is a PredictionInput, measured already."""
     fields = given.model_dump(exclude_unset=True)
     images, size = fields.pop("num_outputs", None), fields.pop("size", None)
-    if fields.get("scheduler"):
-        fields["scheduler"] = SCHEDULERS.get(fields["scheduler"], fields["scheduler"])
     if fields.get("output_format", "png") == "png":
         # Models there have a quality by default, and say that it is not relevant for png.
         fields.pop("output_quality", None)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
 from app.contract.picture_record import KEYWORD, MAX_RECORD_BYTES, XMP_NAMESPACE
+from app.contract.schedulers import sampler_words
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 
@@ -49,38 +50,6 @@ _XMP = (
     f'<rdf:Description rdf:about="" xmlns:darkroom="{XMP_NAMESPACE}"><darkroom:record>%s</darkroom:record>'
     '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
 )
-
-_SAMPLERS = {
-    "ddim": "DDIM",
-    "DDIMScheduler": "DDIM",
-    "ddpm": "DDPM",
-    "pndm": "PLMS",
-    "PNDMScheduler": "PLMS",
-    "euler": "Euler",
-    "EulerDiscreteScheduler": "Euler",
-    "euler_a": "Euler a",
-    "EulerAncestralDiscreteScheduler": "Euler a",
-    "heun": "Heun",
-    "HeunDiscreteScheduler": "Heun",
-    "lms": "LMS",
-    "LMSDiscreteScheduler": "LMS",
-    "dpm2": "DPM2",
-    "KDPM2DiscreteScheduler": "DPM2",
-    "dpm2_a": "DPM2 a",
-    "KDPM2AncestralDiscreteScheduler": "DPM2 a",
-    "dpmpp_2m": "DPM++ 2M",
-    "DPMSolverMultistepScheduler": "DPM++ 2M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "dpmpp_sde": "DPM++ SDE",
-    "DPMSolverSDEScheduler": "DPM++ SDE",
-    "unipc": "UniPC",
-    "UniPCMultistepScheduler": "UniPC",
-    "lcm": "LCM",
-    "LCMScheduler": "LCM",
-}
-"""Our scheduler names in the words that AUTOMATIC1111's sampler list uses; another name is written as it is."""
-
-_SCHEDULES = {"_karras": "Karras", "_exponential": "Exponential", "_sgm_uniform": "SGM Uniform", "_beta": "Beta"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +126,8 @@ def encode_sheet(frames: Sequence[npt.NDArray[np.uint8]]) -> SheetFile:
 def parameters_text(record: Mapping[str, object]) -> str:
     """The record in the form that AUTOMATIC1111's `parameters` has: prompt, negative prompt, one line of settings.
 
-    Reads prompt, negative_prompt, num_inference_steps, scheduler, guidance_scale, seed, width, height, model_hash,
-    model and version; what is absent or None is left out.
+    Reads prompt, negative_prompt, num_inference_steps, scheduler, solver, guidance_scale, seed, width, height,
+    model_hash, model and version; what is absent or None is left out.
     """
     lines = [str(record.get("prompt") or "")]
     if negative := record.get("negative_prompt"):
@@ -170,12 +139,16 @@ def parameters_text(record: Mapping[str, object]) -> str:
 
 
 def _settings(record: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    sampler, schedule = _sampler(record.get("scheduler"))
+    name, solver = record.get("scheduler"), record.get("solver")
+    named = sampler_words(str(name), solver if isinstance(solver, Mapping) else {}) if name else (None, None, 0.0)
+    sampler, schedule, eta = named
     width, height, digest = record.get("width"), record.get("height"), record.get("model_hash")
     version = record.get("version")
     yield "Steps", record.get("num_inference_steps")
     yield "Sampler", sampler
     yield "Schedule type", schedule
+    # Without it, their DDIM would be read as the deterministic one.
+    yield "Eta DDIM", eta or None
     yield "CFG scale", record.get("guidance_scale")
     yield "Seed", record.get("seed")
     yield "Size", None if width is None or height is None else f"{width}x{height}"
@@ -183,17 +156,6 @@ def _settings(record: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     yield "Model hash", None if digest is None else str(digest)[:10]
     yield "Model", record.get("model")
     yield "Version", None if version is None else f"darkroom {version}"
-
-
-def _sampler(scheduler: object) -> tuple[str | None, str | None]:
-    if scheduler is None:
-        return None, None
-    name = str(scheduler)
-    for suffix, schedule in _SCHEDULES.items():
-        if name.endswith(suffix) and name not in _SAMPLERS:
-            base = name.removesuffix(suffix)
-            return _SAMPLERS.get(base, base), schedule
-    return _SAMPLERS.get(name, name), None
 
 
 def _quote(value: object) -> str:

@@ -34,6 +34,9 @@ class ModelCard(BaseModel):
     scheduler_max_steps: dict[str, int] = Field(
         default_factory=dict, description="Where a scheduler takes fewer steps than `max_steps`: so many at most"
     )
+    scheduler_refused_steps: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="Numbers of steps between those that a scheduler cannot take with this model"
+    )
     max_prompt_tokens: int = Field(gt=0, description="Tokens of a prompt that are read; a warning names the rest")
     seats: int = Field(gt=0, description="Pictures one worker denoises at the same time")
     vocabulary: tuple[str, ...] = Field(
@@ -42,3 +45,6 @@ class ModelCard(BaseModel):
         " Empty: nobody has listed them",
     )
     examples: tuple[str, ...] = Field(default=(), description="Prompts that it draws well")
+    left_out: tuple[str, ...] = Field(
+        default=(), description="Parts of the model's folder that are not used, such as its safety checker"
+    )

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from app.contract.card import ModelCard
 from app.contract.events import Event
 from app.contract.request_body import RequestBody
+from app.contract.schedulers import canonical, nearest
 from app.contract.webhook_headers import WebhookHeaders
 
 MAX_PROMPT = 2_000
@@ -119,7 +120,9 @@ class JobRequest(RequestBody):
     guidance_scale: float | None = Field(
         default=None, ge=0, le=1_000, allow_inf_nan=False, description="1 or less: without guidance"
     )
-    scheduler: str | None = Field(default=None, max_length=64)
+    scheduler: str | None = Field(
+        default=None, max_length=64, description="One of the model's, also by the names that other programs have for it"
+    )
     seed: Annotated[int | None, Field(ge=-1, le=MAX_SEED), AfterValidator(_drawn)] = Field(
         default=None, description="Picture k is drawn from seed + k. -1 or missing: one is drawn"
     )
@@ -194,7 +197,7 @@ def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
         height=height,
         num_inference_steps=request.num_inference_steps or card.num_inference_steps,
         guidance_scale=card.guidance_scale if request.guidance_scale is None else request.guidance_scale,
-        scheduler=request.scheduler or card.scheduler,
+        scheduler=_scheduler(request.scheduler, card),
         seed=secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
         num_images=request.num_images,
         output_format=request.output_format,
@@ -230,12 +233,7 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
             yield ParamError(f"/{name}", "out_of_range", f"must be {card.min_side} to {card.max_side} pixels")
         elif side % card.side_multiple:
             yield ParamError(f"/{name}", "not_a_multiple", f"must be a multiple of {card.side_multiple}")
-    fewest = card.scheduler_min_steps.get(spec.scheduler, 1)
-    most = min(card.max_steps, card.scheduler_max_steps.get(spec.scheduler, card.max_steps))
-    if not fewest <= spec.num_inference_steps <= most:
-        of_all = (fewest, most) == (1, card.max_steps)
-        whose = "" if of_all else f" with the scheduler {spec.scheduler}"
-        yield ParamError("/num_inference_steps", "out_of_range", f"must be {fewest} to {most}{whose}")
+    yield from _broken_steps(spec, card)
     if spec.guidance_scale > card.max_guidance_scale:
         yield ParamError("/guidance_scale", "out_of_range", f"must be 0 to {card.max_guidance_scale:g}")
     if spec.num_images > card.max_images:
@@ -243,7 +241,7 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
     if spec.seed + spec.num_images - 1 > MAX_SEED:
         yield ParamError("/seed", "out_of_range", "seed + num_images must stay below 2^63")
     if spec.scheduler not in card.schedulers:
-        yield ParamError("/scheduler", "unknown", f"must be one of: {', '.join(card.schedulers)}")
+        yield ParamError("/scheduler", "unknown", _no_such_scheduler(spec.scheduler, card))
     if spec.output_format == "png" and spec.output_quality not in (None, 100):
         yield ParamError("/output_quality", "no_quality", "must be 100 with png, which loses nothing")
     if spec.keep_previews and not spec.preview_every:
@@ -253,3 +251,33 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
     work = spec.width * spec.height * spec.num_images * spec.num_inference_steps
     if work > card.max_work:
         yield ParamError("", "too_much_work", f"width x height x num_images x steps is {work}; at most {card.max_work}")
+
+
+def _scheduler(asked: str | None, card: ModelCard) -> str:
+    """The card's own word for it. A worker may be newer than this gateway, and know a name that the table lacks."""
+    if not asked or asked in card.schedulers:
+        return asked or card.scheduler
+    return canonical(asked) or asked
+
+
+def _no_such_scheduler(name: str, card: ModelCard) -> str:
+    if canonical(name):
+        return f"does not work with this model; its default is {card.scheduler}"
+    close = " or ".join(nearest(name, card.schedulers))
+    return f"is unknown; did you mean {close}?" if close else f"is unknown; {card.scheduler} is this model's default"
+
+
+def _broken_steps(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
+    steps = spec.num_inference_steps
+    fewest = card.scheduler_min_steps.get(spec.scheduler, 1)
+    most = min(card.max_steps, card.scheduler_max_steps.get(spec.scheduler, card.max_steps))
+    refused = card.scheduler_refused_steps.get(spec.scheduler, ())
+    if not fewest <= steps <= most:
+        of_all = (fewest, most) == (1, card.max_steps)
+        whose = "" if of_all else f" with the scheduler {spec.scheduler}"
+        yield ParamError("/num_inference_steps", "out_of_range", f"must be {fewest} to {most}{whose}")
+    elif steps in refused:
+        fit = sorted(set(range(fewest, most + 1)) - set(refused), key=lambda other: abs(other - steps))[:2]
+        others = " or ".join(map(str, sorted(fit)))
+        detail = f"is a number of steps that {spec.scheduler} cannot take with this model; {others} will do"
+        yield ParamError("/num_inference_steps", "out_of_range", detail)

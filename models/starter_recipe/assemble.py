@@ -18,7 +18,7 @@ import transformers
 
 from models.starter_recipe import networks, sprites, tokens, vocabulary
 from models.starter_recipe.diffusion import SCHEDULE
-from models.starter_recipe.sheet import GUIDANCE, STEPS
+from models.starter_recipe.sheet import GUIDANCE, SCHEDULER, STEPS
 from models.starter_recipe.sources import PACKAGES, Package, fetch, read_member
 from models.starter_recipe.words import OBJECTS
 
@@ -30,7 +30,7 @@ DEFAULTS = {
     "max_steps": 100,
     "guidance_scale": GUIDANCE,
     "max_guidance_scale": 20.0,
-    "scheduler": "dpmpp_2m",
+    "scheduler": SCHEDULER,
 }
 MANIFEST = "sha256sums.txt"
 SCORER = "starter-scorer"

@@ -25,7 +25,7 @@ from models.starter_recipe.captions import plain
 from models.starter_recipe.compose import Composer, pack
 from models.starter_recipe.looks import Looks
 from models.starter_recipe.plan import Plan
-from models.starter_recipe.sheet import GUIDANCE, STEPS, generate, save_sheet
+from models.starter_recipe.sheet import GUIDANCE, SCHEDULER, STEPS, generate, save_sheet
 from models.starter_recipe.templates import Templates
 from models.starter_recipe.words import COLOURS, POSITIONS, SCENES, SHAPES
 
@@ -142,7 +142,12 @@ def _rounded(value: float | None) -> float | None:
 
 def evaluate(pipe: Any, composer: Composer, experts: Experts, options: argparse.Namespace) -> dict[str, Any]:
     """All chosen categories; writes `evaluation.json` and `contact-sheet.png` into the `out` folder."""
-    result: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance, "objects": len(options.objects)}
+    result: dict[str, Any] = {
+        "scheduler": SCHEDULER,
+        "steps": options.steps,
+        "guidance": options.guidance,
+        "objects": len(options.objects),
+    }
     result["categories"] = {}
     pictures: list[Picture] = []
     words: list[str] = []

@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-STEPS, GUIDANCE = 20, 4.0
+STEPS, GUIDANCE, SCHEDULER = 30, 3.0, "euler_a"
+"""The defaults of the service with this model. A solver that adds noise draws rounder shapes and cleaner edges than
+DPM-Solver++ 2M in 20 steps at guidance 4, and is right as often."""
+
 SHEET_PROMPTS = (
     "a red circle on a blue background",
     "a green triangle on a yellow background",
@@ -59,7 +63,11 @@ def generate(
     guidance: float = GUIDANCE,
     rows: int = 12,
 ) -> list[Picture]:
-    """A picture [H, W, 3] for each prompt and seed, `rows` at a time. Each has its own generator on the host."""
+    """A picture [H, W, 3] for each prompt and seed, `rows` at a time. Each has its own generator on the host.
+
+    Drawn as the service does by default, whatever scheduler the pipeline came with.
+    """
+    pipe.scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
     pictures: list[Picture] = []
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)

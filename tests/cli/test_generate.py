@@ -83,7 +83,7 @@ def test_what_failed_is_said_and_the_rest_is_saved(run: Run, hand: Hand, tmp_pat
 def test_a_parameter_that_is_refused_stops_all(run: Run, hand: Hand) -> None:
     done = run("generate", "a", "b", "c", "--scheduler", "magic")
     assert done.exit_code == 2
-    assert "--scheduler must be one of" in done.stderr
+    assert "--scheduler is unknown" in done.stderr
     assert "2 more were not sent" in done.stderr
     assert hand.claims == []
 

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from app.contract.schedulers import CLASS_NAMES, SCHEDULERS
 from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, run, stock, wish
 from tests.engine.tiny_models import SIDE
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.models.bundle import Bundle
-from worker.models.schedulers import CLASS_NAMES, SHORT_NAMES, for_name, names_for
+from worker.models.schedulers import for_name, names_for
 
 ALONE = IN_COMPANY = 5e-5
 """Standard deviations of the latents. Batches of different sizes take different paths through the CPU's kernels."""
 
 
-@pytest.mark.parametrize("scheduler", [*SHORT_NAMES, *CLASS_NAMES])
+@pytest.mark.parametrize("scheduler", [*SCHEDULERS, *CLASS_NAMES])
 def test_every_scheduler_equals_the_stock_pipeline(epsilon_bundle: Bundle, scheduler: str) -> None:
     if scheduler not in names_for_bundle(epsilon_bundle):
         assert "LMS" in scheduler.upper(), "only LMS needs a package that may be missing"
@@ -29,12 +30,12 @@ def test_every_scheduler_equals_the_stock_pipeline(epsilon_bundle: Bundle, sched
     assert distance(latents, stock(epsilon_bundle, request, output_type="latent")) <= ALONE
 
 
-@pytest.mark.parametrize("scheduler", SHORT_NAMES)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_velocity_models_equal_the_stock_pipeline(velocity_bundle: Bundle, scheduler: str) -> None:
     if scheduler not in names_for_bundle(velocity_bundle):
         assert "lms" in scheduler, "only LMS needs a package that may be missing"
         pytest.skip("LMS needs scipy")
-    scale = (0.0, 1.0, 7.5)[list(SHORT_NAMES).index(scheduler) % 3]
+    scale = (0.0, 1.0, 7.5)[list(SCHEDULERS).index(scheduler) % 3]
     request = wish(scheduler=scheduler, guidance_scale=scale, negative_prompt="a dog", num_inference_steps=5)
     [latents] = final_latents(velocity_bundle, request)
     assert distance(latents, stock(velocity_bundle, request, output_type="latent")) <= ALONE
@@ -47,12 +48,12 @@ def test_velocity_models_at_every_guidance(velocity_bundle: Bundle, guidance_sca
     assert distance(latents, stock(velocity_bundle, request, output_type="latent")) <= ALONE
 
 
-@pytest.mark.parametrize("scheduler", SHORT_NAMES)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_sdxl_equals_its_stock_pipeline(xl_bundle: Bundle, scheduler: str) -> None:
     if scheduler not in names_for_bundle(xl_bundle):
         assert "lms" in scheduler, "only LMS needs a package that may be missing"
         pytest.skip("LMS needs scipy")
-    k = list(SHORT_NAMES).index(scheduler)
+    k = list(SCHEDULERS).index(scheduler)
     request = wish(
         scheduler=scheduler,
         num_inference_steps=5,
@@ -133,7 +134,7 @@ def test_every_solver_at_once_is_every_solver_alone(epsilon_bundle: Bundle) -> N
     """All schedulers in one batch that shrinks as they finish, guided and unguided, each against the stock pipeline."""
     requests = [
         wish(name, scheduler=name, seed=k, num_inference_steps=4 + k % 4, guidance_scale=(1.0, 7.5, 3.0)[k % 3])
-        for k, name in enumerate(SHORT_NAMES)
+        for k, name in enumerate(SCHEDULERS)
     ]
     together = final_latents(epsilon_bundle, *requests, seats=len(requests))
     assert len(together) == len(requests)

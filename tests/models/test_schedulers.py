@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import diffusers
 import pytest
 
+from app.contract.schedulers import CLASS_NAMES, SCHEDULERS
+from worker.models import schedulers
 from worker.models.bundle import Bundle, load
 from worker.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import (
-    CLASS_NAMES,
-    SHORT_NAMES,
+    StepLimits,
     configured,
     for_name,
     names_for,
@@ -84,19 +86,72 @@ def test_karras_is_switched_off_as_well_as_on() -> None:
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'warp_drive' is unknown; take one of ddim, ddim_eta1"):
         for_name(diffusers.DDIMScheduler(), "warp_drive")
+    with pytest.raises(ValueError, match="'eulr_a' is unknown; take euler_a"):
+        for_name(diffusers.DDIMScheduler(), "eulr_a")
+
+
+def test_a_name_from_elsewhere_builds_the_same() -> None:
+    for other, name in (("DPM++ 2M Karras", "dpmpp_2m_karras"), ("k_euler_ancestral", "euler_a")):
+        ours, theirs = (for_name(diffusers.DDIMScheduler(), which) for which in (name, other))
+        assert (type(ours), dict(ours.config)) == (type(theirs), dict(theirs.config))
+
+
+@pytest.mark.parametrize("error", [AssertionError, UnboundLocalError, KeyError, ZeroDivisionError])
+@pytest.mark.parametrize("where", ["__init__", "set_timesteps", "step"])
+def test_a_scheduler_that_raises_anything_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], where: str
+) -> None:
+    def broken(*args: Any, **options: Any) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(schedulers, "CLASS_NAMES", ("HeunDiscreteScheduler", "DDIMScheduler"))
+    monkeypatch.setattr(schedulers, "SCHEDULERS", {name: SCHEDULERS[name] for name in ("heun", "ddim")})
+    functools.update_wrapper(broken, getattr(diffusers.HeunDiscreteScheduler, where))
+    monkeypatch.setattr(diffusers.HeunDiscreteScheduler, where, broken)
+    with quiet_libraries():
+        assert set(names_for(diffusers.DDIMScheduler())) == {"ddim", "DDIMScheduler"}
+
+
+def test_learned_variances_are_tried_with_the_models_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such schedulers keep three channels of the model's output for the picture, whatever it has."""
+    monkeypatch.setattr(schedulers, "CLASS_NAMES", ("DPMSolverMultistepScheduler",))
+    monkeypatch.setattr(schedulers, "SCHEDULERS", {})
+    learned = diffusers.DPMSolverMultistepScheduler(variance_type="learned_range")
+    assert not step_limits(learned, max_steps=10, channels=4)
+    assert step_limits(learned, max_steps=10, channels=3)
+
+
+def test_steps_that_a_model_cannot_take_are_known_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("ddim_eta1", "dpmpp_2m_karras", "dpmpp_sde_karras")
+    monkeypatch.setattr(schedulers, "CLASS_NAMES", ())
+    monkeypatch.setattr(schedulers, "SCHEDULERS", {name: SCHEDULERS[name] for name in names})
+    zero_snr = diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
+    )  # fmt: skip
+    with quiet_libraries():
+        limits = step_limits(configured(zero_snr, STABLE_DIFFUSION), max_steps=30)
+    assert limits["dpmpp_2m_karras"] == limits["dpmpp_sde_karras"] == StepLimits(1, 30)
+    assert {10, 20, 25} <= set(limits["ddim_eta1"].refused)
+    assert not {1, 9, 21, 30} & set(limits["ddim_eta1"].refused)
 
 
 def test_short_names_and_class_names_do_not_collide() -> None:
-    assert not set(SHORT_NAMES) & set(CLASS_NAMES)
+    assert not set(SCHEDULERS) & set(CLASS_NAMES)
 
 
 def test_the_steps_that_each_scheduler_takes() -> None:
     limits = step_limits(diffusers.PNDMScheduler(), max_steps=100)
-    assert limits["euler"] == (1, 100)
-    assert limits["lcm"] == limits["LCMScheduler"] == (1, 50)
-    assert limits["PNDMScheduler"] == (4, 100), "its Runge-Kutta start takes that many"
-    assert limits["pndm"] == (1, 100)
-    assert step_limits(diffusers.PNDMScheduler(), max_steps=1_500)["ddim"] == (1, 1_000)
+    assert limits["euler"] == StepLimits(1, 100)
+    assert limits["lcm"] == limits["LCMScheduler"] == StepLimits(1, 50)
+    assert limits["PNDMScheduler"] == StepLimits(4, 100), "its Runge-Kutta start takes that many"
+    assert limits["pndm"] == StepLimits(1, 100)
+
+
+def test_no_more_steps_than_the_model_was_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedulers, "CLASS_NAMES", ())
+    monkeypatch.setattr(schedulers, "SCHEDULERS", {"ddim": SCHEDULERS["ddim"]})
+    assert step_limits(diffusers.PNDMScheduler(), max_steps=1_500)["ddim"] == StepLimits(1, 1_000)
 
 
 def test_eta_is_0_as_in_the_stock_pipeline_unless_the_name_says_more() -> None:

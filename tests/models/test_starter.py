@@ -38,7 +38,7 @@ def test_it_is_small_enough_to_travel_with_the_code() -> None:
 def test_its_card(starter: Bundle) -> None:
     card = describe(starter, seats=4)
     assert (card.name, card.width, card.height) == ("starter", 128, 128)
-    assert (card.num_inference_steps, card.guidance_scale, card.scheduler) == (20, 4.0, "dpmpp_2m")
+    assert (card.num_inference_steps, card.guidance_scale, card.scheduler) == (30, 3.0, "euler_a")
 
 
 def test_a_red_circle_on_a_blue_background(starter: Bundle) -> None:

@@ -74,7 +74,7 @@ class Engine:
         self._bundle = bundle
         self._encoder = PromptEncoder(bundle)
         self._previewer = Previewer(bundle)
-        self._solvers = Solvers(bundle.scheduler, compiler)
+        self._solvers = Solvers(bundle.scheduler, compiler, channels=bundle.latent_channels)
         self._lanes = Lanes(bundle, seats=seats, graphs=graphs)
         self.costs = self._lanes.costs
         self._batcher = Batcher()

@@ -20,16 +20,21 @@ import numpy as np
 import structlog
 import torch
 
-from worker.engine.compile import NotAffine, at_steps, compile_table, scaled
+from worker.engine.compile import NotAffine, compile_table
 from worker.engine.errors import GenerationFailed
 from worker.engine.estimate import x0_coefficients
 from worker.engine.table import Table
 from worker.models import schedulers
+from worker.models.schedulers import at_steps, rehearse, scaled, takes, understood
 
 log = structlog.get_logger()
 
 TABLES = 256
 """Compiled solvers that are remembered. One of fifty steps takes some 10 kB."""
+
+
+NEAR = 5
+"""How far from a number of steps that cannot be another one is looked for."""
 
 
 class Solver(Protocol):
@@ -100,15 +105,20 @@ class ObjectSolver:
 
 
 class Recipe:
-    """Makes the solvers of one scheduler at one number of steps. Thread-safe."""
+    """Makes the solvers of one scheduler at one number of steps. Thread-safe.
 
-    def __init__(self, scheduler: Any, num_inference_steps: int, options: Mapping[str, Any]) -> None:
+    Raises whatever the scheduler raises if it cannot bring a picture of `channels` to its end in so many steps.
+    """
+
+    def __init__(self, scheduler: Any, num_inference_steps: int, options: Mapping[str, Any], channels: int) -> None:
         self._parts = scheduler, num_inference_steps, options
-        self.description = {"class": type(scheduler).__name__} | _said(scheduler.config) | dict(options)
+        self.description = {"class": type(scheduler).__name__} | _said(scheduler) | dict(options)
         self.table: Table | None = None
         try:
             self.table = compile_table(scheduler, num_inference_steps, options)
         except NotAffine as reason:
+            # Rather than in the middle of somebody's picture.
+            rehearse(scheduler, num_inference_steps, options, channels=channels)
             log.info("stepping a scheduler object", scheduler=type(scheduler).__name__, reason=str(reason))
 
     def solver(self, device: torch.device) -> Solver:
@@ -118,8 +128,11 @@ class Recipe:
 class Solvers:
     """Recipes by the name of their scheduler, in the configuration that belongs to one model, compiled only once."""
 
-    def __init__(self, model_scheduler: Any, compiler: Executor | None = None) -> None:
+    def __init__(
+        self, model_scheduler: Any, compiler: Executor | None = None, *, channels: int = schedulers.LATENT_CHANNELS
+    ) -> None:
         self._model_scheduler = model_scheduler
+        self._channels = channels
         self._compiler = compiler
         self._lock = Lock()
         self._recipes: OrderedDict[str, Future[Recipe]] = OrderedDict()
@@ -143,7 +156,7 @@ class Solvers:
                 self._recipes.popitem(last=False)
         if known is None:
             run = _at_once if self._compiler is None else self._compiler.submit
-            run(_compile, future, name, scheduler, num_inference_steps, options)
+            run(_compile, future, name, scheduler, num_inference_steps, options, self._channels)
         return future
 
     def _prototype(self, name: str) -> Any:
@@ -153,14 +166,27 @@ class Solvers:
         return self._prototypes[name]
 
 
-def _compile(future: Future[Recipe], name: str, scheduler: Any, steps: int, options: Mapping[str, Any]) -> None:
-    accepted = inspect.signature(scheduler.step).parameters
+def _compile(
+    future: Future[Recipe], name: str, scheduler: Any, steps: int, options: Mapping[str, Any], channels: int
+) -> None:
     try:
-        future.set_result(Recipe(scheduler, steps, {key: value for key, value in options.items() if key in accepted}))
+        future.set_result(Recipe(scheduler, steps, understood(scheduler, options), channels))
     except Exception as error:
-        refusal = GenerationFailed(f"The scheduler {name} cannot take {steps} steps: {str(error).rstrip('.')}.")
+        advice = _advice(scheduler, steps, options, channels)
+        reason = str(error).rstrip(".") or type(error).__name__
+        refusal = GenerationFailed(
+            f"The scheduler {name} cannot take {steps} steps with this model ({reason}); {advice}."
+        )
         refusal.__cause__ = error
         future.set_exception(refusal)
+
+
+def _advice(scheduler: Any, steps: int, options: Mapping[str, Any], channels: int) -> str:
+    """What would work instead: the nearest numbers of steps, as tried."""
+    near = [steps + off for off in range(-NEAR, NEAR + 1) if off and steps + off > 0]
+    fit = [other for other in near if takes(scheduler, other, options, channels=channels)]
+    nearest = sorted(sorted(fit, key=lambda other: abs(other - steps))[:2])
+    return f"{' or '.join(map(str, nearest))} will do" if nearest else "take another scheduler"
 
 
 def _at_once(call: Callable[..., None], *arguments: Any) -> None:
@@ -173,10 +199,11 @@ def _failed(error: GenerationFailed) -> Future[Recipe]:
     return future
 
 
-def _said(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON has it: without what is diffusers' own, and without infinities, which mean that there is no bound."""
-    infinite = (math.inf, -math.inf)
-    return {name: value for name, value in config.items() if name[0] != "_" and value not in (None, *infinite)}
+def _said(scheduler: Any) -> dict[str, Any]:
+    """The configuration as JSON has it: without what is diffusers' own or the class has no use for, and without
+    infinities, which mean that there is no bound."""
+    unsaid, used = (None, math.inf, -math.inf), inspect.signature(type(scheduler)).parameters
+    return {name: value for name, value in scheduler.config.items() if name in used and value not in unsaid}
 
 
 def _pass_on(scheduler: Any) -> Table:

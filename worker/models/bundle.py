@@ -33,12 +33,16 @@ from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import configured, for_name, step_limits
 from worker.models.shapes import cannot_be_loaded, load_scheduler, load_tokenizer
 
-log = structlog.get_logger()
-
 __all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "describe", "load", "stock_pipeline"]
+
+log = structlog.get_logger()
 
 PROMPT_WINDOWS = 3
 """A prompt is read in so many windows of `context_length` tokens at most: 225 tokens of text for CLIP."""
+
+
+NOT_SERVED = ("safety_checker",)
+"""Parts of a pipeline's index that people expect to work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class Bundle:
     """What the engine needs of a model. `scheduler` is configured as in the stock pipeline; copy it, never step it.
 
     `family` is the stock pipeline's class. SDXL has a second tokenizer and text encoder, and may want zeros in the
-    place of an empty negative prompt.
+    place of an empty negative prompt. `left_out` are parts that the folder's index names and nobody here runs.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Bundle:
     tokenizer_2: Any = None
     text_encoder_2: Any = None
     force_zeros_for_empty_prompt: bool = False
+    left_out: tuple[str, ...] = ()
 
     @property
     def latent_channels(self) -> int:
@@ -145,7 +150,17 @@ def load(
         vae_scale_factor=pipeline.vae_scale_factor,
         defaults=defaults,
         layout="channels_last" if last else "channels_first",
+        left_out=_left_out(source),
     )
+
+
+def _left_out(source: ModelFolder) -> tuple[str, ...]:
+    """Said aloud, since whoever relies on a model's safety checker has to know that there is none."""
+    entries = {part: source.index.get(part) for part in NOT_SERVED}
+    names = tuple(part for part, entry in entries.items() if isinstance(entry, list) and any(entry))
+    for part in names:
+        log.warning("a part of the model is not used", part=part, remedy="check prompts and pictures before and after")
+    return names
 
 
 def stock_pipeline(bundle: Bundle, scheduler: str) -> Any:
@@ -164,15 +179,17 @@ def describe(bundle: Bundle, *, seats: int, largest: float = math.inf) -> ModelC
     defaults = bundle.defaults.model_dump() | {"max_side": _most_side(bundle, largest)}
     most = bundle.defaults.max_steps
     with quiet_libraries():
-        limits = step_limits(bundle.scheduler, max_steps=most)
+        limits = step_limits(bundle.scheduler, max_steps=most, channels=bundle.latent_channels)
     return ModelCard(
         name=bundle.name,
         family=bundle.family,
         sha256=bundle.sha256,
         side_multiple=bundle.side_multiple,
         schedulers=tuple(limits),
-        scheduler_min_steps={name: fewest for name, (fewest, _) in limits.items() if fewest > 1},
-        scheduler_max_steps={name: steps for name, (_, steps) in limits.items() if steps < most},
+        scheduler_min_steps={name: limit.fewest for name, limit in limits.items() if limit.fewest > 1},
+        scheduler_max_steps={name: limit.most for name, limit in limits.items() if limit.most < most},
+        scheduler_refused_steps={name: limit.refused for name, limit in limits.items() if limit.refused},
+        left_out=bundle.left_out,
         max_prompt_tokens=bundle.max_prompt_tokens,
         seats=seats,
         **defaults,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from app.contract.model_name import folder_name
+from app.contract.schedulers import canonical
 from app.contract.vocabulary import words_of
 from worker.models.errors import ModelError
 from worker.models.few_steps import few_steps, may_be_turbo, tell
@@ -83,6 +84,8 @@ def read_defaults(folder: ModelFolder, *, width: int, height: int, side_multiple
         "scheduler": scheduler,
     }
     stated = folder.read_json(DEFAULTS) if (folder.path / DEFAULTS).is_file() else {}
+    if isinstance(named := stated.get("scheduler"), str):
+        stated["scheduler"] = canonical(named) or named
     distilled = few_steps((scheduler, str(stated.get("scheduler"))), _names(folder))
     if distilled is not None:
         derived |= {name: getattr(distilled, name) for name in ("num_inference_steps", "guidance_scale")}

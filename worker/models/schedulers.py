@@ -1,60 +1,43 @@
-"""The names of schedulers, and how each is built for one model.
+"""How each scheduler of the table is built for one model, prepared, and tried before anybody is promised it.
 
-Knows diffusers' scheduler classes and what pipelines do to their configuration. Knows no samples.
+Knows diffusers' scheduler interface and what pipelines do to a scheduler's configuration. Knows no samples.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
+import structlog
 import torch
 
+from app.contract.schedulers import CLASS_NAMES, SCHEDULERS, canonical, nearest
 from worker.models.families import Family
 
-Overrides = dict[str, Any]
+log = structlog.get_logger()
 
-SHORT_NAMES: dict[str, tuple[str, Overrides]] = {
-    "ddim": ("DDIMScheduler", {}),
-    # eta = 1, where DDIM becomes as stochastic as DDPM (Song et al. 2021).
-    "ddim_eta1": ("DDIMScheduler", {}),
-    # The model's own variance_type may be one that only its own class understands.
-    "ddpm": ("DDPMScheduler", {"variance_type": "fixed_small"}),
-    # Without the Runge-Kutta warm-up, as Stable Diffusion's own configuration has it.
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "lms": ("LMSDiscreteScheduler", {"use_karras_sigmas": False}),
-    "lms_karras": ("LMSDiscreteScheduler", {"use_karras_sigmas": True}),
-    "euler": ("EulerDiscreteScheduler", {"use_karras_sigmas": False}),
-    "euler_karras": ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
-    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {"use_karras_sigmas": False}),
-    "kdpm2": ("KDPM2DiscreteScheduler", {"use_karras_sigmas": False}),
-    "kdpm2_a": ("KDPM2AncestralDiscreteScheduler", {"use_karras_sigmas": False}),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"solver_order": 2}),
-    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"solver_order": 2, "use_karras_sigmas": True}),
-    "dpmpp_3m": ("DPMSolverMultistepScheduler", {"solver_order": 3}),
-    # The multistep SDE solver, elsewhere called dpmpp_2m_sde; the single-step one with Brownian noise needs torchsde.
-    "dpmpp_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}),
-    "dpmpp_sde_karras": (
-        "DPMSolverMultistepScheduler",
-        {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "use_karras_sigmas": True},
-    ),
-    "dpmpp_2s": ("DPMSolverSinglestepScheduler", {"solver_order": 2, "lower_order_final": True}),
-    "deis": ("DEISMultistepScheduler", {}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "sa_solver": ("SASolverScheduler", {"algorithm_type": "data_prediction"}),
-    "lcm": ("LCMScheduler", {}),
-    "tcd": ("TCDScheduler", {}),
-}
-DPM_SOLVER = {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}
-CLASS_NAMES = tuple(dict.fromkeys(cls for cls, _ in SHORT_NAMES.values()))
+FEW = (1, 4, 10, 25)
+"""Numbers of steps at which each scheduler is tried, besides the most. Of those that failed on zero terminal SNR, each
+failed at one of them."""
 
-TRIED_STEPS = 4
-"""Enough for every one of these schedulers, and quick."""
+FEWEST_AT_MOST = 4
+"""Steps that every scheduler should take: PNDM needs so many for its Runge-Kutta start, others fewer."""
 
-STEP_OPTIONS: dict[str, dict[str, float]] = {"ddim_eta1": {"eta": 1.0}}
+LATENT_CHANNELS = 4
+"""Of Stable Diffusion. A scheduler for learned variances takes three of them for the picture, and fails only then."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """The fewest and the most steps that a scheduler takes, and those between that it does not."""
+
+    fewest: int
+    most: int
+    refused: tuple[int, ...] = ()
 
 
 def configured(scheduler: Any, family: Family) -> Any:
@@ -69,8 +52,8 @@ def configured(scheduler: Any, family: Family) -> Any:
 def for_name(model_scheduler: Any, name: str) -> Any:
     """A new diffusers scheduler, configured as it would be inside a stock pipeline made with it.
 
-    `model_scheduler` is the model's, as `configured` returns it. `name` is a short name or a diffusers class name; a
-    class name changes nothing in the configuration. Raises ValueError for a name that is neither.
+    `model_scheduler` is the model's, as `configured` returns it. `name` is one of the table's in anybody's words; a
+    class name changes nothing in the configuration. Raises ValueError for a name that is not in it.
     """
     cls, options = _configuration(name)
     return cls.from_config(model_scheduler.config, **options)
@@ -81,89 +64,154 @@ def step_options(name: str) -> dict[str, float]:
 
     As StableDiffusionPipeline does, eta is 0 for every scheduler that has one, TCD included, unless the name says more.
     """
-    return {"eta": 0.0} | STEP_OPTIONS.get(name, {})
+    scheduler = SCHEDULERS.get(_known(name))
+    return {"eta": scheduler.eta if scheduler else 0.0}
+
+
+def understood(scheduler: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that this scheduler's `step` takes."""
+    accepted = inspect.signature(scheduler.step).parameters
+    return {name: value for name, value in options.items() if name in accepted}
+
+
+def at_steps(scheduler: Any, num_inference_steps: int, device: torch.device | str = "cpu") -> Any:
+    """A copy with its timesteps set, ready for its first step.
+
+    Raises whatever the scheduler raises for a number of steps that it cannot take.
+    """
+    own = copy.deepcopy(scheduler)
+    own.set_timesteps(num_inference_steps, device=device)
+    if hasattr(own, "set_begin_index"):
+        # Left to itself it looks its place up by the timestep. Where the first timestep stands twice, as with Karras
+        # sigmas on models with zero terminal SNR, it begins at the second and fails at the end.
+        own.set_begin_index(0)
+    return own
+
+
+def scaled(scheduler: Any, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The model's input. Schedulers of flow models scale nothing, and have no method for it."""
+    return scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+
+
+def rehearse(
+    scheduler: Any, num_inference_steps: int, options: Mapping[str, Any], *, channels: int = LATENT_CHANNELS
+) -> None:
+    """Step a copy to its end, with a small picture and a model that answers something.
+
+    Raises whatever the scheduler raises, and ArithmeticError if what it ends with are no numbers.
+    """
+    own = at_steps(scheduler, num_inference_steps)
+    noise = torch.Generator().manual_seed(0)
+    chance = {"generator": noise} if "generator" in inspect.signature(own.step).parameters else {}
+    x = torch.randn((1, channels, 2, 2), generator=noise) * float(getattr(own, "init_noise_sigma", 1.0))
+    for t in own.timesteps:
+        m = torch.tanh(scaled(own, x, t))
+        x = own.step(m, t, x, return_dict=False, **understood(own, options), **chance)[0]
+    if not bool(x.isfinite().all()):
+        raise ArithmeticError("its numbers end in infinity or NaN")
+
+
+def takes(scheduler: Any, num_inference_steps: int, options: Mapping[str, Any], *, channels: int) -> bool:
+    """Does a picture of so many steps come to its end? Schedulers refuse what they cannot do in many ways."""
+    try:
+        rehearse(scheduler, num_inference_steps, options, channels=channels)
+    except Exception:
+        return False
+    return True
 
 
 def names_for(model_scheduler: Any) -> tuple[str, ...]:
     """The short names and class names that work with this model."""
-    return tuple(step_limits(model_scheduler, max_steps=TRIED_STEPS))
+    return tuple(step_limits(model_scheduler, max_steps=max(FEW)))
 
 
 def works(model_scheduler: Any, name: str) -> bool:
     """Does the scheduler of that name work with this model?"""
-    return _limits(model_scheduler, name, TRIED_STEPS) is not None
+    return _limits(model_scheduler, name, max(FEW), LATENT_CHANNELS) is not None
 
 
-def step_limits(model_scheduler: Any, *, max_steps: int) -> dict[str, tuple[int, int]]:
-    """For each name that works with this model, the fewest and the most steps, up to `max_steps`, that it takes.
+def step_limits(model_scheduler: Any, *, max_steps: int, channels: int = LATENT_CHANNELS) -> dict[str, StepLimits]:
+    """For each name that works with this model, the numbers of steps, up to `max_steps`, that it takes.
 
-    Found by trying on a small tensor. A name drops out if it cannot follow the model's prediction_type, or needs a
-    package that is not installed. LCM and TCD have no more steps than they were distilled for; PNDM needs four for its
-    Runge-Kutta start.
+    Found by trying on a small picture of as many channels as the model's. A name drops out if it cannot follow the
+    model's prediction_type, needs a package that is not installed, or fails in any other way. LCM and TCD have no more
+    steps than they were distilled for; PNDM needs four for its Runge-Kutta start.
     """
-    limits: dict[str, tuple[int, int] | None] = {}
-    found: dict[str, tuple[int, int] | None] = {}
-    for name in (*SHORT_NAMES, *CLASS_NAMES):
-        cls, options = _configuration(name)
+    limits: dict[str, StepLimits | None] = {}
+    found: dict[str, StepLimits | None] = {}
+    for name in (*SCHEDULERS, *CLASS_NAMES):
         # Several names may mean the same, and some schedulers take a fifth of a second to make.
-        meaning = repr((cls, sorted({**model_scheduler.config, **options}.items(), key=str)))
+        meaning = _what_it_means(model_scheduler, name)
         if meaning not in found:
-            found[meaning] = _limits(model_scheduler, name, max_steps)
+            found[meaning] = _limits(model_scheduler, name, max_steps, channels)
         limits[name] = found[meaning]
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
-def _configuration(name: str) -> tuple[Any, Overrides]:
+def _what_it_means(model_scheduler: Any, name: str) -> str:
+    """Class and configuration, as from_config will find them, without making one."""
+    cls, options = _configuration(name)
+    unsaid = model_scheduler.config.get("_use_default_values", ())
+    said = {key: value for key, value in model_scheduler.config.items() if key not in unsaid} | options
+    parameters = inspect.signature(cls).parameters
+    return repr((cls, step_options(name), {key: said.get(key, own.default) for key, own in parameters.items()}))
+
+
+def _configuration(name: str) -> tuple[Any, dict[str, Any]]:
     """The class, and what differs from the model's own configuration."""
-    class_name, overrides = _meaning(name)
-    cls = getattr(diffusers, class_name)
-    understood = inspect.signature(cls).parameters
-    return cls, {k: v for k, v in overrides.items() if k in understood}
+    known = _known(name)
+    scheduler = SCHEDULERS.get(known)
+    cls = getattr(diffusers, scheduler.cls if scheduler else known)
+    parameters = inspect.signature(cls).parameters
+    options = scheduler.options if scheduler else {}
+    return cls, {option: value for option, value in options.items() if option in parameters}
 
 
-def _meaning(name: str) -> tuple[str, Overrides]:
-    if name in SHORT_NAMES:
-        class_name, overrides = SHORT_NAMES[name]
-        return class_name, {**DPM_SOLVER, **overrides} if class_name.startswith("DPMSolver") else overrides
-    if name in CLASS_NAMES:
-        return name, {}
-    raise ValueError(f"The scheduler {name!r} is unknown; take one of {', '.join(SHORT_NAMES)}.")
+def _known(name: str) -> str:
+    known = canonical(name)
+    if known is None:
+        close = " or ".join(nearest(name, SCHEDULERS)) or f"one of {', '.join(SCHEDULERS)}"
+        raise ValueError(f"The scheduler {name!r} is unknown; take {close}.")
+    return known
 
 
-def _limits(model_scheduler: Any, name: str, max_steps: int) -> tuple[int, int] | None:
-    """None if it does not work. Schedulers refuse what they cannot do in many ways."""
+def _limits(model_scheduler: Any, name: str, max_steps: int, channels: int) -> StepLimits | None:
+    """None if it does not work."""
     try:
-        scheduler = for_name(model_scheduler, name)
-        if not _works(scheduler):
-            return None
-    except (ImportError, ValueError, NotImplementedError, RuntimeError, IndexError, TypeError):
+        scheduler, options = for_name(model_scheduler, name), step_options(name)
+        most = _most(scheduler, max_steps)
+        tried = {steps: takes(scheduler, steps, options, channels=channels) for steps in {*FEW, most} if steps <= most}
+        if not any(tried.values()):
+            rehearse(scheduler, min(max(FEW), most), options, channels=channels)  # For its reason.
+        elif not all(tried.values()):
+            # Too few steps for it, or a fault in between: only trying each tells.
+            end = FEWEST_AT_MOST if all(took for steps, took in tried.items() if steps >= FEWEST_AT_MOST) else most
+            tried |= {steps: takes(scheduler, steps, options, channels=channels) for steps in range(1, end + 1)}
+    except Exception as reason:
+        log.info("scheduler left out", scheduler=name, reason=repr(reason))
         return None
-    fewest = next(steps for steps in range(1, TRIED_STEPS + 1) if _takes(scheduler, steps))
-    if _takes(scheduler, max_steps):
-        return fewest, max_steps
-    takes, refuses = fewest, max_steps
-    while refuses - takes > 1:
-        middle = (takes + refuses) // 2
-        takes, refuses = (middle, refuses) if _takes(scheduler, middle) else (takes, middle)
-    return fewest, takes
+    taken = sorted(steps for steps in tried if tried[steps])
+    refused = tuple(steps for steps in sorted(tried) if not tried[steps] and taken[0] < steps < taken[-1])
+    return StepLimits(taken[0], taken[-1], refused)
 
 
-def _works(scheduler: Any) -> bool:
-    """A few steps of a model that always answers zero end with numbers."""
-    scheduler.set_timesteps(TRIED_STEPS)
-    draws = "generator" in inspect.signature(scheduler.step).parameters
-    chance = {"generator": torch.Generator().manual_seed(0)} if draws else {}
-    x = torch.ones(1, 1, 2, 2) * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        scheduler.scale_model_input(x, t)
-        x = scheduler.step(torch.zeros_like(x), t, x, return_dict=False, **chance)[0]
-    return math.isfinite(float(x.sum()))
+def _most(scheduler: Any, max_steps: int) -> int:
+    """The most steps that its timesteps can be set to, up to `max_steps`. Raises what it raises if it takes none."""
+    if _can_be_set(scheduler, max_steps):
+        return max_steps
+    fits, refuses = next((steps for steps in FEW if _can_be_set(scheduler, steps)), 0), max_steps
+    if not fits:
+        scheduler.set_timesteps(max_steps)
+    while refuses - fits > 1:
+        middle = (fits + refuses) // 2
+        fits, refuses = (middle, refuses) if _can_be_set(scheduler, middle) else (fits, middle)
+    return fits
 
 
-def _takes(scheduler: Any, num_inference_steps: int) -> bool:
+def _can_be_set(scheduler: Any, num_inference_steps: int) -> bool:
     """`scheduler` is only asked: setting timesteps starts it anew each time."""
     try:
         scheduler.set_timesteps(num_inference_steps)
-    except (ValueError, IndexError, RuntimeError, ZeroDivisionError):
+    except Exception:
         return False
     return True

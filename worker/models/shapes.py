@@ -13,11 +13,12 @@ import diffusers
 import torch
 import transformers
 
+from app.contract.schedulers import CLASS_NAMES
 from worker.models.configs import Config
 from worker.models.folder import ModelFolder
 from worker.models.headers import Tensor
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import CLASS_NAMES, configured, works
+from worker.models.schedulers import configured, works
 
 AGAIN = "fetch the model again"
 
