@@ -18,8 +18,7 @@ from app.cli.client import CommandError, Service, converse
 from app.cli.exits import FAILED, OK, REFUSED
 from app.cli.keys import with_redis
 from app.cli.plain import plain
-from app.cli.screen import paper
-from app.cli.tables import print_facts, print_table
+from app.cli.tables import paper, print_facts, print_table
 from app.cli.words import hint
 from app.contract.store import JobStore
 
