@@ -264,6 +264,8 @@ def _check_body_headers(headers: Headers) -> None:
     # int() refuses numbers of thousands of digits; a length that long is too large anyway.
     if len(length) > 18 or (length.isdecimal() and int(length) > MAX_BODY_BYTES):
         raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
+    if ", ".join(headers.getlist("transfer-encoding")).strip().lower() not in ("", "chunked"):
+        raise UnsupportedMediaType("Send the body in no transfer coding but chunked.")
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType("Send the body without Content-Encoding.")
     media_type, _, parameters = headers.get("content-type", "").partition(";")

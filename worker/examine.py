@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -86,4 +87,7 @@ def _verdict(folder: Path, settings: WorkerSettings) -> Verdict:
 
 
 if __name__ == "__main__":
-    json.dump(examine(Path(sys.argv[1]) if len(sys.argv) > 1 else None), sys.stdout)
+    # Standard output is the answer: what is logged on the way, by whomever, goes to the other stream.
+    with redirect_stdout(sys.stderr):
+        facts = examine(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    json.dump(facts, sys.stdout)

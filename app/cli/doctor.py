@@ -186,7 +186,9 @@ def _refused(client: redis.Redis, info: dict[str, Any]) -> Finding | None:
 
 
 def _durable(info: dict[str, Any], settings: Settings) -> Finding:
-    detail = f"{info['redis_version']}, {info['used_memory'] / GB:.2f} GB used"
+    # Valkey's redis_version is the one it is compatible with.
+    name = info.get("server_name", "redis")
+    detail = f"{name} {info.get(f'{name}_version', info['redis_version'])}, {info['used_memory'] / GB:.2f} GB used"
     if faults := durability_faults(info):
         level: Level = "bad" if settings.redis_durability == "require" else "note"
         return Finding("redis", level, f"{detail}; it may forget accepted jobs", ". ".join(faults))

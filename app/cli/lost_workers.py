@@ -55,7 +55,14 @@ class LostWorkers:
         with self._lock:
             self._living.add(name)
             self._write([*self._written(), name])
+        threading.Thread(target=self._say_it_begins, args=[name], daemon=True).start()
         return {WORKER_NAME: name}
+
+    def _say_it_begins(self, name: str) -> None:
+        """The process itself says what it is at once it has imported its libraries, which takes some seconds."""
+        assert self._connect is not None, "This is a bug: Redis is not known yet."
+        with suppress(redis.RedisError), self._connect() as client:
+            Ownership(client).starting(name, "its process begins")
 
     def died(self) -> None:
         """Every process that has a name so far has ended, and was waited for."""

@@ -68,7 +68,7 @@ function More({ wish, set, model }) {
     <summary>More</summary>
     <div class="field">
       <label for="negative">Not in the picture</label>
-      <textarea id="negative" rows="2" maxlength="2000" value=${wish.negative_prompt}
+      <textarea id="negative" rows="2" value=${wish.negative_prompt}
         onInput=${(event) => set({ negative_prompt: event.target.value })}></textarea>
       ${wish.negative_prompt && !isRead && html`<p class="hint">It takes effect with a guidance above 1.</p>`}
       ${isRead && strangers.length > 0 && html`<div class="hint"><${Strangers} strangers=${strangers} model=${model} text=${wish.negative_prompt}

@@ -19,11 +19,13 @@ export function Detail({ room, named, go, close, again, use }) {
   useEffect(() => {
     const shown = dialog.current;
     shown.showModal();
+    // The dialog itself, not its first control: a slider there would swallow the arrow keys.
+    shown.focus();
     // Closed before it goes, so that the focus returns to where it was.
     return () => shown.close();
   }, []);
   useEffect(() => {
-    // The dialog itself, not its first control: a slider there would swallow the arrow keys.
+    // The control that had the focus may have gone with the last print.
     if (!dialog.current.contains(document.activeElement)) dialog.current.focus();
   }, [place.id, place.index]);
   const walk = async (step) => {

@@ -81,7 +81,7 @@ function Prompt({ value, set }) {
     event.target.form.requestSubmit();
   };
   return html`<label for="prompt">What should the picture show?</label>
-    <textarea id="prompt" name="prompt" rows=${WIDE ? 3 : 1} maxlength="2000" required autofocus=${WIDE} enterkeyhint="send" placeholder="Describe a picture"
+    <textarea id="prompt" name="prompt" rows=${WIDE ? 3 : 1} required autofocus=${WIDE} enterkeyhint="send" placeholder="Describe a picture"
       aria-describedby="prompt-notes" value=${value} onInput=${(event) => set({ prompt: event.target.value })} onKeyDown=${onKeyDown}></textarea>`;
 }
 

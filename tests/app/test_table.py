@@ -56,6 +56,7 @@ def head(*lines: bytes) -> bytes:
 
 
 WISH = wish()
+CODED = get(b"/v1/jobs", JSON, b"Transfer-Encoding: gzip, chunked", method=b"POST") + b"0\r\n\r\n"
 SMUGGLED = b"GET /v1/zanzibar HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 ROWS: dict[str, Row] = {
@@ -75,6 +76,7 @@ ROWS: dict[str, Row] = {
             b"application/zanzibar+json",
         )
     },
+    "type: a coded transfer": Row(CODED, 415, "unsupported-media-type"),
     "type: compressed": Row(post(WISH, b"Content-Encoding: gzip"), 415, "unsupported-media-type"),
     "body: a byte over 64 KiB": Row(post(b" " * 65_537), 413, "body-too-large"),
     "body: 10 GB announced": Row(

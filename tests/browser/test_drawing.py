@@ -147,6 +147,8 @@ def test_enter_and_the_other_keys(opened: Page) -> None:
 def test_the_same_again_and_more_like_it(opened: Page) -> None:
     prompt = "a lion on a green background"
     finished(ask(opened, prompt)).get_by_role("button").click()
+    # Not its slider, which would take the arrow keys.
+    expect(opened.get_by_role("dialog")).to_be_focused()
     seed = opened.get_by_role("dialog").locator("dd").first.inner_text()
     opened.get_by_role("button", name="Same again").click()
     expect(opened.get_by_text(prompt, exact=True)).to_have_count(2)

@@ -21,6 +21,7 @@ from app.cli import doctor
 from app.contract.card import ModelCard
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.engine.tiny_models import save_tiny_model
 from tests.system.conftest import COMMAND
 from worker.settings import BUNDLED_MODEL
 
@@ -63,6 +64,17 @@ def test_a_machine_where_all_is_well(tmp_path: Path) -> None:
     assert {check["level"] for check in found.values()} <= {"ok", "note"}
     assert "starter" in found["model"]["detail"]
     assert not (tmp_path / "new").exists(), "it looks and makes nothing"
+
+
+def test_a_folder_that_leaves_its_defaults_to_us(tmp_path: Path) -> None:
+    """What is logged of them while a folder is judged is no part of the verdict."""
+    folder = save_tiny_model(tmp_path / "tiny", prediction_type="epsilon")
+    _, found = checks("--data", str(tmp_path / "new"), "--port", str(free_port()), "--model", str(folder))
+    assert found["torch"]["level"] == "ok", found
+    assert "tiny" in found["model"]["detail"]
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    _, found = checks("--data", str(tmp_path / "new"), "--port", str(free_port()), "--model", str(folder))
+    assert "git lfs pull" in found["model"]["detail"]
 
 
 def test_everything_wrong_at_once(tmp_path: Path, forgetful_valkey: str) -> None:

@@ -15,7 +15,9 @@ from app.cli import lost_workers
 from app.cli.lost_workers import LostWorkers
 from app.cli.up import House
 from app.contract import keys
+from app.contract.card import ModelCard
 from app.contract.environment import WORKER_NAME
+from app.contract.ownership import Ownership
 from tests.patience import until
 
 HELD = "job_0123456789abcdef01234567"
@@ -67,6 +69,20 @@ def test_who_died_loses_its_jobs_and_then_its_name(
     workers.died()
     until(lambda: status(redis_client) == "queued")
     until(lambda: written(tmp_path) == [])
+
+
+def test_who_died_serves_no_model_any_more(workers: LostWorkers, redis_client: redis.Redis, card: ModelCard) -> None:
+    name = workers.name_one()[WORKER_NAME]
+    Ownership(redis_client).announce(card, name)
+    Ownership(redis_client).announce(card, "another")
+    workers.died()
+    until(lambda: redis_client.zrange(keys.ALIVE + card.name, 0, -1) == ["another"])
+
+
+def test_a_process_that_begins_is_said_to(workers: LostWorkers, redis_client: redis.Redis) -> None:
+    """Importing torch takes seconds, in which it cannot speak for itself."""
+    name = workers.name_one()[WORKER_NAME]
+    until(lambda: (redis_client.hget(keys.STARTING, name) or "").endswith("its process begins"))
 
 
 def test_who_was_started_since_is_not_meant(workers: LostWorkers, tmp_path: Path, redis_client: redis.Redis) -> None:

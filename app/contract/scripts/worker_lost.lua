@@ -1,5 +1,5 @@
 -- A worker has gone for certain: its jobs need not wait for their leases. Judged as the reaper would; said twice, the
--- second time finds nothing. Jobs that were kept for it are anybody's.
+-- second time finds nothing. Jobs that were kept for it are anybody's, and it serves its model no longer.
 -- ARGV: worker, what is known of the reason (may be empty). Answers {requeued, failed}.
 local worker, because, requeued, failed = ARGV[1], ARGV[2], 0, 0
 for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
@@ -15,4 +15,7 @@ for _, model in ipairs(redis.call('SMEMBERS', MODELS_QUEUED)) do
   end
 end
 redis.call('HDEL', STARTING, worker)
+for _, model in ipairs(redis.call('HKEYS', CARDS)) do
+  if redis.call('ZREM', ALIVE .. model, worker) == 1 then redis.call('ZADD', SEEN, now(), model) end
+end
 return {requeued, failed}
