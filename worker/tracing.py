@@ -68,7 +68,8 @@ class Traces:
             if attempt is None:
                 continue
             if isinstance(event, Started):
-                attempt.seated_at = now - int(seconds * SECOND)
+                # It may have come in while the step was taken.
+                attempt.seated_at = max(attempt.seated_at, now - int(seconds * SECOND))
             elif isinstance(event, Finished):
                 self._stages(attempt, event.timings, now)
 

@@ -77,10 +77,10 @@ def test_of_forty_names_the_nearest_is_told(
     run: Run, gateway: Running, redis_client: redis.Redis, card: ModelCard
 ) -> None:
     ScriptedWorker(redis_client, card.model_copy(update={"schedulers": MANY}), gateway.app.state.settings).announce()
-    for given, meant in (("Euler A", "euler_a"), ("dpm++2m", "dpmpp_2m"), ("DDIM", "ddim")):
+    for given, meant in (("Eular A", "euler_a"), ("dpmpp_2mm", "dpmpp_2m"), ("dddim", "ddim")):
         done = run("generate", "a frog", "--scheduler", given)
         assert done.exit_code == 2
-        assert f"did you mean {meant}?" in done.stderr
+        assert f"did you mean {meant}" in done.stderr
         assert "solver_1" not in done.stderr
     shown = run("models", "show").stdout
     assert "solver_39" in shown

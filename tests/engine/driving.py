@@ -131,3 +131,13 @@ def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Greatest difference, in standard deviations of b."""
     return float((a - b).abs().max() / b.std())
+
+
+class StoppedClock:
+    """A clock that only goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now

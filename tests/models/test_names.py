@@ -33,8 +33,9 @@ def worker_calls_it(folder: Path) -> str:
 
 
 def doctor_calls_it(folder: Path) -> str:
-    facts = examine(folder)
-    return str(facts["model"]["name"] if "model" in facts else facts["model_error"])
+    """Its name, or all that is wrong with it."""
+    model = examine(folder)["model"]
+    return " ".join(model["faults"]) or str(model["name"])
 
 
 def test_a_snapshot_has_its_repositorys_name_whichever_way_it_is_reached(snapshot: Path, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_the_worker_says_so_before_anything_is_opened(
         raise AssertionError("too late")
 
     monkeypatch.setattr(worker_main, "configure", lambda *_, **__: None)
-    for name in ("_open_store", "_connect", "_load"):
+    for name in ("_open_store", "connect", "_load"):
         monkeypatch.setattr(worker_main, name, opened)
     monkeypatch.setenv("DARKROOM_MODEL", str(tmp_path / "My Model (v2)"))
     assert worker_main.run() == CANNOT_START

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import httpx2
 import pytest
 
 from app.contract import keys
+from app.contract.model_name import BUNDLED_MODEL
 from benchmarks.ports import free_port
 from tests.patience import until
 from tests.storage_servers import S3Server
@@ -250,9 +252,9 @@ def test_a_folder_that_is_no_model(closed_house: House, tmp_path: Path) -> None:
 
 
 def test_weights_in_pickle_form(closed_house: House, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model_index.json").write_text("{}")
-    (tmp_path / "model" / "weights.ckpt").write_bytes(b"\x80\x04.")
+    shutil.copytree(BUNDLED_MODEL, tmp_path / "model")
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin")).write_bytes(b"\x80\x04.")
     closed_house.environment["DARKROOM_MODEL"] = str(tmp_path / "model")
     fails_with(closed_house, "worker cannot start", "safetensors")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from app.contract.card import ModelCard
 from app.contract.job import new_job_id
 from app.contract.ownership import Claim
 from app.contract.params import JobRequest, resolve
+from worker import tracing
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Failed, Finished, Progress, Started, Stopped, Timings
 from worker.errors import StorageUnavailable
@@ -63,10 +66,32 @@ def seconds(span: ReadableSpan) -> float:
     return (span.end_time - span.start_time) / 1e9
 
 
-def test_an_attempt_that_succeeds(told: Told, claim: Claim) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What Traces takes for the time, `now` in seconds."""
+    clock = SimpleNamespace(now=time.time())
+    monkeypatch.setattr(tracing, "time", SimpleNamespace(time_ns=lambda: int(clock.now * 1e9)))
+    return clock
+
+
+def test_a_job_that_comes_in_while_a_step_is_taken(told: Told, claim: Claim, clock: SimpleNamespace) -> None:
+    """Its stages begin no earlier than it was claimed, however long that step has lasted."""
     told.traces.claimed(claim)
+    clock.now += 0.1
+    told.traces.stepped(5.0, [Started(claim.token)])
+    clock.now += 1.0
+    told.traces.stepped(STEP, [finished(claim)])
+    told.traces.abandon("the test is over")
+    spans = told.spans()
+    assert spans["encode"].start_time == spans["process generate-starter"].start_time
+
+
+def test_an_attempt_that_succeeds(told: Told, claim: Claim, clock: SimpleNamespace) -> None:
+    told.traces.claimed(claim)
+    clock.now += STEP
     told.traces.stepped(STEP, [Started(claim.token), Progress(claim.token, 1, 20)])
     last = finished(claim)
+    clock.now += STEP
     told.traces.stepped(STEP, [last])
     with told.traces.upload(claim):
         pass

@@ -171,7 +171,8 @@ class ModelFolder:
     def _family(self) -> Family:
         name = self.index.get("_class_name")
         if not isinstance(name, str) or name not in FAMILIES:
-            raise ModelError(f"{self.path} holds a {name}; supported families: {', '.join(FAMILIES)}.")
+            holds = f"holds a {name}" if name else "is of no family: its model_index.json names none"
+            raise ModelError(f"{self.path} {holds}; supported families: {', '.join(FAMILIES)}.")
         return FAMILIES[name]
 
     def _shards(self, index: Path) -> tuple[Path, ...]:
