@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from app.cli.defaults import DEFAULT_URL
+
 if TYPE_CHECKING:
     from app.cli.client import Service
 
@@ -83,7 +85,6 @@ def _told(ctx: typer.Context, ask: Callable[[Service], Awaitable[list[str]]]) ->
 
 async def _asked(given: dict[str, Any], ask: Callable[[Service], Awaitable[list[str]]]) -> list[str]:
     from app.cli.client import Service
-    from app.cli.options import DEFAULT_URL
 
     async with asyncio.timeout(PATIENCE_SECONDS), Service(given.get("url") or DEFAULT_URL, given.get("api_key")) as one:
         return await ask(one)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from app.cli import completing
-from app.cli.options import DEFAULT_URL, ApiKey, AsJson, JobId, Overwrite, Url
+from app.cli.defaults import DEFAULT_URL
+from app.cli.options import ApiKey, AsJson, JobId, Overwrite, Url
 
 WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {model}."
 KEEP = "Keep an estimate after every so many model evaluations, for `darkroom trajectory`."

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from app.cli import completing
-from app.cli.options import DEFAULT_URL, WHICH_JOB, ApiKey, AsJson, Data, JobId, Url
+from app.cli.defaults import DEFAULT_URL
+from app.cli.options import WHICH_JOB, ApiKey, AsJson, Data, JobId, Url
 from app.cli.words import Words, one_of
 
 jobs = Words(help="Jobs: yours at a running service, and the dead on its machine.", no_args_is_help=True)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from app.cli import completing
-from app.cli.options import DEFAULT_URL, ApiKey, AsJson, Data, Url
+from app.cli.defaults import DEFAULT_URL
+from app.cli.options import ApiKey, AsJson, Data, Url
 from app.cli.words import Words
 
 models = Words(help="Models: what a running service serves, and what it no longer shall know.")

@@ -9,8 +9,6 @@ import typer
 
 from app.cli import completing
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-
 Url = Annotated[str, typer.Option(envvar="DARKROOM_URL", help="The service.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="DARKROOM_API_KEY", help="Your key, if it asks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API writes it.")]
