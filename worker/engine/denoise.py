@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from worker.engine.table import BLOCK, REGISTERS, Numbers
+from worker.engine.transfer import to_device, to_host
 
 NOBODY = 0
 
@@ -134,24 +135,16 @@ class Plan:
 
     def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The arguments of the step. Does not wait for the device: what it still has to read is pinned until then."""
-        parts = (self.index, self.numbers, self.noise)
-        if device.type != "cuda":
-            return tuple(part.to(device) for part in parts)
-        return tuple(part.pin_memory().to(device, non_blocking=True) for part in parts)
+        return to_device(self.index, device), to_device(self.numbers, device), to_device(self.noise, device)
 
 
 class Finite:
     """Whether each sample of a step is still made of numbers. Reading waits for the step; read it one step late."""
 
     def __init__(self, flags: torch.Tensor) -> None:
-        self._flags = flags
-        self._copied: Any = None
-        if flags.device.type == "cuda":
-            self._flags = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True).copy_(flags, non_blocking=True)
-            self._copied = torch.cuda.Event()
-            self._copied.record()
+        self._flags, self._arrived = to_host(flags)
 
     def __getitem__(self, k: int) -> bool:
-        if self._copied is not None:
-            self._copied.synchronize()
+        if self._arrived is not None:
+            self._arrived.synchronize()
         return bool(self._flags[k])

@@ -24,6 +24,7 @@ from worker.engine.errors import EngineError
 from worker.engine.isolate import isolate
 from worker.engine.lane import CONTEXT, Conditions
 from worker.engine.sample import Request
+from worker.engine.transfer import to_device
 from worker.models.bundle import PROMPT_WINDOWS, Bundle
 
 CACHED_PROMPTS = 256
@@ -156,7 +157,8 @@ class PromptEncoder:
         device = self._bundle.device
         # Stable Diffusion shows its text encoder the padding, except where the encoder's configuration asks for a mask.
         masked = getattr(text_encoder.config, "use_attention_mask", False)
-        return text_encoder(ids.to(device), attention_mask=mask.to(device) if masked else None, **options)
+        attention_mask = to_device(mask, device) if masked else None
+        return text_encoder(to_device(ids, device), attention_mask=attention_mask, **options)
 
     def _embedding(self, context: torch.Tensor, pooled: torch.Tensor | None, ids: list[int]) -> Embedding:
         """`ids` are those of the whole prompt, between a start and an end token."""
@@ -203,4 +205,5 @@ def _conditions(request: Request, read: Embedding, context: torch.Tensor) -> Con
     if read.pooled is None:
         return {CONTEXT: context}
     size = (request.height, request.width)
-    return {CONTEXT: context, "text_embeds": read.pooled, "time_ids": torch.tensor((*size, 0, 0, *size)).to(context)}
+    time_ids = to_device(torch.tensor((*size, 0, 0, *size), dtype=context.dtype), context.device)
+    return {CONTEXT: context, "text_embeds": read.pooled, "time_ids": time_ids}

@@ -42,6 +42,7 @@ from worker.engine.profile import Profile, profile_of
 from worker.engine.sample import Job, Request, Sample
 from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages
+from worker.engine.transfer import current_device, to_device
 from worker.models.bundle import Bundle
 
 log = structlog.get_logger()
@@ -95,7 +96,7 @@ class Engine:
         On a GPU, measures its memory and captures the steps up to that size. `on_measured` hears of each size, in rows.
         Raises DeviceLost.
         """
-        with torch.inference_mode(), device_watch():
+        with current_device(self._bundle.device), torch.inference_mode(), device_watch():
             lane = self._lanes.open(native_key(self._bundle))
             self.costs.memory = measure_memory(lane)
             profile = profile_of(lane, known, most_rows=2 * self.seats, seconds=seconds, on_measured=on_measured)
@@ -153,8 +154,9 @@ class Engine:
 
         Raises DeviceLost if the device will not compute again; the process must end then.
         """
-        with torch.inference_mode(), device_watch(), self._stages.at("step", expected=self._lanes.picture_seconds):
-            self._read_flags()
+        at_step = self._stages.at("step", expected=self._lanes.picture_seconds)
+        with current_device(self._bundle.device), torch.inference_mode(), device_watch(), at_step:
+            self._read_flags(but_newest=True)
             self._stop_unwanted()
             self._admit()
             self._denoise(self._batcher.choose([sample for sample in self._seated if not sample.is_denoised]))
@@ -211,7 +213,7 @@ class Engine:
         solver = job.recipe.result(timeout=0).solver(bundle.device)
         generator = generator_for(request.seed + index)
         shape = bundle.latent_shape(request.height, request.width)
-        noise = normal_noise(shape, generator).to(bundle.device)
+        noise = to_device(normal_noise(shape, generator), bundle.device)
         mode = Mode.RESCUE if rescue else Mode.REPRODUCIBLE if request.reproducible else Mode.SHARED
         lane = self._lanes.open(key_of(shape, conditioning.conditional, mode))
         seat = lane.take_seat(conditioning.conditional, conditioning.unconditional)
@@ -270,9 +272,11 @@ class Engine:
         self._batcher.lower_cap(lane, sum(sample.rows for sample in batch))
         self._lanes.sweep(self.clock(), patience=0)
 
-    def _read_flags(self) -> None:
-        """Look after samples whose last step was not made of numbers."""
-        unread, self._unread = self._unread, []
+    def _read_flags(self, *, but_newest: bool = False) -> None:
+        """Look after samples whose last step was not made of numbers. Reading the newest step's flags waits for it."""
+        newest = self._unread[-1][1] if self._unread and but_newest else None
+        unread = [each for each in self._unread if each[1] is not newest]
+        self._unread = [each for each in self._unread if each[1] is newest]
         for sample, finite, k in unread:
             if sample.is_seated and not finite[k]:
                 self._rescue(sample, NumericalError(NOT_A_NUMBER))

@@ -45,13 +45,13 @@ def _levels(scheduler: Any, timesteps: Numbers, input_scale: Numbers) -> tuple[P
     sigmas: Any = getattr(scheduler, "sigmas", None)
     if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and len(sigmas) > len(timesteps):
         own = scheduler._sigma_to_alpha_sigma_t(sigmas[: len(timesteps)])
-        alpha, sigma = (np.asarray(level.double().cpu().numpy(), np.float64) for level in own)
+        alpha, sigma = (np.asarray(level.cpu().double().numpy(), np.float64) for level in own)
     elif sigmas is not None and np.any(input_scale != 1):
         # Latents x0 + s eps (Karras et al. 2022), which the model sees divided by sqrt(1 + s^2).
         alpha = input_scale.astype(np.float64)
         sigma = np.sqrt(np.maximum(1 - alpha**2, 0))
     else:
-        signal = scheduler.alphas_cumprod.double().cpu().numpy()
+        signal = scheduler.alphas_cumprod.cpu().double().numpy()
         square = np.interp(timesteps, np.arange(len(signal)), signal)
         alpha, sigma = np.sqrt(square), np.sqrt(1 - square)
     return np.maximum(alpha, LEAST_SIGNAL), sigma

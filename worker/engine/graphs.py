@@ -29,6 +29,7 @@ class StepGraphs:
         self._step = step
         self._strict = strict
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(step.state.device)
         self._captured: dict[torch.Size, _Captured | None] = {}
 
     def __call__(self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -42,7 +43,7 @@ class StepGraphs:
         if rows not in BUCKETS:
             return None
         try:
-            return _Captured(self._step, rows, self._pool)
+            return _Captured(self._step, rows, self._pool, self._stream)
         except RuntimeError as error:
             if self._strict:
                 raise
@@ -51,19 +52,20 @@ class StepGraphs:
 
 
 class _Captured:
-    def __init__(self, step: StaticStep, rows: int, pool: Any) -> None:
+    def __init__(self, step: StaticStep, rows: int, pool: Any, side: torch.cuda.Stream) -> None:
         device = step.state.device
         shape = step.state.shape[2:]
         self._inputs = Plan((), rows=rows, samples=rows, latent_shape=(shape[0], shape[1], shape[2])).on(device)
-        current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        current = torch.cuda.current_stream(device)
         side.wait_stream(current)
+        self._graph = torch.cuda.CUDAGraph()
+        # Around the capture as well: one that fails would leave its stream the thread's current one.
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
                 step(*self._inputs)
+            with torch.cuda.graph(self._graph, pool=pool, stream=side):
+                self._finite = step(*self._inputs)
         current.wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
-            self._finite = step(*self._inputs)
 
     def replay(self, *inputs: torch.Tensor) -> torch.Tensor:
         for own, given in zip(self._inputs, inputs, strict=True):

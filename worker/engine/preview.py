@@ -21,6 +21,7 @@ from torch.nn import functional
 from worker.engine.errors import DeviceLost, is_lost_device
 from worker.engine.events import Preview
 from worker.engine.sample import Sample
+from worker.engine.transfer import to_host
 from worker.models.bundle import Bundle
 
 log = structlog.get_logger()
@@ -78,7 +79,7 @@ class Previewer:
         if samples and self._in_a_row < MOST_FAILURES:
             with self._alone():
                 x0 = torch.stack([sample.estimate for sample in samples])
-                pixels, arrived = self._to_host(to_pixels(self.factors, x0))
+                pixels, arrived = to_host(to_pixels(self.factors, x0))
                 for sample, picture in zip(samples, pixels, strict=True):
                     self._pending.append(_Pending(sample, sample.evaluation, picture, arrived))
                 self._in_a_row = 0
@@ -111,16 +112,6 @@ class Previewer:
         """The linear map, float32 [C + 1, 3 x PATCH x PATCH] on the device."""
         return fit(self._bundle.vae, side=SIDE * self._bundle.vae_scale_factor).to(self._bundle.device)
 
-    def _to_host(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
-        if not pixels.is_cuda:
-            return pixels.cpu(), None
-        # Into pinned memory and with an event: `.cpu()` would wait for the whole step.
-        host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
-        host.copy_(pixels, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        return host, arrived
-
 
 def to_pixels(factors: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
     """[B, C, h, w] latents to uint8 [B, PATCH x h, PATCH x w, 3]."""
@@ -138,10 +129,11 @@ def fit(vae: Any, *, side: int) -> torch.Tensor:
     images = synthetic_pictures(PICTURES, side).to(vae.device, vae.dtype)
     encoded = vae.encode(images)
     z = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-    decoded = vae.decode(z, return_dict=False)[0].double().cpu()
+    # Apple's devices have no float64.
+    decoded = vae.decode(z, return_dict=False)[0].cpu().double()
     small = functional.adaptive_avg_pool2d(decoded, [PATCH * size for size in z.shape[-2:]])
     pixels = functional.pixel_unshuffle(small, PATCH).movedim(1, -1).flatten(0, 2)
-    latents = z.double().cpu().movedim(1, -1).flatten(0, 2) * vae.config.scaling_factor
+    latents = z.cpu().double().movedim(1, -1).flatten(0, 2) * vae.config.scaling_factor
     x = _with_one(latents)
     usable = pixels.isfinite().all(1) & x.isfinite().all(1)
     x, pixels = x[usable], pixels[usable]

@@ -207,7 +207,7 @@ def _said(scheduler: Any) -> dict[str, Any]:
 
 
 def _pass_on(scheduler: Any) -> Table:
-    timesteps = scheduler.timesteps.double().cpu().numpy().astype(np.float32)
+    timesteps = scheduler.timesteps.cpu().double().numpy().astype(np.float32)
     count, ones = len(timesteps), np.ones(len(timesteps), np.float32)
     matrices = np.zeros((count, 2, 4), np.float32)
     matrices[:, 1, 2] = 1
