@@ -205,8 +205,11 @@ class Lane:
     def take_step(self, turns: Sequence[Turn]) -> Finite:
         """One model evaluation for each of `turns`, and what its solver makes of it."""
         rows, samples = self._size(turns)
-        plan = Plan(turns, rows=rows, samples=samples, latent_shape=self.key.latent_shape)
-        return Finite(self._run(*plan.on(self.bundle.device)))
+        return Finite(self.run(Plan(turns, rows=rows, samples=samples, latent_shape=self.key.latent_shape)))
+
+    def run(self, plan: Plan) -> torch.Tensor:
+        """Launch a step: whether each sample of it is finite, bool [samples] on the device."""
+        return self._run(*plan.on(self.bundle.device))
 
     def capture(self, most_rows: int) -> None:
         """Have the graphs of all steps up to that size ready, where steps are captured."""

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import argparse
+
+import diffusers
+import torch
+import transformers
+
+import benchmarks.gpu
+from benchmarks.gpu.arrivals import trace
+from benchmarks.gpu.bits import bits
+from benchmarks.gpu.compiled import compiled
+from benchmarks.gpu.probe import probe
+from benchmarks.gpu.run import Run
+from benchmarks.gpu.speed import speed, xl
+from worker.models.quiet import quiet_libraries
+
+PARTS = {part.__name__: part for part in (probe, bits, speed, trace, xl, compiled)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.gpu", description=benchmarks.gpu.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--small", action="store_true", help="on tiny models, to try the script itself on a CPU")
+    options = parser.parse_args()
+    quiet_libraries()
+    run = Run(options)
+    if run.on_gpu:
+        torch.cuda.set_device(run.device)
+        versions = {"cudnn": torch.backends.cudnn.version(), "cuda": torch.version.cuda}
+        run.note("machine", gpu=torch.cuda.get_device_name(), **versions)
+    run.note(
+        "versions", torch=torch.__version__, diffusers=diffusers.__version__, transformers=transformers.__version__
+    )
+    PARTS[options.part](run)
+
+
+if __name__ == "__main__":
+    main()
