@@ -19,38 +19,41 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from starlette.responses import Response
 
-from app import __version__, error_handler
-from app.admission import Admission, CheckWebhook
-from app.auth import Authenticator
-from app.board import Board
-from app.connections import FairPool
-from app.contract.figures import Figures
-from app.contract.outbox import Outbox
-from app.contract.pending import PendingRequests
-from app.contract.quota import Quota
-from app.contract.store import LONGEST_BLOCK, JobStore
-from app.contract.streams import EventStreams
-from app.contract.tracing import close_provider, open_provider
-from app.cors import Cors
-from app.feed import Feed
-from app.gateway import Gateway
-from app.guard import Guard, Hosts
-from app.head import HeadAsGet
-from app.housekeeping import Housekeeper
-from app.keyring import Keyring
-from app.limiter import Doorkeeper, Limiter
-from app.metrics import Counted, GatewayMetrics
-from app.model_choice import ModelChoice
-from app.openapi import complete
-from app.patience import end
-from app.pictures import open_pictures
-from app.readiness import Readiness
-from app.routes import events, health, images, jobs, models, openai, page, replicate, webhooks
+from app import __version__
+from app.contract.common.tracing import close_provider, open_provider
+from app.contract.redis.connections import FairPool
+from app.contract.redis.outbox import Outbox
+from app.contract.redis.pending_requests import PendingRequests
+from app.contract.redis.queue_stats import Figures
+from app.contract.redis.quota import Quota
+from app.contract.redis.store import LONGEST_BLOCK, JobStore
+from app.contract.redis.streams import EventStreams
+from app.edge import error_handler
+from app.edge.auth import Authenticator
+from app.edge.cors import Cors
+from app.edge.guard import Guard, Hosts
+from app.edge.head import HeadAsGet
+from app.edge.keyring import Keyring
+from app.edge.limiter import Doorkeeper, Limiter
+from app.edge.metrics import Counted, GatewayMetrics
+from app.edge.stream_tokens import StreamTokens
+from app.edge.tracing import FASTAPIS_OWN, Traced
+from app.edge.waiting import end
+from app.jobs.admission import Admission, CheckWebhook
+from app.jobs.follow import Feed
+from app.jobs.housekeeping import Housekeeper
+from app.jobs.model_choice import ModelChoice
+from app.jobs.model_registry import Board
+from app.jobs.readiness import Readiness
+from app.jobs.views import Viewer
+from app.openai import routes as openai
+from app.outbound.address import check_url
+from app.pictures.open import open_pictures
+from app.replicate import routes as replicate
+from app.routes import events, health, images, jobs, models, page, webhooks
+from app.routes.openapi import complete
+from app.services import Gateway
 from app.settings import Settings
-from app.stream_tokens import StreamTokens
-from app.tracing import FASTAPIS_OWN, Traced
-from app.views import Viewer
-from app.webhooks.address import check_url
 from app.webhooks.options import WebhookOptions
 from app.webhooks.secrets import Secrets
 

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.auth import Keys, keys_from_text
-from app.contract.environment import PREFIX, read_settings
-from app.contract.model_name import LEGAL, is_legal
-from app.contract.objects import StoreOptions, as_storage_url
-from app.contract.redis_url import RedisUrl
-from app.cors import origin
-from app.storage import LONGEST_LINK, LONGEST_SIGNED, SHORTEST_KEY
+from app.contract.common.environment import PREFIX, read_settings
+from app.contract.messages.model_name import LEGAL, is_legal
+from app.contract.objects.store import StoreOptions, as_storage_url
+from app.contract.redis.url import RedisUrl
+from app.edge.auth import Keys, keys_from_text
+from app.edge.cors import origin
+from app.pictures.store import LONGEST_LINK, LONGEST_SIGNED, SHORTEST_KEY
 
 OWN_NAMES = frozenset({"v1", "pictures", "static", "problems", "healthz", "readyz", "metrics", "docs", "openapi.json"})
 """What the gateway's own paths begin with. Under a prefix of such a name, nobody could tell what a path means."""

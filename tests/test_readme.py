@@ -12,7 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from app.contract.environment import PREFIX
+from app.contract.common.environment import PREFIX
 from app.main import create_app
 from app.settings import Settings
 from worker.settings import BUNDLED_MODEL, WorkerSettings

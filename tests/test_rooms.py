@@ -14,7 +14,7 @@ HOUSE = Path(__file__).parents[1]
 
 HEAVY = {"torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy"}
 OUTSIDE = {"redis", "rq", "fastapi", "starlette", "httpx2", "obstore"}
-MAY_KNOW_RQ = ("app/contract/rq_job.py", "worker/intake.py", "app/webhooks/")
+MAY_KNOW_RQ = ("app/contract/redis/rq_job.py", "worker/intake.py", "app/webhooks/")
 MAX_LINES = 350
 
 
@@ -71,8 +71,8 @@ def test_the_walls_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys.modules[__name__], "HOUSE", tmp_path)
     cases = {
         "app/routes/jobs.py": "def f():\n    import torch",
-        "app/admission.py": "from worker.errors import WorkerError",
-        "app/contract/job.py": "from app.settings import Settings",
+        "app/jobs/admission.py": "from worker.errors import WorkerError",
+        "app/contract/messages/job.py": "from app.settings import Settings",
         "app/cli/up.py": "from rq import Queue",
         "worker/intake.py": "import app.main",
         "worker/engine/engine.py": "import redis.asyncio",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.contract.environment import GATEWAY, PREFIX, WORKER, SettingsError, read_settings
-from app.contract.exits import CANNOT_START
+from app.contract.common.environment import GATEWAY, PREFIX, WORKER, SettingsError, read_settings
+from app.contract.common.exits import CANNOT_START
 from app.settings import Settings
 from tests.system.conftest import COMMAND
 from tests.system.separate import bare_environment

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.contract.ownership import Claim
+from app.contract.redis.ownership import Claim
 
 
 class Stop(StrEnum):

@@ -16,7 +16,7 @@ import structlog
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
-from app.contract.durability import durability_faults
+from app.contract.redis.durability import durability_faults
 from worker.errors import CannotStart
 from worker.settings import WorkerSettings
 

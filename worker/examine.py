@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from app.contract.environment import SettingsError
-from app.contract.model_name import IllegalName, model_name
+from app.contract.common.environment import SettingsError
+from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
 from worker.models.judge import Verdict, judge
 from worker.settings import WorkerSettings, settings_from_env

@@ -1,8 +1,8 @@
 """Pixels to a PNG, JPEG or WebP file that says how it was made.
 
 Two notes go into each file: the `parameters` text that the community's programs read (as AUTOMATIC1111 writes it),
-and a `darkroom` record in JSON that repeats the picture exactly (app/contract/picture_record.py reads it). Refuses to
-know where files go.
+and a `darkroom` record in JSON that repeats the picture exactly (app/contract/messages/picture_record.py reads it).
+Refuses to know where files go.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
-from app.contract.picture_record import KEYWORD, MAX_RECORD_BYTES, XMP_NAMESPACE
-from app.contract.schedulers import sampler_words
+from app.contract.messages.picture_record import KEYWORD, MAX_RECORD_BYTES, XMP_NAMESPACE
+from app.contract.messages.schedulers import sampler_words
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 

@@ -20,9 +20,9 @@ from rq.worker import WorkerStatus
 from rq.worker.base import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
-from app.contract.card import ModelCard
-from app.contract.keys import queue_name
-from app.contract.ownership import Claim, Ownership
+from app.contract.messages.card import ModelCard
+from app.contract.redis.keys import queue_name
+from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts, Stop
 from worker.leases import Leases
 

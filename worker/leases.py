@@ -12,9 +12,9 @@ from collections.abc import Callable
 import redis
 import structlog
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.ownership import Beat, Claim, Ownership
+from app.contract.messages.card import ModelCard
+from app.contract.redis import keys
+from app.contract.redis.ownership import Beat, Claim, Ownership
 from worker.attempts import Attempts, Stop
 
 log = structlog.get_logger()

@@ -17,14 +17,14 @@ import structlog
 import torch
 
 from app import __version__
-from app.contract.card import ModelCard
-from app.contract.environment import SettingsError
-from app.contract.exits import CANNOT_START, LOST_DEVICE
-from app.contract.logs import configure
-from app.contract.model_name import IllegalName
-from app.contract.objects import StoreOptions
-from app.contract.ownership import Claim, Ownership
-from app.contract.tracing import close_provider, open_provider
+from app.contract.common.environment import SettingsError
+from app.contract.common.exits import CANNOT_START, LOST_DEVICE
+from app.contract.common.logs import configure
+from app.contract.common.tracing import close_provider, open_provider
+from app.contract.messages.card import ModelCard
+from app.contract.messages.model_name import IllegalName
+from app.contract.objects.store import StoreOptions
+from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
 from worker.engine.engine import Engine

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import redis
 import structlog
 
-from app.contract.job import JobError, Picture, Sheet
-from app.contract.objects import image_key, sheet_key, token_prefix
-from app.contract.ownership import Claim, Ownership
-from app.contract.params import JobSpec
+from app.contract.messages.job import JobError, Picture, Sheet
+from app.contract.messages.params import JobSpec
+from app.contract.objects.store import image_key, sheet_key, token_prefix
+from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempt, Attempts, Stop
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Event, Failed, Finished, Preview, Progress, Started, Stopped

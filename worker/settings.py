@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.contract.environment import PREFIX, WORKER_NAME, read_settings
-from app.contract.model_name import BUNDLED_MODEL, model_name
-from app.contract.objects import as_storage_url
-from app.contract.redis_url import RedisUrl
+from app.contract.common.environment import PREFIX, WORKER_NAME, read_settings
+from app.contract.messages.model_name import BUNDLED_MODEL, model_name
+from app.contract.objects.store import as_storage_url
+from app.contract.redis.url import RedisUrl
 
 
 class WorkerSettings(BaseSettings):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import redis
 import structlog
 
-from app.contract.ownership import Ownership
+from app.contract.redis.ownership import Ownership
 
 log = structlog.get_logger()
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import structlog
 from obstore.exceptions import BaseError
 
-from app.contract.objects import (
+from app.contract.objects.faults import Fault, diagnose
+from app.contract.objects.store import (
     Bucket,
     Folder,
     StoreOptions,
@@ -23,7 +24,6 @@ from app.contract.objects import (
     probe,
     require_prefix,
 )
-from app.contract.storage_faults import Fault, diagnose
 from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
 
 log = structlog.get_logger()

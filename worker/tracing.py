@@ -15,9 +15,9 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Tracer
 
-from app.contract.keys import queue_name
-from app.contract.ownership import Claim
-from app.contract.tracing import fail, parent_from
+from app.contract.common.tracing import fail, parent_from
+from app.contract.redis.keys import queue_name
+from app.contract.redis.ownership import Claim
 from worker.engine.events import Event, Failed, Finished, Started, Timings
 
 SECOND = 1_000_000_000

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import structlog
 
-from app.contract.exits import LOST_DEVICE
+from app.contract.common.exits import LOST_DEVICE
 from worker.engine.stage import Stage
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from app.cli.lifeline import LIFELINE
-from app.contract.exits import CANNOT_START
+from app.contract.common.exits import CANNOT_START
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a dead child is started again, doubled at each death."""

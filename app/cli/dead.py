@@ -18,10 +18,10 @@ from app.cli.exits import OK, REFUSED
 from app.cli.keys import with_redis
 from app.cli.tables import print_table
 from app.cli.which_job import meant, the_one
-from app.contract import keys
-from app.contract.job import Record, is_job_id
-from app.contract.store import JobStore
-from app.schemas import JobView
+from app.contract.messages.job import Record, is_job_id
+from app.contract.redis import keys
+from app.contract.redis.store import JobStore
+from app.jobs.schemas import JobView
 from app.settings import settings_from_env
 
 SHOWN = 100

@@ -32,12 +32,12 @@ from rich.text import Text
 from app import __version__
 from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
 from app.cli.tables import paper
-from app.contract import keys
-from app.contract.durability import durability_faults, reasons_to_refuse_writes
-from app.contract.environment import SettingsError
-from app.pictures import open_pictures
+from app.contract.common.environment import SettingsError
+from app.contract.redis import keys
+from app.contract.redis.durability import durability_faults, reasons_to_refuse_writes
+from app.pictures.open import open_pictures
+from app.pictures.store import PictureStoreError
 from app.settings import Settings, settings_from_env
-from app.storage import PictureStoreError
 
 EXAMINATION_SECONDS = 120
 """torch takes seconds to import, and the hashes of a large model's files a while to compute."""

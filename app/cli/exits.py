@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.contract.exits import CANNOT_START, LOST_DEVICE
+from app.contract.common.exits import CANNOT_START, LOST_DEVICE
 
 OK: Final = 0
 FAILED: Final = 1

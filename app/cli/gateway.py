@@ -19,15 +19,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.cli.companions import Companions, processes_by_default
-from app.contract.environment import SettingsError
-from app.contract.exits import CANNOT_START
-from app.contract.logs import configure
+from app.contract.common.environment import SettingsError
+from app.contract.common.exits import CANNOT_START
+from app.contract.common.logs import configure
+from app.edge.http_protocol import ImpatientProtocol
+from app.edge.metrics import GatewayMetrics
 from app.main import create_app
-from app.metrics import GatewayMetrics
-from app.pictures import open_pictures
+from app.pictures.open import open_pictures
+from app.pictures.store import SHORTEST_KEY, PictureStoreError
 from app.settings import Settings, settings_from_env
-from app.slow_heads import ImpatientProtocol
-from app.storage import SHORTEST_KEY, PictureStoreError
 
 log = structlog.get_logger()
 

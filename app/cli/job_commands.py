@@ -21,7 +21,7 @@ JobIds = Annotated[
 
 
 class State(StrEnum):
-    """app.contract.events.Status, spelled here so that --help needs no pydantic; a test keeps them equal."""
+    """app.contract.messages.events.Status, spelled here so that --help needs no pydantic; a test keeps them equal."""
 
     queued = "queued"
     running = "running"

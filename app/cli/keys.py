@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.exits import REFUSED, UNREACHABLE
 from app.cli.tables import print_table
-from app.contract.environment import SettingsError
-from app.keyring import KeyInfo, Keyring
+from app.contract.common.environment import SettingsError
+from app.edge.keyring import KeyInfo, Keyring
 from app.settings import settings_from_env
 from app.webhooks.secrets import Secrets
 

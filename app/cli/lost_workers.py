@@ -19,8 +19,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.contract.environment import WORKER_NAME
-from app.contract.ownership import Ownership
+from app.contract.common.environment import WORKER_NAME
+from app.contract.redis.ownership import Ownership
 
 REDIS_SECONDS = 2.0
 AGAIN_SECONDS = 1.0

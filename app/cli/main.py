@@ -17,8 +17,8 @@ from app.cli.key_commands import keys
 from app.cli.model_commands import models
 from app.cli.options import AsJson, Data, Model
 from app.cli.words import Words
-from app.contract.environment import PREFIX
-from app.contract.exits import CANNOT_START
+from app.contract.common.environment import PREFIX
+from app.contract.common.exits import CANNOT_START
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 a job failed or something is in the way, 2 asked for wrongly, 3 no service or no room, "

@@ -20,7 +20,7 @@ from app.cli.keys import with_redis
 from app.cli.plain import plain
 from app.cli.tables import paper, print_facts, print_table
 from app.cli.words import hint
-from app.contract.store import JobStore
+from app.contract.redis.store import JobStore
 
 MOST_EXAMPLES = 3
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.cli.client import LARGEST_PICTURE, CommandError
 from app.cli.exits import REFUSED
-from app.contract.picture_record import PictureError, read_record
+from app.contract.messages.picture_record import PictureError, read_record
 
 
 def bytes_of(picture: Path) -> bytes:

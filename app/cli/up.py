@@ -24,9 +24,9 @@ from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.lost_workers import LostWorkers
 from app.cli.private import keep_private, own_folder, private_folder
 from app.cli.signing_key import signing_key
-from app.contract.environment import SettingsError, given
-from app.contract.exits import CANNOT_START
-from app.contract.model_name import BUNDLED_MODEL, IllegalName, model_name
+from app.contract.common.environment import SettingsError, given
+from app.contract.common.exits import CANNOT_START
+from app.contract.messages.model_name import BUNDLED_MODEL, IllegalName, model_name
 from app.settings import Settings, settings_from_env
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

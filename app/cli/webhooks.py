@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from app.contract.environment import SettingsError
-from app.contract.exits import CANNOT_START
-from app.contract.logs import configure
+from app.contract.common.environment import SettingsError
+from app.contract.common.exits import CANNOT_START
+from app.contract.common.logs import configure
 from app.settings import settings_from_env
 from app.webhooks import main
 

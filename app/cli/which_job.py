@@ -16,7 +16,7 @@ from app.cli.client import CommandError, Job, Refused, Service
 from app.cli.exits import REFUSED
 from app.cli.plain import plain
 from app.cli.records import bytes_of, record_of
-from app.contract.job import is_job_id
+from app.contract.messages.job import is_job_id
 
 T = TypeVar("T")
 

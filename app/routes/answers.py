@@ -14,12 +14,12 @@ from fastapi.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import errors
-from app.contract.job import Picture, Record, is_job_id
-from app.contract.store import LONGEST_BLOCK
-from app.errors import MEDIA_TYPE, InvalidRequest, JobNotFound, Problem
-from app.gateway import Gateway
-from app.head import is_head
+from app.contract.messages.job import Picture, Record, is_job_id
+from app.contract.redis.store import LONGEST_BLOCK
+from app.edge import errors
+from app.edge.errors import MEDIA_TYPE, InvalidRequest, JobNotFound, Problem
+from app.edge.head import is_head
+from app.services import Gateway
 
 LONGEST_WAIT = 60
 """Seconds one request may wait: below the idle timeout of the usual proxies."""

@@ -19,13 +19,13 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from app import errors
-from app.contract.events import FINAL_EVENTS, Event
-from app.contract.job import Record
-from app.event_ids import Places, known_place, read_places, write_places
-from app.gateway import Gateway, OwnRecord, TheCaller, TheGateway
+from app.contract.messages.events import FINAL_EVENTS, Event
+from app.contract.messages.job import Record
+from app.edge import errors
+from app.edge.stream_tokens import TOKEN_SECONDS
+from app.jobs.event_ids import Places, known_place, read_places, write_places
 from app.routes.answers import ACCESS, EVENT_STREAM, QUEUE, event_stream, problems
-from app.stream_tokens import TOKEN_SECONDS
+from app.services import Gateway, OwnRecord, TheCaller, TheGateway
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 log = structlog.get_logger()

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from app.gateway import TheGateway
+from app.jobs.schemas import ReadinessView
 from app.routes.answers import ACCESS, problems
-from app.schemas import ReadinessView
+from app.services import TheGateway
 
 router = APIRouter(tags=["operations"])
 

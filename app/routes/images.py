@@ -11,12 +11,12 @@ import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from app import errors
-from app.contract.job import Picture, Record
-from app.gateway import Gateway, OwnRecord, TheGateway
-from app.head import is_head
+from app.contract.messages.job import Picture, Record
+from app.edge import errors
+from app.edge.head import is_head
+from app.pictures.store import PictureStoreError, PictureStream
 from app.routes.answers import ACCESS, QUEUE, etag_matches, problems
-from app.storage import PictureStoreError, PictureStream
+from app.services import Gateway, OwnRecord, TheGateway
 
 router = APIRouter(tags=["images"])
 log = structlog.get_logger()

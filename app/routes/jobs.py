@@ -9,14 +9,14 @@ from fastapi import APIRouter, Header, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app import errors
-from app.contract.events import Status
-from app.contract.params import JobRequest, Metadata
-from app.contract.request_body import RequestBody
-from app.gateway import OwnRecord, TheCaller, TheGateway
-from app.head import is_head
-from app.patience import wait_for
-from app.removal import Cancellation, cancel_all, cancel_job, remove_job, stop_job
+from app.contract.messages.events import Status
+from app.contract.messages.params import JobRequest, Metadata
+from app.contract.messages.request_body import RequestBody
+from app.edge import errors
+from app.edge.head import is_head
+from app.edge.waiting import wait_for
+from app.jobs.cancel import Cancellation, cancel_all, cancel_job, remove_job, stop_job
+from app.jobs.schemas import JobList, JobView
 from app.routes.answers import (
     ACCESS,
     BODY,
@@ -35,7 +35,7 @@ from app.routes.answers import (
 )
 from app.routes.joining import admit
 from app.routes.waiting import applied, send, wait_until_over
-from app.schemas import JobList, JobView
+from app.services import OwnRecord, TheCaller, TheGateway
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -16,15 +16,15 @@ import redis
 import structlog
 from starlette.requests import Request
 
-from app.admission import body_hash, valid_idempotency_key
-from app.auth import Caller
-from app.contract.events import Status
-from app.contract.job import Record, new_token
-from app.contract.params import JobRequest
-from app.contract.pending import PendingRequests
-from app.errors import Problem
-from app.gateway import Gateway
-from app.storage import PictureStoreError
+from app.contract.messages.events import Status
+from app.contract.messages.job import Record, new_token
+from app.contract.messages.params import JobRequest
+from app.contract.redis.pending_requests import PendingRequests
+from app.edge.auth import Caller
+from app.edge.errors import Problem
+from app.jobs.admission import body_hash, valid_idempotency_key
+from app.pictures.store import PictureStoreError
+from app.services import Gateway
 
 log = structlog.get_logger()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.contract.served import ServedModel
-from app.errors import ModelNotFound
-from app.gateway import TheGateway
+from app.contract.messages.served import ServedModel
+from app.edge.errors import ModelNotFound
+from app.jobs.schemas import ModelList, ModelView
 from app.routes.answers import ACCESS, QUEUE, problems
-from app.schemas import ModelList, ModelView
+from app.services import TheGateway
 
 router = APIRouter(tags=["models"])
 

@@ -10,9 +10,9 @@ from fastapi import APIRouter
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from app.errors import NotFound, all_problems
-from app.gateway import Gateway, TheGateway
-from app.problems import JOB_PROBLEMS
+from app.edge.errors import NotFound, all_problems
+from app.edge.problems import JOB_PROBLEMS
+from app.services import Gateway, TheGateway
 
 router = APIRouter(include_in_schema=False)
 

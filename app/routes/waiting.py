@@ -15,12 +15,12 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.contract.job import Record
-from app.error_handler import answer_to
-from app.gateway import Gateway
-from app.guard import ClientGone
-from app.patience import end, wait_for
+from app.contract.messages.job import Record
+from app.edge.error_handler import answer_to
+from app.edge.guard import ClientGone
+from app.edge.waiting import end, wait_for
 from app.routes.joining import Waiting
+from app.services import Gateway
 
 log = structlog.get_logger()
 

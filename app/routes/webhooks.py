@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app import errors
-from app.contract.events import Event
-from app.gateway import OwnRecord, TheGateway
+from app.contract.messages.events import Event
+from app.edge import errors
+from app.jobs.schemas import DeliveryList, DeliveryView
 from app.routes.answers import ACCESS, QUEUE, problems
-from app.schemas import DeliveryList, DeliveryView
+from app.services import OwnRecord, TheGateway
 
 router = APIRouter(prefix="/v1/jobs", tags=["webhooks"])
 

@@ -1,4 +1,4 @@
-// Which words of a prompt a model has not learned: what app/contract/vocabulary.py says, while somebody types.
+// Which words of a prompt a model has not learned: what app/contract/messages/vocabulary.py says, while somebody types.
 // A test holds the two together, case by case. Refuses to know the DOM.
 
 const NAMED = 12;

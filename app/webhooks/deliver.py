@@ -14,7 +14,7 @@ from enum import StrEnum
 import httpcore2
 
 from app import __version__
-from app.webhooks.address import Target, WebhookRefused
+from app.outbound.address import Target, WebhookRefused
 from app.webhooks.options import ANSWER_BYTES, DEADLINE_SECONDS, IN_FLIGHT
 
 IDLE_SECONDS = 20.0

@@ -17,10 +17,10 @@ import redis
 import structlog
 from opentelemetry.trace import Tracer
 
-from app.contract import outbox as contract
-from app.contract.job import Record, new_token
-from app.contract.outbox import Delivery, Outbox, Try
-from app.webhooks.address import Target, WebhookRefused, check_url
+from app.contract.messages.job import Record, new_token
+from app.contract.redis import outbox as contract
+from app.contract.redis.outbox import Delivery, Outbox, Try
+from app.outbound.address import Target, WebhookRefused, check_url
 from app.webhooks.deliver import Answer, Sender, Verdict
 from app.webhooks.options import IN_FLIGHT, PER_HOST, PER_TENANT, WebhookOptions
 from app.webhooks.schedule import next_delay_ms, retry_after_seconds

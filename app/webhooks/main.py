@@ -22,19 +22,19 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from app import __version__
-from app.board import Board
-from app.contract.exits import CANNOT_START
-from app.contract.job import Record
-from app.contract.outbox import Outbox
-from app.contract.store import JobStore
-from app.contract.tracing import close_provider, open_provider
-from app.pictures import open_pictures
-from app.predictions import prediction
+from app.contract.common.exits import CANNOT_START
+from app.contract.common.tracing import close_provider, open_provider
+from app.contract.messages.job import Record
+from app.contract.redis.outbox import Outbox
+from app.contract.redis.store import JobStore
+from app.jobs.model_registry import Board
+from app.jobs.views import Viewer
+from app.outbound.dial import GuardedBackend
+from app.pictures.open import open_pictures
+from app.pictures.store import PictureStore, PictureStoreError
+from app.replicate.schemas import prediction
 from app.settings import Settings
-from app.storage import PictureStore, PictureStoreError
-from app.views import Viewer
 from app.webhooks.deliver import Sender
-from app.webhooks.dial import GuardedBackend
 from app.webhooks.dispatch import Dispatcher, View
 from app.webhooks.options import WebhookOptions
 from app.webhooks.presence import HEARTBEAT_SECONDS, Presence, process_name

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.webhooks.address import HTTPS_PORT, Network
+from app.outbound.address import HTTPS_PORT, Network
 
 DEADLINE_SECONDS = 15.0
 """For one whole try, from resolving the name to the end of the answer."""

@@ -11,8 +11,8 @@ import structlog
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from app.contract.keys import WEBHOOK_QUEUE
-from app.contract.outbox import Outbox, Owed
+from app.contract.redis.keys import WEBHOOK_QUEUE
+from app.contract.redis.outbox import Outbox, Owed
 
 log = structlog.get_logger()
 

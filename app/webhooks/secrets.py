@@ -9,7 +9,7 @@ from typing import cast
 
 import redis.asyncio
 
-from app.contract.scripts import source
+from app.contract.redis.scripts import source
 
 OLD_STAYS_FOR = timedelta(hours=24)
 """How long a rotated secret still signs, unless the operator says otherwise."""

@@ -9,8 +9,8 @@ from collections.abc import Awaitable
 
 from opentelemetry.trace import SpanKind, Tracer
 
-from app.contract.outbox import Try
-from app.contract.tracing import fail, parent_from
+from app.contract.common.tracing import fail, parent_from
+from app.contract.redis.outbox import Try
 from app.webhooks.deliver import Answer, Verdict
 
 

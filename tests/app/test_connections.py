@@ -13,7 +13,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.connections import FairPool
+from app.contract.redis.connections import FairPool
 from app.main import COMMAND_CONNECTIONS
 from tests.app.conftest import Running
 from tests.app.test_jobs import send

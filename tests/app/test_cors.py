@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from pydantic import ValidationError
 
-from app.cors import EXPOSED
+from app.edge.cors import EXPOSED
 from app.settings import Settings
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_jobs import WISH

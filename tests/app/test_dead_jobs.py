@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import redis
 
-from app.contract import keys
+from app.contract.redis import keys
 from tests.app.conftest import ScriptedWorker
 from tests.app.test_jobs import send
 from tests.patience import until

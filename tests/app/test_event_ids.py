@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as some
 
-from app.event_ids import read_places, write_places
+from app.jobs.event_ids import read_places, write_places
 
 stream_ids = some.builds("{}-{}".format, some.integers(0, 10**15 - 1), some.integers(0, 10**9 - 1))
 job_ids = some.text("0123456789abcdef", min_size=24, max_size=24).map("job_{}".format)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from app.contract.keys import EVENTS
-from app.contract.store import JobStore
-from app.contract.streams import READ_AT_ONCE, EventStreams, Told
-from app.feed import Feed, Follower
+from app.contract.redis.keys import EVENTS
+from app.contract.redis.store import JobStore
+from app.contract.redis.streams import READ_AT_ONCE, EventStreams, Told
+from app.jobs.follow import Feed, Follower
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio

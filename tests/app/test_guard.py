@@ -13,8 +13,8 @@ import pytest
 import redis
 import structlog
 
+from app.edge.http_protocol import ImpatientProtocol
 from app.settings import Settings
-from app.slow_heads import ImpatientProtocol
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve
 from tests.app.test_jobs import WISH
 from tests.app.test_refusals import CANARY, problem, wish

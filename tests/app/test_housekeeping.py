@@ -12,12 +12,12 @@ import pytest
 import redis
 import structlog
 
-from app.contract import keys
-from app.contract.objects import PROBES
-from app.contract.store import JobStore
-from app.housekeeping import Housekeeper
+from app.contract.objects.store import PROBES
+from app.contract.redis import keys
+from app.contract.redis.store import JobStore
+from app.jobs.housekeeping import Housekeeper
+from app.pictures.store import PictureStore
 from app.settings import Settings
-from app.storage import PictureStore
 from tests.app.conftest import ScriptedWorker
 from tests.app.test_jobs import send
 from tests.patience import PATIENCE, until

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import redis
 
-from app.contract import keys
+from app.contract.redis import keys
 from app.routes import joining
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, connect

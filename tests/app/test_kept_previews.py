@@ -9,11 +9,11 @@ import httpx2
 import pytest
 import redis
 
-from app.contract import keys
-from app.contract.job import Picture, Sheet, new_job_id, new_token
-from app.contract.objects import image_key, parse_key, sheet_key
-from app.contract.ownership import Claim
-from app.housekeeping import Housekeeper
+from app.contract.messages.job import Picture, Sheet, new_job_id, new_token
+from app.contract.objects.store import image_key, parse_key, sheet_key
+from app.contract.redis import keys
+from app.contract.redis.ownership import Claim
+from app.jobs.housekeeping import Housekeeper
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_housekeeping import housekeeper, store
 from tests.app.test_jobs import WISH, send

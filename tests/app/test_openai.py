@@ -13,7 +13,7 @@ import openai
 import pytest
 import redis
 
-from app import guard
+from app.edge import guard
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
 from tests.patience import PATIENCE, until

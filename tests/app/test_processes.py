@@ -16,7 +16,7 @@ import psutil
 import pytest
 import redis
 
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
 from tests.app.conftest import ScriptedWorker, settings_for
 from tests.patience import PATIENCE, until
 

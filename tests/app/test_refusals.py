@@ -10,7 +10,7 @@ import pytest
 import redis
 import structlog
 
-from app.contract.params import JobRequest
+from app.contract.messages.params import JobRequest
 from tests.app.test_jobs import WISH
 
 CANARY = "zanzibar"

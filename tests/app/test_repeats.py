@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import redis
 
-from app.contract import keys as names
+from app.contract.redis import keys as names
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_jobs import WISH
 from tests.app.test_refusals import problem

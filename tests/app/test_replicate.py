@@ -19,8 +19,8 @@ from replicate.client import Client
 from replicate.exceptions import ModelError, ReplicateError
 from replicate.webhook import Webhooks
 
-from app.contract import keys
-from app.contract.job import Record
+from app.contract.messages.job import Record
+from app.contract.redis import keys
 from app.webhooks.main import viewer
 from app.webhooks.sign import signed_headers
 from tests.app.conftest import OneGateway, Running, ScriptedWorker

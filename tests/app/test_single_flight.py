@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import redis
 
-from app.single_flight import SingleFlight
+from app.edge.single_flight import SingleFlight
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from app.edge.http_protocol import ImpatientProtocol
 from app.settings import Settings
-from app.slow_heads import ImpatientProtocol
 from tests.app.conftest import Running, ScriptedWorker, serve
 from tests.app.test_jobs import WISH
 from tests.patience import until

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.contract.objects import (
+from app.contract.objects.store import (
     CONTENT_TYPES,
     ImageKey,
     StoreOptions,
@@ -26,7 +26,7 @@ from app.contract.objects import (
     require_prefix,
     token_prefix,
 )
-from app.storage import (
+from app.pictures.store import (
     CHUNK,
     PictureMissing,
     PictureStore,

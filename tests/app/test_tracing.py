@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from app.contract.tracing import open_provider, wanted
+from app.contract.common.tracing import open_provider, wanted
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_jobs import WISH
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.contract.ownership import Beat
+from app.contract.redis.ownership import Beat
 from app.routes import waiting
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_guard import connect

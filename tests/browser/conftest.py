@@ -20,7 +20,7 @@ import redis
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.conftest import IN_CI
 from tests.patience import PATIENCE

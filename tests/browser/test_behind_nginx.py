@@ -10,7 +10,7 @@ import pytest
 import redis
 from playwright.sync_api import Page, expect
 
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.browser.conftest import find_chromium

@@ -15,8 +15,8 @@ import pytest
 import redis
 from playwright.sync_api import Page, Route, expect
 
-from app.contract import keys
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
+from app.contract.redis import keys
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, settings_for

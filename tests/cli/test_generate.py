@@ -16,7 +16,7 @@ from app.cli import generate as generate_module
 from app.cli.client import CommandError
 from app.cli.generate import read_prompts, wishes_of
 from app.cli.naming import Names
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.cli.conftest import Hand, Run, begun, no_service
 from tests.patience import until

@@ -27,7 +27,7 @@ from app.cli import client, following
 from app.cli.decoding import LARGEST_PIXELS, Undecodable, decoded, is_small_png
 from app.cli.main import app
 from app.cli.naming import Names
-from app.schemas import JOB_EXAMPLE
+from app.jobs.schemas import JOB_EXAMPLE
 
 KEY = "k" * 32
 ESCAPE = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e"

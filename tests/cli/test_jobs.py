@@ -15,8 +15,8 @@ import redis
 from app.cli import following
 from app.cli.client import CommandError, Service
 from app.cli.job_commands import State
-from app.contract import keys
-from app.contract.events import Status
+from app.contract.messages.events import Status
+from app.contract.redis import keys
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Hand, Run, begun, no_service
 

@@ -14,10 +14,10 @@ import redis
 from app.cli import lost_workers
 from app.cli.lost_workers import LostWorkers
 from app.cli.up import House
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.environment import WORKER_NAME
-from app.contract.ownership import Ownership
+from app.contract.common.environment import WORKER_NAME
+from app.contract.messages.card import ModelCard
+from app.contract.redis import keys
+from app.contract.redis.ownership import Ownership
 from tests.patience import until
 
 HELD = "job_0123456789abcdef01234567"

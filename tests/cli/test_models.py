@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.ownership import Ownership
+from app.contract.messages.card import ModelCard
+from app.contract.redis import keys
+from app.contract.redis.ownership import Ownership
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Hand, Run, picture
 
@@ -19,7 +19,7 @@ from tests.cli.conftest import Hand, Run, picture
 @pytest.fixture
 def gone(run: Run, redis_client: redis.Redis, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model whose last worker has left; whatever is said of models is heard at once."""
-    monkeypatch.setattr("app.board.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("app.jobs.model_registry.FRESH_SECONDS", 0.0)
     ownership = Ownership(redis_client)
     ownership.announce(card.model_copy(update={"name": "gone"}), "w9")
     ownership.leave("gone", "w9")

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from app.cli.main import app
 from app.cli.up import House
-from app.contract.environment import PREFIX, read_settings
-from app.contract.exits import CANNOT_START
+from app.contract.common.environment import PREFIX, read_settings
+from app.contract.common.exits import CANNOT_START
 from app.settings import Settings
 from worker.settings import WorkerSettings
 

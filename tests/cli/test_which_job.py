@@ -13,7 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from app.cli.client import Service
-from app.contract import job, keys
+from app.contract.messages import job
+from app.contract.redis import keys
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_kept_previews import KEPT, succeed_with_sheet
 from tests.cli.conftest import Run, picture
@@ -25,11 +26,11 @@ IDS = ("job_abcd1" + "0" * 19, "job_abcd2" + "0" * 19, "job_ffff0" + "1" * 19)
 def named(gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Three jobs, two of which begin alike."""
     ids = iter(IDS)
-    monkeypatch.setattr("app.admission.new_job_id", lambda: next(ids))
+    monkeypatch.setattr("app.jobs.admission.new_job_id", lambda: next(ids))
     prompts = ("a frog", "a lion", "a panda")
     made = [gateway.client.post("/v1/jobs", json={"prompt": prompt}).json()["id"] for prompt in prompts]
     assert made == list(IDS)
-    monkeypatch.setattr("app.admission.new_job_id", job.new_job_id)
+    monkeypatch.setattr("app.jobs.admission.new_job_id", job.new_job_id)
     return made
 
 

@@ -15,8 +15,8 @@ from app.cli.drawing_commands import generate
 from app.cli.main import app
 from app.cli.wording import OPTIONS
 from app.cli.words import nearest
-from app.contract.card import ModelCard
-from app.contract.params import JobRequest
+from app.contract.messages.card import ModelCard
+from app.contract.messages.params import JobRequest
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Run, environment_of, no_service
 from tests.cli.test_hostile import KEY, MODEL, Answer, job_at, routes, serving

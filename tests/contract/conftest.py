@@ -8,12 +8,12 @@ import pytest
 import redis
 import redis.asyncio
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.job import new_job_id
-from app.contract.ownership import Ownership
-from app.contract.params import JobRequest, Webhook, resolve
-from app.contract.store import JobStore, NewJob
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import new_job_id
+from app.contract.messages.params import JobRequest, Webhook, resolve
+from app.contract.redis import keys
+from app.contract.redis.ownership import Ownership
+from app.contract.redis.store import JobStore, NewJob
 
 
 @pytest.fixture

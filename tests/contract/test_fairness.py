@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.job import cost_of, new_job_id
-from app.contract.ownership import Claim, Ownership
-from app.contract.params import JobRequest, resolve
-from app.contract.store import JobStore, NewJob
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import cost_of, new_job_id
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.redis import keys
+from app.contract.redis.ownership import Claim, Ownership
+from app.contract.redis.store import JobStore, NewJob
 
 pytestmark = pytest.mark.anyio
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from app.contract import keys
-from app.contract.events import OVER, Status
-from app.contract.job import JobError, Record
-from app.contract.ownership import Ownership
-from app.contract.store import JobStore, NewJob
+from app.contract.messages.events import OVER, Status
+from app.contract.messages.job import JobError, Record
+from app.contract.redis import keys
+from app.contract.redis.ownership import Ownership
+from app.contract.redis.store import JobStore, NewJob
 
 pytestmark = pytest.mark.anyio
 

@@ -10,13 +10,13 @@ from rq import Queue, Worker
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 
-from app.contract import keys
-from app.contract.events import Status
-from app.contract.job import JobError, Picture, Record
-from app.contract.ownership import Beat, Ownership
-from app.contract.params import Webhook
-from app.contract.rq_job import ENTRY_POINT
-from app.contract.store import JobStore, NewJob, Submission
+from app.contract.messages.events import Status
+from app.contract.messages.job import JobError, Picture, Record
+from app.contract.messages.params import Webhook
+from app.contract.redis import keys
+from app.contract.redis.ownership import Beat, Ownership
+from app.contract.redis.rq_job import ENTRY_POINT
+from app.contract.redis.store import JobStore, NewJob, Submission
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio

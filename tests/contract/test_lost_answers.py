@@ -13,15 +13,15 @@ import pytest
 import redis
 import redis.asyncio
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.events import Status
-from app.contract.job import cost_of
-from app.contract.ownership import Beat, Ownership
-from app.contract.pending import PendingRequests
-from app.contract.quota import Budget, Quota
-from app.contract.store import JobStore, NewJob, Submission
-from app.keyring import Keyring
+from app.contract.messages.card import ModelCard
+from app.contract.messages.events import Status
+from app.contract.messages.job import cost_of
+from app.contract.redis import keys
+from app.contract.redis.ownership import Beat, Ownership
+from app.contract.redis.pending_requests import PendingRequests
+from app.contract.redis.quota import Budget, Quota
+from app.contract.redis.store import JobStore, NewJob, Submission
+from app.edge.keyring import Keyring
 from app.webhooks.secrets import Secrets
 from tests.forgetful import Losses
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from app.contract import keys
-from app.contract.events import Status
-from app.contract.ownership import Ownership
-from app.contract.store import JobStore, NewJob
+from app.contract.messages.events import Status
+from app.contract.redis import keys
+from app.contract.redis.ownership import Ownership
+from app.contract.redis.store import JobStore, NewJob
 
 pytestmark = pytest.mark.anyio
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.events import Status
-from app.contract.new_job import NewJob
-from app.contract.ownership import Ownership
-from app.contract.store import JobStore
+from app.contract.messages.card import ModelCard
+from app.contract.messages.events import Status
+from app.contract.messages.new_job import NewJob
+from app.contract.redis import keys
+from app.contract.redis.ownership import Ownership
+from app.contract.redis.store import JobStore
 
 pytestmark = pytest.mark.anyio
 LIMITS = {"queue_limit": 100, "tenant_limit": 100}

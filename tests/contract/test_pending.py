@@ -8,8 +8,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from app.contract import keys
-from app.contract.pending import PendingRequests
+from app.contract.redis import keys
+from app.contract.redis.pending_requests import PendingRequests
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.contract.prompt_syntax import read_as_letters
+from app.contract.messages.prompt_syntax import read_as_letters
 
 
 @pytest.mark.parametrize(

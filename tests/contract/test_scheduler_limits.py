@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.contract.card import ModelCard
-from app.contract.params import JobRequest, ParamsRejected, resolve
+from app.contract.messages.card import ModelCard
+from app.contract.messages.params import JobRequest, ParamsRejected, resolve
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.contract.schedulers import CLASS_NAMES, SCHEDULERS, canonical, nearest, sampler_words
+from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS, canonical, nearest, sampler_words
 
 API = Path(__file__).parents[2] / "docs" / "api.md"
 

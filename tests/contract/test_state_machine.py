@@ -28,13 +28,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.job import JobError, cost_of
-from app.contract.ownership import Beat, Claim, Ownership
-from app.contract.params import JobRequest, resolve
-from app.contract.scripts import source
-from app.contract.store import JobStore, NewJob
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import JobError, cost_of
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.redis import keys
+from app.contract.redis.ownership import Beat, Claim, Ownership
+from app.contract.redis.scripts import source
+from app.contract.redis.store import JobStore, NewJob
 from tests.forgetful import Losses
 
 T = TypeVar("T")
@@ -448,7 +448,7 @@ class Scripts(RuleBasedStateMachine):
 def machine(
     redis_client: redis.Redis, valkey_url: str, card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[type[Scripts]]:
-    monkeypatch.setattr("app.contract.store.new_job_id", next_id)
+    monkeypatch.setattr("app.contract.redis.store.new_job_id", next_id)
     # Leases run out when a rule says so: a machine that stands still for 30 s would be a finding otherwise.
     monkeypatch.setattr(keys, "LEASE_MS", A_DAY_MS)
     source.cache_clear()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.contract.store import JobStore, NewJob
+from app.contract.redis.store import JobStore, NewJob
 
 pytestmark = pytest.mark.anyio
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from app.contract import keys
-from app.contract.events import Status
-from app.contract.ownership import Claim, Ownership
-from app.contract.params import Webhook
-from app.contract.store import JobStore, NewJob, QueueLost
+from app.contract.messages.events import Status
+from app.contract.messages.params import Webhook
+from app.contract.redis import keys
+from app.contract.redis.ownership import Claim, Ownership
+from app.contract.redis.store import JobStore, NewJob, QueueLost
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.contract.vocabulary import LONGEST_WORD, MOST_SAID, UnknownWord, Vocabulary, distance, unlearned
+from app.contract.messages.vocabulary import LONGEST_WORD, MOST_SAID, UnknownWord, Vocabulary, distance, unlearned
 
 SHARED: dict[str, Any] = json.loads(Path(__file__).with_name("vocabulary_cases.json").read_text(encoding="utf-8"))
 STARTER = Path(__file__).parents[2] / "models" / "starter" / "darkroom.json"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.contract.schedulers import SCHEDULERS
+from app.contract.messages.schedulers import SCHEDULERS
 from tests.engine.driving import distance
 from worker.engine.compile import NotAffine, compile_table, residual
 from worker.engine.errors import GenerationFailed

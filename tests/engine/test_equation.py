@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.contract.schedulers import CLASS_NAMES, SCHEDULERS
+from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS
 from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, run, stock, wish
 from tests.engine.tiny_models import SIDE
 from worker.engine.engine import Engine

@@ -20,8 +20,8 @@ import httpx2
 import redis
 import redis.asyncio
 
-from app.contract import keys
-from app.keyring import Keyring
+from app.contract.redis import keys
+from app.edge.keyring import Keyring
 from tests.faults import mutants
 from tests.faults.checker import TENANT, Evidence, Findings, check
 from tests.faults.house import Nursery, Service, Valkey

@@ -17,8 +17,8 @@ from typing import Any
 
 import redis
 
-from app.contract import keys
-from app.contract.objects import PROBES
+from app.contract.objects.store import PROBES
+from app.contract.redis import keys
 
 TENANT = "chaos"
 TERMINAL = ("succeeded", "failed", "canceled")

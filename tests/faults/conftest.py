@@ -12,8 +12,8 @@ import httpx2
 import pytest
 import redis
 
-from app.contract import keys
-from app.contract.events import OVER
+from app.contract.messages.events import OVER
+from app.contract.redis import keys
 from tests.faults.house import Nursery, Service, Valkey, is_alive
 from tests.patience import PATIENCE, until
 

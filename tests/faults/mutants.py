@@ -8,8 +8,9 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from app.contract import objects, outbox, ownership, scripts, store
-from app.contract.store import JobStore, NewJob, Submission
+from app.contract.objects import store as objects
+from app.contract.redis import outbox, ownership, scripts, store
+from app.contract.redis.store import JobStore, NewJob, Submission
 from tests.faults.checker import Findings
 from worker import reporter
 from worker.reporter import Reporter

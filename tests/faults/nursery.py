@@ -19,8 +19,8 @@ import uvicorn
 import app.webhooks.main as webhooks
 import worker.connections
 import worker.leases
-from app.contract import keys
-from app.contract.logs import configure
+from app.contract.common.logs import configure
+from app.contract.redis import keys
 from app.main import create_app
 from app.settings import settings_from_env
 from app.webhooks import schedule

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from app.contract import scripts
+from app.contract.redis import scripts
 from tests.patience import until
 
 LONGEST_HANG = 1.0

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from app.contract import objects
-from app.contract.card import ModelCard
-from app.contract.ownership import Claim, Ownership
+from app.contract.messages.card import ModelCard
+from app.contract.objects import store as objects
+from app.contract.redis.ownership import Claim, Ownership
 from worker import main
 from worker.connections import connect
 from worker.engine.errors import DeviceLost

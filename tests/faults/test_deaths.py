@@ -12,7 +12,7 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from app.contract import keys
+from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.faults.conftest import Scene, announced
 from tests.faults.nursery import LEASE

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from app.contract import keys
+from app.contract.redis import keys
 from tests.faults.conftest import Scene
 from tests.patience import until
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.contract import keys
+from app.contract.redis import keys
 from tests.faults.conftest import Scene, announced
 from tests.faults.half_dead import HalfDeadProxy
 from tests.faults.nursery import LEASE

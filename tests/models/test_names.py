@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.contract.exits import CANNOT_START
-from app.contract.model_name import BUNDLED_MODEL, IllegalName, is_legal, model_name
+from app.contract.common.exits import CANNOT_START
+from app.contract.messages.model_name import BUNDLED_MODEL, IllegalName, is_legal, model_name
 from worker import main as worker_main
 from worker.examine import examine
 from worker.models.few_steps import few_steps, may_be_turbo

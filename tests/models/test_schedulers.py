@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import diffusers
 import pytest
 
-from app.contract.schedulers import CLASS_NAMES, SCHEDULERS
+from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS
 from worker.models import schedulers
 from worker.models.bundle import Bundle, load
 from worker.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.contract.vocabulary import Vocabulary, words_of
+from app.contract.messages.vocabulary import Vocabulary, words_of
 from models.starter_recipe.assemble import write_manifest
 from models.starter_recipe.captions import caption
 from models.starter_recipe.plan import RELATIONS, Plan, Thing, is_uncountable

@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from app.cli.embedded import EmbeddedValkey
-from app.contract import keys
+from app.contract.redis import keys
 from benchmarks.ports import free_port
 
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]

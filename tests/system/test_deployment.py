@@ -23,7 +23,7 @@ import redis
 from standardwebhooks import Webhook
 
 from app.cli.embedded import find_binary
-from app.contract.environment import GATEWAY, WORKER
+from app.contract.common.environment import GATEWAY, WORKER
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.patience import until

@@ -15,7 +15,7 @@ import redis
 from PIL import Image
 from rq import Queue, Worker
 
-from app.contract.picture_record import read_record
+from app.contract.messages.picture_record import read_record
 from tests.patience import until
 from tests.system.conftest import COMMAND, House, processes_of
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.contract import keys
+from app.contract.redis import keys
 from benchmarks.load_cases import CONNECTIONS, accepts, overload, polls
 from benchmarks.load_client import Answer, Wires, closed_loop
 from benchmarks.load_servers import CARD, WISH, House, house

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.contract.model_name import BUNDLED_MODEL
-from app.contract.picture_record import read_record
+from app.contract.messages.model_name import BUNDLED_MODEL
+from app.contract.messages.picture_record import read_record
 from tests.system.conftest import COMMAND, House
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}

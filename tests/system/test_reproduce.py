@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.contract.picture_record import read_record
+from app.contract.messages.picture_record import read_record
 from tests.system.conftest import COMMAND, House
 from worker.images import encode
 

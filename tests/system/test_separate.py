@@ -16,8 +16,8 @@ import httpx2
 import pytest
 from standardwebhooks import Webhook
 
-from app.contract import keys
-from app.contract.keys import RQ_SUSPENDED
+from app.contract.redis import keys
+from app.contract.redis.keys import RQ_SUSPENDED
 from tests.patience import until
 from tests.storage_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.system.separate import (

@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.contract import keys
-from app.contract.model_name import BUNDLED_MODEL
+from app.contract.messages.model_name import BUNDLED_MODEL
+from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.patience import until
 from tests.storage_servers import S3Server

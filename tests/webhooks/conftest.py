@@ -13,14 +13,14 @@ import redis
 import redis.asyncio
 from opentelemetry.trace import Tracer
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.job import Record, new_job_id
-from app.contract.outbox import Outbox
-from app.contract.params import JobRequest, Webhook, resolve
-from app.contract.store import JobStore, NewJob
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import Record, new_job_id
+from app.contract.messages.params import JobRequest, Webhook, resolve
+from app.contract.redis import keys
+from app.contract.redis.outbox import Outbox
+from app.contract.redis.store import JobStore, NewJob
+from app.outbound.dial import GuardedBackend
 from app.webhooks.deliver import Sender
-from app.webhooks.dial import GuardedBackend
 from app.webhooks.dispatch import Dispatcher
 from app.webhooks.options import WebhookOptions
 from app.webhooks.relay import Relay

@@ -9,8 +9,8 @@ import httpcore2
 import pytest
 from httpcore2 import AsyncNetworkBackend, AsyncNetworkStream
 
-from app.webhooks.address import MAX_URL, Target, WebhookRefused, check_address, check_url, is_allowed
-from app.webhooks.dial import GuardedBackend, is_own, resolve
+from app.outbound.address import MAX_URL, Target, WebhookRefused, check_address, check_url, is_allowed
+from app.outbound.dial import GuardedBackend, is_own, resolve
 
 pytestmark = pytest.mark.anyio
 

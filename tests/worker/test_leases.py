@@ -13,12 +13,12 @@ import redis.asyncio
 from pydantic import SecretStr
 
 import app.webhooks.main as webhooks
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.job import new_job_id
-from app.contract.ownership import Beat, Claim, Ownership
-from app.contract.params import JobRequest, resolve
-from app.contract.store import JobStore, NewJob
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import new_job_id
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.redis import keys
+from app.contract.redis.ownership import Beat, Claim, Ownership
+from app.contract.redis.store import JobStore, NewJob
 from app.webhooks.presence import Presence
 from tests.engine.driving import StoppedClock
 from tests.patience import until

@@ -15,12 +15,12 @@ import pytest
 import redis
 from PIL import Image
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.job import new_job_id
-from app.contract.ownership import Claim, Ownership
-from app.contract.params import JobRequest, resolve
-from app.contract.picture_record import read_record
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import new_job_id
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.messages.picture_record import read_record
+from app.contract.redis import keys
+from app.contract.redis.ownership import Claim, Ownership
 from tests.patience import until
 from worker.attempts import Attempts
 from worker.engine.events import Finished, Preview, Progress, Timings

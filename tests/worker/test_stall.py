@@ -14,13 +14,13 @@ import pytest
 import redis
 import redis.asyncio
 
-from app.contract import keys
-from app.contract.card import ModelCard
-from app.contract.events import Status
-from app.contract.exits import LOST_DEVICE
-from app.contract.job import new_job_id
-from app.contract.params import JobRequest, resolve
-from app.contract.store import JobStore, NewJob
+from app.contract.common.exits import LOST_DEVICE
+from app.contract.messages.card import ModelCard
+from app.contract.messages.events import Status
+from app.contract.messages.job import new_job_id
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.redis import keys
+from app.contract.redis.store import JobStore, NewJob
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import redis
 
-from app.contract import keys
-from app.contract.ownership import Ownership
+from app.contract.redis import keys
+from app.contract.redis.ownership import Ownership
 from tests.patience import until
 from worker.starting import Starting
 

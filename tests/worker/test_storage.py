@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import obstore
 import pytest
 
-from app.contract.objects import (
+from app.contract.objects.store import (
     PROBES,
     Folder,
     StoreOptions,

@@ -12,10 +12,10 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from app.contract.card import ModelCard
-from app.contract.job import new_job_id
-from app.contract.ownership import Claim
-from app.contract.params import JobRequest, resolve
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import new_job_id
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.redis.ownership import Claim
 from worker import tracing
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Failed, Finished, Progress, Started, Stopped, Timings

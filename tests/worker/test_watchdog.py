@@ -7,7 +7,7 @@ import sys
 import threading
 from functools import partial
 
-from app.contract.exits import LOST_DEVICE
+from app.contract.common.exits import LOST_DEVICE
 from tests.engine.driving import StoppedClock
 from worker.engine.stage import Stages
 from worker.watchdog import Deadline, Watchdog, ends_within

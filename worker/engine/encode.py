@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from app.contract.prompt_syntax import read_as_letters
-from app.contract.vocabulary import Vocabulary, unlearned
+from app.contract.messages.prompt_syntax import read_as_letters
+from app.contract.messages.vocabulary import Vocabulary, unlearned
 from worker.engine.errors import EngineError
 from worker.engine.isolate import isolate
 from worker.engine.lane import CONTEXT, Conditions

@@ -19,7 +19,7 @@ import structlog
 import torch
 import transformers
 
-from app.contract.card import ModelCard
+from app.contract.messages.card import ModelCard
 from worker.models.configs import part_dtype
 from worker.models.defaults import Defaults
 from worker.models.errors import ModelError

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from app.contract.model_name import folder_name
-from app.contract.schedulers import canonical
-from app.contract.vocabulary import words_of
+from app.contract.messages.model_name import folder_name
+from app.contract.messages.schedulers import canonical
+from app.contract.messages.vocabulary import words_of
 from worker.models.errors import ModelError
 from worker.models.few_steps import few_steps, may_be_turbo, tell
 from worker.models.folder import DEFAULTS, ModelFolder

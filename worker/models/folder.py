@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from app.contract.model_name import IllegalName, model_name
+from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
 from worker.models.families import FAMILIES, Family
 from worker.models.single_file import what_it_is

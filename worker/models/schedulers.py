@@ -15,7 +15,7 @@ import diffusers
 import structlog
 import torch
 
-from app.contract.schedulers import CLASS_NAMES, SCHEDULERS, canonical, nearest
+from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS, canonical, nearest
 from worker.models.families import Family
 
 log = structlog.get_logger()

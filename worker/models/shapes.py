@@ -13,7 +13,7 @@ import diffusers
 import torch
 import transformers
 
-from app.contract.schedulers import CLASS_NAMES
+from app.contract.messages.schedulers import CLASS_NAMES
 from worker.models.configs import Config
 from worker.models.folder import ModelFolder
 from worker.models.headers import Tensor

@@ -1,0 +1,1 @@
+"""What every process needs: logs, exit codes, environment variables, traces."""

@@ -1,0 +1,50 @@
+"""What a worker announces about the model it serves: its limits, its defaults and the words it understands."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.contract.messages.model_name import NAME_PATTERN
+
+
+class ModelCard(BaseModel):
+    """One served model. The gateway measures every request against this and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    name: str = Field(pattern=NAME_PATTERN, description="How requests call it")
+    family: str = Field(description="Pipeline class in diffusers' words, e.g. StableDiffusionPipeline")
+    sha256: str = Field(description="Hash over the hashes of all its files: which weights made a picture")
+    width: int = Field(gt=0, description="Native width in pixels, and the default")
+    height: int = Field(gt=0, description="Native height in pixels, and the default")
+    side_multiple: int = Field(gt=0, description="Both sides must be a multiple of this")
+    min_side: int = Field(gt=0)
+    max_side: int = Field(gt=0)
+    max_steps: int = Field(gt=0)
+    max_guidance_scale: float = Field(gt=0)
+    max_images: int = Field(gt=0, description="num_images at most")
+    max_work: int = Field(gt=0, description="width x height x num_images x num_inference_steps at most")
+    num_inference_steps: int = Field(gt=0, description="Default")
+    guidance_scale: float = Field(ge=0, description="Default")
+    scheduler: str = Field(description="Default, one of `schedulers`")
+    schedulers: tuple[str, ...] = Field(description="Short names and diffusers class names it accepts")
+    scheduler_min_steps: dict[str, int] = Field(
+        default_factory=dict, description="Where a scheduler needs more than one step: so many"
+    )
+    scheduler_max_steps: dict[str, int] = Field(
+        default_factory=dict, description="Where a scheduler takes fewer steps than `max_steps`: so many at most"
+    )
+    scheduler_refused_steps: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="Numbers of steps between those that a scheduler cannot take with this model"
+    )
+    max_prompt_tokens: int = Field(gt=0, description="Tokens of a prompt that are read; a warning names the rest")
+    seats: int = Field(gt=0, description="Pictures one worker denoises at the same time")
+    vocabulary: tuple[str, ...] = Field(
+        default=(),
+        description="Words and phrases it has learned, the most telling first; a warning names a prompt's other words."
+        " Empty: nobody has listed them",
+    )
+    examples: tuple[str, ...] = Field(default=(), description="Prompts that it draws well")
+    left_out: tuple[str, ...] = Field(
+        default=(), description="Parts of the model's folder that are not used, such as its safety checker"
+    )

@@ -1,0 +1,139 @@
+"""The job record, as both rooms read it: what the hash in Redis means."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.contract.messages.events import Status
+from app.contract.messages.params import JobSpec, OwedWebhook
+
+_ID = re.compile(r"job_[0-9a-z]{24}")
+
+
+def new_job_id() -> str:
+    """An unguessable id that RQ, a URL and a file name all accept."""
+    return f"job_{secrets.token_hex(12)}"
+
+
+def is_job_id(text: str) -> bool:
+    """Could this be an id? Asked before Redis is."""
+    return _ID.fullmatch(text) is not None
+
+
+def new_token() -> str:
+    """Proof of owning one attempt."""
+    return secrets.token_hex(16)
+
+
+def new_epoch() -> str:
+    """A name for one life of a Redis."""
+    return secrets.token_hex(8)
+
+
+MEGAPIXEL = 2**20
+
+
+def cost_of(spec: JobSpec) -> float:
+    """What a job takes from the others: steps x pixels x images x passes of the model, in megapixel steps.
+
+    Two passes with guidance: one for the prompt and one without it.
+    """
+    passes = 2 if spec.guidance_scale > 1 else 1
+    return spec.num_inference_steps * spec.width * spec.height * spec.num_images * passes / MEGAPIXEL
+
+
+class Sheet(BaseModel):
+    """The previews of one picture in one file: frames of width x height pixels, row by row, as many as `steps`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    sha256: str
+    bytes: int
+    content_type: str
+    width: int
+    height: int
+    columns: int
+    steps: tuple[int, ...]
+    """After how many model evaluations each was made, in order."""
+
+
+class Picture(BaseModel):
+    """One finished picture: where its bytes are and how to check them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    index: int
+    key: str
+    sha256: str
+    seed: int
+    width: int
+    height: int
+    content_type: str
+    bytes: int
+    previews: Sheet | None = None
+    """Kept if the job wished for it, and had any."""
+
+
+class JobError(BaseModel):
+    """Why a job failed. `slug` names a page under /problems/, `detail` speaks to the caller."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    slug: str
+    detail: str
+
+
+class Record(BaseModel):
+    """One job. Times are milliseconds of Redis time since the epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    tenant: str
+    model: str
+    status: Status
+    spec: JobSpec
+    attempt: int
+    created_ms: int
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    expires_ms: int | None = None
+    step: int = 0
+    steps: int = 0
+    cancel: bool = False
+    images: tuple[Picture, ...] = ()
+    error: JobError | None = None
+    warnings: tuple[str, ...] = ()
+    timings: dict[str, float] = {}
+    metadata: dict[str, str] = {}
+    webhook: OwedWebhook | None = None
+    webhook_headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    """What its owner wants to be sent along. Often a secret: no view shows it."""
+    position: int | None = None
+    """How many jobs of the model were claimed before this one when it was read; None if it does not wait."""
+
+    @property
+    def object_keys(self) -> list[str]:
+        """The key of every object that belongs to the job's result."""
+        sheets = [picture.previews.key for picture in self.images if picture.previews]
+        return [picture.key for picture in self.images] + sheets
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str], *, position: int | None = None) -> Record:
+        """Read the record's Redis hash (decoded strings). Its place in the queue is not part of it."""
+        values: dict[str, Any] = {**fields, "position": position}
+        for name in JSON_FIELDS:
+            if name in values:
+                values[name] = json.loads(values[name])
+        return cls.model_validate(values)
+
+
+JSON_FIELDS = ("spec", "images", "error", "warnings", "timings", "metadata", "webhook", "webhook_headers")
+"""Fields of the hash that hold JSON; the others are plain strings and numbers."""

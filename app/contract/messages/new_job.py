@@ -1,0 +1,61 @@
+"""A job on its way into Redis: what the submitter knows of it, and so what needs no reading once it is in.
+
+Knows the fields of the record. Refuses to know how they are written.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from app.contract.messages.events import Status
+from app.contract.messages.job import Record
+from app.contract.messages.params import JobSpec, OwedWebhook, Webhook
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """Everything the record starts with."""
+
+    id: str
+    tenant: str
+    spec: JobSpec
+    retention_ms: int
+    metadata: dict[str, str]
+    webhook: Webhook | None = None
+    traceparent: str = ""
+
+    def fields(self) -> dict[str, str | int]:
+        """Record fields that only the submitter knows; the script adds ids, status and times."""
+        fields: dict[str, str | int] = {
+            "spec": self.spec.model_dump_json(),
+            "metadata": json.dumps(self.metadata),
+            "retention_ms": self.retention_ms,
+            "seats": self.spec.num_images,
+            "traceparent": self.traceparent,
+        }
+        if self.webhook:
+            fields |= {
+                "webhook": self.webhook.model_dump_json(exclude={"headers"}),
+                "webhook_events": json.dumps(self.webhook.events),
+            }
+            if self.webhook.headers:
+                # A field of its own: processes of earlier versions refuse a webhook with a member they do not know.
+                fields["webhook_headers"] = json.dumps(self.webhook.headers)
+        return fields
+
+    def accepted(self, created_ms: int, position: int) -> Record:
+        """The record as Redis has it once the job is in: nothing in it is news to the submitter but these two."""
+        return Record(
+            id=self.id,
+            tenant=self.tenant,
+            model=self.spec.model,
+            status=Status.QUEUED,
+            spec=self.spec,
+            attempt=0,
+            created_ms=created_ms,
+            metadata=self.metadata,
+            webhook=self.webhook and OwedWebhook.model_validate(self.webhook.model_dump(exclude={"headers"})),
+            webhook_headers=self.webhook.headers if self.webhook else {},
+            position=position,
+        )

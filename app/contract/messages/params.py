@@ -1,0 +1,283 @@
+"""The parameters of a picture: the wish as a client may write it, and the measured form that travels to a worker.
+
+Knows types, bounds and the limits of a model's card. Knows nothing of HTTP; the pointers in its errors are JSON
+pointers into the body that was measured.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.events import Event
+from app.contract.messages.request_body import RequestBody
+from app.contract.messages.schedulers import canonical, nearest
+from app.contract.messages.webhook_headers import WebhookHeaders
+
+MAX_PROMPT = 2_000
+MAX_SEED = 2**63 - 1
+DRAWN_SEEDS = 2**53
+"""A missing seed is drawn below this: every JSON reader, JavaScript's doubles included, gives it back unharmed."""
+
+OutputFormat = Literal["png", "jpeg", "webp"]
+WishedFormat = Annotated[
+    OutputFormat,
+    BeforeValidator(lambda given: "jpeg" if given == "jpg" else given),
+    WithJsonSchema({"type": "string", "enum": ["png", "jpeg", "jpg", "webp"]}),
+]
+WebhookEvent = Literal["job.queued", "job.started", "job.restarted", "job.succeeded", "job.failed", "job.canceled"]
+
+
+def _readable(text: str) -> str:
+    """Refuse what no text encoder can read: NUL, and surrogates that have no UTF-8 form."""
+    if "\x00" in text:
+        raise PydanticCustomError("nul_character", "must not contain a NUL character")
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+        raise PydanticCustomError("lone_surrogate", "must be valid Unicode; it contains a lone surrogate")
+    return text
+
+
+def _says_something(text: str) -> str:
+    """Refuse prompts made of white space and invisible characters (Unicode categories Z, C) only."""
+    if all(unicodedata.category(char)[0] in "ZC" for char in text):
+        raise PydanticCustomError("blank_prompt", "must contain a visible character")
+    return text
+
+
+def _drawn(seed: int | None) -> int | None:
+    return None if seed == -1 else seed
+
+
+READABLE, VISIBLE = AfterValidator(_readable), AfterValidator(_says_something)
+Text = Annotated[str, Field(max_length=MAX_PROMPT), READABLE]
+Metadata = Annotated[
+    dict[Annotated[Text, Field(min_length=1, max_length=64)], Annotated[Text, Field(max_length=512)]],
+    Field(max_length=16),
+]
+
+
+class Webhook(RequestBody):
+    """Where facts about this job are sent, signed as Standard Webhooks."""
+
+    url: Annotated[str, Field(min_length=1, max_length=2_048), READABLE]
+    events: Annotated[list[WebhookEvent], Field(min_length=1, max_length=6)] = Field(
+        default=[Event.SUCCEEDED.value, Event.FAILED.value, Event.CANCELED.value]
+    )
+    headers: WebhookHeaders = Field(default_factory=dict)
+
+
+class OwedWebhook(Webhook):
+    """A webhook as the record keeps it: with the form of message that the dialect it came in by promises."""
+
+    form: Literal["event", "prediction"] = "event"
+
+
+class JobRequest(RequestBody):
+    """A wish. Only `prompt` is required; everything else has the model's own default."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"prompt": "a red circle on a blue background", "seed": 7},
+                {
+                    "model": "starter",
+                    "prompt": "a yellow star on a purple background",
+                    "negative_prompt": "",
+                    "width": 128,
+                    "height": 128,
+                    "num_inference_steps": 30,
+                    "guidance_scale": 4.0,
+                    "scheduler": "euler_a",
+                    "seed": 42,
+                    "num_images": 2,
+                    "output_format": "png",
+                },
+            ]
+        },
+    )
+
+    prompt: Annotated[Text, VISIBLE] = Field(description="What the picture shows")
+    model: str | None = Field(
+        default=None, max_length=64, description="One of GET /v1/models. Without it: the one marked `default` there"
+    )
+    negative_prompt: Text = Field(default="", description="What it should not show; needs guidance_scale > 1")
+    width: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
+    height: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
+    aspect_ratio: str | None = Field(
+        default=None,
+        pattern=r"^[1-9][0-9]?:[1-9][0-9]?$",
+        description="Such as 16:9, instead of width and height: as many pixels as the model's own size has",
+    )
+    num_inference_steps: int | None = Field(default=None, ge=1, le=10_000)
+    guidance_scale: float | None = Field(
+        default=None, ge=0, le=1_000, allow_inf_nan=False, description="1 or less: without guidance"
+    )
+    scheduler: str | None = Field(
+        default=None, max_length=64, description="One of the model's, also by the names that other programs have for it"
+    )
+    seed: Annotated[int | None, Field(ge=-1, le=MAX_SEED), AfterValidator(_drawn)] = Field(
+        default=None, description="Picture k is drawn from seed + k. -1 or missing: one is drawn"
+    )
+    num_images: int = Field(default=1, ge=1, le=1_000)
+    output_format: WishedFormat = "png"
+    output_quality: int | None = Field(
+        default=None, ge=0, le=100, description="Of jpeg (else 95) and webp (else 90); png loses nothing"
+    )
+    preview_every: int | None = Field(
+        default=None, ge=0, le=10_000, description="A preview after every so many model evaluations; 0: none"
+    )
+    keep_previews: bool = Field(
+        default=False, description="Keep the previews beside each picture, as one sheet of small frames"
+    )
+    reproducible: bool = Field(
+        default=False, description="The same bits in any company on one machine, at the price of some speed"
+    )
+    webhook: Webhook | None = None
+    metadata: Metadata = Field(default_factory=dict, description="Your own notes, given back with the job")
+
+
+class JobSpec(BaseModel):
+    """A wish with nothing left open: what a worker draws from, and what a picture can be drawn from again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str
+    seed: int
+    num_images: int
+    output_format: OutputFormat
+    output_quality: int | None = None
+    preview_every: int = 0
+    keep_previews: bool = False
+    reproducible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ParamError:
+    """One thing wrong with a body: where (JSON pointer), which rule, and a sentence for a person."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class ParamsRejected(Exception):
+    """The wish has the right shape, but no model here can draw it."""
+
+    def __init__(self, errors: list[ParamError]) -> None:
+        super().__init__("; ".join(f"{error.pointer} {error.detail}" for error in errors))
+        self.errors = errors
+
+
+def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
+    """Fill in the model's defaults and draw a missing seed.
+
+    Raises ParamsRejected with every limit of the card that the request breaks.
+    """
+    width, height = _sides(request, card)
+    spec = JobSpec(
+        model=card.name,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=width,
+        height=height,
+        num_inference_steps=request.num_inference_steps or card.num_inference_steps,
+        guidance_scale=card.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+        scheduler=_scheduler(request.scheduler, card),
+        seed=secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
+        num_images=request.num_images,
+        output_format=request.output_format,
+        output_quality=request.output_quality,
+        preview_every=request.preview_every or 0,
+        keep_previews=request.keep_previews,
+        reproducible=request.reproducible,
+    )
+    errors = list(_broken_limits(spec, card))
+    if request.aspect_ratio:
+        theirs = {"/width": "/aspect_ratio", "/height": "/aspect_ratio"}
+        errors = [replace(error, pointer=theirs.get(error.pointer, error.pointer)) for error in errors]
+    if errors:
+        raise ParamsRejected(errors)
+    return spec
+
+
+def _sides(request: JobRequest, card: ModelCard) -> tuple[int, int]:
+    if request.aspect_ratio is None:
+        width = card.width if request.width is None else request.width
+        return width, card.height if request.height is None else request.height
+    if request.width is not None or request.height is not None:
+        raise ParamsRejected([ParamError("/aspect_ratio", "said_twice", "goes without width and height")])
+    across, down = map(int, request.aspect_ratio.split(":"))
+    area, unit = card.width * card.height, card.side_multiple
+    width, height = (round(math.sqrt(area * ratio) / unit) for ratio in (across / down, down / across))
+    return max(1, width) * unit, max(1, height) * unit
+
+
+def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
+    for name, side in (("width", spec.width), ("height", spec.height)):
+        if not card.min_side <= side <= card.max_side:
+            yield ParamError(f"/{name}", "out_of_range", f"must be {card.min_side} to {card.max_side} pixels")
+        elif side % card.side_multiple:
+            yield ParamError(f"/{name}", "not_a_multiple", f"must be a multiple of {card.side_multiple}")
+    yield from _broken_steps(spec, card)
+    if spec.guidance_scale > card.max_guidance_scale:
+        yield ParamError("/guidance_scale", "out_of_range", f"must be 0 to {card.max_guidance_scale:g}")
+    if spec.num_images > card.max_images:
+        yield ParamError("/num_images", "out_of_range", f"must be 1 to {card.max_images}")
+    if spec.seed + spec.num_images - 1 > MAX_SEED:
+        yield ParamError("/seed", "out_of_range", "seed + num_images must stay below 2^63")
+    if spec.scheduler not in card.schedulers:
+        yield ParamError("/scheduler", "unknown", _no_such_scheduler(spec.scheduler, card))
+    if spec.output_format == "png" and spec.output_quality not in (None, 100):
+        yield ParamError("/output_quality", "no_quality", "must be 100 with png, which loses nothing")
+    if spec.keep_previews and not spec.preview_every:
+        yield ParamError(
+            "/keep_previews", "no_previews", "needs preview_every: after how many evaluations each is made"
+        )
+    work = spec.width * spec.height * spec.num_images * spec.num_inference_steps
+    if work > card.max_work:
+        yield ParamError("", "too_much_work", f"width x height x num_images x steps is {work}; at most {card.max_work}")
+
+
+def _scheduler(asked: str | None, card: ModelCard) -> str:
+    """The card's own word for it. A worker may be newer than this gateway, and know a name that the table lacks."""
+    if not asked or asked in card.schedulers:
+        return asked or card.scheduler
+    return canonical(asked) or asked
+
+
+def _no_such_scheduler(name: str, card: ModelCard) -> str:
+    if canonical(name):
+        return f"does not work with this model; its default is {card.scheduler}"
+    close = " or ".join(nearest(name, card.schedulers))
+    return f"is unknown; did you mean {close}?" if close else f"is unknown; {card.scheduler} is this model's default"
+
+
+def _broken_steps(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
+    steps = spec.num_inference_steps
+    fewest = card.scheduler_min_steps.get(spec.scheduler, 1)
+    most = min(card.max_steps, card.scheduler_max_steps.get(spec.scheduler, card.max_steps))
+    refused = card.scheduler_refused_steps.get(spec.scheduler, ())
+    if not fewest <= steps <= most:
+        of_all = (fewest, most) == (1, card.max_steps)
+        whose = "" if of_all else f" with the scheduler {spec.scheduler}"
+        yield ParamError("/num_inference_steps", "out_of_range", f"must be {fewest} to {most}{whose}")
+    elif steps in refused:
+        fit = sorted(set(range(fewest, most + 1)) - set(refused), key=lambda other: abs(other - steps))[:2]
+        others = " or ".join(map(str, sorted(fit)))
+        detail = f"is a number of steps that {spec.scheduler} cannot take with this model; {others} will do"
+        yield ParamError("/num_inference_steps", "out_of_range", detail)

@@ -1,0 +1,58 @@
+"""A model as Redis knows it: its card, who serves it, and since when nobody does. What models.lua answers, read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.contract.messages.card import ModelCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """One announced model and the workers that were heard of lately.
+
+    `seen_ms` is the moment of Redis time when one was last heard of, `away_seconds` how long ago that was, 0 while
+    there is one. `pace_ms` is how long a job runs and `seat_ms` that times the seats it holds: moving averages, None
+    before the first has ended.
+    """
+
+    card: ModelCard
+    workers: int
+    seen_ms: int
+    away_seconds: float
+    pace_ms: float | None
+    seat_ms: float | None
+
+    def eta_seconds(self, ahead: int) -> float | None:
+        """Until a job with `ahead` others before it has finished; None while nobody can say.
+
+        Little's law: seats that are all taken let go of a job every seat_ms / seats. Those before it take that long
+        each, then it runs itself.
+        """
+        room = self.room_in_seconds(ahead)
+        return None if room is None or self.pace_ms is None else room + self.pace_ms / 1000
+
+    def room_in_seconds(self, wanted: int) -> float | None:
+        """Until `wanted` of the jobs before have finished."""
+        if not self.workers or self.seat_ms is None:
+            return None
+        return wanted * self.seat_ms / 1000 / (self.card.seats * self.workers)
+
+
+def read_served(answer: list[Any]) -> dict[str, ServedModel]:
+    """The answer of models.lua, by name."""
+    now_ms, *found = answer
+    return {name: _served(now_ms, *rest) for name, *rest in sorted(found, key=lambda each: str(each[0]))}
+
+
+def _served(now_ms: int, card: str, workers: int, seen_ms: int, job_ms: str | None, seat_ms: str | None) -> ServedModel:
+    return ServedModel(
+        card=ModelCard.model_validate_json(card),
+        workers=workers,
+        seen_ms=seen_ms,
+        away_seconds=0.0 if workers else (now_ms - seen_ms) / 1000,
+        pace_ms=float(job_ms) if job_ms else None,
+        # A release before fair queueing noted the first alone.
+        seat_ms=float(seat_ms or job_ms or 0) or None,
+    )

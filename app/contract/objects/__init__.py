@@ -1,0 +1,1 @@
+"""Object storage as all processes use it: keys of objects, folders and buckets, faults."""

@@ -1,0 +1,146 @@
+"""The worker's half of the contract: take a job, keep it, and say how it ended. Every call carries the token.
+
+Synchronous, because the threads of a worker call it. Knows nothing of how a picture is made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+import redis
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.events import Status
+from app.contract.messages.job import JobError, Picture, new_token
+from app.contract.messages.params import JobSpec
+from app.contract.redis.keys import RECORD_VERSION, SUSPECT_AFTER
+from app.contract.redis.scripts import source
+
+
+class Beat(StrEnum):
+    """What a heartbeat learns about one job."""
+
+    KEPT = "kept"
+    LOST = "lost"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt at one job, owned by whoever knows the token."""
+
+    id: str
+    token: str
+    spec: JobSpec
+    attempt: int
+    failures: int
+    traceparent: str
+    waited_ms: int = 0
+    """Since it was accepted, by Redis' clock."""
+
+    @property
+    def runs_alone(self) -> bool:
+        """It has lost so many workers that nobody should share one with it."""
+        return self.failures >= SUSPECT_AFTER
+
+
+class Ownership:
+    """Redis scripts as a worker calls them. `client` must decode responses.
+
+    Every method raises redis.RedisError while Redis is away and may then be called again: the scripts recognise what
+    they have already done.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        names = ("claim", "beat", "progress", "preview", "finish", "give_back", "announce", "starting", "worker_lost")
+        self._scripts = {name: client.register_script(source(name)) for name in names}
+        self._unanswered: dict[str, str] = {}
+
+    def announce(self, card: ModelCard, worker: str) -> None:
+        """Say what this worker serves, and that it is alive."""
+        self._scripts["announce"](args=[card.name, worker, card.model_dump_json()])
+
+    def starting(self, worker: str, sentence: str) -> None:
+        """Say what a worker is at that cannot be announced yet; an empty sentence ends it."""
+        self._scripts["starting"](args=[worker, sentence])
+
+    def worker_lost(self, worker: str, because: str = "") -> tuple[int, int]:
+        """Judge the jobs of a worker that has gone for certain, as the reaper would once their leases are over:
+        (requeued, failed). `because` is a sentence for those that fail.
+        """
+        requeued, failed = self._scripts["worker_lost"](args=[worker, because])
+        return int(requeued), int(failed)
+
+    def leave(self, model: str, worker: str) -> None:
+        """Take this worker off the list of the living."""
+        self._scripts["announce"](args=[model, worker, ""])
+
+    def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
+        """Own the model's next job, or None if there is none for a worker that holds so many already.
+
+        After an error it asks with the token that has no answer yet: the job that was perhaps claimed is the one that
+        comes. So a worker must not claim in two threads at once.
+        """
+        token = self._unanswered.pop(worker, None) or new_token()
+        try:
+            answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding])
+        except redis.RedisError:
+            self._unanswered[worker] = token
+            raise
+        if answer is None:
+            return None
+        job_id, spec, attempt, failures, traceparent, waited = answer
+        counts = int(attempt), int(failures)
+        return Claim(job_id, token, JobSpec.model_validate_json(spec), *counts, traceparent, int(waited))
+
+    def beat(self, claims: list[Claim]) -> list[Beat]:
+        """Extend the leases of all jobs in flight; what was learned of each, in their order."""
+        if not claims:
+            return []
+        args = [part for claim in claims for part in (claim.id, claim.token)]
+        answers = self._scripts["beat"](args=args)
+        return [Beat(answer) for answer in answers]
+
+    def progress(self, claim: Claim, step: int, steps: int) -> bool:
+        """Note that `step` of `steps` model evaluations are done. False if the job is no longer ours."""
+        return bool(self._scripts["progress"](args=[claim.id, claim.token, step, steps]))
+
+    def preview(self, claim: Claim, index: int, step: int, steps: int, jpeg: str) -> bool:
+        """Show how picture `index` looks after `step` of `steps` model evaluations: `jpeg` is base64.
+
+        Replaces the picture's earlier preview; one that is too large is left out. False if the job is no longer ours.
+        """
+        return bool(self._scripts["preview"](args=[claim.id, claim.token, index, step, steps, jpeg]))
+
+    def succeed(
+        self,
+        claim: Claim,
+        pictures: list[Picture],
+        *,
+        timings: dict[str, float],
+        warnings: list[str],
+        steps: int,
+    ) -> bool:
+        """The pictures are in the store under their keys. False if the job is no longer ours."""
+        images = json.dumps([picture.model_dump() for picture in pictures])
+        fields: list[str | int] = ["images", images, "timings", json.dumps(timings), "warnings", json.dumps(warnings)]
+        fields += ["step", steps, "steps", steps]
+        return self._finish(claim, Status.SUCCEEDED, {"images": len(pictures)}, fields)
+
+    def fail(self, claim: Claim, error: JobError) -> bool:
+        """End the job for a reason of its own. False if it is no longer ours."""
+        return self._finish(claim, Status.FAILED, {"error": error.model_dump()}, ["error", error.model_dump_json()])
+
+    def canceled(self, claim: Claim) -> bool:
+        """The cancel that was asked for has happened. False if the job is no longer ours."""
+        return self._finish(claim, Status.CANCELED, {}, ["cancel", 1])
+
+    def give_back(self, claim: Claim, reason: str) -> bool:
+        """Put the job at the front of its queue, without holding the attempt against it."""
+        return bool(self._scripts["give_back"](args=[claim.id, claim.token, reason]) == "done")
+
+    def _finish(self, claim: Claim, status: Status, data: dict[str, object], fields: list[str | int]) -> bool:
+        args = [claim.id, claim.token, status.value, json.dumps(data), *fields]
+        return bool(self._scripts["finish"](args=args) == "done")

@@ -1,0 +1,46 @@
+"""Numbers about the whole queue, for whoever watches over it. Reads only; nothing here is a promise.
+
+By ZCARD and friends: RQ's `registry.count` cleans up as it counts, and would judge attempts that only the reaper may.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+
+from app.contract.redis import keys
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of all models and tenants together."""
+
+    running: int
+    dead: int
+    webhooks_owed: int
+
+
+class Figures:
+    """`client` must decode responses. Methods raise redis.RedisError while Redis is away."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
+
+    async def counts(self) -> Counts:
+        """One round trip."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in (keys.LEASES, keys.DEAD, keys.OUTBOX):
+                pipeline.zcard(name)
+            return Counts(*await pipeline.execute())
+
+    async def waiting(self, model: str) -> tuple[int, float]:
+        """Jobs of a model that wait, and the age in seconds of the one at the head of RQ's list: 0.0 without one."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zcard(keys.QUEUED + model)
+            pipeline.lindex(keys.RQ_QUEUE + keys.queue_name(model), 0)
+            pipeline.time()
+            depth, first, now = await pipeline.execute()
+        created = await self._redis.hget(keys.JOB + first, "created_ms") if first else None
+        return depth, max(0.0, now[0] + now[1] / 1e6 - int(created) / 1000) if created else 0.0

@@ -1,0 +1,348 @@
+"""The gateway's half of the contract: bring a job in, read it, call it off, and keep the house in order.
+
+Asynchronous. RQ's job hash is made by RQ itself; the script that writes the record writes it too, and pushes the id.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import redis.asyncio
+
+from app.contract.messages.events import FINAL_EVENTS, Status
+from app.contract.messages.job import Record, cost_of, new_epoch, new_job_id
+from app.contract.messages.new_job import NewJob
+from app.contract.messages.served import ServedModel, read_served
+from app.contract.redis import keys
+from app.contract.redis.job_lists import JobLists, records_of
+from app.contract.redis.quota import Budget, Left
+from app.contract.redis.rq_job import rq_hash
+from app.contract.redis.scripts import source
+
+LONGEST_BLOCK = 5.0
+"""Seconds a read waits inside Redis: shorter than any socket timeout, and than a departed client may stay unnoticed."""
+
+CANCELED_AT_ONCE = 50
+"""Jobs of one round trip. Redis serves others between any two of them."""
+
+Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full", "rate-limited"]
+Retry = Literal["created", "replayed", "missing", "not-failed", "queue-full", "tenant-full", "rate-limited"]
+Cancel = Literal["canceled", "requested", "over", "missing"]
+Forget = Literal["forgotten", "missing", "awake", "queued", "running"]
+
+
+class QueueLost(redis.RedisError):
+    """Redis has come back without what it knew: no accepted job is in it. `str()` names the remedy."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis has lost its jobs: restore its files, or restart the gateways to begin anew")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a submit: `id` is the new job's, or that of the earlier one with the same key.
+
+    `record` is how the job stands if it was created or replayed; None if the earlier one has been deleted. `left` says,
+    if it was "rate-limited", what the counter still allows.
+    """
+
+    outcome: Outcome
+    id: str
+    record: Record | None = None
+    left: Left | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retrial:
+    """What became of a retry: `id` is the new job's, or the old one's if there is none."""
+
+    outcome: Retry
+    id: str
+    left: Left | None = None
+
+
+class JobStore:
+    """Redis as the gateway uses it. Methods raise redis.RedisError while it is away.
+
+    `client` must decode responses; `waiting` is a second one for reads that block, whose socket timeout is longer than
+    LONGEST_BLOCK, so that the first may keep a short one.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, *, waiting: redis.asyncio.Redis | None = None) -> None:
+        self._waiting: Any = waiting or client
+        self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
+        self._epoch = ""
+        self._lists = JobLists(client)
+        names = ("submit", "known", "read", "retry", "cancel", "reap", "forget", "models", "forget_model")
+        self._scripts = {name: client.register_script(source(name)) for name in names}
+
+    async def submit(
+        self,
+        job: NewJob,
+        *,
+        queue_limit: int,
+        tenant_limit: int,
+        idempotency_key: str | None = None,
+        body_hash: str = "",
+        budget: Budget | None = None,
+    ) -> Submission:
+        """Record, first event, place in the queue and charge in one script, or the reason why not. Raises QueueLost."""
+        record, rq_job = _flat(job.fields()), _flat(rq_hash(job.id, job.spec.model))
+        head: list[Any] = [job.id, job.tenant, job.spec.model, cost_of(job.spec), body_hash, queue_limit, tenant_limit]
+        head += [await self._known_epoch(), *_charged_to(budget), len(record)]
+        key = [_idempotency(job.tenant, idempotency_key)] if idempotency_key else []
+        outcome, job_id, *found = await self._scripts["submit"](keys=key, args=head + record + rq_job)
+        if outcome == "lost":
+            raise QueueLost
+        if outcome == "rate-limited":
+            return Submission(outcome, job_id, left=Left.of(*found))
+        if outcome == "created" and len(found) == 2:
+            return Submission(outcome, job_id, job.accepted(*found))
+        return Submission(outcome, job_id, _first(found))
+
+    async def known(self, tenant: str, idempotency_key: str, body_hash: str) -> Submission | None:
+        """What the key brought in before: "replayed", or "conflict" if that was another body. None for a new key."""
+        key = _idempotency(tenant, idempotency_key)
+        found = await self._scripts["known"](keys=[key], args=[body_hash])
+        return Submission(found[0], found[1], _first(found[2:])) if found else None
+
+    async def retry(
+        self,
+        job_id: str,
+        tenant: str | None,
+        *,
+        queue_limit: int,
+        tenant_limit: int,
+        budget: Budget | None = None,
+    ) -> Retrial:
+        """Wish for a failed job again: a new job with the same parameters, once however often this is called.
+
+        `tenant` None is the operator, who may retry anybody's. Raises QueueLost.
+        """
+        model = await self._redis.hget(keys.JOB + job_id, "model")
+        if model is None:
+            await self.require_epoch()
+            return Retrial("missing", job_id)
+        new = new_job_id()
+        head: list[Any] = [job_id, new, tenant or "", queue_limit, tenant_limit, await self._known_epoch()]
+        head += _charged_to(budget)
+        outcome, found, *left = await self._scripts["retry"](args=head + _flat(rq_hash(new, model)))
+        if outcome == "lost":
+            raise QueueLost
+        return Retrial(outcome, found, Left.of(*left) if left else None)
+
+    async def retried(self, job_id: str) -> Retrial | None:
+        """Replayed, if the job was run again before and the new one is there."""
+        new = await self._redis.hget(keys.JOB + job_id, "retried_as")
+        return Retrial("replayed", new) if new and await self._redis.exists(keys.JOB + new) else None
+
+    async def dead(self, *, limit: int = 100) -> list[Record]:
+        """Jobs that used up their attempts and were not retried, the latest first."""
+        return await self._read(await self._redis.zrevrange(keys.DEAD, 0, limit - 1))
+
+    async def require_epoch(self) -> None:
+        """Raises QueueLost if this is not the Redis that was there when this store first asked."""
+        if await self._known_epoch() != await self._redis.get(keys.EPOCH):
+            raise QueueLost
+
+    def begin_anew(self) -> None:
+        """Take Redis as it is now for the one to trust."""
+        self._epoch = ""
+
+    async def _known_epoch(self) -> str:
+        if not self._epoch:
+            await self._redis.set(keys.EPOCH, new_epoch(), nx=True)
+            self._epoch = await self._redis.get(keys.EPOCH) or ""
+        return self._epoch
+
+    async def get(self, job_id: str, tenant: str) -> Record | None:
+        """The record, if it exists and belongs to the tenant. Raises QueueLost rather than deny a job that was."""
+        found = await self.get_all([job_id], tenant)
+        return found[0] if found else None
+
+    async def get_all(self, job_ids: list[str], tenant: str) -> list[Record]:
+        """Those of the records that exist and belong to the tenant. One round trip; raises QueueLost as `get` does."""
+        found = await self._read(job_ids)
+        if len(found) < len(job_ids):
+            await self.require_epoch()
+        return [record for record in found if record.tenant == tenant]
+
+    async def list_jobs(
+        self, tenant: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None,
+        prefix: str | None = None,
+    ) -> list[Record]:  # fmt: skip
+        """The tenant's jobs, newest first, at most `limit`; `before` is (created_ms, id) of the last one seen."""
+        place: dict[str, Any] = {"limit": limit, "before": before, "status": status}
+        found = await (self._lists.named_like(tenant, prefix, **place) if prefix else self._lists.page(tenant, **place))
+        if not found and before is None:
+            await self.require_epoch()
+        return found
+
+    async def open_jobs(
+        self, tenant: str, *, limit: int, status: Status | None = None, metadata: dict[str, str] | None = None
+    ) -> list[Record]:
+        """The tenant's jobs that are not over, newest first: all, or those of a status, or with these notes."""
+        return await self._lists.open(tenant, limit=limit, status=status, metadata=metadata or {})
+
+    async def _read(self, job_ids: list[str]) -> list[Record]:
+        """The records that exist, each with its place in the queue, in one round trip."""
+        return records_of(await self._scripts["read"](args=job_ids))
+
+    async def cancel(self, job_id: str, tenant: str) -> Cancel:
+        """Call a job off; 'requested' means that its worker was told, 'canceled' that it is, since now or before."""
+        return cast(Cancel, await self._scripts["cancel"](args=[job_id, tenant]))
+
+    async def cancel_all(self, job_ids: list[str], tenant: str) -> list[Cancel]:
+        """What `cancel` answers for each, in few round trips."""
+        outcomes: list[Cancel] = []
+        for start in range(0, len(job_ids), CANCELED_AT_ONCE):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for job_id in job_ids[start : start + CANCELED_AT_ONCE]:
+                    await self._scripts["cancel"](args=[job_id, tenant], client=pipeline)
+                outcomes += await pipeline.execute()
+        return outcomes
+
+    async def forget(self, job_id: str) -> bool:
+        """Remove the record and its events. False while the job is not over."""
+        return bool(await self._scripts["forget"](args=[job_id]))
+
+    async def reap(self, *, limit: int = 100) -> tuple[int, int, int]:
+        """Judge leases that have run out: (requeued, failed, put on the list again)."""
+        requeued, failed, repaired = await self._scripts["reap"](args=[limit])
+        return requeued, failed, repaired
+
+    async def try_lock_reaper(self, owner: str, *, seconds: float) -> bool:
+        """True for the one gateway that may reap during the next seconds. `owner` names this call, and no other."""
+        if await self._redis.set(keys.REAPER_LOCK, owner, nx=True, px=int(seconds * 1000)):
+            return True
+        # Ours all the same if the first answer was lost and redis-py has said it again.
+        return cast(bool, await self._redis.get(keys.REAPER_LOCK) == owner)
+
+    async def expired(self, *, limit: int = 100) -> list[str]:
+        """Ids of jobs whose time of keeping is over."""
+        now_ms = await self._now_ms()
+        return cast(list[str], await self._redis.zrangebyscore(keys.EXPIRY, "-inf", now_ms, start=0, num=limit))
+
+    async def litter(self, *, limit: int = 100) -> list[str]:
+        """Attempts whose objects nobody wants any more: "<job id>/<token>"."""
+        now_ms = await self._now_ms()
+        return cast(list[str], await self._redis.zrangebyscore(keys.LITTER, "-inf", now_ms, start=0, num=limit))
+
+    async def tidied(self, attempt: str) -> None:
+        """The objects of such an attempt are gone."""
+        await self._redis.zrem(keys.LITTER, attempt)
+
+    async def models(self) -> dict[str, ServedModel]:
+        """Models that workers have announced and nobody has forgotten, by name, in one round trip."""
+        return read_served(await self._scripts["models"]())
+
+    async def forget_model(self, name: str) -> tuple[Forget, int]:
+        """Take a model without workers and jobs off every list; or why not, and how many of them there are."""
+        was_known = await self._redis.hexists(keys.CARDS, name)
+        outcome, count = await self._scripts["forget_model"](args=[name])
+        # What is called again, because its answer was lost, finds nothing left to do.
+        return "forgotten" if was_known and outcome == "missing" else outcome, count
+
+    async def cancel_waiting(self, model: str) -> int:
+        """Call off every job that waits for the model, whoever's it is. How many there were."""
+        called_off = 0
+        for job_id in await self._redis.zrange(keys.QUEUED + model, 0, -1):
+            tenant = await self._redis.hget(keys.JOB + job_id, "tenant")
+            called_off += tenant is not None and await self.cancel(job_id, tenant) == "canceled"
+        return called_off
+
+    async def starting(self) -> list[str]:
+        """What workers are at that are not announced yet: one sentence each."""
+        since = await self._now_ms() - keys.ALIVE_MS
+        said = [told.split(" ", 1) for told in (await self._redis.hgetall(keys.STARTING)).values()]
+        return sorted(sentence for at, sentence in said if int(at) > since)
+
+    async def position(self, record: Record) -> int | None:
+        """How many jobs of the model are claimed before this one, or None if it does not wait."""
+        return cast("int | None", await self._redis.zrank(keys.QUEUED + record.model, record.id))
+
+    async def queue_depth(self, model: str) -> int:
+        """Jobs of the model that wait."""
+        return cast(int, await self._redis.zcard(keys.QUEUED + model))
+
+    async def next_events(
+        self, job_id: str, after: str, *, wait_seconds: float
+    ) -> list[tuple[str, str, dict[str, Any]]]:
+        """Events after the given stream id: (stream id, event, data). Waits for the first if there is none yet.
+
+        `after` "0" starts at the beginning, "$" at now.
+        """
+        block = max(1, int(wait_seconds * 1000))
+        answer = await self._waiting.xread({keys.EVENTS + job_id: after}, block=block, count=100)
+        entries = answer[0][1] if answer else []
+        return [(entry_id, fields["event"], json.loads(fields["data"])) for entry_id, fields in entries]
+
+    async def preview(self, job_id: str, told: dict[str, Any]) -> str | None:
+        """The JPEG, as base64, that a `job.preview` with this data tells of; None once it was replaced or is gone."""
+        shown, jpeg = await self._redis.hmget(f"{keys.PREVIEW}{job_id}:{told['index']}", "step", "jpeg")
+        return cast("str | None", jpeg) if shown == str(told["step"]) else None
+
+    async def last_event_id(self, job_id: str) -> str:
+        """Stream id of the job's newest event, "0-0" if there is none. What is read after it misses nothing."""
+        return (await self.last_event_ids([job_id]))[job_id]
+
+    async def last_event_ids(self, job_ids: Collection[str]) -> dict[str, str]:
+        """The same of several jobs, by job."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.xrevrange(keys.EVENTS + job_id, count=1)
+            newest = await pipeline.execute()
+        return {job_id: events[0][0] if events else "0-0" for job_id, events in zip(job_ids, newest, strict=True)}
+
+    async def server_info(self) -> dict[str, Any]:
+        """Redis INFO, sections memory and persistence: whether it keeps what it accepts, and how full it is."""
+        memory, persistence = await self._redis.info("memory"), await self._redis.info("persistence")
+        return {**memory, **persistence}
+
+    async def replication_info(self) -> dict[str, Any]:
+        """Redis INFO, section replication: whether this is the primary."""
+        return dict(await self._redis.info("replication"))
+
+    async def try_a_write(self) -> None:
+        """Raises redis.ResponseError if Redis refuses writes now: a full disk, a replica, no memory.
+
+        Nothing put into a key that is not there: judged like any write, and neither kept nor put into the append-only
+        file, so that everybody may ask for it as often as they like.
+        """
+        await self._redis.setrange(keys.WRITE_PROBE, 0, "")
+
+    async def wait_until_over(self, record: Record, *, seconds: float) -> Record:
+        """The record as it is once the job is over, or when the time is up."""
+        ends, after = time.monotonic() + seconds, "0"
+        while not record.status.is_over and (left := ends - time.monotonic()) > 0:
+            events = await self.next_events(record.id, after, wait_seconds=min(left, LONGEST_BLOCK))
+            if events:
+                after = events[-1][0]
+            if any(event in FINAL_EVENTS for _, event, _ in events):
+                return await self.get(record.id, record.tenant) or record
+        return await self.get(record.id, record.tenant) or record
+
+    async def _now_ms(self) -> int:
+        seconds, micros = await self._redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _first(seen: list[Any]) -> Record | None:
+    """The record that an answer brings with it, if it is still there."""
+    return next(iter(records_of(seen)), None)
+
+
+def _idempotency(tenant: str, key: str) -> str:
+    return f"{keys.IDEMPOTENCY}{tenant}:{key}"
+
+
+def _charged_to(budget: Budget | None) -> list[Any]:
+    return [budget.counter, budget.allowed] if budget else ["", 0]
+
+
+def _flat(fields: dict[str, Any]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]

@@ -1,0 +1,150 @@
+"""From an Authorization header to a caller.
+
+Knows keys only by their SHA-256, and which scope a method needs. Refuses to know routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.edge.errors import Forbidden, Unauthenticated
+from app.edge.keyring import KEY_PREFIX, HeldKey, Keyring
+
+SHORTEST_API_KEY = 32
+"""Characters. Random hexadecimal of this length has 128 bits, base64 has 192."""
+
+OPEN_TENANT = "default"
+SCOPES = frozenset({"read", "write"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+Keys = Mapping[bytes, str]
+"""SHA-256 of a key to the tenant it belongs to."""
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_KEY_HEADER = re.compile(r"(?:bearer|token) +([!-~]{1,512}) *", re.IGNORECASE)
+"""`Token` is what Replicate's clients sent before they changed to Bearer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and what the key allows. Jobs belong to the tenant."""
+
+    tenant: str
+    key_id: str = ""
+    scopes: frozenset[str] = SCOPES
+    requests_per_minute: int | None = None
+    jobs: int | None = None
+    cost_per_minute: int | None = None
+    revoked: asyncio.Event | None = None
+    """Set when the key is revoked, or when one is needed by somebody who has none: whatever is open for it ends."""
+
+    def require(self, method: str) -> None:
+        """Raises Forbidden if the key's scopes do not allow a request of this method."""
+        scope = "read" if method in SAFE_METHODS else "write"
+        self._require(scope)
+
+    def require_all(self) -> None:
+        """Raises Forbidden if the key lacks any scope. For what is secret: who may only look must not learn it."""
+        for scope in sorted(SCOPES):
+            self._require(scope)
+
+    def _require(self, scope: str) -> None:
+        if scope not in self.scopes:
+            raise Forbidden(f"This key does not have the scope {scope!r}.")
+
+
+class Authenticator:
+    """From a header to a caller. Configured keys need no Redis; `keyring` holds those that operators handed out.
+
+    As long as there never was one of either, everybody is one tenant, whatever the header says, so that clients that
+    insist on sending some key work; unless `required`, or the key is one of ours. That this only happens on loopback is
+    the settings' affair.
+    """
+
+    def __init__(self, keys: Keys, *, required: bool = False) -> None:
+        self._keys = keys
+        self._required = required
+        self.keyring: Keyring | None = None
+
+    async def authenticate(self, header: str | None) -> Caller:
+        """Raises Unauthenticated, and redis.RedisError if Redis must be asked and is away."""
+        found = _KEY_HEADER.fullmatch(header or "")
+        caller = await self._holder(found[1]) if found else None
+        if caller is not None:
+            return caller
+        is_ours = found is not None and found[1].startswith(KEY_PREFIX)
+        visitor = None if is_ours else await self._visitor()
+        if visitor is not None:
+            return visitor
+        if found is None:
+            raise Unauthenticated("Send your key in the header: Authorization: Bearer <key>.")
+        raise Unauthenticated("The key is not known here: check that it is whole and has not been revoked.")
+
+    async def _visitor(self) -> Caller | None:
+        """Whoever comes without a key, where none is needed."""
+        if self._keys or self._required:
+            return None
+        if self.keyring is None:
+            return Caller(OPEN_TENANT)
+        until = await self.keyring.open_until()
+        return Caller(OPEN_TENANT, revoked=until) if until else None
+
+    async def of_key(self, key_id: str) -> Caller | None:
+        """Who holds the key of this id, if it is still good. "" is whoever needs none."""
+        if not key_id:
+            return await self._visitor()
+        for digest, tenant in self._keys.items():
+            if _id_of(digest) == key_id:
+                return Caller(tenant, key_id=key_id)
+        held = await self.keyring.held(key_id) if self.keyring else None
+        return _caller(held) if held else None
+
+    async def _holder(self, key: str) -> Caller | None:
+        digest, caller = _digest(key), None
+        for known, tenant in self._keys.items():
+            if hmac.compare_digest(known, digest):
+                caller = Caller(tenant, key_id=_id_of(digest))
+        if caller is not None or self.keyring is None:
+            return caller
+        held = await self.keyring.find(key)
+        return _caller(held) if held else None
+
+
+def _caller(held: HeldKey) -> Caller:
+    info = held.info
+    return Caller(
+        tenant=info.tenant,
+        key_id=info.id,
+        scopes=frozenset(info.scopes),
+        requests_per_minute=info.requests_per_minute,
+        jobs=info.jobs,
+        cost_per_minute=info.cost_per_minute,
+        revoked=held.revoked,
+    )
+
+
+def keys_from_text(text: str) -> Keys:
+    """Reads `tenant:key,tenant2:key2`. A tenant may have several keys. ValueError names the entry by its place."""
+    keys: dict[bytes, str] = {}
+    for place, entry in enumerate(text.split(","), start=1):
+        tenant, colon, key = entry.strip().partition(":")
+        if not colon or not _TENANT.fullmatch(tenant):
+            raise ValueError(f"entry {place} must read tenant:key, the tenant in a-z, 0-9, - and _")
+        if len(key) < SHORTEST_API_KEY or not _KEY_HEADER.fullmatch(f"bearer {key}"):
+            raise ValueError(f"the key of entry {place} must be {SHORTEST_API_KEY} to 512 visible ASCII characters")
+        if keys.setdefault(_digest(key), tenant) != tenant:
+            raise ValueError(f"the key of entry {place} belongs to another tenant already")
+    return keys
+
+
+def _id_of(digest: bytes) -> str:
+    return digest.hex()[:16]
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

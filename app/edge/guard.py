@@ -1,0 +1,324 @@
+"""Refuses what is too big, too slow, not ours or unauthenticated, before anything is parsed. Pure ASGI.
+
+Knows bytes, headers and the clock. Refuses to know routes beyond which of them are open to everybody. The order of
+`_admit` is the order of the checks, and matters: a wrong key with a bad body is a wrong key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import redis
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.edge.auth import Caller
+from app.edge.dialects import answer, refuse_unserved
+from app.edge.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    HeadTooLarge,
+    InternalError,
+    InvalidHeader,
+    NotServedHere,
+    Problem,
+    QueueUnavailable,
+    Unauthenticated,
+    UnsupportedMediaType,
+    WrongHost,
+)
+from app.edge.stream_tokens import StreamRequest, asks_for_a_token, stream_request
+from app.edge.strict_json import check_json
+
+log = structlog.get_logger()
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+MAX_HEADERS: Final = 100
+MAX_BODY_BYTES: Final = 64 * 1024
+DRAIN_BYTES: Final = 1024 * 1024
+"""A refused body of up to this size is read and thrown away, so that a client that writes before it reads hears why."""
+DRAIN_SECONDS: Final = 2.0
+FILES_BYTES: Final = 50 * 1024 * 1024
+"""The same for who sends pictures to a route that takes none here; as much as OpenAI's takes."""
+
+OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/problems", "/problems/", "/docs", "/openapi.json"})
+OPEN_PREFIXES: Final = ("/static/", "/problems/", "/pictures/")
+"""Pictures carry a signature in their link."""
+
+PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Orchestrators ask by the address of the container, which no list of names can hold. Load balancers ask in HTTP/1.0,
+which has no Host."""
+
+UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
+
+REVOKED: Final = "The key has been revoked, or none was sent and one is needed now."
+API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
+
+
+class ClientGone(Exception):
+    """The connection ended before its request had come. Nobody is left to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Names that may stand in the Host header; without any, every valid one."""
+
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Hosts:
+        return cls(frozenset(name.lower() for name in names))
+
+    def allow(self, name: str) -> bool:
+        """Whether the name, or a wildcard above it, is listed."""
+        name = name.lower()
+        _, _, above = name.partition(".")
+        return not self.names or "*" in self.names or name in self.names or f"*.{above}" in self.names
+
+
+class Doorkeeper(Protocol):
+    """Says who asks. Raises Unauthenticated, Forbidden, RateLimited and redis.RedisError."""
+
+    async def admit(
+        self, header: str | None, *, method: str, stream: StreamRequest | None
+    ) -> tuple[Caller, dict[str, str]]:
+        """The caller, and headers for the answer."""
+
+
+class Guard:
+    """Stands before the application. `body_seconds` is how long a body may take to arrive.
+
+    `prefix` is the path under which a proxy shows the service. Paths come with or without it: proxies differ.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, doorkeeper: Doorkeeper, hosts: Hosts, body_seconds: float, prefix: str = ""
+    ) -> None:
+        self.app = app
+        self._prefix = prefix
+        self._doorkeeper = doorkeeper
+        self._hosts = hosts
+        self._body_seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        _take_off(self._prefix, scope)
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        reply = _Reply(send, request_id)
+        try:
+            receive = await self._admit(scope, receive, reply)
+            await self.app(scope, receive, reply)
+            await reply.end()
+        except Problem as problem:
+            # What is left of the request stays unread, so the connection cannot carry another one.
+            problem.headers["Connection"] = "close"
+            await self._refuse(problem, scope, receive, reply)
+        except ClientGone:
+            if not _is_revoked(scope):
+                log.debug("client left before its request was answered")
+            elif not reply.started:
+                await self._refuse(Unauthenticated(REVOKED), scope, receive, reply)
+        except redis.RedisError as error:
+            log.warning("redis failed at the door", error=type(error).__name__)
+            away = QueueUnavailable("The queue does not answer at the moment. What was accepted before is safe.")
+            await self._refuse(away, scope, receive, reply)
+        except Exception:
+            log.exception("request failed", method=scope["method"])
+            if reply.started:
+                raise
+            broken = InternalError("The request failed here. The log has it under the request id.")
+            await self._refuse(broken, scope, receive, reply)
+
+    async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, reply: _Reply) -> None:
+        said = answer(problem, scope["state"]["request_id"], scope["path"], prefix=self._prefix)
+        await said(scope, receive, reply)
+
+    async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> Receive:
+        headers = Headers(scope=scope)
+        self._check_head(scope, headers)
+        if not is_open(scope["path"]):
+            method = "GET" if asks_for_a_token(scope["path"]) else scope["method"]
+            caller, reply.extra = await self._doorkeeper.admit(
+                headers.get("authorization"), method=method, stream=stream_request(scope)
+            )
+            scope["state"]["caller"] = caller
+        try:
+            refuse_unserved(scope["method"], scope["path"])
+        except NotServedHere:
+            await _drain(receive, headers, most=FILES_BYTES)
+            raise
+        if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
+            return _until_revoked(scope, receive)
+        try:
+            _check_body_headers(headers)
+            body = await _read(receive, seconds=self._body_seconds)
+        except (BodyTooLarge, UnsupportedMediaType):
+            await _drain(receive, headers)
+            raise
+        if _is_revoked(scope):
+            raise Unauthenticated(REVOKED)
+        if body:
+            check_json(body)
+        return _replay(body, _until_revoked(scope, receive))
+
+    def _check_head(self, scope: Scope, headers: Headers) -> None:
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if size > MAX_HEAD_BYTES or len(scope["headers"]) > MAX_HEADERS:
+            raise HeadTooLarge(f"At most {MAX_HEADERS} headers and {MAX_HEAD_BYTES // 1024} KiB are read.")
+        hosts = headers.getlist("host")
+        if not hosts and scope["path"] in PROBES and scope["http_version"] == "1.0":
+            return
+        found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if found is None:
+            raise InvalidHeader("Exactly one valid Host header is needed.")
+        if scope["path"] not in PROBES and not self._hosts.allow(found[1]):
+            raise WrongHost("This service does not answer to the name in the Host header.")
+
+
+class _Reply:
+    """Sends with the headers that every answer has, and remembers whether anything was sent."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.started = False
+        self.finished = False
+        self.extra: dict[str, str] = {}
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["Referrer-Policy"] = "no-referrer"
+            headers.setdefault("Content-Security-Policy", API_POLICY)
+            headers.setdefault("Cache-Control", "private, no-cache")
+            headers.update(self.extra)
+        elif message["type"] == "http.response.body":
+            self.finished = not message.get("more_body", False)
+        await self._send(message)
+
+    async def end(self) -> None:
+        """A stream that was broken off because its key was revoked ends like any other."""
+        if self.started and not self.finished:
+            await self({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+
+
+def _is_revoked(scope: Scope) -> bool:
+    caller: Caller | None = scope["state"].get("caller")
+    return caller is not None and caller.revoked is not None and caller.revoked.is_set()
+
+
+def _until_revoked(scope: Scope, receive: Receive) -> Receive:
+    """The client seems to leave when its key is revoked: streams and waits end as they do then."""
+    caller: Caller | None = scope["state"].get("caller")
+    if caller is None or caller.revoked is None:
+        return receive
+    over = caller.revoked
+
+    async def either() -> Message:
+        message, end = asyncio.ensure_future(receive()), asyncio.ensure_future(over.wait())
+        try:
+            await asyncio.wait((message, end), return_when=asyncio.FIRST_COMPLETED)
+            return message.result() if message.done() else {"type": "http.disconnect"}
+        finally:
+            message.cancel()
+            end.cancel()
+
+    return either
+
+
+def _take_off(prefix: str, scope: Scope) -> None:
+    if prefix and (scope["path"] + "/").startswith(prefix + "/"):
+        scope["path"] = scope["path"][len(prefix) :] or "/"
+        scope["raw_path"] = scope["raw_path"].removeprefix(prefix.encode()) or b"/"
+
+
+def is_open(path: str) -> bool:
+    """Whether everybody may ask for this path, without a key."""
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
+
+
+def _check_body_headers(headers: Headers) -> None:
+    length = headers.get("content-length", "0")
+    # int() refuses numbers of thousands of digits; a length that long is too large anyway.
+    if len(length) > 18 or (length.isdecimal() and int(length) > MAX_BODY_BYTES):
+        raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
+    if ", ".join(headers.getlist("transfer-encoding")).strip().lower() not in ("", "chunked"):
+        raise UnsupportedMediaType("Send the body in no transfer coding but chunked.")
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("Send the body without Content-Encoding.")
+    media_type, _, parameters = headers.get("content-type", "").partition(";")
+    if media_type.strip().lower() != "application/json":
+        raise UnsupportedMediaType("Send JSON with the header Content-Type: application/json.")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().lower().partition("=")
+        if name == "charset" and value.strip('"') not in UTF_8:
+            raise UnsupportedMediaType("Send the JSON in UTF-8.")
+
+
+async def _read(receive: Receive, *, seconds: float) -> bytes:
+    chunks, size, more = [], 0, True
+    try:
+        async with asyncio.timeout(seconds):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > MAX_BODY_BYTES:
+                    raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise BodyTooSlow(f"The body did not arrive within {seconds:g} seconds.") from None
+    return b"".join(chunks)
+
+
+async def _drain(receive: Receive, headers: Headers, *, most: int = DRAIN_BYTES) -> None:
+    length = headers.get("content-length", "")
+    if "expect" in headers or len(length) > 18 or (length.isdecimal() and int(length) > most):
+        return
+    left, more = most, True
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while more and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                more = message.get("more_body", False)
+    except TimeoutError:
+        return
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    told = False
+
+    async def once() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return once

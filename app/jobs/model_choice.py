@@ -1,0 +1,108 @@
+"""Which model is meant: by its name, by another name that the operator gave it, or by none at all.
+
+Knows what the board knows, aliases and the default. Refuses to know what is asked of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+from app.contract.messages.params import ParamError, ParamsRejected
+from app.contract.messages.served import ServedModel
+from app.edge.errors import ModelAway, NoModelYet
+from app.jobs.model_registry import Board
+from app.jobs.schemas import timestamp
+
+RESTART_SECONDS = 120.0
+"""A model that nobody has served for longer than this is away, not restarting. On two cores that eight other programs
+wanted too, the bundled model was back 70 and 82 s after its worker had been told to end."""
+
+AWAY_RETRY_SECONDS = 30
+"""Nobody knows when a worker comes. Clients that try again by themselves do so two or three times."""
+
+WORKER_START_SECONDS = 5
+"""A worker announces its model a few seconds after its start: that is when to ask again."""
+
+
+class ModelChoice:
+    """The models of the board under all their names. Methods raise redis.RedisError as the board does.
+
+    `aliases` are further names of models, `default` the one that the operator prefers.
+    """
+
+    def __init__(self, board: Board, *, aliases: Mapping[str, str], default: str | None = None) -> None:
+        self.aliases = aliases
+        self._board = board
+        self._default = aliases.get(default, default) if default else None
+
+    async def named(self, name: str) -> ServedModel | None:
+        """The model of this name. An alias is looked at first: what the operator wrote down does not change with what
+        workers announce."""
+        own = self.aliases.get(name, name)
+        return (await self._board.models(own)).get(own)
+
+    async def names(self) -> list[str]:
+        """Everything a request may name: the models, then the aliases that lead to one."""
+        models = await self._board.models()
+        own = [name for name in models if name not in self.aliases]
+        return own + [alias for alias, target in self.aliases.items() if target in models]
+
+    async def default(self) -> ServedModel | None:
+        """The model of requests that name none; None where nobody can tell."""
+        return by_default(await self._board.models(self._default), self._default)
+
+    async def choose(self, name: str | None) -> ServedModel:
+        """The model that a request means. Raises ParamsRejected, naming what is served, or NoModelYet."""
+        models = await self._board.models()
+        if not models:
+            detail = "No worker has announced a model yet. Start one, or wait until it has loaded its model."
+            raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
+        found = await (self.named(name) if name else self.default())
+        if found is None or found.away_seconds > RESTART_SECONDS:
+            # Nobody is refused from memory: another gateway may have shown the caller a worker.
+            models = await self._board.look_again()
+            found = await (self.named(name) if name else self.default())
+        return found or self._refuse(name, served=", ".join(sorted(models)))
+
+    def _refuse(self, name: str | None, *, served: str) -> NoReturn:
+        if name and name in self.aliases:
+            code, detail = "model_unknown", f"is another name of {self.aliases[name]}, which is not served here"
+        elif name:
+            code, detail = "model_unknown", "is not served here"
+        elif self._default:
+            detail = f"No worker has announced {self._default} yet, the model of requests that name none."
+            raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
+        else:
+            raise ParamsRejected([ParamError("/model", "model_missing", f"name one of the models: {served}")])
+        raise ParamsRejected([ParamError("/model", code, f"{detail}; the models are: {served}")])
+
+
+def by_default(models: Mapping[str, ServedModel], default: str | None) -> ServedModel | None:
+    """The default while it is served or restarts; else the only model that has a worker; else the default; else, if
+    none has a worker, the one that was served last. None if there are several and no default, or if the default was
+    never announced: it is about to be."""
+    preferred = models.get(default) if default else None
+    if preferred is not None and preferred.away_seconds <= RESTART_SECONDS:
+        return preferred
+    awake = [model for model in models.values() if model.workers]
+    if len(awake) == 1:
+        return awake[0]
+    if default or awake:
+        return preferred
+    return max(models.values(), key=lambda model: model.seen_ms, default=None)
+
+
+def absence(name: str, model: ServedModel | None) -> str | None:
+    """What is said of a job that waits for this model, None if that was forgotten. None while there is a worker."""
+    if model is not None and model.workers:
+        return None
+    since = f" since {timestamp(model.seen_ms)}" if model else ""
+    return f"No worker serves {name}{since}; the job waits until one does."
+
+
+def refuse_if_away(model: ServedModel) -> None:
+    """For callers who hold a connection and see nothing meanwhile. Raises ModelAway after RESTART_SECONDS."""
+    if model.away_seconds > RESTART_SECONDS:
+        since = timestamp(model.seen_ms)
+        raise ModelAway(f"No worker serves {model.card.name} since {since}.", retry_after=AWAY_RETRY_SECONDS)

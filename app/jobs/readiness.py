@@ -1,0 +1,121 @@
+"""Can this gateway do its work? Each thing it needs is looked at and named.
+
+Knows Redis, the picture store and the workers by their answers. Refuses to repair anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import redis
+import structlog
+
+from app.contract.redis.durability import durability_faults, reasons_to_refuse_writes
+from app.contract.redis.store import JobStore, QueueLost
+from app.jobs.model_registry import Board
+from app.jobs.schemas import CheckView, ReadinessView
+from app.pictures.store import PictureStore, PictureStoreError
+
+log = structlog.get_logger()
+
+STORAGE_FRESH_SECONDS = 10.0
+"""Anybody may ask /readyz; a probe object is written at most this often."""
+
+STORAGE_SECONDS = 5.0
+"""A store that takes longer is not ready, and the orchestrator is answered in time."""
+
+
+class Readiness:
+    """The checks behind /readyz."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        pictures: PictureStore,
+        board: Board,
+        *,
+        durability: Literal["require", "ignore"],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._pictures = pictures
+        self._board = board
+        self._durability = durability
+        self._clock = clock
+        self._storage: CheckView | None = None
+        self._storage_at = 0.0
+        self._looking = asyncio.Lock()
+
+    async def look(self) -> ReadinessView:
+        """All checks at once. Never raises: a fault is a check that failed."""
+        names: dict[str, Callable[[], Awaitable[CheckView]]] = {
+            "redis": self._redis,
+            "storage": self._picture_store,
+            "workers": self._workers,
+        }
+        found = await asyncio.gather(*(check() for check in names.values()))
+        checks = dict(zip(names, found, strict=True))
+        return ReadinessView(ready=all(check.ok for check in found), checks=checks)
+
+    async def _redis(self) -> CheckView:
+        info: dict[str, Any] = {}
+        try:
+            info = await self._store.server_info() | await self._store.replication_info()
+            await self._store.try_a_write()
+            await self._store.require_epoch()
+        except QueueLost as error:
+            return _red(str(error))
+        except (redis.ResponseError, redis.BusyLoadingError) as error:
+            said = str(error)[:200]
+            log.warning("redis refuses", reason=said)
+            if not info:
+                return _red(f"Redis refuses to answer: {said}")
+            return _red(f"Redis refuses writes. {'. '.join(reasons_to_refuse_writes(info) or [said])}")
+        except redis.RedisError as error:
+            return _red(f"Redis does not answer ({type(error).__name__}): check that it runs and can be reached")
+        faults = durability_faults(info)
+        if faults and self._durability == "require":
+            return _red(f"{'. '.join(faults)}. Or set DARKROOM_REDIS_DURABILITY=ignore")
+        return _green("writable, but it may forget accepted jobs" if faults else "writable and durable")
+
+    async def _picture_store(self) -> CheckView:
+        async with self._looking:
+            if self._storage is None or self._clock() - self._storage_at > STORAGE_FRESH_SECONDS:
+                self._storage, self._storage_at = await self._probe(), self._clock()
+            return self._storage
+
+    async def _probe(self) -> CheckView:
+        try:
+            async with asyncio.timeout(STORAGE_SECONDS):
+                await self._pictures.check()
+        except TimeoutError:
+            return _red(f"the picture store took more than {STORAGE_SECONDS:g} s: check its network and load")
+        except PictureStoreError as error:
+            # The sentence names folders and buckets: for the log, not for everybody who can connect.
+            log.warning("picture store not writable", reason=str(error))
+            return _red("pictures cannot be written, read and deleted: the gateway's log says why")
+        return _green("writable")
+
+    async def _workers(self) -> CheckView:
+        try:
+            models = await self._board.models()
+            workers = sum(model.workers for model in models.values())
+            starting = [] if workers else await self._store.starting()
+        except redis.RedisError:
+            return _red("unknown while Redis does not answer")
+        if starting:
+            return _red(f"no worker is ready yet; starting: {'; '.join(starting)}")
+        if not workers:
+            return _red("no worker was heard of lately: start one, or see why it does not announce itself")
+        return _green(f"{workers} heard of lately")
+
+
+def _red(detail: str) -> CheckView:
+    return CheckView(ok=False, detail=detail)
+
+
+def _green(detail: str) -> CheckView:
+    return CheckView(ok=True, detail=detail)

@@ -1,0 +1,336 @@
+"""The bodies that go out, as the OpenAPI shows them. What comes in is `JobRequest` in the contract.
+
+Knows shapes and how a record becomes one. Refuses to fetch anything: whatever a view needs is handed to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.events import Status
+from app.contract.messages.job import JobError, Picture, Record
+from app.contract.messages.params import JobSpec
+from app.contract.messages.served import ServedModel
+from app.contract.redis.outbox import Delivery
+from app.edge.problems import job_problem_title
+
+
+class Progress(BaseModel):
+    """Steps are model evaluations; a scheduler of higher order needs more of them than num_inference_steps."""
+
+    step: int
+    steps: int
+    images_done: int
+
+
+class QueuePlace(BaseModel):
+    """Where a queued job stands."""
+
+    position: int = Field(description="Jobs that come before it; 0 is next")
+    workers: int = Field(description="Workers of its model that were heard of lately; without any, it waits for one")
+    eta_seconds: float | None = Field(description="Until it is finished at the present pace; null while nobody knows")
+
+
+class PreviewsView(BaseModel):
+    """How a picture emerged: its previews in one file, row by row, each of width x height pixels."""
+
+    url: str
+    sha256: str
+    bytes: int
+    content_type: str
+    width: int
+    height: int
+    columns: int
+    steps: list[int] = Field(description="After how many model evaluations each was made; as many as there are frames")
+
+
+class ImageView(BaseModel):
+    """One finished picture. The link needs no key and works for a while (an hour, unless the operator says otherwise);
+    ask for the job to get a new one."""
+
+    index: int
+    url: str
+    sha256: str
+    seed: int
+    width: int
+    height: int
+    content_type: str
+    bytes: int
+    previews: PreviewsView | None = Field(description="Kept for jobs with `keep_previews`")
+
+    @classmethod
+    def of(cls, picture: Picture, links: Mapping[str, str]) -> ImageView:
+        sheet = picture.previews
+        previews = sheet and PreviewsView(url=links[sheet.key], **sheet.model_dump(exclude={"key"}))
+        return cls(url=links[picture.key], previews=previews, **picture.model_dump(exclude={"key", "previews"}))
+
+
+class JobErrorView(BaseModel):
+    """Why the job failed."""
+
+    type: str
+    title: str
+    detail: str
+
+    @classmethod
+    def of(cls, error: JobError, *, prefix: str) -> JobErrorView:
+        """`prefix` is the path under which a proxy shows the service."""
+        return cls(type=f"{prefix}/problems/{error.slug}", title=job_problem_title(error.slug), detail=error.detail)
+
+
+class JobUrls(BaseModel):
+    """Where to go from here."""
+
+    self: str
+    events: str
+    cancel: str
+
+
+JOB_EXAMPLE: dict[str, Any] = {
+    "id": "job_0123456789abcdef01234567",
+    "object": "job",
+    "status": "running",
+    "model": "starter",
+    "input": {
+        "model": "starter",
+        "prompt": "a red circle on a blue background",
+        "negative_prompt": "",
+        "width": 128,
+        "height": 128,
+        "num_inference_steps": 30,
+        "guidance_scale": 3.0,
+        "scheduler": "euler_a",
+        "seed": 7,
+        "num_images": 1,
+        "output_format": "png",
+    },
+    "progress": {"step": 5, "steps": 20, "images_done": 0},
+    "queue": None,
+    "images": [],
+    "error": None,
+    "warnings": [],
+    "attempts": 1,
+    "timings": {"queued": 0.012},
+    "created_at": "2026-01-01T12:00:00.000Z",
+    "started_at": "2026-01-01T12:00:00.012Z",
+    "ended_at": None,
+    "expires_at": None,
+    "metadata": {"order": "17"},
+    "urls": {
+        "self": "http://127.0.0.1:8000/v1/jobs/job_0123456789abcdef01234567",
+        "events": "http://127.0.0.1:8000/v1/jobs/job_0123456789abcdef01234567/events",
+        "cancel": "http://127.0.0.1:8000/v1/jobs/job_0123456789abcdef01234567/cancel",
+    },
+}
+
+
+class JobView(BaseModel):
+    """A job. `input` shows every parameter with the value that is used, the drawn seed included."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: Status
+    model: str
+    input: JobSpec
+    progress: Progress
+    queue: QueuePlace | None = Field(description="While it is queued")
+    images: list[ImageView]
+    error: JobErrorView | None
+    warnings: list[str]
+    attempts: int
+    timings: dict[str, float] = Field(description="Seconds: queued, encode, denoise, decode, upload, total")
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    expires_at: str | None = Field(description="When the record and the pictures will be deleted")
+    metadata: dict[str, str]
+    urls: JobUrls
+
+    @classmethod
+    def of(
+        cls,
+        record: Record,
+        *,
+        base: str,
+        links: Mapping[str, str] | None = None,
+        queue: QueuePlace | None = None,
+        warnings: Sequence[str] = (),
+    ) -> JobView:
+        """A record as its owner may see it. `base` is the gateway's address without a slash at the end, `links` the URL
+        of every object key of the record, `warnings` what is to be said now beside the record's own."""
+        own = f"{base}/v1/jobs/{record.id}"
+        error = record.error
+        return cls(
+            id=record.id,
+            status=record.status,
+            model=record.model,
+            input=record.spec,
+            progress=Progress(
+                step=record.step,
+                steps=record.steps or record.spec.num_inference_steps,
+                images_done=len(record.images),
+            ),
+            queue=queue,
+            images=[ImageView.of(picture, links or {}) for picture in record.images],
+            error=error and JobErrorView.of(error, prefix=urlsplit(base).path),
+            warnings=[*warnings, *record.warnings],
+            attempts=record.attempt,
+            timings=_timings(record),
+            created_at=timestamp(record.created_ms),
+            started_at=record.started_ms and timestamp(record.started_ms),
+            ended_at=record.ended_ms and timestamp(record.ended_ms),
+            expires_at=record.expires_ms and timestamp(record.expires_ms),
+            metadata=record.metadata,
+            urls=JobUrls(self=own, events=f"{own}/events", cancel=f"{own}/cancel"),
+        )
+
+
+class JobList(BaseModel):
+    """A page of the caller's jobs, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[JobView]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last")
+
+
+class DeliveryView(BaseModel):
+    """One try at a webhook message, or the reason why none was made."""
+
+    webhook_id: str = Field(description="The same for every try of one event, as the receiver sees it")
+    event: str
+    number: int = Field(description="1 for the first try")
+    outcome: Literal["delivered", "failed", "exhausted", "disabled"]
+    status: int | None = Field(description="HTTP status of the answer, if there was one")
+    detail: str
+    at: str
+    took_seconds: float
+    next_at: str | None = Field(description="When the next try is due")
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> DeliveryView:
+        return cls(
+            **delivery.model_dump(exclude={"at_ms", "took_ms", "next_ms"}),
+            at=timestamp(delivery.at_ms),
+            took_seconds=delivery.took_ms / 1000,
+            next_at=None if delivery.next_ms is None else timestamp(delivery.next_ms),
+        )
+
+
+class DeliveryList(BaseModel):
+    """The last hundred tries made for a job, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[DeliveryView]
+
+
+ModelState = Literal["ready", "away"]
+
+
+class ModelView(ModelCard):
+    """A served model: its card, and whether anybody serves it now."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(default=0, description="Seconds since 1970; there for OpenAI's clients, and not known here")
+    owned_by: str = Field(default="darkroom", description="There for OpenAI's clients")
+    state: ModelState = Field(description="away: no worker was heard of lately; jobs wait for one")
+    workers: int
+    seen_at: str = Field(description="When a worker was last heard of: since then it is away")
+    pace_seconds: float | None = Field(description="How long one job runs, moving average")
+    default: bool = Field(description="The model of requests that name none, as things stand")
+    alias_of: str | None = Field(description="This id is another name, given by the operator, of that model")
+
+    @classmethod
+    def of(cls, model: ServedModel, *, is_default: bool, alias: str | None = None) -> ModelView:
+        """A model under its own name, or under an alias."""
+        card = model.card
+        return cls(
+            id=alias or card.name,
+            state=state_of(model),
+            workers=model.workers,
+            seen_at=timestamp(model.seen_ms),
+            pace_seconds=None if model.pace_ms is None else model.pace_ms / 1000,
+            default=is_default and alias is None,
+            alias_of=card.name if alias else None,
+            **card.model_dump(),
+        )
+
+
+def state_of(model: ServedModel) -> ModelState:
+    return "ready" if model.workers else "away"
+
+
+class ModelList(BaseModel):
+    """Every model that workers have announced, then the operator's aliases."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelView]
+
+
+class FieldError(BaseModel):
+    """One thing to correct."""
+
+    pointer: str | None = Field(default=None, description="JSON pointer into the body")
+    parameter: str | None = Field(default=None, description="Name in the query, header or path")
+    code: str
+    detail: str
+
+
+class ProblemView(BaseModel):
+    """RFC 9457. `type` is a page that explains it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[FieldError] | None = None
+
+
+class OpenAIErrorBody(BaseModel):
+    """What is wrong, in the words of OpenAI's clients."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """An error of the routes that OpenAI's clients use."""
+
+    error: OpenAIErrorBody
+
+
+class CheckView(BaseModel):
+    """One thing that /readyz looked at."""
+
+    ok: bool
+    detail: str
+
+
+class ReadinessView(BaseModel):
+    """Whether this gateway can do its work, and what is in the way."""
+
+    ready: bool
+    checks: dict[str, CheckView]
+
+
+def timestamp(ms: int) -> str:
+    """Milliseconds since 1970 as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _timings(record: Record) -> dict[str, float]:
+    timings = dict(record.timings)
+    if record.started_ms:
+        timings["queued"] = (record.started_ms - record.created_ms) / 1000
+    if record.ended_ms:
+        timings["total"] = (record.ended_ms - record.created_ms) / 1000
+    return timings

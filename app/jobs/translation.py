@@ -1,0 +1,60 @@
+"""A wish in the words of a dialect, on its way into ours: what means the same, and how an error is said in their words.
+
+Knows parameters by name. Refuses to know a dialect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.contract.messages.params import JobRequest, ParamError, ParamsRejected
+
+
+class Wording:
+    """`fields` are ours, as they were given. `put` adds what the caller said in other words."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
+        self._theirs: dict[str, str] = {}
+        self._twice: list[ParamError] = []
+
+    def put(self, word: str, **ours: Any) -> None:
+        """Their word, and what it says in ours."""
+        for name, value in ours.items():
+            if self._fields.setdefault(name, value) == value:
+                self._theirs[f"/{name}"] = f"/{word}"
+            else:
+                detail = f"is given as {word} as well, with another value"
+                self._twice.append(ParamError(f"/{name}", "said_twice", detail))
+
+    def wish(self, **more: Any) -> JobRequest:
+        """The job that is meant, with `more` of our fields.
+
+        Raises ParamsRejected where two words say two things, and for values out of our bounds.
+        """
+        if self._twice:
+            raise ParamsRejected(self._twice)
+        try:
+            return JobRequest(**self._fields, **more)
+        except ValidationError as error:
+            # Their words have other bounds than ours.
+            raise ParamsRejected([_too_much(each) for each in error.errors()]) from None
+
+    def in_their_words(self, error: ParamsRejected) -> ParamsRejected:
+        """The same errors, at the parameters that the caller wrote."""
+        return ParamsRejected([replace(e, pointer=self._theirs.get(e.pointer, e.pointer)) for e in error.errors])
+
+
+def _too_much(error: Any) -> ParamError:
+    pointer = "".join(f"/{part}" for part in error["loc"])
+    code = "out_of_range" if error["type"] in ("less_than_equal", "greater_than_equal") else error["type"]
+    return ParamError(pointer, code, error["msg"])
+
+
+def sides(size: str) -> dict[str, int]:
+    """Of "WxH"."""
+    width, height = map(int, size.split("x"))
+    return {"width": width, "height": height}

@@ -1,0 +1,1 @@
+"""Finished pictures on the gateway's side: signed links, and streams of bytes."""

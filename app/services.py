@@ -1,0 +1,114 @@
+"""The services that routes call, made once in the lifespan and handed out by dependencies.
+
+Routes know these and nothing below them; tests swap them here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from app.contract.messages.job import Record, is_job_id
+from app.contract.redis.outbox import Outbox
+from app.contract.redis.pending_requests import PendingRequests
+from app.contract.redis.queue_stats import Figures
+from app.contract.redis.store import JobStore
+from app.edge.auth import Caller
+from app.edge.errors import JobNotFound
+from app.edge.keyring import Keyring
+from app.edge.limiter import Limiter
+from app.edge.stream_tokens import StreamTokens
+from app.jobs.admission import Admission
+from app.jobs.follow import Feed
+from app.jobs.model_choice import ModelChoice
+from app.jobs.model_registry import Board
+from app.jobs.readiness import Readiness
+from app.jobs.schemas import JobView
+from app.jobs.views import Viewer
+from app.pictures.store import PictureStore
+from app.settings import Settings
+from app.webhooks.secrets import Secrets
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Everything a route may need."""
+
+    settings: Settings
+    store: JobStore
+    pictures: PictureStore
+    board: Board
+    models: ModelChoice
+    viewer: Viewer
+    admission: Admission
+    readiness: Readiness
+    feed: Feed
+    pending: PendingRequests
+    outbox: Outbox
+    webhook_secrets: Secrets
+    keyring: Keyring
+    stream_tokens: StreamTokens
+    limiter: Limiter
+    figures: Figures
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to stop: streams end with `retry:` and waits are answered at once."""
+
+    async def record(self, job_id: str, caller: Caller) -> Record:
+        """The caller's job. JobNotFound for every other id; Redis is not asked about ids that cannot be."""
+        record = await self.store.get(job_id, caller.tenant) if is_job_id(job_id) else None
+        if record is None:
+            raise JobNotFound
+        return record
+
+    async def records(self, job_ids: list[str], caller: Caller) -> list[Record]:
+        """The caller's jobs. JobNotFound if any of the ids is another's, or nobody's. No id may be there twice."""
+        if not all(is_job_id(job_id) for job_id in job_ids):
+            raise JobNotFound
+        records = await self.store.get_all(job_ids, caller.tenant)
+        if len(records) < len(job_ids):
+            raise JobNotFound
+        return records
+
+    async def view(self, record: Record, request: Request) -> JobView:
+        """The job as the one who sent the request may see it."""
+        return await self.viewer.view(record, base=self.base(request))
+
+    def path(self, path: str) -> str:
+        """A path of this service as clients must ask for it, below the prefix of the proxy before it."""
+        return self.settings.prefix + path
+
+    def base(self, request: Request) -> str:
+        """The gateway's address as the client knows it, without a slash at the end. The guard has judged the Host."""
+        scope = request.scope
+        own = f"{scope['scheme']}://{request.headers['host']}{scope.get('root_path', '')}"
+        return self.settings.public_url or own
+
+
+# Coroutines, although they wait for nothing: FastAPI sends each plain dependency through the thread pool.
+async def _gateway(request: Request) -> Gateway:
+    return cast(Gateway, request.app.state.gateway)
+
+
+async def _caller(request: Request) -> Caller:
+    return cast(Caller, request.state.caller)
+
+
+async def _full_caller(request: Request) -> Caller:
+    caller = await _caller(request)
+    caller.require_all()
+    return caller
+
+
+async def _own_record(job_id: str, request: Request) -> Record:
+    gateway = await _gateway(request)
+    return await gateway.record(job_id, await _caller(request))
+
+
+TheGateway = Annotated[Gateway, Depends(_gateway)]
+TheCaller = Annotated[Caller, Depends(_caller)]
+TheFullCaller = Annotated[Caller, Depends(_full_caller)]
+"""For routes that answer with a secret, whatever their method: the guard knows methods only."""
+OwnRecord = Annotated[Record, Depends(_own_record)]
