@@ -28,6 +28,7 @@ from app.contract.redis.queue_stats import Figures
 from app.contract.redis.quota import Quota
 from app.contract.redis.store import LONGEST_BLOCK, JobStore
 from app.contract.redis.streams import EventStreams
+from app.contract.redis.webhook_secrets import Secrets
 from app.edge import error_handler
 from app.edge.auth import Authenticator
 from app.edge.cors import Cors
@@ -44,18 +45,17 @@ from app.jobs.follow import Feed
 from app.jobs.housekeeping import Housekeeper
 from app.jobs.model_choice import ModelChoice
 from app.jobs.model_registry import Board
+from app.jobs.pictures import open_pictures
 from app.jobs.readiness import Readiness
 from app.jobs.views import Viewer
 from app.openai import routes as openai
 from app.outbound.address import check_url
-from app.pictures.open import open_pictures
 from app.replicate import routes as replicate
 from app.routes import events, health, images, jobs, models, page, webhooks
 from app.routes.openapi import complete
 from app.services import Gateway
 from app.settings import Settings
 from app.webhooks.options import WebhookOptions
-from app.webhooks.secrets import Secrets
 
 log = structlog.get_logger()
 

@@ -16,6 +16,7 @@ from app.contract.redis.outbox import Outbox
 from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.queue_stats import Figures
 from app.contract.redis.store import JobStore
+from app.contract.redis.webhook_secrets import Secrets
 from app.edge.auth import Caller
 from app.edge.errors import JobNotFound
 from app.edge.keyring import Keyring
@@ -30,7 +31,6 @@ from app.jobs.schemas import JobView
 from app.jobs.views import Viewer
 from app.pictures.store import PictureStore
 from app.settings import Settings
-from app.webhooks.secrets import Secrets
 
 
 @dataclass(frozen=True, slots=True)

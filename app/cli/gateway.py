@@ -24,8 +24,8 @@ from app.contract.common.exits import CANNOT_START
 from app.contract.common.logs import configure
 from app.edge.http_protocol import ImpatientProtocol
 from app.edge.metrics import GatewayMetrics
+from app.jobs.pictures import open_pictures
 from app.main import create_app
-from app.pictures.open import open_pictures
 from app.pictures.store import SHORTEST_KEY, PictureStoreError
 from app.settings import Settings, settings_from_env
 

@@ -17,9 +17,9 @@ from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.exits import REFUSED, UNREACHABLE
 from app.cli.tables import print_table
 from app.contract.common.environment import SettingsError
+from app.contract.redis.webhook_secrets import Secrets
 from app.edge.keyring import KeyInfo, Keyring
 from app.settings import settings_from_env
-from app.webhooks.secrets import Secrets
 
 LAST_ONE = (
     "it was the last: keys stay needed, and nobody gets in; `darkroom keys create` makes another, "

@@ -20,11 +20,11 @@ from opentelemetry.trace import Tracer
 from app.contract.messages.job import Record, new_token
 from app.contract.redis import outbox as contract
 from app.contract.redis.outbox import Delivery, Outbox, Try
+from app.contract.redis.webhook_secrets import Secrets
 from app.outbound.address import Target, WebhookRefused, check_url
 from app.webhooks.deliver import Answer, Sender, Verdict
 from app.webhooks.options import IN_FLIGHT, PER_HOST, PER_TENANT, WebhookOptions
 from app.webhooks.schedule import next_delay_ms, retry_after_seconds
-from app.webhooks.secrets import Secrets
 from app.webhooks.sign import message_id, signed_headers
 from app.webhooks.tracing import traced
 from app.webhooks.turns import Turns

@@ -27,10 +27,11 @@ from app.contract.common.tracing import close_provider, open_provider
 from app.contract.messages.job import Record
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.store import JobStore
+from app.contract.redis.webhook_secrets import Secrets
 from app.jobs.model_registry import Board
+from app.jobs.pictures import open_pictures
 from app.jobs.views import Viewer
 from app.outbound.dial import GuardedBackend
-from app.pictures.open import open_pictures
 from app.pictures.store import PictureStore, PictureStoreError
 from app.replicate.schemas import prediction
 from app.settings import Settings
@@ -39,7 +40,6 @@ from app.webhooks.dispatch import Dispatcher, View
 from app.webhooks.options import WebhookOptions
 from app.webhooks.presence import HEARTBEAT_SECONDS, Presence, process_name
 from app.webhooks.relay import Relay
-from app.webhooks.secrets import Secrets
 
 log = structlog.get_logger()
 

@@ -22,7 +22,7 @@ from app.edge.dialects import OPENAI_PATHS
 from app.edge.errors import all_problems
 from app.edge.keyring import Keyring
 from app.edge.problems import JOB_PROBLEMS
-from app.pictures.open import open_pictures
+from app.jobs.pictures import open_pictures
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for

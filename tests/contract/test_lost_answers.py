@@ -21,8 +21,8 @@ from app.contract.redis.ownership import Beat, Ownership
 from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.quota import Budget, Quota
 from app.contract.redis.store import JobStore, NewJob, Submission
+from app.contract.redis.webhook_secrets import Secrets
 from app.edge.keyring import Keyring
-from app.webhooks.secrets import Secrets
 from tests.forgetful import Losses
 
 pytestmark = pytest.mark.anyio
@@ -214,14 +214,14 @@ async def test_a_rotation_happens_once(
 async def test_a_rotation_that_is_said_again_does_not_undo_another(
     valkey_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.webhooks.secrets.new_secret", lambda: "whsec_mine")
+    monkeypatch.setattr("app.contract.redis.webhook_secrets.new_secret", lambda: "whsec_mine")
     async with Losses(1, breaks=True).async_client(valkey_url) as client:
         mine = Secrets(client)
         with pytest.raises(redis.ConnectionError):
             await mine.rotate("ann")
-        monkeypatch.setattr("app.webhooks.secrets.new_secret", lambda: "whsec_theirs")
+        monkeypatch.setattr("app.contract.redis.webhook_secrets.new_secret", lambda: "whsec_theirs")
         await mine.rotate("ann")
-        monkeypatch.setattr("app.webhooks.secrets.new_secret", lambda: "whsec_mine")
+        monkeypatch.setattr("app.contract.redis.webhook_secrets.new_secret", lambda: "whsec_mine")
         assert await mine.rotate("ann") == ["whsec_theirs", "whsec_mine"]
 
 

@@ -19,12 +19,12 @@ from app.contract.messages.params import JobRequest, Webhook, resolve
 from app.contract.redis import keys
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.store import JobStore, NewJob
+from app.contract.redis.webhook_secrets import Secrets
 from app.outbound.dial import GuardedBackend
 from app.webhooks.deliver import Sender
 from app.webhooks.dispatch import Dispatcher
 from app.webhooks.options import WebhookOptions
 from app.webhooks.relay import Relay
-from app.webhooks.secrets import Secrets
 from tests.webhooks.receivers import Receiver, Step
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)

@@ -22,13 +22,13 @@ from app.contract.redis import keys
 from app.contract.redis.outbox import Delivery, Outbox
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore
+from app.contract.redis.webhook_secrets import Secrets
 from app.outbound.address import Target
 from app.outbound.dial import GuardedBackend
 from app.webhooks.deliver import Answer, Sender, Verdict
 from app.webhooks.options import PER_HOST
 from app.webhooks.relay import DeliveryJob, ForeignPayload
 from app.webhooks.schedule import DELAYS, TRIES
-from app.webhooks.secrets import Secrets
 from tests.patience import PATIENCE
 from tests.webhooks.conftest import LOOPBACK, JobFor, PostOffice
 from tests.webhooks.receivers import Receiver, Step, resets, says, verified

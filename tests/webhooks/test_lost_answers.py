@@ -11,7 +11,7 @@ import redis.asyncio
 
 from app.contract.redis import keys
 from app.contract.redis.outbox import Outbox
-from app.webhooks.secrets import Secrets
+from app.contract.redis.webhook_secrets import Secrets
 from tests.forgetful import Losses
 from tests.webhooks.conftest import JobFor, PostOffice
 from tests.webhooks.receivers import Receiver, says

@@ -23,7 +23,7 @@ from app.contract.redis import keys
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore
-from app.webhooks.secrets import Secrets
+from app.contract.redis.webhook_secrets import Secrets
 from benchmarks.ports import free_port
 from tests.patience import PATIENCE
 from tests.webhooks.conftest import JobFor

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from standardwebhooks import Webhook as Verifier
 
+from app.contract.redis.webhook_secrets import new_secret
 from app.webhooks.options import WebhookOptions
 from app.webhooks.schedule import HOUR, LONGEST_RETRY_AFTER, TRIES, next_delay_ms, retry_after_seconds
-from app.webhooks.secrets import new_secret
 from app.webhooks.sign import message_id, signed_headers
 from app.webhooks.turns import FIRST_GUESS, LATEST, SOONEST, Turns
 
