@@ -46,6 +46,7 @@ from app.jobs.housekeeping import Housekeeper
 from app.jobs.model_choice import ModelChoice
 from app.jobs.model_registry import Board
 from app.jobs.pictures import open_pictures
+from app.jobs.queue_metrics import QueueMetrics
 from app.jobs.readiness import Readiness
 from app.jobs.views import Viewer
 from app.openai import routes as openai
@@ -132,7 +133,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     doorkeeper: Doorkeeper = app.state.doorkeeper
     doorkeeper.authenticator.keyring, doorkeeper.limiter = gateway.keyring, gateway.limiter
     doorkeeper.stream_tokens = gateway.stream_tokens
-    app.state.metrics.figures.open(gateway)
+    metrics: GatewayMetrics = app.state.metrics
+    metrics.registry.register(
+        QueueMetrics(process=metrics.process, feed=gateway.feed, board=gateway.board, figures=gateway.figures)
+    )
     looks = asyncio.create_task(gateway.keyring.keep_looking())
     housekeeper = Housekeeper(gateway.store, gateway.pictures, closing=gateway.closing)
     rounds = asyncio.create_task(housekeeper.run())

@@ -17,6 +17,25 @@ OUTSIDE = {"redis", "rq", "fastapi", "starlette", "httpx2", "obstore"}
 MAY_KNOW_RQ = ("app/contract/redis/rq_job.py", "worker/intake.py", "app/webhooks/")
 MAX_LINES = 350
 
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("app.contract.common", "app.contract.messages", "app.contract.objects"),
+    ("app.contract.redis",),
+    ("app.outbound", "app.pictures"),
+    ("app.edge",),
+    ("app.settings",),
+    ("app.jobs",),
+    ("app.services",),
+    ("app.routes",),
+    ("app.openai", "app.replicate"),
+    ("app.webhooks",),
+    ("app.main",),
+    ("app.cli",),
+)
+"""Packages of the gateway, lowest first. One imports those of lower layers, and none beside it."""
+
+CIRCLES_LEFT = ("worker.engine.",)
+"""Modules whose circles are known. Empty as soon as the engine's data lies beside its readers."""
+
 
 def rooms() -> list[str]:
     files = [path for room in ("app", "worker") for path in (HOUSE / room).rglob("*.py")]
@@ -61,6 +80,55 @@ def test_no_import_goes_through_a_wall(file: str) -> None:
     assert strangers(file) == set()
 
 
+def layer_of(module: str) -> tuple[int, str] | None:
+    """Where a module of the gateway stands, and its package. None for `app` itself, which is a name and a version."""
+    for level, packages in enumerate(LAYERS):
+        for package in packages:
+            if module == package or module.startswith(f"{package}."):
+                return level, package
+    return None
+
+
+def upward(file: str) -> set[str]:
+    """Imports of `file`, a file of the gateway, that do not go down."""
+    own = layer_of(_module(file))
+    assert own, f"{file} is in no package that LAYERS names"
+    places = {name: layer_of(name) for name in imports(file)}
+    return {name for name, place in places.items() if place and place != own and place[0] >= own[0]}
+
+
+def in_circles(files: list[str]) -> set[str]:
+    """Modules that import each other in a circle, `TYPE_CHECKING` imports included, and what lies between circles."""
+    modules = {_module(file): file for file in files}
+    graph = {module: {_known(name, modules) for name in imports(file)} for module, file in modules.items()}
+    left = set(graph)
+    while True:
+        imported = {name for module in left for name in graph[module]}
+        free = {module for module in left if module not in imported or not graph[module] & left}
+        if not free:
+            return left
+        left -= free
+
+
+def _known(name: str, modules: dict[str, str]) -> str:
+    """The module that `name` is, or is in. A package's own file does not count: each file in it would need it."""
+    return name if name in modules else name.rpartition(".")[0]
+
+
+def _module(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+@pytest.mark.parametrize("file", [file for file in rooms() if file.startswith("app/")])
+def test_the_gateways_packages_import_downward(file: str) -> None:
+    if file not in ("app/__init__.py", "app/contract/__init__.py"):
+        assert upward(file) == set()
+
+
+def test_no_circle() -> None:
+    assert {module for module in in_circles(rooms()) if not module.startswith(CIRCLES_LEFT)} == set()
+
+
 @pytest.mark.parametrize("file", rooms())
 def test_no_file_is_a_drawer(file: str) -> None:
     assert len((HOUSE / file).read_text().splitlines()) <= MAX_LINES
@@ -81,6 +149,27 @@ def test_the_walls_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
         assert strangers(file), file
+
+
+def test_an_import_upward_and_a_circle_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "HOUSE", tmp_path)
+    cases = {
+        "app/edge/guard.py": "from app.jobs.admission import Admission",
+        "app/jobs/admission.py": "def f():\n    from app.services import Services",
+        "app/openai/routes.py": "from app.replicate.schemas import Prediction",
+        "app/services.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from app import jobs, main",
+        "app/main.py": "from app.settings import Settings",
+        "app/jobs/__init__.py": "",
+        "app/settings.py": "from app.contract.redis import keys\nfrom app.edge.guard import Guard",
+        "app/contract/redis/keys.py": "",
+    }
+    for file, text in cases.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    seen = {file for file in cases if upward(file)}
+    assert seen == {"app/edge/guard.py", "app/jobs/admission.py", "app/openai/routes.py", "app/services.py"}
+    circle = {"app.edge.guard", "app.jobs.admission", "app.services", "app.main", "app.settings"}
+    assert in_circles(sorted(cases)) == circle
 
 
 @pytest.mark.parametrize("module", ["app.main", "app.cli.main", "app.webhooks.main"])

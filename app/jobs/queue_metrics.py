@@ -1,0 +1,74 @@
+"""How full the queue is, for Prometheus: asked of Redis at every scrape, the same at every gateway.
+
+Never a label per job, prompt or tenant. Refuses to know requests: those are counted in app/edge/metrics.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import redis
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from app.contract.redis.queue_stats import Figures
+from app.jobs.follow import Feed
+from app.jobs.model_registry import Board
+
+ASK_SECONDS = 5.0
+
+
+class QueueMetrics(Collector):
+    """Made in the loop that `feed`, `board` and `figures` belong to; collected in any thread.
+
+    `process` labels what is this process's own.
+    """
+
+    def __init__(self, *, process: str, feed: Feed, board: Board, figures: Figures) -> None:
+        self._process = process
+        self._feed = feed
+        self._board = board
+        self._figures = figures
+        self._loop = asyncio.get_running_loop()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Called in a thread. While Redis is away, only `darkroom_redis_up` is left, and is 0."""
+        streams = GaugeMetricFamily("darkroom_streams", "Open waits and event streams", labels=["process"])
+        streams.add_metric([self._process], self._feed.listeners)
+        yield streams
+        asked = asyncio.run_coroutine_threadsafe(self._ask(), self._loop)
+        try:
+            families = asked.result(ASK_SECONDS)
+        except (redis.RedisError, TimeoutError):
+            asked.cancel()
+            families = []
+        yield _gauge("darkroom_redis_up", "Whether Redis answers", bool(families))
+        yield from families
+
+    async def _ask(self) -> list[GaugeMetricFamily]:
+        depth = GaugeMetricFamily("darkroom_queue_depth", "Jobs that wait", labels=["model"])
+        oldest = GaugeMetricFamily("darkroom_queue_wait_seconds", "Age of the longest waiting job", labels=["model"])
+        workers = GaugeMetricFamily("darkroom_workers", "Workers heard of lately", labels=["model"])
+        seats = GaugeMetricFamily("darkroom_seats_served", "Seats of all workers together", labels=["model"])
+        pace = GaugeMetricFamily("darkroom_job_seconds", "Moving average of how long a job runs", labels=["model"])
+        for name, model in (await self._board.models()).items():
+            waiting, age = await self._figures.waiting(name)
+            depth.add_metric([name], waiting)
+            oldest.add_metric([name], age)
+            workers.add_metric([name], model.workers)
+            seats.add_metric([name], model.workers * model.card.seats)
+            if model.pace_ms is not None:
+                pace.add_metric([name], model.pace_ms / 1000)
+        counts = await self._figures.counts()
+        plain = [
+            _gauge("darkroom_jobs_running", "Jobs that a worker owns", counts.running),
+            _gauge("darkroom_jobs_dead", "Jobs that used up their attempts and were not retried", counts.dead),
+            _gauge("darkroom_webhooks_owed", "Webhook messages not delivered yet", counts.webhooks_owed),
+        ]
+        used = _gauge("darkroom_redis_memory_ratio", "Part of Redis' memory in use", await self._board.memory_used())
+        return [depth, oldest, workers, seats, pace, used, *plain]
+
+
+def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, about, value=float(value))
