@@ -51,6 +51,7 @@ from app.jobs.readiness import Readiness
 from app.jobs.views import Viewer
 from app.openai import routes as openai
 from app.outbound.address import check_url
+from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
 from app.routes import events, health, images, jobs, models, page, webhooks
 from app.routes.openapi import complete
@@ -115,7 +116,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     if app.state.traces is not None:
         app.add_middleware(Traced, tracer=app.state.traces.get_tracer("darkroom.gateway", __version__))
     # events before jobs: /v1/jobs/events is no job's id.
-    for module in (events, jobs, webhooks, images, models, openai, replicate, health, page):
+    for module in (events, jobs, webhooks, images, models, openai, replicate, replicate_models, health, page):
         app.include_router(module.router)
     app.mount("/static", page.static_files)
     if settings.docs:

@@ -1,12 +1,14 @@
-"""What happens to jobs, for every open connection of this process: one reader of Redis, any number of followers.
+"""What happens to jobs, for every open connection of this process: one reader of Redis, any number of listeners.
 
-Knows streams and who follows which. Refuses to know HTTP and what an event means beyond being the last one.
+Each listener follows one job or several, and iterates over their events. Knows streams and who follows which. Refuses
+to know HTTP and what an event means beyond being the last one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ import structlog
 from app.contract.messages.events import FINAL_EVENTS
 from app.contract.messages.job import Record
 from app.contract.redis.store import LONGEST_BLOCK, JobStore
-from app.contract.redis.streams import READ_AT_ONCE, EventStreams, Told
+from app.contract.redis.streams import READ_AT_ONCE, Entry, EventStreams
 from app.edge.waiting import end
 from app.jobs.event_ids import order
 
@@ -25,6 +27,9 @@ log = structlog.get_logger()
 
 PAUSE_SECONDS = 0.01
 """Between two reads: a thousand followed jobs are then read in batches, and nobody sees the difference."""
+
+HEARTBEAT_SECONDS = 15.0
+"""Proxies cut a silent connection after 30 s or more. Jittered, so that streams do not all beat at once."""
 
 
 class Signal:
@@ -53,45 +58,38 @@ class Signal:
 
 
 @dataclass(eq=False, slots=True)
-class Follower:
-    """One listener's place in the story of one job. There are thousands: what it holds is counted in bytes."""
+class Place:
+    """How far one listener is in the events of one job. There are thousands: what it holds is counted in bytes."""
 
     job_id: str
     after: str
     _streams: EventStreams
     _is_late: bool
     _signal: Signal
-    _fresh: list[Told] = field(default_factory=list)
+    _fresh: list[Entry] = field(default_factory=list)
     _error: redis.RedisError | None = None
     _is_closed: bool = False
-
-    async def next(self, seconds: float) -> list[Told] | None:
-        """What was told since; empty when the time is up, None when the service closes. Raises redis.RedisError."""
-        await self.catch_up()
-        if not self.has_news:
-            await self._signal.wait(seconds)
-        return self.take()
 
     @property
     def has_news(self) -> bool:
         """Whether `take` has something to say, or to read."""
         return bool(self._fresh or self._is_late or self._is_closed)
 
-    def take(self) -> list[Told] | None:
-        """What is there of `next` now."""
+    def take(self) -> list[Entry] | None:
+        """What came since; None when the service closes. Raises redis.RedisError."""
         if self._error is not None:
             raise self._error
         if self._is_closed:
             return None
-        taken = [told for told in self._fresh if order(told[0]) > order(self.after)]
+        taken = [entry for entry in self._fresh if order(entry.id) > order(self.after)]
         self._fresh = []
         if taken:
-            self.after = taken[-1][0]
+            self.after = taken[-1].id
         return taken
 
-    def hear(self, news: list[Told]) -> None:
-        """Take in what the reader has read. A listener too slow for it, or too new, reads for itself what it lacks."""
-        self._fresh += news
+    def add(self, entries: list[Entry]) -> None:
+        """What the reader has read. A listener too slow for it, or too new, reads for itself what it lacks."""
+        self._fresh += entries
         if len(self._fresh) > READ_AT_ONCE:
             self._fresh, self._is_late = [], True
         self._signal.wake()
@@ -105,41 +103,68 @@ class Follower:
         """Read what the reader went past, if there is any. Raises redis.RedisError."""
         if not self._is_late:
             return
-        # Registered with the reader before this reads: what is told after the snapshot arrives through `hear`.
-        told = await self._streams.after(self.job_id, self.after)
-        self._is_late = len(told) == READ_AT_ONCE
+        # Known to the reader before this reads: what happens after the snapshot arrives through `add`.
+        entries = await self._streams.after(self.job_id, self.after)
+        self._is_late = len(entries) == READ_AT_ONCE
         self._fresh = (
-            told
+            entries
             if self._is_late
-            else sorted({one[0]: one for one in (*told, *self._fresh)}.values(), key=lambda one: order(one[0]))
+            else sorted({each.id: each for each in (*entries, *self._fresh)}.values(), key=lambda each: order(each.id))
         )
 
 
 @dataclass(eq=False, slots=True)
 class Following:
-    """One listener's places in the stories of several jobs."""
+    """One listener's places in the events of its jobs."""
 
-    followers: dict[str, Follower]
+    places: dict[str, Place]
     _signal: Signal
-    _leave: Callable[[Follower], None]
+    _leave: Callable[[Place], None]
 
-    async def next(self, seconds: float) -> list[tuple[str, Told]] | None:
-        """As `Follower.next`, each with its job; what came together in the order of time."""
-        for follower in self.followers.values():
-            await follower.catch_up()
-        if not any(follower.has_news for follower in self.followers.values()):
+    async def events(self, *, until: float) -> AsyncIterator[tuple[str, Entry] | None]:
+        """Each event with its job, to the last one of every job: what all event streams of the gateway are made of.
+
+        None when HEARTBEAT_SECONDS or a little less have passed and nothing waits: time for a sign of life, and to look
+        whether the jobs are still there. Ends early at `until`, by time.monotonic(), and when the service closes.
+        Raises redis.RedisError.
+        """
+        beat_at = _next_beat()
+        while self.places and (left := until - time.monotonic()) > 0:
+            news = await self.next(min(left, max(0.0, beat_at - time.monotonic())))
+            if news is None:
+                return
+            for job_id, entry in news:
+                if entry.event in FINAL_EVENTS:
+                    self.drop(job_id)
+                yield job_id, entry
+            if not news and time.monotonic() >= beat_at:
+                beat_at = _next_beat()
+                yield None
+
+    async def next(self, seconds: float) -> list[tuple[str, Entry]] | None:
+        """What came since, each with its job and in the order of time.
+
+        Empty when the time is up, None when the service closes. Raises redis.RedisError.
+        """
+        for place in self.places.values():
+            await place.catch_up()
+        if not any(place.has_news for place in self.places.values()):
             await self._signal.wait(seconds)
-        news: list[tuple[str, Told]] = []
-        for job_id, follower in self.followers.items():
-            told = follower.take()
-            if told is None:
+        news: list[tuple[str, Entry]] = []
+        for job_id, place in self.places.items():
+            entries = place.take()
+            if entries is None:
                 return None
-            news += [(job_id, one) for one in told]
-        return sorted(news, key=lambda one: order(one[1][0]))
+            news += [(job_id, entry) for entry in entries]
+        return sorted(news, key=lambda each: order(each[1].id))
 
     def drop(self, job_id: str) -> None:
         """Hear no more of a job."""
-        self._leave(self.followers.pop(job_id))
+        self._leave(self.places.pop(job_id))
+
+
+def _next_beat() -> float:
+    return time.monotonic() + HEARTBEAT_SECONDS * random.uniform(0.7, 1.0)
 
 
 class Feed:
@@ -148,74 +173,66 @@ class Feed:
     def __init__(self, store: JobStore, streams: EventStreams) -> None:
         self._store = store
         self._streams = streams
-        self._followers: dict[str, set[Follower]] = {}
-        self._places: dict[str, str] = {}
+        self._listening: dict[str, set[Place]] = {}
+        self._read_to: dict[str, str] = {}
         self._reader: asyncio.Task[None] | None = None
         self._is_closed = False
         self.listeners = 0
         """Open waits and streams, however many jobs each follows."""
 
     @contextlib.asynccontextmanager
-    async def follow(self, job_id: str, after: str) -> AsyncIterator[Follower]:
-        """A follower from a stream id on ("0-0" is the beginning). Raises redis.RedisError."""
-        async with self.follow_all({job_id: after}) as following:
-            yield following.followers[job_id]
-
-    @contextlib.asynccontextmanager
-    async def follow_all(self, places: Mapping[str, str]) -> AsyncIterator[Following]:
-        """The same for several jobs, each from its own stream id on."""
+    async def follow(self, after: Mapping[str, str]) -> AsyncIterator[Following]:
+        """Jobs, each from a stream id on; "0-0" is the beginning. Raises redis.RedisError."""
         signal = Signal()
         # The reader may be further on already with a job that it knows.
-        followers = {
-            job_id: Follower(job_id, after, self._streams, job_id in self._places, signal)
-            for job_id, after in places.items()
+        places = {
+            job_id: Place(job_id, stream_id, self._streams, job_id in self._read_to, signal)
+            for job_id, stream_id in after.items()
         }
         self.listeners += 1
         try:
-            await self._join(followers.values())
-            yield Following(followers, signal, self._leave)
+            await self._join(places.values())
+            yield Following(places, signal, self._leave)
         finally:
             self.listeners -= 1
-            for follower in followers.values():
-                self._leave(follower)
+            for place in places.values():
+                self._leave(place)
 
     async def wait_until_over(self, record: Record, *, seconds: float) -> Record:
         """The record as it is once the job is over, or when the time is up or the service closes."""
         ends = time.monotonic() + seconds
         if record.status.is_over or seconds <= 0:
             return record
-        async with self.follow(record.id, "0-0") as follower:
-            while (left := ends - time.monotonic()) > 0:
-                news = await follower.next(left)
-                if news is None or any(event in FINAL_EVENTS for _, event, _ in news):
-                    break
+        async with self.follow({record.id: "0-0"}) as following:
+            async for _ in following.events(until=ends):
+                pass
         return await self._store.get(record.id, record.tenant) or record
 
     async def close(self) -> None:
-        """End every follower and the reader."""
+        """End every listener and the reader."""
         self._is_closed = True
         self._end_all()
         if self._reader is not None:
             await end(self._reader)
 
-    async def _join(self, followers: Iterable[Follower]) -> None:
+    async def _join(self, places: Iterable[Place]) -> None:
         unknown = False
-        for follower in followers:
+        for place in places:
             if self._is_closed:
-                follower.end()
-            self._followers.setdefault(follower.job_id, set()).add(follower)
-            if follower.job_id not in self._places:
-                self._places[follower.job_id], unknown = follower.after, True
+                place.end()
+            self._listening.setdefault(place.job_id, set()).add(place)
+            if place.job_id not in self._read_to:
+                self._read_to[place.job_id], unknown = place.after, True
         if unknown:
             await self._look_up()
 
-    def _leave(self, follower: Follower) -> None:
+    def _leave(self, place: Place) -> None:
         # After a loss of Redis the set may be one of others, who came later, or none.
-        companions = self._followers.get(follower.job_id, set())
-        companions.discard(follower)
-        if not companions:
-            self._followers.pop(follower.job_id, None)
-            self._places.pop(follower.job_id, None)
+        others = self._listening.get(place.job_id, set())
+        others.discard(place)
+        if not others:
+            self._listening.pop(place.job_id, None)
+            self._read_to.pop(place.job_id, None)
 
     async def _look_up(self) -> None:
         """Have the reader look at jobs that it did not know of."""
@@ -226,9 +243,9 @@ class Feed:
 
     async def _read(self) -> None:
         failed = False
-        while self._places:
+        while self._read_to:
             try:
-                news = await self._streams.read(self._places, seconds=LONGEST_BLOCK)
+                news = await self._streams.read(self._read_to, seconds=LONGEST_BLOCK)
             except redis.RedisError as error:
                 if failed:
                     log.info("the event feed lost redis", error=type(error).__name__)
@@ -237,18 +254,18 @@ class Feed:
                 failed = True
                 continue
             failed = False
-            for job_id, told in news.items():
-                self._tell(job_id, told)
+            for job_id, entries in news.items():
+                self._hand_out(job_id, entries)
             await asyncio.sleep(PAUSE_SECONDS)
 
-    def _tell(self, job_id: str, told: list[Told]) -> None:
-        if job_id in self._places:
-            self._places[job_id] = told[-1][0]
-        for follower in self._followers.get(job_id, ()):
-            follower.hear(told)
+    def _hand_out(self, job_id: str, entries: list[Entry]) -> None:
+        if job_id in self._read_to:
+            self._read_to[job_id] = entries[-1].id
+        for place in self._listening.get(job_id, ()):
+            place.add(entries)
 
     def _end_all(self, error: redis.RedisError | None = None) -> None:
-        for followers in self._followers.values():
-            for follower in followers:
-                follower.end(error)
-        self._followers, self._places = {}, {}
+        for places in self._listening.values():
+            for place in places:
+                place.end(error)
+        self._listening, self._read_to = {}, {}

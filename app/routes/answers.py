@@ -106,7 +106,7 @@ async def show(gateway: Gateway, record: Record, request: Request) -> Shown:
 async def next_change(gateway: Gateway, before: Shown, request: Request, *, seconds: float) -> Shown:
     """The job as soon as it differs from `before`, or when the time is up. JobNotFound if it is deleted meanwhile."""
     ends, record = time.monotonic() + seconds, before.record
-    async with gateway.feed.follow(record.id, await gateway.store.last_event_id(record.id)) as follower:
+    async with gateway.feed.follow({record.id: await gateway.store.last_event_id(record.id)}) as following:
         while True:
             record_now = await gateway.store.get(record.id, record.tenant)
             if record_now is None:
@@ -116,7 +116,7 @@ async def next_change(gateway: Gateway, before: Shown, request: Request, *, seco
             if shown.etag != before.etag or left <= 0:
                 return shown
             # A place in the queue changes without an event, so silence is looked into as well.
-            if await follower.next(min(left, LONGEST_BLOCK)) is None:
+            if await following.next(min(left, LONGEST_BLOCK)) is None:
                 return shown
 
 

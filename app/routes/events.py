@@ -6,7 +6,6 @@ An `id:` is made of the ids that the events have in Redis, so a stream goes on w
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from operator import itemgetter
@@ -21,6 +20,7 @@ from starlette.responses import Response
 
 from app.contract.messages.events import FINAL_EVENTS, Event
 from app.contract.messages.job import Record
+from app.contract.redis.streams import Entry
 from app.edge import errors
 from app.edge.stream_tokens import TOKEN_SECONDS
 from app.jobs.event_ids import Places, known_place, read_places, write_places
@@ -30,8 +30,8 @@ from app.services import Gateway, OwnRecord, TheCaller, TheGateway
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 log = structlog.get_logger()
 
-HEARTBEAT_SECONDS = 15.0
-"""Proxies cut a silent connection after 30 s or more. Jittered, so that streams do not all beat at once."""
+HEARTBEAT = format_sse_event(comment="")
+"""A comment: clients ignore it, proxies see that the connection lives."""
 
 RETRY_MS = 1_000
 """How long an EventSource waits before it connects again."""
@@ -158,7 +158,7 @@ class EventStream:
     what one holds is counted in bytes.
     """
 
-    __slots__ = ("_base", "_beat_at", "_ends", "_gateway", "_places", "_tenant", "_write_id")
+    __slots__ = ("_base", "_ends", "_gateway", "_places", "_tenant", "_write_id")
 
     def __init__(
         self,
@@ -175,7 +175,6 @@ class EventStream:
         self._places = dict(places)
         self._write_id = write_id
         self._ends = time.monotonic() + gateway.settings.stream_seconds
-        self._beat_at = 0.0
 
     async def events(self, last: Mapping[str, str], *, told: Collection[str]) -> AsyncIterator[bytes]:
         """Bytes of events. `last` is where each job's events ended before its state is read; `told` names jobs that are
@@ -200,49 +199,41 @@ class EventStream:
         """The state of every job that has no place yet. Puts those that go on, with their place, into `unfinished`."""
         # The places were read first, the states second: what happens between is told again, never left out.
         for record in await self._records([job_id for job_id, place in self._places.items() if place is None]):
-            yield self._event(FIRST, record.id, last[record.id], await self._shown(record))
+            yield self._event(FIRST, record.id, last[record.id], await self._job(record))
             if not record.status.is_over:
                 unfinished[record.id] = last[record.id]
 
-    async def _go_on(self, places: Mapping[str, str]) -> AsyncIterator[bytes]:
-        yield self._heartbeat()
-        async with self._gateway.feed.follow_all(places) as following:
-            while following.followers and (left := self._ends - time.monotonic()) > 0:
-                news = await following.next(min(left, max(0.0, self._beat_at - time.monotonic())))
+    async def _go_on(self, after: Mapping[str, str]) -> AsyncIterator[bytes]:
+        yield HEARTBEAT
+        async with self._gateway.feed.follow(after) as following:
+            async for news in following.events(until=self._ends):
                 if news is None:
-                    return
-                for job_id, (event_id, name, data) in news:
-                    if name in FINAL_EVENTS:
+                    there = {record.id for record in await self._records(list(following.places))}
+                    for job_id in following.places.keys() - there:
                         following.drop(job_id)
-                    shown = await self._told(job_id, name, data)
-                    if shown is not None:
-                        yield self._event(name, job_id, event_id, shown)
-                if not news and time.monotonic() >= self._beat_at:
-                    there = {record.id for record in await self._records(list(following.followers))}
-                    for job_id in following.followers.keys() - there:
-                        following.drop(job_id)
-                    yield self._heartbeat()
+                    yield HEARTBEAT
+                    continue
+                job_id, entry = news
+                data = await self._data(job_id, entry)
+                if data is not None:
+                    yield self._event(entry.event, job_id, entry.id, data)
 
-    async def _told(self, job_id: str, name: str, data: dict[str, Any]) -> dict[str, Any] | None:
+    async def _data(self, job_id: str, entry: Entry) -> dict[str, Any] | None:
         """What an event says, None if that is gone."""
-        if name in FINAL_EVENTS:
+        if entry.event in FINAL_EVENTS:
             found = await self._records([job_id])
-            return await self._shown(found[0]) if found else None
-        if name != Event.PREVIEW:
-            return {"id": job_id, **data}
-        jpeg = await self._gateway.store.preview(job_id, data)
-        return {"id": job_id, **data, "jpeg": jpeg} if jpeg else None
+            return await self._job(found[0]) if found else None
+        if entry.event != Event.PREVIEW:
+            return {"id": job_id, **entry.data}
+        jpeg = await self._gateway.store.preview(job_id, entry.data)
+        return {"id": job_id, **entry.data, "jpeg": jpeg} if jpeg else None
 
-    async def _shown(self, record: Record) -> dict[str, Any]:
+    async def _job(self, record: Record) -> dict[str, Any]:
         view = await self._gateway.viewer.view(record, base=self._base)
         return view.model_dump(mode="json")
 
     async def _records(self, job_ids: list[str]) -> list[Record]:
         return await self._gateway.store.get_all(job_ids, self._tenant) if job_ids else []
-
-    def _heartbeat(self) -> bytes:
-        self._beat_at = time.monotonic() + HEARTBEAT_SECONDS * random.uniform(0.7, 1.0)
-        return format_sse_event(comment="")
 
     def _event(self, name: str, job_id: str, event_id: str, data: dict[str, Any]) -> bytes:
         self._places[job_id] = event_id

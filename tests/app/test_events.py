@@ -11,7 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.routes import events
+from app.jobs import follow
+from app.routes.events import MOST_JOBS
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_jobs import send
 from tests.patience import PATIENCE, until
@@ -151,7 +152,7 @@ def test_a_departed_listener_frees_what_it_held(running: Running, client: httpx2
 
 def test_a_job_deleted_under_a_stream(client: httpx2.Client, monkeypatch: pytest.MonkeyPatch, path_of: PathOf) -> None:
     """Deleted before the reader looks, a job has no more news: the next heartbeat notices that it is gone."""
-    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(follow, "HEARTBEAT_SECONDS", 0.5)
     job = send(client)
     with ThreadPoolExecutor() as pool, stream(client, path_of(job)) as told:
         told.next()
@@ -243,7 +244,7 @@ def test_a_job_deleted_under_a_stream_of_several(
     client: httpx2.Client, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others go on, and the stream ends with the last that is there."""
-    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(follow, "HEARTBEAT_SECONDS", 0.1)
     gone, kept = send(client), send(client)
     with stream(client, all_of(gone, kept)) as heard:
         assert len([heard.next(), heard.next()]) == 2
@@ -263,14 +264,14 @@ def test_one_unknown_job_among_several_is_404(client: httpx2.Client, other: str)
     assert answer.json() | {"instance": ""} == alone | {"instance": ""}
 
 
-@pytest.mark.parametrize("count", [0, events.MOST_JOBS + 1])
+@pytest.mark.parametrize("count", [0, MOST_JOBS + 1])
 def test_how_many_jobs_one_stream_may_have(client: httpx2.Client, count: int) -> None:
     answer = client.get("/v1/jobs/events", params={"id": ["job_000000000000000000000000"] * count})
     assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (422, "id")
 
 
 def test_as_many_jobs_as_may_be_in_one_stream(client: httpx2.Client, worker: ScriptedWorker) -> None:
-    jobs = [send(client) for _ in range(events.MOST_JOBS)]
+    jobs = [send(client) for _ in range(MOST_JOBS)]
     with stream(client, all_of(*jobs)) as heard:
         present = [heard.next() for _ in jobs]
         claim = worker.claim()

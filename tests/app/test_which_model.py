@@ -16,8 +16,8 @@ from app.contract.common.environment import SettingsError
 from app.contract.messages.card import ModelCard
 from app.contract.messages.served import ServedModel
 from app.contract.redis import keys
+from app.jobs import follow
 from app.jobs.model_choice import AWAY_RETRY_SECONDS, RESTART_SECONDS, by_default
-from app.openai import waiting as openai_waiting
 from app.settings import Settings, settings_from_env
 from tests.app import test_openai, test_replicate
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
@@ -289,7 +289,7 @@ def test_the_dialects_wait_while_a_worker_restarts(
 
 @pytest.fixture
 def short_silences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_waiting, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(follow, "HEARTBEAT_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -8,20 +8,25 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.asyncio
 
 from app.contract.redis import keys
 
-Told = tuple[str, str, dict[str, Any]]
-"""Stream id, event, data."""
-
 READ_AT_ONCE = 100
-"""Entries of one stream in one reply: a job tells at most five a second, so more means that somebody came late."""
+"""Entries of one stream in one reply: a job has at most five a second, so more means that somebody came late."""
 
 WAKE_SECONDS = 60
 """A wake-up call is read at once; the key goes by itself if its reader has died."""
+
+
+class Entry(NamedTuple):
+    """One event of a job, as its stream holds it."""
+
+    id: str
+    event: str
+    data: dict[str, Any]
 
 
 class EventStreams:
@@ -36,22 +41,22 @@ class EventStreams:
         self._wake_key = f"{keys.WAKE}{secrets.token_hex(8)}"
         self._woken = "0-0"
 
-    async def read(self, places: Mapping[str, str], *, seconds: float) -> dict[str, list[Told]]:
+    async def read(self, places: Mapping[str, str], *, seconds: float) -> dict[str, list[Entry]]:
         """News of the jobs in `places`, each after its stream id; waits for the first, or for `wake`."""
         streams = {self._wake_key: self._woken} | {keys.EVENTS + job_id: after for job_id, after in places.items()}
         answer = await self._waiting.xread(streams, block=max(1, int(seconds * 1000)), count=READ_AT_ONCE)
-        news: dict[str, list[Told]] = {}
+        news: dict[str, list[Entry]] = {}
         for name, entries in answer or ():
             if name == self._wake_key:
                 self._woken = entries[-1][0]
             else:
-                news[name.removeprefix(keys.EVENTS)] = [_told(*entry) for entry in entries]
+                news[name.removeprefix(keys.EVENTS)] = [_entry(*entry) for entry in entries]
         return news
 
-    async def after(self, job_id: str, place: str) -> list[Told]:
-        """What one job has told after a stream id, at most READ_AT_ONCE of it. Does not wait."""
+    async def after(self, job_id: str, place: str) -> list[Entry]:
+        """The events of one job after a stream id, at most READ_AT_ONCE of it. Does not wait."""
         entries = await self._redis.xrange(keys.EVENTS + job_id, min=f"({place}", count=READ_AT_ONCE)
-        return [_told(*entry) for entry in entries]
+        return [_entry(*entry) for entry in entries]
 
     async def wake(self) -> None:
         """Make a `read` that is under way return, or the next one."""
@@ -61,5 +66,5 @@ class EventStreams:
             await pipeline.execute()
 
 
-def _told(entry_id: str, fields: Mapping[str, str]) -> Told:
-    return entry_id, fields["event"], json.loads(fields["data"])
+def _entry(entry_id: str, fields: Mapping[str, str]) -> Entry:
+    return Entry(entry_id, fields["event"], json.loads(fields["data"]))

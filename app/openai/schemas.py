@@ -1,0 +1,91 @@
+"""OpenAI's image generation: the body that its clients send, what it means in ours, and the body they read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from app.contract.messages.params import MAX_PROMPT, READABLE, VISIBLE, JobRequest, OutputFormat
+from app.jobs.translation import Wording, sides
+
+LONGEST_PROMPT = 32_000
+"""Characters, as OpenAI has it. Programs that let a language model write their prompts count on it."""
+
+FEWEST_STEPS = 12
+"""Guessed, where a request names no steps, for how often it may be worth showing a picture on the way."""
+
+
+class ImageGeneration(JobRequest):
+    """OpenAI's parameters, and every parameter of a job beside them (`extra_body` in the Python client)."""
+
+    prompt: Annotated[str, Field(max_length=LONGEST_PROMPT), READABLE, VISIBLE] = Field(
+        description="What the picture shows. Of a very long one the end is cut, which no model reads, with a warning"
+    )
+    n: int | None = Field(default=None, ge=1, le=10, description="The same as num_images")
+    size: str | None = Field(
+        default=None, pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$", description="Width x height; auto: native"
+    )
+    response_format: Literal["url", "b64_json"] | None = Field(default=None, description="Both, if it is missing")
+    stream: bool | None = Field(default=None, description="Server-sent events instead of one answer")
+    partial_images: int | None = Field(default=None, ge=0, le=3, description="Pictures on the way, when streaming")
+    background: Literal["auto", "opaque"] | None = Field(default=None, description="Pictures are opaque")
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
+        default=None, description="Without effect: num_inference_steps is what decides"
+    )
+    style: Literal["vivid", "natural"] | None = Field(default=None, description="Without effect")
+    moderation: Literal["auto", "low"] | None = Field(default=None, description="Without effect")
+    output_compression: int | None = Field(default=None, ge=0, le=100, description="The same as output_quality")
+    user: str | None = Field(default=None, max_length=512, description="Without effect")
+    safety_identifier: str | None = Field(default=None, max_length=512, description="Without effect")
+
+    def in_our_words(self) -> Wording:
+        """The job that is meant."""
+        given = self.model_dump(exclude_unset=True, include=set(JobRequest.model_fields))
+        if self.stream and self.partial_images:
+            steps = self.num_inference_steps or FEWEST_STEPS
+            given.setdefault("preview_every", max(1, steps // (2 * self.partial_images + 2)))
+        wording = Wording(given | {"prompt": read_of(self.prompt)})
+        if self.n is not None:
+            wording.put("n", num_images=self.n)
+        if self.size not in (None, "auto"):
+            wording.put("size", **sides(str(self.size)))
+        if self.output_compression is not None:
+            wording.put("output_compression", output_quality=self.output_compression)
+        return wording
+
+    def warnings(self) -> list[str]:
+        """What to say of the request beside what the job says."""
+        kept = len(read_of(self.prompt))
+        cut = f"Only the first {kept:,} characters of the prompt were taken, of {len(self.prompt):,}."
+        return [cut] if kept < len(self.prompt) else []
+
+
+def read_of(prompt: str) -> str:
+    """The part of a prompt that a job takes, up to the end of a word."""
+    if len(prompt) <= MAX_PROMPT:
+        return prompt
+    cut = prompt[:MAX_PROMPT]
+    return cut if prompt[MAX_PROMPT].isspace() else cut.rpartition(" ")[0] or cut
+
+
+class GeneratedImage(BaseModel):
+    """One picture; the link needs no key and works for a while (an hour, unless the operator says otherwise)."""
+
+    b64_json: str | None = None
+    url: str | None = None
+    revised_prompt: str | None = Field(default=None, description="What was taken of a prompt that was cut")
+    seed: int = Field(description="Draws this picture again, with num_images 1")
+
+
+class GeneratedImages(BaseModel):
+    """The pictures of one request, and the job that made them."""
+
+    created: int = Field(description="Seconds since 1970")
+    data: list[GeneratedImage]
+    background: Literal["opaque"] = "opaque"
+    output_format: OutputFormat
+    size: str
+    seed: int
+    job_id: str = Field(description="GET /v1/jobs/{job_id} has timings and every parameter")
+    warnings: list[str]
