@@ -28,11 +28,11 @@ from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
 from worker.engine.engine import Engine
-from worker.engine.events import Event
 from worker.engine.sample import Request
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
 from worker.intake import Intake
+from worker.listeners import Listener, Listeners
 from worker.metrics import WorkerMetrics
 from worker.models.bundle import Bundle, ModelError, describe, load
 from worker.profiles import start_engine
@@ -125,10 +125,12 @@ class Worker:
         self.watchdog = Watchdog(lambda: engine.stage, stall_seconds=settings.stall_seconds)
         self.stopped = threading.Event()
         self.is_lost = False
-        self.metrics: WorkerMetrics | None = None
+        observers: list[Listener] = [self.traces]
         if settings.worker_metrics_port is not None:
-            self.metrics = WorkerMetrics(engine, model=card.name)
-            self.metrics.serve(settings.metrics_host, settings.worker_metrics_port)
+            metrics = WorkerMetrics(engine, model=card.name)
+            metrics.serve(settings.metrics_host, settings.worker_metrics_port)
+            observers.append(metrics)
+        self.listeners = Listeners(observers, reporter=self.reporter)
 
     def run(self) -> int:
         """Claim until a signal, then finish what fits into the grace period and hand back the rest."""
@@ -167,22 +169,10 @@ class Worker:
                 self.engine.wait_for_work(0.5)
                 began = time.perf_counter()
                 events = self.engine.step()
-                seconds = time.perf_counter() - began
-                self.note(seconds, events)
-                for event in events:
-                    self.reporter.hear(event)
+                self.listeners.stepped(time.perf_counter() - began, events)
         except Exception:
             log.exception("the engine broke; its jobs will run elsewhere")
             self.abandon_ship(LOST_DEVICE, because="the device or the engine broke; the worker's log says how.")
-
-    def note(self, seconds: float, events: list[Event]) -> None:
-        """For traces and metrics. They are not worth a picture."""
-        try:
-            self.traces.stepped(seconds, events)
-            if self.metrics is not None:
-                self.metrics.stepped(seconds, events)
-        except Exception:
-            log.exception("a step was not noted")
 
     def finish_or_hand_back(self) -> None:
         ends = time.monotonic() + self.settings.grace_seconds

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -43,7 +43,7 @@ FINISHERS = 4
 
 
 class Reporter:
-    """Listens to the engine on behalf of the record. `hear` is called from the engine's thread and never blocks."""
+    """Listens to the engine on behalf of the record. `stepped` is called from the engine's thread and never blocks."""
 
     def __init__(
         self,
@@ -66,6 +66,11 @@ class Reporter:
         self._gave_up = threading.Event()
         self._storage_fault: str | None = "not probed yet"
         threading.Thread(target=self._report_progress, name="progress", daemon=True).start()
+
+    def stepped(self, seconds: float, events: Sequence[Event]) -> None:
+        """Take the events of one step of the engine."""
+        for event in events:
+            self.hear(event)
 
     def hear(self, event: Event) -> None:
         """Take one event of the engine."""

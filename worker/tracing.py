@@ -59,7 +59,7 @@ class Traces:
         self._open[claim.token] = _Open(span, trace.set_span_in_context(span, Context()), now)
 
     def stepped(self, seconds: float, events: Sequence[Event]) -> None:
-        """The engine's step took so long and said this. To be called before the reporter hears of it."""
+        """The engine's step took so long and said this. Called before the reporter hears of it: see Listeners."""
         if self._tracer is None:
             return
         now = time.time_ns()

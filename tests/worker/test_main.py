@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.patience import until
 from worker.engine.events import Progress
+from worker.listeners import Listeners
 from worker.main import Worker
 
 
@@ -16,15 +17,14 @@ def test_figures_that_cannot_be_noted_end_no_process() -> None:
         raise ValueError("a mistake of ours")
 
     heard: list[Any] = []
+    breaking: Any = SimpleNamespace(stepped=breaks)
+    reporter: Any = SimpleNamespace(stepped=lambda seconds, events: heard.extend(events))
     worker: Any = SimpleNamespace(
         stopped=threading.Event(),
         engine=SimpleNamespace(wait_for_work=lambda seconds: None, step=lambda: [Progress("a", 1, 20)]),
-        traces=SimpleNamespace(stepped=breaks),
-        metrics=None,
-        reporter=SimpleNamespace(hear=heard.append),
+        listeners=Listeners([breaking], reporter=reporter),
         abandon_ship=lambda *args, **options: heard.append("the end"),
     )
-    worker.note = lambda *args: Worker.note(worker, *args)
     thread = threading.Thread(target=Worker.denoise, args=[worker])
     thread.start()
     until(lambda: len(heard) > 2)
