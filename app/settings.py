@@ -20,7 +20,7 @@ from app.contract.objects.store import StoreOptions, as_storage_url
 from app.contract.redis.url import RedisUrl
 from app.edge.auth import Keys, keys_from_text
 from app.edge.cors import origin
-from app.pictures.store import LONGEST_LINK, LONGEST_SIGNED, SHORTEST_KEY
+from app.pictures.links import LONGEST_LINK, LONGEST_SIGNED, SHORTEST_KEY
 
 OWN_NAMES = frozenset({"v1", "pictures", "static", "problems", "healthz", "readyz", "metrics", "docs", "openapi.json"})
 """What the gateway's own paths begin with. Under a prefix of such a name, nobody could tell what a path means."""

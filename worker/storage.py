@@ -15,15 +15,9 @@ import structlog
 from obstore.exceptions import BaseError
 
 from app.contract.objects.faults import Fault, diagnose
-from app.contract.objects.store import (
-    Bucket,
-    Folder,
-    StoreOptions,
-    open_store,
-    parse_key,
-    probe,
-    require_prefix,
-)
+from app.contract.objects.folder import Folder
+from app.contract.objects.names import parse_key, require_prefix
+from app.contract.objects.store import Bucket, StoreOptions, open_store, probe
 from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
 
 log = structlog.get_logger()

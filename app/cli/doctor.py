@@ -36,7 +36,7 @@ from app.contract.common.environment import SettingsError
 from app.contract.redis import keys
 from app.contract.redis.durability import durability_faults, reasons_to_refuse_writes
 from app.jobs.pictures import open_pictures
-from app.pictures.store import PictureStoreError
+from app.pictures.errors import PictureStoreError
 from app.settings import Settings, settings_from_env
 
 EXAMINATION_SECONDS = 120

@@ -26,7 +26,8 @@ from app.edge.http_protocol import ImpatientProtocol
 from app.edge.metrics import GatewayMetrics
 from app.jobs.pictures import open_pictures
 from app.main import create_app
-from app.pictures.store import SHORTEST_KEY, PictureStoreError
+from app.pictures.errors import PictureStoreError
+from app.pictures.links import SHORTEST_KEY
 from app.settings import Settings, settings_from_env
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from app.cli.private import write_whole
-from app.pictures.store import SHORTEST_KEY
+from app.pictures.links import SHORTEST_KEY
 
 NAME = "signing.key"
 

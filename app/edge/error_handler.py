@@ -34,7 +34,7 @@ from app.edge.errors import (
     QueueUnavailable,
     RangeNotSatisfiable,
 )
-from app.pictures import store as storage
+from app.pictures import errors as storage
 
 log = structlog.get_logger()
 

@@ -41,7 +41,8 @@ from app.edge.tracing import note_job, traceparent_for_record
 from app.jobs.model_choice import ModelChoice, refuse_if_away
 from app.jobs.model_registry import Board, retry_after
 from app.outbound.address import WebhookRefused
-from app.pictures.store import PictureStore, PictureStoreError
+from app.pictures.errors import PictureStoreError
+from app.pictures.store import PictureStore
 from app.settings import Settings
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from app.contract.messages.events import Status
 from app.contract.messages.job import Record
-from app.contract.objects.store import job_prefix
+from app.contract.objects.names import job_prefix
 from app.contract.redis.store import JobStore
 from app.edge.errors import JobIsOver, JobNotFound, JobStillRunning
 from app.pictures.store import PictureStore

@@ -13,10 +13,11 @@ import time
 import redis
 import structlog
 
-from app.contract.objects.store import job_prefix, token_prefix
+from app.contract.objects.names import job_prefix, token_prefix
 from app.contract.redis import keys
 from app.contract.redis.store import JobStore
-from app.pictures.store import PictureStore, PictureStoreError
+from app.pictures.errors import PictureStoreError
+from app.pictures.store import PictureStore
 
 log = structlog.get_logger()
 

@@ -6,7 +6,8 @@ import secrets
 
 import structlog
 
-from app.pictures.store import SHORTEST_KEY, PictureStore
+from app.pictures.links import SHORTEST_KEY
+from app.pictures.store import PictureStore
 from app.settings import Settings
 
 log = structlog.get_logger()

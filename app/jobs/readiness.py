@@ -17,7 +17,8 @@ from app.contract.redis.durability import durability_faults, reasons_to_refuse_w
 from app.contract.redis.store import JobStore, QueueLost
 from app.jobs.model_registry import Board
 from app.jobs.schemas import CheckView, ReadinessView
-from app.pictures.store import PictureStore, PictureStoreError
+from app.pictures.errors import PictureStoreError
+from app.pictures.store import PictureStore
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from app.contract.messages.job import Picture
 from app.edge import errors
 from app.edge.dialects import openai_error
 from app.openai.waiting import events, succeeded
-from app.pictures.store import PictureStoreError
+from app.pictures.errors import PictureStoreError
 from app.routes.answers import picture_base64
 from app.routes.events import HEARTBEAT
 from app.routes.joining import Waiting

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from app.contract.messages.events import FINAL_EVENTS, Event, Status
 from app.contract.messages.job import Record
 from app.edge.errors import Problem
-from app.pictures.store import PictureStoreError
+from app.pictures.errors import PictureStoreError
 from app.replicate.schemas import Prediction, data_url, prediction, progress_bar
 from app.routes.answers import picture_base64
 from app.routes.events import HEARTBEAT, RETRY_MS

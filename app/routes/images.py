@@ -14,7 +14,8 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from app.contract.messages.job import Picture, Record
 from app.edge import errors
 from app.edge.head import is_head
-from app.pictures.store import PictureStoreError, PictureStream
+from app.pictures.errors import PictureStoreError
+from app.pictures.stream import PictureStream
 from app.routes.answers import ACCESS, QUEUE, etag_matches, problems
 from app.services import Gateway, OwnRecord, TheGateway
 
@@ -129,7 +130,7 @@ async def signed_picture(
     signature: Annotated[str, Query(max_length=128)] = "",
 ) -> Response:
     """What `images[].url` of a job leads to where the store does not serve pictures itself. Needs no key."""
-    gateway.pictures.verify(key, expires=expires, signature=signature, now=gateway.viewer.now())
+    gateway.pictures.links.verify(key, expires=expires, signature=signature, now=gateway.viewer.now())
     return await _send(gateway, key, asked)
 
 

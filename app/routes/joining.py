@@ -23,7 +23,7 @@ from app.contract.redis.pending_requests import PendingRequests
 from app.edge.auth import Caller
 from app.edge.errors import Problem
 from app.jobs.admission import body_hash, valid_idempotency_key
-from app.pictures.store import PictureStoreError
+from app.pictures.errors import PictureStoreError
 from app.services import Gateway
 
 log = structlog.get_logger()

@@ -32,7 +32,8 @@ from app.jobs.model_registry import Board
 from app.jobs.pictures import open_pictures
 from app.jobs.views import Viewer
 from app.outbound.dial import GuardedBackend
-from app.pictures.store import PictureStore, PictureStoreError
+from app.pictures.errors import PictureStoreError
+from app.pictures.store import PictureStore
 from app.replicate.schemas import prediction
 from app.settings import Settings
 from app.webhooks.deliver import Sender

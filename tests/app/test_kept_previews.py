@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from app.contract.messages.job import Picture, Sheet, new_job_id, new_token
-from app.contract.objects.store import image_key, parse_key, sheet_key
+from app.contract.objects.names import image_key, parse_key, sheet_key
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim
 from app.jobs.housekeeping import Housekeeper

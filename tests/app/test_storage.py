@@ -16,26 +16,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.contract.objects.store import (
+from app.contract.objects.names import (
     CONTENT_TYPES,
     ImageKey,
-    StoreOptions,
     image_key,
     job_prefix,
     parse_key,
     require_prefix,
     token_prefix,
 )
-from app.pictures.store import (
-    CHUNK,
+from app.contract.objects.store import StoreOptions
+from app.pictures.errors import (
     PictureMissing,
-    PictureStore,
     RangeNotSatisfiable,
     SignatureExpired,
     SignatureInvalid,
     StoreDenied,
     StoreUnavailable,
 )
+from app.pictures.store import PictureStore
+from app.pictures.stream import CHUNK
 from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ async def test_a_fifo_or_a_folder_under_a_pictures_name_is_missing(store: Pictur
 
 
 def signed(store: PictureStore, key: str = KEY, *, expires_in: int = 60) -> tuple[str, str, str]:
-    parts = urlsplit(store.signed_path(key, expires_in=expires_in, now=NOW))
+    parts = urlsplit(store.links.path(key, expires_in=expires_in, now=NOW))
     assert parts.path == f"/pictures/{key}"
     query = parse_qs(parts.query, strict_parsing=True)
     return key, query["expires"][0], query["signature"][0]
@@ -256,11 +256,11 @@ def signed(store: PictureStore, key: str = KEY, *, expires_in: int = 60) -> tupl
 
 async def test_a_link_of_ours_is_accepted_until_it_expires(store: PictureStore):
     key, expires, signature = signed(store)
-    store.verify(key, expires=expires, signature=signature, now=NOW)
-    store.verify(key, expires=expires, signature=signature, now=NOW + 59.9)
+    store.links.verify(key, expires=expires, signature=signature, now=NOW)
+    store.links.verify(key, expires=expires, signature=signature, now=NOW + 59.9)
     for late in (NOW + 60, NOW + 10_000):
         with pytest.raises(SignatureExpired, match="get a new one"):
-            store.verify(key, expires=expires, signature=signature, now=late)
+            store.links.verify(key, expires=expires, signature=signature, now=late)
 
 
 def flipped(hex_text: str) -> str:
@@ -291,21 +291,21 @@ async def test_a_changed_link_is_refused_young_or_old(store: PictureStore, chang
     key, expires, signature = change(*signed(store))
     for now in (NOW, NOW + 100_000):
         with pytest.raises(SignatureInvalid):
-            store.verify(key, expires=expires, signature=signature, now=now)
+            store.links.verify(key, expires=expires, signature=signature, now=now)
 
 
 async def test_another_key_signs_other_links(store: PictureStore, root: Path):
     other = PictureStore.from_url(root.as_uri(), signing_key=bytes(32))
     key, expires, signature = signed(other)
     with pytest.raises(SignatureInvalid):
-        store.verify(key, expires=expires, signature=signature, now=NOW)
+        store.links.verify(key, expires=expires, signature=signature, now=NOW)
 
 
 async def test_a_link_made_by_a_clock_far_ahead_is_refused(store: PictureStore):
     key, expires, signature = signed(store, expires_in=3600)
-    store.verify(key, expires=expires, signature=signature, now=NOW)
+    store.links.verify(key, expires=expires, signature=signature, now=NOW)
     with pytest.raises(SignatureInvalid, match="clock"):
-        store.verify(key, expires=expires, signature=signature, now=NOW - 7200)
+        store.links.verify(key, expires=expires, signature=signature, now=NOW - 7200)
 
 
 @pytest.mark.parametrize("expires_in", [0, -5, 3601, 10**9])
@@ -322,7 +322,7 @@ async def test_no_link_is_made_for_another_key(store: PictureStore):
 async def test_a_folder_is_linked_through_the_gateway(store: PictureStore):
     assert not store.can_sign
     link = await store.link(KEY, expires_in=60, now=NOW)
-    assert link == store.signed_path(KEY, expires_in=60, now=NOW)
+    assert link == store.links.path(KEY, expires_in=60, now=NOW)
     with pytest.raises(StoreUnavailable, match="cannot sign"):
         await store.signed_url(KEY, expires_in=60)
 

@@ -8,7 +8,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from app.contract.objects import store as objects
+from app.contract.objects import folder as folders
+from app.contract.objects import names
 from app.contract.redis import outbox, ownership, scripts, store
 from app.contract.redis.store import JobStore, NewJob, Submission
 from tests.faults.checker import Findings
@@ -213,18 +214,18 @@ def _write_in_place() -> None:
     """One name for all attempts, and nobody waits until the file is whole."""
 
     def key(job_id: str, token: str, index: int, output_format: str) -> str:
-        return objects.image_key(job_id, "0" * 32, index, output_format)
+        return names.image_key(job_id, "0" * 32, index, output_format)
 
     def write(folder: int, name: str, data: bytes) -> None:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=folder)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data[: len(data) // 2])
             file.flush()
-            objects.os.fsync(file.fileno())  # type: ignore[attr-defined]
+            folders.os.fsync(file.fileno())  # type: ignore[attr-defined]
             file.write(data[len(data) // 2 :])
 
     reporter.image_key = key  # type: ignore[attr-defined]
-    objects._write_whole = write
+    folders._write_whole = write
 
 
 _MUTATIONS: dict[str, Callable[[], None]] = {

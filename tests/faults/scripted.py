@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from app.contract.messages.card import ModelCard
-from app.contract.objects import store as objects
+from app.contract.objects import folder
+from app.contract.objects.store import open_store
 from app.contract.redis.ownership import Claim, Ownership
 from worker import main
 from worker.connections import connect
@@ -179,7 +180,7 @@ class MortalStore(ObjectStore):
                 fate.tempt("upload")
             sync(descriptor)
 
-        objects.os.fsync = sync_or_die  # type: ignore[attr-defined]
+        folder.os.fsync = sync_or_die  # type: ignore[attr-defined]
 
     def put(self, *args: Any, **options: Any) -> Stored:
         self._here.puts = True
@@ -197,5 +198,5 @@ def run() -> int:
     main.Ownership = MortalOwnership  # type: ignore[misc]
     step_seconds = float(os.environ.get("DARKROOM_TEST_STEP", "0.01"))
     engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds)
-    store = MortalStore(objects.open_store(settings.storage_url), fate)
+    store = MortalStore(open_store(settings.storage_url), fate)
     return main.Worker(settings, engine, CARD, NOWHERE, store, connect(settings), name=worker_name()).run()

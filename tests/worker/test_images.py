@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from app.contract.messages.picture_record import MAX_RECORD_BYTES, PictureError, RecordMissing, read_record
-from app.contract.objects.store import CONTENT_TYPES
+from app.contract.objects.names import CONTENT_TYPES
 from worker.images import encode, encode_preview, parameters_text
 
 FORMATS = ["png", "jpeg", "webp"]

@@ -19,17 +19,9 @@ from typing import TYPE_CHECKING
 import obstore
 import pytest
 
-from app.contract.objects.store import (
-    PROBES,
-    Folder,
-    StoreOptions,
-    image_key,
-    job_prefix,
-    open_store,
-    probe,
-    sweep_probes,
-    token_prefix,
-)
+from app.contract.objects.folder import Folder
+from app.contract.objects.names import image_key, job_prefix, token_prefix
+from app.contract.objects.store import PROBES, StoreOptions, open_store, probe, sweep_probes
 from tests.patience import PATIENCE
 from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
 from worker.storage import LONGEST_PAUSE, ObjectStore

@@ -1,0 +1,130 @@
+"""A folder that objects lie in: files that only we may read, written whole, and no link inside it followed.
+
+Raises OSError, and refuses to know what a fault means: faults.py does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+
+_READ = os.O_RDONLY | os.O_CLOEXEC
+_NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENOENT)
+
+
+class Folder:
+    """A directory here: files 0600, directories 0700, written whole, no link inside it followed. Raises OSError."""
+
+    can_sign = False
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.label = f"the folder {root}"
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Writes beside the final name, syncs, renames. The extension says the content type already."""
+        *parents, name = _parts(key)
+        with self._directory(parents, create=True) as folder:
+            _write_whole(folder, name, data)
+
+    def open(self, key: str) -> tuple[BinaryIO, int, int]:
+        """The file, its length in bytes and its mtime in ns. FileNotFoundError also for a link or a device."""
+        *parents, name = _parts(key)
+        try:
+            with self._directory(parents) as folder:
+                # O_NONBLOCK: opening a FIFO somebody left there must not hang a thread.
+                descriptor = os.open(name, _READ | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            state = os.fstat(descriptor)
+            if stat.S_ISREG(state.st_mode):
+                return os.fdopen(descriptor, "rb", buffering=0), state.st_size, state.st_mtime_ns
+            os.close(descriptor)
+        except OSError as error:
+            if error.errno not in _NOT_OURS:
+                raise
+        raise FileNotFoundError(errno.ENOENT, "no such object", key)
+
+    def read(self, key: str) -> bytes:
+        file, _, _ = self.open(key)
+        with file:
+            return file.read()
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Removes everything under `prefix`, half-written files too. How many files went."""
+        *parents, name = _parts(prefix.rstrip("/"))
+        try:
+            with self._directory(parents) as folder:
+                return _remove(folder, name)
+        except FileNotFoundError:
+            return 0
+
+    @contextmanager
+    def _directory(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+        folder = os.open(self.root, _READ | os.O_DIRECTORY)
+        try:
+            for part in parts:
+                if create:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, 0o700, dir_fd=folder)
+                inner = os.open(part, _READ | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            yield folder
+        finally:
+            os.close(folder)
+
+
+def _parts(key: str) -> list[str]:
+    if not all(_PART.fullmatch(part) for part in key.split("/")):
+        raise ValueError("an object key is made of plain names between single slashes")
+    return key.split("/")
+
+
+def _write_whole(folder: int, name: str, data: bytes) -> None:
+    # The leading dot keeps a half-written file out of reach of every valid key.
+    temporary = f".{name}.{secrets.token_hex(8)}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    os.fsync(folder)
+
+
+def _remove(parent: int, name: str) -> int:
+    """Removes a file, a link (never its target) or a directory with all it holds. How many files went."""
+    try:
+        folder = os.open(name, _READ | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        os.unlink(name, dir_fd=parent)
+        return 1
+    removed = 0
+    try:
+        # Until it is empty: somebody may still write there.
+        while names := os.listdir(folder):
+            for inner in names:
+                with suppress(FileNotFoundError):
+                    removed += _remove(folder, inner)
+    finally:
+        os.close(folder)
+    with suppress(FileNotFoundError):
+        os.rmdir(name, dir_fd=parent)
+    return removed

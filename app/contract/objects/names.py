@@ -1,0 +1,76 @@
+"""How the key of an object is spelled: of a picture, of its sheet of previews, and what the keys of a job begin with.
+
+Refuses to know where objects lie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+CONTENT_TYPES: Mapping[str, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+"""Output format, as a job names it, to media type."""
+
+EXTENSIONS: Mapping[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+SHEET = "-previews"
+"""What a sheet's name has more than its picture's."""
+
+_FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
+_PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
+_KEY = re.compile(r"images/(job_[0-9a-z]{24})/([0-9a-f]{32})/(0|[1-9][0-9]{0,2})(-previews)?\.(png|jpg|webp)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageKey:
+    """The parts of the object key of one picture, or of its sheet of previews."""
+
+    job_id: str
+    token: str
+    index: int
+    output_format: str
+    is_sheet: bool = False
+    """The picture's previews, not the picture."""
+
+    @property
+    def file_name(self) -> str:
+        """What a browser should call the download. Carries the job and no token."""
+        return f"{self.job_id}-{self.index}{SHEET if self.is_sheet else ''}.{EXTENSIONS[self.output_format]}"
+
+
+def image_key(job_id: str, token: str, index: int, output_format: str) -> str:
+    """The key of picture `index` (0 to 999) of one attempt. ValueError for any part of another form."""
+    if output_format not in EXTENSIONS:
+        raise ValueError(f"unknown output format {output_format!r}; it is one of {', '.join(EXTENSIONS)}")
+    parse_key(key := f"images/{job_id}/{token}/{index}.{EXTENSIONS[output_format]}")
+    return key
+
+
+def sheet_key(job_id: str, token: str, index: int) -> str:
+    """The key of the sheet of previews beside picture `index`, a JPEG. ValueError for any part of another form."""
+    parse_key(key := f"images/{job_id}/{token}/{index}{SHEET}.{EXTENSIONS['jpeg']}")
+    return key
+
+
+def parse_key(key: str) -> ImageKey:
+    """The parts of a key that `image_key` or `sheet_key` made. ValueError for any other string, traversals included."""
+    if (found := _KEY.fullmatch(key)) is None:
+        raise ValueError("not a picture's key: images/<job id>/<token>/<index>.<png, jpg or webp>")
+    return ImageKey(found[1], found[2], int(found[3]), _FORMAT_OF_EXTENSION[found[5]], found[4] is not None)
+
+
+def job_prefix(job_id: str) -> str:
+    """What every key of a job begins with, of all its attempts."""
+    return require_prefix(f"images/{job_id}/")
+
+
+def token_prefix(job_id: str, token: str) -> str:
+    """What every key of one attempt begins with. A dead attempt's leftovers lie here and nowhere else."""
+    return require_prefix(f"images/{job_id}/{token}/")
+
+
+def require_prefix(prefix: str) -> str:
+    """`prefix` if it is a job's or an attempt's, so that nobody can ask for everything to be deleted."""
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError("not a prefix: images/<job id>/ or images/<job id>/<token>/")
+    return prefix
