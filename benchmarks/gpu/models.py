@@ -61,7 +61,7 @@ def full_size(run: Run, kind: str, dtype: torch.dtype) -> Bundle:
         vae_scale_factor=8,
         force_zeros_for_empty_prompt=xl,
         scheduler=diffusers.DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, clip_sample=False
         ),
         defaults=starter.defaults.model_copy(update={"width": side, "height": side}),
     )
