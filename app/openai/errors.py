@@ -1,0 +1,46 @@
+"""A refusal as OpenAI's clients read it, on the paths that only they use, and which of OpenAI's routes there are not.
+
+Refuses to know what went wrong: that is in app/edge/errors.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.responses import JSONResponse, Response
+
+from app.edge.errors import InvalidRequest, Problem
+
+_INSTEAD: Final = "this service draws from words alone, with POST /v1/images/generations."
+
+NOT_SERVED: Final = {
+    "/v1/images/edits": f"Pictures cannot be edited here: {_INSTEAD}",
+    "/v1/images/variations": f"Variations of a picture cannot be made here: {_INSTEAD}",
+}
+"""OpenAI's routes that take files, and what to say to who sends one."""
+
+PATHS: Final = frozenset({"/v1/images/generations", *NOT_SERVED})
+
+MODEL_UNKNOWN: Final = "model_unknown"
+"""Code of the field error that OpenAI's clients expect as 404."""
+
+_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def error_object(problem: Problem) -> dict[str, Any]:
+    """The object under "error", also inside a stream. What is wrong with a field is said about the first one."""
+    first: Any = problem.errors[0] if problem.errors else {}
+    param = first.get("pointer", "").strip("/").replace("/", ".") or first.get("parameter")
+    said = f"{param or 'the request'} {first['detail']}" if first else problem.detail
+    kind = _TYPES.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
+    code = first.get("code", problem.slug)
+    return {"message": said, "type": kind, "param": param, "code": "model_not_found" if code == MODEL_UNKNOWN else code}
+
+
+def write(problem: Problem) -> Response:
+    """The whole answer."""
+    # Their 422 is for files; a wrong parameter is a BadRequestError, a wrong model a NotFoundError.
+    status = problem.status
+    if isinstance(problem, InvalidRequest):
+        status = 404 if any(error.get("code") == MODEL_UNKNOWN for error in problem.errors) else 400
+    return JSONResponse({"error": error_object(problem)}, status, problem.headers)
