@@ -78,7 +78,7 @@ load: .venv/dev.stamp
 # Retrains the bundled model from nothing into build/starter. Needs npm for the icons, and a GPU to be quick.
 starter-model: .venv/dev.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,recipe]'
-	$(BIN)/python -m models.starter_recipe.make --minutes $(or $(MINUTES),25)
+	$(BIN)/python -m recipes.starter.make --minutes $(or $(MINUTES),25)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("darkroom")
 IN_CI = os.environ.get("CI") == "true"
 
 
-LONGEST_FIRST = ("system", "faults", "browser", "recipe")
+LONGEST_FIRST = ("system", "faults", "browser", "recipes")
 """Folders whose files take the longest: begun last, they would keep one processor busy while the others rest."""
 
 

@@ -19,9 +19,8 @@ from worker.settings import BUNDLED_MODEL, WorkerSettings
 
 HOUSE = Path(__file__).parents[1]
 README = (HOUSE / "README.md").read_text()
-DOCUMENTS = sorted(
-    path for path in [*HOUSE.glob("*.md"), *(HOUSE / "docs").rglob("*.md"), *(HOUSE / "models").rglob("*.md")]
-)
+FOLDERS = ("docs", "models", "recipes")
+DOCUMENTS = sorted([*HOUSE.glob("*.md"), *(path for folder in FOLDERS for path in (HOUSE / folder).rglob("*.md"))])
 
 
 def settings_table() -> str:
