@@ -6,5 +6,5 @@ words, true and nearly so), `sources` and `sprites` (icons), `scenery` and `styl
 `replicas`, `adopt` and `widen` (how), `train_*` (the training), `exam`, `rules`, `looks` and `evaluate` (what came of
 it), `assemble`, `vocabulary` and `card` (what is shipped), `score` (the scorer's use). README.md has the commands.
 
-Knows nothing of the service; imports nothing of app or worker.
+Knows nothing of the service but the scorer that it serves and where that lies (worker/models/scorer.py).
 """

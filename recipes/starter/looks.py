@@ -1,7 +1,7 @@
 """What networks see in pictures: the name of a thing, and how well a text fits.
 
-Knows the judge and the scorer; pictures are uint8 [H, W, 3], of any size. A picture that is not square is cut to its
-middle for the judge, which was trained on squares, and squeezed for the scorer, as CLIP's own preparation would do.
+Knows the judge, and asks the scorer as the service would; pictures are uint8 [H, W, 3], of any size. A picture that is
+not square is cut to its middle for the judge, which was trained on squares.
 """
 
 from __future__ import annotations
@@ -9,46 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers
-from numpy.typing import NDArray
 
-from recipes.starter import tokens
 from recipes.starter.captions import noun_caption
 from recipes.starter.mistakes import said
 from recipes.starter.plan import Plan
-from recipes.starter.stream import NATIVE, tokenise
+from recipes.starter.stream import NATIVE
 from recipes.starter.train_judges import MISTAKES, load_judge
-
-Picture = NDArray[np.uint8]
-
-
-class Scorer:
-    """A small CLIP from its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        model = transformers.CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokens.load(folder)
-
-    def images(self, pictures: Sequence[Picture]) -> torch.Tensor:
-        """Unit vectors [B, width], one a picture."""
-        pixels = torch.cat([prepare(picture, cut=False) for picture in pictures]) * 2 - 1
-        return F.normalize(embedding(self.model.get_image_features(pixel_values=pixels)), dim=1)
-
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Unit vectors [B, width], one a text."""
-        ids = tokenise(self.tokenizer, texts)
-        return F.normalize(embedding(self.model.get_text_features(input_ids=ids)), dim=1)
-
-    def scores(self, pictures: Sequence[Picture], texts: Sequence[str]) -> list[float]:
-        """Cosine of each picture and its text, -1..1."""
-        together = (self.images(pictures) * self.texts(texts)).sum(1)
-        return [float(value) for value in together]
+from worker.models.scorer import Picture, load_scorer
 
 
 class Looks:
@@ -58,12 +29,12 @@ class Looks:
         """`objects` are the names that may be guessed."""
         self.judge, self.names = load_judge(work / "judge.safetensors")
         self.objects = tuple(objects)
-        self.scorer = Scorer(work / "scorer")
+        self.scorer = load_scorer(work / "scorer")
 
     def objects_by_judge(self, pictures: Sequence[Picture]) -> list[str]:
         """The likeliest name of each picture's thing."""
         allowed = [self.names.index(name) for name in self.objects]
-        logits = self.judge(torch.cat([prepare(picture, cut=True) for picture in pictures]))[:, allowed]
+        logits = self.judge(torch.cat([prepare(picture) for picture in pictures]))[:, allowed]
         return [self.objects[index] for index in logits.argmax(1).tolist()]
 
     def objects_by_scorer(self, pictures: Sequence[Picture], plans: Sequence[Plan]) -> list[str]:
@@ -85,19 +56,13 @@ class Looks:
         return passed
 
 
-def embedding(features: Any) -> torch.Tensor:
-    """transformers 5 answers with an output object where transformers 4 had the tensor."""
-    return features if isinstance(features, torch.Tensor) else features.pooler_output
-
-
-def prepare(picture: Picture, *, cut: bool) -> torch.Tensor:
-    """Float [1, 3, NATIVE, NATIVE] in 0..1."""
+def prepare(picture: Picture) -> torch.Tensor:
+    """The middle of a picture, float [1, 3, NATIVE, NATIVE] in 0..1."""
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
     height, width = pixels.shape[-2:]
-    if cut:
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        pixels = pixels[..., top : top + side, left : left + side]
-    if pixels.shape[-2:] == (NATIVE, NATIVE):
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    pixels = pixels[..., top : top + side, left : left + side]
+    if side == NATIVE:
         return pixels
     return F.interpolate(pixels, (NATIVE, NATIVE), mode="bilinear", antialias=True, align_corners=False)

@@ -14,13 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from transformers.utils import logging
 
-from recipes.starter.assemble import SCORER
-from recipes.starter.looks import Picture, Scorer
+from app.contract.messages.model_name import BUNDLED_SCORER
+from worker.models.errors import ModelError
+from worker.models.scorer import Picture, Scorer, load_scorer
 
-BUNDLED = Path(__file__).parents[2] / "models" / SCORER
 MAX_COMPARED = 32
 MAX_PIXELS = 8192 * 8192
 
@@ -50,20 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("compared", nargs="*", metavar="text", help="with --best-of: further pictures")
     parser.add_argument("--best-of", metavar="TEXT", help="compare pictures by this text")
-    parser.add_argument("--scorer", type=Path, default=BUNDLED, help="folder of a CLIPModel that the recipe trained")
+    parser.add_argument(
+        "--scorer", type=Path, default=BUNDLED_SCORER, help="folder of a CLIPModel that the recipe trained"
+    )
     options = parser.parse_args(arguments)
     if not options.compared and options.best_of is None:
         parser.error("say at least one text after the picture")
     if (count := len(options.compared) + (options.best_of is not None)) > MAX_COMPARED:
         parser.error(f"{count} are too many; at most {MAX_COMPARED} are compared at a time")
-    logging.disable_progress_bar()
     try:
-        scorer = Scorer(options.scorer)
+        scorer = load_scorer(options.scorer)
         if options.best_of is None:
             lines = ranked(scorer, options.picture, options.compared)
         else:
             lines = best_of(scorer, options.best_of, [options.picture, *map(Path, options.compared)])
-    except (OSError, ValueError, SafetensorError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, ModelError, Image.DecompressionBombError) as error:
         parser.error(str(error))
     for score, name in lines:
         print(f"{score:6.3f}  {name}")

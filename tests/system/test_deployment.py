@@ -24,6 +24,7 @@ from standardwebhooks import Webhook
 
 from app.cli.embedded import find_binary
 from app.contract.common.environment import GATEWAY, WORKER
+from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.patience import until
@@ -108,6 +109,16 @@ def test_where_pictures_and_jobs_are_found_follows_the_published_ports() -> None
     assert webhooks["DARKROOM_PUBLIC_URL"] == "http://127.0.0.1:8123"
     assert webhooks["DARKROOM_STORAGE_PUBLIC_ENDPOINT"] == "http://127.0.0.1:9123"
     assert made["worker"].environment["DARKROOM_MODEL"] == "/srv/darkroom/models/starter"
+
+
+def test_the_worker_has_the_bundled_model_and_scorer() -> None:
+    """Copied by the Dockerfile, and not kept from the build by .dockerignore."""
+    copied = read_dockerfile(HOUSE / "Dockerfile")["worker"].copied
+    allowed = {line[1:] for line in (HOUSE / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for folder in (BUNDLED_MODEL, BUNDLED_SCORER):
+        source = str(folder.relative_to(HOUSE))
+        assert copied[f"/srv/darkroom/{source}"] == source
+        assert source in allowed
 
 
 def test_nobody_is_root() -> None:

@@ -1,0 +1,156 @@
+"""The scorer that is shipped: whole, small, and it prefers the true text. Pictures are prepared as its folder says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+from transformers import CLIPImageProcessorPil, CLIPModel
+
+from app.contract.messages.model_name import BUNDLED_SCORER
+from worker.models.errors import ModelError
+from worker.models.scorer import PREPARATION, Picture, Scorer, load_scorer, read_preparation
+
+WORDS_ONLY = {"README.md", "NOTICE", "sha256sums.txt"}
+COLOURS = {
+    "red": (222, 41, 41),
+    "blue": (42, 98, 220),
+    "yellow": (252, 217, 50),
+    "purple": (138, 60, 190),
+    "black": (28, 28, 30),
+    "pink": (248, 140, 185),
+}
+"""As it has learnt them."""
+
+CLIP = {
+    "do_resize": True,
+    "size": {"shortest_edge": 224},
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "resample": 3,
+    "do_rescale": True,
+    "do_normalize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+"""openai/clip-vit-base-patch32's, in today's words."""
+
+PREPARATIONS = {
+    "CLIP": CLIP,
+    "CLIP in 2022": CLIP | {"size": 224, "crop_size": 224},
+    "336 pixels": CLIP | {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
+    "squeezed": CLIP | {"size": {"height": 96, "width": 96}, "do_center_crop": False, "resample": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return load_scorer(BUNDLED_SCORER)
+
+
+def painted(thing: str, background: str, *, square: bool = False) -> Picture:
+    image = Image.new("RGB", (128, 128), COLOURS[background])
+    draw = ImageDraw.Draw(image)
+    (draw.rectangle if square else draw.ellipse)((22, 22, 106, 106), fill=COLOURS[thing])
+    return np.asarray(image)
+
+
+def test_the_manifest_lists_every_file_with_its_hash() -> None:
+    files = {file.name for file in BUNDLED_SCORER.iterdir()} - WORDS_ONLY
+    listed = dict(reversed(line.split("  ")) for line in (BUNDLED_SCORER / "sha256sums.txt").read_text().splitlines())
+    assert listed.keys() == files
+    for name, digest in listed.items():
+        assert hashlib.sha256((BUNDLED_SCORER / name).read_bytes()).hexdigest() == digest, name
+    assert sum(file.stat().st_size for file in BUNDLED_SCORER.iterdir()) < 4_000_000
+
+
+@pytest.mark.parametrize(("thing", "background"), [("red", "blue"), ("yellow", "purple"), ("black", "pink")])
+@pytest.mark.parametrize("square", [False, True])
+def test_the_true_text_fits_best(scorer: Scorer, thing: str, background: str, square: bool) -> None:
+    texts = [
+        f"a {colour} {shape} on a {behind} background"
+        for colour, behind in ((thing, background), (background, thing), ("green", "gray"))
+        for shape in ("circle", "square")
+    ]
+    cosines = scorer.texts(texts) @ scorer.images([painted(thing, background, square=square)])[0]
+    assert float(cosines.abs().max()) <= 1
+    assert texts[int(cosines.argmax())] == f"a {thing} {'square' if square else 'circle'} on a {background} background"
+
+
+def test_each_picture_is_scored_by_its_text(scorer: Scorer) -> None:
+    pictures, texts = [painted("red", "blue"), painted("yellow", "purple")], ["a red circle", "a yellow circle"]
+    right, wrong = scorer.scores(pictures, texts), scorer.scores(pictures, texts[::-1])
+    assert all(true > false for true, false in zip(right, wrong, strict=True))
+
+
+def test_it_is_the_clip_that_anyone_loads(scorer: Scorer) -> None:
+    """Also for pictures of another size and shape."""
+    pixels = np.asarray(Image.fromarray(painted("red", "blue")).resize((300, 200)))
+    prepared = CLIPImageProcessorPil.from_pretrained(BUNDLED_SCORER)(images=pixels, return_tensors="pt").pixel_values
+    model = CLIPModel.from_pretrained(BUNDLED_SCORER, dtype=torch.float32).requires_grad_(False)
+    theirs = F.normalize(model.get_image_features(pixel_values=prepared).pooler_output, dim=1)
+    assert float((scorer.images([pixels]) * theirs).sum()) > 0.9999
+
+
+@pytest.mark.parametrize("said", PREPARATIONS.values(), ids=PREPARATIONS)
+@pytest.mark.parametrize("size", [(640, 480), (224, 224), (100, 301), (97, 64)])
+def test_pictures_are_prepared_as_by_transformers(said: dict[str, Any], size: tuple[int, int], tmp_path: Path) -> None:
+    (tmp_path / PREPARATION).write_text(json.dumps(said))
+    noise = np.random.default_rng(7).integers(0, 256, (size[1] // 4, size[0] // 4, 3), dtype=np.uint8)
+    picture = np.asarray(Image.fromarray(noise).resize(size))
+    theirs = CLIPImageProcessorPil.from_pretrained(tmp_path)(images=picture, return_tensors="pt").pixel_values
+    ours = read_preparation(tmp_path)(picture)
+    levels = (ours - theirs) * torch.tensor(said["image_std"]).view(3, 1, 1) * 255
+    assert ours.shape == theirs.shape
+    # Pillow computes with fewer bits. Without its antialiasing the difference is ten times that.
+    assert float(levels.abs().max()) < 4.5
+    assert float(levels.abs().mean()) < 0.3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"do_resize": False},
+        {"resample": 0},
+        {"image_std": [0.5, 0.5, 0]},
+        {"image_mean": [0.5]},
+        {"crop_size": 200},
+        {"size": {"height": 96, "width": 128}, "do_center_crop": False},
+        {"size": "large"},
+    ],
+    ids=str,
+)
+def test_other_preparations_are_refused(changed: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / PREPARATION).write_text(json.dumps(CLIP | changed))
+    with pytest.raises(ModelError, match="tells of no way to prepare pictures"):
+        read_preparation(tmp_path)
+
+
+def test_a_scorer_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    """Each in one sentence; transformers would fill a missing tensor with random numbers and score."""
+    folder = shutil.copytree(BUNDLED_SCORER, tmp_path / "scorer")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["text_projection.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 1 tensors, e\.g\. text_projection\.weight"):
+        load_scorer(folder)
+    preparation = json.loads((folder / PREPARATION).read_text())
+    (folder / "model.safetensors").write_bytes((BUNDLED_SCORER / "model.safetensors").read_bytes())
+    (folder / PREPARATION).write_text(json.dumps(preparation | {"size": 64}))
+    with pytest.raises(ModelError, match="another size than the network sees"):
+        load_scorer(folder)
+    (folder / PREPARATION).write_text(json.dumps(preparation))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_scorer(folder)
+    with pytest.raises(ModelError, match="No such file"):
+        load_scorer(tmp_path / "nowhere")
