@@ -20,6 +20,7 @@ import httpx2
 from app.cli.answers import JOBS, MODELS, fits, is_job
 from app.cli.exits import FAILED, INTERRUPTED, REFUSED, UNREACHABLE
 from app.cli.plain import plain
+from app.contract.messages.picture_record import MAX_FILE_BYTES
 
 Job = dict[str, Any]
 """A job as GET /v1/jobs/{id} shows it."""
@@ -33,9 +34,6 @@ LONGEST_PAUSE = 10.0
 MOST_REDIRECTS = 5
 LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes, unpacked. A hundred jobs with the longest prompts and metadata are below two million."""
-
-LARGEST_PICTURE = 64 * 1024 * 1024
-"""Bytes. What no picture of ours can reach: the record inside one is looked for up to here."""
 
 PORTS = {"http": 80, "https": 443}
 
@@ -152,7 +150,7 @@ class Service:
     async def download(self, url: str) -> bytes:
         """The bytes at a link of the job. A link to another origin, a bucket's, is its own proof: no key goes there."""
         try:
-            answer = await self._whole("GET", url, largest=LARGEST_PICTURE, roams=True)
+            answer = await self._whole("GET", url, largest=MAX_FILE_BYTES, roams=True)
         except (httpx2.RequestError, httpx2.StreamError, httpx2.InvalidURL) as error:
             raise CommandError(f"the picture could not be fetched: {error}", UNREACHABLE) from None
         if answer.status_code != 200:

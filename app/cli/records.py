@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from app.cli.client import LARGEST_PICTURE, CommandError
+from app.cli.client import CommandError
 from app.cli.exits import REFUSED
-from app.contract.messages.picture_record import PictureError, read_record
+from app.contract.messages.picture_record import MAX_FILE_BYTES, PictureError, read_record
 
 
 def bytes_of(picture: Path) -> bytes:
@@ -15,7 +15,7 @@ def bytes_of(picture: Path) -> bytes:
     try:
         with picture.open("rb") as file:
             # One byte too many is enough to be told that it is no picture of ours.
-            return file.read(LARGEST_PICTURE + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise CommandError(f"{picture} cannot be read: {error.strerror}", REFUSED) from None
 

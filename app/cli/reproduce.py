@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli.client import CommandError, Job, Refused, Service, converse
-from app.cli.decoding import Undecodable, decoded
+from app.cli.decoding import decoded
 from app.cli.exits import DIFFERENT, FAILED, OK, REFUSED
 from app.cli.following import follow
 from app.cli.naming import refuse_taken
@@ -19,6 +19,7 @@ from app.cli.records import bytes_of, record_of
 from app.cli.screen import Bars
 from app.cli.wording import explained
 from app.contract.messages.params import JobSpec
+from app.contract.messages.picture_record import PictureError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,11 +79,7 @@ def _save(output: Path, data: bytes) -> None:
 def _decoded(name: str, data: bytes) -> Image.Image:
     try:
         return decoded(data)
-    except ModuleNotFoundError:
-        raise CommandError(
-            "pillow is not installed, which compares the pictures: pip install pillow", REFUSED
-        ) from None
-    except Undecodable as error:
+    except PictureError as error:
         raise CommandError(f"{name} cannot be decoded: {error}", REFUSED) from None
 
 

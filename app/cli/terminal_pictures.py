@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 
-from app.cli.decoding import Undecodable, decoded, is_small_png
+from app.cli.decoding import decoded, is_small_png
 from app.cli.plain import plain
+from app.contract.messages.picture_record import PictureError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,8 +79,8 @@ class Painter:
             return
         try:
             text = _drawn(self.way, data)
-        except (ModuleNotFoundError, Undecodable, OSError) as error:
-            print(f"no preview: {_reason(error)}", file=sys.stderr)
+        except (PictureError, OSError) as error:
+            print(f"no preview: {plain(error)}", file=sys.stderr)
             return
         self.out.write(text + "\n")
         self.out.flush()
@@ -158,10 +159,6 @@ def _as_png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-def _reason(error: Exception) -> str:
-    return "pillow is not installed: pip install pillow" if isinstance(error, ModuleNotFoundError) else plain(error)
 
 
 def _says_sixel() -> bool:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli.client import CommandError, Job, Service, converse, over
-from app.cli.decoding import Undecodable, decoded
+from app.cli.decoding import decoded
 from app.cli.exits import FAILED, OK, REFUSED
 from app.cli.naming import refuse_taken
 from app.cli.screen import say, standing
 from app.cli.which_job import asked, id_and_index
+from app.contract.messages.picture_record import PictureError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,7 +46,6 @@ def write_trajectory(
             raise CommandError(f"{output} must end in .gif or .webp, which move, or in .png for a sheet", REFUSED)
         if not overwrite:
             refuse_taken(output)
-        _require_pillow()
         job_id, own = await id_and_index(service, given)
         job = await asked(service, job_id, service.job(job_id))
         number = (own or 0) if index is None else index
@@ -82,17 +82,10 @@ def _picture_of(job: Job, index: int) -> dict[str, Any]:
     raise CommandError(f"{job['id']} {reason}", FAILED)
 
 
-def _require_pillow() -> None:
-    try:
-        import PIL  # noqa: F401
-    except ModuleNotFoundError:
-        raise CommandError("pillow is not installed, which makes the file: pip install pillow", REFUSED) from None
-
-
 def _decoded(data: bytes) -> Image.Image:
     try:
         return decoded(data)
-    except Undecodable as error:
+    except PictureError as error:
         raise CommandError(f"what the service sent cannot be decoded: {error}", FAILED) from None
 
 

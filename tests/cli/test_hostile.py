@@ -24,9 +24,10 @@ from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
 from app.cli import client, following
-from app.cli.decoding import LARGEST_PIXELS, Undecodable, decoded, is_small_png
+from app.cli.decoding import decoded, is_small_png
 from app.cli.main import app
 from app.cli.naming import Names
+from app.contract.messages.picture_record import MAX_PIXELS, PictureError
 from app.jobs.schemas import JOB_EXAMPLE
 
 KEY = "k" * 32
@@ -362,7 +363,7 @@ def test_an_answer_that_cannot_be(run: Run, bad: Answer) -> None:
 
 
 def test_a_picture_without_end(run: Run, bucket: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "LARGEST_PICTURE", 1024 * 1024)
+    monkeypatch.setattr(client, "MAX_FILE_BYTES", 1024 * 1024)
     bucket.answer = lambda method, path: Answer(b"", is_endless=True)
     with serving(routes(job_at(bucket.url))) as service:
         done = run("generate", "a frog", "-o", "new.png", url=service.url)
@@ -398,13 +399,13 @@ def bomb(side: int) -> bytes:
 def test_a_bomb_is_known_by_its_header(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
     data = bomb(side)
     assert len(data) < 100_000
-    assert side * side > LARGEST_PIXELS
+    assert side * side > MAX_PIXELS
 
     def load(*_: object) -> None:
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr(Image.Image, "load", load)
-    with pytest.raises(Undecodable, match="pixels"):
+    with pytest.raises(PictureError, match="pixels"):
         decoded(data)
     assert not is_small_png(data)
 

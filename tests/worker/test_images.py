@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from app.contract.messages.picture_record import MAX_RECORD_BYTES, PictureError, RecordMissing, read_record
+from app.contract.messages.picture_record import MAX_PIXELS, MAX_RECORD_BYTES, PictureError, RecordMissing, read_record
 from app.contract.objects.names import CONTENT_TYPES
 from worker.images import encode, encode_preview, parameters_text
 
@@ -269,8 +269,54 @@ def jpeg_with_xmp(packet: bytes) -> bytes:
 def test_broken_or_hostile_files_are_refused(data: bytes):
     with pytest.raises(PictureError) as refused:
         read_record(data)
-    assert refused.value.slug in ("picture-unreadable", "record-missing")
     assert len(refused.value.detail) < 200
+
+
+def test_the_record_is_read_behind_the_pixels_too():
+    """Where other programs put text."""
+    png = png_with([])
+    end = png[-12:]
+    (name, body) = itxt('{"seed":2}')
+    chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    assert read_record(png[:-12] + chunk + end) == {"seed": 2}
+
+
+def test_a_picture_too_large_to_be_ours_is_asked_without_its_pixels(monkeypatch: pytest.MonkeyPatch):
+    side, note = 12_000, PngImagePlugin.PngInfo()
+    assert side * side > MAX_PIXELS
+    note.add_itxt("darkroom", '{"seed":3}')
+    ours, other = io.BytesIO(), io.BytesIO()
+    Image.new("1", (side, side)).save(ours, "PNG", pnginfo=note)
+    Image.new("1", (side, side)).save(other, "PNG")
+
+    def load(*_: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(Image.Image, "load", load)
+    assert read_record(ours.getvalue()) == {"seed": 3}
+    with pytest.raises(RecordMissing):
+        read_record(other.getvalue())
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_a_file_cut_anywhere_is_read_or_refused(pixels: np.ndarray, output_format: Any):
+    data = encode(pixels, output_format=output_format, record=RECORD)
+    for length in range(0, len(data), 7):
+        with contextlib.suppress(PictureError):
+            assert read_record(data[:length]) == RECORD
+
+
+@settings(max_examples=200)
+@given(
+    output_format=st.sampled_from(FORMATS),
+    changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_a_file_with_changed_bytes_is_read_or_refused(output_format: Any, changes: list[tuple[int, int]]):
+    data = bytearray(encode(np.zeros((8, 8, 3), np.uint8), output_format=output_format, record=RECORD))
+    for place, byte in changes:
+        data[place % len(data)] = byte
+    with contextlib.suppress(PictureError):
+        assert isinstance(read_record(bytes(data)), dict)
 
 
 def test_a_picture_of_a_million_text_chunks_is_refused():

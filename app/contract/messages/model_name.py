@@ -10,7 +10,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-BUNDLED_MODEL = Path(__file__).parents[2] / "models" / "starter"
+BUNDLED_MODEL = Path(__file__).parents[3] / "models" / "starter"
 BUNDLED_SCORER = BUNDLED_MODEL.with_name("starter-scorer")
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"

@@ -1,17 +1,22 @@
-"""The record inside a picture: what it was drawn from, and where in a PNG, JPEG or WebP file that stands.
+"""Pictures of strangers, opened by Pillow, and the record inside those that a worker drew.
 
-Walks the file's outer structure only: nothing is decoded, so no picture is too large to ask, and no library is needed.
+Knows the formats that are ours, and where in each the record stands. Opening reads what stands before the pixels.
 Refuses to know how a record is written: that is the worker's.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import struct
-import zlib
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 KEYWORD = "darkroom"
 """Of the PNG text chunk that holds the record as JSON."""
@@ -23,16 +28,16 @@ MAX_RECORD_BYTES = 60_000
 """A JPEG holds an EXIF or XMP note in one segment of 64 KiB, so no record may be longer, whatever the format."""
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
+"""What no picture of ours can reach."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-_XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+MAX_PIXELS = 4096 * 4096
+"""Of any picture of ours. As RGBA, while it is decoded, 64 MiB."""
+
+FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class PictureError(Exception):
     """These bytes are no picture of ours. `detail` is a sentence for a person."""
-
-    slug = "picture-unreadable"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -42,21 +47,36 @@ class PictureError(Exception):
 class RecordMissing(PictureError):
     """A picture, but without our record in it."""
 
-    slug = "record-missing"
+
+@contextmanager
+def opened(data: bytes) -> Iterator[Image.Image]:
+    """The picture, its header read and no pixel. Raises PictureError for bytes that are no PNG, JPEG or WebP, that are
+    broken, here or in what is done with the picture, or that are larger than a picture of ours can be.
+    """
+    from PIL import Image
+
+    if len(data) > MAX_FILE_BYTES:
+        raise PictureError(f"the file is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of many pixels, and of what is odd beside them.
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                yield image
+    except Image.UnidentifiedImageError as error:
+        raise PictureError("these bytes are no readable PNG, JPEG or WebP picture") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"it has more than {MAX_PIXELS} pixels") from error
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error) as error:
+        raise PictureError(f"the picture is broken: {str(error)[:100]}") from error
 
 
 def read_record(data: bytes) -> dict[str, Any]:
     """The record that a worker put into this file.
 
-    Raises RecordMissing for a picture without one, PictureError for bytes that are no PNG, JPEG or WebP, that are
-    broken, or that are larger than a picture of ours can be.
+    Raises RecordMissing for a picture without one, and PictureError for a record that was changed and as `opened` does.
     """
-    if len(data) > MAX_FILE_BYTES:
-        raise PictureError(f"the file is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        note = _note(data)
-    except (struct.error, IndexError, ValueError, zlib.error) as error:
-        raise PictureError("these bytes are no readable PNG, JPEG or WebP picture") from error
+    with opened(data) as image:
+        note = _in_png(image) if image.format == "PNG" else _in_xmp(image.info.get("xmp"))
     if note is None:
         raise RecordMissing(
             "the picture carries no darkroom record: made elsewhere, or saved again without its metadata"
@@ -78,75 +98,18 @@ def _parsed(note: str) -> dict[str, Any]:
     return record
 
 
-def _note(data: bytes) -> str | None:
-    if data.startswith(_PNG):
-        notes = (_png_text(kind, body) for kind, body in _png_chunks(data))
-    elif data.startswith(_JPEG):
-        notes = (_record_in_xmp(body) for body in _jpeg_xmp(data))
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        notes = (_record_in_xmp(body) for body in _webp_xmp(data))
-    else:
-        raise PictureError("these bytes are no PNG, JPEG or WebP picture")
-    return next((note for note in notes if note is not None), None)
+def _in_png(image: Any) -> str | None:
+    """Our iTXt chunk, or the tEXt chunk that another program may have made of it."""
+    note = image.info.get(KEYWORD)
+    if note is None and image.width * image.height <= MAX_PIXELS:
+        # Other programs may have put it behind the pixels, and those have to be decoded to get there.
+        note = image.text.get(KEYWORD)
+    return note
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """PNG specification, 5.3: length, type, body and a checksum, which only matters to those who decode."""
-    at, kind = len(_PNG), b""
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, at)
-        yield kind, _exactly(data, at + 8, length)
-        at += 12 + length
-
-
-def _png_text(kind: bytes, body: bytes) -> str | None:
-    """PNG specification, 11.3.3: our iTXt chunk, or the tEXt chunk that another program may have made of it."""
-    if kind not in (b"iTXt", b"tEXt") or not body.startswith(KEYWORD.encode() + b"\0"):
+def _in_xmp(xmp: bytes | None) -> str | None:
+    if xmp is None:
         return None
-    rest = body[len(KEYWORD) + 1 :]
-    if kind == b"tEXt":
-        return rest.decode("latin-1")
-    is_compressed, text = rest[0], rest[2:].split(b"\0", 2)[2]
-    if is_compressed:
-        # Bounded: a few kilobytes may inflate to gigabytes.
-        text = zlib.decompressobj().decompress(text, 4 * MAX_RECORD_BYTES)
-    return text.decode()
-
-
-def _jpeg_xmp(data: bytes) -> Iterator[bytes]:
-    """ITU T.81, B.1.1: segments up to the first scan; XMP stands in an APP1 of its own (XMP specification, part 3)."""
-    at = 2
-    while True:
-        mark, marker = struct.unpack_from("2B", data, at)
-        if mark != 0xFF:
-            raise ValueError("no marker where one must be")
-        if marker in (0xD9, 0xDA):
-            return
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        body = _exactly(data, at + 4, length - 2)
-        if marker == 0xE1 and body.startswith(_XMP_SEGMENT):
-            yield body[len(_XMP_SEGMENT) :]
-        at += 2 + length
-
-
-def _webp_xmp(data: bytes) -> Iterator[bytes]:
-    """RFC 9649, 2.3: chunks of a type, a length and a body that is padded to an even length."""
-    at = 12
-    while at < len(data):
-        kind, length = struct.unpack_from("<4sI", data, at)
-        body = _exactly(data, at + 8, length)
-        if kind == b"XMP ":
-            yield body
-        at += 8 + length + length % 2
-
-
-def _exactly(data: bytes, at: int, length: int) -> bytes:
-    if length < 0 or at + length > len(data):
-        raise ValueError("the file ends too early")
-    return data[at : at + length]
-
-
-def _record_in_xmp(xmp: bytes) -> str | None:
     # No XMP packet has a document type, and without one there are no entities to blow up.
     if len(xmp) > 2 * MAX_RECORD_BYTES or b"<!" in xmp:
         raise PictureError("the picture's XMP is none that we wrote: too long, or with declarations")
