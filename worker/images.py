@@ -12,17 +12,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
+from app.contract.messages.params import OutputFormat
 from app.contract.messages.picture_record import KEYWORD, MAX_RECORD_BYTES, XMP_NAMESPACE
 from app.contract.messages.schedulers import sampler_words
-
-OutputFormat = Literal["png", "jpeg", "webp"]
 
 PREVIEW_SIDE = 256
 """Pixels. Even noise of this size stays below keys.MAX_PREVIEW."""

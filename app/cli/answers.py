@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-_ID = re.compile(r"job_[0-9a-z]{24}", re.ASCII)
+from app.contract.messages.job import is_job_id
+
 _WORD = re.compile(r"[a-z][a-z_-]{0,31}", re.ASCII)
 
 
@@ -30,7 +31,7 @@ def fits(value: Any, shape: Any) -> bool:
 
 def is_id(value: Any) -> bool:
     """It becomes part of paths and of file names."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
+    return isinstance(value, str) and is_job_id(value)
 
 
 def is_word(value: Any) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.edge.errors import Forbidden, Unauthenticated
-from app.edge.keyring import KEY_PREFIX, HeldKey, Keyring
+from app.edge.keyring import KEY_PREFIX, TENANT, HeldKey, Keyring
 
 SHORTEST_API_KEY = 32
 """Characters. Random hexadecimal of this length has 128 bits, base64 has 192."""
@@ -25,7 +25,6 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 Keys = Mapping[bytes, str]
 """SHA-256 of a key to the tenant it belongs to."""
 
-_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _KEY_HEADER = re.compile(r"(?:bearer|token) +([!-~]{1,512}) *", re.IGNORECASE)
 """`Token` is what Replicate's clients sent before they changed to Bearer."""
 
@@ -133,7 +132,7 @@ def keys_from_text(text: str) -> Keys:
     keys: dict[bytes, str] = {}
     for place, entry in enumerate(text.split(","), start=1):
         tenant, colon, key = entry.strip().partition(":")
-        if not colon or not _TENANT.fullmatch(tenant):
+        if not colon or not TENANT.fullmatch(tenant):
             raise ValueError(f"entry {place} must read tenant:key, the tenant in a-z, 0-9, - and _")
         if len(key) < SHORTEST_API_KEY or not _KEY_HEADER.fullmatch(f"bearer {key}"):
             raise ValueError(f"the key of entry {place} must be {SHORTEST_API_KEY} to 512 visible ASCII characters")

@@ -49,7 +49,8 @@ LOOK_SECONDS: Final = 0.4
 _KEY = re.compile(
     rf"{KEY_PREFIX}([0-9a-z]{{{ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
 )
-_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""What a tenant may be called."""
 
 
 class KeyInfo(BaseModel):
@@ -107,7 +108,7 @@ class Keyring:
 
     async def create(self, tenant: str, **options: Any) -> tuple[str, KeyInfo]:
         """A new key, whole for the only time, and what is kept of it. ValueError for a tenant that cannot be."""
-        if not _TENANT.fullmatch(tenant):
+        if not TENANT.fullmatch(tenant):
             raise ValueError("a tenant is 1 to 64 characters of a-z, 0-9, - and _, and begins with a letter or digit")
         key_id, key = new_key()
         created_ms = int((await self._redis.time())[0]) * 1000

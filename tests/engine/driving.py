@@ -14,7 +14,7 @@ from worker.engine.events import Event, Failed, Finished, Stopped
 from worker.engine.sample import Request
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import step_options
+from worker.models.schedulers import FEW, step_limits, step_options
 
 
 def wish(id: str = "a", **changes: Any) -> Request:
@@ -32,6 +32,11 @@ def wish(id: str = "a", **changes: Any) -> Request:
         "num_images": 1,
     }
     return Request(**(plain | changes))
+
+
+def names_for(model_scheduler: Any) -> tuple[str, ...]:
+    """The short names and class names that work with a model of this scheduler."""
+    return tuple(step_limits(model_scheduler, max_steps=max(FEW)))
 
 
 def drain(engine: Engine, *, most: int = 2_000) -> list[Event]:

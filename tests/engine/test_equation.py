@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS
-from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, run, stock, wish
+from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, names_for, run, stock, wish
 from tests.engine.tiny_models import SIDE
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.models.bundle import Bundle
-from worker.models.schedulers import for_name, names_for
+from worker.models.schedulers import for_name
 
 ALONE = IN_COMPANY = 5e-5
 """Standard deviations of the latents. Batches of different sizes take different paths through the CPU's kernels."""

@@ -10,6 +10,7 @@ import diffusers
 import pytest
 
 from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS
+from tests.engine.driving import names_for
 from worker.models import schedulers
 from worker.models.bundle import Bundle, load
 from worker.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
@@ -18,7 +19,6 @@ from worker.models.schedulers import (
     StepLimits,
     configured,
     for_name,
-    names_for,
     step_limits,
     step_options,
 )

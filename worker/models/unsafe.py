@@ -11,8 +11,8 @@ import shlex
 from pathlib import Path
 
 from worker.models.folder import WEIGHTS, ModelFolder
+from worker.models.single_file import PICKLED
 
-PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 CODE = (".py", ".pyc", ".so")
 
 

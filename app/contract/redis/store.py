@@ -265,10 +265,6 @@ class JobStore:
         """How many jobs of the model are claimed before this one, or None if it does not wait."""
         return cast("int | None", await self._redis.zrank(keys.QUEUED + record.model, record.id))
 
-    async def queue_depth(self, model: str) -> int:
-        """Jobs of the model that wait."""
-        return cast(int, await self._redis.zcard(keys.QUEUED + model))
-
     async def next_events(
         self, job_id: str, after: str, *, wait_seconds: float
     ) -> list[tuple[str, str, dict[str, Any]]]:
