@@ -42,6 +42,7 @@ from worker.settings import WorkerSettings, settings_from_env, worker_name
 from worker.starting import Starting
 from worker.storage import ObjectStore
 from worker.tracing import Traces
+from worker.trials import tried_schedulers
 from worker.watchdog import Watchdog, abandon_ship, ends_within
 
 log = structlog.get_logger()
@@ -67,7 +68,8 @@ def run() -> int:
         starting = Starting(Ownership(connections.leases), own_name)
         with starting.told():
             bundle, engine = _start_model(settings, name, starting)
-        card = describe(bundle, seats=settings.seats, largest=engine.costs.largest)
+        limits = tried_schedulers(bundle, settings.profile_folder)
+        card = describe(bundle, seats=settings.seats, largest=engine.costs.largest, limits=limits)
         worker = Worker(settings, engine, card, provenance_of(bundle), store, connections, name=own_name)
     except (SettingsError, IllegalName, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)

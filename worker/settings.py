@@ -61,8 +61,8 @@ class WorkerSettings(BaseSettings):
     )
     profile_folder: Path | None = Field(
         default=None,
-        description="Where the best size of a step, measured at the first start, is remembered. "
-        "Default: darkroom/profiles in the user's cache folder",
+        description="Where is remembered what the first start found out: the best size of a step, and which schedulers "
+        "work. Default: darkroom/profiles in the user's cache folder",
     )
 
     grace_seconds: float = Field(

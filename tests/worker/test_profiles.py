@@ -1,8 +1,9 @@
-"""What was measured is remembered, under the circumstances it was measured in, and nothing wrong is believed."""
+"""What was measured is remembered, under the circumstances it was measured in, and nothing impossible is believed."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from worker import profiles
 from worker.engine.profile import Profile
-from worker.profiles import recall, remember, start_engine
+from worker.profiles import start_engine
+from worker.remembered import Remembered
 from worker.settings import WorkerSettings
 
 HERE = {"device": "cpu, x86_64", "threads": 2}
@@ -20,61 +22,43 @@ MEASURED = Profile(
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "profiles" / "one.json"
-
-
-def test_what_was_measured_is_known_at_the_next_start(file: Path) -> None:
-    assert recall(file, HERE) is None
-    remember(file, MEASURED, HERE)
-    assert recall(file, HERE) == MEASURED
-    unfinished = replace(MEASURED, is_complete=False)
-    remember(file, unfinished, HERE)
-    assert recall(file, HERE) == unfinished
-    unlimited = Profile(rows=None, row_cost=1.0, rows_a_second={})
-    remember(file, unlimited, HERE)
-    assert recall(file, HERE) == unlimited
-    assert [entry.name for entry in file.parent.iterdir()] == ["one.json"], "nothing half-written stays"
-
-
-def test_other_circumstances_are_measured_anew(file: Path) -> None:
-    remember(file, MEASURED, HERE)
-    assert recall(file, HERE | {"threads": 4}) is None
+def remembered(tmp_path: Path) -> Remembered:
+    return Remembered(tmp_path, "profile", HERE)
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{",
-        "[]",
-        '{"circumstances": {"device": "cpu, x86_64", "threads": 2}}',
-        '{"circumstances": {"device": "cpu, x86_64", "threads": 2}, "profile": {"rows": 0, "row_cost": 1,'
-        ' "rows_a_second": {}}}',
-        '{"circumstances": {"device": "cpu, x86_64", "threads": 2}, "profile": {"rows": "8", "row_cost": 1,'
-        ' "rows_a_second": {}}}',
-        '{"circumstances": {"device": "cpu, x86_64", "threads": 2}, "profile": {"rows": 8, "row_cost": -1,'
-        ' "rows_a_second": {}}}',
-        '{"circumstances": {"device": "cpu, x86_64", "threads": 2}, "profile": {"rows": 8, "row_cost": 1,'
-        ' "rows_a_second": {"2": 1}, "seconds": {"2": Infinity}, "decode_seconds": 1, "is_complete": true}}',
-        '{"circumstances": {"device": "cpu, x86_64", "threads": 2}, "profile": {"rows": 8, "row_cost": 1,'
-        ' "rows_a_second": {"2": 1}, "seconds": {}, "decode_seconds": 1, "is_complete": true}}',
-        "[" * 60_000,
-        "\ud800",
-    ],
+    "profile",
+    [MEASURED, replace(MEASURED, is_complete=False), Profile(rows=None, row_cost=1.0, rows_a_second={})],
+    ids=["whole", "unfinished", "unlimited"],
 )
-def test_a_damaged_file_only_costs_the_measuring(file: Path, content: str) -> None:
-    file.parent.mkdir()
-    file.write_bytes(content.encode("utf-8", "surrogatepass"))
-    assert recall(file, HERE) is None
-    remember(file, MEASURED, HERE)
-    assert recall(file, HERE) == MEASURED
+def test_what_was_measured_is_known_at_the_next_start(remembered: Remembered, profile: Profile) -> None:
+    remembered.keep(asdict(profile))
+    assert remembered.recall(profiles._believed) == profile
 
 
-def test_a_folder_that_cannot_be_written_is_no_reason_not_to_start(tmp_path: Path) -> None:
-    (tmp_path / "profiles").write_text("not a folder")
-    remember(tmp_path / "profiles" / "one.json", MEASURED, HERE)
-    assert recall(tmp_path / "profiles" / "one.json", HERE) is None
+def test_a_file_of_the_version_before_is_read(remembered: Remembered) -> None:
+    """By its name and by its form."""
+    assert remembered.file.name == "55585294fb3a61448ebcbf399c87bfe8.json"
+    remembered.file.write_text(json.dumps({"circumstances": HERE, "profile": asdict(MEASURED)}))
+    assert remembered.recall(profiles._believed) == MEASURED
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"rows": 0},
+        {"rows": "8"},
+        {"row_cost": -1},
+        {"seconds": {"2": float("inf"), "16": 1}},
+        {"seconds": {}},
+        {"rows_a_second": [46.2]},
+        {"decode_seconds": None},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_measured_again(remembered: Remembered, changed: dict[str, Any]) -> None:
+    remembered.keep(asdict(MEASURED) | changed)
+    assert remembered.recall(profiles._believed) is None
 
 
 class SlowEngine:

@@ -30,7 +30,7 @@ from worker.models.judge import Verdict, judge
 from worker.models.need import no_room
 from worker.models.place import is_out_of_memory, place_of
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import configured, for_name, step_limits
+from worker.models.schedulers import StepLimits, configured, for_name, step_limits
 from worker.models.shapes import cannot_be_loaded, load_scheduler, load_tokenizer
 
 __all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "describe", "load", "stock_pipeline"]
@@ -172,14 +172,18 @@ def stock_pipeline(bundle: Bundle, scheduler: str) -> Any:
     return pipeline
 
 
-def describe(bundle: Bundle, *, seats: int, largest: float = math.inf) -> ModelCard:
+def describe(
+    bundle: Bundle, *, seats: int, largest: float = math.inf, limits: Mapping[str, StepLimits] | None = None
+) -> ModelCard:
     """What the worker announces. `largest` is the size of the largest picture that there is memory for, in native
-    ones: what can never be drawn is refused where it is asked for.
+    ones: what can never be drawn is refused where it is asked for. `limits` are of the schedulers that work; they are
+    tried if missing.
     """
     defaults = bundle.defaults.model_dump() | {"max_side": _most_side(bundle, largest)}
     most = bundle.defaults.max_steps
-    with quiet_libraries():
-        limits = step_limits(bundle.scheduler, max_steps=most, channels=bundle.latent_channels)
+    if limits is None:
+        with quiet_libraries():
+            limits = step_limits(bundle.scheduler, max_steps=most, channels=bundle.latent_channels)
     return ModelCard(
         name=bundle.name,
         family=bundle.family,

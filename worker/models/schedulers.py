@@ -17,6 +17,7 @@ import torch
 
 from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS, canonical, nearest
 from worker.models.families import Family
+from worker.models.place import is_out_of_memory
 
 log = structlog.get_logger()
 
@@ -115,14 +116,10 @@ def takes(scheduler: Any, num_inference_steps: int, options: Mapping[str, Any], 
     """Does a picture of so many steps come to its end? Schedulers refuse what they cannot do in many ways."""
     try:
         rehearse(scheduler, num_inference_steps, options, channels=channels)
-    except Exception:
+    except Exception as reason:
+        _raise_for_memory(reason)
         return False
     return True
-
-
-def names_for(model_scheduler: Any) -> tuple[str, ...]:
-    """The short names and class names that work with this model."""
-    return tuple(step_limits(model_scheduler, max_steps=max(FEW)))
 
 
 def works(model_scheduler: Any, name: str) -> bool:
@@ -188,11 +185,18 @@ def _limits(model_scheduler: Any, name: str, max_steps: int, channels: int) -> S
             end = FEWEST_AT_MOST if all(took for steps, took in tried.items() if steps >= FEWEST_AT_MOST) else most
             tried |= {steps: takes(scheduler, steps, options, channels=channels) for steps in range(1, end + 1)}
     except Exception as reason:
+        _raise_for_memory(reason)
         log.info("scheduler left out", scheduler=name, reason=repr(reason))
         return None
     taken = sorted(steps for steps in tried if tried[steps])
     refused = tuple(steps for steps in sorted(tried) if not tried[steps] and taken[0] < steps < taken[-1])
     return StepLimits(taken[0], taken[-1], refused)
+
+
+def _raise_for_memory(reason: Exception) -> None:
+    """A full memory says nothing about a scheduler, and verdicts are remembered."""
+    if is_out_of_memory(reason):
+        raise reason
 
 
 def _most(scheduler: Any, max_steps: int) -> int:
