@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app import __version__
-from app.contract import schedulers as table
+from app.contract.messages import schedulers as table
 from worker.models import schedulers
 from worker.models.bundle import Bundle
 from worker.models.quiet import quiet_libraries

@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 import diffusers
 import pytest
 
-from app.contract.schedulers import SCHEDULERS
+from app.contract.messages.schedulers import SCHEDULERS
 from worker import trials
 from worker.models import schedulers
 from worker.models.bundle import Bundle, describe, load
+from worker.models.errors import ModelError
 from worker.models.schedulers import StepLimits
 from worker.trials import tried_schedulers
 
@@ -120,6 +121,6 @@ def test_a_full_memory_is_no_verdict(bundle: Bundle, tmp_path: Path, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(diffusers.DDIMScheduler, "step", step)
-    with pytest.raises(MemoryError):
+    with pytest.raises(ModelError, match="Memory was full"):
         tried_schedulers(bundle, tmp_path)
     assert [*tmp_path.iterdir()] == []

@@ -16,6 +16,7 @@ import structlog
 import torch
 
 from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS, canonical, nearest
+from worker.models.errors import ModelError
 from worker.models.families import Family
 from worker.models.place import is_out_of_memory
 
@@ -195,8 +196,10 @@ def _limits(model_scheduler: Any, name: str, max_steps: int, channels: int) -> S
 
 def _raise_for_memory(reason: Exception) -> None:
     """A full memory says nothing about a scheduler, and verdicts are remembered."""
-    if is_out_of_memory(reason):
+    if isinstance(reason, ModelError):
         raise reason
+    if is_out_of_memory(reason):
+        raise ModelError("Memory was full when schedulers were tried; free some and start again.") from reason
 
 
 def _most(scheduler: Any, max_steps: int) -> int:
