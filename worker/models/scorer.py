@@ -93,7 +93,7 @@ class Scorer:
     def images(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """Unit vectors [B, width], one a picture."""
         pixels = torch.cat([self.preparation(picture, self.model.device) for picture in pictures])
-        return _unit(self.model.get_image_features(pixel_values=pixels.to(self.model.dtype)))
+        return _unit(self.model.get_image_features(pixel_values=pixels))
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit vectors [B, width], one a text. What is longer than the encoder reads is cut."""
@@ -106,14 +106,14 @@ class Scorer:
         return [float(value) for value in together]
 
 
-def load_scorer(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Scorer:
-    """The scorer in `folder`. Raises ModelError, one sentence about what is not right with it."""
+def load_scorer(folder: Path, *, device: str = "cpu") -> Scorer:
+    """The scorer in `folder`, in float32. Raises ModelError, one sentence about what is not right with it."""
     preparation = read_preparation(folder)
     try:
         with quiet_libraries():
             # Without `output_loading_info` a missing tensor would only be logged, and filled with random numbers.
             model, info = transformers.CLIPModel.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
             )
             tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
@@ -126,4 +126,4 @@ def load_scorer(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch
 
 
 def _unit(features: Any) -> torch.Tensor:
-    return F.normalize(features.pooler_output.float(), dim=1)
+    return F.normalize(features.pooler_output, dim=1)

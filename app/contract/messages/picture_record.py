@@ -100,7 +100,7 @@ def _parsed(note: str) -> dict[str, Any]:
 
 def _in_png(image: Any) -> str | None:
     """Our iTXt chunk, or the tEXt chunk that another program may have made of it."""
-    note = image.info.get(KEYWORD)
+    note: str | None = image.info.get(KEYWORD)
     if note is None and image.width * image.height <= MAX_PIXELS:
         # Other programs may have put it behind the pixels, and those have to be decoded to get there.
         note = image.text.get(KEYWORD)
