@@ -23,7 +23,7 @@ from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.flops import row_flops
 from worker.engine.lane import native_key
-from worker.engine.sample import Request
+from worker.engine.request import Request
 from worker.models.bundle import Bundle, load, stock_pipeline
 from worker.models.quiet import quiet_libraries
 

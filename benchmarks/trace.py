@@ -31,7 +31,7 @@ import torch
 from benchmarks.engine import _machine
 from worker.engine.engine import Engine
 from worker.engine.events import Failed, Finished
-from worker.engine.sample import Request
+from worker.engine.request import Request
 from worker.models.bundle import Bundle, load, stock_pipeline
 from worker.models.quiet import quiet_libraries
 

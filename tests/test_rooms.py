@@ -180,3 +180,10 @@ def test_the_gateway_runs_without_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted(set({sorted(HEAVY)}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_request_of_the_engine_brings_no_service_with_it() -> None:
+    """It is made from the declarations in the contract, which may lead to nothing that speaks to anybody."""
+    code = f"import sys, worker.engine.request; print(sorted(set({sorted(OUTSIDE | HEAVY)}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -28,7 +28,7 @@ from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
 from worker.engine.engine import Engine
-from worker.engine.sample import Request
+from worker.engine.request import Request
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
 from worker.intake import Intake
@@ -156,9 +156,8 @@ class Worker:
     def begin(self, claim: Claim) -> None:
         """Hand a claimed job to the engine, which calls it by its token."""
         self.traces.claimed(claim)
-        spec = claim.spec.model_dump(exclude={"model", "output_format", "output_quality", "keep_previews"})
         try:
-            request = Request(id=claim.token, **spec)
+            request = Request.of(claim.token, claim.spec)
         except ValueError as error:
             self.reporter.refuse(claim, str(error))
             return

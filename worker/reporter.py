@@ -18,7 +18,7 @@ import redis
 import structlog
 
 from app.contract.messages.job import JobError, Picture, Sheet
-from app.contract.messages.params import JobSpec
+from app.contract.messages.spec import JobSpec
 from app.contract.objects.names import image_key, sheet_key, token_prefix
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempt, Attempts, Stop

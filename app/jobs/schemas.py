@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.job import JobError, Picture, Record
-from app.contract.messages.params import JobSpec
 from app.contract.messages.served import ServedModel
+from app.contract.messages.spec import JobSpec
 from app.contract.redis.outbox import Delivery
 from app.edge.problems import job_problem_title
 

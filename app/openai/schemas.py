@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from app.contract.messages.params import MAX_PROMPT, READABLE, VISIBLE, JobRequest, OutputFormat
+from app.contract.messages.params import JobRequest
+from app.contract.messages.spec import OutputFormat
+from app.contract.messages.texts import MAX_PROMPT, READABLE, VISIBLE
 from app.jobs.translation import Wording, sides
 
 LONGEST_PROMPT = 32_000

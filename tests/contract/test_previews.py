@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from app.contract.messages.card import ModelCard
-from app.contract.messages.params import JobRequest, JobSpec, resolve
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.messages.spec import JobSpec
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob

@@ -11,7 +11,7 @@ import torch
 from tests.engine.tiny_models import SIDE
 from worker.engine.engine import Engine
 from worker.engine.events import Event, Failed, Finished, Stopped
-from worker.engine.sample import Request
+from worker.engine.request import Request
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import FEW, step_limits, step_options

@@ -15,7 +15,7 @@ from worker.engine.engine import Engine
 from worker.engine.errors import NumericalError
 from worker.engine.events import Failed, Finished, Progress
 from worker.engine.lane import CONTEXT
-from worker.engine.sample import Request
+from worker.engine.request import Request
 from worker.models.bundle import Bundle
 
 ILL = "a poisoned apple"

@@ -14,7 +14,7 @@ from worker.models.bundle import Bundle
 
 def trace_of(bundle: Bundle, *, rate: float, same: bool = False, count: int = 5) -> Trace:
     trace = poisson(bundle, random.Random(7), count=count, rate=rate, same=same)
-    return [replace(each, request=replace(each.request, num_inference_steps=2)) for each in trace]
+    return [replace(each, request=each.request.model_copy(update={"num_inference_steps": 2})) for each in trace]
 
 
 class CountingClock:

@@ -23,7 +23,7 @@ from app.contract.messages.vocabulary import Vocabulary, unlearned
 from worker.engine.errors import EngineError
 from worker.engine.isolate import isolate
 from worker.engine.lane import CONTEXT, Conditions
-from worker.engine.sample import Request
+from worker.engine.request import Request
 from worker.engine.transfer import to_device
 from worker.models.bundle import PROMPT_WINDOWS, Bundle
 

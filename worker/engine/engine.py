@@ -39,7 +39,8 @@ from worker.engine.memory import measure_memory
 from worker.engine.noise import generator_for, normal_noise
 from worker.engine.preview import Previewer, is_due
 from worker.engine.profile import Profile, profile_of
-from worker.engine.sample import Job, Request, Sample
+from worker.engine.request import Request
+from worker.engine.sample import Job, Sample
 from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device, to_device

@@ -1,11 +1,10 @@
-"""A request, the job that it becomes, and its samples: one picture being denoised, and every question about it.
+"""The job that a request becomes, and its samples: one picture being denoised, and every question about it.
 
 Knows its seat and its solver. Knows nothing of batches and clocks.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from worker.engine.denoise import Turn
 from worker.engine.events import Finished, Timings
 from worker.engine.lane import Lane, Mode
 from worker.engine.noise import normal_noise
+from worker.engine.request import Request
 from worker.engine.table import ESTIMATE
 
 if TYPE_CHECKING:
@@ -28,49 +28,6 @@ TILED = (
     "There was not enough memory to decode a whole picture at once: it was decoded in overlapping tiles, "
     "which can differ a little in brightness."
 )
-
-MAX_SEED = 2**64 - 1
-"""The largest seed that torch's generators take."""
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Request:
-    """One job as the engine sees it. Raises ValueError for a value out of range the moment it is built.
-
-    Sides are in pixels. Picture k is drawn from seed + k.
-    A `reproducible` one is denoised in batches of one fixed size: the same bits in any company, on one machine.
-    After every `preview_every` model evaluations a Preview of each picture is reported; 0 means none.
-    What depends on the model, such as its schedulers, is checked when the request takes a seat.
-    """
-
-    id: str
-    prompt: str
-    negative_prompt: str
-    width: int
-    height: int
-    num_inference_steps: int
-    guidance_scale: float
-    scheduler: str
-    seed: int
-    num_images: int
-    reproducible: bool = False
-    preview_every: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("width", "height", "num_inference_steps", "num_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise ValueError(f"guidance_scale must be a finite number of at least 0, not {self.guidance_scale}")
-        if not 0 <= self.seed <= MAX_SEED - (self.num_images - 1):
-            raise ValueError(f"seed must be 0 to 2^64 - num_images, not {self.seed}")
-        if self.preview_every < 0:
-            raise ValueError(f"preview_every must be at least 0, not {self.preview_every}")
-
-    @property
-    def is_guided(self) -> bool:
-        """At a scale of 1 the unconditional output cancels out; below, diffusers does without it as well."""
-        return self.guidance_scale > 1
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.messages.events import Status
-from app.contract.messages.params import JobSpec, OwedWebhook
+from app.contract.messages.params import OwedWebhook
+from app.contract.messages.spec import JobSpec
 
 _ID = re.compile(r"job_[0-9a-z]{24}")
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from app.contract.messages.events import Status
 from app.contract.messages.job import Record
-from app.contract.messages.params import JobSpec, OwedWebhook, Webhook
+from app.contract.messages.params import OwedWebhook, Webhook
+from app.contract.messages.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True)

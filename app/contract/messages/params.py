@@ -1,63 +1,33 @@
-"""The parameters of a picture: the wish as a client may write it, and the measured form that travels to a worker.
+"""A request for a job: the body as a client may write it, and how it becomes a `JobSpec` that leaves nothing open.
 
-Knows types, bounds and the limits of a model's card. Knows nothing of HTTP; the pointers in its errors are JSON
-pointers into the body that was measured.
+Knows the limits of a model's card. Declares no parameter that is stored: those are `spec`'s. Knows nothing of HTTP; the
+pointers in its errors are JSON pointers into the body that was measured.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field, create_model
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Event
+from app.contract.messages.parameter import request_fields
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.schedulers import canonical, nearest
+from app.contract.messages.spec import MAX_SEED, JobSpec
+from app.contract.messages.texts import READABLE, Text
 from app.contract.messages.webhook_headers import WebhookHeaders
 
-MAX_PROMPT = 2_000
-MAX_SEED = 2**63 - 1
 DRAWN_SEEDS = 2**53
 """A missing seed is drawn below this: every JSON reader, JavaScript's doubles included, gives it back unharmed."""
 
-OutputFormat = Literal["png", "jpeg", "webp"]
-WishedFormat = Annotated[
-    OutputFormat,
-    BeforeValidator(lambda given: "jpeg" if given == "jpg" else given),
-    WithJsonSchema({"type": "string", "enum": ["png", "jpeg", "jpg", "webp"]}),
-]
 WebhookEvent = Literal["job.queued", "job.started", "job.restarted", "job.succeeded", "job.failed", "job.canceled"]
 
-
-def _readable(text: str) -> str:
-    """Refuse what no text encoder can read: NUL, and surrogates that have no UTF-8 form."""
-    if "\x00" in text:
-        raise PydanticCustomError("nul_character", "must not contain a NUL character")
-    if any(0xD800 <= ord(char) <= 0xDFFF for char in text):
-        raise PydanticCustomError("lone_surrogate", "must be valid Unicode; it contains a lone surrogate")
-    return text
-
-
-def _says_something(text: str) -> str:
-    """Refuse prompts made of white space and invisible characters (Unicode categories Z, C) only."""
-    if all(unicodedata.category(char)[0] in "ZC" for char in text):
-        raise PydanticCustomError("blank_prompt", "must contain a visible character")
-    return text
-
-
-def _drawn(seed: int | None) -> int | None:
-    return None if seed == -1 else seed
-
-
-READABLE, VISIBLE = AfterValidator(_readable), AfterValidator(_says_something)
-Text = Annotated[str, Field(max_length=MAX_PROMPT), READABLE]
 Metadata = Annotated[
     dict[Annotated[Text, Field(min_length=1, max_length=64)], Annotated[Text, Field(max_length=512)]],
     Field(max_length=16),
@@ -80,7 +50,27 @@ class OwedWebhook(Webhook):
     form: Literal["event", "prediction"] = "event"
 
 
-class JobRequest(RequestBody):
+_ASPECT_RATIO = Field(
+    default=None,
+    pattern=r"^[1-9][0-9]?:[1-9][0-9]?$",
+    description="Such as 16:9, instead of width and height: as many pixels as the model's own size has",
+)
+
+
+def _fields() -> dict[str, Any]:
+    """What is stored, and one word more for two of the numbers: forms show it beside them."""
+    fields: dict[str, Any] = {}
+    for name, field in request_fields(JobSpec).items():
+        fields[name] = field
+        if name == "height":
+            fields["aspect_ratio"] = (str | None, _ASPECT_RATIO)
+    return fields
+
+
+_Parameters: Any = create_model("_Parameters", __base__=RequestBody, **_fields())
+
+
+class JobRequest(_Parameters):
     """A wish. Only `prompt` is required; everything else has the model's own default."""
 
     model_config = ConfigDict(
@@ -104,66 +94,12 @@ class JobRequest(RequestBody):
         },
     )
 
-    prompt: Annotated[Text, VISIBLE] = Field(description="What the picture shows")
-    model: str | None = Field(
-        default=None, max_length=64, description="One of GET /v1/models. Without it: the one marked `default` there"
-    )
-    negative_prompt: Text = Field(default="", description="What it should not show; needs guidance_scale > 1")
-    width: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
-    height: int | None = Field(default=None, ge=1, le=16_384, description="Pixels")
-    aspect_ratio: str | None = Field(
-        default=None,
-        pattern=r"^[1-9][0-9]?:[1-9][0-9]?$",
-        description="Such as 16:9, instead of width and height: as many pixels as the model's own size has",
-    )
-    num_inference_steps: int | None = Field(default=None, ge=1, le=10_000)
-    guidance_scale: float | None = Field(
-        default=None, ge=0, le=1_000, allow_inf_nan=False, description="1 or less: without guidance"
-    )
-    scheduler: str | None = Field(
-        default=None, max_length=64, description="One of the model's, also by the names that other programs have for it"
-    )
-    seed: Annotated[int | None, Field(ge=-1, le=MAX_SEED), AfterValidator(_drawn)] = Field(
-        default=None, description="Picture k is drawn from seed + k. -1 or missing: one is drawn"
-    )
-    num_images: int = Field(default=1, ge=1, le=1_000)
-    output_format: WishedFormat = "png"
-    output_quality: int | None = Field(
-        default=None, ge=0, le=100, description="Of jpeg (else 95) and webp (else 90); png loses nothing"
-    )
-    preview_every: int | None = Field(
-        default=None, ge=0, le=10_000, description="A preview after every so many model evaluations; 0: none"
-    )
-    keep_previews: bool = Field(
-        default=False, description="Keep the previews beside each picture, as one sheet of small frames"
-    )
-    reproducible: bool = Field(
-        default=False, description="The same bits in any company on one machine, at the price of some speed"
-    )
     webhook: Webhook | None = None
     metadata: Metadata = Field(default_factory=dict, description="Your own notes, given back with the job")
 
-
-class JobSpec(BaseModel):
-    """A wish with nothing left open: what a worker draws from, and what a picture can be drawn from again."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    model: str
-    prompt: str
-    negative_prompt: str
-    width: int
-    height: int
-    num_inference_steps: int
-    guidance_scale: float
-    scheduler: str
-    seed: int
-    num_images: int
-    output_format: OutputFormat
-    output_quality: int | None = None
-    preview_every: int = 0
-    keep_previews: bool = False
-    reproducible: bool = False
+    if TYPE_CHECKING:
+        # mypy cannot read fields that are made from others.
+        def __getattr__(self, name: str) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,29 +119,20 @@ class ParamsRejected(Exception):
         self.errors = errors
 
 
+_BY_CARD = JobSpec.model_fields.keys() & ModelCard.model_fields.keys()
+"""A card's field of a parameter's name is the model's default for it."""
+
+
 def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
-    """Fill in the model's defaults and draw a missing seed.
+    """Fill in the model's defaults and draw a missing seed. What neither has is as the stored field has it.
 
     Raises ParamsRejected with every limit of the card that the request breaks.
     """
-    width, height = _sides(request, card)
-    spec = JobSpec(
-        model=card.name,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        width=width,
-        height=height,
-        num_inference_steps=request.num_inference_steps or card.num_inference_steps,
-        guidance_scale=card.guidance_scale if request.guidance_scale is None else request.guidance_scale,
-        scheduler=_scheduler(request.scheduler, card),
-        seed=secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
-        num_images=request.num_images,
-        output_format=request.output_format,
-        output_quality=request.output_quality,
-        preview_every=request.preview_every or 0,
-        keep_previews=request.keep_previews,
-        reproducible=request.reproducible,
-    )
+    values = {name: getattr(card, name) for name in _BY_CARD}
+    # With what is not stored, which the spec ignores.
+    values |= {name: value for name, value in request.__dict__.items() if value is not None}
+    values |= _resolved(request, card)
+    spec = JobSpec.model_validate(values)
     errors = list(_broken_limits(spec, card))
     if request.aspect_ratio:
         theirs = {"/width": "/aspect_ratio", "/height": "/aspect_ratio"}
@@ -213,6 +140,18 @@ def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
     if errors:
         raise ParamsRejected(errors)
     return spec
+
+
+def _resolved(request: JobRequest, card: ModelCard) -> dict[str, Any]:
+    """The parameters that need more than a default."""
+    width, height = _sides(request, card)
+    return {
+        "model": card.name,
+        "width": width,
+        "height": height,
+        "scheduler": _scheduler(request.scheduler, card),
+        "seed": secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
+    }
 
 
 def _sides(request: JobRequest, card: ModelCard) -> tuple[int, int]:

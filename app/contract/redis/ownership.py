@@ -14,7 +14,7 @@ import redis
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.job import JobError, Picture, new_token
-from app.contract.messages.params import JobSpec
+from app.contract.messages.spec import JobSpec
 from app.contract.redis.keys import RECORD_VERSION, SUSPECT_AFTER
 from app.contract.redis.scripts import source
 

@@ -1,0 +1,129 @@
+"""Every parameter of a job, each declared once: name, type, limits, defaults, description, and what it is part of.
+
+A request (`JobRequest`), the engine's `Request`, the record inside a picture, `darkroom reproduce`, the OpenAPI, the
+dialects and the page's form are made from these classes. Which class a parameter stands in says who needs it:
+`PictureSpec` is what decides the pixels, `Delivery` what happens with them. Knows no model's limits: see `params`.
+
+A new field, or one with another meaning, is a new RECORD_VERSION (keys.py): workers of the version before would leave
+it out and draw something else. tests/contract/test_spec.py has the fields of every version.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from app.contract.messages.parameter import Parameter, parameters_of
+from app.contract.messages.texts import VISIBLE, Text
+
+MAX_SEED = 2**63 - 1
+DRAW_A_SEED = -1
+"""What other programs send for a seed that is to be drawn."""
+
+OutputFormat = Literal["png", "jpeg", "webp"]
+_AskedFormat = Annotated[
+    OutputFormat,
+    BeforeValidator(lambda given: "jpeg" if given == "jpg" else given),
+    WithJsonSchema({"type": "string", "enum": ["png", "jpeg", "jpg", "webp"]}),
+]
+_AskedSeed = Annotated[
+    int | None,
+    Field(ge=DRAW_A_SEED, le=MAX_SEED),
+    AfterValidator(lambda seed: None if seed == DRAW_A_SEED else seed),
+]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ServedSpec(_Spec):
+    """Which model: its queue is where the job waits. What is drawn depends on its weights, not on its name."""
+
+    model: Annotated[
+        str,
+        Parameter(about="One of GET /v1/models. Without it: the one marked `default` there", longest=64),
+    ]
+
+
+class PictureSpec(_Spec):
+    """What decides the pixels: the same values, weights and versions draw the same picture.
+
+    The engine's requests have these fields, every picture's record repeats them, and `darkroom reproduce` sends them.
+    """
+
+    prompt: Annotated[str, Parameter(about="What the picture shows", default=..., asked=Annotated[Text, VISIBLE])]
+    negative_prompt: Annotated[
+        str, Parameter(about="What it should not show; needs guidance_scale > 1", default="", asked=Text)
+    ]
+    width: Annotated[int, Parameter(about="Pixels", least=1, most=16_384)]
+    height: Annotated[int, Parameter(about="Pixels", least=1, most=16_384)]
+    num_inference_steps: Annotated[int, Parameter(least=1, most=10_000)]
+    guidance_scale: Annotated[float, Parameter(about="1 or less: without guidance", least=0, most=1_000)]
+    scheduler: Annotated[
+        str,
+        Parameter(about="One of the model's, also by the names that other programs have for it", longest=64),
+    ]
+    seed: Annotated[
+        int,
+        Parameter(
+            about="Picture k is drawn from seed + k. -1 or missing: one is drawn",
+            least=0,
+            most=MAX_SEED,
+            asked=_AskedSeed,
+        ),
+    ]
+    reproducible: Annotated[
+        bool,
+        Parameter(about="The same bits in any company on one machine, at the price of some speed", default=False),
+    ] = False
+
+
+class FileSpec(_Spec):
+    """How a picture is written into its file."""
+
+    output_format: Annotated[OutputFormat, Parameter(default="png", asked=_AskedFormat)]
+    output_quality: Annotated[
+        int | None,
+        Parameter(about="Of jpeg (else 95) and webp (else 90); png loses nothing", least=0, most=100),
+    ] = None
+
+
+class SeriesSpec(_Spec):
+    """How many pictures."""
+
+    num_images: Annotated[int, Parameter(default=1, least=1, most=1_000)]
+
+
+class PreviewSpec(_Spec):
+    """What is shown of a picture before it is finished."""
+
+    preview_every: Annotated[
+        int,
+        Parameter(about="A preview after every so many model evaluations; 0: none", least=0, most=10_000),
+    ] = 0
+    keep_previews: Annotated[
+        bool,
+        Parameter(about="Keep the previews beside each picture, as one sheet of small frames", default=False),
+    ] = False
+
+
+class Delivery(PreviewSpec, FileSpec, SeriesSpec):
+    """What happens with the pixels: how many pictures, in which files, with what to see on the way."""
+
+
+class JobSpec(Delivery, PictureSpec, ServedSpec):
+    """A request with nothing left open: what a worker draws from, and what a picture can be drawn from again."""
+
+
+class RecordedSpec(FileSpec, PictureSpec):
+    """What the record inside a picture says of how it was asked for. Its seed is the picture's own."""
+
+
+PARAMETERS: Final[dict[str, Parameter]] = parameters_of(JobSpec)
+
+
+def values_of(spec: BaseModel, part: type[BaseModel]) -> dict[str, Any]:
+    """The fields of `part`, from a spec that has them among others."""
+    return {name: getattr(spec, name) for name in part.model_fields}

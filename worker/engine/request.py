@@ -1,0 +1,47 @@
+"""A request as the engine sees it: what decides the pixels, how many pictures, how often to show them, and its name.
+
+Knows the limits that are declared with the parameters. Refuses to know models and files.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import ConfigDict
+
+from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec, PictureSpec
+
+
+class Request(PictureSpec):
+    """One job, whose pictures have consecutive seeds: picture k is drawn from seed + k.
+
+    Raises ValueError for a value out of its declared limits the moment it is built. Sides are in pixels.
+    A `reproducible` one is denoised in batches of one fixed size: the same bits in any company, on one machine.
+    After every `preview_every` model evaluations a Preview of each picture is reported; 0 means none.
+    What depends on the model, such as its schedulers, is checked when the request takes a seat.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    num_images: int
+    preview_every: int = 0
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        for name, parameter in PARAMETERS.items():
+            if name in type(self).model_fields:
+                parameter.check(name, getattr(self, name))
+        if self.seed + self.num_images - 1 > MAX_SEED:
+            raise ValueError(f"seed + num_images must be at most 2^63, not {self.seed} + {self.num_images}")
+
+    @classmethod
+    def of(cls, id: str, spec: JobSpec) -> Self:
+        """The request that a job's spec makes, under the name by which events are to speak of it. Raises ValueError."""
+        own = cls.model_fields.keys() & JobSpec.model_fields.keys()
+        return cls(id=id, **{name: getattr(spec, name) for name in own})
+
+    @property
+    def is_guided(self) -> bool:
+        """At a scale of 1 the unconditional output cancels out; below, diffusers does without it as well."""
+        return self.guidance_scale > 1
