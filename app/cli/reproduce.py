@@ -19,13 +19,10 @@ from app.cli.records import bytes_of, record_of
 from app.cli.screen import Bars
 from app.cli.wording import explained
 from app.contract.messages.picture_record import PictureError
-from app.contract.messages.spec import JobSpec
+from app.contract.messages.spec import RecordedSpec
 
 if TYPE_CHECKING:
     from PIL import Image
-
-FROM_THE_RECORD = (JobSpec.model_fields.keys() | {"prompt"}) - {"num_images", "preview_every", "keep_previews"}
-"""What of a record goes into the new wish. Everything else in a stranger's file stays there."""
 
 CIRCUMSTANCES = ("model_hash", "version", "torch", "diffusers", "device", "dtype", "bucket")
 """What else the pixels depend on. Where one differs, a difference is no surprise."""
@@ -44,7 +41,7 @@ def reproduce(
         served = await service.models()
         for remark in _remarks(record, served):
             print(f"darkroom reproduce: {plain(remark)}", file=sys.stderr)
-        job = await _drawn(service, _wish(record, served))
+        job = await _drawn(service, _request(record, served))
         again = await service.download(job["images"][0]["url"])
         if output is not None:
             _save(output, again)
@@ -83,10 +80,11 @@ def _decoded(name: str, data: bytes) -> Image.Image:
         raise CommandError(f"{name} cannot be decoded: {error}", REFUSED) from None
 
 
-def _wish(record: dict[str, Any], served: list[dict[str, Any]]) -> dict[str, Any]:
+def _request(record: dict[str, Any], served: list[dict[str, Any]]) -> dict[str, Any]:
+    """What asks for the picture again. Everything else in a stranger's file stays there."""
     # What the record does not have is left out: it was made before there was such a parameter.
-    wish = {name: record[name] for name in sorted(FROM_THE_RECORD) if record.get(name) is not None}
-    return wish | {"model": _same_weights(record, served) or wish.get("model")}
+    given = {name: record[name] for name in RecordedSpec.model_fields if record.get(name) is not None}
+    return given | {"model": _same_weights(record, served) or given.get("model")}
 
 
 def _same_weights(record: dict[str, Any], served: list[dict[str, Any]]) -> str | None:

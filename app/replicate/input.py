@@ -5,6 +5,7 @@ Knows shapes. Refuses to know Redis and HTTP.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model
@@ -13,6 +14,7 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Event
 from app.contract.messages.params import JobRequest, OwedWebhook
 from app.contract.messages.request_body import RequestBody
+from app.contract.messages.spec import PARAMETERS, FileSpec, PictureSpec, SeriesSpec
 from app.jobs.translation import Wording, sides
 
 EVENTS: Final[dict[str, list[Any]]] = {
@@ -23,7 +25,9 @@ EVENTS: Final[dict[str, list[Any]]] = {
 }
 """Replicate's filter words. Logs are not sent out: the stream has them."""
 
-_OURS_ALONE: Final = ("model", "webhook", "metadata", "preview_every", "keep_previews")
+_OURS: Final = PictureSpec.model_fields.keys() | SeriesSpec.model_fields.keys() | FileSpec.model_fields.keys()
+"""Taken under our own names. The model is in the path, a webhook beside the input; previews are not shown there."""
+
 _TWINS: Final = ("num_images", "size")
 """Taken, and not published: a form needs one field for one thing."""
 
@@ -31,7 +35,7 @@ CUSTOM: Final = "custom"
 """The aspect ratio of those who say width and height."""
 
 _WORDS: Final[dict[str, Any]] = {
-    "num_outputs": (int | None, Field(default=None, ge=1, le=1_000, description="How many pictures")),
+    "num_outputs": replace(PARAMETERS["num_images"], default=None, about="How many pictures").field(int),
     "aspect_ratio": (
         Annotated[str | None, BeforeValidator(lambda given: None if given == CUSTOM else given)],
         JobRequest.model_fields["aspect_ratio"],
@@ -41,12 +45,20 @@ _WORDS: Final[dict[str, Any]] = {
         Field(default=None, pattern=r"^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$", description="Width x height"),
     ),
 }
+
+
+def _fields() -> dict[str, Any]:
+    """In the order of our own request, which is the order of forms; further words behind it."""
+    taken = _OURS | _WORDS.keys()
+    fields = {name: (field.annotation, field) for name, field in JobRequest.model_fields.items() if name in taken}
+    return fields | _WORDS
+
+
 PredictionInput: Any = create_model(
     "PredictionInput",
     __base__=RequestBody,
     __doc__="The parameters of a job, and further words that models on Replicate have for them.",
-    **{name: (field.annotation, field) for name, field in JobRequest.model_fields.items() if name not in _OURS_ALONE}
-    | _WORDS,
+    **_fields(),
 )
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from app.contract.messages.events import Status
 from app.contract.messages.job import Picture
 from app.contract.messages.served import ServedModel
+from app.contract.messages.spec import Delivery, PictureSpec, values_of
 from app.jobs.schemas import JobView, ModelState, state_of, timestamp
 from app.replicate.input import published_schema
 
@@ -123,7 +124,7 @@ def prediction(
         model=f"{OWNER}/{view.model}",
         version=model.card.sha256 if model else UNKNOWN_VERSION,
         status=cast(Word, STATUSES.get(view.status, view.status.value)),
-        input=view.input.model_dump(mode="json", exclude={"model"}),
+        input=values_of(view.input, PictureSpec) | values_of(view.input, Delivery),
         output=(output or links) if view.status is Status.SUCCEEDED else None,
         error=view.error.detail if view.error else None,
         logs=logs(view),

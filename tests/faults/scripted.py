@@ -28,7 +28,7 @@ from worker import main
 from worker.connections import connect
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Event, Finished, Progress, Started, Stopped, Timings
-from worker.engine.sample import Request
+from worker.engine.request import Request
 from worker.engine.stage import Stage
 from worker.provenance import Provenance
 from worker.settings import settings_from_env, worker_name

@@ -117,7 +117,7 @@ class JobSpec(Delivery, PictureSpec, ServedSpec):
     """A request with nothing left open: what a worker draws from, and what a picture can be drawn from again."""
 
 
-class RecordedSpec(FileSpec, PictureSpec):
+class RecordedSpec(FileSpec, PictureSpec, ServedSpec):
     """What the record inside a picture says of how it was asked for. Its seed is the picture's own."""
 
 
