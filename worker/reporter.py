@@ -18,7 +18,7 @@ import redis
 import structlog
 
 from app.contract.messages.job import JobError, Picture, Sheet
-from app.contract.messages.spec import JobSpec, RecordedSpec, values_of
+from app.contract.messages.spec import JobSpec, recorded
 from app.contract.objects.names import image_key, sheet_key, token_prefix
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempt, Attempts, Stop
@@ -208,11 +208,11 @@ class Reporter:
 
     def _store_picture(self, attempt: Attempt, finished: Finished, index: int) -> Picture:
         claim, pixels, seed = attempt.claim, finished.pictures[index], finished.seeds[index]
-        asked = {name: value for name, value in values_of(claim.spec, RecordedSpec).items() if value is not None}
         note = self._provenance.note(reproducible=claim.spec.reproducible)
         if index in finished.rescued:
             note |= {"dtype": "float32", "rescued": True}
-        record = asked | {"seed": seed, "job_id": claim.id, "index": index, "solver": finished.solver} | note
+        of_job = {"job_id": claim.id, "index": index, "solver": finished.solver}
+        record = recorded(claim.spec, seed=seed) | of_job | note
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
         data = encode(pixels, output_format=claim.spec.output_format, quality=claim.spec.output_quality, record=record)
         stored = self._store.put(

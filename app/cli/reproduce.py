@@ -19,7 +19,7 @@ from app.cli.records import bytes_of, record_of
 from app.cli.screen import Bars
 from app.cli.wording import explained
 from app.contract.messages.picture_record import PictureError
-from app.contract.messages.spec import RecordedSpec
+from app.contract.messages.spec import asked_again
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -81,9 +81,7 @@ def _decoded(name: str, data: bytes) -> Image.Image:
 
 
 def _request(record: dict[str, Any], served: list[dict[str, Any]]) -> dict[str, Any]:
-    """What asks for the picture again. Everything else in a stranger's file stays there."""
-    # What the record does not have is left out: it was made before there was such a parameter.
-    given = {name: record[name] for name in RecordedSpec.model_fields if record.get(name) is not None}
+    given = asked_again(record)
     return given | {"model": _same_weights(record, served) or given.get("model")}
 
 

@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.edge.errors import NotFound, all_problems
 from app.edge.problems import JOB_PROBLEMS
+from app.routes.page_parameters import parameters_module
 from app.services import Gateway, TheGateway
 
 router = APIRouter(include_in_schema=False)
@@ -41,6 +42,12 @@ async def page(gateway: TheGateway) -> Response:
         sources = [endpoint] if endpoint else ["https:"]
     html = _below(gateway.settings.prefix, (STATIC / "index.html").read_text())
     return HTMLResponse(html, headers={"Content-Security-Policy": page_policy(sources)})
+
+
+@router.get("/static/parameters.js")
+async def parameters() -> Response:
+    """The one file of the page that is made here: it never differs from what the API takes."""
+    return Response(parameters_module(), media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
 
 @router.get("/problems")

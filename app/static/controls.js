@@ -2,7 +2,13 @@
 
 import { html, useState } from "./preact-htm.js";
 import { Strangers, useStrangers } from "./learned.js";
-import { defaults, shapes, shortSchedulers } from "./wish.js";
+import { defaults, FIELDS, shapes, shortSchedulers } from "./wish.js";
+
+const PLACED = new Set([
+  ..."prompt model width height num_inference_steps guidance_scale num_images seed".split(" "),
+  ..."negative_prompt scheduler output_format reproducible".split(" "),
+]);
+/** Parameters that have a control of their own, here or in form.js. Every other one gets a plain control. */
 
 /** `set` takes the fields that change. */
 export function Controls({ wish, set, model }) {
@@ -78,8 +84,28 @@ function More({ wish, set, model }) {
     <${Choice} label="File" id="format" value=${wish.output_format} names=${["png", "jpeg", "webp"]} choose=${(output_format) => set({ output_format })} />
     <label class="tick"><input type="checkbox" checked=${wish.reproducible} onChange=${(event) => set({ reproducible: event.target.checked })} />
       Repeatable to the last bit, a little slower</label>
+    ${FIELDS.filter(({ name }) => !PLACED.has(name)).map((field) => html`<${Plain} field=${field} value=${wish[field.name]} set=${set} />`)}
     <button type="button" class="small" onClick=${() => set(defaults(model, wish.prompt))}>Back to the model's defaults</button>
   </details>`;
+}
+
+/** A parameter as its declaration has it: its name as the label, its limits, its description as the hint. */
+function Plain({ field, value, set }) {
+  const { name, about, type, least, most } = field;
+  const id = `plain-${name}`;
+  const label = name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
+  const change = (to) => set({ [name]: to });
+  const choices = field.choices.length && field.default === null ? ["", ...field.choices] : field.choices;
+  if (choices.length) return html`<${Choice} label=${label} id=${id} value=${value} names=${choices} choose=${change} />`;
+  if (type === "boolean") {
+    return html`<label class="tick" title=${about}><input type="checkbox" checked=${value} onChange=${(event) => change(event.target.checked)} /> ${label}</label>`;
+  }
+  const range = { type: "number", min: least, max: most, step: type === "integer" ? 1 : "any" };
+  const onInput = ({ target }) => change(type === "string" || target.value === "" ? target.value : Number(target.value));
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    <input id=${id} ...${type === "string" ? {} : range} title=${about} autocomplete="off" value=${value} onInput=${onInput} />
+  </div>`;
 }
 
 /** One of several names. */

@@ -1,9 +1,11 @@
 // A picture's parameters as something to paste: curl, Python, JSON. The key is named, never written.
 
 import { home, key, writeJson } from "./api.js";
+import { PARAMETERS } from "./parameters.js";
 
 const JOBS = `${location.origin}${home}/v1/jobs`;
-const LEFT_OUT = ["preview_every", "keep_previews"];
+const NAMES = new Set(PARAMETERS.filter(({ part }) => part !== "previews").map(({ name }) => name));
+/** Of what a picture is, not of what was to be seen before it. */
 
 /** Recipes by the name on their button. */
 export function recipes(input) {
@@ -13,7 +15,7 @@ export function recipes(input) {
 
 function cleaned(input) {
   return Object.fromEntries(
-    Object.entries(input).filter(([name, value]) => !LEFT_OUT.includes(name) && value !== null && value !== ""),
+    Object.entries(input).filter(([name, value]) => NAMES.has(name) && value !== null && value !== ""),
   );
 }
 

@@ -1,5 +1,9 @@
 // A wish: what the form holds, and the body it becomes. Pure functions; knows a model's limits, refuses to know the DOM.
 
+import { PARAMETERS } from "./parameters.js";
+
+/** What the form holds: which model, all that decides the pixels, how many pictures, and in which kind of file. */
+export const FIELDS = PARAMETERS.filter(({ name, part }) => ["served", "picture", "series"].includes(part) || name === "output_format");
 const SHAPES = [
   ["Square", 1, 1],
   ["Portrait", 3, 4],
@@ -10,29 +14,22 @@ const SHAPES = [
 
 /** A form's values for a model, with the model's defaults; a prompt that stands there stays. */
 export function defaults(model, prompt = "") {
-  return {
-    prompt,
-    negative_prompt: "",
-    model: model?.id ?? "",
-    width: model?.width ?? 512,
-    height: model?.height ?? 512,
-    num_inference_steps: model?.num_inference_steps ?? 30,
-    guidance_scale: model?.guidance_scale ?? 7.5,
-    scheduler: model?.scheduler ?? "",
-    num_images: 1,
-    seed: "",
-    output_format: "png",
-    reproducible: false,
-  };
+  return { ...Object.fromEntries(FIELDS.map((field) => [field.name, initial(field, model)])), prompt, model: model?.id ?? "" };
 }
 
-/** The body of POST /v1/jobs: an empty seed is left out and gets drawn, a kept one travels as its digits. */
+/** A field's value before anybody has touched it; "" where the request leaves it open, as it does the seed. */
+function initial({ name, type, by_model, default: own }, model) {
+  if (!by_model) return own ?? "";
+  // Until the model is known its kind matters only: see draft.js.
+  return model?.[name] ?? (type === "string" ? "" : 0);
+}
+
+/** The body of POST /v1/jobs: what is empty is left out, an empty seed gets drawn, a kept one travels as its digits. */
 export function bodyOf(wish) {
-  const body = { ...wish, preview_every: previewInterval(wish.num_inference_steps), keep_previews: true };
-  if (String(wish.seed).trim() === "") delete body.seed;
-  else body.seed = String(wish.seed).trim();
-  for (const name of ["model", "scheduler", "negative_prompt", "reproducible"]) if (!body[name]) delete body[name];
-  return body;
+  const body = { ...wish, seed: String(wish.seed).trim() };
+  const says = ({ name, default: own }) => body[name] !== "" && (body[name] !== false || own === true);
+  const said = Object.fromEntries(FIELDS.filter(says).map(({ name }) => [name, body[name]]));
+  return { ...said, preview_every: previewInterval(wish.num_inference_steps), keep_previews: true };
 }
 
 /** About a dozen looks at a picture while it comes. */

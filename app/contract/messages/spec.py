@@ -10,6 +10,7 @@ it out and draw something else. tests/contract/test_spec.py has the fields of ev
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -118,7 +119,7 @@ class JobSpec(Delivery, PictureSpec, ServedSpec):
 
 
 class RecordedSpec(FileSpec, PictureSpec, ServedSpec):
-    """What the record inside a picture says of how it was asked for. Its seed is the picture's own."""
+    """What one picture is asked for by."""
 
 
 PARAMETERS: Final[dict[str, Parameter]] = parameters_of(JobSpec)
@@ -127,3 +128,15 @@ PARAMETERS: Final[dict[str, Parameter]] = parameters_of(JobSpec)
 def values_of(spec: BaseModel, part: type[BaseModel]) -> dict[str, Any]:
     """The fields of `part`, from a spec that has them among others."""
     return {name: getattr(spec, name) for name in part.model_fields}
+
+
+def recorded(spec: JobSpec, *, seed: int) -> dict[str, Any]:
+    """What the record inside a picture says of how it was asked for. `seed` is the picture's own."""
+    values = values_of(spec, RecordedSpec) | {"seed": seed}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def asked_again(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The request that a picture's record makes. Everything else in a stranger's file stays there, and what the record
+    lacks is left out: the picture was drawn before there was such a parameter."""
+    return {name: record[name] for name in RecordedSpec.model_fields if record.get(name) is not None}

@@ -1,0 +1,114 @@
+"""Parameters are declared once, and what is stored of them changes only under a new number."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import pytest
+from pydantic import BaseModel
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.parameter import Parameter, Undeclared, parameters_of
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.messages.spec import PARAMETERS, Delivery, JobSpec, PictureSpec
+from app.contract.redis import keys
+
+STORED = {
+    2: {
+        "model": "str",
+        "prompt": "str",
+        "negative_prompt": "str",
+        "width": "int",
+        "height": "int",
+        "num_inference_steps": "int",
+        "guidance_scale": "float",
+        "scheduler": "str",
+        "seed": "int",
+        "reproducible": "bool",
+        "num_images": "int",
+        "output_format": "Literal['png', 'jpeg', 'webp']",
+        "output_quality": "int | None",
+        "preview_every": "int",
+        "keep_previews": "bool",
+    },
+}
+"""What a worker of each record version reads of a job. Never changed: a new set of fields is a new version."""
+
+OF_BEFORE = (
+    '{"model":"starter","prompt":"a red circle","negative_prompt":"","width":128,"height":128,'
+    '"num_inference_steps":20,"guidance_scale":4.0,"scheduler":"ddim","seed":7,"num_images":2,"output_format":"png",'
+    '"output_quality":null,"preview_every":3,"keep_previews":true,"reproducible":true}'
+)
+"""A job's spec as it was stored before its fields were declared here."""
+
+
+def fields_of(spec: type[BaseModel]) -> dict[str, str]:
+    shown = {name: field.annotation for name, field in spec.model_fields.items()}
+    return {name: kind.__name__ if isinstance(kind, type) else str(kind) for name, kind in shown.items()}
+
+
+def complaint(fields: dict[str, str], version: int) -> str | None:
+    """What is wrong with these stored fields under this number."""
+    known = {name: kind.replace("typing.", "") for name, kind in fields.items()}
+    if known == STORED.get(version):
+        return None
+    changed = sorted(dict(known.items() ^ STORED[max(STORED)].items()))
+    return (
+        f"{', '.join(changed)}: a worker of version {max(STORED)} would leave it out, and draw something else. "
+        f"Raise RECORD_VERSION in keys.py and add the new fields to STORED."
+    )
+
+
+def test_stored_fields_change_only_with_the_record_version() -> None:
+    assert complaint(fields_of(JobSpec), keys.RECORD_VERSION) is None
+    assert max(STORED) == keys.RECORD_VERSION
+
+
+def test_the_check_sees_a_field_without_a_new_version() -> None:
+    """The check itself."""
+
+    class More(JobSpec):
+        clip_skip: int = 0
+
+    class Other(JobSpec):
+        seed: float  # type: ignore[assignment]
+
+    for changed in (More, Other, PictureSpec):
+        assert complaint(fields_of(changed), keys.RECORD_VERSION)
+        assert complaint(fields_of(changed), keys.RECORD_VERSION + 1)
+    assert "clip_skip: a worker of version" in str(complaint(fields_of(More), keys.RECORD_VERSION))
+
+
+def test_records_of_before_are_read(card: ModelCard) -> None:
+    spec = JobSpec.model_validate_json(OF_BEFORE)
+    assert spec.model_dump() == json.loads(OF_BEFORE)
+    request = {name: value for name, value in json.loads(OF_BEFORE).items() if name != "model"}
+    assert resolve(JobRequest(**request), card) == spec
+
+
+def test_every_stored_field_can_be_asked_for_and_is_part_of_one_thing() -> None:
+    assert JobRequest.model_fields.keys() >= JobSpec.model_fields.keys() == PARAMETERS.keys()
+    assert not PictureSpec.model_fields.keys() & Delivery.model_fields.keys()
+    for name, parameter in PARAMETERS.items():
+        assert JobRequest.model_fields[name].description == parameter.about
+
+
+def test_a_field_without_a_declaration_stops_the_start() -> None:
+    class Careless(PictureSpec):
+        clip_skip: int = 0
+
+    with pytest.raises(Undeclared, match=r"Careless\.clip_skip needs a Parameter"):
+        parameters_of(Careless)
+
+
+def test_limits_are_checked_where_a_value_is_used() -> None:
+    class Bounded(BaseModel):
+        scale: Annotated[float, Parameter(least=0, most=2)]
+
+    check = parameters_of(Bounded)["scale"].check
+    for good in (0, 1.5, 2):
+        check("scale", good)
+    for bad, said in ((-0.1, "at least 0"), (2.5, "at most 2"), (float("nan"), "finite"), (float("inf"), "finite")):
+        with pytest.raises(ValueError, match=f"scale must be .*{said}"):
+            check("scale", bad)
