@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from app.cli import completing
 from app.cli.defaults import DEFAULT_URL
 from app.cli.options import ApiKey, AsJson, JobId, Overwrite, Url
+from app.cli.parameters import with_parameters
 
 WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {model}."
-KEEP = "Keep an estimate after every so many model evaluations, for `darkroom trajectory`."
 IN_TERMINAL = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
 
 
 def add_to(app: typer.Typer) -> None:
     """Give the commands to the root command, after those that start processes."""
-    for command in (generate, reproduce, trajectory):
+    for command in (with_parameters(generate, after="seeds"), reproduce, trajectory):
         app.command()(command)
 
 
@@ -31,23 +30,6 @@ def generate(
     seeds: Annotated[
         list[int] | None, typer.Option("--seed", help="Same seed, same picture. Several: each is drawn.", min=0)
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="num_inference_steps of the API.", min=1)] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option("--guidance", help="guidance_scale of the API.", min=0),
-    ] = None,
-    negative: Annotated[str | None, typer.Option("--negative", help="What the picture should not show.")] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="One of the model's schedulers.", autocompletion=completing.schedulers)
-    ] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.", min=1)] = None,
-    images: Annotated[int, typer.Option("--num-images", "--images", "-n", help="Pictures of each job.", min=1)] = 1,
-    model: Annotated[
-        str | None, typer.Option(help="One of the served models.", autocompletion=completing.models)
-    ] = None,
-    reproducible: Annotated[bool, typer.Option("--reproducible", help="The same bits in any company.")] = False,
-    preview_every: Annotated[int | None, typer.Option("--preview-every", min=1, help=KEEP)] = None,
     overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A line of JSON for each finished job, with the files' names.")
@@ -56,6 +38,7 @@ def generate(
     preview: Annotated[bool | None, typer.Option("--preview/--no-preview", help=IN_TERMINAL)] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    **parameters: Any,
 ) -> None:
     """Draw pictures and save them: every prompt with every seed, all at once.
 
@@ -70,14 +53,12 @@ def generate(
     """
     from app.cli.generate import Manner, draw
 
-    parameters = {
-        "model": model, "negative_prompt": negative, "width": width, "height": height, "num_inference_steps": steps,
-        "guidance_scale": guidance, "scheduler": scheduler, "num_images": images,
-        "reproducible": reproducible or None, "preview_every": preview_every, "keep_previews": preview_every and True,
-    }  # fmt: skip
+    asked = {name: value for name, value in parameters.items() if value is not None and value is not False}
+    if parameters["preview_every"]:
+        asked["keep_previews"] = True
     manner = Manner(as_json=as_json, show=show, preview=preview)
     code = draw(
-        prompts or [], file, seeds or [], parameters,
+        prompts or [], file, seeds or [], asked,
         output=output, overwrite=overwrite, url=url, api_key=api_key, manner=manner,
     )  # fmt: skip
     raise typer.Exit(code)

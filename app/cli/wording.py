@@ -10,25 +10,11 @@ from typing import Any
 
 from app.cli.answers import fits
 from app.cli.client import CommandError, Refused, Service
+from app.cli.parameters import spellings
 from app.cli.plain import plain
 from app.cli.words import hint
 
-OPTIONS = {
-    "prompt": "the prompt",
-    "model": "--model",
-    "negative_prompt": "--negative",
-    "width": "--width",
-    "height": "--height",
-    "num_inference_steps": "--steps",
-    "guidance_scale": "--guidance",
-    "scheduler": "--scheduler",
-    "seed": "--seed",
-    "num_images": "--num-images",
-    "output_format": "-o",
-    "reproducible": "--reproducible",
-    "preview_every": "--preview-every",
-    "keep_previews": "--preview-every",
-}
+OPTIONS = spellings()
 """Members of a wish, as `darkroom generate` spells them."""
 
 FEW = 6

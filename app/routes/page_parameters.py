@@ -8,11 +8,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import BaseModel
+
 from app.contract.messages.card import ModelCard
 from app.contract.messages.parameter import Parameter
 from app.contract.messages.spec import PARAMETERS, FileSpec, JobSpec, PictureSpec, PreviewSpec, SeriesSpec, ServedSpec
 
-PARTS = {"served": ServedSpec, "picture": PictureSpec, "series": SeriesSpec, "file": FileSpec, "previews": PreviewSpec}
+PARTS: dict[str, type[BaseModel]] = {
+    "served": ServedSpec,
+    "picture": PictureSpec,
+    "series": SeriesSpec,
+    "file": FileSpec,
+    "previews": PreviewSpec,
+}
 
 
 def parameters_module() -> str:

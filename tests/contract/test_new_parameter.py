@@ -24,6 +24,7 @@ ASK_EVERYBODY = """
 import json
 import numpy as np
 from fastapi.testclient import TestClient
+from app.cli.main import app as commands
 from app.cli.reproduce import _request
 from app.contract.messages.card import ModelCard
 from app.contract.messages.params import JobRequest, resolve
@@ -33,6 +34,7 @@ from app.main import create_app
 from app.replicate.input import published_schema
 from app.settings import Settings
 from tests.contract.test_spec import fields_of
+from typer.main import get_command
 from worker.engine.request import Request
 from worker.images import encode
 
@@ -45,6 +47,7 @@ try:
     Request.of("token", spec.model_copy(update={"clip_skip": 13}))
 except ValueError as error:
     refusal = str(error)
+command = get_command(commands).commands["generate"]
 client = TestClient(create_app(Settings()), base_url="http://127.0.0.1:8000")
 shapes = client.get("/openapi.json").json()["components"]["schemas"]
 print(json.dumps({
@@ -56,6 +59,7 @@ print(json.dumps({
     "a request": shapes["JobRequest"]["properties"]["clip_skip"],
     "OpenAI's request": shapes["ImageGeneration"]["properties"]["clip_skip"],
     "Replicate's form": published_schema(card)["properties"]["clip_skip"]["maximum"],
+    "command line": [param.opts for param in command.params],
     "page": client.get("/static/parameters.js").text,
     "fields": fields_of(JobSpec),
 }))
@@ -109,6 +113,7 @@ def test_everybody_knows_it(answers: dict[str, Any]) -> None:
         limits = next(kind for kind in answers[asked]["anyOf"] if kind["type"] == "integer")
         assert (limits["minimum"], limits["maximum"], answers[asked]["default"]) == (0, 12, 0)
     assert answers["Replicate's form"] == 12
+    assert ["--clip-skip"] in answers["command line"]
 
 
 def test_the_page_is_told_of_it(answers: dict[str, Any]) -> None:
