@@ -1,0 +1,46 @@
+"""What a request says is what is drawn: every parameter that is said to decide the pixels is read by the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.messages.spec import PictureSpec
+from tests.engine.driving import run, wish
+from worker.engine.engine import Engine
+from worker.engine.events import Finished
+from worker.engine.request import Request
+from worker.models.bundle import Bundle
+
+
+class Watched(Request):
+    """Notes which of its fields are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in READ:
+            READ[name] += 1
+        return super().__getattribute__(name)
+
+
+READ = dict.fromkeys(PictureSpec.model_fields, 0)
+
+
+def test_every_parameter_of_a_picture_is_read(epsilon_bundle: Bundle) -> None:
+    """One that nobody reads would stand in the picture's record, and have changed nothing."""
+    request = Watched(**wish("watched").model_dump())
+    READ.update(dict.fromkeys(READ, 0))
+    assert isinstance(run(Engine(epsilon_bundle), request)["watched"], Finished)
+    assert [name for name, times in READ.items() if not times] == []
+
+
+def test_a_jobs_spec_becomes_a_request(card: ModelCard) -> None:
+    asked = {"prompt": "a red circle", "seed": 7, "num_images": 2, "preview_every": 3, "reproducible": True}
+    spec = resolve(JobRequest(**asked, output_format="webp", output_quality=50, keep_previews=True), card)
+    request = Request.of("token", spec)
+    assert request.model_dump() == {
+        **{name: getattr(spec, name) for name in PictureSpec.model_fields},
+        "id": "token",
+        "num_images": 2,
+        "preview_every": 3,
+    }
