@@ -90,3 +90,11 @@ STARTED: Final = {"attempts": int}
 def is_job(value: Any) -> bool:
     """Whether every command can work with it."""
     return fits(value, JOB) and not (value["status"] == "failed" and value["error"] is None)
+
+
+def schedulers_of(models: list[dict[str, Any]], name: object) -> list[str]:
+    """Those of the model of this name, or of the one that is meant without a name."""
+    for model in models:
+        if (model["id"] == name if name else model.get("default")) and fits(model.get("schedulers"), [str]):
+            return list(model["schedulers"])
+    return []

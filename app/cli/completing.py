@@ -40,7 +40,7 @@ def models(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def schedulers(ctx: typer.Context, incomplete: str) -> list[str]:
     """Those of --model, or of the model that is meant without."""
-    from app.cli.wording import schedulers_of
+    from app.cli.answers import schedulers_of
 
     async def ask(service: Service) -> list[str]:
         return schedulers_of(await service.models(), ctx.params.get("model"))

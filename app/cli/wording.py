@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.cli.answers import fits
+from app.cli.answers import schedulers_of
 from app.cli.client import CommandError, Refused, Service
 from app.cli.parameters import spellings
 from app.cli.plain import plain
@@ -64,11 +64,3 @@ async def _known(service: Service, name: str, wish: Mapping[str, Any]) -> list[s
     if name == "model":
         return [model["id"] for model in models]
     return schedulers_of(models, wish.get("model"))
-
-
-def schedulers_of(models: list[dict[str, Any]], name: object) -> list[str]:
-    """Those of the model of this name, or of the one that is meant without a name."""
-    for model in models:
-        if (model["id"] == name if name else model.get("default")) and fits(model.get("schedulers"), [str]):
-            return list(model["schedulers"])
-    return []
