@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from worker.engine.costs import Profile
 from worker.engine.engine import Engine
-from worker.engine.profile import Profile
 from worker.models.bundle import Bundle, ModelError
 from worker.provenance import provenance_of
 from worker.remembered import Remembered

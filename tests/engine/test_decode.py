@@ -14,10 +14,10 @@ import torch
 
 from tests.engine.driving import drain, run, wish
 from tests.engine.tiny_models import SIDE
+from worker.engine.costs import SPARE, Memory
 from worker.engine.engine import Engine
 from worker.engine.errors import engine_error
 from worker.engine.events import Failed, Finished
-from worker.engine.memory import SPARE, Memory
 from worker.engine.tiles import decode_in_tiles
 from worker.models.bundle import Bundle
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tests.engine.driving import SIDE, drain, last_events, run, scripted, wish
+from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Failed, Finished, Progress, Started, Stopped
 from worker.engine.lane import Lanes, native_key
-from worker.engine.profile import Profile
 from worker.engine.stage import Stage
 from worker.models.bundle import Bundle
 

@@ -14,8 +14,8 @@ from worker.engine.encode import PromptEncoder
 from worker.engine.engine import Engine
 from worker.engine.errors import NumericalError
 from worker.engine.events import Failed, Finished, Progress
-from worker.engine.lane import CONTEXT
 from worker.engine.request import Request
+from worker.engine.rows import CONTEXT
 from worker.models.bundle import Bundle
 
 ILL = "a poisoned apple"

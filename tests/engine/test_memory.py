@@ -9,9 +9,10 @@ import torch
 
 from tests.engine.driving import scripted, wish
 from tests.engine.tiny_models import SIDE
+from worker.engine.costs import AT_ONCE, SPARE, Memory
 from worker.engine.engine import Engine
-from worker.engine.lane import AT_ONCE, Lane, Lanes, native_key
-from worker.engine.memory import SPARE, Memory, measure_memory, told_memory, weights_bytes
+from worker.engine.lane import Lane, Lanes, native_key
+from worker.engine.memory import measure_memory, told_memory, weights_bytes
 from worker.machine import Room
 from worker.models.bundle import Bundle
 

@@ -12,10 +12,12 @@ import torch
 
 from tests.engine.driving import run, scripted, wish
 from tests.engine.tiny_models import SIDE
+from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.events import Finished, Progress, Started
-from worker.engine.lane import IDLE_SECONDS, LaneKey, Lanes, native_key
-from worker.engine.profile import SIZES, Profile, knee, measure
+from worker.engine.lane import IDLE_SECONDS, Lanes, native_key
+from worker.engine.profile import SIZES, knee, measure
+from worker.engine.rows import LaneKey
 from worker.models.bundle import Bundle
 
 

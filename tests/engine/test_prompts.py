@@ -13,7 +13,7 @@ from tests.engine.test_engine import slug
 from worker.engine.encode import PromptEncoder, equally_long
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
-from worker.engine.lane import CONTEXT
+from worker.engine.rows import CONTEXT
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
 

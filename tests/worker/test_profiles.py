@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from worker import profiles
-from worker.engine.profile import Profile
+from worker.engine.costs import Profile
 from worker.profiles import start_engine
 from worker.remembered import Remembered
 from worker.settings import WorkerSettings

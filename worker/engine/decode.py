@@ -9,8 +9,8 @@ import numpy as np
 import structlog
 import torch
 
+from worker.engine.costs import AT_ONCE
 from worker.engine.errors import EngineError, NumericalError
-from worker.engine.lane import AT_ONCE
 from worker.engine.sample import Sample
 from worker.engine.tiles import SMALLEST, decode_in_tiles
 from worker.models.bundle import Bundle

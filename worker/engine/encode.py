@@ -22,8 +22,8 @@ from app.contract.messages.prompt_syntax import read_as_letters
 from app.contract.messages.vocabulary import Vocabulary, unlearned
 from worker.engine.errors import EngineError
 from worker.engine.isolate import isolate
-from worker.engine.lane import CONTEXT, Conditions
 from worker.engine.request import Request
+from worker.engine.rows import CONTEXT, Conditioning, Conditions
 from worker.engine.transfer import to_device
 from worker.models.bundle import PROMPT_WINDOWS, Bundle
 
@@ -45,17 +45,6 @@ class Embedding:
         """What SDXL takes for an empty negative prompt."""
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
         return replace(self, context=torch.zeros_like(self.context), pooled=pooled)
-
-
-@dataclass(frozen=True, slots=True)
-class Conditioning:
-    """What the rows of a request are conditioned on. Unguided requests have nothing in the second one; where there is
-    something, both contexts are equally long. Their length, a multiple of the model's context_length, is part of the
-    lane."""
-
-    conditional: Conditions
-    unconditional: Conditions
-    warnings: tuple[str, ...]
 
 
 class PromptEncoder:

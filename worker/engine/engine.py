@@ -22,6 +22,7 @@ import structlog
 import torch
 
 from worker.engine.batcher import Batcher
+from worker.engine.costs import Profile
 from worker.engine.decode import decode, ready_to_decode
 from worker.engine.denoise import Finite
 from worker.engine.encode import PromptEncoder
@@ -34,12 +35,13 @@ from worker.engine.errors import (
 )
 from worker.engine.events import Event, Failed, Progress, Started, Stopped
 from worker.engine.isolate import isolate
-from worker.engine.lane import Graphs, Lane, Lanes, Mode, key_of, native_key
+from worker.engine.lane import Graphs, Lane, Lanes, native_key
 from worker.engine.memory import measure_memory
 from worker.engine.noise import generator_for, normal_noise
 from worker.engine.preview import Previewer, is_due
-from worker.engine.profile import Profile, profile_of
+from worker.engine.profile import profile_of
 from worker.engine.request import Request
+from worker.engine.rows import Mode, key_of
 from worker.engine.sample import Job, Sample
 from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages

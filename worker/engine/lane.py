@@ -7,64 +7,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 
+from worker.engine.costs import Costs
 from worker.engine.denoise import Finite, Plan, StaticStep, Turn
-from worker.engine.flops import row_flops
 from worker.engine.graphs import BUCKETS, StepGraphs
-from worker.engine.tiles import SMALLEST
+from worker.engine.rows import Conditions, LaneKey, Mode
 from worker.models.bundle import Bundle
-
-if TYPE_CHECKING:
-    from worker.engine.memory import Memory
-    from worker.engine.profile import Profile
-
-CONTEXT = "encoder_hidden_states"
-
-AT_ONCE = 4
-"""Samples in one call of the VAE, at most. At 512 pixels its activations already take some 0.9 GiB a picture in
-bfloat16."""
-
-Conditions = Mapping[str, torch.Tensor]
-"""What one row of the UNet is conditioned on, by the UNet's names: encoder_hidden_states [tokens, width], and whatever
-goes into added_cond_kwargs. Empty where there is no such row."""
 
 Graphs = Literal["auto", "on", "off"]
 
 IDLE_SECONDS = 30.0
 """How long an empty lane keeps its buffers and graphs: sizes come back more often than not."""
-
-
-class Mode(Enum):
-    """How a sample wants to be denoised."""
-
-    SHARED = "shared"
-    """In any company, with the rows that are there."""
-
-    REPRODUCIBLE = "reproducible"
-    """In batches of one fixed size, so that every kernel is the same in any company."""
-
-    RESCUE = "rescue"
-    """Alone and in float32, after NaN in company."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaneKey:
-    """What samples of one lane have in common. `latent_shape` is (C, h, w)."""
-
-    latent_shape: tuple[int, int, int]
-    conditioning: tuple[tuple[str, torch.Size], ...]
-    mode: Mode = Mode.SHARED
-
-
-def key_of(latent_shape: tuple[int, int, int], conditional: Conditions, mode: Mode) -> LaneKey:
-    return LaneKey(latent_shape, tuple((name, tensor.shape) for name, tensor in conditional.items()), mode)
 
 
 def native_key(bundle: Bundle) -> LaneKey:
@@ -76,62 +33,6 @@ def native_key(bundle: Bundle) -> LaneKey:
 def reproducible_rows(device: torch.device) -> int:
     """Rows in each step of a reproducible sample: on a CPU one guided picture, on a GPU what fills some of it."""
     return 8 if device.type == "cuda" else 2
-
-
-class Costs:
-    """What a row of each shape costs, counted once; the profile that says how much of that makes a good step; and the
-    memory that bounds it."""
-
-    def __init__(self, unet: Any, native: LaneKey) -> None:
-        self.profile: Profile | None = None
-        self.memory: Memory | None = None
-        self._unet = unet
-        self._native = native
-        self._rows: dict[tuple[object, object], float] = {}
-
-    def row(self, key: LaneKey) -> float:
-        shape = key.latent_shape, key.conditioning
-        if shape not in self._rows:
-            self._rows[shape] = row_flops(self._unet, key.latent_shape, dict(key.conditioning))
-        return self._rows[shape]
-
-    def most_rows(self, key: LaneKey) -> int | None:
-        """In one step, for speed and for memory; None for as many as there are."""
-        wise = None if self.profile is None or self.profile.rows is None else self.profile.rows_for(self.row(key))
-        if self.memory is None:
-            return wise
-        possible = self.memory.rows(self.scale(key))
-        return possible if wise is None else min(wise, possible)
-
-    def step_seconds(self, key: LaneKey, rows: int) -> float:
-        """What a step is expected to take; 0 before anything was measured."""
-        if self.profile is None or not self.profile.row_seconds:
-            return 0.0
-        return self.profile.row_seconds * rows * self.row(key) / self.profile.row_cost
-
-    def decode_seconds(self, key: LaneKey, pictures: int) -> float:
-        """What a decode is expected to take; 0 before one was measured."""
-        if self.profile is None:
-            return 0.0
-        return self.profile.decode_seconds * pictures * self.scale(key)
-
-    @property
-    def largest(self) -> float:
-        """The largest picture that can ever be drawn, in native ones."""
-        return math.inf if self.memory is None else self.memory.largest
-
-    def decodes(self, key: LaneKey) -> tuple[int, int | None]:
-        """Pictures that there is memory to decode together, and the side of a tile in latents if not even for one."""
-        if self.memory is None:
-            return AT_ONCE, None
-        fit = self.memory.pictures(self.scale(key))
-        if fit >= 1:
-            return int(min(AT_ONCE, fit)), None
-        return 1, max(SMALLEST, int(math.sqrt(fit * math.prod(key.latent_shape[1:]))))
-
-    def scale(self, key: LaneKey) -> float:
-        """How many times as large as a native picture."""
-        return math.prod(key.latent_shape) / math.prod(self._native.latent_shape)
 
 
 class Lane:

@@ -8,57 +8,20 @@ time: others use that memory too.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 import torch
 
-from worker.engine.lane import AT_ONCE, Lane
+from worker.engine.costs import AT_ONCE, FEW, MORE, SPARE, Memory
+from worker.engine.lane import Lane
 from worker.machine import Room, main_memory
 from worker.models.bundle import Bundle
 from worker.models.need import decode_bytes, row_bytes
 from worker.models.place import is_out_of_memory
 
 log = structlog.get_logger()
-
-FEW, MORE = 2, 8
-"""Rows of the two steps whose difference tells what a row needs."""
-
-SPARE = 0.05
-"""Of the free memory, left alone: allocators round up, and libraries take workspaces later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """In bytes: `free` for steps, `step` for one of no rows, `row` for each row at the native size.
-
-    `most`: for a step, if all others gave back what they have. `picture`: for a decode at the native size, out of what
-    `free_now` tells; where it tells nothing, a decode is tried.
-    """
-
-    free: float
-    step: float
-    row: float
-    most: float = math.inf
-    picture: float = 1.0
-    free_now: Callable[[], float] = lambda: math.inf
-
-    def rows(self, scale: float) -> int:
-        """That fit into a step whose rows are `scale` times as large as native ones. Never below two: one guided
-        picture is tried in any case, and may fail by itself."""
-        return max(2, int((self.free - self.step) / (self.row * scale)))
-
-    def pictures(self, scale: float) -> float:
-        """That can be decoded together, of `scale` times the native size. Below one: so much of one."""
-        return (1 - SPARE) * self.free_now() / (self.picture * scale)
-
-    @property
-    def largest(self) -> float:
-        """The size of the largest picture of which a guided step can ever be taken, in native ones."""
-        return (self.most - self.step) / (FEW * self.row)
 
 
 class Meter(Protocol):

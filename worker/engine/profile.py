@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 import torch
 
+from worker.engine.costs import Profile
 from worker.engine.errors import engine_error
 from worker.engine.lane import Lane
 from worker.models.place import is_out_of_memory
@@ -33,32 +34,6 @@ LONGEST_STEP = 5.0
 waiting for longer."""
 
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """`rows`: the most in one step at the native size, None for no limit. `row_cost`: of such a row, in FLOPs.
-
-    `rows_a_second` by rows in the step, as far as it was measured; on a CPU, of the process's own time. `seconds`: how
-    long such a step was waited for, also by rows. `decode_seconds`: the same of one picture of the native size, 0 if it
-    could not be decoded. `is_complete`: there was time to find the best size; if not, a later `measure` goes on.
-    """
-
-    rows: int | None
-    row_cost: float
-    rows_a_second: Mapping[int, float]
-    is_complete: bool = True
-    seconds: Mapping[int, float] = field(default_factory=dict)
-    decode_seconds: float = 0.0
-
-    def rows_for(self, row_cost: float) -> int | None:
-        """The most rows of another size: they fill the device as well when they cost as much. Never below two."""
-        return None if self.rows is None else max(2, round(self.rows * self.row_cost / row_cost))
-
-    @property
-    def row_seconds(self) -> float:
-        """Of a step, for each of its rows, in the size that suits the device worst. 0 where nothing was measured."""
-        return max((seconds / rows for rows, seconds in self.seconds.items()), default=0.0)
 
 
 def profile_of(

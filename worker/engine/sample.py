@@ -5,24 +5,20 @@ Knows its seat and its solver. Knows nothing of batches and clocks.
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from worker.engine.denoise import Turn
 from worker.engine.events import Finished, Timings
-from worker.engine.lane import Lane, Mode
+from worker.engine.lane import Lane
 from worker.engine.noise import normal_noise
 from worker.engine.request import Request
+from worker.engine.rows import Conditioning, Mode
+from worker.engine.solver import Recipe, Solver
 from worker.engine.table import ESTIMATE
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from worker.engine.encode import Conditioning
-    from worker.engine.solver import Recipe, Solver
 
 TILED = (
     "There was not enough memory to decode a whole picture at once: it was decoded in overlapping tiles, "
