@@ -21,8 +21,6 @@ import torch
 
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
-from worker.engine.flops import row_flops
-from worker.engine.lane import native_key
 from worker.engine.request import Request
 from worker.models.bundle import Bundle, load, stock_pipeline
 from worker.models.quiet import quiet_libraries
@@ -128,8 +126,8 @@ def _step_row(bundle: Bundle, options: argparse.Namespace, samples: int) -> str:
     free = dataclasses.replace(bundle, unet=FreeUnet(bundle.unet.config))
     ways = (_stepper(bundle, options, samples), _stepper(free, options, samples), _product(bundle))
     whole, rest, product = _alternate(options.rounds, *ways)
-    key, rows = native_key(bundle), 2 * samples
-    operations = rows * row_flops(bundle.unet, key.latent_shape, dict(key.conditioning))
+    costs, rows = Engine(bundle).costs, 2 * samples
+    operations = rows * costs.row(costs.native)
     step = statistics.median(whole)
     share = statistics.median(own / all_of_it for own, all_of_it in zip(rest, whole, strict=True))
     reach = statistics.median(operations / a * b / PRODUCT_FLOPS for a, b in zip(whole, product, strict=True))

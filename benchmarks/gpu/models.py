@@ -16,7 +16,7 @@ from worker.engine.denoise import Plan, Turn
 from worker.engine.engine import Engine
 from worker.engine.events import Event, Failed
 from worker.engine.lane import Graphs, Lane, Lanes, native_key
-from worker.engine.sample import Request
+from worker.engine.request import Request
 from worker.models.bundle import Bundle, load
 from worker.models.schedulers import for_name
 

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 
 from tests.engine.tiny_models import SIDE
-from worker.engine.engine import Engine
+from worker.engine.engine import Engine, native_key
 from worker.engine.events import Event, Failed, Finished, Stopped
+from worker.engine.lane import Lanes
 from worker.engine.request import Request
+from worker.families.autoencoder import ScaledAutoencoder
+from worker.families.unet import UNet
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import FEW, step_limits, step_options
@@ -37,6 +40,17 @@ def wish(id: str = "a", **changes: Any) -> Request:
 def names_for(model_scheduler: Any) -> tuple[str, ...]:
     """The short names and class names that work with a model of this scheduler."""
     return tuple(step_limits(model_scheduler, max_steps=max(FEW)))
+
+
+def parts_of(bundle: Bundle) -> tuple[UNet, ScaledAutoencoder]:
+    """The denoiser and the autoencoder of a bundle, for tests below the engine."""
+    denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
+    return denoiser, ScaledAutoencoder(bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device)
+
+
+def lanes_of(bundle: Bundle, *, seats: int) -> Lanes:
+    denoiser, autoencoder = parts_of(bundle)
+    return Lanes(native_key(bundle, denoiser), autoencoder, seats=seats)
 
 
 def drain(engine: Engine, *, most: int = 2_000) -> list[Event]:

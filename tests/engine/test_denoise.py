@@ -16,6 +16,7 @@ from worker.engine.compile import compile_table
 from worker.engine.denoise import Plan, StaticStep, Turn
 from worker.engine.graphs import StepGraphs
 from worker.engine.table import REGISTERS, Table
+from worker.families.unet import UNet
 from worker.models.bundle import Bundle
 
 SHAPE = (4, 16, 16)
@@ -37,8 +38,8 @@ def filled(step: StaticStep) -> StaticStep:
 
 def step_of(unet: Any, *, seats: int = 4, dtype: torch.dtype = torch.float32) -> StaticStep:
     context = {"encoder_hidden_states": torch.Size((32, 32))}
-    device = next(unet.parameters()).device
-    return filled(StaticStep(unet, seats=seats, latent_shape=SHAPE, conditioning=context, dtype=dtype, device=device))
+    denoiser = UNet(unet, dtype=dtype, device=next(unet.parameters()).device)
+    return filled(StaticStep(denoiser, seats=seats, latent_shape=SHAPE, conditioning=context))
 
 
 def turn(table: Table, seat: int, *, i: int = 1, guidance: float = 5.0) -> Turn:
@@ -101,7 +102,7 @@ def test_filling_up_changes_nobody(epsilon_bundle: Bundle, table: Table) -> None
 def test_a_call_that_raises_changes_nothing(epsilon_bundle: Bundle, table: Table) -> None:
     step = step_of(epsilon_bundle.unet)
     before = step.state.clone()
-    step.unet = Crowded()
+    step.denoiser = Crowded()
     with torch.no_grad(), pytest.raises(torch.OutOfMemoryError):
         step(*inputs([turn(table, 1)], rows=2, samples=1))
     assert torch.equal(step.state, before)
@@ -124,20 +125,20 @@ def careless_settings() -> Iterator[None]:
 
 
 class Echo(torch.nn.Module):
-    """A model without arithmetic: only the solver's own can go wrong."""
+    """A denoiser without arithmetic: only the solver's own can go wrong."""
 
-    def forward(self, x: torch.Tensor, timestep: torch.Tensor, **conditioning: Any) -> tuple[torch.Tensor]:
-        return (x.flip(1),)
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, rows: Any) -> torch.Tensor:
+        return x.flip(1)
 
 
 def solved(table: Table) -> torch.Tensor:
     step = StaticStep(
-        Echo(),
+        Echo(),  # type: ignore[arg-type]
         seats=2,
         latent_shape=SHAPE,
         conditioning={"encoder_hidden_states": torch.Size((1, 1))},
-        dtype=torch.float32,
-        device=torch.device("cpu"),
     )
     filled(step)
     with torch.no_grad():
@@ -172,16 +173,8 @@ def test_conditioning_beside_the_text_has_seats_as_well(table: Table) -> None:
         "text_embeds": torch.Size((16,)),
         "time_ids": torch.Size((6,)),
     }
-    step = filled(
-        StaticStep(
-            unet,
-            seats=3,
-            latent_shape=SHAPE,
-            conditioning=conditioning,
-            dtype=torch.float32,
-            device=torch.device("cpu"),
-        )
-    )
+    denoiser = UNet(unet, dtype=torch.float32, device=torch.device("cpu"))
+    step = filled(StaticStep(denoiser, seats=3, latent_shape=SHAPE, conditioning=conditioning))
     before = step.state.clone()
     with torch.no_grad():
         step(*inputs([turn(table, 1), turn(table, 3, guidance=1.0)], rows=3, samples=2))

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.driving import SIDE, drain, last_events, run, scripted, wish
+from tests.engine.driving import SIDE, drain, lanes_of, last_events, run, scripted, wish
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Failed, Finished, Progress, Started, Stopped
-from worker.engine.lane import Lanes, native_key
 from worker.engine.stage import Stage
 from worker.models.bundle import Bundle
 
@@ -292,8 +291,8 @@ def test_who_watches_sees_each_piece_of_work_and_nothing_between_steps(epsilon_b
 
 
 def test_what_is_expected_grows_with_rows_and_size(epsilon_bundle: Bundle) -> None:
-    lanes = Lanes(epsilon_bundle, seats=4)
-    native = native_key(epsilon_bundle)
+    lanes = lanes_of(epsilon_bundle, seats=4)
+    native = lanes.native
     assert (lanes.costs.step_seconds(native, 8), lanes.costs.decode_seconds(native, 2)) == (0, 0)
     row = lanes.costs.row(native)
     lanes.costs.profile = Profile(4, row, {2: 1.0, 4: 1.5}, seconds={2: 3.0, 4: 4.0}, decode_seconds=5.0)

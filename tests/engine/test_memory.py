@@ -7,16 +7,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.engine.driving import scripted, wish
+from tests.engine.driving import lanes_of, scripted, wish
 from tests.engine.tiny_models import SIDE
 from worker.engine.costs import AT_ONCE, SPARE, Memory
 from worker.engine.engine import Engine
-from worker.engine.lane import Lane, Lanes, native_key
-from worker.engine.memory import measure_memory, told_memory, weights_bytes
+from worker.engine.lane import Lane
+from worker.engine.memory import measure_memory, told_memory
 from worker.machine import Room
 from worker.models.bundle import Bundle
 
 MIB = float(2**20)
+WEIGHTS = 5e6
 
 
 class ScriptedMeter:
@@ -43,12 +44,13 @@ class ScriptedMeter:
 
 @pytest.fixture
 def lane(epsilon_bundle: Bundle) -> Lane:
-    return Lanes(epsilon_bundle, seats=2).open(native_key(epsilon_bundle))
+    lanes = lanes_of(epsilon_bundle, seats=2)
+    return lanes.open(lanes.native)
 
 
 def test_a_row_a_step_and_a_decode_are_told_apart(lane: Lane) -> None:
     with torch.inference_mode():
-        memory = measure_memory(lane, meter=ScriptedMeter(lane, free=2_000))
+        memory = measure_memory(lane, weights=WEIGHTS, meter=ScriptedMeter(lane, free=2_000))
     assert memory is not None
     assert (memory.row, memory.step) == (30 * MIB, 100 * MIB)
     assert memory.free == ((1 - SPARE) * 2_000 - AT_ONCE * 200) * MIB
@@ -57,14 +59,14 @@ def test_a_row_a_step_and_a_decode_are_told_apart(lane: Lane) -> None:
 
 def test_where_a_few_rows_do_not_fit_nothing_is_promised(lane: Lane) -> None:
     with torch.inference_mode():
-        assert measure_memory(lane, meter=ScriptedMeter(lane, free=100, fits=4)) is None
+        assert measure_memory(lane, weights=WEIGHTS, meter=ScriptedMeter(lane, free=100, fits=4)) is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU to measure")
 def test_a_cpu_is_told_by_its_model_and_its_machine(lane: Lane) -> None:
     """Without a step or a decode: on a slow one, each takes a minute."""
     lane.rehearse = lane.rehearse_decode = None  # type: ignore[assignment, method-assign]
-    memory = measure_memory(lane)
+    memory = measure_memory(lane, weights=WEIGHTS)
     assert memory is not None
     assert 0 < memory.row < memory.most
     assert memory.picture > 0
@@ -72,8 +74,8 @@ def test_a_cpu_is_told_by_its_model_and_its_machine(lane: Lane) -> None:
 
 def test_what_is_free_on_a_cpu_is_asked_for_each_decode(lane: Lane) -> None:
     rooms = [Room(2e9, 1e9, "a group"), Room(2e9, 3e6, "a group"), Room(2e9, 5e5, "a group")]
-    memory = told_memory(lane, lambda: rooms.pop(0))
-    assert memory.most == (1 - SPARE) * (2e9 - weights_bytes(lane.bundle))
+    memory = told_memory(lane, lambda: rooms.pop(0), weights=WEIGHTS)
+    assert memory.most == (1 - SPARE) * (2e9 - WEIGHTS)
     assert memory.free == (1 - SPARE) * 1e9 - memory.picture
     assert memory.pictures(1.0) == pytest.approx((1 - SPARE) * 3e6 / memory.picture)
     assert memory.pictures(4.0) == pytest.approx((1 - SPARE) * 5e5 / memory.picture / 4)

@@ -40,7 +40,6 @@ from tests.models.spoilt import (
     shard,
     write,
 )
-from worker.engine.memory import weights_bytes
 from worker.examine import examine
 from worker.machine import Room
 from worker.models import place
@@ -384,10 +383,8 @@ def _bytes_read() -> int:
 
 WITHOUT_TORCH = """
 import json, sys
-from pathlib import Path
 for name in ("torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy"):
     sys.modules[name] = None
-from worker.examine import examine
 print(json.dumps([examine(Path(path))["model"] for path in sys.argv[1:]]))
 """
 
@@ -475,7 +472,7 @@ def test_what_is_needed_follows_the_type(whole_xl_folder: Path) -> None:
     assert half is not None
     assert brain is not None
     bundle = load(whole_xl_folder, dtype="float16")
-    assert half.weights == weights_bytes(bundle)
+    assert half.weights == bundle.weights_bytes
     assert full.weights == 2 * brain.weights
     assert brain.weights < half.weights < full.weights
     assert (full.decode, full.step) == (half.decode, 2 * half.step)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from worker.engine.flops import row_flops
 from worker.engine.rows import LaneKey
@@ -85,17 +84,18 @@ class Costs:
     """What a row of each shape costs, counted once; the profile that says how much of that makes a good step; and the
     memory that bounds it."""
 
-    def __init__(self, unet: Any, native: LaneKey) -> None:
+    def __init__(self, native: LaneKey) -> None:
         self.profile: Profile | None = None
         self.memory: Memory | None = None
-        self._unet = unet
-        self._native = native
-        self._rows: dict[tuple[object, object], float] = {}
+        self.native = native
+        """Of a picture of the model's own size, for which both are."""
+        self._rows: dict[tuple[object, ...], float] = {}
 
     def row(self, key: LaneKey) -> float:
-        shape = key.latent_shape, key.conditioning
+        """Floating point operations of one."""
+        shape = key.denoiser, key.latent_shape, key.conditioning
         if shape not in self._rows:
-            self._rows[shape] = row_flops(self._unet, key.latent_shape, dict(key.conditioning))
+            self._rows[shape] = row_flops(key.denoiser, key.latent_shape, dict(key.conditioning))
         return self._rows[shape]
 
     def most_rows(self, key: LaneKey) -> int | None:
@@ -134,4 +134,4 @@ class Costs:
 
     def scale(self, key: LaneKey) -> float:
         """How many times as large as a native picture."""
-        return math.prod(key.latent_shape) / math.prod(self._native.latent_shape)
+        return math.prod(key.latent_shape) / math.prod(self.native.latent_shape)

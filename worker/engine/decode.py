@@ -11,9 +11,9 @@ import torch
 
 from worker.engine.costs import AT_ONCE
 from worker.engine.errors import EngineError, NumericalError
+from worker.engine.family import Autoencoder
 from worker.engine.sample import Sample
 from worker.engine.tiles import SMALLEST, decode_in_tiles
-from worker.models.bundle import Bundle
 from worker.models.place import is_out_of_memory
 
 log = structlog.get_logger()
@@ -32,15 +32,15 @@ def ready_to_decode(samples: Sequence[Sample]) -> tuple[list[Sample], int | None
     return [sample for sample in denoised if sample.lane is lane][:at_once], tile
 
 
-def decode(bundle: Bundle, samples: Sequence[Sample], *, tile: int | None = None) -> list[np.ndarray | EngineError]:
-    """A picture, uint8 [H, W, 3], for each sample of one lane, or NumericalError where the VAE overflowed.
+def decode(
+    autoencoder: Autoencoder, samples: Sequence[Sample], *, tile: int | None = None
+) -> list[np.ndarray | EngineError]:
+    """A picture, uint8 [H, W, 3], for each sample of one lane, or NumericalError where the autoencoder overflowed.
 
-    Like StableDiffusionPipeline, uses the VAE's scaling_factor and no shift_factor: this family has none. The VAE may
-    be of another type than the UNet: SDXL's is. A picture for which memory is too small is decoded in tiles, of
-    `tile` latents where that is known beforehand, and its sample says so.
+    A picture for which memory is too small is decoded in tiles, of `tile` latents where that is known beforehand, and
+    its sample says so.
     """
-    latents = torch.stack([sample.latents for sample in samples]).to(bundle.vae.dtype)
-    images, is_tiled = _images(bundle, latents / bundle.vae.config.scaling_factor, tile)
+    images, is_tiled = _images(autoencoder, torch.stack([sample.latents for sample in samples]), tile)
     for sample in samples:
         sample.is_tiled = is_tiled
     # Before the conversion to uint8, which would turn NaN into a black picture. Honest black pictures are finite.
@@ -51,18 +51,15 @@ def decode(bundle: Bundle, samples: Sequence[Sample], *, tile: int | None = None
     ]
 
 
-def _images(bundle: Bundle, latents: torch.Tensor, tile: int | None) -> tuple[torch.Tensor, bool]:
+def _images(autoencoder: Autoencoder, latents: torch.Tensor, tile: int | None) -> tuple[torch.Tensor, bool]:
     """[B, 3, H, W] of -1 to 1, and whether they were decoded in tiles. One picture alone is tried in smaller and
     smaller ones, before it fails for want of memory."""
-
-    def whole(latents: torch.Tensor) -> torch.Tensor:
-        return bundle.vae.decode(latents, return_dict=False)[0]
-
     while True:
         try:
             if tile is None or max(latents.shape[-2:]) <= tile:
-                return whole(latents), False
-            return decode_in_tiles(whole, latents, tile=tile, scale=bundle.vae_scale_factor), True
+                return autoencoder.decode(latents), False
+            scale = autoencoder.pixels_per_latent
+            return decode_in_tiles(autoencoder.decode, latents, tile=tile, scale=scale), True
         except Exception as error:
             smaller = _smaller(latents, tile)
             if len(latents) > 1 or smaller is None or not is_out_of_memory(error):

@@ -1,20 +1,20 @@
-"""The denoising step: one call of the UNet and one update of every solver, for samples of one lane.
+"""The denoising step: one call of the denoiser and one update of every solver, for samples of one lane.
 
 All that changes between two steps comes in as numbers; all that stays is in buffers with a seat for each sample. So the
 step has a fixed shape for a number of rows, asks nothing back from the device, and can be captured whole as a graph.
 Seat 0 is nobody's: rows that only fill a batch up read from it and write to it.
-Knows no requests and no schedulers. Changes nothing if the UNet raises, so that it may be repeated.
+Knows no requests and no schedulers. Changes nothing if the denoiser raises, so that it may be repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
+from worker.engine.rows import Denoiser
 from worker.engine.table import BLOCK, REGISTERS, Numbers
 from worker.engine.transfer import to_device, to_host
 
@@ -25,26 +25,24 @@ class StaticStep(torch.nn.Module):
     """Buffers of one lane, and the step over them.
 
     `state` is float32 [seats + 1, registers + x0, C, h, w], whatever the model's own type: solvers lose up to 6 % of
-    the standard deviation in bfloat16. `conditioning` holds, by the UNet's names for them, [seats + 1, 2, ...]:
+    the standard deviation in bfloat16. `conditioning` holds, by the denoiser's names for them, [seats + 1, 2, ...]:
     conditional at 0, unconditional at 1.
     """
 
     def __init__(
         self,
-        unet: Any,
+        denoiser: Denoiser,
         *,
         seats: int,
         latent_shape: tuple[int, int, int],
         conditioning: Mapping[str, torch.Size],
-        dtype: torch.dtype,
-        device: torch.device,
     ) -> None:
         super().__init__()
-        self.unet = unet
-        self.dtype = dtype
-        self.state = torch.zeros(seats + 1, BLOCK[0], *latent_shape, device=device)
+        self.denoiser = denoiser
+        self.state = torch.zeros(seats + 1, BLOCK[0], *latent_shape, device=denoiser.device)
         self.conditioning = {
-            name: torch.zeros(seats + 1, 2, *shape, dtype=dtype, device=device) for name, shape in conditioning.items()
+            name: torch.zeros(seats + 1, 2, *shape, dtype=denoiser.dtype, device=denoiser.device)
+            for name, shape in conditioning.items()
         }
 
     def forward(self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -54,7 +52,8 @@ class StaticStep(torch.nn.Module):
         row_seat, row_context, seat, conditional, unconditional = index.split([rows, rows, samples, samples, samples])
         scale, timestep, blocks = numbers.split([rows, rows, samples * BLOCK[0] * BLOCK[1]])
         x = self.state[:, 0].index_select(0, row_seat) * scale.view(-1, 1, 1, 1)
-        output = self._model(x, timestep, row_context)
+        given = {name: kept.flatten(0, 1).index_select(0, row_context) for name, kept in self.conditioning.items()}
+        output = self.denoiser(x, timestep, given)
         # The update is nine multiplications and additions and no matrix product: TF32 would shift results by 1 % of
         # the standard deviation, and elementwise arithmetic is the same in any company.
         with torch.autocast(x.device.type, enabled=False):
@@ -64,12 +63,6 @@ class StaticStep(torch.nn.Module):
             new = _combine(blocks.view(samples, *BLOCK), (*registers, c, u, noise))
             self.state.index_copy_(0, seat, new)
             return torch.isfinite(new[:, :REGISTERS]).flatten(1).all(1)
-
-    def _model(self, x: torch.Tensor, timestep: torch.Tensor, row_context: torch.Tensor) -> torch.Tensor:
-        rows = {name: kept.flatten(0, 1).index_select(0, row_context) for name, kept in self.conditioning.items()}
-        context = rows.pop("encoder_hidden_states")
-        added = {"added_cond_kwargs": rows} if rows else {}
-        return self.unet(x.to(self.dtype), timestep, encoder_hidden_states=context, return_dict=False, **added)[0]
 
 
 def _combine(blocks: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -95,7 +88,7 @@ class Turn:
 
     @property
     def rows(self) -> int:
-        """Lines it takes in the UNet's batch."""
+        """Lines it takes in the denoiser's batch."""
         return 2 if self.is_guided else 1
 
 

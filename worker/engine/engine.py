@@ -35,17 +35,19 @@ from worker.engine.errors import (
 )
 from worker.engine.events import Event, Failed, Progress, Started, Stopped
 from worker.engine.isolate import isolate
-from worker.engine.lane import Graphs, Lane, Lanes, native_key
+from worker.engine.lane import Graphs, Lane, Lanes
 from worker.engine.memory import measure_memory
 from worker.engine.noise import generator_for, normal_noise
 from worker.engine.preview import Previewer, is_due
 from worker.engine.profile import profile_of
 from worker.engine.request import Request
-from worker.engine.rows import Mode, key_of
+from worker.engine.rows import LaneKey, Mode, key_of
 from worker.engine.sample import Job, Sample
 from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device, to_device
+from worker.families.autoencoder import ScaledAutoencoder
+from worker.families.unet import UNet
 from worker.models.bundle import Bundle
 
 log = structlog.get_logger()
@@ -77,9 +79,11 @@ class Engine:
         self.clock = clock
         self._bundle = bundle
         self._encoder = PromptEncoder(bundle)
-        self._previewer = Previewer(bundle)
+        self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
+        autoencoder = ScaledAutoencoder(bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device)
+        self._previewer = Previewer(autoencoder, bundle.device)
         self._solvers = Solvers(bundle.scheduler, compiler, channels=bundle.latent_channels)
-        self._lanes = Lanes(bundle, seats=seats, graphs=graphs)
+        self._lanes = Lanes(native_key(bundle, self._denoiser), autoencoder, seats=seats, graphs=graphs)
         self.costs = self._lanes.costs
         self._batcher = Batcher()
         self._changed = threading.Condition()
@@ -100,8 +104,8 @@ class Engine:
         Raises DeviceLost.
         """
         with current_device(self._bundle.device), torch.inference_mode(), device_watch():
-            lane = self._lanes.open(native_key(self._bundle))
-            self.costs.memory = measure_memory(lane)
+            lane = self._lanes.open(self._lanes.native)
+            self.costs.memory = measure_memory(lane, weights=self._bundle.weights_bytes)
             profile = profile_of(lane, known, most_rows=2 * self.seats, seconds=seconds, on_measured=on_measured)
         self.costs.profile = profile
         return profile
@@ -218,7 +222,7 @@ class Engine:
         shape = bundle.latent_shape(request.height, request.width)
         noise = to_device(normal_noise(shape, generator), bundle.device)
         mode = Mode.RESCUE if rescue else Mode.REPRODUCIBLE if request.reproducible else Mode.SHARED
-        lane = self._lanes.open(key_of(shape, conditioning.conditional, mode))
+        lane = self._lanes.open(key_of(self._denoiser, shape, conditioning.conditional, mode))
         seat = lane.take_seat(conditioning.conditional, conditioning.unconditional)
         sample = Sample(job=job, index=index, lane=lane, seat=seat, solver=solver, generator=generator)
         try:
@@ -258,7 +262,7 @@ class Engine:
         self, lane: Lane, samples: Sequence[Sample], *, tile: int | None
     ) -> list[np.ndarray | EngineError]:
         with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
-            return decode(lane.bundle, samples, tile=tile)
+            return decode(lane.autoencoder, samples, tile=tile)
 
     def _advance(self, sample: Sample, flag: tuple[Finite, int] | EngineError) -> None:
         if isinstance(flag, EngineError):
@@ -344,6 +348,12 @@ class Engine:
     def _open_jobs(self) -> list[Job]:
         with self._changed:
             return list(self._jobs)
+
+
+def native_key(bundle: Bundle, denoiser: UNet) -> LaneKey:
+    """The lane of the model's own size and one window of text."""
+    shape = bundle.latent_shape(bundle.defaults.height, bundle.defaults.width)
+    return LaneKey(denoiser, shape, tuple((name, torch.Size(size)) for name, size in bundle.conditioning.items()))
 
 
 def _jobs_of(samples: Sequence[Sample]) -> list[Job]:

@@ -1,4 +1,4 @@
-"""What a row costs: the floating point operations of one UNet evaluation. Counted, without computing anything."""
+"""What a row costs: the floating point operations of one evaluation. Counted, without computing anything."""
 
 from __future__ import annotations
 
@@ -9,28 +9,25 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from worker.engine.rows import Denoiser
 
-def row_flops(unet: Any, latent_shape: tuple[int, int, int], conditioning: Mapping[str, torch.Size]) -> float:
+
+def row_flops(denoiser: Denoiser, latent_shape: tuple[int, int, int], conditioning: Mapping[str, torch.Size]) -> float:
     """Of one row of that latent shape. On the meta device, where tensors have shapes and no values.
 
-    A UNet that is no torch module is taken to cost as much as its latents are large.
+    A denoiser without weights of torch's is taken to cost as much as its latents are large.
     """
-    if not isinstance(unet, torch.nn.Module):
+    if not isinstance(denoiser, torch.nn.Module) or next(denoiser.parameters(), None) is None:
         return float(torch.Size(latent_shape).numel())
-    dtype = next(unet.parameters()).dtype
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shapes = {name: torch.empty(1, *shape, dtype=dtype) for name, shape in conditioning.items()}
-        context = shapes.pop("encoder_hidden_states")
-        added = {"added_cond_kwargs": shapes} if shapes else {}
-        _without_values(unet)(
-            torch.empty(1, *latent_shape, dtype=dtype), torch.empty(1), encoder_hidden_states=context, **added
-        )
+        rows = {name: torch.empty(1, *shape, dtype=denoiser.dtype) for name, shape in conditioning.items()}
+        _without_values(denoiser)(torch.empty(1, *latent_shape), torch.empty(1), rows)
     return float(counter.get_total_flops())
 
 
-def _without_values(unet: torch.nn.Module) -> torch.nn.Module:
+def _without_values(denoiser: torch.nn.Module) -> torch.nn.Module:
     """The same layers on the meta device. deepcopy asks its memo first, so no weight is ever copied."""
-    memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in unet.buffers()}
-    for parameter in unet.parameters():
+    memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in denoiser.buffers()}
+    for parameter in denoiser.parameters():
         memo[id(parameter)] = torch.nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
-    return copy.deepcopy(unet, memo)
+    return copy.deepcopy(denoiser, memo)

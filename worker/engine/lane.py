@@ -5,8 +5,6 @@ Knows shapes, seats and sizes of batches. Knows no requests, and not who steps w
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -14,20 +12,14 @@ import torch
 
 from worker.engine.costs import Costs
 from worker.engine.denoise import Finite, Plan, StaticStep, Turn
+from worker.engine.family import Autoencoder
 from worker.engine.graphs import BUCKETS, StepGraphs
 from worker.engine.rows import Conditions, LaneKey, Mode
-from worker.models.bundle import Bundle
 
 Graphs = Literal["auto", "on", "off"]
 
 IDLE_SECONDS = 30.0
 """How long an empty lane keeps its buffers and graphs: sizes come back more often than not."""
-
-
-def native_key(bundle: Bundle) -> LaneKey:
-    """The lane of the model's own size and one window of text."""
-    shape = bundle.latent_shape(bundle.defaults.height, bundle.defaults.width)
-    return LaneKey(shape, tuple((name, torch.Size(size)) for name, size in bundle.conditioning.items()))
 
 
 def reproducible_rows(device: torch.device) -> int:
@@ -36,25 +28,24 @@ def reproducible_rows(device: torch.device) -> int:
 
 
 class Lane:
-    """Buffers for `seats` samples, and the step over them."""
+    """Buffers for `seats` samples, the step over them, and what decodes them."""
 
-    def __init__(self, key: LaneKey, bundle: Bundle, *, seats: int, graphs: Graphs, costs: Costs) -> None:
+    def __init__(self, key: LaneKey, autoencoder: Autoencoder, *, seats: int, graphs: Graphs, costs: Costs) -> None:
+        in_float32 = key.mode is Mode.RESCUE
+        denoiser = key.denoiser.in_float32() if in_float32 else key.denoiser
         self.key = key
-        self.bundle = bundle
+        self.denoiser = denoiser
+        self.device = denoiser.device
+        self.autoencoder = autoencoder.in_float32() if in_float32 else autoencoder
         self.idle_since: float | None = None
         self._costs = costs
         self._free = list(range(seats, 0, -1))
         self._seats = seats
         self.step = StaticStep(
-            bundle.unet,
-            seats=seats,
-            latent_shape=key.latent_shape,
-            conditioning=dict(key.conditioning),
-            dtype=bundle.dtype,
-            device=bundle.device,
+            denoiser, seats=seats, latent_shape=key.latent_shape, conditioning=dict(key.conditioning)
         )
         self._run: Callable[..., torch.Tensor] = self.step
-        if graphs != "off" and bundle.device.type == "cuda" and key.mode is not Mode.RESCUE:
+        if graphs != "off" and self.device.type == "cuda" and not in_float32:
             self._run = StepGraphs(self.step, strict=graphs == "on")
 
     @property
@@ -72,7 +63,7 @@ class Lane:
         if self.key.mode is Mode.RESCUE:
             return 1
         if self.key.mode is Mode.REPRODUCIBLE:
-            return reproducible_rows(self.bundle.device)
+            return reproducible_rows(self.device)
         return self._costs.most_rows(self.key)
 
     def step_seconds(self, rows: int) -> float:
@@ -110,7 +101,7 @@ class Lane:
 
     def run(self, plan: Plan) -> torch.Tensor:
         """Launch a step: whether each sample of it is finite, bool [samples] on the device."""
-        return self._run(*plan.on(self.bundle.device))
+        return self._run(*plan.on(self.device))
 
     def capture(self, most_rows: int) -> None:
         """Have the graphs of all steps up to that size ready, where steps are captured."""
@@ -122,18 +113,17 @@ class Lane:
     def rehearse(self, rows: int, *, eager: bool = False) -> None:
         """A step of `rows` rows that are nobody's, waited for. `eager`: not as a graph."""
         plan = Plan((), rows=rows, samples=rows, latent_shape=self.key.latent_shape)
-        Finite((self.step if eager else self._run)(*plan.on(self.bundle.device)))[0]
+        Finite((self.step if eager else self._run)(*plan.on(self.device)))[0]
 
     def rehearse_decode(self) -> None:
         """A picture of this size that is nobody's, decoded."""
-        vae = self.bundle.vae
-        vae.decode(torch.zeros(1, *self.key.latent_shape, device=self.bundle.device, dtype=vae.dtype))
+        self.autoencoder.decode(torch.zeros(1, *self.key.latent_shape, device=self.device))
 
     def _size(self, turns: Sequence[Turn]) -> tuple[int, int]:
         """Rows and samples of the step. A CPU takes exactly what there is, since every row costs its time."""
         rows = sum(turn.rows for turn in turns)
         if self.key.mode is Mode.REPRODUCIBLE:
-            size = reproducible_rows(self.bundle.device)
+            size = reproducible_rows(self.device)
         elif isinstance(self._run, StepGraphs):
             size = next((bucket for bucket in BUCKETS if bucket >= rows), rows)
         else:
@@ -142,29 +132,29 @@ class Lane:
 
 
 class Lanes:
-    """All lanes of one model."""
+    """All lanes of one model. `native` is the lane of a picture of the model's own size."""
 
-    def __init__(self, bundle: Bundle, *, seats: int, graphs: Graphs = "auto") -> None:
-        if graphs == "on" and bundle.device.type != "cuda":
+    def __init__(self, native: LaneKey, autoencoder: Autoencoder, *, seats: int, graphs: Graphs = "auto") -> None:
+        if graphs == "on" and native.denoiser.device.type != "cuda":
             raise ValueError("graphs need a CUDA device; set graphs to auto or off")
-        self._bundle = bundle
+        self.native = native
+        self.costs = Costs(native)
+        self._autoencoder = autoencoder
         self._seats = seats
         self._graphs: Graphs = graphs
-        self._native = native_key(bundle)
-        self.costs = Costs(bundle.unet, self._native)
         self._lanes: dict[LaneKey, Lane] = {}
 
     @property
     def picture_seconds(self) -> float:
         """What a guided step and a decode of the native size are expected to take; 0 where nobody knows."""
-        return self.costs.step_seconds(self._native, 2) + self.costs.decode_seconds(self._native, 1)
+        return self.costs.step_seconds(self.native, 2) + self.costs.decode_seconds(self.native, 1)
 
     def open(self, key: LaneKey) -> Lane:
-        """The lane of that key, with its buffers in place. May raise torch.OutOfMemoryError."""
+        """The lane of that key, with its buffers in place; for a rescue, with a float32 copy of the model that lives as
+        long. May raise torch.OutOfMemoryError."""
         lane = self._lanes.get(key)
         if lane is None:
-            bundle = self._in_float32() if key.mode is Mode.RESCUE else self._bundle
-            lane = Lane(key, bundle, seats=self._seats, graphs=self._graphs, costs=self.costs)
+            lane = Lane(key, self._autoencoder, seats=self._seats, graphs=self._graphs, costs=self.costs)
             self._lanes[key] = lane
         return lane
 
@@ -177,10 +167,3 @@ class Lanes:
             lane.idle_since = now if lane.idle_since is None else lane.idle_since
             if key.mode is Mode.RESCUE or now - lane.idle_since >= patience:
                 del self._lanes[key]
-
-    def _in_float32(self) -> Bundle:
-        """The model, or a copy of it that lives as long as the lane for which it is made."""
-        if self._bundle.dtype == torch.float32:
-            return self._bundle
-        unet, vae = (copy.deepcopy(part).float() for part in (self._bundle.unet, self._bundle.vae))
-        return dataclasses.replace(self._bundle, unet=unet, vae=vae, dtype=torch.float32)

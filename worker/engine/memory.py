@@ -17,8 +17,6 @@ import torch
 from worker.engine.costs import AT_ONCE, FEW, MORE, SPARE, Memory
 from worker.engine.lane import Lane
 from worker.machine import Room, main_memory
-from worker.models.bundle import Bundle
-from worker.models.need import decode_bytes, row_bytes
 from worker.models.place import is_out_of_memory
 
 log = structlog.get_logger()
@@ -53,11 +51,12 @@ class CudaMeter:
         return float(torch.cuda.mem_get_info(self._device)[0] + unused)
 
 
-def measure_memory(lane: Lane, *, meter: Meter | None = None) -> Memory | None:
-    """Of the native size, whose `lane` this is. None where nothing is known, and where not even these few rows fit."""
-    device = lane.bundle.device
+def measure_memory(lane: Lane, *, weights: float, meter: Meter | None = None) -> Memory | None:
+    """Of the native size, whose `lane` this is, for a model of so many bytes of `weights`. None where nothing is known,
+    and where not even these few rows fit."""
+    device = lane.device
     if meter is None and device.type == "cpu":
-        return told_memory(lane, main_memory)
+        return told_memory(lane, main_memory, weights=weights)
     if meter is None and device.type != "cuda":
         return None
     meter = meter or CudaMeter(device)
@@ -77,29 +76,19 @@ def measure_memory(lane: Lane, *, meter: Meter | None = None) -> Memory | None:
     return _told(Memory(free=free - AT_ONCE * picture, step=max(0.0, few - FEW * row), row=row, most=free), picture)
 
 
-def told_memory(lane: Lane, room: Callable[[], Room]) -> Memory:
+def told_memory(lane: Lane, room: Callable[[], Room], *, weights: float) -> Memory:
     """The same of a CPU, by the widths of its model's layers."""
-    bundle, (_, height, width) = lane.bundle, lane.key.latent_shape
-    now = room()
-    picture = decode_bytes(
-        bundle.vae.config, height * bundle.vae_scale_factor, width * bundle.vae_scale_factor, bundle.vae.dtype.itemsize
-    )
+    now, shape = room(), lane.key.latent_shape
+    picture = lane.autoencoder.picture_bytes(*shape[1:])
     memory = Memory(
         free=(1 - SPARE) * now.free - picture,
         step=0.0,
-        row=row_bytes(bundle.unet.config, height, width, bundle.dtype.itemsize),
-        most=(1 - SPARE) * max(now.most - weights_bytes(bundle), now.free),
+        row=lane.denoiser.row_bytes(shape),
+        most=(1 - SPARE) * max(now.most - weights, now.free),
         picture=picture,
         free_now=lambda: room().free,
     )
     return _told(memory, picture)
-
-
-def weights_bytes(bundle: Bundle) -> float:
-    """That the model itself takes."""
-    parts = (bundle.unet, bundle.vae, bundle.text_encoder, bundle.text_encoder_2)
-    modules = (part for part in parts if isinstance(part, torch.nn.Module))
-    return float(sum(each.nbytes for module in modules for each in module.parameters()))
 
 
 def _told(memory: Memory, picture: float) -> Memory:

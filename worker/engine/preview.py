@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import structlog
 import torch
@@ -20,9 +19,9 @@ from torch.nn import functional
 
 from worker.engine.errors import DeviceLost, is_lost_device
 from worker.engine.events import Preview
+from worker.engine.family import Autoencoder
 from worker.engine.sample import Sample
 from worker.engine.transfer import to_host
-from worker.models.bundle import Bundle
 
 log = structlog.get_logger()
 
@@ -68,8 +67,9 @@ class Previewer:
     Raises DeviceLost alone.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+    def __init__(self, autoencoder: Autoencoder, device: torch.device) -> None:
+        self._autoencoder = autoencoder
+        self._device = device
         self._pending: list[_Pending] = []
         self._in_a_row = 0
         self.failures = 0
@@ -110,7 +110,7 @@ class Previewer:
     @cached_property
     def factors(self) -> torch.Tensor:
         """The linear map, float32 [C + 1, 3 x PATCH x PATCH] on the device."""
-        return fit(self._bundle.vae, side=SIDE * self._bundle.vae_scale_factor).to(self._bundle.device)
+        return fit(self._autoencoder, side=SIDE * self._autoencoder.pixels_per_latent).to(self._device)
 
 
 def to_pixels(factors: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
@@ -120,20 +120,18 @@ def to_pixels(factors: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def fit(vae: Any, *, side: int) -> torch.Tensor:
-    """Least squares from latents to the pixels that the VAE decodes from them, float32 [C + 1, 3 x PATCH x PATCH].
+def fit(autoencoder: Autoencoder, *, side: int) -> torch.Tensor:
+    """Least squares from latents to the pixels that are decoded from them, float32 [C + 1, 3 x PATCH x PATCH].
 
     The latents are those of synthetic pictures of `side` pixels, so that no data is needed. They leave out what the
     model will draw, but a VAE codes colours and edges everywhere alike.
     """
-    images = synthetic_pictures(PICTURES, side).to(vae.device, vae.dtype)
-    encoded = vae.encode(images)
-    z = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+    encoded = autoencoder.encode(synthetic_pictures(PICTURES, side))
     # Apple's devices have no float64.
-    decoded = vae.decode(z, return_dict=False)[0].cpu().double()
-    small = functional.adaptive_avg_pool2d(decoded, [PATCH * size for size in z.shape[-2:]])
+    decoded = autoencoder.decode(encoded).cpu().double()
+    small = functional.adaptive_avg_pool2d(decoded, [PATCH * size for size in encoded.shape[-2:]])
     pixels = functional.pixel_unshuffle(small, PATCH).movedim(1, -1).flatten(0, 2)
-    latents = z.cpu().double().movedim(1, -1).flatten(0, 2) * vae.config.scaling_factor
+    latents = encoded.cpu().double().movedim(1, -1).flatten(0, 2)
     x = _with_one(latents)
     usable = pixels.isfinite().all(1) & x.isfinite().all(1)
     x, pixels = x[usable], pixels[usable]

@@ -70,7 +70,7 @@ def measure(
     `stopwatch`: on a CPU that is the time this process was given, which others who use the machine at the moment do
     not distort as much.
     """
-    on_cpu = lane.bundle.device.type == "cpu"
+    on_cpu = lane.device.type == "cpu"
     stopwatch = stopwatch or (time.process_time if on_cpu else clock)
     rates, waits = (dict(known.rows_a_second), dict(known.seconds)) if known else ({}, {})
     ends, rows, last = clock() + seconds, None, 0.0
@@ -109,7 +109,7 @@ def time_decode(lane: Lane, *, clock: Clock = time.perf_counter) -> float:
     """
     if lane.decodes[1] is not None:
         return 0.0
-    device, started = lane.bundle.device, clock()
+    device, started = lane.device, clock()
     try:
         lane.rehearse_decode()
         if device.type == "cuda":

@@ -103,6 +103,13 @@ class Bundle:
         return shapes
 
     @property
+    def weights_bytes(self) -> float:
+        """That the model itself takes of memory."""
+        parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
+        modules = (part for part in parts if isinstance(part, torch.nn.Module))
+        return float(sum(each.nbytes for module in modules for each in module.parameters()))
+
+    @property
     def max_prompt_tokens(self) -> int:
         """Tokens of text that are read of a prompt."""
         return PROMPT_WINDOWS * (self.context_length - 2)

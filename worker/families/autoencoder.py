@@ -1,0 +1,48 @@
+"""diffusers' autoencoders between pixels and latents, and the only place that calls them.
+
+Knows how latents are scaled. Knows no batches and no memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from worker.models.need import decode_bytes
+
+
+class ScaledAutoencoder:
+    """An autoencoder (worker/engine/family.py) whose latents are the VAE's times its scaling_factor.
+
+    Like StableDiffusionPipeline, knows no shift_factor: no family here has one. The VAE may be of another type than the
+    denoiser: SDXL's is.
+    """
+
+    def __init__(self, vae: Any, *, pixels_per_latent: int, device: torch.device) -> None:
+        self._vae = vae
+        self._device = device
+        self.pixels_per_latent = pixels_per_latent
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        encoded = self._vae.encode(images.to(self._device, self._vae.dtype))
+        z = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return z.float() * self._vae.config.scaling_factor
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        z = latents.to(self._vae.dtype) / self._vae.config.scaling_factor
+        images: torch.Tensor = self._vae.decode(z, return_dict=False)[0]
+        return images
+
+    def in_float32(self) -> ScaledAutoencoder:
+        """Itself, or a copy that takes twice the memory."""
+        if self._vae.dtype == torch.float32:
+            return self
+        return ScaledAutoencoder(
+            copy.deepcopy(self._vae).float(), pixels_per_latent=self.pixels_per_latent, device=self._device
+        )
+
+    def picture_bytes(self, height: int, width: int) -> float:
+        scale = self.pixels_per_latent
+        return decode_bytes(self._vae.config, scale * height, scale * width, self._vae.dtype.itemsize)
