@@ -10,12 +10,10 @@ Knows no Redis, HTTP or files. Knows no listener either: events are returned to 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import structlog
@@ -28,24 +26,24 @@ from worker.engine.denoise import Finite
 from worker.engine.encode import PromptEncoder
 from worker.engine.errors import (
     EngineError,
-    GenerationFailed,
     NumericalError,
     device_watch,
     engine_error,
 )
-from worker.engine.events import Event, Failed, Progress, Started, Stopped
+from worker.engine.events import Event, Progress, Stopped
 from worker.engine.isolate import isolate
 from worker.engine.lane import Graphs, Lane, Lanes
 from worker.engine.memory import measure_memory
-from worker.engine.noise import generator_for, normal_noise
+from worker.engine.open_jobs import OpenJobs
 from worker.engine.preview import Previewer, is_due
 from worker.engine.profile import profile_of
 from worker.engine.request import Request
-from worker.engine.rows import LaneKey, Mode, key_of
+from worker.engine.rows import LaneKey
 from worker.engine.sample import Job, Sample
+from worker.engine.seating import Seating
 from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages
-from worker.engine.transfer import current_device, to_device
+from worker.engine.transfer import current_device
 from worker.families.autoencoder import ScaledAutoencoder
 from worker.families.unet import UNet
 from worker.models.bundle import Bundle
@@ -78,19 +76,22 @@ class Engine:
         self.seats = seats
         self.clock = clock
         self._bundle = bundle
-        self._encoder = PromptEncoder(bundle)
-        self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
+        denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
         autoencoder = ScaledAutoencoder(bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device)
-        self._previewer = Previewer(autoencoder, bundle.device)
-        self._solvers = Solvers(bundle.scheduler, compiler, channels=bundle.latent_channels)
-        self._lanes = Lanes(native_key(bundle, self._denoiser), autoencoder, seats=seats, graphs=graphs)
+        solvers = Solvers(bundle.scheduler, compiler, channels=bundle.latent_channels)
+        self._jobs = OpenJobs(
+            seats, compile=lambda request: solvers.recipe(request.scheduler, request.num_inference_steps), clock=clock
+        )
+        self._lanes = Lanes(native_key(bundle, denoiser), autoencoder, seats=seats, graphs=graphs)
         self.costs = self._lanes.costs
         self._batcher = Batcher()
-        self._changed = threading.Condition()
-        self._jobs: list[Job] = []
-        self._seated: list[Sample] = []
-        self._unread: list[tuple[Sample, Finite, int]] = []
+        self._previewer = Previewer(autoencoder, bundle.device)
         self._events: list[Event] = []
+        self._seating = Seating(
+            self._jobs, self._lanes, bundle, denoiser, PromptEncoder(bundle),
+            seats=seats, clock=clock, report=lambda event: self._events.append(event),
+        )  # fmt: skip
+        self._unread: list[tuple[Sample, Finite, int]] = []
         self._stages = Stages()
         self.last_batch = 0
         """Samples that took a model evaluation together in the last step."""
@@ -112,39 +113,25 @@ class Engine:
 
     def submit(self, request: Request) -> None:
         """Take in a request. It will get exactly one of Finished, Failed and Stopped, whatever is wrong with it."""
-        recipe = self._solvers.recipe(request.scheduler, request.num_inference_steps)
-        with self._changed:
-            self._jobs.append(Job(request, submitted_at=self.clock(), recipe=recipe))
-        recipe.add_done_callback(lambda _: self._wake())
+        self._jobs.submit(request)
 
     def cancel(self, request_id: str) -> None:
         """Stop a request within one step. An id that is not here changes nothing."""
-        with self._changed:
-            for job in self._jobs:
-                if job.request.id == request_id:
-                    job.is_canceled = True
-            self._changed.notify_all()
+        self._jobs.cancel(request_id)
 
     def wait_for_work(self, timeout: float) -> None:
         """Sleep until a step has something to do, at most `timeout` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: any(job.is_ready or job.is_canceled for job in self._jobs), timeout)
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+        self._jobs.wait_for_work(timeout)
 
     @property
     def idle(self) -> bool:
         """Nothing is open: all that was submitted has had its last event."""
-        with self._changed:
-            return not self._jobs
+        return self._jobs.idle
 
     @property
     def free_seats(self) -> int:
         """Seats that no open sample, seated or waiting, has a claim to."""
-        with self._changed:
-            return max(0, self.seats - sum(job.open_samples for job in self._jobs))
+        return self._jobs.free_seats
 
     @property
     def stage(self) -> Stage | None:
@@ -164,73 +151,18 @@ class Engine:
         at_step = self._stages.at("step", expected=self._lanes.picture_seconds)
         with current_device(self._bundle.device), torch.inference_mode(), device_watch(), at_step:
             self._read_flags(but_newest=True)
-            self._stop_unwanted()
-            self._admit()
-            self._denoise(self._batcher.choose([sample for sample in self._seated if not sample.is_denoised]))
-            self._decode(*ready_to_decode(self._seated))
+            self._stop_canceled()
+            self._seating.admit()
+            self._denoise(self._batcher.choose([sample for sample in self._seating.seated if not sample.is_denoised]))
+            self._decode(*ready_to_decode(self._seating.seated))
             self._lanes.sweep(self.clock())
         events, self._events = [*self._events, *self._previewer.take()], []
         return events
 
-    def _stop_unwanted(self) -> None:
-        for job in self._open_jobs():
+    def _stop_canceled(self) -> None:
+        for job in self._jobs.all():
             if job.is_canceled:
-                self._close(job, Stopped(job.request.id))
-
-    def _admit(self) -> None:
-        """Give free seats to the samples that have waited longest. While a solver is compiled, others pass."""
-        waiting = (job for job in self._open_jobs() if job.is_ready for _ in range(job.waiting))
-        newcomers = list(islice(waiting, self.seats - len(self._seated)))
-        self._condition([job for job in dict.fromkeys(newcomers) if job.conditioning is None])
-        for job in newcomers:
-            self._seat(job)
-
-    def _condition(self, jobs: list[Job]) -> None:
-        if not jobs:
-            return
-        started = self.clock()
-        results = self._encoder.condition([job.request for job in jobs])
-        for job, result in zip(jobs, results, strict=True):
-            job.seconds_encoding = self.clock() - started
-            if isinstance(result, EngineError):
-                self._fail(job, result)
-            else:
-                job.conditioning = result
-
-    def _seat(self, job: Job) -> None:
-        """Seat the job's next sample. A request that does not fit the model ends here."""
-        if job.is_over or job.conditioning is None:
-            return
-        try:
-            sample = self._prepare(job, len(job.samples))
-        except Exception as error:
-            self._fail(job, engine_error(error, stage="prepare"))
-            return
-        if not job.samples:
-            self._events.append(Started(job.request.id))
-        job.samples.append(sample)
-        self._seated.append(sample)
-
-    def _prepare(self, job: Job, index: int, *, rescue: bool = False) -> Sample:
-        """A sample with its seat taken, before its first evaluation."""
-        request, bundle, conditioning = job.request, self._bundle, job.conditioning
-        assert conditioning is not None, "This is a bug: a job without conditioning was seated."
-        if request.width % bundle.side_multiple or request.height % bundle.side_multiple:
-            raise GenerationFailed(f"Width and height must be multiples of {bundle.side_multiple} for this model.")
-        solver = job.recipe.result(timeout=0).solver(bundle.device)
-        generator = generator_for(request.seed + index)
-        shape = bundle.latent_shape(request.height, request.width)
-        noise = to_device(normal_noise(shape, generator), bundle.device)
-        mode = Mode.RESCUE if rescue else Mode.REPRODUCIBLE if request.reproducible else Mode.SHARED
-        lane = self._lanes.open(key_of(self._denoiser, shape, conditioning.conditional, mode))
-        seat = lane.take_seat(conditioning.conditional, conditioning.unconditional)
-        sample = Sample(job=job, index=index, lane=lane, seat=seat, solver=solver, generator=generator)
-        try:
-            solver.begin(lane.registers(seat), noise)
-        except Exception:
-            sample.leave()
-            raise
-        return sample
+                self._seating.close(job, Stopped(job.request.id))
 
     def _denoise(self, batch: list[Sample]) -> None:
         self.last_batch = len(batch)
@@ -266,12 +198,12 @@ class Engine:
 
     def _advance(self, sample: Sample, flag: tuple[Finite, int] | EngineError) -> None:
         if isinstance(flag, EngineError):
-            self._fail(sample.job, flag)
+            self._seating.fail(sample.job, flag)
             return
         try:
             sample.advance()
         except Exception as error:
-            self._fail(sample.job, engine_error(error, stage="solver"))
+            self._seating.fail(sample.job, engine_error(error, stage="solver"))
             return
         self._unread.append((sample, *flag))
 
@@ -286,24 +218,7 @@ class Engine:
         self._unread = [each for each in self._unread if each[1] is newest]
         for sample, finite, k in unread:
             if sample.is_seated and not finite[k]:
-                self._rescue(sample, NumericalError(NOT_A_NUMBER))
-
-    def _rescue(self, sample: Sample, error: EngineError) -> None:
-        """Start the sample over, alone and in float32. It has one chance."""
-        job = sample.job
-        sample.leave()
-        self._seated.remove(sample)
-        if sample.is_rescue:
-            self._fail(job, error)
-            return
-        log.warning("a sample starts over, alone and in float32", request_id=job.request.id, index=sample.index)
-        try:
-            again = self._prepare(job, sample.index, rescue=True)
-        except Exception as reason:
-            self._fail(job, engine_error(reason, stage="rescue"))
-            return
-        job.samples[sample.index] = again
-        self._seated.append(again)
+                self._seating.rescue(sample, NumericalError(NOT_A_NUMBER))
 
     def _report_progress(self, job: Job) -> None:
         if not job.is_over and job.step > job.reported_step:
@@ -317,37 +232,18 @@ class Engine:
         results = isolate(batch, partial(self._take_decode, batch[0].lane, tile=tile), name="decode")
         for sample, result in zip(batch, results, strict=True):
             if isinstance(result, NumericalError) and not sample.job.is_over:
-                self._rescue(sample, result)
+                self._seating.rescue(sample, result)
             elif isinstance(result, EngineError):
-                self._fail(sample.job, result)
+                self._seating.fail(sample.job, result)
             else:
                 sample.picture = result
                 sample.leave()
-        self._seated = [sample for sample in self._seated if sample.is_seated]
+        self._seating.drop_those_who_left()
         seconds = self.clock() - started
         for job in _jobs_of(batch):
             job.seconds_decoding += seconds
             if job.open_samples == 0:
-                self._close(job, job.finished(self.clock()))
-
-    def _fail(self, job: Job, error: EngineError) -> None:
-        """End one job. Its other samples leave their seats with it."""
-        if not job.is_over:
-            log.warning("request failed", request_id=job.request.id, slug=error.slug, step=job.step)
-            self._close(job, Failed(job.request.id, error))
-
-    def _close(self, job: Job, last: Event) -> None:
-        job.is_over = True
-        for sample in job.samples:
-            sample.leave()
-        self._seated = [sample for sample in self._seated if sample.is_seated]
-        self._events.append(last)
-        with self._changed:
-            self._jobs.remove(job)
-
-    def _open_jobs(self) -> list[Job]:
-        with self._changed:
-            return list(self._jobs)
+                self._seating.close(job, job.finished(self.clock()))
 
 
 def native_key(bundle: Bundle, denoiser: UNet) -> LaneKey:

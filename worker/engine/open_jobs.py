@@ -1,0 +1,73 @@
+"""The jobs that are open: the part of the engine that any thread may use.
+
+Requests come in here, are called off here, and are waited for here. Knows jobs and the lock around their list. Knows no
+seats, no device and no events: whatever happens to a job happens in the engine's thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from worker.engine.request import Request
+from worker.engine.sample import Job
+from worker.engine.solver import Recipe
+
+
+class OpenJobs:
+    """From submit until their last event, in the order in which they came. Thread-safe.
+
+    `seats` is how many samples the engine denoises at once. `compile` starts to make a request's solver.
+    """
+
+    def __init__(self, seats: int, *, compile: Callable[[Request], Future[Recipe]], clock: Callable[[], float]) -> None:
+        self._seats = seats
+        self._compile = compile
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._jobs: list[Job] = []
+
+    def submit(self, request: Request) -> None:
+        recipe = self._compile(request)
+        with self._changed:
+            self._jobs.append(Job(request, submitted_at=self._clock(), recipe=recipe))
+        recipe.add_done_callback(lambda _: self._wake())
+
+    def cancel(self, request_id: str) -> None:
+        """An id that is not here changes nothing."""
+        with self._changed:
+            for job in self._jobs:
+                if job.request.id == request_id:
+                    job.is_canceled = True
+            self._changed.notify_all()
+
+    def wait_for_work(self, timeout: float) -> None:
+        """Sleep until there is a job whose solver is ready, or that is called off, at most `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job.is_ready or job.is_canceled for job in self._jobs), timeout)
+
+    def close(self, job: Job) -> None:
+        """It has had its last event."""
+        with self._changed:
+            self._jobs.remove(job)
+
+    def all(self) -> list[Job]:
+        with self._changed:
+            return list(self._jobs)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is open."""
+        with self._changed:
+            return not self._jobs
+
+    @property
+    def free_seats(self) -> int:
+        """Seats that no open sample, seated or waiting, has a claim to."""
+        with self._changed:
+            return max(0, self._seats - sum(job.open_samples for job in self._jobs))
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
