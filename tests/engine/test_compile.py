@@ -17,10 +17,11 @@ from tests.engine.driving import distance
 from worker.engine.compile import NotAffine, compile_table, residual
 from worker.engine.errors import GenerationFailed
 from worker.engine.solver import ObjectSolver, Recipe, Solvers, TableSolver
+from worker.engine.stepping import at_steps
 from worker.engine.table import CONDITIONAL, ESTIMATE, NOISE, UNCONDITIONAL, Table
 from worker.models.families import STABLE_DIFFUSION
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import at_steps, configured, for_name, step_options
+from worker.models.schedulers import configured, for_name, step_options
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 PREDICTIONS = ("epsilon", "v_prediction")

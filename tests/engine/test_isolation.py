@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.engine.driving import Recorder, drain, last_events, run, scripted, wish
-from worker.engine.encode import PromptEncoder
 from worker.engine.engine import Engine
 from worker.engine.errors import NumericalError
 from worker.engine.events import Failed, Finished, Progress
 from worker.engine.request import Request
 from worker.engine.rows import CONTEXT
+from worker.families.text import PromptEncoder
 from worker.models.bundle import Bundle
 
 ILL = "a poisoned apple"

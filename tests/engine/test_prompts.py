@@ -10,10 +10,10 @@ import torch
 
 from tests.engine.driving import SIDE, distance, final_latents, run, scripted, wish
 from tests.engine.test_engine import slug
-from worker.engine.encode import PromptEncoder, equally_long
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.rows import CONTEXT
+from worker.families.text import PromptEncoder, equally_long
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
 

@@ -21,8 +21,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from worker.engine.estimate import x0_coefficients
+from worker.engine.stepping import at_steps, scaled
 from worker.engine.table import REGISTERS, Numbers, Table
-from worker.models.schedulers import at_steps, scaled
 
 Name = tuple[str, int | None]
 """A tensor that the scheduler keeps: attribute, and place in it if that is a list."""

@@ -10,11 +10,10 @@ import structlog
 import torch
 
 from worker.engine.costs import AT_ONCE
-from worker.engine.errors import EngineError, NumericalError
+from worker.engine.errors import EngineError, NumericalError, is_out_of_memory
 from worker.engine.family import Autoencoder
 from worker.engine.sample import Sample
 from worker.engine.tiles import SMALLEST, decode_in_tiles
-from worker.models.place import is_out_of_memory
 
 log = structlog.get_logger()
 

@@ -23,7 +23,6 @@ from worker.engine.batcher import Batcher
 from worker.engine.costs import Profile
 from worker.engine.decode import decode, ready_to_decode
 from worker.engine.denoise import Finite
-from worker.engine.encode import PromptEncoder
 from worker.engine.errors import (
     EngineError,
     NumericalError,
@@ -45,6 +44,7 @@ from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device
 from worker.families.autoencoder import ScaledAutoencoder
+from worker.families.text import PromptEncoder
 from worker.families.unet import UNet
 from worker.models.bundle import Bundle
 

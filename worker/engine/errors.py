@@ -18,12 +18,20 @@ from typing import ClassVar
 import structlog
 import torch
 
-from worker.models.place import is_out_of_memory
-
 log = structlog.get_logger()
 
 SIGNS_OF_A_LOST_DEVICE = ("CUDA error", "HIP error", "device-side assert", "CUDA driver error")
 """Older paths of torch raise a plain RuntimeError with one of these; newer ones a torch.AcceleratorError."""
+
+
+SIGNS_OF_FULL_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "Cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""torch's allocator for CPUs raises a plain RuntimeError with one of the first two (the other is Windows'), a file that
+cannot be mapped is an error of safetensors with the third; cuBLAS has no room for its workspace."""
 
 
 class EngineError(Exception):
@@ -83,3 +91,10 @@ def is_lost_device(error: Exception) -> bool:
     if is_out_of_memory(error):
         return False
     return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in SIGNS_OF_A_LOST_DEVICE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Does it say that memory is full? Not all of them are torch.OutOfMemoryError, nor even MemoryError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(sign in str(error) for sign in SIGNS_OF_FULL_MEMORY)

@@ -15,9 +15,9 @@ import structlog
 import torch
 
 from worker.engine.costs import AT_ONCE, FEW, MORE, SPARE, Memory
+from worker.engine.errors import is_out_of_memory
 from worker.engine.lane import Lane
 from worker.machine import Room, main_memory
-from worker.models.place import is_out_of_memory
 
 log = structlog.get_logger()
 

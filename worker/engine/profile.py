@@ -14,9 +14,8 @@ import structlog
 import torch
 
 from worker.engine.costs import Profile
-from worker.engine.errors import engine_error
+from worker.engine.errors import engine_error, is_out_of_memory
 from worker.engine.lane import Lane
-from worker.models.place import is_out_of_memory
 
 log = structlog.get_logger()
 

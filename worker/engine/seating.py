@@ -11,7 +11,6 @@ from itertools import islice
 
 import structlog
 
-from worker.engine.encode import PromptEncoder
 from worker.engine.errors import EngineError, GenerationFailed, engine_error
 from worker.engine.events import Event, Failed, Finished, Started, Stopped
 from worker.engine.lane import Lanes
@@ -20,6 +19,7 @@ from worker.engine.open_jobs import OpenJobs
 from worker.engine.rows import Denoiser, Mode, key_of
 from worker.engine.sample import Job, Sample
 from worker.engine.transfer import to_device
+from worker.families.text import PromptEncoder
 from worker.models.bundle import Bundle
 
 log = structlog.get_logger()

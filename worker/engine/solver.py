@@ -23,9 +23,9 @@ import torch
 from worker.engine.compile import NotAffine, compile_table
 from worker.engine.errors import GenerationFailed
 from worker.engine.estimate import x0_coefficients
+from worker.engine.stepping import LATENT_CHANNELS, at_steps, rehearse, scaled, takes, understood
 from worker.engine.table import Table
 from worker.models import schedulers
-from worker.models.schedulers import at_steps, rehearse, scaled, takes, understood
 
 log = structlog.get_logger()
 
@@ -129,7 +129,7 @@ class Solvers:
     """Recipes by the name of their scheduler, in the configuration that belongs to one model, compiled only once."""
 
     def __init__(
-        self, model_scheduler: Any, compiler: Executor | None = None, *, channels: int = schedulers.LATENT_CHANNELS
+        self, model_scheduler: Any, compiler: Executor | None = None, *, channels: int = LATENT_CHANNELS
     ) -> None:
         self._model_scheduler = model_scheduler
         self._channels = channels

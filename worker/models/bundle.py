@@ -20,6 +20,7 @@ import torch
 import transformers
 
 from app.contract.messages.card import ModelCard
+from worker.engine.errors import is_out_of_memory
 from worker.models.configs import part_dtype
 from worker.models.defaults import Defaults
 from worker.models.errors import ModelError
@@ -28,7 +29,7 @@ from worker.models.fit import SIZES
 from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
 from worker.models.need import no_room
-from worker.models.place import is_out_of_memory, place_of
+from worker.models.place import place_of
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import StepLimits, configured, for_name, step_limits
 from worker.models.shapes import cannot_be_loaded, load_scheduler, load_tokenizer

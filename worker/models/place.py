@@ -1,6 +1,6 @@
 """Where a model will run, and in which type of numbers: the settings' words, resolved on this machine.
 
-Knows torch and its devices, and how each says that its memory is full. Knows no model.
+Knows torch and its devices. Knows no model.
 """
 
 from __future__ import annotations
@@ -12,22 +12,6 @@ import torch
 from worker.machine import Room, main_memory
 from worker.models.errors import ModelError
 from worker.models.need import Rooms
-
-SIGNS_OF_FULL_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "Cannot allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-"""torch's allocator for CPUs raises a plain RuntimeError with one of the first two (the other is Windows'), a file that
-cannot be mapped is an error of safetensors with the third; cuBLAS has no room for its workspace."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Does it say that memory is full? Not all of them are torch.OutOfMemoryError, nor even MemoryError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(sign in str(error) for sign in SIGNS_OF_FULL_MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
