@@ -22,6 +22,7 @@ import torch
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.request import Request
+from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load, stock_pipeline
 from worker.models.quiet import quiet_libraries
 
@@ -97,7 +98,7 @@ def _alternate(pairs: int, *ways: Callable[[], object]) -> list[list[float]]:
 
 
 def _lone(bundle: Bundle, request: Request) -> Callable[[], object]:
-    engine = Engine(bundle)
+    engine = Engine(family_of(bundle))
 
     def draw() -> None:
         engine.submit(request)
@@ -126,7 +127,7 @@ def _step_row(bundle: Bundle, options: argparse.Namespace, samples: int) -> str:
     free = dataclasses.replace(bundle, unet=FreeUnet(bundle.unet.config))
     ways = (_stepper(bundle, options, samples), _stepper(free, options, samples), _product(bundle))
     whole, rest, product = _alternate(options.rounds, *ways)
-    costs, rows = Engine(bundle).costs, 2 * samples
+    costs, rows = Engine(family_of(bundle)).costs, 2 * samples
     operations = rows * costs.row(costs.native)
     step = statistics.median(whole)
     share = statistics.median(own / all_of_it for own, all_of_it in zip(rest, whole, strict=True))
@@ -148,7 +149,7 @@ class FreeUnet:
 
 def _stepper(bundle: Bundle, options: argparse.Namespace, samples: int) -> Callable[[], None]:
     """Takes one step of a batch that does not end, and waits for it."""
-    engine = Engine(bundle, seats=samples)
+    engine = Engine(family_of(bundle), seats=samples)
     request = _request(bundle, options, options.schedulers[0], num_images=samples)
     engine.submit(dataclasses.replace(request, num_inference_steps=1_000))
 

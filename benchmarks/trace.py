@@ -32,6 +32,7 @@ from benchmarks.engine import _machine
 from worker.engine.engine import Engine
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
+from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load, stock_pipeline
 from worker.models.quiet import quiet_libraries
 
@@ -117,7 +118,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     bundle = load(options.model, device=options.device, dtype=options.dtype)
     base = time.process_time if options.clock == "cpu" else time.perf_counter
-    stock, engine = Stock(bundle), Engine(bundle, seats=MOST)
+    stock, engine = Stock(bundle), Engine(family_of(bundle), seats=MOST)
     ways: dict[str, Way] = {
         "engine": lambda trace: through_engine(engine, trace, Clock(base)),
         "one after the other": lambda trace: through_stock(stock, trace, Clock(base), first),

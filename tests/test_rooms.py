@@ -66,8 +66,12 @@ def strangers(file: str) -> set[str]:
         forbidden |= {name for name, top in names.items() if top == "app" and not name.startswith("app.contract")}
     if file.startswith("worker/"):
         forbidden |= {name for name, top in names.items() if top == "app" and not _is_hatch(name)}
-    if file.startswith(("worker/engine/", "worker/models/")):
+    if file.startswith(("worker/engine/", "worker/families/", "worker/models/")):
         forbidden |= {name for name, top in names.items() if top in OUTSIDE}
+    if file.startswith("worker/engine/"):
+        forbidden |= {name for name in names if name.startswith(("worker.families", "worker.models", "diffusers"))}
+    if file.startswith("worker/models/"):
+        forbidden |= {name for name in names if name.startswith("worker.families")}
     if not file.startswith(MAY_KNOW_RQ):
         forbidden |= {name for name, top in names.items() if top == "rq"}
     return forbidden
@@ -178,6 +182,9 @@ def test_the_walls_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "worker/intake.py": "import app.main",
         "worker/models/scorer.py": "from recipes.starter.words import COLOURS",
         "worker/engine/engine.py": "import redis.asyncio",
+        "worker/engine/lane.py": "from worker.models.bundle import Bundle",
+        "worker/families/text.py": "import obstore",
+        "worker/models/bundle.py": "from worker.families import choose",
     }
     for file, text in cases.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

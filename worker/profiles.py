@@ -15,6 +15,7 @@ import torch
 
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
+from worker.families.choose import family_of
 from worker.models.bundle import Bundle, ModelError
 from worker.provenance import provenance_of
 from worker.remembered import Remembered
@@ -36,7 +37,7 @@ def start_engine(
     """
     compiler = ThreadPoolExecutor(COMPILERS, thread_name_prefix="compile")
     try:
-        engine = Engine(bundle, seats=settings.seats, compiler=compiler, graphs=settings.graphs)
+        engine = Engine(family_of(bundle), seats=settings.seats, compiler=compiler, graphs=settings.graphs)
     except ValueError as error:
         raise ModelError(f"DARKROOM_GRAPHS: {error}.") from error
     remembered = Remembered(settings.profile_folder, "profile", _circumstances(bundle, settings))

@@ -23,7 +23,7 @@ from app.contract.objects.names import image_key, sheet_key, token_prefix
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempt, Attempts, Stop
 from worker.engine.errors import GenerationFailed
-from worker.engine.events import Event, Failed, Finished, Preview, Progress, Started, Stopped
+from worker.engine.events import DrawnImage, Event, Failed, Finished, Preview, Progress, Started, Stopped
 from worker.errors import StorageDenied, StorageError, UploadAbandoned
 from worker.films import FRAMES, Films, kept_of
 from worker.images import encode, encode_preview, encode_sheet
@@ -179,7 +179,7 @@ class Reporter:
         claim, started = attempt.claim, time.monotonic()
         try:
             with self._traces.upload(claim):
-                pictures = [self._store_picture(attempt, finished, index) for index in range(len(finished.pictures))]
+                pictures = [self._store_picture(attempt, finished, image) for image in finished.images]
         except UploadAbandoned:
             if attempt.stop is Stop.LOST:
                 return lambda: self._take_away(claim)
@@ -206,10 +206,10 @@ class Reporter:
             self._store.delete_prefix(token_prefix(claim.id, claim.token))
         return False
 
-    def _store_picture(self, attempt: Attempt, finished: Finished, index: int) -> Picture:
-        claim, pixels, seed = attempt.claim, finished.pictures[index], finished.seeds[index]
+    def _store_picture(self, attempt: Attempt, finished: Finished, image: DrawnImage) -> Picture:
+        claim, pixels, seed, index = attempt.claim, image.pixels, image.seed, image.index
         note = self._provenance.note(reproducible=claim.spec.reproducible)
-        if index in finished.rescued:
+        if image.is_rescued:
             note |= {"dtype": "float32", "rescued": True}
         of_job = {"job_id": claim.id, "index": index, "solver": finished.solver}
         record = recorded(claim.spec, seed=seed) | of_job | note

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from tests.engine.tiny_models import SIDE
-from worker.engine.engine import Engine, native_key
+from worker.engine.engine import Engine
+from worker.engine.errors import EngineError
 from worker.engine.events import Event, Failed, Finished, Stopped
+from worker.engine.family import Prepared
 from worker.engine.lane import Lanes
 from worker.engine.request import Request
-from worker.families.autoencoder import ScaledAutoencoder
-from worker.families.unet import UNet
+from worker.engine.solver import Solvers
+from worker.families.choose import family_of
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import FEW, step_limits, step_options
@@ -42,15 +44,21 @@ def names_for(model_scheduler: Any) -> tuple[str, ...]:
     return tuple(step_limits(model_scheduler, max_steps=max(FEW)))
 
 
-def parts_of(bundle: Bundle) -> tuple[UNet, ScaledAutoencoder]:
-    """The denoiser and the autoencoder of a bundle, for tests below the engine."""
-    denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
-    return denoiser, ScaledAutoencoder(bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device)
+def engine_of(bundle: Bundle, **options: Any) -> Engine:
+    return Engine(family_of(bundle), **options)
 
 
 def lanes_of(bundle: Bundle, *, seats: int) -> Lanes:
-    denoiser, autoencoder = parts_of(bundle)
-    return Lanes(native_key(bundle, denoiser), autoencoder, seats=seats)
+    family = family_of(bundle)
+    return Lanes(family.native, family.autoencoder, seats=seats)
+
+
+def prepared(bundle: Bundle, *requests: Request) -> Sequence[Prepared | EngineError]:
+    """What the family makes of requests that come at the same time."""
+    family, solvers = family_of(bundle), Solvers()
+    own = [[solvers.factory(schedule).result() for schedule in family.schedules(each)] for each in requests]
+    with torch.inference_mode():
+        return family.prepare(requests, own)
 
 
 def drain(engine: Engine, *, most: int = 2_000) -> list[Event]:
@@ -125,7 +133,7 @@ def scripted(bundle: Bundle, script: Callable[[int, torch.Tensor], None]) -> tup
 def final_latents(bundle: Bundle, *requests: Request, seats: int = 16) -> list[torch.Tensor]:
     """Latents of each picture when all requests run at once, in the order in which they were decoded."""
     recorder = Recorder(bundle)
-    last = run(Engine(dataclasses.replace(bundle, vae=recorder), seats=seats), *requests)
+    last = run(engine_of(dataclasses.replace(bundle, vae=recorder), seats=seats), *requests)
     assert all(isinstance(event, Finished) for event in last.values()), last
     return recorder.latents
 

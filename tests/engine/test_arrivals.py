@@ -8,8 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.engine.driving import SIDE, drain, last_events, scripted, wish
-from worker.engine.engine import Engine
+from tests.engine.driving import SIDE, drain, engine_of, last_events, scripted, wish
 from worker.engine.events import Event, Failed, Finished, Progress, Started
 from worker.models.bundle import Bundle
 
@@ -48,7 +47,7 @@ def test_every_request_ends_exactly_once(
             rows[0] = float("nan")
 
     bundle, _ = scripted(epsilon_bundle, trouble)
-    engine = Engine(bundle, seats=seats)
+    engine = engine_of(bundle, seats=seats)
     submitted: list[str] = []
     events: list[Event] = []
     for action, argument in plan:

@@ -16,9 +16,10 @@ from app.contract.messages.schedulers import SCHEDULERS
 from tests.engine.driving import distance
 from worker.engine.compile import NotAffine, compile_table, residual
 from worker.engine.errors import GenerationFailed
-from worker.engine.solver import ObjectSolver, Recipe, Solvers, TableSolver
+from worker.engine.solver import ObjectSolver, Schedule, SolverFactory, Solvers, TableSolver
 from worker.engine.stepping import at_steps
 from worker.engine.table import CONDITIONAL, ESTIMATE, NOISE, UNCONDITIONAL, Table
+from worker.families.schedulers import NamedSchedulers
 from worker.models.families import STABLE_DIFFUSION
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import configured, for_name, step_options
@@ -278,10 +279,18 @@ class Unhurried:
             call(*arguments)
 
 
+def schedulers(model_scheduler: Any) -> NamedSchedulers:
+    return NamedSchedulers(model_scheduler, channels=4)
+
+
+def factory(model_scheduler: Any, name: str, steps: int) -> SolverFactory:
+    return Solvers().factory(schedulers(model_scheduler).schedule(name, steps)).result()
+
+
 def test_one_table_for_all_who_want_the_same() -> None:
     executor = Unhurried()
-    solvers = Solvers(diffusers.DDIMScheduler(**BETAS), executor)  # type: ignore[arg-type]
-    first, again, other = solvers.recipe("euler", 5), solvers.recipe("euler", 5), solvers.recipe("euler", 6)
+    solvers, named = Solvers(executor), schedulers(diffusers.DDIMScheduler(**BETAS))  # type: ignore[arg-type]
+    first, again, other = (solvers.factory(named.schedule("euler", steps)) for steps in (5, 5, 6))
     assert first is again
     assert first is not other
     assert len(executor.waiting) == 2
@@ -293,22 +302,24 @@ def test_one_table_for_all_who_want_the_same() -> None:
 def test_what_is_not_affine_is_stepped_as_an_object() -> None:
     clipping = diffusers.DDIMScheduler(**BETAS, thresholding=True)
     device = torch.device("cpu")
-    assert isinstance(Solvers(clipping).recipe("ddim", 5).result().solver(device), ObjectSolver)
-    assert isinstance(Solvers(clipping).recipe("euler", 5).result().solver(device), TableSolver)
+    objects, table = factory(clipping, "ddim", 5), factory(clipping, "euler", 5)
+    assert (objects.evaluations, table.evaluations) == (5, 5)
+    assert isinstance(objects.solver(device), ObjectSolver)
+    assert isinstance(table.solver(device), TableSolver)
 
 
 @pytest.mark.parametrize(
     ("name", "steps", "words"), [("warp", 5, "unknown"), ("lcm", 51, "lcm cannot take 51 steps .* 49 or 50 will do")]
 )
-def test_a_recipe_that_cannot_be_says_so(name: str, steps: int, words: str) -> None:
+def test_a_solver_that_cannot_be_says_so(name: str, steps: int, words: str) -> None:
     with pytest.raises(GenerationFailed, match=words):
-        Solvers(diffusers.DDIMScheduler()).recipe(name, steps).result()
+        factory(diffusers.DDIMScheduler(), name, steps)
 
 
 @pytest.mark.parametrize("name", ["dpmpp_sde_karras", "ddim_eta1", "pndm"])
-def test_a_recipe_says_what_it_is_made_of(name: str) -> None:
+def test_a_solver_says_what_it_is_made_of(name: str) -> None:
     """As strict JSON has it: some of diffusers' defaults are infinite."""
-    described = Solvers(diffusers.DDIMScheduler(**BETAS)).recipe(name, 4).result().description
+    described = factory(diffusers.DDIMScheduler(**BETAS), name, 4).description
     assert json.loads(json.dumps(described, allow_nan=False)) == described
     assert (described["class"], described["beta_end"]) == (SCHEDULERS[name].cls, BETAS["beta_end"])
     assert described.get("use_karras_sigmas", False) is (name == "dpmpp_sde_karras")
@@ -318,13 +329,12 @@ def test_a_recipe_says_what_it_is_made_of(name: str) -> None:
 def test_what_ends_in_nan_is_refused_before_it_is_drawn_and_the_advice_is_good() -> None:
     """DDIM with eta 1 takes the root of a negative rounding error there, at one number of steps in three."""
     with quiet_libraries():
-        solvers = Solvers(zero_snr())
         with pytest.raises(
             GenerationFailed, match=r"ddim_eta1 cannot take 20 steps with this model \(.*NaN\); (\d+) or"
         ) as no:
-            solvers.recipe("ddim_eta1", 20).result()
+            factory(zero_snr(), "ddim_eta1", 20)
         for other in re.findall(r"(\d+)(?= or | will do)", str(no.value)):
-            assert isinstance(solvers.recipe("ddim_eta1", int(other)).result().solver(torch.device("cpu")), TableSolver)
+            assert isinstance(factory(zero_snr(), "ddim_eta1", int(other)).solver(torch.device("cpu")), TableSolver)
 
 
 class Falls(diffusers.DDIMScheduler):
@@ -338,11 +348,13 @@ class Falls(diffusers.DDIMScheduler):
 
 def test_an_object_that_would_fail_at_its_last_step_is_never_stepped_for_a_picture() -> None:
     with pytest.raises(IndexError, match="one too many"):
-        Recipe(Falls(clip_sample=True), 5, {}, 4)
+        SolverFactory(
+            Schedule(name="falls", scheduler=Falls(clip_sample=True), num_inference_steps=5, options={}, channels=4)
+        )
 
 
-def test_a_recipe_does_not_speak_of_options_that_its_class_has_no_use_for() -> None:
+def test_a_solver_does_not_speak_of_options_that_its_class_has_no_use_for() -> None:
     """They travel along in the configuration: Euler a has no Karras sigmas."""
     karras = diffusers.DPMSolverMultistepScheduler(**BETAS, use_karras_sigmas=True)
-    described = Solvers(karras).recipe("EulerAncestralDiscreteScheduler", 4).result().description
+    described = factory(karras, "EulerAncestralDiscreteScheduler", 4).description
     assert "use_karras_sigmas" not in described

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.driving import drain, run, wish
+from tests.engine.driving import drain, engine_of, run, wish
 from tests.engine.tiny_models import SIDE
 from worker.engine.costs import SPARE, Memory
 from worker.engine.engine import Engine
@@ -45,7 +45,7 @@ def engine_with(
     bundle: Bundle, memory: Memory | None = None, fits: Callable[[torch.Size], bool] = lambda shape: True
 ) -> tuple[Engine, Vae]:
     vae = Vae(bundle, fits)
-    engine = Engine(dataclasses.replace(bundle, vae=vae))
+    engine = engine_of(dataclasses.replace(bundle, vae=vae))
     engine.costs.memory = memory
     return engine, vae
 

@@ -10,8 +10,8 @@ import torch
 
 from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS
 from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, names_for, run, stock, wish
+from tests.engine.driving import engine_of as Engine
 from tests.engine.tiny_models import SIDE
-from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.models.bundle import Bundle
 from worker.models.schedulers import for_name

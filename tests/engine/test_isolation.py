@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.driving import Recorder, drain, last_events, run, scripted, wish
-from worker.engine.engine import Engine
+from tests.engine.driving import Recorder, drain, engine_of, last_events, prepared, run, scripted, wish
 from worker.engine.errors import NumericalError
 from worker.engine.events import Failed, Finished, Progress
 from worker.engine.request import Request
-from worker.engine.rows import CONTEXT
-from worker.families.text import PromptEncoder
+from worker.families.stable_diffusion import CONTEXT
 from worker.models.bundle import Bundle
 
 ILL = "a poisoned apple"
@@ -30,7 +28,7 @@ class Poison:
     def __init__(self, bundle: Bundle, when: Any = lambda call: True, *, only_half: bool = False) -> None:
         self.config = bundle.unet.config
         self._unet, self._when, self._only_half = bundle.unet, when, only_half
-        self._context = PromptEncoder(bundle).condition([wish(prompt=ILL)])[0].conditional[CONTEXT]
+        self._context = prepared(bundle, wish(prompt=ILL))[0].passes[0].rows.conditional[CONTEXT]
         self.batches: list[int] = []
 
     def __call__(self, x: torch.Tensor, *args: Any, encoder_hidden_states: torch.Tensor, **options: Any) -> Any:
@@ -50,7 +48,7 @@ class Poison:
 def latents_of(bundle: Bundle, engine_seats: int, *requests: Request, cancel: tuple[str, int] | None = None) -> Any:
     """All latents that reach the VAE and the last events. `cancel` calls a request off before that step."""
     recorder = Recorder(bundle)
-    engine = Engine(dataclasses.replace(bundle, vae=recorder), seats=engine_seats)
+    engine = engine_of(dataclasses.replace(bundle, vae=recorder), seats=engine_seats)
     for request in requests:
         engine.submit(request)
     events = []
@@ -87,10 +85,10 @@ def test_nan_ends_one_request_and_its_neighbours_do_not_change_by_one_bit(
 
 def test_one_nan_is_forgiven_and_the_picture_is_the_right_one(epsilon_bundle: Bundle) -> None:
     poison = Poison(epsilon_bundle, lambda call: call == 3)
-    engine = Engine(dataclasses.replace(epsilon_bundle, unet=poison))
+    engine = engine_of(dataclasses.replace(epsilon_bundle, unet=poison))
     engine.submit(wish("ill", prompt=ILL, scheduler="euler_a"))
     events = drain(engine)
-    expected = run(Engine(epsilon_bundle), wish("ill", prompt=ILL, scheduler="euler_a"))["ill"]
+    expected = run(engine_of(epsilon_bundle), wish("ill", prompt=ILL, scheduler="euler_a"))["ill"]
     assert isinstance(events[-1], Finished)
     assert np.array_equal(events[-1].pictures[0], expected.pictures[0])
     steps = [event.step for event in events if isinstance(event, Progress)]
@@ -101,7 +99,7 @@ def test_one_nan_is_forgiven_and_the_picture_is_the_right_one(epsilon_bundle: Bu
 
 def test_the_second_nan_ends_it(epsilon_bundle: Bundle) -> None:
     poison = Poison(epsilon_bundle)
-    last = run(Engine(dataclasses.replace(epsilon_bundle, unet=poison)), wish("ill", prompt=ILL, num_images=2))
+    last = run(engine_of(dataclasses.replace(epsilon_bundle, unet=poison)), wish("ill", prompt=ILL, num_images=2))
     assert isinstance(last["ill"], Failed)
     assert last["ill"].error.slug == "numerical-error"
     assert len(poison.batches) <= 3
@@ -110,10 +108,10 @@ def test_the_second_nan_ends_it(epsilon_bundle: Bundle) -> None:
 def test_what_overflows_in_half_precision_is_drawn_in_float32(half_bundle: Bundle) -> None:
     poison = Poison(half_bundle, only_half=True)
     bundle = dataclasses.replace(half_bundle, unet=poison)
-    last = run(Engine(bundle), wish("ill", prompt=ILL, num_inference_steps=2), wish("well", num_inference_steps=2))
+    last = run(engine_of(bundle), wish("ill", prompt=ILL, num_inference_steps=2), wish("well", num_inference_steps=2))
     assert isinstance(last["ill"], Finished), last
     assert isinstance(last["well"], Finished)
-    assert (last["ill"].rescued, last["well"].rescued) == ([0], [])
+    assert [last[name].images[0].is_rescued for name in ("ill", "well")] == [True, False]
 
 
 def test_out_of_memory_loses_nobody_and_draws_no_noise_twice(epsilon_bundle: Bundle) -> None:
@@ -125,9 +123,9 @@ def test_out_of_memory_loses_nobody_and_draws_no_noise_twice(epsilon_bundle: Bun
 
     bundle, unet = scripted(epsilon_bundle, crowded)
     requests = [wish(str(seed), seed=seed, scheduler="euler_a") for seed in range(5)]
-    last = run(Engine(bundle), *requests)
+    last = run(engine_of(bundle), *requests)
     for request in requests:
-        alone = run(Engine(epsilon_bundle), request)[request.id]
+        alone = run(engine_of(epsilon_bundle), request)[request.id]
         event = last[request.id]
         assert isinstance(event, Finished)
         assert np.abs(event.pictures[0].astype(int) - alone.pictures[0]).max() <= 1

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.engine.driving import lanes_of, scripted, wish
+from tests.engine.driving import engine_of, lanes_of, scripted, wish
 from tests.engine.tiny_models import SIDE
 from worker.engine.costs import AT_ONCE, SPARE, Memory
-from worker.engine.engine import Engine
 from worker.engine.lane import Lane
 from worker.engine.memory import measure_memory, told_memory
 from worker.machine import Room
@@ -95,7 +94,7 @@ def test_larger_pictures_are_fewer_and_one_goes_in_any_case() -> None:
 def test_the_engine_keeps_to_its_memory(epsilon_bundle: Bundle) -> None:
     """Four rows of the native size fit: two guided pictures at a time, and one of those that are twice as large."""
     bundle, unet = scripted(epsilon_bundle, lambda call, rows: None)
-    engine = Engine(bundle)
+    engine = engine_of(bundle)
     engine._lanes.costs.memory = Memory(free=4.0, step=0.0, row=1.0)
     for k in range(3):
         engine.submit(wish(str(k), seed=k, num_inference_steps=1))

@@ -11,12 +11,13 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from tests.engine.driving import drain, final_latents, parts_of, wish
+from tests.engine.driving import drain, engine_of, final_latents, wish
 from tests.engine.tiny_models import SIDE, STARTER, save_tiny_model
 from worker.engine.engine import Engine
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Finished, Preview, Progress
 from worker.engine.preview import MOST_FAILURES, fit, synthetic_pictures, to_pixels
+from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load
 
 
@@ -26,7 +27,7 @@ def previews_of(engine: Engine, **changes: Any) -> list[Preview]:
 
 
 def test_previews_come_every_so_many_evaluations_of_every_picture(epsilon_bundle: Bundle) -> None:
-    found = previews_of(Engine(epsilon_bundle), num_images=2, preview_every=2, num_inference_steps=7)
+    found = previews_of(engine_of(epsilon_bundle), num_images=2, preview_every=2, num_inference_steps=7)
     assert [(each.request_id, each.index, each.step, each.steps) for each in found] == [
         ("a", index, step, 7) for step in (2, 4, 6) for index in (0, 1)
     ]
@@ -38,11 +39,11 @@ def test_previews_come_every_so_many_evaluations_of_every_picture(epsilon_bundle
 @pytest.mark.parametrize("preview_every", [0, 6, 100])
 def test_nobody_who_wants_none_gets_one(epsilon_bundle: Bundle, preview_every: int) -> None:
     """The last evaluation needs none: the picture itself comes next."""
-    assert previews_of(Engine(epsilon_bundle), preview_every=preview_every) == []
+    assert previews_of(engine_of(epsilon_bundle), preview_every=preview_every) == []
 
 
 def test_evaluations_are_counted_where_a_step_has_two(epsilon_bundle: Bundle) -> None:
-    engine = Engine(epsilon_bundle)
+    engine = engine_of(epsilon_bundle)
     engine.submit(wish(scheduler="heun", preview_every=4))
     events = drain(engine)
     assert [event.step for event in events if isinstance(event, Preview)] == [4, 8]
@@ -59,7 +60,7 @@ def test_watching_changes_no_picture(epsilon_bundle: Bundle) -> None:
 
 
 def test_a_request_that_is_over_has_no_more_previews(epsilon_bundle: Bundle) -> None:
-    engine = Engine(epsilon_bundle)
+    engine = engine_of(epsilon_bundle)
     engine.submit(wish(preview_every=1))
     engine.step()
     engine.cancel("a")
@@ -70,7 +71,7 @@ def test_a_request_that_is_over_has_no_more_previews(epsilon_bundle: Bundle) -> 
 def test_the_last_preview_shows_the_picture(scheduler: str) -> None:
     """The starter, whose pictures are worth looking at. 0.13 of the range is what its VAE's details weigh."""
     starter = load(STARTER)
-    engine = Engine(starter)
+    engine = engine_of(starter)
     engine.submit(
         wish(prompt="a red circle on a blue background", width=128, height=128, scheduler=scheduler,
              num_inference_steps=12, preview_every=11)
@@ -84,7 +85,7 @@ def test_the_last_preview_shows_the_picture(scheduler: str) -> None:
 
 
 def test_the_map_is_fitted_without_data_and_always_the_same(epsilon_bundle: Bundle) -> None:
-    first, second = (fit(parts_of(epsilon_bundle)[1], side=48) for _ in range(2))
+    first, second = (fit(family_of(epsilon_bundle).autoencoder, side=48) for _ in range(2))
     assert torch.equal(first, second)
     assert first.shape == (epsilon_bundle.latent_channels + 1, 12)
     before = torch.random.get_rng_state()
@@ -95,7 +96,7 @@ def test_the_map_is_fitted_without_data_and_always_the_same(epsilon_bundle: Bund
 
 def test_a_vae_that_overflows_gives_grey_instead_of_an_error(epsilon_bundle: Bundle) -> None:
     bundle = dataclasses.replace(epsilon_bundle, vae=Overflowing(epsilon_bundle))
-    pixels = to_pixels(fit(parts_of(bundle)[1], side=48), torch.full((1, 4, 3, 5), float("nan")))
+    pixels = to_pixels(fit(family_of(bundle).autoencoder, side=48), torch.full((1, 4, 3, 5), float("nan")))
     assert pixels.shape == (1, 6, 10, 3)
     assert set(pixels.flatten().tolist()) <= {127, 128}
 
@@ -104,7 +105,7 @@ def test_a_vae_that_overflows_gives_grey_instead_of_an_error(epsilon_bundle: Bun
 def test_a_preview_that_raises_costs_nobody_a_picture(epsilon_bundle: Bundle, error: Exception) -> None:
     vae = CannotEncode(epsilon_bundle, error)
     with capture_logs() as logs:
-        engine = Engine(dataclasses.replace(epsilon_bundle, vae=vae))
+        engine = engine_of(dataclasses.replace(epsilon_bundle, vae=vae))
         engine.submit(wish(preview_every=1))
         engine.submit(wish("b", seed=8, preview_every=2))
         events = drain(engine)
@@ -112,7 +113,7 @@ def test_a_preview_that_raises_costs_nobody_a_picture(epsilon_bundle: Bundle, er
         events += drain(engine)
     assert not [event for event in events if isinstance(event, Preview)]
     finished = {event.request_id: event for event in events if isinstance(event, Finished)}
-    plain = Engine(epsilon_bundle)
+    plain = engine_of(epsilon_bundle)
     plain.submit(wish())
     [undisturbed] = [event for event in drain(plain) if isinstance(event, Finished)]
     assert np.array_equal(finished["a"].pictures[0], undisturbed.pictures[0])
@@ -124,14 +125,14 @@ def test_a_preview_that_raises_costs_nobody_a_picture(epsilon_bundle: Bundle, er
 def test_one_that_worked_again_is_not_held_against_previews(epsilon_bundle: Bundle) -> None:
     """Memory may be short for a moment, again and again."""
     vae = CannotEncode(epsilon_bundle, torch.OutOfMemoryError("CUDA out of memory."), times=MOST_FAILURES - 1)
-    engine = Engine(dataclasses.replace(epsilon_bundle, vae=vae))
+    engine = engine_of(dataclasses.replace(epsilon_bundle, vae=vae))
     assert [each.step for each in previews_of(engine, preview_every=1)] == [3, 4, 5]
     assert engine.preview_failures == MOST_FAILURES - 1
 
 
 def test_a_preview_that_finds_the_device_lost_says_so(epsilon_bundle: Bundle) -> None:
     vae = CannotEncode(epsilon_bundle, RuntimeError("CUDA error: an illegal memory access was encountered"))
-    engine = Engine(dataclasses.replace(epsilon_bundle, vae=vae))
+    engine = engine_of(dataclasses.replace(epsilon_bundle, vae=vae))
     engine.submit(wish(preview_every=1))
     with pytest.raises(DeviceLost):
         drain(engine)
@@ -170,4 +171,4 @@ class Overflowing:
 
 def test_taesd_layouts_have_previews_too(tmp_path: Path) -> None:
     bundle = load(save_tiny_model(tmp_path / "tiny", prediction_type="epsilon", vae="AutoencoderTiny"))
-    assert len(previews_of(Engine(bundle), preview_every=3)) == 1
+    assert len(previews_of(engine_of(bundle), preview_every=3)) == 1

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from tests.engine.driving import lanes_of, run, scripted, wish
+from tests.engine.driving import engine_of, lanes_of, run, scripted, wish
 from tests.engine.tiny_models import SIDE
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
@@ -130,7 +130,7 @@ def test_dearer_rows_are_fewer_and_never_less_than_one_picture() -> None:
 
 def test_the_engine_keeps_to_its_profile(epsilon_bundle: Bundle) -> None:
     bundle, unet = scripted(epsilon_bundle, lambda call, rows: None)
-    engine = Engine(bundle)
+    engine = engine_of(bundle)
     engine.warm_up(Profile(rows=4, row_cost=float(4 * (SIDE // 4) ** 2), rows_a_second={}))
     last = run(engine, *(wish(str(k), seed=k) for k in range(3)))
     assert all(isinstance(event, Finished) for event in last.values())
@@ -138,7 +138,7 @@ def test_the_engine_keeps_to_its_profile(epsilon_bundle: Bundle) -> None:
 
 
 def test_warming_up_measures_and_leaves_nothing_behind(epsilon_bundle: Bundle) -> None:
-    engine = Engine(epsilon_bundle, seats=2)
+    engine = engine_of(epsilon_bundle, seats=2)
     told: list[int] = []
     profile = engine.warm_up(seconds=0.5, on_measured=told.append)
     assert profile.rows_a_second.keys() == profile.seconds.keys() == set(told) <= {2, 4}
@@ -165,14 +165,14 @@ def test_a_lane_is_dropped_when_it_has_been_empty_for_a_while(epsilon_bundle: Bu
 
 def test_graphs_need_a_gpu(epsilon_bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="set graphs to auto or off"):
-        Engine(epsilon_bundle, graphs="on")
+        engine_of(epsilon_bundle, graphs="on")
 
 
 def test_a_solver_being_compiled_keeps_nobody_waiting(epsilon_bundle: Bundle) -> None:
     """The compiler is busy with somebody else's table until it is told to go on."""
     go_on = threading.Event()
     with ThreadPoolExecutor(1) as compiler:
-        engine = Engine(epsilon_bundle, compiler=compiler)
+        engine = engine_of(epsilon_bundle, compiler=compiler)
         run_known(engine)
         compiler.submit(go_on.wait, 30)
         engine.submit(wish("new", scheduler="unipc", num_inference_steps=2))
@@ -188,7 +188,7 @@ def test_a_solver_being_compiled_keeps_nobody_waiting(epsilon_bundle: Bundle) ->
 def test_who_waits_for_a_compiler_can_still_leave(epsilon_bundle: Bundle) -> None:
     go_on = threading.Event()
     with ThreadPoolExecutor(1) as compiler:
-        engine = Engine(epsilon_bundle, compiler=compiler)
+        engine = engine_of(epsilon_bundle, compiler=compiler)
         compiler.submit(go_on.wait, 30)
         engine.submit(wish("new", scheduler="unipc"))
         assert engine.step() == []

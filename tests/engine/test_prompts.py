@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.driving import SIDE, distance, final_latents, run, scripted, wish
+from tests.engine.driving import SIDE, distance, engine_of, final_latents, prepared, run, scripted, wish
 from tests.engine.test_engine import slug
-from worker.engine.engine import Engine
 from worker.engine.events import Finished
-from worker.engine.rows import CONTEXT
-from worker.families.text import PromptEncoder, equally_long
+from worker.families.stable_diffusion import CONTEXT
+from worker.families.text import equally_long
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
 
@@ -37,18 +36,20 @@ def read(bundle: Bundle, text: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("prompt", ["", "a red circle", " ".join(["red"] * WINDOW)])
 def test_a_prompt_of_one_window_is_read_as_the_stock_pipeline_reads_it(epsilon_bundle: Bundle, prompt: str) -> None:
-    [conditioning] = PromptEncoder(epsilon_bundle).condition([wish(prompt=prompt, guidance_scale=1.0)])
-    assert conditioning.conditional.keys() == {CONTEXT}
-    assert torch.equal(conditioning.conditional[CONTEXT], read(epsilon_bundle, prompt))
-    assert (conditioning.unconditional, conditioning.warnings) == ({}, ())
+    [request] = prepared(epsilon_bundle, wish(prompt=prompt, guidance_scale=1.0))
+    rows = request.passes[0].rows
+    assert rows.conditional.keys() == {CONTEXT}
+    assert torch.equal(rows.conditional[CONTEXT], read(epsilon_bundle, prompt))
+    assert (rows.unconditional, rows.is_guided, request.warnings) == ({}, False, [])
 
 
 def test_a_long_prompt_is_read_window_by_window(epsilon_bundle: Bundle) -> None:
-    [conditioning] = PromptEncoder(epsilon_bundle).condition([wish(prompt=LONG)])
+    [request] = prepared(epsilon_bundle, wish(prompt=LONG))
+    rows = request.passes[0].rows
     windows = [read(epsilon_bundle, " ".join(["red"] * WINDOW)), read(epsilon_bundle, "yellow banana")]
-    torch.testing.assert_close(conditioning.conditional[CONTEXT], torch.cat(windows))
-    assert torch.equal(conditioning.unconditional[CONTEXT], read(epsilon_bundle, "").repeat(2, 1))
-    assert conditioning.warnings == ()
+    torch.testing.assert_close(rows.conditional[CONTEXT], torch.cat(windows))
+    assert torch.equal(rows.unconditional[CONTEXT], read(epsilon_bundle, "").repeat(2, 1))
+    assert request.warnings == []
 
 
 def test_a_long_prompt_draws_what_the_stock_pipeline_draws_from_the_same_windows(epsilon_bundle: Bundle) -> None:
@@ -104,18 +105,18 @@ def test_long_and_short_prompts_in_one_engine_draw_what_they_draw_alone(epsilon_
 
 def test_what_is_beyond_the_last_window_is_said(epsilon_bundle: Bundle) -> None:
     most = " ".join(["red"] * 3 * WINDOW)
-    finished = run(Engine(epsilon_bundle), wish(prompt=most + " yellow banana", negative_prompt=most + " fish"))["a"]
+    finished = run(engine_of(epsilon_bundle), wish(prompt=most + " yellow banana", negative_prompt=most + " fish"))["a"]
     assert warnings_of(finished) == [
         "Only the first 90 tokens of the prompt were read; not read: 'yellow banana'.",
         "Only the first 90 tokens of the negative prompt were read; not read: 'fish'.",
     ]
-    assert warnings_of(run(Engine(epsilon_bundle), wish(prompt=most, num_inference_steps=1))["a"]) == []
+    assert warnings_of(run(engine_of(epsilon_bundle), wish(prompt=most, num_inference_steps=1))["a"]) == []
 
 
 def test_commands_of_other_programs_are_said_to_be_letters(epsilon_bundle: Bundle) -> None:
-    finished = run(Engine(epsilon_bundle), wish(prompt="a (cat:1.3)", negative_prompt="BREAK", num_inference_steps=1))[
-        "a"
-    ]
+    finished = run(
+        engine_of(epsilon_bundle), wish(prompt="a (cat:1.3)", negative_prompt="BREAK", num_inference_steps=1)
+    )["a"]
     assert warnings_of(finished) == [
         "Read as plain letters in the prompt, without effect: weights such as (…:1.3).",
         "Read as plain letters in the negative prompt, without effect: BREAK.",
@@ -132,20 +133,18 @@ def test_an_encoder_that_wants_a_mask_gets_it_for_every_window(epsilon_bundle: B
 
     encoder = Masked(epsilon_bundle)
     encoder.config = type("Config", (), {**encoder.config.to_dict(), "use_attention_mask": True})
-    PromptEncoder(dataclasses.replace(epsilon_bundle, text_encoder=encoder)).condition(
-        [wish(prompt=LONG, guidance_scale=1.0)]
-    )
+    prepared(dataclasses.replace(epsilon_bundle, text_encoder=encoder), wish(prompt=LONG, guidance_scale=1.0))
     assert masks[-1].sum(1).tolist() == [32, 4]
 
 
 def test_a_negative_prompt_without_guidance_is_said_to_be_idle(epsilon_bundle: Bundle) -> None:
-    finished = run(Engine(epsilon_bundle), wish(guidance_scale=1.0, negative_prompt="blue"))["a"]
+    finished = run(engine_of(epsilon_bundle), wish(guidance_scale=1.0, negative_prompt="blue"))["a"]
     assert warnings_of(finished) == ["The negative prompt had no effect: it needs a guidance_scale above 1."]
 
 
 def test_prompts_are_encoded_together_and_remembered(epsilon_bundle: Bundle) -> None:
     encoder = CountingEncoder(epsilon_bundle)
-    engine = Engine(dataclasses.replace(epsilon_bundle, text_encoder=encoder))
+    engine = engine_of(dataclasses.replace(epsilon_bundle, text_encoder=encoder))
     assert encoder.batches == [1], "the empty prompt, once"
     run(engine, wish("a", prompt="a cat"), wish("b", prompt=LONG), wish("c", prompt="a cat"))
     run(engine, wish("d", prompt=LONG, negative_prompt="a cat"))
@@ -164,7 +163,7 @@ class CountingEncoder:
 
 def test_a_text_encoder_that_raises_ends_only_what_it_read(epsilon_bundle: Bundle) -> None:
     encoder = AllergicEncoder(epsilon_bundle)
-    engine = Engine(dataclasses.replace(epsilon_bundle, text_encoder=encoder))
+    engine = engine_of(dataclasses.replace(epsilon_bundle, text_encoder=encoder))
     last = run(engine, wish("long", prompt="red " * 20), wish("short"))
     assert slug(last["long"]) == "generation-failed"
     assert isinstance(last["short"], Finished)
@@ -181,14 +180,14 @@ class AllergicEncoder(CountingEncoder):
 
 def test_prompts_of_different_lengths_take_turns(epsilon_bundle: Bundle) -> None:
     bundle, unet = scripted(epsilon_bundle, lambda call, rows: None)
-    run(Engine(bundle), wish("long", prompt=LONG, num_inference_steps=2), wish("short", num_inference_steps=2))
+    run(engine_of(bundle), wish("long", prompt=LONG, num_inference_steps=2), wish("short", num_inference_steps=2))
     assert unet.batches == [2, 2, 2, 2]
 
 
 def test_sdxl_reads_a_long_prompt_in_windows_and_pools_the_first(xl_bundle: Bundle) -> None:
     first = " ".join(["red"] * WINDOW)
-    encoder = PromptEncoder(xl_bundle)
-    long, short = encoder.condition([wish(prompt=LONG), wish(prompt=first, width=2 * SIDE, negative_prompt="a dog")])
+    requests = wish(prompt=LONG), wish(prompt=first, width=2 * SIDE, negative_prompt="a dog")
+    long, short = (request.passes[0].rows for request in prepared(xl_bundle, *requests))
     assert long.conditional[CONTEXT].shape == (64, 64)
     torch.testing.assert_close(long.conditional["text_embeds"], short.conditional["text_embeds"])
     assert not any(long.unconditional[name].any() for name in (CONTEXT, "text_embeds")), "no negative prompt is zeros"
@@ -199,8 +198,8 @@ def test_sdxl_reads_a_long_prompt_in_windows_and_pools_the_first(xl_bundle: Bund
 
 def test_an_sdxl_model_may_read_the_empty_negative_prompt_as_text(xl_bundle: Bundle) -> None:
     bundle = dataclasses.replace(xl_bundle, force_zeros_for_empty_prompt=False)
-    [conditioning] = PromptEncoder(bundle).condition([wish()])
-    assert conditioning.unconditional[CONTEXT].any()
+    [request] = prepared(bundle, wish())
+    assert request.passes[0].rows.unconditional[CONTEXT].any()
 
 
 def listing(bundle: Bundle, *vocabulary: str) -> Bundle:
@@ -212,7 +211,9 @@ def test_words_that_the_model_has_not_learned_are_said(epsilon_bundle: Bundle) -
     bundle = listing(epsilon_bundle, "a red circle", "cat")
     prompts = {"prompt": "a red catt, a yellow banana", "negative_prompt": "a blurry cat"}
     unguided = wish("unguided", guidance_scale=1.0, num_inference_steps=1, **prompts)
-    finished = run(Engine(bundle), wish(num_inference_steps=1, **prompts), unguided, wish("b", num_inference_steps=1))
+    finished = run(
+        engine_of(bundle), wish(num_inference_steps=1, **prompts), unguided, wish("b", num_inference_steps=1)
+    )
     about = "tiny has not learned: catt (did you mean: cat?), yellow, banana."
     assert warnings_of(finished["a"]) == [about, "tiny has not learned, of the negative prompt: blurry."]
     no_effect = "The negative prompt had no effect: it needs a guidance_scale above 1."
@@ -221,5 +222,5 @@ def test_words_that_the_model_has_not_learned_are_said(epsilon_bundle: Bundle) -
 
 
 def test_a_model_without_a_list_warns_of_no_word(epsilon_bundle: Bundle) -> None:
-    finished = run(Engine(epsilon_bundle), wish(prompt="qwertz", num_inference_steps=1))
+    finished = run(engine_of(epsilon_bundle), wish(prompt="qwertz", num_inference_steps=1))
     assert warnings_of(finished["a"]) == []

@@ -11,8 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.engine.driving import SIDE, drain, last_events, run, scripted, wish
-from worker.engine.engine import Engine
+from tests.engine.driving import SIDE, drain, engine_of, last_events, run, scripted, wish
 from worker.engine.events import Finished
 from worker.engine.lane import reproducible_rows
 from worker.models.bundle import Bundle
@@ -36,7 +35,7 @@ companions = st.fixed_dictionaries(
 @pytest.fixture(scope="module")
 def alone(epsilon_bundle: Bundle) -> dict[tuple[str, float], np.ndarray]:
     return {
-        (scheduler, scale): picture(run(Engine(epsilon_bundle), subject(scheduler, scale))["subject"])
+        (scheduler, scale): picture(run(engine_of(epsilon_bundle), subject(scheduler, scale))["subject"])
         for scheduler in ("euler_a", "dpmpp_2m")
         for scale in (1.0, 6.0)
     }
@@ -66,7 +65,7 @@ def test_the_same_bits_in_any_company(
     company: list[tuple[int, dict[str, Any]]],
     arrival: int,
 ) -> None:
-    engine = Engine(epsilon_bundle, seats=6)
+    engine = engine_of(epsilon_bundle, seats=6)
     events = []
     for step in range(9):
         for k, (when, wishes) in enumerate(company):
@@ -91,8 +90,10 @@ def test_latents_too_are_the_same_bits(epsilon_bundle: Bundle) -> None:
             return epsilon_bundle.vae.decode(z, **options)
 
     bundle = dataclasses.replace(epsilon_bundle, vae=Keeping())
-    run(Engine(bundle), subject("euler_a", 6.0))
-    run(Engine(bundle), *(wish(str(k), seed=k, num_inference_steps=3 + k) for k in range(5)), subject("euler_a", 6.0))
+    run(engine_of(bundle), subject("euler_a", 6.0))
+    run(
+        engine_of(bundle), *(wish(str(k), seed=k, num_inference_steps=3 + k) for k in range(5)), subject("euler_a", 6.0)
+    )
     assert len(seen[0]) == 1
     assert any(torch.equal(seen[0], z) for z in seen[1:])
 
@@ -100,5 +101,5 @@ def test_latents_too_are_the_same_bits(epsilon_bundle: Bundle) -> None:
 def test_every_call_has_the_same_rows(epsilon_bundle: Bundle) -> None:
     bundle, unet = scripted(epsilon_bundle, lambda call, rows: None)
     requests = [subject("euler_a", 1.0), wish("b", reproducible=True), wish("c", reproducible=True, guidance_scale=1.0)]
-    run(Engine(bundle), *requests)
+    run(engine_of(bundle), *requests)
     assert set(unet.batches) == {reproducible_rows(torch.device("cpu"))}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.trace import Clock, Row, Stock, Trace, all_of_a_kind, first, poisson, through_engine, through_stock
-from worker.engine.engine import Engine
+from tests.engine.driving import engine_of
 from worker.models.bundle import Bundle
 
 
@@ -32,7 +32,7 @@ class CountingClock:
 def test_every_way_serves_every_request_after_it_came(epsilon_bundle: Bundle, rate: float) -> None:
     trace, stock = trace_of(epsilon_bundle, rate=rate, count=3), Stock(epsilon_bundle)
     for ends in (
-        through_engine(Engine(epsilon_bundle), trace, Clock(CountingClock())),
+        through_engine(engine_of(epsilon_bundle), trace, Clock(CountingClock())),
         through_stock(stock, trace, Clock(CountingClock()), first),
         through_stock(stock, trace, Clock(CountingClock()), all_of_a_kind),
     ):

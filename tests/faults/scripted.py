@@ -27,7 +27,7 @@ from app.contract.redis.ownership import Claim, Ownership
 from worker import main
 from worker.connections import connect
 from worker.engine.errors import DeviceLost
-from worker.engine.events import Event, Finished, Progress, Started, Stopped, Timings
+from worker.engine.events import DrawnImage, Event, Finished, Progress, Started, Stopped, Timings
 from worker.engine.request import Request
 from worker.engine.stage import Stage
 from worker.provenance import Provenance
@@ -142,9 +142,11 @@ class ScriptedEngine:
     def _finished(request: Request, steps: int) -> Finished:
         # The pixels tell attempts apart, so that a zombie that overwrites the winner's picture is seen.
         digest = np.frombuffer(hashlib.sha256(request.id.encode()).digest(), np.uint8)
-        pictures = [np.resize(digest + np.uint8(index), (64, 64, 3)) for index in range(request.num_images)]
-        seeds = [request.seed + index for index in range(request.num_images)]
-        return Finished(request.id, pictures, seeds, steps, Timings(0.0, 0.0, 0.0, 0.0), [])
+        images = [
+            DrawnImage(np.resize(digest + np.uint8(index), (64, 64, 3)), seed=request.seed + index, index=index)
+            for index in range(request.num_images)
+        ]
+        return Finished(request.id, images, steps, Timings(0.0, 0.0, 0.0, 0.0), [])
 
 
 class MortalOwnership(Ownership):

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.engine.driving import run, stock, wish
-from worker.engine.engine import Engine
+from tests.engine.driving import engine_of, run, stock, wish
 from worker.engine.events import Finished
 from worker.models.bundle import Bundle, describe, load
 
@@ -50,7 +49,7 @@ def test_a_red_circle_on_a_blue_background(starter: Bundle) -> None:
         scheduler="dpmpp_2m",
         seed=7,
     )
-    finished = run(Engine(starter), request)["a"]
+    finished = run(engine_of(starter), request)["a"]
     assert isinstance(finished, Finished)
     [picture] = finished.pictures
     red, _, blue = np.median(picture[54:74, 54:74].reshape(-1, 3), axis=0)
@@ -64,7 +63,7 @@ def test_a_red_circle_on_a_blue_background(starter: Bundle) -> None:
 
 def test_sides_that_do_not_halve_evenly(starter: Bundle) -> None:
     request = wish(width=136, height=72, num_inference_steps=2, scheduler="euler")
-    finished = run(Engine(starter), request)["a"]
+    finished = run(engine_of(starter), request)["a"]
     assert isinstance(finished, Finished)
     expected = np.asarray(stock(starter, request, output_type="pil")).astype(int)
     assert np.abs(finished.pictures[0] - expected).max() <= 1

@@ -11,7 +11,7 @@ from PIL import Image
 
 from app.contract.redis.ownership import Claim
 from tests.patience import until
-from tests.worker.test_reporter import PIXELS, Recorder, claim, ownership, pictures, reporter
+from tests.worker.test_reporter import PIXELS, Recorder, claim, drawn, ownership, pictures, reporter
 from worker.engine.events import Finished, Preview, Stopped, Timings
 from worker.films import FRAMES, Films
 from worker.images import encode_sheet
@@ -84,7 +84,7 @@ def test_previews_are_stored_with_their_picture(
     ownership: Recorder, reporter: Reporter, keeping: Claim, tmp_path: Path
 ) -> None:
     told(reporter, keeping)
-    reporter.hear(Finished(keeping.token, [PIXELS, PIXELS], [7, 8], 20, TIMINGS, []))
+    reporter.hear(Finished(keeping.token, drawn(PIXELS, PIXELS), 20, TIMINGS, []))
     until(lambda: ownership.told[-1:] and ownership.told[-1][0] == "succeed")
     for index, picture in enumerate(ownership.told[-1][1]):
         sheet = picture.previews
@@ -110,7 +110,7 @@ def test_who_asked_for_more_than_a_sheet_takes_is_told(
     reporter._attempts.open(kept)
     for step in range(1, steps):
         reporter.hear(Preview(kept.token, 0, step, steps, PIXELS))
-    reporter.hear(Finished(kept.token, [PIXELS], [7], steps, TIMINGS, ["its own"]))
+    reporter.hear(Finished(kept.token, drawn(PIXELS), steps, TIMINGS, ["its own"]))
     until(lambda: ownership.told[-1:] and ownership.told[-1][0] == "succeed")
     assert ownership.facts["warnings"] == ["its own", *said]
     assert len(ownership.told[-1][1][0].previews.steps) == (49 if said else steps - 1)
@@ -119,7 +119,7 @@ def test_who_asked_for_more_than_a_sheet_takes_is_told(
 def test_nothing_is_kept_of_others(ownership: Recorder, reporter: Reporter, claim: Claim) -> None:
     told(reporter, claim)
     assert reporter._films.of(claim.token, 0) == []
-    reporter.hear(Finished(claim.token, [PIXELS, PIXELS], [7, 8], 20, TIMINGS, []))
+    reporter.hear(Finished(claim.token, drawn(PIXELS, PIXELS), 20, TIMINGS, []))
     until(lambda: ownership.told[-1:] and ownership.told[-1][0] == "succeed")
     assert [picture.previews for picture in ownership.told[-1][1]] == [None, None]
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from worker.engine.errors import GenerationFailed
-from worker.engine.events import Failed, Finished, Progress, Stopped, Timings
+from worker.engine.events import DrawnImage, Failed, Finished, Progress, Stopped, Timings
 from worker.metrics import WorkerMetrics, _Gpus
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
@@ -28,7 +28,8 @@ class ThreeSeatsTaken:
 def finished(request: str) -> Finished:
     timings = Timings(encode=0.25, denoise=2.0, decode=0.5, wall=3.0)
     pixels = np.zeros((8, 8, 3), np.uint8)
-    return Finished(request, pictures=[pixels, pixels], seeds=[1, 2], steps=20, timings=timings, warnings=[])
+    images = [DrawnImage(pixels, seed=1 + index, index=index) for index in range(2)]
+    return Finished(request, images=images, steps=20, timings=timings, warnings=[])
 
 
 def test_what_a_scrape_shows() -> None:

@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from tests.patience import until
 from worker.attempts import Attempts
-from worker.engine.events import Finished, Preview, Progress, Timings
+from worker.engine.events import DrawnImage, Finished, Preview, Progress, Timings
 from worker.films import Films, Frame
 from worker.provenance import Provenance
 from worker.reporter import Reporter
@@ -61,6 +61,11 @@ class Recorder(Ownership):
         self.answers.wait(30)
         self.told.append(fact)
         return True
+
+
+def drawn(*pixels: np.ndarray, rescued: Sequence[int] = ()) -> list[DrawnImage]:
+    """From seed 7 on."""
+    return [DrawnImage(each, seed=7 + k, index=k, is_rescued=k in rescued) for k, each in enumerate(pixels)]
 
 
 @pytest.fixture
@@ -154,7 +159,7 @@ def test_what_previews_raise_stays_with_them(
     keeping = dataclasses.replace(claim, spec=claim.spec.model_copy(update={"keep_previews": True}))
     reporter._attempts.open(keeping)
     reporter.hear(Preview(claim.token, 0, 3, 20, PIXELS))
-    reporter.hear(Finished(claim.token, [PIXELS] * 2, [7, 8], 20, Timings(0, 0, 0, 0), []))
+    reporter.hear(Finished(claim.token, drawn(PIXELS, PIXELS), 20, Timings(0, 0, 0, 0), []))
     [told] = until(lambda: [fact for fact in ownership.told if fact[0] == "succeed"])
     assert [picture.previews for picture in told[1]] == [None, None]
 
@@ -169,7 +174,7 @@ def test_a_picture_has_the_quality_that_was_asked_for(
         spec = claim.spec.model_copy(update={"output_format": "jpeg", "output_quality": quality})
         asking = dataclasses.replace(claim, token="0" * 32 if quality is None else "b" * 32, spec=spec)
         reporter._attempts.open(asking)
-        reporter.hear(Finished(asking.token, [noise], [7], 20, timings, []))
+        reporter.hear(Finished(asking.token, drawn(noise), 20, timings, []))
     pictures = until(lambda: [fact[1][0] for fact in ownership.told if len(ownership.told) == 2])
     large, small = sorted(pictures, key=lambda picture: -picture.bytes)
     assert small.bytes < large.bytes / 2
@@ -182,7 +187,7 @@ def test_every_picture_says_what_drew_it(
 ) -> None:
     timings = Timings(encode=0.1, denoise=0.2, decode=0.3, wall=0.6)
     solver = {"class": "DPMSolverMultistepScheduler", "solver_order": 2}
-    reporter.hear(Finished(claim.token, [PIXELS, PIXELS], [7, 8], 20, timings, [], solver, rescued=[1]))
+    reporter.hear(Finished(claim.token, drawn(PIXELS, PIXELS, rescued=[1]), 20, timings, [], solver))
     ((_, stored),) = until(lambda: ownership.told)
     records = [read_record((tmp_path / "pictures" / picture.key).read_bytes()) for picture in stored]
     assert [record["seed"] for record in records] == [7, 8]

@@ -18,7 +18,7 @@ from app.contract.messages.params import JobRequest, resolve
 from app.contract.redis.ownership import Claim
 from worker import tracing
 from worker.engine.errors import GenerationFailed
-from worker.engine.events import Failed, Finished, Progress, Started, Stopped, Timings
+from worker.engine.events import DrawnImage, Failed, Finished, Progress, Started, Stopped, Timings
 from worker.errors import StorageUnavailable
 from worker.tracing import Traces
 
@@ -57,7 +57,7 @@ def claim(card: ModelCard) -> Claim:
 def finished(claim: Claim) -> Finished:
     spent = Timings(encode=0.01, denoise=0.02, decode=0.03, wall=1.0)
     pixels = np.zeros((8, 8, 3), np.uint8)
-    return Finished(claim.token, pictures=[pixels], seeds=[7], steps=20, timings=spent, warnings=[])
+    return Finished(claim.token, images=[DrawnImage(pixels, seed=7, index=0)], steps=20, timings=spent, warnings=[])
 
 
 def seconds(span: ReadableSpan) -> float:

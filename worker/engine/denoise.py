@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from worker.engine.rows import Denoiser
+from worker.engine.rows import Denoiser, LatentShape
 from worker.engine.table import BLOCK, REGISTERS, Numbers
 from worker.engine.transfer import to_device, to_host
 
@@ -34,7 +34,7 @@ class StaticStep(torch.nn.Module):
         denoiser: Denoiser,
         *,
         seats: int,
-        latent_shape: tuple[int, int, int],
+        latent_shape: LatentShape,
         conditioning: Mapping[str, torch.Size],
     ) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Plan:
     `noise` float32 [samples, C, h, w].
     """
 
-    def __init__(self, turns: Sequence[Turn], *, rows: int, samples: int, latent_shape: tuple[int, int, int]) -> None:
+    def __init__(self, turns: Sequence[Turn], *, rows: int, samples: int, latent_shape: LatentShape) -> None:
         own = np.full((5, max(rows, samples)), NOBODY, np.int64)
         row_numbers = np.zeros((2, rows), np.float32)
         blocks = np.zeros((samples, *BLOCK), np.float32)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from functools import partial
 
 import numpy as np
@@ -30,6 +30,7 @@ from worker.engine.errors import (
     engine_error,
 )
 from worker.engine.events import Event, Progress, Stopped
+from worker.engine.family import Family
 from worker.engine.isolate import isolate
 from worker.engine.lane import Graphs, Lane, Lanes
 from worker.engine.memory import measure_memory
@@ -37,16 +38,11 @@ from worker.engine.open_jobs import OpenJobs
 from worker.engine.preview import Previewer, is_due
 from worker.engine.profile import profile_of
 from worker.engine.request import Request
-from worker.engine.rows import LaneKey
 from worker.engine.sample import Job, Sample
 from worker.engine.seating import Seating
-from worker.engine.solver import Solvers
+from worker.engine.solver import SolverFactory, Solvers
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device
-from worker.families.autoencoder import ScaledAutoencoder
-from worker.families.text import PromptEncoder
-from worker.families.unet import UNet
-from worker.models.bundle import Bundle
 
 log = structlog.get_logger()
 
@@ -64,7 +60,7 @@ class Engine:
 
     def __init__(
         self,
-        bundle: Bundle,
+        family: Family,
         *,
         seats: int = 16,
         clock: Callable[[], float] = time.monotonic,
@@ -75,22 +71,17 @@ class Engine:
             raise ValueError(f"seats must be at least 1, not {seats}")
         self.seats = seats
         self.clock = clock
-        self._bundle = bundle
-        denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
-        autoencoder = ScaledAutoencoder(bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device)
-        solvers = Solvers(bundle.scheduler, compiler, channels=bundle.latent_channels)
-        self._jobs = OpenJobs(
-            seats, compile=lambda request: solvers.recipe(request.scheduler, request.num_inference_steps), clock=clock
-        )
-        self._lanes = Lanes(native_key(bundle, denoiser), autoencoder, seats=seats, graphs=graphs)
+        self._family = family
+        self._solvers = Solvers(compiler)
+        self._jobs = OpenJobs(seats, compile=self._compile, clock=clock)
+        self._lanes = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs)
         self.costs = self._lanes.costs
         self._batcher = Batcher()
-        self._previewer = Previewer(autoencoder, bundle.device)
+        self._previewer = Previewer(family.autoencoder, family.device)
         self._events: list[Event] = []
         self._seating = Seating(
-            self._jobs, self._lanes, bundle, denoiser, PromptEncoder(bundle),
-            seats=seats, clock=clock, report=lambda event: self._events.append(event),
-        )  # fmt: skip
+            family, self._jobs, self._lanes, seats=seats, clock=clock, report=lambda event: self._events.append(event)
+        )
         self._unread: list[tuple[Sample, Finite, int]] = []
         self._stages = Stages()
         self.last_batch = 0
@@ -104,9 +95,9 @@ class Engine:
         On a GPU, measures its memory and captures the steps up to that size. `on_measured` hears of each size, in rows.
         Raises DeviceLost.
         """
-        with current_device(self._bundle.device), torch.inference_mode(), device_watch():
+        with current_device(self._family.device), torch.inference_mode(), device_watch():
             lane = self._lanes.open(self._lanes.native)
-            self.costs.memory = measure_memory(lane, weights=self._bundle.weights_bytes)
+            self.costs.memory = measure_memory(lane, weights=self._family.weights_bytes)
             profile = profile_of(lane, known, most_rows=2 * self.seats, seconds=seconds, on_measured=on_measured)
         self.costs.profile = profile
         return profile
@@ -149,15 +140,24 @@ class Engine:
         Raises DeviceLost if the device will not compute again; the process must end then.
         """
         at_step = self._stages.at("step", expected=self._lanes.picture_seconds)
-        with current_device(self._bundle.device), torch.inference_mode(), device_watch(), at_step:
+        with current_device(self._family.device), torch.inference_mode(), device_watch(), at_step:
             self._read_flags(but_newest=True)
             self._stop_canceled()
             self._seating.admit()
-            self._denoise(self._batcher.choose([sample for sample in self._seating.seated if not sample.is_denoised]))
+            self._denoise(self._batcher.choose([each for each in self._seating.seated if not each.is_at_end_of_pass]))
+            self._seating.move_on()
             self._decode(*ready_to_decode(self._seating.seated))
             self._lanes.sweep(self.clock())
         events, self._events = [*self._events, *self._previewer.take()], []
         return events
+
+    def _compile(self, request: Request) -> list[Future[SolverFactory]]:
+        try:
+            return [self._solvers.factory(schedule) for schedule in self._family.schedules(request)]
+        except Exception as error:
+            refused: Future[SolverFactory] = Future()
+            refused.set_exception(engine_error(error, stage="prepare"))
+            return [refused]
 
     def _stop_canceled(self) -> None:
         for job in self._jobs.all():
@@ -178,7 +178,7 @@ class Engine:
         with self._stages.at("preview", expected=self._lanes.picture_seconds):
             self._previewer.show([sample for sample in batch if sample.is_seated and is_due(sample)])
         # Decoding waits for the device in any case.
-        if self._bundle.device.type != "cuda" or any(sample.is_denoised for sample in batch):
+        if self._family.device.type != "cuda" or any(sample.is_denoised for sample in batch):
             self._read_flags()
         seconds = self.clock() - started
         for job in _jobs_of(batch):
@@ -244,12 +244,6 @@ class Engine:
             job.seconds_decoding += seconds
             if job.open_samples == 0:
                 self._seating.close(job, job.finished(self.clock()))
-
-
-def native_key(bundle: Bundle, denoiser: UNet) -> LaneKey:
-    """The lane of the model's own size and one window of text."""
-    shape = bundle.latent_shape(bundle.defaults.height, bundle.defaults.width)
-    return LaneKey(denoiser, shape, tuple((name, torch.Size(size)) for name, size in bundle.conditioning.items()))
 
 
 def _jobs_of(samples: Sequence[Sample]) -> list[Job]:

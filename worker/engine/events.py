@@ -6,7 +6,7 @@ A submitted request gets Started, Progress and Preview at most, and exactly one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,21 +53,35 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finished:
-    """All pictures, uint8 [height, width, 3] each, with the seed that draws each of them again.
+class DrawnImage:
+    """A picture, uint8 [height, width, 3], with the seed that draws it again, and its place in the job.
 
-    `solver`: class and configuration of the scheduler, as JSON has it. `rescued`: the indices of pictures that were
-    drawn again in float32.
+    `is_rescued`: it was drawn again in float32. `score`: how well it fits its prompt, where that was asked.
     """
 
+    pixels: np.ndarray
+    _: KW_ONLY
+    seed: int
+    index: int
+    is_rescued: bool = False
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """All images of the request. `solver`: class and configuration of the scheduler, as JSON has it."""
+
     request_id: str
-    pictures: list[np.ndarray]
-    seeds: list[int]
+    images: Sequence[DrawnImage]
     steps: int
     timings: Timings
     warnings: list[str]
     solver: Mapping[str, Any] = field(default_factory=dict)
-    rescued: Sequence[int] = ()
+
+    @property
+    def pictures(self) -> list[np.ndarray]:
+        """The pixels alone."""
+        return [image.pixels for image in self.images]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,22 @@
-"""What the engine needs of a family of models. Protocols only: the families are in worker/families."""
+"""What the engine needs of a family of models. Protocols only: the families are in worker/families.
+
+A family turns a request into passes, and the last latents into pixels. All it knows of the engine is this file, and
+what passes and rows are made of.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+
+from worker.engine.errors import EngineError
+from worker.engine.passes import Pass
+from worker.engine.request import Request
+from worker.engine.rows import LaneKey
+from worker.engine.solver import Schedule, SolverFactory
 
 
 class Autoencoder(Protocol):
@@ -25,4 +37,37 @@ class Autoencoder(Protocol):
 
     def picture_bytes(self, height: int, width: int) -> float:
         """That decoding one picture needs beside the weights; sides are in latents."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a request comes to: its passes, in their order, and what whoever asked should know of them."""
+
+    passes: Sequence[Pass]
+    warnings: Sequence[str] = ()
+
+
+class Family(Protocol):
+    """One model in memory, of a family that the engine serves."""
+
+    device: torch.device
+    autoencoder: Autoencoder
+    """What finishes the latents of the last pass."""
+
+    native: LaneKey
+    """Where the dearest pass of a picture of the model's own size is denoised: what warm-up measures."""
+
+    weights_bytes: float
+    """That the model itself takes of memory."""
+
+    def schedules(self, request: Request) -> Sequence[Schedule]:
+        """One for each pass, in their order. In any thread. Raises GenerationFailed for what the model has not."""
+        ...
+
+    def prepare(
+        self, requests: Sequence[Request], solvers: Sequence[Sequence[SolverFactory]]
+    ) -> Sequence[Prepared | EngineError]:
+        """One answer for each request; `solvers` are those of its schedules. In the engine's thread, between two
+        steps: what several requests need of the same network is asked of it at once. Raises DeviceLost."""
         ...

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from worker.engine.rows import Denoiser
+from worker.engine.rows import Denoiser, LatentShape
 
 
-def row_flops(denoiser: Denoiser, latent_shape: tuple[int, int, int], conditioning: Mapping[str, torch.Size]) -> float:
+def row_flops(denoiser: Denoiser, latent_shape: LatentShape, conditioning: Mapping[str, torch.Size]) -> float:
     """Of one row of that latent shape. On the meta device, where tensors have shapes and no values.
 
     A denoiser without weights of torch's is taken to cost as much as its latents are large.

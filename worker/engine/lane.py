@@ -14,7 +14,7 @@ from worker.engine.costs import Costs
 from worker.engine.denoise import Finite, Plan, StaticStep, Turn
 from worker.engine.family import Autoencoder
 from worker.engine.graphs import BUCKETS, StepGraphs
-from worker.engine.rows import Conditions, LaneKey, Mode
+from worker.engine.rows import LaneKey, Mode, Rows
 
 Graphs = Literal["auto", "on", "off"]
 
@@ -80,11 +80,11 @@ class Lane:
         as far as one."""
         return self._costs.decodes(self.key)
 
-    def take_seat(self, conditional: Conditions, unconditional: Conditions) -> int:
+    def take_seat(self, rows: Rows) -> int:
         seat = self._free.pop()
         for name, kept in self.step.conditioning.items():
-            kept[seat, 0] = conditional[name]
-            kept[seat, 1] = unconditional.get(name, 0)
+            kept[seat, 0] = rows.conditional[name]
+            kept[seat, 1] = rows.unconditional.get(name, 0)
         return seat
 
     def leave(self, seat: int) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from worker.engine.rows import LatentShape
+
 
 def generator_for(seed: int) -> torch.Generator:
     """A generator of its own for one sample. `seed` is 0 to 2**64 - 1."""
     return torch.Generator().manual_seed(seed)
 
 
-def normal_noise(latent_shape: tuple[int, int, int], generator: torch.Generator) -> torch.Tensor:
+def normal_noise(latent_shape: LatentShape, generator: torch.Generator) -> torch.Tensor:
     """Standard normal latents, float32 [C, h, w] on the CPU.
 
     The first draw makes the initial latents, each later one is for a step of a stochastic solver, in their order:

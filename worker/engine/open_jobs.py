@@ -7,21 +7,23 @@ seats, no device and no events: whatever happens to a job happens in the engine'
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from worker.engine.request import Request
 from worker.engine.sample import Job
-from worker.engine.solver import Recipe
+from worker.engine.solver import SolverFactory
 
 
 class OpenJobs:
     """From submit until their last event, in the order in which they came. Thread-safe.
 
-    `seats` is how many samples the engine denoises at once. `compile` starts to make a request's solver.
+    `seats` is how many samples the engine denoises at once. `compile` starts to make the solvers of a request's passes.
     """
 
-    def __init__(self, seats: int, *, compile: Callable[[Request], Future[Recipe]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, seats: int, *, compile: Callable[[Request], Sequence[Future[SolverFactory]]], clock: Callable[[], float]
+    ) -> None:
         self._seats = seats
         self._compile = compile
         self._clock = clock
@@ -29,10 +31,11 @@ class OpenJobs:
         self._jobs: list[Job] = []
 
     def submit(self, request: Request) -> None:
-        recipe = self._compile(request)
+        solvers = self._compile(request)
         with self._changed:
-            self._jobs.append(Job(request, submitted_at=self._clock(), recipe=recipe))
-        recipe.add_done_callback(lambda _: self._wake())
+            self._jobs.append(Job(request, submitted_at=self._clock(), solvers=solvers))
+        for solver in solvers:
+            solver.add_done_callback(lambda _: self._wake())
 
     def cancel(self, request_id: str) -> None:
         """An id that is not here changes nothing."""
@@ -43,7 +46,7 @@ class OpenJobs:
             self._changed.notify_all()
 
     def wait_for_work(self, timeout: float) -> None:
-        """Sleep until there is a job whose solver is ready, or that is called off, at most `timeout` seconds."""
+        """Sleep until there is a job whose solvers are ready, or that is called off, at most `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: any(job.is_ready or job.is_canceled for job in self._jobs), timeout)
 

@@ -40,9 +40,10 @@ RIDGE = 1e-3
 
 
 def is_due(sample: Sample) -> bool:
-    """Has the sample just taken an evaluation after which its request wants a preview? The last one needs none."""
+    """Has the sample just taken an evaluation after which its request wants a preview? The last one needs none, and
+    what a pass before the last is about need not be latents of a picture."""
     every = sample.job.request.preview_every
-    return every > 0 and sample.evaluation % every == 0 and not sample.is_denoised
+    return every > 0 and sample.step % every == 0 and sample.is_in_last_pass and not sample.is_denoised
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +57,7 @@ class _Pending:
 
     def preview(self) -> Preview:
         sample = self.sample
-        return Preview(sample.job.request.id, sample.index, self.step, sample.evaluations, self.pixels.numpy())
+        return Preview(sample.job.request.id, sample.index, self.step, sample.job.evaluations, self.pixels.numpy())
 
 
 class Previewer:
@@ -81,7 +82,7 @@ class Previewer:
                 x0 = torch.stack([sample.estimate for sample in samples])
                 pixels, arrived = to_host(to_pixels(self.factors, x0))
                 for sample, picture in zip(samples, pixels, strict=True):
-                    self._pending.append(_Pending(sample, sample.evaluation, picture, arrived))
+                    self._pending.append(_Pending(sample, sample.step, picture, arrived))
                 self._in_a_row = 0
 
     def take(self) -> list[Preview]:

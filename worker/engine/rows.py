@@ -7,28 +7,35 @@ shapes. Knows no prompt, no seat and no step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 import torch
 
-CONTEXT = "encoder_hidden_states"
-
-Conditions = Mapping[str, torch.Tensor]
-"""What one row of the UNet is conditioned on, by the UNet's names: encoder_hidden_states [tokens, width], and whatever
-goes into added_cond_kwargs. Empty where there is no such row."""
+LatentShape = tuple[int, int, int]
+"""(C, h, w)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Conditioning:
-    """What the rows of a request are conditioned on. Unguided requests have nothing in the second one; where there is
-    something, both contexts are equally long. Their length, a multiple of the model's context_length, is part of the
-    lane."""
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Rows:
+    """What the rows of a sample are conditioned on: tensors without the batch's dimension, by the denoiser's names.
 
-    conditional: Conditions
-    unconditional: Conditions
-    warnings: tuple[str, ...]
+    `unconditional` is empty where the sample takes one row; where it is not, its tensors have the shapes of the
+    conditional ones.
+    """
+
+    conditional: Mapping[str, torch.Tensor]
+    unconditional: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def is_guided(self) -> bool:
+        """It takes two rows in each step."""
+        return bool(self.unconditional)
+
+    @property
+    def shapes(self) -> tuple[tuple[str, torch.Size], ...]:
+        return tuple((name, tensor.shape) for name, tensor in self.conditional.items())
 
 
 class Denoiser(Protocol):
@@ -50,8 +57,8 @@ class Denoiser(Protocol):
 
     def in_float32(self) -> Denoiser: ...
 
-    def row_bytes(self, latent_shape: tuple[int, int, int], /) -> float:
-        """That one row of latents (C, h, w) needs beside the weights."""
+    def row_bytes(self, latent_shape: LatentShape, /) -> float:
+        """That one row of such latents needs beside the weights."""
         ...
 
 
@@ -70,15 +77,9 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LaneKey:
-    """What samples of one lane have in common. `latent_shape` is (C, h, w)."""
+    """What samples of one lane have in common. `conditioning` are the shapes of their rows' tensors, by name."""
 
     denoiser: Denoiser
-    latent_shape: tuple[int, int, int]
+    latent_shape: LatentShape
     conditioning: tuple[tuple[str, torch.Size], ...]
     mode: Mode = Mode.SHARED
-
-
-def key_of(
-    denoiser: Denoiser, latent_shape: tuple[int, int, int], conditional: Conditions, mode: Mode = Mode.SHARED
-) -> LaneKey:
-    return LaneKey(denoiser, latent_shape, tuple((name, tensor.shape) for name, tensor in conditional.items()), mode)

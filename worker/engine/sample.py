@@ -1,10 +1,12 @@
-"""The job that a request becomes, and its samples: one picture being denoised, and every question about it.
+"""The job that a request becomes, and its samples: one picture being drawn each, and every question about it.
 
-Knows its seat and its solver. Knows nothing of batches and clocks.
+A sample walks the passes of its job, one after the other, on a seat of its own. Knows its seat and its solver. Knows
+nothing of batches and clocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -12,13 +14,16 @@ import numpy as np
 import torch
 
 from worker.engine.denoise import Turn
-from worker.engine.events import Finished, Timings
-from worker.engine.lane import Lane
+from worker.engine.events import DrawnImage, Finished, Timings
+from worker.engine.family import Prepared
+from worker.engine.lane import Lane, Lanes
 from worker.engine.noise import normal_noise
+from worker.engine.passes import Pass
 from worker.engine.request import Request
-from worker.engine.rows import Conditioning, Mode
-from worker.engine.solver import Recipe, Solver
+from worker.engine.rows import Mode
+from worker.engine.solver import Solver, SolverFactory
 from worker.engine.table import ESTIMATE
+from worker.engine.transfer import to_device
 
 TILED = (
     "There was not enough memory to decode a whole picture at once: it was decoded in overlapping tiles, "
@@ -28,19 +33,27 @@ TILED = (
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request between submit and its last event. `samples` holds those that have, or had, a seat."""
+    """A request between submit and its last event. `samples` holds those that have, or had, a seat.
+
+    `solvers` are those of its passes, in their order; `prepared` is set when the first sample takes a seat.
+    """
 
     request: Request
     submitted_at: float
-    recipe: Future[Recipe]
+    solvers: Sequence[Future[SolverFactory]]
     is_canceled: bool = False
     is_over: bool = False
-    conditioning: Conditioning | None = None
+    prepared: Prepared | None = None
     samples: list[Sample] = field(default_factory=list)
     reported_step: int = 0
     seconds_encoding: float = 0.0
     seconds_denoising: float = 0.0
     seconds_decoding: float = 0.0
+
+    @property
+    def passes(self) -> Sequence[Pass]:
+        """None before it is prepared."""
+        return self.prepared.passes if self.prepared else ()
 
     @property
     def waiting(self) -> int:
@@ -49,8 +62,8 @@ class Job:
 
     @property
     def is_ready(self) -> bool:
-        """Its solver is compiled."""
-        return self.recipe.done()
+        """Its solvers are compiled."""
+        return all(solver.done() for solver in self.solvers)
 
     @property
     def open_samples(self) -> int:
@@ -60,46 +73,75 @@ class Job:
     @property
     def step(self) -> int:
         """Model evaluations that every sample has behind it."""
-        return 0 if self.waiting else min(sample.evaluation for sample in self.samples)
+        return 0 if self.waiting else min(sample.step for sample in self.samples)
 
     @property
     def evaluations(self) -> int:
-        """Of the model for each sample; the job must have one."""
-        return self.samples[0].evaluations
+        """Of the model for each sample, in all passes."""
+        return sum(each.evaluations for each in self.passes)
 
     def warnings(self) -> list[str]:
         """What whoever asked should know of the pictures."""
         tiled = [TILED] if any(sample.is_tiled for sample in self.samples) else []
-        return [*(self.conditioning.warnings if self.conditioning else ()), *tiled]
+        return [*(self.prepared.warnings if self.prepared else ()), *tiled]
 
     def finished(self, now: float) -> Finished:
         """The event of a job whose samples all have their pictures."""
         wall = now - self.submitted_at
         return Finished(
             self.request.id,
-            pictures=[sample.picture for sample in self.samples if sample.picture is not None],
-            seeds=[sample.seed for sample in self.samples],
+            images=[sample.drawn(sample.picture) for sample in self.samples if sample.picture is not None],
             steps=self.evaluations,
             timings=Timings(self.seconds_encoding, self.seconds_denoising, self.seconds_decoding, wall),
             warnings=self.warnings(),
-            solver=self.recipe.result(timeout=0).description,
-            rescued=[sample.index for sample in self.samples if sample.is_rescue],
+            solver=self.passes[-1].solver.description,
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Run:
+    """A pass under way: the seat that a sample has for it, and the solver that fills the registers of that seat."""
+
+    of: Pass
+    lane: Lane
+    seat: int
+    solver: Solver
+
+    @classmethod
+    def begin(cls, of: Pass, mode: Mode, generator: torch.Generator, lanes: Lanes) -> Run:
+        """Take a seat and fill it. Takes none if anything of that raises."""
+        lane = lanes.open(of.lane_key(mode))
+        solver = of.solver.solver(lane.device)
+        noise = to_device(of.start(of.latent_shape, generator), lane.device)
+        seat = lane.take_seat(of.rows)
+        try:
+            solver.begin(lane.registers(seat), noise)
+        except Exception:
+            lane.leave(seat)
+            raise
+        return cls(of, lane, seat, solver)
+
+    @property
+    def registers(self) -> torch.Tensor:
+        return self.lane.registers(self.seat)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sample:
-    """One picture on its way: denoised evaluation by evaluation, then decoded. It keeps its seat until it is decoded.
+    """One picture on its way: denoised pass by pass, evaluation by evaluation; decoded; and seated until then.
 
-    Its latents are in the registers of its seat, float32 on the device, and move in place.
+    `index` is the picture's place in its job. Its latents are in the registers of its seat, float32 on the device, and
+    move in place. `evaluation` counts in the pass under way.
     """
 
     job: Job
     index: int
-    lane: Lane
-    seat: int
-    solver: Solver
+    seed: int
+    mode: Mode
     generator: torch.Generator
+    run: Run
+    number: int = 0
+    """Of the pass under way, among the job's."""
     evaluation: int = 0
     picture: np.ndarray | None = None
     is_seated: bool = True
@@ -107,30 +149,35 @@ class Sample:
     _noise: torch.Tensor | None = None
 
     @property
-    def seed(self) -> int:
-        return self.job.request.seed + self.index
+    def lane(self) -> Lane:
+        return self.run.lane
 
     @property
     def rows(self) -> int:
-        """Lines it takes in the UNet's batch."""
-        return 2 if self.job.request.is_guided else 1
+        """Lines it takes in the denoiser's batch."""
+        return 2 if self.run.of.rows.is_guided else 1
 
     @property
     def is_rescue(self) -> bool:
         """Its second and last chance, after NaN."""
-        return self.lane.key.mode is Mode.RESCUE
+        return self.mode is Mode.RESCUE
 
     @property
-    def evaluations(self) -> int:
-        return self.solver.table.evaluations
+    def step(self) -> int:
+        """Model evaluations behind it, in all passes."""
+        return sum(each.evaluations for each in self.job.passes[: self.number]) + self.evaluation
 
     @property
-    def remaining(self) -> int:
-        return self.evaluations - self.evaluation
+    def is_in_last_pass(self) -> bool:
+        return self.number == len(self.job.passes) - 1
+
+    @property
+    def is_at_end_of_pass(self) -> bool:
+        return self.evaluation == self.run.of.evaluations
 
     @property
     def is_denoised(self) -> bool:
-        return self.remaining == 0
+        return self.is_at_end_of_pass and self.is_in_last_pass
 
     @property
     def is_finished(self) -> bool:
@@ -139,35 +186,46 @@ class Sample:
     @property
     def latents(self) -> torch.Tensor:
         """As they stand, float32 [C, h, w] on the device."""
-        return self.solver.latents(self.lane.registers(self.seat))
+        return self.run.solver.latents(self.run.registers)
 
     @property
     def estimate(self) -> torch.Tensor:
-        """The latents of the finished picture as the model saw it in the last evaluation (x0), float32 [C, h, w]."""
-        return self.lane.registers(self.seat)[ESTIMATE]
+        """The latents that the pass will end with, as the model last saw them (x0), float32 [C, h, w]."""
+        return self.run.registers[ESTIMATE]
 
     def turn(self) -> Turn:
         """What it brings to its next evaluation. May be asked again before `advance`, and is the same then."""
-        table, i, request = self.solver.table, self.evaluation, self.job.request
+        table, i, of = self.run.solver.table, self.evaluation, self.run.of
         if table.draws[i] and self._noise is None:
-            self._noise = normal_noise(self.lane.key.latent_shape, self.generator)
+            self._noise = normal_noise(of.latent_shape, self.generator)
         return Turn(
-            seat=self.seat,
-            is_guided=request.is_guided,
+            seat=self.run.seat,
+            is_guided=of.rows.is_guided,
             input_scale=float(table.input_scale[i]),
             timestep=float(table.timesteps[i]),
-            block=table.block(i, request.guidance_scale if request.is_guided else 1.0),
+            block=table.block(i, of.guidance_scale if of.rows.is_guided else 1.0),
             noise=self._noise,
         )
 
     def advance(self) -> None:
         """The step with its turn has been taken."""
         self._noise = None
-        self.solver.settle(self.lane.registers(self.seat), self.evaluation, self.generator)
+        self.run.solver.settle(self.run.registers, self.evaluation, self.generator)
         self.evaluation += 1
+
+    def next_pass(self, lanes: Lanes) -> None:
+        """Go over to the next pass: onto another seat, maybe in another lane. Stays where it is if that raises."""
+        following = self.job.passes[self.number + 1]
+        complete = following.complete(following, self.latents, self.generator)
+        run = Run.begin(complete, self.mode, self.generator, lanes)
+        self.lane.leave(self.run.seat)
+        self.run, self.number, self.evaluation = run, self.number + 1, 0
 
     def leave(self) -> None:
         """Give up the seat. The picture stays."""
         if self.is_seated:
             self.is_seated = False
-            self.lane.leave(self.seat)
+            self.lane.leave(self.run.seat)
+
+    def drawn(self, picture: np.ndarray) -> DrawnImage:
+        return DrawnImage(picture, seed=self.seed, index=self.index, is_rescued=self.is_rescue)

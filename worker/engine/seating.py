@@ -1,7 +1,7 @@
-"""Who sits where: jobs are admitted, their samples seated, started over where their numbers went wrong, and let go.
+"""Who sits where: jobs are admitted; their samples are seated, moved on, started over after NaN, and let go.
 
-Knows prompts' encoder, solvers and lanes as far as a sample needs them to begin. Knows no steps and no batches: what
-happens to a sample on its seat is engine.py's. For the engine's thread only.
+Knows the family and the lanes as far as a sample needs them to begin. Knows no steps and no batches: what happens to a
+sample on its seat is engine.py's. For the engine's thread only.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from itertools import islice
 
 import structlog
 
-from worker.engine.errors import EngineError, GenerationFailed, engine_error
+from worker.engine.errors import EngineError, engine_error
 from worker.engine.events import Event, Failed, Finished, Started, Stopped
+from worker.engine.family import Family
 from worker.engine.lane import Lanes
-from worker.engine.noise import generator_for, normal_noise
+from worker.engine.noise import generator_for
 from worker.engine.open_jobs import OpenJobs
-from worker.engine.rows import Denoiser, Mode, key_of
-from worker.engine.sample import Job, Sample
-from worker.engine.transfer import to_device
-from worker.families.text import PromptEncoder
-from worker.models.bundle import Bundle
+from worker.engine.rows import Mode
+from worker.engine.sample import Job, Run, Sample
+from worker.engine.solver import SolverFactory
 
 log = structlog.get_logger()
 
@@ -30,22 +29,18 @@ class Seating:
 
     def __init__(
         self,
+        family: Family,
         jobs: OpenJobs,
         lanes: Lanes,
-        bundle: Bundle,
-        denoiser: Denoiser,
-        encoder: PromptEncoder,
         *,
         seats: int,
         clock: Callable[[], float],
         report: Callable[[Event], None],
     ) -> None:
         self.seated: list[Sample] = []
+        self._family = family
         self._jobs = jobs
         self._lanes = lanes
-        self._bundle = bundle
-        self._denoiser = denoiser
-        self._encoder = encoder
         self._seats = seats
         self._clock = clock
         self._report = report
@@ -54,9 +49,18 @@ class Seating:
         """Give free seats to the samples that have waited longest. While a solver is compiled, others pass."""
         waiting = (job for job in self._jobs.all() if job.is_ready for _ in range(job.waiting))
         newcomers = list(islice(waiting, self._seats - len(self.seated)))
-        self._condition([job for job in dict.fromkeys(newcomers) if job.conditioning is None])
+        self._prepare([job for job in dict.fromkeys(newcomers) if job.prepared is None])
         for job in newcomers:
             self._seat(job)
+
+    def move_on(self) -> None:
+        """Let the samples at the end of a pass that is not their last begin the next one."""
+        for sample in self.seated:
+            if sample.is_seated and sample.is_at_end_of_pass and not sample.is_in_last_pass:
+                try:
+                    sample.next_pass(self._lanes)
+                except Exception as error:
+                    self.fail(sample.job, engine_error(error, stage="next pass"))
 
     def rescue(self, sample: Sample, error: EngineError) -> None:
         """Start the sample over, alone and in float32. It has one chance: the second time, `error` ends its job."""
@@ -68,11 +72,11 @@ class Seating:
             return
         log.warning("a sample starts over, alone and in float32", request_id=job.request.id, index=sample.index)
         try:
-            again = self._prepare(job, sample.index, rescue=True)
+            again = self._begin(job, sample.index, sample.seed, Mode.RESCUE)
         except Exception as reason:
             self.fail(job, engine_error(reason, stage="rescue"))
             return
-        job.samples[sample.index] = again
+        job.samples[job.samples.index(sample)] = again
         self.seated.append(again)
 
     def fail(self, job: Job, error: EngineError) -> None:
@@ -93,24 +97,33 @@ class Seating:
     def drop_those_who_left(self) -> None:
         self.seated = [sample for sample in self.seated if sample.is_seated]
 
-    def _condition(self, jobs: list[Job]) -> None:
-        if not jobs:
-            return
+    def _prepare(self, jobs: list[Job]) -> None:
+        """Ask the family for their passes. A request that does not fit the model ends here."""
         started = self._clock()
-        results = self._encoder.condition([job.request for job in jobs])
-        for job, result in zip(jobs, results, strict=True):
+        fit: list[tuple[Job, list[SolverFactory]]] = []
+        for job in jobs:
+            try:
+                fit.append((job, [solver.result(timeout=0) for solver in job.solvers]))
+            except Exception as error:
+                self.fail(job, engine_error(error, stage="prepare"))
+        if not fit:
+            return
+        results = self._family.prepare([job.request for job, _ in fit], [solvers for _, solvers in fit])
+        for (job, _), result in zip(fit, results, strict=True):
             job.seconds_encoding = self._clock() - started
             if isinstance(result, EngineError):
                 self.fail(job, result)
             else:
-                job.conditioning = result
+                job.prepared = result
 
     def _seat(self, job: Job) -> None:
-        """Seat the job's next sample. A request that does not fit the model ends here."""
-        if job.is_over or job.conditioning is None:
+        """Seat the job's next sample."""
+        if job.is_over or job.prepared is None:
             return
+        index = len(job.samples)
+        mode = Mode.REPRODUCIBLE if job.request.reproducible else Mode.SHARED
         try:
-            sample = self._prepare(job, len(job.samples))
+            sample = self._begin(job, index, job.request.seed + index, mode)
         except Exception as error:
             self.fail(job, engine_error(error, stage="prepare"))
             return
@@ -119,23 +132,8 @@ class Seating:
         job.samples.append(sample)
         self.seated.append(sample)
 
-    def _prepare(self, job: Job, index: int, *, rescue: bool = False) -> Sample:
-        """A sample with its seat taken, before its first evaluation."""
-        request, bundle, conditioning = job.request, self._bundle, job.conditioning
-        assert conditioning is not None, "This is a bug: a job without conditioning was seated."
-        if request.width % bundle.side_multiple or request.height % bundle.side_multiple:
-            raise GenerationFailed(f"Width and height must be multiples of {bundle.side_multiple} for this model.")
-        solver = job.recipe.result(timeout=0).solver(bundle.device)
-        generator = generator_for(request.seed + index)
-        shape = bundle.latent_shape(request.height, request.width)
-        noise = to_device(normal_noise(shape, generator), bundle.device)
-        mode = Mode.RESCUE if rescue else Mode.REPRODUCIBLE if request.reproducible else Mode.SHARED
-        lane = self._lanes.open(key_of(self._denoiser, shape, conditioning.conditional, mode))
-        seat = lane.take_seat(conditioning.conditional, conditioning.unconditional)
-        sample = Sample(job=job, index=index, lane=lane, seat=seat, solver=solver, generator=generator)
-        try:
-            solver.begin(lane.registers(seat), noise)
-        except Exception:
-            sample.leave()
-            raise
-        return sample
+    def _begin(self, job: Job, index: int, seed: int, mode: Mode) -> Sample:
+        """A sample on the seat of its first pass, before its first evaluation."""
+        generator = generator_for(seed)
+        run = Run.begin(job.passes[0], mode, generator, self._lanes)
+        return Sample(job=job, index=index, seed=seed, mode=mode, generator=generator, run=run)

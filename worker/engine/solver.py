@@ -13,6 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
 
@@ -23,9 +24,8 @@ import torch
 from worker.engine.compile import NotAffine, compile_table
 from worker.engine.errors import GenerationFailed
 from worker.engine.estimate import x0_coefficients
-from worker.engine.stepping import LATENT_CHANNELS, at_steps, rehearse, scaled, takes, understood
+from worker.engine.stepping import at_steps, rehearse, scaled, takes, understood
 from worker.engine.table import Table
-from worker.models import schedulers
 
 log = structlog.get_logger()
 
@@ -104,21 +104,45 @@ class ObjectSolver:
         return self._latents[0]
 
 
-class Recipe:
-    """Makes the solvers of one scheduler at one number of steps. Thread-safe.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A diffusers scheduler at a number of steps, as a family asks for it. `name` is the request's word for it,
+    `options` are what it is stepped with, `channels` those of the latents. The scheduler is copied, never stepped."""
 
-    Raises whatever the scheduler raises if it cannot bring a picture of `channels` to its end in so many steps.
+    name: str
+    scheduler: Any
+    num_inference_steps: int
+    options: Mapping[str, Any]
+    channels: int
+
+    @property
+    def meaning(self) -> str:
+        """The same for schedules that are solved alike."""
+        config = dict(self.scheduler.config)
+        return json.dumps(
+            [type(self.scheduler).__name__, config, dict(self.options), self.num_inference_steps], default=str
+        )
+
+
+class SolverFactory:
+    """Makes the solvers of one schedule. Thread-safe.
+
+    Raises whatever the scheduler raises if it cannot bring a picture to its end in so many steps.
     """
 
-    def __init__(self, scheduler: Any, num_inference_steps: int, options: Mapping[str, Any], channels: int) -> None:
-        self._parts = scheduler, num_inference_steps, options
-        self.description = {"class": type(scheduler).__name__} | _said(scheduler) | dict(options)
+    def __init__(self, schedule: Schedule) -> None:
+        scheduler, steps = schedule.scheduler, schedule.num_inference_steps
+        options = understood(scheduler, schedule.options)
+        self._parts = scheduler, steps, options
+        self.description = {"class": type(scheduler).__name__} | _said(scheduler) | options
         self.table: Table | None = None
         try:
-            self.table = compile_table(scheduler, num_inference_steps, options)
+            self.table = compile_table(scheduler, steps, options)
+            self.evaluations = self.table.evaluations
         except NotAffine as reason:
             # Rather than in the middle of somebody's picture.
-            rehearse(scheduler, num_inference_steps, options, channels=channels)
+            rehearse(scheduler, steps, options, channels=schedule.channels)
+            self.evaluations = len(at_steps(scheduler, steps).timesteps)
             log.info("stepping a scheduler object", scheduler=type(scheduler).__name__, reason=str(reason))
 
     def solver(self, device: torch.device) -> Solver:
@@ -126,77 +150,55 @@ class Recipe:
 
 
 class Solvers:
-    """Recipes by the name of their scheduler, in the configuration that belongs to one model, compiled only once."""
+    """Schedules, compiled only once."""
 
-    def __init__(
-        self, model_scheduler: Any, compiler: Executor | None = None, *, channels: int = LATENT_CHANNELS
-    ) -> None:
-        self._model_scheduler = model_scheduler
-        self._channels = channels
+    def __init__(self, compiler: Executor | None = None) -> None:
         self._compiler = compiler
         self._lock = Lock()
-        self._recipes: OrderedDict[str, Future[Recipe]] = OrderedDict()
-        self._prototypes: dict[str, Any] = {}
+        self._known: OrderedDict[str, Future[SolverFactory]] = OrderedDict()
 
-    def recipe(self, name: str, num_inference_steps: int) -> Future[Recipe]:
+    def factory(self, schedule: Schedule) -> Future[SolverFactory]:
         """Compiled by the executor, or at once by the caller where there is none.
 
-        The future raises GenerationFailed for an unknown name, or a number of steps that this scheduler cannot take.
+        The future raises GenerationFailed for a number of steps that this scheduler cannot take.
         """
-        try:
-            scheduler, options = self._prototype(name), schedulers.step_options(name)
-        except (ValueError, ImportError) as error:
-            return _failed(GenerationFailed(str(error)))
-        key = json.dumps([type(scheduler).__name__, dict(scheduler.config), options, num_inference_steps], default=str)
+        meaning = schedule.meaning
         with self._lock:
-            known = self._recipes.get(key)
-            future = self._recipes[key] = known or Future()
-            self._recipes.move_to_end(key)
-            if len(self._recipes) > TABLES:
-                self._recipes.popitem(last=False)
+            known = self._known.get(meaning)
+            future = self._known[meaning] = known or Future()
+            self._known.move_to_end(meaning)
+            if len(self._known) > TABLES:
+                self._known.popitem(last=False)
         if known is None:
             run = _at_once if self._compiler is None else self._compiler.submit
-            run(_compile, future, name, scheduler, num_inference_steps, options, self._channels)
+            run(_compile, future, schedule)
         return future
 
-    def _prototype(self, name: str) -> Any:
-        """Some schedulers take a fifth of a second to make. It is copied before it is stepped."""
-        if name not in self._prototypes:
-            self._prototypes[name] = schedulers.for_name(self._model_scheduler, name)
-        return self._prototypes[name]
 
-
-def _compile(
-    future: Future[Recipe], name: str, scheduler: Any, steps: int, options: Mapping[str, Any], channels: int
-) -> None:
+def _compile(future: Future[SolverFactory], schedule: Schedule) -> None:
     try:
-        future.set_result(Recipe(scheduler, steps, understood(scheduler, options), channels))
+        future.set_result(SolverFactory(schedule))
     except Exception as error:
-        advice = _advice(scheduler, steps, options, channels)
         reason = str(error).rstrip(".") or type(error).__name__
         refusal = GenerationFailed(
-            f"The scheduler {name} cannot take {steps} steps with this model ({reason}); {advice}."
+            f"The scheduler {schedule.name} cannot take {schedule.num_inference_steps} steps with this model "
+            f"({reason}); {_advice(schedule)}."
         )
         refusal.__cause__ = error
         future.set_exception(refusal)
 
 
-def _advice(scheduler: Any, steps: int, options: Mapping[str, Any], channels: int) -> str:
+def _advice(schedule: Schedule) -> str:
     """What would work instead: the nearest numbers of steps, as tried."""
+    steps = schedule.num_inference_steps
     near = [steps + off for off in range(-NEAR, NEAR + 1) if off and steps + off > 0]
-    fit = [other for other in near if takes(scheduler, other, options, channels=channels)]
+    fit = [other for other in near if takes(schedule.scheduler, other, schedule.options, channels=schedule.channels)]
     nearest = sorted(sorted(fit, key=lambda other: abs(other - steps))[:2])
     return f"{' or '.join(map(str, nearest))} will do" if nearest else "take another scheduler"
 
 
 def _at_once(call: Callable[..., None], *arguments: Any) -> None:
     call(*arguments)
-
-
-def _failed(error: GenerationFailed) -> Future[Recipe]:
-    future: Future[Recipe] = Future()
-    future.set_exception(error)
-    return future
 
 
 def _said(scheduler: Any) -> dict[str, Any]:

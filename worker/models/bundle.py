@@ -25,7 +25,6 @@ from worker.models.configs import part_dtype
 from worker.models.defaults import Defaults
 from worker.models.errors import ModelError
 from worker.models.families import FAMILIES, STABLE_DIFFUSION_XL
-from worker.models.fit import SIZES
 from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
 from worker.models.need import no_room
@@ -92,16 +91,6 @@ class Bundle:
         return min(
             int(self.tokenizer.model_max_length), *(int(part.config.max_position_embeddings) for part in encoders)
         )
-
-    @property
-    def conditioning(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what a row of the UNet is conditioned on, by the UNet's names, for a prompt of one window."""
-        shapes: dict[str, tuple[int, ...]] = {
-            "encoder_hidden_states": (self.context_length, int(self.unet.config.cross_attention_dim))
-        }
-        if self.text_encoder_2 is not None:
-            shapes |= {"text_embeds": (int(self.text_encoder_2.config.projection_dim),), "time_ids": (SIZES,)}
-        return shapes
 
     @property
     def weights_bytes(self) -> float:

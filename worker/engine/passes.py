@@ -1,0 +1,50 @@
+"""Passes: a picture is one or more denoising runs, one after the other.
+
+A pass says with which network, on which rows, by which solver and from what start. Data, which a family makes of a
+request. Knows no seats and no batches, and not what the latents mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from worker.engine.noise import normal_noise
+from worker.engine.rows import Denoiser, LaneKey, LatentShape, Mode, Rows
+from worker.engine.solver import SolverFactory
+
+Start = Callable[[LatentShape, torch.Generator], torch.Tensor]
+"""What takes the place of standard normal noise before the first evaluation: float32 [C, h, w] on the host. Draws from
+the sample's generator before anybody else."""
+
+
+def _as_it_is(following: Pass, latents: torch.Tensor, generator: torch.Generator) -> Pass:
+    return following
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Pass:
+    """One denoising run of a sample.
+
+    `guidance_scale` counts where the rows are guided. `complete` is called for every pass but the first, when the one
+    before it is over: with the pass itself, the latents that the one before ended with, float32 on the device, and the
+    sample's generator. It answers with the pass as it begins, and may change everything but the solver.
+    """
+
+    denoiser: Denoiser
+    rows: Rows
+    solver: SolverFactory
+    latent_shape: LatentShape
+    guidance_scale: float = 1.0
+    start: Start = normal_noise
+    complete: Callable[[Pass, torch.Tensor, torch.Generator], Pass] = _as_it_is
+
+    @property
+    def evaluations(self) -> int:
+        """Model calls that it takes."""
+        return self.solver.evaluations
+
+    def lane_key(self, mode: Mode) -> LaneKey:
+        return LaneKey(self.denoiser, self.latent_shape, self.rows.shapes, mode)

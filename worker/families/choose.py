@@ -1,0 +1,20 @@
+"""Which family a model is of. Every family that is served is named here, and nowhere else in the worker's code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from worker.engine.family import Family
+from worker.families.stable_diffusion import StableDiffusion
+from worker.families.stable_diffusion_xl import StableDiffusionXL
+from worker.models.bundle import Bundle
+
+FAMILIES: dict[str, Callable[[Bundle], Family]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+}
+"""By the stock pipeline's class, which the model's folder names."""
+
+
+def family_of(bundle: Bundle) -> Family:
+    return FAMILIES[bundle.family](bundle)

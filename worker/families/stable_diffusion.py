@@ -1,0 +1,116 @@
+"""Stable Diffusion 1.x and 2.x (Rombach et al. 2022): one text encoder, one UNet, one pass.
+
+Knows how a request becomes rows for the UNet. Knows no seats, no batches and no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from worker.engine.errors import EngineError, GenerationFailed, engine_error
+from worker.engine.family import Prepared
+from worker.engine.passes import Pass
+from worker.engine.request import Request
+from worker.engine.rows import LaneKey, LatentShape, Rows
+from worker.engine.solver import Schedule, SolverFactory
+from worker.families.autoencoder import ScaledAutoencoder
+from worker.families.schedulers import NamedSchedulers
+from worker.families.text import Embedding, PromptReader, Texts, Windows, ask, equally_long
+from worker.families.unet import UNet
+from worker.models.bundle import Bundle
+
+CONTEXT = "encoder_hidden_states"
+
+
+class StableDiffusion:
+    """A Family (worker/engine/family.py)."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.device = bundle.device
+        self.weights_bytes = bundle.weights_bytes
+        self.autoencoder = ScaledAutoencoder(
+            bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device
+        )
+        self._bundle = bundle
+        self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
+        self._schedulers = NamedSchedulers(bundle.scheduler, channels=bundle.latent_channels)
+        self._reader = PromptReader(bundle, self._encode)
+        height, width = bundle.defaults.height, bundle.defaults.width
+        with torch.inference_mode():
+            rows = Rows(self._row(self._reader.empty, self._reader.empty.context, height, width))
+        self.native = LaneKey(self._denoiser, bundle.latent_shape(height, width), rows.shapes)
+
+    def schedules(self, request: Request) -> list[Schedule]:
+        return [self._schedulers.schedule(request.scheduler, request.num_inference_steps)]
+
+    def prepare(
+        self, requests: Sequence[Request], solvers: Sequence[Sequence[SolverFactory]]
+    ) -> list[Prepared | EngineError]:
+        read = self._reader.read([Texts(_prompts(request), request.reproducible) for request in requests])
+        return [
+            self._prepared(request, embeddings, own[0])
+            for request, embeddings, own in zip(requests, read, solvers, strict=True)
+        ]
+
+    def _prepared(
+        self, request: Request, embeddings: list[Embedding] | EngineError, solver: SolverFactory
+    ) -> Prepared | EngineError:
+        if isinstance(embeddings, EngineError):
+            return embeddings
+        try:
+            only = Pass(
+                denoiser=self._denoiser,
+                rows=self._rows(request, embeddings),
+                solver=solver,
+                latent_shape=self._latent_shape(request),
+                guidance_scale=request.guidance_scale,
+            )
+        except Exception as error:
+            return engine_error(error, stage="prepare")
+        return Prepared([only], self._warnings(request, embeddings))
+
+    def _warnings(self, request: Request, embeddings: Sequence[Embedding]) -> list[str]:
+        is_idle = request.negative_prompt and not request.is_guided
+        idle = ["The negative prompt had no effect: it needs a guidance_scale above 1."] if is_idle else []
+        return [*self._reader.unread(embeddings), *idle, *self._reader.misread(_prompts(request))]
+
+    def _latent_shape(self, request: Request) -> LatentShape:
+        multiple = self._bundle.side_multiple
+        if request.width % multiple or request.height % multiple:
+            raise GenerationFailed(f"Width and height must be multiples of {multiple} for this model.")
+        return self._bundle.latent_shape(request.height, request.width)
+
+    def _rows(self, request: Request, embeddings: Sequence[Embedding]) -> Rows:
+        """Contexts of a guided request are equally long. Their length, a multiple of the model's, is part of the
+        lane."""
+        prompt, *negative = embeddings
+        sides = request.height, request.width
+        if not negative:
+            return Rows(self._row(prompt, prompt.context, *sides))
+        other = self._negative(request, prompt, negative[0])
+        conditional, unconditional = equally_long(prompt.context, other.context)
+        return Rows(self._row(prompt, conditional, *sides), self._row(other, unconditional, *sides))
+
+    def _negative(self, request: Request, prompt: Embedding, negative: Embedding) -> Embedding:
+        """What the unconditional row reads."""
+        return negative
+
+    def _row(self, read: Embedding, context: torch.Tensor, height: int, width: int) -> dict[str, torch.Tensor]:
+        """By the UNet's names. `context` is the embedding's own, maybe repeated."""
+        return {CONTEXT: context}
+
+    def _encode(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor | None]:
+        bundle = self._bundle
+        return self._ask(bundle.tokenizer, bundle.text_encoder, windows)[0].to(bundle.dtype), None
+
+    def _ask(self, tokenizer: Any, text_encoder: Any, windows: Windows, **options: bool) -> Any:
+        length, device = self._bundle.context_length, self._bundle.device
+        return ask(tokenizer, text_encoder, windows, length=length, device=device, **options)
+
+
+def _prompts(request: Request) -> tuple[str, ...]:
+    """Those that matter to this request."""
+    return (request.prompt, request.negative_prompt) if request.is_guided else (request.prompt,)
