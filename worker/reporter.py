@@ -1,7 +1,7 @@
 """What the engine says, told to the record: progress and previews now and then, the last word always.
 
 Progress and previews are throttled, best effort and never hold up a step. Final news is never dropped: pictures are
-written and stored in a pool, and the result is kept here until the record has it, however long Redis is away.
+stored in a pool (finisher.py), and the result is kept here until the record has it, however long Redis is away.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import redis
 import structlog
 
-from app.contract.messages.job import JobError, Picture, Sheet
-from app.contract.messages.spec import JobSpec, recorded
-from app.contract.objects.names import image_key, sheet_key, token_prefix
+from app.contract.messages.job import JobError
+from app.contract.messages.spec import JobSpec
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempt, Attempts, Stop
 from worker.engine.errors import GenerationFailed
-from worker.engine.events import DrawnImage, Event, Failed, Finished, Preview, Progress, Started, Stopped
+from worker.engine.events import Event, Failed, Finished, Preview, Progress, Started, Stopped
 from worker.errors import StorageDenied, StorageError, UploadAbandoned
 from worker.films import FRAMES, Films, kept_of
-from worker.images import encode, encode_preview, encode_sheet
+from worker.finisher import Finisher
+from worker.images import encode_preview
 from worker.provenance import Provenance
 from worker.storage import ObjectStore
 from worker.tracing import Traces
@@ -57,11 +56,11 @@ class Reporter:
         self._traces = traces or Traces()
         self._store = store
         self._attempts = attempts
-        self._provenance = provenance
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
         self._progress: dict[str, Progress] = {}
         self._previews: dict[tuple[str, int], Preview] = {}
         self._films = Films()
+        self._finisher = Finisher(store, provenance, self._films)
         self._over = threading.Event()
         self._gave_up = threading.Event()
         self._storage_fault: str | None = "not probed yet"
@@ -179,10 +178,10 @@ class Reporter:
         claim, started = attempt.claim, time.monotonic()
         try:
             with self._traces.upload(claim):
-                pictures = [self._store_picture(attempt, finished, image) for image in finished.images]
+                pictures = self._finisher.store(attempt, finished)
         except UploadAbandoned:
             if attempt.stop is Stop.LOST:
-                return lambda: self._take_away(claim)
+                return lambda: self._finisher.take_away(claim)
             return self._last_word(attempt, Stopped(finished.request_id))
         except StorageDenied as error:
             self._note_storage_fault(error.detail)
@@ -197,50 +196,8 @@ class Reporter:
         warnings, steps = [*finished.warnings, *_thinned(claim.spec, finished.steps)], finished.steps
         return lambda: (
             self._ownership.succeed(claim, pictures, timings=timings, warnings=warnings, steps=steps)
-            or self._take_away(claim)
+            or self._finisher.take_away(claim)
         )
-
-    def _take_away(self, claim: Claim) -> bool:
-        """Another attempt owns the job: nobody will ever point to what this one stored. Always False."""
-        with suppress(StorageError):
-            self._store.delete_prefix(token_prefix(claim.id, claim.token))
-        return False
-
-    def _store_picture(self, attempt: Attempt, finished: Finished, image: DrawnImage) -> Picture:
-        claim, pixels, seed, index = attempt.claim, image.pixels, image.seed, image.index
-        note = self._provenance.note(reproducible=claim.spec.reproducible)
-        if image.is_rescued:
-            note |= {"dtype": "float32", "rescued": True}
-        of_job = {"job_id": claim.id, "index": index, "solver": finished.solver}
-        record = recorded(claim.spec, seed=seed) | of_job | note
-        key = image_key(claim.id, claim.token, index, claim.spec.output_format)
-        data = encode(pixels, output_format=claim.spec.output_format, quality=claim.spec.output_quality, record=record)
-        stored = self._store.put(
-            key, data, f"image/{claim.spec.output_format}", keep_trying=lambda: attempt.stop is None
-        )
-        return Picture(
-            index=index, key=key, sha256=stored.sha256, seed=seed, bytes=stored.bytes,
-            width=pixels.shape[1], height=pixels.shape[0], content_type=stored.content_type,
-            previews=self._store_sheet(attempt, index),
-        )  # fmt: skip
-
-    def _store_sheet(self, attempt: Attempt, index: int) -> Sheet | None:
-        claim = attempt.claim
-        frames = self._films.of(claim.token, index)
-        if not frames:
-            return None
-        try:
-            file = encode_sheet([frame.pixels for frame in frames])
-        except Exception:
-            # The picture is finished, and worth more than how it came to be.
-            log.exception("the previews of a picture were dropped", job_id=claim.id)
-            return None
-        key = sheet_key(claim.id, claim.token, index)
-        stored = self._store.put(key, file.data, "image/jpeg", keep_trying=lambda: attempt.stop is None)
-        return Sheet(
-            key=key, sha256=stored.sha256, bytes=stored.bytes, content_type=stored.content_type, columns=file.columns,
-            width=file.width, height=file.height, steps=tuple(frame.step for frame in frames),
-        )  # fmt: skip
 
     def _until_said(self, claim: Claim, say: Callable[[], bool]) -> bool:
         """Say it until Redis has heard it, or the process must go. The scripts recognise what they have done."""

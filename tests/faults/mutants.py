@@ -14,6 +14,7 @@ from app.contract.redis import outbox, ownership, scripts, store
 from app.contract.redis.store import JobStore, NewJob, Submission
 from tests.faults.checker import Findings
 from worker import reporter
+from worker.finisher import Finisher
 from worker.reporter import Reporter
 
 NAMES = (
@@ -88,7 +89,7 @@ def _no_reaper() -> None:
 def _finish_before_upload() -> None:
     """The record learns of pictures that are stored a moment later."""
 
-    def store_picture(self: Any, attempt: Any, finished: Any, index: int) -> Any:
+    def store(self: Any, attempt: Any, finished: Any) -> Any:
         late: list[Callable[[], Any]] = attempt_uploads.setdefault(attempt.claim.token, [])
         put = self._store.put
 
@@ -103,7 +104,7 @@ def _finish_before_upload() -> None:
 
         self_store, self._store = self._store, Later()
         try:
-            return original(self, attempt, finished, index)
+            return original(self, attempt, finished)
         finally:
             self._store = self_store
 
@@ -123,8 +124,8 @@ def _finish_before_upload() -> None:
 
     uploading = threading.Lock()
     attempt_uploads: dict[str, list[Callable[[], Any]]] = {}
-    original, original_put_away = Reporter._store_picture, Reporter._put_away
-    Reporter._store_picture = store_picture  # type: ignore[method-assign]
+    original, original_put_away = Finisher.store, Reporter._put_away
+    Finisher.store = store  # type: ignore[method-assign]
     Reporter._put_away = put_away  # type: ignore[method-assign]
 
 

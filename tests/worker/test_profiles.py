@@ -80,6 +80,7 @@ def test_an_unfinished_profile_is_remembered_and_given_to_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(profiles, "Engine", SlowEngine)
+    monkeypatch.setattr(profiles, "family_of", lambda bundle: bundle)
     monkeypatch.setattr(profiles, "_circumstances", lambda bundle, settings: HERE)
     bundle: Any = "a model"
     settings = WorkerSettings(profile_folder=tmp_path)

@@ -154,7 +154,7 @@ def test_what_previews_raise_stays_with_them(
         raise MemoryError("no")
 
     monkeypatch.setattr(Films, "keep", no_memory)
-    monkeypatch.setattr("worker.reporter.encode_sheet", no_memory)
+    monkeypatch.setattr("worker.finisher.encode_sheet", no_memory)
     monkeypatch.setattr(Films, "of", lambda *args: [Frame(3, PIXELS)])
     keeping = dataclasses.replace(claim, spec=claim.spec.model_copy(update={"keep_previews": True}))
     reporter._attempts.open(keeping)
