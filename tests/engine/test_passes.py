@@ -64,7 +64,7 @@ class Enlarging(StableDiffusion):
         both = large.rows.conditional, large.rows.unconditional
         rows = Rows(*({CONTEXT: coloured(row[CONTEXT], latents)} for row in both))
         start = enlarged(latents).cpu()
-        return dataclasses.replace(large, rows=rows, start=lambda shape, generator: start)
+        return dataclasses.replace(large, rows=rows, start=lambda shape, generator, sigma: start * sigma)
 
 
 def expected(bundle: Bundle, request: Request) -> torch.Tensor:

@@ -15,9 +15,13 @@ from worker.engine.noise import normal_noise
 from worker.engine.rows import Denoiser, LaneKey, LatentShape, Mode, Rows
 from worker.engine.solver import SolverFactory
 
-Start = Callable[[LatentShape, torch.Generator], torch.Tensor]
-"""What takes the place of standard normal noise before the first evaluation: float32 [C, h, w] on the host. Draws from
-the sample's generator before anybody else."""
+Start = Callable[[LatentShape, torch.Generator, float], torch.Tensor]
+"""Makes the latents before the first evaluation, float32 [C, h, w] on the host, for a solver that begins with noise of
+that standard deviation. Draws from the sample's generator before anybody else does."""
+
+
+def from_noise(latent_shape: LatentShape, generator: torch.Generator, init_noise_sigma: float) -> torch.Tensor:
+    return normal_noise(latent_shape, generator) * init_noise_sigma
 
 
 def _as_it_is(following: Pass, latents: torch.Tensor, generator: torch.Generator) -> Pass:
@@ -38,7 +42,7 @@ class Pass:
     solver: SolverFactory
     latent_shape: LatentShape
     guidance_scale: float = 1.0
-    start: Start = normal_noise
+    start: Start = from_noise
     complete: Callable[[Pass, torch.Tensor, torch.Generator], Pass] = _as_it_is
 
     @property

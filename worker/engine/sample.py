@@ -112,10 +112,11 @@ class Run:
         """Take a seat and fill it. Takes none if anything of that raises."""
         lane = lanes.open(of.lane_key(mode))
         solver = of.solver.solver(lane.device)
-        noise = to_device(of.start(of.latent_shape, generator), lane.device)
+        start = of.start(of.latent_shape, generator, solver.table.init_noise_sigma)
+        latents = to_device(start, lane.device)
         seat = lane.take_seat(of.rows)
         try:
-            solver.begin(lane.registers(seat), noise)
+            solver.begin(lane.registers(seat), latents)
         except Exception:
             lane.leave(seat)
             raise

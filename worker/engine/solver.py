@@ -42,8 +42,8 @@ class Solver(Protocol):
 
     table: Table
 
-    def begin(self, registers: torch.Tensor, noise: torch.Tensor) -> None:
-        """Fill the registers from standard normal noise [C, h, w]."""
+    def begin(self, registers: torch.Tensor, latents: torch.Tensor) -> None:
+        """Fill the registers with the latents [C, h, w] before the first evaluation."""
         ...
 
     def settle(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
@@ -61,9 +61,9 @@ class TableSolver:
     def __init__(self, table: Table) -> None:
         self.table = table
 
-    def begin(self, registers: torch.Tensor, noise: torch.Tensor) -> None:
+    def begin(self, registers: torch.Tensor, latents: torch.Tensor) -> None:
         registers.zero_()
-        registers[0] = noise * self.table.init_noise_sigma
+        registers[0] = latents
 
     def settle(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
         pass
@@ -88,9 +88,9 @@ class ObjectSolver:
         self._latents: torch.Tensor
         self.table = _pass_on(self._scheduler)
 
-    def begin(self, registers: torch.Tensor, noise: torch.Tensor) -> None:
+    def begin(self, registers: torch.Tensor, latents: torch.Tensor) -> None:
         registers.zero_()
-        self._latents = noise[None] * self.table.init_noise_sigma
+        self._latents = latents[None]
         registers[0] = scaled(self._scheduler, self._latents, self._timesteps[0])[0]
 
     def settle(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
