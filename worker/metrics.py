@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from worker.engine.events import Event, Failed, Finished, Stopped
+from worker.engine.events import EngineEvent, Failed, Finished, Stopped
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ class WorkerMetrics:
         if (gpu := _Gpus.found()) is not None:
             self.registry.register(gpu)
 
-    def stepped(self, seconds: float, events: Sequence[Event]) -> None:
+    def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         """Count one call of the engine's step, and what came of it."""
         if self._engine.last_batch:
             self._steps.observe(seconds)

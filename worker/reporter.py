@@ -21,7 +21,7 @@ from app.contract.messages.spec import JobSpec
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempt, Attempts, Stop
 from worker.engine.errors import GenerationFailed
-from worker.engine.events import Event, Failed, Finished, Preview, Progress, Started, Stopped
+from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress, Started, Stopped
 from worker.errors import StorageDenied, StorageError, UploadAbandoned
 from worker.films import FRAMES, Films, kept_of
 from worker.finisher import Finisher
@@ -66,12 +66,12 @@ class Reporter:
         self._storage_fault: str | None = "not probed yet"
         threading.Thread(target=self._report_progress, name="progress", daemon=True).start()
 
-    def stepped(self, seconds: float, events: Sequence[Event]) -> None:
+    def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         """Take the events of one step of the engine."""
         for event in events:
             self.hear(event)
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: EngineEvent) -> None:
         """Take one event of the engine."""
         if isinstance(event, Progress):
             self._progress[event.request_id] = event
@@ -144,7 +144,7 @@ class Reporter:
         except Exception:
             log.exception("progress could not be told", job_id=claim.id)
 
-    def _end(self, attempt: Attempt, event: Event) -> None:
+    def _end(self, attempt: Attempt, event: EngineEvent) -> None:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
         claim, owned = attempt.claim, False
         try:
@@ -160,7 +160,7 @@ class Reporter:
             self._attempts.close(claim.token)
             self._films.drop(claim.token)
 
-    def _last_word(self, attempt: Attempt, event: Event) -> Callable[[], bool]:
+    def _last_word(self, attempt: Attempt, event: EngineEvent) -> Callable[[], bool]:
         claim = attempt.claim
         if isinstance(event, Finished):
             return self._put_away(attempt, event)

@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, SpanKind, Tracer
 from app.contract.common.tracing import fail, parent_from
 from app.contract.redis.keys import queue_name
 from app.contract.redis.ownership import Claim
-from worker.engine.events import Event, Failed, Finished, Started, Timings
+from worker.engine.events import EngineEvent, Failed, Finished, Started, Timings
 
 SECOND = 1_000_000_000
 """Nanoseconds."""
@@ -58,7 +58,7 @@ class Traces:
         )
         self._open[claim.token] = _Open(span, trace.set_span_in_context(span, Context()), now)
 
-    def stepped(self, seconds: float, events: Sequence[Event]) -> None:
+    def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         """The engine's step took so long and said this. Called before the reporter hears of it: see Listeners."""
         if self._tracer is None:
             return
@@ -89,7 +89,7 @@ class Traces:
         finally:
             span.end()
 
-    def ended(self, claim: Claim, last: Event, *, owned: bool) -> None:
+    def ended(self, claim: Claim, last: EngineEvent, *, owned: bool) -> None:
         """The last word about an attempt was said; `owned`: and it counted."""
         attempt = self._open.pop(claim.token, None)
         if attempt is None:

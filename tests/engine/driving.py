@@ -11,7 +11,7 @@ import torch
 from tests.engine.tiny_models import SIDE
 from worker.engine.engine import Engine
 from worker.engine.errors import EngineError
-from worker.engine.events import Event, Failed, Finished, Stopped
+from worker.engine.events import EngineEvent, Failed, Finished, Stopped
 from worker.engine.family import Prepared
 from worker.engine.lane import Lanes
 from worker.engine.request import Request
@@ -61,9 +61,9 @@ def prepared(bundle: Bundle, *requests: Request) -> Sequence[Prepared | EngineEr
         return family.prepare(requests, own)
 
 
-def drain(engine: Engine, *, most: int = 2_000) -> list[Event]:
+def drain(engine: Engine, *, most: int = 2_000) -> list[EngineEvent]:
     """Step until nothing is open. Fails where a request would wait for ever."""
-    events: list[Event] = []
+    events: list[EngineEvent] = []
     for _ in range(most):
         if engine.idle:
             return events
@@ -71,14 +71,14 @@ def drain(engine: Engine, *, most: int = 2_000) -> list[Event]:
     raise AssertionError(f"still busy after {most} steps")
 
 
-def run(engine: Engine, *requests: Request) -> dict[str, Event]:
+def run(engine: Engine, *requests: Request) -> dict[str, EngineEvent]:
     """Submit all at once and drain. The last event of each request."""
     for request in requests:
         engine.submit(request)
     return last_events(drain(engine))
 
 
-def last_events(events: list[Event]) -> dict[str, Event]:
+def last_events(events: list[EngineEvent]) -> dict[str, EngineEvent]:
     last = [event for event in events if isinstance(event, Finished | Failed | Stopped)]
     assert len({event.request_id for event in last}) == len(last), "a request ended twice"
     return {event.request_id: event for event in last}

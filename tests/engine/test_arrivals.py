@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.driving import SIDE, drain, engine_of, last_events, scripted, wish
-from worker.engine.events import Event, Failed, Finished, Progress, Started
+from worker.engine.events import EngineEvent, Failed, Finished, Progress, Started
 from worker.models.bundle import Bundle
 
 requests = st.fixed_dictionaries(
@@ -49,7 +49,7 @@ def test_every_request_ends_exactly_once(
     bundle, _ = scripted(epsilon_bundle, trouble)
     engine = engine_of(bundle, seats=seats)
     submitted: list[str] = []
-    events: list[Event] = []
+    events: list[EngineEvent] = []
     for action, argument in plan:
         if action == "submit":
             submitted.append(str(len(submitted)))

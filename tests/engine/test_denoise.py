@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.engine.driving import distance
 from tests.engine.tiny_models import sdxl_unet
 from worker.engine.compile import compile_table
-from worker.engine.denoise import Plan, StaticStep, Turn
+from worker.engine.denoise import Plan, StaticStep, StepInput
 from worker.engine.graphs import StepGraphs
 from worker.engine.table import REGISTERS, Table
 from worker.families.unet import UNet
@@ -42,9 +42,9 @@ def step_of(unet: Any, *, seats: int = 4, dtype: torch.dtype = torch.float32) ->
     return filled(StaticStep(denoiser, seats=seats, latent_shape=SHAPE, conditioning=context))
 
 
-def turn(table: Table, seat: int, *, i: int = 1, guidance: float = 5.0) -> Turn:
+def step_input(table: Table, seat: int, *, i: int = 1, guidance: float = 5.0) -> StepInput:
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seat))
-    return Turn(
+    return StepInput(
         seat=seat,
         is_guided=guidance > 1,
         input_scale=float(table.input_scale[i]),
@@ -54,8 +54,8 @@ def turn(table: Table, seat: int, *, i: int = 1, guidance: float = 5.0) -> Turn:
     )
 
 
-def inputs(turns: list[Turn], *, rows: int, samples: int) -> tuple[torch.Tensor, ...]:
-    return Plan(turns, rows=rows, samples=samples, latent_shape=SHAPE).on(torch.device("cpu"))
+def arguments(inputs: list[StepInput], *, rows: int, samples: int) -> tuple[torch.Tensor, ...]:
+    return Plan(inputs, rows=rows, samples=samples, latent_shape=SHAPE).on(torch.device("cpu"))
 
 
 class Listening(TorchDispatchMode):
@@ -77,7 +77,7 @@ class Listening(TorchDispatchMode):
 
 def test_the_step_never_waits_for_the_device(epsilon_bundle: Bundle, table: Table) -> None:
     step = step_of(epsilon_bundle.unet)
-    given = inputs([turn(table, 1), turn(table, 2, guidance=1.0)], rows=4, samples=4)
+    given = arguments([step_input(table, 1), step_input(table, 2, guidance=1.0)], rows=4, samples=4)
     with torch.no_grad(), Listening() as listening:
         step(*given)
     assert listening.operations > 100
@@ -85,11 +85,11 @@ def test_the_step_never_waits_for_the_device(epsilon_bundle: Bundle, table: Tabl
 
 
 def test_filling_up_changes_nobody(epsilon_bundle: Bundle, table: Table) -> None:
-    turns = [turn(table, 1), turn(table, 3, guidance=1.0)]
+    inputs = [step_input(table, 1), step_input(table, 3, guidance=1.0)]
     exact, wide = step_of(epsilon_bundle.unet), step_of(epsilon_bundle.unet)
     with torch.no_grad():
-        finite = exact(*inputs(turns, rows=3, samples=2))
-        finite_too = wide(*inputs(turns, rows=8, samples=8))
+        finite = exact(*arguments(inputs, rows=3, samples=2))
+        finite_too = wide(*arguments(inputs, rows=8, samples=8))
     assert finite.tolist() == [True, True]
     assert finite_too[:2].tolist() == [True, True]
     for seat in (1, 3):
@@ -104,7 +104,7 @@ def test_a_call_that_raises_changes_nothing(epsilon_bundle: Bundle, table: Table
     before = step.state.clone()
     step.denoiser = Crowded()
     with torch.no_grad(), pytest.raises(torch.OutOfMemoryError):
-        step(*inputs([turn(table, 1)], rows=2, samples=1))
+        step(*arguments([step_input(table, 1)], rows=2, samples=1))
     assert torch.equal(step.state, before)
 
 
@@ -143,7 +143,7 @@ def solved(table: Table) -> torch.Tensor:
     filled(step)
     with torch.no_grad():
         for i in range(table.evaluations):
-            step(*inputs([turn(table, 1, i=i), turn(table, 2, i=i, guidance=1.0)], rows=3, samples=2))
+            step(*arguments([step_input(table, 1, i=i), step_input(table, 2, i=i, guidance=1.0)], rows=3, samples=2))
     return step.state[1:, :REGISTERS].clone()
 
 
@@ -158,7 +158,7 @@ def test_no_global_switch_bends_the_solver(undisturbed: torch.Tensor, careless_s
 
 def test_one_graph_without_breaks(epsilon_bundle: Bundle, table: Table) -> None:
     step = step_of(epsilon_bundle.unet)
-    given = inputs([turn(table, 1), turn(table, 2, guidance=1.0)], rows=4, samples=4)
+    given = arguments([step_input(table, 1), step_input(table, 2, guidance=1.0)], rows=4, samples=4)
     with torch.no_grad():
         explanation = torch._dynamo.explain(step)(*given)
     torch._dynamo.reset()
@@ -177,9 +177,9 @@ def test_conditioning_beside_the_text_has_seats_as_well(table: Table) -> None:
     step = filled(StaticStep(denoiser, seats=3, latent_shape=SHAPE, conditioning=conditioning))
     before = step.state.clone()
     with torch.no_grad():
-        step(*inputs([turn(table, 1), turn(table, 3, guidance=1.0)], rows=3, samples=2))
+        step(*arguments([step_input(table, 1), step_input(table, 3, guidance=1.0)], rows=3, samples=2))
         for seat, guidance in ((1, 5.0), (3, 1.0)):
-            own = turn(table, seat, guidance=guidance)
+            own = step_input(table, seat, guidance=guidance)
             rows = [0, 1] if guidance > 1 else [0]
             kept = {name: value[seat, rows] for name, value in step.conditioning.items()}
             x = before[seat, :1].repeat(len(rows), 1, 1, 1)
@@ -203,7 +203,7 @@ def test_a_captured_step_is_the_step(epsilon_bundle: Bundle, table: Table, dtype
     graphs = StepGraphs(captured, strict=True)
     with torch.inference_mode():
         for i in range(table.evaluations):
-            turns = [turn(table, 1, i=i), turn(table, 2, i=i, guidance=1.0)]
-            given = Plan(turns, rows=4, samples=4, latent_shape=SHAPE).on(device)
+            inputs = [step_input(table, 1, i=i), step_input(table, 2, i=i, guidance=1.0)]
+            given = Plan(inputs, rows=4, samples=4, latent_shape=SHAPE).on(device)
             assert graphs(*given)[:2].tolist() == eager(*given)[:2].tolist() == [True, True]
     assert distance(captured.state[1:3, 0], eager.state[1:3, 0]) < (1e-5 if dtype == torch.float32 else 1e-2)

@@ -11,7 +11,7 @@ from tests.engine.driving import engine_of, lanes_of, scripted, wish
 from tests.engine.tiny_models import SIDE
 from worker.engine.costs import AT_ONCE, SPARE, Memory
 from worker.engine.lane import Lane
-from worker.engine.memory import measure_memory, told_memory
+from worker.engine.memory import estimated_memory, measure_memory
 from worker.machine import Room
 from worker.models.bundle import Bundle
 
@@ -73,7 +73,7 @@ def test_a_cpu_is_told_by_its_model_and_its_machine(lane: Lane) -> None:
 
 def test_what_is_free_on_a_cpu_is_asked_for_each_decode(lane: Lane) -> None:
     rooms = [Room(2e9, 1e9, "a group"), Room(2e9, 3e6, "a group"), Room(2e9, 5e5, "a group")]
-    memory = told_memory(lane, lambda: rooms.pop(0), weights=WEIGHTS)
+    memory = estimated_memory(lane, lambda: rooms.pop(0), weights=WEIGHTS)
     assert memory.most == (1 - SPARE) * (2e9 - WEIGHTS)
     assert memory.free == (1 - SPARE) * 1e9 - memory.picture
     assert memory.pictures(1.0) == pytest.approx((1 - SPARE) * 3e6 / memory.picture)

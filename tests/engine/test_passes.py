@@ -14,7 +14,7 @@ from torch.nn import functional
 from tests.engine.driving import SIDE, Recorder, distance, drain, last_events, prepared, run, scripted, wish
 from worker.engine.engine import Engine
 from worker.engine.errors import EngineError
-from worker.engine.events import Event, Failed, Finished, Preview, Progress
+from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress
 from worker.engine.family import Prepared
 from worker.engine.passes import Pass
 from worker.engine.request import Request
@@ -94,7 +94,7 @@ def test_passes_follow_each_other_in_any_company_as_two_stock_calls_do(epsilon_b
         wish("b", scheduler="ddim", num_inference_steps=2, seed=2, guidance_scale=6.0),
         wish("c", scheduler="dpmpp_2m", num_inference_steps=4, seed=3, prompt="a blue star"),
     ]
-    events: list[Event] = []
+    events: list[EngineEvent] = []
     for request in requests:
         engine.submit(request)
         events += engine.step()

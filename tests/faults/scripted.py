@@ -27,7 +27,7 @@ from app.contract.redis.ownership import Claim, Ownership
 from worker import main
 from worker.connections import connect
 from worker.engine.errors import DeviceLost
-from worker.engine.events import DrawnImage, Event, Finished, Progress, Started, Stopped, Timings
+from worker.engine.events import DrawnImage, EngineEvent, Finished, Progress, Started, Stopped, Timings
 from worker.engine.request import Request
 from worker.engine.stage import Stage
 from worker.provenance import Provenance
@@ -109,7 +109,7 @@ class ScriptedEngine:
         with self._changed:
             return max(0, self.seats - sum(request.num_images for request in self._open.values()))
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[EngineEvent]:
         with self._changed:
             batch = list(self._open.values())
         if any("a step without end" in request.prompt for request in batch):
@@ -122,7 +122,7 @@ class ScriptedEngine:
         events = [event for request in batch for event in self._advance(request)]
         return events
 
-    def _advance(self, request: Request) -> list[Event]:
+    def _advance(self, request: Request) -> list[EngineEvent]:
         if request.id in self._canceled:
             return [self._close(request, Stopped(request.id))]
         step = self._steps[request.id] = self._steps.get(request.id, 0) + 1
@@ -133,7 +133,7 @@ class ScriptedEngine:
             return [Started(request.id), told] if step == 1 else [told]
         return [self._close(request, self._finished(request, step))]
 
-    def _close(self, request: Request, last: Event) -> Event:
+    def _close(self, request: Request, last: EngineEvent) -> EngineEvent:
         with self._changed:
             del self._open[request.id]
         return last

@@ -76,7 +76,7 @@ def _combine(blocks: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tens
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StepInput:
     """What one sample brings to a step. `block` is its table's; `noise` is float32 [C, h, w] where the solver draws."""
 
     seat: int
@@ -101,20 +101,20 @@ class Plan:
     `noise` float32 [samples, C, h, w].
     """
 
-    def __init__(self, turns: Sequence[Turn], *, rows: int, samples: int, latent_shape: LatentShape) -> None:
+    def __init__(self, inputs: Sequence[StepInput], *, rows: int, samples: int, latent_shape: LatentShape) -> None:
         own = np.full((5, max(rows, samples)), NOBODY, np.int64)
         row_numbers = np.zeros((2, rows), np.float32)
         blocks = np.zeros((samples, *BLOCK), np.float32)
         row_seat, row_context, seat, conditional, unconditional = own
         # Conditional rows of all samples first, then the unconditional ones of the guided.
-        next_unconditional = len(turns)
-        for k, turn in enumerate(turns):
-            row_seat[k], row_context[k] = turn.seat, 2 * turn.seat
-            row_numbers[:, k] = turn.input_scale, turn.timestep
-            seat[k], conditional[k], unconditional[k] = turn.seat, k, k
-            blocks[k] = turn.block
-            if turn.is_guided:
-                row_seat[next_unconditional], row_context[next_unconditional] = turn.seat, 2 * turn.seat + 1
+        next_unconditional = len(inputs)
+        for k, given in enumerate(inputs):
+            row_seat[k], row_context[k] = given.seat, 2 * given.seat
+            row_numbers[:, k] = given.input_scale, given.timestep
+            seat[k], conditional[k], unconditional[k] = given.seat, k, k
+            blocks[k] = given.block
+            if given.is_guided:
+                row_seat[next_unconditional], row_context[next_unconditional] = given.seat, 2 * given.seat + 1
                 row_numbers[:, next_unconditional] = row_numbers[:, k]
                 unconditional[k] = next_unconditional
                 next_unconditional += 1
@@ -122,9 +122,9 @@ class Plan:
         self.index = torch.from_numpy(np.concatenate(parts))
         self.numbers = torch.from_numpy(np.concatenate((row_numbers.ravel(), blocks.ravel())))
         self.noise = torch.zeros(samples, *latent_shape)
-        for k, turn in enumerate(turns):
-            if turn.noise is not None:
-                self.noise[k] = turn.noise
+        for k, given in enumerate(inputs):
+            if given.noise is not None:
+                self.noise[k] = given.noise
 
     def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The arguments of the step. Does not wait for the device: what it still has to read is pinned until then."""

@@ -29,7 +29,7 @@ from worker.engine.errors import (
     device_watch,
     engine_error,
 )
-from worker.engine.events import Event, Progress, Stopped
+from worker.engine.events import EngineEvent, Progress, Stopped
 from worker.engine.family import Family
 from worker.engine.isolate import isolate
 from worker.engine.lane import Graphs, Lane, Lanes
@@ -78,7 +78,7 @@ class Engine:
         self.costs = self._lanes.costs
         self._batcher = Batcher()
         self._previewer = Previewer(family.autoencoder, family.device)
-        self._events: list[Event] = []
+        self._events: list[EngineEvent] = []
         self._seating = Seating(
             family, self._jobs, self._lanes, seats=seats, clock=clock, report=lambda event: self._events.append(event)
         )
@@ -134,7 +134,7 @@ class Engine:
         """Previews that could not be made; their pictures could."""
         return self._previewer.failures
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[EngineEvent]:
         """One iteration: let go, let in, denoise once, decode what is ready. Returns what happened.
 
         Raises DeviceLost if the device will not compute again; the process must end then.
@@ -176,7 +176,7 @@ class Engine:
         for sample, flag in zip(batch, flags, strict=True):
             self._advance(sample, flag)
         with self._stages.at("preview", expected=self._lanes.picture_seconds):
-            self._previewer.show([sample for sample in batch if sample.is_seated and is_due(sample)])
+            self._previewer.render([sample for sample in batch if sample.is_seated and is_due(sample)])
         # Decoding waits for the device in any case.
         if self._family.device.type != "cuda" or any(sample.is_denoised for sample in batch):
             self._read_flags()
@@ -187,7 +187,7 @@ class Engine:
 
     def _take_step(self, lane: Lane, samples: Sequence[Sample]) -> list[tuple[Finite, int]]:
         with self._stages.at("denoise", expected=lane.step_seconds(sum(sample.rows for sample in samples))):
-            finite = lane.take_step([sample.turn() for sample in samples])
+            finite = lane.take_step([sample.step_input() for sample in samples])
         return [(finite, k) for k in range(len(samples))]
 
     def _take_decode(
@@ -209,7 +209,7 @@ class Engine:
 
     def _make_room(self, lane: Lane, batch: Sequence[Sample]) -> None:
         self._batcher.lower_cap(lane, sum(sample.rows for sample in batch))
-        self._lanes.sweep(self.clock(), patience=0)
+        self._lanes.sweep(self.clock(), idle_seconds=0)
 
     def _read_flags(self, *, but_newest: bool = False) -> None:
         """Look after samples whose last step was not made of numbers. Reading the newest step's flags waits for it."""
@@ -221,7 +221,7 @@ class Engine:
                 self._seating.rescue(sample, NumericalError(NOT_A_NUMBER))
 
     def _report_progress(self, job: Job) -> None:
-        if not job.is_over and job.step > job.reported_step:
+        if not job.is_terminal and job.step > job.reported_step:
             job.reported_step = job.step
             self._events.append(Progress(job.request.id, job.step, job.evaluations))
 
@@ -231,7 +231,7 @@ class Engine:
         started = self.clock()
         results = isolate(batch, partial(self._take_decode, batch[0].lane, tile=tile), name="decode")
         for sample, result in zip(batch, results, strict=True):
-            if isinstance(result, NumericalError) and not sample.job.is_over:
+            if isinstance(result, NumericalError) and not sample.job.is_terminal:
                 self._seating.rescue(sample, result)
             elif isinstance(result, EngineError):
                 self._seating.fail(sample.job, result)

@@ -97,4 +97,4 @@ class Stopped:
     request_id: str
 
 
-Event = Started | Progress | Preview | Finished | Failed | Stopped
+EngineEvent = Started | Progress | Preview | Finished | Failed | Stopped

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from worker.engine.costs import Costs
-from worker.engine.denoise import Finite, Plan, StaticStep, Turn
+from worker.engine.denoise import Finite, Plan, StaticStep, StepInput
 from worker.engine.family import Autoencoder
 from worker.engine.graphs import BUCKETS, StepGraphs
 from worker.engine.rows import LaneKey, Mode, Rows
@@ -94,10 +94,10 @@ class Lane:
         """Float32 [registers + x0, C, h, w], as they are on the device: a view."""
         return self.step.state[seat]
 
-    def take_step(self, turns: Sequence[Turn]) -> Finite:
-        """One model evaluation for each of `turns`, and what its solver makes of it."""
-        rows, samples = self._size(turns)
-        return Finite(self.run(Plan(turns, rows=rows, samples=samples, latent_shape=self.key.latent_shape)))
+    def take_step(self, inputs: Sequence[StepInput]) -> Finite:
+        """One model evaluation for each of `inputs`, and what its solver makes of it."""
+        rows, samples = self._size(inputs)
+        return Finite(self.run(Plan(inputs, rows=rows, samples=samples, latent_shape=self.key.latent_shape)))
 
     def run(self, plan: Plan) -> torch.Tensor:
         """Launch a step: whether each sample of it is finite, bool [samples] on the device."""
@@ -119,15 +119,15 @@ class Lane:
         """A picture of this size that is nobody's, decoded."""
         self.autoencoder.decode(torch.zeros(1, *self.key.latent_shape, device=self.device))
 
-    def _size(self, turns: Sequence[Turn]) -> tuple[int, int]:
+    def _size(self, inputs: Sequence[StepInput]) -> tuple[int, int]:
         """Rows and samples of the step. A CPU takes exactly what there is, since every row costs its time."""
-        rows = sum(turn.rows for turn in turns)
+        rows = sum(each.rows for each in inputs)
         if self.key.mode is Mode.REPRODUCIBLE:
             size = reproducible_rows(self.device)
         elif isinstance(self._run, StepGraphs):
             size = next((bucket for bucket in BUCKETS if bucket >= rows), rows)
         else:
-            return rows, len(turns)
+            return rows, len(inputs)
         return size, size
 
 
@@ -158,12 +158,12 @@ class Lanes:
             self._lanes[key] = lane
         return lane
 
-    def sweep(self, now: float, *, patience: float = IDLE_SECONDS) -> None:
-        """Drop lanes that have been empty for `patience` seconds, and those for rescue at once."""
+    def sweep(self, now: float, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Drop lanes that have been empty for `idle_seconds` seconds, and those for rescue at once."""
         for key, lane in list(self._lanes.items()):
             if not lane.is_empty:
                 lane.idle_since = None
                 continue
             lane.idle_since = now if lane.idle_since is None else lane.idle_since
-            if key.mode is Mode.RESCUE or now - lane.idle_since >= patience:
+            if key.mode is Mode.RESCUE or now - lane.idle_since >= idle_seconds:
                 del self._lanes[key]

@@ -56,7 +56,7 @@ def measure_memory(lane: Lane, *, weights: float, meter: Meter | None = None) ->
     and where not even these few rows fit."""
     device = lane.device
     if meter is None and device.type == "cpu":
-        return told_memory(lane, main_memory, weights=weights)
+        return estimated_memory(lane, main_memory, weights=weights)
     if meter is None and device.type != "cuda":
         return None
     meter = meter or CudaMeter(device)
@@ -73,10 +73,10 @@ def measure_memory(lane: Lane, *, weights: float, meter: Meter | None = None) ->
         return None
     row = max(1.0, (more - few) / (MORE - FEW))
     free = (1 - SPARE) * meter.free()
-    return _told(Memory(free=free - AT_ONCE * picture, step=max(0.0, few - FEW * row), row=row, most=free), picture)
+    return _logged(Memory(free=free - AT_ONCE * picture, step=max(0.0, few - FEW * row), row=row, most=free), picture)
 
 
-def told_memory(lane: Lane, room: Callable[[], Room], *, weights: float) -> Memory:
+def estimated_memory(lane: Lane, room: Callable[[], Room], *, weights: float) -> Memory:
     """The same of a CPU, by the widths of its model's layers."""
     now, shape = room(), lane.key.latent_shape
     picture = lane.autoencoder.picture_bytes(*shape[1:])
@@ -88,10 +88,10 @@ def told_memory(lane: Lane, room: Callable[[], Room], *, weights: float) -> Memo
         picture=picture,
         free_now=lambda: room().free,
     )
-    return _told(memory, picture)
+    return _logged(memory, picture)
 
 
-def _told(memory: Memory, picture: float) -> Memory:
+def _logged(memory: Memory, picture: float) -> Memory:
     figures = (("row", memory.row), ("picture", picture), ("free", memory.free))
     mib = {name: round(value / 2**20, 1) for name, value in figures}
     log.info("memory, in MiB", **mib, most_rows=memory.rows(1.0))

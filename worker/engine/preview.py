@@ -61,7 +61,7 @@ class _Pending:
 
 
 class Previewer:
-    """Makes previews without holding up the device: what `show` starts, a later `take` returns.
+    """Makes previews without holding up the device: what `render` starts, a later `take` returns.
 
     The map is fitted when the first preview is wanted; whoever wants none pays nothing. What goes wrong here costs
     nobody a picture: the preview is missing, `failures` counts it, and after MOST_FAILURES in a row no more are tried.
@@ -75,10 +75,10 @@ class Previewer:
         self._in_a_row = 0
         self.failures = 0
 
-    def show(self, samples: Sequence[Sample]) -> None:
+    def render(self, samples: Sequence[Sample]) -> None:
         """Start previews of samples of one latent shape."""
         if samples and self._in_a_row < MOST_FAILURES:
-            with self._alone():
+            with self._failing_alone():
                 x0 = torch.stack([sample.estimate for sample in samples])
                 pixels, arrived = to_host(to_pixels(self.factors, x0))
                 for sample, picture in zip(samples, pixels, strict=True):
@@ -88,14 +88,14 @@ class Previewer:
     def take(self) -> list[Preview]:
         """The previews that have arrived, oldest first. Those of requests that are over are dropped."""
         pending, self._pending = self._pending, []
-        with self._alone():
+        with self._failing_alone():
             arrived = [each for each in pending if each.arrived is None or each.arrived.query()]
             self._pending = [each for each in pending if each not in arrived]
-            return [each.preview() for each in arrived if not each.sample.job.is_over]
+            return [each.preview() for each in arrived if not each.sample.job.is_terminal]
         return []
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _failing_alone(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:

@@ -83,7 +83,7 @@ def measure(
             if known is not None and rates.keys() == known.rows_a_second.keys():
                 return known
             rows = max(largest, int(largest * LONGEST_STEP / last))
-            return _told(Profile(rows, lane.row_cost, rates, is_complete=False, seconds=waits))
+            return _logged(Profile(rows, lane.row_cost, rates, is_complete=False, seconds=waits))
         try:
             enough = seconds if on_cpu else math.inf
             best, runs = _seconds_of(lane, size, ends, clock, stopwatch, enough=enough)
@@ -97,7 +97,7 @@ def measure(
         on_measured(size)
         if (rows := knee(rates)) is not None:
             break
-    return _told(Profile(rows, lane.row_cost, rates, seconds=waits))
+    return _logged(Profile(rows, lane.row_cost, rates, seconds=waits))
 
 
 def time_decode(lane: Lane, *, clock: Clock = time.perf_counter) -> float:
@@ -119,7 +119,7 @@ def time_decode(lane: Lane, *, clock: Clock = time.perf_counter) -> float:
     return clock() - started
 
 
-def _told(profile: Profile) -> Profile:
+def _logged(profile: Profile) -> Profile:
     rates = {rows: round(rate, 1) for rows, rate in profile.rows_a_second.items()}
     log.info("profiled", most_rows=profile.rows, complete=profile.is_complete, rows_a_second=rates)
     return profile

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from worker.engine.denoise import Turn
+from worker.engine.denoise import StepInput
 from worker.engine.events import DrawnImage, Finished, Timings
 from worker.engine.family import Prepared
 from worker.engine.lane import Lane, Lanes
@@ -42,7 +42,7 @@ class Job:
     submitted_at: float
     solvers: Sequence[Future[SolverFactory]]
     is_canceled: bool = False
-    is_over: bool = False
+    is_terminal: bool = False
     prepared: Prepared | None = None
     samples: list[Sample] = field(default_factory=list)
     reported_step: int = 0
@@ -194,12 +194,12 @@ class Sample:
         """The latents that the pass will end with, as the model last saw them (x0), float32 [C, h, w]."""
         return self.run.registers[ESTIMATE]
 
-    def turn(self) -> Turn:
+    def step_input(self) -> StepInput:
         """What it brings to its next evaluation. May be asked again before `advance`, and is the same then."""
         table, i, of = self.run.solver.table, self.evaluation, self.run.of
         if table.draws[i] and self._noise is None:
             self._noise = normal_noise(of.latent_shape, self.generator)
-        return Turn(
+        return StepInput(
             seat=self.run.seat,
             is_guided=of.rows.is_guided,
             input_scale=float(table.input_scale[i]),
@@ -209,9 +209,9 @@ class Sample:
         )
 
     def advance(self) -> None:
-        """The step with its turn has been taken."""
+        """The step with its input has been taken."""
         self._noise = None
-        self.run.solver.settle(self.run.registers, self.evaluation, self.generator)
+        self.run.solver.after_step(self.run.registers, self.evaluation, self.generator)
         self.evaluation += 1
 
     def next_pass(self, lanes: Lanes) -> None:

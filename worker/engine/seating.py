@@ -12,7 +12,7 @@ from itertools import islice
 import structlog
 
 from worker.engine.errors import EngineError, engine_error
-from worker.engine.events import Event, Failed, Finished, Started, Stopped
+from worker.engine.events import EngineEvent, Failed, Finished, Started, Stopped
 from worker.engine.family import Family
 from worker.engine.lane import Lanes
 from worker.engine.noise import generator_for
@@ -35,7 +35,7 @@ class Seating:
         *,
         seats: int,
         clock: Callable[[], float],
-        report: Callable[[Event], None],
+        report: Callable[[EngineEvent], None],
     ) -> None:
         self.seated: list[Sample] = []
         self._family = family
@@ -81,13 +81,13 @@ class Seating:
 
     def fail(self, job: Job, error: EngineError) -> None:
         """End one job. Its other samples leave their seats with it."""
-        if not job.is_over:
+        if not job.is_terminal:
             log.warning("request failed", request_id=job.request.id, slug=error.slug, step=job.step)
             self.close(job, Failed(job.request.id, error))
 
     def close(self, job: Job, last: Finished | Failed | Stopped) -> None:
         """Report its last event, and let its samples go."""
-        job.is_over = True
+        job.is_terminal = True
         for sample in job.samples:
             sample.leave()
         self.drop_those_who_left()
@@ -118,7 +118,7 @@ class Seating:
 
     def _seat(self, job: Job) -> None:
         """Seat the job's next sample."""
-        if job.is_over or job.prepared is None:
+        if job.is_terminal or job.prepared is None:
             return
         index = len(job.samples)
         mode = Mode.REPRODUCIBLE if job.request.reproducible else Mode.SHARED

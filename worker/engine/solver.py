@@ -46,7 +46,7 @@ class Solver(Protocol):
         """Fill the registers with the latents [C, h, w] before the first evaluation."""
         ...
 
-    def settle(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
+    def after_step(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
         """What the table leaves to do after evaluation i. Must be called once for each i, in order."""
         ...
 
@@ -65,7 +65,7 @@ class TableSolver:
         registers.zero_()
         registers[0] = latents
 
-    def settle(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
+    def after_step(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
         pass
 
     def latents(self, registers: torch.Tensor) -> torch.Tensor:
@@ -93,7 +93,7 @@ class ObjectSolver:
         self._latents = latents[None]
         registers[0] = scaled(self._scheduler, self._latents, self._timesteps[0])[0]
 
-    def settle(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
+    def after_step(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
         chance = {"generator": generator} if self._draws else {}
         t, m = self._timesteps[i], registers[1:2].clone()
         self._latents = self._scheduler.step(m, t, self._latents, return_dict=False, **self._options, **chance)[0]

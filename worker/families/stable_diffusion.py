@@ -18,7 +18,7 @@ from worker.engine.rows import LaneKey, LatentShape, Rows
 from worker.engine.solver import Schedule, SolverFactory
 from worker.families.autoencoder import ScaledAutoencoder
 from worker.families.schedulers import NamedSchedulers
-from worker.families.text import Embedding, PromptReader, Texts, Windows, ask, equally_long
+from worker.families.text import Embedding, PromptReader, Texts, Windows, equally_long, run_text_encoder
 from worker.families.unet import UNet
 from worker.models.bundle import Bundle
 
@@ -104,11 +104,11 @@ class StableDiffusion:
 
     def _encode(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor | None]:
         bundle = self._bundle
-        return self._ask(bundle.tokenizer, bundle.text_encoder, windows)[0].to(bundle.dtype), None
+        return self._run(bundle.tokenizer, bundle.text_encoder, windows)[0].to(bundle.dtype), None
 
-    def _ask(self, tokenizer: Any, text_encoder: Any, windows: Windows, **options: bool) -> Any:
+    def _run(self, tokenizer: Any, text_encoder: Any, windows: Windows, **options: bool) -> Any:
         length, device = self._bundle.context_length, self._bundle.device
-        return ask(tokenizer, text_encoder, windows, length=length, device=device, **options)
+        return run_text_encoder(tokenizer, text_encoder, windows, length=length, device=device, **options)
 
 
 def _prompts(request: Request) -> tuple[str, ...]:

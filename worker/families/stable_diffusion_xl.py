@@ -26,8 +26,8 @@ class StableDiffusionXL(StableDiffusion):
 
     def _encode(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor | None]:
         bundle = self._bundle
-        first = self._ask(bundle.tokenizer, bundle.text_encoder, windows, output_hidden_states=True)
-        second = self._ask(bundle.tokenizer_2, bundle.text_encoder_2, windows, output_hidden_states=True)
+        first = self._run(bundle.tokenizer, bundle.text_encoder, windows, output_hidden_states=True)
+        second = self._run(bundle.tokenizer_2, bundle.text_encoder_2, windows, output_hidden_states=True)
         # Both encoders are read one layer before their last, and side by side (section 2.1 of the paper).
         context = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
         return context.to(bundle.dtype), second.text_embeds.to(bundle.dtype)

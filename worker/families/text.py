@@ -143,7 +143,7 @@ def _all_or_error(results: Sequence[Embedding | EngineError]) -> list[Embedding]
     return error or [result for result in results if isinstance(result, Embedding)]
 
 
-def ask(
+def run_text_encoder(
     tokenizer: Any, text_encoder: Any, windows: Windows, *, length: int, device: torch.device, **options: bool
 ) -> Any:
     """What a text encoder of transformers answers to windows of at most `length` tokens, filled up to that."""
