@@ -69,7 +69,7 @@ def _model(folder: Path, settings: WorkerSettings) -> dict[str, Any]:
     if verdict.folder and verdict.defaults:
         facts |= {
             "name": name,
-            "family": verdict.folder.family.pipeline,
+            "family": verdict.folder.pipeline.name,
             "size": [verdict.defaults.width, verdict.defaults.height],
         }
     if verdict.need:

@@ -20,7 +20,7 @@ from worker.engine.solver import ObjectSolver, Schedule, SolverFactory, Solvers,
 from worker.engine.stepping import at_steps
 from worker.engine.table import CONDITIONAL, ESTIMATE, NOISE, UNCONDITIONAL, Table
 from worker.families.schedulers import NamedSchedulers
-from worker.models.families import STABLE_DIFFUSION
+from worker.models.pipelines import STABLE_DIFFUSION
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import configured, for_name, step_options
 

@@ -13,7 +13,7 @@ from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS
 from tests.engine.driving import names_for
 from worker.models import schedulers
 from worker.models.bundle import Bundle, load
-from worker.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
+from worker.models.pipelines import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import (
     StepLimits,
@@ -58,8 +58,8 @@ def test_class_names_are_configured_as_in_a_stock_pipeline(bundle: Bundle, class
 
 
 def test_the_pipelines_rewriting_is_applied(bundle: Bundle) -> None:
-    for family, expected in ((STABLE_DIFFUSION, (1, False)), (STABLE_DIFFUSION_XL, (0, True))):
-        ddim = for_name(configured(diffusers.EulerDiscreteScheduler(steps_offset=0), family), "ddim")
+    for pipeline, expected in ((STABLE_DIFFUSION, (1, False)), (STABLE_DIFFUSION_XL, (0, True))):
+        ddim = for_name(configured(diffusers.EulerDiscreteScheduler(steps_offset=0), pipeline), "ddim")
         assert (ddim.config.steps_offset, ddim.config.clip_sample) == expected
 
 

@@ -24,10 +24,10 @@ from worker.engine.errors import is_out_of_memory
 from worker.models.configs import part_dtype
 from worker.models.defaults import Defaults
 from worker.models.errors import ModelError
-from worker.models.families import FAMILIES, STABLE_DIFFUSION_XL
 from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
 from worker.models.need import no_room
+from worker.models.pipelines import PIPELINES, STABLE_DIFFUSION_XL
 from worker.models.place import place_of
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import StepLimits, configured, for_name, step_limits
@@ -130,16 +130,16 @@ def load(
     source.check_hashes()
     last = channels_last == "on" or (channels_last == "auto" and place.device.type == "cuda")
     with quiet_libraries(), _refusing(verdict):
-        parts = {name: _load_part(source, name, place.dtype_name) for name in source.family.components}
-        zeros = source.family is STABLE_DIFFUSION_XL and bool(source.index.get("force_zeros_for_empty_prompt", True))
-        pipeline = _pipeline(source.family.pipeline, parts, zeros=zeros)
-        for part in source.family.weights:
+        parts = {name: _load_part(source, name, place.dtype_name) for name in source.pipeline.components}
+        zeros = source.pipeline is STABLE_DIFFUSION_XL and bool(source.index.get("force_zeros_for_empty_prompt", True))
+        pipeline = _pipeline(source.pipeline.name, parts, zeros=zeros)
+        for part in source.pipeline.weights:
             layout = torch.channels_last if last and part in ("unet", "vae") else torch.preserve_format
             parts[part].to(place.device, memory_format=layout).eval().requires_grad_(False)
     return Bundle(
-        **parts | {"scheduler": configured(parts["scheduler"], source.family)},
+        **parts | {"scheduler": configured(parts["scheduler"], source.pipeline)},
         name=name or source.name,
-        family=source.family.pipeline,
+        family=source.pipeline.name,
         force_zeros_for_empty_prompt=zeros,
         device=place.device,
         dtype=place.dtype,
@@ -162,7 +162,7 @@ def _left_out(source: ModelFolder) -> tuple[str, ...]:
 
 def stock_pipeline(bundle: Bundle, scheduler: str) -> Any:
     """diffusers' own pipeline around the model, for comparison. Raises ValueError for an unknown scheduler."""
-    parts = {name: getattr(bundle, name) for name in FAMILIES[bundle.family].components}
+    parts = {name: getattr(bundle, name) for name in PIPELINES[bundle.family].components}
     parts["scheduler"] = for_name(bundle.scheduler, scheduler)
     pipeline = _pipeline(bundle.family, parts, zeros=bundle.force_zeros_for_empty_prompt)
     pipeline.set_progress_bar_config(disable=True)
@@ -212,7 +212,7 @@ def _most_side(bundle: Bundle, largest: float) -> int:
 def _load_part(source: ModelFolder, component: str, dtype: str) -> Any:
     if component == "scheduler":
         return load_scheduler(source)
-    if component not in source.family.weights:
+    if component not in source.pipeline.weights:
         return load_tokenizer(source, component)
     return _load_weights(source, component, getattr(torch, part_dtype(source, component, dtype)))
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worker.models.families import STABLE_DIFFUSION_XL
 from worker.models.folder import ModelFolder
+from worker.models.pipelines import STABLE_DIFFUSION_XL
 
 Config = Mapping[str, Any]
 
@@ -67,7 +67,7 @@ def vae_scale_factor(vae: Config) -> int:
 
 def part_dtype(folder: ModelFolder, component: str, dtype: str) -> str:
     """The type in which a part runs where the model runs in `dtype`, in torch's words."""
-    if component == "vae" and folder.family is STABLE_DIFFUSION_XL and dtype == "float16":
+    if component == "vae" and folder.pipeline is STABLE_DIFFUSION_XL and dtype == "float16":
         # SDXL's VAE overflows in float16 unless it was retrained, and then its configuration says so.
         return "float32" if folder.config("vae").get("force_upcast", True) else dtype
     return dtype
@@ -77,6 +77,6 @@ def native_size(folder: ModelFolder, unet: Config, vae: Config) -> tuple[int, in
     """Width and height in pixels: what the model was trained at, or its family where the UNet does not say."""
     size = unet["sample_size"]
     if size is None:
-        return folder.family.native_side, folder.family.native_side
+        return folder.pipeline.native_side, folder.pipeline.native_side
     height, width = (size, size) if isinstance(size, int) else size
     return width * vae_scale_factor(vae), height * vae_scale_factor(vae)

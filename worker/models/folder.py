@@ -17,7 +17,7 @@ from typing import Any
 
 from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
-from worker.models.families import FAMILIES, Family
+from worker.models.pipelines import PIPELINES, Pipeline
 from worker.models.single_file import what_it_is
 
 WEIGHTS: Mapping[str, str] = {
@@ -53,7 +53,7 @@ class Weights:
 
 
 class ModelFolder:
-    """A folder of a known family.
+    """A folder of a known pipeline.
 
     Files may be symlinks, as in a snapshot of the Hugging Face cache. Raises ModelError where it is none.
     """
@@ -63,7 +63,7 @@ class ModelFolder:
         if not path.is_dir():
             raise ModelError(what_it_is(path))
         self.index = self._read_index()
-        self.family = self._family()
+        self.pipeline = self._pipeline()
 
     @property
     def name(self) -> str:
@@ -141,7 +141,7 @@ class ModelFolder:
     def loaded_files(self) -> list[Path]:
         """All that is opened. Raises ModelError where weights are missing."""
         files = [self.path / "model_index.json", self.path / DEFAULTS]
-        for component in self.family.components:
+        for component in self.pipeline.components:
             if component in WEIGHTS:
                 weights = self.weights(component)
                 files += [self.config_file(component), *([weights.index] if weights.index else []), *weights.files]
@@ -168,12 +168,12 @@ class ModelFolder:
             )
         return self.read_json("model_index.json")
 
-    def _family(self) -> Family:
+    def _pipeline(self) -> Pipeline:
         name = self.index.get("_class_name")
-        if not isinstance(name, str) or name not in FAMILIES:
+        if not isinstance(name, str) or name not in PIPELINES:
             holds = f"holds a {name}" if name else "is of no family: its model_index.json names none"
-            raise ModelError(f"{self.path} {holds}; supported families: {', '.join(FAMILIES)}.")
-        return FAMILIES[name]
+            raise ModelError(f"{self.path} {holds}; supported families: {', '.join(PIPELINES)}.")
+        return PIPELINES[name]
 
     def _shards(self, index: Path) -> tuple[Path, ...]:
         names = sorted(set(self.weight_map(index).values()))

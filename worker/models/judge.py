@@ -67,12 +67,12 @@ class _Examination:
     def verdict(self, dtype: str, rooms: Rooms | None) -> Verdict:
         folder = self.folder
         self.faults += unsafe_faults(folder)
-        parts = [part for part in folder.family.components if self._is_named(part)]
+        parts = [part for part in folder.pipeline.components if self._is_named(part)]
         for part in parts:
             if part in WEIGHTS:
                 self._look_at_weights(part)
         self.faults += tokenizer_file_faults(folder, [part for part in parts if part.startswith("tokenizer")])
-        whole = set(self.configs) == set(folder.family.weights) and "scheduler" in parts
+        whole = set(self.configs) == set(folder.pipeline.weights) and "scheduler" in parts
         defaults = self._look_at_the_whole() if whole else None
         unjudged = self._look_with_packages(parts, defaults)
         self._look_at_manifest()
@@ -107,7 +107,7 @@ class _Examination:
             self.faults.append(f"model_index.json in {path} names no {component}; fetch the whole model.")
             return False
         library, cls = entry
-        allowed = self.folder.family.components[component]
+        allowed = self.folder.pipeline.components[component]
         if library not in ("diffusers", "transformers") or (allowed and cls not in allowed):
             supported = " or ".join(allowed) or "those of diffusers"
             self.faults.append(f"The {component} of {path} is a {library}.{cls}; supported: {supported}.")

@@ -16,7 +16,7 @@ from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS, canonical,
 from worker.engine.errors import is_out_of_memory
 from worker.engine.stepping import LATENT_CHANNELS, rehearse, takes
 from worker.models.errors import ModelError
-from worker.models.families import Family
+from worker.models.pipelines import Pipeline
 
 log = structlog.get_logger()
 
@@ -37,12 +37,12 @@ class StepLimits:
     refused: tuple[int, ...] = ()
 
 
-def configured(scheduler: Any, family: Family) -> Any:
-    """The same scheduler, with what the family's pipeline rewrites in it: also for schedulers of another class, which
+def configured(scheduler: Any, pipeline: Pipeline) -> Any:
+    """The same scheduler, with what the pipeline rewrites in it: also for schedulers of another class, which
     are made from its configuration and may understand more of that."""
     # from_config forgets what was not said in a scheduler's own configuration.
-    unsaid = [name for name in scheduler.config.get("_use_default_values", ()) if name not in family.rewritten]
-    scheduler.register_to_config(**family.rewritten, _use_default_values=unsaid)
+    unsaid = [name for name in scheduler.config.get("_use_default_values", ()) if name not in pipeline.rewritten]
+    scheduler.register_to_config(**pipeline.rewritten, _use_default_values=unsaid)
     return scheduler
 
 

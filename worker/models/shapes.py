@@ -46,7 +46,7 @@ def tensor_faults(folder: ModelFolder, component: str, tensors: Mapping[str, Ten
 def tokenizer_faults(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
     """One sentence for each tokenizer that cannot be loaded or has more tokens than its text encoder."""
     loaded = {}
-    for component in (name for name in folder.family.components if name.startswith("tokenizer")):
+    for component in (name for name in folder.pipeline.components if name.startswith("tokenizer")):
         path = folder.path / component
         if not path.is_dir():
             continue
@@ -75,7 +75,7 @@ def scheduler_faults(folder: ModelFolder, default: str | None) -> Iterator[str]:
         return
     try:
         with quiet_libraries():
-            scheduler = configured(load_scheduler(folder), folder.family)
+            scheduler = configured(load_scheduler(folder), folder.pipeline)
             fits = default is None or works(scheduler, default)
     except Exception as error:
         yield cannot_be_loaded(folder.path / "scheduler", error)

@@ -18,7 +18,7 @@ CODE = (".py", ".pyc", ".so")
 
 def unsafe_faults(folder: ModelFolder) -> list[str]:
     """One sentence about all such files, with the one command that helps; none where there are none."""
-    parts = [folder.path / component for component in folder.family.components]
+    parts = [folder.path / component for component in folder.pipeline.components]
     found = [file for part in parts if part.is_dir() for file in sorted(part.iterdir()) if _is_unsafe(file)]
     if not found:
         return []
@@ -48,7 +48,7 @@ def _remove(found: list[Path]) -> str:
 
 
 def _convert(folder: ModelFolder) -> str:
-    pipeline, path = folder.family.pipeline, str(folder.path)
+    pipeline, path = folder.pipeline.name, str(folder.path)
     source, copy = json.dumps(path), json.dumps(f"{path}-safetensors")  # Python's words too, without single quotes
     command = (
         f"from diffusers import {pipeline} as P; "

@@ -1,4 +1,4 @@
-"""The families of models that the engine serves: which pipeline of diffusers each is, and of which parts.
+"""The pipelines of diffusers whose models are served, and the parts of each. Their families are in worker/families.
 
 Knows names only. Knows no files and imports no torch.
 """
@@ -11,18 +11,18 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """`pipeline` is diffusers' class. `components` are the parts that are loaded, each with the classes it may be of;
+class Pipeline:
+    """`name` is diffusers' class. `components` are the parts that are loaded, each with the classes it may be of;
     which schedulers there are is schedulers.py's to say.
 
     `rewritten`: what the pipeline's constructor writes into its scheduler's configuration, whatever
     scheduler_config.json says. Without it the latents are off by up to 3.9 standard deviations from the stock
     pipeline's.
 
-    `native_side`, in pixels, is what the first models of the family were trained at: for a UNet that does not say.
+    `native_side`, in pixels, is what the first models of the kind were trained at: for a UNet that does not say.
     """
 
-    pipeline: str
+    name: str
     components: Mapping[str, tuple[str, ...]]
     rewritten: Mapping[str, Any]
     native_side: int
@@ -35,8 +35,8 @@ class Family:
 
 TOKENIZER = ("CLIPTokenizer", "CLIPTokenizerFast")
 
-STABLE_DIFFUSION = Family(
-    pipeline="StableDiffusionPipeline",
+STABLE_DIFFUSION = Pipeline(
+    name="StableDiffusionPipeline",
     components={
         "tokenizer": TOKENIZER,
         "text_encoder": ("CLIPTextModel",),
@@ -49,8 +49,8 @@ STABLE_DIFFUSION = Family(
 )
 """1.x and 2.x (Rombach et al. 2022)."""
 
-STABLE_DIFFUSION_XL = Family(
-    pipeline="StableDiffusionXLPipeline",
+STABLE_DIFFUSION_XL = Pipeline(
+    name="StableDiffusionXLPipeline",
     components={
         **STABLE_DIFFUSION.components,
         "tokenizer_2": TOKENIZER,
@@ -61,4 +61,4 @@ STABLE_DIFFUSION_XL = Family(
 )
 """Two text encoders, and a UNet that also reads the prompt as one vector and the sizes (Podell et al. 2023)."""
 
-FAMILIES = {family.pipeline: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL)}
+PIPELINES = {pipeline.name: pipeline for pipeline in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL)}
