@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from worker.engine.errors import EngineError, GenerationFailed, engine_error
-from worker.engine.family import Prepared
+from worker.engine.family import Autoencoder, Prepared
 from worker.engine.passes import Pass
 from worker.engine.request import Request
 from worker.engine.rows import LaneKey, LatentShape, Rows
@@ -31,7 +31,7 @@ class StableDiffusion:
     def __init__(self, bundle: Bundle) -> None:
         self.device = bundle.device
         self.weights_bytes = bundle.weights_bytes
-        self.autoencoder = ScaledAutoencoder(
+        self.autoencoder: Autoencoder = ScaledAutoencoder(
             bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device
         )
         self._bundle = bundle

@@ -27,11 +27,10 @@ class UNet(torch.nn.Module):
         self.device = device
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        own = {name: tensor for name, tensor in rows.items() if name not in ADDED}
-        added = {name: tensor for name, tensor in rows.items() if name in ADDED}
-        if added:
-            own["added_cond_kwargs"] = added  # type: ignore[assignment]
-        output: torch.Tensor = self.unet(x.to(self.dtype), t, **own, return_dict=False)[0]
+        arguments: dict[str, Any] = {name: tensor for name, tensor in rows.items() if name not in ADDED}
+        if added := {name: tensor for name, tensor in rows.items() if name in ADDED}:
+            arguments["added_cond_kwargs"] = added
+        output: torch.Tensor = self.unet(x.to(self.dtype), t, **arguments, return_dict=False)[0]
         # A network that predicts a variance as well has it in the channels behind.
         return output[:, : x.shape[1]]
 
