@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from worker.engine.events import Event
+from worker.engine.events import EngineEvent
 
 log = structlog.get_logger()
 
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 class Listener(Protocol):
     """Called from the engine's thread after each step; must not block it."""
 
-    def stepped(self, seconds: float, events: Sequence[Event]) -> None:
+    def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         """The engine's step took so many seconds, and this happened in it."""
 
 
@@ -33,7 +33,7 @@ class Listeners:
         self._observers = tuple(observers)
         self._reporter = reporter
 
-    def stepped(self, seconds: float, events: Sequence[Event]) -> None:
+    def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         for observer in self._observers:
             try:
                 observer.stepped(seconds, events)
