@@ -6,7 +6,6 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -34,9 +33,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("app.cli",),
 )
 """Packages of the gateway, lowest first. One imports those of lower layers, and none beside it."""
-
-CIRCLES_LEFT = ("worker.engine.",)
-"""Modules whose circles are known. Empty as soon as the engine's data lies beside its readers."""
 
 
 def rooms() -> list[str]:
@@ -75,21 +71,6 @@ def strangers(file: str) -> set[str]:
     if not file.startswith(MAY_KNOW_RQ):
         forbidden |= {name for name, top in names.items() if top == "rq"}
     return forbidden
-
-
-def circle() -> list[str]:
-    """Files that import each other in a circle, the first one again at the end; none if there is no circle. An import
-    under `TYPE_CHECKING` counts as well: who needs a name to say what he means needs the file to be understood."""
-    modules = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in rooms()}
-    needs = {
-        file: {modules[part] for name in imports(file) for part in (name, name.rpartition(".")[0]) if part in modules}
-        for file in rooms()
-    }
-    try:
-        TopologicalSorter({file: others - {file} for file, others in needs.items()}).prepare()
-    except CycleError as error:
-        return list(error.args[1])
-    return []
 
 
 def _is_hatch(name: str) -> bool:
@@ -147,28 +128,12 @@ def test_the_gateways_packages_import_downward(file: str) -> None:
 
 
 def test_no_circle() -> None:
-    assert {module for module in in_circles(rooms()) if not module.startswith(CIRCLES_LEFT)} == set()
+    assert in_circles(rooms()) == set()
 
 
 @pytest.mark.parametrize("file", rooms())
 def test_no_file_is_a_drawer(file: str) -> None:
     assert len((HOUSE / file).read_text().splitlines()) <= MAX_LINES
-
-
-def test_no_file_needs_itself_by_a_detour() -> None:
-    assert circle() == []
-
-
-def test_a_circle_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that only a type checker would meet."""
-    monkeypatch.setattr(sys.modules[__name__], "HOUSE", tmp_path)
-    for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from worker.engine.lane import Lane"
-    for file, text in {"costs.py": for_types, "lane.py": "import worker.engine.memory", "memory.py": ""}.items():
-        (tmp_path / "worker/engine").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "worker/engine" / file).write_text(text)
-    assert circle() == []
-    (tmp_path / "worker/engine/memory.py").write_text("from worker.engine import costs")
-    assert set(circle()) == {f"worker/engine/{name}.py" for name in ("costs", "lane", "memory")}
 
 
 def test_the_walls_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from benchmarks import trace as traces
 from benchmarks.gpu.models import full_size
 from benchmarks.gpu.run import Run
 from worker.engine.engine import Engine
+from worker.families.choose import family_of
 
 LOADS = (1.2, 2.0)
 
@@ -19,7 +20,7 @@ def trace(run: Run) -> None:
 
 def _trace(run: Run) -> None:
     bundle = full_size(run, "sd", run.half)
-    engine, stock, chance = Engine(bundle, seats=traces.MOST), traces.Stock(bundle), random.Random(7)
+    engine, stock, chance = Engine(family_of(bundle), seats=traces.MOST), traces.Stock(bundle), random.Random(7)
     engine.warm_up(seconds=30.0)
     ways: dict[str, traces.Way] = {
         "engine": lambda trace: traces.through_engine(engine, trace, traces.Clock(time.perf_counter)),

@@ -10,7 +10,9 @@ from benchmarks.gpu.models import finish, full_size, request
 from benchmarks.gpu.run import Run, distance
 from worker.engine.engine import Engine
 from worker.engine.lane import Graphs
-from worker.engine.sample import Request, Sample
+from worker.engine.request import Request
+from worker.engine.sample import Sample
+from worker.families.choose import family_of
 from worker.models.bundle import Bundle
 
 TRIALS = 4
@@ -59,7 +61,7 @@ class Watched(Engine):
     """Keeps the last latents of each request, as they go into the decoder."""
 
     def __init__(self, bundle: Bundle, *, graphs: Graphs) -> None:
-        super().__init__(bundle, seats=16, graphs=graphs)
+        super().__init__(family_of(bundle), seats=16, graphs=graphs)
         self.latents: dict[str, torch.Tensor] = {}
 
     def _decode(self, batch: list[Sample], tile: int | None) -> None:

@@ -12,11 +12,12 @@ import transformers
 
 from benchmarks.gpu.run import Run
 from worker.engine.compile import compile_table
-from worker.engine.denoise import Plan, Turn
+from worker.engine.denoise import Plan, StepInput
 from worker.engine.engine import Engine
-from worker.engine.events import Event, Failed
-from worker.engine.lane import Graphs, Lane, Lanes, native_key
+from worker.engine.events import EngineEvent, Failed
+from worker.engine.lane import Graphs, Lane, Lanes
 from worker.engine.request import Request
+from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load
 from worker.models.schedulers import for_name
 
@@ -60,10 +61,14 @@ def full_size(run: Run, kind: str, dtype: torch.dtype) -> Bundle:
         dtype=dtype,
         vae_scale_factor=8,
         force_zeros_for_empty_prompt=xl,
-        scheduler=diffusers.DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, clip_sample=False
-        ),
+        scheduler=_scheduler(),
         defaults=starter.defaults.model_copy(update={"width": side, "height": side}),
+    )
+
+
+def _scheduler() -> Any:
+    return diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, clip_sample=False
     )
 
 
@@ -137,9 +142,9 @@ def request(bundle: Bundle, id: str, **changes: Any) -> Request:
     return Request(id=id, **plain | changes)
 
 
-def finish(engine: Engine) -> list[Event]:
+def finish(engine: Engine) -> list[EngineEvent]:
     """Step until nothing is open. Raises AssertionError if a job failed."""
-    events: list[Event] = []
+    events: list[EngineEvent] = []
     while not engine.idle:
         events += engine.step()
     failed = [event for event in events if isinstance(event, Failed)]
@@ -149,7 +154,8 @@ def finish(engine: Engine) -> list[Event]:
 
 def native_lane(bundle: Bundle, graphs: Graphs, *, seats: int = 16) -> Lane:
     """With noise in every seat."""
-    lane = Lanes(bundle, seats=seats, graphs=graphs).open(native_key(bundle))
+    family = family_of(bundle)
+    lane = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs).open(family.native)
     generator = torch.Generator(bundle.device).manual_seed(0)
     lane.step.state.normal_(generator=generator)
     for kept in lane.step.conditioning.values():
@@ -159,9 +165,9 @@ def native_lane(bundle: Bundle, graphs: Graphs, *, seats: int = 16) -> Lane:
 
 def plan_of(lane: Lane, rows: int, *, seats: int = 16) -> Plan:
     """A step of guided samples in the middle of their way. `rows` is even."""
-    table = compile_table(for_name(lane.bundle.scheduler, "dpmpp_2m"), 20)
-    turns = [
-        Turn(
+    table = compile_table(for_name(_scheduler(), "dpmpp_2m"), 20)
+    inputs = [
+        StepInput(
             seat=1 + k % seats,
             is_guided=True,
             input_scale=float(table.input_scale[9]),
@@ -171,4 +177,4 @@ def plan_of(lane: Lane, rows: int, *, seats: int = 16) -> Plan:
         )
         for k in range(rows // 2)
     ]
-    return Plan(turns, rows=rows, samples=rows, latent_shape=lane.key.latent_shape)
+    return Plan(inputs, rows=rows, samples=rows, latent_shape=lane.key.latent_shape)

@@ -12,6 +12,7 @@ from benchmarks.gpu.models import STARTER, finish, full_size, native_lane, plan_
 from benchmarks.gpu.run import Run, distance
 from worker.engine.engine import Engine
 from worker.engine.events import Finished, Preview
+from worker.families.choose import family_of
 from worker.models.bundle import load
 
 ATTENTIONS = ((4096, 4096, 40), (4096, 77, 40), (1024, 1024, 80), (256, 77, 160), (64, 64, 160))
@@ -42,7 +43,7 @@ def as_on_a_cpu(run: Run) -> None:
     places = (("cpu", "cpu", "float32"), ("gpu32", run.device, "float32"), ("gpu16", run.device, "float16"))
     for name, device, dtype in places:
         bundle = load(STARTER, device=str(device), dtype=dtype)
-        engine = Engine(bundle, seats=8)
+        engine = Engine(family_of(bundle), seats=8)
         for k, scheduler in enumerate(("ddim", "euler_a", "dpmpp_2m", "unipc")):
             guidance = 1.0 if k == 3 else 4.0
             engine.submit(
@@ -65,7 +66,7 @@ def as_on_a_cpu(run: Run) -> None:
 def on_another_thread(run: Run) -> None:
     """Warmed up on one thread and stepped on another, with previews, as a worker does it."""
     bundle = load(STARTER, device=str(run.device), dtype="auto")
-    engine = Engine(bundle, seats=4)
+    engine = Engine(family_of(bundle), seats=4)
     engine.warm_up(seconds=10.0)
     engine.submit(request(bundle, "seen", preview_every=2, scheduler="euler_a", guidance_scale=4.0))
     with ThreadPoolExecutor(1) as pool:
@@ -73,7 +74,7 @@ def on_another_thread(run: Run) -> None:
     run.note(
         "another thread, with previews",
         previews=sum(isinstance(event, Preview) for event in events),
-        rescued=any(any(event.rescued) for event in events if isinstance(event, Finished)),
+        rescued=any(image.is_rescued for event in events if isinstance(event, Finished) for image in event.images),
     )
 
 

@@ -14,6 +14,7 @@ from benchmarks.gpu.run import Run
 from worker.engine.engine import Engine
 from worker.engine.graphs import BUCKETS
 from worker.engine.lane import Graphs
+from worker.families.choose import family_of
 from worker.models.bundle import Bundle, stock_pipeline
 
 AHEAD = 8
@@ -86,10 +87,10 @@ def rest_of_a_picture(run: Run, bundle: Bundle) -> None:
             latents = torch.randn(count, *shape, device=run.device, dtype=bundle.vae.dtype)
             seconds = run.seconds(lambda z=latents: bundle.vae.decode(z, return_dict=False)[0], rounds=5)  # type: ignore[misc]
             run.note(f"{bundle.name}: decode {count}", ms=1e3 * seconds)
-        engine = Engine(bundle, graphs="off")
+        reader = family_of(bundle)._reader  # type: ignore[attr-defined]
         for count in (1, 8):
             texts = [f"a {k} red circle" for k in range(count)]
-            seconds = run.seconds(lambda t=texts: engine._encoder._encode(t), rounds=5)  # type: ignore[misc]
+            seconds = run.seconds(lambda t=texts: reader._read(t), rounds=5)  # type: ignore[misc]
             run.note(f"{bundle.name}: encode {count}", ms=1e3 * seconds)
 
 
@@ -100,7 +101,7 @@ def lone(run: Run, bundle: Bundle) -> None:
     stock.vae = copy.deepcopy(bundle.vae).to(bundle.dtype)
     ways: dict[str, Callable[[], object]] = {"stock": lambda: stock(**_stock_call(bundle, run.steps))}
     for graphs in ("off", "auto") if run.on_gpu else ("off",):
-        engine = Engine(bundle, graphs=graphs)  # type: ignore[arg-type]
+        engine = Engine(family_of(bundle), graphs=graphs)  # type: ignore[arg-type]
         ways[f"engine, graphs {graphs}"] = lambda engine=engine: _draw(engine, bundle, run.steps)  # type: ignore[misc]
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(4):
@@ -140,7 +141,7 @@ class Waiting(Engine):
 def saturated(run: Run, bundle: Bundle, count: int) -> None:
     """All at once, the host ahead of the device, and waiting for it at each step."""
     for name, kind in (("ahead", Engine), ("waiting", Waiting)):
-        engine = kind(bundle, seats=16)
+        engine = kind(family_of(bundle), seats=16)
         engine.warm_up(seconds=30.0)
         seconds = 0.0
         for turn in range(2):

@@ -22,7 +22,7 @@ import structlog
 import torch
 
 from worker.engine.compile import NotAffine, compile_table
-from worker.engine.errors import GenerationFailed
+from worker.engine.errors import GenerationFailed, is_out_of_memory
 from worker.engine.estimate import x0_coefficients
 from worker.engine.stepping import at_steps, rehearse, scaled, takes, understood
 from worker.engine.table import Table
@@ -179,13 +179,24 @@ def _compile(future: Future[SolverFactory], schedule: Schedule) -> None:
     try:
         future.set_result(SolverFactory(schedule))
     except Exception as error:
-        reason = str(error).rstrip(".") or type(error).__name__
-        refusal = GenerationFailed(
-            f"The scheduler {schedule.name} cannot take {schedule.num_inference_steps} steps with this model "
-            f"({reason}); {_advice(schedule)}."
-        )
-        refusal.__cause__ = error
-        future.set_exception(refusal)
+        future.set_exception(_refusal(schedule, error))
+
+
+def _refusal(schedule: Schedule, error: Exception) -> Exception:
+    """What whoever asked is told. A full memory says nothing about the scheduler, also while advice is sought."""
+    if is_out_of_memory(error):
+        return error
+    try:
+        advice = _advice(schedule)
+    except Exception as full:
+        return full
+    reason = str(error).rstrip(".") or type(error).__name__
+    refusal = GenerationFailed(
+        f"The scheduler {schedule.name} cannot take {schedule.num_inference_steps} steps with this model "
+        f"({reason}); {advice}."
+    )
+    refusal.__cause__ = error
+    return refusal
 
 
 def _advice(schedule: Schedule) -> str:
