@@ -7,8 +7,7 @@ from typing import Any
 from app.contract.messages.card import ModelCard
 from app.contract.messages.params import JobRequest, resolve
 from app.contract.messages.spec import PictureSpec
-from tests.engine.driving import run, wish
-from worker.engine.engine import Engine
+from tests.engine.driving import engine_of, run, wish
 from worker.engine.events import Finished
 from worker.engine.request import Request
 from worker.models.bundle import Bundle
@@ -30,7 +29,7 @@ def test_every_parameter_of_a_picture_is_read(epsilon_bundle: Bundle) -> None:
     """One that nobody reads would stand in the picture's record, and have changed nothing."""
     request = Watched(**wish("watched").model_dump())
     READ.update(dict.fromkeys(READ, 0))
-    assert isinstance(run(Engine(epsilon_bundle), request)["watched"], Finished)
+    assert isinstance(run(engine_of(epsilon_bundle), request)["watched"], Finished)
     assert [name for name, times in READ.items() if not times] == []
 
 
