@@ -1,11 +1,13 @@
 """The engine: requests join and leave the batch between any two steps.
 
 `step` is the whole story. A request becomes a job, a job's samples take seats one by one, oldest job first; in each
-step the samples of one lane take one model evaluation together, and those that are denoised are decoded.
+step the samples of one lane take one model evaluation together; who is at the end of a pass begins the next one, and
+who is at the end of the last is decoded.
 
 On a GPU the host runs ahead: it learns one step late whether a sample is still made of numbers, and prepares the next
 step while the device computes this one.
-Knows no Redis, HTTP or files. Knows no listener either: events are returned to whoever drives it.
+Knows no Redis, HTTP or files, and no kind of model: a family is handed in. Knows no listener either: events are
+returned to whoever drives it.
 """
 
 from __future__ import annotations
