@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
-from app.contract.messages.params import OutputFormat
 from app.contract.messages.picture_record import KEYWORD, MAX_RECORD_BYTES, XMP_NAMESPACE
 from app.contract.messages.schedulers import sampler_words
+from app.contract.messages.spec import OutputFormat
 
 PREVIEW_SIDE = 256
 """Pixels. Even noise of this size stays below keys.MAX_PREVIEW."""
