@@ -12,7 +12,7 @@ import diffusers
 import torch
 
 from app import __version__
-from worker.engine.lane import reproducible_rows
+from worker.engine.lane import REPRODUCIBLE_ROWS
 from worker.models.bundle import Bundle
 
 
@@ -44,7 +44,7 @@ def provenance_of(bundle: Bundle) -> Provenance:
         diffusers=diffusers.__version__,
         device=_chip(bundle.device),
         dtype=str(bundle.dtype).removeprefix("torch."),
-        bucket=reproducible_rows(bundle.device),
+        bucket=REPRODUCIBLE_ROWS,
     )
 
 

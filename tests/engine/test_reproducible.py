@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.engine.driving import SIDE, drain, engine_of, last_events, run, scripted, wish
 from worker.engine.events import Finished
-from worker.engine.lane import reproducible_rows
+from worker.engine.lane import REPRODUCIBLE_ROWS
 from worker.models.bundle import Bundle
 
 SUBJECT = {"prompt": "a yellow star", "negative_prompt": "a dog", "seed": 5, "reproducible": True}
@@ -102,4 +102,15 @@ def test_every_call_has_the_same_rows(epsilon_bundle: Bundle) -> None:
     bundle, unet = scripted(epsilon_bundle, lambda call, rows: None)
     requests = [subject("euler_a", 1.0), wish("b", reproducible=True), wish("c", reproducible=True, guidance_scale=1.0)]
     run(engine_of(bundle), *requests)
-    assert set(unet.batches) == {reproducible_rows(torch.device("cpu"))}
+    assert set(unet.batches) == {REPRODUCIBLE_ROWS}
+
+
+def test_every_call_is_for_one_sample(epsilon_bundle: Bundle) -> None:
+    """On a GPU a row's bits depend on its place in the batch, and the place on the company."""
+    engine, batches = engine_of(epsilon_bundle), set()
+    for k in range(3):
+        engine.submit(wish(str(k), seed=k, reproducible=True, guidance_scale=1.0))
+    while not engine.idle:
+        engine.step()
+        batches.add(engine.last_batch)
+    assert batches - {0} == {1}

@@ -22,9 +22,9 @@ IDLE_SECONDS = 30.0
 """How long an empty lane keeps its buffers and graphs: sizes come back more often than not."""
 
 
-def reproducible_rows(device: torch.device) -> int:
-    """Rows in each step of a reproducible sample: on a CPU one guided picture, on a GPU what fills some of it."""
-    return 8 if device.type == "cuda" else 2
+REPRODUCIBLE_ROWS = 2
+"""In each step of a reproducible sample, which takes it alone: those of one guided picture. On a GPU a row's bits also
+depend on its place in the batch, as measured on an H100."""
 
 
 class Lane:
@@ -60,11 +60,7 @@ class Lane:
     @property
     def most_rows(self) -> int | None:
         """In one step; None for as many as there are. One sample goes in any case: with 1, every one goes alone."""
-        if self.key.mode is Mode.RESCUE:
-            return 1
-        if self.key.mode is Mode.REPRODUCIBLE:
-            return reproducible_rows(self.device)
-        return self._costs.most_rows(self.key)
+        return self._costs.most_rows(self.key) if self.key.mode is Mode.SHARED else 1
 
     def step_seconds(self, rows: int) -> float:
         """What a step of so many rows is expected to take; 0 where nobody knows."""
@@ -123,7 +119,7 @@ class Lane:
         """Rows and samples of the step. A CPU takes exactly what there is, since every row costs its time."""
         rows = sum(each.rows for each in inputs)
         if self.key.mode is Mode.REPRODUCIBLE:
-            size = reproducible_rows(self.device)
+            size = REPRODUCIBLE_ROWS
         elif isinstance(self._run, StepGraphs):
             size = next((bucket for bucket in BUCKETS if bucket >= rows), rows)
         else:

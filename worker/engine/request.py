@@ -16,7 +16,8 @@ class Request(PictureSpec):
     """One job, whose pictures have consecutive seeds: picture k is drawn from seed + k.
 
     Raises ValueError for a value out of its declared limits the moment it is built. Sides are in pixels.
-    A `reproducible` one is denoised in batches of one fixed size: the same bits in any company, on one machine.
+    A `reproducible` one is denoised alone, in batches of one fixed size: the same bits whoever else is drawn, on one
+    machine.
     After every `preview_every` model evaluations a Preview of each picture is reported; 0 means none.
     What depends on the model, such as its schedulers, is checked when the request takes a seat.
     """

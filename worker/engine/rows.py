@@ -69,7 +69,7 @@ class Mode(Enum):
     """In any company, with the rows that are there."""
 
     REPRODUCIBLE = "reproducible"
-    """In batches of one fixed size, so that every kernel is the same in any company."""
+    """Alone in a batch of one fixed size, so that every kernel is the same, and works in the same place."""
 
     RESCUE = "rescue"
     """Alone and in float32, after NaN in company."""
