@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from worker.engine.events import Event, Started
+from worker.engine.events import EngineEvent, Started
 from worker.listeners import Listeners
 
 STEP = [Started("a"), Started("b")]
@@ -15,17 +15,17 @@ STEP = [Started("a"), Started("b")]
 class Noting:
     """Writes into a common list who heard what."""
 
-    def __init__(self, name: str, heard: list[tuple[str, Sequence[Event]]], *, raises: bool = False) -> None:
+    def __init__(self, name: str, heard: list[tuple[str, Sequence[EngineEvent]]], *, raises: bool = False) -> None:
         self.name, self.heard, self.raises = name, heard, raises
 
-    def stepped(self, seconds: float, events: Sequence[Event]) -> None:
+    def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         self.heard.append((self.name, events))
         if self.raises:
             raise ValueError(self.name)
 
 
 def test_the_reporter_hears_last_also_after_one_that_breaks() -> None:
-    heard: list[tuple[str, Sequence[Event]]] = []
+    heard: list[tuple[str, Sequence[EngineEvent]]] = []
     broken, other = Noting("broken", heard, raises=True), Noting("other", heard)
     Listeners([broken, other], reporter=Noting("reporter", heard)).stepped(0.1, STEP)
     assert heard == [("broken", STEP), ("other", STEP), ("reporter", STEP)]
