@@ -58,17 +58,17 @@ class ModelChoice:
         if not models:
             detail = "No worker has announced a model yet. Start one, or wait until it has loaded its model."
             raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
-        found = await (self.named(name) if name else self.default())
+        found = await (self.default() if name is None else self.named(name))
         if found is None or found.away_seconds > RESTART_SECONDS:
             # Nobody is refused from memory: another gateway may have shown the caller a worker.
             models = await self._board.look_again()
-            found = await (self.named(name) if name else self.default())
+            found = await (self.default() if name is None else self.named(name))
         return found or self._refuse(name, served=", ".join(sorted(models)))
 
     def _refuse(self, name: str | None, *, served: str) -> NoReturn:
-        if name and name in self.aliases:
+        if name is not None and name in self.aliases:
             code, detail = "model_unknown", f"is another name of {self.aliases[name]}, which is not served here"
-        elif name:
+        elif name is not None:
             code, detail = "model_unknown", "is not served here"
         elif self._default:
             detail = f"No worker has announced {self._default} yet, the model of requests that name none."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from app.contract.messages.params import JobRequest
 from app.contract.messages.spec import OutputFormat
-from app.contract.messages.texts import MAX_PROMPT, READABLE, VISIBLE
+from app.contract.messages.texts import MAX_NAME, MAX_PROMPT, READABLE, VISIBLE
 from app.jobs.translation import Wording, sides
 
 LONGEST_PROMPT = 32_000
@@ -24,6 +24,9 @@ class ImageGeneration(JobRequest):
     prompt: Annotated[str, Field(max_length=LONGEST_PROMPT), READABLE, VISIBLE] = Field(
         description="What the picture shows. Of a very long one the end is cut, which no model reads, with a warning"
     )
+    model: Annotated[
+        str | None, Field(max_length=MAX_NAME), BeforeValidator(lambda given: None if given == "" else given)
+    ] = Field(default=None, description="One of GET /v1/models. Missing or empty: the one marked `default` there")
     n: int | None = Field(default=None, ge=1, le=10, description="The same as num_images")
     size: str | None = Field(
         default=None, pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$", description="Width x height; auto: native"

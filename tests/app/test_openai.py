@@ -55,6 +55,12 @@ def test_a_picture_in_base64_and_as_a_link(client: openai.OpenAI, drawing: Calla
     assert str(answer.job_id).startswith("job_")  # type: ignore[attr-defined]
 
 
+def test_an_empty_model_is_none(client: openai.OpenAI, drawing: Callable[[], Future[Any]]) -> None:
+    """As programs send it that have a field for the model and leave the choice open."""
+    drawing()
+    assert client.images.generate(model="", prompt="a red circle").data
+
+
 @pytest.mark.parametrize("form", ["url", "b64_json"])
 def test_one_response_format(client: openai.OpenAI, drawing: Callable[[], Future[Any]], form: Any) -> None:
     drawing()

@@ -65,6 +65,9 @@ INVALID: dict[str, tuple[bytes, str]] = {
     "images huge": (wish(num_images=10**9), "/num_images"),
     "images over the card": (wish(num_images=5), "/num_images"),
     "seed negative": (wish(seed=-2), "/seed"),
+    "model empty": (wish(model=""), "/model"),
+    "scheduler empty": (wish(scheduler=""), "/scheduler"),
+    "a ratio empty": (wish(aspect_ratio=""), "/aspect_ratio"),
     "a ratio of letters": (wish(aspect_ratio=CANARY), "/aspect_ratio"),
     "a ratio beyond the card": (wish(aspect_ratio="99:1"), "/aspect_ratio"),
     "a ratio beside a side": (wish(aspect_ratio="1:1", width=128), "/aspect_ratio"),
@@ -122,6 +125,18 @@ def test_null_is_not_given(client: httpx2.Client) -> None:
     hook = {"url": "https://example.org/", "events": None, "headers": None}
     assert client.post("/v1/jobs", json={"prompt": "a", "webhook": hook}).status_code == 202
     assert client.post("/v1/jobs/cancel", json={"status": None, "metadata": None}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["model", "scheduler"])
+def test_an_empty_name_is_told_what_to_do(client: httpx2.Client, name: str) -> None:
+    """A variable that its program left empty is no wish for the default."""
+    refused = client.post("/v1/jobs", json={"prompt": "a", name: ""}).json()
+    error = {
+        "pointer": f"/{name}",
+        "code": "empty_name",
+        "detail": "is empty; leave it out for the default",
+    }
+    assert refused["errors"] == [error]
 
 
 def test_two_bodies_with_and_without_nulls_are_one_request(client: httpx2.Client) -> None:

@@ -32,12 +32,11 @@ class Parameter:
     default: Any = None
     least: float | None = None
     most: float | None = None
-    longest: int | None = None
     asked: Any = None
 
     def field(self, stored: Any) -> tuple[Any, FieldInfo]:
         """Type and field of a request's model, for pydantic.create_model. `stored` is the type in the record."""
-        limits = {"ge": self.least, "le": self.most, "max_length": self.longest}
+        limits = {"ge": self.least, "le": self.most}
         if self.asked is not None:
             return self.asked, self._described({})
         if stored is float:

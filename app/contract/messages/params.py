@@ -134,7 +134,7 @@ def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
     values |= _resolved(request, card)
     spec = JobSpec.model_validate(values)
     errors = list(_broken_limits(spec, card))
-    if request.aspect_ratio:
+    if request.aspect_ratio is not None:
         theirs = {"/width": "/aspect_ratio", "/height": "/aspect_ratio"}
         errors = [replace(error, pointer=theirs.get(error.pointer, error.pointer)) for error in errors]
     if errors:
@@ -194,9 +194,9 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
 
 def _scheduler(asked: str | None, card: ModelCard) -> str:
     """The card's own word for it. A worker may be newer than this gateway, and know a name that the table lacks."""
-    if not asked or asked in card.schedulers:
-        return asked or card.scheduler
-    return canonical(asked) or asked
+    if asked is None:
+        return card.scheduler
+    return asked if asked in card.schedulers else canonical(asked) or asked
 
 
 def _no_such_scheduler(name: str, card: ModelCard) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from app.contract.messages.parameter import Parameter, parameters_of
-from app.contract.messages.texts import VISIBLE, Text
+from app.contract.messages.texts import VISIBLE, Name, Text
 
 MAX_SEED = 2**63 - 1
 DRAW_A_SEED = -1
@@ -44,7 +44,7 @@ class ServedSpec(_Spec):
 
     model: Annotated[
         str,
-        Parameter(about="One of GET /v1/models. Without it: the one marked `default` there", longest=64),
+        Parameter(about="One of GET /v1/models. Without it: the one marked `default` there", asked=Name | None),
     ]
 
 
@@ -64,7 +64,7 @@ class PictureSpec(_Spec):
     guidance_scale: Annotated[float, Parameter(about="1 or less: without guidance", least=0, most=1_000)]
     scheduler: Annotated[
         str,
-        Parameter(about="One of the model's, also by the names that other programs have for it", longest=64),
+        Parameter(about="One of the model's, also by the names that other programs have for it", asked=Name | None),
     ]
     seed: Annotated[
         int,

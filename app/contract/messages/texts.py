@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 MAX_PROMPT = 2_000
+MAX_NAME = 64
 
 
 def _readable(text: str) -> str:
@@ -30,5 +31,13 @@ def _says_something(text: str) -> str:
     return text
 
 
+def _named(text: str) -> str:
+    """Refuse an empty name: it comes from a variable that nobody filled, and would draw with a model nobody chose."""
+    if not text:
+        raise PydanticCustomError("empty_name", "is empty; leave it out for the default")
+    return text
+
+
 READABLE, VISIBLE = AfterValidator(_readable), AfterValidator(_says_something)
 Text = Annotated[str, Field(max_length=MAX_PROMPT), READABLE]
+Name = Annotated[str, Field(max_length=MAX_NAME, json_schema_extra={"minLength": 1}), AfterValidator(_named)]
