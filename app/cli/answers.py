@@ -83,6 +83,7 @@ MODEL: Final = {
     "examples": (None, [str]),
 }
 MODELS: Final = {"data": [MODEL]}
+CANCELLATION: Final = {"canceled": [is_id], "requested": [is_id], "has_more": bool}
 PROGRESS: Final = {"step": int, "steps": int}
 STARTED: Final = {"attempts": int}
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from app.cli.answers import JOBS, MODELS, fits, is_job
+from app.cli.answers import CANCELLATION, JOBS, MODELS, fits, is_job
 from app.cli.exits import FAILED, INTERRUPTED, REFUSED, UNREACHABLE
 from app.cli.plain import plain
 from app.contract.messages.picture_record import MAX_FILE_BYTES
@@ -130,6 +130,11 @@ class Service:
     async def cancel(self, job_id: str) -> Job:
         """The job, which has been called off or ends soon."""
         return self.job_of(await self.ask("POST", f"/v1/jobs/{job_id}/cancel"))
+
+    async def cancel_all(self, status: str | None) -> dict[str, Any]:
+        """What became of all of the caller's jobs that were not over, or of those in this state; of so many at once."""
+        found = await self.ask("POST", "/v1/jobs/cancel", json={"status": status})
+        return self._require(fits(found, CANCELLATION), found)
 
     async def delete(self, job_id: str) -> None:
         """The job is gone, with its pictures."""

@@ -30,6 +30,9 @@ def generate(
     seeds: Annotated[
         list[int] | None, typer.Option("--seed", help="Same seed, same picture. Several: each is drawn.", min=0)
     ] = None,
+    aspect_ratio: Annotated[
+        str | None, typer.Option("--aspect-ratio", metavar="W:H", help="Such as 16:9, instead of width and height.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A line of JSON for each finished job, with the files' names.")
@@ -54,6 +57,8 @@ def generate(
     from app.cli.generate import Manner, draw
 
     asked = {name: value for name, value in parameters.items() if value is not None and value is not False}
+    if aspect_ratio is not None:
+        asked["aspect_ratio"] = aspect_ratio
     if parameters["preview_every"]:
         asked["keep_previews"] = True
     manner = Manner(as_json=as_json, show=show, preview=preview)

@@ -30,6 +30,13 @@ class State(StrEnum):
     canceled = "canceled"
 
 
+class Unfinished(StrEnum):
+    """The states of a job that can be called off."""
+
+    queued = "queued"
+    running = "running"
+
+
 @jobs.command("list")
 def list_jobs(
     status: Annotated[State | None, typer.Option(help="Only jobs in this state.", **one_of(State))] = None,
@@ -58,11 +65,34 @@ def show(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key
 
 
 @jobs.command()
-def cancel(job_ids: JobIds, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Call jobs off. A queued one ends at once, a running one within a step."""
-    from app.cli.jobs import cancel_jobs
+def cancel(
+    job_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[JOB]...", help=f"Each: {WHICH_JOB}", autocompletion=completing.jobs),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of yours that are not over.")] = False,
+    status: Annotated[
+        Unfinished | None, typer.Option(help="With --all: only in this state.", **one_of(Unfinished))
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Call jobs off. A queued one ends at once, a running one within a step.
 
-    raise typer.Exit(cancel_jobs(job_ids, as_json=as_json, url=url, api_key=api_key))
+    \b
+    darkroom jobs cancel 0123abcd 89ef
+    darkroom jobs cancel --all --status queued
+    """
+    from app.cli.jobs import cancel_all_jobs, cancel_jobs
+
+    if every is bool(job_ids):
+        raise typer.BadParameter("name the jobs, or say --all for all of yours that are not over")
+    if status and not every:
+        raise typer.BadParameter("--status goes with --all")
+    if job_ids:
+        raise typer.Exit(cancel_jobs(job_ids, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(cancel_all_jobs(status=status and status.value, as_json=as_json, url=url, api_key=api_key))
 
 
 @jobs.command()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.text import Text
 
 from app.cli.client import Job, Service, converse
-from app.cli.exits import OK
+from app.cli.exits import FAILED, OK
 from app.cli.plain import plain
 from app.cli.screen import standing
 from app.cli.tables import print_facts, print_table
@@ -19,6 +19,9 @@ from app.cli.which_job import asked, id_of, ids_of
 
 PAGE = 100
 """Jobs of one answer of the API, at most."""
+
+CALLED_OFF = {"canceled": "canceled", "requested": "stops within a step"}
+"""What to say of a job that was called off, by the outcome as the API names it."""
 
 COLOURS = {"succeeded": "green", "failed": "red", "canceled": "yellow", "running": "cyan", "queued": ""}
 
@@ -65,11 +68,42 @@ def cancel_jobs(job_ids: Sequence[str], *, as_json: bool, url: str, api_key: str
     async def work(service: Service) -> int:
         for job_id in await ids_of(service, job_ids):
             job = await asked(service, job_id, service.cancel(job_id))
-            words = "canceled" if job["status"] == "canceled" else "stops within a step"
-            print(json.dumps(job) if as_json else f"{job_id}  {words}")
+            outcome = "canceled" if job["status"] == "canceled" else "requested"
+            print(json.dumps(job) if as_json else f"{job_id}  {CALLED_OFF[outcome]}")
         return OK
 
     return converse("jobs cancel", url, api_key, work)
+
+
+def cancel_all_jobs(*, status: str | None, as_json: bool, url: str, api_key: str | None) -> int:
+    """Call off all jobs that are not over, or those in this state. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        outcomes: dict[str, str] = {}
+        has_more, has_gone_on = True, True
+        while has_more and has_gone_on:
+            answer = await service.cancel_all(status)
+            told = dict.fromkeys(answer["requested"], "requested") | dict.fromkeys(answer["canceled"], "canceled")
+            # A running job is among the answers until its worker has let go of it.
+            has_more, has_gone_on = answer["has_more"], not told.keys() <= outcomes.keys()
+            outcomes |= told
+        _print_cancellation(outcomes, has_more=has_more, as_json=as_json)
+        return FAILED if has_more else OK
+
+    return converse("jobs cancel", url, api_key, work)
+
+
+def _print_cancellation(outcomes: Mapping[str, str], *, has_more: bool, as_json: bool) -> None:
+    if as_json:
+        by_outcome = {name: [job_id for job_id in outcomes if outcomes[job_id] == name] for name in CALLED_OFF}
+        print(json.dumps({"object": "cancellation", **by_outcome, "has_more": has_more}, indent=2))
+        return
+    for job_id, outcome in outcomes.items():
+        print(f"{job_id}  {CALLED_OFF[outcome]}")
+    if has_more:
+        print("there are more, say it again in a moment", file=sys.stderr)
+    elif not outcomes:
+        print("no job of yours is unfinished", file=sys.stderr)
 
 
 def delete_jobs(job_ids: Sequence[str], *, url: str, api_key: str | None, as_json: bool) -> int:

@@ -38,12 +38,14 @@ SPELLINGS: Final = {
     "height": Spelling(("--height",), "Pixels."),
     "num_images": Spelling(("--num-images", "--images", "-n"), "Pictures of each job.", default=1),
     "model": Spelling(("--model",), "One of the served models.", completing.models),
+    "output_quality": Spelling(("--quality",), "Of .jpg (else 95) and .webp (else 90) files."),
     "reproducible": Spelling(("--reproducible",), "The same bits in any company."),
     "preview_every": Spelling(("--preview-every",), KEEP, least=1),
 }
 SAID_OTHERWISE: Final = {
     "prompt": "the prompt",
     "seed": "--seed",
+    "aspect_ratio": "--aspect-ratio",
     "output_format": "-o",
     "keep_previews": "--preview-every",
 }

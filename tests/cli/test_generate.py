@@ -56,6 +56,13 @@ def test_several_pictures_of_a_file_name_are_numbered(run: Run, hand: Hand, tmp_
     assert {path.name for path in tmp_path.glob("out*")} == {f"out-{number}.png" for number in range(4)}
 
 
+def test_a_ratio_and_a_quality(run: Run, hand: Hand) -> None:
+    done = run("generate", "a frog", "-o", "out.jpg", "--aspect-ratio", "2:1", "--quality", "60", "--json")
+    assert done.exit_code == 0, done.stderr
+    drawn = json.loads(done.stdout)["input"]
+    assert (drawn["width"], drawn["height"], drawn["output_quality"]) == (184, 88, 60)
+
+
 def test_no_file_is_written_over(run: Run, hand: Hand, tmp_path: Path) -> None:
     kept = tmp_path / "out.png"
     kept.write_bytes(b"mine")

@@ -181,6 +181,7 @@ COMMANDS = (
     ("jobs", "show", JOB_ID),
     ("jobs", "watch", JOB_ID),
     ("jobs", "cancel", JOB_ID),
+    ("jobs", "cancel", "--all"),
     ("models",),
 )
 

@@ -97,6 +97,54 @@ def test_cancel_and_delete(run: Run, gateway: Running, worker: ScriptedWorker) -
     assert "nothing left to cancel" in late.stderr
 
 
+def test_cancel_all(run: Run, gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also more than one answer of the API calls off."""
+    monkeypatch.setattr("app.routes.jobs.CANCELED_AT_MOST", 2)
+    running = send(gateway, "a")
+    claim = worker.claim()
+    waiting = [send(gateway, f"number {number}") for number in range(5)]
+    queued = run("jobs", "cancel", "--all", "--status", "queued")
+    assert queued.exit_code == 0, queued.stderr
+    assert sorted(queued.stdout.splitlines()) == sorted(f"{job_id}  canceled" for job_id in waiting)
+    rest = run("jobs", "cancel", "--all")
+    assert (rest.exit_code, rest.stdout) == (0, f"{running}  stops within a step\n")
+    assert worker.ownership.canceled(claim)
+    nothing = run("jobs", "cancel", "--all")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert "no job of yours is unfinished" in nothing.stderr
+    told = json.loads(run("jobs", "cancel", "--all", "--json").stdout)
+    assert told == {"object": "cancellation", "canceled": [], "requested": [], "has_more": False}
+
+
+def test_cancel_all_does_not_wait_for_workers_that_keep_theirs(
+    run: Run, gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running jobs of more than one answer: those that were told are in the way of the others until they end."""
+    monkeypatch.setattr("app.routes.jobs.CANCELED_AT_MOST", 1)
+    for prompt in ("a", "b"):
+        send(gateway, prompt)
+        worker.claim()
+    done = run("jobs", "cancel", "--all")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (1, 1)
+    assert "there are more" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name the jobs, or say --all"),
+        (("--all", NOBODY), "name the jobs, or say --all"),
+        ((NOBODY, "--status", "queued"), "--status goes with --all"),
+        (("--all", "--status", "succeeded"), "is not one of queued, running"),
+    ],
+)
+def test_what_cancel_is_to_call_off(run: Run, worker: ScriptedWorker, arguments: tuple[str, ...], said: str) -> None:
+    done = run("jobs", "cancel", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    # A usage error stands in a box, which may break it anywhere.
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("command", ["show", "cancel", "delete", "watch"])
 def test_a_job_that_is_not_there(run: Run, worker: ScriptedWorker, command: str) -> None:
     for job_id, words in (("../keys", "../keys cannot be read"), ("keys", "is not a job's id"), (NOBODY, "")):

@@ -64,6 +64,10 @@ def run_help() -> str:
         (("--width", "3"), "--width must be 64 to 256 pixels"),
         (("--seed", str(2**63 - 1), "-n", "2"), "--seed seed + --num-images must stay below 2^63"),
         (("--model", "startr"), "did you mean starter?"),
+        (("--model", ""), "--model is empty"),
+        (("--scheduler", ""), "--scheduler is empty"),
+        (("--aspect-ratio", "1:1", "--width", "64"), "--aspect-ratio goes without width and height"),
+        (("--quality", "60"), "--quality must be 100 with png"),
     ],
 )
 def test_errors_name_options(run: Run, worker: ScriptedWorker, arguments: tuple[str, ...], said: str) -> None:
@@ -131,6 +135,7 @@ def test_tab(gateway: Running, worker: ScriptedWorker, tmp_path: Path) -> None:
     assert completed(environment, tmp_path, "jobs", "cancel", job_id[4:8]) == [job_id[4:]]
     assert completed(environment, tmp_path, "trajectory", "o") == ["out.png"]
     assert completed(environment, tmp_path, "jobs", "list", "--status", "r") == ["running"]
+    assert completed(environment, tmp_path, "jobs", "cancel", "--all", "--status", "q") == ["queued"]
     with no_service() as url:
         nobody = environment | {"DARKROOM_URL": url}
         assert completed(nobody, tmp_path, "generate", "--scheduler", "eu") == []
