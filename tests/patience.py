@@ -12,8 +12,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
-"""Seconds. Below pytest's own limit for a test, so that the reason is on screen."""
+PATIENCE = 180.0
+"""Seconds. Below pytest's own limit for a test, so that the reason is on screen. Nobody waits for so long but where
+something is broken, or on a machine that eight other programs want as well."""
 
 
 def until(true: Callable[[], T], *, seconds: float = PATIENCE, pause: float = 0.01) -> T:

@@ -26,6 +26,7 @@ from obstore.store import S3Store
 
 from app.contract.objects.store import StoreOptions
 from benchmarks.ports import free_port
+from tests.patience import PATIENCE
 
 ACCESS_KEY, SECRET_KEY = "AKIADARKROOMTESTS", "a secret that signs nothing but tests"
 READER_KEY, READER_SECRET = "AKIADARKROOMREADER", "may read and list, not write"
@@ -72,7 +73,7 @@ class S3Server:
             region="us-east-1",
             access_key_id=ACCESS_KEY,
             secret_access_key=SECRET_KEY,
-            request_timeout=5.0,
+            request_timeout=PATIENCE,
         )
         self.env = {
             "AWS_ENDPOINT_URL": self.endpoint,
@@ -81,7 +82,7 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         }
 
-    def start(self, *, deadline: float = 60.0) -> None:
+    def start(self, *, deadline: float = PATIENCE) -> None:
         """Starts the server, unless it runs, and returns once it stores an object in its bucket."""
         if self._process is not None:
             return
@@ -99,7 +100,7 @@ class S3Server:
         """SIGKILL: the server listens to nothing gentler."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
-            self._process.wait(timeout=10)
+            self._process.wait()
             self._process = None
 
     def _stores_something(self) -> bool:
@@ -109,11 +110,11 @@ class S3Server:
             region="us-east-1",
             access_key_id=ACCESS_KEY,
             secret_access_key=SECRET_KEY,
-            client_options={"allow_http": True, "timeout": "2s"},
+            client_options={"allow_http": True, "timeout": "10s"},
             retry_config={"max_retries": 0},
         )
         try:
-            httpx2.put(obstore.sign(store, "PUT", "", timedelta(seconds=60)), timeout=2, trust_env=False)
+            httpx2.put(obstore.sign(store, "PUT", "", timedelta(seconds=60)), timeout=10, trust_env=False)
             obstore.put(store, "awake", b"yes")
         except (httpx2.HTTPError, obstore.exceptions.BaseError, OSError):
             return False

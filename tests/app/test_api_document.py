@@ -15,6 +15,7 @@ import pytest
 
 from tests.app.conftest import Running, ScriptedWorker
 from tests.conftest import IN_CI
+from tests.patience import PATIENCE
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 EXAMPLES = re.findall(r"^```(sh|python|js)\n(.*?)^```", DOCUMENT, re.M | re.S)
@@ -52,7 +53,7 @@ def test_the_example_runs(drawing: Running, tmp_path: Path, language: str, code:
     environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     done = subprocess.run(
         [*COMMANDS[language], code.replace(ADDRESS, drawing.url)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

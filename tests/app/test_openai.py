@@ -23,7 +23,7 @@ PICTURE = b"not really a PNG"
 
 def official(running: Running, **options: Any) -> openai.OpenAI:
     """The client as its documentation sets it up, without proxies from the environment."""
-    plain = httpx2.Client(trust_env=False)
+    plain = httpx2.Client(trust_env=False, timeout=PATIENCE)
     defaults = {"base_url": f"{running.url}/v1", "api_key": "any", "max_retries": 0, "http_client": plain}
     return openai.OpenAI(**(defaults | options))
 
@@ -48,7 +48,7 @@ def test_a_picture_in_base64_and_as_a_link(client: openai.OpenAI, drawing: Calla
     assert answer.data is not None
     for index, image in enumerate(answer.data):
         assert base64.b64decode(image.b64_json or "") == PICTURE
-        assert httpx2.get(image.url or "", trust_env=False).content == PICTURE
+        assert httpx2.get(image.url or "", trust_env=False, timeout=PATIENCE).content == PICTURE
         assert (image.seed, image.revised_prompt) == (answer.seed + index, None)  # type: ignore[attr-defined]
     assert (len(answer.data), answer.size, answer.output_format, answer.background) == (2, "64x128", "png", "opaque")
     assert answer.created > 1_700_000_000

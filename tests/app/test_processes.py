@@ -35,7 +35,7 @@ class Pair:
 
     def answers(self) -> bool:
         try:
-            return httpx2.get(f"{self.url}/healthz", trust_env=False, timeout=2).status_code == 200
+            return httpx2.get(f"{self.url}/healthz", trust_env=False, timeout=PATIENCE).status_code == 200
         except httpx2.TransportError:
             return False
 
@@ -74,15 +74,17 @@ def test_both_answer_and_links_of_one_work_at_the_other(
     """Without a signing key of the operator's."""
     worker = ScriptedWorker(redis_client, card, settings_for(valkey_url, tmp_path))
     worker.announce()
-    job = httpx2.post(f"{pair.url}/v1/jobs", json={"prompt": "a"}, trust_env=False).json()
+    job = httpx2.post(f"{pair.url}/v1/jobs", json={"prompt": "a"}, trust_env=False, timeout=PATIENCE).json()
     worker.succeed(worker.claim())
     seen: set[str] = set()
 
     def ask() -> bool:
         # A connection each: the kernel gives it to one of the two.
-        link = httpx2.get(f"{pair.url}/v1/jobs/{job['id']}", trust_env=False).json()["images"][0]["url"]
-        assert httpx2.get(link, trust_env=False).status_code == 200
-        metrics = httpx2.get(f"{pair.url}/metrics", trust_env=False).text
+        link = httpx2.get(f"{pair.url}/v1/jobs/{job['id']}", trust_env=False, timeout=PATIENCE).json()["images"][0][
+            "url"
+        ]
+        assert httpx2.get(link, trust_env=False, timeout=PATIENCE).status_code == 200
+        metrics = httpx2.get(f"{pair.url}/metrics", trust_env=False, timeout=PATIENCE).text
         seen.update(re.findall(r'darkroom_streams\{process="(\d)"\}', metrics))
         return seen == {"0", "1"}
 

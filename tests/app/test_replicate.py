@@ -73,12 +73,13 @@ def test_run_goes_on_polling_when_its_wait_is_over(
 ) -> None:
     # The client leaves half a second for the answer to a wait, which a busy machine may need for itself.
     monkeypatch.setattr("replicate.prediction._create_prediction_timeout", lambda **_: PATIENCE)
+    answered = threading.Event()
+    client._client.event_hooks = {"response": [lambda response: answered.set()]}
 
     def draw_late() -> None:
         claim = worker.claim()
         worker.progress(claim, 5)
-        until(lambda: running.app.state.gateway.feed.listeners == 1)
-        until(lambda: running.app.state.gateway.feed.listeners == 0)
+        answered.wait(PATIENCE)
         worker.succeed(claim)
 
     late = threading.Thread(target=draw_late)
@@ -326,7 +327,7 @@ async def test_a_webhook_carries_the_prediction(
         sent = await viewer(gateway.settings, redis_client, gateway.pictures)(Record.from_hash(fields))
     assert (sent["id"], sent["status"], sent["model"]) == (created.id, "succeeded", MODEL)
     [link] = sent["output"]
-    assert httpx2.get(running.url + link.split("8000", 1)[1], trust_env=False).content == PICTURE
+    assert httpx2.get(running.url + link.split("8000", 1)[1], trust_env=False, timeout=PATIENCE).content == PICTURE
     secret = client.webhooks.default.secret()
     body = json.dumps(sent)
     moment = datetime.datetime.now(datetime.UTC)

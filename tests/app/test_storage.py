@@ -400,7 +400,7 @@ def s3_store(s3_server: S3Server) -> PictureStore:
 
 @pytest.fixture
 async def browser() -> Any:
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         yield client
 
 

@@ -238,7 +238,7 @@ def _port(log: Path) -> int | None:
 
 def _is_ready(port: int) -> bool:
     try:
-        return httpx2.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200
+        return httpx2.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=PATIENCE).status_code == 200
     except httpx2.TransportError:
         return False
 

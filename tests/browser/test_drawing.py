@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import faults_of_access
+from tests.patience import PATIENCE
 from tests.system.conftest import House
 
 pytestmark = pytest.mark.browser
@@ -167,7 +168,7 @@ def test_the_curl_recipe_draws_the_picture(opened: Page, house: House) -> None:
     finished(ask(opened, prompt)).get_by_role("button").click()
     opened.get_by_role("button", name="curl").click()
     recipe = opened.locator(".copies pre").inner_text()
-    done = subprocess.run(["bash", "-c", recipe], capture_output=True, text=True, timeout=90)
+    done = subprocess.run(["bash", "-c", recipe], capture_output=True, text=True, timeout=PATIENCE)
     seed = opened.get_by_role("dialog").locator("dd").first.inner_text()
     assert '"status":"succeeded"' in done.stdout, done
     with house.client() as client:

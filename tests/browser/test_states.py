@@ -21,7 +21,7 @@ from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, settings_for
 from tests.browser.conftest import Ear, ask, faults_of_access, find_chromium, picture
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
 
 pytestmark = pytest.mark.browser
@@ -212,13 +212,13 @@ class LoneGateway:
 
     def start(self) -> None:
         self.process = subprocess.Popen([COMMAND, "gateway"], env=self.environment, stdout=subprocess.DEVNULL)
-        with httpx2.Client(trust_env=False) as client:
+        with httpx2.Client(trust_env=False, timeout=PATIENCE) as client:
             until(lambda: answers(client, self.url))
 
     def stop(self) -> None:
         if self.process:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(PATIENCE)
 
 
 def answers(client: httpx2.Client, url: str) -> bool:

@@ -24,6 +24,8 @@ from app.cli.main import app
 from app.contract.messages.card import ModelCard
 from app.contract.redis.ownership import Beat, Claim
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.app.conftest import _patient_with_redis as _patient_with_redis
+from tests.patience import PATIENCE
 from tests.system.conftest import COMMAND
 
 Run = Callable[..., Result]
@@ -54,7 +56,7 @@ class Hand:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         assert self.errors == []
 

@@ -18,7 +18,7 @@ import pyte
 
 from tests.app.conftest import Running
 from tests.cli.conftest import environment_of
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
 
 STOOD = [f"$ what stood here before, line {number}" for number in range(4)]
@@ -86,7 +86,7 @@ class Terminal:
     def end(self) -> int:
         """The exit code, when everything was read."""
         until(lambda: not self.look())
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
 
 @contextlib.contextmanager

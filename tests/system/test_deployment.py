@@ -27,7 +27,7 @@ from app.contract.common.environment import GATEWAY, WORKER
 from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER
 from app.settings import Settings
 from benchmarks.ports import free_port
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.system.deployment import (
     HOUSE,
     Here,
@@ -158,13 +158,15 @@ class Deployed:
     def client(self) -> httpx2.Client:
         """A stranger with a key, who reaches the gateway by its public URL."""
         url = self.variables["DARKROOM_PUBLIC_URL"]
-        return httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=90, trust_env=False)
+        return httpx2.Client(
+            base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=PATIENCE, trust_env=False
+        )
 
     def end(self) -> dict[str, int]:
         """SIGTERM to our own; the exit codes."""
         for name in OURS:
             self.processes[name].send_signal(signal.SIGTERM)
-        return {name: self.processes[name].wait(60) for name in OURS}
+        return {name: self.processes[name].wait(PATIENCE) for name in OURS}
 
     def kill(self) -> None:
         for process in self.processes.values():
@@ -247,7 +249,7 @@ def _answers(store: Service, running: Deployed) -> bool:
     assert store.healthcheck is not None
     test = running.here.translated(store.healthcheck[1], store)
     try:
-        return httpx2.get(test.split()[-1], trust_env=False).status_code == 200
+        return httpx2.get(test.split()[-1], trust_env=False, timeout=PATIENCE).status_code == 200
     except httpx2.TransportError:
         return False
 
@@ -280,7 +282,7 @@ def story(deployed: Deployed) -> Story:
         # Every link of both, before the processes end.
         for said in (job, message["data"]):
             assert client.get(said["urls"]["self"]).json()["id"] == job["id"]
-            picture = httpx2.get(said["images"][0]["url"], trust_env=False)
+            picture = httpx2.get(said["images"][0]["url"], trust_env=False, timeout=PATIENCE)
             assert (picture.status_code, picture.content[:4]) == (200, b"\x89PNG"), picture.text
     return Story(job, message, deployed.end())
 

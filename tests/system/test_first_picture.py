@@ -16,7 +16,7 @@ from PIL import Image
 from rq import Queue, Worker
 
 from app.contract.messages.picture_record import read_record
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND, House, processes_of
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7}
@@ -93,7 +93,7 @@ def test_rq_shows_the_worker(house: House) -> None:
 
 def generate(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [COMMAND, "generate", *arguments, "--url", house.url], capture_output=True, text=True, timeout=90
+        [COMMAND, "generate", *arguments, "--url", house.url], capture_output=True, text=True, timeout=PATIENCE
     )
 
 

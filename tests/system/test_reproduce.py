@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from app.contract.messages.picture_record import read_record
+from tests.patience import PATIENCE
 from tests.system.conftest import COMMAND, House
 from worker.images import encode
 
@@ -18,9 +19,8 @@ WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference
 
 
 def reproduce(house: House, picture: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, "reproduce", str(picture), "--url", house.url, *arguments], capture_output=True, text=True, timeout=90
-    )
+    command = [COMMAND, "reproduce", str(picture), "--url", house.url, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def drawn(house: House, folder: Path, **wish: object) -> Path:

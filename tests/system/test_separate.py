@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 
 from app.contract.redis import keys
 from app.contract.redis.keys import RQ_SUSPENDED
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.storage_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.system.separate import (
     Listener,
@@ -124,7 +124,10 @@ def story(apart: tuple[Separate, Listener]) -> Story:
         "num_inference_steps": 12,
         "num_images": 2,
     }
-    with httpx2.Client(base_url=service.url, timeout=90, trust_env=False) as client, service.redis_as_admin() as admin:
+    with (
+        httpx2.Client(base_url=service.url, timeout=PATIENCE, trust_env=False) as client,
+        service.redis_as_admin() as admin,
+    ):
         admin.set(RQ_SUSPENDED, 1)
         sent = {"Idempotency-Key": CANARIES["idempotency key"], "traceparent": f"00-{TRACE}-{CALLER}-01"}
         path = client.post("/v1/jobs", json=wish, headers=ann | sent).raise_for_status().headers["location"]

@@ -16,7 +16,7 @@ import pytest
 from app.contract.messages.model_name import BUNDLED_MODEL
 from app.contract.redis import keys
 from benchmarks.ports import free_port
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.storage_servers import S3Server
 from tests.system.conftest import COMMAND, House, processes_of
 
@@ -67,7 +67,7 @@ def test_a_running_job_survives_a_restart(closed_house: House) -> None:
     assert house.stop() == 0
     house.start_and_wait()
     with house.client() as client:
-        ended = until(lambda: (j := client.get(f"/v1/jobs/{job['id']}?wait=10").json())["ended_at"] and j, seconds=90)
+        ended = until(lambda: (j := client.get(f"/v1/jobs/{job['id']}?wait=10").json())["ended_at"] and j)
     assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
 
 
@@ -131,7 +131,7 @@ def test_everything_that_its_environment_says_is_done(closed_house: House, tmp_p
     assert house.process.stdout is not None
     assert house.process.stdout.readline() == f"darkroom is ready: http://localhost:{house.port}\n"
     public = {"Host": "pictures.example.org"}
-    with httpx2.Client(base_url=f"http://localhost:{house.port}", timeout=70, trust_env=False) as client:
+    with httpx2.Client(base_url=f"http://localhost:{house.port}", timeout=PATIENCE, trust_env=False) as client:
         assert client.get("/v1/jobs").status_code == 421
         assert client.get("/docs", headers=public).status_code == 200
         job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60", **public}).json()
@@ -142,7 +142,7 @@ def test_everything_that_its_environment_says_is_done(closed_house: House, tmp_p
     assert list((tmp_path / "data" / "pictures" / "images").rglob("*.png"))
     until((tmp_path / "alive").exists)
     for port, name in ((metrics, "darkroom_queue_depth"), (worker_metrics, "darkroom_seats 3.0")):
-        assert name in httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        assert name in httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=PATIENCE).text
     assert house.stop() == 0
 
 
@@ -177,14 +177,13 @@ def test_valkey_killed_loses_no_job(closed_house: House) -> None:
         for job_id in jobs:
             ended = until(
                 lambda job_id=job_id: (j := client.get(f"/v1/jobs/{job_id}?wait=10").json())["ended_at"] and j,  # type: ignore[misc]
-                seconds=90,
             )
             assert ended["status"] == "succeeded"
 
 
 def _is_taken_up_again(client: httpx2.Client, job: dict[str, Any]) -> None:
     """And called off then: it is long."""
-    until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["attempts"] == 2, seconds=90)
+    until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["attempts"] == 2)
     assert client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
     assert _ended(client, job)["status"] == "canceled"
 
@@ -194,7 +193,7 @@ def _ended(client: httpx2.Client, job: dict[str, Any]) -> dict[str, Any]:
         seen: dict[str, Any] = client.get(f"/v1/jobs/{job['id']}?wait=10").json()
         return seen if seen["ended_at"] else None
 
-    return until(ended, seconds=90)  # type: ignore[return-value]
+    return until(ended)  # type: ignore[return-value]
 
 
 def _is_ready(house: House) -> bool:
@@ -267,7 +266,7 @@ def test_a_misspelt_setting(closed_house: House) -> None:
 def test_generate_without_a_service(closed_house: House, tmp_path: Path) -> None:
     done = subprocess.run(
         [COMMAND, "generate", "a circle", "-o", str(tmp_path / "out.png"), "--url", closed_house.url],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 3
     assert "darkroom up" in done.stderr
@@ -287,11 +286,11 @@ def test_storage_away_loses_no_job(closed_house: House, s3_server_killed: S3Serv
     house.start_and_wait()
     with house.client() as client:
         first = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
-        assert httpx2.get(first["images"][0]["url"], trust_env=False).content[:4] == b"\x89PNG"
+        assert httpx2.get(first["images"][0]["url"], trust_env=False, timeout=PATIENCE).content[:4] == b"\x89PNG"
         bucket.kill()
         lost = client.post("/v1/jobs", json=WISH).json()
         until(lambda: "storage fault" in house.log("worker") or "upload failed" in house.log("worker"))
         bucket.start()
-        ended = until(lambda: (j := client.get(f"/v1/jobs/{lost['id']}?wait=10").json())["ended_at"] and j, seconds=120)
+        ended = until(lambda: (j := client.get(f"/v1/jobs/{lost['id']}?wait=10").json())["ended_at"] and j)
         assert ended["status"] == "succeeded"
-        assert httpx2.get(ended["images"][0]["url"], trust_env=False).content[:4] == b"\x89PNG"
+        assert httpx2.get(ended["images"][0]["url"], trust_env=False, timeout=PATIENCE).content[:4] == b"\x89PNG"

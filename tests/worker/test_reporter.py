@@ -21,7 +21,7 @@ from app.contract.messages.params import JobRequest, resolve
 from app.contract.messages.picture_record import read_record
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from worker.attempts import Attempts
 from worker.engine.events import DrawnImage, Finished, Preview, Progress, Timings
 from worker.films import Films, Frame
@@ -58,7 +58,7 @@ class Recorder(Ownership):
     def _note(self, *fact: Any) -> bool:
         self.threads.add(threading.current_thread().name)
         self.is_asked.set()
-        self.answers.wait(30)
+        self.answers.wait()
         self.told.append(fact)
         return True
 
@@ -99,13 +99,13 @@ def reporter(ownership: Recorder, claim: Claim, pictures: ObjectStore) -> Iterat
     yield reporter
     ownership.answers.set()
     attempts.close(claim.token)
-    reporter.close(seconds=5)
+    reporter.close(seconds=PATIENCE)
 
 
 def test_a_redis_that_hangs_holds_up_no_step(hanging: Recorder, reporter: Reporter, claim: Claim) -> None:
     """`hear` is all that the engine's thread does for a listener."""
     reporter.hear(Progress(claim.token, 1, 1_000))
-    assert hanging.is_asked.wait(10)
+    assert hanging.is_asked.wait(PATIENCE)
     for step in range(2, 1_001):
         reporter.hear(Progress(claim.token, step, 1_000))
         reporter.hear(Preview(claim.token, 0, step, 1_000, PIXELS))

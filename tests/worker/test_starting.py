@@ -10,7 +10,7 @@ import redis
 
 from app.contract.redis import keys
 from app.contract.redis.ownership import Ownership
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from worker.starting import Starting
 
 
@@ -46,7 +46,7 @@ def test_a_redis_that_hangs_holds_nobody_up(redis_client: redis.Redis) -> None:
     ownership = Deaf(redis_client)
     starting = Starting(ownership, "w1")
     with starting.told():
-        assert ownership.asked.wait(60)
+        assert ownership.asked.wait(PATIENCE)
         for rows in (2, 4, 8):
             starting.measured(rows)
         ownership.answers.set()

@@ -536,7 +536,6 @@ def test_s3_without_the_bucket_is_denied_at_once(s3_server: S3Server):
 
 
 @pytest.mark.s3
-@pytest.mark.timeout(120)
 def test_s3_that_dies_and_comes_back_gets_the_picture(s3_server_killed: S3Server):
     store = ObjectStore.from_url(s3_server_killed.url, s3_server_killed.options)
     tries: list[float] = []
@@ -555,7 +554,7 @@ def test_s3_that_dies_and_comes_back_gets_the_picture(s3_server_killed: S3Server
     helper = threading.Thread(target=revive)
     helper.start()
     try:
-        stored = store.put(KEY, DATA, "image/png", deadline=60, keep_trying=keep_trying)
+        stored = store.put(KEY, DATA, "image/png", deadline=PATIENCE, keep_trying=keep_trying)
     finally:
         helper.join()
     assert len(tries) > 2

@@ -9,6 +9,7 @@ from functools import partial
 
 from app.contract.common.exits import LOST_DEVICE
 from tests.engine.driving import StoppedClock
+from tests.patience import PATIENCE
 from worker.engine.stage import Stages
 from worker.watchdog import Deadline, Watchdog, ends_within
 
@@ -16,7 +17,7 @@ HANGING = """
 import threading
 from worker.watchdog import ends_within
 with ends_within(0.3, what="warming up"):
-    threading.Event().wait(60)
+    threading.Event().wait()
 """
 
 
@@ -98,7 +99,9 @@ def timers() -> list[threading.Timer]:
 
 
 def test_what_never_ends_ends_the_process_and_says_what_it_was() -> None:
-    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=50, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert ended.returncode == LOST_DEVICE
     assert "warming up" in ended.stdout + ended.stderr
 
