@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -19,7 +19,7 @@ import redis
 from app.cli.embedded import EmbeddedValkey
 from app.contract.redis import keys
 from benchmarks.ports import free_port
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
 """The tests find processes through /proc."""
@@ -132,6 +132,22 @@ class House:
             time.sleep(0.1)
         if self.process:
             self.process.communicate()
+
+
+def drawn(client: httpx2.Client, wish: dict[str, Any], **headers: str) -> dict[str, Any]:
+    """The job of a request once it is over, however long that takes: `Prefer: wait` ends after a minute."""
+    return ended(client, client.post("/v1/jobs", json=wish, headers=headers).raise_for_status().json(), **headers)
+
+
+def ended(client: httpx2.Client, job: dict[str, Any], **headers: str) -> dict[str, Any]:
+    """The job once it is over."""
+
+    def look() -> dict[str, Any] | None:
+        answer = client.get(f"/v1/jobs/{job['id']}", params={"wait": 10}, headers=headers)
+        seen: dict[str, Any] = answer.raise_for_status().json()
+        return seen if seen["ended_at"] else None
+
+    return until(look)  # type: ignore[return-value]
 
 
 @pytest.fixture

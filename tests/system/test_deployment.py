@@ -28,6 +28,7 @@ from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.patience import PATIENCE, until
+from tests.system.conftest import drawn
 from tests.system.deployment import (
     HOUSE,
     Here,
@@ -272,9 +273,7 @@ def story(deployed: Deployed) -> Story:
     with deployed.client() as client:
         until(lambda: deployed.require_alive() or client.get("/readyz").status_code == 200)
         assert client.get("/v1/jobs", headers={"Authorization": ""}).status_code == 401
-        job = client.post("/v1/jobs", json=wish, headers={"Prefer": "wait=60"}).raise_for_status().json()
-        while job["ended_at"] is None:
-            job = client.get(f"/v1/jobs/{job['id']}", params={"wait": 30}).json()
+        job = drawn(client, wish)
         until(lambda: deployed.require_alive() or deployed.outside.came["/hook"])
         secret = client.get("/v1/webhooks/default/secret").json()["key"]
         headers, body = deployed.outside.came["/hook"][0]

@@ -17,7 +17,7 @@ from rq import Queue, Worker
 
 from app.contract.messages.picture_record import read_record
 from tests.patience import PATIENCE, until
-from tests.system.conftest import COMMAND, House, processes_of
+from tests.system.conftest import COMMAND, House, drawn, processes_of
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7}
 
@@ -60,11 +60,13 @@ def test_a_job_from_wish_to_picture(house: House) -> None:
 
 def test_prefer_wait_answers_with_the_finished_job(house: House) -> None:
     with house.client() as client:
-        answer = client.post("/v1/jobs", json=WISH | {"num_images": 2}, headers={"Prefer": "wait=60"})
+        wish, wait = WISH | {"num_images": 2}, {"Prefer": "wait=60"}
+        # A machine that needs more than the minute for a new model is quicker the second time.
+        answer = until(lambda: (a := client.post("/v1/jobs", json=wish, headers=wait)).status_code != 202 and a)
         job = answer.json()
         assert (answer.status_code, job["status"]) == (200, "succeeded")
         assert [image["seed"] for image in job["images"]] == [7, 8]
-        again = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        again = drawn(client, WISH)
         first, second = (client.get(each["images"][0]["url"]).content for each in (job, again))
     pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) for data in (first, second)]
     assert np.abs(pixels[0] - pixels[1]).max() <= 2, "the same seed draws the same picture, alone or in company"
@@ -125,7 +127,7 @@ def test_cancel_frees_the_worker_within_a_step(house: House) -> None:
         canceled = until(lambda: (j := client.get(f"/v1/jobs/{job['id']}").json())["ended_at"] and j)
         assert (canceled["status"], canceled["images"]) == ("canceled", [])
         assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["status"] == "canceled", "twice does no harm"
-        after = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        after = drawn(client, WISH)
         assert after["status"] == "succeeded"
         assert client.post(f"/v1/jobs/{after['id']}/cancel").status_code == 409
 
@@ -159,7 +161,7 @@ def test_a_watcher_sees_the_picture_come(house: House) -> None:
 def test_everything_on_disk_is_for_this_user_alone(house: House) -> None:
     """It was started under umask 0, and has drawn."""
     with house.client() as client:
-        client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"})
+        drawn(client, WISH)
     found = [house.data, *house.data.rglob("*")]
     names = {path.name for path in found}
     assert {"gateway.log", "worker.log", "appendonlydir", "signing.key", "0.png"} <= names

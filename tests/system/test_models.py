@@ -13,7 +13,7 @@ import pytest
 
 from app.contract.messages.model_name import BUNDLED_MODEL
 from app.contract.messages.picture_record import read_record
-from tests.system.conftest import COMMAND, House
+from tests.system.conftest import COMMAND, House, drawn, ended
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
 PARTS = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
@@ -32,12 +32,14 @@ def drawn_by(house: House, folder: Path) -> set[str]:
     """The models that drew pictures for requests which name none."""
     names = []
     with house.client() as client:
-        job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        job = drawn(client, WISH)
         assert (job["status"], job["warnings"]) == ("succeeded", []), job
         names.append(job["model"])
         theirs = client.post("/v1/images/generations", json=WISH | {"response_format": "url"}).json()
         names.append(read_record(client.get(theirs["data"][0]["url"]).content)["model"])
-        prediction = client.post("/v1/predictions", json={"input": WISH}, headers={"Prefer": "wait=60"}).json()
+        prediction = client.post("/v1/predictions", json={"input": WISH}).json()
+        ended(client, prediction)
+        prediction = client.get(f"/v1/predictions/{prediction['id']}").json()
         assert prediction["status"] == "succeeded", prediction
         names.append(prediction["model"].removeprefix("darkroom/"))
     output = folder / "out.png"

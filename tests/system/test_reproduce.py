@@ -12,7 +12,7 @@ from PIL import Image
 
 from app.contract.messages.picture_record import read_record
 from tests.patience import PATIENCE
-from tests.system.conftest import COMMAND, House
+from tests.system.conftest import COMMAND, House, drawn, ended
 from worker.images import encode
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 6, "reproducible": True}
@@ -23,21 +23,21 @@ def reproduce(house: House, picture: Path, *arguments: str) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def drawn(house: House, folder: Path, **wish: object) -> Path:
+def picture_of(house: House, folder: Path, **wish: object) -> Path:
     """The second of two pictures, drawn in company."""
     with house.client() as client:
         others = [client.post("/v1/jobs", json=WISH | {"seed": seed, "reproducible": False}) for seed in range(3)]
-        job = client.post("/v1/jobs", json=WISH | {"num_images": 2, **wish}, headers={"Prefer": "wait=60"}).json()
+        job = drawn(client, WISH | {"num_images": 2, **wish})
         path = folder / f"picture.{job['input']['output_format']}"
         path.write_bytes(client.get(job["images"][1]["url"]).content)
         for other in others:
-            client.get(f"/v1/jobs/{other.json()['id']}", params={"wait": 60})
+            ended(client, other.json())
     return path
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
 def test_a_picture_is_drawn_again_to_the_bit(house: House, tmp_path: Path, output_format: str) -> None:
-    picture, again = drawn(house, tmp_path, output_format=output_format), tmp_path / "again"
+    picture, again = picture_of(house, tmp_path, output_format=output_format), tmp_path / "again"
     done = reproduce(house, picture, "-o", str(again))
     assert (done.returncode, done.stdout) == (0, "identical: every pixel\n"), done.stderr
     first, second = read_record(picture.read_bytes()), read_record(again.read_bytes())
@@ -55,7 +55,7 @@ def with_record(picture: Path, name: str = "forged", **changes: object) -> Path:
 
 
 def test_what_differs_is_said(house: House, tmp_path: Path) -> None:
-    picture = drawn(house, tmp_path)
+    picture = picture_of(house, tmp_path)
     other_seed = reproduce(house, with_record(picture, seed=99, torch="1.0", reproducible=False))
     assert other_seed.returncode == 4
     assert "different: " in other_seed.stdout
@@ -72,7 +72,7 @@ def test_what_cannot_be_reproduced_is_said(house: House, tmp_path: Path) -> None
     foreign, text = tmp_path / "foreign.png", tmp_path / "text.png"
     Image.new("RGB", (8, 8)).save(foreign)
     text.write_text("no picture")
-    picture = drawn(house, tmp_path)
+    picture = picture_of(house, tmp_path)
     cases = {
         foreign: "no darkroom record",
         text: "no PNG",

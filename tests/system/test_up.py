@@ -18,7 +18,7 @@ from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.patience import PATIENCE, until
 from tests.storage_servers import S3Server
-from tests.system.conftest import COMMAND, House, processes_of
+from tests.system.conftest import COMMAND, House, drawn, ended, processes_of
 
 WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
 LONG_WISH = WISH | {"num_inference_steps": 100, "num_images": 4}
@@ -28,7 +28,7 @@ def test_stopping_leaves_nothing_and_starting_again_finds_everything(closed_hous
     house = closed_house
     house.start_and_wait()
     with house.client() as client:
-        job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        job = drawn(client, WISH)
         picture = client.get(job["images"][0]["url"]).content
     assert house.stop(signal.SIGINT) == 0
     assert processes_of(house.data) == {}
@@ -67,8 +67,8 @@ def test_a_running_job_survives_a_restart(closed_house: House) -> None:
     assert house.stop() == 0
     house.start_and_wait()
     with house.client() as client:
-        ended = until(lambda: (j := client.get(f"/v1/jobs/{job['id']}?wait=10").json())["ended_at"] and j)
-    assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
+        seen = ended(client, job)
+    assert (seen["status"], seen["attempts"]) == ("succeeded", 2)
 
 
 @pytest.mark.timeout(600)
@@ -77,7 +77,7 @@ def test_starting_after_the_parent_was_killed(closed_house: House) -> None:
     house = closed_house
     house.start_and_wait()
     with house.client() as client:
-        job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        job = drawn(client, WISH)
         running = client.post("/v1/jobs", json=LONG_WISH).json()
         until(lambda: client.get(f"/v1/jobs/{running['id']}").json()["status"] == "running")
     worker = house.stop_worker_for_good(running["id"])
@@ -89,14 +89,14 @@ def test_starting_after_the_parent_was_killed(closed_house: House) -> None:
     with house.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
         _is_taken_up_again(client, running)
-        assert _ended(client, client.post("/v1/jobs", json=WISH).json())["status"] == "succeeded"
+        assert drawn(client, WISH)["status"] == "succeeded"
     # The server of the killed one was taken over; its death is seen all the same.
     (pid,) = valkeys(house)
     os.kill(pid, signal.SIGKILL)
     until(lambda: valkeys(house) not in ([], [pid]) and _is_ready(house))
     with house.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
-        assert client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()["status"] == "succeeded"
+        assert drawn(client, WISH)["status"] == "succeeded"
     assert house.stop() == 0
     assert "Valkey ended; starting it again" in house.said
     assert processes_of(house.data) == {}
@@ -134,7 +134,7 @@ def test_everything_that_its_environment_says_is_done(closed_house: House, tmp_p
     with httpx2.Client(base_url=f"http://localhost:{house.port}", timeout=PATIENCE, trust_env=False) as client:
         assert client.get("/v1/jobs").status_code == 421
         assert client.get("/docs", headers=public).status_code == 200
-        job = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60", **public}).json()
+        job = drawn(client, WISH, **public)
         [model] = client.get("/v1/models", headers=public).json()["data"]
     assert job["status"] == "succeeded"
     assert job["urls"]["self"].startswith("https://pictures.example.org/")
@@ -161,7 +161,7 @@ def test_children_that_die_are_started_again(closed_house: House) -> None:
     with house.client() as client:
         until(lambda: _is_ready(house))
         _is_taken_up_again(client, running)
-        assert _ended(client, client.post("/v1/jobs", json=WISH).json())["status"] == "succeeded"
+        assert drawn(client, WISH)["status"] == "succeeded"
     with house.redis() as client:
         assert client.hget(keys.JOB + running["id"], "failures") == "1", "a death is a death"
 
@@ -175,25 +175,14 @@ def test_valkey_killed_loses_no_job(closed_house: House) -> None:
         os.kill(pid, signal.SIGKILL)
         until(lambda: _is_ready(house))
         for job_id in jobs:
-            ended = until(
-                lambda job_id=job_id: (j := client.get(f"/v1/jobs/{job_id}?wait=10").json())["ended_at"] and j,  # type: ignore[misc]
-            )
-            assert ended["status"] == "succeeded"
+            assert ended(client, {"id": job_id})["status"] == "succeeded"
 
 
 def _is_taken_up_again(client: httpx2.Client, job: dict[str, Any]) -> None:
     """And called off then: it is long."""
     until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["attempts"] == 2)
     assert client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
-    assert _ended(client, job)["status"] == "canceled"
-
-
-def _ended(client: httpx2.Client, job: dict[str, Any]) -> dict[str, Any]:
-    def ended() -> dict[str, Any] | None:
-        seen: dict[str, Any] = client.get(f"/v1/jobs/{job['id']}?wait=10").json()
-        return seen if seen["ended_at"] else None
-
-    return until(ended)  # type: ignore[return-value]
+    assert ended(client, job)["status"] == "canceled"
 
 
 def _is_ready(house: House) -> bool:
@@ -285,12 +274,12 @@ def test_storage_away_loses_no_job(closed_house: House, s3_server_killed: S3Serv
     house.environment |= bucket.env | {"DARKROOM_STORAGE_URL": bucket.url, "DARKROOM_STORAGE_ENDPOINT": bucket.endpoint}
     house.start_and_wait()
     with house.client() as client:
-        first = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}).json()
+        first = drawn(client, WISH)
         assert httpx2.get(first["images"][0]["url"], trust_env=False, timeout=PATIENCE).content[:4] == b"\x89PNG"
         bucket.kill()
         lost = client.post("/v1/jobs", json=WISH).json()
         until(lambda: "storage fault" in house.log("worker") or "upload failed" in house.log("worker"))
         bucket.start()
-        ended = until(lambda: (j := client.get(f"/v1/jobs/{lost['id']}?wait=10").json())["ended_at"] and j)
-        assert ended["status"] == "succeeded"
-        assert httpx2.get(ended["images"][0]["url"], trust_env=False, timeout=PATIENCE).content[:4] == b"\x89PNG"
+        found = ended(client, lost)
+        assert found["status"] == "succeeded"
+        assert httpx2.get(found["images"][0]["url"], trust_env=False, timeout=PATIENCE).content[:4] == b"\x89PNG"
