@@ -13,6 +13,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from app.contract.redis import connections
 from app.contract.redis.connections import FairPool
 from app.main import COMMAND_CONNECTIONS
 from tests.app.conftest import Running
@@ -40,18 +41,37 @@ async def pooled(url: str, *, connections: int, patience: float) -> AsyncIterato
     await client.aclose()
 
 
-async def test_a_burst_waits_its_turn(redis_client: redis.Redis, valkey_url: str) -> None:
-    """Each command keeps the only connection for 100 ms, so the last one waits longer than the patience."""
-    served = []
+class ScriptedTime:
+    """Seconds that go by when a test says so, and a microsecond at each look: no two are the same."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+
+async def test_a_burst_waits_its_turn(
+    redis_client: redis.Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command keeps the only connection for half a second, so the last one waits longer than the patience."""
+    clock, served = ScriptedTime(), list[int]()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock.monotonic)
+    monkeypatch.setattr(connections, "time", clock)
 
     async with pooled(valkey_url, connections=1, patience=1.5) as client:
 
         async def ask(number: int) -> None:
-            await client.blpop(["never"], timeout=0.1)
+            connection = await client.connection_pool.get_connection()
+            clock.now += 0.5
+            await asyncio.sleep(0)
             served.append(number)
+            await client.connection_pool.release(connection)
 
-        await asyncio.gather(*map(ask, range(18)))
-    assert served == list(range(18)), "first come, first served"
+        await asyncio.gather(*map(ask, range(9)))
+    assert clock.now > 104
+    assert served == list(range(9)), "first come, first served"
 
 
 async def test_a_redis_that_hangs_fails_all_who_wait() -> None:
@@ -64,7 +84,7 @@ async def test_a_redis_that_hangs_fails_all_who_wait() -> None:
 
 
 async def test_who_leaves_the_queue_takes_no_turn_along(redis_client: redis.Redis, valkey_url: str) -> None:
-    async with pooled(valkey_url, connections=1, patience=5) as client:
+    async with pooled(valkey_url, connections=1, patience=PATIENCE) as client:
         blocked = asyncio.create_task(client.blpop(["never"], timeout=60))
         await asyncio.sleep(0)
         waiting = [asyncio.create_task(client.ping()) for _ in range(5)]
