@@ -28,7 +28,7 @@ from tests.faults.house import Nursery, Service, Valkey
 from tests.faults.load import Client, History, Nemesis, Receiver
 from tests.faults.nursery import LEASE
 from tests.faults.proxy import Losses, LossyProxy
-from tests.patience import until
+from tests.patience import PATIENCE, until
 
 LITTER_MS = 6_000
 """Longer than any pause of the nemesis: no zombie writes after its leftovers were removed."""
@@ -46,7 +46,7 @@ def run(
     seed: int,
     seconds: float,
     mutant: str = "none",
-    drain: float = 60.0,
+    drain: float = PATIENCE,
     real_time: bool = False,
     only_replies: bool = False,
 ) -> Findings:
@@ -149,7 +149,7 @@ def _all_said(clients: list[Client]) -> None:
         client.join(max(0.1, ends - time.monotonic()))
     for client in clients:
         client.impatient.set()
-        client.join(10)
+        client.join(PATIENCE)
 
 
 def _come_to_rest(valkey: Valkey, history: Path, *, seconds: float) -> bool:

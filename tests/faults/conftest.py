@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,15 @@ import redis
 from app.contract.messages.events import OVER
 from app.contract.redis import keys
 from tests.faults.house import Nursery, Service, Valkey, is_alive
+from tests.faults.nursery import LEASE, REDIS_SECONDS
+from tests.faults.scripted import HOLD
 from tests.patience import PATIENCE, until
 
 WISH = {"prompt": "a circle", "seed": 1, "num_inference_steps": 4}
+
+
+PATIENT = {LEASE: "3600000", REDIS_SECONDS: str(PATIENCE)}
+"""Nobody is taken for dead because the machine stood still: a lease runs out where the test says so."""
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +48,14 @@ class Scene:
         fate = json.dumps({dies: 1.0} if dies else {})
         return self.service.bear(name, DARKROOM_TEST_FATE=fate, DARKROOM_TEST_STEP=str(step))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Every job that is begun meanwhile stands still at its second step, however fast its worker is."""
+        hold = self.service.folder / HOLD
+        hold.touch()
+        yield
+        hold.unlink()
+
     def send(self, **options: Any) -> dict[str, Any]:
         answer = self.client.post("/v1/jobs", json=WISH | options)
         assert answer.status_code == 202, answer.text
@@ -57,6 +72,10 @@ class Scene:
 
     def status(self, job: dict[str, Any], wanted: str) -> None:
         until(lambda: self.look(job)["status"] == wanted)
+
+    def lease_runs_out(self, job: dict[str, Any]) -> None:
+        """Of a worker that is dead or asleep: it is not extended any more."""
+        assert self.redis.zadd(keys.LEASES, {job["id"]: 0}, xx=True, ch=True) == 1
 
     def gone(self, pid: int) -> None:
         until(lambda: not is_alive(pid))
@@ -85,7 +104,7 @@ def make_scene(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Scene
     def make(**environment: str) -> Scene:
         valkey = Valkey(tmp_path / "redis")
         valkey.comes()
-        service = Service(tmp_path, nursery, valkey, environment=environment)
+        service = Service(tmp_path, nursery, valkey, environment=PATIENT | environment)
         service.bear("gateway")
         client = httpx2.Client(base_url=service.url, timeout=PATIENCE, trust_env=False)
         scenes.append(Scene(service, valkey, client, valkey.client()))

@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from app.cli.embedded import find_binary
 from benchmarks.ports import free_port
-from tests.patience import until
+from tests.patience import PATIENCE, until
 
 
 class Valkey:
@@ -34,8 +34,8 @@ class Valkey:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def client(self) -> redis.Redis:
-        options = {"decode_responses": True, "socket_timeout": 2, "retry": Retry(NoBackoff(), 0)}
+    def client(self, *, seconds: float = PATIENCE) -> redis.Redis:
+        options = {"decode_responses": True, "socket_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
         return redis.Redis(port=self.port, **options)  # type: ignore[arg-type]
 
     def comes(self) -> None:
@@ -51,7 +51,7 @@ class Valkey:
             self._process.wait()
 
     def _answers(self) -> bool:
-        with suppress(redis.RedisError), self.client() as client:
+        with suppress(redis.RedisError), self.client(seconds=2) as client:
             return bool(client.ping())
         return False
 

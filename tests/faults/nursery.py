@@ -19,9 +19,9 @@ import uvicorn
 import app.webhooks.main as webhooks
 import worker.connections
 import worker.leases
+from app import main
 from app.contract.common.logs import configure
 from app.contract.redis import keys
-from app.main import create_app
 from app.settings import settings_from_env
 from app.webhooks import schedule
 from tests.faults import mutants, scripted
@@ -30,6 +30,9 @@ REAL_TIME = "real-time"
 
 LEASE = "DARKROOM_TEST_LEASE_MS"
 """Environment variable of a process that has another lease than all."""
+
+REDIS_SECONDS = "DARKROOM_TEST_REDIS_SECONDS"
+"""Environment variable of a gateway that waits for Redis for longer than users' do."""
 
 A_DAY_MS = 86_400_000
 """What a rate limit calls a minute in here: a run's charges stay in one counter, for the checker."""
@@ -56,7 +59,7 @@ def gateway() -> int:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((settings.host, settings.port))
     listener.listen(128)
-    config = uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(main.create_app(settings), log_config=None, timeout_graceful_shutdown=2)
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 
@@ -77,6 +80,8 @@ def bear(kind: str, environment: dict[str, str], log: str) -> int:
         os.environ.update(environment)
         if LEASE in environment:
             keys.LEASE_MS = keys.DELIVERY_LEASE_MS = int(environment[LEASE])
+        if REDIS_SECONDS in environment:
+            main.COMMAND_SECONDS = main.CONNECT_SECONDS = float(environment[REDIS_SECONDS])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 1)
         os.dup2(1, 2)
@@ -87,7 +92,7 @@ def bear(kind: str, environment: dict[str, str], log: str) -> int:
         os._exit(code)
 
 
-def main() -> None:
+def run() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # Three days of tries are too long in any case.
     schedule.DELAYS = tuple(0.2 for _ in schedule.DELAYS)  # type: ignore[assignment]
@@ -103,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -34,6 +34,9 @@ from worker.provenance import Provenance
 from worker.settings import settings_from_env, worker_name
 from worker.storage import ObjectStore, Stored
 
+HOLD = "hold"
+"""A file beside the diary: while it is there, no job goes on after its second step."""
+
 STAGES = ("claimed", "denoise", "upload", "before finish", "after finish")
 
 CARD = ModelCard(
@@ -76,11 +79,12 @@ class Fate:
 class ScriptedEngine:
     """The engine's few methods. A step takes `step_seconds` for everybody in it, as a batch does."""
 
-    def __init__(self, fate: Fate, *, seats: int = 4, step_seconds: float = 0.01) -> None:
+    def __init__(self, fate: Fate, *, seats: int = 4, step_seconds: float = 0.01, hold: Path | None = None) -> None:
         self.seats = seats
         self.stage: Stage | None = None
         self._fate = fate
         self._step_seconds = step_seconds
+        self._hold = hold
         self._changed = threading.Condition()
         self._open: dict[str, Request] = {}
         self._steps: dict[str, int] = {}
@@ -125,6 +129,8 @@ class ScriptedEngine:
     def _advance(self, request: Request) -> list[EngineEvent]:
         if request.id in self._canceled:
             return [self._close(request, Stopped(request.id))]
+        if self._steps.get(request.id, 0) == 2 and self._hold is not None and self._hold.exists():
+            return []
         step = self._steps[request.id] = self._steps.get(request.id, 0) + 1
         if step == 2:
             self._fate.tempt("denoise", certainly="poison" in request.prompt)
@@ -199,6 +205,8 @@ def run() -> int:
     MortalOwnership.fate = fate
     main.Ownership = MortalOwnership  # type: ignore[misc]
     step_seconds = float(os.environ.get("DARKROOM_TEST_STEP", "0.01"))
-    engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds)
+    diary = os.environ.get("DARKROOM_TEST_DIARY")
+    hold = Path(diary).with_name(HOLD) if diary else None
+    engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds, hold=hold)
     store = MortalStore(open_store(settings.storage_url), fate)
     return main.Worker(settings, engine, CARD, NOWHERE, store, connect(settings), name=worker_name()).run()

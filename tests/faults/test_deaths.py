@@ -15,8 +15,8 @@ import pytest
 from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.faults.conftest import Scene, announced
-from tests.faults.nursery import LEASE
-from tests.patience import until
+from tests.faults.nursery import LEASE, LEASE_MS
+from tests.patience import PATIENCE, until
 
 
 @pytest.mark.parametrize("stage", ["claimed", "denoise", "upload", "before finish"])
@@ -24,6 +24,7 @@ def test_killed_before_the_record_knew(scene: Scene, stage: str) -> None:
     pid = scene.worker("worker0", dies=stage)
     job = scene.send(num_images=2)
     scene.gone(pid)
+    scene.lease_runs_out(job)
     scene.worker("worker1")
     ended = scene.ended(job)
     assert (ended["status"], ended["attempts"], len(ended["images"])) == ("succeeded", 2, 2)
@@ -44,9 +45,11 @@ def test_killed_after_the_finish(scene: Scene) -> None:
 def test_asleep_beyond_its_lease(scene: Scene) -> None:
     """SIGSTOP, another worker finishes, SIGCONT: the sleeper goes on drawing and is refused."""
     scene.worker("worker0", step=0.2)
-    job = scene.send(num_inference_steps=8)
-    until(lambda: scene.look(job)["progress"]["step"] >= 2)
-    scene.service.signal("worker0", signal.SIGSTOP)
+    with scene.held():
+        job = scene.send(num_inference_steps=8)
+        until(lambda: scene.look(job)["progress"]["step"] >= 2)
+        scene.service.signal("worker0", signal.SIGSTOP)
+        scene.lease_runs_out(job)
     scene.worker("worker1")
     ended = scene.ended(job)
     assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
@@ -58,22 +61,23 @@ def test_asleep_beyond_its_lease(scene: Scene) -> None:
     scene.only_the_winner_is_left(job)
 
 
-def test_told_to_stop_in_a_job_that_is_shorter_than_the_grace(scene: Scene) -> None:
-    pid = scene.worker("worker0", step=0.05)
-    job = scene.send()
-    scene.status(job, "running")
-    scene.service.stop_one("worker0")
+def test_told_to_stop_in_a_job_that_is_shorter_than_the_grace(make_scene: Callable[..., Scene]) -> None:
+    scene = announced(make_scene(DARKROOM_GRACE_SECONDS=str(PATIENCE)))
+    pid = scene.worker("worker0")
+    with scene.held():
+        job = scene.send()
+        scene.status(job, "running")
+        scene.service.stop_one("worker0")
     scene.gone(pid)
     assert scene.look(job)["status"] == "succeeded"
 
 
-def test_told_to_stop_in_a_job_that_is_longer_than_the_grace(make_scene: Callable[..., Scene]) -> None:
+def test_told_to_stop_in_a_job_that_is_longer_than_the_grace(scene: Scene) -> None:
     """Another worker goes on at once, not when a lease has run out, which would be after this test."""
-    scene = announced(make_scene(**{LEASE: "3600000"}))
-    scene.worker("worker0", step=0.2)
-    job = scene.send(num_inference_steps=500)
+    scene.worker("worker0", step=1)
+    job = scene.send(num_inference_steps=1_000)
     scene.status(job, "running")
-    scene.worker("worker1", step=0.2)
+    scene.worker("worker1", step=1)
     scene.service.stop_one("worker0")
     until(lambda: scene.events(job)[-2:] == ["job.restarted", "job.started"])
     record = scene.redis.hgetall(keys.JOB + job["id"])
@@ -83,7 +87,7 @@ def test_told_to_stop_in_a_job_that_is_longer_than_the_grace(make_scene: Callabl
 
 
 def test_a_prompt_that_kills_its_worker_each_time(make_scene: Callable[..., Scene]) -> None:
-    scene = make_scene()
+    scene = make_scene(**{LEASE: str(LEASE_MS)})
     scene.service.start()
     until(lambda: scene.client.get("/readyz").status_code == 200)
     poison, *neighbours = [scene.send(prompt=prompt) for prompt in ("poison", *["a circle"] * 5)]
@@ -115,13 +119,14 @@ def test_a_worker_that_cannot_go_on_ends_itself(make_scene: Callable[..., Scene]
 
 def test_redis_is_read_only_for_a_while(scene: Scene) -> None:
     """As it is on a primary that was demoted: reads work, every write is refused."""
-    scene.worker("worker0", step=0.1)
-    job = scene.send(num_inference_steps=30)
-    until(lambda: scene.look(job)["progress"]["step"] >= 2)
-    scene.redis.replicaof("127.0.0.1", str(free_port()))
-    refused = scene.client.post("/v1/jobs", json={"prompt": "a circle"})
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-    assert scene.look(job)["status"] == "running", "reads work"
+    scene.worker("worker0")
+    with scene.held():
+        job = scene.send()
+        until(lambda: scene.look(job)["progress"]["step"] >= 2)
+        scene.redis.replicaof("127.0.0.1", str(free_port()))
+        refused = scene.client.post("/v1/jobs", json={"prompt": "a circle"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert scene.look(job)["status"] == "running", "reads work"
     until(lambda: "the result is kept" in (scene.service.folder / "worker0.log").read_text())
     scene.redis.replicaof("NO", "ONE")
     assert scene.ended(job)["status"] == "succeeded"
@@ -129,11 +134,12 @@ def test_redis_is_read_only_for_a_while(scene: Scene) -> None:
 
 
 def test_storage_refuses(scene: Scene) -> None:
-    scene.worker("worker0", step=0.1)
-    job = scene.send(num_inference_steps=6)
-    scene.status(job, "running")
-    shutil.rmtree(scene.service.pictures)
-    scene.service.pictures.write_bytes(b"a file where the folder was")
+    scene.worker("worker0")
+    with scene.held():
+        job = scene.send()
+        scene.status(job, "running")
+        shutil.rmtree(scene.service.pictures)
+        scene.service.pictures.write_bytes(b"a file where the folder was")
     ended = scene.ended(job)
     assert (ended["status"], ended["error"]["type"]) == ("failed", "/problems/storage-denied")
     scene.service.pictures.unlink()
@@ -142,12 +148,13 @@ def test_storage_refuses(scene: Scene) -> None:
 
 
 def test_redis_dies_while_a_result_is_on_its_way(scene: Scene) -> None:
-    scene.worker("worker0", step=0.1)
-    job = scene.send(num_inference_steps=6)
-    until(lambda: scene.look(job)["progress"]["step"] >= 2)
-    scene.valkey.is_killed()
-    refused = scene.client.post("/v1/jobs", json={"prompt": "a circle"})
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    scene.worker("worker0")
+    with scene.held():
+        job = scene.send()
+        until(lambda: scene.look(job)["progress"]["step"] >= 2)
+        scene.valkey.is_killed()
+        refused = scene.client.post("/v1/jobs", json={"prompt": "a circle"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
     until(lambda: "the result is kept" in (scene.service.folder / "worker0.log").read_text())
     scene.valkey.comes()
     until(lambda: scene.client.get("/healthz").status_code == 200)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from app.contract.redis import keys
-from tests.faults.conftest import Scene, announced
+from tests.faults.conftest import Scene
 from tests.faults.half_dead import HalfDeadProxy
-from tests.faults.nursery import LEASE
 from tests.patience import until
-
-
-@pytest.fixture
-def scene(make_scene: Callable[..., Scene]) -> Scene:
-    """Its leases last longer than any test: whether they are kept is seen by when they end."""
-    return announced(make_scene(**{LEASE: "3600000"}))
 
 
 @pytest.fixture
@@ -28,8 +21,11 @@ def proxy(scene: Scene) -> Iterator[HalfDeadProxy]:
 
 
 def test_half_dead_connections_cost_no_lease(scene: Scene, proxy: HalfDeadProxy) -> None:
-    """Again and again every connection dies that the worker has, RQ's and those of its claims too."""
-    scene.service.bear("worker0", DARKROOM_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0", DARKROOM_TEST_STEP="0.05")
+    """Again and again every connection dies that the worker has, RQ's and those of its claims too.
+
+    Leases last longer than any test: whether they are kept is seen by when they end.
+    """
+    scene.service.bear("worker0", DARKROOM_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0", DARKROOM_TEST_STEP="1")
     job = scene.send(num_inference_steps=1_000)
     scene.status(job, "running")
     for _ in range(2):
