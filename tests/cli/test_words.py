@@ -20,7 +20,7 @@ from app.contract.messages.params import JobRequest
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Run, environment_of, no_service
 from tests.cli.test_hostile import KEY, MODEL, Answer, job_at, routes, serving
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
 
 MANY = ("ddim", "euler", "euler_a", "dpmpp_2m", *(f"solver_{number}" for number in range(40)))
@@ -126,17 +126,28 @@ def completed(environment: dict[str, str], cwd: Path, *words: str) -> list[str]:
     return done.stdout.split()
 
 
+def tabs_offer(names: list[str], environment: dict[str, str], cwd: Path, *words: str) -> None:
+    """These, and in the end: where the service needs more than the second and a half, one presses Tab again."""
+
+    def press() -> list[str]:
+        found = completed(environment, cwd, *words)
+        assert found in (names, [])
+        return found
+
+    until(press)
+
+
 def test_tab(gateway: Running, worker: ScriptedWorker, tmp_path: Path) -> None:
     environment = environment_of(gateway)
     job_id = gateway.client.post("/v1/jobs", json={"prompt": "a frog"}).json()["id"]
     (tmp_path / "out.png").touch()
-    assert completed(environment, tmp_path, "generate", "--scheduler", "eu") == ["euler", "euler_a"]
-    assert completed(environment, tmp_path, "generate", "--model", "st") == ["starter"]
-    assert completed(environment, tmp_path, "jobs", "show", "job_") == [job_id]
-    assert completed(environment, tmp_path, "jobs", "cancel", job_id[4:8]) == [job_id[4:]]
-    assert completed(environment, tmp_path, "trajectory", "o") == ["out.png"]
-    assert completed(environment, tmp_path, "jobs", "list", "--status", "r") == ["running"]
-    assert completed(environment, tmp_path, "jobs", "cancel", "--all", "--status", "q") == ["queued"]
+    tabs_offer(["euler", "euler_a"], environment, tmp_path, "generate", "--scheduler", "eu")
+    tabs_offer(["starter"], environment, tmp_path, "generate", "--model", "st")
+    tabs_offer([job_id], environment, tmp_path, "jobs", "show", "job_")
+    tabs_offer([job_id[4:]], environment, tmp_path, "jobs", "cancel", job_id[4:8])
+    tabs_offer(["out.png"], environment, tmp_path, "trajectory", "o")
+    tabs_offer(["running"], environment, tmp_path, "jobs", "list", "--status", "r")
+    tabs_offer(["queued"], environment, tmp_path, "jobs", "cancel", "--all", "--status", "q")
     with no_service() as url:
         nobody = environment | {"DARKROOM_URL": url}
         assert completed(nobody, tmp_path, "generate", "--scheduler", "eu") == []
@@ -149,7 +160,7 @@ def test_tab_offers_nothing_that_a_shell_would_run_and_gives_no_key_away(tmp_pat
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM")}
     with serving(lambda method, path: Answer(b"")) as elsewhere, serving(routes(job_at("http://x"), models)) as service:
         asked = environment | {"DARKROOM_URL": service.url, "DARKROOM_API_KEY": KEY}
-        assert completed(asked, tmp_path, "generate", "--model", "st") == ["star.ter"]
+        tabs_offer(["star.ter"], asked, tmp_path, "generate", "--model", "st")
         assert completed(asked, tmp_path, "generate", "--scheduler", "st") == []
         assert service.keys() == {f"Bearer {KEY}"}
         moved = Answer(b"", 302, {"Location": elsewhere.url + "/v1/models"})
