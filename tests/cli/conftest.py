@@ -127,10 +127,19 @@ def environment_of(gateway: Running) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def begun(gateway: Running, *arguments: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """`darkroom` as a process that hears Ctrl-C, also where the tests themselves were begun in a shell's background."""
+def hearing_ctrl_c() -> Iterator[None]:
+    """What is begun meanwhile hears Ctrl-C, also where the tests themselves were begun in a shell's background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def begun(gateway: Running, *arguments: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """`darkroom` as a process that hears Ctrl-C."""
+    with hearing_ctrl_c():
         process = subprocess.Popen(
             [COMMAND, *arguments],
             env=environment_of(gateway),
@@ -139,8 +148,6 @@ def begun(gateway: Running, *arguments: str, cwd: Path | None = None) -> Iterato
             stderr=subprocess.PIPE,
             text=True,
         )
-    finally:
-        signal.signal(signal.SIGINT, before)
     with process:
         try:
             yield process

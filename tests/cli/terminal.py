@@ -17,7 +17,7 @@ from pathlib import Path
 import pyte
 
 from tests.app.conftest import Running
-from tests.cli.conftest import environment_of
+from tests.cli.conftest import environment_of, hearing_ctrl_c
 from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
 
@@ -97,17 +97,18 @@ def in_a_terminal(
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     given = {name: value for name, value in environment_of(gateway).items() if name not in ("COLUMNS", "NO_COLOR")}
-    process = subprocess.Popen(
-        [COMMAND, *arguments],
-        env=given | {"TERM": "xterm-256color"} | environment,
-        cwd=cwd,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-        # The first terminal that a session's leader opens is its own.
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
-    )
+    with hearing_ctrl_c():
+        process = subprocess.Popen(
+            [COMMAND, *arguments],
+            env=given | {"TERM": "xterm-256color"} | environment,
+            cwd=cwd,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            # The first terminal that a session's leader opens is its own.
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
+        )
     os.close(slave)
     with process:
         try:
