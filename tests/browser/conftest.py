@@ -67,7 +67,7 @@ def browser() -> Iterator[Browser]:
     # Chromium's sandbox refuses to run as root.
     switches = [*SWITCHES, "--no-sandbox"] if os.geteuid() == 0 else SWITCHES
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=switches)
+        browser = playwright.chromium.launch(executable_path=program, args=switches, timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
