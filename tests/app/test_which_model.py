@@ -79,10 +79,8 @@ class Workers:
         }
 
     def come(self, *names: str) -> None:
-        """However long the test's machine is stopped, they are not taken for silent."""
         for name in names:
             self._of[name].announce()
-            self._redis.zincrby(keys.ALIVE + name, 3_600_000, "w1")
 
     def leave(self, *names: str, at_ms: int | None = None) -> None:
         for name in names:

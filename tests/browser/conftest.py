@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
-from tests.app.conftest import _patient_with_redis as _patient_with_redis
+from tests.app.conftest import _nobody_is_late as _nobody_is_late
 from tests.conftest import IN_CI
 from tests.patience import PATIENCE
 from tests.system.conftest import House

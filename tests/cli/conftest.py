@@ -24,7 +24,7 @@ from app.cli.main import app
 from app.contract.messages.card import ModelCard
 from app.contract.redis.ownership import Beat, Claim
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
-from tests.app.conftest import _patient_with_redis as _patient_with_redis
+from tests.app.conftest import _nobody_is_late as _nobody_is_late
 from tests.patience import PATIENCE
 from tests.system.conftest import COMMAND
 

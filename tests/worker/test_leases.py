@@ -31,6 +31,9 @@ from worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.anyio
 
+LEASE_SECONDS = keys.LEASE_MS / 1000
+"""The real one: tests of other folders make it longer for themselves."""
+
 
 class Room:
     """An engine with room for whatever is claimed."""
@@ -129,7 +132,7 @@ async def test_whoever_keeps_a_lease_gives_a_call_up_in_a_fraction_of_it() -> No
     worker = connect(settings)
     pools = {id(client.connection_pool) for client in (worker.commands, worker.leases, worker.rq)}
     assert len(pools) == 3
-    assert 2 * (_patience(worker.leases) + leases.AGAIN_SECONDS) < keys.LEASE_MS / 2000
+    assert 2 * (_patience(worker.leases) + leases.AGAIN_SECONDS) < LEASE_SECONDS / 2
     async with webhooks._clients(url) as (client, leasing, rq):
         assert len({id(each.connection_pool) for each in (client, leasing, rq)}) == 3
         assert 2 * (_patience(leasing) + webhooks.BEAT_SECONDS) < keys.DELIVERY_LEASE_MS / 1000
