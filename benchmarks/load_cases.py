@@ -27,7 +27,7 @@ QUEUE_LIMIT = 2 * CAPACITY
 """Two seconds of work."""
 
 CALM_SECONDS = 4.0
-DRAIN_SECONDS = 60.0
+DRAIN_SECONDS = 180.0
 
 
 async def accepts(house: House, *, seconds: float, most: float = math.inf) -> Tally:

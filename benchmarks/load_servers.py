@@ -28,7 +28,7 @@ from benchmarks.ports import free_port
 
 Kind = Literal["skeleton", "gateway"]
 
-START_SECONDS = 30.0
+START_SECONDS = 180.0
 
 SKELETON = """
 import os, secrets, socket, uvicorn
@@ -139,8 +139,8 @@ def _server(kind: Kind, url: str, folder: Path, *, processes: int, **settings: s
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         for member in family:
             member.terminate()
-        psutil.wait_procs(family[1:], timeout=15)
-        process.wait(15)
+        psutil.wait_procs(family[1:], timeout=60)
+        process.wait(60)
 
 
 def _environment(url: str, folder: Path, processes: int, settings: dict[str, str]) -> dict[str, str]:

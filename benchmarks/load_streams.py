@@ -21,7 +21,7 @@ AT_ONCE = 32
 WARM = 100
 """Streams opened before the memory is looked at: the first ones pay for what all share."""
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180
 
 
 @dataclass(slots=True)
