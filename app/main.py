@@ -15,13 +15,11 @@ import redis.asyncio
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
 from starlette.responses import Response
 
 from app import __version__
 from app.contract.common.tracing import close_provider, open_provider
-from app.contract.redis.connections import FairPool
+from app.contract.redis.connections import FairPool, PatientRetry
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.queue_stats import Figures
@@ -175,7 +173,7 @@ def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
         patience=COMMAND_SECONDS,
         socket_timeout=COMMAND_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
-        retry=_retry(),
+        retry=PatientRetry(seconds=COMMAND_SECONDS),
     )
     waiting = redis.asyncio.ConnectionPool.from_url(
         url,
@@ -183,7 +181,7 @@ def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
         max_connections=WAITING_CONNECTIONS,
         socket_timeout=LONGEST_BLOCK + 2,
         socket_connect_timeout=CONNECT_SECONDS,
-        retry=_retry(),
+        retry=PatientRetry(seconds=LONGEST_BLOCK + 2),
     )
     return redis.asyncio.Redis.from_pool(commands), redis.asyncio.Redis.from_pool(waiting)
 
@@ -220,11 +218,6 @@ def webhook_check(settings: Settings) -> CheckWebhook:
     return partial(
         check_url, allow_http=options.allow_http, allow_ports=options.allow_ports, allow_cidrs=options.allow_cidrs
     )
-
-
-def _retry() -> Retry:
-    # Only a broken connection: a pool full of them is left behind when Redis restarts. A timeout is not tried again.
-    return Retry(ExponentialBackoff(cap=0.1, base=0.02), 2, supported_errors=(redis.ConnectionError,))
 
 
 def _host_names(settings: Settings) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.contract.redis import connections
-from app.contract.redis.connections import FairPool
+from app.contract.redis.connections import FairPool, PatientRetry
 from app.main import COMMAND_CONNECTIONS
 from tests.app.conftest import Running
 from tests.app.test_jobs import send
@@ -72,6 +72,53 @@ async def test_a_burst_waits_its_turn(
         await asyncio.gather(*map(ask, range(9)))
     assert clock.now > 104
     assert served == list(range(9)), "first come, first served"
+
+
+@pytest.mark.parametrize(("seconds", "is_served"), [(1.6, False), (2.5, True)])
+async def test_a_process_that_stood_still_does_not_take_its_queue_for_stuck(
+    redis_client: redis.Redis,
+    valkey_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    is_served: bool,
+) -> None:
+    """Its time limits are over when it goes on, and were over long before it looked."""
+    clock = ScriptedTime()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock.monotonic)
+    monkeypatch.setattr(connections, "time", clock)
+    async with pooled(valkey_url, connections=1, patience=1.5) as client:
+        held = await client.connection_pool.get_connection()
+        waits = asyncio.create_task(client.ping())
+        await asyncio.sleep(0)
+        clock.now += seconds
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await client.connection_pool.release(held)
+        [answer] = await asyncio.gather(waits, return_exceptions=True)
+    assert (answer is True, isinstance(answer, redis.ConnectionError)) == (is_served, not is_served)
+
+
+@pytest.mark.parametrize(("late", "tries"), [(0.0, 1), (0.4, 1), (2.5, 2)])
+async def test_a_call_is_made_again_after_the_process_stood_still(
+    monkeypatch: pytest.MonkeyPatch, late: float, tries: int
+) -> None:
+    """A Redis that hangs is given up when the time is over; who notices that much later has not waited for it."""
+    clock, tried = ScriptedTime(), list[int]()
+    monkeypatch.setattr(connections, "time", clock)
+
+    async def ask() -> str:
+        tried.append(len(tried))
+        if len(tried) == 1:
+            clock.now += 1.5 + late
+            raise redis.TimeoutError
+        return "PONG"
+
+    async def failed(error: Exception) -> None:
+        return
+
+    answers = await asyncio.gather(PatientRetry(seconds=1.5).call_with_retry(ask, failed), return_exceptions=True)
+    assert len(tried) == tries
+    assert isinstance(answers[0], redis.TimeoutError) == (tries == 1)
 
 
 async def test_a_redis_that_hangs_fails_all_who_wait() -> None:

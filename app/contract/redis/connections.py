@@ -1,17 +1,27 @@
 """A pool of connections to Redis whose callers queue: first come, first served, for as long as the queue moves.
 
-Knows connections and turns. Refuses to know what is asked over them.
+Knows connections and turns, and tells a Redis that hangs from a process that stood still itself. Refuses to know what
+is asked over them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+T = TypeVar("T")
+
+LATE_SECONDS = 0.5
+"""A time limit that is noticed so long after it was over was missed by the whole process: it, or its machine, stood
+still, and the answer may have been there all the time. A loop that is only busy is late by less."""
 
 LONGEST_WAIT = 5.0
 """Seconds. A queue that long is no burst any more: the caller should hear so."""
@@ -59,13 +69,39 @@ class FairPool(ConnectionPool):
         if not self._turns.locked():
             await self._turns.acquire()
             return
-        ends = time.monotonic() + LONGEST_WAIT
+        began = looked = time.monotonic()
         while True:
             try:
                 async with asyncio.timeout(self._patience):
                     await self._turns.acquire()
                     return
             except TimeoutError:
-                now = time.monotonic()
-                if now > ends or now - self._answered_at > self._patience:
+                before, looked = looked, time.monotonic()
+                if looked - before > self._patience + LATE_SECONDS:
+                    continue
+                if looked - began > LONGEST_WAIT or looked - self._answered_at > self._patience:
                     raise redis.ConnectionError("No connection to Redis became free in time.") from None
+
+
+class PatientRetry(Retry):
+    """Tries again where a connection broke: a pool full of them is left behind when Redis restarts. A call that took
+    longer than `seconds`, its time limit, is not tried again, unless it was this process that stood still.
+    """
+
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__(ExponentialBackoff(cap=0.1, base=0.02), 2, supported_errors=(redis.ConnectionError,))
+        self._seconds = seconds
+
+    async def call_with_retry(
+        self, do: Callable[[], Awaitable[T]], fail: Callable[..., Any], *args: Any, **options: Any
+    ) -> T:
+        async def timed() -> T:
+            began = time.monotonic()
+            try:
+                return await do()
+            except redis.TimeoutError as error:
+                if time.monotonic() - began <= self._seconds + LATE_SECONDS:
+                    raise
+                raise redis.ConnectionError("This process stood still.") from error
+
+        return await super().call_with_retry(timed, fail, *args, **options)
