@@ -39,8 +39,9 @@ from app.jobs.pictures import open_pictures
 from app.pictures.errors import PictureStoreError
 from app.settings import Settings, settings_from_env
 
-EXAMINATION_SECONDS = 120
-"""torch takes seconds to import, and the hashes of a large model's files a while to compute."""
+EXAMINATION_SECONDS = 600
+"""torch takes seconds to import, and the hashes of a large model's files a while to compute: 14 GB from a slow disk two
+and a half minutes."""
 
 GB = 1e9
 Level = Literal["ok", "note", "bad"]
