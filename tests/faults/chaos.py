@@ -30,7 +30,7 @@ from tests.faults.nursery import LEASE
 from tests.faults.proxy import Losses, LossyProxy
 from tests.patience import PATIENCE, until
 
-LITTER_MS = 6_000
+LITTER_MS = 10_000
 """Longer than any pause of the nemesis: no zombie writes after its leftovers were removed."""
 
 ENOUGH = 20
