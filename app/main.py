@@ -22,7 +22,7 @@ from app.contract.common.tracing import close_provider, open_provider
 from app.contract.redis.connections import FairPool, PatientRetry
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.pending_requests import PendingRequests
-from app.contract.redis.queue_stats import Figures
+from app.contract.redis.queue_stats import QueueStats
 from app.contract.redis.quota import Quota
 from app.contract.redis.store import LONGEST_BLOCK, JobStore
 from app.contract.redis.streams import EventStreams
@@ -43,7 +43,7 @@ from app.jobs.admission import Admission, CheckWebhook
 from app.jobs.follow import Feed
 from app.jobs.housekeeping import Housekeeper
 from app.jobs.model_choice import ModelChoice
-from app.jobs.model_registry import Board
+from app.jobs.model_registry import ModelRegistry
 from app.jobs.pictures import open_pictures
 from app.jobs.queue_metrics import QueueMetrics
 from app.jobs.readiness import Readiness
@@ -55,7 +55,7 @@ from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
 from app.routes import events, health, images, jobs, models, page, webhooks
 from app.routes.openapi import complete
-from app.services import Gateway
+from app.services import Services
 from app.settings import Settings
 from app.webhooks.options import WebhookOptions
 
@@ -134,23 +134,25 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     commands, waiting = redis_clients(settings.redis_url.get_secret_value())
-    gateway = open_gateway(settings, commands, waiting)
-    app.state.gateway = gateway
+    services = open_services(settings, commands, waiting)
+    app.state.services = services
     doorkeeper: Doorkeeper = app.state.doorkeeper
-    doorkeeper.authenticator.keyring, doorkeeper.limiter = gateway.keyring, gateway.limiter
-    doorkeeper.stream_tokens = gateway.stream_tokens
+    doorkeeper.authenticator.keyring, doorkeeper.limiter = services.keyring, services.limiter
+    doorkeeper.stream_tokens = services.stream_tokens
     metrics: GatewayMetrics = app.state.metrics
     metrics.registry.register(
-        QueueMetrics(process=metrics.process, feed=gateway.feed, board=gateway.board, figures=gateway.figures)
+        QueueMetrics(
+            process=metrics.process, feed=services.feed, registry=services.registry, stats=services.queue_stats
+        )
     )
-    looks = asyncio.create_task(gateway.keyring.keep_looking())
-    housekeeper = Housekeeper(gateway.store, gateway.pictures, closing=gateway.closing)
+    looks = asyncio.create_task(services.keyring.keep_looking())
+    housekeeper = Housekeeper(services.jobs, services.pictures, closing=services.closing)
     rounds = asyncio.create_task(housekeeper.run())
-    streams = asyncio.create_task(_end_streams(gateway))
+    streams = asyncio.create_task(_end_streams(services))
     try:
         yield
     finally:
-        gateway.closing.set()
+        services.closing.set()
         await end(looks)
         await asyncio.gather(streams, rounds, return_exceptions=True)
         await commands.aclose()
@@ -159,9 +161,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await asyncio.to_thread(close_provider, app.state.traces)
 
 
-async def _end_streams(gateway: Gateway) -> None:
-    await gateway.closing.wait()
-    await gateway.feed.close()
+async def _end_streams(services: Services) -> None:
+    await services.closing.wait()
+    await services.feed.close()
 
 
 def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
@@ -186,29 +188,29 @@ def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
     return redis.asyncio.Redis.from_pool(commands), redis.asyncio.Redis.from_pool(waiting)
 
 
-def open_gateway(settings: Settings, commands: redis.asyncio.Redis, waiting: redis.asyncio.Redis) -> Gateway:
-    """The services over these clients. ValueError or storage.PictureStoreError for storage that cannot work."""
-    store = JobStore(commands, waiting=waiting)
+def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: redis.asyncio.Redis) -> Services:
+    """The services over these clients. ValueError or PictureStoreError for storage that cannot work."""
+    jobs = JobStore(commands, waiting=waiting)
     pictures = open_pictures(settings)
-    board = Board(store)
-    choice = ModelChoice(board, aliases=settings.model_aliases, default=settings.default_model)
-    return Gateway(
+    registry = ModelRegistry(jobs)
+    choice = ModelChoice(registry, aliases=settings.model_aliases, default=settings.default_model)
+    return Services(
         settings=settings,
-        store=store,
+        jobs=jobs,
         pictures=pictures,
-        board=board,
+        registry=registry,
         models=choice,
-        viewer=Viewer(store, pictures, board, link_seconds=settings.picture_url_seconds),
-        admission=Admission(store, pictures, board, settings, choice, check_webhook=webhook_check(settings)),
-        readiness=Readiness(store, pictures, board, durability=settings.redis_durability),
-        feed=Feed(store, EventStreams(commands, waiting=waiting)),
+        viewer=Viewer(jobs, pictures, registry, link_seconds=settings.picture_url_seconds),
+        admission=Admission(jobs, pictures, registry, settings, choice, check_webhook=webhook_check(settings)),
+        readiness=Readiness(jobs, pictures, registry, durability=settings.redis_durability),
+        feed=Feed(jobs, EventStreams(commands, waiting=waiting)),
         pending=PendingRequests(commands),
         outbox=Outbox(commands),
         webhook_secrets=Secrets(commands),
         keyring=Keyring(commands),
         stream_tokens=StreamTokens(commands),
         limiter=Limiter(Quota(commands)),
-        figures=Figures(commands),
+        queue_stats=QueueStats(commands),
     )
 
 

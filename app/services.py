@@ -14,7 +14,7 @@ from fastapi import Depends, Request
 from app.contract.messages.job import Record, is_job_id
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.pending_requests import PendingRequests
-from app.contract.redis.queue_stats import Figures
+from app.contract.redis.queue_stats import QueueStats
 from app.contract.redis.store import JobStore
 from app.contract.redis.webhook_secrets import Secrets
 from app.edge.auth import Caller
@@ -25,7 +25,7 @@ from app.edge.stream_tokens import StreamTokens
 from app.jobs.admission import Admission
 from app.jobs.follow import Feed
 from app.jobs.model_choice import ModelChoice
-from app.jobs.model_registry import Board
+from app.jobs.model_registry import ModelRegistry
 from app.jobs.readiness import Readiness
 from app.jobs.schemas import JobView
 from app.jobs.views import Viewer
@@ -34,13 +34,13 @@ from app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
+class Services:
     """Everything a route may need."""
 
     settings: Settings
-    store: JobStore
+    jobs: JobStore
     pictures: PictureStore
-    board: Board
+    registry: ModelRegistry
     models: ModelChoice
     viewer: Viewer
     admission: Admission
@@ -52,13 +52,13 @@ class Gateway:
     keyring: Keyring
     stream_tokens: StreamTokens
     limiter: Limiter
-    figures: Figures
+    queue_stats: QueueStats
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: streams end with `retry:` and waits are answered at once."""
 
     async def record(self, job_id: str, caller: Caller) -> Record:
         """The caller's job. JobNotFound for every other id; Redis is not asked about ids that cannot be."""
-        record = await self.store.get(job_id, caller.tenant) if is_job_id(job_id) else None
+        record = await self.jobs.get(job_id, caller.tenant) if is_job_id(job_id) else None
         if record is None:
             raise JobNotFound
         return record
@@ -67,7 +67,7 @@ class Gateway:
         """The caller's jobs. JobNotFound if any of the ids is another's, or nobody's. No id may be there twice."""
         if not all(is_job_id(job_id) for job_id in job_ids):
             raise JobNotFound
-        records = await self.store.get_all(job_ids, caller.tenant)
+        records = await self.jobs.get_all(job_ids, caller.tenant)
         if len(records) < len(job_ids):
             raise JobNotFound
         return records
@@ -88,8 +88,8 @@ class Gateway:
 
 
 # Coroutines, although they wait for nothing: FastAPI sends each plain dependency through the thread pool.
-async def _gateway(request: Request) -> Gateway:
-    return cast(Gateway, request.app.state.gateway)
+async def _services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
 
 
 async def _caller(request: Request) -> Caller:
@@ -103,11 +103,11 @@ async def _full_caller(request: Request) -> Caller:
 
 
 async def _own_record(job_id: str, request: Request) -> Record:
-    gateway = await _gateway(request)
-    return await gateway.record(job_id, await _caller(request))
+    services = await _services(request)
+    return await services.record(job_id, await _caller(request))
 
 
-TheGateway = Annotated[Gateway, Depends(_gateway)]
+TheServices = Annotated[Services, Depends(_services)]
 TheCaller = Annotated[Caller, Depends(_caller)]
 TheFullCaller = Annotated[Caller, Depends(_full_caller)]
 """For routes that answer with a secret, whatever their method: the guard knows methods only."""

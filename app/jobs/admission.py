@@ -39,7 +39,7 @@ from app.edge.errors import (
 from app.edge.limiter import budget_for_jobs, counted, fits, too_dear_now
 from app.edge.tracing import note_job, traceparent_for_record
 from app.jobs.model_choice import ModelChoice, refuse_if_away
-from app.jobs.model_registry import Board, retry_after
+from app.jobs.model_registry import ModelRegistry, retry_after
 from app.outbound.address import WebhookRefused
 from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
@@ -80,7 +80,7 @@ class Admission:
         self,
         store: JobStore,
         pictures: PictureStore,
-        board: Board,
+        registry: ModelRegistry,
         settings: Settings,
         models: ModelChoice,
         *,
@@ -89,7 +89,7 @@ class Admission:
     ) -> None:
         self._store = store
         self._pictures = pictures
-        self._board = board
+        self._registry = registry
         self._settings = settings
         self._models = models
         self._check_webhook = check_webhook
@@ -192,7 +192,7 @@ class Admission:
 
     async def _retry(self, record: Record, caller: Caller) -> Retrial:
         """Every outcome but a full house, which is raised, like a model that is gone."""
-        model = (await self._board.models(record.model)).get(record.model)
+        model = (await self._registry.models(record.model)).get(record.model)
         if model is None:
             raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
         terms = self._terms(caller, cost_of(record.spec))
@@ -211,7 +211,7 @@ class Admission:
             raise ParamsRejected([ParamError("/webhook/url", "webhook_refused", str(error))]) from error
 
     async def _look_for_room(self) -> None:
-        if await self._board.memory_used() >= MEMORY_LIMIT:
+        if await self._registry.memory_used() >= MEMORY_LIMIT:
             raise QueueStorageFull("The queue has no memory left for new jobs.", retry_after=30)
         if self._clock() - self._disk_asked_at >= DISK_FRESH_SECONDS:
             self._free_bytes, self._disk_asked_at = await self._pictures.free_bytes(), self._clock()

@@ -62,15 +62,15 @@ async def cancel_all(
 
 async def stop_job(store: JobStore, record: Record) -> Record:
     """The job once it is over, called off if need be; as it is after CANCEL_SECONDS if its worker does not react."""
-    if record.status.is_over:
+    if record.status.is_terminal:
         return record
     await store.cancel(record.id, record.tenant)
-    return await store.wait_until_over(record, seconds=CANCEL_SECONDS)
+    return await store.wait_for_end(record, seconds=CANCEL_SECONDS)
 
 
 async def remove_job(store: JobStore, pictures: PictureStore, record: Record) -> None:
     """Take a job that is over away, pictures first. Raises JobStillRunning, storage.PictureStoreError."""
-    if not record.status.is_over:
+    if not record.status.is_terminal:
         detail = "The job was told to stop and its worker has not let go yet: delete it again in a moment."
         raise JobStillRunning(detail, headers={"Retry-After": "5"})
     await pictures.delete_prefix(job_prefix(record.id))

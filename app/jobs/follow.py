@@ -198,10 +198,10 @@ class Feed:
             for place in places.values():
                 self._leave(place)
 
-    async def wait_until_over(self, record: Record, *, seconds: float) -> Record:
+    async def wait_for_end(self, record: Record, *, seconds: float) -> Record:
         """The record as it is once the job is over, or when the time is up or the service closes."""
         ends = time.monotonic() + seconds
-        if record.status.is_over or seconds <= 0:
+        if record.status.is_terminal or seconds <= 0:
             return record
         async with self.follow({record.id: "0-0"}) as following:
             async for _ in following.events(until=ends):

@@ -11,7 +11,7 @@ from typing import NoReturn
 from app.contract.messages.params import ParamError, ParamsRejected
 from app.contract.messages.served import ServedModel
 from app.edge.errors import ModelAway, NoModelYet
-from app.jobs.model_registry import Board
+from app.jobs.model_registry import ModelRegistry
 from app.jobs.schemas import timestamp
 
 RESTART_SECONDS = 120.0
@@ -31,37 +31,37 @@ class ModelChoice:
     `aliases` are further names of models, `default` the one that the operator prefers.
     """
 
-    def __init__(self, board: Board, *, aliases: Mapping[str, str], default: str | None = None) -> None:
+    def __init__(self, registry: ModelRegistry, *, aliases: Mapping[str, str], default: str | None = None) -> None:
         self.aliases = aliases
-        self._board = board
+        self._registry = registry
         self._default = aliases.get(default, default) if default else None
 
     async def named(self, name: str) -> ServedModel | None:
         """The model of this name. An alias is looked at first: what the operator wrote down does not change with what
         workers announce."""
         own = self.aliases.get(name, name)
-        return (await self._board.models(own)).get(own)
+        return (await self._registry.models(own)).get(own)
 
     async def names(self) -> list[str]:
         """Everything a request may name: the models, then the aliases that lead to one."""
-        models = await self._board.models()
+        models = await self._registry.models()
         own = [name for name in models if name not in self.aliases]
         return own + [alias for alias, target in self.aliases.items() if target in models]
 
     async def default(self) -> ServedModel | None:
         """The model of requests that name none; None where nobody can tell."""
-        return by_default(await self._board.models(self._default), self._default)
+        return by_default(await self._registry.models(self._default), self._default)
 
     async def choose(self, name: str | None) -> ServedModel:
         """The model that a request means. Raises ParamsRejected, naming what is served, or NoModelYet."""
-        models = await self._board.models()
+        models = await self._registry.models()
         if not models:
             detail = "No worker has announced a model yet. Start one, or wait until it has loaded its model."
             raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
         found = await (self.default() if name is None else self.named(name))
         if found is None or found.away_seconds > RESTART_SECONDS:
             # Nobody is refused from memory: another gateway may have shown the caller a worker.
-            models = await self._board.look_again()
+            models = await self._registry.look_again()
             found = await (self.default() if name is None else self.named(name))
         return found or self._refuse(name, served=", ".join(sorted(models)))
 

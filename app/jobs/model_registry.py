@@ -25,7 +25,7 @@ def retry_after(eta_seconds: float | None) -> int:
     return min(LONGEST_RETRY, max(SHORTEST_RETRY, math.ceil(eta_seconds or 0)))
 
 
-class Board:
+class ModelRegistry:
     """Models by name, with a memory of one second. Raises redis.RedisError when it has to ask and cannot."""
 
     def __init__(self, store: JobStore, *, clock: Callable[[], float] = time.monotonic) -> None:

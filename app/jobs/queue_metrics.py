@@ -12,24 +12,24 @@ import redis
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from app.contract.redis.queue_stats import Figures
+from app.contract.redis.queue_stats import QueueStats
 from app.jobs.follow import Feed
-from app.jobs.model_registry import Board
+from app.jobs.model_registry import ModelRegistry
 
 ASK_SECONDS = 5.0
 
 
 class QueueMetrics(Collector):
-    """Made in the loop that `feed`, `board` and `figures` belong to; collected in any thread.
+    """Made in the loop that `feed`, `board` and `stats` belong to; collected in any thread.
 
     `process` labels what is this process's own.
     """
 
-    def __init__(self, *, process: str, feed: Feed, board: Board, figures: Figures) -> None:
+    def __init__(self, *, process: str, feed: Feed, registry: ModelRegistry, stats: QueueStats) -> None:
         self._process = process
         self._feed = feed
-        self._board = board
-        self._figures = figures
+        self._registry = registry
+        self._stats = stats
         self._loop = asyncio.get_running_loop()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -52,21 +52,21 @@ class QueueMetrics(Collector):
         workers = GaugeMetricFamily("darkroom_workers", "Workers heard of lately", labels=["model"])
         seats = GaugeMetricFamily("darkroom_seats_served", "Seats of all workers together", labels=["model"])
         pace = GaugeMetricFamily("darkroom_job_seconds", "Moving average of how long a job runs", labels=["model"])
-        for name, model in (await self._board.models()).items():
-            waiting, age = await self._figures.waiting(name)
+        for name, model in (await self._registry.models()).items():
+            waiting, age = await self._stats.waiting(name)
             depth.add_metric([name], waiting)
             oldest.add_metric([name], age)
             workers.add_metric([name], model.workers)
             seats.add_metric([name], model.workers * model.card.seats)
             if model.pace_ms is not None:
                 pace.add_metric([name], model.pace_ms / 1000)
-        counts = await self._figures.counts()
+        counts = await self._stats.counts()
         plain = [
             _gauge("darkroom_jobs_running", "Jobs that a worker owns", counts.running),
             _gauge("darkroom_jobs_dead", "Jobs that used up their attempts and were not retried", counts.dead),
             _gauge("darkroom_webhooks_owed", "Webhook messages not delivered yet", counts.webhooks_owed),
         ]
-        used = _gauge("darkroom_redis_memory_ratio", "Part of Redis' memory in use", await self._board.memory_used())
+        used = _gauge("darkroom_redis_memory_ratio", "Part of Redis' memory in use", await self._registry.memory_used())
         return [depth, oldest, workers, seats, pace, used, *plain]
 
 

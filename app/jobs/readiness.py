@@ -15,7 +15,7 @@ import structlog
 
 from app.contract.redis.durability import durability_faults, reasons_to_refuse_writes
 from app.contract.redis.store import JobStore, QueueLost
-from app.jobs.model_registry import Board
+from app.jobs.model_registry import ModelRegistry
 from app.jobs.schemas import CheckView, ReadinessView
 from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
@@ -36,14 +36,14 @@ class Readiness:
         self,
         store: JobStore,
         pictures: PictureStore,
-        board: Board,
+        registry: ModelRegistry,
         *,
         durability: Literal["require", "ignore"],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._pictures = pictures
-        self._board = board
+        self._registry = registry
         self._durability = durability
         self._clock = clock
         self._storage: CheckView | None = None
@@ -102,7 +102,7 @@ class Readiness:
 
     async def _workers(self) -> CheckView:
         try:
-            models = await self._board.models()
+            models = await self._registry.models()
             workers = sum(model.workers for model in models.values())
             starting = [] if workers else await self._store.starting()
         except redis.RedisError:

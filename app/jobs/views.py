@@ -14,7 +14,7 @@ from app.contract.messages.job import Picture, Record
 from app.contract.messages.served import ServedModel
 from app.contract.redis.store import JobStore
 from app.jobs.model_choice import absence
-from app.jobs.model_registry import Board, retry_after
+from app.jobs.model_registry import ModelRegistry, retry_after
 from app.jobs.schemas import JobView, QueuePlace
 from app.pictures.store import PictureStore
 
@@ -29,14 +29,14 @@ class Viewer:
         self,
         store: JobStore,
         pictures: PictureStore,
-        board: Board,
+        registry: ModelRegistry,
         *,
         link_seconds: int,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._pictures = pictures
-        self._board = board
+        self._registry = registry
         self._link_seconds = link_seconds
         self.now = wall_clock
         """Seconds since 1970."""
@@ -46,7 +46,7 @@ class Viewer:
         links = {key: await self.url(key, base=base, until_ms=record.expires_ms) for key in record.object_keys}
         if record.status is not Status.QUEUED:
             return JobView.of(record, base=base, links=links)
-        model = (await self._board.models()).get(record.model)
+        model = (await self._registry.models()).get(record.model)
         said = absence(record.model, model)
         queue = await self._place(record, model)
         return JobView.of(record, base=base, links=links, queue=queue, warnings=[said] if said else [])
@@ -76,7 +76,7 @@ class Viewer:
         """Seconds after which asking again makes sense."""
         if view.queue is not None:
             return retry_after(view.queue.eta_seconds)
-        model = (await self._board.models()).get(view.model)
+        model = (await self._registry.models()).get(view.model)
         whole = model.eta_seconds(0) if model else None
         left = 1 - view.progress.step / max(1, view.progress.steps)
         return retry_after(whole and whole * left)

@@ -17,11 +17,11 @@ from app.contract.messages.params import ParamsRejected
 from app.edge import errors
 from app.openai.schemas import GeneratedImage, GeneratedImages, ImageGeneration
 from app.openai.stream import ImageStream
-from app.openai.waiting import refuse_if_abandoned, succeeded, until_over
+from app.openai.waiting import refuse_if_abandoned, succeeded, until_end
 from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, event_stream, picture_base64
 from app.routes.joining import Waiting, admit
-from app.routes.waiting import applied, left, send, wait_until_over
-from app.services import Gateway, TheCaller, TheGateway
+from app.routes.waiting import applied, left, send, wait_for_end
+from app.services import Services, TheCaller, TheServices
 
 router = APIRouter(tags=["openai"])
 
@@ -60,7 +60,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 async def generate(
     body: ImageGeneration,
     request: Request,
-    gateway: TheGateway,
+    services: TheServices,
     caller: TheCaller,
     retry_count: Annotated[
         str | None, Header(alias="x-stainless-retry-count", description="How often the client tried before")
@@ -69,33 +69,33 @@ async def generate(
     """The official clients work with their base URL set to this service's /v1."""
     wording = body.in_our_words()
     try:
-        waiting = await admit(gateway, wording.wish(), caller, request, waits=True, again=_tried_before(retry_count))
+        waiting = await admit(services, wording.wish(), caller, request, waits=True, again=_tried_before(retry_count))
     except ParamsRejected as error:
         raise wording.in_their_words(error) from error
-    await refuse_if_abandoned(gateway, waiting.record)
+    await refuse_if_abandoned(services, waiting.record)
     if body.stream:
-        stream = ImageStream(gateway, waiting, partial_images=body.partial_images or 0, warnings=body.warnings())
-        return event_stream(request, _until_left(stream, gateway, waiting, request))
-    return await send(request, _answer(body, gateway, waiting, request), headers=applied(request))
+        stream = ImageStream(services, waiting, partial_images=body.partial_images or 0, warnings=body.warnings())
+        return event_stream(request, _until_left(stream, services, waiting, request))
+    return await send(request, _answer(body, services, waiting, request), headers=applied(request))
 
 
-async def _answer(body: ImageGeneration, gateway: Gateway, waiting: Waiting, request: Request) -> Response:
+async def _answer(body: ImageGeneration, services: Services, waiting: Waiting, request: Request) -> Response:
     async with waiting.answering():
-        after = await wait_until_over(gateway, waiting, request, until_over(gateway, waiting))
-        pictures = await _pictures(gateway, succeeded(after), request, body)
+        after = await wait_for_end(services, waiting, request, until_end(services, waiting))
+        pictures = await _pictures(services, succeeded(after), request, body)
     headers = applied(request)
     return Response(pictures.model_dump_json(exclude_none=True), headers=headers, media_type="application/json")
 
 
 async def _until_left(
-    stream: ImageStream, gateway: Gateway, waiting: Waiting, request: Request
+    stream: ImageStream, services: Services, waiting: Waiting, request: Request
 ) -> AsyncIterator[bytes]:
     """The stream, and what follows if its reader leaves before the end."""
     try:
         async for chunk in stream.events():
             yield chunk
     except (asyncio.CancelledError, GeneratorExit):
-        left(gateway, waiting, request)
+        left(services, waiting, request)
         raise
 
 
@@ -103,14 +103,14 @@ def _tried_before(retry_count: str | None) -> bool:
     return bool(retry_count and retry_count.isdecimal() and retry_count.strip("0"))
 
 
-async def _pictures(gateway: Gateway, record: Record, request: Request, body: ImageGeneration) -> GeneratedImages:
-    base, form, warnings = gateway.base(request), body.response_format, body.warnings()
+async def _pictures(services: Services, record: Record, request: Request, body: ImageGeneration) -> GeneratedImages:
+    base, form, warnings = services.base(request), body.response_format, body.warnings()
     revised = record.spec.prompt if warnings else None
     data = []
     for picture in record.images:
-        b64 = await picture_base64(gateway, picture) if form != "url" else None
+        b64 = await picture_base64(services, picture) if form != "url" else None
         url = (
-            await gateway.viewer.picture_url(picture, base=base, until_ms=record.expires_ms)
+            await services.viewer.picture_url(picture, base=base, until_ms=record.expires_ms)
             if form != "b64_json"
             else None
         )

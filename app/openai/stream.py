@@ -9,7 +9,7 @@ from typing import Any
 import redis
 from fastapi.sse import format_sse_event
 
-from app.contract.messages.events import Event
+from app.contract.messages.events import JobEvent
 from app.contract.messages.job import Picture
 from app.edge import errors
 from app.openai.errors import error_object
@@ -18,14 +18,14 @@ from app.pictures.errors import PictureStoreError
 from app.routes.answers import picture_base64
 from app.routes.events import HEARTBEAT
 from app.routes.joining import Waiting
-from app.services import Gateway
+from app.services import Services
 
 
 class ImageStream:
     """One streamed answer."""
 
-    def __init__(self, gateway: Gateway, waiting: Waiting, *, partial_images: int, warnings: Sequence[str]) -> None:
-        self._gateway = gateway
+    def __init__(self, services: Services, waiting: Waiting, *, partial_images: int, warnings: Sequence[str]) -> None:
+        self._services = services
         self._waiting = waiting
         self._record = waiting.record
         self._left = partial_images
@@ -36,17 +36,17 @@ class ImageStream:
         """Bytes of events. The head is sent, so that whatever goes wrong is an event as well."""
         try:
             async with self._waiting.answering():
-                async for entry in events(self._gateway, self._waiting):
+                async for entry in events(self._services, self._waiting):
                     if entry is None:
                         yield HEARTBEAT
-                    elif entry.event == Event.PREVIEW and self._is_due(entry.data):
-                        jpeg = await self._gateway.store.preview(self._record.id, entry.data)
+                    elif entry.event == JobEvent.PREVIEW and self._is_due(entry.data):
+                        jpeg = await self._services.jobs.preview(self._record.id, entry.data)
                         if jpeg is not None:
                             yield self._event("partial_image", jpeg)
-                record = await self._gateway.store.get(self._record.id, self._record.tenant) or self._record
+                record = await self._services.jobs.get(self._record.id, self._record.tenant) or self._record
                 self._record = record
                 for picture in succeeded(record).images:
-                    yield self._event("completed", await picture_base64(self._gateway, picture), picture)
+                    yield self._event("completed", await picture_base64(self._services, picture), picture)
         except errors.Problem as problem:
             yield _error_event(problem)
         except redis.RedisError:

@@ -14,7 +14,7 @@ from app.contract.redis.streams import Entry
 from app.edge import errors
 from app.jobs.model_choice import refuse_if_away
 from app.routes.joining import Waiting
-from app.services import Gateway
+from app.services import Services
 
 LONGEST_WAIT = 590.0
 """Seconds. The client gives up after 600 by itself; an answer before that tells it to try again, and join."""
@@ -23,32 +23,32 @@ FINAL_HEADERS = {"x-should-retry": "false"}
 """The client would repeat a 409 or a 500, and here that would be another job with the same end."""
 
 
-async def until_over(gateway: Gateway, waiting: Waiting) -> Record:
+async def until_end(services: Services, waiting: Waiting) -> Record:
     """The record once the job is over, or after LONGEST_WAIT. Raises ModelAway when nobody is there to draw it."""
-    async for _ in events(gateway, waiting):
+    async for _ in events(services, waiting):
         pass
-    return await gateway.store.get(waiting.record.id, waiting.record.tenant) or waiting.record
+    return await services.jobs.get(waiting.record.id, waiting.record.tenant) or waiting.record
 
 
-async def events(gateway: Gateway, waiting: Waiting) -> AsyncIterator[Entry | None]:
+async def events(services: Services, waiting: Waiting) -> AsyncIterator[Entry | None]:
     """What happens to the job until it is over, at most for LONGEST_WAIT; None now and then, as a sign of life.
 
     Raises ModelAway when nobody is there to draw it, redis.RedisError while Redis is away.
     """
     record, ends = waiting.record, time.monotonic() + LONGEST_WAIT
-    if record.status.is_over:
+    if record.status.is_terminal:
         return
-    async with gateway.feed.follow({record.id: "0-0"}) as following:
+    async with services.feed.follow({record.id: "0-0"}) as following:
         async for news in following.events(until=ends):
             if news is None:
                 await waiting.go_on()
-                await refuse_if_abandoned(gateway, await gateway.store.get(record.id, record.tenant) or record)
+                await refuse_if_abandoned(services, await services.jobs.get(record.id, record.tenant) or record)
             yield news and news[1]
 
 
-async def refuse_if_abandoned(gateway: Gateway, record: Record) -> None:
+async def refuse_if_abandoned(services: Services, record: Record) -> None:
     """A job that waits while its model has been away for too long: it goes on waiting, but nobody waits with it."""
-    model = (await gateway.board.models()).get(record.model)
+    model = (await services.registry.models()).get(record.model)
     if record.status is Status.QUEUED and model is not None:
         refuse_if_away(model)
 

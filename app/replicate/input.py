@@ -11,17 +11,17 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from app.contract.messages.card import ModelCard
-from app.contract.messages.events import Event
+from app.contract.messages.events import JobEvent
 from app.contract.messages.params import JobRequest, OwedWebhook
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.spec import PARAMETERS, FileSpec, PictureSpec, SeriesSpec
 from app.jobs.translation import Wording, sides
 
 EVENTS: Final[dict[str, list[Any]]] = {
-    "start": [Event.STARTED.value],
-    "output": [Event.SUCCEEDED.value],
+    "start": [JobEvent.STARTED.value],
+    "output": [JobEvent.SUCCEEDED.value],
     "logs": [],
-    "completed": [Event.SUCCEEDED.value, Event.FAILED.value, Event.CANCELED.value],
+    "completed": [JobEvent.SUCCEEDED.value, JobEvent.FAILED.value, JobEvent.CANCELED.value],
 }
 """Replicate's filter words. Logs are not sent out: the stream has them."""
 

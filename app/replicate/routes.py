@@ -34,8 +34,8 @@ from app.routes.answers import (
     write_cursor,
 )
 from app.routes.joining import admit
-from app.routes.waiting import applied, send, wait_until_over
-from app.services import Gateway, TheCaller, TheFullCaller, TheGateway
+from app.routes.waiting import applied, send, wait_for_end
+from app.services import Services, TheCaller, TheFullCaller, TheServices
 
 router = APIRouter(tags=["replicate"])
 
@@ -60,59 +60,61 @@ _CREATING: dict[str, Any] = {
 
 @router.post("/v1/predictions", **_CREATING)
 async def create(
-    body: VersionedPredictionRequest, request: Request, gateway: TheGateway, caller: TheCaller
+    body: VersionedPredictionRequest, request: Request, services: TheServices, caller: TheCaller
 ) -> Response:
     """Send a wish in (Replicate's API)."""
     try:
-        name = (await named(gateway, body)).card.name
+        name = (await named(services, body)).card.name
     except ParamsRejected as unknown:
-        name = await _name_by_key(gateway, caller, request, unknown)
-    return await _create(body, name, request, gateway, caller)
+        name = await _name_by_key(services, caller, request, unknown)
+    return await _create(body, name, request, services, caller)
 
 
 @router.post("/v1/models/{owner}/{name}/predictions", **_CREATING)
 async def create_for_model(
-    owner: str, name: str, body: PredictionRequest, request: Request, gateway: TheGateway, caller: TheCaller
+    owner: str, name: str, body: PredictionRequest, request: Request, services: TheServices, caller: TheCaller
 ) -> Response:
     """Send a wish in, for a model by its name (Replicate's API)."""
     try:
-        name = (await served(gateway, owner, name)).card.name
+        name = (await served(services, owner, name)).card.name
     except errors.ModelNotFound as unknown:
-        name = await _name_by_key(gateway, caller, request, unknown)
-    return await _create(body, name, request, gateway, caller)
+        name = await _name_by_key(services, caller, request, unknown)
+    return await _create(body, name, request, services, caller)
 
 
-async def _name_by_key(gateway: Gateway, caller: Caller, request: Request, refusal: Exception) -> str:
+async def _name_by_key(services: Services, caller: Caller, request: Request, refusal: Exception) -> str:
     """What a request asks for whose model is not served any more: the job that its Idempotency-Key brought in before.
 
     Raises `refusal` if there is none.
     """
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
-    name = await gateway.admission.model_of(key, caller) if key else None
+    name = await services.admission.model_of(key, caller) if key else None
     if name is None:
         raise refusal
     return name
 
 
-async def _create(body: PredictionRequest, model: str, request: Request, gateway: Gateway, caller: Caller) -> Response:
+async def _create(
+    body: PredictionRequest, model: str, request: Request, services: Services, caller: Caller
+) -> Response:
     seconds = _wait_wanted(request.headers.getlist("prefer"))
     wording = in_our_words(body.input, model)
     try:
         wish = wording.wish(webhook=body.owed())
-        waiting = await admit(gateway, wish, caller, request, waits=seconds is not None)
+        waiting = await admit(services, wish, caller, request, waits=seconds is not None)
     except ParamsRejected as error:
         said = wording.in_their_words(error).errors
         raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in said]) from error
-    record, headers = waiting.record, {"Location": gateway.path(f"/v1/predictions/{waiting.record.id}")}
+    record, headers = waiting.record, {"Location": services.path(f"/v1/predictions/{waiting.record.id}")}
     if seconds is None:
-        return _created(await show(gateway, record, request), headers)
+        return _created(await show(services, record, request), headers)
     headers |= applied(request, seconds=seconds)
 
     async def answer() -> Response:
-        end = gateway.feed.wait_until_over(record, seconds=seconds)
+        end = services.feed.wait_for_end(record, seconds=seconds)
         async with waiting.answering():
-            after = await wait_until_over(gateway, waiting, request, end)
-            shown = await show(gateway, after, request)
+            after = await wait_for_end(services, waiting, request, end)
+            shown = await show(services, after, request)
         if shown.status == "processing":
             # Anything but "starting" is taken for an end here, and run() would return nothing.
             shown.status = "starting"
@@ -132,14 +134,14 @@ def _created(shown: Prediction, headers: dict[str, str]) -> Response:
 )
 async def list_predictions(
     request: Request,
-    gateway: TheGateway,
+    services: TheServices,
     caller: TheCaller,
     cursor: Annotated[str | None, Query(max_length=128, description="Part of `next` of the page before")] = None,
 ) -> PredictionPage:
     """The caller's predictions, newest first (Replicate's API)."""
-    records = await gateway.store.list_jobs(caller.tenant, limit=PAGE + 1, before=read_cursor(cursor))
-    models, base = await gateway.board.models(), gateway.base(request)
-    views = await asyncio.gather(*(gateway.view(record, request) for record in records[:PAGE]))
+    records = await services.jobs.list_jobs(caller.tenant, limit=PAGE + 1, before=read_cursor(cursor))
+    models, base = await services.registry.models(), services.base(request)
+    views = await asyncio.gather(*(services.view(record, request) for record in records[:PAGE]))
     more = len(records) > PAGE
     return PredictionPage(
         next=f"{base}/v1/predictions?cursor={write_cursor(records[PAGE - 1])}" if more else None,
@@ -151,21 +153,23 @@ _FOUND = problems(*ACCESS, errors.JobNotFound, *QUEUE, errors.PicturesUnavailabl
 
 
 @router.get("/v1/predictions/{prediction_id}", response_model=Prediction, responses=_FOUND)
-async def get_prediction(prediction_id: str, request: Request, gateway: TheGateway, caller: TheCaller) -> Prediction:
+async def get_prediction(prediction_id: str, request: Request, services: TheServices, caller: TheCaller) -> Prediction:
     """One prediction (Replicate's API)."""
-    return await show(gateway, await gateway.record(prediction_id, caller), request)
+    return await show(services, await services.record(prediction_id, caller), request)
 
 
 @router.post("/v1/predictions/{prediction_id}/cancel", response_model=Prediction, responses=_FOUND)
-async def cancel_prediction(prediction_id: str, request: Request, gateway: TheGateway, caller: TheCaller) -> Prediction:
+async def cancel_prediction(
+    prediction_id: str, request: Request, services: TheServices, caller: TheCaller
+) -> Prediction:
     """Call a prediction off; one that is over stays as it is (Replicate's API)."""
-    record = await gateway.record(prediction_id, caller)
-    if not record.status.is_over:
+    record = await services.record(prediction_id, caller)
+    if not record.status.is_terminal:
         try:
-            record = await cancel_job(gateway.store, record)
+            record = await cancel_job(services.jobs, record)
         except errors.JobIsOver:
-            record = await gateway.record(prediction_id, caller)
-    return await show(gateway, record, request)
+            record = await services.record(prediction_id, caller)
+    return await show(services, record, request)
 
 
 @router.get(
@@ -183,24 +187,24 @@ async def cancel_prediction(prediction_id: str, request: Request, gateway: TheGa
 async def stream(
     prediction_id: str,
     request: Request,
-    gateway: TheGateway,
+    services: TheServices,
     caller: TheCaller,
     last_event_id: Annotated[str | None, Header(description="Go on after this `id:`")] = None,
 ) -> Response:
     """Follow a prediction (Replicate's API)."""
-    record = await gateway.record(prediction_id, caller)
-    last = await gateway.store.last_event_id(record.id)
+    record = await services.record(prediction_id, caller)
+    last = await services.jobs.last_event_id(record.id)
     after = known_place(last_event_id, last)
-    if record.status.is_over and after == last:
+    if record.status.is_terminal and after == last:
         return Response(status_code=204)
-    return event_stream(request, prediction_events(gateway, record, request, after))
+    return event_stream(request, prediction_events(services, record, request, after))
 
 
 @router.get("/v1/webhooks/default/secret", response_model=WebhookSecret, responses=problems(*ACCESS, *QUEUE))
-async def webhook_secret(gateway: TheGateway, caller: TheFullCaller, response: Response) -> WebhookSecret:
+async def webhook_secret(services: TheServices, caller: TheFullCaller, response: Response) -> WebhookSecret:
     """The secret that signs webhooks, as Standard Webhooks writes it, for keys with every scope (Replicate's too)."""
     response.headers["Cache-Control"] = "no-store"
-    return WebhookSecret(key=(await gateway.webhook_secrets.current(caller.tenant))[0])
+    return WebhookSecret(key=(await services.webhook_secrets.current(caller.tenant))[0])
 
 
 def _pointer(ours: str) -> str:

@@ -19,7 +19,7 @@ from app.contract.redis.store import LONGEST_BLOCK
 from app.edge import errors
 from app.edge.errors import MEDIA_TYPE, InvalidRequest, JobNotFound, Problem
 from app.edge.head import is_head
-from app.services import Gateway
+from app.services import Services
 
 LONGEST_WAIT = 60
 """Seconds one request may wait: below the idle timeout of the usual proxies."""
@@ -93,25 +93,25 @@ class Shown:
     headers: dict[str, str]
 
 
-async def show(gateway: Gateway, record: Record, request: Request) -> Shown:
+async def show(services: Services, record: Record, request: Request) -> Shown:
     """Body and headers: ETag always, Retry-After while the job is not over."""
-    view = await gateway.view(record, request)
-    etag = gateway.viewer.etag(view, record)
+    view = await services.view(record, request)
+    etag = services.viewer.etag(view, record)
     headers = {"ETag": etag}
-    if not record.status.is_over:
-        headers["Retry-After"] = str(await gateway.viewer.retry_after(view))
+    if not record.status.is_terminal:
+        headers["Retry-After"] = str(await services.viewer.retry_after(view))
     return Shown(record, view.model_dump_json(), etag, headers)
 
 
-async def next_change(gateway: Gateway, before: Shown, request: Request, *, seconds: float) -> Shown:
+async def next_change(services: Services, before: Shown, request: Request, *, seconds: float) -> Shown:
     """The job as soon as it differs from `before`, or when the time is up. JobNotFound if it is deleted meanwhile."""
     ends, record = time.monotonic() + seconds, before.record
-    async with gateway.feed.follow({record.id: await gateway.store.last_event_id(record.id)}) as following:
+    async with services.feed.follow({record.id: await services.jobs.last_event_id(record.id)}) as following:
         while True:
-            record_now = await gateway.store.get(record.id, record.tenant)
+            record_now = await services.jobs.get(record.id, record.tenant)
             if record_now is None:
                 raise JobNotFound
-            shown = await show(gateway, record_now, request)
+            shown = await show(services, record_now, request)
             left = ends - time.monotonic()
             if shown.etag != before.etag or left <= 0:
                 return shown
@@ -132,9 +132,9 @@ def wait_wanted(prefer: list[str]) -> int | None:
     return min(int(found[1]), LONGEST_WAIT) or None if found else None
 
 
-async def picture_base64(gateway: Gateway, picture: Picture) -> str:
+async def picture_base64(services: Services, picture: Picture) -> str:
     """The bytes of a finished picture in base64. Raises storage.PictureStoreError."""
-    stream = await gateway.pictures.open(picture.key)
+    stream = await services.pictures.open(picture.key)
     try:
         return base64.b64encode(b"".join([chunk async for chunk in stream.chunks])).decode()
     finally:

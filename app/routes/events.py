@@ -18,14 +18,14 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from app.contract.messages.events import FINAL_EVENTS, Event
+from app.contract.messages.events import FINAL_EVENTS, JobEvent
 from app.contract.messages.job import Record
 from app.contract.redis.streams import Entry
 from app.edge import errors
 from app.edge.stream_tokens import TOKEN_SECONDS
 from app.jobs.event_ids import Places, known_place, read_places, write_places
 from app.routes.answers import ACCESS, EVENT_STREAM, QUEUE, event_stream, problems
-from app.services import Gateway, OwnRecord, TheCaller, TheGateway
+from app.services import OwnRecord, Services, TheCaller, TheServices
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ LastEventId = Annotated[str | None, Header(description="Go on after this `id:`, 
 )
 async def follow_several(
     request: Request,
-    gateway: TheGateway,
+    services: TheServices,
     caller: TheCaller,
     job_ids: Annotated[
         list[str], Query(alias="id", min_length=1, description=f"Jobs of yours, at most {MOST_JOBS}: `id=…&id=…`")
@@ -74,10 +74,10 @@ async def follow_several(
     if len(job_ids) > MOST_JOBS:
         error = {"parameter": "id", "code": "too_long", "detail": f"at most {MOST_JOBS} jobs in one stream"}
         raise errors.InvalidRequest("Follow the others with another stream.", errors=[error])
-    records = await gateway.records(list(dict.fromkeys(job_ids)), caller)
-    last = await gateway.store.last_event_ids([record.id for record in records])
+    records = await services.records(list(dict.fromkeys(job_ids)), caller)
+    last = await services.jobs.last_event_ids([record.id for record in records])
     places = read_places(last_event_id, last)
-    return _answer(gateway, request, records, places=places, last=last, write_id=write_places)
+    return _answer(services, request, records, places=places, last=last, write_id=write_places)
 
 
 @router.get(
@@ -98,14 +98,14 @@ async def follow_several(
 async def follow(
     record: OwnRecord,
     request: Request,
-    gateway: TheGateway,
+    services: TheServices,
     last_event_id: LastEventId = None,
 ) -> Response:
     """Ends when the job is over, and after a while in any case: connect again with Last-Event-ID to go on."""
-    last = await gateway.store.last_event_id(record.id)
+    last = await services.jobs.last_event_id(record.id)
     place = known_place(last_event_id, last)
     return _answer(
-        gateway, request, [record], places={record.id: place}, last={record.id: last}, write_id=itemgetter(record.id)
+        services, request, [record], places={record.id: place}, last={record.id: last}, write_id=itemgetter(record.id)
     )
 
 
@@ -126,17 +126,17 @@ class StreamToken(BaseModel):
     responses=problems(*ACCESS, errors.JobNotFound, *QUEUE),
 )
 async def create_token(
-    record: OwnRecord, request: Request, gateway: TheGateway, caller: TheCaller, response: Response
+    record: OwnRecord, request: Request, services: TheServices, caller: TheCaller, response: Response
 ) -> StreamToken:
     """It opens this job's stream without a key, until its time is over or the key that asked for it is revoked."""
     response.headers["Cache-Control"] = "no-store"
-    token = await gateway.stream_tokens.create(record.id, caller)
-    url = f"{gateway.base(request)}/v1/jobs/{record.id}/events?token={token}"
+    token = await services.stream_tokens.create(record.id, caller)
+    url = f"{services.base(request)}/v1/jobs/{record.id}/events?token={token}"
     return StreamToken(url=url, token=token, expires_in=TOKEN_SECONDS)
 
 
 def _answer(
-    gateway: Gateway,
+    services: Services,
     request: Request,
     records: list[Record],
     *,
@@ -144,10 +144,10 @@ def _answer(
     last: Mapping[str, str],
     write_id: Callable[[Places], str],
 ) -> Response:
-    told = {record.id for record in records if record.status.is_over and places[record.id] == last[record.id]}
+    told = {record.id for record in records if record.status.is_terminal and places[record.id] == last[record.id]}
     if len(told) == len(records):
         return Response(status_code=204)
-    stream = EventStream(gateway, records[0].tenant, gateway.base(request), places=places, write_id=write_id)
+    stream = EventStream(services, records[0].tenant, services.base(request), places=places, write_id=write_id)
     return event_stream(request, stream.events(last, told=told))
 
 
@@ -158,23 +158,23 @@ class EventStream:
     what one holds is counted in bytes.
     """
 
-    __slots__ = ("_base", "_ends", "_gateway", "_places", "_tenant", "_write_id")
+    __slots__ = ("_base", "_ends", "_places", "_services", "_tenant", "_write_id")
 
     def __init__(
         self,
-        gateway: Gateway,
+        services: Services,
         tenant: str,
         base: str,
         *,
         places: Mapping[str, str | None],
         write_id: Callable[[Places], str],
     ) -> None:
-        self._gateway = gateway
+        self._services = services
         self._tenant = tenant
         self._base = base
         self._places = dict(places)
         self._write_id = write_id
-        self._ends = time.monotonic() + gateway.settings.stream_seconds
+        self._ends = time.monotonic() + services.settings.stream_seconds
 
     async def events(self, last: Mapping[str, str], *, told: Collection[str]) -> AsyncIterator[bytes]:
         """Bytes of events. `last` is where each job's events ended before its state is read; `told` names jobs that are
@@ -200,12 +200,12 @@ class EventStream:
         # The places were read first, the states second: what happens between is told again, never left out.
         for record in await self._records([job_id for job_id, place in self._places.items() if place is None]):
             yield self._event(FIRST, record.id, last[record.id], await self._job(record))
-            if not record.status.is_over:
+            if not record.status.is_terminal:
                 unfinished[record.id] = last[record.id]
 
     async def _go_on(self, after: Mapping[str, str]) -> AsyncIterator[bytes]:
         yield HEARTBEAT
-        async with self._gateway.feed.follow(after) as following:
+        async with self._services.feed.follow(after) as following:
             async for news in following.events(until=self._ends):
                 if news is None:
                     there = {record.id for record in await self._records(list(following.places))}
@@ -223,17 +223,17 @@ class EventStream:
         if entry.event in FINAL_EVENTS:
             found = await self._records([job_id])
             return await self._job(found[0]) if found else None
-        if entry.event != Event.PREVIEW:
+        if entry.event != JobEvent.PREVIEW:
             return {"id": job_id, **entry.data}
-        jpeg = await self._gateway.store.preview(job_id, entry.data)
+        jpeg = await self._services.jobs.preview(job_id, entry.data)
         return {"id": job_id, **entry.data, "jpeg": jpeg} if jpeg else None
 
     async def _job(self, record: Record) -> dict[str, Any]:
-        view = await self._gateway.viewer.view(record, base=self._base)
+        view = await self._services.viewer.view(record, base=self._base)
         return view.model_dump(mode="json")
 
     async def _records(self, job_ids: list[str]) -> list[Record]:
-        return await self._gateway.store.get_all(job_ids, self._tenant) if job_ids else []
+        return await self._services.jobs.get_all(job_ids, self._tenant) if job_ids else []
 
     def _event(self, name: str, job_id: str, event_id: str, data: dict[str, Any]) -> bytes:
         self._places[job_id] = event_id

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.jobs.schemas import ReadinessView
 from app.routes.answers import ACCESS, problems
-from app.services import TheGateway
+from app.services import TheServices
 
 router = APIRouter(tags=["operations"])
 
@@ -38,8 +38,8 @@ async def metrics(request: Request) -> Response:
     summary="The gateway can do its work",
     responses={503: {"model": ReadinessView, "description": "Something is in the way; the body names it"}},
 )
-async def readyz(gateway: TheGateway, response: Response) -> ReadinessView:
+async def readyz(services: TheServices, response: Response) -> ReadinessView:
     """Redis durable and reachable, pictures writable, a worker heard of lately."""
-    readiness = await gateway.readiness.look()
+    readiness = await services.readiness.look()
     response.status_code = 200 if readiness.ready else 503
     return readiness

@@ -17,7 +17,7 @@ from app.edge.head import is_head
 from app.pictures.errors import PictureStoreError
 from app.pictures.stream import PictureStream
 from app.routes.answers import ACCESS, QUEUE, etag_matches, problems
-from app.services import Gateway, OwnRecord, TheGateway
+from app.services import OwnRecord, Services, TheServices
 
 router = APIRouter(tags=["images"])
 log = structlog.get_logger()
@@ -78,11 +78,11 @@ async def job_image(
     record: OwnRecord,
     index: str,
     request: Request,
-    gateway: TheGateway,
+    services: TheServices,
     asked: TheWanted,
 ) -> Response:
     """A redirect to the store where it can sign links, otherwise the bytes."""
-    return await _lead_to(gateway, _picture_of(record, index).key, request, asked)
+    return await _lead_to(services, _picture_of(record, index).key, request, asked)
 
 
 @router.get(
@@ -95,14 +95,14 @@ async def job_previews(
     record: OwnRecord,
     index: str,
     request: Request,
-    gateway: TheGateway,
+    services: TheServices,
     asked: TheWanted,
 ) -> Response:
     """The sheet of previews that `images[].previews` describes, for jobs with `keep_previews`."""
     sheet = _picture_of(record, index).previews
     if sheet is None:
         raise errors.PictureNotFound("The job kept no previews: wish for keep_previews with preview_every.")
-    return await _lead_to(gateway, sheet.key, request, asked)
+    return await _lead_to(services, sheet.key, request, asked)
 
 
 @router.get(
@@ -124,14 +124,14 @@ async def job_previews(
 )
 async def signed_picture(
     key: str,
-    gateway: TheGateway,
+    services: TheServices,
     asked: TheWanted,
     expires: Annotated[str, Query(max_length=16)] = "",
     signature: Annotated[str, Query(max_length=128)] = "",
 ) -> Response:
     """What `images[].url` of a job leads to where the store does not serve pictures itself. Needs no key."""
-    gateway.pictures.links.verify(key, expires=expires, signature=signature, now=gateway.viewer.now())
-    return await _send(gateway, key, asked)
+    services.pictures.links.verify(key, expires=expires, signature=signature, now=services.viewer.now())
+    return await _send(services, key, asked)
 
 
 def _picture_of(record: Record, index: str) -> Picture:
@@ -141,17 +141,17 @@ def _picture_of(record: Record, index: str) -> Picture:
     return picture
 
 
-async def _lead_to(gateway: Gateway, key: str, request: Request, asked: Wanted) -> Response:
-    if gateway.pictures.can_sign:
-        return RedirectResponse(await gateway.viewer.url(key, base=gateway.base(request)), 302)
-    return await _send(gateway, key, asked)
+async def _lead_to(services: Services, key: str, request: Request, asked: Wanted) -> Response:
+    if services.pictures.can_sign:
+        return RedirectResponse(await services.viewer.url(key, base=services.base(request)), 302)
+    return await _send(services, key, asked)
 
 
-async def _send(gateway: Gateway, key: str, asked: Wanted) -> Response:
-    stream = await gateway.pictures.open(key, byte_range=asked.byte_range)
+async def _send(services: Services, key: str, asked: Wanted) -> Response:
+    stream = await services.pictures.open(key, byte_range=asked.byte_range)
     if stream.partial and asked.if_range not in (None, stream.etag):
         stream.close()
-        stream = await gateway.pictures.open(key)
+        stream = await services.pictures.open(key)
     headers = {
         "ETag": stream.etag,
         "Last-Modified": format_datetime(stream.last_modified, usegmt=True),

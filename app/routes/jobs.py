@@ -34,8 +34,8 @@ from app.routes.answers import (
     write_cursor,
 )
 from app.routes.joining import admit
-from app.routes.waiting import applied, send, wait_until_over
-from app.services import OwnRecord, TheCaller, TheGateway
+from app.routes.waiting import applied, send, wait_for_end
+from app.services import OwnRecord, TheCaller, TheServices
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -74,24 +74,24 @@ IDEMPOTENCY_KEY = {
     },
     openapi_extra=described(PREFER, IDEMPOTENCY_KEY, TRACEPARENT),
 )
-async def submit(body: JobRequest, request: Request, gateway: TheGateway, caller: TheCaller) -> Response:
+async def submit(body: JobRequest, request: Request, services: TheServices, caller: TheCaller) -> Response:
     """The answer shows every parameter with the value that will be used, the drawn seed included."""
     seconds = wait_wanted(request.headers.getlist("prefer"))
-    waiting = await admit(gateway, body, caller, request, waits=seconds is not None, is_awaited=False)
-    record, headers = waiting.record, {"Location": gateway.path(f"/v1/jobs/{waiting.record.id}")}
+    waiting = await admit(services, body, caller, request, waits=seconds is not None, is_awaited=False)
+    record, headers = waiting.record, {"Location": services.path(f"/v1/jobs/{waiting.record.id}")}
     if not waiting.is_own:
         headers["Idempotency-Replayed"] = "true"
     if seconds is None:
-        shown = await show(gateway, record, request)
+        shown = await show(services, record, request)
         return Response(shown.body, 202, shown.headers | headers, media_type="application/json")
     headers |= applied(request, seconds=seconds)
 
     async def answer() -> Response:
-        end = gateway.feed.wait_until_over(record, seconds=seconds)
+        end = services.feed.wait_for_end(record, seconds=seconds)
         async with waiting.answering():
-            after = await wait_until_over(gateway, waiting, request, end)
-            shown = await show(gateway, after, request)
-        status = 200 if after.status.is_over else 202
+            after = await wait_for_end(services, waiting, request, end)
+            shown = await show(services, after, request)
+        status = 200 if after.status.is_terminal else 202
         return Response(shown.body, status, shown.headers | headers, media_type="application/json")
 
     return await send(request, answer(), status=202, headers=headers)
@@ -105,7 +105,7 @@ async def submit(body: JobRequest, request: Request, gateway: TheGateway, caller
 )
 async def list_jobs(
     request: Request,
-    gateway: TheGateway,
+    services: TheServices,
     caller: TheCaller,
     status: Annotated[Status | None, Query(description="Only jobs in this state")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -113,10 +113,10 @@ async def list_jobs(
     id_prefix: Annotated[str | None, Query(pattern=ID_PREFIX, description="Only jobs whose ids begin so")] = None,
 ) -> JobList:
     """A page at a time; follow `next_cursor` until it is null."""
-    records = await gateway.store.list_jobs(
+    records = await services.jobs.list_jobs(
         caller.tenant, limit=limit + 1, before=read_cursor(cursor), status=status, prefix=id_prefix
     )
-    views = await asyncio.gather(*(gateway.view(record, request) for record in records[:limit]))
+    views = await asyncio.gather(*(services.view(record, request) for record in records[:limit]))
     more = len(records) > limit
     return JobList(data=list(views), next_cursor=write_cursor(records[limit - 1]) if more else None)
 
@@ -134,10 +134,10 @@ class CancelRequest(RequestBody):
     summary="Call many jobs off",
     responses=problems(*ACCESS, *BODY, errors.InvalidRequest, *QUEUE),
 )
-async def cancel_many(body: CancelRequest, gateway: TheGateway, caller: TheCaller) -> Cancellation:
+async def cancel_many(body: CancelRequest, services: TheServices, caller: TheCaller) -> Cancellation:
     """The newest first, at most 500 in one answer; while `has_more`, send it again. `{}` means all."""
     status = Status(body.status) if body.status else None
-    return await cancel_all(gateway.store, caller.tenant, limit=CANCELED_AT_MOST, status=status, metadata=body.metadata)
+    return await cancel_all(services.jobs, caller.tenant, limit=CANCELED_AT_MOST, status=status, metadata=body.metadata)
 
 
 @router.get(
@@ -152,18 +152,18 @@ async def cancel_many(body: CancelRequest, gateway: TheGateway, caller: TheCalle
 async def get_job(
     record: OwnRecord,
     request: Request,
-    gateway: TheGateway,
+    services: TheServices,
     wait: Annotated[
         int, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for a change, if it is not over")
     ] = 0,
     if_none_match: Annotated[str | None, Header(description="ETag of an earlier answer")] = None,
 ) -> Response:
     """With `wait`, the answer comes as soon as the job differs from If-None-Match, or from now without one."""
-    shown = await show(gateway, record, request)
+    shown = await show(services, record, request)
     known = etag_matches(if_none_match, shown.etag)
-    if wait and not is_head(request) and not record.status.is_over and (known or if_none_match is None):
-        change = next_change(gateway, shown, request, seconds=wait)
-        shown = await wait_for(request, change, closing=gateway.closing) or shown
+    if wait and not is_head(request) and not record.status.is_terminal and (known or if_none_match is None):
+        change = next_change(services, shown, request, seconds=wait)
+        shown = await wait_for(request, change, closing=services.closing) or shown
     if etag_matches(if_none_match, shown.etag):
         return Response(status_code=304, headers=shown.headers)
     return Response(shown.body, headers=shown.headers, media_type="application/json")
@@ -175,9 +175,9 @@ async def get_job(
     summary="Call a job off",
     responses=problems(*ACCESS, errors.JobNotFound, errors.JobIsOver, *QUEUE, errors.PicturesUnavailable),
 )
-async def cancel(record: OwnRecord, request: Request, gateway: TheGateway) -> JobView:
+async def cancel(record: OwnRecord, request: Request, services: TheServices) -> JobView:
     """A queued job is canceled at once, a running one within a step. Canceling twice does no harm."""
-    return await gateway.view(await cancel_job(gateway.store, record), request)
+    return await services.view(await cancel_job(services.jobs, record), request)
 
 
 @router.post(
@@ -200,11 +200,11 @@ async def cancel(record: OwnRecord, request: Request, gateway: TheGateway) -> Jo
         ),
     },
 )
-async def retry(record: OwnRecord, request: Request, gateway: TheGateway, caller: TheCaller) -> Response:
+async def retry(record: OwnRecord, request: Request, services: TheServices, caller: TheCaller) -> Response:
     """A new job with every parameter of the old one, the drawn seed included. The old one stays as it is."""
-    admitted = await gateway.admission.retry(record, caller)
-    shown = await show(gateway, admitted.record, request)
-    headers = shown.headers | {"Location": gateway.path(f"/v1/jobs/{admitted.record.id}")}
+    admitted = await services.admission.retry(record, caller)
+    shown = await show(services, admitted.record, request)
+    headers = shown.headers | {"Location": services.path(f"/v1/jobs/{admitted.record.id}")}
     return Response(shown.body, 202, headers, media_type="application/json")
 
 
@@ -215,8 +215,8 @@ async def retry(record: OwnRecord, request: Request, gateway: TheGateway, caller
     summary="Delete a job and its pictures",
     responses=problems(*ACCESS, errors.JobNotFound, errors.JobStillRunning, *QUEUE, errors.PicturesUnavailable),
 )
-async def delete(record: OwnRecord, request: Request, gateway: TheGateway) -> Response:
+async def delete(record: OwnRecord, request: Request, services: TheServices) -> Response:
     """A job that is not over is canceled first."""
-    stopped = await wait_for(request, stop_job(gateway.store, record), closing=gateway.closing)
-    await remove_job(gateway.store, gateway.pictures, stopped or record)
+    stopped = await wait_for(request, stop_job(services.jobs, record), closing=services.closing)
+    await remove_job(services.jobs, services.pictures, stopped or record)
     return Response(status_code=204)

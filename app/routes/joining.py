@@ -24,7 +24,7 @@ from app.edge.auth import Caller
 from app.edge.errors import Problem
 from app.jobs.admission import body_hash, valid_idempotency_key
 from app.pictures.errors import PictureStoreError
-from app.services import Gateway
+from app.services import Services
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class Waiting:
 
 
 async def admit(
-    gateway: Gateway,
+    services: Services,
     wish: JobRequest,
     caller: Caller,
     request: Request,
@@ -96,14 +96,14 @@ async def admit(
     """
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
     name, waiter = _name(wish, caller) if waits and key is None else None, new_token()
-    record = await _joined(gateway, caller, name, waiter, again=again) if name else None
+    record = await _joined(services, caller, name, waiter, again=again) if name else None
     if record is not None:
-        return Waiting(record, False, gateway.pending, name, waiter)
+        return Waiting(record, False, services.pending, name, waiter)
     traceparent = request.headers.get("traceparent")
-    admitted = await gateway.admission.submit(
+    admitted = await services.admission.submit(
         wish, caller, idempotency_key=key, traceparent=traceparent, is_awaited=is_awaited
     )
-    waiting = Waiting(admitted.record, not admitted.replayed, gateway.pending, name, waiter)
+    waiting = Waiting(admitted.record, not admitted.replayed, services.pending, name, waiter)
     await waiting.go_on()
     return waiting
 
@@ -112,20 +112,20 @@ def _name(wish: JobRequest, caller: Caller) -> str:
     return sha256(f"{caller.tenant} {caller.key_id} {body_hash(wish)}".encode()).hexdigest()
 
 
-async def _joined(gateway: Gateway, caller: Caller, name: str, waiter: str, *, again: bool) -> Record | None:
-    while (job_id := await gateway.pending.join(name, waiter, again=again)) is not None:
-        record = await gateway.store.get(job_id, caller.tenant)
+async def _joined(services: Services, caller: Caller, name: str, waiter: str, *, again: bool) -> Record | None:
+    while (job_id := await services.pending.join(name, waiter, again=again)) is not None:
+        record = await services.jobs.get(job_id, caller.tenant)
         if record is not None and _is_wanted(record, again=again):
             log.info("request joins a job", job_id=record.id, again=again)
             return record
-        await gateway.pending.answered(name, job_id)
+        await services.pending.answered(name, job_id)
     return None
 
 
 def _is_wanted(record: Record, *, again: bool) -> bool:
     if record.status is Status.SUCCEEDED:
         return again or time.time() - (record.ended_ms or 0) / 1_000 < LATE_SECONDS
-    return not record.status.is_over and not record.cancel
+    return not record.status.is_terminal and not record.cancel
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from app.contract.messages.served import ServedModel
 from app.edge.errors import ModelNotFound
 from app.jobs.schemas import ModelList, ModelView
 from app.routes.answers import ACCESS, QUEUE, problems
-from app.services import TheGateway
+from app.services import TheServices
 
 router = APIRouter(tags=["models"])
 
@@ -16,10 +16,10 @@ router = APIRouter(tags=["models"])
 @router.get(
     "/v1/models", response_model=ModelList, summary="What can be asked for", responses=problems(*ACCESS, *QUEUE)
 )
-async def list_models(gateway: TheGateway) -> ModelList:
+async def list_models(services: TheServices) -> ModelList:
     """Every model that workers have announced. Jobs for a model that is away wait until a worker serves it again."""
-    default = await gateway.models.default()
-    named = [(name, await gateway.models.named(name)) for name in await gateway.models.names()]
+    default = await services.models.default()
+    named = [(name, await services.models.named(name)) for name in await services.models.names()]
     return ModelList(data=[_view(name, model, default) for name, model in named if model is not None])
 
 
@@ -29,12 +29,12 @@ async def list_models(gateway: TheGateway) -> ModelList:
     summary="One of them",
     responses=problems(*ACCESS, ModelNotFound, *QUEUE),
 )
-async def get_model(model_id: str, gateway: TheGateway) -> ModelView:
+async def get_model(model_id: str, services: TheServices) -> ModelView:
     """A model by its name or by an alias."""
-    model = await gateway.models.named(model_id)
+    model = await services.models.named(model_id)
     if model is None:
         raise ModelNotFound
-    return _view(model_id, model, await gateway.models.default())
+    return _view(model_id, model, await services.models.default())
 
 
 def _view(name: str, model: ServedModel, default: ServedModel | None) -> ModelView:

@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from app.edge.errors import NotFound, all_problems
 from app.edge.problems import JOB_PROBLEMS
 from app.routes.page_parameters import parameters_module
-from app.services import Gateway, TheGateway
+from app.services import Services, TheServices
 
 router = APIRouter(include_in_schema=False)
 
@@ -33,14 +33,14 @@ def page_policy(picture_sources: Iterable[str]) -> str:
 
 
 @router.get("/")
-async def page(gateway: TheGateway) -> Response:
+async def page(services: TheServices) -> Response:
     """The page itself; everything it shows it asks from the API."""
     sources: list[str] = []
-    if gateway.pictures.can_sign:
-        settings = gateway.settings
+    if services.pictures.can_sign:
+        settings = services.settings
         endpoint = settings.storage_public_endpoint or settings.storage_endpoint
         sources = [endpoint] if endpoint else ["https:"]
-    html = _below(gateway.settings.prefix, (STATIC / "index.html").read_text())
+    html = _below(services.settings.prefix, (STATIC / "index.html").read_text())
     return HTMLResponse(html, headers={"Content-Security-Policy": page_policy(sources)})
 
 
@@ -52,15 +52,15 @@ async def parameters() -> Response:
 
 @router.get("/problems")
 @router.get("/problems/")
-async def list_problems(gateway: TheGateway) -> Response:
+async def list_problems(services: TheServices) -> Response:
     """Every problem, one line each."""
     rows = [(kind.slug, f"{kind.status} {kind.title}") for kind in all_problems()]
     jobs = [(slug, problem.title) for slug, problem in JOB_PROBLEMS.items()]
-    return _html("Problems", f"<h2>Answers</h2>{_links(rows)}<h2>Failed jobs</h2>{_links(jobs)}", gateway)
+    return _html("Problems", f"<h2>Answers</h2>{_links(rows)}<h2>Failed jobs</h2>{_links(jobs)}", services)
 
 
 @router.get("/problems/{slug}")
-async def problem(slug: str, gateway: TheGateway) -> Response:
+async def problem(slug: str, services: TheServices) -> Response:
     """What one `type` means and what helps."""
     found: list[tuple[str, str]] = []
     for kind in all_problems():
@@ -71,7 +71,7 @@ async def problem(slug: str, gateway: TheGateway) -> Response:
     if not found:
         raise NotFound("There is no problem of this name; /problems/ lists all.")
     sections = "".join(f"<h2>{escape(title)}</h2>{_paragraphs(text)}" for title, text in found)
-    return _html(slug, f'{sections}<p><a href="/problems/">All problems</a></p>', gateway)
+    return _html(slug, f'{sections}<p><a href="/problems/">All problems</a></p>', services)
 
 
 def _below(prefix: str, html: str) -> str:
@@ -79,13 +79,13 @@ def _below(prefix: str, html: str) -> str:
     return html.replace('="/', f'="{prefix}/') if prefix else html
 
 
-def _html(title: str, body: str, gateway: Gateway) -> Response:
+def _html(title: str, body: str, services: Services) -> Response:
     text = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f'<title>{escape(title)} - Darkroom</title><link rel="stylesheet" href="/static/page.css">'
         f"<main><h1>{escape(title)}</h1>{body}</main></html>"
     )
-    html = _below(gateway.settings.prefix, text)
+    html = _below(services.settings.prefix, text)
     return HTMLResponse(html, headers={"Content-Security-Policy": TEXT_POLICY})
 
 

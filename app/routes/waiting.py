@@ -20,7 +20,7 @@ from app.edge.error_handler import answer_to
 from app.edge.guard import ClientGone
 from app.edge.waiting import end, wait_for
 from app.routes.joining import Waiting
-from app.services import Gateway
+from app.services import Services
 
 log = structlog.get_logger()
 
@@ -47,30 +47,30 @@ def applied(request: Request, *, seconds: float | None = None) -> dict[str, str]
     return {"Preference-Applied": ", ".join(said)} if said else {}
 
 
-async def wait_until_over(
-    gateway: Gateway, waiting: Waiting, request: Request, work: Coroutine[Any, Any, Record]
+async def wait_for_end(
+    services: Services, waiting: Waiting, request: Request, work: Coroutine[Any, Any, Record]
 ) -> Record:
     """The job as `work` brings it, or as it stood when the service closes. Raises ClientGone."""
     try:
-        return await wait_for(request, work, closing=gateway.closing) or waiting.record
+        return await wait_for(request, work, closing=services.closing) or waiting.record
     except (ClientGone, asyncio.CancelledError):
-        left(gateway, waiting, request)
+        left(services, waiting, request)
         raise
 
 
-def left(gateway: Gateway, waiting: Waiting, request: Request) -> None:
+def left(services: Services, waiting: Waiting, request: Request) -> None:
     """The caller has gone: an equal request may join the job. Or it is called off, if that was asked for."""
     # Only by who brought it in, and only if nobody else waits for it.
     takes_along = waiting.is_own and prefers(request, CANCEL)
-    task = asyncio.ensure_future(_call_off(gateway, waiting) if takes_along else waiting.leave())
+    task = asyncio.ensure_future(_call_off(services, waiting) if takes_along else waiting.leave())
     _leaving.add(task)
     task.add_done_callback(_leaving.discard)
 
 
-async def _call_off(gateway: Gateway, waiting: Waiting) -> None:
+async def _call_off(services: Services, waiting: Waiting) -> None:
     record = waiting.record
     try:
-        outcome = await gateway.store.cancel(record.id, record.tenant) if await waiting.give_up() else "joined"
+        outcome = await services.jobs.cancel(record.id, record.tenant) if await waiting.give_up() else "joined"
     except redis.RedisError as error:
         log.warning("caller left, and the job could not be called off", job_id=record.id, error=type(error).__name__)
     else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.contract.messages.events import Event
+from app.contract.messages.events import JobEvent
 from app.edge import errors
 from app.jobs.schemas import DeliveryList, DeliveryView
 from app.routes.answers import ACCESS, QUEUE, problems
-from app.services import OwnRecord, TheGateway
+from app.services import OwnRecord, TheServices
 
 router = APIRouter(prefix="/v1/jobs", tags=["webhooks"])
 
@@ -20,9 +20,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["webhooks"])
     summary="What was sent to the job's webhook",
     responses=problems(*ACCESS, errors.JobNotFound, *QUEUE),
 )
-async def deliveries(record: OwnRecord, gateway: TheGateway) -> DeliveryList:
+async def deliveries(record: OwnRecord, services: TheServices) -> DeliveryList:
     """Every try with its answer, newest first; empty before the first and for a job without a webhook."""
-    return DeliveryList(data=[DeliveryView.of(each) for each in await gateway.outbox.deliveries(record.id)])
+    return DeliveryList(data=[DeliveryView.of(each) for each in await services.outbox.deliveries(record.id)])
 
 
 @router.post(
@@ -35,10 +35,10 @@ async def deliveries(record: OwnRecord, gateway: TheGateway) -> DeliveryList:
         **problems(*ACCESS, errors.JobNotFound, errors.WebhookNotFound, *QUEUE),
     },
 )
-async def resend(record: OwnRecord, event: str, gateway: TheGateway) -> Response:
+async def resend(record: OwnRecord, event: str, services: TheServices) -> Response:
     """For a receiver that was down for too long, or that said 410 and is back. The webhook-id stays the same."""
-    known = event in {each.value for each in Event}
-    outcome = await gateway.outbox.resend(record.id, event) if known else "unsent"
+    known = event in {each.value for each in JobEvent}
+    outcome = await services.outbox.resend(record.id, event) if known else "unsent"
     if outcome == "missing":
         raise errors.JobNotFound
     if outcome == "unsent":

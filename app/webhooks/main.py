@@ -28,7 +28,7 @@ from app.contract.messages.job import Record
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.store import JobStore
 from app.contract.redis.webhook_secrets import Secrets
-from app.jobs.model_registry import Board
+from app.jobs.model_registry import ModelRegistry
 from app.jobs.pictures import open_pictures
 from app.jobs.views import Viewer
 from app.outbound.dial import GuardedBackend
@@ -81,14 +81,14 @@ def run(settings: Settings) -> int:
 def viewer(settings: Settings, client: redis.asyncio.Redis, pictures: PictureStore) -> View:
     """The view of a job that its API has. Without `public_url`, links name the address the gateway listens on."""
     store = JobStore(client)
-    board = Board(store)
-    views = Viewer(store, pictures, board, link_seconds=settings.picture_url_seconds)
+    registry = ModelRegistry(store)
+    views = Viewer(store, pictures, registry, link_seconds=settings.picture_url_seconds)
     base = settings.public_url or settings.own_url
 
     async def view(record: Record) -> dict[str, Any]:
         seen = await views.view(record, base=base)
         if record.webhook is not None and record.webhook.form == "prediction":
-            return prediction(seen, await board.models(), base=base).model_dump(mode="json")
+            return prediction(seen, await registry.models(), base=base).model_dump(mode="json")
         return seen.model_dump(mode="json")
 
     return view

@@ -49,7 +49,7 @@ class Running:
 
     def close_soon(self) -> None:
         """What the process does when it is told to stop."""
-        self.server.loop.call_soon_threadsafe(self.app.state.gateway.closing.set)  # type: ignore[attr-defined]
+        self.server.loop.call_soon_threadsafe(self.app.state.services.closing.set)  # type: ignore[attr-defined]
 
 
 class _Server(uvicorn.Server):
@@ -135,9 +135,9 @@ def settings_for(valkey_url: str, folder: Path, **options: Any) -> Settings:
 @pytest.fixture
 def running(settings: Settings, shared_gateway: Running) -> Running:
     """The gateway that most tests share; it has forgotten what the last test's worker announced."""
-    shared_gateway.app.state.gateway.board._asked_at = -math.inf
-    shared_gateway.app.state.gateway.store.begin_anew()
-    shared_gateway.app.state.gateway.keyring.begin_anew()
+    shared_gateway.app.state.services.registry._asked_at = -math.inf
+    shared_gateway.app.state.services.jobs.begin_anew()
+    shared_gateway.app.state.services.keyring.begin_anew()
     return shared_gateway
 
 

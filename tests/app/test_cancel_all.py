@@ -72,7 +72,7 @@ def test_in_pieces(client: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_answer_of_redis_that_was_lost(client: httpx2.Client, running: Running, monkeypatch: Any) -> None:
     """The client library says it again: the second answer says that it is over, and the caller hears that it is."""
-    store, once = running.app.state.gateway.store, type(running.app.state.gateway.store).cancel_all
+    store, once = running.app.state.services.jobs, type(running.app.state.services.jobs).cancel_all
 
     async def twice(ids: list[str], tenant: str) -> list[Any]:
         await once(store, ids, tenant)

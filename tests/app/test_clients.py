@@ -51,13 +51,13 @@ def test_head_opens_no_stream_and_does_not_wait(running: Running, client: httpx2
         head = client.head(path)
         assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
         assert head.headers["x-accel-buffering"] == "no"
-        assert running.app.state.gateway.feed.listeners == 0
+        assert running.app.state.services.feed.listeners == 0
     with client.stream("GET", f"/v1/jobs/{job}/events") as stream:
         assert stream.headers["content-type"] == client.head(f"/v1/jobs/{job}/events").headers["content-type"]
         waiting = client.head(f"/v1/jobs/{job}", params={"wait": 60})
         assert waiting.status_code == 200
         assert waiting.headers["retry-after"]
-        assert running.app.state.gateway.feed.listeners == 1, "the stream's own"
+        assert running.app.state.services.feed.listeners == 1, "the stream's own"
 
 
 def test_allow_names_head(client: httpx2.Client) -> None:

@@ -143,7 +143,7 @@ def test_closing_ends_streams_with_a_retry(closable: Running, path_of: PathOf) -
 
 def test_a_departed_listener_frees_what_it_held(running: Running, client: httpx2.Client, path_of: PathOf) -> None:
     job = send(client)
-    feed = running.app.state.gateway.feed
+    feed = running.app.state.services.feed
     with stream(client, path_of(job)) as told:
         told.next()
         until(lambda: feed.listeners)

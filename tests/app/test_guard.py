@@ -216,7 +216,7 @@ def test_the_unforeseen_is_a_500_and_one_log_line(
     async def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError(CANARY)
 
-    monkeypatch.setattr(running.app.state.gateway.store, "list_jobs", broken)
+    monkeypatch.setattr(running.app.state.services.jobs, "list_jobs", broken)
     with structlog.testing.capture_logs() as logs:
         assert problem(client.get("/v1/jobs")) == (500, "internal-error")
     assert [line["event"] for line in logs] == ["request failed"]

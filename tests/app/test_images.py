@@ -60,7 +60,7 @@ def test_links_need_no_key_and_expire(gateway_with: OneGateway, worker: Scripted
         url = job["images"][0]["url"]
         assert running.client.get(url).content == DATA
         assert running.client.get(f"/v1/jobs/{job['id']}/images/0").status_code == 401
-        viewer = running.app.state.gateway.viewer
+        viewer = running.app.state.services.viewer
         real = viewer.now
         viewer.now = lambda: real() + 3_600
         late = running.client.get(url)
@@ -78,7 +78,7 @@ def test_links_can_live_as_long_as_the_pictures(gateway_with: OneGateway, worker
     with gateway_with(picture_url_seconds=week) as running:
         job = running.client.post("/v1/jobs", json=WISH).json()
         worker.succeed(worker.claim(), data=DATA)
-        viewer = running.app.state.gateway.viewer
+        viewer = running.app.state.services.viewer
         real = viewer.now
 
         def ask() -> str:

@@ -102,14 +102,14 @@ def test_closing_answers_waits_at_once(closable: Running) -> None:
             pool.submit(client.post, "/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}),
             pool.submit(client.get, job["urls"]["self"], params={"wait": 60}),
         ]
-        until(lambda: running.app.state.gateway.feed.listeners == 2)
+        until(lambda: running.app.state.services.feed.listeners == 2)
         running.close_soon()
         assert [wait.result(PATIENCE).status_code for wait in waits] == [202, 200]
 
 
 def test_a_departed_client_frees_what_it_held(running: Running, client: httpx2.Client) -> None:
     job = send(client)
-    feed = running.app.state.gateway.feed
+    feed = running.app.state.services.feed
     hasty = httpx2.Client(base_url=running.url, timeout=0.5, trust_env=False)
     with hasty, pytest.raises(httpx2.ReadTimeout):
         hasty.get(job["urls"]["self"], params={"wait": 60})

@@ -48,8 +48,8 @@ class Traffic:
         """A request whose caller leaves. The job's id, once the gateway knows of the departure."""
         with connect(self.running.client) as connection:
             job = self.begin(connection, **headers)
-            until(lambda: self.running.app.state.gateway.feed.listeners > 0)
-        until(lambda: self.running.app.state.gateway.feed.listeners == 0)
+            until(lambda: self.running.app.state.services.feed.listeners > 0)
+        until(lambda: self.running.app.state.services.feed.listeners == 0)
         return job
 
     def nobody_waits_for(self, job: str) -> None:
@@ -179,10 +179,10 @@ def test_who_left_does_not_take_along_what_another_waits_for(
     traffic = Traffic(running, redis_client, "openai")
     with connect(running.client) as connection:
         job = traffic.begin(connection, Prefer="cancel-on-disconnect")
-        until(lambda: running.app.state.gateway.feed.listeners == 1)
+        until(lambda: running.app.state.services.feed.listeners == 1)
         asked = pool.submit(traffic.ask, **{"x-stainless-retry-count": "1"})
-        until(lambda: running.app.state.gateway.feed.listeners == 2)
-    until(lambda: running.app.state.gateway.feed.listeners == 1)
+        until(lambda: running.app.state.services.feed.listeners == 2)
+    until(lambda: running.app.state.services.feed.listeners == 1)
     worker.succeed(worker.claim())
     assert job in asked.result(PATIENCE).text
     assert traffic.jobs() == [job]
@@ -282,7 +282,7 @@ def test_openais_client_joins_the_job_it_lost(
     transport = _GivesUp(Traffic(running, redis_client, "openai"), stays=stays)
     with httpx2.Client(transport=transport) as plain, official(running, max_retries=1, http_client=plain) as client:
         asked = pool.submit(client.images.generate, prompt="a red circle")
-        until(lambda: transport.job and running.app.state.gateway.feed.listeners == 1 + stays)
+        until(lambda: transport.job and running.app.state.services.feed.listeners == 1 + stays)
         worker.succeed(worker.claim())
         answer: Any = asked.result(PATIENCE)
     assert answer.job_id == transport.job
@@ -294,7 +294,7 @@ def test_closing_leaves_the_job_to_who_asks_again(
 ) -> None:
     traffic = Traffic(closable, redis_client, "openai")
     asked = pool.submit(traffic.ask)
-    until(lambda: closable.app.state.gateway.feed.listeners)
+    until(lambda: closable.app.state.services.feed.listeners)
     closable.close_soon()
     assert asked.result(PATIENCE).status_code == 503
     [job] = traffic.jobs()

@@ -89,7 +89,7 @@ def test_revoking_ends_what_is_open(locked: Running, keys: Keys, made: Made) -> 
         stream = pool.submit(locked.client.get, job["urls"]["events"], headers=ann)
         wait = pool.submit(locked.client.get, job["urls"]["self"], headers=ann, params={"wait": 60})
         others = pool.submit(locked.client.get, job["urls"]["self"], headers=other, params={"wait": 60})
-        feed = locked.app.state.gateway.feed
+        feed = locked.app.state.services.feed
         until(lambda: feed.listeners == 3)
         keys("revoke", key_id)
         assert stream.result(PATIENCE).text.startswith("event: job")
@@ -127,7 +127,7 @@ def test_the_last_key_revoked_lets_nobody_in(
     job = client.post("/v1/jobs", json=WISH, headers=ann).json()
     with ThreadPoolExecutor() as pool:
         stream = pool.submit(client.get, job["urls"]["events"], headers=ann)
-        until(lambda: running.app.state.gateway.feed.listeners == 1)
+        until(lambda: running.app.state.services.feed.listeners == 1)
         revoke_all(settings)
         assert "job.succeeded" not in stream.result(PATIENCE).text
     with gateway_with() as later:
@@ -156,7 +156,7 @@ def test_the_first_key_ends_what_is_open_without_one(client: httpx2.Client, runn
     with ThreadPoolExecutor() as pool:
         stream = pool.submit(client.get, job["urls"]["events"])
         wait = pool.submit(client.get, job["urls"]["self"], params={"wait": 60})
-        until(lambda: running.app.state.gateway.feed.listeners == 2)
+        until(lambda: running.app.state.services.feed.listeners == 2)
         made("ann")
         assert stream.result(PATIENCE).text.startswith("event: job")
         assert problem(wait.result(PATIENCE)) == (401, "unauthenticated")
@@ -175,7 +175,7 @@ def test_a_redis_that_forgot_its_keys_opens_nothing(
     made("ann")
     until(lambda: client.get("/v1/jobs").status_code == 401)
     redis_client.flushall()
-    keyring = running.app.state.gateway.keyring
+    keyring = running.app.state.services.keyring
     until(lambda: keyring._version is None)
     assert problem(client.get("/v1/jobs")) == (401, "unauthenticated")
 

@@ -259,7 +259,7 @@ def test_a_canceled_job_is_a_conflict(running: Running, worker: ScriptedWorker, 
 def test_closing_asks_for_a_retry(closable: Running) -> None:
     with ThreadPoolExecutor() as pool, official(closable) as client:
         waiting = pool.submit(client.images.generate, prompt="a red circle")
-        until(lambda: closable.app.state.gateway.feed.listeners)
+        until(lambda: closable.app.state.services.feed.listeners)
         closable.close_soon()
         with pytest.raises(openai.InternalServerError) as caught:
             waiting.result(PATIENCE)

@@ -55,7 +55,7 @@ def test_a_model_is_there_as_soon_as_anybody_can_know(gateway_with: OneGateway, 
     """Another gateway was ready, and its caller comes here. The clock stands: what is remembered stays fresh."""
     second = worker.card.model_copy(update={"name": "second", "sha256": "1" * 64})
     with gateway_with() as running:
-        running.app.state.gateway.board._clock = lambda: 0.0
+        running.app.state.services.registry._clock = lambda: 0.0
         assert problem(running.client.post("/v1/jobs", json=WISH)) == (503, "no-model-yet")
         worker.announce()
         assert running.client.get("/readyz").status_code == 200

@@ -32,10 +32,10 @@ Misfortune = Callable[[], AbstractContextManager[None]]
 
 @pytest.fixture
 def misfortunes(running: Running, worker: ScriptedWorker, redis_client: redis.Redis) -> dict[str, Misfortune]:
-    gateway = running.app.state.gateway
+    services = running.app.state.services
 
     def looks_again() -> None:
-        gateway.board._asked_at = gateway.admission._disk_asked_at = -math.inf
+        services.registry._asked_at = services.admission._disk_asked_at = -math.inf
 
     @contextmanager
     def memory_is_full() -> Iterator[None]:
@@ -47,11 +47,11 @@ def misfortunes(running: Running, worker: ScriptedWorker, redis_client: redis.Re
 
     @contextmanager
     def the_disk_is_full() -> Iterator[None]:
-        settings = gateway.admission._settings
-        gateway.admission._settings = settings.model_copy(update={"storage_reserve_bytes": 2**62})
+        settings = services.admission._settings
+        services.admission._settings = settings.model_copy(update={"storage_reserve_bytes": 2**62})
         looks_again()
         yield
-        gateway.admission._settings = settings
+        services.admission._settings = settings
 
     @contextmanager
     def the_model_is_gone() -> Iterator[None]:
@@ -74,10 +74,10 @@ def misfortunes(running: Running, worker: ScriptedWorker, redis_client: redis.Re
 
     @contextmanager
     def the_queue_is_full() -> Iterator[None]:
-        settings = gateway.admission._settings
-        gateway.admission._settings = settings.model_copy(update={"queue_limit": 1})
+        settings = services.admission._settings
+        services.admission._settings = settings.model_copy(update={"queue_limit": 1})
         yield
-        gateway.admission._settings = settings
+        services.admission._settings = settings
 
     local = locals()
     return {name: local[name] for name in MISFORTUNES}

@@ -320,11 +320,11 @@ async def test_a_webhook_carries_the_prediction(
     """What the webhook process sends, and that the client's own check takes its signature."""
     created = client.predictions.create(version=VERSION, input=WISH, webhook="https://example.org/hook")
     worker.succeed(worker.claim())
-    gateway = running.app.state.gateway
-    redis_client = redis.asyncio.Redis.from_url(gateway.settings.redis_url.get_secret_value(), decode_responses=True)
+    services = running.app.state.services
+    redis_client = redis.asyncio.Redis.from_url(services.settings.redis_url.get_secret_value(), decode_responses=True)
     async with redis_client:
         fields = await redis_client.hgetall(f"{keys.JOB}{created.id}")
-        sent = await viewer(gateway.settings, redis_client, gateway.pictures)(Record.from_hash(fields))
+        sent = await viewer(services.settings, redis_client, services.pictures)(Record.from_hash(fields))
     assert (sent["id"], sent["status"], sent["model"]) == (created.id, "succeeded", MODEL)
     [link] = sent["output"]
     assert httpx2.get(running.url + link.split("8000", 1)[1], trust_env=False, timeout=PATIENCE).content == PICTURE

@@ -128,7 +128,7 @@ def test_a_running_job_is_told_to_stop(client: httpx2.Client, worker: ScriptedWo
 def test_without_being_asked_the_job_goes_on(running: Running, client: httpx2.Client, way: str) -> None:
     """Shown by one that leaves later and is called off: the server knew of the first departure before the second."""
     stays = leaves(client, way, "respond-async")
-    until(lambda: running.app.state.gateway.feed.listeners == 0)
+    until(lambda: running.app.state.services.feed.listeners == 0)
     # With a key: otherwise it would join the job that was left.
     goes = leaves(client, way, "cancel-on-disconnect", "Idempotency-Key: order-17")
     until(lambda: status(client, goes) == "canceled")
@@ -143,8 +143,8 @@ def test_who_only_joined_a_job_does_not_call_it_off(running: Running, client: ht
     content = json.dumps(WISH).encode()
     with connect(client) as connection:
         connection.sendall("\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""]).encode() + content)
-        until(lambda: running.app.state.gateway.feed.listeners == 1)
-    until(lambda: running.app.state.gateway.feed.listeners == 0)
+        until(lambda: running.app.state.services.feed.listeners == 1)
+    until(lambda: running.app.state.services.feed.listeners == 0)
     goes = leaves(client, "native", "cancel-on-disconnect")
     until(lambda: status(client, goes) == "canceled")
     assert status(client, job) == "queued"

@@ -101,9 +101,9 @@ def served(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def gateway(served: Running, redis_client: redis.Redis) -> Running:
     """Over an emptied Valkey; it has forgotten what the last test's worker announced."""
-    served.app.state.gateway.board._asked_at = -math.inf
-    served.app.state.gateway.store.begin_anew()
-    served.app.state.gateway.keyring.begin_anew()
+    served.app.state.services.registry._asked_at = -math.inf
+    served.app.state.services.jobs.begin_anew()
+    served.app.state.services.keyring.begin_anew()
     return served
 
 

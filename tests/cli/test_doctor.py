@@ -175,7 +175,7 @@ def test_models(gateway: Running, redis_client: redis.Redis, card: ModelCard) ->
     assert (nothing.returncode, nothing.stdout) == (1, "")
     assert "darkroom worker" in nothing.stderr
     ScriptedWorker(redis_client, card, gateway.app.state.settings).announce()
-    gateway.app.state.gateway.board._asked_at = -1.0
+    gateway.app.state.services.registry._asked_at = -1.0
     table = run("models", "--url", gateway.url, COLUMNS="120")
     assert table.returncode == 0, table
     assert "dpmpp_2m" in table.stdout

@@ -142,7 +142,7 @@ def test_more_jobs_than_are_followed_at_once(run: Run, hand: Hand, monkeypatch: 
 def test_where_there_is_no_room_it_waits(
     run: Run, hand: Hand, gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admission = gateway.app.state.gateway.admission
+    admission = gateway.app.state.services.admission
     monkeypatch.setattr(admission, "_settings", admission._settings.model_copy(update={"tenant_limit": 1}))
     refused: list[float] = []
 
@@ -162,7 +162,7 @@ def test_no_room_and_nothing_of_ours_to_wait_for(
     run: Run, hand: Hand, gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = [gateway.client.post("/v1/jobs", json={"prompt": f"wait {number}"}).json() for number in range(2)]
-    admission = gateway.app.state.gateway.admission
+    admission = gateway.app.state.services.admission
     monkeypatch.setattr(admission, "_settings", admission._settings.model_copy(update={"tenant_limit": len(held)}))
     done = run("generate", "a frog")
     assert done.exit_code == 3

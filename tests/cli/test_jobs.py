@@ -159,7 +159,7 @@ def test_a_job_that_is_not_there(run: Run, worker: ScriptedWorker, command: str)
 
 def test_watch_one(run: Run, gateway: Running, hand: Hand) -> None:
     job_id = send(gateway, "wait for it")
-    with meanwhile(lambda: hand.claims and gateway.app.state.gateway.feed.listeners and (hand.go.set() or True)):
+    with meanwhile(lambda: hand.claims and gateway.app.state.services.feed.listeners and (hand.go.set() or True)):
         told = run("jobs", "watch", job_id, "--json")
     assert told.exit_code == 0, told.stderr
     story = [json.loads(line) for line in told.stdout.splitlines()]
@@ -176,7 +176,7 @@ def test_watch_one(run: Run, gateway: Running, hand: Hand) -> None:
 def test_watch_all(run: Run, gateway: Running, hand: Hand) -> None:
     assert "no job is queued or running" in run("jobs", "watch").stderr
     ids = [send(gateway, f"wait {number}") for number in range(3)] + [send(gateway, "fail")]
-    with meanwhile(lambda: hand.claims and gateway.app.state.gateway.feed.listeners and (hand.go.set() or True)):
+    with meanwhile(lambda: hand.claims and gateway.app.state.services.feed.listeners and (hand.go.set() or True)):
         done = run("jobs", "watch")
     assert done.exit_code == 0, done.stderr
     ended = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines() if "running" not in line}

@@ -42,7 +42,7 @@ def test_the_list_shows_prompts_to_begin_with(
 ) -> None:
     prompts = ("a fox", "a fox's den", "\x1b[31ma red fox", "a fourth one")
     listing = card.model_copy(update={"vocabulary": ("fox",), "examples": prompts})
-    ScriptedWorker(redis_client, listing, gateway.app.state.gateway.settings).announce()
+    ScriptedWorker(redis_client, listing, gateway.app.state.services.settings).announce()
     done = run("models")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[2:4] == ["", "starter draws well, for example:"]
@@ -91,7 +91,7 @@ def test_generate_says_that_nobody_draws(
     run: Run, gateway: Running, redis_client: redis.Redis, card: ModelCard, gone: str
 ) -> None:
     """Said when the job is taken. Here somebody draws it all the same."""
-    worker = ScriptedWorker(redis_client, card.model_copy(update={"name": gone}), gateway.app.state.gateway.settings)
+    worker = ScriptedWorker(redis_client, card.model_copy(update={"name": gone}), gateway.app.state.services.settings)
     with ThreadPoolExecutor() as pool:
         drawn = pool.submit(lambda: worker.succeed(worker.claim(), data=picture("red")))
         done = run("generate", "a frog", "-o", "out.png")

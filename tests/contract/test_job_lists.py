@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from app.contract.messages.events import OVER, Status
+from app.contract.messages.events import TERMINAL, Status
 from app.contract.messages.job import JobError, Record
 from app.contract.redis import keys
 from app.contract.redis.ownership import Ownership
@@ -42,7 +42,7 @@ def crowd_in_time(redis_client: redis.Redis, chance: random.Random) -> None:
         moments = {job_id: 1_700_000_000_000 + chance.randrange(3) for job_id in ids}
         for job_id, moment in moments.items():
             redis_client.hset(keys.JOB + job_id, "created_ms", moment)
-        for key in [keys.TENANT + tenant, *(f"{keys.ENDED}{status}:{tenant}" for status in OVER)]:
+        for key in [keys.TENANT + tenant, *(f"{keys.ENDED}{status}:{tenant}" for status in TERMINAL)]:
             for job_id in redis_client.zrange(key, 0, -1):
                 redis_client.zadd(key, {job_id: moments[job_id]})
 

@@ -77,7 +77,7 @@ class Job:
     story: list[str] = field(default_factory=lambda: ["job.queued"])
 
     @property
-    def is_over(self) -> bool:
+    def is_terminal(self) -> bool:
         return self.status in TERMINAL
 
 
@@ -98,7 +98,7 @@ class House:
     def refusal(self, tenant: str) -> str | None:
         if len(self.queue()) >= QUEUE_LIMIT:
             return "queue-full"
-        mine = [job for job in self.jobs.values() if job.tenant == tenant and not job.is_over]
+        mine = [job for job in self.jobs.values() if job.tenant == tenant and not job.is_terminal]
         return "tenant-full" if len(mine) >= TENANT_LIMIT else None
 
     def accept(self, job: Job) -> None:
@@ -355,8 +355,8 @@ class Scripts(RuleBasedStateMachine):
     @rule(job_id=ids)
     def forget(self, job_id: str) -> None:
         job = self.house.jobs.get(job_id)
-        assert self.run(self.store.forget(job_id)) == (job is None or job.is_over)
-        if job and job.is_over:
+        assert self.run(self.store.forget(job_id)) == (job is None or job.is_terminal)
+        if job and job.is_terminal:
             del self.house.jobs[job_id]
             self.house.dead.discard(job_id)
 
@@ -427,17 +427,17 @@ class Scripts(RuleBasedStateMachine):
         assert sorted(listed) == sorted(job_id for job_id, _ in queued)
         assert set(leases) == {job.id for job in jobs if job.status == "running"}
         assert (set(litter), set(dead)) == (house.litter, house.dead)
-        assert set(expiry) == {job.id for job in jobs if job.is_over}
+        assert set(expiry) == {job.id for job in jobs if job.is_terminal}
         for job, record, story in zip(jobs, rest[::2], rest[1::2], strict=True):
             assert record == [job.status, str(job.attempt), str(job.failures)]
             told = [fields["event"] for _, fields in story]
             assert told == job.story
-            assert sum(event.removeprefix("job.") in TERMINAL for event in told) == int(job.is_over)
+            assert sum(event.removeprefix("job.") in TERMINAL for event in told) == int(job.is_terminal)
             assert all(json.loads(fields["data"]) is not None for _, fields in story)
 
     @invariant()
     def nothing_is_left_of_nothing(self) -> None:
-        if all(job.is_over for job in self.house.jobs.values()):
+        if all(job.is_terminal for job in self.house.jobs.values()):
             kept = {f"{name}{MODEL}" for name in (keys.QUEUED, keys.TURNS, keys.CLOCK)} | {LIST, keys.LEASES}
             assert self.client.exists(*kept) == 0
             assert [key for key in self.client.scan_iter("rq:*") if ":job:" in key or "exec" in key] == []

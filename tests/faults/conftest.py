@@ -13,7 +13,7 @@ import httpx2
 import pytest
 import redis
 
-from app.contract.messages.events import OVER
+from app.contract.messages.events import TERMINAL
 from app.contract.redis import keys
 from tests.faults.house import Nursery, Service, Valkey, is_alive
 from tests.faults.nursery import LEASE, REDIS_SECONDS
@@ -68,7 +68,7 @@ class Scene:
         return dict(answer.json())
 
     def ended(self, job: dict[str, Any]) -> dict[str, Any]:
-        return dict(until(lambda: (seen := self.look(job))["status"] in OVER and seen))
+        return dict(until(lambda: (seen := self.look(job))["status"] in TERMINAL and seen))
 
     def status(self, job: dict[str, Any], wanted: str) -> None:
         until(lambda: self.look(job)["status"] == wanted)

@@ -15,14 +15,14 @@ class Status(StrEnum):
     CANCELED = "canceled"
 
     @property
-    def is_over(self) -> bool:
-        return self in OVER
+    def is_terminal(self) -> bool:
+        return self in TERMINAL
 
 
-OVER = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED})
+TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED})
 
 
-class Event(StrEnum):
+class JobEvent(StrEnum):
     """A fact inside the system; a webhook is the same fact sent out."""
 
     QUEUED = "job.queued"
@@ -35,5 +35,5 @@ class Event(StrEnum):
     CANCELED = "job.canceled"
 
 
-FINAL_EVENTS = frozenset({Event.SUCCEEDED, Event.FAILED, Event.CANCELED})
+FINAL_EVENTS = frozenset({JobEvent.SUCCEEDED, JobEvent.FAILED, JobEvent.CANCELED})
 """After one of these a job's stream gets no further entry."""

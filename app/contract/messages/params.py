@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field, create_model
 
 from app.contract.messages.card import ModelCard
-from app.contract.messages.events import Event
+from app.contract.messages.events import JobEvent
 from app.contract.messages.parameter import request_fields
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.schedulers import canonical, nearest
@@ -39,7 +39,7 @@ class Webhook(RequestBody):
 
     url: Annotated[str, Field(min_length=1, max_length=2_048), READABLE]
     events: Annotated[list[WebhookEvent], Field(min_length=1, max_length=6)] = Field(
-        default=[Event.SUCCEEDED.value, Event.FAILED.value, Event.CANCELED.value]
+        default=[JobEvent.SUCCEEDED.value, JobEvent.FAILED.value, JobEvent.CANCELED.value]
     )
     headers: WebhookHeaders = Field(default_factory=dict)
 

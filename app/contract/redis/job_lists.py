@@ -11,7 +11,7 @@ from typing import Any
 
 import redis.asyncio
 
-from app.contract.messages.events import OVER, Status
+from app.contract.messages.events import TERMINAL, Status
 from app.contract.messages.job import Record
 from app.contract.redis import keys
 from app.contract.redis.scripts import source
@@ -65,7 +65,7 @@ class JobLists:
 
     async def _make_whole(self, tenant: str) -> None:
         """Enter what ended before there was an index, in small pieces: others ask Redis in between."""
-        for key in ("", *sorted(OVER)):
+        for key in ("", *sorted(TERMINAL)):
             place: Any = BEGINNING
             while place:
                 place = await self._index(args=[tenant, key, *place, INDEXED_AT_ONCE])

@@ -22,7 +22,7 @@ class Counts:
     webhooks_owed: int
 
 
-class Figures:
+class QueueStats:
     """`client` must decode responses. Methods raise redis.RedisError while Redis is away."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:

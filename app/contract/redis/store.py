@@ -311,10 +311,10 @@ class JobStore:
         """
         await self._redis.setrange(keys.WRITE_PROBE, 0, "")
 
-    async def wait_until_over(self, record: Record, *, seconds: float) -> Record:
+    async def wait_for_end(self, record: Record, *, seconds: float) -> Record:
         """The record as it is once the job is over, or when the time is up."""
         ends, after = time.monotonic() + seconds, "0"
-        while not record.status.is_over and (left := ends - time.monotonic()) > 0:
+        while not record.status.is_terminal and (left := ends - time.monotonic()) > 0:
             events = await self.next_events(record.id, after, wait_seconds=min(left, LONGEST_BLOCK))
             if events:
                 after = events[-1][0]
