@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from app.cli.lifeline import LIFELINE
+from app.cli.parent_watch import LIFELINE
 from app.contract.common.exits import CANNOT_START
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0

@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from app.cli.companions import Companions, processes_by_default
+from app.cli.gateway_workers import Companions, processes_by_default
 from app.contract.common.environment import SettingsError
 from app.contract.common.exits import CANNOT_START
 from app.contract.common.logs import configure

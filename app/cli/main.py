@@ -84,7 +84,7 @@ def gateway(
     if companion is None or listener is None:
         _run("gateway", port=port, host=host)
     from app.cli.gateway import run_companion
-    from app.cli.lifeline import end_with_parent
+    from app.cli.parent_watch import end_with_parent
 
     end_with_parent()
     raise typer.Exit(run_companion(companion, listener))
@@ -131,7 +131,7 @@ def _options_go_first(**options: object) -> None:
 
 def _run(process: str, **options: object) -> NoReturn:
     """Run one of the processes under this command's name, so that `ps` shows it."""
-    from app.cli.lifeline import end_with_parent
+    from app.cli.parent_watch import end_with_parent
     from app.cli.private import keep_private
 
     keep_private()

@@ -39,7 +39,7 @@ from app.settings import Settings
 from app.webhooks.deliver import Sender
 from app.webhooks.dispatch import Dispatcher, View
 from app.webhooks.options import WebhookOptions
-from app.webhooks.presence import HEARTBEAT_SECONDS, Presence, process_name
+from app.webhooks.registration import HEARTBEAT_SECONDS, Presence, process_name
 from app.webhooks.relay import Relay
 
 log = structlog.get_logger()

@@ -19,7 +19,7 @@ from app.contract.messages.params import JobRequest, resolve
 from app.contract.redis import keys
 from app.contract.redis.ownership import Beat, Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob
-from app.webhooks.presence import Presence
+from app.webhooks.registration import Presence
 from tests.engine.driving import StoppedClock
 from tests.patience import until
 from worker import intake, leases

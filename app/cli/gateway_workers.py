@@ -16,7 +16,7 @@ from socket import socket
 
 import structlog
 
-from app.cli.lifeline import LIFELINE
+from app.cli.parent_watch import LIFELINE
 
 log = structlog.get_logger()
 
