@@ -1,3 +1,3 @@
-"""The gateway: takes wishes over HTTP and hands them on. Never imports torch."""
+"""The gateway: takes requests over HTTP and puts jobs into the queue. Never imports torch."""
 
 __version__ = "0.1.0"

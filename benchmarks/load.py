@@ -19,7 +19,7 @@ import uvloop
 
 from benchmarks import load_cases as cases
 from benchmarks.load_client import Tally, quantile
-from benchmarks.load_servers import House, house
+from benchmarks.load_servers import Server, server
 from benchmarks.load_streams import streams
 from benchmarks.load_worker import clockwork
 
@@ -66,7 +66,7 @@ class Bench:
     def accepts(self) -> list[Row]:
         cpu_ms: dict[str, list[float]] = {"skeleton": [], "gateway": []}
 
-        def measure(each: House) -> Tally:
+        def measure(each: Server) -> Tally:
             before = each.cpu_seconds()
             tally = uvloop.run(cases.accepts(each, seconds=self.seconds))
             cpu_ms[each.kind].append((each.cpu_seconds() - before) * 1000 / tally.count(202))
@@ -93,7 +93,7 @@ class Bench:
     def streams_(self) -> list[Row]:
         rows = []
         for pace, name in ((250.0, "at 250 events a second"), (1e9, "all told as fast as one worker can")):
-            with house("gateway", self.folder / f"streams-{pace:g}") as ours:
+            with server("gateway", self.folder / f"streams-{pace:g}") as ours:
                 found = uvloop.run(streams(ours, count=self.streams, events_a_second=pace))
             late = _shown(quantile(found.late_ms, 0.99))
             rows.append(Row(f"from event to its reader, p99, ms, {self.streams} streams, {name}", late, target="≤ 150"))
@@ -103,7 +103,7 @@ class Bench:
     def overload(self) -> list[Row]:
         job_seconds = cases.job_seconds(cases.CAPACITY)
         with (
-            house("gateway", self.folder / "overload", queue_limit=str(cases.QUEUE_LIMIT)) as ours,
+            server("gateway", self.folder / "overload", queue_limit=str(cases.QUEUE_LIMIT)) as ours,
             clockwork(ours.redis_url, job_seconds=job_seconds),
         ):
             found = uvloop.run(cases.overload(ours, seconds=2 * self.seconds))
@@ -119,7 +119,7 @@ class Bench:
         hours = str(RETENTION_SECONDS / 3_600)
         job_seconds = cases.job_seconds(SOAK_CAPACITY)
         with (
-            house("gateway", self.folder / "soak", retention_hours=hours) as ours,
+            server("gateway", self.folder / "soak", retention_hours=hours) as ours,
             clockwork(ours.redis_url, job_seconds=job_seconds),
         ):
             found = uvloop.run(cases.soak(ours, seconds=self.soak))
@@ -133,12 +133,12 @@ class Bench:
             Row("the same, keys of jobs left in Redis", str(found.keys), target="0"),
         ]
 
-    def _in_turns(self, measure: Callable[[House], Tally]) -> tuple[list[Tally], list[Tally]]:
+    def _in_turns(self, measure: Callable[[Server], Tally]) -> tuple[list[Tally], list[Tally]]:
         """Of the rival and of ours, A B A B, both waiting all the time."""
         name = f"turns-{len(list(self.folder.iterdir()))}"
         with (
-            house("skeleton", self.folder / name / "bare") as bare,
-            house("gateway", self.folder / name / "ours") as ours,
+            server("skeleton", self.folder / name / "bare") as bare,
+            server("gateway", self.folder / name / "ours") as ours,
         ):
             pairs = [(measure(bare), measure(ours)) for _ in range(self.pairs)]
         return [a for a, _ in pairs], [b for _, b in pairs]

@@ -1,6 +1,6 @@
 """Kinds of traffic, each bounded in time and each counted: what came back, how late, and what was left behind.
 
-Knows what is asked of a house. Refuses to know what a good figure is.
+Knows what is asked of a server. Refuses to know what a good figure is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.load_client import Answer, Tally, Wires, closed_loop, open_loop
-from benchmarks.load_servers import CARD, WISH, House
+from benchmarks.load_servers import CARD, PARAMETERS, Server
 
 CONNECTIONS = 32
 POLLS, ACCEPTS = 400, 50
@@ -30,19 +30,19 @@ CALM_SECONDS = 4.0
 DRAIN_SECONDS = 180.0
 
 
-async def accepts(house: House, *, seconds: float, most: float = math.inf) -> Tally:
+async def accepts(server: Server, *, seconds: float, most: float = math.inf) -> Tally:
     """Jobs sent in as fast as they are taken, over CONNECTIONS connections: for so long, or `most` in all."""
-    request = house.address.post("/v1/jobs", WISH)
-    async with Wires(house.address, CONNECTIONS) as wires:
+    request = server.address.post("/v1/jobs", PARAMETERS)
+    async with Wires(server.address, CONNECTIONS) as wires:
         return (await closed_loop(CONNECTIONS, seconds, lambda: wires.ask(request), most=most)).only(202)
 
 
-async def polls(house: House, *, seconds: float) -> Tally:
+async def polls(server: Server, *, seconds: float) -> Tally:
     """POLLS status polls a second of queued jobs, while ACCEPTS jobs a second come in. What became of the polls."""
-    submit = house.address.post("/v1/jobs", WISH)
-    async with Wires(house.address, 2 * CONNECTIONS) as wires:
+    submit = server.address.post("/v1/jobs", PARAMETERS)
+    async with Wires(server.address, 2 * CONNECTIONS) as wires:
         ids = [json.loads((await wires.ask(submit)).body)["id"] for _ in range(50)]
-        gets = [house.address.get(f"/v1/jobs/{job_id}") for job_id in ids]
+        gets = [server.address.get(f"/v1/jobs/{job_id}") for job_id in ids]
         polled, accepted = await asyncio.gather(
             open_loop(POLLS, seconds, lambda number: wires.ask(gets[number % len(gets)])),
             open_loop(ACCEPTS, seconds, lambda _: wires.ask(submit)),
@@ -59,12 +59,12 @@ class Overload:
     recovered: float
 
 
-async def overload(house: House, *, seconds: float, calm_seconds: float = CALM_SECONDS) -> Overload:
-    """TIMES as many jobs as the worker can do, then half as many as it can. The house needs QUEUE_LIMIT.
+async def overload(server: Server, *, seconds: float, calm_seconds: float = CALM_SECONDS) -> Overload:
+    """TIMES as many jobs as the worker can do, then half as many as it can. The server needs QUEUE_LIMIT.
 
     AssertionError if an accepted job is not over DRAIN_SECONDS later, or if anything but 202, 429 and 503 came back.
     """
-    submit, accepted, refused_at = house.address.post("/v1/jobs", WISH), list[str](), list[float]()
+    submit, accepted, refused_at = server.address.post("/v1/jobs", PARAMETERS), list[str](), list[float]()
 
     async def send(wires: Wires) -> Answer:
         answer = await wires.ask(submit)
@@ -74,13 +74,13 @@ async def overload(house: House, *, seconds: float, calm_seconds: float = CALM_S
             refused_at.append(time.perf_counter())
         return answer
 
-    async with Wires(house.address, 2 * CONNECTIONS) as wires:
+    async with Wires(server.address, 2 * CONNECTIONS) as wires:
         offered = await open_loop(TIMES * CAPACITY, seconds, lambda _: send(wires))
         ended = time.perf_counter()
         calm = await open_loop(CAPACITY / 2, calm_seconds, lambda _: send(wires))
     for tally in (offered, calm):
         tally.only(202, 429, 503)
-    await _all_over(house, accepted)
+    await _all_over(server, accepted)
     return Overload(offered, max(0.0, refused_at[-1] - ended) if refused_at else 0.0)
 
 
@@ -101,17 +101,17 @@ class Soak:
         return statistics.linear_regression(range(len(half)), half).slope * 600
 
 
-async def soak(house: House, *, seconds: float) -> Soak:
+async def soak(server: Server, *, seconds: float) -> Soak:
     """ACCEPTS jobs a second; each is asked for a second later and must be over by then or at the next look.
 
-    The house needs a worker and a retention of seconds. Waits until Redis has forgotten every job.
+    The server needs a worker and a retention of seconds. Waits until Redis has forgotten every job.
     """
     found = Soak(Tally())
-    await _warm(house)
-    found.descriptors = (house.descriptors(), 0)
-    found.redis_mb = (_redis_mb(house), 0)
-    sampler, followers = asyncio.create_task(_sample(house, found.memory)), list[asyncio.Task[None]]()
-    submit = house.address.post("/v1/jobs", WISH)
+    await _warm(server)
+    found.descriptors = (server.descriptors(), 0)
+    found.redis_mb = (_redis_mb(server), 0)
+    sampler, followers = asyncio.create_task(_sample(server, found.memory)), list[asyncio.Task[None]]()
+    submit = server.address.post("/v1/jobs", PARAMETERS)
 
     async def send(wires: Wires) -> Answer:
         answer = await wires.ask(submit)
@@ -119,22 +119,22 @@ async def soak(house: House, *, seconds: float) -> Soak:
         followers.append(asyncio.create_task(_see_it_end(wires, job_id, found.claimed_ms)))
         return answer
 
-    async with Wires(house.address, CONNECTIONS) as wires:
+    async with Wires(server.address, CONNECTIONS) as wires:
         found.accepted = (await open_loop(ACCEPTS, seconds, lambda _: send(wires))).only(202)
         await asyncio.gather(*followers)
     sampler.cancel()
-    found.keys = await _forgotten(house)
+    found.keys = await _forgotten(server)
     found.descriptors, found.redis_mb = (
-        (found.descriptors[0], house.descriptors()),
-        (found.redis_mb[0], _redis_mb(house)),
+        (found.descriptors[0], server.descriptors()),
+        (found.redis_mb[0], _redis_mb(server)),
     )
     return found
 
 
-async def _warm(house: House) -> None:
+async def _warm(server: Server) -> None:
     """Have the gateway open what connections to Redis it will need."""
-    nothing = house.address.get(f"/v1/jobs/job_{'0' * 24}")
-    async with Wires(house.address, 2 * CONNECTIONS) as wires:
+    nothing = server.address.get(f"/v1/jobs/job_{'0' * 24}")
+    async with Wires(server.address, 2 * CONNECTIONS) as wires:
         (await closed_loop(2 * CONNECTIONS, 1.0, lambda: wires.ask(nothing))).only(404)
     await asyncio.sleep(1)
 
@@ -149,31 +149,31 @@ async def _see_it_end(wires: Wires, job_id: str, claimed_ms: list[float]) -> Non
     raise AssertionError(f"{job_id} is not over")
 
 
-async def _sample(house: House, memory: list[float]) -> None:
+async def _sample(server: Server, memory: list[float]) -> None:
     while True:
-        memory.append(house.memory() / 2**20)
+        memory.append(server.memory() / 2**20)
         await asyncio.sleep(1)
 
 
-async def _all_over(house: House, ids: list[str]) -> None:
-    redis, ends = house.redis(), time.monotonic() + DRAIN_SECONDS
+async def _all_over(server: Server, ids: list[str]) -> None:
+    redis, ends = server.redis(), time.monotonic() + DRAIN_SECONDS
     while open_ := [job_id for job_id in ids if redis.hget(f"darkroom:job:{job_id}", "status") != "succeeded"]:
         assert time.monotonic() < ends, f"{len(open_)} accepted jobs are not over, such as {open_[0]}"
         await asyncio.sleep(0.2)
 
 
-async def _forgotten(house: House) -> int:
+async def _forgotten(server: Server) -> int:
     """Keys that belong to single jobs, when there are none any more or the time is up."""
     ends = time.monotonic() + DRAIN_SECONDS
     while True:
-        left = sum(1 for _ in house.redis().scan_iter("*job_*", count=1_000))
+        left = sum(1 for _ in server.redis().scan_iter("*job_*", count=1_000))
         if not left or time.monotonic() > ends:
             return left
         await asyncio.sleep(0.5)
 
 
-def _redis_mb(house: House) -> float:
-    return float(house.redis().info("memory")["used_memory"]) / 2**20
+def _redis_mb(server: Server) -> float:
+    return float(server.redis().info("memory")["used_memory"]) / 2**20
 
 
 def job_seconds(jobs_a_second: float) -> float:

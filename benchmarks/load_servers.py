@@ -39,14 +39,14 @@ from pydantic import BaseModel
 client = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
 app = FastAPI()
 
-class Wish(BaseModel):
+class Parameters(BaseModel):
     prompt: str
 
 @app.post("/v1/jobs", status_code=202)
-async def submit(wish: Wish):
+async def submit(parameters: Parameters):
     job = secrets.token_hex(12)
     async with client.pipeline() as pipeline:
-        pipeline.hset("bare:" + job, mapping={"prompt": wish.prompt, "status": "queued"})
+        pipeline.hset("bare:" + job, mapping={"prompt": parameters.prompt, "status": "queued"})
         pipeline.rpush("bare-queue", job)
         await pipeline.execute()
     return {"id": job}
@@ -63,7 +63,7 @@ for _ in range(int(os.environ["PROCESSES"]) - 1):
 uvicorn.Server(uvicorn.Config(app, loop="uvloop", http="httptools", log_level="error")).run(sockets=[listener])
 """
 
-WISH = b'{"prompt": "a red circle on a blue background", "seed": 7}'
+PARAMETERS = b'{"prompt": "a red circle on a blue background", "seed": 7}'
 
 CARD = ModelCard(
     name="starter", family="none", sha256="0" * 64, width=128, height=128, side_multiple=8, min_side=64, max_side=256,
@@ -75,7 +75,7 @@ UNLIMITED = "10000000"
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Server:
     """A server that answers, and the Redis behind it."""
 
     kind: Kind
@@ -107,7 +107,7 @@ class House:
 
 
 @contextmanager
-def house(kind: Kind, folder: Path, *, processes: int = 2, **settings: str) -> Iterator[House]:
+def server(kind: Kind, folder: Path, *, processes: int = 2, **settings: str) -> Iterator[Server]:
     """A running server of this kind over a Valkey with AOF everysec. `settings` are DARKROOM_ variables, short."""
     folder.mkdir(parents=True)
     config = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"}
@@ -117,7 +117,7 @@ def house(kind: Kind, folder: Path, *, processes: int = 2, **settings: str) -> I
         url = f"redis://127.0.0.1:{valkey.port}/0"
         Ownership(redis.Redis.from_url(url, decode_responses=True)).announce(CARD, "bench")
         with _server(kind, url, folder, processes=processes, **settings) as (port, pid):
-            yield House(kind, Address("127.0.0.1", port), pid, url)
+            yield Server(kind, Address("127.0.0.1", port), pid, url)
     finally:
         valkey.stop()
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from app.contract.redis.ownership import Claim, Ownership
 from benchmarks.load_client import Address, Wires
-from benchmarks.load_servers import CARD, WISH, House
+from benchmarks.load_servers import CARD, PARAMETERS, Server
 
 OPENED, TOLD = b"event: job\n", b"event: job.progress\n"
 AT_ONCE = 32
@@ -63,23 +63,23 @@ class Streams:
     late_ms: list[float]
 
 
-async def streams(house: House, *, count: int, events_a_second: float) -> Streams:
+async def streams(server: Server, *, count: int, events_a_second: float) -> Streams:
     """Open so many streams of running jobs, then tell each one thing, at this pace."""
-    worker = Ownership(house.redis())
-    jobs = await _running_jobs(house, worker, WARM + count)
-    ears = await _open(house.address, jobs[:WARM])
-    before = house.memory()
-    ears += await _open(house.address, jobs[WARM:])
-    kilobytes = (house.memory() - before) / 1024 / count
+    worker = Ownership(server.redis())
+    jobs = await _running_jobs(server, worker, WARM + count)
+    ears = await _open(server.address, jobs[:WARM])
+    before = server.memory()
+    ears += await _open(server.address, jobs[WARM:])
+    kilobytes = (server.memory() - before) / 1024 / count
     late_ms = await _tell(worker, jobs, ears, events_a_second)
     for ear in ears:
         ear.close()
     return Streams(kilobytes, late_ms)
 
 
-async def _running_jobs(house: House, worker: Ownership, count: int) -> list[Claim]:
-    async with Wires(house.address, AT_ONCE) as wires:
-        request = house.address.post("/v1/jobs", WISH)
+async def _running_jobs(server: Server, worker: Ownership, count: int) -> list[Claim]:
+    async with Wires(server.address, AT_ONCE) as wires:
+        request = server.address.post("/v1/jobs", PARAMETERS)
         answers = await asyncio.gather(*(wires.ask(request) for _ in range(count)))
     assert all(answer.status == 202 for answer in answers)
     return list(iter(lambda: worker.claim(CARD.name, "bench"), None))

@@ -71,8 +71,8 @@ class Arrival:
     @property
     def kind(self) -> tuple[object, ...]:
         """Requests of one kind can share a call of the stock pipeline."""
-        wish = self.request
-        return wish.scheduler, wish.num_inference_steps, wish.guidance_scale
+        parameters = self.request
+        return parameters.scheduler, parameters.num_inference_steps, parameters.guidance_scale
 
 
 Trace = Sequence[Arrival]
@@ -229,13 +229,13 @@ class Stock:
 
     def draw(self, requests: Sequence[Request]) -> None:
         """Requests of one kind, in one call."""
-        wish = requests[0]
-        self._pipelines[wish.scheduler](
+        parameters = requests[0]
+        self._pipelines[parameters.scheduler](
             [request.prompt for request in requests],
-            width=wish.width,
-            height=wish.height,
-            num_inference_steps=wish.num_inference_steps,
-            guidance_scale=wish.guidance_scale,
+            width=parameters.width,
+            height=parameters.height,
+            num_inference_steps=parameters.num_inference_steps,
+            guidance_scale=parameters.guidance_scale,
             generator=[torch.Generator().manual_seed(request.seed) for request in requests],
             output_type="np",
         )

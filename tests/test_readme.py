@@ -17,10 +17,10 @@ from app.main import create_app
 from app.settings import Settings
 from worker.settings import BUNDLED_MODEL, WorkerSettings
 
-HOUSE = Path(__file__).parents[1]
-README = (HOUSE / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 FOLDERS = ("docs", "models", "recipes")
-DOCUMENTS = sorted([*HOUSE.glob("*.md"), *(path for folder in FOLDERS for path in (HOUSE / folder).rglob("*.md"))])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))])
 
 
 def settings_table() -> str:
@@ -57,7 +57,7 @@ def test_the_settings_table_is_true() -> None:
 
 
 def test_make_knows_the_commands_that_are_named() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (HOUSE / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {match for path in DOCUMENTS for match in re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(), re.M)}
     assert {"run", "test"} <= named
     assert named <= targets
@@ -88,10 +88,10 @@ def shown_commands(document: Path) -> list[list[str]]:
 
 
 def test_the_commands_in_code_blocks_are_seen() -> None:
-    assert "generate" in [words[0] for words in shown_commands(HOUSE / "README.md")]
+    assert "generate" in [words[0] for words in shown_commands(ROOT / "README.md")]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(HOUSE)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_that_is_shown_exists(document: Path) -> None:
     from app.cli.main import app
 
@@ -105,7 +105,7 @@ def test_every_command_that_is_shown_exists(document: Path) -> None:
         assert named <= options | {"--help"}, words
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(HOUSE)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         if not target.startswith(("http://", "https://")):
@@ -115,7 +115,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_the_exit_codes_are_true() -> None:
     from app.cli.exits import MEANINGS
 
-    table = (HOUSE / "docs" / "cli.md").read_text().split("| code | meaning |\n|---|---|\n")[1]
+    table = (ROOT / "docs" / "cli.md").read_text().split("| code | meaning |\n|---|---|\n")[1]
     assert table == "".join(f"| {code} | {meaning} |\n" for code, meaning in MEANINGS.items())
 
 

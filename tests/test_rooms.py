@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 
 HEAVY = {"torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy"}
 NOT_INSTALLED = {"recipes", "models", "benchmarks", "tests"}
@@ -36,13 +36,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 
 def rooms() -> list[str]:
-    files = [path for room in ("app", "worker") for path in (HOUSE / room).rglob("*.py")]
-    return sorted(str(path.relative_to(HOUSE)) for path in files)
+    files = [path for room in ("app", "worker") for path in (ROOT / room).rglob("*.py")]
+    return sorted(str(path.relative_to(ROOT)) for path in files)
 
 
 def imports(file: str) -> Iterator[str]:
     """Full names of what a file imports, wherever in the file it does."""
-    for node in ast.walk(ast.parse((HOUSE / file).read_text())):
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -133,12 +133,12 @@ def test_no_circle() -> None:
 
 @pytest.mark.parametrize("file", rooms())
 def test_no_file_is_a_drawer(file: str) -> None:
-    assert len((HOUSE / file).read_text().splitlines()) <= MAX_LINES
+    assert len((ROOT / file).read_text().splitlines()) <= MAX_LINES
 
 
 def test_the_walls_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check itself: each wall refuses an import that goes through it, also one inside a function."""
-    monkeypatch.setattr(sys.modules[__name__], "HOUSE", tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     cases = {
         "app/routes/jobs.py": "def f():\n    import torch",
         "app/jobs/admission.py": "from worker.errors import WorkerError",
@@ -158,7 +158,7 @@ def test_the_walls_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_import_upward_and_a_circle_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "HOUSE", tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     cases = {
         "app/edge/guard.py": "from app.jobs.admission import Admission",
         "app/jobs/admission.py": "def f():\n    from app.services import Services",
@@ -182,12 +182,12 @@ def test_an_import_upward_and_a_circle_are_seen(tmp_path: Path, monkeypatch: pyt
 def test_the_gateway_runs_without_torch(module: str) -> None:
     """A fresh interpreter, since this one may have met torch in another test."""
     code = f"import sys, {module}; print(sorted(set({sorted(HEAVY)}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_a_request_of_the_engine_brings_no_service_with_it() -> None:
     """It is made from the declarations in the contract, which may lead to nothing that speaks to anybody."""
     code = f"import sys, worker.engine.request; print(sorted(set({sorted(OUTSIDE | HEAVY)}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,1 +1,1 @@
-"""The GPU room: holds the model in memory, denoises, and puts pictures away. Knows no HTTP."""
+"""The GPU side: holds the model in memory, denoises, and puts pictures away. Knows no HTTP."""

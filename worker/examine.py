@@ -1,6 +1,6 @@
 """`python -m worker.examine [folder]`: what this machine offers a worker, as one JSON object on standard output.
 
-For `darkroom doctor`, which may not import this room. Knows torch and the model folder; loads no weights.
+For `darkroom doctor`, which may not import this package. Knows torch and the model folder; loads no weights.
 """
 
 from __future__ import annotations

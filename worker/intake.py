@@ -39,7 +39,7 @@ BOOKS_SECONDS = 10.0
 
 
 class Engine(Protocol):
-    """What intake asks of the engine room."""
+    """What intake asks of the engine."""
 
     @property
     def free_seats(self) -> int: ...

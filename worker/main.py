@@ -91,7 +91,7 @@ def _start_model(settings: WorkerSettings, name: str, starting: Starting) -> tup
 
 
 class Worker:
-    """The rooms of this process, wired. `engine` draws what `card` promises and `provenance` says of its pictures."""
+    """The parts of this process, wired. `engine` draws what `card` promises and `provenance` says of its pictures."""
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class Traces:
             context=parent,
             kind=SpanKind.CONSUMER,
             start_time=now,
-            attributes={**names, "messaging.system": "rq", "darkroom.job.id": claim.id, **_wish(claim)},
+            attributes={**names, "messaging.system": "rq", "darkroom.job.id": claim.id, **_parameters(claim)},
         )
         self._open[claim.token] = _Open(span, trace.set_span_in_context(span, Context()), now)
 
@@ -124,7 +124,7 @@ class Traces:
             self._tracer.start_span(name, context=attempt.context, start_time=began, attributes=attributes).end(ended)
 
 
-def _wish(claim: Claim) -> dict[str, str | int]:
+def _parameters(claim: Claim) -> dict[str, str | int]:
     spec = claim.spec
     size = {"darkroom.width": spec.width, "darkroom.height": spec.height, "darkroom.num_images": spec.num_images}
     work = {"darkroom.num_inference_steps": spec.num_inference_steps, "darkroom.attempt": claim.attempt}

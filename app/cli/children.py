@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from app.cli.parent_watch import LIFELINE
+from app.cli.parent_watch import PARENT_PIPE
 from app.contract.common.exits import CANNOT_START
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -39,7 +39,7 @@ class Child:
         self._start_at = 0.0
 
     def start_when_due(self, now: float, environment: Mapping[str, str], *, keep: Sequence[int]) -> None:
-        """Start it unless it runs or waits. `keep` are descriptors it inherits, the lifeline first."""
+        """Start it unless it runs or waits. `keep` are descriptors it inherits, the parent's pipe first."""
         if self.process is not None or now < self._start_at:
             return
         if self.log.exists() and self.log.stat().st_size > LONGEST_LOG:
@@ -49,7 +49,7 @@ class Child:
             # Its own session, so that a Ctrl-C on the terminal reaches it only through us, once and in order.
             self.process = subprocess.Popen(
                 [_command(), self.name],
-                env=dict(environment) | {LIFELINE: str(keep[0])} | dict(self._own()),
+                env=dict(environment) | {PARENT_PIPE: str(keep[0])} | dict(self._own()),
                 pass_fds=keep,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

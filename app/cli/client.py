@@ -113,9 +113,9 @@ class Service:
         except (httpx2.RequestError, httpx2.StreamError) as error:
             raise CommandError(self.absence(error), UNREACHABLE) from None
 
-    async def submit(self, wish: dict[str, Any]) -> Job:
+    async def submit(self, request: dict[str, Any]) -> Job:
         """The accepted job. Repeated once after a broken connection: the name makes one job of both."""
-        options: dict[str, Any] = {"json": wish, "headers": {"Idempotency-Key": secrets.token_hex(16)}}
+        options: dict[str, Any] = {"json": request, "headers": {"Idempotency-Key": secrets.token_hex(16)}}
         try:
             answer = await self._whole("POST", "/v1/jobs", largest=LARGEST_ANSWER, **options)
         except httpx2.ConnectError as error:

@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from app.cli.gateway_workers import Companions, processes_by_default
+from app.cli.gateway_workers import GatewayWorkers, processes_by_default
 from app.contract.common.environment import SettingsError
 from app.contract.common.exits import CANNOT_START
 from app.contract.common.logs import configure
@@ -58,15 +58,15 @@ def run() -> int:
         return CANNOT_START
     settings = _with_one_key(settings)
     further = (settings.gateway_processes or processes_by_default()) - 1
-    companions = Companions(further, listener, environment=dict(os.environ))
-    companions.start()
+    workers = GatewayWorkers(further, listener, environment=dict(os.environ))
+    workers.start()
     try:
-        return _answer(settings, listener, metrics, on_exit=companions.tell)
+        return _answer(settings, listener, metrics, on_exit=workers.ask_to_end)
     finally:
-        companions.stop(seconds=GRACE_SECONDS + 2)
+        workers.stop(seconds=GRACE_SECONDS + 2)
 
 
-def run_companion(number: int, listener: int) -> int:
+def run_gateway_worker(number: int, listener: int) -> int:
     """Answer on a socket that another gateway opened, until it tells this process to stop, or is gone."""
     settings = settings_from_env()
     configure(settings.log_level, process="gateway")
@@ -121,7 +121,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def _bind(listener: socket.socket, address: tuple[str, int]) -> None:
-    # The companions of a gateway that was killed hold its port for a moment.
+    # The gateway workers of a process that was killed hold its port for a moment.
     ends = time.monotonic() + REBIND_SECONDS
     while True:
         try:
@@ -158,7 +158,7 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().call_soon_threadsafe(gateway.closing.set)
         if self._on_exit is not None:
             self._on_exit()
-        # Not uvicorn's own: it would raise the signal again at the end, and nobody could wait for the companions.
+        # Not uvicorn's own: it would raise the signal again at the end, and nobody could wait for the gateway workers.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 

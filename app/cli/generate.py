@@ -1,4 +1,4 @@
-"""`darkroom generate`: wishes sent like any client's, all at once, followed on bars, saved to files.
+"""`darkroom generate`: requests sent like any client's, all at once, followed on bars, saved to files.
 
 Knows how a batch ends: well, in part, or called off. Refuses to know HTTP and what a file is called.
 """
@@ -31,7 +31,7 @@ FOLLOWED = 16
 LAST_WORDS_SECONDS = 5.0
 """How long a Ctrl-C waits for the service to hear of it."""
 
-Wish = dict[str, Any]
+Parameters = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,8 @@ def require_text(text: str) -> None:
         raise CommandError(f"{plain(text, 40)!r} is not UTF-8 text", REFUSED) from None
 
 
-def wishes_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Wish) -> list[Wish]:
-    """A wish for every prompt with every seed."""
+def requests_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Parameters) -> list[Parameters]:
+    """A request for every prompt with every seed."""
     given = {name: value for name, value in parameters.items() if value is not None}
     return [
         given | {"prompt": prompt} | ({} if seed is None else {"seed": seed})
@@ -82,25 +82,25 @@ def wishes_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Wish) ->
 
 
 def draw(
-    prompts: Sequence[str], file: str | None, seeds: Sequence[int], parameters: Wish, *,
+    prompts: Sequence[str], file: str | None, seeds: Sequence[int], parameters: Parameters, *,
     output: str, overwrite: bool, url: str, api_key: str | None, manner: Manner,
 ) -> int:  # fmt: skip
     """Submit, follow, save. Returns the exit code."""
     try:
         # Not where asyncio runs: there a Ctrl-C does not end the reading of a terminal.
-        wishes = wishes_of(read_prompts(prompts, file), seeds, parameters)
+        requests = requests_of(read_prompts(prompts, file), seeds, parameters)
         for value in (output, *parameters.values()):
             require_text(str(value))
         images = parameters.get("num_images") or 1
-        names = Names(output, pictures=len(wishes) * images, overwrite=overwrite)
+        names = Names(output, pictures=len(requests) * images, overwrite=overwrite)
     except CommandError as error:
         return complain("generate", error)
     painter = Painter.for_terminal(manner.preview)
 
     async def work(service: Service) -> int:
-        with Bars(jobs=len(wishes)) as bars:
+        with Bars(jobs=len(requests)) as bars:
             batch = Batch(service, names, bars, painter, as_json=manner.as_json)
-            code = await batch.draw([wish | {"output_format": names.output_format} for wish in wishes])
+            code = await batch.draw([request | {"output_format": names.output_format} for request in requests])
         for path in batch.saved if manner.show else []:
             typer.launch(str(path))
         return code
@@ -109,7 +109,7 @@ def draw(
 
 
 class Batch:
-    """Jobs that were wished for together."""
+    """Jobs that were asked for together."""
 
     def __init__(self, service: Service, names: Names, bars: Bars, painter: Painter, *, as_json: bool) -> None:
         self.saved: list[Path] = []
@@ -123,11 +123,11 @@ class Batch:
         self._codes: list[int] = []
         self._turns = asyncio.Semaphore(FOLLOWED)
 
-    async def draw(self, wishes: Sequence[Wish]) -> int:
+    async def draw(self, requests: Sequence[Parameters]) -> int:
         """All of them. Returns the exit code. Cancelled by a Ctrl-C, it calls off what it began."""
         try:
             async with asyncio.TaskGroup() as followers:
-                await self._send_all(wishes, followers)
+                await self._send_all(requests, followers)
         except asyncio.CancelledError:
             me = asyncio.current_task()
             if me is not None:
@@ -139,26 +139,28 @@ class Batch:
         drew_nothing = not self.saved and all(code == REFUSED for code in self._codes)
         return OK if not self._codes else REFUSED if drew_nothing else FAILED
 
-    async def _send_all(self, wishes: Sequence[Wish], followers: asyncio.TaskGroup) -> None:
+    async def _send_all(self, requests: Sequence[Parameters], followers: asyncio.TaskGroup) -> None:
         first_picture = 0
-        for sent, wish in enumerate(wishes):
+        for sent, request in enumerate(requests):
             try:
-                job = await self._send(wish)
+                job = await self._send(request)
             except CommandError as error:
                 self._bars.end(None)
-                self._complain(f"{await explained(self._service, error, wish)}{_whose(wish, wishes)}", error.code)
+                self._complain(
+                    f"{await explained(self._service, error, request)}{_whose(request, requests)}", error.code
+                )
                 if not _is_about_the_prompt(error):
-                    if left := len(wishes) - sent - 1:
+                    if left := len(requests) - sent - 1:
                         self._complain(f"{left} more were not sent", error.code)
                     return
             else:
                 followers.create_task(self._follow(job, first_picture))
-            first_picture += wish.get("num_images") or 1
+            first_picture += request.get("num_images") or 1
 
-    async def _send(self, wish: Wish) -> Job:
+    async def _send(self, request: Parameters) -> Job:
         """The accepted job. Where there is no room, waits as long as jobs of ours will make some."""
         while True:
-            submission = asyncio.create_task(self._service.submit(wish))
+            submission = asyncio.create_task(self._service.submit(request))
             self._submissions.add(submission)
             try:
                 # Shielded: whatever was accepted has to be known, to be called off.
@@ -252,8 +254,8 @@ def _account(job_ids: Sequence[str], outcomes: Sequence[str]) -> Iterator[str]:
             yield f"{job_id} may go on, the service does not answer; `darkroom jobs cancel {job_id}` ends it"
 
 
-def _whose(wish: Wish, wishes: Sequence[Wish]) -> str:
-    return f" (the prompt {plain(wish['prompt'], 40)!r})" if len(wishes) > 1 else ""
+def _whose(request: Parameters, requests: Sequence[Parameters]) -> str:
+    return f" (the prompt {plain(request['prompt'], 40)!r})" if len(requests) > 1 else ""
 
 
 def _is_about_the_prompt(error: CommandError) -> bool:

@@ -141,13 +141,13 @@ def _print_list(found: Sequence[Job], *, more: bool) -> None:
 
 
 def _facts(job: Job) -> Iterable[tuple[str, str]]:
-    wish = job["input"]
+    request = job["input"]
     yield "job", job["id"]
     yield "status", standing(job)
-    yield "prompt", plain(wish["prompt"])
-    for name in sorted(wish.keys() - {"prompt"}):
-        if wish[name] not in ("", None):
-            yield plain(name), plain(wish[name])
+    yield "prompt", plain(request["prompt"])
+    for name in sorted(request.keys() - {"prompt"}):
+        if request[name] not in ("", None):
+            yield plain(name), plain(request[name])
     for name in ("created_at", "started_at", "ended_at", "expires_at"):
         if job[name]:
             yield name, moment(job[name])

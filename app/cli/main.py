@@ -35,7 +35,7 @@ app = Words(
 )
 
 PROCESSES = "darkroom.processes"
-"""Entry points that run a process. So the gateway's install finds the worker without importing its room."""
+"""Entry points that run a process. So the gateway's install finds the worker without importing it."""
 
 Port = Annotated[int | None, typer.Option(help="Port of the gateway. Else DARKROOM_PORT, or 8000.", min=1, max=65535)]
 Host = Annotated[str | None, typer.Option(help="Address it binds to. Else DARKROOM_HOST, or 127.0.0.1.")]
@@ -67,27 +67,27 @@ def up(
     REDIS_URL replaces the embedded Valkey, DARKROOM_STORAGE_URL the local picture folder.
     Every other setting is honoured as well.
     """
-    from app.cli.up import House
+    from app.cli.up import Supervisor
 
     _options_go_first(port=port, host=host, model=model)
-    raise typer.Exit(House(data=data).run())
+    raise typer.Exit(Supervisor(data=data).run())
 
 
 @app.command()
 def gateway(
     port: Port = None,
     host: Host = None,
-    companion: Annotated[int | None, typer.Option(hidden=True)] = None,
+    gateway_worker: Annotated[int | None, typer.Option(hidden=True)] = None,
     listener: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Answer HTTP."""
-    if companion is None or listener is None:
+    if gateway_worker is None or listener is None:
         _run("gateway", port=port, host=host)
-    from app.cli.gateway import run_companion
+    from app.cli.gateway import run_gateway_worker
     from app.cli.parent_watch import end_with_parent
 
     end_with_parent()
-    raise typer.Exit(run_companion(companion, listener))
+    raise typer.Exit(run_gateway_worker(gateway_worker, listener))
 
 
 @app.command()

@@ -9,17 +9,17 @@ import os
 import signal
 import threading
 
-LIFELINE = "DARKROOM_LIFELINE_FD"
+PARENT_PIPE = "DARKROOM_LIFELINE_FD"
 """Environment variable with the number of the reading end."""
 
 
 def end_with_parent() -> None:
-    """If this process was given a lifeline, send it SIGTERM when the line is cut."""
-    number = os.environ.pop(LIFELINE, None)
+    """If this process was given such a pipe, send it SIGTERM when the other end is closed."""
+    number = os.environ.pop(PARENT_PIPE, None)
     if number is not None:
-        threading.Thread(target=_wait_for_the_end, args=[int(number)], name="lifeline", daemon=True).start()
+        threading.Thread(target=_wait_for_the_end, args=[int(number)], name="parent watch", daemon=True).start()
 
 
-def _wait_for_the_end(lifeline: int) -> None:
-    os.read(lifeline, 1)
+def _wait_for_the_end(pipe: int) -> None:
+    os.read(pipe, 1)
     os.kill(os.getpid(), signal.SIGTERM)

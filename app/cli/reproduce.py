@@ -52,12 +52,12 @@ def reproduce(
     return converse("reproduce", url, api_key, work)
 
 
-async def _drawn(service: Service, wish: dict[str, Any]) -> Job:
+async def _drawn(service: Service, request: dict[str, Any]) -> Job:
     with Bars() as bars:
         try:
-            job = await service.submit(wish)
+            job = await service.submit(request)
         except Refused as refusal:
-            raise CommandError(await explained(service, refusal, wish, {}), refusal.code) from None
+            raise CommandError(await explained(service, refusal, request, {}), refusal.code) from None
         job = await follow(service, job, tell=bars.show)
     if job["status"] == "failed":
         raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)

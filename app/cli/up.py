@@ -1,6 +1,6 @@
-"""`darkroom up`: one machine, everything on it. Opens the house, watches it, and closes it in order.
+"""`darkroom up`: one machine, everything on it: starts the processes, watches them, and stops them in order.
 
-A child that dies is started again, later each time; one that says it cannot start ends the house.
+A child that dies is started again, later each time; one that says it cannot start ends all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CHILDREN = ("gateway", "worker", "webhooks")
 
 FALSE_STARTS = 3
-"""Deaths of one child before the house was ever ready that are taken for 'cannot start'."""
+"""Deaths of one child before all were ever ready that are taken for 'cannot start'."""
 
 GRACE_SECONDS = 40.0
 """From SIGTERM to SIGKILL: more than a worker's own grace period and its last words."""
@@ -51,10 +51,10 @@ EXAMPLE = """\
 
 
 class CannotOpen(Exception):
-    """The house cannot open. One sentence with the remedy."""
+    """Nothing was started. One sentence with the remedy."""
 
 
-class House:
+class Supervisor:
     """Everything `darkroom up` runs, over one data folder."""
 
     def __init__(self, *, data: Path) -> None:
@@ -90,7 +90,7 @@ class House:
                 signal.signal(number, signal.SIG_IGN)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """The first one closes the house; a second one tells the children to hurry.
+        """The first one stops everything; a second one tells the children to hurry.
 
         A plain attribute, no threading.Event: a handler runs between any two instructions, and inside Event.wait it
         would wait for a lock that only its own thread can free.
@@ -106,8 +106,8 @@ class House:
             raise CannotOpen(reason)
         self.prefer_own_model()
         self.settle_port(settings)
-        lifeline, _ = os.pipe()
-        self.keep = [lifeline, self.lock_folder()]
+        pipe, _ = os.pipe()
+        self.keep = [pipe, self.lock_folder()]
         if "redis_url" in settings.model_fields_set:
             redis_url = settings.redis_url.get_secret_value()
             self.ask_redis(redis_url)
@@ -153,7 +153,7 @@ class House:
             raise CannotOpen(f"the Redis of REDIS_URL does not answer ({error}); {remedy}") from error
 
     def lock_folder(self) -> int:
-        """One house per folder. The children inherit the lock: it is free when the last of them has ended."""
+        """One supervisor per folder. The children inherit the lock: it is free when the last of them has ended."""
         try:
             own_folder(self.data)
             private_folder(self.data / "logs")

@@ -1,5 +1,5 @@
 """What the service refuses, in the words of the command line: options for members of a body, the nearest name for a
-wrong one. Refuses to know how a wish is sent.
+wrong one. Refuses to know how a request is sent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.cli.plain import plain
 from app.cli.words import hint
 
 OPTIONS = spellings()
-"""Members of a wish, as `darkroom generate` spells them."""
+"""Members of a request, as `darkroom generate` spells them."""
 
 FEW = 6
 """Names that an error may list. Of more the nearest is told, and where the others are."""
@@ -27,35 +27,34 @@ _WORD = re.compile(rf"\b({'|'.join(name for name in OPTIONS if '_' in name)})\b"
 
 
 async def explained(
-    service: Service, refusal: CommandError, wish: Mapping[str, Any], options: Mapping[str, str] = OPTIONS
+    service: Service, refusal: CommandError, request: Mapping[str, Any], options: Mapping[str, str] = OPTIONS
 ) -> str:
-    """The refusal of a wish. Names that the service lists by the dozen are asked for, and the nearest is told."""
+    """The refusal of a request. Names that the service lists by the dozen are asked for, and the nearest is told."""
     if not isinstance(refusal, Refused) or not refusal.errors:
         return str(refusal)
-    reasons = [await _reason(service, error, wish, options) for error in refusal.errors]
+    reasons = [await _reason(service, error, request, options) for error in refusal.errors]
     return plain("; ".join(reasons))
 
 
 async def _reason(
-    service: Service, error: Mapping[str, Any], wish: Mapping[str, Any], options: Mapping[str, str]
+    service: Service, error: Mapping[str, Any], request: Mapping[str, Any], options: Mapping[str, str]
 ) -> str:
     name = str(error.get("pointer") or "").strip("/").replace("/", ".")
     option = options.get(name, name)
     detail = _WORD.sub(lambda word: options.get(word[0], word[0]), error["detail"])
     if CHOSEN.get(str(error.get("code"))) == name and "did you mean" not in detail:
-        known = await _known(service, name, wish)
-        asked = hint(str(wish.get(name) or ""), known)
+        known = await _known(service, name, request)
+        asked = hint(str(request.get(name) or ""), known)
         if detail.count(",") < FEW:
             detail += asked
         elif known:
             listed = "`darkroom models`" if name == "model" else "`darkroom models show`"
-            detail = (
-                f"{plain(wish.get(name) or 'nothing', 40)} is not one of {len(known)}{asked or '.'} {listed} lists them"
-            )
+            given = plain(request.get(name) or "nothing", 40)
+            detail = f"{given} is not one of {len(known)}{asked or '.'} {listed} lists them"
     return f"{option} {detail}".strip()
 
 
-async def _known(service: Service, name: str, wish: Mapping[str, Any]) -> list[str]:
+async def _known(service: Service, name: str, request: Mapping[str, Any]) -> list[str]:
     """The names there are, nothing where they cannot be had."""
     try:
         models = await service.models()
@@ -63,4 +62,4 @@ async def _known(service: Service, name: str, wish: Mapping[str, Any]) -> list[s
         return []
     if name == "model":
         return [model["id"] for model in models]
-    return schedulers_of(models, wish.get("model"))
+    return schedulers_of(models, request.get("model"))

@@ -1,1 +1,1 @@
-"""The hatch between the two rooms: everything that crosses from gateway to worker and back is named here."""
+"""The contract between gateway and worker: all that crosses from one to the other and back."""

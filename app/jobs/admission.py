@@ -1,4 +1,4 @@
-"""May this job come in? Measures the wish, and turns every reason against it into an answer with a name.
+"""May this job come in? Checks the parameters, and turns every reason against it into an answer with a name.
 
 Knows limits, pace and idempotency. Refuses to know HTTP beyond the errors it raises.
 """
@@ -169,9 +169,9 @@ class Admission:
         return submission
 
     async def retry(self, record: Record, caller: Caller) -> Admitted:
-        """A failed job once more, as a new job with the same wish and the drawn seed; asked twice, it is one job.
+        """A failed job once more, as a new job with the same parameters and the drawn seed; asked twice, it is one job.
 
-        Raises JobNotRetryable, JobNotFound and the problems of a full house.
+        Raises JobNotRetryable, JobNotFound and the problems of a full queue.
         """
         try:
             again = await self._retry(record, caller)
@@ -191,7 +191,7 @@ class Admission:
         return Admitted(new, again.outcome == "replayed")
 
     async def _retry(self, record: Record, caller: Caller) -> Retrial:
-        """Every outcome but a full house, which is raised, like a model that is gone."""
+        """Every outcome but a full queue, which is raised, like a model that is gone."""
         model = (await self._registry.models(record.model)).get(record.model)
         if model is None:
             raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
@@ -264,8 +264,8 @@ def body_hash(request: JobRequest) -> str:
 
     Defaults are left out, so that a release that adds a field does not change what an older body hashes to.
     """
-    wish = json.dumps(request.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
-    return hashlib.sha256(wish.encode()).hexdigest()
+    parameters = json.dumps(request.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+    return hashlib.sha256(parameters.encode()).hexdigest()
 
 
 def valid_idempotency_key(values: list[str]) -> str | None:

@@ -50,7 +50,7 @@ class Housekeeper:
 
     async def round(self) -> None:
         """Reap and sweep, if no other gateway does. Raises redis.RedisError."""
-        # Shorter than the pause, so that the one gateway of a small house finds its own lock gone.
+        # Shorter than the pause, so that the one gateway of a small service finds its own lock gone.
         if not await self._store.try_lock_reaper(secrets.token_hex(8), seconds=keys.REAP_SECONDS * 0.8):
             return
         requeued, failed, repaired = await self._store.reap()

@@ -1,6 +1,6 @@
 """Which model is meant: by its name, by another name that the operator gave it, or by none at all.
 
-Knows what the board knows, aliases and the default. Refuses to know what is asked of a model.
+Knows the model registry, aliases and the default. Refuses to know what is asked of a model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WORKER_START_SECONDS = 5
 
 
 class ModelChoice:
-    """The models of the board under all their names. Methods raise redis.RedisError as the board does.
+    """The models of the registry under all their names. Methods raise redis.RedisError as it does.
 
     `aliases` are further names of models, `default` the one that the operator prefers.
     """

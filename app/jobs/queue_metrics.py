@@ -20,7 +20,7 @@ ASK_SECONDS = 5.0
 
 
 class QueueMetrics(Collector):
-    """Made in the loop that `feed`, `board` and `stats` belong to; collected in any thread.
+    """Made in the loop that `feed`, `registry` and `stats` belong to; collected in any thread.
 
     `process` labels what is this process's own.
     """

@@ -1,4 +1,4 @@
-"""A wish in the words of a dialect, on its way into ours: what means the same, and how an error is said in their words.
+"""A request in the words of a dialect, on its way into ours: what means the same, and errors in their words.
 
 Knows parameters by name. Refuses to know a dialect.
 """
@@ -30,7 +30,7 @@ class Wording:
                 detail = f"is given as {word} as well, with another value"
                 self._twice.append(ParamError(f"/{name}", "said_twice", detail))
 
-    def wish(self, **more: Any) -> JobRequest:
+    def parameters(self, **more: Any) -> JobRequest:
         """The job that is meant, with `more` of our fields.
 
         Raises ParamsRejected where two words say two things, and for values out of our bounds.

@@ -69,7 +69,9 @@ async def generate(
     """The official clients work with their base URL set to this service's /v1."""
     wording = body.in_our_words()
     try:
-        waiting = await admit(services, wording.wish(), caller, request, waits=True, again=_tried_before(retry_count))
+        waiting = await admit(
+            services, wording.parameters(), caller, request, waits=True, again=_tried_before(retry_count)
+        )
     except ParamsRejected as error:
         raise wording.in_their_words(error) from error
     await refuse_if_abandoned(services, waiting.record)

@@ -1,4 +1,4 @@
-"""A wish in Replicate's words: what its clients send, what it means in ours, and the schema that forms are built from.
+"""A request in Replicate's words: what its clients send, what it means in ours, and the schema for forms.
 
 Knows shapes. Refuses to know Redis and HTTP.
 """
@@ -63,7 +63,7 @@ PredictionInput: Any = create_model(
 
 
 class PredictionRequest(RequestBody):
-    """A wish in Replicate's words, for a model that the path names."""
+    """A request in Replicate's words, for a model that the path names."""
 
     input: PredictionInput
     webhook: str | None = Field(default=None, min_length=1, max_length=2_048, description="Where to send news")
@@ -83,7 +83,7 @@ class PredictionRequest(RequestBody):
 
 
 class VersionedPredictionRequest(PredictionRequest):
-    """A wish that names its model: the id of a version, darkroom/name, darkroom/name:version or an alias."""
+    """A request that names its model: the id of a version, darkroom/name, darkroom/name:version or an alias."""
 
     version: str | None = Field(
         default=None, min_length=1, max_length=200, description="Without it: the model of requests that name none"

@@ -62,7 +62,7 @@ _CREATING: dict[str, Any] = {
 async def create(
     body: VersionedPredictionRequest, request: Request, services: TheServices, caller: TheCaller
 ) -> Response:
-    """Send a wish in (Replicate's API)."""
+    """Send a request in (Replicate's API)."""
     try:
         name = (await named(services, body)).card.name
     except ParamsRejected as unknown:
@@ -74,7 +74,7 @@ async def create(
 async def create_for_model(
     owner: str, name: str, body: PredictionRequest, request: Request, services: TheServices, caller: TheCaller
 ) -> Response:
-    """Send a wish in, for a model by its name (Replicate's API)."""
+    """Send a request in, for a model by its name (Replicate's API)."""
     try:
         name = (await served(services, owner, name)).card.name
     except errors.ModelNotFound as unknown:
@@ -100,8 +100,8 @@ async def _create(
     seconds = _wait_wanted(request.headers.getlist("prefer"))
     wording = in_our_words(body.input, model)
     try:
-        wish = wording.wish(webhook=body.owed())
-        waiting = await admit(services, wish, caller, request, waits=seconds is not None)
+        parameters = wording.parameters(webhook=body.owed())
+        waiting = await admit(services, parameters, caller, request, waits=seconds is not None)
     except ParamsRejected as error:
         said = wording.in_their_words(error).errors
         raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in said]) from error

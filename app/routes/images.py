@@ -101,7 +101,7 @@ async def job_previews(
     """The sheet of previews that `images[].previews` describes, for jobs with `keep_previews`."""
     sheet = _picture_of(record, index).previews
     if sheet is None:
-        raise errors.PictureNotFound("The job kept no previews: wish for keep_previews with preview_every.")
+        raise errors.PictureNotFound("The job kept no previews: ask for keep_previews with preview_every.")
     return await _lead_to(services, sheet.key, request, asked)
 
 

@@ -81,7 +81,7 @@ class Waiting:
 
 async def admit(
     services: Services,
-    wish: JobRequest,
+    parameters: JobRequest,
     caller: Caller,
     request: Request,
     *,
@@ -95,21 +95,21 @@ async def admit(
     Raises what Admission.submit does; `is_awaited` is its.
     """
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
-    name, waiter = _name(wish, caller) if waits and key is None else None, new_token()
+    name, waiter = _name(parameters, caller) if waits and key is None else None, new_token()
     record = await _joined(services, caller, name, waiter, again=again) if name else None
     if record is not None:
         return Waiting(record, False, services.pending, name, waiter)
     traceparent = request.headers.get("traceparent")
     admitted = await services.admission.submit(
-        wish, caller, idempotency_key=key, traceparent=traceparent, is_awaited=is_awaited
+        parameters, caller, idempotency_key=key, traceparent=traceparent, is_awaited=is_awaited
     )
     waiting = Waiting(admitted.record, not admitted.replayed, services.pending, name, waiter)
     await waiting.go_on()
     return waiting
 
 
-def _name(wish: JobRequest, caller: Caller) -> str:
-    return sha256(f"{caller.tenant} {caller.key_id} {body_hash(wish)}".encode()).hexdigest()
+def _name(parameters: JobRequest, caller: Caller) -> str:
+    return sha256(f"{caller.tenant} {caller.key_id} {body_hash(parameters)}".encode()).hexdigest()
 
 
 async def _joined(services: Services, caller: Caller, name: str, waiter: str, *, again: bool) -> Record | None:

@@ -39,7 +39,7 @@ from app.settings import Settings
 from app.webhooks.deliver import Sender
 from app.webhooks.dispatch import Dispatcher, View
 from app.webhooks.options import WebhookOptions
-from app.webhooks.registration import HEARTBEAT_SECONDS, Presence, process_name
+from app.webhooks.registration import HEARTBEAT_SECONDS, Registration, process_name
 from app.webhooks.relay import Relay
 
 log = structlog.get_logger()
@@ -107,10 +107,10 @@ async def _serve(settings: Settings, options: WebhookOptions, pictures: PictureS
         dispatcher = Dispatcher(
             outbox, Secrets(client), sender, view, options, leases=Outbox(leasing), worker=name, tracer=tracer
         )
-        presence = Presence(rq, name)
+        registration = Registration(rq, name)
         beats = [
             asyncio.create_task(_again_and_again(dispatcher.beat, BEAT_SECONDS)),
-            asyncio.create_task(_again_and_again(lambda: asyncio.to_thread(presence.show), HEARTBEAT_SECONDS)),
+            asyncio.create_task(_again_and_again(lambda: asyncio.to_thread(registration.renew), HEARTBEAT_SECONDS)),
         ]
         log.info("webhooks started", worker=name, allow_http=options.allow_http)
         await deliver_until(stop, Relay(outbox), dispatcher)
@@ -118,7 +118,7 @@ async def _serve(settings: Settings, options: WebhookOptions, pictures: PictureS
         for task in beats:
             task.cancel()
         with contextlib.suppress(redis.RedisError, TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(presence.leave), LAST_WORDS_SECONDS)
+            await asyncio.wait_for(asyncio.to_thread(registration.leave), LAST_WORDS_SECONDS)
         log.info("webhooks stopped")
 
 

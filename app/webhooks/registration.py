@@ -32,7 +32,7 @@ class _Listed(BaseWorker):  # type: ignore[misc]  # RQ says nothing of its types
         return connection
 
 
-class Presence:
+class Registration:
     """RQ's registration. Synchronous, as RQ is; raises redis.RedisError. `connection` must not decode responses."""
 
     def __init__(self, connection: redis.Redis, name: str) -> None:
@@ -40,7 +40,7 @@ class Presence:
         self._name = name
         self._worker: Any = None
 
-    def show(self) -> None:
+    def renew(self) -> None:
         """Register, or say that we are still here. After an empty Redis came back, it registers again."""
         if self._worker is None:
             self._worker = self._make()

@@ -17,7 +17,7 @@ import redis
 
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 from tests.conftest import IN_CI
 from tests.nginx_server import PREFIX, Nginx, nginx_before
 from tests.patience import PATIENCE, until
@@ -62,7 +62,7 @@ def outside(nginx: Nginx) -> Iterator[httpx2.Client]:
 
 
 def test_every_lead_can_be_followed_from_outside(nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker) -> None:
-    sent = outside.post(f"{nginx.url}/v1/jobs", json=WISH)
+    sent = outside.post(f"{nginx.url}/v1/jobs", json=PARAMETERS)
     assert sent.status_code == 202
     located = urljoin(str(sent.url), sent.headers["location"])
     assert located == sent.json()["urls"]["self"] == f"{nginx.url}/v1/jobs/{sent.json()['id']}"
@@ -85,7 +85,7 @@ def test_every_lead_can_be_followed_from_outside(nginx: Nginx, outside: httpx2.C
 
 def test_events_come_while_the_job_runs(nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker) -> None:
     """Each one is read before the next one is made: a proxy that held them back would never let this end."""
-    job = outside.post(f"{nginx.url}/v1/jobs", json=WISH).json()
+    job = outside.post(f"{nginx.url}/v1/jobs", json=PARAMETERS).json()
     with outside.stream("GET", job["urls"]["events"]) as stream:
         names = (line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: "))
         assert next(names) == "job"
@@ -100,7 +100,7 @@ def test_events_come_while_the_job_runs(nginx: Nginx, outside: httpx2.Client, wo
 
 def test_an_upload_of_sixty_kilobytes(nginx: Nginx, outside: httpx2.Client) -> None:
     """More than nginx keeps in memory of a body, so that it goes through a file of its own."""
-    whole = WISH | {"metadata": {f"note {number}": "\N{FROG FACE}" * 310 for number in range(16)}}
+    whole = PARAMETERS | {"metadata": {f"note {number}": "\N{FROG FACE}" * 310 for number in range(16)}}
     body = json.dumps(whole).encode()
     assert 59_000 < len(body) < 61_000
     sent = outside.post(f"{nginx.url}/v1/jobs", content=body, headers={"Content-Type": "application/json"})
@@ -125,14 +125,14 @@ def test_http_2(nginx: Nginx, worker: ScriptedWorker, outside: httpx2.Client) ->
     assert curl(nginx, "-o", "/dev/null", "-w", status, f"{nginx.url}/healthz") == "2 200"
     assert curl(nginx, "-o", "/dev/null", "-w", status, f"{nginx.url}/v1/models", "-H", key) == "2 200"
     assert curl(nginx, "-o", "/dev/null", "-w", status, "-I", f"{nginx.url}/v1/models") == "2 401"
-    job = outside.post(f"{nginx.url}/v1/jobs", json=WISH).json()
+    job = outside.post(f"{nginx.url}/v1/jobs", json=PARAMETERS).json()
     worker.succeed(worker.claim())
     told = curl(nginx, "-N", "-H", key, job["urls"]["events"])
     assert '"status": "succeeded"' in told
 
 
 def test_the_log_of_the_proxy_holds_no_query(nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker) -> None:
-    job = outside.post(f"{nginx.url}/v1/jobs", json=WISH).json()
+    job = outside.post(f"{nginx.url}/v1/jobs", json=PARAMETERS).json()
     worker.succeed(worker.claim())
     outside.get(outside.get(job["urls"]["self"]).json()["images"][0]["url"])
     until(lambda: "/pictures/" in nginx.access_log)

@@ -10,7 +10,7 @@ import pytest
 from app.routes import jobs as routes
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY, locked  # noqa: F401
-from tests.app.test_jobs import WISH, send
+from tests.app.test_jobs import PARAMETERS, send
 from tests.app.test_refusals import problem
 
 
@@ -55,7 +55,7 @@ def test_of_a_status(client: httpx2.Client, worker: ScriptedWorker) -> None:
 def test_with_notes(client: httpx2.Client) -> None:
     """All of them must be there, with exactly these values."""
     notes = [{"order": "17"}, {"order": "17", "page": "1"}, {"order": "170"}, {"page": "1"}, {}]
-    ids = [client.post("/v1/jobs", json=WISH | {"metadata": each}).json()["id"] for each in notes]
+    ids = [client.post("/v1/jobs", json=PARAMETERS | {"metadata": each}).json()["id"] for each in notes]
     assert cancel(client, metadata={"order": "17", "page": "1"})["canceled"] == [ids[1]]
     assert cancel(client, metadata={"order": "17"})["canceled"] == [ids[0]]
     assert cancel(client, metadata={"order": "zanzibar"})["canceled"] == []
@@ -85,7 +85,7 @@ def test_an_answer_of_redis_that_was_lost(client: httpx2.Client, running: Runnin
 
 def test_only_ones_own(locked: httpx2.Client) -> None:  # noqa: F811
     ann, bob = ({"Authorization": f"Bearer {key}"} for key in (KEY, OTHER_KEY))
-    job = locked.post("/v1/jobs", json=WISH, headers=ann).json()
+    job = locked.post("/v1/jobs", json=PARAMETERS, headers=ann).json()
     assert locked.post("/v1/jobs/cancel", json={}, headers=bob).json()["canceled"] == []
     assert locked.get(job["urls"]["self"], headers=ann).json()["status"] == "queued"
 

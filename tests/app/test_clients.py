@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app.settings import Settings
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, connect, locked, raw, read_all, slug  # noqa: F401
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 from tests.app.test_refusals import problem
 
 VOLATILE = ("date", "x-request-id", "last-modified")
@@ -29,7 +29,7 @@ def every_get(running: Running, job_id: str) -> list[str]:
 
 
 def test_head_is_answered_wherever_get_is(running: Running, client: httpx2.Client, worker: ScriptedWorker) -> None:
-    job = client.post("/v1/jobs", json=WISH).json()
+    job = client.post("/v1/jobs", json=PARAMETERS).json()
     worker.succeed(worker.claim())
     link = client.get(job["urls"]["self"]).json()["images"][0]["url"].removeprefix(running.url)
     others = ["/", "/problems/", "/problems/queue-full", "/static/page.js", "/openapi.json", "/nope", link]
@@ -46,7 +46,7 @@ def test_head_is_answered_wherever_get_is(running: Running, client: httpx2.Clien
 
 def test_head_opens_no_stream_and_does_not_wait(running: Running, client: httpx2.Client) -> None:
     """The job never ends, so that whatever waited for it would not be answered."""
-    job = client.post("/v1/jobs", json=WISH).json()["id"]
+    job = client.post("/v1/jobs", json=PARAMETERS).json()["id"]
     for path in (f"/v1/jobs/{job}/events", f"/v1/predictions/{job}/stream"):
         head = client.head(path)
         assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
@@ -141,7 +141,7 @@ def test_behind_a_prefix_that_the_proxy_takes_off_or_leaves(
 ) -> None:
     """Everything that leads somewhere leads to where the client can go."""
     client = below.client
-    sent = client.post(f"{prefix}/v1/jobs", json=WISH)
+    sent = client.post(f"{prefix}/v1/jobs", json=PARAMETERS)
     job = sent.json()
     assert sent.headers["location"] == f"/darkroom/v1/jobs/{job['id']}"
     assert job["urls"]["self"] == f"{PUBLIC}/v1/jobs/{job['id']}"
@@ -155,7 +155,7 @@ def test_behind_a_prefix_that_the_proxy_takes_off_or_leaves(
     link = done["images"][0]["url"]
     assert link.startswith(f"{PUBLIC}/pictures/")
     assert client.get(prefix + link.removeprefix(PUBLIC)).content == b"not really a PNG"
-    predicted = client.post(f"{prefix}/v1/predictions", json={"version": "darkroom/starter", "input": WISH})
+    predicted = client.post(f"{prefix}/v1/predictions", json={"version": "darkroom/starter", "input": PARAMETERS})
     assert predicted.headers["location"] == f"/darkroom/v1/predictions/{predicted.json()['id']}"
     assert predicted.json()["urls"]["get"] == f"{PUBLIC}/v1/predictions/{predicted.json()['id']}"
     for refused in (client.get(f"{prefix}/nope"), client.post(f"{prefix}/v1/jobs", content=b"x")):

@@ -14,7 +14,7 @@ import pytest
 
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 
 CONFIG = """
 [checks]
@@ -49,7 +49,7 @@ def busy(gateway_with: OneGateway, worker: ScriptedWorker) -> Iterator[Running]:
     # A body of which half is missing is told apart from a slow one after this time.
     with gateway_with(api_keys=f"ann:{KEY}", tenant_limit=100_000, queue_limit=100_000, body_seconds=5) as running:
         running.client.headers["Authorization"] = f"Bearer {KEY}"
-        running.client.post("/v1/jobs", json=WISH).raise_for_status()
+        running.client.post("/v1/jobs", json=PARAMETERS).raise_for_status()
         yield running
     over.set()
     drawing.join()

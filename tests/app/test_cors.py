@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.edge.cors import EXPOSED
 from app.settings import Settings
 from tests.app.conftest import OneGateway, ScriptedWorker
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 
 PAGE, OTHER, KEY = "https://app.example", "https://evil.example", "k" * 32
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -48,7 +48,7 @@ def test_a_page_elsewhere_hears_nothing(opened: httpx2.Client, page: str) -> Non
 
 def test_a_page_reads_answers_and_refusals(opened: httpx2.Client) -> None:
     asking = {"Origin": PAGE}
-    sent = opened.post("/v1/jobs", json=WISH, headers=BEARER | asking)
+    sent = opened.post("/v1/jobs", json=PARAMETERS, headers=BEARER | asking)
     answers = [
         (202, sent),
         (200, opened.get(sent.json()["urls"]["self"], headers=BEARER | asking)),
@@ -73,7 +73,7 @@ def test_a_picture_shown_without_an_origin_can_be_fetched_with_one(
     opened: httpx2.Client, worker: ScriptedWorker
 ) -> None:
     """A browser keeps what an <img> has loaded. Without Vary it hands that, which allows nobody, to fetch()."""
-    job = opened.post("/v1/jobs", json=WISH, headers=BEARER).json()
+    job = opened.post("/v1/jobs", json=PARAMETERS, headers=BEARER).json()
     worker.succeed(worker.claim())
     link = opened.get(job["urls"]["self"], headers=BEARER).json()["images"][0]["url"]
     assert opened.get(link).headers["vary"] == "Origin"

@@ -16,8 +16,8 @@ import structlog
 from app.edge.http_protocol import ImpatientProtocol
 from app.settings import Settings
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve
-from tests.app.test_jobs import WISH
-from tests.app.test_refusals import CANARY, problem, wish
+from tests.app.test_jobs import PARAMETERS
+from tests.app.test_refusals import CANARY, parameters, problem
 from tests.patience import PATIENCE, until
 
 
@@ -56,9 +56,9 @@ def slug(answer: bytes) -> tuple[int, str]:
 
 @pytest.mark.parametrize("key", [b"", b"x" * 256, b"a\tb", b"\x7f"])
 def test_bad_idempotency_keys(client: httpx2.Client, key: bytes) -> None:
-    answer = raw(client, b"POST /v1/jobs", b"Idempotency-Key: " + key, body=wish())
+    answer = raw(client, b"POST /v1/jobs", b"Idempotency-Key: " + key, body=parameters())
     assert answer.startswith(b"HTTP/1.1 400 ")
-    doubled = raw(client, b"POST /v1/jobs", b"Idempotency-Key: a\r\nIdempotency-Key: b", body=wish())
+    doubled = raw(client, b"POST /v1/jobs", b"Idempotency-Key: a\r\nIdempotency-Key: b", body=parameters())
     assert b"/problems/invalid-header" in doubled
 
 
@@ -121,7 +121,7 @@ def test_a_chunked_body_without_end(client: httpx2.Client) -> None:
 
 def test_trailers_of_a_chunked_body_are_no_headers(client: httpx2.Client, redis_client: redis.Redis) -> None:
     """They come after the head was judged. Two requests on one connection: the second one's head is read again."""
-    body = wish()
+    body = parameters()
     request = (
         b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\nTrailer: Idempotency-Key\r\n%s\r\n"
@@ -139,7 +139,7 @@ def test_a_body_that_is_shorter_than_announced(client: httpx2.Client, redis_clie
     with connect(client) as connection:
         connection.sendall(
             b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 500\r\n\r\n" + wish()
+            b"Content-Length: 500\r\n\r\n" + parameters()
         )
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection) == b""
@@ -180,7 +180,7 @@ def test_half_a_second_head_on_a_used_connection(impatient: httpx2.Client) -> No
 
 
 def test_a_long_wait_is_no_slow_head(impatient: httpx2.Client) -> None:
-    job = impatient.post("/v1/jobs", json=WISH).json()
+    job = impatient.post("/v1/jobs", json=PARAMETERS).json()
     assert impatient.get(f"/v1/jobs/{job['id']}", params={"wait": 1}).status_code == 200
 
 
@@ -263,13 +263,14 @@ def test_open_to_everybody(locked: httpx2.Client, path: str) -> None:
 
 def test_tenants_see_only_their_own(locked: httpx2.Client) -> None:
     ann, bob = ({"Authorization": f"bearer {key}"} for key in (KEY, OTHER_KEY))
-    job = locked.post("/v1/jobs", json=WISH, headers=ann).json()
+    job = locked.post("/v1/jobs", json=PARAMETERS, headers=ann).json()
     for method, below in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/events"), ("GET", "/images/0")):
         answer = locked.request(method, f"/v1/jobs/{job['id']}{below}", headers=bob)
         assert problem(answer) == (404, "job-not-found")
     assert locked.get("/v1/jobs", headers=bob).json()["data"] == []
     same = [
-        locked.post("/v1/jobs", json=WISH, headers=who | {"Idempotency-Key": "k"}).json()["id"] for who in (ann, bob)
+        locked.post("/v1/jobs", json=PARAMETERS, headers=who | {"Idempotency-Key": "k"}).json()["id"]
+        for who in (ann, bob)
     ]
     assert same[0] != same[1], "a key belongs to its tenant"
     locked.delete(f"/v1/jobs/{same[0]}", headers=ann)

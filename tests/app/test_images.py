@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tests.app.conftest import OneGateway, ScriptedWorker
-from tests.app.test_jobs import WISH, send
+from tests.app.test_jobs import PARAMETERS, send
 
 DATA = bytes(range(256)) * 4
 
@@ -54,7 +54,7 @@ def test_links_need_no_key_and_expire(gateway_with: OneGateway, worker: Scripted
     worker.announce()
     headers = {"Authorization": f"Bearer {'k' * 32}"}
     with gateway_with(api_keys=f"default:{'k' * 32}", picture_url_seconds=60) as running:
-        running.client.post("/v1/jobs", json=WISH, headers=headers)
+        running.client.post("/v1/jobs", json=PARAMETERS, headers=headers)
         worker.succeed(worker.claim(), data=DATA)
         [job] = running.client.get("/v1/jobs", headers=headers).json()["data"]
         url = job["images"][0]["url"]
@@ -76,7 +76,7 @@ def test_links_can_live_as_long_as_the_pictures(gateway_with: OneGateway, worker
     worker.announce()
     week = 7 * 24 * 3_600
     with gateway_with(picture_url_seconds=week) as running:
-        job = running.client.post("/v1/jobs", json=WISH).json()
+        job = running.client.post("/v1/jobs", json=PARAMETERS).json()
         worker.succeed(worker.claim(), data=DATA)
         viewer = running.app.state.services.viewer
         real = viewer.now
@@ -101,7 +101,7 @@ def test_a_short_link_of_a_picture_that_will_go_sooner_ends_with_it(
 ) -> None:
     worker.announce()
     with gateway_with(retention_hours=0.5) as running:
-        job = running.client.post("/v1/jobs", json=WISH).json()
+        job = running.client.post("/v1/jobs", json=PARAMETERS).json()
         worker.succeed(worker.claim(), data=DATA)
         done = running.client.get(job["urls"]["self"]).json()
         ends = datetime.fromisoformat(done["expires_at"]).timestamp()
@@ -113,7 +113,7 @@ def test_links_that_lived_too_long_end_when_the_setting_is_lowered(
 ) -> None:
     worker.announce()
     with gateway_with(picture_url_seconds=24 * 3_600) as long:
-        job = long.client.post("/v1/jobs", json=WISH).json()
+        job = long.client.post("/v1/jobs", json=PARAMETERS).json()
         worker.succeed(worker.claim(), data=DATA)
         url = long.client.get(job["urls"]["self"]).json()["images"][0]["url"]
         assert long.client.get(url).content == DATA

@@ -15,18 +15,18 @@ from app.contract.redis import keys
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.patience import PATIENCE, until
 
-WISH = {"prompt": "a red circle", "seed": 0}
+PARAMETERS = {"prompt": "a red circle", "seed": 0}
 
 
-def send(client: httpx2.Client, wish: dict[str, Any] = WISH, **options: Any) -> dict[str, Any]:
-    answer = client.post("/v1/jobs", json=wish, **options)
+def send(client: httpx2.Client, parameters: dict[str, Any] = PARAMETERS, **options: Any) -> dict[str, Any]:
+    answer = client.post("/v1/jobs", json=parameters, **options)
     assert answer.status_code == 202, answer.text
     job: dict[str, Any] = answer.json()
     return job
 
 
 def test_the_whole_road(client: httpx2.Client, worker: ScriptedWorker) -> None:
-    answer = client.post("/v1/jobs", json={**WISH, "num_images": 2, "metadata": {"order": "17"}})
+    answer = client.post("/v1/jobs", json={**PARAMETERS, "num_images": 2, "metadata": {"order": "17"}})
     job = answer.json()
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
@@ -75,21 +75,21 @@ def test_a_failed_job_says_why(client: httpx2.Client, worker: ScriptedWorker) ->
 def test_prefer_wait_answers_with_the_finished_job(client: httpx2.Client, worker: ScriptedWorker) -> None:
     other = threading.Thread(target=lambda: worker.succeed(worker.claim()))
     other.start()
-    answer = client.post("/v1/jobs", json=WISH, headers={"Prefer": "respond-async, wait=30"})
+    answer = client.post("/v1/jobs", json=PARAMETERS, headers={"Prefer": "respond-async, wait=30"})
     other.join()
     assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
     assert answer.headers["preference-applied"] == "wait=30"
 
 
 def test_prefer_wait_that_ends_too_early_is_202(client: httpx2.Client) -> None:
-    answer = client.post("/v1/jobs", json=WISH, headers={"Prefer": "wait=1"})
+    answer = client.post("/v1/jobs", json=PARAMETERS, headers={"Prefer": "wait=1"})
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     assert answer.headers["preference-applied"] == "wait=1"
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=-5", "wait=1.5", "wait=x", "wait", "handling=lenient"])
 def test_preferences_not_understood_are_ignored(client: httpx2.Client, prefer: str) -> None:
-    answer = client.post("/v1/jobs", json=WISH, headers={"Prefer": prefer})
+    answer = client.post("/v1/jobs", json=PARAMETERS, headers={"Prefer": prefer})
     assert answer.status_code == 202
     assert "preference-applied" not in answer.headers
 
@@ -99,7 +99,7 @@ def test_closing_answers_waits_at_once(closable: Running) -> None:
     job = send(client)
     with ThreadPoolExecutor() as pool:
         waits = [
-            pool.submit(client.post, "/v1/jobs", json=WISH, headers={"Prefer": "wait=60"}),
+            pool.submit(client.post, "/v1/jobs", json=PARAMETERS, headers={"Prefer": "wait=60"}),
             pool.submit(client.get, job["urls"]["self"], params={"wait": 60}),
         ]
         until(lambda: running.app.state.services.feed.listeners == 2)
@@ -239,7 +239,7 @@ def test_delete_while_closing_does_not_pretend(closable: Running, worker: Script
 def test_a_hundred_equal_posts_with_one_key_are_one_job(client: httpx2.Client, redis_client: redis.Redis) -> None:
     headers = {"Idempotency-Key": "order 17, é".encode()}
     with ThreadPoolExecutor(100) as pool:
-        answers = list(pool.map(lambda _: client.post("/v1/jobs", json=WISH, headers=headers), range(100)))
+        answers = list(pool.map(lambda _: client.post("/v1/jobs", json=PARAMETERS, headers=headers), range(100)))
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
@@ -252,31 +252,31 @@ def test_a_key_with_another_body_is_refused(client: httpx2.Client) -> None:
     first = send(client, headers=headers)
     same = client.post("/v1/jobs", json={"seed": 0, "num_images": 1, "prompt": "a red circle"}, headers=headers)
     assert (same.json()["id"], same.headers["idempotency-replayed"]) == (first["id"], "true")
-    other = client.post("/v1/jobs", json={**WISH, "seed": 8}, headers=headers)
+    other = client.post("/v1/jobs", json={**PARAMETERS, "seed": 8}, headers=headers)
     assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
 
 
 def test_a_key_whose_job_is_deleted_is_gone(client: httpx2.Client) -> None:
     headers = {"Idempotency-Key": "k1"}
     assert client.delete(send(client, headers=headers)["urls"]["self"]).status_code == 204
-    again = client.post("/v1/jobs", json=WISH, headers=headers)
+    again = client.post("/v1/jobs", json=PARAMETERS, headers=headers)
     assert (again.status_code, again.json()["type"]) == (410, "/problems/job-deleted")
 
 
-def test_full_house(gateway_with: OneGateway, worker: ScriptedWorker, redis_client: redis.Redis) -> None:
+def test_full_queue(gateway_with: OneGateway, worker: ScriptedWorker, redis_client: redis.Redis) -> None:
     worker.announce()
     redis_client.hset(f"{keys.PACE}starter", "job_ms", 60_000)
     with gateway_with(queue_limit=2, tenant_limit=3) as running:
         for _ in range(2):
             send(running.client)
-        full = running.client.post("/v1/jobs", json=WISH)
+        full = running.client.post("/v1/jobs", json=PARAMETERS)
         assert (full.status_code, full.json()["type"]) == (429, "/problems/queue-full")
         # One job runs for a minute, and four of them run at a time.
         assert full.headers["retry-after"] == "15"
         worker.claim()
         send(running.client)
         worker.claim()
-        many = running.client.post("/v1/jobs", json=WISH)
+        many = running.client.post("/v1/jobs", json=PARAMETERS)
         assert (many.status_code, many.json()["type"]) == (429, "/problems/too-many-jobs")
         assert int(many.headers["retry-after"]) >= 1
 
@@ -294,7 +294,7 @@ def test_the_estimate_follows_the_measured_pace(
 
 
 def test_no_model_yet(running: Running) -> None:
-    answer = running.client.post("/v1/jobs", json=WISH)
+    answer = running.client.post("/v1/jobs", json=PARAMETERS)
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/no-model-yet")
     assert answer.headers["retry-after"] == "5"
 
@@ -302,7 +302,7 @@ def test_no_model_yet(running: Running) -> None:
 def test_no_space_for_pictures(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
     worker.announce()
     with gateway_with(storage_reserve_bytes=2**62) as running:
-        answer = running.client.post("/v1/jobs", json=WISH)
+        answer = running.client.post("/v1/jobs", json=PARAMETERS)
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/storage-full")
     assert "retry-after" in answer.headers
 
@@ -312,7 +312,7 @@ def test_redis_nearly_full(running: Running, worker: ScriptedWorker, redis_clien
     limit = int(redis_client.info("memory")["used_memory"] * 1.1)  # type: ignore[index]
     redis_client.config_set("maxmemory", limit)
     try:
-        answer = running.client.post("/v1/jobs", json=WISH)
+        answer = running.client.post("/v1/jobs", json=PARAMETERS)
     finally:
         redis_client.config_set("maxmemory", 0)
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/queue-storage-full")

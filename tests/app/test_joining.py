@@ -15,7 +15,7 @@ from app.contract.redis import keys
 from app.routes import joining
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, connect
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 from tests.app.test_openai import official
 from tests.app.test_waiting import WAYS
 from tests.patience import PATIENCE, until
@@ -199,7 +199,7 @@ def test_an_idempotency_key_is_an_identity_of_its_own(
     assert job not in asked.result(PATIENCE).text
 
 
-def test_another_wish_is_another_job(traffic: Traffic, worker: ScriptedWorker, pool: ThreadPoolExecutor) -> None:
+def test_another_request_is_another_job(traffic: Traffic, worker: ScriptedWorker, pool: ThreadPoolExecutor) -> None:
     job = traffic.leave()
     traffic.nobody_waits_for(job)
     (traffic.body.get("input") or traffic.body)["num_inference_steps"] = 7
@@ -216,7 +216,7 @@ def test_without_a_wait_every_request_is_a_job(running: Running, worker: Scripte
     worker.announce()
     job = Traffic(running, redis_client, "native").leave()
     Traffic(running, redis_client, "native").nobody_waits_for(job)
-    assert running.client.post("/v1/jobs", json=WISH).json()["id"] != job
+    assert running.client.post("/v1/jobs", json=PARAMETERS).json()["id"] != job
 
 
 def test_a_stream_is_joined_and_joins(

@@ -16,12 +16,12 @@ from app.contract.redis.ownership import Claim
 from app.jobs.housekeeping import Housekeeper
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_housekeeping import housekeeper, store
-from tests.app.test_jobs import WISH, send
+from tests.app.test_jobs import PARAMETERS, send
 from tests.patience import until
 
 __all__ = ["housekeeper", "store"]
 
-KEPT = WISH | {"preview_every": 5, "keep_previews": True}
+KEPT = PARAMETERS | {"preview_every": 5, "keep_previews": True}
 SHEET = b"\xff\xd8\xff sheet"
 
 
@@ -97,7 +97,7 @@ def test_they_go_with_the_job(client: httpx2.Client, worker: ScriptedWorker, pic
 
 
 def test_a_job_that_kept_none_says_so(client: httpx2.Client, worker: ScriptedWorker) -> None:
-    job = send(client, WISH)
+    job = send(client, PARAMETERS)
     worker.succeed(worker.claim())
     assert client.get(job["urls"]["self"]).json()["images"][0]["previews"] is None
     answer = client.get(f"/v1/jobs/{job['id']}/images/0/previews")
@@ -106,8 +106,8 @@ def test_a_job_that_kept_none_says_so(client: httpx2.Client, worker: ScriptedWor
 
 
 def test_they_need_previews(client: httpx2.Client) -> None:
-    for wish in ({"keep_previews": True}, {"keep_previews": True, "preview_every": 0}):
-        answer = client.post("/v1/jobs", json=WISH | wish)
+    for parameters in ({"keep_previews": True}, {"keep_previews": True, "preview_every": 0}):
+        answer = client.post("/v1/jobs", json=PARAMETERS | parameters)
         assert answer.status_code == 422
         (error,) = answer.json()["errors"]
         assert (error["pointer"], "preview_every" in error["detail"]) == ("/keep_previews", True)

@@ -21,7 +21,7 @@ from app.edge.keyring import Keyring, _checksum, key_id_of, new_key
 from app.settings import Settings
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 from tests.app.test_refusals import problem
 from tests.patience import PATIENCE, until
 
@@ -71,7 +71,7 @@ def test_a_key_from_its_making_to_its_end(locked: Running, keys: Keys, redis_cli
     assert len(key) == len("drk_") + 10 + 1 + 32 + 6
     assert "not shown again" in done.stderr
     ann = {"Authorization": f"Bearer {key}"}
-    job = locked.client.post("/v1/jobs", json=WISH, headers=ann)
+    job = locked.client.post("/v1/jobs", json=PARAMETERS, headers=ann)
     assert job.status_code == 202
     [info] = json.loads(keys("list", "--json").stdout)["data"]
     assert (info["id"], info["tenant"], info["name"], info["scopes"]) == (key_id, "ann", "a note", ["read", "write"])
@@ -84,7 +84,7 @@ def test_a_key_from_its_making_to_its_end(locked: Running, keys: Keys, redis_cli
 def test_revoking_ends_what_is_open(locked: Running, keys: Keys, made: Made) -> None:
     ann, other = made("ann"), made("ann")
     key_id = key_id_of(ann["Authorization"].removeprefix("Bearer ")) or ""
-    job = locked.client.post("/v1/jobs", json=WISH, headers=ann).json()
+    job = locked.client.post("/v1/jobs", json=PARAMETERS, headers=ann).json()
     with ThreadPoolExecutor() as pool:
         stream = pool.submit(locked.client.get, job["urls"]["events"], headers=ann)
         wait = pool.submit(locked.client.get, job["urls"]["self"], headers=ann, params={"wait": 60})
@@ -99,7 +99,7 @@ def test_revoking_ends_what_is_open(locked: Running, keys: Keys, made: Made) -> 
         assert others.result(PATIENCE).json()["status"] == "canceled"
 
 
-def test_the_first_key_closes_an_open_house(client: httpx2.Client, running: Running, made: Made) -> None:
+def test_the_first_key_closes_an_open_service(client: httpx2.Client, running: Running, made: Made) -> None:
     assert client.get("/v1/jobs").status_code == 200
     ann = made("ann")
     until(lambda: client.get("/v1/jobs").status_code == 401)
@@ -124,7 +124,7 @@ def test_the_last_key_revoked_lets_nobody_in(
     """Neither the one who held it nor anybody else, whether the gateway saw it or starts afterwards."""
     ann, nobody = made("ann"), {}
     until(lambda: client.get("/v1/jobs").status_code == 401)
-    job = client.post("/v1/jobs", json=WISH, headers=ann).json()
+    job = client.post("/v1/jobs", json=PARAMETERS, headers=ann).json()
     with ThreadPoolExecutor() as pool:
         stream = pool.submit(client.get, job["urls"]["events"], headers=ann)
         until(lambda: running.app.state.services.feed.listeners == 1)
@@ -152,7 +152,7 @@ def test_opening_again_is_a_command(client: httpx2.Client, keys: Keys, settings:
 
 
 def test_the_first_key_ends_what_is_open_without_one(client: httpx2.Client, running: Running, made: Made) -> None:
-    job = client.post("/v1/jobs", json=WISH).json()
+    job = client.post("/v1/jobs", json=PARAMETERS).json()
     with ThreadPoolExecutor() as pool:
         stream = pool.submit(client.get, job["urls"]["events"])
         wait = pool.submit(client.get, job["urls"]["self"], params={"wait": 60})
@@ -163,7 +163,7 @@ def test_the_first_key_ends_what_is_open_without_one(client: httpx2.Client, runn
 
 
 @pytest.mark.parametrize("key", [new_key()[1], "drk_", "drk_mistyped"], ids=["forged", "empty", "mistyped"])
-def test_a_key_of_ours_that_is_unknown_is_refused_by_an_open_house_too(client: httpx2.Client, key: str) -> None:
+def test_a_key_of_ours_that_is_unknown_is_refused_by_an_open_service_too(client: httpx2.Client, key: str) -> None:
     assert client.get("/v1/jobs", headers={"Authorization": "Bearer sk-of-another-service"}).status_code == 200
     answer = client.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"})
     assert problem(answer) == (401, "unauthenticated")
@@ -222,7 +222,9 @@ def test_configured_keys_go_on_beside_them(gateway_with: OneGateway, made: Made)
 def test_scopes(locked: Running, made: Made, scope: str, allowed: str, refused: str) -> None:
     headers = made("ann", scopes=(scope,))
     for method in ("GET", "POST"):
-        answer = locked.client.request(method, "/v1/jobs", headers=headers, json=WISH if method == "POST" else None)
+        answer = locked.client.request(
+            method, "/v1/jobs", headers=headers, json=PARAMETERS if method == "POST" else None
+        )
         if method == refused:
             assert problem(answer) == (403, "forbidden")
         else:
@@ -262,24 +264,24 @@ def test_requests_a_minute(locked: Running, made: Made) -> None:
 def test_cost_a_minute(locked: Running, made: Made) -> None:
     """128 x 128 pixels, 64 steps and two passes are two megapixel steps."""
     ann = made("ann", cost_per_minute=5)
-    wish = {**WISH, "num_inference_steps": 64}
+    parameters = {**PARAMETERS, "num_inference_steps": 64}
     for _ in range(2):
-        assert locked.client.post("/v1/jobs", json=wish, headers=ann).status_code == 202
-    refused = locked.client.post("/v1/jobs", json=wish, headers=ann)
+        assert locked.client.post("/v1/jobs", json=parameters, headers=ann).status_code == 202
+    refused = locked.client.post("/v1/jobs", json=parameters, headers=ann)
     assert problem(refused) == (429, "rate-limited")
     assert "costs 2 megapixel steps" in refused.json()["detail"]
     assert refused.headers["ratelimit"].startswith('"cost";r=1;t=')
-    assert locked.client.post("/v1/jobs", json={**WISH, "num_inference_steps": 1}, headers=ann).status_code == 202
+    assert locked.client.post("/v1/jobs", json={**PARAMETERS, "num_inference_steps": 1}, headers=ann).status_code == 202
 
 
 def test_a_minute_that_is_used_up(locked: Running, made: Made) -> None:
     """The job has used up its key's minute; said again, it is not charged again, nor refused."""
     ann, again_and_again = made("ann", cost_per_minute=3), {"Idempotency-Key": "the same"}
-    wish = {**WISH, "num_inference_steps": 64}
-    first, again = (locked.client.post("/v1/jobs", json=wish, headers=ann | again_and_again) for _ in range(2))
+    parameters = {**PARAMETERS, "num_inference_steps": 64}
+    first, again = (locked.client.post("/v1/jobs", json=parameters, headers=ann | again_and_again) for _ in range(2))
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json()["id"] == again.json()["id"]
-    refused = locked.client.post("/v1/jobs", json=wish, headers=ann)
+    refused = locked.client.post("/v1/jobs", json=parameters, headers=ann)
     assert problem(refused) == (429, "rate-limited")
     assert refused.headers["ratelimit"].startswith('"cost";r=1;t=')
 
@@ -293,7 +295,7 @@ def test_a_job_that_no_minute_pays_for(
 ) -> None:
     """It can never come in: no Retry-After would be true."""
     ann = made("ann", cost_per_minute=allowed)
-    answer = locked.client.post("/v1/jobs", json={**WISH, "num_inference_steps": 64}, headers=ann)
+    answer = locked.client.post("/v1/jobs", json={**PARAMETERS, "num_inference_steps": 64}, headers=ann)
     if expected is None:
         assert answer.status_code == 202
         return
@@ -315,10 +317,10 @@ def test_the_same_in_the_dialects(locked: Running, made: Made) -> None:
 
 def test_unfinished_jobs(locked: Running, made: Made, worker: ScriptedWorker) -> None:
     ann = made("ann", jobs=1)
-    assert locked.client.post("/v1/jobs", json=WISH, headers=ann).status_code == 202
-    assert problem(locked.client.post("/v1/jobs", json=WISH, headers=ann)) == (429, "too-many-jobs")
+    assert locked.client.post("/v1/jobs", json=PARAMETERS, headers=ann).status_code == 202
+    assert problem(locked.client.post("/v1/jobs", json=PARAMETERS, headers=ann)) == (429, "too-many-jobs")
     worker.succeed(worker.claim())
-    assert locked.client.post("/v1/jobs", json=WISH, headers=ann).status_code == 202
+    assert locked.client.post("/v1/jobs", json=PARAMETERS, headers=ann).status_code == 202
 
 
 def test_limits_hold_for_all_gateways_together(locked: Running, gateway_with: OneGateway, made: Made) -> None:
@@ -367,8 +369,8 @@ def test_every_route_with_every_scope(
 ) -> None:
     """Generated from the OpenAPI: a key does what its scopes say, and one that may only look learns no secret."""
     full, some = made("ann"), made("ann", scopes=scopes)
-    wish = {**WISH, "webhook": {"url": "https://hooks.example.org/canary-path"}}
-    job = locked.client.post("/v1/jobs", json=wish, headers=full).json()
+    parameters = {**PARAMETERS, "webhook": {"url": "https://hooks.example.org/canary-path"}}
+    job = locked.client.post("/v1/jobs", json=parameters, headers=full).json()
     worker.succeed(worker.claim())
     secret = locked.client.get("/v1/webhooks/default/secret", headers=full).json()["key"]
     tried = set()
@@ -410,7 +412,7 @@ def test_two_tenants_on_every_route_with_an_id(
 ) -> None:
     """Generated from the OpenAPI: whatever takes an id of a job answers a stranger as if there were none."""
     ann, bob = made("ann"), made("bob")
-    job = locked.client.post("/v1/jobs", json=WISH, headers=ann).json()
+    job = locked.client.post("/v1/jobs", json=PARAMETERS, headers=ann).json()
     worker.succeed(worker.claim())
     before: Any = redis_client.hgetall(f"{names.JOB}{job['id']}")
     tried = 0

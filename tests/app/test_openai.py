@@ -214,7 +214,7 @@ def test_edits_and_variations_say_that_they_are_not_served(
         assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not-served-here")
 
 
-def test_a_full_house_is_a_rate_limit(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
+def test_a_full_queue_is_a_rate_limit(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
     worker.announce()
     with gateway_with(queue_limit=1) as running, official(running) as client:
         running.client.post("/v1/jobs", json={"prompt": "first"})

@@ -26,7 +26,7 @@ from app.openai.errors import PATHS
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for
-from tests.app.test_jobs import WISH, send
+from tests.app.test_jobs import PARAMETERS, send
 from tests.app.test_refusals import problem
 from tests.patience import until
 
@@ -56,18 +56,18 @@ def test_a_model_is_there_as_soon_as_anybody_can_know(gateway_with: OneGateway, 
     second = worker.card.model_copy(update={"name": "second", "sha256": "1" * 64})
     with gateway_with() as running:
         running.app.state.services.registry._clock = lambda: 0.0
-        assert problem(running.client.post("/v1/jobs", json=WISH)) == (503, "no-model-yet")
+        assert problem(running.client.post("/v1/jobs", json=PARAMETERS)) == (503, "no-model-yet")
         worker.announce()
         assert running.client.get("/readyz").status_code == 200
-        assert running.client.post("/v1/jobs", json=WISH).status_code == 202
+        assert running.client.post("/v1/jobs", json=PARAMETERS).status_code == 202
         for path, body in {
-            "/v1/jobs": WISH | {"model": "second"},
+            "/v1/jobs": PARAMETERS | {"model": "second"},
             "/v1/predictions": {"version": "1" * 64, "input": {"prompt": "a"}},
             "/v1/models/darkroom/third/predictions": {"input": {"prompt": "a"}},
         }.items():
             assert running.client.post(path, json=body).status_code in (404, 422)
         worker.ownership.announce(second, "w2")
-        assert running.client.post("/v1/jobs", json=WISH | {"model": "second"}).status_code == 202
+        assert running.client.post("/v1/jobs", json=PARAMETERS | {"model": "second"}).status_code == 202
         worker.ownership.announce(second.model_copy(update={"name": "third", "sha256": "2" * 64}), "w3")
         version = {"version": "2" * 64, "input": {"prompt": "a"}}
         assert running.client.post("/v1/predictions", json=version).status_code == 201
@@ -139,7 +139,7 @@ def test_redis_away_and_back(redis_away: tuple[Running, ValkeyServer]) -> None:
     # Models are remembered for a second; after that this question needs Redis too.
     until(lambda: client.get("/v1/models").status_code == 503)
     for method, asked in (("POST", "/v1/jobs"), ("GET", path), ("GET", "/v1/jobs"), ("POST", f"{path}/cancel")):
-        answer = client.request(method, asked, json=WISH if method == "POST" else None)
+        answer = client.request(method, asked, json=PARAMETERS if method == "POST" else None)
         assert problem(answer) == (503, "queue-unavailable")
         assert answer.headers["retry-after"] == "2"
     red = client.get("/readyz")

@@ -9,9 +9,9 @@ import pytest
 
 from tests.app.conftest import ScriptedWorker
 from tests.app.test_events import stream
-from tests.app.test_jobs import WISH, send
+from tests.app.test_jobs import PARAMETERS, send
 
-WATCHED = WISH | {"preview_every": 5}
+WATCHED = PARAMETERS | {"preview_every": 5}
 JPEG = base64.b64encode(b"\xff\xd8\xff a small one").decode()
 
 
@@ -54,12 +54,12 @@ def test_who_resumes_late_sees_only_the_newest(client: httpx2.Client, worker: Sc
 
 
 @pytest.mark.parametrize(
-    "wish", [{"preview_every": -1}, {"preview_every": 1.5}, {"preview_every": 10_001}, {"reproducible": 1}]
+    "parameters", [{"preview_every": -1}, {"preview_every": 1.5}, {"preview_every": 10_001}, {"reproducible": 1}]
 )
-def test_odd_wishes_are_refused(client: httpx2.Client, wish: dict[str, object]) -> None:
-    answer = client.post("/v1/jobs", json={"prompt": "a circle", **wish})
+def test_odd_requests_are_refused(client: httpx2.Client, parameters: dict[str, object]) -> None:
+    answer = client.post("/v1/jobs", json={"prompt": "a circle", **parameters})
     assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == f"/{next(iter(wish))}"
+    assert answer.json()["errors"][0]["pointer"] == f"/{next(iter(parameters))}"
 
 
 def test_webhooks_get_no_previews(client: httpx2.Client) -> None:

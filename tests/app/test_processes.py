@@ -29,7 +29,7 @@ class Pair:
     url: str
     log: Path
 
-    def companion(self) -> int | None:
+    def gateway_worker(self) -> int | None:
         children = psutil.Process(self.first.pid).children()
         return children[0].pid if children else None
 
@@ -61,11 +61,11 @@ def pair(redis_client: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator
     pair = Pair(first, f"http://127.0.0.1:{port}", log)
     until(lambda: pair.started() == 2 and pair.answers())
     yield pair
-    companion = pair.companion() if first.poll() is None else None
+    gateway_worker = pair.gateway_worker() if first.poll() is None else None
     first.kill()
     first.wait()
-    if companion is not None:
-        until(lambda: not psutil.pid_exists(companion))
+    if gateway_worker is not None:
+        until(lambda: not psutil.pid_exists(gateway_worker))
 
 
 def test_both_answer_and_links_of_one_work_at_the_other(
@@ -91,28 +91,28 @@ def test_both_answer_and_links_of_one_work_at_the_other(
     until(ask)
 
 
-def test_a_dead_companion_is_started_again(pair: Pair) -> None:
-    companion = pair.companion()
-    assert companion is not None
-    os.kill(companion, signal.SIGKILL)
+def test_a_dead_gateway_worker_is_started_again(pair: Pair) -> None:
+    gateway_worker = pair.gateway_worker()
+    assert gateway_worker is not None
+    os.kill(gateway_worker, signal.SIGKILL)
     assert pair.answers()
-    until(lambda: pair.companion() not in (None, companion))
+    until(lambda: pair.gateway_worker() not in (None, gateway_worker))
     until(lambda: pair.started() == 3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_both_end_when_told(pair: Pair, number: signal.Signals) -> None:
-    companion = pair.companion()
-    assert companion is not None
+    gateway_worker = pair.gateway_worker()
+    assert gateway_worker is not None
     pair.first.send_signal(number)
     assert pair.first.wait(PATIENCE) == 0
-    assert not psutil.pid_exists(companion)
+    assert not psutil.pid_exists(gateway_worker)
 
 
-def test_a_companion_does_not_outlive_a_killed_gateway(pair: Pair) -> None:
-    companion = pair.companion()
-    assert companion is not None
+def test_a_gateway_worker_does_not_outlive_a_killed_gateway(pair: Pair) -> None:
+    gateway_worker = pair.gateway_worker()
+    assert gateway_worker is not None
     pair.first.kill()
     pair.first.wait()
-    until(lambda: not psutil.pid_exists(companion))
+    until(lambda: not psutil.pid_exists(gateway_worker))
     assert not pair.answers()

@@ -11,7 +11,7 @@ import redis
 import structlog
 
 from app.contract.messages.params import JobRequest
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 
 CANARY = "zanzibar"
 """Stands in every bad request, and in no answer."""
@@ -29,75 +29,78 @@ def problem(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, body["type"].removeprefix("/problems/")
 
 
-def wish(**fields: Any) -> bytes:
+def parameters(**fields: Any) -> bytes:
     return json.dumps({"prompt": "a red circle", "metadata": {"note": CANARY}} | fields).encode()
 
 
 INVALID: dict[str, tuple[bytes, str]] = {
     "prompt missing": (b'{"seed": 1}', "/prompt"),
-    "prompt null": (wish(prompt=None), "/prompt"),
-    "prompt empty": (wish(prompt=""), "/prompt"),
-    "prompt white": (wish(prompt=" \t\n\u3000"), "/prompt"),
-    "prompt zero-width": (wish(prompt="\u200b\u200d\ufeff"), "/prompt"),
-    "prompt too long": (wish(prompt=CANARY * 251), "/prompt"),
-    "prompt with NUL": (wish(prompt=f"{CANARY}\x00"), "/prompt"),
+    "prompt null": (parameters(prompt=None), "/prompt"),
+    "prompt empty": (parameters(prompt=""), "/prompt"),
+    "prompt white": (parameters(prompt=" \t\n\u3000"), "/prompt"),
+    "prompt zero-width": (parameters(prompt="\u200b\u200d\ufeff"), "/prompt"),
+    "prompt too long": (parameters(prompt=CANARY * 251), "/prompt"),
+    "prompt with NUL": (parameters(prompt=f"{CANARY}\x00"), "/prompt"),
     "prompt with a lone surrogate": (b'{"prompt": "zanzibar \\ud800"}', "/prompt"),
-    "prompt a number": (wish(prompt=7), "/prompt"),
-    "negative prompt with NUL": (wish(negative_prompt="\x00"), "/negative_prompt"),
-    "steps zero": (wish(num_inference_steps=0), "/num_inference_steps"),
-    "steps negative": (wish(num_inference_steps=-1), "/num_inference_steps"),
-    "steps huge": (wish(num_inference_steps=10**9), "/num_inference_steps"),
-    "steps over the card": (wish(num_inference_steps=101), "/num_inference_steps"),
-    "steps a fraction": (wish(num_inference_steps=4.5), "/num_inference_steps"),
-    "steps a whole float too large to be exact": (wish(num_inference_steps=1e16), "/num_inference_steps"),
-    "steps a string": (wish(num_inference_steps="20"), "/num_inference_steps"),
-    "steps true": (wish(num_inference_steps=True), "/num_inference_steps"),
-    "guidance negative": (wish(guidance_scale=-0.1), "/guidance_scale"),
-    "guidance over the card": (wish(guidance_scale=20.1), "/guidance_scale"),
-    "guidance a string": (wish(guidance_scale="7"), "/guidance_scale"),
-    "width zero": (wish(width=0), "/width"),
-    "width negative": (wish(width=-128), "/width"),
-    "width no multiple": (wish(width=129), "/width"),
-    "width huge": (wish(width=2**40), "/width"),
+    "prompt a number": (parameters(prompt=7), "/prompt"),
+    "negative prompt with NUL": (parameters(negative_prompt="\x00"), "/negative_prompt"),
+    "steps zero": (parameters(num_inference_steps=0), "/num_inference_steps"),
+    "steps negative": (parameters(num_inference_steps=-1), "/num_inference_steps"),
+    "steps huge": (parameters(num_inference_steps=10**9), "/num_inference_steps"),
+    "steps over the card": (parameters(num_inference_steps=101), "/num_inference_steps"),
+    "steps a fraction": (parameters(num_inference_steps=4.5), "/num_inference_steps"),
+    "steps a whole float too large to be exact": (parameters(num_inference_steps=1e16), "/num_inference_steps"),
+    "steps a string": (parameters(num_inference_steps="20"), "/num_inference_steps"),
+    "steps true": (parameters(num_inference_steps=True), "/num_inference_steps"),
+    "guidance negative": (parameters(guidance_scale=-0.1), "/guidance_scale"),
+    "guidance over the card": (parameters(guidance_scale=20.1), "/guidance_scale"),
+    "guidance a string": (parameters(guidance_scale="7"), "/guidance_scale"),
+    "width zero": (parameters(width=0), "/width"),
+    "width negative": (parameters(width=-128), "/width"),
+    "width no multiple": (parameters(width=129), "/width"),
+    "width huge": (parameters(width=2**40), "/width"),
     "width beyond all integers": (b'{"prompt": "a", "width": 1' + b"0" * 4_000 + b"}", "/width"),
-    "height over the card": (wish(height=512), "/height"),
-    "too much work": (wish(width=256, height=256, num_images=4, num_inference_steps=51), ""),
-    "images huge": (wish(num_images=10**9), "/num_images"),
-    "images over the card": (wish(num_images=5), "/num_images"),
-    "seed negative": (wish(seed=-2), "/seed"),
-    "model empty": (wish(model=""), "/model"),
-    "scheduler empty": (wish(scheduler=""), "/scheduler"),
-    "a ratio empty": (wish(aspect_ratio=""), "/aspect_ratio"),
-    "a ratio of letters": (wish(aspect_ratio=CANARY), "/aspect_ratio"),
-    "a ratio beyond the card": (wish(aspect_ratio="99:1"), "/aspect_ratio"),
-    "a ratio beside a side": (wish(aspect_ratio="1:1", width=128), "/aspect_ratio"),
-    "quality over 100": (wish(output_format="jpeg", output_quality=101), "/output_quality"),
-    "quality of a png": (wish(output_quality=80), "/output_quality"),
-    "seed 2^63": (wish(seed=2**63), "/seed"),
-    "last seed and one more picture": (wish(seed=2**63 - 1, num_images=2), "/seed"),
-    "seed true": (wish(seed=True), "/seed"),
-    "scheduler unknown": (wish(scheduler=CANARY), "/scheduler"),
-    "format unknown": (wish(output_format="bmp"), "/output_format"),
-    "model unknown": (wish(model=CANARY), "/model"),
-    "model a path": (wish(model="../../etc/zanzibar"), "/model"),
-    "model a hub id": (wish(model="zanzibar/stable-diffusion"), "/model"),
-    "unknown field": (wish(stepz=3), "/stepz"),
-    "field __proto__": (wish(__proto__={"x": CANARY}), "/__proto__"),
-    "field tenant": (wish(tenant="other"), "/tenant"),
-    "field status": (wish(status="succeeded"), "/status"),
-    "field id": (wish(id="job_000000000000000000000000"), "/id"),
-    "unknown field of a strange name": (wish(**{f"{CANARY} <script>": 1}), ""),
+    "height over the card": (parameters(height=512), "/height"),
+    "too much work": (parameters(width=256, height=256, num_images=4, num_inference_steps=51), ""),
+    "images huge": (parameters(num_images=10**9), "/num_images"),
+    "images over the card": (parameters(num_images=5), "/num_images"),
+    "seed negative": (parameters(seed=-2), "/seed"),
+    "model empty": (parameters(model=""), "/model"),
+    "scheduler empty": (parameters(scheduler=""), "/scheduler"),
+    "a ratio empty": (parameters(aspect_ratio=""), "/aspect_ratio"),
+    "a ratio of letters": (parameters(aspect_ratio=CANARY), "/aspect_ratio"),
+    "a ratio beyond the card": (parameters(aspect_ratio="99:1"), "/aspect_ratio"),
+    "a ratio beside a side": (parameters(aspect_ratio="1:1", width=128), "/aspect_ratio"),
+    "quality over 100": (parameters(output_format="jpeg", output_quality=101), "/output_quality"),
+    "quality of a png": (parameters(output_quality=80), "/output_quality"),
+    "seed 2^63": (parameters(seed=2**63), "/seed"),
+    "last seed and one more picture": (parameters(seed=2**63 - 1, num_images=2), "/seed"),
+    "seed true": (parameters(seed=True), "/seed"),
+    "scheduler unknown": (parameters(scheduler=CANARY), "/scheduler"),
+    "format unknown": (parameters(output_format="bmp"), "/output_format"),
+    "model unknown": (parameters(model=CANARY), "/model"),
+    "model a path": (parameters(model="../../etc/zanzibar"), "/model"),
+    "model a hub id": (parameters(model="zanzibar/stable-diffusion"), "/model"),
+    "unknown field": (parameters(stepz=3), "/stepz"),
+    "field __proto__": (parameters(__proto__={"x": CANARY}), "/__proto__"),
+    "field tenant": (parameters(tenant="other"), "/tenant"),
+    "field status": (parameters(status="succeeded"), "/status"),
+    "field id": (parameters(id="job_000000000000000000000000"), "/id"),
+    "unknown field of a strange name": (parameters(**{f"{CANARY} <script>": 1}), ""),
     "unknown field of a surrogate name": (b'{"prompt": "a", "\\ud800": 1}', ""),
-    "metadata a list": (wish(metadata=[CANARY]), "/metadata"),
-    "metadata nested": (wish(metadata={"a": {"b": CANARY}}), "/metadata/a"),
-    "metadata long": (wish(metadata={"a": CANARY * 100}), "/metadata/a"),
-    "metadata many": (wish(metadata={str(n): "" for n in range(17)}), "/metadata"),
-    "webhook to the neighbours": (wish(webhook={"url": "https://127.0.0.1/zanzibar"}), "/webhook/url"),
-    "webhook without tls": (wish(webhook={"url": "http://example.org/zanzibar"}), "/webhook/url"),
-    "webhook with a password": (wish(webhook={"url": "https://u:zanzibar@example.org/"}), "/webhook/url"),
-    "webhook null in its url": (wish(webhook={"url": None}), "/webhook/url"),
-    "webhook for nothing": (wish(webhook={"url": "https://example.org/", "events": []}), "/webhook/events"),
-    "webhook event unknown": (wish(webhook={"url": "https://example.org/", "events": [CANARY]}), "/webhook/events/0"),
+    "metadata a list": (parameters(metadata=[CANARY]), "/metadata"),
+    "metadata nested": (parameters(metadata={"a": {"b": CANARY}}), "/metadata/a"),
+    "metadata long": (parameters(metadata={"a": CANARY * 100}), "/metadata/a"),
+    "metadata many": (parameters(metadata={str(n): "" for n in range(17)}), "/metadata"),
+    "webhook to the neighbours": (parameters(webhook={"url": "https://127.0.0.1/zanzibar"}), "/webhook/url"),
+    "webhook without tls": (parameters(webhook={"url": "http://example.org/zanzibar"}), "/webhook/url"),
+    "webhook with a password": (parameters(webhook={"url": "https://u:zanzibar@example.org/"}), "/webhook/url"),
+    "webhook null in its url": (parameters(webhook={"url": None}), "/webhook/url"),
+    "webhook for nothing": (parameters(webhook={"url": "https://example.org/", "events": []}), "/webhook/events"),
+    "webhook event unknown": (
+        parameters(webhook={"url": "https://example.org/", "events": [CANARY]}),
+        "/webhook/events/0",
+    ),
     "a list": (b'["zanzibar"]', ""),
     "null": (b"null", ""),
     "a string": (b'"zanzibar"', ""),
@@ -105,7 +108,7 @@ INVALID: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", list(INVALID))
-def test_invalid_wishes(client: httpx2.Client, redis_client: redis.Redis, case: str) -> None:
+def test_invalid_requests(client: httpx2.Client, redis_client: redis.Redis, case: str) -> None:
     body, pointer = INVALID[case]
     answer = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     assert problem(answer) == (422, "invalid-request")
@@ -175,8 +178,8 @@ def test_an_avalanche_of_errors_is_cut(client: httpx2.Client) -> None:
 
 NOT_JSON = {
     "nothing but a brace": b'{"prompt": "zanzibar"',
-    "trailing junk": wish() + b" zanzibar",
-    "two values": wish() + wish(),
+    "trailing junk": parameters() + b" zanzibar",
+    "two values": parameters() + parameters(),
     "NaN": b'{"prompt": "zanzibar", "guidance_scale": NaN}',
     "Infinity": b'{"prompt": "zanzibar", "guidance_scale": -Infinity}',
     "1e400": b'{"prompt": "zanzibar", "guidance_scale": 1e400}',
@@ -185,9 +188,9 @@ NOT_JSON = {
     "a key twice inside": b'{"prompt": "a", "metadata": {"x": "1", "x": "zanzibar"}}',
     "17 deep": b'{"prompt": ' + b"[" * 16 + b"]" * 16 + b"}",
     "65,000 deep": b"[" * 65_000,
-    "byte order mark": b"\xef\xbb\xbf" + wish(),
+    "byte order mark": b"\xef\xbb\xbf" + parameters(),
     "malformed UTF-8": b'{"prompt": "zanzibar \xff"}',
-    "UTF-16": wish().decode().encode("utf-16"),
+    "UTF-16": parameters().decode().encode("utf-16"),
     "a control character": b'{"prompt": "zanzibar\n"}',
     "an apostrophe": b"{'prompt': 'zanzibar'}",
     "white space": b"   ",
@@ -212,13 +215,13 @@ def test_malformed_json(client: httpx2.Client, case: str) -> None:
     ],
 )
 def test_other_media_types(client: httpx2.Client, headers: dict[str, str]) -> None:
-    answer = client.post("/v1/jobs", content=wish(), headers=headers)
+    answer = client.post("/v1/jobs", content=parameters(), headers=headers)
     assert problem(answer) == (415, "unsupported-media-type")
 
 
 def test_json_in_utf_8_may_say_so(client: httpx2.Client) -> None:
     headers = {"Content-Type": 'Application/JSON; charset="UTF-8"'}
-    assert client.post("/v1/jobs", content=wish(), headers=headers).status_code == 202
+    assert client.post("/v1/jobs", content=parameters(), headers=headers).status_code == 202
 
 
 @pytest.mark.parametrize("size", [64 * 1024 + 1, 1_000_000, 8_000_000])
@@ -230,7 +233,7 @@ def test_too_large(client: httpx2.Client, size: int) -> None:
         assert size > 2**20, "bodies up to 1 MiB are read to their end, so that the answer arrives"
     else:
         assert problem(answer) == (413, "body-too-large")
-    assert client.post("/v1/jobs", content=wish(), headers=headers).status_code == 202
+    assert client.post("/v1/jobs", content=parameters(), headers=headers).status_code == 202
 
 
 @pytest.mark.parametrize(
@@ -303,7 +306,7 @@ def test_bad_questions_to_the_list(client: httpx2.Client, query: str) -> None:
 
 @pytest.mark.parametrize("wait", ["1e9", "-1", "61", "x", "9" * 5_000])
 def test_bad_waits(client: httpx2.Client, wait: str) -> None:
-    job = client.post("/v1/jobs", json=WISH).json()
+    job = client.post("/v1/jobs", json=PARAMETERS).json()
     answer = client.get(f"/v1/jobs/{job['id']}", params={"wait": wait})
     assert problem(answer) == (422, "invalid-request")
 

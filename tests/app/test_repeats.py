@@ -12,7 +12,7 @@ import redis
 
 from app.contract.redis import keys as names
 from tests.app.conftest import Running, ScriptedWorker
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 from tests.app.test_refusals import problem
 
 KEY = {"Idempotency-Key": "the same"}
@@ -85,12 +85,12 @@ def misfortunes(running: Running, worker: ScriptedWorker, redis_client: redis.Re
 
 @pytest.mark.parametrize("misfortune", MISFORTUNES)
 def test_a_known_key_gets_its_job(client: httpx2.Client, misfortunes: dict[str, Misfortune], misfortune: str) -> None:
-    wish = {**WISH, "model": "starter", "num_inference_steps": 20}
-    first = client.post("/v1/jobs", json=wish, headers=KEY)
+    parameters = {**PARAMETERS, "model": "starter", "num_inference_steps": 20}
+    first = client.post("/v1/jobs", json=parameters, headers=KEY)
     with misfortunes[misfortune]():
-        again = client.post("/v1/jobs", json=wish, headers=KEY)
-        another_body = client.post("/v1/jobs", json={**wish, "seed": 8}, headers=KEY)
-        new = client.post("/v1/jobs", json=wish, headers={"Idempotency-Key": "another"})
+        again = client.post("/v1/jobs", json=parameters, headers=KEY)
+        another_body = client.post("/v1/jobs", json={**parameters, "seed": 8}, headers=KEY)
+        new = client.post("/v1/jobs", json=parameters, headers={"Idempotency-Key": "another"})
     assert (again.status_code, again.headers["idempotency-replayed"]) == (202, "true")
     assert again.json()["id"] == first.json()["id"]
     assert problem(another_body) == (422, "idempotency-key-reused")
@@ -102,14 +102,14 @@ def test_a_known_key_gets_its_job(client: httpx2.Client, misfortunes: dict[str, 
 def test_a_known_key_gets_its_prediction(
     client: httpx2.Client, misfortunes: dict[str, Misfortune], misfortune: str, path: str
 ) -> None:
-    wish = {"input": {"prompt": "a red circle", "seed": 7}}
+    parameters = {"input": {"prompt": "a red circle", "seed": 7}}
     if path == "/v1/predictions":
-        wish = {"version": "0" * 64} | wish
-    first = client.post(path, json=wish, headers=KEY)
+        parameters = {"version": "0" * 64} | parameters
+    first = client.post(path, json=parameters, headers=KEY)
     with misfortunes[misfortune]():
-        again = client.post(path, json=wish, headers=KEY)
-        new = client.post(path, json=wish, headers={"Idempotency-Key": "another"})
-        other = client.post(path, json=wish | {"input": {"prompt": "a star"}}, headers=KEY)
+        again = client.post(path, json=parameters, headers=KEY)
+        new = client.post(path, json=parameters, headers={"Idempotency-Key": "another"})
+        other = client.post(path, json=parameters | {"input": {"prompt": "a star"}}, headers=KEY)
     assert (first.status_code, again.status_code) == (201, 201)
     assert again.json()["id"] == first.json()["id"]
     assert new.status_code in (404, 422)
@@ -117,16 +117,16 @@ def test_a_known_key_gets_its_prediction(
 
 
 def test_a_deleted_job_is_told_of(client: httpx2.Client, misfortunes: dict[str, Misfortune]) -> None:
-    job = client.post("/v1/jobs", json=WISH, headers=KEY).json()
+    job = client.post("/v1/jobs", json=PARAMETERS, headers=KEY).json()
     assert client.delete(job["urls"]["self"]).status_code == 204
     with misfortunes["memory_is_full"]():
-        assert problem(client.post("/v1/jobs", json=WISH, headers=KEY)) == (410, "job-deleted")
+        assert problem(client.post("/v1/jobs", json=PARAMETERS, headers=KEY)) == (410, "job-deleted")
 
 
 def test_a_retry_that_happened_is_found(
     client: httpx2.Client, worker: ScriptedWorker, misfortunes: dict[str, Misfortune]
 ) -> None:
-    job = client.post("/v1/jobs", json=WISH).json()
+    job = client.post("/v1/jobs", json=PARAMETERS).json()
     worker.fail(worker.claim())
     again = client.post(f"{job['urls']['self']}/retry")
     with misfortunes["memory_is_full"]():

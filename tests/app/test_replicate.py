@@ -30,7 +30,7 @@ from tests.patience import PATIENCE, until
 MODEL = "darkroom/starter"
 VERSION = "0" * 64
 PICTURE = b"not really a PNG"
-WISH = {"prompt": "a red circle", "seed": 7}
+PARAMETERS = {"prompt": "a red circle", "seed": 7}
 
 
 @contextmanager
@@ -58,13 +58,13 @@ def drawing(worker: ScriptedWorker) -> Iterator[Callable[[], Future[Any]]]:
 @pytest.mark.parametrize("reference", [MODEL, f"{MODEL}:{VERSION}"])
 def test_run_gives_files(client: Client, drawing: Callable[[], Future[Any]], reference: str) -> None:
     drawing()
-    first, second = client.run(reference, input=WISH | {"num_outputs": 2})
+    first, second = client.run(reference, input=PARAMETERS | {"num_outputs": 2})
     assert first.read() == second.read() == PICTURE
 
 
 def test_run_that_waits_by_polling(client: Client, drawing: Callable[[], Future[Any]]) -> None:
     drawing()
-    [file] = client.run(MODEL, input=WISH, wait=False)
+    [file] = client.run(MODEL, input=PARAMETERS, wait=False)
     assert file.read() == PICTURE
 
 
@@ -84,7 +84,7 @@ def test_run_goes_on_polling_when_its_wait_is_over(
 
     late = threading.Thread(target=draw_late)
     late.start()
-    [file] = client.run(MODEL, input=WISH, wait=1)
+    [file] = client.run(MODEL, input=PARAMETERS, wait=1)
     late.join()
     assert file.read() == PICTURE
 
@@ -93,13 +93,13 @@ def test_run_of_a_job_that_fails(client: Client, worker: ScriptedWorker) -> None
     failing = threading.Thread(target=lambda: worker.fail(worker.claim()))
     failing.start()
     with pytest.raises(ModelError, match=r"Values overflowed\.") as caught:
-        client.run(MODEL, input=WISH)
+        client.run(MODEL, input=PARAMETERS)
     failing.join()
     assert caught.value.prediction.status == "failed"
 
 
 def test_the_life_of_a_prediction(client: Client, worker: ScriptedWorker) -> None:
-    prediction = client.predictions.create(version=MODEL, input=WISH | {"scheduler": "K_EULER"})
+    prediction = client.predictions.create(version=MODEL, input=PARAMETERS | {"scheduler": "K_EULER"})
     assert (prediction.status, prediction.model, prediction.version) == ("starting", MODEL, VERSION)
     assert prediction.input is not None
     assert (prediction.input["seed"], prediction.input["scheduler"]) == (7, "euler")
@@ -119,18 +119,18 @@ def test_the_life_of_a_prediction(client: Client, worker: ScriptedWorker) -> Non
 
 
 def test_cancel_twice_and_after_the_end(client: Client, worker: ScriptedWorker) -> None:
-    prediction = client.predictions.create(version=VERSION, input=WISH)
+    prediction = client.predictions.create(version=VERSION, input=PARAMETERS)
     prediction.cancel()
     assert prediction.status == "canceled"
     prediction.cancel()
-    over = client.predictions.create(version=VERSION, input=WISH)
+    over = client.predictions.create(version=VERSION, input=PARAMETERS)
     worker.succeed(worker.claim())
     over.cancel()
     assert over.status == "succeeded"
 
 
 def test_the_list_page_by_page(client: Client, running: Running) -> None:
-    sent = {client.predictions.create(version=f"{MODEL}:{VERSION}", input=WISH).id for _ in range(101)}
+    sent = {client.predictions.create(version=f"{MODEL}:{VERSION}", input=PARAMETERS).id for _ in range(101)}
     first = client.predictions.list()
     assert (len(first), first.previous, (first.next or "").startswith(running.url)) == (100, None, True)
     second = client.predictions.list(first.next)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def test_the_list_page_by_page(client: Client, running: Running) -> None:
 
 
 def test_a_stream(client: Client, worker: ScriptedWorker) -> None:
-    prediction = client.predictions.create(version=VERSION, input=WISH, stream=True)
+    prediction = client.predictions.create(version=VERSION, input=PARAMETERS, stream=True)
     events = prediction.stream()
     assert (next(events).event.value, prediction.status) == ("logs", "starting")
     claim = worker.claim()
@@ -154,14 +154,14 @@ def test_a_stream(client: Client, worker: ScriptedWorker) -> None:
 
 
 def test_a_stream_of_a_failure(client: Client, worker: ScriptedWorker) -> None:
-    prediction = client.predictions.create(version=VERSION, input=WISH)
+    prediction = client.predictions.create(version=VERSION, input=PARAMETERS)
     worker.fail(worker.claim())
     with pytest.raises(RuntimeError, match=r"Values overflowed\."):
         list(prediction.stream())
 
 
 def test_a_stream_resumes_where_it_broke_off(client: Client, worker: ScriptedWorker, running: Running) -> None:
-    prediction = client.predictions.create(version=VERSION, input=WISH)
+    prediction = client.predictions.create(version=VERSION, input=PARAMETERS)
     claim = worker.claim()
     for step in (5, 10):
         worker.progress(claim, step)
@@ -205,17 +205,17 @@ def test_words_that_cannot_be(client: Client, running: Running, said: dict[str, 
 
 @pytest.mark.parametrize("reference", [MODEL, VERSION, f"{MODEL}:{VERSION}", "starter"])
 def test_a_model_without_a_version(client: Client, running: Running, reference: str) -> None:
-    made = running.client.post("/v1/predictions", json={"model": reference, "input": WISH, "version": None})
+    made = running.client.post("/v1/predictions", json={"model": reference, "input": PARAMETERS, "version": None})
     assert (made.status_code, made.json()["model"]) == (201, MODEL)
 
 
 def test_a_model_that_is_not_the_versions(client: Client, running: Running, worker: ScriptedWorker) -> None:
     worker.ownership.announce(worker.card.model_copy(update={"name": "other", "sha256": "1" * 64}), "w2")
     until(lambda: "other" in running.client.get("/v1/models").text)
-    said = {"model": "darkroom/other", "version": VERSION, "input": WISH}
+    said = {"model": "darkroom/other", "version": VERSION, "input": PARAMETERS}
     answer = running.client.post("/v1/predictions", json=said)
     assert [error["pointer"] for error in answer.json()["errors"]] == ["/model"]
-    unknown = running.client.post("/v1/predictions", json={"model": "darkroom/zanzibar", "input": WISH})
+    unknown = running.client.post("/v1/predictions", json={"model": "darkroom/zanzibar", "input": PARAMETERS})
     assert [(error["pointer"], error["code"]) for error in unknown.json()["errors"]] == [("/model", "model_unknown")]
 
 
@@ -245,19 +245,19 @@ def test_models_and_versions(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "wish", "status", "slug"),
+    ("reference", "parameters", "status", "slug"),
     [
-        ("darkroom/unknown", WISH, 404, "model-not-found"),
-        ("somebody/starter", WISH, 404, "model-not-found"),
-        (f"{MODEL}:{'1' * 64}", WISH, 422, "invalid-request"),
+        ("darkroom/unknown", PARAMETERS, 404, "model-not-found"),
+        ("somebody/starter", PARAMETERS, 404, "model-not-found"),
+        (f"{MODEL}:{'1' * 64}", PARAMETERS, 422, "invalid-request"),
         (MODEL, {"prompt": ""}, 422, "invalid-request"),
         (MODEL, {"prompt": "a", "width": 129}, 422, "invalid-request"),
         (MODEL, {"prompt": "a", "stepz": 1}, 422, "invalid-request"),
     ],
 )
-def test_refusals(client: Client, reference: str, wish: dict[str, Any], status: int, slug: str) -> None:
+def test_refusals(client: Client, reference: str, parameters: dict[str, Any], status: int, slug: str) -> None:
     with pytest.raises(ReplicateError) as caught:
-        client.run(reference, input=wish)
+        client.run(reference, input=parameters)
     assert (caught.value.status, caught.value.type) == (status, f"/problems/{slug}")
     assert caught.value.title
     assert caught.value.detail
@@ -268,7 +268,7 @@ def test_pointers_lead_into_the_body(client: Client, running: Running) -> None:
     bodies: dict[str, dict[str, Any]] = {
         "/input/width": {"input": {"prompt": "a", "width": 129}},
         "/input/prompt": {"input": {"prompt": ""}},
-        "/webhook": {"input": WISH, "webhook": "https://127.0.0.1/"},
+        "/webhook": {"input": PARAMETERS, "webhook": "https://127.0.0.1/"},
     }
     for pointer, body in bodies.items():
         answer = running.client.post(f"/v1/models/{MODEL}/predictions", json=body)
@@ -279,7 +279,7 @@ def test_keys(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
     worker.announce()
     with gateway_with(api_keys=f"ann:{KEY},bob:{OTHER_KEY}") as running:
         with official(running, KEY) as ann, official(running, OTHER_KEY) as bob:
-            prediction = ann.predictions.create(version=VERSION, input=WISH)
+            prediction = ann.predictions.create(version=VERSION, input=PARAMETERS)
             for forbidden in (bob.predictions.get, bob.predictions.cancel):
                 with pytest.raises(ReplicateError, match="job-not-found"):
                     forbidden(prediction.id)
@@ -298,7 +298,7 @@ def test_keys(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
     ],
 )
 def test_webhook_words(client: Client, redis_client: redis.Redis, asked: Any, events: list[str]) -> None:
-    job = client.predictions.create(version=VERSION, input=WISH, webhook="https://example.org/hook", **asked)
+    job = client.predictions.create(version=VERSION, input=PARAMETERS, webhook="https://example.org/hook", **asked)
     fields: Any = redis_client.hgetall(f"{keys.JOB}{job.id}")
     assert '"form":"prediction"' in fields["webhook"]
     assert json.loads(fields["webhook_events"]) == events
@@ -306,10 +306,10 @@ def test_webhook_words(client: Client, redis_client: redis.Redis, asked: Any, ev
 
 def test_a_webhook_with_nothing_to_send_is_none(client: Client, redis_client: redis.Redis) -> None:
     job = client.predictions.create(
-        version=VERSION, input=WISH, webhook="https://example.org/hook", webhook_events_filter=["logs"]
+        version=VERSION, input=PARAMETERS, webhook="https://example.org/hook", webhook_events_filter=["logs"]
     )
     assert not redis_client.hexists(f"{keys.JOB}{job.id}", "webhook")
-    ends = client.predictions.create(version=VERSION, input=WISH, webhook_completed="https://example.org/hook")
+    ends = client.predictions.create(version=VERSION, input=PARAMETERS, webhook_completed="https://example.org/hook")
     assert redis_client.hget(f"{keys.JOB}{ends.id}", "webhook")
 
 
@@ -318,7 +318,7 @@ async def test_a_webhook_carries_the_prediction(
     client: Client, running: Running, worker: ScriptedWorker, picture_folder: Path
 ) -> None:
     """What the webhook process sends, and that the client's own check takes its signature."""
-    created = client.predictions.create(version=VERSION, input=WISH, webhook="https://example.org/hook")
+    created = client.predictions.create(version=VERSION, input=PARAMETERS, webhook="https://example.org/hook")
     worker.succeed(worker.claim())
     services = running.app.state.services
     redis_client = redis.asyncio.Redis.from_url(services.settings.redis_url.get_secret_value(), decode_responses=True)

@@ -15,14 +15,14 @@ from app.contract.redis.outbox import Delivery, Outbox
 from app.settings import Settings
 from app.webhooks.relay import Relay
 from tests.app.conftest import OneGateway, ScriptedWorker
-from tests.app.test_jobs import WISH, send
+from tests.app.test_jobs import PARAMETERS, send
 from tests.app.test_refusals import problem
 
 HOOK = {"url": "https://example.org/hook", "events": ["job.succeeded"]}
 
 
 def test_a_failed_job_is_run_again_once(client: httpx2.Client, worker: ScriptedWorker) -> None:
-    job = send(client, {**WISH, "metadata": {"order": "17"}})
+    job = send(client, {**PARAMETERS, "metadata": {"order": "17"}})
     worker.fail(worker.claim())
     answer = client.post(f"{job['urls']['self']}/retry")
     again = answer.json()
@@ -42,7 +42,7 @@ def test_only_failed_jobs(client: httpx2.Client, worker: ScriptedWorker) -> None
     assert problem(client.post(f"{job['urls']['self']}/retry")) == (409, "job-not-retryable")
 
 
-def test_a_retry_into_a_full_house(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
+def test_a_retry_into_a_full_queue(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
     worker.announce()
     with gateway_with(queue_limit=1) as running:
         job = send(running.client)
@@ -74,7 +74,7 @@ def delivered(settings: Settings, verdict: str = "delivered") -> Delivery:
 
 
 def test_the_log_and_sending_again(client: httpx2.Client, worker: ScriptedWorker, settings: Settings) -> None:
-    job = send(client, {**WISH, "webhook": HOOK})
+    job = send(client, {**PARAMETERS, "webhook": HOOK})
     path = f"{job['urls']['self']}/webhooks"
     assert client.get(path).json() == {"object": "list", "data": []}
     assert problem(client.post(f"{path}/job.succeeded/resend")) == (404, "webhook-not-found")
@@ -92,7 +92,7 @@ def test_the_log_and_sending_again(client: httpx2.Client, worker: ScriptedWorker
 
 @pytest.mark.parametrize("event", ["job.zanzibar", "x" * 2_000, "%2f", "*", "job.succeeded%00"])
 def test_events_that_are_none(client: httpx2.Client, redis_client: redis.Redis, event: str) -> None:
-    job = send(client, {**WISH, "webhook": HOOK})
+    job = send(client, {**PARAMETERS, "webhook": HOOK})
     answer = client.post(f"{job['urls']['self']}/webhooks/{event}/resend")
     assert answer.status_code == 404
     assert not redis_client.keys(f"{keys.OUTBOX}*")

@@ -13,7 +13,7 @@ from app.contract.messages.card import ModelCard
 from tests.app.conftest import ScriptedWorker, serve, settings_for
 from tests.app.test_second_chances import HOOK, delivered
 
-HOUSE = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 ACL = [
     "on", ">secret", "resetkeys", "~darkroom:*", "~rq:*", "resetchannels", "&rq:pubsub:*",
@@ -57,5 +57,5 @@ def test_a_restricted_redis_user_is_enough(restricted: str, card: ModelCard, tmp
 
 def test_the_document_names_the_rules() -> None:
     words = " ".join(ACL[2:])
-    text = re.sub(r"\s+", " ", (HOUSE / "SECURITY.md").read_text().replace("\\\n", " "))
+    text = re.sub(r"\s+", " ", (ROOT / "SECURITY.md").read_text().replace("\\\n", " "))
     assert words in text

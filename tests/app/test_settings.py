@@ -16,7 +16,7 @@ from app.edge.auth import keys_from_text
 from app.settings import Settings, settings_from_env
 from worker.settings import WorkerSettings
 
-HOUSE = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 KEY = "k" * 32
 
 
@@ -146,12 +146,12 @@ def test_words_of_examples_are_no_secrets(monkeypatch: pytest.MonkeyPatch, name:
 
 def test_the_example_environment_starts_nothing() -> None:
     """Whatever is secret is empty there, and compose itself refuses to start a service whose secret is empty."""
-    lines = (HOUSE / "deploy" / "env.example").read_text().splitlines()
+    lines = (ROOT / "deploy" / "env.example").read_text().splitlines()
     example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     secret = {name for name in example if re.search(r"KEYS?$|PASSWORD$", name)} - {"STORE_ACCESS_KEY"}
     assert secret == {"DARKROOM_API_KEYS", "DARKROOM_SIGNING_KEY", "REDIS_PASSWORD", "STORE_SECRET_KEY"}
     assert {name: example[name] for name in secret} == dict.fromkeys(secret, "")
-    compose = (HOUSE / "docker-compose.yml").read_text()
+    compose = (ROOT / "docker-compose.yml").read_text()
     for name in secret:
         uses = re.findall(rf"\$\{{{name}([^}}]*)\}}", compose)
         assert uses, name

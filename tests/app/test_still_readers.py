@@ -13,7 +13,7 @@ import pytest
 from app.edge.http_protocol import ImpatientProtocol
 from app.settings import Settings
 from tests.app.conftest import Running, ScriptedWorker, serve
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 from tests.patience import until
 
 LARGE = 24 * 1024 * 1024
@@ -28,7 +28,7 @@ def short_patience(settings: Settings, worker: ScriptedWorker) -> Iterator[Runni
 
 
 def link_of(client: httpx2.Client, worker: ScriptedWorker, data: bytes) -> str:
-    job = client.post("/v1/jobs", json=WISH).json()
+    job = client.post("/v1/jobs", json=PARAMETERS).json()
     worker.succeed(worker.claim(), data=data)
     url = client.get(job["urls"]["self"]).json()["images"][0]["url"]
     return "/" + url.split("/", 3)[3]

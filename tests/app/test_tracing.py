@@ -12,7 +12,7 @@ import structlog
 
 from app.contract.common.tracing import open_provider, wanted
 from tests.app.conftest import OneGateway, ScriptedWorker
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 
 NAMED = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 CALLERS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -62,9 +62,9 @@ def test_a_gateway_that_does_not_trace_loads_nothing_for_it() -> None:
 def test_without_a_trace_of_its_own_the_callers_goes_on(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
     worker.announce()
     with gateway_with() as running:
-        running.client.post("/v1/jobs", json=WISH, headers={"traceparent": CALLERS}).raise_for_status()
+        running.client.post("/v1/jobs", json=PARAMETERS, headers={"traceparent": CALLERS}).raise_for_status()
         assert worker.claim().traceparent == CALLERS
-        running.client.post("/v1/jobs", json=WISH, headers={"traceparent": "zanzibar"}).raise_for_status()
+        running.client.post("/v1/jobs", json=PARAMETERS, headers={"traceparent": "zanzibar"}).raise_for_status()
         assert worker.claim().traceparent == ""
 
 
@@ -84,7 +84,7 @@ def test_a_collector_that_hangs_holds_up_nothing(
     worker.announce()
     with gateway_with() as running:  # whose end the fixture waits for, a tenth as long as the exporter would
         for _ in range(5):
-            sent = running.client.post("/v1/jobs", json=WISH, headers={"traceparent": CALLERS})
+            sent = running.client.post("/v1/jobs", json=PARAMETERS, headers={"traceparent": CALLERS})
             assert sent.status_code == 202
             taken = worker.claim().traceparent
             assert taken.split("-")[1] == CALLERS.split("-")[1]

@@ -13,11 +13,11 @@ from app.contract.redis.ownership import Beat
 from app.routes import waiting
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_guard import connect
-from tests.app.test_jobs import WISH, send
+from tests.app.test_jobs import PARAMETERS, send
 from tests.patience import PATIENCE, until
 
 WAYS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "native": ("/v1/jobs", WISH, "wait=60, "),
+    "native": ("/v1/jobs", PARAMETERS, "wait=60, "),
     "openai": ("/v1/images/generations", {"prompt": "a frog", "response_format": "url"}, ""),
     "openai stream": ("/v1/images/generations", {"prompt": "a frog", "stream": True}, ""),
     "replicate": ("/v1/predictions", {"version": "darkroom/starter", "input": {"prompt": "a frog"}}, "wait, "),
@@ -74,7 +74,7 @@ def test_what_is_refused_before_has_its_own_status(client: httpx2.Client, way: s
 
 def test_a_heartbeat_ends_when_the_service_closes(closable: Running) -> None:
     headers = {"Prefer": "wait=60, heartbeat"}
-    with closable.client.stream("POST", "/v1/jobs", json=WISH, headers=headers) as answer:
+    with closable.client.stream("POST", "/v1/jobs", json=PARAMETERS, headers=headers) as answer:
         closable.close_soon()
         assert json.loads(answer.read())["status"] == "queued"
 
@@ -86,7 +86,7 @@ def test_without_it_nothing_is_sent_before_the_answer(
     client: httpx2.Client, worker: ScriptedWorker, prefer: str
 ) -> None:
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(client.post, "/v1/jobs", json=WISH, headers={"Prefer": prefer})
+        asked = pool.submit(client.post, "/v1/jobs", json=PARAMETERS, headers={"Prefer": prefer})
         worker.succeed(worker.claim())
         answer = asked.result(PATIENCE)
     assert (answer.status_code, answer.content[:1]) == (200, b"{")
@@ -137,10 +137,10 @@ def test_without_being_asked_the_job_goes_on(running: Running, client: httpx2.Cl
 
 def test_who_only_joined_a_job_does_not_call_it_off(running: Running, client: httpx2.Client) -> None:
     key = {"Idempotency-Key": "order-17"}
-    job = client.post("/v1/jobs", json=WISH, headers=key).json()["id"]
+    job = client.post("/v1/jobs", json=PARAMETERS, headers=key).json()["id"]
     lines = ["POST /v1/jobs HTTP/1.1", "Host: localhost", "Prefer: wait=60, cancel-on-disconnect"]
     lines += ["Idempotency-Key: order-17", "Content-Type: application/json"]
-    content = json.dumps(WISH).encode()
+    content = json.dumps(PARAMETERS).encode()
     with connect(client) as connection:
         connection.sendall("\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""]).encode() + content)
         until(lambda: running.app.state.services.feed.listeners == 1)
@@ -154,7 +154,7 @@ def test_preferences_that_were_applied_are_named(client: httpx2.Client, worker: 
     send(client)
     with ThreadPoolExecutor() as pool:
         headers = {"Prefer": "Wait=60, Cancel-On-Disconnect, zanzibar"}
-        asked = pool.submit(client.post, "/v1/jobs", json=WISH, headers=headers)
+        asked = pool.submit(client.post, "/v1/jobs", json=PARAMETERS, headers=headers)
         for _ in range(2):
             worker.succeed(worker.claim())
         assert asked.result(PATIENCE).headers["preference-applied"] == "wait=60, cancel-on-disconnect"

@@ -26,7 +26,7 @@ from tests.patience import until
 LONG_AGO = 1_767_225_600_000
 """2026-01-01T00:00:00Z in ms."""
 
-WISH = {"prompt": "a red circle", "seed": 7}
+PARAMETERS = {"prompt": "a red circle", "seed": 7}
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def http(running: Running, at_once: None) -> httpx2.Client:
 
 
 def send(http: httpx2.Client, **more: Any) -> dict[str, Any]:
-    answer = http.post("/v1/jobs", json=WISH | more)
+    answer = http.post("/v1/jobs", json=PARAMETERS | more)
     assert answer.status_code == 202, answer.text
     return dict(answer.json())
 
@@ -136,7 +136,7 @@ def test_another_model_in_the_same_redis_and_back(http: httpx2.Client, workers: 
 
 def test_two_models_and_no_default_have_to_be_named(http: httpx2.Client, workers: Workers) -> None:
     workers.come("a", "b")
-    answer = http.post("/v1/jobs", json=WISH)
+    answer = http.post("/v1/jobs", json=PARAMETERS)
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "model_missing")
     assert "a, b" in answer.json()["errors"][0]["detail"]
     assert send(http, model="b")["model"] == "b"
@@ -158,7 +158,7 @@ def test_a_default_that_is_still_loading(gateway_with: OneGateway, workers: Work
     workers.come("a")
     workers.leave("a")
     with gateway_with(default_model="b") as running:
-        answer = running.client.post("/v1/jobs", json=WISH)
+        answer = running.client.post("/v1/jobs", json=PARAMETERS)
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/no-model-yet")
         assert answer.headers["retry-after"] == "5"
         workers.come("b")
@@ -186,8 +186,8 @@ def test_aliases_are_names_everywhere(gateway_with: OneGateway, workers: Workers
         assert (job["model"], job["input"]["model"]) == ("b", "b"), "answers name the real one"
         assert send(running.client)["model"] == "b", "the default may be an alias"
         with test_replicate.official(running) as client:
-            assert client.predictions.create("gpt-image-1", input=WISH).model == "darkroom/b"
-            assert client.models.predictions.create("stability-ai/sdxl", input=WISH).model == "darkroom/b"
+            assert client.predictions.create("gpt-image-1", input=PARAMETERS).model == "darkroom/b"
+            assert client.models.predictions.create("stability-ai/sdxl", input=PARAMETERS).model == "darkroom/b"
             found = client.models.get("stability-ai/sdxl")
             assert (found.owner, found.name) == ("darkroom", "b")
         for _ in range(4):
@@ -265,7 +265,7 @@ def test_the_dialects_refuse_a_model_that_is_away(
     assert caught.value.response.headers["retry-after"] == str(AWAY_RETRY_SECONDS)
     assert "No worker serves a since 2026-01-01" in str(caught.value)
     with test_replicate.official(running) as replicate, pytest.raises(ReplicateError) as refused:
-        replicate.predictions.create("darkroom/a", input=WISH)
+        replicate.predictions.create("darkroom/a", input=PARAMETERS)
     assert (refused.value.status, refused.value.type) == (503, "/problems/model-away")
     assert redis_client.zcard(keys.QUEUED + "a") == 0, "nothing is left behind"
 
@@ -282,7 +282,7 @@ def test_the_dialects_wait_while_a_worker_restarts(
         workers.draw("a")
         assert drawn.result().data
     with test_replicate.official(running) as replicate:
-        assert replicate.predictions.create("darkroom/a", input=WISH).status == "starting"
+        assert replicate.predictions.create("darkroom/a", input=PARAMETERS).status == "starting"
 
 
 @pytest.fixture
@@ -310,10 +310,10 @@ def test_a_wait_ends_when_the_worker_does_not_come_back(
 
 def test_a_prediction_that_names_no_version(http: httpx2.Client, workers: Workers) -> None:
     workers.come("a")
-    answer = http.post("/v1/predictions", json={"input": WISH})
+    answer = http.post("/v1/predictions", json={"input": PARAMETERS})
     assert (answer.status_code, answer.json()["model"]) == (201, "darkroom/a")
     workers.come("b")
-    refused = http.post("/v1/predictions", json={"input": WISH})
+    refused = http.post("/v1/predictions", json={"input": PARAMETERS})
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/version")
 
 
@@ -321,11 +321,11 @@ def test_weights_that_are_served_under_two_names(http: httpx2.Client, workers: W
     """A model that was renamed: its version is that of the name which has a worker."""
     workers.come("a", "b")
     workers.leave("a")
-    wish = {"version": "0" * 64, "input": WISH}
-    assert http.post("/v1/predictions", json=wish).json()["model"] == "darkroom/b"
+    parameters = {"version": "0" * 64, "input": PARAMETERS}
+    assert http.post("/v1/predictions", json=parameters).json()["model"] == "darkroom/b"
     workers.come("a")
     workers.leave("b")
-    assert http.post("/v1/predictions", json=wish).json()["model"] == "darkroom/a"
+    assert http.post("/v1/predictions", json=parameters).json()["model"] == "darkroom/a"
 
 
 def test_replicates_model_says_how_it_stands(running: Running, workers: Workers, at_once: None) -> None:

@@ -19,7 +19,7 @@ from app.contract.redis.durability import reasons_to_refuse_writes
 from app.contract.redis.store import JobStore
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
-from tests.app.test_jobs import WISH
+from tests.app.test_jobs import PARAMETERS
 from tests.app.test_refusals import problem
 from tests.patience import until
 
@@ -38,7 +38,7 @@ class Pair:
         return check
 
     def post(self) -> Any:
-        return self.running.client.post("/v1/jobs", json=WISH)
+        return self.running.client.post("/v1/jobs", json=PARAMETERS)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.conftest import _nobody_is_late as _nobody_is_late
 from tests.conftest import IN_CI
 from tests.patience import PATIENCE
-from tests.system.conftest import House
+from tests.system.conftest import Installation
 
 CANDIDATES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHOSEN = "DARKROOM_TEST_BROWSER"
@@ -128,13 +128,13 @@ def faults_of_access(page: Page) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """The whole service with the bundled model, shared by the tests of a file."""
     find_chromium()
-    house = House(tmp_path_factory.mktemp("house") / "data")
-    house.start_and_wait()
-    yield house
-    house.kill_everything()
+    installation = Installation(tmp_path_factory.mktemp("house") / "data")
+    installation.start_and_wait()
+    yield installation
+    installation.kill_everything()
 
 
 def picture(colour: str, *, kind: str = "png") -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 MAKE = shutil.which("make")
 
 pytestmark = pytest.mark.skipif(MAKE is None, reason="needs make")
@@ -41,7 +41,7 @@ class Machine:
     def make(self, **environment: str) -> subprocess.CompletedProcess[str]:
         assert MAKE is not None
         environment = {"PATH": str(self.folder), **environment}
-        return subprocess.run([MAKE, "-C", HOUSE, "browser-deps"], env=environment, capture_output=True, text=True)
+        return subprocess.run([MAKE, "-C", ROOT, "browser-deps"], env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import faults_of_access
 from tests.patience import PATIENCE
-from tests.system.conftest import House
+from tests.system.conftest import Installation
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def opened(page: Page, house: House) -> Page:
-    page.goto(house.url)
+def opened(page: Page, installation: Installation) -> Page:
+    page.goto(installation.url)
     expect(page.locator("#size")).to_be_visible()
     return page
 
@@ -39,8 +39,8 @@ def finished(sheet: Locator) -> Locator:
     return sheet
 
 
-def test_the_model_says_what_may_be_asked(opened: Page, house: House) -> None:
-    with house.client() as client:
+def test_the_model_says_what_may_be_asked(opened: Page, installation: Installation) -> None:
+    with installation.client() as client:
         model = client.get("/v1/models").json()["data"][0]
     steps = opened.get_by_label("Steps", exact=True)
     expect(steps).to_have_attribute("max", str(model["max_steps"]))
@@ -163,7 +163,7 @@ def test_the_same_again_and_more_like_it(opened: Page) -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="needs curl and bash")
-def test_the_curl_recipe_draws_the_picture(opened: Page, house: House) -> None:
+def test_the_curl_recipe_draws_the_picture(opened: Page, installation: Installation) -> None:
     prompt = 'it\'s a "blue" circle $HOME `id`'
     finished(ask(opened, prompt)).get_by_role("button").click()
     opened.get_by_role("button", name="curl").click()
@@ -171,6 +171,6 @@ def test_the_curl_recipe_draws_the_picture(opened: Page, house: House) -> None:
     done = subprocess.run(["bash", "-c", recipe], capture_output=True, text=True, timeout=PATIENCE)
     seed = opened.get_by_role("dialog").locator("dd").first.inner_text()
     assert '"status":"succeeded"' in done.stdout, done
-    with house.client() as client:
+    with installation.client() as client:
         newest = client.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
     assert (newest["input"]["prompt"], newest["input"]["seed"]) == (prompt, int(seed))

@@ -14,7 +14,7 @@ from PIL import Image
 from app.cli import client as client_module
 from app.cli import generate as generate_module
 from app.cli.client import CommandError
-from app.cli.generate import read_prompts, wishes_of
+from app.cli.generate import read_prompts, requests_of
 from app.cli.naming import Names
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
@@ -182,8 +182,8 @@ def test_a_key_is_asked_for(
 
 
 def test_ctrl_c_cancels_what_it_began(gateway: Running, hand: Hand, tmp_path: Path) -> None:
-    wishes = ("wait", "wait too", "a frog", "-o", "{prompt}.png")
-    with begun(gateway, "generate", *wishes, cwd=tmp_path) as process:
+    requests = ("wait", "wait too", "a frog", "-o", "{prompt}.png")
+    with begun(gateway, "generate", *requests, cwd=tmp_path) as process:
         until(lambda: (tmp_path / "a-frog.png").exists())
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE)
@@ -202,9 +202,14 @@ def test_a_disk_that_is_full_keeps_no_half_picture(file_size_limit: int, tmp_pat
     assert not output.exists()
 
 
-def test_wishes() -> None:
+def test_requests() -> None:
     assert read_prompts(["a"], None) == ["a"]
-    both = wishes_of(["a", "b"], [1, 2], {"num_inference_steps": 3, "model": None})
-    assert [(wish["prompt"], wish["seed"]) for wish in both] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+    both = requests_of(["a", "b"], [1, 2], {"num_inference_steps": 3, "model": None})
+    assert [(parameters["prompt"], parameters["seed"]) for parameters in both] == [
+        ("a", 1),
+        ("a", 2),
+        ("b", 1),
+        ("b", 2),
+    ]
     assert both[0] == {"prompt": "a", "seed": 1, "num_inference_steps": 3}
-    assert wishes_of(["a"], [], {}) == [{"prompt": "a"}]
+    assert requests_of(["a"], [], {}) == [{"prompt": "a"}]

@@ -40,8 +40,8 @@ def meanwhile(act: Callable[[], Any]) -> Iterator[None]:
 NOBODY = "job_" + "0" * 24
 
 
-def send(gateway: Running, prompt: str, **wish: Any) -> str:
-    answer = gateway.client.post("/v1/jobs", json={"prompt": prompt, **wish})
+def send(gateway: Running, prompt: str, **parameters: Any) -> str:
+    answer = gateway.client.post("/v1/jobs", json={"prompt": prompt, **parameters})
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 

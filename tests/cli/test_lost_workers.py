@@ -13,7 +13,7 @@ import redis
 
 from app.cli import lost_workers
 from app.cli.lost_workers import LostWorkers
-from app.cli.up import House
+from app.cli.up import Supervisor
 from app.contract.common.environment import WORKER_NAME
 from app.contract.messages.card import ModelCard
 from app.contract.redis import keys
@@ -149,12 +149,12 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_start_a_worker(
 def test_a_long_start_says_what_the_worker_is_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     detail = "no worker is ready yet; starting: warming up, 2 rows measured"
     checks = {"redis": {"ok": True, "detail": "reachable"}, "workers": {"ok": False, "detail": detail}}
-    house = House(data=tmp_path)
-    house.url = "http://127.0.0.1:1"
-    house.client = httpx2.Client(
+    supervisor = Supervisor(data=tmp_path)
+    supervisor.url = "http://127.0.0.1:1"
+    supervisor.client = httpx2.Client(
         transport=httpx2.MockTransport(lambda _: httpx2.Response(503, json={"checks": checks}))
     )
-    house.look_whether_ready(house.complain_at - 1)
+    supervisor.look_whether_ready(supervisor.complain_at - 1)
     assert capsys.readouterr().err == ""
-    house.look_whether_ready(house.complain_at + 1)
+    supervisor.look_whether_ready(supervisor.complain_at + 1)
     assert capsys.readouterr().err == f"darkroom: not ready yet: workers: {detail}\n"

@@ -42,8 +42,8 @@ def results(lines: list[str], columns: int) -> list[str]:
 def test_every_line_stays(
     gateway: Running, hand: Hand, tmp_path: Path, rows: int, columns: int, environment: dict[str, str]
 ) -> None:
-    wishes = (*PROMPTS, "wait for me", "-o", "{prompt}.png", "--seed", "7")
-    with in_a_terminal(gateway, "generate", *wishes, cwd=tmp_path, rows=rows, columns=columns, **environment) as term:
+    requests = (*PROMPTS, "wait for me", "-o", "{prompt}.png", "--seed", "7")
+    with in_a_terminal(gateway, "generate", *requests, cwd=tmp_path, rows=rows, columns=columns, **environment) as term:
         term.until("a-bear.png")
         if "TERM" not in environment:
             term.until(" all ", "wait for me  running")

@@ -26,8 +26,8 @@ def sheet() -> bytes:
     return file.getvalue()
 
 
-def drawn(gateway: Running, worker: ScriptedWorker, **wish: object) -> str:
-    job_id = gateway.client.post("/v1/jobs", json=KEPT | wish).json()["id"]
+def drawn(gateway: Running, worker: ScriptedWorker, **parameters: object) -> str:
+    job_id = gateway.client.post("/v1/jobs", json=KEPT | parameters).json()["id"]
     succeed_with_sheet(worker, worker.claim(), sheet=sheet(), data=picture("white", side=128), columns=2)
     return str(job_id)
 
@@ -92,8 +92,8 @@ def test_what_cannot_be_shown(run: Run, gateway: Running, worker: ScriptedWorker
 def test_generate_asks_for_them(run: Run, hand: Hand) -> None:
     assert run("generate", "a frog", "--preview-every", "3").exit_code == 0
     assert run("generate", "a frog").exit_code == 0
-    wished = [(claim.spec.preview_every, claim.spec.keep_previews) for claim in hand.claims]
-    assert wished == [(3, True), (0, False)]
+    asked = [(claim.spec.preview_every, claim.spec.keep_previews) for claim in hand.claims]
+    assert asked == [(3, True), (0, False)]
 
 
 def test_durations() -> None:

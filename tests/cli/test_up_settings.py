@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.main import app
-from app.cli.up import House
+from app.cli.up import Supervisor
 from app.contract.common.environment import PREFIX, read_settings
 from app.contract.common.exits import CANNOT_START
 from app.settings import Settings
@@ -82,18 +82,18 @@ def environment_of_children(*options: str, **given: str) -> dict[str, str]:
     """What `darkroom up` would start its processes with."""
     found: dict[str, str] = {}
 
-    def opened(house: House) -> int:
+    def opened(supervisor: Supervisor) -> int:
         try:
-            house.open()
-            found.update(house.environment)
+            supervisor.open()
+            found.update(supervisor.environment)
         finally:
-            house.close()
-            for descriptor in house.keep:
+            supervisor.close()
+            for descriptor in supervisor.keep:
                 os.close(descriptor)
         return 0
 
     with nothing_given() as monkeypatch:
-        monkeypatch.setattr(House, "run", opened)
+        monkeypatch.setattr(Supervisor, "run", opened)
         result = CliRunner().invoke(app, ["up", *options], env=given)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

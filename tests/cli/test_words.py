@@ -42,7 +42,7 @@ def test_no_flag_has_a_type_in_help(run: Run) -> None:
         assert "bool" not in text, name
 
 
-def test_every_option_is_a_member_of_a_wish() -> None:
+def test_every_option_is_a_parameter() -> None:
     assert OPTIONS.keys() <= JobRequest.model_fields.keys()
     told = run_help()
     assert all(option in told for option in OPTIONS.values() if option.startswith("--"))

@@ -19,11 +19,11 @@ from app.contract.redis.store import JobStore, NewJob
 pytestmark = pytest.mark.anyio
 
 LIST = "rq:queue:generate-starter"
-Wish = Callable[..., NewJob]
+Parameters = Callable[..., NewJob]
 
 
 @pytest.fixture
-def wish(card: ModelCard) -> Wish:
+def parameters(card: ModelCard) -> Parameters:
     def make(tenant: str, **options: object) -> NewJob:
         request = JobRequest.model_validate({"prompt": "a circle", "seed": 7} | options)
         return NewJob(new_job_id(), tenant, resolve(request, card), retention_ms=60_000, metadata={})
@@ -43,12 +43,12 @@ def claim(ownership: Ownership) -> Claim:
 
 
 async def test_a_thousand_jobs_of_one_tenant_do_not_delay_another(
-    store: JobStore, ownership: Ownership, wish: Wish
+    store: JobStore, ownership: Ownership, parameters: Parameters
 ) -> None:
-    whale = [await submit(store, wish("whale")) for _ in range(1_000)]
+    whale = [await submit(store, parameters("whale")) for _ in range(1_000)]
     seats = [claim(ownership).id for _ in range(4)]
     assert seats == whale[:4]
-    single = wish("ann")
+    single = parameters("ann")
     await submit(store, single)
     record = await store.get(single.id, "ann")
     assert record is not None
@@ -57,48 +57,50 @@ async def test_a_thousand_jobs_of_one_tenant_do_not_delay_another(
     assert [claim(ownership).id for _ in range(3)] == whale[4:7], "and within a tenant the order stays"
 
 
-async def test_tenants_share_by_cost_and_not_by_number(store: JobStore, ownership: Ownership, wish: Wish) -> None:
+async def test_tenants_share_by_cost_and_not_by_number(
+    store: JobStore, ownership: Ownership, parameters: Parameters
+) -> None:
     for _ in range(40):
-        await submit(store, wish("dear", num_images=4))
+        await submit(store, parameters("dear", num_images=4))
     for _ in range(160):
-        await submit(store, wish("cheap"))
+        await submit(store, parameters("cheap"))
     served: Counter[str] = Counter()
     for _ in range(100):
         found = claim(ownership)
         served["dear" if found.spec.num_images == 4 else "cheap"] += cost_of(found.spec)  # type: ignore[assignment]
     most, least = max(served.values()), min(served.values())
-    assert most - least <= 2 * cost_of(wish("dear", num_images=4).spec)
+    assert most - least <= 2 * cost_of(parameters("dear", num_images=4).spec)
 
 
-async def test_ten_tenants_take_turns(store: JobStore, ownership: Ownership, wish: Wish) -> None:
-    owner = {await submit(store, wish(f"t{n % 10}")): f"t{n % 10}" for n in range(100)}
+async def test_ten_tenants_take_turns(store: JobStore, ownership: Ownership, parameters: Parameters) -> None:
+    owner = {await submit(store, parameters(f"t{n % 10}")): f"t{n % 10}" for n in range(100)}
     for _ in range(10):
         assert len({owner[claim(ownership).id] for _ in range(10)}) == 10
 
 
-async def test_an_idle_tenant_saves_up_no_turns(store: JobStore, ownership: Ownership, wish: Wish) -> None:
-    owner = {await submit(store, wish("busy")): "busy" for _ in range(60)}
+async def test_an_idle_tenant_saves_up_no_turns(store: JobStore, ownership: Ownership, parameters: Parameters) -> None:
+    owner = {await submit(store, parameters("busy")): "busy" for _ in range(60)}
     for _ in range(20):
         claim(ownership)
-    owner |= {await submit(store, wish("late")): "late" for _ in range(40)}
+    owner |= {await submit(store, parameters("late")): "late" for _ in range(40)}
     turns = Counter(owner[claim(ownership).id] for _ in range(40))
     assert abs(turns["busy"] - turns["late"]) <= 2
 
 
-async def test_a_canceled_job_is_not_charged(store: JobStore, ownership: Ownership, wish: Wish) -> None:
-    owner = {await submit(store, wish("busy")): "busy" for _ in range(30)}
+async def test_a_canceled_job_is_not_charged(store: JobStore, ownership: Ownership, parameters: Parameters) -> None:
+    owner = {await submit(store, parameters("busy")): "busy" for _ in range(30)}
     claim(ownership)
-    mistaken = [await submit(store, wish("ann")) for _ in range(20)]
+    mistaken = [await submit(store, parameters("ann")) for _ in range(20)]
     for job_id in mistaken:
         assert await store.cancel(job_id, "ann") == "canceled"
-    owner[await submit(store, wish("ann"))] = "ann"
+    owner[await submit(store, parameters("ann"))] = "ann"
     assert "ann" in [owner[claim(ownership).id] for _ in range(2)]
 
 
 async def test_a_job_that_comes_back_is_first_and_not_charged_again(
-    store: JobStore, ownership: Ownership, wish: Wish
+    store: JobStore, ownership: Ownership, parameters: Parameters
 ) -> None:
-    owner = {await submit(store, wish(tenant)): tenant for tenant in ("ann", "bob") * 10}
+    owner = {await submit(store, parameters(tenant)): tenant for tenant in ("ann", "bob") * 10}
     first = claim(ownership)
     assert ownership.give_back(first, "worker-stopped")
     assert claim(ownership).id == first.id
@@ -107,10 +109,10 @@ async def test_a_job_that_comes_back_is_first_and_not_charged_again(
 
 
 async def test_a_queue_that_runs_empty_leaves_no_keys(
-    store: JobStore, ownership: Ownership, wish: Wish, redis_client: redis.Redis
+    store: JobStore, ownership: Ownership, parameters: Parameters, redis_client: redis.Redis
 ) -> None:
     for tenant in ("ann", "bob"):
-        await submit(store, wish(tenant))
+        await submit(store, parameters(tenant))
     for _ in range(2):
         claim(ownership)
     left = [f"{name}starter" for name in (keys.QUEUED, keys.TURNS, keys.CLOCK)]
@@ -118,7 +120,7 @@ async def test_a_queue_that_runs_empty_leaves_no_keys(
 
 
 async def test_rqs_list_holds_exactly_what_waits(
-    store: JobStore, ownership: Ownership, wish: Wish, redis_client: redis.Redis
+    store: JobStore, ownership: Ownership, parameters: Parameters, redis_client: redis.Redis
 ) -> None:
     """Taken from its middle, its end and its head, and put back: the places stay right, or LREM would hide it."""
     chance = random.Random(5)
@@ -127,7 +129,7 @@ async def test_rqs_list_holds_exactly_what_waits(
     for _ in range(600):
         action = chance.random()
         if action < 0.5:
-            await submit(store, wish(f"t{chance.randrange(6)}", num_images=chance.choice([1, 4])))
+            await submit(store, parameters(f"t{chance.randrange(6)}", num_images=chance.choice([1, 4])))
         elif action < 0.7 and (claimed := ownership.claim("starter", "w1")):
             running.append(claimed)
         elif action < 0.8 and running:
@@ -140,9 +142,9 @@ async def test_rqs_list_holds_exactly_what_waits(
 
 
 async def test_a_list_that_a_foreign_hand_moved_is_numbered_again(
-    store: JobStore, ownership: Ownership, wish: Wish, redis_client: redis.Redis
+    store: JobStore, ownership: Ownership, parameters: Parameters, redis_client: redis.Redis
 ) -> None:
-    jobs = [await submit(store, wish("ann")) for _ in range(6)]
+    jobs = [await submit(store, parameters("ann")) for _ in range(6)]
     redis_client.lpop(LIST)
     redis_client.rpush(LIST, "job_000000000000000000000000", jobs[5])
     assert claim(ownership).id == jobs[0]
@@ -154,9 +156,9 @@ async def test_a_list_that_a_foreign_hand_moved_is_numbered_again(
 
 
 async def test_an_old_worker_passes_over_what_it_does_not_understand(
-    store: JobStore, ownership: Ownership, wish: Wish, redis_client: redis.Redis
+    store: JobStore, ownership: Ownership, parameters: Parameters, redis_client: redis.Redis
 ) -> None:
-    new, old = [await submit(store, wish("ann")) for _ in range(2)]
+    new, old = [await submit(store, parameters("ann")) for _ in range(2)]
     redis_client.hset(keys.JOB + new, "v", keys.RECORD_VERSION + 1)
     assert claim(ownership).id == old
     assert ownership.claim("starter", "w1") is None

@@ -241,7 +241,7 @@ async def test_a_waiting_request_joins_one_job(forgetful: redis.asyncio.Redis) -
     assert await pending.give_up("name", "a", "one") is (await pending.join("name", "third", again=False) is None)
 
 
-async def test_a_house_that_was_opened_is_told_so(
+async def test_a_service_that_was_opened_is_told_so(
     valkey_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """redis-py cannot say a watched transaction again: it reports a change that was none."""

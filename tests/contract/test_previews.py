@@ -65,7 +65,7 @@ async def test_a_zombie_shows_nothing(
     assert await told(store, claim) == []
 
 
-async def test_wishes_for_previews_and_reproducibility(card: ModelCard) -> None:
+async def test_requests_for_previews_and_reproducibility(card: ModelCard) -> None:
     plain = resolve(JobRequest(prompt="a circle"), card)
     assert (plain.preview_every, plain.reproducible) == (0, False)
     wanted = resolve(JobRequest(prompt="a circle", preview_every=5, reproducible=True), card)

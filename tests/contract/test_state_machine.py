@@ -81,7 +81,7 @@ class Job:
         return self.status in TERMINAL
 
 
-class House:
+class Installation:
     """The model: jobs, turns, litter, keys. Every method does what a script should."""
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class Scripts(RuleBasedStateMachine):
         self.worker_client = self.losses.client(self.url)
         self.store = JobStore(self.async_client)
         self.ownership = Ownership(self.worker_client)
-        self.house = House()
+        self.installation = Installation()
 
     def teardown(self) -> None:
         self.run(self.async_client.aclose())
@@ -201,22 +201,22 @@ class Scripts(RuleBasedStateMachine):
     )
     def submit(self, tenant: str, images: int, key: str | None, body: str) -> str:
         spec = resolve(JobRequest(prompt="a circle", seed=1, num_images=images), self.card)
-        wish = NewJob(next_id(), tenant, spec, retention_ms=A_DAY_MS, metadata={})
+        parameters = NewJob(next_id(), tenant, spec, retention_ms=A_DAY_MS, metadata={})
         answer = self.run(
             self.store.submit(
-                wish, queue_limit=QUEUE_LIMIT, tenant_limit=TENANT_LIMIT, idempotency_key=key, body_hash=body
+                parameters, queue_limit=QUEUE_LIMIT, tenant_limit=TENANT_LIMIT, idempotency_key=key, body_hash=body
             )
         )
-        known = self.house.idempotency.get((tenant, key)) if key else None
+        known = self.installation.idempotency.get((tenant, key)) if key else None
         if known:
             assert (answer.outcome, answer.id) == ("replayed" if known[1] == body else "conflict", known[0])
-        elif refused := self.house.refusal(tenant):
+        elif refused := self.installation.refusal(tenant):
             assert answer.outcome == refused
         else:
-            assert (answer.outcome, answer.id) == ("created", wish.id)
-            self.house.accept(Job(wish.id, tenant, cost_of(spec)))
+            assert (answer.outcome, answer.id) == ("created", parameters.id)
+            self.installation.accept(Job(parameters.id, tenant, cost_of(spec)))
             if key:
-                self.house.idempotency[tenant, key] = (wish.id, body)
+                self.installation.idempotency[tenant, key] = (parameters.id, body)
         return answer.id
 
     @rule(target=ids, tenants=st.lists(TENANTS, min_size=2, max_size=6), images=st.sampled_from([1, 2]))
@@ -225,7 +225,7 @@ class Scripts(RuleBasedStateMachine):
 
     @rule(target=claims, worker=WORKERS, holding=st.sampled_from([0, 0, 2]))
     def claim(self, worker: str, holding: int) -> Claim | None:
-        claim, expected = self.ownership.claim(MODEL, worker, holding=holding), self.house.claim(worker, holding)
+        claim, expected = self.ownership.claim(MODEL, worker, holding=holding), self.installation.claim(worker, holding)
         assert (claim and claim.id) == (expected and expected.id)
         if claim and expected:
             assert (claim.attempt, claim.failures) == (expected.attempt, expected.failures)
@@ -238,11 +238,11 @@ class Scripts(RuleBasedStateMachine):
         return multiple(*taken)
 
     def owned(self, claim: Claim) -> Job | None:
-        job = self.house.jobs.get(claim.id)
+        job = self.installation.jobs.get(claim.id)
         return job if job and job.status == "running" and job.token == claim.token else None
 
     def said_before(self, claim: Claim, status: str) -> bool:
-        job = self.house.jobs.get(claim.id)
+        job = self.installation.jobs.get(claim.id)
         return job is not None and job.status == status and job.token == claim.token
 
     @rule(claim=claims)
@@ -275,36 +275,36 @@ class Scripts(RuleBasedStateMachine):
         job, before = self.owned(claim), self.said_before(claim, end)
         assert says[end]() == (job is not None or before)
         if job:
-            self.house.over(job, end)
+            self.installation.over(job, end)
             job.cancel = job.cancel or end == "canceled"
             assert says[end](), "the same word again, after a broken connection"
 
     @rule(claim=claims)
     def give_back(self, claim: Claim | None) -> None:
         if claim:
-            job, known = self.owned(claim), self.house.jobs.get(claim.id)
+            job, known = self.owned(claim), self.installation.jobs.get(claim.id)
             before = known is not None and known.given_back == claim.token
             assert self.ownership.give_back(claim, "worker-stopped") == (job is not None or before)
             if job:
                 job.given_back = claim.token
             if job and job.cancel:
-                self.house.over(job, "canceled")
+                self.installation.over(job, "canceled")
             elif job:
-                self.house.requeue(job)
+                self.installation.requeue(job)
 
     @rule(job_id=ids, stranger=st.sampled_from([False, False, False, True]))
     def cancel(self, job_id: str, stranger: bool) -> None:
-        job = self.house.jobs.get(job_id)
+        job = self.installation.jobs.get(job_id)
         tenant = "mallory" if stranger or job is None else job.tenant
         answer = self.run(self.store.cancel(job_id, tenant))
         if job is None or job.tenant != tenant:
             assert answer == "missing"
         elif job.status == "queued":
             assert answer == "canceled"
-            if job.attempt == 0 and tenant in self.house.turns:
-                self.house.turns[tenant] -= job.cost
-            self.house.over(job, "canceled")
-            self.house.left_queue()
+            if job.attempt == 0 and tenant in self.installation.turns:
+                self.installation.turns[tenant] -= job.cost
+            self.installation.over(job, "canceled")
+            self.installation.left_queue()
         elif job.status == "running":
             assert answer == "requested"
             job.cancel = True
@@ -334,15 +334,15 @@ class Scripts(RuleBasedStateMachine):
         if job is None:
             return
         self.client.zadd(keys.LEASES, {claim.id: 1}, xx=True)
-        self._reap(*self.house.owner_lost(job), 0)
+        self._reap(*self.installation.owner_lost(job), 0)
 
     @rule(worker=WORKERS)
     def worker_is_gone_for_certain(self, worker: str) -> None:
         """Somebody saw it die. Said again, after a broken connection, it changes nothing."""
-        held = [job for job in self.house.jobs.values() if job.status == "running" and job.worker == worker]
-        for job in self.house.jobs.values():
+        held = [job for job in self.installation.jobs.values() if job.status == "running" and job.worker == worker]
+        for job in self.installation.jobs.values():
             job.kept_by = None if job.kept_by == worker else job.kept_by
-        verdicts = [self.house.owner_lost(job) for job in held]
+        verdicts = [self.installation.owner_lost(job) for job in held]
         done = tuple(map(sum, zip(*verdicts, (0, 0), strict=True)))
         assert self.ownership.worker_lost(worker) == ((0, 0) if self.losses.left else done)
         assert self.ownership.worker_lost(worker) == (0, 0)
@@ -354,11 +354,11 @@ class Scripts(RuleBasedStateMachine):
 
     @rule(job_id=ids)
     def forget(self, job_id: str) -> None:
-        job = self.house.jobs.get(job_id)
+        job = self.installation.jobs.get(job_id)
         assert self.run(self.store.forget(job_id)) == (job is None or job.is_terminal)
         if job and job.is_terminal:
-            del self.house.jobs[job_id]
-            self.house.dead.discard(job_id)
+            del self.installation.jobs[job_id]
+            self.installation.dead.discard(job_id)
 
     @rule(claim=claims)
     def workers_die_until_it_is_dead(self, claim: Claim | None) -> None:
@@ -373,27 +373,29 @@ class Scripts(RuleBasedStateMachine):
         stranger=st.sampled_from([False, False, False, True]),
     )
     def retry(self, job_id: str, stranger: bool) -> str:
-        failed = next((each.id for each in self.house.jobs.values() if each.status == "failed"), job_id)
-        tenant = "mallory" if stranger or failed not in self.house.jobs else self.house.jobs[failed].tenant
+        failed = next((each.id for each in self.installation.jobs.values() if each.status == "failed"), job_id)
+        tenant = (
+            "mallory" if stranger or failed not in self.installation.jobs else self.installation.jobs[failed].tenant
+        )
         self._retry(failed, tenant)
         return self._retry(failed, tenant)
 
     def _retry(self, job_id: str, tenant: str) -> str:
         answer = self.run(self.store.retry(job_id, tenant, queue_limit=QUEUE_LIMIT, tenant_limit=TENANT_LIMIT))
-        job = self.house.jobs.get(job_id)
+        job = self.installation.jobs.get(job_id)
         if job is None or job.tenant != tenant:
             assert answer.outcome == "missing"
         elif job.status != "failed":
             assert answer.outcome == "not-failed"
-        elif job.retried_as in self.house.jobs:
+        elif job.retried_as in self.installation.jobs:
             assert (answer.outcome, answer.id) == ("replayed", job.retried_as)
-        elif refused := self.house.refusal(tenant):
+        elif refused := self.installation.refusal(tenant):
             assert answer.outcome == refused
         else:
             assert answer.outcome == "created"
             job.retried_as = answer.id
-            self.house.dead.discard(job_id)
-            self.house.accept(Job(answer.id, tenant, job.cost))
+            self.installation.dead.discard(job_id)
+            self.installation.accept(Job(answer.id, tenant, job.cost))
         return answer.id
 
     @rule()
@@ -402,13 +404,13 @@ class Scripts(RuleBasedStateMachine):
 
     @rule()
     def a_foreign_hand_empties_rqs_list(self) -> None:
-        waiting = len(self.house.queue())
+        waiting = len(self.installation.queue())
         self.client.delete(LIST)
         self._reap(0, 0, waiting)
 
     @invariant()
     def redis_agrees(self) -> None:
-        house, jobs = self.house, list(self.house.jobs.values())
+        installation, jobs = self.installation, list(self.installation.jobs.values())
         with self.client.pipeline(transaction=False) as pipeline:
             pipeline.zrange(f"{keys.QUEUED}{MODEL}", 0, -1, withscores=True)
             pipeline.zrange(f"{keys.TURNS}{MODEL}", 0, -1, withscores=True)
@@ -422,11 +424,11 @@ class Scripts(RuleBasedStateMachine):
                 pipeline.hmget(keys.JOB + job.id, "status", "attempt", "failures")
                 pipeline.xrange(keys.EVENTS + job.id)
             queued, turns, clock, listed, leases, litter, dead, expiry, *rest = pipeline.execute()
-        assert queued == [(job.id, job.score) for job in house.queue()], "whose turn it is"
-        assert (dict(turns), float(clock or 0)) == (house.turns, house.clock)
+        assert queued == [(job.id, job.score) for job in installation.queue()], "whose turn it is"
+        assert (dict(turns), float(clock or 0)) == (installation.turns, installation.clock)
         assert sorted(listed) == sorted(job_id for job_id, _ in queued)
         assert set(leases) == {job.id for job in jobs if job.status == "running"}
-        assert (set(litter), set(dead)) == (house.litter, house.dead)
+        assert (set(litter), set(dead)) == (installation.litter, installation.dead)
         assert set(expiry) == {job.id for job in jobs if job.is_terminal}
         for job, record, story in zip(jobs, rest[::2], rest[1::2], strict=True):
             assert record == [job.status, str(job.attempt), str(job.failures)]
@@ -437,7 +439,7 @@ class Scripts(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_left_of_nothing(self) -> None:
-        if all(job.is_terminal for job in self.house.jobs.values()):
+        if all(job.is_terminal for job in self.installation.jobs.values()):
             kept = {f"{name}{MODEL}" for name in (keys.QUEUED, keys.TURNS, keys.CLOCK)} | {LIST, keys.LEASES}
             assert self.client.exists(*kept) == 0
             assert [key for key in self.client.scan_iter("rq:*") if ":job:" in key or "exec" in key] == []

@@ -24,9 +24,9 @@ from app.contract.redis import keys
 from app.edge.keyring import Keyring
 from tests.faults import mutants
 from tests.faults.checker import TENANT, Evidence, Findings, check
-from tests.faults.house import Nursery, Service, Valkey
+from tests.faults.fork_server import LEASE
+from tests.faults.installation import ForkServer, Service, Valkey
 from tests.faults.load import Client, History, Nemesis, Receiver
-from tests.faults.nursery import LEASE
 from tests.faults.proxy import Losses, LossyProxy
 from tests.patience import PATIENCE, until
 
@@ -56,7 +56,7 @@ def run(
     Redis are lost all the time, the first two of each script among them; then everything has to happen exactly once.
     """
     valkey = Valkey(folder / "redis", durable=mutant != "aof off")
-    nursery = Nursery(mutant, litter_ms=None if real_time else LITTER_MS)
+    fork_server = ForkServer(mutant, litter_ms=None if real_time else LITTER_MS)
     history, receiver = History(folder / "history.jsonl"), Receiver(seed, fails=0.0 if only_replies else 0.2)
     valkey.comes()
     losses = Losses(first=2, rate=0.05, seed=seed) if only_replies else Losses(seed=seed)
@@ -71,7 +71,7 @@ def run(
     if only_replies:
         environment[LEASE] = "3600000"
     fate = {} if only_replies else FATE
-    service = Service(folder, nursery, valkey, fate=fate, seed=seed, environment=environment)
+    service = Service(folder, fork_server, valkey, fate=fate, seed=seed, environment=environment)
     api_key, key_id = asyncio.run(_a_key(valkey))
     options = {"api_key": api_key, "poison": not only_replies}
     clients = [Client(f"c{n}", service, history, receiver.url, seed=seed * 100 + n, **options) for n in range(4)]
@@ -94,7 +94,7 @@ def run(
         rested = _come_to_rest(valkey, history.path, seconds=drain)
     finally:
         service.stop()
-        nursery.close()
+        fork_server.close()
         receiver.close()
         history.close()
         proxy.close()

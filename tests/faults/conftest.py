@@ -1,4 +1,4 @@
-"""Real processes from a nursery, a Valkey that may be killed, and workers whose death is a matter of the script."""
+"""Real processes from a fork server, a Valkey that may be killed, and workers whose death is a matter of the script."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import redis
 
 from app.contract.messages.events import TERMINAL
 from app.contract.redis import keys
-from tests.faults.house import Nursery, Service, Valkey, is_alive
-from tests.faults.nursery import LEASE, REDIS_SECONDS
+from tests.faults.fork_server import LEASE, REDIS_SECONDS
+from tests.faults.installation import ForkServer, Service, Valkey, is_alive
 from tests.faults.scripted import HOLD
 from tests.patience import PATIENCE, until
 
-WISH = {"prompt": "a circle", "seed": 1, "num_inference_steps": 4}
+PARAMETERS = {"prompt": "a circle", "seed": 1, "num_inference_steps": 4}
 
 
 PATIENT = {LEASE: "3600000", REDIS_SECONDS: str(PATIENCE)}
@@ -28,10 +28,10 @@ PATIENT = {LEASE: "3600000", REDIS_SECONDS: str(PATIENCE)}
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+def fork_server() -> Iterator[ForkServer]:
+    fork_server = ForkServer()
+    yield fork_server
+    fork_server.close()
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Scene:
         hold.unlink()
 
     def send(self, **options: Any) -> dict[str, Any]:
-        answer = self.client.post("/v1/jobs", json=WISH | options)
+        answer = self.client.post("/v1/jobs", json=PARAMETERS | options)
         assert answer.status_code == 202, answer.text
         return dict(answer.json())
 
@@ -98,13 +98,13 @@ class Scene:
 
 
 @pytest.fixture
-def make_scene(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+def make_scene(fork_server: ForkServer, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
     scenes: list[Scene] = []
 
     def make(**environment: str) -> Scene:
         valkey = Valkey(tmp_path / "redis")
         valkey.comes()
-        service = Service(tmp_path, nursery, valkey, environment=PATIENT | environment)
+        service = Service(tmp_path, fork_server, valkey, environment=PATIENT | environment)
         service.bear("gateway")
         client = httpx2.Client(base_url=service.url, timeout=PATIENCE, trust_env=False)
         scenes.append(Scene(service, valkey, client, valkey.client()))

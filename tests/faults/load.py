@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from tests.faults.house import Service, Valkey
+from tests.faults.installation import Service, Valkey
 from tests.faults.proxy import Losses
 
 

@@ -15,7 +15,7 @@ import pytest
 from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.faults.conftest import Scene, announced
-from tests.faults.nursery import LEASE, LEASE_MS
+from tests.faults.fork_server import LEASE, LEASE_MS
 from tests.patience import PATIENCE, until
 
 

@@ -6,7 +6,7 @@ import json
 
 from app.contract.redis import keys
 from tests.faults.conftest import Scene
-from tests.faults.house import is_alive
+from tests.faults.installation import is_alive
 
 
 def test_a_job_from_the_future_waits_and_its_queue_goes_on(scene: Scene) -> None:

@@ -45,7 +45,7 @@ def processes_of(data: Path) -> dict[int, str]:
 
 
 @dataclass
-class House:
+class Installation:
     """One `darkroom up` and what a user does with it."""
 
     data: Path
@@ -151,17 +151,17 @@ def ended(client: httpx2.Client, job: dict[str, Any], **headers: str) -> dict[st
 
 
 @pytest.fixture
-def closed_house(tmp_path: Path) -> Iterator[House]:
+def closed_installation(tmp_path: Path) -> Iterator[Installation]:
     """Not started yet."""
-    house = House(tmp_path / "data")
-    yield house
-    house.kill_everything()
+    installation = Installation(tmp_path / "data")
+    yield installation
+    installation.kill_everything()
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Ready, and shared by the tests of a file."""
-    house = House(tmp_path_factory.mktemp("house") / "data")
-    house.start_and_wait()
-    yield house
-    house.kill_everything()
+    installation = Installation(tmp_path_factory.mktemp("house") / "data")
+    installation.start_and_wait()
+    yield installation
+    installation.kill_everything()

@@ -21,7 +21,7 @@ import yaml
 
 from tests.patience import PATIENCE
 
-HOUSE = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/darkroom"}
 """Of the base image, and what the runtime takes from /etc/passwd: useradd makes no such folder."""
@@ -207,7 +207,7 @@ class Here:
 
     def translated(self, text: str, service: Service) -> str:
         """`text` with our names for what it names. A published port is the one of this machine."""
-        copied = {path: str(HOUSE / source) for path, source in service.sources.items() if path.startswith("/")}
+        copied = {path: str(ROOT / source) for path, source in service.sources.items() if path.startswith("/")}
         paths = self.programs | copied | {path: str(self.place(service, path)) for path in service.writable}
         known = self.addresses | paths
         # In one go: what was put in must not be taken for what is looked for.

@@ -30,7 +30,7 @@ from benchmarks.ports import free_port
 from tests.patience import PATIENCE, until
 from tests.system.conftest import drawn
 from tests.system.deployment import (
-    HOUSE,
+    ROOT,
     Here,
     Service,
     environment_file,
@@ -46,7 +46,7 @@ OURS = ("gateway", "worker", "webhooks")
 LISTENER_ONLY = {"DARKROOM_API_KEYS", "DARKROOM_HOST", "DARKROOM_PORT"}
 """What the process that listens alone decides by."""
 
-EXAMPLE = environment_file(HOUSE / "deploy" / "env.example")
+EXAMPLE = environment_file(ROOT / "deploy" / "env.example")
 
 SECRETS = {
     "DARKROOM_API_KEYS": f"me:{KEY}",
@@ -60,8 +60,8 @@ SECRETS = {
 
 def services(variables: dict[str, str]) -> dict[str, Service]:
     """Every service that stays, with these variables in .env."""
-    images = read_dockerfile(HOUSE / "Dockerfile")
-    compose = read_compose(HOUSE / "docker-compose.yml", variables)
+    images = read_dockerfile(ROOT / "Dockerfile")
+    compose = read_compose(ROOT / "docker-compose.yml", variables)
     return {name: read_service(name, compose, images) for name, said in compose.items() if "restart" in said}
 
 
@@ -81,7 +81,7 @@ def test_variables_are_filled_in_as_compose_does_it() -> None:
 
 
 def test_every_name_in_the_example_is_one_that_compose_asks_for() -> None:
-    text = (HOUSE / "docker-compose.yml").read_text()
+    text = (ROOT / "docker-compose.yml").read_text()
     asked = set(re.findall(r"\$\{([A-Z_]+)", text)) | set(re.findall(r"^ *([A-Z_]+): null$", text, re.M))
     assert set(EXAMPLE) == asked
 
@@ -114,10 +114,10 @@ def test_where_pictures_and_jobs_are_found_follows_the_published_ports() -> None
 
 def test_the_worker_has_the_bundled_model_and_scorer() -> None:
     """Copied by the Dockerfile, and not kept from the build by .dockerignore."""
-    copied = read_dockerfile(HOUSE / "Dockerfile")["worker"].copied
-    allowed = {line[1:] for line in (HOUSE / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = read_dockerfile(ROOT / "Dockerfile")["worker"].copied
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for folder in (BUNDLED_MODEL, BUNDLED_SCORER):
-        source = str(folder.relative_to(HOUSE))
+        source = str(folder.relative_to(ROOT))
         assert copied[f"/srv/darkroom/{source}"] == source
         assert source in allowed
 
@@ -269,11 +269,11 @@ def story(deployed: Deployed) -> Story:
     for name in ("gateway", "worker"):
         deployed.becomes_healthy(name)
     hook = {"url": f"{deployed.outside.url}/hook", "events": ["job.succeeded"]}
-    wish = {"prompt": "a red circle", "num_inference_steps": 4, "webhook": hook}
+    parameters = {"prompt": "a red circle", "num_inference_steps": 4, "webhook": hook}
     with deployed.client() as client:
         until(lambda: deployed.require_alive() or client.get("/readyz").status_code == 200)
         assert client.get("/v1/jobs", headers={"Authorization": ""}).status_code == 401
-        job = drawn(client, wish)
+        job = drawn(client, parameters)
         until(lambda: deployed.require_alive() or deployed.outside.came["/hook"])
         secret = client.get("/v1/webhooks/default/secret").json()["key"]
         headers, body = deployed.outside.came["/hook"][0]

@@ -17,9 +17,9 @@ from rq import Queue, Worker
 
 from app.contract.messages.picture_record import read_record
 from tests.patience import PATIENCE, until
-from tests.system.conftest import COMMAND, House, drawn, processes_of
+from tests.system.conftest import COMMAND, Installation, drawn, processes_of
 
-WISH = {"prompt": "a red circle on a blue background", "seed": 7}
+PARAMETERS = {"prompt": "a red circle on a blue background", "seed": 7}
 
 
 def shows_a_red_circle_on_blue(picture: bytes) -> bool:
@@ -31,9 +31,9 @@ def shows_a_red_circle_on_blue(picture: bytes) -> bool:
     return bool(b > r + 60 and mid_r > mid_b + 60 and mid_r > mid_g + 60)
 
 
-def test_a_job_from_wish_to_picture(house: House) -> None:
-    with house.client() as client:
-        answer = client.post("/v1/jobs", json=WISH)
+def test_a_job_from_request_to_picture(installation: Installation) -> None:
+    with installation.client() as client:
+        answer = client.post("/v1/jobs", json=PARAMETERS)
         assert answer.status_code == 202
         job = answer.json()
         assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
@@ -55,37 +55,37 @@ def test_a_job_from_wish_to_picture(house: House) -> None:
     assert len(by_url.content) == image["bytes"]
     assert shows_a_red_circle_on_blue(by_url.content)
     record = read_record(by_url.content)
-    assert (record["prompt"], record["seed"]) == (WISH["prompt"], 7)
+    assert (record["prompt"], record["seed"]) == (PARAMETERS["prompt"], 7)
 
 
-def test_prefer_wait_answers_with_the_finished_job(house: House) -> None:
-    with house.client() as client:
-        wish, wait = WISH | {"num_images": 2}, {"Prefer": "wait=60"}
+def test_prefer_wait_answers_with_the_finished_job(installation: Installation) -> None:
+    with installation.client() as client:
+        wish, wait = PARAMETERS | {"num_images": 2}, {"Prefer": "wait=60"}
         # A machine that needs more than the minute for a new model is quicker the second time.
         answer = until(lambda: (a := client.post("/v1/jobs", json=wish, headers=wait)).status_code != 202 and a)
         job = answer.json()
         assert (answer.status_code, job["status"]) == (200, "succeeded")
         assert [image["seed"] for image in job["images"]] == [7, 8]
-        again = drawn(client, WISH)
+        again = drawn(client, PARAMETERS)
         first, second = (client.get(each["images"][0]["url"]).content for each in (job, again))
     pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) for data in (first, second)]
     assert np.abs(pixels[0] - pixels[1]).max() <= 2, "the same seed draws the same picture, alone or in company"
 
 
-def test_the_processes_are_recognisable(house: House) -> None:
-    lines = processes_of(house.data).values()
+def test_the_processes_are_recognisable(installation: Installation) -> None:
+    lines = processes_of(installation.data).values()
     for name in ("gateway", "worker", "webhooks"):
         assert sum(line.endswith(f"darkroom {name}") for line in lines) == 1, lines
     assert any("valkey-server" in line for line in lines)
 
 
-def test_rq_shows_the_worker(house: House) -> None:
-    connection = redis.Redis(unix_socket_path=str(house.data / "valkey" / "valkey.sock"))
+def test_rq_shows_the_worker(installation: Installation) -> None:
+    connection = redis.Redis(unix_socket_path=str(installation.data / "valkey" / "valkey.sock"))
     queue = Queue("generate-starter", connection=connection, serializer="json")
     (worker,) = Worker.all(queue=queue)
-    assert worker.pid == house.pids("worker")[0]
+    assert worker.pid == installation.pids("worker")[0]
     info = subprocess.run(
-        [COMMAND.with_name("rq"), "info", "--url", f"unix://{house.data}/valkey/valkey.sock"],
+        [COMMAND.with_name("rq"), "info", "--url", f"unix://{installation.data}/valkey/valkey.sock"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "generate-starter" in info.stdout
@@ -93,16 +93,16 @@ def test_rq_shows_the_worker(house: House) -> None:
     connection.close()
 
 
-def generate(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
+def generate(installation: Installation, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [COMMAND, "generate", *arguments, "--url", house.url], capture_output=True, text=True, timeout=PATIENCE
+        [COMMAND, "generate", *arguments, "--url", installation.url], capture_output=True, text=True, timeout=PATIENCE
     )
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.jpg", "out.webp"])
-def test_generate_saves_a_picture(house: House, tmp_path: Path, name: str) -> None:
+def test_generate_saves_a_picture(installation: Installation, tmp_path: Path, name: str) -> None:
     output = tmp_path / name
-    done = generate(house, str(WISH["prompt"]), "-o", str(output), "--seed", "7")
+    done = generate(installation, str(PARAMETERS["prompt"]), "-o", str(output), "--seed", "7")
     assert done.returncode == 0, done.stderr
     assert str(output) in done.stdout
     assert "seed 7" in done.stdout
@@ -110,40 +110,40 @@ def test_generate_saves_a_picture(house: House, tmp_path: Path, name: str) -> No
     assert read_record(output.read_bytes())["seed"] == 7
 
 
-def test_generate_says_what_was_refused(house: House, tmp_path: Path) -> None:
-    done = generate(house, "a circle", "-o", str(tmp_path / "out.png"), "--scheduler", "magic")
+def test_generate_says_what_was_refused(installation: Installation, tmp_path: Path) -> None:
+    done = generate(installation, "a circle", "-o", str(tmp_path / "out.png"), "--scheduler", "magic")
     assert done.returncode == 2
     assert "darkroom generate: --scheduler " in done.stderr
     assert "Traceback" not in done.stderr
-    assert generate(house, "a circle", "-o", str(tmp_path / "nowhere" / "out.png")).returncode == 2
-    assert generate(house, "a circle", "-o", str(tmp_path / "out.gif")).returncode == 2
+    assert generate(installation, "a circle", "-o", str(tmp_path / "nowhere" / "out.png")).returncode == 2
+    assert generate(installation, "a circle", "-o", str(tmp_path / "out.gif")).returncode == 2
 
 
-def test_cancel_frees_the_worker_within_a_step(house: House) -> None:
-    with house.client() as client:
-        job = client.post("/v1/jobs", json=WISH | {"num_inference_steps": 100, "num_images": 4}).json()
+def test_cancel_frees_the_worker_within_a_step(installation: Installation) -> None:
+    with installation.client() as client:
+        job = client.post("/v1/jobs", json=PARAMETERS | {"num_inference_steps": 100, "num_images": 4}).json()
         until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["status"] == "running")
         client.post(f"/v1/jobs/{job['id']}/cancel")
         canceled = until(lambda: (j := client.get(f"/v1/jobs/{job['id']}").json())["ended_at"] and j)
         assert (canceled["status"], canceled["images"]) == ("canceled", [])
         assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["status"] == "canceled", "twice does no harm"
-        after = drawn(client, WISH)
+        after = drawn(client, PARAMETERS)
         assert after["status"] == "succeeded"
         assert client.post(f"/v1/jobs/{after['id']}/cancel").status_code == 409
 
 
-def story(house: House, job: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    with house.client() as client, client.stream("GET", job["urls"]["events"]) as told:
+def story(installation: Installation, job: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    with installation.client() as client, client.stream("GET", job["urls"]["events"]) as told:
         lines = [line.partition(": ")[::2] for line in told.iter_lines() if line]
     names = [value for name, value in lines if name == "event"]
     return list(zip(names, (json.loads(value) for name, value in lines if name == "data"), strict=True))
 
 
-def test_a_watcher_sees_the_picture_come(house: House) -> None:
-    wish = WISH | {"num_inference_steps": 60, "preview_every": 2}
-    with house.client() as client:
-        job = client.post("/v1/jobs", json=wish).json()
-    told = story(house, job)
+def test_a_watcher_sees_the_picture_come(installation: Installation) -> None:
+    parameters = PARAMETERS | {"num_inference_steps": 60, "preview_every": 2}
+    with installation.client() as client:
+        job = client.post("/v1/jobs", json=parameters).json()
+    told = story(installation, job)
     assert told[-1][0] == "job.succeeded"
     previews = [data for name, data in told if name == "job.preview"]
     steps = [preview["step"] for preview in previews]
@@ -158,11 +158,11 @@ def test_a_watcher_sees_the_picture_come(house: House) -> None:
     assert middle[0] > middle[2], "red within"
 
 
-def test_everything_on_disk_is_for_this_user_alone(house: House) -> None:
+def test_everything_on_disk_is_for_this_user_alone(installation: Installation) -> None:
     """It was started under umask 0, and has drawn."""
-    with house.client() as client:
-        drawn(client, WISH)
-    found = [house.data, *house.data.rglob("*")]
+    with installation.client() as client:
+        drawn(client, PARAMETERS)
+    found = [installation.data, *installation.data.rglob("*")]
     names = {path.name for path in found}
     assert {"gateway.log", "worker.log", "appendonlydir", "signing.key", "0.png"} <= names
     assert [(str(path), oct(path.lstat().st_mode)) for path in found if path.lstat().st_mode & 0o077] == []

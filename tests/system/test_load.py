@@ -15,7 +15,7 @@ import pytest
 from app.contract.redis import keys
 from benchmarks.load_cases import CONNECTIONS, accepts, overload, polls
 from benchmarks.load_client import Answer, Wires, closed_loop
-from benchmarks.load_servers import CARD, WISH, House, house
+from benchmarks.load_servers import CARD, PARAMETERS, Server, server
 from benchmarks.load_streams import streams
 from benchmarks.load_worker import clockwork
 from tests.patience import PATIENCE, until
@@ -26,20 +26,20 @@ RQ_LIST = keys.RQ_QUEUE + keys.queue_name(CARD.name)
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two processes over a Valkey of their own, with room for any number of jobs."""
-    with house("gateway", tmp_path_factory.mktemp("load") / "house") as running:
+    with server("gateway", tmp_path_factory.mktemp("load") / "server") as running:
         yield running
 
 
-def test_every_accepted_job_is_in_redis_and_waits_once(gateway: House) -> None:
+def test_every_accepted_job_is_in_redis_and_waits_once(gateway: Server) -> None:
     redis, accepted = gateway.redis(), list[str]()
 
     async def send_many() -> None:
         async with Wires(gateway.address, CONNECTIONS) as wires:
 
             async def send() -> Answer:
-                answer = await wires.ask(gateway.address.post("/v1/jobs", WISH))
+                answer = await wires.ask(gateway.address.post("/v1/jobs", PARAMETERS))
                 accepted.append(json.loads(answer.body)["id"])
                 return answer
 
@@ -52,12 +52,12 @@ def test_every_accepted_job_is_in_redis_and_waits_once(gateway: House) -> None:
     assert sorted(redis.lrange(RQ_LIST, 0, -1)) == sorted(accepted)
 
 
-def test_the_cases_of_the_bench_end_and_see_no_fault(gateway: House) -> None:
+def test_the_cases_of_the_bench_end_and_see_no_fault(gateway: Server) -> None:
     assert asyncio.run(polls(gateway, seconds=0.5)).count(200) == 200
     assert asyncio.run(accepts(gateway, seconds=PATIENCE, most=JOBS)).count(202) == JOBS
 
 
-def test_streams_hear_their_job(gateway: House) -> None:
+def test_streams_hear_their_job(gateway: Server) -> None:
     found = asyncio.run(streams(gateway, count=40, events_a_second=1_000))
     assert len(found.late_ms) >= 40
     assert all(late > 0 for late in found.late_ms)
@@ -65,8 +65,8 @@ def test_streams_hear_their_job(gateway: House) -> None:
 
 def test_a_full_queue_refuses_the_rest_and_what_it_took_is_done(tmp_path: Path) -> None:
     """The worker starts after the queue is full, so that what is refused does not depend on who is faster."""
-    with house("gateway", tmp_path / "house", processes=1, queue_limit="10") as small:
-        redis, submit = small.redis(), small.address.post("/v1/jobs", WISH)
+    with server("gateway", tmp_path / "server", processes=1, queue_limit="10") as small:
+        redis, submit = small.redis(), small.address.post("/v1/jobs", PARAMETERS)
 
         async def send_many() -> list[int]:
             async with Wires(small.address, CONNECTIONS) as wires:

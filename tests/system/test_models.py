@@ -13,9 +13,9 @@ import pytest
 
 from app.contract.messages.model_name import BUNDLED_MODEL
 from app.contract.messages.picture_record import read_record
-from tests.system.conftest import COMMAND, House, drawn, ended
+from tests.system.conftest import COMMAND, Installation, drawn, ended
 
-WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
+PARAMETERS = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
 PARTS = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -28,22 +28,22 @@ def model_at(folder: Path) -> Path:
     return folder
 
 
-def drawn_by(house: House, folder: Path) -> set[str]:
+def drawn_by(installation: Installation, folder: Path) -> set[str]:
     """The models that drew pictures for requests which name none."""
     names = []
-    with house.client() as client:
-        job = drawn(client, WISH)
+    with installation.client() as client:
+        job = drawn(client, PARAMETERS)
         assert (job["status"], job["warnings"]) == ("succeeded", []), job
         names.append(job["model"])
-        theirs = client.post("/v1/images/generations", json=WISH | {"response_format": "url"}).json()
+        theirs = client.post("/v1/images/generations", json=PARAMETERS | {"response_format": "url"}).json()
         names.append(read_record(client.get(theirs["data"][0]["url"]).content)["model"])
-        prediction = client.post("/v1/predictions", json={"input": WISH}).json()
+        prediction = client.post("/v1/predictions", json={"input": PARAMETERS}).json()
         ended(client, prediction)
         prediction = client.get(f"/v1/predictions/{prediction['id']}").json()
         assert prediction["status"] == "succeeded", prediction
         names.append(prediction["model"].removeprefix("darkroom/"))
     output = folder / "out.png"
-    arguments = ["generate", "a red circle", "--steps", "4", "-o", output, "--overwrite", "--url", house.url]
+    arguments = ["generate", "a red circle", "--steps", "4", "-o", output, "--overwrite", "--url", installation.url]
     done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names.append(read_record(output.read_bytes())["model"])
@@ -55,44 +55,44 @@ def models_of(client: httpx2.Client) -> dict[str, tuple[str, bool]]:
 
 
 @pytest.mark.timeout(900)  # Four starts, on machines that do much else.
-def test_the_chapters_in_one_folder(closed_house: House, tmp_path: Path) -> None:
-    house = closed_house
-    house.environment |= {"DARKROOM_MODEL_ALIASES": "gpt-image-1=starter", "DARKROOM_GATEWAY_PROCESSES": "1"}
+def test_the_chapters_in_one_folder(closed_installation: Installation, tmp_path: Path) -> None:
+    installation = closed_installation
+    installation.environment |= {"DARKROOM_MODEL_ALIASES": "gpt-image-1=starter", "DARKROOM_GATEWAY_PROCESSES": "1"}
     snapshot = model_at(tmp_path / "hub" / "models--Someone--Second-Model" / "snapshots" / REVISION)
     model_at(tmp_path / "Third")
     (tmp_path / "link").symlink_to(tmp_path / "Third")
     chapters = [(None, "starter"), (snapshot, "second-model"), (tmp_path / "link", "third"), (None, "starter")]
     for model, name in chapters:
-        if house.process is not None:
-            assert house.stop() == 0
-        house.environment.pop("DARKROOM_MODEL", None)
-        house.environment |= {"DARKROOM_MODEL": str(model)} if model else {}
-        house.start_and_wait()
-        assert drawn_by(house, tmp_path) == {name}
+        if installation.process is not None:
+            assert installation.stop() == 0
+        installation.environment.pop("DARKROOM_MODEL", None)
+        installation.environment |= {"DARKROOM_MODEL": str(model)} if model else {}
+        installation.start_and_wait()
+        assert drawn_by(installation, tmp_path) == {name}
 
-    with house.client() as client:
+    with installation.client() as client:
         away = ("away", False)
         ready = ("ready", True)
         others = {"second-model": away, "third": away, "gpt-image-1": ("ready", False)}
         assert models_of(client) == {"starter": ready} | others
-        job = client.post("/v1/jobs", json=WISH | {"model": "third"}).json()
+        job = client.post("/v1/jobs", json=PARAMETERS | {"model": "third"}).json()
         assert job["queue"]["workers"] == 0
         assert "No worker serves third since" in job["warnings"][0]
-        forget = [COMMAND, "models", "forget", "third", "--data", str(house.data)]
+        forget = [COMMAND, "models", "forget", "third", "--data", str(installation.data)]
         assert subprocess.run(forget, capture_output=True).returncode == 2, "a job waits for it"
         assert subprocess.run([*forget, "--cancel-jobs"], capture_output=True).returncode == 0
         assert client.get(job["urls"]["self"]).json()["status"] == "canceled"
-        images = client.post("/v1/images/generations", json=WISH | {"model": "gpt-image-1"})
+        images = client.post("/v1/images/generations", json=PARAMETERS | {"model": "gpt-image-1"})
         assert images.status_code == 200, images.text
 
 
-def test_a_name_that_no_request_could_use(closed_house: House, tmp_path: Path) -> None:
+def test_a_name_that_no_request_could_use(closed_installation: Installation, tmp_path: Path) -> None:
     """Said before anything is started."""
     folder = model_at(tmp_path / "My Model (v2)")
-    closed_house.environment["DARKROOM_MODEL"] = str(folder)
-    closed_house.start()
-    said = closed_house.output()
-    assert closed_house.process is not None
-    assert closed_house.process.returncode == 78
+    closed_installation.environment["DARKROOM_MODEL"] = str(folder)
+    closed_installation.start()
+    said = closed_installation.output()
+    assert closed_installation.process is not None
+    assert closed_installation.process.returncode == 78
     assert said.splitlines() == [line for line in said.splitlines() if "DARKROOM_MODEL_NAME=my-model-v2" in line]
-    assert not (closed_house.data / "logs").exists()
+    assert not (closed_installation.data / "logs").exists()

@@ -12,22 +12,22 @@ from PIL import Image
 
 from app.contract.messages.picture_record import read_record
 from tests.patience import PATIENCE
-from tests.system.conftest import COMMAND, House, drawn, ended
+from tests.system.conftest import COMMAND, Installation, drawn, ended
 from worker.images import encode
 
-WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 6, "reproducible": True}
+PARAMETERS = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 6, "reproducible": True}
 
 
-def reproduce(house: House, picture: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [COMMAND, "reproduce", str(picture), "--url", house.url, *arguments]
+def reproduce(installation: Installation, picture: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [COMMAND, "reproduce", str(picture), "--url", installation.url, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def picture_of(house: House, folder: Path, **wish: object) -> Path:
+def picture_of(installation: Installation, folder: Path, **wish: object) -> Path:
     """The second of two pictures, drawn in company."""
-    with house.client() as client:
-        others = [client.post("/v1/jobs", json=WISH | {"seed": seed, "reproducible": False}) for seed in range(3)]
-        job = drawn(client, WISH | {"num_images": 2, **wish})
+    with installation.client() as client:
+        others = [client.post("/v1/jobs", json=PARAMETERS | {"seed": seed, "reproducible": False}) for seed in range(3)]
+        job = drawn(client, PARAMETERS | {"num_images": 2, **wish})
         path = folder / f"picture.{job['input']['output_format']}"
         path.write_bytes(client.get(job["images"][1]["url"]).content)
         for other in others:
@@ -36,9 +36,9 @@ def picture_of(house: House, folder: Path, **wish: object) -> Path:
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-def test_a_picture_is_drawn_again_to_the_bit(house: House, tmp_path: Path, output_format: str) -> None:
-    picture, again = picture_of(house, tmp_path, output_format=output_format), tmp_path / "again"
-    done = reproduce(house, picture, "-o", str(again))
+def test_a_picture_is_drawn_again_to_the_bit(installation: Installation, tmp_path: Path, output_format: str) -> None:
+    picture, again = picture_of(installation, tmp_path, output_format=output_format), tmp_path / "again"
+    done = reproduce(installation, picture, "-o", str(again))
     assert (done.returncode, done.stdout) == (0, "identical: every pixel\n"), done.stderr
     first, second = read_record(picture.read_bytes()), read_record(again.read_bytes())
     assert (first["seed"], second["seed"], second["index"]) == (8, 8, 0)
@@ -54,25 +54,25 @@ def with_record(picture: Path, name: str = "forged", **changes: object) -> Path:
     return forged
 
 
-def test_what_differs_is_said(house: House, tmp_path: Path) -> None:
-    picture = picture_of(house, tmp_path)
-    other_seed = reproduce(house, with_record(picture, seed=99, torch="1.0", reproducible=False))
+def test_what_differs_is_said(installation: Installation, tmp_path: Path) -> None:
+    picture = picture_of(installation, tmp_path)
+    other_seed = reproduce(installation, with_record(picture, seed=99, torch="1.0", reproducible=False))
     assert other_seed.returncode == 4
     assert "different: " in other_seed.stdout
     assert "torch: 1.0 then, 2." in other_seed.stdout
     assert "not drawn as reproducible" in other_seed.stderr
-    other_model = reproduce(house, with_record(picture, model_hash="0" * 64))
+    other_model = reproduce(installation, with_record(picture, model_hash="0" * 64))
     assert "another model: the picture is from 0000000000" in other_model.stderr
-    renamed = reproduce(house, with_record(picture, model="elsewhere"))
+    renamed = reproduce(installation, with_record(picture, model="elsewhere"))
     assert (renamed.returncode, renamed.stdout) == (0, "identical: every pixel\n")
     assert "elsewhere is served as starter" in renamed.stderr
 
 
-def test_what_cannot_be_reproduced_is_said(house: House, tmp_path: Path) -> None:
+def test_what_cannot_be_reproduced_is_said(installation: Installation, tmp_path: Path) -> None:
     foreign, text = tmp_path / "foreign.png", tmp_path / "text.png"
     Image.new("RGB", (8, 8)).save(foreign)
     text.write_text("no picture")
-    picture = picture_of(house, tmp_path)
+    picture = picture_of(installation, tmp_path)
     cases = {
         foreign: "no darkroom record",
         text: "no PNG",
@@ -81,7 +81,7 @@ def test_what_cannot_be_reproduced_is_said(house: House, tmp_path: Path) -> None
         with_record(picture, "odd", num_inference_steps="many"): "num_inference_steps",
     }
     for file, reason in cases.items():
-        done = reproduce(house, file)
+        done = reproduce(installation, file)
         assert done.returncode == 2, done.stdout
         assert reason in done.stderr
         assert "Traceback" not in done.stderr

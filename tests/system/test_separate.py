@@ -115,7 +115,7 @@ def story(apart: tuple[Separate, Listener]) -> Story:
     jobs: dict[str, dict[str, Any]] = {}
     made_key = service.darkroom("keys", "create", "ann")
     hook = {"url": f"{outside.url}/{CANARIES['webhook path']}", "events": ["job.queued", "job.succeeded"]}
-    wish = {
+    parameters = {
         "prompt": f"a red circle {CANARIES['prompt']}",
         "negative_prompt": CANARIES["negative prompt"],
         "metadata": {"note": CANARIES["metadata"]},
@@ -130,7 +130,7 @@ def story(apart: tuple[Separate, Listener]) -> Story:
     ):
         admin.set(RQ_SUSPENDED, 1)
         sent = {"Idempotency-Key": CANARIES["idempotency key"], "traceparent": f"00-{TRACE}-{CALLER}-01"}
-        path = client.post("/v1/jobs", json=wish, headers=ann | sent).raise_for_status().headers["location"]
+        path = client.post("/v1/jobs", json=parameters, headers=ann | sent).raise_for_status().headers["location"]
         queued = whole_redis(admin)
         admin.delete(RQ_SUSPENDED)
         told = client.get(f"{path}/events", headers=ann).text
@@ -140,14 +140,14 @@ def story(apart: tuple[Separate, Listener]) -> Story:
         dialect = {"prompt": CANARIES["prompt"], "n": 1, "size": "128x128", "response_format": "url"}
         other = client.post("/v1/images/generations", json=dialect, headers={"Authorization": f"Bearer {made_key}"})
         jobs["openai"] = {"id": other.raise_for_status().json()["job_id"]}
-        called_off = client.post("/v1/jobs", json=wish | {"num_inference_steps": 100}, headers=ann).json()
+        called_off = client.post("/v1/jobs", json=parameters | {"num_inference_steps": 100}, headers=ann).json()
         client.post(f"/v1/jobs/{called_off['id']}/cancel", headers=ann)
         jobs["canceled"] = until(
             lambda: (now := client.get(called_off["urls"]["self"], headers=ann).json())["ended_at"] and now
         )
         refused = CANARIES["what was refused"]
         answers = [
-            client.post("/v1/jobs", json=wish | {"seed": refused}, headers=ann),
+            client.post("/v1/jobs", json=parameters | {"seed": refused}, headers=ann),
             client.post(
                 "/v1/jobs",
                 content=f'{{"prompt": "{refused}"'.encode(),

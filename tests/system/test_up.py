@@ -18,103 +18,103 @@ from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.patience import PATIENCE, until
 from tests.storage_servers import S3Server
-from tests.system.conftest import COMMAND, House, drawn, ended, processes_of
+from tests.system.conftest import COMMAND, Installation, drawn, ended, processes_of
 
-WISH = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
-LONG_WISH = WISH | {"num_inference_steps": 100, "num_images": 4}
+PARAMETERS = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
+LONG_PARAMETERS = PARAMETERS | {"num_inference_steps": 100, "num_images": 4}
 
 
-def test_stopping_leaves_nothing_and_starting_again_finds_everything(closed_house: House) -> None:
-    house = closed_house
-    house.start_and_wait()
-    with house.client() as client:
-        job = drawn(client, WISH)
+def test_stopping_leaves_nothing_and_starting_again_finds_everything(closed_installation: Installation) -> None:
+    installation = closed_installation
+    installation.start_and_wait()
+    with installation.client() as client:
+        job = drawn(client, PARAMETERS)
         picture = client.get(job["images"][0]["url"]).content
-    assert house.stop(signal.SIGINT) == 0
-    assert processes_of(house.data) == {}
+    assert installation.stop(signal.SIGINT) == 0
+    assert processes_of(installation.data) == {}
 
-    house.start_and_wait()
-    with house.client() as client:
+    installation.start_and_wait()
+    with installation.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
         assert client.get(job["images"][0]["url"]).content == picture, "links outlive a restart"
         assert [each["id"] for each in client.get("/v1/jobs").json()["data"]] == [job["id"]]
-    assert house.stop(signal.SIGTERM) == 0
-    assert processes_of(house.data) == {}
+    assert installation.stop(signal.SIGTERM) == 0
+    assert processes_of(installation.data) == {}
 
 
-def test_impatient_signals_stop_it_all_the_same(closed_house: House) -> None:
+def test_impatient_signals_stop_it_all_the_same(closed_installation: Installation) -> None:
     """One came inside a lock that the handler wanted, others while the interpreter ended."""
-    house = closed_house
-    house.start_and_wait()
-    assert house.process is not None
+    installation = closed_installation
+    installation.start_and_wait()
+    assert installation.process is not None
 
     def told_again() -> bool:
-        house.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
-        return house.process.poll() is not None  # type: ignore[union-attr]
+        installation.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        return installation.process.poll() is not None  # type: ignore[union-attr]
 
     until(told_again, pause=0.001)
-    assert house.process.returncode == 0
-    assert processes_of(house.data) == {}
+    assert installation.process.returncode == 0
+    assert processes_of(installation.data) == {}
 
 
-def test_a_running_job_survives_a_restart(closed_house: House) -> None:
-    house = closed_house
-    house.environment["DARKROOM_GRACE_SECONDS"] = "0"
-    house.start_and_wait()
-    with house.client() as client:
-        job = client.post("/v1/jobs", json=LONG_WISH).json()
+def test_a_running_job_survives_a_restart(closed_installation: Installation) -> None:
+    installation = closed_installation
+    installation.environment["DARKROOM_GRACE_SECONDS"] = "0"
+    installation.start_and_wait()
+    with installation.client() as client:
+        job = client.post("/v1/jobs", json=LONG_PARAMETERS).json()
         until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["status"] == "running")
-    assert house.stop() == 0
-    house.start_and_wait()
-    with house.client() as client:
+    assert installation.stop() == 0
+    installation.start_and_wait()
+    with installation.client() as client:
         seen = ended(client, job)
     assert (seen["status"], seen["attempts"]) == ("succeeded", 2)
 
 
 @pytest.mark.timeout(600)
-def test_starting_after_the_parent_was_killed(closed_house: House) -> None:
+def test_starting_after_the_parent_was_killed(closed_installation: Installation) -> None:
     """A worker that died with it holds a job whose lease has an hour to go: the next start knows better."""
-    house = closed_house
-    house.start_and_wait()
-    with house.client() as client:
-        job = drawn(client, WISH)
-        running = client.post("/v1/jobs", json=LONG_WISH).json()
+    installation = closed_installation
+    installation.start_and_wait()
+    with installation.client() as client:
+        job = drawn(client, PARAMETERS)
+        running = client.post("/v1/jobs", json=LONG_PARAMETERS).json()
         until(lambda: client.get(f"/v1/jobs/{running['id']}").json()["status"] == "running")
-    worker = house.stop_worker_for_good(running["id"])
-    assert house.process is not None
-    house.process.kill()
-    house.process.communicate()
+    worker = installation.stop_worker_for_good(running["id"])
+    assert installation.process is not None
+    installation.process.kill()
+    installation.process.communicate()
     os.kill(worker, signal.SIGKILL)
-    house.start_and_wait()
-    with house.client() as client:
+    installation.start_and_wait()
+    with installation.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
         _is_taken_up_again(client, running)
-        assert drawn(client, WISH)["status"] == "succeeded"
+        assert drawn(client, PARAMETERS)["status"] == "succeeded"
     # The server of the killed one was taken over; its death is seen all the same.
-    (pid,) = valkeys(house)
+    (pid,) = valkeys(installation)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: valkeys(house) not in ([], [pid]) and _is_ready(house))
-    with house.client() as client:
+    until(lambda: valkeys(installation) not in ([], [pid]) and _is_ready(installation))
+    with installation.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
-        assert drawn(client, WISH)["status"] == "succeeded"
-    assert house.stop() == 0
-    assert "Valkey ended; starting it again" in house.said
-    assert processes_of(house.data) == {}
-    assert (house.data / "workers").read_text() == "", "no name is left when all have ended"
+        assert drawn(client, PARAMETERS)["status"] == "succeeded"
+    assert installation.stop() == 0
+    assert "Valkey ended; starting it again" in installation.said
+    assert processes_of(installation.data) == {}
+    assert (installation.data / "workers").read_text() == "", "no name is left when all have ended"
 
 
-def valkeys(house: House) -> list[int]:
-    return [pid for pid, line in processes_of(house.data).items() if "valkey-server" in line]
+def valkeys(installation: Installation) -> list[int]:
+    return [pid for pid, line in processes_of(installation.data).items() if "valkey-server" in line]
 
 
 @pytest.mark.timeout(600)
-def test_everything_that_its_environment_says_is_done(closed_house: House, tmp_path: Path) -> None:
+def test_everything_that_its_environment_says_is_done(closed_installation: Installation, tmp_path: Path) -> None:
     """Of the settings, those whose effect can be seen from outside; test_up_settings.py has the others."""
-    house, (metrics, worker_metrics) = closed_house, (free_port(), free_port())
-    house.options, house.cwd = ["--data", str(house.data)], tmp_path
-    house.environment = {
+    installation, (metrics, worker_metrics) = closed_installation, (free_port(), free_port())
+    installation.options, installation.cwd = ["--data", str(installation.data)], tmp_path
+    installation.environment = {
         "DARKROOM_HOST": "localhost",
-        "DARKROOM_PORT": str(house.port),
+        "DARKROOM_PORT": str(installation.port),
         "DARKROOM_PUBLIC_URL": "https://pictures.example.org",
         "DARKROOM_ALLOWED_HOSTS": "pictures.example.org",
         "DARKROOM_DOCS": "true",
@@ -126,15 +126,15 @@ def test_everything_that_its_environment_says_is_done(closed_house: House, tmp_p
         "DARKROOM_SEATS": "3",
         "DARKROOM_HEARTBEAT_FILE": "alive",
     }
-    house.start()
-    assert house.process is not None
-    assert house.process.stdout is not None
-    assert house.process.stdout.readline() == f"darkroom is ready: http://localhost:{house.port}\n"
+    installation.start()
+    assert installation.process is not None
+    assert installation.process.stdout is not None
+    assert installation.process.stdout.readline() == f"darkroom is ready: http://localhost:{installation.port}\n"
     public = {"Host": "pictures.example.org"}
-    with httpx2.Client(base_url=f"http://localhost:{house.port}", timeout=PATIENCE, trust_env=False) as client:
+    with httpx2.Client(base_url=f"http://localhost:{installation.port}", timeout=PATIENCE, trust_env=False) as client:
         assert client.get("/v1/jobs").status_code == 421
         assert client.get("/docs", headers=public).status_code == 200
-        job = drawn(client, WISH, **public)
+        job = drawn(client, PARAMETERS, **public)
         [model] = client.get("/v1/models", headers=public).json()["data"]
     assert job["status"] == "succeeded"
     assert job["urls"]["self"].startswith("https://pictures.example.org/")
@@ -143,37 +143,37 @@ def test_everything_that_its_environment_says_is_done(closed_house: House, tmp_p
     until((tmp_path / "alive").exists)
     for port, name in ((metrics, "darkroom_queue_depth"), (worker_metrics, "darkroom_seats 3.0")):
         assert name in httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=PATIENCE).text
-    assert house.stop() == 0
+    assert installation.stop() == 0
 
 
-def test_children_that_die_are_started_again(closed_house: House) -> None:
+def test_children_that_die_are_started_again(closed_installation: Installation) -> None:
     """What the worker was drawing is taken up by the next one, although its lease would last for an hour."""
-    house = closed_house
-    house.start_and_wait()
-    with house.client() as client:
-        running = client.post("/v1/jobs", json=LONG_WISH).json()
+    installation = closed_installation
+    installation.start_and_wait()
+    with installation.client() as client:
+        running = client.post("/v1/jobs", json=LONG_PARAMETERS).json()
         until(lambda: client.get(f"/v1/jobs/{running['id']}").json()["status"] == "running")
-    house.stop_worker_for_good(running["id"])
+    installation.stop_worker_for_good(running["id"])
     for name in ("worker", "gateway", "webhooks"):
-        (pid,) = house.pids(name)
+        (pid,) = installation.pids(name)
         os.kill(pid, signal.SIGKILL)
-        until(lambda name=name, pid=pid: house.pids(name) not in ([], [pid]))  # type: ignore[misc]
-    with house.client() as client:
-        until(lambda: _is_ready(house))
+        until(lambda name=name, pid=pid: installation.pids(name) not in ([], [pid]))  # type: ignore[misc]
+    with installation.client() as client:
+        until(lambda: _is_ready(installation))
         _is_taken_up_again(client, running)
-        assert drawn(client, WISH)["status"] == "succeeded"
-    with house.redis() as client:
+        assert drawn(client, PARAMETERS)["status"] == "succeeded"
+    with installation.redis() as client:
         assert client.hget(keys.JOB + running["id"], "failures") == "1", "a death is a death"
 
 
-def test_valkey_killed_loses_no_job(closed_house: House) -> None:
-    house = closed_house
-    house.start_and_wait()
-    with house.client() as client:
-        jobs = [client.post("/v1/jobs", json=WISH | {"seed": seed}).json()["id"] for seed in range(5)]
-        (pid,) = [pid for pid, line in processes_of(house.data).items() if "valkey-server" in line]
+def test_valkey_killed_loses_no_job(closed_installation: Installation) -> None:
+    installation = closed_installation
+    installation.start_and_wait()
+    with installation.client() as client:
+        jobs = [client.post("/v1/jobs", json=PARAMETERS | {"seed": seed}).json()["id"] for seed in range(5)]
+        (pid,) = [pid for pid, line in processes_of(installation.data).items() if "valkey-server" in line]
         os.kill(pid, signal.SIGKILL)
-        until(lambda: _is_ready(house))
+        until(lambda: _is_ready(installation))
         for job_id in jobs:
             assert ended(client, {"id": job_id})["status"] == "succeeded"
 
@@ -185,40 +185,40 @@ def _is_taken_up_again(client: httpx2.Client, job: dict[str, Any]) -> None:
     assert ended(client, job)["status"] == "canceled"
 
 
-def _is_ready(house: House) -> bool:
-    with house.client() as client:
+def _is_ready(installation: Installation) -> bool:
+    with installation.client() as client:
         try:
             return client.get("/readyz").status_code == 200
         except httpx2.TransportError:
             return False
 
 
-def fails_with(house: House, *words: str) -> None:
-    house.start()
-    said = house.output()
-    assert house.process is not None
-    assert house.process.returncode == 78, said
+def fails_with(installation: Installation, *words: str) -> None:
+    installation.start()
+    said = installation.output()
+    assert installation.process is not None
+    assert installation.process.returncode == 78, said
     for word in words:
         assert word in said, said
     assert "Traceback" not in said
-    assert processes_of(house.data) == {}
+    assert processes_of(installation.data) == {}
 
 
-def test_a_busy_port(closed_house: House) -> None:
+def test_a_busy_port(closed_installation: Installation) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", closed_house.port))
+        taken.bind(("127.0.0.1", closed_installation.port))
         taken.listen()
-        fails_with(closed_house, "gateway cannot start", str(closed_house.port), "--port")
+        fails_with(closed_installation, "gateway cannot start", str(closed_installation.port), "--port")
 
 
-def test_a_data_folder_that_cannot_be_written(closed_house: House, tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_written(closed_installation: Installation, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    closed_house.data = tmp_path / "file" / "data"
-    fails_with(closed_house, "cannot be written", "--data")
+    closed_installation.data = tmp_path / "file" / "data"
+    fails_with(closed_installation, "cannot be written", "--data")
 
 
-def test_a_second_house_in_the_same_folder(house_pair: tuple[House, House]) -> None:
-    first, second = house_pair
+def test_a_second_one_in_the_same_folder(installation_pair: tuple[Installation, Installation]) -> None:
+    first, second = installation_pair
     first.start_and_wait()
     second.start()
     assert second.process is not None
@@ -230,31 +230,31 @@ def test_a_second_house_in_the_same_folder(house_pair: tuple[House, House]) -> N
 
 
 @pytest.fixture
-def house_pair(closed_house: House) -> tuple[House, House]:
-    return closed_house, House(closed_house.data)
+def installation_pair(closed_installation: Installation) -> tuple[Installation, Installation]:
+    return closed_installation, Installation(closed_installation.data)
 
 
-def test_a_folder_that_is_no_model(closed_house: House, tmp_path: Path) -> None:
-    closed_house.environment["DARKROOM_MODEL"] = str(tmp_path)
-    fails_with(closed_house, "worker cannot start", "model_index.json")
+def test_a_folder_that_is_no_model(closed_installation: Installation, tmp_path: Path) -> None:
+    closed_installation.environment["DARKROOM_MODEL"] = str(tmp_path)
+    fails_with(closed_installation, "worker cannot start", "model_index.json")
 
 
-def test_weights_in_pickle_form(closed_house: House, tmp_path: Path) -> None:
+def test_weights_in_pickle_form(closed_installation: Installation, tmp_path: Path) -> None:
     shutil.copytree(BUNDLED_MODEL, tmp_path / "model")
     weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin")).write_bytes(b"\x80\x04.")
-    closed_house.environment["DARKROOM_MODEL"] = str(tmp_path / "model")
-    fails_with(closed_house, "worker cannot start", "safetensors")
+    closed_installation.environment["DARKROOM_MODEL"] = str(tmp_path / "model")
+    fails_with(closed_installation, "worker cannot start", "safetensors")
 
 
-def test_a_misspelt_setting(closed_house: House) -> None:
-    closed_house.environment["DARKROOM_SEAT"] = "4"
-    fails_with(closed_house, "DARKROOM_SEAT is not", "DARKROOM_SEATS")
+def test_a_misspelt_setting(closed_installation: Installation) -> None:
+    closed_installation.environment["DARKROOM_SEAT"] = "4"
+    fails_with(closed_installation, "DARKROOM_SEAT is not", "DARKROOM_SEATS")
 
 
-def test_generate_without_a_service(closed_house: House, tmp_path: Path) -> None:
+def test_generate_without_a_service(closed_installation: Installation, tmp_path: Path) -> None:
     done = subprocess.run(
-        [COMMAND, "generate", "a circle", "-o", str(tmp_path / "out.png"), "--url", closed_house.url],
+        [COMMAND, "generate", "a circle", "-o", str(tmp_path / "out.png"), "--url", closed_installation.url],
         capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 3
@@ -262,23 +262,26 @@ def test_generate_without_a_service(closed_house: House, tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_a_redis_that_is_not_there(closed_house: House) -> None:
-    closed_house.environment["REDIS_URL"] = f"redis://127.0.0.1:{closed_house.port}/0"
-    fails_with(closed_house, "does not answer", "REDIS_URL")
+def test_a_redis_that_is_not_there(closed_installation: Installation) -> None:
+    closed_installation.environment["REDIS_URL"] = f"redis://127.0.0.1:{closed_installation.port}/0"
+    fails_with(closed_installation, "does not answer", "REDIS_URL")
 
 
 @pytest.mark.s3
-def test_storage_away_loses_no_job(closed_house: House, s3_server_killed: S3Server) -> None:
-    house, bucket = closed_house, s3_server_killed
+def test_storage_away_loses_no_job(closed_installation: Installation, s3_server_killed: S3Server) -> None:
+    installation, bucket = closed_installation, s3_server_killed
     bucket.start()
-    house.environment |= bucket.env | {"DARKROOM_STORAGE_URL": bucket.url, "DARKROOM_STORAGE_ENDPOINT": bucket.endpoint}
-    house.start_and_wait()
-    with house.client() as client:
-        first = drawn(client, WISH)
+    installation.environment |= bucket.env | {
+        "DARKROOM_STORAGE_URL": bucket.url,
+        "DARKROOM_STORAGE_ENDPOINT": bucket.endpoint,
+    }
+    installation.start_and_wait()
+    with installation.client() as client:
+        first = drawn(client, PARAMETERS)
         assert httpx2.get(first["images"][0]["url"], trust_env=False, timeout=PATIENCE).content[:4] == b"\x89PNG"
         bucket.kill()
-        lost = client.post("/v1/jobs", json=WISH).json()
-        until(lambda: "storage fault" in house.log("worker") or "upload failed" in house.log("worker"))
+        lost = client.post("/v1/jobs", json=PARAMETERS).json()
+        until(lambda: "storage fault" in installation.log("worker") or "upload failed" in installation.log("worker"))
         bucket.start()
         found = ended(client, lost)
         assert found["status"] == "succeeded"

@@ -68,8 +68,8 @@ def test_a_sheet() -> None:
 @pytest.fixture
 def keeping(claim: Claim, reporter: Reporter) -> Claim:
     """The reporter's one attempt keeps its previews."""
-    wish = claim.spec.model_copy(update={"keep_previews": True})
-    kept = Claim(claim.id, claim.token, wish, attempt=1, failures=0, traceparent="")
+    parameters = claim.spec.model_copy(update={"keep_previews": True})
+    kept = Claim(claim.id, claim.token, parameters, attempt=1, failures=0, traceparent="")
     reporter._attempts.open(kept)
     return kept
 
@@ -105,8 +105,8 @@ def test_who_asked_for_more_than_a_sheet_takes_is_told(
     ownership: Recorder, reporter: Reporter, claim: Claim, steps: int, said: list[str]
 ) -> None:
     """As many as are said to be kept are kept."""
-    wish = claim.spec.model_copy(update={"keep_previews": True, "preview_every": 1, "num_images": 1})
-    kept = Claim(claim.id, claim.token, wish, attempt=1, failures=0, traceparent="")
+    parameters = claim.spec.model_copy(update={"keep_previews": True, "preview_every": 1, "num_images": 1})
+    kept = Claim(claim.id, claim.token, parameters, attempt=1, failures=0, traceparent="")
     reporter._attempts.open(kept)
     for step in range(1, steps):
         reporter.hear(Preview(kept.token, 0, step, steps, PIXELS))

@@ -19,7 +19,7 @@ from app.contract.messages.params import JobRequest, resolve
 from app.contract.redis import keys
 from app.contract.redis.ownership import Beat, Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob
-from app.webhooks.registration import Presence
+from app.webhooks.registration import Registration
 from tests.engine.driving import StoppedClock
 from tests.patience import until
 from worker import intake, leases
@@ -148,9 +148,9 @@ async def test_rqs_client_keeps_the_timeout_it_was_given(
     starts: Starts, books: redis.Redis, redis_client: redis.Redis
 ) -> None:
     starts(books)
-    presence = Presence(books, "webhooks-1")
-    presence.show()
-    presence.leave()
+    registration = Registration(books, "webhooks-1")
+    registration.renew()
+    registration.leave()
     assert books.connection_pool.connection_kwargs["socket_timeout"] == 5
 
 

@@ -82,8 +82,8 @@ def hanging(ownership: Recorder) -> Iterator[Recorder]:
 
 @pytest.fixture
 def claim(card: ModelCard) -> Claim:
-    wish = JobRequest(prompt="a red circle", seed=7, preview_every=3, reproducible=True, num_images=2)
-    return Claim(new_job_id(), "a" * 32, resolve(wish, card), attempt=1, failures=0, traceparent="")
+    parameters = JobRequest(prompt="a red circle", seed=7, preview_every=3, reproducible=True, num_images=2)
+    return Claim(new_job_id(), "a" * 32, resolve(parameters, card), attempt=1, failures=0, traceparent="")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""OpenTelemetry as both rooms use it: whether traces are wanted, the provider that sends them, the context on its way.
+"""OpenTelemetry as gateway and worker use it: whether traces are wanted, what sends them, the context on its way.
 
 OpenTelemetry's own variables decide; Darkroom adds none. The SDK is imported only where a collector is named. Refuses
 to know what a span is about.

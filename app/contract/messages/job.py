@@ -1,4 +1,4 @@
-"""The job record, as both rooms read it: what the hash in Redis means."""
+"""The job record, as gateway and worker read it: what the hash in Redis means."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Picture(BaseModel):
     content_type: str
     bytes: int
     previews: Sheet | None = None
-    """Kept if the job wished for it, and had any."""
+    """Kept if the job asked for it, and had any."""
 
 
 class JobError(BaseModel):

@@ -71,7 +71,7 @@ _Parameters: Any = create_model("_Parameters", __base__=RequestBody, **_fields()
 
 
 class JobRequest(_Parameters):
-    """A wish. Only `prompt` is required; everything else has the model's own default."""
+    """A request for pictures. Only `prompt` is required; everything else has the model's own default."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -112,7 +112,7 @@ class ParamError:
 
 
 class ParamsRejected(Exception):
-    """The wish has the right shape, but no model here can draw it."""
+    """The request has the right shape, but no model here can draw it."""
 
     def __init__(self, errors: list[ParamError]) -> None:
         super().__init__("; ".join(f"{error.pointer} {error.detail}" for error in errors))

@@ -1,4 +1,4 @@
-"""The gateway's half of the contract: bring a job in, read it, call it off, and keep the house in order.
+"""The gateway's half of the contract: bring a job in, read it, call it off, and keep the queue in order.
 
 Asynchronous. RQ's job hash is made by RQ itself; the script that writes the record writes it too, and pushes the id.
 """
@@ -119,7 +119,7 @@ class JobStore:
         tenant_limit: int,
         budget: Budget | None = None,
     ) -> Retrial:
-        """Wish for a failed job again: a new job with the same parameters, once however often this is called.
+        """Ask for a failed job again: a new job with the same parameters, once however often this is called.
 
         `tenant` None is the operator, who may retry anybody's. Raises QueueLost.
         """

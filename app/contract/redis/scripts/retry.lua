@@ -1,4 +1,4 @@
--- A failed job is wished for again: a new job with the same wish. The old one keeps its end and learns of the new one,
+-- A failed job is asked for again: a new job with the same parameters. The old one keeps its end and learns of the new one,
 -- so that asking twice makes one.
 -- ARGV: id, id of the new job, tenant ('' for the operator), queue limit, tenant limit, epoch, counter that the cost is
 --       charged to ('' for none), what it allows, then RQ's job hash

@@ -1,4 +1,4 @@
-"""A whole service for a nemesis: a Valkey of its own and processes from the nursery, restarted when they die."""
+"""A whole service for a nemesis: a Valkey of its own and processes from the fork server, restarted when they die."""
 
 from __future__ import annotations
 
@@ -56,13 +56,21 @@ class Valkey:
         return False
 
 
-class Nursery:
+class ForkServer:
     """The process that forks all others. With `litter_ms` None its service keeps real time, else it is in a hurry."""
 
     def __init__(self, mutant: str = "none", *, litter_ms: int | None = 1_600) -> None:
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM", "REDIS"))}
-        command = [sys.executable, "-W", "ignore", "-m", "tests.faults.nursery", mutant, str(litter_ms or "real-time")]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.faults.fork_server",
+            mutant,
+            str(litter_ms or "real-time"),
+        ]
         self._process = subprocess.Popen(
             command,
             env=clean | single,
@@ -74,7 +82,7 @@ class Nursery:
         self._lock = threading.Lock()
         assert self._process.stdout is not None
         if self._process.stdout.readline() != "ready\n":
-            raise RuntimeError("the nursery did not start; its stderr says why")
+            raise RuntimeError("the fork server did not start; its stderr says why")
 
     def bear(self, kind: str, environment: dict[str, str], log: Path) -> int:
         """The pid of a new process."""
@@ -105,7 +113,7 @@ class Service:
     def __init__(
         self,
         folder: Path,
-        nursery: Nursery,
+        fork_server: ForkServer,
         valkey: Valkey,
         *,
         workers: int = 3,
@@ -119,7 +127,7 @@ class Service:
         self.port = free_port()
         self.pids: dict[str, int] = {}
         self.births = 0
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._over = threading.Event()
         self._names = ["gateway", "webhooks", *(f"worker{n}" for n in range(workers))]
         self._environment = {
@@ -157,7 +165,7 @@ class Service:
         kind = name.rstrip("0123456789")
         environment = self._environment | (self._gateway_environment if kind != "worker" else {}) | more
         self.births += 1
-        self.pids[name] = self._nursery.bear(kind, environment, self.folder / f"{name}.log")
+        self.pids[name] = self._fork_server.bear(kind, environment, self.folder / f"{name}.log")
         return self.pids[name]
 
     def signal(self, name: str, number: signal.Signals) -> None:
