@@ -165,6 +165,7 @@ def test_whatever_says_that_memory_is_full_is_recognised(error: Exception) -> No
 
 REAL = """
 import resource, torch
+from worker.engine.errors import engine_error
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**28,) * 2)
 try:
