@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from app.contract.messages.card import ModelCard
 from app.contract.messages.parameter import Parameter, Undeclared, parameters_of
 from app.contract.messages.params import JobRequest, resolve
-from app.contract.messages.spec import PARAMETERS, Delivery, JobSpec, PictureSpec
+from app.contract.messages.spec import PARAMETERS, Delivery, JobSpec, PictureSpec, asked_again, recorded
 from app.contract.redis import keys
 
 STORED = {
@@ -85,6 +85,23 @@ def test_records_of_before_are_read(card: ModelCard) -> None:
     assert spec.model_dump() == json.loads(OF_BEFORE)
     request = {name: value for name, value in json.loads(OF_BEFORE).items() if name != "model"}
     assert resolve(JobRequest(**request), card) == spec
+
+
+def test_pictures_of_before_are_asked_for_again() -> None:
+    """What stands in their records beside the parameters, or was put there by somebody, is not sent."""
+    asked = {"model": "starter", "prompt": "a red circle", "negative_prompt": "", "width": 128, "seed": 8}
+    others = {"job_id": "job_1", "index": 1, "solver": {"class": "DDIM"}, "model_hash": "0" * 64, "bucket": 2}
+    strange = {"num_images": 1_000, "webhook": {"url": "http://example.org"}, "metadata": {"a": "b"}}
+    assert asked_again(asked | others | strange | {"output_quality": None}) == asked
+
+
+def test_a_record_repeats_what_was_asked_for() -> None:
+    spec = JobSpec.model_validate_json(OF_BEFORE)
+    record = recorded(spec, seed=8)
+    left_out = {"num_images", "preview_every", "keep_previews", "output_quality"}
+    told = {name: value for name, value in json.loads(OF_BEFORE).items() if name not in left_out}
+    assert record == told | {"seed": 8}
+    assert asked_again(record) == record
 
 
 def test_every_stored_field_can_be_asked_for_and_is_part_of_one_thing() -> None:
