@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from app.contract.objects import folder as folders
@@ -55,16 +56,18 @@ def _nothing() -> None:
 def _rewrite(script: str, old: str, new: str) -> None:
     """Replace text of one script, which must be there: a mutant that changes nothing would count as survived."""
     original = scripts.source
+    assert old in _lua(script), f"{script}.lua has no {old!r}"
 
-    def source(name: str) -> str:
-        text = original(name)
-        if script in (name, "prelude"):
-            assert old in text, f"{name}.lua has no {old!r}"
-            return text.replace(old, new)
-        return text
+    def source(name: str, *shared: str) -> str:
+        text = original(name, *shared)
+        return text.replace(old, new) if script in (name, "prelude", *shared) else text
 
     scripts.source = source  # type: ignore[assignment]
     store.source = ownership.source = source  # type: ignore[attr-defined]
+
+
+def _lua(script: str) -> str:
+    return (Path(scripts.__file__).parent / f"{script}.lua").read_text()
 
 
 def _no_token_check() -> None:
@@ -156,10 +159,8 @@ def _in_two_steps(first: str, second: str) -> None:
             self._scripts["submit"] = real
 
     def whole(body: str) -> str:
-        return scripts.source("submit").replace(text, body)
+        return scripts.source("submit").replace(_lua("submit"), body)
 
-    folder = scripts.files(scripts.__name__)  # type: ignore[attr-defined]
-    text = (folder / "submit.lua").read_text()
     JobStore.submit = submit  # type: ignore[method-assign]
 
 
@@ -179,9 +180,8 @@ _ARGUMENTS = """
 local id, tenant, model, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local n = tonumber(ARGV[11])
 """
-_WRITE = (
-    "redis.call('HSET', JOB .. id, unpack(ARGV, 12, 11 + n))\nredis.call('HSET', RQ_JOB .. id, unpack(ARGV, 12 + n))\n"
-)
+_WRITE_RQ = "redis.call('HSET', RQ_JOB .. id, unpack(ARGV, 12 + n))\n"
+_ACCEPT = "accept(id, tenant, model, tonumber(ARGV[4]), unpack(ARGV, 12, 11 + n))\n"
 _CREATED = "return {'created', id, now(), 0}\n"
 
 
@@ -189,26 +189,24 @@ def _non_atomic_submit() -> None:
     """The record is written, and the id queued in a second call."""
     record = (
         "redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'status', 'queued', 'attempt', 0, "
-        "'failures', 0, 'step', 0, 'created_ms', now(), 'v', RECORD_VERSION)\n"
+        "'failures', 0, 'step', 0, 'created_ms', now(), 'v', RECORD_VERSION, unpack(ARGV, 12, 11 + n))\n"
     )
-    accept = "accept(id, tenant, model, tonumber(ARGV[4]))\n"
-    _in_two_steps(_HEAD + _WRITE + record + _TELL_KEY + _CREATED, _ARGUMENTS + accept + _CREATED)
+    _in_two_steps(_HEAD + _WRITE_RQ + record + _TELL_KEY + _CREATED, _ARGUMENTS + _ACCEPT + _CREATED)
 
 
 def _key_before_record() -> None:
-    accept = "accept(id, tenant, model, tonumber(ARGV[4]))\n"
-    _in_two_steps(_HEAD + _TELL_KEY + _CREATED, _ARGUMENTS + _WRITE + accept + _CREATED)
+    _in_two_steps(_HEAD + _TELL_KEY + _CREATED, _ARGUMENTS + _WRITE_RQ + _ACCEPT + _CREATED)
 
 
 def _outbox_popped_before_send() -> None:
-    original = outbox._source
+    original = scripts.source
 
-    def source(name: str) -> str:
-        text = original(name)
+    def source(name: str, *shared: str) -> str:
+        text = original(name, *shared)
         old = "redis.call('ZADD', OUTBOX, 'XX', at + DELIVERY_LEASE_MS, entry)"
         return text.replace(old, "redis.call('ZREM', OUTBOX, entry)") if name == "outbox_take" else text
 
-    outbox._source = source  # type: ignore[assignment]
+    outbox.source = source  # type: ignore[attr-defined]
 
 
 def _write_in_place() -> None:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any, Literal, cast
 
 import redis.asyncio
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.messages.job import Record, new_token
-from app.contract.redis import keys, scripts
+from app.contract.redis import keys
+from app.contract.redis.scripts import source
 
 Verdict = Literal["over", "disabled", "again", "postponed"]
 Resend = Literal["sent", "missing", "unsent"]
@@ -83,7 +82,7 @@ class Outbox:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         names = ("due", "relay", "take", "beat", "settle", "resend")
-        self._scripts = {name: client.register_script(_source(f"outbox_{name}")) for name in names}
+        self._scripts = {name: client.register_script(source(f"outbox_{name}", "outbox")) for name in names}
 
     async def owed(self, *, limit: int) -> list[Owed]:
         """Due entries that wait on no list, among the `limit` oldest."""
@@ -123,8 +122,3 @@ class Outbox:
         """The tries made for a job, newest first."""
         lines = await self._redis.lrange(keys.DELIVERIES + job_id, 0, -1)
         return [Delivery.model_validate_json(line) for line in lines]
-
-
-@cache
-def _source(name: str) -> str:
-    return scripts.source("outbox") + (files(scripts) / f"{name}.lua").read_text()

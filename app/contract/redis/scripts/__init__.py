@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 
 from app.contract.redis.keys import lua_constants
 
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
+_PART = re.compile(r"^local (?:function )?(\w+).*\n(?:(?!local ).*\n)*", re.MULTILINE)
+"""A constant or function at the beginning of a line, with all lines that belong to it."""
+
 
 @cache
-def source(name: str) -> str:
-    """Lua text of one script, with the names of keys.py and the shared functions before it."""
-    folder = files(__name__)
-    return lua_constants() + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+def source(name: str, *shared: str) -> str:
+    """Lua text of one script, after what it uses of keys.py's names, of prelude.lua and of further `shared` files.
+
+    Nothing else of them: Lua makes every constant and function anew in each call, used or not.
+    """
+    script = _text(name)
+    used, before = _words(script), list[str]()
+    for part in reversed(_parts(shared)):
+        if part[1] in used:
+            before.insert(0, part[0])
+            used |= _words(part[0])
+    return "".join(before) + script
+
+
+@cache
+def _parts(shared: tuple[str, ...]) -> list[re.Match[str]]:
+    """In the order in which they need each other."""
+    return list(_PART.finditer(_COMMENT.sub("", lua_constants() + "".join(map(_text, ("prelude", *shared))))))
+
+
+def _text(name: str) -> str:
+    return (files(__name__) / f"{name}.lua").read_text()
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", _COMMENT.sub("", text)))

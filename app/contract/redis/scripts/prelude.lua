@@ -133,12 +133,11 @@ local function rq_ended(id, queue)
 end
 
 -- RQ's list shows which ids wait; the order is QUEUED's. A job knows its place on the list, so that taking it off costs
--- the same however long the list is: the first id moves into the gap, and the list loses its head. Further arguments are
--- fields and values for the record, written with the place.
-local function list_add(id, model, ...)
+-- the same however long the list is: the first id moves into the gap, and the list loses its head.
+-- Answers the place, which the caller writes into the record, with what else it has to write there.
+local function list_add(id, model)
   local length = redis.call('RPUSH', RQ_QUEUE .. QUEUE_PREFIX .. model, id)
-  local popped = redis.call('HGET', CLOCK .. model, 'popped') or 0
-  redis.call('HSET', JOB .. id, 'place', popped + length - 1, ...)
+  return (redis.call('HGET', CLOCK .. model, 'popped') or 0) + length - 1
 end
 
 local function list_remove(id, model)
@@ -159,6 +158,7 @@ end
 
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996): a job starts, in virtual time, when its tenant's job before it is
 -- paid for, and no earlier than now; so an idle tenant saves up nothing and a thousand jobs delay only their owner.
+-- Answers what belongs into the record: when the job starts, and its place on the list.
 local function enqueue(id, tenant, model, cost)
   local clock = tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0)
   local tag = math.max(clock, tonumber(redis.call('ZSCORE', TURNS .. model, tenant) or 0))
@@ -166,7 +166,7 @@ local function enqueue(id, tenant, model, cost)
   redis.call('ZADD', QUEUED .. model, tag, id)
   redis.call('SADD', MODELS_QUEUED, model)
   redis.call('SADD', RQ_QUEUES, RQ_QUEUE .. QUEUE_PREFIX .. model)
-  list_add(id, model, 'tag', tag)
+  return tag, list_add(id, model)
 end
 
 local function dequeue(id, model)
@@ -191,11 +191,10 @@ local function requeue(id, reason)
   litter(id, r[3])
   redis.call('ZREM', LEASES, id)
   redis.call('HDEL', JOB .. id, 'token', 'worker')
-  redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0)
+  redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'place', list_add(id, r[1]))
   local clock = tonumber(redis.call('HGET', CLOCK .. r[1], 'now') or 0)
   redis.call('ZADD', QUEUED .. r[1], math.min(clock, tonumber(r[4]) or 0) - 1, id)
   redis.call('HSET', RQ_JOB .. id, 'status', 'queued', 'worker_name', '')
-  list_add(id, r[1])
   emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. r[2] .. '}')
 end
 
@@ -240,14 +239,15 @@ local function refusal(tenant, model, queue_limit, tenant_limit)
   if redis.call('SCARD', OPEN .. tenant) >= tonumber(tenant_limit) then return 'tenant-full' end
 end
 
--- The life of a job begins. The submitter's fields and RQ's job hash are written already. Answers when it began.
-local function accept(id, tenant, model, cost)
-  local at = now()
+-- The life of a job begins. RQ's job hash is written already; further arguments are fields and values of the record that
+-- only the submitter knows. The record is written at once: each further call and line of the log is dearer than a field.
+-- Answers when the job began.
+local function accept(id, tenant, model, cost, ...)
+  local at, tag, place = now(), enqueue(id, tenant, model, cost)
   redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'cost', cost, 'status', 'queued',
-    'attempt', 0, 'failures', 0, 'step', 0, 'created_ms', at, 'v', RECORD_VERSION)
+    'attempt', 0, 'failures', 0, 'step', 0, 'created_ms', at, 'v', RECORD_VERSION, 'tag', tag, 'place', place, ...)
   redis.call('ZADD', TENANT .. tenant, at, id)
   redis.call('SADD', OPEN .. tenant, id)
-  enqueue(id, tenant, model, cost)
   emit(id, 'job.queued', '{}')
   return at
 end

@@ -21,7 +21,7 @@ for _, model in ipairs(redis.call('SMEMBERS', MODELS_QUEUED)) do
     redis.call('DEL', list)
     redis.call('HDEL', CLOCK .. model, 'popped')
     for _, id in ipairs(redis.call('ZRANGE', QUEUED .. model, 0, -1)) do
-      list_add(id, model)
+      redis.call('HSET', JOB .. id, 'place', list_add(id, model))
       if not listed[id] then repaired = repaired + 1 end
     end
   end

@@ -18,13 +18,14 @@ if ARGV[7] ~= '' then
   if paid == 0 then return {'rate-limited', id, left, wait} end
 end
 
+local kept = {}
 for _, name in ipairs({'spec', 'metadata', 'retention_ms', 'traceparent', 'seats', 'webhook', 'webhook_events',
   'webhook_headers'}) do
   local value = field(id, name)
-  if value then redis.call('HSET', JOB .. new, name, value) end
+  if value then kept[#kept + 1], kept[#kept + 2] = name, value end
 end
 redis.call('HSET', RQ_JOB .. new, unpack(ARGV, 9))
 redis.call('HSET', JOB .. id, 'retried_as', new)
 redis.call('ZREM', DEAD, id)
-accept(new, r[2], r[3], tonumber(r[4]) or 1)
+accept(new, r[2], r[3], tonumber(r[4]) or 1, unpack(kept))
 return {'created', new}

@@ -19,8 +19,7 @@ if ARGV[9] ~= '' then
   if paid == 0 then return {'rate-limited', id, left, wait} end
 end
 
-redis.call('HSET', JOB .. id, unpack(ARGV, 12, 11 + n))
 redis.call('HSET', RQ_JOB .. id, unpack(ARGV, 12 + n))
-local created = accept(id, tenant, model, cost)
+local created = accept(id, tenant, model, cost, unpack(ARGV, 12, 11 + n))
 if KEYS[1] then redis.call('SET', KEYS[1], id .. ' ' .. body, 'EX', IDEMPOTENCY_SECONDS) end
 return {'created', id, created, redis.call('ZRANK', QUEUED .. model, id)}
