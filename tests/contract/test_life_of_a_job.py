@@ -8,7 +8,10 @@ import pytest
 import redis
 from rq import Queue, Worker
 from rq.job import Job as RQJob
+from rq.job import JobStatus
 from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.utils import now
 
 from app.contract.messages.events import Status
 from app.contract.messages.job import JobError, Picture, Record
@@ -263,6 +266,24 @@ async def test_rq_sees_what_the_record_says(
     left = [key for key in redis_client.keys("rq:*") if job.id in key]
     assert left == []
     raw.close()
+
+
+async def test_rq_reads_of_a_job_what_it_would_have_written_itself(
+    store: JobStore, new_job: NewJobs, valkey_url: str
+) -> None:
+    with redis.Redis.from_url(valkey_url) as raw:
+        job, before = new_job(), now()
+        await submit(store, job)
+        ours = RQJob.fetch(job.id, connection=raw, serializer=JSONSerializer)
+        assert before <= ours.created_at <= now()
+        theirs = RQJob.create(
+            ENTRY_POINT, [job.id], id=job.id, connection=raw, origin="generate-starter", timeout=-1,
+            status=JobStatus.QUEUED, serializer=JSONSerializer,
+        )  # fmt: skip
+        theirs.created_at, theirs.description = ours.created_at, ours.description
+        assert ours.data == theirs.data
+        assert ours.to_dict() == theirs.to_dict()
+        assert b"" not in raw.hvals(f"rq:job:{job.id}")
 
 
 async def test_rq_suspend_stops_claiming(
