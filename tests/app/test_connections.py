@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
+from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
+import uvloop
+from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.contract.redis import connections
-from app.contract.redis.connections import FairPool, PatientRetry
+from app.contract.redis.connections import FairPool, PatientRetry, _Light
 from app.main import COMMAND_CONNECTIONS
 from tests.app.conftest import Running
 from tests.app.test_jobs import send
@@ -27,14 +31,16 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def pooled(url: str, *, connections: int, patience: float) -> AsyncIterator[redis.asyncio.Redis]:
+async def pooled(
+    url: str, *, connections: int, patience: float, retries: int = 0
+) -> AsyncIterator[redis.asyncio.Redis]:
     pool = FairPool.from_url(
         url,
         max_connections=connections,
         patience=patience,
         socket_timeout=patience,
         socket_connect_timeout=patience,
-        retry=Retry(NoBackoff(), 0),
+        retry=Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
     )
     client = redis.asyncio.Redis.from_pool(pool)
     yield client
@@ -140,6 +146,59 @@ async def test_who_leaves_the_queue_takes_no_turn_along(redis_client: redis.Redi
             task.cancel()
         assert await asyncio.wait_for(waiting[4], PATIENCE)
         assert await client.ping()
+
+
+def test_a_connection_that_was_reset_while_it_lay_idle_is_replaced() -> None:
+    """In uvloop, which the gateway runs in: it raises a RuntimeError where asyncio's own loop raises an OSError."""
+
+    async def ask() -> tuple[list[object], int]:
+        writers: list[asyncio.StreamWriter] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            with closing(writer), suppress(ConnectionError, asyncio.CancelledError):
+                while asked := await reader.read(4_096):
+                    writer.write(b"+OK\r\n" * asked.count(b"*"))
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2"
+            async with pooled(url, connections=1, patience=PATIENCE, retries=1) as client:
+                connection = await client.connection_pool.get_connection()
+                await client.connection_pool.release(connection)
+                answers = [await client.get("n")]
+                linger = struct.pack("ii", 1, 0)
+                writers[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writers[0].transport.abort()
+                with suppress(ConnectionError):
+                    await connection._writer.wait_closed()
+                answers += [await client.get("n"), await client.get("n")]
+        return answers, len(writers)
+
+    assert uvloop.run(ask()) == ([b"OK"] * 3, 2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("GET", "é"),
+        ("CONFIG GET", b"\x00\xff"),
+        (b"PUBSUB NUMSUB", "", 7, -(2**70), 0.1, 1e22, 1 / 3),
+        ("SET", "k", memoryview(b"some"), bytearray(b"more")),
+    ],
+)
+def test_commands_are_written_as_redis_py_writes_them(command: tuple[Any, ...]) -> None:
+    pool = FairPool(max_connections=1, patience=1)
+    ours = pool.make_connection()  # type: ignore[no-untyped-call]
+    assert b"".join(ours.pack_command(*command)) == b"".join(Connection().pack_command(*command))
+    with pytest.raises(redis.DataError):
+        ours.pack_command("SET", "k", None)
+
+
+@pytest.mark.parametrize("scheme", ["redis://", "rediss://", "unix:///"])
+def test_every_kind_of_connection_is_a_light_one(scheme: str) -> None:
+    pool = FairPool.from_url(f"{scheme}somewhere", max_connections=1, patience=1)
+    assert issubclass(pool.connection_class, _Light)
+    assert issubclass(pool.connection_class, parse_url(f"{scheme}somewhere").get("connection_class", Connection))
 
 
 async def test_many_streams_opened_at_once_all_open(running: Running, client: object) -> None:

@@ -1,19 +1,20 @@
 """A pool of connections to Redis whose callers queue: first come, first served, for as long as the queue moves.
 
-Knows connections and turns, and tells a Redis that hangs from a process that stood still itself. Refuses to know what
-is asked over them.
+Knows connections, turns and what redis-py takes long for, and tells a Redis that hangs from a process that stood still
+itself. Refuses to know what is asked over them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+import hiredis
 import redis
 import redis.asyncio
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
@@ -35,8 +36,16 @@ class FairPool(ConnectionPool):
     wait. Raises redis.ConnectionError.
     """
 
-    def __init__(self, *, max_connections: int, patience: float, **options: Any) -> None:
-        super().__init__(max_connections=max_connections, **options)
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        patience: float,
+        connection_class: type[AbstractConnection] = Connection,
+        **options: Any,
+    ) -> None:
+        super().__init__(_light(connection_class), max_connections=max_connections, **options)
+        self._idle: list[AbstractConnection] = []
         self._turns = asyncio.Semaphore(max_connections)
         self._patience = patience
         self._answered_at = 0.0
@@ -45,12 +54,14 @@ class FairPool(ConnectionPool):
         """A connection that is ready for a command, when it is this caller's turn."""
         await self._wait_for_turn()
         try:
-            connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
+            # What was given back is in use as redis-py's own books have it: keeping them takes longer than a command.
+            connection = self._idle.pop() if self._idle else self.get_available_connection()  # type: ignore[no-untyped-call]
         except BaseException:
             self._turns.release()
             raise
         try:
-            await self.ensure_connection(connection)
+            if not await _is_ready(connection):
+                await self.ensure_connection(connection)
         except BaseException:
             await self.release(connection)
             raise
@@ -61,8 +72,10 @@ class FairPool(ConnectionPool):
         if connection.is_connected:
             self._answered_at = time.monotonic()
         try:
-            await super().release(connection)
+            if connection.should_reconnect():  # type: ignore[no-untyped-call]
+                await connection.disconnect()
         finally:
+            self._idle.append(connection)
             self._turns.release()
 
     async def _wait_for_turn(self) -> None:
@@ -105,3 +118,44 @@ class PatientRetry(Retry):
                 raise redis.ConnectionError("This process stood still.") from error
 
         return await super().call_with_retry(timed, fail, *args, **options)
+
+
+async def _is_ready(connection: AbstractConnection) -> bool:
+    try:
+        return connection.is_connected and not await connection.can_read()
+    except redis.ConnectionError:
+        return False
+
+
+class _Light(AbstractConnection):
+    """A connection of redis-py that takes less time for a command.
+
+    It carries one at a time, so no more than one can ever wait to be sent.
+    """
+
+    _writer: asyncio.StreamWriter
+    """redis-py's own name: pyproject.toml says with which versions of it this was tried."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """The bytes of a command, made by hiredis, as redis-py's blocking client has them made."""
+        name, *rest = args
+        words = name.encode().split() if isinstance(name, str) else name.split()
+        try:
+            return [hiredis.pack_command((*words, *rest))]
+        except TypeError:
+            return super().pack_command(*args)
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        """Does not wait until the command has left, for which redis-py starts a task and a timer: one that stays has no
+        answer, and reading that has a timer of its own. Raises redis.ConnectionError."""
+        if not self.is_connected or self.health_check_interval or isinstance(command, str | bytes):
+            return await super().send_packed_command(command, check_health)
+        if self._writer.is_closing():
+            await self.disconnect(nowait=True)
+            raise redis.ConnectionError("Redis, or something before it, has reset the connection.")
+        self._writer.writelines(command)
+
+
+def _light(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+    """The same kind of connection, be it over TCP, TLS or a socket in the file system."""
+    return type(f"Light{kind.__name__}", (_Light, kind), {})
