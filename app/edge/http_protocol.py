@@ -41,13 +41,16 @@ class ImpatientProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(data)
+        if self._is_in_head:
+            self._await_head()
         if self._timer is not None and self._head_bytes > LARGEST_HEAD:
             self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head = True
-        self._await_head()
+        if self._timer is None:
+            self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # RFC 9110, 6.5.1: a trailer is no header unless its definition says so, and none that we read does. It comes
@@ -61,8 +64,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _await_head(self) -> None:
+        # Of a head that comes whole, as most do, nobody has to take the time.
         if self._timer is None:
-            self._head_bytes = 0
             self._timer = self.loop.call_later(self.head_seconds, self._give_up)
 
     def _head_is_here(self) -> None:

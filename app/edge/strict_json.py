@@ -19,12 +19,7 @@ def check_json(body: bytes) -> None:
     if body.startswith(b"\xef\xbb\xbf"):
         raise MalformedJson("The body begins with a byte order mark: send UTF-8 without one.")
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_without_doubles,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
+        value = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise MalformedJson("The body is not UTF-8.") from None
     except RecursionError:
@@ -53,6 +48,11 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise MalformedJson("The JSON holds a number that is too large.")
     return number
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_without_doubles, parse_constant=_refuse_constant, parse_float=_finite
+)
 
 
 def _deeper_than(levels: int, value: Any) -> bool:

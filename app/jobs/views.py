@@ -65,9 +65,10 @@ class Viewer:
         url = await self._pictures.link(key, expires_in=seconds, now=begins)
         return base + url if url.startswith("/") else url
 
-    def etag(self, view: JobView, record: Record) -> str:
-        """Changes with everything a client can see, and before the links in an earlier answer have run out."""
-        seen = view.model_dump_json()
+    def etag(self, view: JobView, record: Record, body: str) -> str:
+        """Changes with everything a client can see, and before the links in an earlier answer have run out. `body` is
+        the view as JSON."""
+        seen = body
         if record.images:
             seen = f"{view.model_dump_json(exclude={'images'})}{record.images!r}{self._link_age_start()}"
         return f'W/"{hashlib.sha256(seen.encode()).hexdigest()[:24]}"'

@@ -96,11 +96,12 @@ class Shown:
 async def show(services: Services, record: Record, request: Request) -> Shown:
     """Body and headers: ETag always, Retry-After while the job is not over."""
     view = await services.view(record, request)
-    etag = services.viewer.etag(view, record)
+    body = view.model_dump_json()
+    etag = services.viewer.etag(view, record, body)
     headers = {"ETag": etag}
     if not record.status.is_terminal:
         headers["Retry-After"] = str(await services.viewer.retry_after(view))
-    return Shown(record, view.model_dump_json(), etag, headers)
+    return Shown(record, body, etag, headers)
 
 
 async def next_change(services: Services, before: Shown, request: Request, *, seconds: float) -> Shown:

@@ -35,7 +35,7 @@ from app.routes.answers import (
 )
 from app.routes.joining import admit
 from app.routes.waiting import applied, send, wait_for_end
-from app.services import OwnRecord, TheCaller, TheServices
+from app.services import OwnRecord, TheCaller, TheServices, caller_of, services_of
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -74,8 +74,9 @@ IDEMPOTENCY_KEY = {
     },
     openapi_extra=described(PREFER, IDEMPOTENCY_KEY, TRACEPARENT),
 )
-async def submit(body: JobRequest, request: Request, services: TheServices, caller: TheCaller) -> Response:
+async def submit(body: JobRequest, request: Request) -> Response:
     """The answer shows every parameter with the value that will be used, the drawn seed included."""
+    services, caller = services_of(request), caller_of(request)
     seconds = wait_wanted(request.headers.getlist("prefer"))
     waiting = await admit(services, body, caller, request, waits=seconds is not None, is_awaited=False)
     record, headers = waiting.record, {"Location": services.path(f"/v1/jobs/{waiting.record.id}")}
@@ -152,13 +153,13 @@ async def cancel_many(body: CancelRequest, services: TheServices, caller: TheCal
 async def get_job(
     record: OwnRecord,
     request: Request,
-    services: TheServices,
     wait: Annotated[
         int, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for a change, if it is not over")
     ] = 0,
     if_none_match: Annotated[str | None, Header(description="ETag of an earlier answer")] = None,
 ) -> Response:
     """With `wait`, the answer comes as soon as the job differs from If-None-Match, or from now without one."""
+    services = services_of(request)
     shown = await show(services, record, request)
     known = etag_matches(if_none_match, shown.etag)
     if wait and not is_head(request) and not record.status.is_terminal and (known or if_none_match is None):

@@ -147,13 +147,21 @@ class _Light(AbstractConnection):
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """Does not wait until the command has left, for which redis-py starts a task and a timer: one that stays has no
-        answer, and reading that has a timer of its own. Raises redis.ConnectionError."""
-        if not self.is_connected or self.health_check_interval or isinstance(command, str | bytes):
+        answer, and reading that has a timer of its own. It leaves at the end of this turn of the loop, together with
+        those of other connections, so that Redis wakes up once for all of them. Raises redis.ConnectionError."""
+        if not self.is_connected or self.health_check_interval:
             return await super().send_packed_command(command, check_health)
         if self._writer.is_closing():
             await self.disconnect(nowait=True)
             raise redis.ConnectionError("Redis, or something before it, has reset the connection.")
-        self._writer.writelines(command)
+        parts = [command] if isinstance(command, str | bytes) else command
+        asyncio.get_running_loop().call_soon(_write, self._writer, parts)
+
+
+def _write(writer: asyncio.StreamWriter, parts: Iterable[bytes | str]) -> None:
+    # A connection that has ended meanwhile says so to whoever reads from it.
+    if not writer.is_closing():
+        writer.writelines(part.encode() if isinstance(part, str) else part for part in parts)
 
 
 def _light(kind: type[AbstractConnection]) -> type[AbstractConnection]:
