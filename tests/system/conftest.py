@@ -134,9 +134,9 @@ class Installation:
             self.process.communicate()
 
 
-def drawn(client: httpx2.Client, wish: dict[str, Any], **headers: str) -> dict[str, Any]:
+def drawn(client: httpx2.Client, parameters: dict[str, Any], **headers: str) -> dict[str, Any]:
     """The job of a request once it is over, however long that takes: `Prefer: wait` ends after a minute."""
-    return ended(client, client.post("/v1/jobs", json=wish, headers=headers).raise_for_status().json(), **headers)
+    return ended(client, client.post("/v1/jobs", json=parameters, headers=headers).raise_for_status().json(), **headers)
 
 
 def ended(client: httpx2.Client, job: dict[str, Any], **headers: str) -> dict[str, Any]:

@@ -60,9 +60,9 @@ def test_a_job_from_request_to_picture(installation: Installation) -> None:
 
 def test_prefer_wait_answers_with_the_finished_job(installation: Installation) -> None:
     with installation.client() as client:
-        wish, wait = PARAMETERS | {"num_images": 2}, {"Prefer": "wait=60"}
+        parameters, wait = PARAMETERS | {"num_images": 2}, {"Prefer": "wait=60"}
         # A machine that needs more than the minute for a new model is quicker the second time.
-        answer = until(lambda: (a := client.post("/v1/jobs", json=wish, headers=wait)).status_code != 202 and a)
+        answer = until(lambda: (a := client.post("/v1/jobs", json=parameters, headers=wait)).status_code != 202 and a)
         job = answer.json()
         assert (answer.status_code, job["status"]) == (200, "succeeded")
         assert [image["seed"] for image in job["images"]] == [7, 8]

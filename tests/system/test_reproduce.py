@@ -23,11 +23,11 @@ def reproduce(installation: Installation, picture: Path, *arguments: str) -> sub
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def picture_of(installation: Installation, folder: Path, **wish: object) -> Path:
+def picture_of(installation: Installation, folder: Path, **parameters: object) -> Path:
     """The second of two pictures, drawn in company."""
     with installation.client() as client:
         others = [client.post("/v1/jobs", json=PARAMETERS | {"seed": seed, "reproducible": False}) for seed in range(3)]
-        job = drawn(client, PARAMETERS | {"num_images": 2, **wish})
+        job = drawn(client, PARAMETERS | {"num_images": 2, **parameters})
         path = folder / f"picture.{job['input']['output_format']}"
         path.write_bytes(client.get(job["images"][1]["url"]).content)
         for other in others:
