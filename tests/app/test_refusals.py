@@ -132,7 +132,7 @@ def test_null_is_not_given(client: httpx2.Client) -> None:
 
 @pytest.mark.parametrize("name", ["model", "scheduler"])
 def test_an_empty_name_is_told_what_to_do(client: httpx2.Client, name: str) -> None:
-    """A variable that its program left empty is no wish for the default."""
+    """A variable that its program left empty is no request for the default."""
     refused = client.post("/v1/jobs", json={"prompt": "a", name: ""}).json()
     error = {
         "pointer": f"/{name}",

@@ -60,7 +60,7 @@ CODED = get(b"/v1/jobs", JSON, b"Transfer-Encoding: gzip, chunked", method=b"POS
 SMUGGLED = b"GET /v1/zanzibar HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 ROWS: dict[str, Row] = {
-    **{f"wish: {name}": Row(post(body), 422, "invalid-request") for name, (body, _) in INVALID.items()},
+    **{f"request: {name}": Row(post(body), 422, "invalid-request") for name, (body, _) in INVALID.items()},
     **{f"json: {name}": Row(post(body), 400, "malformed-json") for name, body in NOT_JSON.items()},
     "json: nothing": Row(post(b""), 422, "invalid-request"),
     **{

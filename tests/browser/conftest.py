@@ -131,7 +131,7 @@ def faults_of_access(page: Page) -> list[str]:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """The whole service with the bundled model, shared by the tests of a file."""
     find_chromium()
-    installation = Installation(tmp_path_factory.mktemp("house") / "data")
+    installation = Installation(tmp_path_factory.mktemp("installation") / "data")
     installation.start_and_wait()
     yield installation
     installation.kill_everything()

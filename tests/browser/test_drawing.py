@@ -24,7 +24,7 @@ def opened(page: Page, installation: Installation) -> Page:
 
 
 def ask(page: Page, prompt: str) -> Locator:
-    """Send a wish with Enter; its sheet on the wall."""
+    """Send a prompt with Enter; its sheet on the wall."""
     page.fill("#prompt", prompt)
     page.press("#prompt", "Enter")
     return sheet(page, prompt)

@@ -71,4 +71,4 @@ async def test_requests_for_previews_and_reproducibility(card: ModelCard) -> Non
     wanted = resolve(JobRequest(prompt="a circle", preview_every=5, reproducible=True), card)
     assert (wanted.preview_every, wanted.reproducible) == (5, True)
     older = JobSpec.model_validate(plain.model_dump(exclude={"preview_every", "reproducible"}))
-    assert older == plain, "a record from before there were such wishes"
+    assert older == plain, "a record from before there were such parameters"

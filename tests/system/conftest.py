@@ -161,7 +161,7 @@ def closed_installation(tmp_path: Path) -> Iterator[Installation]:
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Ready, and shared by the tests of a file."""
-    installation = Installation(tmp_path_factory.mktemp("house") / "data")
+    installation = Installation(tmp_path_factory.mktemp("installation") / "data")
     installation.start_and_wait()
     yield installation
     installation.kill_everything()
