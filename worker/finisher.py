@@ -16,8 +16,8 @@ from app.contract.redis.ownership import Claim
 from worker.attempts import Attempt
 from worker.engine.events import DrawnImage, Finished
 from worker.errors import StorageError
-from worker.films import Films
 from worker.images import encode, encode_sheet
+from worker.preview_history import Films
 from worker.provenance import Provenance
 from worker.storage import ObjectStore
 

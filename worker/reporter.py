@@ -23,9 +23,9 @@ from worker.attempts import Attempt, Attempts, Stop
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress, Started, Stopped
 from worker.errors import StorageDenied, StorageError, UploadAbandoned
-from worker.films import FRAMES, Films, kept_of
 from worker.finisher import Finisher
 from worker.images import encode_preview
+from worker.preview_history import FRAMES, Films, kept_of
 from worker.provenance import Provenance
 from worker.storage import ObjectStore
 from worker.tracing import Traces

@@ -24,7 +24,7 @@ from app.contract.redis.ownership import Claim, Ownership
 from tests.patience import PATIENCE, until
 from worker.attempts import Attempts
 from worker.engine.events import DrawnImage, Finished, Preview, Progress, Timings
-from worker.films import Films, Frame
+from worker.preview_history import Films, Frame
 from worker.provenance import Provenance
 from worker.reporter import Reporter
 from worker.storage import ObjectStore

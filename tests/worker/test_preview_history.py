@@ -13,8 +13,8 @@ from app.contract.redis.ownership import Claim
 from tests.patience import until
 from tests.worker.test_reporter import PIXELS, Recorder, claim, drawn, ownership, pictures, reporter
 from worker.engine.events import Finished, Preview, Stopped, Timings
-from worker.films import FRAMES, Films
 from worker.images import encode_sheet
+from worker.preview_history import FRAMES, Films
 from worker.reporter import Reporter
 
 __all__ = ["claim", "ownership", "pictures", "reporter"]
