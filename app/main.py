@@ -167,12 +167,12 @@ async def _end_streams(services: Services) -> None:
 
 
 def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
-    """A client for commands, which is impatient, and one for reads that block. Both decode."""
+    """A client for commands, with short timeouts, and one for reads that block. Both decode."""
     commands = FairPool.from_url(
         url,
         decode_responses=True,
         max_connections=COMMAND_CONNECTIONS,
-        patience=COMMAND_SECONDS,
+        stalled_seconds=COMMAND_SECONDS,
         socket_timeout=COMMAND_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
         retry=PatientRetry(seconds=COMMAND_SECONDS),

@@ -17,7 +17,7 @@ from worker.attempts import Attempt
 from worker.engine.events import DrawnImage, Finished
 from worker.errors import StorageError
 from worker.images import encode, encode_sheet
-from worker.preview_history import Films
+from worker.preview_history import PreviewHistory
 from worker.provenance import Provenance
 from worker.storage import ObjectStore
 
@@ -27,10 +27,10 @@ log = structlog.get_logger()
 class Finisher:
     """Blocks for as long as it takes, in any thread; gives up only when its attempt is stopped."""
 
-    def __init__(self, store: ObjectStore, provenance: Provenance, films: Films) -> None:
+    def __init__(self, store: ObjectStore, provenance: Provenance, history: PreviewHistory) -> None:
         self._store = store
         self._provenance = provenance
-        self._films = films
+        self._history = history
 
     def store(self, attempt: Attempt, finished: Finished) -> list[Picture]:
         """All pictures of the attempt, in their order. Raises StorageError, StorageDenied and UploadAbandoned."""
@@ -62,7 +62,7 @@ class Finisher:
 
     def _store_sheet(self, attempt: Attempt, index: int) -> Sheet | None:
         claim = attempt.claim
-        frames = self._films.of(claim.token, index)
+        frames = self._history.of(claim.token, index)
         if not frames:
             return None
         try:

@@ -43,14 +43,14 @@ from worker.starting import Starting
 from worker.storage import ObjectStore
 from worker.tracing import Traces
 from worker.trials import tried_schedulers
-from worker.watchdog import Watchdog, abandon_ship, ends_within
+from worker.watchdog import Watchdog, ends_within, hard_exit
 
 log = structlog.get_logger()
 
 WARM_UP_SECONDS = 600.0
 """For each size that is measured: one step of a large model on a slow CPU, or the graphs of a GPU, take minutes."""
 
-LAST_WORDS_SECONDS = 10.0
+FLUSH_SECONDS = 10.0
 """After the grace period: time to hand jobs back and to say so, before the process goes anyway."""
 
 HEARTBEAT_FILE_SECONDS = 10.0
@@ -173,7 +173,7 @@ class Worker:
                 self.listeners.stepped(time.perf_counter() - began, events)
         except Exception:
             log.exception("the engine broke; its jobs will run elsewhere")
-            self.abandon_ship(LOST_DEVICE, because="the device or the engine broke; the worker's log says how.")
+            self.hard_exit(LOST_DEVICE, because="the device or the engine broke; the worker's log says how.")
 
     def finish_or_hand_back(self) -> None:
         ends = time.monotonic() + self.settings.grace_seconds
@@ -181,7 +181,7 @@ class Worker:
             if self.attempts.wait_until_empty(0.05):
                 break
         self.intake.hand_back()
-        self.reporter.close(seconds=LAST_WORDS_SECONDS)
+        self.reporter.close(seconds=FLUSH_SECONDS)
 
     def watch(self) -> None:
         """A step that never ends cannot be interrupted from inside: the process goes, and its jobs run elsewhere."""
@@ -195,7 +195,7 @@ class Worker:
             f"its {stage.name} took longer than {limit:.4g} s, which is the worker's limit: "
             "the larger of DARKROOM_STALL_SECONDS and ten times what was measured."
         )
-        self.abandon_ship(LOST_DEVICE, because=because)
+        self.hard_exit(LOST_DEVICE, because=because)
 
     def pulse(self, file: Path) -> None:
         """Touch the file for whoever judges this process from outside. A full disk must not cost more than that."""
@@ -217,7 +217,7 @@ class Worker:
         if self.provider is not None:
             close_provider(self.provider)
 
-    def abandon_ship(self, code: int, *, because: str) -> NoReturn:
+    def hard_exit(self, code: int, *, because: str) -> NoReturn:
         """End at once. The jobs need not wait for their leases; without Redis they do."""
         self.is_lost = True
         try:
@@ -226,7 +226,7 @@ class Worker:
         except Exception as error:
             log.warning("the leases run out", reason=str(error))
         self.close_traces("device-lost")
-        abandon_ship(code)
+        hard_exit(code)
 
 
 def _open_store(settings: WorkerSettings) -> ObjectStore:

@@ -31,12 +31,12 @@ def kept_of(steps: int, *, every: int) -> int:
     return max(1, ceil((steps - 1) // every / FRAMES))
 
 
-class Films:
+class PreviewHistory:
     """Frames by attempt and picture. Every method is atomic; `keep` is called from the engine's thread and is short."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._films: dict[str, dict[int, list[Frame]]] = {}
+        self._history: dict[str, dict[int, list[Frame]]] = {}
 
     def keep(self, preview: Preview, *, every: int) -> None:
         """Add a preview that is made after `every` evaluations, if it is one of the FRAMES that are spread evenly."""
@@ -45,14 +45,14 @@ class Films:
         # A copy: the array may be a part of one that all pictures of a step share.
         frame = Frame(preview.step, preview.picture.copy())
         with self._lock:
-            self._films.setdefault(preview.request_id, {}).setdefault(preview.index, []).append(frame)
+            self._history.setdefault(preview.request_id, {}).setdefault(preview.index, []).append(frame)
 
     def of(self, request_id: str, index: int) -> list[Frame]:
         """The frames of a picture, in order."""
         with self._lock:
-            return list(self._films.get(request_id, {}).get(index, ()))
+            return list(self._history.get(request_id, {}).get(index, ()))
 
     def drop(self, request_id: str) -> None:
         """The attempt is over."""
         with self._lock:
-            self._films.pop(request_id, None)
+            self._history.pop(request_id, None)

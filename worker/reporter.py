@@ -25,7 +25,7 @@ from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progres
 from worker.errors import StorageDenied, StorageError, UploadAbandoned
 from worker.finisher import Finisher
 from worker.images import encode_preview
-from worker.preview_history import FRAMES, Films, kept_of
+from worker.preview_history import FRAMES, PreviewHistory, kept_of
 from worker.provenance import Provenance
 from worker.storage import ObjectStore
 from worker.tracing import Traces
@@ -59,8 +59,8 @@ class Reporter:
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
         self._progress: dict[str, Progress] = {}
         self._previews: dict[tuple[str, int], Preview] = {}
-        self._films = Films()
-        self._finisher = Finisher(store, provenance, self._films)
+        self._history = PreviewHistory()
+        self._finisher = Finisher(store, provenance, self._history)
         self._over = threading.Event()
         self._gave_up = threading.Event()
         self._storage_fault: str | None = "not probed yet"
@@ -69,21 +69,21 @@ class Reporter:
     def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         """Take the events of one step of the engine."""
         for event in events:
-            self.hear(event)
+            self.handle(event)
 
-    def hear(self, event: EngineEvent) -> None:
+    def handle(self, event: EngineEvent) -> None:
         """Take one event of the engine."""
         if isinstance(event, Progress):
             self._progress[event.request_id] = event
         elif isinstance(event, Preview):
-            self._hear_preview(event)
+            self._handle_preview(event)
         elif not isinstance(event, Started):
             self._progress.pop(event.request_id, None)
             attempt = self._attempts.get(event.request_id)
             if attempt is not None:
                 self._finishers.submit(self._end, attempt, event)
 
-    def _hear_preview(self, preview: Preview) -> None:
+    def _handle_preview(self, preview: Preview) -> None:
         # In the engine's thread, which must not end for a preview that, say, finds no memory.
         try:
             self._previews[preview.request_id, preview.index] = preview
@@ -94,7 +94,7 @@ class Reporter:
     def _keep(self, preview: Preview) -> None:
         attempt = self._attempts.get(preview.request_id)
         if attempt is not None and attempt.claim.spec.keep_previews:
-            self._films.keep(preview, every=attempt.claim.spec.preview_every)
+            self._history.keep(preview, every=attempt.claim.spec.preview_every)
 
     def refuse(self, claim: Claim, detail: str) -> None:
         """The engine cannot take this job at all."""
@@ -129,9 +129,9 @@ class Reporter:
             for news in fresh:
                 attempt = self._attempts.get(news.request_id)
                 if attempt is not None:
-                    self._tell(attempt.claim, news)
+                    self._publish(attempt.claim, news)
 
-    def _tell(self, claim: Claim, news: Progress | Preview) -> None:
+    def _publish(self, claim: Claim, news: Progress | Preview) -> None:
         """Once, and no harm done if it cannot be told."""
         try:
             if isinstance(news, Progress):
@@ -158,7 +158,7 @@ class Reporter:
         finally:
             self._traces.ended(claim, event, owned=owned)
             self._attempts.close(claim.token)
-            self._films.drop(claim.token)
+            self._history.drop(claim.token)
 
     def _last_word(self, attempt: Attempt, event: EngineEvent) -> Callable[[], bool]:
         claim = attempt.claim

@@ -60,7 +60,7 @@ class Watchdog:
         return (stage, limit) if self._seen_for > limit else None
 
 
-def abandon_ship(code: int) -> NoReturn:
+def hard_exit(code: int) -> NoReturn:
     """Leave without a word of farewell: sys.exit would wait for the thread that hangs."""
     sys.stderr.flush()
     os._exit(code)
@@ -101,4 +101,4 @@ def ends_within(seconds: float, *, what: str) -> Iterator[Deadline]:
 
 def _too_long(what: str, seconds: float) -> None:
     log.error("has not ended and is taken to hang in the device", what=what, seconds=seconds)
-    abandon_ship(LOST_DEVICE)
+    hard_exit(LOST_DEVICE)

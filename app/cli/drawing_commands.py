@@ -54,17 +54,17 @@ def generate(
     darkroom generate "a frog" "a panda" --seed 1 --seed 2 -o zoo/
     darkroom generate --file prompts.txt -n 4 -o "{number}-{prompt}.webp" --json
     """
-    from app.cli.generate import Manner, draw
+    from app.cli.generate import Display, draw
 
     asked = {name: value for name, value in parameters.items() if value is not None and value is not False}
     if aspect_ratio is not None:
         asked["aspect_ratio"] = aspect_ratio
     if parameters["preview_every"]:
         asked["keep_previews"] = True
-    manner = Manner(as_json=as_json, show=show, preview=preview)
+    display = Display(as_json=as_json, show=show, preview=preview)
     code = draw(
         prompts or [], file, seeds or [], asked,
-        output=output, overwrite=overwrite, url=url, api_key=api_key, manner=manner,
+        output=output, overwrite=overwrite, url=url, api_key=api_key, display=display,
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -22,7 +22,7 @@ from app.cli.gateway_workers import GatewayWorkers, processes_by_default
 from app.contract.common.environment import SettingsError
 from app.contract.common.exits import CANNOT_START
 from app.contract.common.logs import configure
-from app.edge.http_protocol import ImpatientProtocol
+from app.edge.http_protocol import LimitedProtocol
 from app.edge.metrics import GatewayMetrics
 from app.jobs.pictures import open_pictures
 from app.main import create_app
@@ -141,7 +141,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             application,
             loop="uvloop",
-            http=ImpatientProtocol,
+            http=LimitedProtocol,
             ws="none",
             server_header=False,
             access_log=False,

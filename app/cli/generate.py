@@ -28,14 +28,14 @@ from app.cli.wording import explained
 FOLLOWED = 16
 """Jobs followed at once, a connection each: the first ones sent are drawn first."""
 
-LAST_WORDS_SECONDS = 5.0
+CANCEL_SECONDS = 5.0
 """How long a Ctrl-C waits for the service to hear of it."""
 
 Parameters = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
+class Display:
     """What happens with the pictures beside being saved."""
 
     as_json: bool = False
@@ -83,7 +83,7 @@ def requests_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Parame
 
 def draw(
     prompts: Sequence[str], file: str | None, seeds: Sequence[int], parameters: Parameters, *,
-    output: str, overwrite: bool, url: str, api_key: str | None, manner: Manner,
+    output: str, overwrite: bool, url: str, api_key: str | None, display: Display,
 ) -> int:  # fmt: skip
     """Submit, follow, save. Returns the exit code."""
     try:
@@ -95,13 +95,13 @@ def draw(
         names = Names(output, pictures=len(requests) * images, overwrite=overwrite)
     except CommandError as error:
         return complain("generate", error)
-    painter = Painter.for_terminal(manner.preview)
+    painter = Painter.for_terminal(display.preview)
 
     async def work(service: Service) -> int:
         with Bars(jobs=len(requests)) as bars:
-            batch = Batch(service, names, bars, painter, as_json=manner.as_json)
+            batch = Batch(service, names, bars, painter, as_json=display.as_json)
             code = await batch.draw([request | {"output_format": names.output_format} for request in requests])
-        for path in batch.saved if manner.show else []:
+        for path in batch.saved if display.show else []:
             typer.launch(str(path))
         return code
 
@@ -222,7 +222,7 @@ class Batch:
     async def _call_off(self) -> None:
         """Cancel every job that was begun here and has not ended, and say so."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_SECONDS):
+            async with asyncio.timeout(CANCEL_SECONDS):
                 accepted = await asyncio.gather(*self._submissions, return_exceptions=True)
                 self._under_way |= {job["id"]: job for job in accepted if isinstance(job, dict)}
         outcomes = await asyncio.gather(*(self._cancel(job_id) for job_id in self._under_way))
@@ -234,7 +234,7 @@ class Batch:
     async def _cancel(self, job_id: str) -> str:
         """'canceled', 'over' if it had ended before, or 'unheard'."""
         try:
-            async with asyncio.timeout(LAST_WORDS_SECONDS):
+            async with asyncio.timeout(CANCEL_SECONDS):
                 job = await self._service.cancel(job_id)
                 return "canceled" if not over(job) or job["status"] == "canceled" else "over"
         except Refused:

@@ -36,7 +36,7 @@ FALSE_STARTS = 3
 """Deaths of one child before all were ever ready that are taken for 'cannot start'."""
 
 GRACE_SECONDS = 40.0
-"""From SIGTERM to SIGKILL: more than a worker's own grace period and its last words."""
+"""From SIGTERM to SIGKILL: more than a worker's own grace period and its shutdown flush."""
 
 NEIGHBOUR_SECONDS = 45.0
 """How long a start waits for the processes of a killed predecessor to end."""

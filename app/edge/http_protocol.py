@@ -20,7 +20,7 @@ LARGEST_HEAD = 4 * MAX_HEAD_BYTES
 """Bytes without an end of the head after which nobody listens. Up to this, the guard answers with a reason."""
 
 
-class ImpatientProtocol(HttpToolsProtocol):
+class LimitedProtocol(HttpToolsProtocol):
     """Give it to uvicorn as `http=`. Closes without an answer: whoever sends half a head does not wait for one."""
 
     head_seconds = HEAD_SECONDS

@@ -66,7 +66,7 @@ class Housekeeper:
 
     async def _tidy(self) -> None:
         """What attempts without a result have left in the store."""
-        for attempt in await self._store.litter(limit=BATCH):
+        for attempt in await self._store.orphans(limit=BATCH):
             if removed := await self._pictures.delete_prefix(token_prefix(*attempt.split("/"))):
                 log.info("leftovers removed", job_id=attempt.split("/")[0], objects=removed)
             await self._store.tidied(attempt)

@@ -19,7 +19,7 @@ from app.jobs.event_ids import known_place
 from app.replicate.input import PredictionRequest, VersionedPredictionRequest, in_our_words
 from app.replicate.models import named, served
 from app.replicate.schemas import Prediction, PredictionPage, WebhookSecret, prediction
-from app.replicate.stream import prediction_events, show
+from app.replicate.stream import prediction_events, render
 from app.routes.answers import (
     ACCESS,
     EVENT_STREAM,
@@ -107,24 +107,24 @@ async def _create(
         raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in said]) from error
     record, headers = waiting.record, {"Location": services.path(f"/v1/predictions/{waiting.record.id}")}
     if seconds is None:
-        return _created(await show(services, record, request), headers)
+        return _created(await render(services, record, request), headers)
     headers |= applied(request, seconds=seconds)
 
     async def answer() -> Response:
         end = services.feed.wait_for_end(record, seconds=seconds)
         async with waiting.answering():
             after = await wait_for_end(services, waiting, request, end)
-            shown = await show(services, after, request)
-        if shown.status == "processing":
+            rendered = await render(services, after, request)
+        if rendered.status == "processing":
             # Anything but "starting" is taken for an end here, and run() would return nothing.
-            shown.status = "starting"
-        return _created(shown, headers)
+            rendered.status = "starting"
+        return _created(rendered, headers)
 
     return await send(request, answer(), status=201, headers=headers)
 
 
-def _created(shown: Prediction, headers: dict[str, str]) -> Response:
-    return Response(shown.model_dump_json(), 201, headers, media_type="application/json")
+def _created(rendered: Prediction, headers: dict[str, str]) -> Response:
+    return Response(rendered.model_dump_json(), 201, headers, media_type="application/json")
 
 
 @router.get(
@@ -155,7 +155,7 @@ _FOUND = problems(*ACCESS, errors.JobNotFound, *QUEUE, errors.PicturesUnavailabl
 @router.get("/v1/predictions/{prediction_id}", response_model=Prediction, responses=_FOUND)
 async def get_prediction(prediction_id: str, request: Request, services: TheServices, caller: TheCaller) -> Prediction:
     """One prediction (Replicate's API)."""
-    return await show(services, await services.record(prediction_id, caller), request)
+    return await render(services, await services.record(prediction_id, caller), request)
 
 
 @router.post("/v1/predictions/{prediction_id}/cancel", response_model=Prediction, responses=_FOUND)
@@ -169,7 +169,7 @@ async def cancel_prediction(
             record = await cancel_job(services.jobs, record)
         except errors.JobIsOver:
             record = await services.record(prediction_id, caller)
-    return await show(services, record, request)
+    return await render(services, record, request)
 
 
 @router.get(

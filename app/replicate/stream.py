@@ -23,7 +23,7 @@ from app.services import Services
 log = structlog.get_logger()
 
 
-async def show(services: Services, record: Record, request: Request) -> Prediction:
+async def render(services: Services, record: Record, request: Request) -> Prediction:
     """Clients make objects with read() of https: and data: links only, so on plain http the pictures come along."""
     base, output = services.base(request), None
     if record.status is Status.SUCCEEDED and not base.startswith("https:"):
@@ -60,10 +60,10 @@ async def prediction_events(
 
 
 async def _end(services: Services, record: Record, request: Request, place: str, last: str) -> AsyncIterator[bytes]:
-    shown = await show(services, record, request)
-    for output in shown.output or []:
+    rendered = await render(services, record, request)
+    for output in rendered.output or []:
         yield format_sse_event(event="output", id=place, data_str=output)
-    if shown.error is not None:
-        yield format_sse_event(event="error", id=place, data_str=shown.error)
-    reason = {"failed": {"reason": "error"}, "canceled": {"reason": "canceled"}}.get(shown.status, {})
+    if rendered.error is not None:
+        yield format_sse_event(event="error", id=place, data_str=rendered.error)
+    reason = {"failed": {"reason": "error"}, "canceled": {"reason": "canceled"}}.get(rendered.status, {})
     yield format_sse_event(event="done", id=last, data_str=json.dumps(reason))

@@ -84,7 +84,7 @@ def described(*headers: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RenderedJob:
     """A job as an answer carries it."""
 
     record: Record
@@ -93,7 +93,7 @@ class Shown:
     headers: dict[str, str]
 
 
-async def show(services: Services, record: Record, request: Request) -> Shown:
+async def render(services: Services, record: Record, request: Request) -> RenderedJob:
     """Body and headers: ETag always, Retry-After while the job is not over."""
     view = await services.view(record, request)
     body = view.model_dump_json()
@@ -101,10 +101,10 @@ async def show(services: Services, record: Record, request: Request) -> Shown:
     headers = {"ETag": etag}
     if not record.status.is_terminal:
         headers["Retry-After"] = str(await services.viewer.retry_after(view))
-    return Shown(record, body, etag, headers)
+    return RenderedJob(record, body, etag, headers)
 
 
-async def next_change(services: Services, before: Shown, request: Request, *, seconds: float) -> Shown:
+async def next_change(services: Services, before: RenderedJob, request: Request, *, seconds: float) -> RenderedJob:
     """The job as soon as it differs from `before`, or when the time is up. JobNotFound if it is deleted meanwhile."""
     ends, record = time.monotonic() + seconds, before.record
     async with services.feed.follow({record.id: await services.jobs.last_event_id(record.id)}) as following:
@@ -112,13 +112,13 @@ async def next_change(services: Services, before: Shown, request: Request, *, se
             record_now = await services.jobs.get(record.id, record.tenant)
             if record_now is None:
                 raise JobNotFound
-            shown = await show(services, record_now, request)
+            rendered = await render(services, record_now, request)
             left = ends - time.monotonic()
-            if shown.etag != before.etag or left <= 0:
-                return shown
+            if rendered.etag != before.etag or left <= 0:
+                return rendered
             # A place in the queue changes without an event, so silence is looked into as well.
             if await following.next(min(left, LONGEST_BLOCK)) is None:
-                return shown
+                return rendered
 
 
 def etag_matches(if_none_match: str | None, etag: str) -> bool:

@@ -91,7 +91,7 @@ async def follow_several(
             "`job.failed`, `job.canceled`. `job` and the last one carry the whole job",
             "content": EVENT_STREAM,
         },
-        204: {"description": "Last-Event-ID was the end of the story: do not connect again"},
+        204: {"description": "Last-Event-ID was the last event: do not connect again"},
         **problems(*ACCESS, errors.JobNotFound, *QUEUE, errors.PicturesUnavailable),
     },
 )

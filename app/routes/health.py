@@ -24,7 +24,7 @@ async def healthz() -> Response:
 @router.get(
     "/metrics",
     response_class=Response,
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(*ACCESS)},
 )
 async def metrics(request: Request) -> Response:

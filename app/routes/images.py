@@ -47,7 +47,7 @@ _OF_A_JOB: dict[int | str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Conditions:
     """What a request says of the answer: its head only, a part, or nothing that it has already."""
 
     is_head: bool
@@ -56,16 +56,16 @@ class Wanted:
     if_none_match: str | None
 
 
-def wanted(
+def conditions(
     request: Request,
     byte_range: Annotated[str | None, Header(alias="Range", description="bytes=first-last")] = None,
     if_none_match: Annotated[str | None, Header(description="ETag of an earlier answer")] = None,
-) -> Wanted:
+) -> Conditions:
     only_head = is_head(request)
-    return Wanted(only_head, None if only_head else byte_range, request.headers.get("if-range"), if_none_match)
+    return Conditions(only_head, None if only_head else byte_range, request.headers.get("if-range"), if_none_match)
 
 
-TheWanted = Annotated[Wanted, Depends(wanted)]
+TheConditions = Annotated[Conditions, Depends(conditions)]
 
 
 @router.get(
@@ -79,10 +79,10 @@ async def job_image(
     index: str,
     request: Request,
     services: TheServices,
-    asked: TheWanted,
+    conditions: TheConditions,
 ) -> Response:
     """A redirect to the store where it can sign links, otherwise the bytes."""
-    return await _lead_to(services, _picture_of(record, index).key, request, asked)
+    return await _lead_to(services, _picture_of(record, index).key, request, conditions)
 
 
 @router.get(
@@ -96,13 +96,13 @@ async def job_previews(
     index: str,
     request: Request,
     services: TheServices,
-    asked: TheWanted,
+    conditions: TheConditions,
 ) -> Response:
     """The sheet of previews that `images[].previews` describes, for jobs with `keep_previews`."""
     sheet = _picture_of(record, index).previews
     if sheet is None:
         raise errors.PictureNotFound("The job kept no previews: ask for keep_previews with preview_every.")
-    return await _lead_to(services, sheet.key, request, asked)
+    return await _lead_to(services, sheet.key, request, conditions)
 
 
 @router.get(
@@ -125,13 +125,13 @@ async def job_previews(
 async def signed_picture(
     key: str,
     services: TheServices,
-    asked: TheWanted,
+    conditions: TheConditions,
     expires: Annotated[str, Query(max_length=16)] = "",
     signature: Annotated[str, Query(max_length=128)] = "",
 ) -> Response:
     """What `images[].url` of a job leads to where the store does not serve pictures itself. Needs no key."""
     services.pictures.links.verify(key, expires=expires, signature=signature, now=services.viewer.now())
-    return await _send(services, key, asked)
+    return await _send(services, key, conditions)
 
 
 def _picture_of(record: Record, index: str) -> Picture:
@@ -141,15 +141,15 @@ def _picture_of(record: Record, index: str) -> Picture:
     return picture
 
 
-async def _lead_to(services: Services, key: str, request: Request, asked: Wanted) -> Response:
+async def _lead_to(services: Services, key: str, request: Request, conditions: Conditions) -> Response:
     if services.pictures.can_sign:
         return RedirectResponse(await services.viewer.url(key, base=services.base(request)), 302)
-    return await _send(services, key, asked)
+    return await _send(services, key, conditions)
 
 
-async def _send(services: Services, key: str, asked: Wanted) -> Response:
-    stream = await services.pictures.open(key, byte_range=asked.byte_range)
-    if stream.partial and asked.if_range not in (None, stream.etag):
+async def _send(services: Services, key: str, conditions: Conditions) -> Response:
+    stream = await services.pictures.open(key, byte_range=conditions.byte_range)
+    if stream.partial and conditions.if_range not in (None, stream.etag):
         stream.close()
         stream = await services.pictures.open(key)
     headers = {
@@ -159,11 +159,11 @@ async def _send(services: Services, key: str, asked: Wanted) -> Response:
         "Cache-Control": CACHE,
         "Content-Disposition": f'inline; filename="{stream.file_name}"',
     }
-    if etag_matches(asked.if_none_match, stream.etag):
+    if etag_matches(conditions.if_none_match, stream.etag):
         stream.close()
         return Response(status_code=304, headers=headers)
     headers["Content-Length"] = str(stream.length)
-    if asked.is_head:
+    if conditions.is_head:
         stream.close()
         return Response(headers=headers, media_type=stream.content_type)
     if stream.partial:

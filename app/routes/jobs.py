@@ -29,7 +29,7 @@ from app.routes.answers import (
     next_change,
     problems,
     read_cursor,
-    show,
+    render,
     wait_wanted,
     write_cursor,
 )
@@ -83,17 +83,17 @@ async def submit(body: JobRequest, request: Request) -> Response:
     if not waiting.is_own:
         headers["Idempotency-Replayed"] = "true"
     if seconds is None:
-        shown = await show(services, record, request)
-        return Response(shown.body, 202, shown.headers | headers, media_type="application/json")
+        rendered = await render(services, record, request)
+        return Response(rendered.body, 202, rendered.headers | headers, media_type="application/json")
     headers |= applied(request, seconds=seconds)
 
     async def answer() -> Response:
         end = services.feed.wait_for_end(record, seconds=seconds)
         async with waiting.answering():
             after = await wait_for_end(services, waiting, request, end)
-            shown = await show(services, after, request)
+            rendered = await render(services, after, request)
         status = 200 if after.status.is_terminal else 202
-        return Response(shown.body, status, shown.headers | headers, media_type="application/json")
+        return Response(rendered.body, status, rendered.headers | headers, media_type="application/json")
 
     return await send(request, answer(), status=202, headers=headers)
 
@@ -160,14 +160,14 @@ async def get_job(
 ) -> Response:
     """With `wait`, the answer comes as soon as the job differs from If-None-Match, or from now without one."""
     services = services_of(request)
-    shown = await show(services, record, request)
-    known = etag_matches(if_none_match, shown.etag)
+    rendered = await render(services, record, request)
+    known = etag_matches(if_none_match, rendered.etag)
     if wait and not is_head(request) and not record.status.is_terminal and (known or if_none_match is None):
-        change = next_change(services, shown, request, seconds=wait)
-        shown = await wait_for(request, change, closing=services.closing) or shown
-    if etag_matches(if_none_match, shown.etag):
-        return Response(status_code=304, headers=shown.headers)
-    return Response(shown.body, headers=shown.headers, media_type="application/json")
+        change = next_change(services, rendered, request, seconds=wait)
+        rendered = await wait_for(request, change, closing=services.closing) or rendered
+    if etag_matches(if_none_match, rendered.etag):
+        return Response(status_code=304, headers=rendered.headers)
+    return Response(rendered.body, headers=rendered.headers, media_type="application/json")
 
 
 @router.post(
@@ -204,9 +204,9 @@ async def cancel(record: OwnRecord, request: Request, services: TheServices) -> 
 async def retry(record: OwnRecord, request: Request, services: TheServices, caller: TheCaller) -> Response:
     """A new job with every parameter of the old one, the drawn seed included. The old one stays as it is."""
     admitted = await services.admission.retry(record, caller)
-    shown = await show(services, admitted.record, request)
-    headers = shown.headers | {"Location": services.path(f"/v1/jobs/{admitted.record.id}")}
-    return Response(shown.body, 202, headers, media_type="application/json")
+    rendered = await render(services, admitted.record, request)
+    headers = rendered.headers | {"Location": services.path(f"/v1/jobs/{admitted.record.id}")}
+    return Response(rendered.body, 202, headers, media_type="application/json")
 
 
 @router.delete(

@@ -58,7 +58,7 @@ OUTAGE_PAUSE = 0.5
 CONNECTIONS = 16
 """To Redis. Tries in flight queue for one when many end at once."""
 
-LAST_WORDS_SECONDS = 2.0
+FLUSH_SECONDS = 2.0
 """For Redis at the end; without it, what was in flight comes back when its lease has run out."""
 
 
@@ -118,7 +118,7 @@ async def _serve(settings: Settings, options: WebhookOptions, pictures: PictureS
         for task in beats:
             task.cancel()
         with contextlib.suppress(redis.RedisError, TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(registration.leave), LAST_WORDS_SECONDS)
+            await asyncio.wait_for(asyncio.to_thread(registration.leave), FLUSH_SECONDS)
         log.info("webhooks stopped")
 
 
@@ -157,7 +157,7 @@ async def _finish(dispatcher: Dispatcher, hurry: asyncio.Event, grace: float) ->
     """Let what is in flight end, give the rest back. A second signal ends the waiting."""
     await _first_of(dispatcher.idle(), hurry.wait(), seconds=grace)
     try:
-        async with asyncio.timeout(LAST_WORDS_SECONDS):
+        async with asyncio.timeout(FLUSH_SECONDS):
             given_back = await dispatcher.give_back()
     except (redis.RedisError, TimeoutError):
         log.warning("redis is away, what was in flight is left to its lease")

@@ -1,4 +1,4 @@
-"""What an operator may decide about webhooks, and the figures nobody needs to."""
+"""What an operator may decide about webhooks, and the numbers nobody needs to."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from app.contract.messages.job import JobError, Picture
 from app.contract.objects.names import CONTENT_TYPES, image_key
 from app.contract.redis import keys, scripts
 from app.contract.redis.ownership import Claim, Ownership
-from app.edge.http_protocol import ImpatientProtocol
+from app.edge.http_protocol import LimitedProtocol
 from app.main import create_app
 from app.pictures.store import PictureStore
 from app.settings import Settings
@@ -58,7 +58,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
 
 
-def serve(settings: Settings, *, http: type[ImpatientProtocol] = ImpatientProtocol) -> Iterator[Running]:
+def serve(settings: Settings, *, http: type[LimitedProtocol] = LimitedProtocol) -> Iterator[Running]:
     app = create_app(settings)
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_level="critical", server_header=False, timeout_graceful_shutdown=2, http=http

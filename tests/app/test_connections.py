@@ -32,14 +32,14 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def pooled(
-    url: str, *, connections: int, patience: float, retries: int = 0
+    url: str, *, connections: int, stalled_seconds: float, retries: int = 0
 ) -> AsyncIterator[redis.asyncio.Redis]:
     pool = FairPool.from_url(
         url,
         max_connections=connections,
-        patience=patience,
-        socket_timeout=patience,
-        socket_connect_timeout=patience,
+        stalled_seconds=stalled_seconds,
+        socket_timeout=stalled_seconds,
+        socket_connect_timeout=stalled_seconds,
         retry=Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
     )
     client = redis.asyncio.Redis.from_pool(pool)
@@ -61,12 +61,12 @@ class ScriptedTime:
 async def test_a_burst_waits_its_turn(
     redis_client: redis.Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each command keeps the only connection for half a second, so the last one waits longer than the patience."""
+    """Each command keeps the only connection for half a second, so the last one waits longer than that."""
     clock, served = ScriptedTime(), list[int]()
     monkeypatch.setattr(asyncio.get_running_loop(), "time", clock.monotonic)
     monkeypatch.setattr(connections, "time", clock)
 
-    async with pooled(valkey_url, connections=1, patience=1.5) as client:
+    async with pooled(valkey_url, connections=1, stalled_seconds=1.5) as client:
 
         async def ask(number: int) -> None:
             connection = await client.connection_pool.get_connection()
@@ -92,7 +92,7 @@ async def test_a_process_that_stood_still_does_not_take_its_queue_for_stuck(
     clock = ScriptedTime()
     monkeypatch.setattr(asyncio.get_running_loop(), "time", clock.monotonic)
     monkeypatch.setattr(connections, "time", clock)
-    async with pooled(valkey_url, connections=1, patience=1.5) as client:
+    async with pooled(valkey_url, connections=1, stalled_seconds=1.5) as client:
         held = await client.connection_pool.get_connection()
         waits = asyncio.create_task(client.ping())
         await asyncio.sleep(0)
@@ -130,14 +130,14 @@ async def test_a_call_is_made_again_after_the_process_stood_still(
 async def test_a_redis_that_hangs_fails_all_who_wait() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as hangs:
         url = f"redis://127.0.0.1:{hangs.getsockname()[1]}/0"
-        async with pooled(url, connections=2, patience=0.2) as client:
+        async with pooled(url, connections=2, stalled_seconds=0.2) as client:
             answers = await asyncio.gather(*(client.get("n") for _ in range(300)), return_exceptions=True)
     kinds = {type(answer) for answer in answers}
     assert kinds == {redis.ConnectionError, redis.TimeoutError}, "one after the other would only be timeouts"
 
 
 async def test_who_leaves_the_queue_takes_no_turn_along(redis_client: redis.Redis, valkey_url: str) -> None:
-    async with pooled(valkey_url, connections=1, patience=PATIENCE) as client:
+    async with pooled(valkey_url, connections=1, stalled_seconds=PATIENCE) as client:
         blocked = asyncio.create_task(client.blpop(["never"], timeout=60))
         await asyncio.sleep(0)
         waiting = [asyncio.create_task(client.ping()) for _ in range(5)]
@@ -162,7 +162,7 @@ def test_a_connection_that_was_reset_while_it_lay_idle_is_replaced() -> None:
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2"
-            async with pooled(url, connections=1, patience=PATIENCE, retries=1) as client:
+            async with pooled(url, connections=1, stalled_seconds=PATIENCE, retries=1) as client:
                 connection = await client.connection_pool.get_connection()
                 await client.connection_pool.release(connection)
                 answers = [await client.get("n")]
@@ -187,7 +187,7 @@ def test_a_connection_that_was_reset_while_it_lay_idle_is_replaced() -> None:
     ],
 )
 def test_commands_are_written_as_redis_py_writes_them(command: tuple[Any, ...]) -> None:
-    pool = FairPool(max_connections=1, patience=1)
+    pool = FairPool(max_connections=1, stalled_seconds=1)
     ours = pool.make_connection()  # type: ignore[no-untyped-call]
     assert b"".join(ours.pack_command(*command)) == b"".join(Connection().pack_command(*command))
     with pytest.raises(redis.DataError):
@@ -196,7 +196,7 @@ def test_commands_are_written_as_redis_py_writes_them(command: tuple[Any, ...]) 
 
 @pytest.mark.parametrize("scheme", ["redis://", "rediss://", "unix:///"])
 def test_every_kind_of_connection_is_a_light_one(scheme: str) -> None:
-    pool = FairPool.from_url(f"{scheme}somewhere", max_connections=1, patience=1)
+    pool = FairPool.from_url(f"{scheme}somewhere", max_connections=1, stalled_seconds=1)
     assert issubclass(pool.connection_class, _Light)
     assert issubclass(pool.connection_class, parse_url(f"{scheme}somewhere").get("connection_class", Connection))
 

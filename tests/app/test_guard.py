@@ -13,7 +13,7 @@ import pytest
 import redis
 import structlog
 
-from app.edge.http_protocol import ImpatientProtocol
+from app.edge.http_protocol import LimitedProtocol
 from app.settings import Settings
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve
 from tests.app.test_jobs import PARAMETERS
@@ -160,7 +160,7 @@ def test_a_body_that_takes_too_long(gateway_with: OneGateway, worker: ScriptedWo
 def impatient(settings: Settings, worker: ScriptedWorker) -> Iterator[httpx2.Client]:
     """A gateway that waits a fifth of a second for a head."""
     worker.announce()
-    hasty = type("Hasty", (ImpatientProtocol,), {"head_seconds": 0.2})
+    hasty = type("Hasty", (LimitedProtocol,), {"head_seconds": 0.2})
     for running in serve(settings, http=hasty):
         yield running.client
 

@@ -140,7 +140,7 @@ async def test_the_sweeper_takes_what_an_attempt_left(
     worker.pictures.place.put(image_key(claim.id, claim.token, 0, "png"), b"a picture", "image/png")
     worker.fail(claim)
     assert len(left_in(picture_folder)) == 2
-    redis_client.zadd(keys.LITTER, {f"{claim.id}/{claim.token}": 1})
+    redis_client.zadd(keys.ORPHANS, {f"{claim.id}/{claim.token}": 1})
     redis_client.delete(keys.REAPER_LOCK)
     await housekeeper.round()
     until(lambda: not left_in(picture_folder))

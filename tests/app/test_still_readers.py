@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.edge.http_protocol import ImpatientProtocol
+from app.edge.http_protocol import LimitedProtocol
 from app.settings import Settings
 from tests.app.conftest import Running, ScriptedWorker, serve
 from tests.app.test_jobs import PARAMETERS
@@ -24,7 +24,7 @@ LARGE = 24 * 1024 * 1024
 def short_patience(settings: Settings, worker: ScriptedWorker) -> Iterator[Running]:
     """A gateway that gives a reader a fifth of a second in place of half a minute."""
     worker.announce()
-    yield from serve(settings, http=type("Hasty", (ImpatientProtocol,), {"still_seconds": 0.2}))
+    yield from serve(settings, http=type("Hasty", (LimitedProtocol,), {"still_seconds": 0.2}))
 
 
 def link_of(client: httpx2.Client, worker: ScriptedWorker, data: bytes) -> str:

@@ -82,13 +82,13 @@ class Job:
 
 
 class Installation:
-    """The model: jobs, turns, litter, keys. Every method does what a script should."""
+    """The model: jobs, turns, orphans, keys. Every method does what a script should."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.turns: dict[str, float] = {}
         self.clock = 0.0
-        self.litter: set[str] = set()
+        self.orphans: set[str] = set()
         self.dead: set[str] = set()
         self.idempotency: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -130,7 +130,7 @@ class Installation:
         return job
 
     def requeue(self, job: Job) -> None:
-        self.litter.add(f"{job.id}/{job.token}")
+        self.orphans.add(f"{job.id}/{job.token}")
         job.status, job.token, job.step = "queued", None, 0
         job.score = min(self.clock, job.tag) - 1
         job.story.append("job.restarted")
@@ -150,7 +150,7 @@ class Installation:
 
     def over(self, job: Job, status: str) -> None:
         if job.token and status != "succeeded":
-            self.litter.add(f"{job.id}/{job.token}")
+            self.orphans.add(f"{job.id}/{job.token}")
         job.status = status
         job.story.append(f"job.{status}")
 
@@ -417,18 +417,18 @@ class Scripts(RuleBasedStateMachine):
             pipeline.hget(f"{keys.CLOCK}{MODEL}", "now")
             pipeline.lrange(LIST, 0, -1)
             pipeline.zrange(keys.LEASES, 0, -1)
-            pipeline.zrange(keys.LITTER, 0, -1)
+            pipeline.zrange(keys.ORPHANS, 0, -1)
             pipeline.zrange(keys.DEAD, 0, -1)
             pipeline.zrange(keys.EXPIRY, 0, -1)
             for job in jobs:
                 pipeline.hmget(keys.JOB + job.id, "status", "attempt", "failures")
                 pipeline.xrange(keys.EVENTS + job.id)
-            queued, turns, clock, listed, leases, litter, dead, expiry, *rest = pipeline.execute()
+            queued, turns, clock, listed, leases, orphans, dead, expiry, *rest = pipeline.execute()
         assert queued == [(job.id, job.score) for job in installation.queue()], "whose turn it is"
         assert (dict(turns), float(clock or 0)) == (installation.turns, installation.clock)
         assert sorted(listed) == sorted(job_id for job_id, _ in queued)
         assert set(leases) == {job.id for job in jobs if job.status == "running"}
-        assert (set(litter), set(dead)) == (installation.litter, installation.dead)
+        assert (set(orphans), set(dead)) == (installation.orphans, installation.dead)
         assert set(expiry) == {job.id for job in jobs if job.is_terminal}
         for job, record, story in zip(jobs, rest[::2], rest[1::2], strict=True):
             assert record == [job.status, str(job.attempt), str(job.failures)]

@@ -171,7 +171,7 @@ async def test_a_retry_keeps_its_webhook(
     assert f"{new.id}/job.queued/0" in redis_client.zrange(keys.OUTBOX, 0, -1)
 
 
-async def test_attempts_without_a_result_are_litter(
+async def test_attempts_without_a_result_are_orphans(
     installation: Installation, new_job: NewJobs, redis_client: redis.Redis
 ) -> None:
     job = new_job()
@@ -186,12 +186,12 @@ async def test_attempts_without_a_result_are_litter(
     assert winner
     installation.ownership.succeed(winner, [], timings={}, warnings=[], steps=1)
     dead = sorted(f"{job.id}/{each.token}" for each in (crashed, given_back))
-    assert sorted(redis_client.zrange(keys.LITTER, 0, -1)) == dead
-    assert await installation.store.litter() == []
-    redis_client.zadd(keys.LITTER, dict.fromkeys(dead, 1))
-    assert sorted(await installation.store.litter()) == dead
+    assert sorted(redis_client.zrange(keys.ORPHANS, 0, -1)) == dead
+    assert await installation.store.orphans() == []
+    redis_client.zadd(keys.ORPHANS, dict.fromkeys(dead, 1))
+    assert sorted(await installation.store.orphans()) == dead
     await installation.store.tidied(dead[0])
-    assert await installation.store.litter() == dead[1:]
+    assert await installation.store.orphans() == dead[1:]
 
 
 async def test_redis_came_back_empty(installation: Installation, new_job: NewJobs, redis_client: redis.Redis) -> None:

@@ -30,7 +30,7 @@ from tests.faults.load import Client, History, Nemesis, Receiver
 from tests.faults.proxy import Losses, LossyProxy
 from tests.patience import PATIENCE, until
 
-LITTER_MS = 10_000
+ORPHAN_MS = 10_000
 """Longer than any pause of the nemesis: no zombie writes after its leftovers were removed."""
 
 ENOUGH = 20
@@ -56,7 +56,7 @@ def run(
     Redis are lost all the time, the first two of each script among them; then everything has to happen exactly once.
     """
     valkey = Valkey(folder / "redis", durable=mutant != "aof off")
-    fork_server = ForkServer(mutant, litter_ms=None if real_time else LITTER_MS)
+    fork_server = ForkServer(mutant, orphan_ms=None if real_time else ORPHAN_MS)
     history, receiver = History(folder / "history.jsonl"), Receiver(seed, fails=0.0 if only_replies else 0.2)
     valkey.comes()
     losses = Losses(first=2, rate=0.05, seed=seed) if only_replies else Losses(seed=seed)
@@ -163,7 +163,7 @@ def _come_to_rest(valkey: Valkey, history: Path, *, seconds: float) -> bool:
     def rests() -> bool:
         try:
             with valkey.client() as client:
-                owed = [client.zcard(name) for name in (keys.LEASES, keys.OUTBOX, keys.LITTER)]
+                owed = [client.zcard(name) for name in (keys.LEASES, keys.OUTBOX, keys.ORPHANS)]
                 waiting = any(client.zcard(key) for key in client.scan_iter(f"{keys.QUEUED}*"))
                 return not any(owed) and not waiting and all(_is_over(client, job) for job in acknowledged)
         except redis.RedisError:

@@ -209,7 +209,7 @@ def _check_leftovers(evidence: Evidence, findings: Findings, wanted: set[str]) -
     for file in sorted(file for file in files - wanted if not file.startswith(f"{PROBES}/")):
         findings.bad("a file of nobody", file)
     client = evidence.client
-    for name in (keys.LEASES, keys.OUTBOX, keys.LITTER):
+    for name in (keys.LEASES, keys.OUTBOX, keys.ORPHANS):
         if left := client.zrange(name, 0, -1):
             findings.bad("left in redis", f"{name}: {left[:3]}")  # type: ignore[index]
     for pattern in (

@@ -88,10 +88,10 @@ class Scene:
         return sorted(str(file.relative_to(self.service.pictures)) for file in self._files())
 
     def only_the_winner_is_left(self, job: dict[str, Any]) -> None:
-        """Once the litter is out, what is stored is what the record points to."""
+        """Once the orphans are gone, what is stored is what the record points to."""
         record: Any = self.redis.hget(keys.JOB + job["id"], "images")
         wanted = sorted(image["key"] for image in json.loads(record))
-        until(lambda: self.stored() == wanted and not self.redis.zcard(keys.LITTER))
+        until(lambda: self.stored() == wanted and not self.redis.zcard(keys.ORPHANS))
 
     def _files(self) -> list[Path]:
         return [file for file in self.service.pictures.rglob("*") if file.is_file()]

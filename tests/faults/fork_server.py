@@ -41,11 +41,11 @@ LEASE_MS = 1_500
 """A twentieth of the real one; everything that belongs to it is shortened alike."""
 
 
-def hurry(litter_ms: int) -> None:
+def hurry(orphan_ms: int) -> None:
     keys.LEASE_MS = LEASE_MS
     keys.REAP_SECONDS = 0.3
     keys.DELIVERY_LEASE_MS = 1_000
-    keys.LITTER_MS = litter_ms
+    keys.ORPHAN_MS = orphan_ms
     worker.connections.LEASE_SECONDS = 0.5
     worker.leases.BEAT_SECONDS = 0.4
     worker.leases.AGAIN_SECONDS = 0.1

@@ -59,7 +59,7 @@ class Valkey:
 class ForkServer:
     """The process that forks all others. With `litter_ms` None its service keeps real time, else it is in a hurry."""
 
-    def __init__(self, mutant: str = "none", *, litter_ms: int | None = 1_600) -> None:
+    def __init__(self, mutant: str = "none", *, orphan_ms: int | None = 1_600) -> None:
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM", "REDIS"))}
         command = [
@@ -69,7 +69,7 @@ class ForkServer:
             "-m",
             "tests.faults.fork_server",
             mutant,
-            str(litter_ms or "real-time"),
+            str(orphan_ms or "real-time"),
         ]
         self._process = subprocess.Popen(
             command,

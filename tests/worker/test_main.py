@@ -23,7 +23,7 @@ def test_figures_that_cannot_be_noted_end_no_process() -> None:
         stopped=threading.Event(),
         engine=SimpleNamespace(wait_for_work=lambda seconds: None, step=lambda: [Progress("a", 1, 20)]),
         listeners=Listeners([breaking], reporter=reporter),
-        abandon_ship=lambda *args, **options: heard.append("the end"),
+        hard_exit=lambda *args, **options: heard.append("the end"),
     )
     thread = threading.Thread(target=Worker.denoise, args=[worker])
     thread.start()

@@ -14,7 +14,7 @@ from tests.patience import until
 from tests.worker.test_reporter import PIXELS, Recorder, claim, drawn, ownership, pictures, reporter
 from worker.engine.events import Finished, Preview, Stopped, Timings
 from worker.images import encode_sheet
-from worker.preview_history import FRAMES, Films
+from worker.preview_history import FRAMES, PreviewHistory
 from worker.reporter import Reporter
 
 __all__ = ["claim", "ownership", "pictures", "reporter"]
@@ -39,14 +39,14 @@ def preview(step: int, steps: int, *, index: int = 0, shade: int | None = None) 
     ],
 )
 def test_as_many_as_a_sheet_holds_and_evenly_spread(steps: int, every: int, kept: list[int]) -> None:
-    films = Films()
+    history = PreviewHistory()
     for step in range(every, steps, every):
-        films.keep(preview(step, steps), every=every)
-    frames = films.of("r", 0)
+        history.keep(preview(step, steps), every=every)
+    frames = history.of("r", 0)
     assert [frame.step for frame in frames] == kept
     assert len(frames) <= FRAMES
-    films.drop("r")
-    assert films.of("r", 0) == []
+    history.drop("r")
+    assert history.of("r", 0) == []
 
 
 def test_a_sheet() -> None:
@@ -77,14 +77,14 @@ def keeping(claim: Claim, reporter: Reporter) -> Claim:
 def told(reporter: Reporter, claim: Claim, *, steps: int = 20) -> None:
     for step in range(3, steps, 3):
         for index in range(2):
-            reporter.hear(Preview(claim.token, index, step, steps, PIXELS // (index + 1)))
+            reporter.handle(Preview(claim.token, index, step, steps, PIXELS // (index + 1)))
 
 
 def test_previews_are_stored_with_their_picture(
     ownership: Recorder, reporter: Reporter, keeping: Claim, tmp_path: Path
 ) -> None:
     told(reporter, keeping)
-    reporter.hear(Finished(keeping.token, drawn(PIXELS, PIXELS), 20, TIMINGS, []))
+    reporter.handle(Finished(keeping.token, drawn(PIXELS, PIXELS), 20, TIMINGS, []))
     until(lambda: ownership.told[-1:] and ownership.told[-1][0] == "succeed")
     for index, picture in enumerate(ownership.told[-1][1]):
         sheet = picture.previews
@@ -95,7 +95,7 @@ def test_previews_are_stored_with_their_picture(
         with Image.open(io.BytesIO(data)) as image:
             assert image.size == (96, 16)
             assert abs(np.asarray(image).astype(int) - 200 // (index + 1)).max() <= 3
-    until(lambda: reporter._films.of(keeping.token, 0) == [])
+    until(lambda: reporter._history.of(keeping.token, 0) == [])
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_who_asked_for_more_than_a_sheet_takes_is_told(
     kept = Claim(claim.id, claim.token, parameters, attempt=1, failures=0, traceparent="")
     reporter._attempts.open(kept)
     for step in range(1, steps):
-        reporter.hear(Preview(kept.token, 0, step, steps, PIXELS))
-    reporter.hear(Finished(kept.token, drawn(PIXELS), steps, TIMINGS, ["its own"]))
+        reporter.handle(Preview(kept.token, 0, step, steps, PIXELS))
+    reporter.handle(Finished(kept.token, drawn(PIXELS), steps, TIMINGS, ["its own"]))
     until(lambda: ownership.told[-1:] and ownership.told[-1][0] == "succeed")
     assert ownership.facts["warnings"] == ["its own", *said]
     assert len(ownership.told[-1][1][0].previews.steps) == (49 if said else steps - 1)
@@ -118,16 +118,16 @@ def test_who_asked_for_more_than_a_sheet_takes_is_told(
 
 def test_nothing_is_kept_of_others(ownership: Recorder, reporter: Reporter, claim: Claim) -> None:
     told(reporter, claim)
-    assert reporter._films.of(claim.token, 0) == []
-    reporter.hear(Finished(claim.token, drawn(PIXELS, PIXELS), 20, TIMINGS, []))
+    assert reporter._history.of(claim.token, 0) == []
+    reporter.handle(Finished(claim.token, drawn(PIXELS, PIXELS), 20, TIMINGS, []))
     until(lambda: ownership.told[-1:] and ownership.told[-1][0] == "succeed")
     assert [picture.previews for picture in ownership.told[-1][1]] == [None, None]
 
 
 def test_nothing_is_held_of_a_job_that_stopped(reporter: Reporter, keeping: Claim) -> None:
     told(reporter, keeping)
-    assert len(reporter._films.of(keeping.token, 1)) == 6
-    reporter.hear(Stopped(keeping.token))
-    until(lambda: not reporter._films.of(keeping.token, 1))
-    reporter.hear(Preview(keeping.token, 0, 19, 20, PIXELS))
-    assert reporter._films.of(keeping.token, 0) == [], "what arrives late finds no attempt"
+    assert len(reporter._history.of(keeping.token, 1)) == 6
+    reporter.handle(Stopped(keeping.token))
+    until(lambda: not reporter._history.of(keeping.token, 1))
+    reporter.handle(Preview(keeping.token, 0, 19, 20, PIXELS))
+    assert reporter._history.of(keeping.token, 0) == [], "what arrives late finds no attempt"

@@ -24,7 +24,7 @@ from app.contract.redis.ownership import Claim, Ownership
 from tests.patience import PATIENCE, until
 from worker.attempts import Attempts
 from worker.engine.events import DrawnImage, Finished, Preview, Progress, Timings
-from worker.preview_history import Films, Frame
+from worker.preview_history import Frame, PreviewHistory
 from worker.provenance import Provenance
 from worker.reporter import Reporter
 from worker.storage import ObjectStore
@@ -104,11 +104,11 @@ def reporter(ownership: Recorder, claim: Claim, pictures: ObjectStore) -> Iterat
 
 def test_a_redis_that_hangs_holds_up_no_step(hanging: Recorder, reporter: Reporter, claim: Claim) -> None:
     """`hear` is all that the engine's thread does for a listener."""
-    reporter.hear(Progress(claim.token, 1, 1_000))
+    reporter.handle(Progress(claim.token, 1, 1_000))
     assert hanging.is_asked.wait(PATIENCE)
     for step in range(2, 1_001):
-        reporter.hear(Progress(claim.token, step, 1_000))
-        reporter.hear(Preview(claim.token, 0, step, 1_000, PIXELS))
+        reporter.handle(Progress(claim.token, step, 1_000))
+        reporter.handle(Preview(claim.token, 0, step, 1_000, PIXELS))
     assert hanging.told == [], "redis has not answered once in the meantime"
     hanging.answers.set()
     until(lambda: hanging.told[-1:] and hanging.told[-1][0] == "preview")
@@ -118,8 +118,8 @@ def test_a_redis_that_hangs_holds_up_no_step(hanging: Recorder, reporter: Report
 
 
 def test_a_preview_is_told_as_a_jpeg(ownership: Recorder, reporter: Reporter, claim: Claim) -> None:
-    reporter.hear(Preview(claim.token, 0, 3, 20, PIXELS))
-    reporter.hear(Preview(claim.token, 1, 3, 20, PIXELS // 2))
+    reporter.handle(Preview(claim.token, 0, 3, 20, PIXELS))
+    reporter.handle(Preview(claim.token, 1, 3, 20, PIXELS // 2))
     until(lambda: len(ownership.told) == 2)
     for (_, index, step, jpeg), shade in zip(sorted(ownership.told), (200, 100), strict=True):
         assert (index, step) == (shade < 200, 3)
@@ -131,7 +131,7 @@ def test_a_preview_is_told_as_a_jpeg(ownership: Recorder, reporter: Reporter, cl
 def test_the_largest_preview_fits(ownership: Recorder, reporter: Reporter, claim: Claim) -> None:
     """Noise is the worst that JPEG can meet."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
-    reporter.hear(Preview(claim.token, 0, 3, 20, noise))
+    reporter.handle(Preview(claim.token, 0, 3, 20, noise))
     until(lambda: ownership.told)
     assert len(ownership.told[0][-1]) <= keys.MAX_PREVIEW
 
@@ -139,8 +139,8 @@ def test_the_largest_preview_fits(ownership: Recorder, reporter: Reporter, claim
 def test_a_preview_that_cannot_be_made_does_not_end_the_news(
     ownership: Recorder, reporter: Reporter, claim: Claim
 ) -> None:
-    reporter.hear(Preview(claim.token, 0, 3, 20, np.zeros((0, 0, 3), np.uint8)))
-    reporter.hear(Preview(claim.token, 1, 3, 20, PIXELS))
+    reporter.handle(Preview(claim.token, 0, 3, 20, np.zeros((0, 0, 3), np.uint8)))
+    reporter.handle(Preview(claim.token, 1, 3, 20, PIXELS))
     until(lambda: ownership.told)
     assert [fact[1] for fact in ownership.told] == [1]
 
@@ -153,13 +153,13 @@ def test_what_previews_raise_stays_with_them(
     def no_memory(*args: Any, **options: Any) -> Any:
         raise MemoryError("no")
 
-    monkeypatch.setattr(Films, "keep", no_memory)
+    monkeypatch.setattr(PreviewHistory, "keep", no_memory)
     monkeypatch.setattr("worker.finisher.encode_sheet", no_memory)
-    monkeypatch.setattr(Films, "of", lambda *args: [Frame(3, PIXELS)])
+    monkeypatch.setattr(PreviewHistory, "of", lambda *args: [Frame(3, PIXELS)])
     keeping = dataclasses.replace(claim, spec=claim.spec.model_copy(update={"keep_previews": True}))
     reporter._attempts.open(keeping)
-    reporter.hear(Preview(claim.token, 0, 3, 20, PIXELS))
-    reporter.hear(Finished(claim.token, drawn(PIXELS, PIXELS), 20, Timings(0, 0, 0, 0), []))
+    reporter.handle(Preview(claim.token, 0, 3, 20, PIXELS))
+    reporter.handle(Finished(claim.token, drawn(PIXELS, PIXELS), 20, Timings(0, 0, 0, 0), []))
     [told] = until(lambda: [fact for fact in ownership.told if fact[0] == "succeed"])
     assert [picture.previews for picture in told[1]] == [None, None]
 
@@ -174,7 +174,7 @@ def test_a_picture_has_the_quality_that_was_asked_for(
         spec = claim.spec.model_copy(update={"output_format": "jpeg", "output_quality": quality})
         asking = dataclasses.replace(claim, token="0" * 32 if quality is None else "b" * 32, spec=spec)
         reporter._attempts.open(asking)
-        reporter.hear(Finished(asking.token, drawn(noise), 20, timings, []))
+        reporter.handle(Finished(asking.token, drawn(noise), 20, timings, []))
     pictures = until(lambda: [fact[1][0] for fact in ownership.told if len(ownership.told) == 2])
     large, small = sorted(pictures, key=lambda picture: -picture.bytes)
     assert small.bytes < large.bytes / 2
@@ -187,7 +187,7 @@ def test_every_picture_says_what_drew_it(
 ) -> None:
     timings = Timings(encode=0.1, denoise=0.2, decode=0.3, wall=0.6)
     solver = {"class": "DPMSolverMultistepScheduler", "solver_order": 2}
-    reporter.hear(Finished(claim.token, drawn(PIXELS, PIXELS, rescued=[1]), 20, timings, [], solver))
+    reporter.handle(Finished(claim.token, drawn(PIXELS, PIXELS, rescued=[1]), 20, timings, [], solver))
     ((_, stored),) = until(lambda: ownership.told)
     records = [read_record((tmp_path / "pictures" / picture.key).read_bytes()) for picture in stored]
     assert [record["seed"] for record in records] == [7, 8]

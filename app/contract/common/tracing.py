@@ -29,7 +29,7 @@ PROTOCOL = "http/protobuf"
 SEND_MS = 1_000
 """Spans wait so long for company: what a killed process had not sent is lost. OTEL_BSP_SCHEDULE_DELAY overrides it."""
 
-LAST_WORDS_SECONDS = 2.0
+FLUSH_SECONDS = 2.0
 """For the collector at the end of a process."""
 
 _W3C = TraceContextTextMapPropagator()
@@ -62,10 +62,10 @@ def open_provider(service: str, *, version: str) -> TracerProvider | None:
 
 
 def close_provider(provider: TracerProvider) -> None:
-    """Send what is left. A collector that does not answer holds up nobody for longer than LAST_WORDS_SECONDS."""
-    last_words = Thread(target=provider.shutdown, name="last spans", daemon=True)
-    last_words.start()
-    last_words.join(LAST_WORDS_SECONDS)
+    """Send what is left. A collector that does not answer holds up nobody for longer than FLUSH_SECONDS."""
+    flush = Thread(target=provider.shutdown, name="last spans", daemon=True)
+    flush.start()
+    flush.join(FLUSH_SECONDS)
 
 
 def parent_from(traceparent: str | None) -> Context:

@@ -31,7 +31,7 @@ LONGEST_WAIT = 5.0
 class FairPool(ConnectionPool):
     """Lets at most `max_connections` commands run at a time.
 
-    A caller gives up when no command has been answered for `patience` seconds: a burst waits, a Redis that hangs fails
+    A caller gives up when no command has been answered for `stalled_seconds`: a burst waits, a Redis that hangs fails
     everybody in time. redis-py's BlockingConnectionPool cannot tell the two apart, and lets newcomers pass those who
     wait. Raises redis.ConnectionError.
     """
@@ -40,14 +40,14 @@ class FairPool(ConnectionPool):
         self,
         *,
         max_connections: int,
-        patience: float,
+        stalled_seconds: float,
         connection_class: type[AbstractConnection] = Connection,
         **options: Any,
     ) -> None:
         super().__init__(_light(connection_class), max_connections=max_connections, **options)
         self._idle: list[AbstractConnection] = []
         self._turns = asyncio.Semaphore(max_connections)
-        self._patience = patience
+        self._stalled_seconds = stalled_seconds
         self._answered_at = 0.0
 
     async def get_connection(self, command_name: str | None = None, *keys: Any, **options: Any) -> AbstractConnection:
@@ -85,14 +85,14 @@ class FairPool(ConnectionPool):
         began = looked = time.monotonic()
         while True:
             try:
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(self._stalled_seconds):
                     await self._turns.acquire()
                     return
             except TimeoutError:
                 before, looked = looked, time.monotonic()
-                if looked - before > self._patience + LATE_SECONDS:
+                if looked - before > self._stalled_seconds + LATE_SECONDS:
                     continue
-                if looked - began > LONGEST_WAIT or looked - self._answered_at > self._patience:
+                if looked - began > LONGEST_WAIT or looked - self._answered_at > self._stalled_seconds:
                     raise redis.ConnectionError("No connection to Redis became free in time.") from None
 
 

@@ -43,7 +43,7 @@ MODELS_QUEUED = PREFIX + "queues"
 EXPIRY = PREFIX + "expiry"
 """sorted set, job id by the moment it may be forgotten."""
 
-LITTER = PREFIX + "litter"
+ORPHANS = PREFIX + "litter"
 """sorted set "<job id>/<token>" of attempts that ended without a result, by the moment their objects are removed."""
 
 DEAD = PREFIX + "dead"
@@ -149,7 +149,7 @@ MAX_ATTEMPTS = 3
 SUSPECT_AFTER = 2
 """A job that lost so many workers runs alone: its neighbours must not pay for it, nor it for them."""
 
-LITTER_MS = 150_000
+ORPHAN_MS = 150_000
 """A worker that lost its job may go on storing pictures for its upload deadline (120 s) and a request more."""
 
 IDEMPOTENCY_SECONDS = 86_400

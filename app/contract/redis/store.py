@@ -227,14 +227,14 @@ class JobStore:
         now_ms = await self._now_ms()
         return cast(list[str], await self._redis.zrangebyscore(keys.EXPIRY, "-inf", now_ms, start=0, num=limit))
 
-    async def litter(self, *, limit: int = 100) -> list[str]:
+    async def orphans(self, *, limit: int = 100) -> list[str]:
         """Attempts whose objects nobody wants any more: "<job id>/<token>"."""
         now_ms = await self._now_ms()
-        return cast(list[str], await self._redis.zrangebyscore(keys.LITTER, "-inf", now_ms, start=0, num=limit))
+        return cast(list[str], await self._redis.zrangebyscore(keys.ORPHANS, "-inf", now_ms, start=0, num=limit))
 
     async def tidied(self, attempt: str) -> None:
         """The objects of such an attempt are gone."""
-        await self._redis.zrem(keys.LITTER, attempt)
+        await self._redis.zrem(keys.ORPHANS, attempt)
 
     async def models(self) -> dict[str, ServedModel]:
         """Models that workers have announced and nobody has forgotten, by name, in one round trip."""

@@ -178,8 +178,8 @@ local function dequeue(id, model)
 end
 
 -- Objects of an attempt that has no result are nobody's. Later, because a zombie may still be writing.
-local function litter(id, token)
-  redis.call('ZADD', LITTER, now() + LITTER_MS, id .. '/' .. token)
+local function orphan(id, token)
+  redis.call('ZADD', ORPHANS, now() + ORPHAN_MS, id .. '/' .. token)
 end
 
 -- Queue an attempt again, at the front: it was paid for, and has waited its turn already.
@@ -188,7 +188,7 @@ local function requeue(id, reason)
   local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag')
   local queue = QUEUE_PREFIX .. r[1]
   rq_ended(id, queue)
-  litter(id, r[3])
+  orphan(id, r[3])
   redis.call('ZREM', LEASES, id)
   redis.call('HDEL', JOB .. id, 'token', 'worker')
   redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'place', list_add(id, r[1]))
@@ -204,7 +204,7 @@ local function over(id, status, data, fields)
   local at = now()
   local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms')
   rq_ended(id, QUEUE_PREFIX .. r[1])
-  if r[4] and status ~= 'succeeded' then litter(id, r[4]) end
+  if r[4] and status ~= 'succeeded' then orphan(id, r[4]) end
   redis.call('ZREM', LEASES, id)
   redis.call('SREM', OPEN .. r[3], id)
   redis.call('ZADD', ENDED .. status .. ':' .. r[3], r[5] or at, id)
