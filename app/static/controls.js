@@ -2,7 +2,7 @@
 
 import { html, useState } from "./preact-htm.js";
 import { Strangers, useStrangers } from "./learned.js";
-import { defaults, FIELDS, shapes, shortSchedulers } from "./wish.js";
+import { defaults, FIELDS, shapes, shortSchedulers } from "./request.js";
 
 const PLACED = new Set([
   ..."prompt model width height num_inference_steps guidance_scale num_images seed".split(" "),
@@ -11,31 +11,31 @@ const PLACED = new Set([
 /** Parameters that have a control of their own, here or in form.js. Every other one gets a plain control. */
 
 /** `set` takes the fields that change. */
-export function Controls({ wish, set, model }) {
-  return html`<${Size} wish=${wish} set=${set} model=${model} />
-    <${Dial} name="num_inference_steps" label="Steps" min="1" max=${model.max_steps} step="1" wish=${wish} set=${set} />
-    <${Dial} name="guidance_scale" label="Guidance" min="0" max=${model.max_guidance_scale} step="0.1" wish=${wish} set=${set} />
-    ${model.max_images > 1 && html`<${Dial} name="num_images" label="Pictures" min="1" max=${model.max_images} step="1" wish=${wish} set=${set} />`}
+export function Controls({ request, set, model }) {
+  return html`<${Size} request=${request} set=${set} model=${model} />
+    <${Dial} name="num_inference_steps" label="Steps" min="1" max=${model.max_steps} step="1" request=${request} set=${set} />
+    <${Dial} name="guidance_scale" label="Guidance" min="0" max=${model.max_guidance_scale} step="0.1" request=${request} set=${set} />
+    ${model.max_images > 1 && html`<${Dial} name="num_images" label="Pictures" min="1" max=${model.max_images} step="1" request=${request} set=${set} />`}
     <div class="field">
       <label for="seed">Seed</label>
       <input id="seed" inputmode="numeric" pattern="[0-9]{1,19}" title="A whole number from 0, or nothing" placeholder="drawn anew each time"
-        autocomplete="off" value=${wish.seed} onInput=${(event) => set({ seed: event.target.value })} />
+        autocomplete="off" value=${request.seed} onInput=${(event) => set({ seed: event.target.value })} />
     </div>
-    <${More} wish=${wish} set=${set} model=${model} />`;
+    <${More} request=${request} set=${set} model=${model} />`;
 }
 
-function Dial({ name, label, wish, set, ...range }) {
+function Dial({ name, label, request, set, ...range }) {
   const id = `dial-${name}`;
   return html`<div class="field dial">
     <label for=${id}>${label}</label>
-    <output for=${id}>${wish[name]}</output>
-    <input id=${id} type="range" ...${range} value=${wish[name]} onInput=${(event) => set({ [name]: Number(event.target.value) })} />
+    <output for=${id}>${request[name]}</output>
+    <input id=${id} type="range" ...${range} value=${request[name]} onInput=${(event) => set({ [name]: Number(event.target.value) })} />
   </div>`;
 }
 
-function Size({ wish, set, model }) {
+function Size({ request, set, model }) {
   const known = shapes(model);
-  const at = known.findIndex((shape) => shape.width === wish.width && shape.height === wish.height);
+  const at = known.findIndex((shape) => shape.width === request.width && shape.height === request.height);
   const [free, setFree] = useState(false);
   const own = free || at < 0;
   const onChange = (event) => {
@@ -54,38 +54,38 @@ function Size({ wish, set, model }) {
       </select>
     </div>
     ${own && html`<div class="pair">
-      <${Side} name="width" label="Width" wish=${wish} set=${set} model=${model} />
-      <${Side} name="height" label="Height" wish=${wish} set=${set} model=${model} />
+      <${Side} name="width" label="Width" request=${request} set=${set} model=${model} />
+      <${Side} name="height" label="Height" request=${request} set=${set} model=${model} />
     </div>`}`;
 }
 
-function Side({ name, label, wish, set, model }) {
+function Side({ name, label, request, set, model }) {
   return html`<div class="field">
     <label for=${name}>${label}, pixels</label>
     <input id=${name} type="number" required min=${model.min_side} max=${model.max_side} step=${model.side_multiple}
-      value=${wish[name]} onInput=${(event) => set({ [name]: Number(event.target.value) })} />
+      value=${request[name]} onInput=${(event) => set({ [name]: Number(event.target.value) })} />
   </div>`;
 }
 
-function More({ wish, set, model }) {
-  const strangers = useStrangers(wish.negative_prompt, model);
-  const isRead = wish.guidance_scale > 1;
+function More({ request, set, model }) {
+  const strangers = useStrangers(request.negative_prompt, model);
+  const isRead = request.guidance_scale > 1;
   return html`<details class="more">
     <summary>More</summary>
     <div class="field">
       <label for="negative">Not in the picture</label>
-      <textarea id="negative" rows="2" value=${wish.negative_prompt}
+      <textarea id="negative" rows="2" value=${request.negative_prompt}
         onInput=${(event) => set({ negative_prompt: event.target.value })}></textarea>
-      ${wish.negative_prompt && !isRead && html`<p class="hint">It takes effect with a guidance above 1.</p>`}
-      ${isRead && strangers.length > 0 && html`<div class="hint"><${Strangers} strangers=${strangers} model=${model} text=${wish.negative_prompt}
+      ${request.negative_prompt && !isRead && html`<p class="hint">It takes effect with a guidance above 1.</p>`}
+      ${isRead && strangers.length > 0 && html`<div class="hint"><${Strangers} strangers=${strangers} model=${model} text=${request.negative_prompt}
         change=${(text) => set({ negative_prompt: text })} /></div>`}
     </div>
-    <${Choice} label="Scheduler" id="scheduler" value=${wish.scheduler} names=${shortSchedulers(model, wish.scheduler)} choose=${(scheduler) => set({ scheduler })} />
-    <${Choice} label="File" id="format" value=${wish.output_format} names=${["png", "jpeg", "webp"]} choose=${(output_format) => set({ output_format })} />
-    <label class="tick"><input type="checkbox" checked=${wish.reproducible} onChange=${(event) => set({ reproducible: event.target.checked })} />
+    <${Choice} label="Scheduler" id="scheduler" value=${request.scheduler} names=${shortSchedulers(model, request.scheduler)} choose=${(scheduler) => set({ scheduler })} />
+    <${Choice} label="File" id="format" value=${request.output_format} names=${["png", "jpeg", "webp"]} choose=${(output_format) => set({ output_format })} />
+    <label class="tick"><input type="checkbox" checked=${request.reproducible} onChange=${(event) => set({ reproducible: event.target.checked })} />
       Repeatable to the last bit, a little slower</label>
-    ${FIELDS.filter(({ name }) => !PLACED.has(name)).map((field) => html`<${Plain} field=${field} value=${wish[field.name]} set=${set} />`)}
-    <button type="button" class="small" onClick=${() => set(defaults(model, wish.prompt))}>Back to the model's defaults</button>
+    ${FIELDS.filter(({ name }) => !PLACED.has(name)).map((field) => html`<${Plain} field=${field} value=${request[field.name]} set=${set} />`)}
+    <button type="button" class="small" onClick=${() => set(defaults(model, request.prompt))}>Back to the model's defaults</button>
   </details>`;
 }
 

@@ -3,7 +3,7 @@
 
 import { PATIENCE_MS, Refused, Unreachable, call, uniqueName } from "./api.js";
 import { ending, isOver } from "./words.js";
-import { bodyOf } from "./wish.js";
+import { bodyOf } from "./request.js";
 
 const PAGE = 24;
 
@@ -79,9 +79,9 @@ export class Darkroom {
     return page;
   }
 
-  /** Send a wish in. Throws Refused or Unreachable; `name` makes a second try of the same wish safe. */
-  async submit(wish, { name = uniqueName(), metadata } = {}) {
-    const body = { ...bodyOf(wish), ...(metadata ? { metadata } : {}) };
+  /** Send a request in. Throws Refused or Unreachable; `name` makes a second try of the same request safe. */
+  async submit(request, { name = uniqueName(), metadata } = {}) {
+    const body = { ...bodyOf(request), ...(metadata ? { metadata } : {}) };
     try {
       const job = await call("/v1/jobs", { method: "POST", body, headers: { "Idempotency-Key": name } });
       this.away = false;

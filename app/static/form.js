@@ -5,27 +5,27 @@ import { Choice, Controls } from "./controls.js";
 import { keep, restored } from "./draft.js";
 import { Failure } from "./failure.js";
 import { Learned, Strangers, useStrangers } from "./learned.js";
-import { defaults, fitted, limitsOf, moved, tooMuch } from "./wish.js";
+import { defaults, fitted, limitsOf, moved, tooMuch } from "./request.js";
 
 const WIDE = matchMedia("(min-width: 56rem)").matches;
 /** Beside the wall there is room for the settings, and no keyboard on the screen that a focus would call up. */
 
 /** `given` replaces the form's values each time it changes; `sender` sends them in. */
-export function WishForm({ models, model, given, sender, away }) {
-  const [wish, setWish] = useState(() => restored(defaults(null)));
+export function RequestForm({ models, model, given, sender, away }) {
+  const [request, setRequest] = useState(() => restored(defaults(null)));
   const [early, setEarly] = useState(false);
   const form = useRef();
-  const chosen = models?.find((each) => each.id === wish.model) ?? null;
-  const set = (change) => setWish((before) => ({ ...before, ...change }));
+  const chosen = models?.find((each) => each.id === request.model) ?? null;
+  const set = (change) => setRequest((before) => ({ ...before, ...change }));
 
   // At once, not after the next frame: the page may be left before it.
-  useLayoutEffect(() => keep(wish), [wish]);
+  useLayoutEffect(() => keep(request), [request]);
   useEffect(() => {
-    if (model) setWish((before) => (chosen ? fitted(before, chosen) : moved(before, model)));
+    if (model) setRequest((before) => (chosen ? fitted(before, chosen) : moved(before, model)));
   }, [model?.id, chosen && limitsOf(chosen)]);
   useEffect(() => {
     if (!given) return;
-    setWish(given);
+    setRequest(given);
     form.current.elements.prompt.focus();
   }, [given]);
   useEffect(() => {
@@ -34,14 +34,14 @@ export function WishForm({ models, model, given, sender, away }) {
     if (chosen) form.current.requestSubmit();
   }, [early, models, chosen?.id]);
 
-  const excess = tooMuch(wish, chosen);
+  const excess = tooMuch(request, chosen);
   const { isBusy, failure, send } = sender;
 
   function submit(event) {
     event?.preventDefault();
     // Enter asks for this even where the button is disabled. Nothing goes out before its model's sizes are in the form.
     if (!chosen) return setEarly(true);
-    if (!excess && !isBusy) send(wish);
+    if (!excess && !isBusy) send(request);
   }
 
   function take(prompt) {
@@ -53,25 +53,25 @@ export function WishForm({ models, model, given, sender, away }) {
     if (!document.execCommand("insertText", false, prompt)) set({ prompt });
   }
 
-  return html`<form class="wish" ref=${form} onSubmit=${submit}>
-    <${Prompt} value=${wish.prompt} set=${set} />
-    <${Notes} excess=${excess} model=${chosen} prompt=${wish.prompt} set=${set} />
+  return html`<form class="request" ref=${form} onSubmit=${submit}>
+    <${Prompt} value=${request.prompt} set=${set} />
+    <${Notes} excess=${excess} model=${chosen} prompt=${request.prompt} set=${set} />
     <button type="submit" class="primary" disabled=${isBusy || !chosen || !!excess}>${isBusy || early ? "Sending" : "Generate"}</button>
-    ${failure && html`<${Failure} failure=${failure} form=${wish} away=${away} retry=${() => submit()} />`}
-    ${chosen && models.length > 1 && html`<${Choice} label="Model" id="model" value=${wish.model} names=${models.map((each) => each.id)}
-      choose=${(id) => setWish(moved(wish, models.find((each) => each.id === id)))} />`}
-    ${chosen && html`<${Learned} model=${chosen} take=${take} add=${(word) => set({ prompt: `${wish.prompt.trimEnd()} ${word}`.trimStart() })} />`}
+    ${failure && html`<${Failure} failure=${failure} form=${request} away=${away} retry=${() => submit()} />`}
+    ${chosen && models.length > 1 && html`<${Choice} label="Model" id="model" value=${request.model} names=${models.map((each) => each.id)}
+      choose=${(id) => setRequest(moved(request, models.find((each) => each.id === id)))} />`}
+    ${chosen && html`<${Learned} model=${chosen} take=${take} add=${(word) => set({ prompt: `${request.prompt.trimEnd()} ${word}`.trimStart() })} />`}
     ${chosen &&
     html`<details class="settings" open=${WIDE}>
-      <summary><span>Settings</span><span class="settled">${settled(wish)}</span></summary>
-      <${Controls} wish=${wish} set=${set} model=${chosen} />
+      <summary><span>Settings</span><span class="settled">${settled(request)}</span></summary>
+      <${Controls} request=${request} set=${set} model=${chosen} />
     </details>`}
   </form>`;
 }
 
-function settled(wish) {
-  const seed = String(wish.seed).trim() ? `, seed ${wish.seed}` : "";
-  return `${wish.width} × ${wish.height}, ${wish.num_inference_steps} steps${seed}`;
+function settled(request) {
+  const seed = String(request.seed).trim() ? `, seed ${request.seed}` : "";
+  return `${request.width} × ${request.height}, ${request.num_inference_steps} steps${seed}`;
 }
 
 function Prompt({ value, set }) {

@@ -6,12 +6,12 @@ import { Address } from "./address.js";
 import { Darkroom } from "./darkroom.js";
 import { Detail } from "./detail.js";
 import { Failure } from "./failure.js";
-import { WishForm } from "./form.js";
+import { RequestForm } from "./form.js";
 import { KeyForm } from "./parts.js";
 import { Wall } from "./prints.js";
 import { useSender } from "./sending.js";
 import { Watch } from "./watch.js";
-import { defaults, wishOf } from "./wish.js";
+import { defaults, requestOf } from "./request.js";
 import { count, isOver } from "./words.js";
 
 const room = new Darkroom();
@@ -35,11 +35,11 @@ function Page() {
   const again = (input, metadata) => {
     const model = room.models?.find((each) => each.id === input.model) ?? room.model;
     address.close();
-    repeating.send({ ...wishOf({ ...defaults(model), ...input }, model) }, metadata);
+    repeating.send({ ...requestOf({ ...defaults(model), ...input }, model) }, metadata);
   };
   const use = (input) => {
     address.close();
-    setGiven(wishOf(input, room.model));
+    setGiven(requestOf(input, room.model));
   };
   const open = (id, index) => {
     setLost(false);
@@ -54,7 +54,7 @@ function Page() {
     <div class="bench">
       <section class="controls" aria-label="New picture">
         ${room.needsKey && html`<${KeyForm} wrong=${!!key.get()} onKey=${onKey} />`}
-        <${WishForm} models=${room.models} model=${room.model} given=${given} sender=${forming} away=${room.away} />
+        <${RequestForm} models=${room.models} model=${room.model} given=${given} sender=${forming} away=${room.away} />
       </section>
       <section class="prints" aria-label="Prints">
         ${repeating.failure && html`<${Failure} failure=${repeating.failure} away=${room.away} retry=${repeating.retry} dismiss=${repeating.dismiss} />`}
@@ -66,8 +66,8 @@ function Page() {
     ${address.print && html`<${Detail} room=${room} named=${address.print} go=${(print) => address.walk(print)} close=${() => address.close()} again=${again} use=${use} />`}`;
 }
 
-async function submit(wish, named) {
-  await room.submit(wish, named);
+async function submit(request, named) {
+  await room.submit(request, named);
   watch.now();
 }
 

@@ -52,7 +52,7 @@ def test_the_page_says_what_the_worker_says(opened: Page) -> None:
 def test_unknown_words_are_said_in_room_that_is_there(opened: Page) -> None:
     def places() -> list[Any]:
         return [
-            opened.locator(each).bounding_box() for each in ("#prompt", ".wish > .primary", ".settings", ".learned")
+            opened.locator(each).bounding_box() for each in ("#prompt", ".request > .primary", ".settings", ".learned")
         ]
 
     stop_the_clock(opened)

@@ -1,1 +1,1 @@
-"""The engine. Start with engine.py."""
+"""The engine. Start with engine.py; its words are explained in docs/glossary.md."""

@@ -1,4 +1,4 @@
-// A wish: what the form holds, and the body it becomes. Pure functions; knows a model's limits, refuses to know the DOM.
+// A request: what the form holds, and the body it becomes. Pure functions; knows a model's limits, refuses to know the DOM.
 
 import { PARAMETERS } from "./parameters.js";
 
@@ -25,11 +25,11 @@ function initial({ name, type, by_model, default: own }, model) {
 }
 
 /** The body of POST /v1/jobs: what is empty is left out, an empty seed gets drawn, a kept one travels as its digits. */
-export function bodyOf(wish) {
-  const body = { ...wish, seed: String(wish.seed).trim() };
+export function bodyOf(request) {
+  const body = { ...request, seed: String(request.seed).trim() };
   const says = ({ name, default: own }) => body[name] !== "" && (body[name] !== false || own === true);
   const said = Object.fromEntries(FIELDS.filter(says).map(({ name }) => [name, body[name]]));
-  return { ...said, preview_every: previewInterval(wish.num_inference_steps), keep_previews: true };
+  return { ...said, preview_every: previewInterval(request.num_inference_steps), keep_previews: true };
 }
 
 /** About a dozen looks at a picture while it comes. */
@@ -38,15 +38,15 @@ export function previewInterval(steps) {
 }
 
 /** What a job was drawn from, as a form holds it. */
-export function wishOf(input, model) {
+export function requestOf(input, model) {
   const known = Object.keys(defaults());
   const taken = Object.fromEntries(known.filter((name) => name in input).map((name) => [name, input[name]]));
   return { ...defaults(model), ...taken, seed: String(input.seed) };
 }
 
 /** Another model has other limits and defaults; the words, the seed and the kind of file stay. */
-export function moved(wish, model) {
-  const { prompt, negative_prompt, seed, output_format } = wish;
+export function moved(request, model) {
+  const { prompt, negative_prompt, seed, output_format } = request;
   return { ...defaults(model), prompt, negative_prompt, seed, output_format };
 }
 
@@ -56,15 +56,15 @@ export function limitsOf({ id, max_steps, max_guidance_scale, max_images, side_m
 }
 
 /** The same within the limits that the model announces now: a draft may be older than they are. */
-export function fitted(wish, model) {
+export function fitted(request, model) {
   return {
-    ...wish,
-    width: side(wish.width, model),
-    height: side(wish.height, model),
-    num_inference_steps: Math.min(wish.num_inference_steps, model.max_steps),
-    guidance_scale: Math.min(wish.guidance_scale, model.max_guidance_scale),
-    num_images: Math.min(wish.num_images, model.max_images),
-    scheduler: model.schedulers.includes(wish.scheduler) ? wish.scheduler : model.scheduler,
+    ...request,
+    width: side(request.width, model),
+    height: side(request.height, model),
+    num_inference_steps: Math.min(request.num_inference_steps, model.max_steps),
+    guidance_scale: Math.min(request.guidance_scale, model.max_guidance_scale),
+    num_images: Math.min(request.num_images, model.max_images),
+    scheduler: model.schedulers.includes(request.scheduler) ? request.scheduler : model.scheduler,
   };
 }
 
@@ -95,8 +95,8 @@ export function shortSchedulers(model, chosen) {
 }
 
 /** Why the service would refuse the work as a whole, or null. */
-export function tooMuch(wish, model) {
-  const work = wish.width * wish.height * wish.num_images * wish.num_inference_steps;
+export function tooMuch(request, model) {
+  const work = request.width * request.height * request.num_images * request.num_inference_steps;
   if (!model?.max_work || work <= model.max_work) return null;
   const share = Math.ceil((work / model.max_work) * 100);
   return `${share} % of what one job may ask for: lower size, pictures or steps.`;
