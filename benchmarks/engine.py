@@ -151,7 +151,7 @@ def _stepper(bundle: Bundle, options: argparse.Namespace, samples: int) -> Calla
     """Takes one step of a batch that does not end, and waits for it."""
     engine = Engine(family_of(bundle), seats=samples)
     request = _request(bundle, options, options.schedulers[0], num_images=samples)
-    engine.submit(dataclasses.replace(request, num_inference_steps=1_000))
+    engine.submit(request.model_copy(update={"num_inference_steps": 1_000}))
 
     def step() -> None:
         engine.step()

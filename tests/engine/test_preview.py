@@ -52,7 +52,7 @@ def test_evaluations_are_counted_where_a_step_has_two(epsilon_bundle: Bundle) ->
 
 def test_watching_changes_no_picture(epsilon_bundle: Bundle) -> None:
     requests = [wish(scheduler="euler_a"), wish("b", scheduler="dpmpp_2m", seed=9)]
-    watched = [dataclasses.replace(request, preview_every=1) for request in requests]
+    watched = [request.model_copy(update={"preview_every": 1}) for request in requests]
     for alone, seen in zip(
         final_latents(epsilon_bundle, *requests), final_latents(epsilon_bundle, *watched), strict=True
     ):

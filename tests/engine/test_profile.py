@@ -16,6 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.events import Finished, Progress, Started
 from worker.engine.lane import IDLE_SECONDS
 from worker.engine.profile import SIZES, knee, measure
+from worker.engine.rows import Rows
 from worker.models.bundle import Bundle
 
 
@@ -152,7 +153,7 @@ def test_a_lane_is_dropped_when_it_has_been_empty_for_a_while(epsilon_bundle: Bu
     key = lanes.native
     lane = lanes.open(key)
     context = {"encoder_hidden_states": torch.zeros(key.conditioning[0][1])}
-    seat = lane.take_seat(context, {})
+    seat = lane.take_seat(Rows(context))
     for now in (0.0, 1e6):
         lanes.sweep(now)
     assert lanes.open(key) is lane, "somebody sits there"
