@@ -7,7 +7,6 @@ over the size limit. The card is written by `card`, after the evaluation.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +17,7 @@ import transformers
 
 from recipes.starter import networks, sprites, tokens, vocabulary
 from recipes.starter.diffusion import SCHEDULE
+from recipes.starter.manifest import write_manifest
 from recipes.starter.sheet import GUIDANCE, SCHEDULER, STEPS
 from recipes.starter.sources import PACKAGES, Package, fetch, read_member
 from recipes.starter.words import OBJECTS
@@ -32,12 +32,8 @@ DEFAULTS = {
     "max_guidance_scale": 20.0,
     "scheduler": SCHEDULER,
 }
-MANIFEST = "sha256sums.txt"
 SCORER = "starter-scorer"
 """Beside the model, not in it: nothing that draws needs it."""
-
-UNLISTED = (MANIFEST, "README.md", "NOTICE", "contact-sheet.png", "evaluation.json")
-"""What no picture depends on."""
 
 
 def pipeline(*, tokenizer: Any, text_encoder: Any, unet: Any, vae: Any) -> diffusers.StableDiffusionPipeline:
@@ -118,15 +114,6 @@ def licence_text(package: Package, cache: Path) -> str:
     if package.has_licence_file:
         return read_member(package, cache, "LICENSE").strip()
     return MIT.format(author=package.author)
-
-
-def write_manifest(folder: Path) -> None:
-    """`sha256  path` of every file that a picture depends on, as sha256sum writes it."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name not in UNLISTED)
-    lines = [
-        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder).as_posix()}" for file in files
-    ]
-    (folder / MANIFEST).write_text("\n".join(lines) + "\n")
 
 
 def _forget_paths(folder: Path) -> None:

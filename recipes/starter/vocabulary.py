@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from recipes.starter import captions
+from recipes.starter.manifest import write_manifest
 from recipes.starter.plan import is_uncountable
 from recipes.starter.words import (
     COLOURS,
@@ -102,8 +103,6 @@ def write(folder: Path, objects: Sequence[str]) -> None:
 
 
 def main() -> None:
-    from recipes.starter.assemble import write_manifest
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("models/starter"), help="a model with its card")
     folder = parser.parse_args().folder
