@@ -66,7 +66,7 @@ def run() -> int:
         store = _open_store(settings)
         connections = connect(settings)
         starting = Starting(Ownership(connections.leases), own_name)
-        with starting.told():
+        with starting.published():
             bundle, engine = _start_model(settings, name, starting)
         limits = tried_schedulers(bundle, settings.profile_folder)
         card = describe(bundle, seats=settings.seats, largest=engine.costs.largest, limits=limits)

@@ -40,18 +40,18 @@ class Starting:
         self.say(f"warming up, {rows} rows measured")
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def published(self) -> Iterator[None]:
         """Readers hear of it while the context lasts."""
-        teller = threading.Thread(target=self._tell, name="starting", daemon=True)
-        teller.start()
+        publisher = threading.Thread(target=self._publish, name="starting", daemon=True)
+        publisher.start()
         try:
             yield
         finally:
             self._over = True
             self._fresh.set()
-            teller.join()
+            publisher.join()
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         while not self._over:
             self._fresh.clear()
             self._try(self._sentence)
@@ -62,4 +62,4 @@ class Starting:
         try:
             self._ownership.starting(self._worker, sentence)
         except redis.RedisError as error:
-            log.debug("nobody was told of the start", reason=str(error))
+            log.debug("the start was not published", reason=str(error))

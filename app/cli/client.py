@@ -73,7 +73,7 @@ def _name_in(error: dict[str, Any]) -> str:
     return f"--{error['parameter']}" if error.get("parameter") else ""
 
 
-def over(job: Job) -> bool:
+def is_terminal(job: Job) -> bool:
     return job["status"] not in ("queued", "running")
 
 

@@ -19,7 +19,7 @@ from app.cli.defaults import DEFAULT_URL
 if TYPE_CHECKING:
     from app.cli.client import Service
 
-PATIENCE_SECONDS = 1.5
+WAIT_SECONDS = 1.5
 """Somebody waits with a finger on the key."""
 
 OFFERED = 50
@@ -35,7 +35,7 @@ def models(ctx: typer.Context, incomplete: str) -> list[str]:
     async def ask(service: Service) -> list[str]:
         return [model["id"] for model in await service.models()]
 
-    return _offered(_told(ctx, ask), incomplete)
+    return _offered(_ask(ctx, ask), incomplete)
 
 
 def schedulers(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -45,7 +45,7 @@ def schedulers(ctx: typer.Context, incomplete: str) -> list[str]:
     async def ask(service: Service) -> list[str]:
         return schedulers_of(await service.models(), ctx.params.get("model"))
 
-    return _offered(_told(ctx, ask), incomplete)
+    return _offered(_ask(ctx, ask), incomplete)
 
 
 def jobs(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -54,7 +54,7 @@ def jobs(ctx: typer.Context, incomplete: str) -> list[str]:
     async def ask(service: Service) -> list[str]:
         return [job["id"] for job in (await service.jobs(limit=OFFERED))["data"]]
 
-    ids = _told(ctx, ask) if re.fullmatch(r"(j|jo|job|job_)?|job_\w+|[0-9a-f]+", incomplete) else []
+    ids = _ask(ctx, ask) if re.fullmatch(r"(j|jo|job|job_)?|job_\w+|[0-9a-f]+", incomplete) else []
     if incomplete and not incomplete.startswith("j"):
         ids = [job_id.removeprefix("job_") for job_id in ids]
     return _offered([*ids, *_pictures(incomplete)], incomplete)
@@ -73,7 +73,7 @@ def _offered(names: list[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete) and _HARMLESS.fullmatch(name)]
 
 
-def _told(ctx: typer.Context, ask: Callable[[Service], Awaitable[list[str]]]) -> list[str]:
+def _ask(ctx: typer.Context, ask: Callable[[Service], Awaitable[list[str]]]) -> list[str]:
     """What the service of this command line says; nothing if it says nothing in time."""
     try:
         logging.disable(logging.CRITICAL)
@@ -86,5 +86,5 @@ def _told(ctx: typer.Context, ask: Callable[[Service], Awaitable[list[str]]]) ->
 async def _asked(given: dict[str, Any], ask: Callable[[Service], Awaitable[list[str]]]) -> list[str]:
     from app.cli.client import Service
 
-    async with asyncio.timeout(PATIENCE_SECONDS), Service(given.get("url") or DEFAULT_URL, given.get("api_key")) as one:
+    async with asyncio.timeout(WAIT_SECONDS), Service(given.get("url") or DEFAULT_URL, given.get("api_key")) as one:
         return await ask(one)

@@ -14,17 +14,17 @@ from typing import Any
 import httpx2
 
 from app.cli.answers import PROGRESS, STARTED, fits
-from app.cli.client import CommandError, Job, Refused, Service, bounded, over, understood
+from app.cli.client import CommandError, Job, Refused, Service, bounded, is_terminal, understood
 from app.cli.exits import UNREACHABLE
 
 LARGEST_EVENT = 1024 * 1024
 LARGEST_STREAM = 256 * 1024 * 1024
 """Bytes. A preview of up to 64 KiB after each of a thousand steps stays below. After a stream's end we ask."""
 
-Tell = Callable[[Job], None]
+Handle = Callable[[Job], None]
 
 POLL_SECONDS = 10
-PATIENCE_SECONDS = 30.0
+AWAY_SECONDS = 30.0
 """How long a service that was there may be away before we give up on it."""
 
 PAUSE_SECONDS = 0.5
@@ -35,16 +35,16 @@ SILENCE_SECONDS = 40.0
 """The service says something every 15 s, if only that it is there."""
 
 
-async def follow(service: Service, job: Job, *, tell: Tell = lambda job: None) -> Job:
+async def follow(service: Service, job: Job, *, handle: Handle = lambda job: None) -> Job:
     """The job once it is over. `tell` hears every change on the way, and nothing of the end.
 
-    Outlives a restart of the service. Raises CommandError when it is away for PATIENCE_SECONDS, or the job is gone.
+    Outlives a restart of the service. Raises CommandError when it is away for AWAY_SECONDS, or the job is gone.
     """
-    follower = _Follower(service, job, tell)
-    while not over(follower.job):
+    follower = _Follower(service, job, handle)
+    while not is_terminal(follower.job):
         if follower.streams:
             await follower.listen()
-        if not over(follower.job):
+        if not is_terminal(follower.job):
             await follower.ask()
     return follower.job
 
@@ -52,28 +52,28 @@ async def follow(service: Service, job: Job, *, tell: Tell = lambda job: None) -
 class _Follower:
     """What is known of one job."""
 
-    def __init__(self, service: Service, job: Job, tell: Tell) -> None:
+    def __init__(self, service: Service, job: Job, handle: Handle) -> None:
         self.job = job
         self.streams = True
         self._service = service
-        self._tell = tell
+        self._handle = handle
         self._etag = ""
 
     async def listen(self) -> None:
         """Take in events until the stream ends. A stream that tells nothing is not tried again."""
         heard = False
         with suppress(TimeoutError, ValueError, RecursionError, httpx2.RequestError, httpx2.StreamError):
-            async with asyncio.timeout(FIRST_EVENT_SECONDS) as patience:
+            async with asyncio.timeout(FIRST_EVENT_SECONDS) as silence:
                 async for name, data in _events(self._service, self.job["id"]):
                     heard = True
-                    patience.reschedule(asyncio.get_running_loop().time() + SILENCE_SECONDS)
+                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE_SECONDS)
                     self._take(await self._after(name, data))
         self.streams = heard
 
     async def ask(self) -> None:
         """The job after its next change, or after a while."""
         loop = asyncio.get_running_loop()
-        ends = loop.time() + PATIENCE_SECONDS
+        ends = loop.time() + AWAY_SECONDS
         while True:
             try:
                 answer = await self._service.answer(
@@ -110,8 +110,8 @@ class _Follower:
 
     def _take(self, job: Job) -> None:
         changed, self.job = job != self.job, job
-        if changed and not over(job):
-            self._tell(job)
+        if changed and not is_terminal(job):
+            self._handle(job)
 
 
 async def _events(service: Service, job_id: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from app.cli.client import CommandError, Job, Refused, Service, complain, converse, over
+from app.cli.client import CommandError, Job, Refused, Service, complain, converse, is_terminal
 from app.cli.exits import FAILED, INTERRUPTED, OK, REFUSED, UNREACHABLE
 from app.cli.following import follow
 from app.cli.naming import Names
@@ -181,7 +181,7 @@ class Batch:
     async def _follow(self, job: Job, first_picture: int) -> None:
         try:
             async with self._turns:
-                ended = await follow(self._service, job, tell=self._bars.show)
+                ended = await follow(self._service, job, handle=self._bars.show)
                 await self._take(ended, first_picture)
         except CommandError as error:
             self._complain(str(error), error.code)
@@ -236,7 +236,7 @@ class Batch:
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
                 job = await self._service.cancel(job_id)
-                return "canceled" if not over(job) or job["status"] == "canceled" else "over"
+                return "canceled" if not is_terminal(job) or job["status"] == "canceled" else "over"
         except Refused:
             return "over"
         except (CommandError, TimeoutError):

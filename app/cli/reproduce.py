@@ -58,7 +58,7 @@ async def _drawn(service: Service, request: dict[str, Any]) -> Job:
             job = await service.submit(request)
         except Refused as refusal:
             raise CommandError(await explained(service, refusal, request, {}), refusal.code) from None
-        job = await follow(service, job, tell=bars.show)
+        job = await follow(service, job, handle=bars.show)
     if job["status"] == "failed":
         raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)
     if job["status"] == "canceled":

@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from app.cli.client import Job, over
+from app.cli.client import Job, is_terminal
 from app.cli.plain import plain
 
 SHOWN = 12
@@ -71,7 +71,7 @@ class Bars:
         task = self._tasks.get(job["id"])
         if task is None:
             task = self._tasks[job["id"]] = self._progress.add_task("", total=None)
-        if over(job):
+        if is_terminal(job):
             self.end(job["id"])
             return
         progress = job["progress"]

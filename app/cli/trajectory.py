@@ -9,7 +9,7 @@ from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.client import CommandError, Job, Service, converse, over
+from app.cli.client import CommandError, Job, Service, converse, is_terminal
 from app.cli.decoding import decoded
 from app.cli.exits import FAILED, OK, REFUSED
 from app.cli.naming import refuse_taken
@@ -63,7 +63,7 @@ def write_trajectory(
 
 def _picture_of(job: Job, index: int) -> dict[str, Any]:
     """The picture, with previews. Raises CommandError."""
-    if not over(job):
+    if not is_terminal(job):
         raise CommandError(f"the job is {standing(job)}; `darkroom jobs watch {job['id']}` waits for it", FAILED)
     if not job["images"]:
         raise CommandError(f"the job has {job['status']} and has no picture", FAILED)

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from app.cli.client import Job, Refused, Service, converse, over
+from app.cli.client import Job, Refused, Service, converse, is_terminal
 from app.cli.exits import FAILED, OK
 from app.cli.following import follow
 from app.cli.generate import FOLLOWED
@@ -72,26 +72,26 @@ class _Watcher:
         return [job for page in pages for job in reversed(page["data"])]
 
     async def _follow(self, job: Job) -> Job:
-        self._hear(job)
+        self._handle(job)
         try:
             async with self._turns:
-                ended = job if over(job) else await follow(self._service, job, tell=self._hear)
+                ended = job if is_terminal(job) else await follow(self._service, job, handle=self._handle)
         except Refused as error:
             # A job that was deleted while it was watched has ended too.
             if error.status != 404:
                 raise
             ended = job | {"status": "deleted"}
-        self._hear(ended)
+        self._handle(ended)
         return ended
 
-    def _hear(self, job: Job) -> None:
+    def _handle(self, job: Job) -> None:
         """Move the bar; print a line when the state is another one, and with --json at every change."""
         self._bars.show(job)
         if self._as_json:
             with self._bars.aside():
                 say(json.dumps(job))
             return
-        if self._said.get(job["id"]) != job["status"] and (over(job) or not self._bars.are_drawn):
+        if self._said.get(job["id"]) != job["status"] and (is_terminal(job) or not self._bars.are_drawn):
             with self._bars.aside():
                 say(f"{job['id']}  {_state(job)}  {plain(job['input']['prompt'], 60)}")
         self._said[job["id"]] = job["status"]

@@ -27,11 +27,11 @@ def parameters_module() -> str:
     """`export const PARAMETERS`: of each the name, the part of a job, type and limits, and its default in a request.
     `by_model` says that the model has a default of that name."""
     schemas: dict[str, dict[str, Any]] = JobSpec.model_json_schema()["properties"]
-    told = [_told(name, parameter, schemas[name]) for name, parameter in PARAMETERS.items()]
-    return f"export const PARAMETERS = {json.dumps(told, indent=2)};\n"
+    described = [_described(name, parameter, schemas[name]) for name, parameter in PARAMETERS.items()]
+    return f"export const PARAMETERS = {json.dumps(described, indent=2)};\n"
 
 
-def _told(name: str, parameter: Parameter, schema: dict[str, Any]) -> dict[str, Any]:
+def _described(name: str, parameter: Parameter, schema: dict[str, Any]) -> dict[str, Any]:
     flat = next((kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}), schema)
     return {
         "name": name,

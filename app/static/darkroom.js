@@ -2,7 +2,7 @@
 // Knows the API's calls; refuses to know the DOM. watch.js decides when unfinished jobs are asked for.
 
 import { PATIENCE_MS, Refused, Unreachable, call, uniqueName } from "./api.js";
-import { ending, isOver } from "./words.js";
+import { ending, isTerminal } from "./words.js";
 import { bodyOf } from "./request.js";
 
 const PAGE = 24;
@@ -38,7 +38,7 @@ export class Darkroom {
   }
 
   get unfinished() {
-    return this.prints.filter((job) => !isOver(job));
+    return this.prints.filter((job) => !isTerminal(job));
   }
 
   /** The model of requests that name none; while nobody says which that is, one that is awake. */
@@ -125,13 +125,13 @@ export class Darkroom {
   take(job) {
     const known = this.jobs.get(job.id);
     if (this.#gone.has(job.id)) return job;
-    if (known && isOver(known) && !isOver(job) && performance.now() < this.#settled.get(job.id)) return known;
-    if (isOver(job) && !(known && isOver(known))) this.#settled.set(job.id, performance.now() + PATIENCE_MS);
+    if (known && isTerminal(known) && !isTerminal(job) && performance.now() < this.#settled.get(job.id)) return known;
+    if (isTerminal(job) && !(known && isTerminal(known))) this.#settled.set(job.id, performance.now() + PATIENCE_MS);
     if (known?.status === "running" && job.status === "running" && known.attempts === job.attempts) {
       if (known.progress.step > job.progress.step) job = { ...job, progress: known.progress };
     }
     this.jobs.set(job.id, job);
-    if (known && isOver(job) && !isOver(known)) this.#say(ending(job));
+    if (known && isTerminal(job) && !isTerminal(known)) this.#say(ending(job));
     this.changed();
     return job;
   }
@@ -139,7 +139,7 @@ export class Darkroom {
   /** What a stream told between two whole states of a job. */
   patch(id, change) {
     const job = this.jobs.get(id);
-    if (job && !isOver(job)) this.take({ ...job, ...change });
+    if (job && !isTerminal(job)) this.take({ ...job, ...change });
   }
 
   /** Keep an estimate of picture `index` of a job. */

@@ -6,15 +6,15 @@ import { Sameness } from "./sameness.js";
 import { Estimate, Trajectory, framesOf } from "./trajectory.js";
 import { copy, recipes } from "./recipes.js";
 import { frameNumbers, neighbour, strokes } from "./walk.js";
-import { isOver, moment, size, standing } from "./words.js";
+import { isTerminal, moment, size, standing } from "./words.js";
 
 const LONG_PROMPT = 150;
 /** Characters. The heading is cut after some lines, so that what can be done stays in sight. */
 
 /** `named` is {id, index}; `go` changes it, `close` ends it; `again` sends parameters in, `use` puts them into the form. */
-export function Detail({ room, named, go, close, again, use }) {
+export function Detail({ darkroom, named, go, close, again, use }) {
   const dialog = useRef(null);
-  const job = room.jobs.get(named.id);
+  const job = darkroom.jobs.get(named.id);
   const place = job && !frameNumbers(job).includes(named.index) ? { id: job.id, index: 0 } : named;
   useEffect(() => {
     const shown = dialog.current;
@@ -29,10 +29,10 @@ export function Detail({ room, named, go, close, again, use }) {
     if (!dialog.current.contains(document.activeElement)) dialog.current.focus();
   }, [place.id, place.index]);
   const walk = async (step) => {
-    let next = neighbour(room.prints, place, step);
-    if (!next && step > 0 && room.cursor) {
-      await room.more();
-      next = neighbour(room.prints, place, step);
+    let next = neighbour(darkroom.prints, place, step);
+    if (!next && step > 0 && darkroom.cursor) {
+      await darkroom.more();
+      next = neighbour(darkroom.prints, place, step);
     }
     if (next) go(next);
   };
@@ -45,11 +45,11 @@ export function Detail({ room, named, go, close, again, use }) {
   return html`<dialog ref=${dialog} class="detail" tabindex="-1" aria-label="Picture and its parameters"
     onClose=${close} onKeyDown=${onKeyDown} onClick=${onClick} ...${strokes(walk)}>
     ${job
-      ? html`<${Opened} key=${`${job.id} ${place.index}`} job=${job} index=${place.index} room=${room} close=${close} again=${again} use=${use} />`
+      ? html`<${Opened} key=${`${job.id} ${place.index}`} job=${job} index=${place.index} darkroom=${darkroom} close=${close} again=${again} use=${use} />`
       : html`<p class="quiet">Looking for this print</p>`}
     ${job &&
-    html`<${Step} name="Previous print" sign="‹" end=${!neighbour(room.prints, place, -1)} onClick=${() => walk(-1)} />
-      <${Step} name="Next print" sign="›" end=${!neighbour(room.prints, place, 1) && !room.cursor} onClick=${() => walk(1)} />`}
+    html`<${Step} name="Previous print" sign="‹" end=${!neighbour(darkroom.prints, place, -1)} onClick=${() => walk(-1)} />
+      <${Step} name="Next print" sign="›" end=${!neighbour(darkroom.prints, place, 1) && !darkroom.cursor} onClick=${() => walk(1)} />`}
   </dialog>`;
 }
 
@@ -58,23 +58,23 @@ function Step({ name, sign, end, onClick }) {
   return html`<button type="button" class="step" aria-label=${name} aria-disabled=${end ? "true" : "false"} onClick=${onClick}>${sign}</button>`;
 }
 
-function Opened({ job, index, room, close, again, use }) {
+function Opened({ job, index, darkroom, close, again, use }) {
   const image = job.images[index];
   const [frame, setFrame] = useState(null);
-  const estimates = room.estimatesOf(job.id, index);
+  const estimates = darkroom.estimatesOf(job.id, index);
   const shown = image && !frame;
-  const renew = () => room.reload(job.id).catch(() => {});
+  const renew = () => darkroom.reload(job.id).catch(() => {});
   return html`<div class="easel">
       ${shown && html`<${Picture} image=${image} alt=${job.input.prompt} renew=${renew} />`}
       ${frame && html`<${Estimate} frame=${frame} image=${image} renew=${renew} />`}
       ${!image && estimates.length > 0 && html`<${Estimate} frame=${estimates.at(-1)} />`}
-      ${!image && html`<p class="quiet">${standing(job)}</p>${!isOver(job) && html`<${Bar} job=${job} />`}`}
+      ${!image && html`<p class="quiet">${standing(job)}</p>${!isTerminal(job) && html`<${Bar} job=${job} />`}`}
       ${image && html`<${Trajectory} frames=${framesOf(image, estimates)} show=${setFrame} />`}
     </div>
     <div class="notes">
       <div class="row spread top"><h2>${job.input.prompt}</h2><button type="button" class="small" onClick=${close}>Close</button></div>
-      <${Actions} job=${job} index=${index} close=${close} again=${again} use=${use} room=${room} />
-      ${image && html`<${Sameness} job=${job} room=${room} />`}
+      <${Actions} job=${job} index=${index} close=${close} again=${again} use=${use} darkroom=${darkroom} />
+      ${image && html`<${Sameness} job=${job} darkroom=${darkroom} />`}
       <${Warnings} warnings=${job.warnings} />
       <${Facts} job=${job} index=${index} />
       <${Copies} input=${inputOf(job, index)} />
@@ -87,18 +87,18 @@ function inputOf({ input, images }, index) {
   return { ...input, seed, num_images: 1 };
 }
 
-function Actions({ job, index, close, again, use, room }) {
+function Actions({ job, index, close, again, use, darkroom }) {
   const image = job.images[index];
   const { seed, ...unseeded } = inputOf(job, index);
-  const removed = () => room.remove(job.id).then(close);
+  const removed = () => darkroom.remove(job.id).then(close);
   return html`<div class="row actions">
     <button type="button" class="primary" onClick=${() => again({ ...unseeded, seed: "" })}>More like this</button>
     <button type="button" onClick=${() => again(job.input, { same_as: job.id })}>Same again</button>
     <button type="button" onClick=${() => use(inputOf(job, index))}>Use these settings</button>
     ${image && html`<a class="button" href=${source(image)} download=${`${job.id}-${image.index}.${job.input.output_format}`}>Download</a>`}
-    ${isOver(job)
+    ${isTerminal(job)
       ? html`<${Twice} label="Delete" question=${job.images.length > 1 ? `Delete all ${job.images.length}?` : "Delete for good?"} act=${removed} />`
-      : html`<button type="button" onClick=${() => room.cancel(job.id)}>Cancel</button>`}
+      : html`<button type="button" onClick=${() => darkroom.cancel(job.id)}>Cancel</button>`}
   </div>`;
 }
 

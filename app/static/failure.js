@@ -11,10 +11,10 @@ export function failureOf(error, sent) {
   return { error, sent, until: error.retryAfter ? performance.now() + 1_000 * error.retryAfter : null };
 }
 
-/** What is left of a failure: {title, lines, more, isOver}, or null once its cause is gone. `form` is what stands there now. */
+/** What is left of a failure: {title, lines, more, isTerminal}, or null once its cause is gone. `form` is what stands there now. */
 export function remaining({ error, sent, until }, { form = sent, away, now }) {
   if (error.status === 401) return null;
-  if (isPassing(error)) return until > now || isAway(error, away) ? explain(error) : { ...explain(error), isOver: true };
+  if (isPassing(error)) return until > now || isAway(error, away) ? explain(error) : { ...explain(error), isTerminal: true };
   const wrong = (error.problem?.errors ?? []).filter((each) => sameField(fieldOf(each), sent, form));
   const isUnchanged = error.problem?.errors?.length ? wrong.length > 0 : sameField("", sent, form);
   return isUnchanged ? explain(error, wrong) : null;
@@ -41,16 +41,16 @@ export function Failure({ failure, form, away, retry, dismiss }) {
   const left = remaining(failure, { form, away, now });
   if (!left) return null;
   const wait = failure.until > now ? Math.ceil((failure.until - now) / 1_000) : 0;
-  return html`<div class=${left.isOver ? "trouble mended" : "trouble"} ref=${shown}>
-    <div role=${left.isOver ? "status" : "alert"}>
-      <strong>${left.isOver ? "It can be sent now" : left.title}</strong>
-      ${left.isOver ? html`<p>The picture was not sent before.</p>` : left.lines.map((line) => html`<p>${line}</p>`)}
+  return html`<div class=${left.isTerminal ? "trouble mended" : "trouble"} ref=${shown}>
+    <div role=${left.isTerminal ? "status" : "alert"}>
+      <strong>${left.isTerminal ? "It can be sent now" : left.title}</strong>
+      ${left.isTerminal ? html`<p>The picture was not sent before.</p>` : left.lines.map((line) => html`<p>${line}</p>`)}
     </div>
     <div class="row">
       ${isPassing(failure.error) && html`<button type="button" disabled=${wait > 0} onClick=${retry}>Try again</button>`}
       ${wait > 0 && html`<span class="quiet" role="timer">possible in ${seconds(wait, 0)}</span>`}
       ${dismiss && html`<button type="button" onClick=${dismiss}>Dismiss</button>`}
-      ${left.more && !left.isOver && html`<${Explained} href=${left.more} />`}
+      ${left.more && !left.isTerminal && html`<${Explained} href=${left.more} />`}
     </div>
   </div>`;
 }

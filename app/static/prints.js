@@ -3,28 +3,28 @@
 import { html } from "./preact-htm.js";
 import { Bar, Explained, Picture, Warnings } from "./parts.js";
 import { frameNumbers } from "./walk.js";
-import { count, explanation, isOver, seconds, standing } from "./words.js";
+import { count, explanation, isTerminal, seconds, standing } from "./words.js";
 
-export function Wall({ room, onOpen, onAgain }) {
-  const prints = room.prints;
-  if (!prints.length) return room.loaded ? html`<${Empty} room=${room} onAgain=${onAgain} />` : null;
+export function Wall({ darkroom, onOpen, onAgain }) {
+  const prints = darkroom.prints;
+  if (!prints.length) return darkroom.loaded ? html`<${Empty} darkroom=${darkroom} onAgain=${onAgain} />` : null;
   return html`<ul class="wall">
-      ${prints.map((job) => html`<${Sheet} key=${job.id} job=${job} room=${room} onOpen=${onOpen} onAgain=${onAgain} />`)}
+      ${prints.map((job) => html`<${Sheet} key=${job.id} job=${job} darkroom=${darkroom} onOpen=${onOpen} onAgain=${onAgain} />`)}
     </ul>
-    ${room.cursor && html`<p class="row centre"><button type="button" onClick=${() => room.more()}>Older prints</button></p>`}`;
+    ${darkroom.cursor && html`<p class="row centre"><button type="button" onClick=${() => darkroom.more()}>Older prints</button></p>`}`;
 }
 
 const IDEAS = 3;
 
-function Empty({ room, onAgain }) {
-  if (!room.model) {
+function Empty({ darkroom, onAgain }) {
+  if (!darkroom.model) {
     return html`<div class="empty">
       <h2>No model is loaded yet</h2>
       <p>A worker announces its model when it has loaded it, usually within a minute. This page notices by itself.</p>
       <p>If it stays like this, see whether a worker runs: <code>darkroom doctor</code> tells.</p>
     </div>`;
   }
-  const ideas = (room.model.examples ?? []).slice(0, IDEAS);
+  const ideas = (darkroom.model.examples ?? []).slice(0, IDEAS);
   return html`<div class="empty">
     <h2>Nothing on the wall yet</h2>
     <p>Describe a picture and press Enter${ideas.length ? ", or start with one of these:" : "."}</p>
@@ -35,12 +35,12 @@ function Empty({ room, onAgain }) {
   </div>`;
 }
 
-function Sheet({ job, room, onOpen, onAgain }) {
+function Sheet({ job, darkroom, onOpen, onAgain }) {
   return html`<li class="sheet" data-status=${job.status}>
-    <div class=${`frames frames-${layout(job)}`}>${frames(job, room, onOpen)}</div>
+    <div class=${`frames frames-${layout(job)}`}>${frames(job, darkroom, onOpen)}</div>
     <div class="caption">
       <p class="prompt" title=${job.input.prompt}>${job.input.prompt}</p>
-      ${isOver(job) ? html`<${Ended} job=${job} room=${room} onAgain=${onAgain} />` : html`<${Unfinished} job=${job} room=${room} />`}
+      ${isTerminal(job) ? html`<${Ended} job=${job} darkroom=${darkroom} onAgain=${onAgain} />` : html`<${Unfinished} job=${job} darkroom=${darkroom} />`}
     </div>
   </li>`;
 }
@@ -50,25 +50,25 @@ function layout(job) {
   return pictures === 1 ? 1 : pictures <= 4 ? 2 : 3;
 }
 
-function frames(job, room, onOpen) {
-  if (job.images.length) return job.images.map((image) => html`<${Print} job=${job} image=${image} room=${room} onOpen=${onOpen} />`);
-  if (isOver(job)) return html`<button class="frame blank" onClick=${() => onOpen(job.id, 0)} aria-label=${`Details: ${job.input.prompt}`}>
+function frames(job, darkroom, onOpen) {
+  if (job.images.length) return job.images.map((image) => html`<${Print} job=${job} image=${image} darkroom=${darkroom} onOpen=${onOpen} />`);
+  if (isTerminal(job)) return html`<button class="frame blank" onClick=${() => onOpen(job.id, 0)} aria-label=${`Details: ${job.input.prompt}`}>
     ${job.status === "failed" ? "No picture" : "Canceled"}
   </button>`;
   return frameNumbers(job).map(
-    (index) => html`<${Developing} key=${index} job=${job} index=${index} glimpse=${room.estimatesOf(job.id, index).at(-1)} onOpen=${onOpen} />`,
+    (index) => html`<${Developing} key=${index} job=${job} index=${index} glimpse=${darkroom.estimatesOf(job.id, index).at(-1)} onOpen=${onOpen} />`,
   );
 }
 
 /** The frame's proportions come from the job, so that nothing jumps when the picture arrives. */
 const proportions = ({ width, height }) => ({ aspectRatio: `${width} / ${height}` });
 
-function Print({ job, image, room, onOpen }) {
-  const glimpse = room.estimatesOf(job.id, image.index).at(-1);
+function Print({ job, image, darkroom, onOpen }) {
+  const glimpse = darkroom.estimatesOf(job.id, image.index).at(-1);
   return html`<button class="frame" style=${proportions(image)} onClick=${() => onOpen(job.id, image.index)}
     aria-label=${`${job.input.prompt}, seed ${image.seed}: details`}>
     ${glimpse && html`<img class="glimpse" src=${glimpse.source} alt="" />`}
-    <${Picture} image=${image} alt=${job.input.prompt} renew=${() => room.reload(job.id).catch(() => {})} />
+    <${Picture} image=${image} alt=${job.input.prompt} renew=${() => darkroom.reload(job.id).catch(() => {})} />
   </button>`;
 }
 
@@ -79,22 +79,22 @@ function Developing({ job, index, glimpse, onOpen }) {
   </button>`;
 }
 
-function Unfinished({ job, room }) {
+function Unfinished({ job, darkroom }) {
   return html`<${Bar} job=${job} />
     <div class="row spread">
       <span class="quiet">${standing(job)}</span>
-      <button type="button" class="small" onClick=${() => room.cancel(job.id)} aria-label=${`Cancel: ${job.input.prompt}`}>Cancel</button>
+      <button type="button" class="small" onClick=${() => darkroom.cancel(job.id)} aria-label=${`Cancel: ${job.input.prompt}`}>Cancel</button>
     </div>
     <${Warnings} warnings=${job.warnings} />`;
 }
 
-function Ended({ job, room, onAgain }) {
+function Ended({ job, darkroom, onAgain }) {
   if (job.status === "succeeded") return html`<p class="quiet">${summary(job)}</p><${Warnings} warnings=${job.warnings} />`;
   const more = explanation(job.error?.type);
   return html`<p class="quiet">${job.error?.detail ?? "Canceled before it was finished."}</p>
     <div class="row">
       <button type="button" class="small" onClick=${() => onAgain(job.input)}>Draw again</button>
-      <button type="button" class="small" onClick=${() => room.remove(job.id)}>Remove</button>
+      <button type="button" class="small" onClick=${() => darkroom.remove(job.id)}>Remove</button>
       ${more && html`<${Explained} href=${more} />`}
     </div>`;
 }

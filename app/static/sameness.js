@@ -4,19 +4,19 @@ import { html, useEffect, useState } from "./preact-htm.js";
 import { source } from "./parts.js";
 
 /** Shown for a job that was asked for as the same as another one. */
-export function Sameness({ job, room }) {
+export function Sameness({ job, darkroom }) {
   const [verdict, setVerdict] = useState("");
   const original = job.metadata.same_as;
   useEffect(() => {
     let open = true;
-    if (original) judge(job, original, room).then((words) => open && setVerdict(words));
+    if (original) judge(job, original, darkroom).then((words) => open && setVerdict(words));
     return () => (open = false);
   }, [job.id, original]);
   return verdict ? html`<p class="verdict" role="status">${verdict}</p>` : null;
 }
 
-async function judge(job, id, room) {
-  const first = await room.reload(id).catch(() => null);
+async function judge(job, id, darkroom) {
+  const first = await darkroom.reload(id).catch(() => null);
   if (!first) return "Drawn as the same as a job that is no longer kept.";
   if (first.images.length !== job.images.length) return "The first of the two has no pictures to compare with.";
   if (first.images.every((image, index) => image.sha256 === job.images[index].sha256)) {

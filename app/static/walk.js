@@ -1,13 +1,13 @@
 // The order of the prints: from one to the next, by key, by button and by finger. Refuses to know how one is shown.
 
-import { isOver } from "./words.js";
+import { isTerminal } from "./words.js";
 
 const STROKE_PIXELS = 40;
 
 /** Numbers of a job's frames: its pictures, those it will have, or one place where a picture is missing. */
 export function frameNumbers(job) {
   if (job.images.length) return job.images.map((image) => image.index);
-  return Array.from({ length: isOver(job) ? 1 : job.input.num_images }, (_, index) => index);
+  return Array.from({ length: isTerminal(job) ? 1 : job.input.num_images }, (_, index) => index);
 }
 
 /** The print before or after in the order of the wall, across jobs; null at its ends. */

@@ -4,7 +4,7 @@
 // A browser opens six connections to a host over HTTP/1.1, for all of its tabs: a stream for each job would take them all.
 
 import { events } from "./stream.js";
-import { isOver } from "./words.js";
+import { isTerminal } from "./words.js";
 
 const MOST_JOBS = 100;
 /** As many as the service takes in one stream. */
@@ -14,13 +14,13 @@ const IDLE_MS = 10_000;
 const AWAY_MS = 2_000;
 
 export class Watch {
-  #room;
+  #darkroom;
   #timer = null;
   #stream = null;
   #place = {};
 
-  constructor(room) {
-    this.#room = room;
+  constructor(darkroom) {
+    this.#darkroom = darkroom;
   }
 
   async start() {
@@ -35,20 +35,20 @@ export class Watch {
   }
 
   async #look() {
-    const room = this.#room;
-    const isDrawing = room.unfinished.length > 0 && !room.away && room.models?.length > 0;
-    if (isDrawing) await room.refreshUnfinished();
+    const darkroom = this.#darkroom;
+    const isDrawing = darkroom.unfinished.length > 0 && !darkroom.away && darkroom.models?.length > 0;
+    if (isDrawing) await darkroom.refreshUnfinished();
     // What is served is asked for in between, and while something waits for a worker to come back.
-    if (!room.needsKey && !(isDrawing && room.models.every((model) => model.state === "ready"))) await room.refresh();
+    if (!darkroom.needsKey && !(isDrawing && darkroom.models.every((model) => model.state === "ready"))) await darkroom.refresh();
     this.#follow();
     this.#sleep(this.#pause());
   }
 
   #pause() {
-    const room = this.#room;
+    const darkroom = this.#darkroom;
     if (document.hidden) return IDLE_MS;
-    if (room.away || !room.model || room.model.state !== "ready") return AWAY_MS;
-    return room.unfinished.length ? BUSY_MS : IDLE_MS;
+    if (darkroom.away || !darkroom.model || darkroom.model.state !== "ready") return AWAY_MS;
+    return darkroom.unfinished.length ? BUSY_MS : IDLE_MS;
   }
 
   #sleep(milliseconds) {
@@ -58,7 +58,7 @@ export class Watch {
 
   /** Have every unfinished job in the stream; one that lacks some is replaced. */
   #follow() {
-    const ids = followed(this.#room.unfinished);
+    const ids = followed(this.#darkroom.unfinished);
     if (ids.every((id) => this.#stream?.ids.has(id))) return;
     this.#stream?.controller.abort();
     this.#listen(ids);
@@ -72,8 +72,8 @@ export class Watch {
     try {
       for await (const { id, name, data } of events(path, { after, signal: stream.controller.signal })) {
         this.#place = { path, id };
-        handle(this.#room, name, data);
-        if (data.object === "job" && isOver(data)) this.now();
+        handle(this.#darkroom, name, data);
+        if (data.object === "job" && isTerminal(data)) this.now();
       }
     } catch {
       // Ended by us; or the poll finds out what is wrong, and opens the stream again when the service is back.
@@ -89,14 +89,14 @@ function followed(unfinished) {
   return [...running, ...waiting].slice(0, MOST_JOBS).map((job) => job.id);
 }
 
-function handle(room, name, data) {
-  if (data.object === "job") room.take(data);
-  else if (name === "job.started") room.patch(data.id, { status: "running", queue: null, attempts: data.attempts });
-  else if (name === "job.progress") room.patch(data.id, { status: "running", queue: null, progress: progressOf(room, data) });
-  else if (name === "job.preview") room.glimpse(data.id, data);
-  else if (name === "job.restarted") room.restart(data.id).catch(() => {});
+function handle(darkroom, name, data) {
+  if (data.object === "job") darkroom.take(data);
+  else if (name === "job.started") darkroom.patch(data.id, { status: "running", queue: null, attempts: data.attempts });
+  else if (name === "job.progress") darkroom.patch(data.id, { status: "running", queue: null, progress: progressOf(darkroom, data) });
+  else if (name === "job.preview") darkroom.glimpse(data.id, data);
+  else if (name === "job.restarted") darkroom.restart(data.id).catch(() => {});
 }
 
-function progressOf(room, { id, step, steps }) {
-  return { ...room.jobs.get(id)?.progress, step, steps };
+function progressOf(darkroom, { id, step, steps }) {
+  return { ...darkroom.jobs.get(id)?.progress, step, steps };
 }

@@ -2,7 +2,7 @@
 
 import { home, Refused, Unreachable } from "./api.js";
 
-export const isOver = (job) => ["succeeded", "failed", "canceled"].includes(job.status);
+export const isTerminal = (job) => ["succeeded", "failed", "canceled"].includes(job.status);
 
 /** One line on where a job stands. */
 export function standing(job) {

@@ -157,7 +157,7 @@ def test_a_body_that_takes_too_long(gateway_with: OneGateway, worker: ScriptedWo
 
 
 @pytest.fixture
-def impatient(settings: Settings, worker: ScriptedWorker) -> Iterator[httpx2.Client]:
+def hurried(settings: Settings, worker: ScriptedWorker) -> Iterator[httpx2.Client]:
     """A gateway that waits a fifth of a second for a head."""
     worker.announce()
     hasty = type("Hasty", (LimitedProtocol,), {"head_seconds": 0.2})
@@ -166,22 +166,22 @@ def impatient(settings: Settings, worker: ScriptedWorker) -> Iterator[httpx2.Cli
 
 
 @pytest.mark.parametrize("start", [b"", b"GET /v1/jobs HTTP/1.1\r\nHost: loc", b"\r\n"])
-def test_half_a_head(impatient: httpx2.Client, start: bytes) -> None:
-    with connect(impatient) as connection:
+def test_half_a_head(hurried: httpx2.Client, start: bytes) -> None:
+    with connect(hurried) as connection:
         connection.sendall(start)
         assert read_all(connection) == b""
 
 
-def test_half_a_second_head_on_a_used_connection(impatient: httpx2.Client) -> None:
-    with connect(impatient) as connection:
+def test_half_a_second_head_on_a_used_connection(hurried: httpx2.Client) -> None:
+    with connect(hurried) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal")
         answers = read_all(connection)
     assert answers.count(b"HTTP/1.1 200 ") == 1
 
 
-def test_a_long_wait_is_no_slow_head(impatient: httpx2.Client) -> None:
-    job = impatient.post("/v1/jobs", json=PARAMETERS).json()
-    assert impatient.get(f"/v1/jobs/{job['id']}", params={"wait": 1}).status_code == 200
+def test_a_long_wait_is_no_slow_head(hurried: httpx2.Client) -> None:
+    job = hurried.post("/v1/jobs", json=PARAMETERS).json()
+    assert hurried.get(f"/v1/jobs/{job['id']}", params={"wait": 1}).status_code == 200
 
 
 def test_a_head_without_end(client: httpx2.Client) -> None:

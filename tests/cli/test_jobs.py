@@ -238,7 +238,7 @@ def test_a_service_that_is_away_for_a_moment(
     assert (watched.exit_code, watched.stdout.splitlines()[-1].split()[1]) == (0, "succeeded"), watched.stderr
     assert len(away_twice) > 2
     away_twice.clear()
-    monkeypatch.setattr(following, "PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(following, "AWAY_SECONDS", -1.0)
     gave_up = run("generate", "wait")
     assert gave_up.exit_code == 3
     assert "the job goes on as job_" in gave_up.stderr

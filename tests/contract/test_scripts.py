@@ -31,5 +31,5 @@ def test_what_a_script_does_not_use_is_left_out() -> None:
     assert "local function accept(" in source("submit")
     assert "local function enqueue(" in source("submit"), "what it uses by way of something else is there"
     assert "rq_started" not in source("submit")
-    assert "LITTER" not in source("submit")
+    assert "ORPHANS" not in source("submit")
     assert len(LOCALS.findall(source("read"))) < 10

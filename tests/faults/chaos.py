@@ -148,7 +148,7 @@ def _all_said(clients: list[Client]) -> None:
     for client in clients:
         client.join(max(0.1, ends - time.monotonic()))
     for client in clients:
-        client.impatient.set()
+        client.hurried.set()
         client.join(PATIENCE)
 
 

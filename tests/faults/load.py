@@ -93,7 +93,7 @@ class Client(threading.Thread):
         self._chance = random.Random(seed)
         self.acknowledged: list[str] = []
         self.over = threading.Event()
-        self.impatient = threading.Event()
+        self.hurried = threading.Event()
 
     def run(self) -> None:
         with httpx2.Client(base_url=self._service.url, timeout=4, trust_env=False, headers=self._headers) as client:
@@ -124,7 +124,7 @@ class Client(threading.Thread):
                 self.acknowledged.append(answer.json()["id"])
             return
         again = 2 if self._chance.random() < 0.1 else 1
-        while again and not self.impatient.is_set():
+        while again and not self.hurried.is_set():
             answer = self._call(client, "submit", key, "POST", "/v1/jobs", body=body, poison=poison)
             if answer is None or answer.status_code >= 500 or answer.status_code == 429:
                 time.sleep(0.1)

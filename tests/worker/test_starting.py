@@ -21,7 +21,7 @@ def said(client: redis.Redis) -> list[str]:
 
 def test_it_is_told_as_it_changes_and_no_more_when_it_is_over(redis_client: redis.Redis) -> None:
     starting = Starting(Ownership(redis_client), "w1")
-    with starting.told():
+    with starting.published():
         starting.say("loading the model")
         until(lambda: said(redis_client) == ["loading the model"])
         starting.measured(2)
@@ -45,7 +45,7 @@ class Deaf(Ownership):
 def test_a_redis_that_hangs_holds_nobody_up(redis_client: redis.Redis) -> None:
     ownership = Deaf(redis_client)
     starting = Starting(ownership, "w1")
-    with starting.told():
+    with starting.published():
         assert ownership.asked.wait(PATIENCE)
         for rows in (2, 4, 8):
             starting.measured(rows)
@@ -54,7 +54,7 @@ def test_a_redis_that_hangs_holds_nobody_up(redis_client: redis.Redis) -> None:
 
 def test_a_start_that_fails_takes_its_sentence_along(redis_client: redis.Redis) -> None:
     starting = Starting(Ownership(redis_client), "w1")
-    with suppress(ValueError), starting.told():
+    with suppress(ValueError), starting.published():
         starting.say("loading the model")
         until(lambda: said(redis_client))
         raise ValueError("no model")
