@@ -1,4 +1,4 @@
-"""The walls between the rooms, read from the import statements."""
+"""Which package may import which, read from the import statements."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Packages of the gateway, lowest first. One imports those of lower layers, and none beside it."""
 
 
-def rooms() -> list[str]:
-    files = [path for room in ("app", "worker") for path in (ROOT / room).rglob("*.py")]
+def files_of_the_product() -> list[str]:
+    files = [path for package in ("app", "worker") for path in (ROOT / package).rglob("*.py")]
     return sorted(str(path.relative_to(ROOT)) for path in files)
 
 
@@ -50,8 +50,8 @@ def imports(file: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def strangers(file: str) -> set[str]:
-    """Imports of `file` that a wall forbids."""
+def forbidden_imports(file: str) -> set[str]:
+    """Imports of `file` that a rule of its package forbids."""
     names = {name: name.split(".")[0] for name in imports(file)}
     forbidden = {name for name, top in names.items() if top in NOT_INSTALLED}
     if file.startswith("app/"):
@@ -61,7 +61,7 @@ def strangers(file: str) -> set[str]:
         forbidden |= {name for name, top in names.items() if top in others}
         forbidden |= {name for name, top in names.items() if top == "app" and not name.startswith("app.contract")}
     if file.startswith("worker/"):
-        forbidden |= {name for name, top in names.items() if top == "app" and not _is_hatch(name)}
+        forbidden |= {name for name, top in names.items() if top == "app" and not _is_of_the_contract(name)}
     if file.startswith(("worker/engine/", "worker/families/", "worker/models/")):
         forbidden |= {name for name, top in names.items() if top in OUTSIDE}
     if file.startswith("worker/engine/"):
@@ -73,13 +73,13 @@ def strangers(file: str) -> set[str]:
     return forbidden
 
 
-def _is_hatch(name: str) -> bool:
+def _is_of_the_contract(name: str) -> bool:
     return name.startswith("app.contract") or name == "app.__version__"
 
 
-@pytest.mark.parametrize("file", rooms())
-def test_no_import_goes_through_a_wall(file: str) -> None:
-    assert strangers(file) == set()
+@pytest.mark.parametrize("file", files_of_the_product())
+def test_no_import_breaks_a_rule(file: str) -> None:
+    assert forbidden_imports(file) == set()
 
 
 def layer_of(module: str) -> tuple[int, str] | None:
@@ -121,23 +121,23 @@ def _module(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-@pytest.mark.parametrize("file", [file for file in rooms() if file.startswith("app/")])
+@pytest.mark.parametrize("file", [file for file in files_of_the_product() if file.startswith("app/")])
 def test_the_gateways_packages_import_downward(file: str) -> None:
     if file not in ("app/__init__.py", "app/contract/__init__.py"):
         assert upward(file) == set()
 
 
 def test_no_circle() -> None:
-    assert in_circles(rooms()) == set()
+    assert in_circles(files_of_the_product()) == set()
 
 
-@pytest.mark.parametrize("file", rooms())
-def test_no_file_is_a_drawer(file: str) -> None:
+@pytest.mark.parametrize("file", files_of_the_product())
+def test_no_file_is_too_long(file: str) -> None:
     assert len((ROOT / file).read_text().splitlines()) <= MAX_LINES
 
 
-def test_the_walls_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check itself: each wall refuses an import that goes through it, also one inside a function."""
+def test_a_forbidden_import_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check itself: each rule refuses an import that breaks it, also one inside a function."""
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     cases = {
         "app/routes/jobs.py": "def f():\n    import torch",
@@ -154,7 +154,7 @@ def test_the_walls_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for file, text in cases.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
-        assert strangers(file), file
+        assert forbidden_imports(file), file
 
 
 def test_an_import_upward_and_a_circle_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
