@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.engine.tiny_models import sdxl_unet
+from tests.engine.tiny_models import save_tiny_model, save_tiny_xl, sdxl_unet
 from worker.engine.flops import row_flops
-from worker.families.choose import FAMILIES
+from worker.engine.rows import Mode
+from worker.families.choose import FAMILIES, family_of
 from worker.families.unet import UNet
+from worker.models.bundle import load
 from worker.models.pipelines import PIPELINES
+from worker.models.quiet import quiet_libraries
 
 CPU = torch.device("cpu")
 
 
 def test_every_pipeline_that_is_loaded_has_a_family() -> None:
     assert FAMILIES.keys() == PIPELINES.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "signature"),
+    [
+        ("sd", {"encoder_hidden_states": (32, 32)}),
+        ("xl", {"encoder_hidden_states": (32, 64), "text_embeds": (16,), "time_ids": (6,)}),
+    ],
+)
+def test_the_rows_of_a_family(tmp_path: Path, kind: str, signature: dict[str, tuple[int, ...]]) -> None:
+    """Names and shapes, as the UNets of tiny models want them. Another release of diffusers may want others."""
+    with quiet_libraries():
+        folder = (
+            save_tiny_xl(tmp_path / kind)
+            if kind == "xl"
+            else save_tiny_model(tmp_path / kind, prediction_type="epsilon")
+        )
+        bundle = load(folder)
+    native = family_of(bundle).native
+    assert dict(native.conditioning) == signature
+    assert native.latent_shape == bundle.latent_shape(bundle.defaults.height, bundle.defaults.width)
+    assert (native.denoiser.dtype, native.mode) == (torch.float32, Mode.SHARED)
 
 
 class Listening:

@@ -111,10 +111,6 @@ def test_sdxl_loads_with_both_text_encoders(xl_folder: Path) -> None:
         True,
         32,
     )
-    assert {name: shape for name, shape in bundle.conditioning.items() if name != "encoder_hidden_states"} == {
-        "text_embeds": (16,),
-        "time_ids": (6,),
-    }
     card = describe(bundle, seats=2)
     assert (card.family, card.scheduler, card.width) == (bundle.family, "EulerDiscreteScheduler", SIDE)
 

@@ -384,8 +384,10 @@ def _bytes_read() -> int:
 
 WITHOUT_TORCH = """
 import json, sys
+from pathlib import Path
 for name in ("torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy"):
     sys.modules[name] = None
+from worker.examine import examine
 print(json.dumps([examine(Path(path))["model"] for path in sys.argv[1:]]))
 """
 
