@@ -16,6 +16,7 @@ from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
 from app.cli.model_commands import models
 from app.cli.options import AsJson, Data, Model
+from app.cli.standard_streams import write_whole
 from app.cli.words import Words
 from app.contract.common.environment import PREFIX
 from app.contract.common.exits import CANNOT_START
@@ -43,6 +44,7 @@ Host = Annotated[str | None, typer.Option(help="Address it binds to. Else DARKRO
 
 def main() -> None:
     """Entry point of the command."""
+    write_whole()
     app()
 
 
