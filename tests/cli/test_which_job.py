@@ -79,7 +79,7 @@ def test_a_picture_names_its_job(run: Run, named: list[str], tmp_path: Path) -> 
         done = run("jobs", "show", "strange.png")
         assert (done.exit_code, "does not say which job drew it" in done.stderr) == (2, True)
     (tmp_path / "text.png").write_text("no picture")
-    assert "text.png: these bytes are no PNG" in run("jobs", "show", "text.png").stderr
+    assert "text.png: these bytes are no readable PNG" in run("jobs", "show", "text.png").stderr
 
 
 def test_the_trajectory_of_a_picture(run: Run, gateway: Running, worker: ScriptedWorker, tmp_path: Path) -> None:

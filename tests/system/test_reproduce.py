@@ -75,7 +75,7 @@ def test_what_cannot_be_reproduced_is_said(installation: Installation, tmp_path:
     picture = picture_of(installation, tmp_path)
     cases = {
         foreign: "no darkroom record",
-        text: "no PNG",
+        text: "no readable PNG",
         tmp_path / "absent.png": "cannot be read",
         with_record(picture, "strange", model_hash="0" * 64, model="elsewhere"): "the models are: starter",
         with_record(picture, "odd", num_inference_steps="many"): "num_inference_steps",
