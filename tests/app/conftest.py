@@ -25,7 +25,6 @@ from app import main
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import JobError, Picture
 from app.contract.objects.names import CONTENT_TYPES, image_key
-from app.contract.redis import keys, scripts
 from app.contract.redis.ownership import Claim, Ownership
 from app.edge.http_protocol import LimitedProtocol
 from app.main import create_app
@@ -84,23 +83,13 @@ def _logs_in_one_line() -> None:
 REDIS_SECONDS = {name: getattr(main, name) for name in ("COMMAND_SECONDS", "CONNECT_SECONDS")}
 
 
-AN_HOUR_MS = 3_600_000
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _nobody_is_late() -> Iterator[None]:
-    """A machine that stands still for two seconds would make a 503 of any answer; `own_valkey` is for tests of that.
-
-    Scripted workers do not beat: after half a minute they would be taken for silent, and their jobs for lost.
-    """
+    """A machine that stands still for two seconds would make a 503 of any answer; `own_valkey` is for tests of that."""
     with pytest.MonkeyPatch.context() as patch:
         for name in REDIS_SECONDS:
             patch.setattr(main, name, PATIENCE)
-        for name in ("LEASE_MS", "ALIVE_MS"):
-            patch.setattr(keys, name, AN_HOUR_MS)
-        scripts.source.cache_clear()
         yield
-    scripts.source.cache_clear()
 
 
 @pytest.fixture(scope="session")

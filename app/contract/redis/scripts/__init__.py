@@ -28,7 +28,6 @@ def source(name: str, *shared: str) -> str:
     return "".join(before) + script
 
 
-@cache
 def _parts(shared: tuple[str, ...]) -> list[re.Match[str]]:
     """In the order in which they need each other."""
     return list(_PART.finditer(_COMMENT.sub("", lua_constants() + "".join(map(_text, ("prelude", *shared))))))
