@@ -28,6 +28,9 @@ CONTEXT = "encoder_hidden_states"
 class StableDiffusion:
     """A Family (worker/engine/family.py)."""
 
+    WITHOUT_EFFECT = "it needs a guidance_scale above 1"
+    """Why a request that takes one row loses what the unconditional one is for."""
+
     def __init__(self, bundle: Bundle) -> None:
         self.device = bundle.device
         self.weights_bytes = bundle.weights_bytes
@@ -40,7 +43,8 @@ class StableDiffusion:
         self._reader = PromptReader(bundle, self._encode)
         height, width = bundle.defaults.height, bundle.defaults.width
         with torch.inference_mode():
-            rows = Rows(self._row(self._reader.empty, self._reader.empty.context, height, width))
+            shared = self._shared(height, width, bundle.defaults.guidance_scale)
+            rows = Rows(self._row(self._reader.empty, self._reader.empty.context) | shared)
         self.native = LaneKey(self._denoiser, bundle.latent_shape(height, width), rows.shapes)
 
     def schedules(self, request: Request) -> list[Schedule]:
@@ -49,7 +53,7 @@ class StableDiffusion:
     def prepare(
         self, requests: Sequence[Request], solvers: Sequence[Sequence[SolverFactory]]
     ) -> list[Prepared | EngineError]:
-        read = self._reader.read([Texts(_prompts(request), request.reproducible) for request in requests])
+        read = self._reader.read([Texts(self._prompts(request), request.reproducible) for request in requests])
         return [
             self._prepared(request, embeddings, own[0])
             for request, embeddings, own in zip(requests, read, solvers, strict=True)
@@ -73,9 +77,17 @@ class StableDiffusion:
         return Prepared([only], self._warnings(request, embeddings))
 
     def _warnings(self, request: Request, embeddings: Sequence[Embedding]) -> list[str]:
-        is_idle = request.negative_prompt and not request.is_guided
-        idle = ["The negative prompt had no effect: it needs a guidance_scale above 1."] if is_idle else []
-        return [*self._reader.unread(embeddings), *idle, *self._reader.misread(_prompts(request))]
+        is_idle = request.negative_prompt and not self._is_guided(request)
+        idle = [f"The negative prompt had no effect: {self.WITHOUT_EFFECT}."] if is_idle else []
+        return [*self._reader.unread(embeddings), *idle, *self._reader.misread(self._prompts(request))]
+
+    def _is_guided(self, request: Request) -> bool:
+        """It takes an unconditional row as well."""
+        return request.is_guided
+
+    def _prompts(self, request: Request) -> tuple[str, ...]:
+        """Those that matter to this request."""
+        return (request.prompt, request.negative_prompt) if self._is_guided(request) else (request.prompt,)
 
     def _latent_shape(self, request: Request) -> LatentShape:
         multiple = self._bundle.side_multiple
@@ -87,20 +99,24 @@ class StableDiffusion:
         """Contexts of a guided request are equally long. Their length, a multiple of the model's, is part of the
         lane."""
         prompt, *negative = embeddings
-        sides = request.height, request.width
+        shared = self._shared(request.height, request.width, request.guidance_scale)
         if not negative:
-            return Rows(self._row(prompt, prompt.context, *sides))
+            return Rows(self._row(prompt, prompt.context) | shared)
         other = self._negative(request, prompt, negative[0])
         conditional, unconditional = equally_long(prompt.context, other.context)
-        return Rows(self._row(prompt, conditional, *sides), self._row(other, unconditional, *sides))
+        return Rows(self._row(prompt, conditional) | shared, self._row(other, unconditional) | shared)
 
     def _negative(self, request: Request, prompt: Embedding, negative: Embedding) -> Embedding:
         """What the unconditional row reads."""
         return negative
 
-    def _row(self, read: Embedding, context: torch.Tensor, height: int, width: int) -> dict[str, torch.Tensor]:
-        """By the UNet's names. `context` is the embedding's own, maybe repeated."""
+    def _row(self, read: Embedding, context: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What a row has of its text, by the UNet's names. `context` is the embedding's own, maybe repeated."""
         return {CONTEXT: context}
+
+    def _shared(self, height: int, width: int, guidance_scale: float) -> dict[str, torch.Tensor]:
+        """What both rows of a request have, by the UNet's names. Sides are in pixels."""
+        return {}
 
     def _encode(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor | None]:
         bundle = self._bundle
@@ -109,8 +125,3 @@ class StableDiffusion:
     def _run(self, tokenizer: Any, text_encoder: Any, windows: Windows, **options: bool) -> Any:
         length, device = self._bundle.context_length, self._bundle.device
         return run_text_encoder(tokenizer, text_encoder, windows, length=length, device=device, **options)
-
-
-def _prompts(request: Request) -> tuple[str, ...]:
-    """Those that matter to this request."""
-    return (request.prompt, request.negative_prompt) if request.is_guided else (request.prompt,)

@@ -18,11 +18,14 @@ class StableDiffusionXL(StableDiffusion):
         zeros = self._bundle.force_zeros_for_empty_prompt and not request.negative_prompt
         return prompt.zeros() if zeros else negative
 
-    def _row(self, read: Embedding, context: torch.Tensor, height: int, width: int) -> dict[str, torch.Tensor]:
-        """The picture is neither enlarged nor cropped: its original size, the corner of the crop, and its size."""
+    def _row(self, read: Embedding, context: torch.Tensor) -> dict[str, torch.Tensor]:
         assert read.pooled is not None, "This is a bug: SDXL reads a prompt as one vector as well."
-        sizes = torch.tensor((height, width, 0, 0, height, width), dtype=context.dtype)
-        return {CONTEXT: context, "text_embeds": read.pooled, "time_ids": to_device(sizes, context.device)}
+        return {CONTEXT: context, "text_embeds": read.pooled}
+
+    def _shared(self, height: int, width: int, guidance_scale: float) -> dict[str, torch.Tensor]:
+        """The picture is neither enlarged nor cropped: its original size, the corner of the crop, and its size."""
+        sizes = torch.tensor((height, width, 0, 0, height, width), dtype=self._bundle.dtype)
+        return {"time_ids": to_device(sizes, self.device)}
 
     def _encode(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor | None]:
         bundle = self._bundle
