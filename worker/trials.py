@@ -32,7 +32,9 @@ def tried_schedulers(bundle: Bundle, folder: Path | None) -> dict[str, StepLimit
     limits = remembered.recall(lambda content: _believed(content, most))
     if limits is None:
         with quiet_libraries():
-            limits = step_limits(bundle.scheduler, max_steps=most, channels=bundle.latent_channels)
+            limits = step_limits(
+                bundle.scheduler, max_steps=most, channels=bundle.latent_channels, classes=bundle.scheduler_classes
+            )
         remembered.keep({name: asdict(limit) for name, limit in limits.items()})
     return limits
 
@@ -46,6 +48,7 @@ def _circumstances(bundle: Bundle) -> dict[str, Any]:
         "unsaid": sorted(bundle.scheduler.config.get("_use_default_values", ())),
         "max_steps": bundle.defaults.max_steps,
         "channels": bundle.latent_channels,
+        "classes": bundle.scheduler_classes,
         "version": __version__,
         "code": _code(),
         "libraries": {name: _version(name) for name in LIBRARIES},

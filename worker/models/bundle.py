@@ -75,6 +75,11 @@ class Bundle:
     def latent_channels(self) -> int:
         return int(self.unet.config.in_channels)
 
+    @property
+    def scheduler_classes(self) -> tuple[str, ...]:
+        """That its pipeline can step; empty for all."""
+        return PIPELINES[self.family].schedulers
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latents of a picture of so many pixels."""
         return self.latent_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
@@ -180,7 +185,9 @@ def describe(
     most = bundle.defaults.max_steps
     if limits is None:
         with quiet_libraries():
-            limits = step_limits(bundle.scheduler, max_steps=most, channels=bundle.latent_channels)
+            limits = step_limits(
+                bundle.scheduler, max_steps=most, channels=bundle.latent_channels, classes=bundle.scheduler_classes
+            )
     return ModelCard(
         name=bundle.name,
         family=bundle.family,

@@ -16,7 +16,7 @@ from app.contract.messages.model_name import folder_name
 from app.contract.messages.schedulers import canonical
 from app.contract.messages.vocabulary import words_of
 from worker.models.errors import ModelError
-from worker.models.few_steps import few_steps, may_be_turbo, tell
+from worker.models.few_steps import FewSteps, few_steps, may_be_turbo, tell
 from worker.models.folder import DEFAULTS, ModelFolder
 
 USUAL_STEPS = 30
@@ -86,7 +86,7 @@ def read_defaults(folder: ModelFolder, *, width: int, height: int, side_multiple
     stated = folder.read_json(DEFAULTS) if (folder.path / DEFAULTS).is_file() else {}
     if isinstance(named := stated.get("scheduler"), str):
         stated["scheduler"] = canonical(named) or named
-    distilled = few_steps((scheduler, str(stated.get("scheduler"))), _names(folder))
+    distilled = _distilled(folder, (scheduler, str(stated.get("scheduler"))))
     if distilled is not None:
         derived |= {name: getattr(distilled, name) for name in ("num_inference_steps", "guidance_scale")}
     values = derived | stated
@@ -108,6 +108,13 @@ def _said(problem: ErrorDetails) -> str:
     """Which entry, and in our own words what is wrong with it."""
     where = ".".join(map(str, problem["loc"]))
     return f"{where}: {problem['ctx']['error']}" if problem["type"] == "value_error" else where
+
+
+def _distilled(folder: ModelFolder, schedulers: tuple[str, str]) -> FewSteps | None:
+    """By its kind, or by what the folder shows."""
+    if folder.pipeline.few_steps is not None:
+        return FewSteps(*folder.pipeline.few_steps, because=f"it is a {folder.pipeline.name}")
+    return few_steps(schedulers, _names(folder))
 
 
 def _names(folder: ModelFolder) -> list[str]:

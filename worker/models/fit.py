@@ -28,7 +28,7 @@ def misfits(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]
 
 def _of_unet(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
     unet, first, second = configs["unet"], configs["text_encoder"], configs.get("text_encoder_2")
-    latents = configs["vae"]["latent_channels"]
+    latents, inputs = configs["vae"]["latent_channels"], folder.pipeline.unet_inputs
     width = first["hidden_size"] + (second["hidden_size"] if second else 0)
     unsupported = {
         "in_channels": unet["in_channels"] != latents,
@@ -38,7 +38,7 @@ def _of_unet(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str
         "num_class_embeds": unet["num_class_embeds"] is not None,
         "addition_embed_type": unet["addition_embed_type"] not in (("text_time",) if second else (None, "text")),
         "encoder_hid_dim_type": unet["encoder_hid_dim_type"] is not None,
-        "time_cond_proj_dim": unet["time_cond_proj_dim"] is not None,
+        "time_cond_proj_dim": (unet["time_cond_proj_dim"] is None) == ("time_cond_proj_dim" in inputs),
     }
     if second:
         beside_the_text = second["projection_dim"] + SIZES * (unet["addition_time_embed_dim"] or 0)

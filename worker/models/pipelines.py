@@ -12,20 +12,30 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """`name` is diffusers' class. `components` are the parts that are loaded, each with the classes it may be of;
-    which schedulers there are is schedulers.py's to say.
+    """`name` is diffusers' class. `components` are the parts that are loaded, each with the classes it may be of.
+    A scheduler's are those that the pipeline can step; with none named, all of schedulers.py.
 
     `rewritten`: what the pipeline's constructor writes into its scheduler's configuration, whatever
     scheduler_config.json says. Without it the latents are off by up to 3.9 standard deviations from the stock
     pipeline's.
 
     `native_side`, in pixels, is what the first models of the kind were trained at: for a UNet that does not say.
+
+    `unet_inputs`: what the UNet has to be configured with, for inputs that others do not have. `few_steps`: usual steps
+    and guidance_scale, where all models of the kind are distilled.
     """
 
     name: str
     components: Mapping[str, tuple[str, ...]]
     rewritten: Mapping[str, Any]
     native_side: int
+    unet_inputs: tuple[str, ...] = ()
+    few_steps: tuple[int, float] | None = None
+
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """Classes that it can step; empty for all."""
+        return self.components["scheduler"]
 
     @property
     def weights(self) -> tuple[str, ...]:

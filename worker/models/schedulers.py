@@ -6,6 +6,7 @@ Knows diffusers' scheduler interface and what pipelines do to a scheduler's conf
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,13 +66,16 @@ def step_options(name: str) -> dict[str, float]:
     return {"eta": scheduler.eta if scheduler else 0.0}
 
 
-def works(model_scheduler: Any, name: str) -> bool:
-    """Does the scheduler of that name work with this model?"""
-    return _limits(model_scheduler, name, max(FEW), LATENT_CHANNELS) is not None
+def works(model_scheduler: Any, name: str, classes: Collection[str] = ()) -> bool:
+    """Does the scheduler of that name work with this model, whose pipeline takes these `classes`?"""
+    return _is_of(name, classes) and _limits(model_scheduler, name, max(FEW), LATENT_CHANNELS) is not None
 
 
-def step_limits(model_scheduler: Any, *, max_steps: int, channels: int = LATENT_CHANNELS) -> dict[str, StepLimits]:
-    """For each name that works with this model, the numbers of steps, up to `max_steps`, that it takes.
+def step_limits(
+    model_scheduler: Any, *, max_steps: int, channels: int = LATENT_CHANNELS, classes: Collection[str] = ()
+) -> dict[str, StepLimits]:
+    """For each name that works with this model, the numbers of steps, up to `max_steps`, that it takes: of all names,
+    or of those for the `classes` that the model's pipeline takes.
 
     Found by trying on a small picture of as many channels as the model's. A name drops out if it cannot follow the
     model's prediction_type, needs a package that is not installed, or fails in any other way. LCM and TCD have no more
@@ -79,7 +83,7 @@ def step_limits(model_scheduler: Any, *, max_steps: int, channels: int = LATENT_
     """
     limits: dict[str, StepLimits | None] = {}
     found: dict[str, StepLimits | None] = {}
-    for name in (*SCHEDULERS, *CLASS_NAMES):
+    for name in filter(lambda name: _is_of(name, classes), (*SCHEDULERS, *CLASS_NAMES)):
         # Several names may mean the same, and some schedulers take a fifth of a second to make.
         meaning = _what_it_means(model_scheduler, name)
         if meaning not in found:
@@ -95,6 +99,10 @@ def _what_it_means(model_scheduler: Any, name: str) -> str:
     said = {key: value for key, value in model_scheduler.config.items() if key not in unsaid} | options
     parameters = inspect.signature(cls).parameters
     return repr((cls, step_options(name), {key: said.get(key, own.default) for key, own in parameters.items()}))
+
+
+def _is_of(name: str, classes: Collection[str]) -> bool:
+    return not classes or _configuration(name)[0].__name__ in classes
 
 
 def _configuration(name: str) -> tuple[Any, dict[str, Any]]:

@@ -76,7 +76,7 @@ def scheduler_faults(folder: ModelFolder, default: str | None) -> Iterator[str]:
     try:
         with quiet_libraries():
             scheduler = configured(load_scheduler(folder), folder.pipeline)
-            fits = default is None or works(scheduler, default)
+            fits = default is None or works(scheduler, default, folder.pipeline.schedulers)
     except Exception as error:
         yield cannot_be_loaded(folder.path / "scheduler", error)
         return
