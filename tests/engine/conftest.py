@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.engine.tiny_models import save_tiny_model, save_tiny_xl
+from tests.engine.tiny_models import save_tiny_lcm, save_tiny_model, save_tiny_xl
 from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
 
@@ -35,6 +35,13 @@ def xl_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """In the layout of SDXL."""
     with quiet_libraries():
         return load(save_tiny_xl(tmp_path_factory.mktemp("models") / "tiny-xl"))
+
+
+@pytest.fixture(scope="session")
+def lcm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """In the layout of a latent consistency model."""
+    with quiet_libraries():
+        return load(save_tiny_lcm(tmp_path_factory.mktemp("models") / "tiny-lcm"))
 
 
 @pytest.fixture(scope="session")

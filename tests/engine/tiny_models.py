@@ -61,6 +61,24 @@ def save_tiny_xl(folder: Path, *, zeros: bool = True) -> Path:
     return folder
 
 
+def save_tiny_lcm(folder: Path) -> Path:
+    """Write a folder of a latent consistency model with the starter's tokenizer: its UNet reads the guidance."""
+    torch.manual_seed(0)
+    tokenizer = _tokenizer()
+    pipeline = diffusers.LatentConsistencyModelPipeline(
+        tokenizer=tokenizer,
+        text_encoder=transformers.CLIPTextModel(_text_config(tokenizer)),
+        unet=_unet(time_cond_proj_dim=24),
+        vae=_vae(),
+        scheduler=diffusers.LCMScheduler(**BETAS),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def _tokenizer() -> transformers.CLIPTokenizer:
     return transformers.CLIPTokenizer.from_pretrained(STARTER / "tokenizer", local_files_only=True)
 
@@ -80,7 +98,7 @@ def _text_config(tokenizer: transformers.CLIPTokenizer, **options: int) -> trans
     )
 
 
-def _unet() -> diffusers.UNet2DConditionModel:
+def _unet(**options: int) -> diffusers.UNet2DConditionModel:
     return diffusers.UNet2DConditionModel(
         sample_size=SIDE // 4,
         in_channels=4,
@@ -92,6 +110,7 @@ def _unet() -> diffusers.UNet2DConditionModel:
         cross_attention_dim=32,
         attention_head_dim=4,
         norm_num_groups=8,
+        **options,
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from worker.engine.family import Family
+from worker.families.lcm import LatentConsistency
 from worker.families.stable_diffusion import StableDiffusion
 from worker.families.stable_diffusion_xl import StableDiffusionXL
 from worker.models.bundle import Bundle
 
 FAMILIES: dict[str, Callable[[Bundle], Family]] = {
+    "LatentConsistencyModelPipeline": LatentConsistency,
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
 }

@@ -71,4 +71,15 @@ STABLE_DIFFUSION_XL = Pipeline(
 )
 """Two text encoders, and a UNet that also reads the prompt as one vector and the sizes (Podell et al. 2023)."""
 
-PIPELINES = {pipeline.name: pipeline for pipeline in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL)}
+LATENT_CONSISTENCY = Pipeline(
+    name="LatentConsistencyModelPipeline",
+    components={**STABLE_DIFFUSION.components, "scheduler": ("LCMScheduler",)},
+    rewritten={},
+    native_side=512,
+    unet_inputs=("time_cond_proj_dim",),
+    # diffusers' defaults for this pipeline.
+    few_steps=(4, 8.5),
+)
+"""Stable Diffusion 1.x distilled to a few steps together with its guidance (Luo et al. 2023)."""
+
+PIPELINES = {pipeline.name: pipeline for pipeline in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, LATENT_CONSISTENCY)}
