@@ -15,6 +15,7 @@ from worker.engine.compile import compile_table
 from worker.engine.denoise import Plan, StepInput
 from worker.engine.engine import Engine
 from worker.engine.events import EngineEvent, Failed
+from worker.engine.guidance import Guidance
 from worker.engine.lane import Graphs, Lane, Lanes
 from worker.engine.request import Request
 from worker.families.choose import family_of
@@ -169,7 +170,7 @@ def plan_of(lane: Lane, rows: int, *, seats: int = 16) -> Plan:
     inputs = [
         StepInput(
             seat=1 + k % seats,
-            is_guided=True,
+            guidance=Guidance(scale=7.5),
             input_scale=float(table.input_scale[9]),
             timestep=float(table.timesteps[9]),
             block=table.block(9, 7.5),

@@ -15,6 +15,7 @@ from tests.engine.tiny_models import sdxl_unet
 from worker.engine.compile import compile_table
 from worker.engine.denoise import Plan, StaticStep, StepInput
 from worker.engine.graphs import StepGraphs
+from worker.engine.guidance import Guidance
 from worker.engine.table import REGISTERS, Table
 from worker.families.unet import UNet
 from worker.models.bundle import Bundle
@@ -46,7 +47,7 @@ def step_input(table: Table, seat: int, *, i: int = 1, guidance: float = 5.0) ->
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seat))
     return StepInput(
         seat=seat,
-        is_guided=guidance > 1,
+        guidance=Guidance(scale=guidance) if guidance > 1 else None,
         input_scale=float(table.input_scale[i]),
         timestep=float(table.timesteps[i]),
         block=table.block(i, guidance),

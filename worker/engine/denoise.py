@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from worker.engine.guidance import Guidance
 from worker.engine.rows import Denoiser, LatentShape
 from worker.engine.table import BLOCK, REGISTERS, Numbers
 from worker.engine.transfer import to_device, to_host
@@ -77,10 +78,11 @@ def _combine(blocks: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tens
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """What one sample brings to a step. `block` is its table's; `noise` is float32 [C, h, w] where the solver draws."""
+    """What one sample brings to a step. `guidance` is None for a sample of one row; `block` is its table's; `noise` is
+    float32 [C, h, w] where the solver draws."""
 
     seat: int
-    is_guided: bool
+    guidance: Guidance | None
     input_scale: float
     timestep: float
     block: Numbers
@@ -89,7 +91,7 @@ class StepInput:
     @property
     def rows(self) -> int:
         """Lines it takes in the denoiser's batch."""
-        return 2 if self.is_guided else 1
+        return 1 if self.guidance is None else 2
 
 
 class Plan:
@@ -113,7 +115,7 @@ class Plan:
             row_numbers[:, k] = given.input_scale, given.timestep
             seat[k], conditional[k], unconditional[k] = given.seat, k, k
             blocks[k] = given.block
-            if given.is_guided:
+            if given.guidance is not None:
                 row_seat[next_unconditional], row_context[next_unconditional] = given.seat, 2 * given.seat + 1
                 row_numbers[:, next_unconditional] = row_numbers[:, k]
                 unconditional[k] = next_unconditional

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from worker.engine.guidance import NO_GUIDANCE, Guidance
 from worker.engine.noise import normal_noise
 from worker.engine.rows import Denoiser, LaneKey, LatentShape, Mode, Rows
 from worker.engine.solver import SolverFactory
@@ -32,7 +33,7 @@ def _as_it_is(following: Pass, latents: torch.Tensor, generator: torch.Generator
 class Pass:
     """One denoising run of a sample.
 
-    `guidance_scale` counts where the rows are guided. `complete` is called for every pass but the first, when the one
+    `guidance` counts where the rows are guided. `complete` is called for every pass but the first, when the one
     before it is over: with the pass itself, the latents that the one before ended with, float32 on the device, and the
     sample's generator. It answers with the pass as it begins, and may change everything but the solver.
     """
@@ -41,7 +42,7 @@ class Pass:
     rows: Rows
     solver: SolverFactory
     latent_shape: LatentShape
-    guidance_scale: float = 1.0
+    guidance: Guidance = NO_GUIDANCE
     start: Start = from_noise
     complete: Callable[[Pass, torch.Tensor, torch.Generator], Pass] = _as_it_is
 

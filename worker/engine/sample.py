@@ -199,12 +199,13 @@ class Sample:
         table, i, of = self.run.solver.table, self.evaluation, self.run.of
         if table.draws[i] and self._noise is None:
             self._noise = normal_noise(of.latent_shape, self.generator)
+        guidance = of.guidance if of.rows.is_guided else None
         return StepInput(
             seat=self.run.seat,
-            is_guided=of.rows.is_guided,
+            guidance=guidance,
             input_scale=float(table.input_scale[i]),
             timestep=float(table.timesteps[i]),
-            block=table.block(i, of.guidance_scale if of.rows.is_guided else 1.0),
+            block=table.block(i, guidance.scale if guidance else 1.0),
             noise=self._noise,
         )
 

@@ -12,6 +12,7 @@ import torch
 
 from worker.engine.errors import EngineError, GenerationFailed, engine_error
 from worker.engine.family import Autoencoder, Prepared
+from worker.engine.guidance import Guidance
 from worker.engine.passes import Pass
 from worker.engine.request import Request
 from worker.engine.rows import LaneKey, LatentShape, Rows
@@ -70,7 +71,7 @@ class StableDiffusion:
                 rows=self._rows(request, embeddings),
                 solver=solver,
                 latent_shape=self._latent_shape(request),
-                guidance_scale=request.guidance_scale,
+                guidance=Guidance(scale=request.guidance_scale),
             )
         except Exception as error:
             return engine_error(error, stage="prepare")
