@@ -15,6 +15,7 @@ from worker.engine.engine import Engine
 from worker.engine.graphs import BUCKETS
 from worker.engine.lane import Graphs
 from worker.families.choose import family_of
+from worker.families.text import Reading, Text
 from worker.models.bundle import Bundle, stock_pipeline
 
 AHEAD = 8
@@ -89,7 +90,7 @@ def rest_of_a_picture(run: Run, bundle: Bundle) -> None:
             run.note(f"{bundle.name}: decode {count}", ms=1e3 * seconds)
         reader = family_of(bundle)._reader  # type: ignore[attr-defined]
         for count in (1, 8):
-            texts = [f"a {k} red circle" for k in range(count)]
+            texts = [Text(f"a {k} red circle", Reading()) for k in range(count)]
             seconds = run.seconds(lambda t=texts: reader._read(t), rounds=5)  # type: ignore[misc]
             run.note(f"{bundle.name}: encode {count}", ms=1e3 * seconds)
 

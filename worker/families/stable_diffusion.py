@@ -6,7 +6,6 @@ Knows how a request becomes rows for the UNet. Knows no seats, no batches and no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from worker.engine.rows import LaneKey, LatentShape, Rows
 from worker.engine.solver import Schedule, SolverFactory
 from worker.families.autoencoder import ScaledAutoencoder
 from worker.families.schedulers import NamedSchedulers
-from worker.families.text import Embedding, PromptReader, Texts, Windows, equally_long, run_text_encoder
+from worker.families.text import Embedding, PromptReader, Reading, Text, TextEncoder, equally_long
 from worker.families.unet import UNet
 from worker.models.bundle import Bundle
 
@@ -41,7 +40,7 @@ class StableDiffusion:
         self._bundle = bundle
         self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
         self._schedulers = NamedSchedulers(bundle.scheduler, channels=bundle.latent_channels)
-        self._reader = PromptReader(bundle, self._encode)
+        self._reader = PromptReader(bundle, self._encoders(bundle))
         height, width = bundle.defaults.height, bundle.defaults.width
         with torch.inference_mode():
             shared = self._shared(height, width, bundle.defaults.guidance_scale)
@@ -54,7 +53,7 @@ class StableDiffusion:
     def prepare(
         self, requests: Sequence[Request], solvers: Sequence[Sequence[SolverFactory]]
     ) -> list[Prepared | EngineError]:
-        read = self._reader.read([Texts(self._prompts(request), request.reproducible) for request in requests])
+        read = self._reader.read([self._texts(request) for request in requests])
         return [
             self._prepared(request, embeddings, own[0])
             for request, embeddings, own in zip(requests, read, solvers, strict=True)
@@ -90,6 +89,10 @@ class StableDiffusion:
         """Those that matter to this request."""
         return (request.prompt, request.negative_prompt) if self._is_guided(request) else (request.prompt,)
 
+    def _texts(self, request: Request) -> list[Text]:
+        """The same, and how each is read."""
+        return [Text(prompt, Reading(alone=request.reproducible)) for prompt in self._prompts(request)]
+
     def _latent_shape(self, request: Request) -> LatentShape:
         multiple = self._bundle.side_multiple
         if request.width % multiple or request.height % multiple:
@@ -119,10 +122,5 @@ class StableDiffusion:
         """What both rows of a request have, by the UNet's names. Sides are in pixels."""
         return {}
 
-    def _encode(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor | None]:
-        bundle = self._bundle
-        return self._run(bundle.tokenizer, bundle.text_encoder, windows)[0].to(bundle.dtype), None
-
-    def _run(self, tokenizer: Any, text_encoder: Any, windows: Windows, **options: bool) -> Any:
-        length, device = self._bundle.context_length, self._bundle.device
-        return run_text_encoder(tokenizer, text_encoder, windows, length=length, device=device, **options)
+    def _encoders(self, bundle: Bundle) -> list[TextEncoder]:
+        return [TextEncoder(bundle.tokenizer, bundle.text_encoder)]

@@ -8,7 +8,8 @@ import torch
 from worker.engine.request import Request
 from worker.engine.transfer import to_device
 from worker.families.stable_diffusion import CONTEXT, StableDiffusion
-from worker.families.text import Embedding, Windows
+from worker.families.text import Embedding, TextEncoder
+from worker.models.bundle import Bundle
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -27,10 +28,7 @@ class StableDiffusionXL(StableDiffusion):
         sizes = torch.tensor((height, width, 0, 0, height, width), dtype=self._bundle.dtype)
         return {"time_ids": to_device(sizes, self.device)}
 
-    def _encode(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor | None]:
-        bundle = self._bundle
-        first = self._run(bundle.tokenizer, bundle.text_encoder, windows, output_hidden_states=True)
-        second = self._run(bundle.tokenizer_2, bundle.text_encoder_2, windows, output_hidden_states=True)
-        # Both encoders are read one layer before their last, and side by side (section 2.1 of the paper).
-        context = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
-        return context.to(bundle.dtype), second.text_embeds.to(bundle.dtype)
+    def _encoders(self, bundle: Bundle) -> list[TextEncoder]:
+        """Both are read one layer before their last (section 2.1 of the paper)."""
+        first = TextEncoder(bundle.tokenizer, bundle.text_encoder, before_last=True)
+        return [first, TextEncoder(bundle.tokenizer_2, bundle.text_encoder_2, before_last=True)]

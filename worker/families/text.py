@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,8 +33,21 @@ FIELDS = ("prompt", "negative prompt")
 Windows = Sequence[list[int]]
 """Token ids of each window, from its start to its end token."""
 
-Encode = Callable[[Windows], tuple[torch.Tensor, torch.Tensor | None]]
-"""Context [windows, context_length, width] and pooled text [windows, projection], for a network that wants that."""
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a text is read. `alone`: encoded by itself, for reproducible pictures, since the last bits depend on the
+    company in a call."""
+
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Texts that are equal have the same embedding."""
+
+    prompt: str
+    reading: Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,37 +66,55 @@ class Embedding:
         return replace(self, context=torch.zeros_like(self.context), pooled=pooled)
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """The prompts of one request that its rows are made of. `alone`: each is encoded by itself, for reproducible
-    pictures, since the last bits depend on the company in a call."""
+class TextEncoder:
+    """One of a model's text encoders, with the tokenizer whose padding it knows.
 
-    prompts: tuple[str, ...]
-    alone: bool
+    Its context is what it ends with, after its final norm; or, `before_last`, the states that its last layer gets.
+    """
+
+    def __init__(self, tokenizer: Any, network: Any, *, before_last: bool = False) -> None:
+        self._padding = tokenizer.pad_token_id
+        self._network = network
+        self._before_last = before_last
+
+    def read(self, windows: Windows, *, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of windows of at most `length` tokens, filled up to that: context [windows, length, width], and each as one
+        vector, [windows, projection], if the network has such a projection."""
+        ids, mask = _padded(windows, length, self._padding)
+        # Stable Diffusion shows its text encoder the padding, except where the encoder's configuration asks for a mask.
+        masked = getattr(self._network.config, "use_attention_mask", False)
+        answer = self._network(
+            to_device(ids, device),
+            attention_mask=to_device(mask, device) if masked else None,
+            output_hidden_states=self._before_last,
+        )
+        return answer.hidden_states[-2] if self._before_last else answer[0], getattr(answer, "text_embeds", None)
 
 
 class PromptReader:
-    """Encodes prompts in batches and remembers the last ones. The empty prompt is never forgotten."""
+    """Encodes prompts in batches and remembers the last ones. The empty prompt is never forgotten.
 
-    def __init__(self, bundle: Bundle, encode: Encode, *, capacity: int = CACHED_PROMPTS) -> None:
+    A model's `encoders` are read side by side: their contexts are joined along the width. Who gives the pooled text
+    comes last.
+    """
+
+    def __init__(self, bundle: Bundle, encoders: Sequence[TextEncoder], *, capacity: int = CACHED_PROMPTS) -> None:
         self._name = bundle.name
         self._tokenizer = bundle.tokenizer
         self._window = bundle.context_length
         self._most_tokens = bundle.max_prompt_tokens
         self._vocabulary = Vocabulary(bundle.defaults.vocabulary)
-        self._encode = encode
+        self._encoders = encoders
+        self._device, self._dtype = bundle.device, bundle.dtype
         self._capacity = capacity
-        self._recent: OrderedDict[tuple[str, bool], Embedding] = OrderedDict()
+        self._recent: OrderedDict[Text, Embedding] = OrderedDict()
         with torch.inference_mode():
-            self.empty = self._read([""])[0]
+            self.empty = self._read([Text("", Reading())])[0]
 
-    def read(self, requests: Sequence[Texts]) -> list[list[Embedding] | EngineError]:
-        """For each request its embeddings in the order of its prompts, or the first error. Raises DeviceLost."""
-        known = {
-            alone: self._lookup((p for texts in requests if texts.alone is alone for p in texts.prompts), alone=alone)
-            for alone in (False, True)
-        }
-        return [_all_or_error([known[texts.alone][prompt] for prompt in texts.prompts]) for texts in requests]
+    def read(self, requests: Sequence[Sequence[Text]]) -> list[list[Embedding] | EngineError]:
+        """For each request its embeddings in the order of its texts, or the first error. Raises DeviceLost."""
+        known = self._lookup(text for texts in requests for text in texts)
+        return [_all_or_error([known[text] for text in texts]) for texts in requests]
 
     def unread(self, embeddings: Sequence[Embedding]) -> list[str]:
         """Warnings about what was left over of a prompt and, second, its negative one."""
@@ -103,26 +134,30 @@ class PromptReader:
                 warnings.append(unlearned(self._name, unknown, of=of))
         return warnings
 
-    def _lookup(self, prompts: Iterable[str], *, alone: bool) -> dict[str, Embedding | EngineError]:
-        wanted = dict.fromkeys(prompts)
-        known: dict[str, Embedding | EngineError] = {"": self.empty}
-        for prompt in wanted:
-            if (prompt, alone) in self._recent:
-                self._recent.move_to_end((prompt, alone))
-                known[prompt] = self._recent[prompt, alone]
-        missing = [prompt for prompt in wanted if prompt not in known]
-        for batch in [[prompt] for prompt in missing] if alone else [missing]:
-            for prompt, result in zip(batch, isolate(batch, self._read, name="encode"), strict=True):
-                known[prompt] = result
+    def _lookup(self, texts: Iterable[Text]) -> dict[Text, Embedding | EngineError]:
+        known: dict[Text, Embedding | EngineError] = {}
+        missing: dict[Reading, list[Text]] = {}
+        for text in dict.fromkeys(texts):
+            if not text.prompt and replace(text.reading, alone=False) == Reading():
+                known[text] = self.empty
+            elif text in self._recent:
+                self._recent.move_to_end(text)
+                known[text] = self._recent[text]
+            else:
+                missing.setdefault(text.reading, []).append(text)
+        for batch in _batches(missing):
+            for text, result in zip(batch, isolate(batch, self._read, name="encode"), strict=True):
+                known[text] = result
                 if isinstance(result, Embedding):
-                    self._recent[prompt, alone] = result
+                    self._recent[text] = result
         while len(self._recent) > self._capacity:
             self._recent.popitem(last=False)
         return known
 
-    def _read(self, prompts: Sequence[str]) -> list[Embedding]:
-        """One call of the text encoder for all windows of all prompts."""
-        whole = self._tokenizer(list(prompts), padding=False, truncation=False, verbose=False).input_ids
+    def _read(self, texts: Sequence[Text]) -> list[Embedding]:
+        """One call of each text encoder for all windows of all texts, which are read alike."""
+        prompts = [text.prompt for text in texts]
+        whole = self._tokenizer(prompts, padding=False, truncation=False, verbose=False).input_ids
         windows = [_windows(ids, self._window) for ids in whole]
         contexts, pooled = self._encode([window for each in windows for window in each])
         counts = [len(each) for each in windows]
@@ -131,6 +166,13 @@ class PromptReader:
             self._embedding(context.flatten(0, 1), vector, ids)
             for context, vector, ids in zip(contexts.split(counts), vectors, whole, strict=True)
         ]
+
+    def _encode(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Context [windows, context_length, width] and pooled text [windows, projection], if there is one."""
+        read = [encoder.read(windows, length=self._window, device=self._device) for encoder in self._encoders]
+        pooled = read[-1][1]
+        context = torch.cat([context for context, _ in read], dim=-1)
+        return context.to(self._dtype), None if pooled is None else pooled.to(self._dtype)
 
     def _embedding(self, context: torch.Tensor, pooled: torch.Tensor | None, ids: list[int]) -> Embedding:
         """`ids` are those of the whole prompt, between a start and an end token."""
@@ -143,15 +185,10 @@ def _all_or_error(results: Sequence[Embedding | EngineError]) -> list[Embedding]
     return error or [result for result in results if isinstance(result, Embedding)]
 
 
-def run_text_encoder(
-    tokenizer: Any, text_encoder: Any, windows: Windows, *, length: int, device: torch.device, **options: bool
-) -> Any:
-    """What a text encoder of transformers answers to windows of at most `length` tokens, filled up to that."""
-    ids, mask = _padded(windows, length, tokenizer.pad_token_id)
-    # Stable Diffusion shows its text encoder the padding, except where the encoder's configuration asks for a mask.
-    masked = getattr(text_encoder.config, "use_attention_mask", False)
-    attention_mask = to_device(mask, device) if masked else None
-    return text_encoder(to_device(ids, device), attention_mask=attention_mask, **options)
+def _batches(texts: Mapping[Reading, list[Text]]) -> Iterator[list[Text]]:
+    """What may be encoded together, by how it is read."""
+    for reading, alike in texts.items():
+        yield from [[text] for text in alike] if reading.alone else [alike]
 
 
 def _windows(ids: list[int], length: int) -> list[list[int]]:
