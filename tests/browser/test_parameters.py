@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 PLAIN = {"part": "picture", "about": "Of tomorrow", "choices": [], "least": None, "most": None, "by_model": False}
 OF_TOMORROW = [
     PLAIN | {"name": "clip_skip", "type": "integer", "default": 0, "least": 0, "most": 12},
-    PLAIN | {"name": "guidance_rescale", "type": "number", "default": 0, "least": 0, "most": 1},
+    PLAIN | {"name": "sharpness", "type": "number", "default": 0, "least": 0, "most": 1},
     PLAIN | {"name": "tiling", "type": "boolean", "default": False},
     PLAIN | {"name": "style_preset", "type": "string", "default": None, "choices": ["film", "ink"]},
     PLAIN | {"name": "second_prompt", "type": "string", "default": ""},
@@ -47,7 +47,7 @@ def test_a_parameter_that_the_page_does_not_know_is_in_the_form_and_in_the_reque
     expect(page.locator("#size")).to_be_attached()
     page.get_by_text("More", exact=True).click()
     page.get_by_label("Clip skip").fill("2")
-    page.get_by_label("Guidance rescale").fill("0.7")
+    page.get_by_label("Sharpness").fill("0.7")
     page.get_by_label("Tiling").check()
     page.get_by_label("Style preset").select_option("ink")
     page.get_by_label("Second prompt").fill("in the rain")
@@ -55,7 +55,7 @@ def test_a_parameter_that_the_page_does_not_know_is_in_the_form_and_in_the_reque
     page.fill("#prompt", "a red circle")
     page.press("#prompt", "Enter")
     until(lambda: sent)
-    shown = {"clip_skip": 2, "guidance_rescale": 0.7, "tiling": True, "style_preset": "ink"}
+    shown = {"clip_skip": 2, "sharpness": 0.7, "tiling": True, "style_preset": "ink"}
     assert sent[0].items() >= (shown | {"second_prompt": "in the rain", "prompt": "a red circle"}).items()
     assert worker.claim().spec.prompt == "a red circle"
 
@@ -76,6 +76,7 @@ def test_what_stands_as_it_was_is_not_sent_where_it_says_nothing(
         "prompt": "a red circle",
         "model": card.name,
         "guidance_scale": card.guidance_scale,
+        "guidance_rescale": 0,
         "num_images": 1,
         "output_format": "png",
         "preview_every": 2,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from worker.engine.guidance import Guidance
+from worker.engine.guidance import Guidance, rescaling
 from worker.engine.rows import Denoiser, LatentShape
 from worker.engine.table import BLOCK, REGISTERS, Numbers
 from worker.engine.transfer import to_device, to_host
@@ -51,7 +51,8 @@ class StaticStep(torch.nn.Module):
         samples = len(noise)
         rows = (len(index) - 3 * samples) // 2
         row_seat, row_context, seat, conditional, unconditional = index.split([rows, rows, samples, samples, samples])
-        scale, timestep, blocks = numbers.split([rows, rows, samples * BLOCK[0] * BLOCK[1]])
+        parts = [rows, rows, samples, samples, samples * BLOCK[0] * BLOCK[1]]
+        scale, timestep, *guidance, blocks = numbers.split(parts)
         x = self.state[:, 0].index_select(0, row_seat) * scale.view(-1, 1, 1, 1)
         given = {name: kept.flatten(0, 1).index_select(0, row_context) for name, kept in self.conditioning.items()}
         output = self.denoiser(x, timestep, given)
@@ -61,7 +62,8 @@ class StaticStep(torch.nn.Module):
             output = output.float()
             registers = self.state.index_select(0, seat)[:, :REGISTERS].unbind(1)
             c, u = output.index_select(0, conditional), output.index_select(0, unconditional)
-            new = _combine(blocks.view(samples, *BLOCK), (*registers, c, u, noise))
+            k = rescaling(c, u, *(each.view(-1, 1, 1, 1) for each in guidance))
+            new = _combine(blocks.view(samples, *BLOCK), (*registers, k * c, k * u, noise))
             self.state.index_copy_(0, seat, new)
             return torch.isfinite(new[:, :REGISTERS]).flatten(1).all(1)
 
@@ -99,13 +101,15 @@ class Plan:
 
     `index` int64: the seat of each row; its place among the conditioning, twice the seat, plus one if unconditional;
     the seat of each sample; its conditional row; its unconditional row, or the conditional one again.
-    `numbers` float32: input scale of each row, timestep of each row, block of each sample.
+    `numbers` float32: input scale of each row, timestep of each row, scale of each sample's guidance, and how far that
+    is rescaled; block of each sample.
     `noise` float32 [samples, C, h, w].
     """
 
     def __init__(self, inputs: Sequence[StepInput], *, rows: int, samples: int, latent_shape: LatentShape) -> None:
         own = np.full((5, max(rows, samples)), NOBODY, np.int64)
         row_numbers = np.zeros((2, rows), np.float32)
+        guidance = np.zeros((2, samples), np.float32)
         blocks = np.zeros((samples, *BLOCK), np.float32)
         row_seat, row_context, seat, conditional, unconditional = own
         # Conditional rows of all samples first, then the unconditional ones of the guided.
@@ -118,11 +122,12 @@ class Plan:
             if given.guidance is not None:
                 row_seat[next_unconditional], row_context[next_unconditional] = given.seat, 2 * given.seat + 1
                 row_numbers[:, next_unconditional] = row_numbers[:, k]
+                guidance[:, k] = given.guidance.scale, given.guidance.rescale
                 unconditional[k] = next_unconditional
                 next_unconditional += 1
         parts = (row_seat[:rows], row_context[:rows], seat[:samples], conditional[:samples], unconditional[:samples])
         self.index = torch.from_numpy(np.concatenate(parts))
-        self.numbers = torch.from_numpy(np.concatenate((row_numbers.ravel(), blocks.ravel())))
+        self.numbers = torch.from_numpy(np.concatenate((row_numbers.ravel(), guidance.ravel(), blocks.ravel())))
         self.noise = torch.zeros(samples, *latent_shape)
         for k, given in enumerate(inputs):
             if given.noise is not None:

@@ -70,16 +70,23 @@ class StableDiffusion:
                 rows=self._rows(request, embeddings),
                 solver=solver,
                 latent_shape=self._latent_shape(request),
-                guidance=Guidance(scale=request.guidance_scale),
+                guidance=Guidance(scale=request.guidance_scale, rescale=request.guidance_rescale),
             )
         except Exception as error:
             return engine_error(error, stage="prepare")
         return Prepared([only], self._warnings(request, embeddings))
 
     def _warnings(self, request: Request, embeddings: Sequence[Embedding]) -> list[str]:
-        is_idle = request.negative_prompt and not self._is_guided(request)
-        idle = [f"The negative prompt had no effect: {self.WITHOUT_EFFECT}."] if is_idle else []
-        return [*self._reader.unread(embeddings), *idle, *self._reader.misread(self._prompts(request))]
+        return [
+            *self._reader.unread(embeddings),
+            *(f"{what} had no effect: {self.WITHOUT_EFFECT}." for what in self._idle(request)),
+            *self._reader.misread(self._prompts(request)),
+        ]
+
+    def _idle(self, request: Request) -> list[str]:
+        """What was asked for and needs an unconditional row that is not there."""
+        said = {"The negative prompt": request.negative_prompt, "guidance_rescale": request.guidance_rescale}
+        return [what for what, value in said.items() if value and not self._is_guided(request)]
 
     def _is_guided(self, request: Request) -> bool:
         """It takes an unconditional row as well."""

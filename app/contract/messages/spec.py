@@ -62,6 +62,15 @@ class PictureSpec(_Spec):
     height: Annotated[int, Parameter(about="Pixels", least=1, most=16_384)]
     num_inference_steps: Annotated[int, Parameter(least=1, most=10_000)]
     guidance_scale: Annotated[float, Parameter(about="1 or less: without guidance", least=0, most=1_000)]
+    guidance_rescale: Annotated[
+        float,
+        Parameter(
+            about="How far guidance is kept from raising contrast, for models with zero terminal SNR; 0: not at all",
+            default=0,
+            least=0,
+            most=1,
+        ),
+    ] = 0.0
     scheduler: Annotated[
         str,
         Parameter(about="One of the model's, also by the names that other programs have for it", asked=Name | None),
