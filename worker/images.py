@@ -126,7 +126,7 @@ def parameters_text(record: Mapping[str, object]) -> str:
     """The record in the form that AUTOMATIC1111's `parameters` has: prompt, negative prompt, one line of settings.
 
     Reads prompt, negative_prompt, num_inference_steps, scheduler, solver, guidance_scale, seed, width, height,
-    model_hash, model and version; what is absent or None is left out.
+    model_hash, model, clip_skip and version; what is absent or None is left out.
     """
     lines = [str(record.get("prompt") or "")]
     if negative := record.get("negative_prompt"):
@@ -154,6 +154,8 @@ def _settings(record: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     # Ten digits are what model sites look up.
     yield "Model hash", None if digest is None else str(digest)[:10]
     yield "Model", record.get("model")
+    # Theirs counts from 1, the last layer.
+    yield "Clip skip", clip_skip + 1 if isinstance(clip_skip := record.get("clip_skip"), int) else None
     yield "Version", None if version is None else f"darkroom {version}"
 
 

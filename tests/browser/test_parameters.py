@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 
 PLAIN = {"part": "picture", "about": "Of tomorrow", "choices": [], "least": None, "most": None, "by_model": False}
 OF_TOMORROW = [
-    PLAIN | {"name": "clip_skip", "type": "integer", "default": 0, "least": 0, "most": 12},
+    PLAIN | {"name": "tile_overlap", "type": "integer", "default": 0, "least": 0, "most": 12},
     PLAIN | {"name": "sharpness", "type": "number", "default": 0, "least": 0, "most": 1},
     PLAIN | {"name": "tiling", "type": "boolean", "default": False},
     PLAIN | {"name": "style_preset", "type": "string", "default": None, "choices": ["film", "ink"]},
@@ -46,7 +46,7 @@ def test_a_parameter_that_the_page_does_not_know_is_in_the_form_and_in_the_reque
     page.goto(running.url)
     expect(page.locator("#size")).to_be_attached()
     page.get_by_text("More", exact=True).click()
-    page.get_by_label("Clip skip").fill("2")
+    page.get_by_label("Tile overlap").fill("2")
     page.get_by_label("Sharpness").fill("0.7")
     page.get_by_label("Tiling").check()
     page.get_by_label("Style preset").select_option("ink")
@@ -55,7 +55,7 @@ def test_a_parameter_that_the_page_does_not_know_is_in_the_form_and_in_the_reque
     page.fill("#prompt", "a red circle")
     page.press("#prompt", "Enter")
     until(lambda: sent)
-    shown = {"clip_skip": 2, "sharpness": 0.7, "tiling": True, "style_preset": "ink"}
+    shown = {"tile_overlap": 2, "sharpness": 0.7, "tiling": True, "style_preset": "ink"}
     assert sent[0].items() >= (shown | {"second_prompt": "in the rain", "prompt": "a red circle"}).items()
     assert worker.claim().spec.prompt == "a red circle"
 

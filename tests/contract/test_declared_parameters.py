@@ -18,6 +18,7 @@ from worker.engine.request import Request
 
 DECLARED: dict[str, tuple[Any, Any, str]] = {
     "guidance_rescale": (0.7, 1.5, "guidance_rescale must be at most 1, not 1.5"),
+    "clip_skip": (2, 33, "clip_skip must be at most 32, not 33"),
 }
 """A value, one that is too much, and what is said of that."""
 

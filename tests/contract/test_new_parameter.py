@@ -18,8 +18,8 @@ from tests.patience import PATIENCE
 
 SOURCE = Path(__file__).parents[2]
 BEFORE = "\n\nclass FileSpec("
-FIELD = '    clip_skip: Annotated[int, Parameter(about="Layers left out", default=0, least=0, most=12)] = 0\n'
-UNDECLARED = "    clip_skip: int = 0\n"
+FIELD = '    tile_overlap: Annotated[int, Parameter(about="Pixels shared", default=0, least=0, most=12)] = 0\n'
+UNDECLARED = "    tile_overlap: int = 0\n"
 
 ASK_EVERYBODY = """
 import json
@@ -40,26 +40,26 @@ from worker.engine.request import Request
 from worker.images import encode
 
 card = ModelCard.model_validate_json(CARD)
-spec = resolve(JobRequest(prompt="a red circle", seed=7, clip_skip=2), card)
+spec = resolve(JobRequest(prompt="a red circle", seed=7, tile_overlap=2), card)
 stored = JobSpec.model_validate_json(spec.model_dump_json())
 record = recorded(stored, seed=8) | {"model_hash": "0" * 64}
 picture = encode(np.zeros((8, 8, 3), np.uint8), output_format="png", record=record)
 try:
-    Request.of("token", spec.model_copy(update={"clip_skip": 13}))
+    Request.of("token", spec.model_copy(update={"tile_overlap": 13}))
 except ValueError as error:
     refusal = str(error)
 command = get_command(commands).commands["generate"]
 client = TestClient(create_app(Settings()), base_url="http://127.0.0.1:8000")
 shapes = client.get("/openapi.json").json()["components"]["schemas"]
 print(json.dumps({
-    "engine": Request.of("token", stored).clip_skip,
+    "engine": Request.of("token", stored).tile_overlap,
     "refusal": refusal,
-    "metadata": read_record(picture)["clip_skip"],
-    "reproduce": _request(read_record(picture), [])["clip_skip"],
-    "a job's input": shapes["JobSpec"]["properties"]["clip_skip"]["type"],
-    "a request": shapes["JobRequest"]["properties"]["clip_skip"],
-    "OpenAI's request": shapes["ImageGeneration"]["properties"]["clip_skip"],
-    "Replicate's form": published_schema(card)["properties"]["clip_skip"]["maximum"],
+    "metadata": read_record(picture)["tile_overlap"],
+    "reproduce": _request(read_record(picture), [])["tile_overlap"],
+    "a job's input": shapes["JobSpec"]["properties"]["tile_overlap"]["type"],
+    "a request": shapes["JobRequest"]["properties"]["tile_overlap"],
+    "OpenAI's request": shapes["ImageGeneration"]["properties"]["tile_overlap"],
+    "Replicate's form": published_schema(card)["properties"]["tile_overlap"]["maximum"],
     "command line": [param.opts for param in command.params],
     "page": client.get("/static/parameters.js").text,
     "fields": fields_of(JobSpec),
@@ -107,29 +107,29 @@ CARD = json.dumps(
 
 def test_everybody_knows_it(answers: dict[str, Any]) -> None:
     assert (answers["engine"], answers["metadata"], answers["reproduce"]) == (2, 2, 2)
-    assert answers["refusal"] == "clip_skip must be at most 12, not 13"
+    assert answers["refusal"] == "tile_overlap must be at most 12, not 13"
     assert answers["a job's input"] == "integer"
     for asked in ("a request", "OpenAI's request"):
-        assert answers[asked]["description"] == "Layers left out"
+        assert answers[asked]["description"] == "Pixels shared"
         limits = next(kind for kind in answers[asked]["anyOf"] if kind["type"] == "integer")
         assert (limits["minimum"], limits["maximum"], answers[asked]["default"]) == (0, 12, 0)
     assert answers["Replicate's form"] == 12
-    assert ["--clip-skip"] in answers["command line"]
+    assert ["--tile-overlap"] in answers["command line"]
 
 
 def test_the_page_is_told_of_it(answers: dict[str, Any]) -> None:
     """tests/browser/test_parameters.py shows what the page makes of it."""
     told = json.loads(answers["page"].removeprefix("export const PARAMETERS = ").rstrip(";\n"))
-    [field] = [each for each in told if each["name"] == "clip_skip"]
+    [field] = [each for each in told if each["name"] == "tile_overlap"]
     assert (field["part"], field["type"], field["least"], field["most"]) == ("picture", "integer", 0, 12)
 
 
 def test_older_workers_would_leave_it_out_and_that_is_said(answers: dict[str, Any]) -> None:
-    assert "clip_skip" in str(complaint(answers["fields"], keys.RECORD_VERSION))
+    assert "tile_overlap" in str(complaint(answers["fields"], keys.RECORD_VERSION))
 
 
 @pytest.mark.parametrize("module", ["app.main", "worker.engine.request"])
 def test_half_a_declaration_starts_nothing(tmp_path: Path, module: str) -> None:
     done = run(copy_with(UNDECLARED, tmp_path), f"import {module}")
     assert done.returncode != 0
-    assert "Undeclared: JobSpec.clip_skip needs a Parameter in its annotation" in done.stderr
+    assert "Undeclared: JobSpec.tile_overlap needs a Parameter in its annotation" in done.stderr

@@ -150,6 +150,7 @@ def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
             guidance_rescale=request.guidance_rescale,
+            clip_skip=request.clip_skip,
             generator=torch.Generator().manual_seed(request.seed),
             output_type=output_type,
             eta=step_options(request.scheduler)["eta"],

@@ -104,6 +104,7 @@ def test_parameters_are_written_as_the_community_reads_them():
         ({"scheduler": "TCDScheduler"}, "p\nSteps: 5, Sampler: TCD, Seed: 0"),
         ({"scheduler": "dpmpp_sde"}, "p\nSteps: 5, Sampler: DPM++ 2M SDE, Seed: 0"),
         ({"scheduler": "kdpm2_a"}, "p\nSteps: 5, Sampler: DPM2 a, Seed: 0"),
+        ({"clip_skip": 1}, "p\nSteps: 5, Seed: 0, Clip skip: 2"),
         ({"scheduler": "ddim_eta1"}, "p\nSteps: 5, Sampler: DDIM, Eta DDIM: 1, Seed: 0"),
         ({"scheduler": "of_a_newer_worker"}, "p\nSteps: 5, Sampler: of_a_newer_worker, Seed: 0"),
         ({"model": 'red, "fox": v1'}, 'p\nSteps: 5, Seed: 0, Model: "red, \\"fox\\": v1"'),

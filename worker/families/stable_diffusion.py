@@ -6,6 +6,7 @@ Knows how a request becomes rows for the UNet. Knows no seats, no batches and no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -97,8 +98,10 @@ class StableDiffusion:
         return (request.prompt, request.negative_prompt) if self._is_guided(request) else (request.prompt,)
 
     def _texts(self, request: Request) -> list[Text]:
-        """The same, and how each is read."""
-        return [Text(prompt, Reading(alone=request.reproducible)) for prompt in self._prompts(request)]
+        """The same, and how each is read. As in diffusers' pipelines, clip_skip does not touch the negative prompt."""
+        prompt, *negative = self._prompts(request)
+        plain = Reading(alone=request.reproducible)
+        return [Text(prompt, replace(plain, clip_skip=request.clip_skip)), *(Text(each, plain) for each in negative)]
 
     def _latent_shape(self, request: Request) -> LatentShape:
         multiple = self._bundle.side_multiple

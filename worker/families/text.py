@@ -20,7 +20,7 @@ import torch
 
 from app.contract.messages.prompt_syntax import read_as_letters
 from app.contract.messages.vocabulary import Vocabulary, unlearned
-from worker.engine.errors import EngineError
+from worker.engine.errors import EngineError, GenerationFailed
 from worker.engine.isolate import isolate
 from worker.engine.transfer import to_device
 from worker.models.bundle import PROMPT_WINDOWS, Bundle
@@ -37,9 +37,10 @@ Windows = Sequence[list[int]]
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How a text is read. `alone`: encoded by itself, for reproducible pictures, since the last bits depend on the
-    company in a call."""
+    company in a call. `clip_skip`: layers of each text encoder, before the one that is read else, that are left out."""
 
     alone: bool = False
+    clip_skip: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,14 @@ class TextEncoder:
         self._network = network
         self._before_last = before_last
 
-    def read(self, windows: Windows, *, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    @property
+    def most_skipped(self) -> int:
+        """Layers that can be left out; then the context is what its first layer gets, as in diffusers' pipelines."""
+        return int(self._network.config.num_hidden_layers) - self._before_last
+
+    def read(
+        self, windows: Windows, *, clip_skip: int | None, length: int, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Of windows of at most `length` tokens, filled up to that: context [windows, length, width], and each as one
         vector, [windows, projection], if the network has such a projection."""
         ids, mask = _padded(windows, length, self._padding)
@@ -86,9 +94,21 @@ class TextEncoder:
         answer = self._network(
             to_device(ids, device),
             attention_mask=to_device(mask, device) if masked else None,
-            output_hidden_states=self._before_last,
+            output_hidden_states=bool(clip_skip) or self._before_last,
         )
-        return answer.hidden_states[-2] if self._before_last else answer[0], getattr(answer, "text_embeds", None)
+        return self._context(answer, (clip_skip or 0) + self._before_last), getattr(answer, "text_embeds", None)
+
+    def _context(self, answer: Any, left_out: int) -> torch.Tensor:
+        """[windows, length, width], without the last `left_out` layers."""
+        if not left_out:
+            context: torch.Tensor = answer[0]
+            return context
+        states: torch.Tensor = answer.hidden_states[-(left_out + 1)]
+        if self._before_last:
+            return states
+        # Since transformers 5 the encoder is not a part of its own in CLIPTextModel any more.
+        normed: torch.Tensor = getattr(self._network, "text_model", self._network).final_layer_norm(states)
+        return normed
 
 
 class PromptReader:
@@ -143,6 +163,8 @@ class PromptReader:
             elif text in self._recent:
                 self._recent.move_to_end(text)
                 known[text] = self._recent[text]
+            elif refusal := self._refusal(text.reading):
+                known[text] = refusal
             else:
                 missing.setdefault(text.reading, []).append(text)
         for batch in _batches(missing):
@@ -154,12 +176,21 @@ class PromptReader:
             self._recent.popitem(last=False)
         return known
 
+    def _refusal(self, reading: Reading) -> GenerationFailed | None:
+        most = min(encoder.most_skipped for encoder in self._encoders)
+        if (reading.clip_skip or 0) <= most:
+            return None
+        return GenerationFailed(
+            f"clip_skip must be at most {most} with this model, whose text encoder has no more layers to leave out, "
+            f"not {reading.clip_skip}."
+        )
+
     def _read(self, texts: Sequence[Text]) -> list[Embedding]:
         """One call of each text encoder for all windows of all texts, which are read alike."""
         prompts = [text.prompt for text in texts]
         whole = self._tokenizer(prompts, padding=False, truncation=False, verbose=False).input_ids
         windows = [_windows(ids, self._window) for ids in whole]
-        contexts, pooled = self._encode([window for each in windows for window in each])
+        contexts, pooled = self._encode([window for each in windows for window in each], texts[0].reading)
         counts = [len(each) for each in windows]
         vectors = [None] * len(whole) if pooled is None else [each[0] for each in pooled.split(counts)]
         return [
@@ -167,9 +198,12 @@ class PromptReader:
             for context, vector, ids in zip(contexts.split(counts), vectors, whole, strict=True)
         ]
 
-    def _encode(self, windows: Windows) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _encode(self, windows: Windows, reading: Reading) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Context [windows, context_length, width] and pooled text [windows, projection], if there is one."""
-        read = [encoder.read(windows, length=self._window, device=self._device) for encoder in self._encoders]
+        read = [
+            encoder.read(windows, clip_skip=reading.clip_skip, length=self._window, device=self._device)
+            for encoder in self._encoders
+        ]
         pooled = read[-1][1]
         context = torch.cat([context for context, _ in read], dim=-1)
         return context.to(self._dtype), None if pooled is None else pooled.to(self._dtype)

@@ -71,6 +71,12 @@ class PictureSpec(_Spec):
             most=1,
         ),
     ] = 0.0
+    clip_skip: Annotated[
+        int | None,
+        Parameter(
+            about="So many last layers of the text encoder are left out when the prompt is read", least=1, most=32
+        ),
+    ] = None
     scheduler: Annotated[
         str,
         Parameter(about="One of the model's, also by the names that other programs have for it", asked=Name | None),
