@@ -110,6 +110,16 @@ def test_what_cannot_be_is_tried_again(bundle: Bundle, tmp_path: Path, tries: li
     assert len(tries) == 2
 
 
+def test_pipelines_with_one_scheduler_have_verdicts_of_their_own(
+    bundle: Bundle, tmp_path: Path, tries: list[None]
+) -> None:
+    """A pipeline for certain schedulers is offered no others, also where another's verdict is remembered."""
+    assert tried_schedulers(bundle, tmp_path).keys() > {"lcm"}
+    only_lcm = replace(bundle, family="LatentConsistencyModelPipeline")
+    assert tried_schedulers(only_lcm, tmp_path).keys() == {"lcm"}
+    assert len(tries) == 2
+
+
 def test_refusals_are_kept(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"ddim": StepLimits(2, 9, (4, 5)), "lcm": StepLimits(1, 1)}
     monkeypatch.setattr(trials, "step_limits", lambda *_, **__: limits)
