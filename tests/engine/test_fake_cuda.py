@@ -1,0 +1,103 @@
+"""The engine on a GPU that is not there: what it asks of the device, when, and whether it has to wait.
+
+On cuda:1, where whatever forgets to name its device lands on another.
+"""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from tests.engine.driving import engine_of, last_events, wish
+from tests.engine.fake_cuda import Crossing, Entry, FakeCuda, Launch, Made, Wait
+from worker.engine.costs import Profile
+from worker.engine.engine import Engine
+from worker.engine.events import EngineEvent, Finished, Preview
+from worker.models.bundle import Bundle
+
+INDEX = 1
+PROFILE = Profile(rows=8, row_cost=1.0, rows_a_second={2: 1.0}, seconds={2: 1.0})
+
+
+class Served:
+    """Three requests, the last one admitted while the others are drawn; and the diary of it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.cuda = FakeCuda(INDEX)
+        self.events: list[EngineEvent] = []
+        with self.cuda.in_place(), patch("worker.engine.costs.row_flops", return_value=1.0):
+            self._engine = self._warm(bundle)
+            self.warm_up, self.cuda.diary = self.cuda.diary, []
+            self._submit("a", num_inference_steps=9, scheduler="euler_a")
+            self._submit("b", num_inference_steps=7, scheduler="dpmpp_2m", guidance_scale=1.0, preview_every=2)
+            self._step(3)
+            self._submit("c", prompt="a blue square", num_inference_steps=2, scheduler="euler")
+            self._step(1)
+            self.before_a_decode = list(self.cuda.diary)
+            self._step(40)
+
+    def _warm(self, bundle: Bundle) -> Engine:
+        on_cuda = self.cuda.bundle(bundle, torch.float16)
+        with self.cuda.computing():
+            engine = engine_of(on_cuda, seats=4, graphs="on")
+            engine.warm_up(PROFILE)
+            # Its fit asks for values.
+            factors = torch.zeros(bundle.latent_channels + 1, 12, device=self.cuda.device)
+            engine._previewer.__dict__["factors"] = factors
+        return engine
+
+    def _submit(self, id: str, **changes: object) -> None:
+        """Solvers are compiled with values."""
+        self._engine.submit(wish(id, **changes))
+
+    def _step(self, most: int) -> None:
+        for _ in range(most):
+            if not self._engine.idle:
+                with self.cuda.computing():
+                    self.events += self._engine.step()
+
+    @property
+    def serving(self) -> list[Entry]:
+        return self.cuda.diary
+
+
+@pytest.fixture(scope="module", params=["epsilon_bundle", "xl_bundle"])
+def served(request: pytest.FixtureRequest) -> Served:
+    return Served(request.getfixturevalue(request.param))
+
+
+def test_it_draws(served: Served) -> None:
+    assert {id: type(event) for id, event in last_events(served.events).items()} == dict.fromkeys("abc", Finished)
+    assert any(isinstance(event, Preview) for event in served.events)
+    assert sum(isinstance(entry, Launch) for entry in served.serving) == 9
+
+
+def test_the_next_step_is_launched_before_the_last_one_is_waited_for(served: Served) -> None:
+    launched, waits = 0, []
+    for entry in served.before_a_decode:
+        if isinstance(entry, Launch):
+            launched = entry.number
+        elif isinstance(entry, Wait):
+            waits.append((entry.number, launched))
+    assert waits, "flags are read"
+    assert all(waited_for < newest for waited_for, newest in waits), waits
+
+
+def test_nothing_that_crosses_stops_the_host(served: Served) -> None:
+    crossings = [entry for entry in served.serving if isinstance(entry, Crossing)]
+    assert {entry.what for entry in crossings} >= {"cpu to cuda", "cuda to cpu"}
+    assert [entry for entry in crossings if entry.is_blocking and entry.file != "decode.py"] == []
+
+
+def test_nothing_crosses_within_a_capture(served: Served) -> None:
+    entries = [*served.warm_up, *served.serving]
+    assert sum(entry == Made("capture", INDEX) for entry in entries) > 0
+    assert [entry for entry in entries if isinstance(entry, Crossing) and entry.in_capture] == []
+
+
+def test_events_streams_and_graphs_belong_to_the_device(served: Served) -> None:
+    made = [entry for entry in (*served.warm_up, *served.serving) if isinstance(entry, Made)]
+    assert {entry.kind for entry in made} == {"event", "stream", "graph", "capture"}
+    assert [entry for entry in made if entry.current != INDEX] == []
