@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 
@@ -14,6 +14,7 @@ from benchmarks.gpu.run import Run
 from worker.engine.engine import Engine
 from worker.engine.graphs import BUCKETS
 from worker.engine.lane import Graphs
+from worker.engine.sample import Sample
 from worker.families.choose import family_of
 from worker.families.text import Reading, Text
 from worker.models.bundle import Bundle, stock_pipeline
@@ -135,7 +136,7 @@ def _stock_call(bundle: Bundle, steps: int) -> dict[str, object]:
 class Waiting(Engine):
     """The engine as it would be without running ahead: it reads the newest step's flags before anything else."""
 
-    def _read_flags(self, *, but_newest: bool = False) -> None:
+    def _read_flags(self, *, but_newest: bool = False, of: Collection[Sample] = ()) -> None:
         super()._read_flags()
 
 

@@ -34,8 +34,6 @@ class Served:
             self._submit("b", num_inference_steps=7, scheduler="dpmpp_2m", guidance_scale=1.0, preview_every=2)
             self._step(3)
             self._submit("c", prompt="a blue square", num_inference_steps=2, scheduler="euler")
-            self._step(1)
-            self.before_a_decode = list(self.cuda.diary)
             self._step(40)
 
     def _warm(self, bundle: Bundle) -> Engine:
@@ -75,20 +73,22 @@ def test_it_draws(served: Served) -> None:
 
 
 def test_the_next_step_is_launched_before_the_last_one_is_waited_for(served: Served) -> None:
+    """Nor does anybody wait for a decode, which comes behind its step, as long as there is a next step."""
+    steps = sum(isinstance(entry, Launch) for entry in served.serving)
     launched, waits = 0, []
-    for entry in served.before_a_decode:
+    for entry in served.serving:
         if isinstance(entry, Launch):
             launched = entry.number
-        elif isinstance(entry, Wait):
+        elif isinstance(entry, Wait) and launched < steps:
             waits.append((entry.number, launched))
-    assert waits, "flags are read"
+    assert waits, "flags and pictures are read"
     assert all(waited_for < newest for waited_for, newest in waits), waits
 
 
 def test_nothing_that_crosses_stops_the_host(served: Served) -> None:
     crossings = [entry for entry in served.serving if isinstance(entry, Crossing)]
-    assert {entry.what for entry in crossings} >= {"cpu to cuda", "cuda to cpu"}
-    assert [entry for entry in crossings if entry.is_blocking and entry.file != "decode.py"] == []
+    assert {entry.what for entry in crossings} == {"cpu to cuda", "cuda to cpu"}
+    assert [entry for entry in crossings if entry.is_blocking] == []
 
 
 def test_nothing_crosses_within_a_capture(served: Served) -> None:

@@ -1,4 +1,7 @@
-"""From latents to pixels."""
+"""From latents to pixels, and from the device to the host: a decode is sent off, and its pictures are read later.
+
+Knows samples and the autoencoder. Knows no seats, and not when it is time to wait.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,38 @@ import structlog
 import torch
 
 from worker.engine.costs import AT_ONCE
-from worker.engine.errors import EngineError, NumericalError, is_out_of_memory
+from worker.engine.denoise import Finite
+from worker.engine.errors import NumericalError, is_out_of_memory
 from worker.engine.family import Autoencoder
 from worker.engine.sample import Sample
 from worker.engine.tiles import SMALLEST, decode_in_tiles
+from worker.engine.transfer import to_host
 
 log = structlog.get_logger()
+
+
+class Decoded:
+    """The pictures of one decode, on their way to the host."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        # Before the conversion to uint8, which would turn NaN into a black picture. Honest black pictures are finite.
+        self._finite = Finite(torch.isfinite(images).flatten(1).all(1))
+        self._pixels, self._arrived = to_host(_to_pixels(images))
+
+    def __getitem__(self, k: int) -> np.ndarray | NumericalError:
+        """Picture k, uint8 [H, W, 3], or the error where the autoencoder overflowed. Waits until it has come."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        if not self._finite[k]:
+            return NumericalError("The decoded picture was not a number; try another seed or scheduler.")
+        picture: np.ndarray = self._pixels[k].numpy()
+        return picture
 
 
 def ready_to_decode(samples: Sequence[Sample]) -> tuple[list[Sample], int | None]:
     """The samples to decode next: the oldest denoised one, and as many others of its lane as there is memory for; and
     the side of a tile in latents, where there is none even for one."""
-    denoised = [sample for sample in samples if sample.is_denoised]
+    denoised = [sample for sample in samples if sample.is_denoised and not sample.is_decoding]
     if not denoised:
         return [], None
     lane = denoised[0].lane
@@ -33,8 +56,8 @@ def ready_to_decode(samples: Sequence[Sample]) -> tuple[list[Sample], int | None
 
 def decode(
     autoencoder: Autoencoder, samples: Sequence[Sample], *, tile: int | None = None
-) -> list[np.ndarray | EngineError]:
-    """A picture, uint8 [H, W, 3], for each sample of one lane, or NumericalError where the autoencoder overflowed.
+) -> list[tuple[Decoded, int]]:
+    """Where the picture of each sample of one lane will be: in which decode, and its place there.
 
     A picture for which memory is too small is decoded in tiles, of `tile` latents where that is known beforehand, and
     its sample says so.
@@ -42,12 +65,8 @@ def decode(
     images, is_tiled = _images(autoencoder, torch.stack([sample.latents for sample in samples]), tile)
     for sample in samples:
         sample.is_tiled = is_tiled
-    # Before the conversion to uint8, which would turn NaN into a black picture. Honest black pictures are finite.
-    finite = torch.isfinite(images).flatten(1).all(1).tolist()
-    return [
-        picture if is_finite else NumericalError("The decoded picture was not a number; try another seed or scheduler.")
-        for picture, is_finite in zip(_to_pixels(images), finite, strict=True)
-    ]
+    decoded = Decoded(images)
+    return [(decoded, k) for k in range(len(samples))]
 
 
 def _images(autoencoder: Autoencoder, latents: torch.Tensor, tile: int | None) -> tuple[torch.Tensor, bool]:
@@ -74,7 +93,8 @@ def _smaller(latents: torch.Tensor, tile: int | None) -> int | None:
     return max(SMALLEST, int(side) // 2) if side > SMALLEST else None
 
 
-def _to_pixels(images: torch.Tensor) -> np.ndarray:
-    """[B, 3, H, W] of -1 to 1, to uint8 [B, H, W, 3]. In the order of VaeImageProcessor, so that pictures are equal."""
+def _to_pixels(images: torch.Tensor) -> torch.Tensor:
+    """[B, 3, H, W] of -1 to 1, to uint8 [B, H, W, 3] on the same device. In the order of VaeImageProcessor, so that
+    pictures are equal."""
     images = (images * 0.5 + 0.5).clamp(0, 1).float()
-    return (images * 255).round().nan_to_num().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return (images * 255).round().nan_to_num().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

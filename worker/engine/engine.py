@@ -4,8 +4,8 @@
 step the samples of one lane take one model evaluation together; who is at the end of a pass begins the next one, and
 who is at the end of the last is decoded.
 
-On a GPU the host runs ahead: it learns one step late whether a sample is still made of numbers, and prepares the next
-step while the device computes this one.
+On a GPU the host runs ahead: it learns one step late whether a sample is still made of numbers, takes a picture in the
+step after the one that decodes it, and prepares the next step while the device computes this one.
 Knows no Redis, HTTP or files, and no kind of model: a family is handed in. Knows no listener either: events are
 returned to whoever drives it.
 """
@@ -13,7 +13,7 @@ returned to whoever drives it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 
@@ -23,7 +23,7 @@ import torch
 
 from worker.engine.batcher import Batcher
 from worker.engine.costs import Profile
-from worker.engine.decode import decode, ready_to_decode
+from worker.engine.decode import Decoded, decode, ready_to_decode
 from worker.engine.denoise import Finite
 from worker.engine.errors import (
     EngineError,
@@ -84,7 +84,9 @@ class Engine:
         self._seating = Seating(
             family, self._jobs, self._lanes, seats=seats, clock=clock, report=lambda event: self._events.append(event)
         )
+        self._runs_ahead = family.device.type == "cuda"
         self._unread: list[tuple[Sample, Finite, int]] = []
+        self._decoding: list[tuple[Sample, Decoded, int]] = []
         self._stages = Stages()
         self.last_batch = 0
         """Samples that took a model evaluation together in the last step."""
@@ -179,8 +181,7 @@ class Engine:
             self._advance(sample, flag)
         with self._stages.at("preview", expected=self._lanes.picture_seconds):
             self._previewer.render([sample for sample in batch if sample.is_seated and is_due(sample)])
-        # Decoding waits for the device in any case.
-        if self._family.device.type != "cuda" or any(sample.is_denoised for sample in batch):
+        if not self._runs_ahead:
             self._read_flags()
         seconds = self.clock() - started
         for job in _jobs_of(batch):
@@ -192,9 +193,9 @@ class Engine:
             finite = lane.take_step([sample.step_input() for sample in samples])
         return [(finite, k) for k in range(len(samples))]
 
-    def _take_decode(
+    def _decode_on_device(
         self, lane: Lane, samples: Sequence[Sample], *, tile: int | None
-    ) -> list[np.ndarray | EngineError]:
+    ) -> list[tuple[Decoded, int]]:
         with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
             return decode(lane.autoencoder, samples, tile=tile)
 
@@ -213,13 +214,15 @@ class Engine:
         self._batcher.lower_cap(lane, sum(sample.rows for sample in batch))
         self._lanes.sweep(self.clock(), idle_seconds=0)
 
-    def _read_flags(self, *, but_newest: bool = False) -> None:
-        """Look after samples whose last step was not made of numbers. Reading the newest step's flags waits for it."""
+    def _read_flags(self, *, but_newest: bool = False, of: Collection[Sample] = ()) -> None:
+        """Look after samples whose last step was not made of numbers. Reading the newest step's flags waits for it:
+        with `but_newest`, only those `of` the samples given are read."""
         newest = self._unread[-1][1] if self._unread and but_newest else None
-        unread = [each for each in self._unread if each[1] is not newest]
-        self._unread = [each for each in self._unread if each[1] is newest]
+        unread, self._unread = self._unread, []
         for sample, finite, k in unread:
-            if sample.is_seated and not finite[k]:
+            if finite is newest and sample not in of:
+                self._unread.append((sample, finite, k))
+            elif sample.is_seated and not finite[k]:
                 self._seating.rescue(sample, NumericalError(NOT_A_NUMBER))
 
     def _report_progress(self, job: Job) -> None:
@@ -228,24 +231,52 @@ class Engine:
             self._events.append(Progress(job.request.id, job.step, job.evaluations))
 
     def _decode(self, batch: list[Sample], tile: int | None) -> None:
-        if not batch:
-            return
+        """Send them off. On a GPU their pictures are taken in the next step, behind all that it launches: where it has
+        nothing to launch, there is nothing else to do but to wait."""
+        launched = self._send_off(batch, tile) if batch else []
+        due, self._decoding = (self._decoding, launched) if self._runs_ahead else (launched, [])
+        if due:
+            self._take_pictures(due)
+
+    def _send_off(self, batch: list[Sample], tile: int | None) -> list[tuple[Sample, Decoded, int]]:
         started = self.clock()
-        results = isolate(batch, partial(self._take_decode, batch[0].lane, tile=tile), name="decode")
+        results = isolate(batch, partial(self._decode_on_device, batch[0].lane, tile=tile), name="decode")
+        self._count_decoding(batch, since=started)
+        launched = []
         for sample, result in zip(batch, results, strict=True):
-            if isinstance(result, NumericalError) and not sample.job.is_terminal:
-                self._seating.rescue(sample, result)
-            elif isinstance(result, EngineError):
+            if isinstance(result, EngineError):
                 self._seating.fail(sample.job, result)
             else:
-                sample.picture = result
-                sample.leave()
+                sample.is_decoding = True
+                launched.append((sample, *result))
+        return launched
+
+    def _take_pictures(self, decoding: list[tuple[Sample, Decoded, int]]) -> None:
+        """End the samples whose pictures these are, and the jobs that have all of theirs."""
+        samples = [sample for sample, _, _ in decoding]
+        started = self.clock()
+        with self._stages.at("decode", expected=samples[0].lane.decode_seconds(len(samples))):
+            self._read_flags(but_newest=True, of=samples)
+            for sample, decoded, k in decoding:
+                if sample.is_seated:
+                    self._end(sample, decoded[k])
         self._seating.drop_those_who_left()
-        seconds = self.clock() - started
-        for job in _jobs_of(batch):
-            job.seconds_decoding += seconds
-            if job.open_samples == 0:
+        self._count_decoding(samples, since=started)
+        for job in _jobs_of(samples):
+            if job.open_samples == 0 and not job.is_terminal:
                 self._seating.close(job, job.finished(self.clock()))
+
+    def _end(self, sample: Sample, picture: np.ndarray | NumericalError) -> None:
+        if isinstance(picture, NumericalError):
+            self._seating.rescue(sample, picture)
+        else:
+            sample.picture = picture
+            sample.leave()
+
+    def _count_decoding(self, samples: Sequence[Sample], *, since: float) -> None:
+        seconds = self.clock() - since
+        for job in _jobs_of(samples):
+            job.seconds_decoding += seconds
 
 
 def _jobs_of(samples: Sequence[Sample]) -> list[Job]:

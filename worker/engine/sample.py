@@ -146,6 +146,8 @@ class Sample:
     evaluation: int = 0
     picture: np.ndarray | None = None
     is_seated: bool = True
+    is_decoding: bool = False
+    """Sent off to be decoded; the picture has not come yet."""
     is_tiled: bool = False
     _noise: torch.Tensor | None = None
 
