@@ -78,6 +78,8 @@ class FakeCuda:
         self.is_capturing = False
         self.launches = 0
         self.diary: list[Entry] = []
+        self.pools: list[object] = []
+        """Of each capture, in their order."""
         self._tensors = FakeTensorMode(allow_non_fake_inputs=True)
 
     @contextmanager
@@ -116,6 +118,7 @@ class FakeCuda:
         @contextmanager
         def capture(graph: Graph, pool: object = None, stream: Stream | None = None) -> Iterator[None]:
             cuda.diary.append(Made("capture", cuda.current))
+            cuda.pools.append(pool)
             cuda.is_capturing = True
             yield
             cuda.is_capturing = False
@@ -134,7 +137,7 @@ class FakeCuda:
             "device": lambda device: current_device(device.index),
             "stream": lambda stream: current_device(stream.index),
             "current_stream": lambda device: Stream(device),
-            "graph_pool_handle": lambda: (0, 1),
+            "graph_pool_handle": object,
             "synchronize": lambda device: self.diary.append(Wait(self.launches)),
             "empty_cache": lambda: None,
             "memory_allocated": lambda device: 0,

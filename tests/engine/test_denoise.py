@@ -14,7 +14,7 @@ from tests.engine.driving import distance
 from tests.engine.tiny_models import sdxl_unet
 from worker.engine.compile import compile_table
 from worker.engine.denoise import Plan, StaticStep, StepInput
-from worker.engine.graphs import StepGraphs
+from worker.engine.graphs import GraphMemory, StepGraphs
 from worker.engine.guidance import Guidance
 from worker.engine.table import REGISTERS, Table
 from worker.families.unet import UNet
@@ -210,7 +210,7 @@ def test_a_captured_step_is_the_step(epsilon_bundle: Bundle, table: Table, dtype
     unet.load_state_dict(epsilon_bundle.unet.state_dict())
     unet.to(device, dtype).eval()
     eager, captured = step_of(unet, dtype=dtype), step_of(unet, dtype=dtype)
-    graphs = StepGraphs(captured, strict=True)
+    graphs = StepGraphs(captured, GraphMemory(device), strict=True)
     with torch.inference_mode():
         for i in range(table.evaluations):
             inputs = [step_input(table, 1, i=i), step_input(table, 2, i=i, guidance=1.0)]

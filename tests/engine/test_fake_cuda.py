@@ -5,16 +5,20 @@ On cuda:1, where whatever forgets to name its device lands on another.
 
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
 import torch
 
 from tests.engine.driving import engine_of, last_events, wish
-from tests.engine.fake_cuda import Crossing, Entry, FakeCuda, Launch, Made, Wait
+from tests.engine.fake_cuda import Crossing, FakeCuda, Launch, Made, Wait
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.events import EngineEvent, Finished, Preview
+from worker.engine.rows import Mode
+from worker.engine.transfer import current_device
 from worker.models.bundle import Bundle
 
 INDEX = 1
@@ -35,6 +39,8 @@ class Served:
             self._step(3)
             self._submit("c", prompt="a blue square", num_inference_steps=2, scheduler="euler")
             self._step(40)
+            self.serving, self.cuda.diary = self.cuda.diary, []
+            self._another_lane()
 
     def _warm(self, bundle: Bundle) -> Engine:
         on_cuda = self.cuda.bundle(bundle, torch.float16)
@@ -56,9 +62,15 @@ class Served:
                 with self.cuda.computing():
                     self.events += self._engine.step()
 
-    @property
-    def serving(self) -> list[Entry]:
-        return self.cuda.diary
+    def _another_lane(self) -> None:
+        """Beside the one that was used; and once more, when both are gone."""
+        lanes = self._engine._lanes
+        with self.cuda.computing(), torch.inference_mode(), current_device(self.cuda.device):
+            for _ in range(2):
+                lanes.open(replace(lanes.native, mode=Mode.REPRODUCIBLE)).rehearse(2)
+                for now in (0.0, 1e6):
+                    lanes.sweep(now)
+                gc.collect()
 
 
 @pytest.fixture(scope="module", params=["epsilon_bundle", "xl_bundle"])
@@ -95,6 +107,13 @@ def test_nothing_crosses_within_a_capture(served: Served) -> None:
     entries = [*served.warm_up, *served.serving]
     assert sum(entry == Made("capture", INDEX) for entry in entries) > 0
     assert [entry for entry in entries if isinstance(entry, Crossing) and entry.in_capture] == []
+
+
+def test_graphs_of_all_lanes_share_their_memory_as_long_as_there_are_any(served: Served) -> None:
+    *before, last = served.cuda.pools
+    assert len(before) > 2
+    assert len(set(before)) == 1
+    assert last is not before[0]
 
 
 def test_events_streams_and_graphs_belong_to_the_device(served: Served) -> None:

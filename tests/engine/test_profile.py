@@ -14,6 +14,7 @@ from tests.engine.tiny_models import SIDE
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.events import Finished, Progress, Started
+from worker.engine.graphs import StepGraphs
 from worker.engine.lane import IDLE_SECONDS
 from worker.engine.profile import SIZES, knee, measure
 from worker.engine.rows import Rows
@@ -26,16 +27,19 @@ class TimedLane:
     row_cost = 1.0
     device = torch.device("cpu")
 
-    def __init__(self, seconds: dict[int, float], *, fits: int = 10_000) -> None:
+    def __init__(self, seconds: dict[int, float], *, fits: int = 10_000, first: float = 0.0) -> None:
+        """`first`: seconds that the first step of each size takes longer, as on a GPU."""
         self.now, self.steps = 0.0, 0
-        self._seconds, self._fits = seconds, fits
+        self._seconds, self._fits, self._first = seconds, fits, first
+        self._seen: set[int] = set()
         self.told: list[int] = []
 
     def rehearse(self, rows: int) -> None:
         if rows > self._fits:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         self.steps += 1
-        self.now += self._seconds[rows]
+        self.now += self._seconds[rows] + (0.0 if rows in self._seen else self._first)
+        self._seen.add(rows)
 
     def measured(self, *, most_rows: int = 64, seconds: float = 1e9, known: Profile | None = None) -> Profile:
         clock = partial(getattr, self, "now")
@@ -88,6 +92,17 @@ def test_on_a_gpu_the_first_run_makes_what_the_second_is_timed_by() -> None:
     lane.device = torch.device("cuda")
     lane.measured(seconds=3)
     assert lane.steps == 2
+
+
+@pytest.mark.parametrize("first", [0.1, 1.2, 60.0])
+def test_what_the_first_runs_take_on_a_gpu_changes_no_profile(first: float) -> None:
+    """Steps of 6 ms at 2 rows, and nothing gained beyond 8: some 200 ms of timed steps in all."""
+    seconds = {size: 0.006 * max(1.0, size / 8) for size in SIZES}
+    lane = TimedLane(seconds, first=first)
+    lane.device = torch.device("cuda")
+    profile = lane.measured(seconds=3.0)
+    assert (profile.rows, profile.is_complete) == (8, True)
+    assert profile.seconds == pytest.approx({size: seconds[size] for size in profile.seconds})
 
 
 def test_an_unfinished_profile_is_gone_on_with_and_not_begun_again() -> None:
@@ -162,6 +177,23 @@ def test_a_lane_is_dropped_when_it_has_been_empty_for_a_while(epsilon_bundle: Bu
     assert lanes.open(key) is lane
     lanes.sweep(2e6 + IDLE_SECONDS)
     assert lanes.open(key) is not lane
+
+
+def test_steps_are_captured_from_the_largest_on_and_without_those_that_memory_is_too_small_for(
+    epsilon_bundle: Bundle,
+) -> None:
+    lanes = lanes_of(epsilon_bundle, seats=2)
+    lane, asked = lanes.open(lanes.native), list[int]()
+
+    def rehearse(rows: int) -> None:
+        asked.append(rows)
+        if rows > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    lane._run = StepGraphs(lane.step, None)  # type: ignore[arg-type]
+    lane.rehearse = rehearse  # type: ignore[assignment]
+    lane.capture(9)
+    assert asked == [10, 8, 6, 4, 2], "nine rows are filled up to ten"
 
 
 def test_graphs_need_a_gpu(epsilon_bundle: Bundle) -> None:

@@ -6,15 +6,20 @@ Knows shapes, seats and sizes of batches. Knows no requests, and not who steps w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Literal
 
+import structlog
 import torch
 
 from worker.engine.costs import Costs
 from worker.engine.denoise import Finite, Plan, StaticStep, StepInput
+from worker.engine.errors import is_out_of_memory
 from worker.engine.family import Autoencoder
-from worker.engine.graphs import BUCKETS, StepGraphs
+from worker.engine.graphs import BUCKETS, GraphMemory, StepGraphs
 from worker.engine.rows import LaneKey, Mode, Rows
+
+log = structlog.get_logger()
 
 Graphs = Literal["auto", "on", "off"]
 
@@ -28,9 +33,21 @@ depend on its place in the batch, as measured on an H100."""
 
 
 class Lane:
-    """Buffers for `seats` samples, the step over them, and what decodes them."""
+    """Buffers for `seats` samples, the step over them, and what decodes them.
 
-    def __init__(self, key: LaneKey, autoencoder: Autoencoder, *, seats: int, graphs: Graphs, costs: Costs) -> None:
+    Steps are captured where there is `graph_memory`; `strict`: one that cannot be is an error.
+    """
+
+    def __init__(
+        self,
+        key: LaneKey,
+        autoencoder: Autoencoder,
+        *,
+        seats: int,
+        costs: Costs,
+        graph_memory: GraphMemory | None = None,
+        strict: bool = False,
+    ) -> None:
         in_float32 = key.mode is Mode.RESCUE
         denoiser = key.denoiser.in_float32() if in_float32 else key.denoiser
         self.key = key
@@ -45,8 +62,8 @@ class Lane:
             denoiser, seats=seats, latent_shape=key.latent_shape, conditioning=dict(key.conditioning)
         )
         self._run: Callable[..., torch.Tensor] = self.step
-        if graphs != "off" and self.device.type == "cuda" and not in_float32:
-            self._run = StepGraphs(self.step, strict=graphs == "on")
+        if graph_memory is not None and not in_float32:
+            self._run = StepGraphs(self.step, graph_memory, strict=strict)
 
     @property
     def is_empty(self) -> bool:
@@ -100,15 +117,24 @@ class Lane:
         return self._run(*plan.on(self.device))
 
     def capture(self, most_rows: int) -> None:
-        """Have the graphs of all steps up to that size ready, where steps are captured."""
-        if isinstance(self._run, StepGraphs):
-            for rows in BUCKETS:
-                if rows <= most_rows:
-                    self.rehearse(rows)
+        """Have the graphs of all steps up to that size ready, where steps are captured: anew, the largest first, for
+        that is what their memory can be shared by. One for which there is no memory is left out."""
+        if not isinstance(self._run, StepGraphs):
+            return
+        self._run.forget()
+        for size in reversed([size for size in BUCKETS if size <= self._filled_up(most_rows)]):
+            try:
+                self.rehearse(size)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                log.warning("no memory to capture a step", rows=size)
 
     def rehearse(self, rows: int, *, eager: bool = False) -> None:
-        """A step of `rows` rows that are nobody's, waited for. `eager`: not as a graph."""
-        plan = Plan((), rows=rows, samples=rows, latent_shape=self.key.latent_shape)
+        """A step of `rows` rows that are nobody's, filled up as in service, and waited for. `eager`: neither as a graph
+        nor filled up."""
+        size = rows if eager else self._filled_up(rows)
+        plan = Plan((), rows=size, samples=size, latent_shape=self.key.latent_shape)
         Finite((self.step if eager else self._run)(*plan.on(self.device)))[0]
 
     def rehearse_decode(self) -> None:
@@ -121,10 +147,16 @@ class Lane:
         if self.key.mode is Mode.REPRODUCIBLE:
             size = REPRODUCIBLE_ROWS
         elif isinstance(self._run, StepGraphs):
-            size = next((bucket for bucket in BUCKETS if bucket >= rows), rows)
+            size = self._filled_up(rows)
         else:
             return rows, len(inputs)
         return size, size
+
+    def _filled_up(self, rows: int) -> int:
+        """Rows of the step that is launched for so many."""
+        if not isinstance(self._run, StepGraphs):
+            return rows
+        return next((bucket for bucket in BUCKETS if bucket >= rows), rows)
 
 
 class Lanes:
@@ -150,9 +182,22 @@ class Lanes:
         long. May raise torch.OutOfMemoryError."""
         lane = self._lanes.get(key)
         if lane is None:
-            lane = Lane(key, self._autoencoder, seats=self._seats, graphs=self._graphs, costs=self.costs)
+            lane = Lane(
+                key,
+                self._autoencoder,
+                seats=self._seats,
+                costs=self.costs,
+                graph_memory=self._graph_memory,
+                strict=self._graphs == "on",
+            )
             self._lanes[key] = lane
         return lane
+
+    @cached_property
+    def _graph_memory(self) -> GraphMemory | None:
+        """Made with the first lane, when the device is the current one. None where no steps are captured."""
+        device = self.native.denoiser.device
+        return GraphMemory(device) if self._graphs != "off" and device.type == "cuda" else None
 
     def sweep(self, now: float, *, idle_seconds: float = IDLE_SECONDS) -> None:
         """Drop lanes that have been empty for `idle_seconds` seconds, and those for rescue at once."""
