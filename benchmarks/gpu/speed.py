@@ -14,6 +14,7 @@ from benchmarks.gpu.run import Run
 from worker.engine.engine import Engine
 from worker.engine.graphs import BUCKETS
 from worker.engine.lane import Graphs
+from worker.engine.profile import SIZES
 from worker.engine.sample import Sample
 from worker.families.choose import family_of
 from worker.families.text import Reading, Text
@@ -24,7 +25,7 @@ AHEAD = 8
 
 
 def speed(run: Run) -> None:
-    sizes = (2, 4) if run.small else (*BUCKETS, 48)
+    sizes = (2, 4) if run.small else SIZES
     bundle = full_size(run, "sd", run.half)
     run.section("lone", 15, lone, bundle)
     run.section("graphs", 25, by_size, bundle, "sd graphs", "auto", sizes)
@@ -68,7 +69,7 @@ def by_size(run: Run, bundle: Bundle, label: str, graphs: Graphs, sizes: tuple[i
 
 
 def graph_memory(run: Run, bundle: Bundle) -> None:
-    """Of all sizes: captured small to large, as the engine does it, and large to small."""
+    """Of all sizes: captured small to large, and large to small, as the engine does it."""
     for name, sizes in (("rising", BUCKETS), ("falling", BUCKETS[::-1])):
         torch.cuda.empty_cache()
         before, lane = torch.cuda.memory_reserved(run.device), native_lane(bundle, "on")
