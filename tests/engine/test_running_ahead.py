@@ -6,15 +6,17 @@ The device is a CPU, so that there is something in the pictures; only the engine
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
-from tests.engine.driving import drain, engine_of, last_events, scripted, wish
+from tests.engine.driving import StoppedClock, drain, engine_of, last_events, scripted, wish
+from worker.engine.denoise import Finite
 from worker.engine.engine import Engine
-from worker.engine.events import EngineEvent, Finished, Progress, Stopped
+from worker.engine.events import EngineEvent, Finished, Progress, Stopped, Timings
 from worker.engine.request import Request
 from worker.models.bundle import Bundle
 
@@ -106,3 +108,22 @@ def test_a_job_ends_with_the_last_of_its_pictures(epsilon_bundle: Bundle) -> Non
     assert vae.batches == [4, 2]
     assert [[type(event) for event in step] for step in steps[1:]] == [[], [Finished]]
     assert len(last_events(steps[-1])["a"].pictures) == 6  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("make", [engine_of, running_ahead])
+def test_the_wait_for_a_step_is_time_of_denoising(
+    epsilon_bundle: Bundle, make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device that takes a second until it has answered a question, about a step or about a picture."""
+    clock, read = StoppedClock(), Finite.__getitem__
+
+    def slow(finite: Finite, k: int) -> bool:
+        clock.now += 1.0
+        return read(finite, k)
+
+    monkeypatch.setattr(Finite, "__getitem__", slow)
+    engine = make(epsilon_bundle, clock=clock)
+    engine.submit(wish(num_inference_steps=3))
+    finished = last_events(drain(engine))["a"]
+    assert isinstance(finished, Finished)
+    assert finished.timings == Timings(encode=0.0, denoise=3.0, decode=1.0, wall=4.0)

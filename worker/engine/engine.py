@@ -181,11 +181,10 @@ class Engine:
             self._advance(sample, flag)
         with self._stages.at("preview", expected=self._lanes.picture_seconds):
             self._previewer.render([sample for sample in batch if sample.is_seated and is_due(sample)])
+        self._count_denoising(batch, since=started)
         if not self._runs_ahead:
             self._read_flags()
-        seconds = self.clock() - started
         for job in _jobs_of(batch):
-            job.seconds_denoising += seconds
             self._report_progress(job)
 
     def _take_step(self, lane: Lane, samples: Sequence[Sample]) -> list[tuple[Finite, int]]:
@@ -218,12 +217,22 @@ class Engine:
         """Look after samples whose last step was not made of numbers. Reading the newest step's flags waits for it:
         with `but_newest`, only those `of` the samples given are read."""
         newest = self._unread[-1][1] if self._unread and but_newest else None
-        unread, self._unread = self._unread, []
-        for sample, finite, k in unread:
-            if finite is newest and sample not in of:
-                self._unread.append((sample, finite, k))
-            elif sample.is_seated and not finite[k]:
+        due = [each for each in self._unread if each[1] is not newest or each[0] in of]
+        if not due:
+            return
+        self._unread = [each for each in self._unread if each not in due]
+        started = self.clock()
+        numbers = [finite[k] for _, finite, k in due]
+        self._count_denoising([sample for sample, _, _ in due], since=started)
+        for (sample, _, _), is_finite in zip(due, numbers, strict=True):
+            if sample.is_seated and not is_finite:
                 self._seating.rescue(sample, NumericalError(NOT_A_NUMBER))
+
+    def _count_denoising(self, samples: Sequence[Sample], *, since: float) -> None:
+        """On a GPU that is the launch of their step, and later the wait for it."""
+        seconds = self.clock() - since
+        for job in _jobs_of(samples):
+            job.seconds_denoising += seconds
 
     def _report_progress(self, job: Job) -> None:
         if not job.is_terminal and job.step > job.reported_step:
@@ -254,9 +263,9 @@ class Engine:
     def _take_pictures(self, decoding: list[tuple[Sample, Decoded, int]]) -> None:
         """End the samples whose pictures these are, and the jobs that have all of theirs."""
         samples = [sample for sample, _, _ in decoding]
-        started = self.clock()
         with self._stages.at("decode", expected=samples[0].lane.decode_seconds(len(samples))):
             self._read_flags(but_newest=True, of=samples)
+            started = self.clock()
             for sample, decoded, k in decoding:
                 if sample.is_seated:
                     self._end(sample, decoded[k])
