@@ -89,7 +89,7 @@ def test_words_to_leave_out_are_judged_while_they_count(opened: Page) -> None:
     opened.get_by_label("Not in the picture").fill("blurry snow")
     said = opened.locator(".more").get_by_role("status")
     expect(said).to_have_text("starter has not learned: blurry")
-    opened.get_by_label("Guidance").fill("1")
+    opened.get_by_label("Guidance", exact=True).fill("1")
     expect(said).to_have_count(0)
 
 
