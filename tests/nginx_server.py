@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from tests.conftest import IN_CI
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 SAMPLE = Path(__file__).parents[1] / "deploy" / "nginx" / "darkroom.conf"
 PREFIX = "/darkroom"
@@ -100,7 +100,7 @@ def nginx_before(folder: Path, *, port: int, gateway: int) -> Iterator[Nginx]:
         yield Nginx(f"https://localhost:{port}{PREFIX}", folder / "ca.pem", folder)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        process.wait(WAIT_SECONDS)
 
 
 def _answers(port: int) -> bool:

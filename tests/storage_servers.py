@@ -26,7 +26,7 @@ from obstore.store import S3Store
 
 from app.contract.objects.store import StoreOptions
 from benchmarks.ports import free_port
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 ACCESS_KEY, SECRET_KEY = "AKIADARKROOMTESTS", "a secret that signs nothing but tests"
 READER_KEY, READER_SECRET = "AKIADARKROOMREADER", "may read and list, not write"
@@ -73,7 +73,7 @@ class S3Server:
             region="us-east-1",
             access_key_id=ACCESS_KEY,
             secret_access_key=SECRET_KEY,
-            request_timeout=PATIENCE,
+            request_timeout=WAIT_SECONDS,
         )
         self.env = {
             "AWS_ENDPOINT_URL": self.endpoint,
@@ -82,7 +82,7 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         }
 
-    def start(self, *, deadline: float = PATIENCE) -> None:
+    def start(self, *, deadline: float = WAIT_SECONDS) -> None:
         """Starts the server, unless it runs, and returns once it stores an object in its bucket."""
         if self._process is not None:
             return

@@ -10,9 +10,9 @@ import pytest
 from app.contract.common.environment import GATEWAY, PREFIX, WORKER, SettingsError, read_settings
 from app.contract.common.exits import CANNOT_START
 from app.settings import Settings
-from tests.patience import PATIENCE
 from tests.system.conftest import COMMAND
 from tests.system.separate import bare_environment
+from tests.waiting import WAIT_SECONDS
 from worker.settings import WorkerSettings
 
 
@@ -139,7 +139,7 @@ def test_a_store_that_only_one_process_sees_is_refused(monkeypatch: pytest.Monke
 def test_every_process_says_it_in_one_sentence_and_gives_up(process: str, tmp_path: Path) -> None:
     environment = bare_environment() | {"REDIS_URL": "redis+cluster://127.0.0.1:7000"}
     done = subprocess.run(
-        [COMMAND, process], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+        [COMMAND, process], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_SECONDS
     )
     assert done.returncode == CANNOT_START, done
     assert "REDIS_URL: Redis Cluster is not supported" in done.stderr

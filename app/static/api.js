@@ -2,7 +2,7 @@
 // Refuses to know what a job or a picture is.
 
 const KEY_NAME = "darkroom-key";
-export const PATIENCE_MS = 30_000;
+export const WAIT_MS = 30_000;
 /** No answer is waited for longer. */
 
 /** Where the service is: a proxy may show it below a path. This file is at /static/api.js of it. */
@@ -56,7 +56,7 @@ export async function call(path, { method = "GET", body, headers = {} } = {}) {
 }
 
 function deadline() {
-  return AbortSignal.timeout?.(PATIENCE_MS);
+  return AbortSignal.timeout?.(WAIT_MS);
 }
 
 function understood(response, text) {

@@ -1,7 +1,7 @@
 // The state behind the page: models, jobs, what is wrong. Components read it and are told when it changes.
 // Knows the API's calls; refuses to know the DOM. watch.js decides when unfinished jobs are asked for.
 
-import { PATIENCE_MS, Refused, Unreachable, call, uniqueName } from "./api.js";
+import { WAIT_MS, Refused, Unreachable, call, uniqueName } from "./api.js";
 import { ending, isTerminal } from "./words.js";
 import { bodyOf } from "./request.js";
 
@@ -126,7 +126,7 @@ export class Darkroom {
     const known = this.jobs.get(job.id);
     if (this.#gone.has(job.id)) return job;
     if (known && isTerminal(known) && !isTerminal(job) && performance.now() < this.#settled.get(job.id)) return known;
-    if (isTerminal(job) && !(known && isTerminal(known))) this.#settled.set(job.id, performance.now() + PATIENCE_MS);
+    if (isTerminal(job) && !(known && isTerminal(known))) this.#settled.set(job.id, performance.now() + WAIT_MS);
     if (known?.status === "running" && job.status === "running" && known.attempts === job.attempts) {
       if (known.progress.step > job.progress.step) job = { ...job, progress: known.progress };
     }

@@ -31,7 +31,7 @@ from app.main import create_app
 from app.pictures.store import PictureStore
 from app.settings import Settings
 from benchmarks.ports import free_port
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 OneGateway = Callable[..., AbstractContextManager["Running"]]
 
@@ -68,10 +68,10 @@ def serve(settings: Settings, *, http: type[LimitedProtocol] = LimitedProtocol) 
     until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    with httpx2.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client:
+    with httpx2.Client(base_url=url, timeout=WAIT_SECONDS, trust_env=False) as client:
         yield Running(url, port, client, server, app)
     server.should_exit = True
-    thread.join(PATIENCE)
+    thread.join(WAIT_SECONDS)
     assert not thread.is_alive()
 
 
@@ -88,7 +88,7 @@ def _nobody_is_late() -> Iterator[None]:
     """A machine that stands still for two seconds would make a 503 of any answer; `own_valkey` is for tests of that."""
     with pytest.MonkeyPatch.context() as patch:
         for name in REDIS_SECONDS:
-            patch.setattr(main, name, PATIENCE)
+            patch.setattr(main, name, WAIT_SECONDS)
         yield
 
 

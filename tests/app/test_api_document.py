@@ -15,7 +15,7 @@ import pytest
 
 from tests.app.conftest import Running, ScriptedWorker
 from tests.conftest import IN_CI
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 EXAMPLES = re.findall(r"^```(sh|python|js)\n(.*?)^```", DOCUMENT, re.M | re.S)
@@ -53,7 +53,7 @@ def test_the_example_runs(drawing: Running, tmp_path: Path, language: str, code:
     environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     done = subprocess.run(
         [*COMMANDS[language], code.replace(ADDRESS, drawing.url)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

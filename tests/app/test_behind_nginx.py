@@ -20,8 +20,8 @@ from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.test_jobs import PARAMETERS
 from tests.conftest import IN_CI
 from tests.nginx_server import PREFIX, Nginx, nginx_before
-from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
+from tests.waiting import WAIT_SECONDS, until
 
 KEY = "k" * 32
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -57,7 +57,7 @@ def nginx(running: Running, worker: ScriptedWorker, tmp_path: Path, port: int) -
 def outside(nginx: Nginx) -> Iterator[httpx2.Client]:
     """A client that knows the public address only, and trusts the proxy's certificate only."""
     trusts = ssl.create_default_context(cafile=str(nginx.ca))
-    with httpx2.Client(verify=trusts, timeout=PATIENCE, trust_env=False, headers=BEARER) as client:
+    with httpx2.Client(verify=trusts, timeout=WAIT_SECONDS, trust_env=False, headers=BEARER) as client:
         yield client
 
 
@@ -116,7 +116,7 @@ def curl(nginx: Nginx, *arguments: str) -> str:
     if program is None:
         (pytest.fail if IN_CI else pytest.skip)("no curl here")
     asked = [program, "--silent", "--show-error", "--http2", "--cacert", str(nginx.ca), "--noproxy", "*", *arguments]
-    return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+    return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=WAIT_SECONDS).stdout
 
 
 def test_http_2(nginx: Nginx, worker: ScriptedWorker, outside: httpx2.Client) -> None:
@@ -153,7 +153,7 @@ def test_the_command_line_below_a_prefix(
         until(lambda: process.poll() is not None or outside.get(f"{nginx.url}/v1/jobs").json()["data"])
         if process.poll() is None:
             worker.succeed(worker.claim(), data=b"a picture")
-        told, complaints = process.communicate(timeout=PATIENCE)
+        told, complaints = process.communicate(timeout=WAIT_SECONDS)
     finally:
         if process.poll() is None:
             process.kill()

@@ -22,7 +22,7 @@ from app.contract.redis.connections import FairPool, PatientRetry, _Light
 from app.main import COMMAND_CONNECTIONS
 from tests.app.conftest import Running
 from tests.app.test_jobs import send
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 BURST = 200
 assert BURST > 3 * COMMAND_CONNECTIONS
@@ -137,14 +137,14 @@ async def test_a_redis_that_hangs_fails_all_who_wait() -> None:
 
 
 async def test_who_leaves_the_queue_takes_no_turn_along(redis_client: redis.Redis, valkey_url: str) -> None:
-    async with pooled(valkey_url, connections=1, stalled_seconds=PATIENCE) as client:
+    async with pooled(valkey_url, connections=1, stalled_seconds=WAIT_SECONDS) as client:
         blocked = asyncio.create_task(client.blpop(["never"], timeout=60))
         await asyncio.sleep(0)
         waiting = [asyncio.create_task(client.ping()) for _ in range(5)]
         await asyncio.sleep(0)
         for task in (*waiting[:4], blocked):
             task.cancel()
-        assert await asyncio.wait_for(waiting[4], PATIENCE)
+        assert await asyncio.wait_for(waiting[4], WAIT_SECONDS)
         assert await client.ping()
 
 
@@ -162,7 +162,7 @@ def test_a_connection_that_was_reset_while_it_lay_idle_is_replaced() -> None:
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2"
-            async with pooled(url, connections=1, stalled_seconds=PATIENCE, retries=1) as client:
+            async with pooled(url, connections=1, stalled_seconds=WAIT_SECONDS, retries=1) as client:
                 connection = await client.connection_pool.get_connection()
                 await client.connection_pool.release(connection)
                 answers = [await client.get("n")]
@@ -217,6 +217,6 @@ async def test_many_streams_opened_at_once_all_open(running: Running, client: ob
 
     tasks = [asyncio.create_task(opened(jobs[n % len(jobs)])) for n in range(BURST)]
     start.set()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         heads = await asyncio.gather(*tasks)
     assert set(heads) == {b"HTTP/1.1 200 OK"}

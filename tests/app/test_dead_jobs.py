@@ -14,7 +14,7 @@ import redis
 from app.contract.redis import keys
 from tests.app.conftest import ScriptedWorker
 from tests.app.test_jobs import send
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 COMMAND = Path(sys.executable).with_name("darkroom")
 
@@ -26,7 +26,7 @@ def jobs(redis_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment | {"REDIS_URL": redis_url},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=WAIT_SECONDS,
     )
 
 

@@ -15,7 +15,7 @@ from app.jobs import follow
 from app.routes.events import MOST_JOBS
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_jobs import send
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 Told = tuple[str, str, dict[str, Any]]
 
@@ -158,7 +158,7 @@ def test_a_job_deleted_under_a_stream(client: httpx2.Client, monkeypatch: pytest
         told.next()
         deletion = pool.submit(client.delete, job["urls"]["self"])
         assert [name for name, _, _ in told.rest()] in ([], ["job.canceled"])
-        assert deletion.result(PATIENCE).status_code == 204
+        assert deletion.result(WAIT_SECONDS).status_code == 204
 
 
 def test_an_unknown_job_is_404_before_the_stream_begins(client: httpx2.Client) -> None:

@@ -14,7 +14,7 @@ from app.contract.redis.store import JobStore
 from app.contract.redis.streams import READ_AT_ONCE, Entry, EventStreams
 from app.jobs import follow
 from app.jobs.follow import Feed, Following
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -134,7 +134,7 @@ async def test_several_jobs_are_one_listener_and_each_may_be_left(feed: Feed, cl
         assert feed.listeners == 2
         heard: list[tuple[str, Entry]] = []
         while len(heard) < 2:
-            news = await following.next(PATIENCE)
+            news = await following.next(WAIT_SECONDS)
             assert news, "nothing came in time"
             heard += news
         assert sorted((job, data["step"]) for job, (_, _, data) in heard) == [(JOB, 1), (other, 2)]
@@ -160,7 +160,7 @@ async def test_one_who_is_slow_misses_nothing_of_several_jobs(
         assert await hear(quick, count) == list(range(count))
         heard: dict[str, list[int]] = {JOB: [], other: []}
         while sum(map(len, heard.values())) < 2 * count:
-            news = await slow.next(PATIENCE)
+            news = await slow.next(WAIT_SECONDS)
             assert news is not None
             for job, (_, _, data) in news:
                 heard[job].append(data["step"])
@@ -176,7 +176,7 @@ async def test_the_events_of_several_jobs_end_with_the_last_ones(
     heard: list[tuple[str, str]] = []
     said = 0
     async with feed.follow({JOB: "0-0", other: "0-0"}) as following:
-        async for news in following.events(until=time.monotonic() + PATIENCE):
+        async for news in following.events(until=time.monotonic() + WAIT_SECONDS):
             if news is not None:
                 heard.append((news[0], news[1].event))
             elif said == len(heard):

@@ -18,7 +18,7 @@ from app.settings import Settings
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve
 from tests.app.test_jobs import PARAMETERS
 from tests.app.test_refusals import CANARY, parameters, problem
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 
 def raw(
@@ -34,7 +34,7 @@ def raw(
 
 
 def connect(client: httpx2.Client) -> socket.socket:
-    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=PATIENCE)
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=WAIT_SECONDS)
 
 
 def send_for_ever(connection: socket.socket, chunk: bytes) -> None:

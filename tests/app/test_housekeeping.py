@@ -20,7 +20,7 @@ from app.pictures.store import PictureStore
 from app.settings import Settings
 from tests.app.conftest import ScriptedWorker
 from tests.app.test_jobs import send
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 pytestmark = pytest.mark.anyio
 
@@ -127,7 +127,7 @@ async def test_an_outage_is_survived_and_logged_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(housekeeper, "round", round_)
     monkeypatch.setattr(keys, "REAP_SECONDS", 0.001)
     with structlog.testing.capture_logs() as logs:
-        await asyncio.wait_for(housekeeper.run(), PATIENCE)
+        await asyncio.wait_for(housekeeper.run(), WAIT_SECONDS)
     assert [line["event"] for line in logs if "housekeeping" in line["event"]] == [
         "housekeeping waits",
         "housekeeping goes on",

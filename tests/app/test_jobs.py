@@ -13,7 +13,7 @@ import redis
 
 from app.contract.redis import keys
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 PARAMETERS = {"prompt": "a red circle", "seed": 0}
 
@@ -104,7 +104,7 @@ def test_closing_answers_waits_at_once(closable: Running) -> None:
         ]
         until(lambda: running.app.state.services.feed.listeners == 2)
         running.close_soon()
-        assert [wait.result(PATIENCE).status_code for wait in waits] == [202, 200]
+        assert [wait.result(WAIT_SECONDS).status_code for wait in waits] == [202, 200]
 
 
 def test_a_departed_client_frees_what_it_held(running: Running, client: httpx2.Client) -> None:
@@ -134,12 +134,12 @@ def test_long_poll_sees_the_next_change(client: httpx2.Client, worker: ScriptedW
     with ThreadPoolExecutor() as pool:
         poll = pool.submit(client.get, job["urls"]["self"], params={"wait": 30}, headers={"If-None-Match": etag})
         claim = worker.claim()
-        assert poll.result(PATIENCE).json()["status"] == "running"
+        assert poll.result(WAIT_SECONDS).json()["status"] == "running"
         poll = pool.submit(client.get, job["urls"]["self"], params={"wait": 30})
         # Without an ETag the poll waits for whatever comes after it began: progress goes on until it has.
         step = iter(range(1, 20))
         until(lambda: worker.progress(claim, next(step)) or poll.done())
-        assert poll.result(PATIENCE).json()["progress"]["step"] >= 1
+        assert poll.result(WAIT_SECONDS).json()["progress"]["step"] >= 1
 
 
 def test_long_poll_answers_at_once_when_its_etag_is_old(client: httpx2.Client, worker: ScriptedWorker) -> None:
@@ -223,7 +223,7 @@ def test_delete_of_a_running_job_cancels_it_first(client: httpx2.Client, worker:
         deletion = pool.submit(client.delete, job["urls"]["self"])
         until(lambda: worker.ownership.beat([claim]) == ["cancel"])
         assert worker.ownership.canceled(claim)
-        assert deletion.result(PATIENCE).status_code == 204
+        assert deletion.result(WAIT_SECONDS).status_code == 204
 
 
 def test_delete_while_closing_does_not_pretend(closable: Running, worker: ScriptedWorker) -> None:

@@ -18,7 +18,7 @@ from tests.app.test_guard import KEY, connect
 from tests.app.test_jobs import PARAMETERS
 from tests.app.test_openai import official
 from tests.app.test_waiting import WAYS
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 JOIN_WAYS = [way for way in WAYS if way != "openai stream"]
 
@@ -82,7 +82,7 @@ def test_who_asks_again_gets_the_job_of_who_left(
     traffic.nobody_waits_for(job)
     asked = pool.submit(traffic.ask)
     worker.succeed(worker.claim())
-    answer = asked.result(PATIENCE)
+    answer = asked.result(WAIT_SECONDS)
     assert answer.is_success
     assert job in answer.text
     assert traffic.jobs() == [job]
@@ -103,7 +103,7 @@ def test_two_whose_callers_wait_stay_two(traffic: Traffic, worker: ScriptedWorke
         asked = pool.submit(traffic.ask)
         for _ in range(2):
             worker.succeed(worker.claim())
-        assert first not in asked.result(PATIENCE).text
+        assert first not in asked.result(WAIT_SECONDS).text
     assert len(traffic.jobs()) == 2
 
 
@@ -113,7 +113,7 @@ def test_one_that_was_answered_is_not_joined(
     for number in (1, 2):
         asked = pool.submit(traffic.ask)
         worker.succeed(worker.claim())
-        assert asked.result(PATIENCE).is_success
+        assert asked.result(WAIT_SECONDS).is_success
         assert len(traffic.jobs()) == number
 
 
@@ -127,7 +127,7 @@ def test_a_gateway_that_died_waits_for_nothing(
         traffic.redis.hset(name, job, "1 its-gateway")
         asked = pool.submit(traffic.ask)
         worker.succeed(worker.claim())
-        assert job in asked.result(PATIENCE).text
+        assert job in asked.result(WAIT_SECONDS).text
     assert traffic.jobs() == [job]
 
 
@@ -140,7 +140,7 @@ def test_a_job_without_a_future_is_not_joined(
         end(f"{keys.JOB}{job}")
         asked = pool.submit(traffic.ask)
         worker.succeed(worker.claim())
-        answer = asked.result(PATIENCE)
+        answer = asked.result(WAIT_SECONDS)
         assert answer.is_success
         assert job not in answer.text
 
@@ -158,7 +158,7 @@ def test_long_after_its_end_another_picture_may_be_meant(
     monkeypatch.setattr(joining, "LATE_SECONDS", -60.0)
     asked = pool.submit(traffic.ask)
     worker.succeed(worker.claim())
-    assert job not in asked.result(PATIENCE).text
+    assert job not in asked.result(WAIT_SECONDS).text
 
 
 def test_a_job_that_its_caller_took_along_is_not_joined(
@@ -168,7 +168,7 @@ def test_a_job_that_its_caller_took_along_is_not_joined(
     until(lambda: traffic.running.client.get(f"/v1/jobs/{job}").json()["status"] == "canceled")
     asked = pool.submit(traffic.ask)
     worker.succeed(worker.claim())
-    assert job not in asked.result(PATIENCE).text
+    assert job not in asked.result(WAIT_SECONDS).text
 
 
 def test_who_left_does_not_take_along_what_another_waits_for(
@@ -184,7 +184,7 @@ def test_who_left_does_not_take_along_what_another_waits_for(
         until(lambda: running.app.state.services.feed.listeners == 2)
     until(lambda: running.app.state.services.feed.listeners == 1)
     worker.succeed(worker.claim())
-    assert job in asked.result(PATIENCE).text
+    assert job in asked.result(WAIT_SECONDS).text
     assert traffic.jobs() == [job]
 
 
@@ -196,7 +196,7 @@ def test_an_idempotency_key_is_an_identity_of_its_own(
     asked = pool.submit(traffic.ask, **{"Idempotency-Key": "order-18"})
     for _ in range(2):
         worker.succeed(worker.claim())
-    assert job not in asked.result(PATIENCE).text
+    assert job not in asked.result(WAIT_SECONDS).text
 
 
 def test_another_request_is_another_job(traffic: Traffic, worker: ScriptedWorker, pool: ThreadPoolExecutor) -> None:
@@ -207,7 +207,7 @@ def test_another_request_is_another_job(traffic: Traffic, worker: ScriptedWorker
         asked = pool.submit(traffic.ask)
         for _ in range(2):
             worker.succeed(worker.claim())
-        assert job not in asked.result(PATIENCE).text
+        assert job not in asked.result(WAIT_SECONDS).text
     finally:
         del (traffic.body.get("input") or traffic.body)["num_inference_steps"]
 
@@ -228,7 +228,7 @@ def test_a_stream_is_joined_and_joins(
     traffic.nobody_waits_for(job)
     asked = pool.submit(traffic.ask)
     worker.succeed(worker.claim())
-    assert job in asked.result(PATIENCE).text
+    assert job in asked.result(WAIT_SECONDS).text
     assert traffic.jobs() == [job]
 
 
@@ -245,7 +245,7 @@ def test_another_key_joins_nothing(
         asked = pool.submit(traffic.ask, **again)
         for _ in range(2):
             worker.succeed(worker.claim())
-        assert job not in asked.result(PATIENCE).text
+        assert job not in asked.result(WAIT_SECONDS).text
 
 
 class _GivesUp(httpx2.HTTPTransport):
@@ -284,7 +284,7 @@ def test_openais_client_joins_the_job_it_lost(
         asked = pool.submit(client.images.generate, prompt="a red circle")
         until(lambda: transport.job and running.app.state.services.feed.listeners == 1 + stays)
         worker.succeed(worker.claim())
-        answer: Any = asked.result(PATIENCE)
+        answer: Any = asked.result(WAIT_SECONDS)
     assert answer.job_id == transport.job
     assert len(redis_client.keys(f"{keys.JOB}*")) == 1
 
@@ -296,9 +296,9 @@ def test_closing_leaves_the_job_to_who_asks_again(
     asked = pool.submit(traffic.ask)
     until(lambda: closable.app.state.services.feed.listeners)
     closable.close_soon()
-    assert asked.result(PATIENCE).status_code == 503
+    assert asked.result(WAIT_SECONDS).status_code == 503
     [job] = traffic.jobs()
     with gateway_with() as other:
         again = pool.submit(Traffic(other, redis_client, "openai").ask)
         worker.succeed(worker.claim())
-        assert job in again.result(PATIENCE).text
+        assert job in again.result(WAIT_SECONDS).text

@@ -17,7 +17,7 @@ from app.jobs.housekeeping import Housekeeper
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_housekeeping import housekeeper, store
 from tests.app.test_jobs import PARAMETERS, send
-from tests.patience import until
+from tests.waiting import until
 
 __all__ = ["housekeeper", "store"]
 

@@ -23,7 +23,7 @@ from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import PARAMETERS
 from tests.app.test_refusals import problem
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 Keys = Callable[..., subprocess.CompletedProcess[str]]
 Made = Callable[..., dict[str, str]]
@@ -92,11 +92,11 @@ def test_revoking_ends_what_is_open(locked: Running, keys: Keys, made: Made) -> 
         feed = locked.app.state.services.feed
         until(lambda: feed.listeners == 3)
         keys("revoke", key_id)
-        assert stream.result(PATIENCE).text.startswith("event: job")
-        assert problem(wait.result(PATIENCE)) == (401, "unauthenticated")
+        assert stream.result(WAIT_SECONDS).text.startswith("event: job")
+        assert problem(wait.result(WAIT_SECONDS)) == (401, "unauthenticated")
         assert not others.done()
         assert locked.client.post(job["urls"]["cancel"], headers=other).status_code == 200
-        assert others.result(PATIENCE).json()["status"] == "canceled"
+        assert others.result(WAIT_SECONDS).json()["status"] == "canceled"
 
 
 def test_the_first_key_closes_an_open_service(client: httpx2.Client, running: Running, made: Made) -> None:
@@ -129,7 +129,7 @@ def test_the_last_key_revoked_lets_nobody_in(
         stream = pool.submit(client.get, job["urls"]["events"], headers=ann)
         until(lambda: running.app.state.services.feed.listeners == 1)
         revoke_all(settings)
-        assert "job.succeeded" not in stream.result(PATIENCE).text
+        assert "job.succeeded" not in stream.result(WAIT_SECONDS).text
     with gateway_with() as later:
         for gateway in (running, later):
             for headers in (ann, nobody, {"Authorization": "Bearer anything"}):
@@ -158,8 +158,8 @@ def test_the_first_key_ends_what_is_open_without_one(client: httpx2.Client, runn
         wait = pool.submit(client.get, job["urls"]["self"], params={"wait": 60})
         until(lambda: running.app.state.services.feed.listeners == 2)
         made("ann")
-        assert stream.result(PATIENCE).text.startswith("event: job")
-        assert problem(wait.result(PATIENCE)) == (401, "unauthenticated")
+        assert stream.result(WAIT_SECONDS).text.startswith("event: job")
+        assert problem(wait.result(WAIT_SECONDS)) == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize("key", [new_key()[1], "drk_", "drk_mistyped"], ids=["forged", "empty", "mistyped"])

@@ -15,7 +15,7 @@ from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, setti
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import send
 from tests.app.test_refusals import CANARY, problem
-from tests.patience import until
+from tests.waiting import until
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 

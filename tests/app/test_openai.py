@@ -16,14 +16,14 @@ import redis
 from app.edge import guard
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 PICTURE = b"not really a PNG"
 
 
 def official(running: Running, **options: Any) -> openai.OpenAI:
     """The client as its documentation sets it up, without proxies from the environment."""
-    plain = httpx2.Client(trust_env=False, timeout=PATIENCE)
+    plain = httpx2.Client(trust_env=False, timeout=WAIT_SECONDS)
     defaults = {"base_url": f"{running.url}/v1", "api_key": "any", "max_retries": 0, "http_client": plain}
     return openai.OpenAI(**(defaults | options))
 
@@ -48,7 +48,7 @@ def test_a_picture_in_base64_and_as_a_link(client: openai.OpenAI, drawing: Calla
     assert answer.data is not None
     for index, image in enumerate(answer.data):
         assert base64.b64decode(image.b64_json or "") == PICTURE
-        assert httpx2.get(image.url or "", trust_env=False, timeout=PATIENCE).content == PICTURE
+        assert httpx2.get(image.url or "", trust_env=False, timeout=WAIT_SECONDS).content == PICTURE
         assert (image.seed, image.revised_prompt) == (answer.seed + index, None)  # type: ignore[attr-defined]
     assert (len(answer.data), answer.size, answer.output_format, answer.background) == (2, "64x128", "png", "opaque")
     assert answer.created > 1_700_000_000
@@ -202,7 +202,7 @@ def test_edits_and_variations_say_that_they_are_not_served(
     running: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a picture of more than a socket holds: clients write all of it before they read."""
-    monkeypatch.setattr(guard, "DRAIN_SECONDS", PATIENCE)
+    monkeypatch.setattr(guard, "DRAIN_SECONDS", WAIT_SECONDS)
     worker.announce()
     picture = b"\x89PNG\r\n\x1a\n" + bytes(3_000_000)
     with official(running, max_retries=2) as client, pytest.raises(openai.InternalServerError) as caught:
@@ -262,7 +262,7 @@ def test_closing_asks_for_a_retry(closable: Running) -> None:
         until(lambda: closable.app.state.services.feed.listeners)
         closable.close_soon()
         with pytest.raises(openai.InternalServerError) as caught:
-            waiting.result(PATIENCE)
+            waiting.result(WAIT_SECONDS)
     assert (caught.value.code, caught.value.response.headers["retry-after"]) == ("job-unfinished", "1")
 
 
@@ -271,7 +271,7 @@ def test_a_stream_ends_with_the_pictures(client: openai.OpenAI, worker: Scripted
         drawn = pool.submit(lambda: worker.succeed(worker.claim()))
         with client.images.generate(prompt="a red circle", n=2, stream=True, partial_images=0) as stream:
             events = list(stream)
-        drawn.result(PATIENCE)
+        drawn.result(WAIT_SECONDS)
     assert [event.type for event in events] == ["image_generation.completed"] * 2
     completed: Any = events[0]
     assert base64.b64decode(completed.b64_json) == PICTURE
@@ -294,7 +294,7 @@ def test_a_stream_shows_pictures_on_the_way(client: openai.OpenAI, worker: Scrip
         with client.images.generate(prompt="a red circle", stream=True, partial_images=2) as stream:
             first_preview = pool.submit(draw_with_previews)
             events: Any = list(stream)
-        first_preview.result(PATIENCE)
+        first_preview.result(WAIT_SECONDS)
     assert [event.type for event in events][-1] == "image_generation.completed"
     partial = events[:-1]
     assert [event.partial_image_index for event in partial] == list(range(len(partial)))

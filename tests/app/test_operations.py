@@ -28,7 +28,7 @@ from benchmarks.ports import free_port
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for
 from tests.app.test_jobs import PARAMETERS, send
 from tests.app.test_refusals import problem
-from tests.patience import until
+from tests.waiting import until
 
 CROWD = 90
 """Callers at once: one timeout of Redis after the other, they would outlast their own patience."""

@@ -25,7 +25,7 @@ from app.webhooks.main import viewer
 from app.webhooks.sign import signed_headers
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 MODEL = "darkroom/starter"
 VERSION = "0" * 64
@@ -72,14 +72,14 @@ def test_run_goes_on_polling_when_its_wait_is_over(
     client: Client, worker: ScriptedWorker, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The client leaves half a second for the answer to a wait, which a busy machine may need for itself.
-    monkeypatch.setattr("replicate.prediction._create_prediction_timeout", lambda **_: PATIENCE)
+    monkeypatch.setattr("replicate.prediction._create_prediction_timeout", lambda **_: WAIT_SECONDS)
     answered = threading.Event()
     client._client.event_hooks = {"response": [lambda response: answered.set()]}
 
     def draw_late() -> None:
         claim = worker.claim()
         worker.progress(claim, 5)
-        answered.wait(PATIENCE)
+        answered.wait(WAIT_SECONDS)
         worker.succeed(claim)
 
     late = threading.Thread(target=draw_late)
@@ -327,7 +327,7 @@ async def test_a_webhook_carries_the_prediction(
         sent = await viewer(services.settings, redis_client, services.pictures)(Record.from_hash(fields))
     assert (sent["id"], sent["status"], sent["model"]) == (created.id, "succeeded", MODEL)
     [link] = sent["output"]
-    assert httpx2.get(running.url + link.split("8000", 1)[1], trust_env=False, timeout=PATIENCE).content == PICTURE
+    assert httpx2.get(running.url + link.split("8000", 1)[1], trust_env=False, timeout=WAIT_SECONDS).content == PICTURE
     secret = client.webhooks.default.secret()
     body = json.dumps(sent)
     moment = datetime.datetime.now(datetime.UTC)

@@ -14,14 +14,14 @@ from app.edge.http_protocol import LimitedProtocol
 from app.settings import Settings
 from tests.app.conftest import Running, ScriptedWorker, serve
 from tests.app.test_jobs import PARAMETERS
-from tests.patience import until
+from tests.waiting import until
 
 LARGE = 24 * 1024 * 1024
 """Bytes: more than the kernel holds for a reader on loopback."""
 
 
 @pytest.fixture
-def short_patience(settings: Settings, worker: ScriptedWorker) -> Iterator[Running]:
+def short_waits(settings: Settings, worker: ScriptedWorker) -> Iterator[Running]:
     """A gateway that gives a reader a fifth of a second in place of half a minute."""
     worker.announce()
     yield from serve(settings, http=type("Hasty", (LimitedProtocol,), {"still_seconds": 0.2}))
@@ -68,13 +68,13 @@ def opened_below(folder: Path) -> list[str]:
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux' /proc to count descriptors")
 @pytest.mark.parametrize("headers", [(), ("Connection: close",)])
 def test_a_reader_that_stops_frees_its_connection_and_the_file(
-    short_patience: Running, worker: ScriptedWorker, picture_folder: Path, headers: tuple[str, ...]
+    short_waits: Running, worker: ScriptedWorker, picture_folder: Path, headers: tuple[str, ...]
 ) -> None:
-    client = short_patience.client
+    client = short_waits.client
     link = link_of(client, worker, bytes(LARGE))
-    connections = short_patience.server.server_state.connections
+    connections = short_waits.server.server_state.connections
     before = len(connections)
-    with ask(short_patience.port, link, *headers) as still:
+    with ask(short_waits.port, link, *headers) as still:
         until(lambda: len(connections) == before and not opened_below(picture_folder))
         assert 0 < len(what_is_left(still)) < LARGE, "cut short, and not told that it was whole"
     assert client.get("/healthz").status_code == 200

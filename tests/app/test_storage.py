@@ -36,7 +36,7 @@ from app.pictures.errors import (
 )
 from app.pictures.store import PictureStore
 from app.pictures.stream import CHUNK
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from tests.storage_servers import S3Server
@@ -400,7 +400,7 @@ def s3_store(s3_server: S3Server) -> PictureStore:
 
 @pytest.fixture
 async def browser() -> Any:
-    async with httpx2.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=WAIT_SECONDS) as client:
         yield client
 
 
@@ -431,7 +431,7 @@ async def test_s3_refuses_a_tampered_or_expired_url(s3_store: PictureStore, brow
         assert (await browser.get(changed)).status_code == 403
     assert (await browser.put(link, content=b"overwritten")).status_code == 403
     short = await s3_store.signed_url(KEY, expires_in=1)
-    assert await refused_within(browser, short, seconds=PATIENCE)
+    assert await refused_within(browser, short, seconds=WAIT_SECONDS)
     assert await read(s3_store) == DATA
 
 

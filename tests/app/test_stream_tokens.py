@@ -18,7 +18,7 @@ from tests.app.test_guard import KEY, OTHER_KEY
 from tests.app.test_jobs import PARAMETERS
 from tests.app.test_keys import Keys, Made, keys, made  # noqa: F401
 from tests.app.test_refusals import problem
-from tests.patience import until
+from tests.waiting import until
 
 ANN, BOB = ({"Authorization": f"Bearer {key}"} for key in (KEY, OTHER_KEY))
 

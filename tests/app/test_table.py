@@ -25,7 +25,7 @@ from app.contract.messages.card import ModelCard
 from app.contract.redis.ownership import Ownership
 from benchmarks.ports import free_port
 from tests.app.test_refusals import CANARY, INVALID, NOT_JSON, parameters
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 GROWTH = 5_000_000
 JOB = b"/v1/jobs/job_000000000000000000000000"
@@ -189,7 +189,7 @@ class Process:
 
     def ask(self, row: Row) -> bytes:
         """The whole answer, b"" if the connection was closed without one."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_SECONDS) as connection:
             try:
                 connection.sendall(row.sent)
                 for _ in range(1_000 if row.endless else 0):
@@ -227,7 +227,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         until(lambda: _is_ready(found.port))
         yield found
     process.terminate()
-    process.wait(PATIENCE)
+    process.wait(WAIT_SECONDS)
     valkey.stop()
 
 
@@ -238,7 +238,7 @@ def _port(log: Path) -> int | None:
 
 def _is_ready(port: int) -> bool:
     try:
-        return httpx2.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=PATIENCE).status_code == 200
+        return httpx2.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=WAIT_SECONDS).status_code == 200
     except httpx2.TransportError:
         return False
 

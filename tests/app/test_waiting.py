@@ -14,7 +14,7 @@ from app.routes import waiting
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_guard import connect
 from tests.app.test_jobs import PARAMETERS, send
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 WAYS: dict[str, tuple[str, dict[str, Any], str]] = {
     "native": ("/v1/jobs", PARAMETERS, "wait=60, "),
@@ -88,7 +88,7 @@ def test_without_it_nothing_is_sent_before_the_answer(
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(client.post, "/v1/jobs", json=PARAMETERS, headers={"Prefer": prefer})
         worker.succeed(worker.claim())
-        answer = asked.result(PATIENCE)
+        answer = asked.result(WAIT_SECONDS)
     assert (answer.status_code, answer.content[:1]) == (200, b"{")
     assert answer.headers["preference-applied"] == "wait=60"
 
@@ -157,4 +157,4 @@ def test_preferences_that_were_applied_are_named(client: httpx2.Client, worker: 
         asked = pool.submit(client.post, "/v1/jobs", json=PARAMETERS, headers=headers)
         for _ in range(2):
             worker.succeed(worker.claim())
-        assert asked.result(PATIENCE).headers["preference-applied"] == "wait=60, cancel-on-disconnect"
+        assert asked.result(WAIT_SECONDS).headers["preference-applied"] == "wait=60, cancel-on-disconnect"

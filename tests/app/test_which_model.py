@@ -21,7 +21,7 @@ from app.jobs.model_choice import AWAY_RETRY_SECONDS, RESTART_SECONDS, by_defaul
 from app.settings import Settings, settings_from_env
 from tests.app import test_openai, test_replicate
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
-from tests.patience import until
+from tests.waiting import until
 
 LONG_AGO = 1_767_225_600_000
 """2026-01-01T00:00:00Z in ms."""

@@ -21,7 +21,7 @@ from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.test_jobs import PARAMETERS
 from tests.app.test_refusals import problem
-from tests.patience import until
+from tests.waiting import until
 
 
 @dataclass(frozen=True)

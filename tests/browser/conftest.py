@@ -24,8 +24,8 @@ from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.conftest import _nobody_is_late as _nobody_is_late
 from tests.conftest import IN_CI
-from tests.patience import PATIENCE
 from tests.system.conftest import Installation
+from tests.waiting import WAIT_SECONDS
 
 CANDIDATES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHOSEN = "DARKROOM_TEST_BROWSER"
@@ -37,8 +37,8 @@ SWITCHES = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 1_000 * PATIENCE
-expect.set_options(timeout=PATIENCE_MS)
+WAIT_MS = 1_000 * WAIT_SECONDS
+expect.set_options(timeout=WAIT_MS)
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 TELL_VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) => console.error("CSP", event.violatedDirective, event.blockedURI));
@@ -67,7 +67,7 @@ def browser() -> Iterator[Browser]:
     # Chromium's sandbox refuses to run as root.
     switches = [*SWITCHES, "--no-sandbox"] if os.geteuid() == 0 else SWITCHES
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=switches, timeout=PATIENCE_MS)
+        browser = playwright.chromium.launch(executable_path=program, args=switches, timeout=WAIT_MS)
         yield browser
         browser.close()
 
@@ -105,7 +105,7 @@ def context_options() -> dict[str, Any]:
 def page(browser: Browser, ear: Ear, context_options: dict[str, Any]) -> Iterator[Page]:
     """An empty tab of a browser that has never been here."""
     context = browser.new_context(**context_options)
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(WAIT_MS)
     context.add_init_script(TELL_VIOLATIONS)
     page = context.new_page()
     page.on("console", ear.hear)

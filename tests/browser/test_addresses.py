@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import Ear, ask, faults_of_access, picture
-from tests.patience import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import faults_of_access
-from tests.patience import PATIENCE
 from tests.system.conftest import Installation
+from tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.browser
 
@@ -168,7 +168,7 @@ def test_the_curl_recipe_draws_the_picture(opened: Page, installation: Installat
     finished(ask(opened, prompt)).get_by_role("button").click()
     opened.get_by_role("button", name="curl").click()
     recipe = opened.locator(".copies pre").inner_text()
-    done = subprocess.run(["bash", "-c", recipe], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(["bash", "-c", recipe], capture_output=True, text=True, timeout=WAIT_SECONDS)
     seed = opened.get_by_role("dialog").locator("dd").first.inner_text()
     assert '"status":"succeeded"' in done.stdout, done
     with installation.client() as client:

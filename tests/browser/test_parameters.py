@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Request, Route, expect
 from app.routes.page_parameters import parameters_module
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import faults_of_access
-from tests.patience import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 

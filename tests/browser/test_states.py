@@ -21,8 +21,8 @@ from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, settings_for
 from tests.browser.conftest import Ear, ask, faults_of_access, find_chromium, picture
-from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
+from tests.waiting import WAIT_SECONDS, until
 
 pytestmark = pytest.mark.browser
 
@@ -212,13 +212,13 @@ class LoneGateway:
 
     def start(self) -> None:
         self.process = subprocess.Popen([COMMAND, "gateway"], env=self.environment, stdout=subprocess.DEVNULL)
-        with httpx2.Client(trust_env=False, timeout=PATIENCE) as client:
+        with httpx2.Client(trust_env=False, timeout=WAIT_SECONDS) as client:
             until(lambda: answers(client, self.url))
 
     def stop(self) -> None:
         if self.process:
             self.process.terminate()
-            self.process.wait(PATIENCE)
+            self.process.wait(WAIT_SECONDS)
 
 
 def answers(client: httpx2.Client, url: str) -> bool:

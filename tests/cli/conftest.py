@@ -25,8 +25,8 @@ from app.contract.messages.card import ModelCard
 from app.contract.redis.ownership import Beat, Claim
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.conftest import _nobody_is_late as _nobody_is_late
-from tests.patience import PATIENCE
 from tests.system.conftest import COMMAND
+from tests.waiting import WAIT_SECONDS
 
 Run = Callable[..., Result]
 
@@ -56,7 +56,7 @@ class Hand:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(WAIT_SECONDS)
         assert not self._thread.is_alive()
         assert self.errors == []
 

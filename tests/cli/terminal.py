@@ -18,8 +18,8 @@ import pyte
 
 from tests.app.conftest import Running
 from tests.cli.conftest import environment_of, hearing_ctrl_c
-from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
+from tests.waiting import WAIT_SECONDS, until
 
 STOOD = [f"$ what stood here before, line {number}" for number in range(4)]
 
@@ -86,7 +86,7 @@ class Terminal:
     def end(self) -> int:
         """The exit code, when everything was read."""
         until(lambda: not self.look())
-        return self.process.wait(PATIENCE)
+        return self.process.wait(WAIT_SECONDS)
 
 
 @contextlib.contextmanager

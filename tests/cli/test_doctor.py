@@ -22,15 +22,15 @@ from app.contract.messages.card import ModelCard
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.engine.tiny_models import save_tiny_model
-from tests.patience import PATIENCE
 from tests.system.conftest import COMMAND
+from tests.waiting import WAIT_SECONDS
 from worker.settings import BUNDLED_MODEL
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "DARKROOM"))}
     command = [COMMAND, *arguments]
-    return subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
 
 
 def checks(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:

@@ -20,7 +20,7 @@ from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
 from app.cli.keys import show
 from app.cli.private import is_private
 from app.cli.sockets import find_socket
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 LONG = "long" * 30
 
@@ -186,8 +186,8 @@ def test_one_that_is_slow_is_waited_for(
         asked = threading.Event()
         client = heir._client
         monkeypatch.setattr(heir, "_client", lambda **options: asked.set() or client(**options))
-        start = pool.submit(heir.start, seconds=PATIENCE)
-        assert asked.wait(PATIENCE), "it listens, so it is asked"
+        start = pool.submit(heir.start, seconds=WAIT_SECONDS)
+        assert asked.wait(WAIT_SECONDS), "it listens, so it is asked"
         left_over.process.send_signal(signal.SIGCONT)
         start.result()
     assert heir.process is None

@@ -19,7 +19,7 @@ from app.cli.naming import Names
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.cli.conftest import Hand, Run, begun, no_service
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 
 def opened(path: Path) -> Image.Image:
@@ -186,7 +186,7 @@ def test_ctrl_c_cancels_what_it_began(gateway: Running, hand: Hand, tmp_path: Pa
     with begun(gateway, "generate", *requests, cwd=tmp_path) as process:
         until(lambda: (tmp_path / "a-frog.png").exists())
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE)
+        _, said = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130, said
     assert "canceled 2 jobs" in said
     assert "Traceback" not in said

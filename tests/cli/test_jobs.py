@@ -19,7 +19,7 @@ from app.contract.messages.events import Status
 from app.contract.redis import keys
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Hand, Run, begun, no_service
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def meanwhile(act: Callable[[], Any]) -> Iterator[None]:
     thread.start()
     yield
     over.set()
-    thread.join(PATIENCE)
+    thread.join(WAIT_SECONDS)
 
 
 NOBODY = "job_" + "0" * 24
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_the_watching_only(gateway: Running, hand: Hand) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(job_id)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE)
+        _, said = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, said) == (130, "")
     assert shown(gateway, job_id)["status"] == "running"
 

@@ -18,7 +18,7 @@ from app.contract.common.environment import WORKER_NAME
 from app.contract.messages.card import ModelCard
 from app.contract.redis import keys
 from app.contract.redis.ownership import Ownership
-from tests.patience import until
+from tests.waiting import until
 
 HELD = "job_0123456789abcdef01234567"
 

@@ -12,7 +12,7 @@ import tty
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 LINES, LINE = 200, 5_000
 WRITES = f"""
@@ -52,7 +52,7 @@ def test_a_writer_that_is_stopped_again_and_again_loses_nothing(environment: dic
         over.set()
         disturbs.join()
         writer.kill()
-        writer.wait(PATIENCE)
+        writer.wait(WAIT_SECONDS)
         os.close(master)
     assert len(read) > LINES * (LINE + 1)
     assert read[: LINES * (LINE + 1)] == (b"x" * LINE + b"\n") * LINES

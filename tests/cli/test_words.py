@@ -20,8 +20,8 @@ from app.contract.messages.params import JobRequest
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Run, environment_of, no_service
 from tests.cli.test_hostile import KEY, MODEL, Answer, job_at, routes, serving
-from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
+from tests.waiting import WAIT_SECONDS, until
 
 MANY = ("ddim", "euler", "euler_a", "dpmpp_2m", *(f"solver_{number}" for number in range(40)))
 
@@ -120,7 +120,7 @@ def completed(environment: dict[str, str], cwd: Path, *words: str) -> list[str]:
     asked = {"_DARKROOM_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("darkroom", *words))}
     asked["COMP_CWORD"] = str(len(words))
     done = subprocess.run(
-        [COMMAND], env=environment | asked, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=True
+        [COMMAND], env=environment | asked, cwd=cwd, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
     )
     assert done.stderr == ""
     return done.stdout.split()
@@ -175,7 +175,7 @@ def test_the_completion_installs_itself(tmp_path: Path) -> None:
     """For the shell that it is called from."""
     environment = os.environ | {"HOME": str(tmp_path)}
     script = f"{COMMAND} --install-completion; true"
-    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
     assert "completion installed" in done.stdout, done.stderr
     [file] = (tmp_path / ".bash_completions").iterdir()
     assert "_DARKROOM_COMPLETE=complete_bash" in file.read_text()

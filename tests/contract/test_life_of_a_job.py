@@ -20,7 +20,7 @@ from app.contract.redis import keys
 from app.contract.redis.ownership import Beat, Ownership
 from app.contract.redis.rq_job import ENTRY_POINT
 from app.contract.redis.store import JobStore, NewJob, Submission
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -179,9 +179,9 @@ async def test_cancel_while_running(
     assert claim is not None
     with redis_client.pubsub() as commands:
         commands.subscribe("rq:pubsub:w1")
-        assert commands.get_message(timeout=PATIENCE)
+        assert commands.get_message(timeout=WAIT_SECONDS)
         assert await store.cancel(job.id, "ann") == "requested"
-        message = commands.get_message(timeout=PATIENCE)
+        message = commands.get_message(timeout=WAIT_SECONDS)
     assert message is not None
     assert job.id in message["data"]
     assert ownership.beat([claim]) == [Beat.CANCEL]

@@ -14,7 +14,7 @@ import pytest
 
 from app.contract.redis import keys
 from tests.contract.test_spec import complaint
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 SOURCE = Path(__file__).parents[2]
 BEFORE = "\n\nclass FileSpec("
@@ -82,7 +82,7 @@ def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "DARKROOM"))}
     environment |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 
 from tests.engine.driving import drain, engine_of, run, wish
 from tests.engine.tiny_models import SIDE
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 from worker.engine.costs import SPARE, Memory
 from worker.engine.engine import Engine
 from worker.engine.errors import engine_error
@@ -177,7 +177,9 @@ except Exception as error:
 
 def test_torchs_own_allocator_is_recognised() -> None:
     """In a process that may have no more memory than it has: what it says there is torch's own word."""
-    done = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, "-c", REAL], capture_output=True, text=True, check=True, timeout=WAIT_SECONDS
+    )
     assert done.stdout.split() == ["RuntimeError", "out-of-memory"]
 
 

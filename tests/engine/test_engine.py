@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.engine.driving import SIDE, drain, engine_of, lanes_of, last_events, run, scripted, wish
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 from worker.engine.costs import Profile
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Failed, Finished, Progress, Started, Stopped
@@ -266,10 +266,10 @@ def test_decoding_takes_at_most_four_at_once(epsilon_bundle: Bundle) -> None:
 def test_waiting_for_work_ends_with_a_submit(epsilon_bundle: Bundle) -> None:
     engine = engine_of(epsilon_bundle)
     woken = threading.Event()
-    thread = threading.Thread(target=lambda: (engine.wait_for_work(2 * PATIENCE), woken.set()))
+    thread = threading.Thread(target=lambda: (engine.wait_for_work(2 * WAIT_SECONDS), woken.set()))
     thread.start()
     engine.submit(wish())
-    assert woken.wait(PATIENCE)
+    assert woken.wait(WAIT_SECONDS)
     thread.join()
     engine.cancel("a")
     assert engine.step() == [Stopped("a")]

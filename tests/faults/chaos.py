@@ -28,7 +28,7 @@ from tests.faults.fork_server import LEASE
 from tests.faults.installation import ForkServer, Service, Valkey
 from tests.faults.load import Client, History, Nemesis, Receiver
 from tests.faults.proxy import Losses, LossyProxy
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 ORPHAN_MS = 10_000
 """Longer than any pause of the nemesis: no zombie writes after its leftovers were removed."""
@@ -46,7 +46,7 @@ def run(
     seed: int,
     seconds: float,
     mutant: str = "none",
-    drain: float = PATIENCE,
+    drain: float = WAIT_SECONDS,
     real_time: bool = False,
     only_replies: bool = False,
 ) -> Findings:
@@ -149,7 +149,7 @@ def _all_said(clients: list[Client]) -> None:
         client.join(max(0.1, ends - time.monotonic()))
     for client in clients:
         client.hurried.set()
-        client.join(PATIENCE)
+        client.join(WAIT_SECONDS)
 
 
 def _come_to_rest(valkey: Valkey, history: Path, *, seconds: float) -> bool:

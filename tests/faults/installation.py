@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from app.cli.embedded import find_binary
 from benchmarks.ports import free_port
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 
 class Valkey:
@@ -34,7 +34,7 @@ class Valkey:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def client(self, *, seconds: float = PATIENCE) -> redis.Redis:
+    def client(self, *, seconds: float = WAIT_SECONDS) -> redis.Redis:
         options = {"decode_responses": True, "socket_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
         return redis.Redis(port=self.port, **options)  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.contract.redis import scripts
-from tests.patience import until
+from tests.waiting import until
 
 LONGEST_HANG = 1.0
 """Seconds between the reply that is lost and the end of its connection. A gateway gives a command 1.5 s."""

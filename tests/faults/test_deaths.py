@@ -16,7 +16,7 @@ from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.faults.conftest import Scene, announced
 from tests.faults.fork_server import LEASE, LEASE_MS
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 
 @pytest.mark.parametrize("stage", ["claimed", "denoise", "upload", "before finish"])
@@ -62,7 +62,7 @@ def test_asleep_beyond_its_lease(scene: Scene) -> None:
 
 
 def test_told_to_stop_in_a_job_that_is_shorter_than_the_grace(make_scene: Callable[..., Scene]) -> None:
-    scene = announced(make_scene(DARKROOM_GRACE_SECONDS=str(PATIENCE)))
+    scene = announced(make_scene(DARKROOM_GRACE_SECONDS=str(WAIT_SECONDS)))
     pid = scene.worker("worker0")
     with scene.held():
         job = scene.send()

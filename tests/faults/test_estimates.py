@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from app.contract.redis import keys
 from tests.faults.conftest import Scene
-from tests.patience import until
+from tests.waiting import until
 
 
 def test_the_estimate_is_near_what_happens(make_scene: Callable[..., Scene]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from app.contract.redis import keys
 from tests.faults.conftest import Scene
 from tests.faults.half_dead import HalfDeadProxy
-from tests.patience import until
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.faults.conftest import Scene
-from tests.patience import until
 from tests.system.separate import listener
+from tests.waiting import until
 
 
 def test_a_worker_that_lost_its_device_sends_its_spans(make_scene: Callable[..., Scene]) -> None:

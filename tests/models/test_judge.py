@@ -40,7 +40,7 @@ from tests.models.spoilt import (
     shard,
     write,
 )
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 from worker.examine import examine
 from worker.machine import Room
 from worker.models import place
@@ -395,7 +395,7 @@ print(json.dumps([examine(Path(path))["model"] for path in sys.argv[1:]]))
 def test_without_torch_it_says_what_is_open(whole_folder: Path, folder: Path) -> None:
     FINDINGS["pointer file in the place of weights"][0](folder)
     command = [sys.executable, "-c", WITHOUT_TORCH, str(whole_folder), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_SECONDS)
     # A machine short of memory logs that first.
     good, bad = json.loads(done.stdout.splitlines()[-1])
     assert good["faults"] == []

@@ -19,7 +19,7 @@ import redis
 from app.cli.embedded import EmbeddedValkey
 from app.contract.redis import keys
 from benchmarks.ports import free_port
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
 """The tests find processes through /proc."""
@@ -87,7 +87,7 @@ class Installation:
     def output(self) -> str:
         """Everything it still has to say, once it has ended."""
         assert self.process is not None
-        out, err = self.process.communicate(timeout=PATIENCE)
+        out, err = self.process.communicate(timeout=WAIT_SECONDS)
         return out + err
 
     def pids(self, name: str) -> list[int]:
@@ -96,11 +96,11 @@ class Installation:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        self.said = "".join(self.process.communicate(timeout=PATIENCE))
+        self.said = "".join(self.process.communicate(timeout=WAIT_SECONDS))
         return self.process.returncode
 
     def client(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=PATIENCE, trust_env=False, follow_redirects=True)
+        return httpx2.Client(base_url=self.url, timeout=WAIT_SECONDS, trust_env=False, follow_redirects=True)
 
     def redis(self) -> redis.Redis:
         """Its own Valkey."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -244,7 +244,11 @@ class Here:
         command = [self.translated(word, service) for word in test]
         command[0] = self._found(command[0], service)
         done = subprocess.run(
-            command, env=self.environment(service), cwd=self.work_folder(service), capture_output=True, timeout=PATIENCE
+            command,
+            env=self.environment(service),
+            cwd=self.work_folder(service),
+            capture_output=True,
+            timeout=WAIT_SECONDS,
         )
         return done.returncode == 0
 

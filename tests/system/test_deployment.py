@@ -27,7 +27,6 @@ from app.contract.common.environment import GATEWAY, WORKER
 from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER
 from app.settings import Settings
 from benchmarks.ports import free_port
-from tests.patience import PATIENCE, until
 from tests.system.conftest import drawn
 from tests.system.deployment import (
     ROOT,
@@ -40,6 +39,7 @@ from tests.system.deployment import (
     read_service,
 )
 from tests.system.separate import Listener, listener
+from tests.waiting import WAIT_SECONDS, until
 
 KEY = "a-key-of-the-test-" + "k" * 32
 OURS = ("gateway", "worker", "webhooks")
@@ -160,14 +160,14 @@ class Deployed:
         """A stranger with a key, who reaches the gateway by its public URL."""
         url = self.variables["DARKROOM_PUBLIC_URL"]
         return httpx2.Client(
-            base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=PATIENCE, trust_env=False
+            base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=WAIT_SECONDS, trust_env=False
         )
 
     def end(self) -> dict[str, int]:
         """SIGTERM to our own; the exit codes."""
         for name in OURS:
             self.processes[name].send_signal(signal.SIGTERM)
-        return {name: self.processes[name].wait(PATIENCE) for name in OURS}
+        return {name: self.processes[name].wait(WAIT_SECONDS) for name in OURS}
 
     def kill(self) -> None:
         for process in self.processes.values():
@@ -250,7 +250,7 @@ def _answers(store: Service, running: Deployed) -> bool:
     assert store.healthcheck is not None
     test = running.here.translated(store.healthcheck[1], store)
     try:
-        return httpx2.get(test.split()[-1], trust_env=False, timeout=PATIENCE).status_code == 200
+        return httpx2.get(test.split()[-1], trust_env=False, timeout=WAIT_SECONDS).status_code == 200
     except httpx2.TransportError:
         return False
 
@@ -281,7 +281,7 @@ def story(deployed: Deployed) -> Story:
         # Every link of both, before the processes end.
         for said in (job, message["data"]):
             assert client.get(said["urls"]["self"]).json()["id"] == job["id"]
-            picture = httpx2.get(said["images"][0]["url"], trust_env=False, timeout=PATIENCE)
+            picture = httpx2.get(said["images"][0]["url"], trust_env=False, timeout=WAIT_SECONDS)
             assert (picture.status_code, picture.content[:4]) == (200, b"\x89PNG"), picture.text
     return Story(job, message, deployed.end())
 

@@ -16,8 +16,8 @@ from PIL import Image
 from rq import Queue, Worker
 
 from app.contract.messages.picture_record import read_record
-from tests.patience import PATIENCE, until
 from tests.system.conftest import COMMAND, Installation, drawn, processes_of
+from tests.waiting import WAIT_SECONDS, until
 
 PARAMETERS = {"prompt": "a red circle on a blue background", "seed": 7}
 
@@ -95,7 +95,10 @@ def test_rq_shows_the_worker(installation: Installation) -> None:
 
 def generate(installation: Installation, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [COMMAND, "generate", *arguments, "--url", installation.url], capture_output=True, text=True, timeout=PATIENCE
+        [COMMAND, "generate", *arguments, "--url", installation.url],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
     )
 
 

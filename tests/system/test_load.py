@@ -18,7 +18,7 @@ from benchmarks.load_client import Answer, Wires, closed_loop
 from benchmarks.load_servers import CARD, PARAMETERS, Server, server
 from benchmarks.load_streams import streams
 from benchmarks.load_worker import clockwork
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 
 JOBS = 200
 
@@ -43,7 +43,7 @@ def test_every_accepted_job_is_in_redis_and_waits_once(gateway: Server) -> None:
                 accepted.append(json.loads(answer.body)["id"])
                 return answer
 
-            (await closed_loop(CONNECTIONS, PATIENCE, send, most=JOBS)).only(202)
+            (await closed_loop(CONNECTIONS, WAIT_SECONDS, send, most=JOBS)).only(202)
 
     asyncio.run(send_many())
     assert len(set(accepted)) == len(accepted) == JOBS
@@ -54,7 +54,7 @@ def test_every_accepted_job_is_in_redis_and_waits_once(gateway: Server) -> None:
 
 def test_the_cases_of_the_bench_end_and_see_no_fault(gateway: Server) -> None:
     assert asyncio.run(polls(gateway, seconds=0.5)).count(200) == 200
-    assert asyncio.run(accepts(gateway, seconds=PATIENCE, most=JOBS)).count(202) == JOBS
+    assert asyncio.run(accepts(gateway, seconds=WAIT_SECONDS, most=JOBS)).count(202) == JOBS
 
 
 def test_streams_hear_their_job(gateway: Server) -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from app.contract.messages.picture_record import read_record
-from tests.patience import PATIENCE
 from tests.system.conftest import COMMAND, Installation, drawn, ended
+from tests.waiting import WAIT_SECONDS
 from worker.images import encode
 
 PARAMETERS = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 6, "reproducible": True}
@@ -20,7 +20,7 @@ PARAMETERS = {"prompt": "a red circle on a blue background", "seed": 7, "num_inf
 
 def reproduce(installation: Installation, picture: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [COMMAND, "reproduce", str(picture), "--url", installation.url, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS)
 
 
 def picture_of(installation: Installation, folder: Path, **parameters: object) -> Path:

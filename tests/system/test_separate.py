@@ -18,7 +18,6 @@ from standardwebhooks import Webhook
 
 from app.contract.redis import keys
 from app.contract.redis.keys import RQ_SUSPENDED
-from tests.patience import PATIENCE, until
 from tests.storage_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.system.separate import (
     Listener,
@@ -29,6 +28,7 @@ from tests.system.separate import (
     signature_in,
     whole_redis,
 )
+from tests.waiting import WAIT_SECONDS, until
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -125,7 +125,7 @@ def story(apart: tuple[Separate, Listener]) -> Story:
         "num_images": 2,
     }
     with (
-        httpx2.Client(base_url=service.url, timeout=PATIENCE, trust_env=False) as client,
+        httpx2.Client(base_url=service.url, timeout=WAIT_SECONDS, trust_env=False) as client,
         service.redis_as_admin() as admin,
     ):
         admin.set(RQ_SUSPENDED, 1)

@@ -16,9 +16,9 @@ import pytest
 from app.contract.messages.model_name import BUNDLED_MODEL
 from app.contract.redis import keys
 from benchmarks.ports import free_port
-from tests.patience import PATIENCE, until
 from tests.storage_servers import S3Server
 from tests.system.conftest import COMMAND, Installation, drawn, ended, processes_of
+from tests.waiting import WAIT_SECONDS, until
 
 PARAMETERS = {"prompt": "a red circle on a blue background", "seed": 7, "num_inference_steps": 4}
 LONG_PARAMETERS = PARAMETERS | {"num_inference_steps": 100, "num_images": 4}
@@ -131,7 +131,9 @@ def test_everything_that_its_environment_says_is_done(closed_installation: Insta
     assert installation.process.stdout is not None
     assert installation.process.stdout.readline() == f"darkroom is ready: http://localhost:{installation.port}\n"
     public = {"Host": "pictures.example.org"}
-    with httpx2.Client(base_url=f"http://localhost:{installation.port}", timeout=PATIENCE, trust_env=False) as client:
+    with httpx2.Client(
+        base_url=f"http://localhost:{installation.port}", timeout=WAIT_SECONDS, trust_env=False
+    ) as client:
         assert client.get("/v1/jobs").status_code == 421
         assert client.get("/docs", headers=public).status_code == 200
         job = drawn(client, PARAMETERS, **public)
@@ -142,7 +144,7 @@ def test_everything_that_its_environment_says_is_done(closed_installation: Insta
     assert list((tmp_path / "data" / "pictures" / "images").rglob("*.png"))
     until((tmp_path / "alive").exists)
     for port, name in ((metrics, "darkroom_queue_depth"), (worker_metrics, "darkroom_seats 3.0")):
-        assert name in httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=PATIENCE).text
+        assert name in httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=WAIT_SECONDS).text
     assert installation.stop() == 0
 
 
@@ -255,7 +257,7 @@ def test_a_misspelt_setting(closed_installation: Installation) -> None:
 def test_generate_without_a_service(closed_installation: Installation, tmp_path: Path) -> None:
     done = subprocess.run(
         [COMMAND, "generate", "a circle", "-o", str(tmp_path / "out.png"), "--url", closed_installation.url],
-        capture_output=True, text=True, timeout=PATIENCE,
+        capture_output=True, text=True, timeout=WAIT_SECONDS,
     )  # fmt: skip
     assert done.returncode == 3
     assert "darkroom up" in done.stderr
@@ -278,11 +280,11 @@ def test_storage_away_loses_no_job(closed_installation: Installation, s3_server_
     installation.start_and_wait()
     with installation.client() as client:
         first = drawn(client, PARAMETERS)
-        assert httpx2.get(first["images"][0]["url"], trust_env=False, timeout=PATIENCE).content[:4] == b"\x89PNG"
+        assert httpx2.get(first["images"][0]["url"], trust_env=False, timeout=WAIT_SECONDS).content[:4] == b"\x89PNG"
         bucket.kill()
         lost = client.post("/v1/jobs", json=PARAMETERS).json()
         until(lambda: "storage fault" in installation.log("worker") or "upload failed" in installation.log("worker"))
         bucket.start()
         found = ended(client, lost)
         assert found["status"] == "succeeded"
-        assert httpx2.get(found["images"][0]["url"], trust_env=False, timeout=PATIENCE).content[:4] == b"\x89PNG"
+        assert httpx2.get(found["images"][0]["url"], trust_env=False, timeout=WAIT_SECONDS).content[:4] == b"\x89PNG"

@@ -10,7 +10,7 @@ from typing import Any
 
 from standardwebhooks import Webhook as Verifier
 
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 Step = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -75,7 +75,7 @@ class Receiver:
         await asyncio.gather(*self._talks, return_exceptions=True)
 
     async def arrived(self, count: int) -> list[Arrival]:
-        async with asyncio.timeout(PATIENCE), self._changed:
+        async with asyncio.timeout(WAIT_SECONDS), self._changed:
             await self._changed.wait_for(lambda: len(self.arrivals) >= count)
         return self.arrivals
 

@@ -29,7 +29,7 @@ from app.webhooks.deliver import Answer, Sender, Verdict
 from app.webhooks.options import PER_HOST
 from app.webhooks.relay import DeliveryJob, ForeignPayload
 from app.webhooks.schedule import DELAYS, TRIES
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 from tests.webhooks.conftest import LOOPBACK, JobFor, PostOffice
 from tests.webhooks.receivers import Receiver, Step, resets, says, verified
 
@@ -218,7 +218,7 @@ async def test_a_huge_answer_is_left_unread(
     job_id = await job_for(receiver.url)
     await office.round()
     assert await log_of(outbox, job_id) == [("delivered", 200, 1)]
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await hung_up.wait()
     assert written < 100_000_000  # the kernels' buffers hold some megabytes
 

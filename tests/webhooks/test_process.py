@@ -25,7 +25,7 @@ from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore
 from app.contract.redis.webhook_secrets import Secrets
 from benchmarks.ports import free_port
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 from tests.webhooks.conftest import JobFor
 from tests.webhooks.receivers import Receiver, verified
 
@@ -62,13 +62,13 @@ def starts(valkey_url: str, tmp_path: Path) -> Iterator[Starts]:
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not true():  # noqa: ASYNC110 (what we wait for happens in another process)
             await asyncio.sleep(0.01)
 
 
 async def ended(process: subprocess.Popen[bytes]) -> int:
-    return await asyncio.to_thread(process.wait, PATIENCE)
+    return await asyncio.to_thread(process.wait, WAIT_SECONDS)
 
 
 async def test_the_message_is_the_job_as_the_api_shows_it(

@@ -21,7 +21,7 @@ from app.contract.redis.ownership import Beat, Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob
 from app.webhooks.registration import Registration
 from tests.engine.driving import StoppedClock
-from tests.patience import until
+from tests.waiting import until
 from worker import intake, leases
 from worker.attempts import Attempts, Stop
 from worker.connections import connect
@@ -132,13 +132,13 @@ async def test_whoever_keeps_a_lease_gives_a_call_up_in_a_fraction_of_it() -> No
     worker = connect(settings)
     pools = {id(client.connection_pool) for client in (worker.commands, worker.leases, worker.rq)}
     assert len(pools) == 3
-    assert 2 * (_patience(worker.leases) + leases.AGAIN_SECONDS) < LEASE_SECONDS / 2
+    assert 2 * (_waits_of(worker.leases) + leases.AGAIN_SECONDS) < LEASE_SECONDS / 2
     async with webhooks._clients(url) as (client, leasing, rq):
         assert len({id(each.connection_pool) for each in (client, leasing, rq)}) == 3
-        assert 2 * (_patience(leasing) + webhooks.BEAT_SECONDS) < keys.DELIVERY_LEASE_MS / 1000
+        assert 2 * (_waits_of(leasing) + webhooks.BEAT_SECONDS) < keys.DELIVERY_LEASE_MS / 1000
 
 
-def _patience(client: Any) -> float:
+def _waits_of(client: Any) -> float:
     options = client.connection_pool.connection_kwargs
     assert options["retry"].get_retries() == 0
     return max(float(options["socket_timeout"]), float(options["socket_connect_timeout"]))

@@ -6,7 +6,7 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from tests.patience import until
+from tests.waiting import until
 from worker.engine.events import Progress
 from worker.listeners import Listeners
 from worker.main import Worker

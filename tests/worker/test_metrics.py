@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import DrawnImage, Failed, Finished, Progress, Stopped, Timings
 from worker.metrics import WorkerMetrics, _Gpus
@@ -38,7 +38,7 @@ def test_what_a_scrape_shows() -> None:
     metrics.stepped(0.03, [Progress("secret-token", 1, 20)])
     metrics.stepped(0.03, [finished("a"), Failed("b", GenerationFailed("zanzibar")), Stopped("c")])
     port = metrics.serve("127.0.0.1", 0)
-    text = httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=PATIENCE).text
+    text = httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=WAIT_SECONDS).text
     for line in (
         'darkroom_step_seconds_bucket{le="0.05"} 2.0',
         'darkroom_step_samples_bucket{le="4.0"} 2.0',

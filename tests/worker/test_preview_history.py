@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from app.contract.redis.ownership import Claim
-from tests.patience import until
+from tests.waiting import until
 from tests.worker.test_reporter import PIXELS, Recorder, claim, drawn, ownership, pictures, reporter
 from worker.engine.events import Finished, Preview, Stopped, Timings
 from worker.images import encode_sheet

@@ -21,7 +21,7 @@ from app.contract.messages.params import JobRequest, resolve
 from app.contract.messages.picture_record import read_record
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 from worker.attempts import Attempts
 from worker.engine.events import DrawnImage, Finished, Preview, Progress, Timings
 from worker.preview_history import Frame, PreviewHistory
@@ -99,13 +99,13 @@ def reporter(ownership: Recorder, claim: Claim, pictures: ObjectStore) -> Iterat
     yield reporter
     ownership.answers.set()
     attempts.close(claim.token)
-    reporter.close(seconds=PATIENCE)
+    reporter.close(seconds=WAIT_SECONDS)
 
 
 def test_a_redis_that_hangs_holds_up_no_step(hanging: Recorder, reporter: Reporter, claim: Claim) -> None:
     """`hear` is all that the engine's thread does for a listener."""
     reporter.handle(Progress(claim.token, 1, 1_000))
-    assert hanging.is_asked.wait(PATIENCE)
+    assert hanging.is_asked.wait(WAIT_SECONDS)
     for step in range(2, 1_001):
         reporter.handle(Progress(claim.token, step, 1_000))
         reporter.handle(Preview(claim.token, 0, step, 1_000, PIXELS))

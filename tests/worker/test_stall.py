@@ -21,7 +21,7 @@ from app.contract.messages.job import new_job_id
 from app.contract.messages.params import JobRequest, resolve
 from app.contract.redis import keys
 from app.contract.redis.store import JobStore, NewJob
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def store(valkey_url: str) -> AsyncIterator[JobStore]:
 
 async def card_of(worker: subprocess.Popen[str], store: JobStore) -> ModelCard:
     """As soon as it is announced."""
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + WAIT_SECONDS
     while not (served := await store.models()):
         assert worker.poll() is None, worker.communicate()[0]
         assert time.monotonic() < ends, "the worker never came up"
@@ -72,7 +72,7 @@ async def test_a_step_that_never_ends_ends_the_process_and_not_the_job(
     spec = resolve(JobRequest(prompt="a red circle"), await card_of(hanging_worker, store))
     job = NewJob(new_job_id(), "ann", spec, retention_ms=600_000, metadata={}, webhook=None)
     await store.submit(job, queue_limit=10, tenant_limit=10)
-    output, _ = await asyncio.to_thread(hanging_worker.communicate, timeout=PATIENCE)
+    output, _ = await asyncio.to_thread(hanging_worker.communicate, timeout=WAIT_SECONDS)
     assert hanging_worker.returncode == LOST_DEVICE, output
     assert "no step has ended for too long" in output
     record = await store.get(job.id, "ann")

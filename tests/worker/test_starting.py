@@ -10,7 +10,7 @@ import redis
 
 from app.contract.redis import keys
 from app.contract.redis.ownership import Ownership
-from tests.patience import PATIENCE, until
+from tests.waiting import WAIT_SECONDS, until
 from worker.starting import Starting
 
 
@@ -46,7 +46,7 @@ def test_a_redis_that_hangs_holds_nobody_up(redis_client: redis.Redis) -> None:
     ownership = Deaf(redis_client)
     starting = Starting(ownership, "w1")
     with starting.published():
-        assert ownership.asked.wait(PATIENCE)
+        assert ownership.asked.wait(WAIT_SECONDS)
         for rows in (2, 4, 8):
             starting.measured(rows)
         ownership.answers.set()

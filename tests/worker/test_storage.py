@@ -22,7 +22,7 @@ import pytest
 from app.contract.objects.folder import Folder
 from app.contract.objects.names import image_key, job_prefix, token_prefix
 from app.contract.objects.store import PROBES, StoreOptions, open_store, probe, sweep_probes
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
 from worker.storage import LONGEST_PAUSE, ObjectStore
 
@@ -401,7 +401,7 @@ def test_a_folder_url_is_decoded(tmp_path: Path):
     assert (tmp_path / "with space é" / KEY).read_bytes() == DATA
 
 
-def unreachable(endpoint: str, clock: Clock, *, timeout: float = PATIENCE) -> ObjectStore:
+def unreachable(endpoint: str, clock: Clock, *, timeout: float = WAIT_SECONDS) -> ObjectStore:
     options = StoreOptions(
         endpoint=endpoint,
         region="us-east-1",
@@ -548,13 +548,13 @@ def test_s3_that_dies_and_comes_back_gets_the_picture(s3_server_killed: S3Server
         return True
 
     def revive() -> None:
-        if failed_twice.wait(PATIENCE):
+        if failed_twice.wait(WAIT_SECONDS):
             s3_server_killed.start()
 
     helper = threading.Thread(target=revive)
     helper.start()
     try:
-        stored = store.put(KEY, DATA, "image/png", deadline=PATIENCE, keep_trying=keep_trying)
+        stored = store.put(KEY, DATA, "image/png", deadline=WAIT_SECONDS, keep_trying=keep_trying)
     finally:
         helper.join()
     assert len(tries) > 2

@@ -9,7 +9,7 @@ from functools import partial
 
 from app.contract.common.exits import LOST_DEVICE
 from tests.engine.driving import StoppedClock
-from tests.patience import PATIENCE
+from tests.waiting import WAIT_SECONDS
 from worker.engine.stage import Stages
 from worker.watchdog import Deadline, Watchdog, ends_within
 
@@ -100,7 +100,7 @@ def timers() -> list[threading.Timer]:
 
 def test_what_never_ends_ends_the_process_and_says_what_it_was() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
     )
     assert ended.returncode == LOST_DEVICE
     assert "warming up" in ended.stdout + ended.stderr

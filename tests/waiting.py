@@ -12,12 +12,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 180.0
+WAIT_SECONDS = 180.0
 """Seconds. Below pytest's own limit for a test, so that the reason is on screen. Nobody waits for so long but where
 something is broken, or on a machine that eight other programs want as well."""
 
 
-def until(true: Callable[[], T], *, seconds: float = PATIENCE, pause: float = 0.01) -> T:
+def until(true: Callable[[], T], *, seconds: float = WAIT_SECONDS, pause: float = 0.01) -> T:
     """What `true` returns once it is truthy; TimeoutError at the deadline."""
     ends = time.monotonic() + seconds
     while not (value := true()):
