@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from app import __version__
 from app.contract.common.tracing import close_provider, open_provider
-from app.contract.redis.connections import FairPool, PatientRetry
+from app.contract.redis.connections import FairPool, StallAwareRetry
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.queue_stats import QueueStats
@@ -175,7 +175,7 @@ def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
         stalled_seconds=COMMAND_SECONDS,
         socket_timeout=COMMAND_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
-        retry=PatientRetry(seconds=COMMAND_SECONDS),
+        retry=StallAwareRetry(seconds=COMMAND_SECONDS),
     )
     waiting = redis.asyncio.ConnectionPool.from_url(
         url,
@@ -183,7 +183,7 @@ def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
         max_connections=WAITING_CONNECTIONS,
         socket_timeout=LONGEST_BLOCK + 2,
         socket_connect_timeout=CONNECT_SECONDS,
-        retry=PatientRetry(seconds=LONGEST_BLOCK + 2),
+        retry=StallAwareRetry(seconds=LONGEST_BLOCK + 2),
     )
     return redis.asyncio.Redis.from_pool(commands), redis.asyncio.Redis.from_pool(waiting)
 

@@ -83,7 +83,7 @@ function More({ request, set, model }) {
     <${Choice} label="Scheduler" id="scheduler" value=${request.scheduler} names=${shortSchedulers(model, request.scheduler)} choose=${(scheduler) => set({ scheduler })} />
     <${Choice} label="File" id="format" value=${request.output_format} names=${["png", "jpeg", "webp"]} choose=${(output_format) => set({ output_format })} />
     <label class="tick"><input type="checkbox" checked=${request.reproducible} onChange=${(event) => set({ reproducible: event.target.checked })} />
-      Repeatable to the last bit, a little slower</label>
+      Repeatable to the last bit: drawn alone, so slower</label>
     ${FIELDS.filter(({ name }) => !PLACED.has(name)).map((field) => html`<${Plain} field=${field} value=${request[field.name]} set=${set} />`)}
     <button type="button" class="small" onClick=${() => set(defaults(model, request.prompt))}>Back to the model's defaults</button>
   </details>`;

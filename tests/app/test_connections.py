@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.contract.redis import connections
-from app.contract.redis.connections import FairPool, PatientRetry, _Light
+from app.contract.redis.connections import FairPool, StallAwareRetry, _Light
 from app.main import COMMAND_CONNECTIONS
 from tests.app.conftest import Running
 from tests.app.test_jobs import send
@@ -122,7 +122,7 @@ async def test_a_call_is_made_again_after_the_process_stood_still(
     async def failed(error: Exception) -> None:
         return
 
-    answers = await asyncio.gather(PatientRetry(seconds=1.5).call_with_retry(ask, failed), return_exceptions=True)
+    answers = await asyncio.gather(StallAwareRetry(seconds=1.5).call_with_retry(ask, failed), return_exceptions=True)
     assert len(tried) == tries
     assert isinstance(answers[0], redis.TimeoutError) == (tries == 1)
 

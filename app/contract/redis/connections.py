@@ -96,7 +96,7 @@ class FairPool(ConnectionPool):
                     raise redis.ConnectionError("No connection to Redis became free in time.") from None
 
 
-class PatientRetry(Retry):
+class StallAwareRetry(Retry):
     """Tries again where a connection broke: a pool full of them is left behind when Redis restarts. A call that took
     longer than `seconds`, its time limit, is not tried again, unless it was this process that stood still.
     """
