@@ -15,6 +15,7 @@ export function RequestForm({ models, model, given, sender, away }) {
   const [request, setRequest] = useState(() => restored(defaults(null)));
   const [early, setEarly] = useState(false);
   const form = useRef();
+  const sent = useRef(null);
   const chosen = models?.find((each) => each.id === request.model) ?? null;
   const set = (change) => setRequest((before) => ({ ...before, ...change }));
 
@@ -28,20 +29,23 @@ export function RequestForm({ models, model, given, sender, away }) {
     setRequest(given);
     form.current.elements.prompt.focus();
   }, [given]);
-  useEffect(() => {
-    if (!early || !models) return;
-    if (chosen || !model) setEarly(false);
-    if (chosen) form.current.requestSubmit();
-  }, [early, models, chosen?.id]);
-
   const excess = tooMuch(request, chosen);
   const { isBusy, failure, send } = sender;
+  useEffect(() => {
+    if (!early || !models || isBusy) return;
+    if (chosen || !model) setEarly(false);
+    if (chosen && !failure) form.current.requestSubmit();
+  }, [early, models, chosen?.id, isBusy]);
 
   function submit(event) {
     event?.preventDefault();
-    // Enter asks for this even where the button is disabled. Nothing goes out before its model's sizes are in the form.
+    // Enter asks for this even where the button is disabled. Nothing goes out before its model's sizes are in the form,
+    // and what was typed while the one before is still on its way goes after it. Enter pressed twice is one picture.
     if (!chosen) return setEarly(true);
-    if (!excess && !isBusy) send(request);
+    if (isBusy) return setEarly(request !== sent.current);
+    if (excess) return;
+    sent.current = request;
+    send(request);
   }
 
   function take(prompt) {

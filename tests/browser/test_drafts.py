@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker
@@ -139,6 +139,40 @@ def test_what_an_error_means_is_told_beside_the_draft(opened: Page, ear: Ear) ->
     told.value.close()
     expect(opened.get_by_label("What should the picture show?")).to_have_value("\u200b\u200b")
     expect(alert(opened)).to_be_visible()
+
+
+def test_enter_while_the_one_before_is_still_on_its_way(opened: Page, worker: ScriptedWorker) -> None:
+    """What was typed meanwhile goes after it; the same Enter twice is one picture."""
+    held: list[Route] = []
+    opened.route("**/v1/jobs", lambda route: held.append(route))
+    ask(opened, "first")
+    expect(opened.get_by_role("button", name="Sending")).to_be_visible()
+    opened.press("#prompt", "Enter")
+    ask(opened, "second")
+    opened.route("**/v1/jobs", lambda route: route.continue_())
+    held[0].continue_()
+    expect(opened.locator(".sheet")).to_have_count(2)
+    assert [worker.claim().spec.prompt, worker.claim().spec.prompt] == ["first", "second"]
+
+
+def test_what_was_typed_while_a_refused_one_was_on_its_way_waits(
+    opened: Page, worker: ScriptedWorker, ear: Ear
+) -> None:
+    ear.forgives += ["ERR_FAILED"]
+    held: list[Route] = []
+    opened.route(
+        "**/v1/jobs", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    ask(opened, "first")
+    expect(opened.get_by_role("button", name="Sending")).to_be_visible()
+    ask(opened, "second")
+    held[0].abort()
+    expect(alert(opened)).to_be_visible()
+    expect(opened.get_by_role("button", name="Generate")).to_be_enabled()
+    assert len(held) == 1
+    opened.unroute("**/v1/jobs")
+    opened.press("#prompt", "Enter")
+    assert worker.claim().spec.prompt == "second"
 
 
 def test_drawing_again_says_what_is_wrong_and_can_be_dismissed(opened: Page, worker: ScriptedWorker, ear: Ear) -> None:
