@@ -1,6 +1,7 @@
 """Parameters of a job as options of `darkroom generate`, made from their declarations and spelled by one table.
 
-What decides the pixels is an option even if the table does not know it. Refuses to know how a request is sent.
+What decides the pixels, and is one plain value, is an option even if the table does not know it. Refuses to know how a
+request is sent.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 import typer
 
 from app.cli import completing
-from app.contract.messages.spec import PARAMETERS, JobSpec, PictureSpec
+from app.contract.messages.spec import PARAMETERS, PLAIN, JobSpec, PictureSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ SAID_OTHERWISE: Final = {
 
 def spelled() -> dict[str, Spelling]:
     """The parameters that are options, in the order of help."""
-    others = [name for name in PictureSpec.model_fields if name not in SPELLINGS.keys() | SAID_OTHERWISE.keys()]
+    told = SPELLINGS.keys() | SAID_OTHERWISE.keys()
+    others = [name for name in PictureSpec.model_fields if name in PLAIN and name not in told]
     return SPELLINGS | {name: _by_itself(name) for name in others}
 
 

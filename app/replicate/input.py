@@ -14,7 +14,7 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
 from app.contract.messages.params import JobRequest, OwedWebhook
 from app.contract.messages.request_body import RequestBody
-from app.contract.messages.spec import PARAMETERS, FileSpec, PictureSpec, SeriesSpec
+from app.contract.messages.spec import PARAMETERS, PLAIN, FileSpec, PictureSpec, SeriesSpec
 from app.jobs.translation import Wording, sides
 
 EVENTS: Final[dict[str, list[Any]]] = {
@@ -25,7 +25,7 @@ EVENTS: Final[dict[str, list[Any]]] = {
 }
 """Replicate's filter words. Logs are not sent out: the stream has them."""
 
-_OURS: Final = PictureSpec.model_fields.keys() | SeriesSpec.model_fields.keys() | FileSpec.model_fields.keys()
+_OURS: Final = PLAIN & (PictureSpec.model_fields.keys() | SeriesSpec.model_fields.keys() | FileSpec.model_fields.keys())
 """Taken under our own names. The model is in the path, a webhook beside the input; previews are not shown there."""
 
 _TWINS: Final = ("num_images", "size")

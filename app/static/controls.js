@@ -84,9 +84,14 @@ function More({ request, set, model }) {
     <${Choice} label="File" id="format" value=${request.output_format} names=${["png", "jpeg", "webp"]} choose=${(output_format) => set({ output_format })} />
     <label class="tick"><input type="checkbox" checked=${request.reproducible} onChange=${(event) => set({ reproducible: event.target.checked })} />
       Repeatable to the last bit: drawn alone, so slower</label>
-    ${FIELDS.filter(({ name }) => !PLACED.has(name)).map((field) => html`<${Plain} field=${field} value=${request[field.name]} set=${set} />`)}
+    ${FIELDS.filter((field) => !PLACED.has(field.name) && isPlain(field, model)).map((field) => html`<${Plain} field=${field} value=${request[field.name]} set=${set} />`)}
     <button type="button" class="small" onClick=${() => set(defaults(model, request.prompt))}>Back to the model's defaults</button>
   </details>`;
+}
+
+/** Whether one control is enough for it, and this model takes it. */
+function isPlain({ name, type, announced }, model) {
+  return type !== "object" && (!announced || !!model.takes?.includes(name));
 }
 
 /** A parameter as its declaration has it: its name as the label, its limits, its description as the hint. */

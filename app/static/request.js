@@ -27,9 +27,15 @@ function initial({ name, type, by_model, default: own }, model) {
 /** The body of POST /v1/jobs: what is empty is left out, an empty seed gets drawn, a kept one travels as its digits. */
 export function bodyOf(request) {
   const body = { ...request, seed: String(request.seed).trim() };
-  const says = ({ name, default: own }) => body[name] !== "" && (body[name] !== false || own === true);
+  const says = ({ name, default: own, announced }) =>
+    body[name] !== "" && (body[name] !== false || own === true) && !(announced && isUnsaid(body[name], own));
   const said = Object.fromEntries(FIELDS.filter(says).map(({ name }) => [name, body[name]]));
   return { ...said, preview_every: previewInterval(request.num_inference_steps), keep_previews: true };
+}
+
+/** Nothing but what a model has that does not take the parameter at all. */
+function isUnsaid(value, own) {
+  return value === null || value === own || (Array.isArray(value) && !value.length);
 }
 
 /** About a dozen looks at a picture while it comes. */

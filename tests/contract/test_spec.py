@@ -6,11 +6,12 @@ import json
 from typing import Annotated
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.inputs import InputPicture
 from app.contract.messages.parameter import Parameter, Undeclared, parameters_of
-from app.contract.messages.params import JobRequest, resolve
+from app.contract.messages.params import JobRequest, ParamsRejected, resolve
 from app.contract.messages.spec import PARAMETERS, Delivery, JobSpec, PictureSpec, asked_again, recorded
 from app.contract.redis import keys
 
@@ -35,6 +36,18 @@ STORED = {
     2: FIRST,
     3: FIRST | {"guidance_rescale": "float"},
     4: FIRST | {"guidance_rescale": "float", "clip_skip": "int | None"},
+    5: FIRST
+    | {
+        "guidance_rescale": "float",
+        "clip_skip": "int | None",
+        "prompt_syntax": "Literal['plain', 'a1111']",
+        "image": "app.contract.messages.inputs.InputPicture | None",
+        "strength": "float | None",
+        "mask_image": "app.contract.messages.inputs.InputPicture | None",
+        "mask_blur": "float",
+        "control": "tuple[app.contract.messages.inputs.Control, ...]",
+        "loras": "tuple[app.contract.messages.inputs.Lora, ...]",
+    },
 }
 """What a worker of each record version reads of a job. Never changed: a new set of fields is a new version."""
 
@@ -45,7 +58,17 @@ OF_BEFORE = (
 )
 """A job's spec as it was stored before its fields were declared here."""
 
-SINCE_THEN = {"guidance_rescale": 0.0, "clip_skip": None}
+SINCE_THEN = {
+    "guidance_rescale": 0.0,
+    "clip_skip": None,
+    "prompt_syntax": "plain",
+    "image": None,
+    "strength": None,
+    "mask_image": None,
+    "mask_blur": 0.0,
+    "control": (),
+    "loras": (),
+}
 """What such a job has of the parameters that came later: nothing that changes its picture."""
 
 
@@ -106,7 +129,7 @@ def test_a_record_repeats_what_was_asked_for() -> None:
     record = recorded(spec, seed=8)
     left_out = {"num_images", "preview_every", "keep_previews"}
     told = json.loads(OF_BEFORE) | SINCE_THEN | {"seed": 8}
-    assert record == {name: value for name, value in told.items() if name not in left_out and value is not None}
+    assert record == {name: value for name, value in told.items() if name not in left_out and value not in (None, ())}
     assert asked_again(record) == record
 
 
@@ -135,3 +158,52 @@ def test_limits_are_checked_where_a_value_is_used() -> None:
     for bad, said in ((-0.1, "at least 0"), (2.5, "at most 2"), (float("nan"), "finite"), (float("inf"), "finite")):
         with pytest.raises(ValueError, match=f"scale must be .*{said}"):
             check("scale", bad)
+
+
+PICTURE = {"sha256": "a" * 64, "width": 64, "height": 48, "content_type": "image/png"}
+
+
+def test_what_only_some_models_take_is_refused_by_the_others(card: ModelCard) -> None:
+    asked = {
+        "prompt_syntax": "a1111",
+        "image": PICTURE,
+        "strength": 0.5,
+        "mask_image": PICTURE,
+        "mask_blur": 2,
+        "control": [{"model": "canny", "image": PICTURE}],
+        "loras": [{"name": "ink"}],
+    }
+    assert asked.keys() == {name for name, parameter in PARAMETERS.items() if parameter.announced}
+    with pytest.raises(ParamsRejected) as refused:
+        resolve(JobRequest(prompt="a red circle", **asked), card)
+    assert [error.pointer.strip("/") for error in refused.value.errors] == [*asked]
+    nothing = {"prompt_syntax": "plain", "mask_blur": 0, "control": [], "loras": []}
+    assert resolve(JobRequest(prompt="a red circle", **nothing), card).loras == ()
+
+
+def test_pictures_and_adapters_are_recorded_and_asked_for_again(card: ModelCard) -> None:
+    """What a record says of a picture is a reference to it."""
+    takes = card.model_copy(update={"takes": tuple(PARAMETERS)})
+    request = JobRequest(
+        prompt="a red circle",
+        image={"input": "in_" + "0" * 24},
+        strength=0.5,
+        control=[{"model": "canny", "image": {"b64": "AAAA"}, "scale": 0.5}],
+        loras=[{"name": "ink", "weight": 0.8}],
+    )
+    picture = InputPicture.model_validate(PICTURE)
+    spec = resolve(request, takes, {"/image": picture, "/control/0/image": picture})
+    assert spec.control[0].image == spec.image == picture
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+    record = asked_again(recorded(spec, seed=spec.seed))
+    json.dumps(record)
+    again = JobRequest(**record)
+    assert (again.image.sha256, again.control[0].scale, again.loras[0].weight) == ("a" * 64, 0.5, 0.8)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"input": "in_" + "0" * 24, "b64": "AAAA"}, {"index": 0}, {"b64": "AAAA", "index": 1}]
+)
+def test_a_reference_names_one_picture(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"exactly one|goes with job"):
+        JobRequest(prompt="a red circle", image=wrong)

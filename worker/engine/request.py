@@ -5,9 +5,10 @@ Knows the limits that are declared with the parameters. Refuses to know models a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec, PictureSpec
 
@@ -27,6 +28,8 @@ class Request(PictureSpec):
     id: str
     num_images: int
     preview_every: int = 0
+    pictures: Mapping[str, Any] = Field(default={}, repr=False)
+    """Of every picture that the request names, by its sha256, the pixels: a numpy array, uint8 [H, W, 3 or 4]."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
@@ -37,10 +40,10 @@ class Request(PictureSpec):
             raise ValueError(f"seed + num_images must be at most 2^63, not {self.seed} + {self.num_images}")
 
     @classmethod
-    def of(cls, id: str, spec: JobSpec) -> Self:
+    def of(cls, id: str, spec: JobSpec, pictures: Mapping[str, Any] | None = None) -> Self:
         """The request that a job's spec makes, under the name by which events are to speak of it. Raises ValueError."""
         own = cls.model_fields.keys() & JobSpec.model_fields.keys()
-        return cls(id=id, **{name: getattr(spec, name) for name in own})
+        return cls(id=id, pictures=pictures or {}, **{name: getattr(spec, name) for name in own})
 
     @property
     def is_guided(self) -> bool:

@@ -7,6 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.contract.messages.model_name import NAME_PATTERN
 
 
+class Adapter(BaseModel):
+    """A file beside the model, by the name that requests have for it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str = Field(max_length=64)
+    words: tuple[str, ...] = Field(default=(), description="What to write in a prompt for it, if it says so")
+
+
 class ModelCard(BaseModel):
     """One served model. The gateway measures every request against this and nothing else."""
 
@@ -45,6 +54,12 @@ class ModelCard(BaseModel):
         " Empty: nobody has listed them",
     )
     examples: tuple[str, ...] = Field(default=(), description="Prompts that it draws well")
+    tasks: tuple[str, ...] = Field(
+        default=("text-to-image",), description="What it draws from: text-to-image, image-to-image, inpainting"
+    )
+    takes: tuple[str, ...] = Field(default=(), description="Parameters that not every model takes, and this one does")
+    controls: tuple[Adapter, ...] = Field(default=(), description="ControlNets that `control` may name")
+    loras: tuple[Adapter, ...] = Field(default=(), description="What `loras` may name")
     left_out: tuple[str, ...] = Field(
         default=(), description="Parts of the model's folder that are not used, such as its safety checker"
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
@@ -25,7 +26,8 @@ class Parameter:
     `about` is its description in the API. `default` is that of a request: `...` where it must be said, None where the
     model's card or the service fills it in. `least` and `most` bound a number; a request with another value is refused.
     `asked` is the whole type in a request, where that takes more than is stored: other spellings, texts that are looked
-    at. Stored values are not measured again: a record outlives the limits that it was let in by.
+    at. `announced`: only models whose card names it in `takes` take another value than the default. Stored values are
+    not measured again: a record outlives the limits that it was let in by.
     """
 
     about: str | None = None
@@ -33,6 +35,7 @@ class Parameter:
     least: float | None = None
     most: float | None = None
     asked: Any = None
+    announced: bool = False
 
     def field(self, stored: Any) -> tuple[Any, FieldInfo]:
         """Type and field of a request's model, for pydantic.create_model. `stored` is the type in the record."""
@@ -61,6 +64,14 @@ class Parameter:
 def parameters_of(spec: type[BaseModel]) -> dict[str, Parameter]:
     """The declarations of all fields, in their order. Raises Undeclared."""
     return {name: _declared(spec, name, field) for name, field in spec.model_fields.items()}
+
+
+def is_plain(stored: Any) -> bool:
+    """Whether values of this type are one number, one text, one choice or yes and no: what fits into one control of a
+    form and one option of a command."""
+    if get_origin(stored) in (Union, UnionType):
+        return all(is_plain(kind) for kind in get_args(stored) if kind is not NoneType)
+    return get_origin(stored) is Literal or stored in (bool, int, float, str)
 
 
 def request_fields(spec: type[BaseModel]) -> dict[str, Any]:

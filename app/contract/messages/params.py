@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,10 +16,11 @@ from pydantic import ConfigDict, Field, create_model
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
+from app.contract.messages.inputs import InputPicture
 from app.contract.messages.parameter import request_fields
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.schedulers import canonical, nearest
-from app.contract.messages.spec import MAX_SEED, JobSpec
+from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec
 from app.contract.messages.texts import READABLE, Text
 from app.contract.messages.webhook_headers import WebhookHeaders
 
@@ -119,19 +120,24 @@ class ParamsRejected(Exception):
         self.errors = errors
 
 
-_BY_CARD = JobSpec.model_fields.keys() & ModelCard.model_fields.keys()
-"""A card's field of a parameter's name is the model's default for it."""
+_BY_CARD = {name for name in ModelCard.model_fields if name in PARAMETERS and not PARAMETERS[name].announced}
+"""A card's field of a parameter's name is the model's default for it; for what is announced, what there is of it."""
 
 
-def resolve(request: JobRequest, card: ModelCard) -> JobSpec:
+def resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputPicture] | None = None) -> JobSpec:
     """Fill in the model's defaults and draw a missing seed. What neither has is as the stored field has it.
 
+    `pictures` are what the references of the request mean, by the JSON pointers of the references.
     Raises ParamsRejected with every limit of the card that the request breaks.
     """
     values = {name: getattr(card, name) for name in _BY_CARD}
     # With what is not stored, which the spec ignores.
     values |= {name: value for name, value in request.__dict__.items() if value is not None}
+    refused = [*_not_taken(values, card)]
+    if refused:
+        raise ParamsRejected(refused)
     values |= _resolved(request, card)
+    values |= pictured(request, pictures or {})
     spec = JobSpec.model_validate(values)
     errors = list(_broken_limits(spec, card))
     if request.aspect_ratio is not None:
@@ -152,6 +158,28 @@ def _resolved(request: JobRequest, card: ModelCard) -> dict[str, Any]:
         "scheduler": _scheduler(request.scheduler, card),
         "seed": secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
     }
+
+
+def pictured(request: JobRequest, pictures: Mapping[str, InputPicture]) -> dict[str, Any]:
+    """The stored values of the parameters that have pictures in them."""
+    found: dict[str, Any] = {
+        name: pictures[f"/{name}"] for name in ("image", "mask_image") if getattr(request, name) is not None
+    }
+    if request.control:
+        found["control"] = tuple(
+            each.model_dump(exclude={"image"}) | {"image": pictures[f"/control/{at}/image"]}
+            for at, each in enumerate(request.control)
+        )
+    if request.loras:
+        found["loras"] = tuple(each.model_dump() for each in request.loras)
+    return found
+
+
+def _not_taken(values: Mapping[str, Any], card: ModelCard) -> Iterator[ParamError]:
+    """What was asked for, and only models take that announce it."""
+    for name, parameter in PARAMETERS.items():
+        if parameter.announced and name not in card.takes and values.get(name) not in (None, [], parameter.default):
+            yield ParamError(f"/{name}", "not_taken", f"is something that {card.name} does not take")
 
 
 def _sides(request: JobRequest, card: ModelCard) -> tuple[int, int]:

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from app.contract.messages.parameter import Parameter, parameters_of
+from app.contract.messages.inputs import Control, Controls, ImageReference, InputPicture, Lora, Loras
+from app.contract.messages.parameter import Parameter, is_plain, parameters_of
 from app.contract.messages.texts import VISIBLE, Name, Text
 
 MAX_SEED = 2**63 - 1
@@ -77,6 +78,14 @@ class PictureSpec(_Spec):
             about="So many last layers of the text encoder are left out when the prompt is read", least=1, most=32
         ),
     ] = None
+    prompt_syntax: Annotated[
+        Literal["plain", "a1111"],
+        Parameter(
+            about="How the prompts are read: as they stand, or with the weights and BREAK of AUTOMATIC1111's web UI",
+            default="plain",
+            announced=True,
+        ),
+    ] = "plain"
     scheduler: Annotated[
         str,
         Parameter(about="One of the model's, also by the names that other programs have for it", asked=Name | None),
@@ -94,6 +103,41 @@ class PictureSpec(_Spec):
         bool,
         Parameter(about="The same bits in any company on one machine, at the price of some speed", default=False),
     ] = False
+    image: Annotated[
+        InputPicture | None,
+        Parameter(about="The picture to begin with: image to image", asked=ImageReference | None, announced=True),
+    ] = None
+    strength: Annotated[
+        float | None,
+        Parameter(
+            about="How much of `image` is drawn anew; 1: its colours count for nothing. Missing: 0.8, 1 with a mask",
+            least=0,
+            most=1,
+            announced=True,
+        ),
+    ] = None
+    mask_image: Annotated[
+        InputPicture | None,
+        Parameter(
+            about="Where `image` is repainted: white. What is black stays: inpainting",
+            asked=ImageReference | None,
+            announced=True,
+        ),
+    ] = None
+    mask_blur: Annotated[
+        float,
+        Parameter(about="Radius in pixels by which the mask is softened", default=0, least=0, most=64, announced=True),
+    ] = 0.0
+    control: Annotated[
+        tuple[Control, ...],
+        Parameter(
+            about="ControlNets, each with a picture that the model follows", asked=Controls | None, announced=True
+        ),
+    ] = ()
+    loras: Annotated[
+        tuple[Lora, ...],
+        Parameter(about="Adapters of the model's `loras`, each with its weight", asked=Loras | None, announced=True),
+    ] = ()
 
 
 class FileSpec(_Spec):
@@ -138,6 +182,9 @@ class RecordedSpec(FileSpec, PictureSpec, ServedSpec):
 
 
 PARAMETERS: Final[dict[str, Parameter]] = parameters_of(JobSpec)
+PLAIN: Final = frozenset(name for name, field in JobSpec.model_fields.items() if is_plain(field.annotation))
+"""The parameters whose value is one number, text or choice. The others are pictures, and lists with parts of their
+own."""
 
 
 def values_of(spec: BaseModel, part: type[BaseModel]) -> dict[str, Any]:
@@ -146,9 +193,9 @@ def values_of(spec: BaseModel, part: type[BaseModel]) -> dict[str, Any]:
 
 
 def recorded(spec: JobSpec, *, seed: int) -> dict[str, Any]:
-    """What the record inside a picture says of how it was asked for. `seed` is the picture's own."""
-    values = values_of(spec, RecordedSpec) | {"seed": seed}
-    return {name: value for name, value in values.items() if value is not None}
+    """What the record inside a picture says of how it was asked for, as JSON has it. `seed` is the picture's own."""
+    values = spec.model_dump(mode="json", include=set(RecordedSpec.model_fields)) | {"seed": seed}
+    return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 def asked_again(record: Mapping[str, Any]) -> dict[str, Any]:

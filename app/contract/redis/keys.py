@@ -190,7 +190,7 @@ RQ_TTL_SECONDS = 3_600
 QUEUE_PREFIX = "generate-"
 WEBHOOK_QUEUE = "webhooks"
 
-RECORD_VERSION = 4
+RECORD_VERSION = 5
 """Raised when an older worker could misread a record; it then leaves the job to others."""
 
 
