@@ -9,17 +9,20 @@ Knows no requests and no schedulers. Changes nothing if the denoiser raises, so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from worker.engine.guidance import Guidance, rescaling
-from worker.engine.rows import Denoiser, LatentShape
+from worker.engine.rows import Denoiser, LatentShape, Rows
 from worker.engine.table import BLOCK, REGISTERS, Numbers
 from worker.engine.transfer import to_device, to_host
 
 NOBODY = 0
+
+Used = tuple[tuple[str, int], ...]
+"""Of what only some rows have, by name: as much as the row with the most. Empty where no row of the step has any."""
 
 
 class StaticStep(torch.nn.Module):
@@ -27,7 +30,7 @@ class StaticStep(torch.nn.Module):
 
     `state` is float32 [seats + 1, registers + x0, C, h, w], whatever the model's own type: solvers lose up to 6 % of
     the standard deviation in bfloat16. `conditioning` holds, by the denoiser's names for them, [seats + 1, 2, ...]:
-    conditional at 0, unconditional at 1.
+    conditional at 0, unconditional at 1. `some` holds what both rows of some samples have, [seats + 1, most, ...].
     """
 
     def __init__(
@@ -45,8 +48,21 @@ class StaticStep(torch.nn.Module):
             name: torch.zeros(seats + 1, 2, *shape, dtype=denoiser.dtype, device=denoiser.device)
             for name, shape in conditioning.items()
         }
+        self.some: dict[str, torch.Tensor] = {}
 
-    def forward(self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def keep(self, seat: int, rows: Rows) -> None:
+        """What is on that seat from now on."""
+        for name, kept in self.conditioning.items():
+            kept[seat, 0] = rows.conditional[name]
+            kept[seat, 1] = rows.unconditional.get(name, 0)
+        for kept in self.some.values():
+            kept[seat] = 0
+        for name, given in rows.some.items():
+            if name not in self.some:
+                self.some[name] = given.values.new_zeros(len(self.state), *given.values.shape)
+            self.some[name][seat] = given.values
+
+    def forward(self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor, used: Used = ()) -> torch.Tensor:
         """Take the step that a plan describes (see `Plan`). Whether each sample is finite, bool [samples]."""
         samples = len(noise)
         rows = (len(index) - 3 * samples) // 2
@@ -55,6 +71,7 @@ class StaticStep(torch.nn.Module):
         scale, timestep, *guidance, blocks = numbers.split(parts)
         x = self.state[:, 0].index_select(0, row_seat) * scale.view(-1, 1, 1, 1)
         given = {name: kept.flatten(0, 1).index_select(0, row_context) for name, kept in self.conditioning.items()}
+        given |= {name: self.some[name][:, :most].index_select(0, row_seat) for name, most in used}
         output = self.denoiser(x, timestep, given)
         # The update is nine multiplications and additions and no matrix product: TF32 would shift results by 1 % of
         # the standard deviation, and elementwise arithmetic is the same in any company.
@@ -81,7 +98,7 @@ def _combine(blocks: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tens
 @dataclass(frozen=True, slots=True)
 class StepInput:
     """What one sample brings to a step. `guidance` is None for a sample of one row; `block` is its table's; `noise` is
-    float32 [C, h, w] where the solver draws."""
+    float32 [C, h, w] where the solver draws. `used`: how much it has of what not every sample has, by name."""
 
     seat: int
     guidance: Guidance | None
@@ -89,6 +106,7 @@ class StepInput:
     timestep: float
     block: Numbers
     noise: torch.Tensor | None
+    used: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -104,6 +122,7 @@ class Plan:
     `numbers` float32: input scale of each row, timestep of each row, scale of each sample's guidance, and how far that
     is rescaled; block of each sample.
     `noise` float32 [samples, C, h, w].
+    `used`: which step it is, of those with more or less of what only some rows have.
     """
 
     def __init__(self, inputs: Sequence[StepInput], *, rows: int, samples: int, latent_shape: LatentShape) -> None:
@@ -128,6 +147,7 @@ class Plan:
         parts = (row_seat[:rows], row_context[:rows], seat[:samples], conditional[:samples], unconditional[:samples])
         self.index = torch.from_numpy(np.concatenate(parts))
         self.numbers = torch.from_numpy(np.concatenate((row_numbers.ravel(), guidance.ravel(), blocks.ravel())))
+        self.used: Used = _most_used(inputs)
         self.noise = torch.zeros(samples, *latent_shape)
         for k, given in enumerate(inputs):
             if given.noise is not None:
@@ -136,6 +156,14 @@ class Plan:
     def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The arguments of the step. Does not wait for the device: what it still has to read is pinned until then."""
         return to_device(self.index, device), to_device(self.numbers, device), to_device(self.noise, device)
+
+
+def _most_used(inputs: Sequence[StepInput]) -> Used:
+    most: dict[str, int] = {}
+    for given in inputs:
+        for name, used in given.used.items():
+            most[name] = max(used, most.get(name, 0))
+    return tuple(sorted(most.items()))
 
 
 class Finite:

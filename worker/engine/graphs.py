@@ -1,7 +1,7 @@
 """CUDA graphs of whole denoising steps: one launch instead of several thousand, for batches of a few fixed sizes.
 
-A step is captured when its size first comes up, on seats that are nobody's, and replayed from then on. Knows the step's
-inputs by their shapes and nothing of what they mean.
+A step is captured when its size first comes up, or more of what only some rows have than before, on seats that are
+nobody's, and replayed from then on. Knows the step's inputs by their shapes and nothing of what they mean.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from weakref import WeakSet
 import structlog
 import torch
 
-from worker.engine.denoise import Plan, StaticStep
+from worker.engine.denoise import Plan, StaticStep, Used
 
 log = structlog.get_logger()
 
@@ -55,24 +55,27 @@ class StepGraphs:
         self._step = step
         self._strict = strict
         self._memory = memory
-        self._captured: dict[torch.Size, _Captured | None] = {}
+        self._captured: dict[tuple[torch.Size, Used], _Captured | None] = {}
 
     def forget(self) -> None:
         """All graphs: a step is captured again when its size comes up."""
         self._captured.clear()
 
-    def __call__(self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        if index.shape not in self._captured:
-            self._captured[index.shape] = self._capture(len(noise))
-        captured = self._captured[index.shape]
-        return self._step(index, numbers, noise) if captured is None else captured.replay(index, numbers, noise)
+    def __call__(
+        self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor, used: Used = ()
+    ) -> torch.Tensor:
+        which = index.shape, used
+        if which not in self._captured:
+            self._captured[which] = self._capture(len(noise), used)
+        captured = self._captured[which]
+        return self._step(index, numbers, noise, used) if captured is None else captured.replay(index, numbers, noise)
 
-    def _capture(self, rows: int) -> _Captured | None:
+    def _capture(self, rows: int, used: Used) -> _Captured | None:
         """Of a filled-up batch: as many samples as rows."""
         if rows not in BUCKETS:
             return None
         try:
-            return _Captured(self._step, rows, self._memory)
+            return _Captured(self._step, rows, used, self._memory)
         except RuntimeError as error:
             if self._strict:
                 raise
@@ -81,7 +84,7 @@ class StepGraphs:
 
 
 class _Captured:
-    def __init__(self, step: StaticStep, rows: int, memory: GraphMemory) -> None:
+    def __init__(self, step: StaticStep, rows: int, used: Used, memory: GraphMemory) -> None:
         side = memory.stream
         device = step.state.device
         shape = step.state.shape[2:]
@@ -92,9 +95,9 @@ class _Captured:
         # Around the capture as well: one that fails would leave its stream the thread's current one.
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
-                step(*self._inputs)
+                step(*self._inputs, used)
             with torch.cuda.graph(self._graph, pool=memory.pool, stream=side):
-                self._finite = step(*self._inputs)
+                self._finite = step(*self._inputs, used)
         current.wait_stream(side)
         memory.note(self)
 

@@ -95,9 +95,7 @@ class Lane:
 
     def take_seat(self, rows: Rows) -> int:
         seat = self._free.pop()
-        for name, kept in self.step.conditioning.items():
-            kept[seat, 0] = rows.conditional[name]
-            kept[seat, 1] = rows.unconditional.get(name, 0)
+        self.step.keep(seat, rows)
         return seat
 
     def leave(self, seat: int) -> None:
@@ -114,7 +112,7 @@ class Lane:
 
     def run(self, plan: Plan) -> torch.Tensor:
         """Launch a step: whether each sample of it is finite, bool [samples] on the device."""
-        return self._run(*plan.on(self.device))
+        return self._run(*plan.on(self.device), plan.used)
 
     def capture(self, most_rows: int) -> None:
         """Have the graphs of all steps up to that size ready, where steps are captured: anew, the largest first, for

@@ -18,15 +18,30 @@ LatentShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Some:
+    """A tensor that only some samples of a lane have, or have more of than others.
+
+    `values` is [most, ...], of one shape and type for all samples of a denoiser. Its first `used` count; the others are
+    zeros, which have to mean none.
+    """
+
+    values: torch.Tensor
+    used: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Rows:
     """What the rows of a sample are conditioned on: tensors without the batch's dimension, by the denoiser's names.
 
     `unconditional` is empty where the sample takes one row; where it is not, its tensors have the shapes of the
-    conditional ones.
+    conditional ones. `some` is what both rows have and the rows of others may lack: samples with and without it share
+    a lane. A step gives the denoiser as much of it as the sample with the most uses, and a step in which nobody has it
+    does not give the name at all, so that it costs nothing there.
     """
 
     conditional: Mapping[str, torch.Tensor]
     unconditional: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    some: Mapping[str, Some] = field(default_factory=dict)
 
     @property
     def is_guided(self) -> bool:
@@ -35,6 +50,7 @@ class Rows:
 
     @property
     def shapes(self) -> tuple[tuple[str, torch.Size], ...]:
+        """Of what every row of the lane has."""
         return tuple((name, tensor.shape) for name, tensor in self.conditional.items())
 
 

@@ -209,6 +209,7 @@ class Sample:
             timestep=float(table.timesteps[i]),
             block=table.block(i, guidance.scale if guidance else 1.0),
             noise=self._noise,
+            used={name: some.used for name, some in of.rows.some.items()},
         )
 
     def advance(self) -> None:
