@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.errors import EngineError
 from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress
 from worker.engine.family import Prepared
-from worker.engine.passes import Pass
+from worker.engine.passes import Begun, Pass
 from worker.engine.request import Request
 from worker.engine.rows import Rows
 from worker.engine.solver import Schedule, SolverFactory
@@ -64,7 +64,9 @@ class Enlarging(StableDiffusion):
         both = large.rows.conditional, large.rows.unconditional
         rows = Rows(*({CONTEXT: coloured(row[CONTEXT], latents)} for row in both))
         start = enlarged(latents).cpu()
-        return dataclasses.replace(large, rows=rows, start=lambda shape, generator, sigma: start * sigma)
+        return dataclasses.replace(
+            large, rows=rows, start=lambda shape, generator, solver: Begun(start * solver.table.init_noise_sigma)
+        )
 
 
 def expected(bundle: Bundle, request: Request) -> torch.Tensor:

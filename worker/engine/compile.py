@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import structlog
 import torch
 from torch.overrides import TorchFunctionMode
 
 from worker.engine.estimate import x0_coefficients
-from worker.engine.stepping import at_steps, scaled
+from worker.engine.stepping import FROM_NOISE, Beginning, at_steps, evaluated, scaled
 from worker.engine.table import REGISTERS, Numbers, Table
+
+log = structlog.get_logger()
 
 Name = tuple[str, int | None]
 """A tensor that the scheduler keeps: attribute, and place in it if that is a list."""
@@ -49,11 +52,12 @@ class NotAffine(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One step, probed: what each value after it is made of."""
+    """One step, probed: what each value after it is made of. `noised`: see Table, before the step."""
 
     rows: Mapping[Name, Row]
     input_scale: float
     draws: bool
+    noised: tuple[float, float] | None
 
 
 class _NoiseIs(TorchFunctionMode):
@@ -72,41 +76,51 @@ class _NoiseIs(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def compile_table(scheduler: Any, num_inference_steps: int, options: Mapping[str, Any] | None = None) -> Table:
+def compile_table(
+    scheduler: Any,
+    num_inference_steps: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    beginning: Beginning = FROM_NOISE,
+) -> Table:
     """`scheduler` at `num_inference_steps`, stepped with `options` such as eta. The scheduler itself stays as it is.
+    Multistep solvers know nothing of what was before their `beginning`, and start at a low order there.
 
     Raises NotAffine where it cannot be a table, and what set_timesteps raises for a number of steps it cannot take.
     """
     options = options or {}
-    prepared = at_steps(scheduler, num_inference_steps)
+    prepared = at_steps(scheduler, num_inference_steps, beginning=beginning)
     try:
-        probes = list(_probe(at_steps(scheduler, num_inference_steps), options))
+        probes = list(_probe(at_steps(scheduler, num_inference_steps, beginning=beginning), options, beginning))
     except NotAffine:
         raise
     except Exception as error:
         # Whatever a scheduler makes of such a sample; with a real one it may be perfectly well.
         raise NotAffine(f"it cannot be probed: {error!r}") from error
-    timesteps = prepared.timesteps.double().numpy().astype(np.float32)
+    timesteps = evaluated(prepared, beginning).double().numpy().astype(np.float32)
     input_scale = np.array([probe.input_scale for probe in probes], np.float32)
     table = Table(
         matrices=_allocate(probes),
-        estimates=x0_coefficients(prepared, timesteps, input_scale),
+        estimates=x0_coefficients(prepared, timesteps, input_scale, begin_index=beginning.index),
         input_scale=input_scale,
         timesteps=timesteps,
         draws=tuple(probe.draws for probe in probes),
         init_noise_sigma=float(getattr(prepared, "init_noise_sigma", 1.0)),
+        noised=_noise_levels(probes),
     )
     for amplitude in AMPLITUDES:
-        off_by = residual(table, at_steps(scheduler, num_inference_steps), options, amplitude=amplitude)
+        fresh = at_steps(scheduler, num_inference_steps, beginning=beginning)
+        off_by = residual(table, fresh, options, beginning=beginning, amplitude=amplitude)
         if not off_by <= TOLERANCE:
             raise NotAffine(f"its table is off by {off_by:.1e}")
     return table
 
 
-def _probe(scheduler: Any, options: Mapping[str, Any]) -> Iterator[Probe]:
+def _probe(scheduler: Any, options: Mapping[str, Any], beginning: Beginning) -> Iterator[Probe]:
     """Step the scheduler to its end on basis vectors."""
     shape: torch.Size | None = None
-    for t in scheduler.timesteps:
+    for t in evaluated(scheduler, beginning):
+        noised = _noised(scheduler, t)
         kept = {} if shape is None else _tensors_of(scheduler, shape)
         inputs = [X, M, Z, *kept]
         basis = torch.eye(len(inputs), dtype=torch.float64)[:, None, :, None, None]
@@ -120,7 +134,24 @@ def _probe(scheduler: Any, options: Mapping[str, Any]) -> Iterator[Probe]:
         if noise.draws > 1:
             raise NotAffine("it draws noise more than once in a step")
         after = {X: x, **_tensors_of(scheduler, shape)}
-        yield Probe({name: _row(value, inputs) for name, value in after.items()}, scale, noise.draws == 1)
+        yield Probe({name: _row(value, inputs) for name, value in after.items()}, scale, noise.draws == 1, noised)
+
+
+def _noised(scheduler: Any, t: torch.Tensor) -> tuple[float, float] | None:
+    """How a picture's latents and noise are added up where the scheduler stands; None where it does not do that."""
+    picture, noise = torch.eye(2, dtype=torch.float64)[:, None, :, None, None]
+    try:
+        a, s = scheduler.add_noise(picture, noise, t.reshape(1)).flatten().tolist()
+    except Exception as reason:
+        log.debug("a scheduler adds no noise to pictures", scheduler=type(scheduler).__name__, reason=repr(reason))
+        return None
+    return a, s
+
+
+def _noise_levels(probes: Sequence[Probe]) -> Numbers | None:
+    """[T + 1, 2], with nothing added after the last step."""
+    levels = [probe.noised for probe in probes if probe.noised is not None]
+    return np.array([*levels, (1, 0)], np.float32) if len(levels) == len(probes) else None
 
 
 def _row(value: torch.Tensor, inputs: Sequence[Name]) -> Row:
@@ -171,7 +202,14 @@ def _live(probes: Sequence[Probe]) -> list[list[Name]]:
     return live
 
 
-def residual(table: Table, scheduler: Any, options: Mapping[str, Any], *, amplitude: float = 1.0) -> float:
+def residual(
+    table: Table,
+    scheduler: Any,
+    options: Mapping[str, Any],
+    *,
+    beginning: Beginning = FROM_NOISE,
+    amplitude: float = 1.0,
+) -> float:
     """Greatest difference between table and scheduler, over the greatest value, after all steps of a bent model.
 
     `scheduler` must be fresh from at_steps; it is used up. `amplitude` enlarges latents and model output alike.
@@ -182,7 +220,7 @@ def residual(table: Table, scheduler: Any, options: Mapping[str, Any], *, amplit
     registers = torch.zeros(table.registers, x.numel())
     registers[0] = torch.randn(PICTURE, generator=noise).flatten() * loud
     chance = {"generator": start} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    for i, t in enumerate(scheduler.timesteps):
+    for i, t in enumerate(evaluated(scheduler, beginning)):
         m = _bent_model(scaled(scheduler, x, t), float(t), amplitude)
         x = scheduler.step(m, t, x, return_dict=False, **options, **chance)[0]
         seen = (registers[0] * float(table.input_scale[i])).view(PICTURE)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from worker.engine.guidance import Guidance, rescaling
+from worker.engine.keep import NO_NOISE, Keep, noised
 from worker.engine.rows import Denoiser, LatentShape, Rows
 from worker.engine.table import BLOCK, REGISTERS, Numbers
 from worker.engine.transfer import to_device, to_host
@@ -31,6 +32,8 @@ class StaticStep(torch.nn.Module):
     `state` is float32 [seats + 1, registers + x0, C, h, w], whatever the model's own type: solvers lose up to 6 % of
     the standard deviation in bfloat16. `conditioning` holds, by the denoiser's names for them, [seats + 1, 2, ...]:
     conditional at 0, unconditional at 1. `some` holds what both rows of some samples have, [seats + 1, most, ...].
+    `stays` is float32 [seats + 1, 2, C, h, w], a picture's latents and noise, which take their place wherever
+    `repainted`, bool [seats + 1, 1, h, w], is not true: nowhere for who keeps nothing.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class StaticStep(torch.nn.Module):
             for name, shape in conditioning.items()
         }
         self.some: dict[str, torch.Tensor] = {}
+        self.stays = torch.zeros(seats + 1, 2, *latent_shape, device=denoiser.device)
+        self.repainted = torch.ones(seats + 1, 1, *latent_shape[1:], dtype=torch.bool, device=denoiser.device)
 
-    def keep(self, seat: int, rows: Rows) -> None:
+    def keep(self, seat: int, rows: Rows, picture: Keep | None = None) -> None:
         """What is on that seat from now on."""
         for name, kept in self.conditioning.items():
             kept[seat, 0] = rows.conditional[name]
@@ -61,14 +66,18 @@ class StaticStep(torch.nn.Module):
             if name not in self.some:
                 self.some[name] = given.values.new_zeros(len(self.state), *given.values.shape)
             self.some[name][seat] = given.values
+        self.repainted[seat] = True if picture is None else picture.repainted
+        if picture is not None:
+            self.stays[seat, 0], self.stays[seat, 1] = picture.latents, picture.noise
 
     def forward(self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor, used: Used = ()) -> torch.Tensor:
         """Take the step that a plan describes (see `Plan`). Whether each sample is finite, bool [samples]."""
         samples = len(noise)
         rows = (len(index) - 3 * samples) // 2
         row_seat, row_context, seat, conditional, unconditional = index.split([rows, rows, samples, samples, samples])
-        parts = [rows, rows, samples, samples, samples * BLOCK[0] * BLOCK[1]]
-        scale, timestep, *guidance, blocks = numbers.split(parts)
+        parts = [rows, rows, samples, samples, samples, samples, samples * BLOCK[0] * BLOCK[1]]
+        scale, timestep, *of_samples, blocks = numbers.split(parts)
+        *guidance, a, s = (each.view(-1, 1, 1, 1) for each in of_samples)
         x = self.state[:, 0].index_select(0, row_seat) * scale.view(-1, 1, 1, 1)
         given = {name: kept.flatten(0, 1).index_select(0, row_context) for name, kept in self.conditioning.items()}
         given |= {name: self.some[name][:, :most].index_select(0, row_seat) for name, most in used}
@@ -79,8 +88,11 @@ class StaticStep(torch.nn.Module):
             output = output.float()
             registers = self.state.index_select(0, seat)[:, :REGISTERS].unbind(1)
             c, u = output.index_select(0, conditional), output.index_select(0, unconditional)
-            k = rescaling(c, u, *(each.view(-1, 1, 1, 1) for each in guidance))
+            k = rescaling(c, u, *guidance)
             new = _combine(blocks.view(samples, *BLOCK), (*registers, k * c, k * u, noise))
+            stays = noised(*self.stays.index_select(0, seat).unbind(1), a, s)
+            # Chosen and not added up: no bit changes of who keeps nothing.
+            new[:, 0] = torch.where(self.repainted.index_select(0, seat), new[:, 0], stays)
             self.state.index_copy_(0, seat, new)
             return torch.isfinite(new[:, :REGISTERS]).flatten(1).all(1)
 
@@ -98,7 +110,8 @@ def _combine(blocks: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tens
 @dataclass(frozen=True, slots=True)
 class StepInput:
     """What one sample brings to a step. `guidance` is None for a sample of one row; `block` is its table's; `noise` is
-    float32 [C, h, w] where the solver draws. `used`: how much it has of what not every sample has, by name."""
+    float32 [C, h, w] where the solver draws. `used`: how much it has of what not every sample has, by name.
+    `noise_levels` are of what stays of a picture after the step (see Table)."""
 
     seat: int
     guidance: Guidance | None
@@ -107,6 +120,7 @@ class StepInput:
     block: Numbers
     noise: torch.Tensor | None
     used: Mapping[str, int] = field(default_factory=dict)
+    noise_levels: tuple[float, float] = NO_NOISE
 
     @property
     def rows(self) -> int:
@@ -119,8 +133,8 @@ class Plan:
 
     `index` int64: the seat of each row; its place among the conditioning, twice the seat, plus one if unconditional;
     the seat of each sample; its conditional row; its unconditional row, or the conditional one again.
-    `numbers` float32: input scale of each row, timestep of each row, scale of each sample's guidance, and how far that
-    is rescaled; block of each sample.
+    `numbers` float32: input scale of each row, timestep of each row; of each sample the scale of its guidance, how far
+    that is rescaled, and the two levels of what stays; block of each sample.
     `noise` float32 [samples, C, h, w].
     `used`: which step it is, of those with more or less of what only some rows have.
     """
@@ -128,7 +142,7 @@ class Plan:
     def __init__(self, inputs: Sequence[StepInput], *, rows: int, samples: int, latent_shape: LatentShape) -> None:
         own = np.full((5, max(rows, samples)), NOBODY, np.int64)
         row_numbers = np.zeros((2, rows), np.float32)
-        guidance = np.zeros((2, samples), np.float32)
+        of_samples = np.zeros((4, samples), np.float32)
         blocks = np.zeros((samples, *BLOCK), np.float32)
         row_seat, row_context, seat, conditional, unconditional = own
         # Conditional rows of all samples first, then the unconditional ones of the guided.
@@ -137,16 +151,16 @@ class Plan:
             row_seat[k], row_context[k] = given.seat, 2 * given.seat
             row_numbers[:, k] = given.input_scale, given.timestep
             seat[k], conditional[k], unconditional[k] = given.seat, k, k
-            blocks[k] = given.block
+            blocks[k], of_samples[2:, k] = given.block, given.noise_levels
             if given.guidance is not None:
                 row_seat[next_unconditional], row_context[next_unconditional] = given.seat, 2 * given.seat + 1
                 row_numbers[:, next_unconditional] = row_numbers[:, k]
-                guidance[:, k] = given.guidance.scale, given.guidance.rescale
+                of_samples[:2, k] = given.guidance.scale, given.guidance.rescale
                 unconditional[k] = next_unconditional
                 next_unconditional += 1
         parts = (row_seat[:rows], row_context[:rows], seat[:samples], conditional[:samples], unconditional[:samples])
         self.index = torch.from_numpy(np.concatenate(parts))
-        self.numbers = torch.from_numpy(np.concatenate((row_numbers.ravel(), guidance.ravel(), blocks.ravel())))
+        self.numbers = torch.from_numpy(np.concatenate((row_numbers.ravel(), of_samples.ravel(), blocks.ravel())))
         self.used: Used = _most_used(inputs)
         self.noise = torch.zeros(samples, *latent_shape)
         for k, given in enumerate(inputs):

@@ -18,10 +18,10 @@ LEAST_SIGNAL = 1e-3
 """A timestep with zero terminal SNR has no signal at all, and x0 cannot be told from epsilon there."""
 
 
-def x0_coefficients(scheduler: Any, timesteps: Numbers, input_scale: Numbers) -> Numbers:
+def x0_coefficients(scheduler: Any, timesteps: Numbers, input_scale: Numbers, *, begin_index: int = 0) -> Numbers:
     """[T, 2]: x0 = first * x + second * m, for latents x of which the model sees input_scale * x.
 
-    `scheduler` has its timesteps set. The model's input is alpha x0 + sigma eps. What m is: eps; v = alpha eps - sigma
+    `scheduler` has its timesteps set; `timesteps` are those from `begin_index` on. The model's input is alpha x0 + sigma eps. What m is: eps; v = alpha eps - sigma
     x0 (Salimans and Ho, 2022); x0; or, for a flow, eps - x0 with the input (1 - sigma) x0 + sigma eps (Lipman et al.
     2023).
     """
@@ -29,7 +29,7 @@ def x0_coefficients(scheduler: Any, timesteps: Numbers, input_scale: Numbers) ->
     ones = np.ones_like(timesteps)
     if not hasattr(scheduler, "alphas_cumprod") or kind == "flow_prediction":
         return np.stack([ones, -timesteps / scheduler.config.num_train_timesteps], axis=1).astype(np.float32)
-    alpha, sigma = _levels(scheduler, timesteps, input_scale)
+    alpha, sigma = _levels(scheduler, timesteps, input_scale, begin_index)
     levels: dict[str, tuple[Any, Any]] = {
         "epsilon": (1 / alpha, -sigma / alpha),
         "v_prediction": (alpha, -sigma),
@@ -39,12 +39,15 @@ def x0_coefficients(scheduler: Any, timesteps: Numbers, input_scale: Numbers) ->
     return np.stack([of_input * input_scale, of_output], axis=1).astype(np.float32)
 
 
-def _levels(scheduler: Any, timesteps: Numbers, input_scale: Numbers) -> tuple[Precise, Precise]:
+def _levels(
+    scheduler: Any, timesteps: Numbers, input_scale: Numbers, begin_index: int
+) -> tuple[Precise, Precise]:
     """alpha and sigma [T] of the model's input, as the scheduler itself has them: with flow sigmas, or with sigmas that
     have bounds of their own, they are not those that the timestep was trained with."""
     sigmas: Any = getattr(scheduler, "sigmas", None)
-    if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and len(sigmas) > len(timesteps):
-        own = scheduler._sigma_to_alpha_sigma_t(sigmas[: len(timesteps)])
+    ends = begin_index + len(timesteps)
+    if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and len(sigmas) > ends:
+        own = scheduler._sigma_to_alpha_sigma_t(sigmas[begin_index:ends])
         alpha, sigma = (np.asarray(level.cpu().double().numpy(), np.float64) for level in own)
     elif sigmas is not None and np.any(input_scale != 1):
         # Latents x0 + s eps (Karras et al. 2022), which the model sees divided by sqrt(1 + s^2).

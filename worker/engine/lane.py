@@ -17,6 +17,7 @@ from worker.engine.denoise import Finite, Plan, StaticStep, StepInput
 from worker.engine.errors import is_out_of_memory
 from worker.engine.family import Autoencoder
 from worker.engine.graphs import BUCKETS, GraphMemory, StepGraphs
+from worker.engine.keep import Keep
 from worker.engine.rows import LaneKey, Mode, Rows
 
 log = structlog.get_logger()
@@ -93,9 +94,9 @@ class Lane:
         as far as one."""
         return self._costs.decodes(self.key)
 
-    def take_seat(self, rows: Rows) -> int:
+    def take_seat(self, rows: Rows, keep: Keep | None = None) -> int:
         seat = self._free.pop()
-        self.step.keep(seat, rows)
+        self.step.keep(seat, rows, keep)
         return seat
 
     def leave(self, seat: int) -> None:

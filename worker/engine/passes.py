@@ -1,28 +1,40 @@
 """Passes: a picture is one or more denoising runs, one after the other.
 
-A pass says with which network, on which rows, by which solver and from what start. Data, which a family makes of a
-request. Knows no seats and no batches, and not what the latents mean.
+A pass says with which network, on which rows, by which solver, from what start, and what stays of a picture. Data,
+which a family makes of a request. Knows no seats and no batches, and not what the latents mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 
 from worker.engine.guidance import NO_GUIDANCE, Guidance
+from worker.engine.keep import Keep
 from worker.engine.noise import normal_noise
 from worker.engine.rows import Denoiser, LaneKey, LatentShape, Mode, Rows
-from worker.engine.solver import SolverFactory
-
-Start = Callable[[LatentShape, torch.Generator, float], torch.Tensor]
-"""Makes the latents before the first evaluation, float32 [C, h, w] on the host, for a solver that begins with noise of
-that standard deviation. Draws from the sample's generator before anybody else does."""
+from worker.engine.solver import Solver, SolverFactory
 
 
-def from_noise(latent_shape: LatentShape, generator: torch.Generator, init_noise_sigma: float) -> torch.Tensor:
-    return normal_noise(latent_shape, generator) * init_noise_sigma
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Begun:
+    """A sample before its first evaluation: its `latents`, float32 [C, h, w]; what its rows have beside those of its
+    pass, by the denoiser's names; and what it is to `keep` of a picture."""
+
+    latents: torch.Tensor
+    rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    keep: Keep | None = None
+
+
+Start = Callable[[LatentShape, torch.Generator, Solver], Begun]
+"""Begins a sample, for the solver that will take it from there. Draws from the sample's generator before anybody else
+does, in the order of the stock pipeline."""
+
+
+def from_noise(latent_shape: LatentShape, generator: torch.Generator, solver: Solver) -> Begun:
+    return Begun(normal_noise(latent_shape, generator) * solver.table.init_noise_sigma)
 
 
 def _as_it_is(following: Pass, latents: torch.Tensor, generator: torch.Generator) -> Pass:
@@ -51,5 +63,6 @@ class Pass:
         """Model calls that it takes."""
         return self.solver.evaluations
 
-    def lane_key(self, mode: Mode) -> LaneKey:
-        return LaneKey(self.denoiser, self.latent_shape, self.rows.shapes, mode)
+    def lane_key(self, rows: Rows, mode: Mode) -> LaneKey:
+        """Of a sample with these rows."""
+        return LaneKey(self.denoiser, self.latent_shape, rows.shapes, mode)

@@ -7,7 +7,7 @@ shapes. Knows no prompt, no seat and no step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -47,6 +47,11 @@ class Rows:
     def is_guided(self) -> bool:
         """It takes two rows in each step."""
         return bool(self.unconditional)
+
+    def with_both(self, tensors: Mapping[str, torch.Tensor]) -> Rows:
+        """With these tensors in both rows."""
+        unconditional = {**self.unconditional, **tensors} if self.is_guided else self.unconditional
+        return replace(self, conditional={**self.conditional, **tensors}, unconditional=unconditional)
 
     @property
     def shapes(self) -> tuple[tuple[str, torch.Size], ...]:

@@ -110,13 +110,14 @@ class Run:
     @classmethod
     def begin(cls, of: Pass, mode: Mode, generator: torch.Generator, lanes: Lanes) -> Run:
         """Take a seat and fill it. Takes none if anything of that raises."""
-        lane = lanes.open(of.lane_key(mode))
-        solver = of.solver.solver(lane.device)
-        start = of.start(of.latent_shape, generator, solver.table.init_noise_sigma)
-        latents = to_device(start, lane.device)
-        seat = lane.take_seat(of.rows)
+        device = of.denoiser.device
+        solver = of.solver.solver(device)
+        begun = of.start(of.latent_shape, generator, solver)
+        latents, rows = to_device(begun.latents, device), of.rows.with_both(begun.rows)
+        lane = lanes.open(of.lane_key(rows, mode))
+        seat = lane.take_seat(rows, begun.keep)
         try:
-            solver.begin(lane.registers(seat), latents)
+            solver.begin(lane.registers(seat), latents, begun.keep)
         except Exception:
             lane.leave(seat)
             raise
@@ -210,6 +211,7 @@ class Sample:
             block=table.block(i, guidance.scale if guidance else 1.0),
             noise=self._noise,
             used={name: some.used for name, some in of.rows.some.items()},
+            noise_levels=table.noise_levels(i),
         )
 
     def advance(self) -> None:

@@ -13,7 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Protocol
 
@@ -24,7 +24,8 @@ import torch
 from worker.engine.compile import NotAffine, compile_table
 from worker.engine.errors import GenerationFailed, is_out_of_memory
 from worker.engine.estimate import x0_coefficients
-from worker.engine.stepping import at_steps, rehearse, scaled, takes, understood
+from worker.engine.keep import Keep, noised
+from worker.engine.stepping import FROM_NOISE, Beginning, at_steps, evaluated, rehearse, scaled, takes, understood
 from worker.engine.table import Table
 
 log = structlog.get_logger()
@@ -37,13 +38,22 @@ NEAR = 5
 """How far from a number of steps that cannot be another one is looked for."""
 
 
+NO_PICTURES = "This scheduler cannot start from a picture; take another one, such as ddim or euler."
+
+
 class Solver(Protocol):
     """One sample's way from noise to latents, through the registers of its seat: float32 [registers + x0, C, h, w]."""
 
     table: Table
 
-    def begin(self, registers: torch.Tensor, latents: torch.Tensor) -> None:
-        """Fill the registers with the latents [C, h, w] before the first evaluation."""
+    def noised(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """A picture's latents as noisy as they are to be before the first evaluation; all [C, h, w]. Raises
+        GenerationFailed if this scheduler cannot start from a picture."""
+        ...
+
+    def begin(self, registers: torch.Tensor, latents: torch.Tensor, keep: Keep | None = None) -> None:
+        """Fill the registers with the latents [C, h, w] before the first evaluation. `keep` is what stays of a picture
+        after each: the step sees to that as far as the table says how."""
         ...
 
     def after_step(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
@@ -61,7 +71,13 @@ class TableSolver:
     def __init__(self, table: Table) -> None:
         self.table = table
 
-    def begin(self, registers: torch.Tensor, latents: torch.Tensor) -> None:
+    def noised(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        if self.table.noised is None:
+            raise GenerationFailed(NO_PICTURES)
+        a, s = self.table.noised[0].tolist()
+        return noised(latents, noise, a, s)
+
+    def begin(self, registers: torch.Tensor, latents: torch.Tensor, keep: Keep | None = None) -> None:
         registers.zero_()
         registers[0] = latents
 
@@ -78,18 +94,23 @@ class ObjectSolver:
     Its table only passes on the model's guided output, into register 1; the model's next input is put into register 0.
     """
 
-    def __init__(
-        self, scheduler: Any, num_inference_steps: int, options: Mapping[str, Any], device: torch.device
-    ) -> None:
-        self._scheduler = at_steps(scheduler, num_inference_steps, device)
-        self._timesteps: torch.Tensor = self._scheduler.timesteps
-        self._options = options
+    def __init__(self, schedule: Schedule, device: torch.device) -> None:
+        self._scheduler = schedule.prepared(device)
+        self._timesteps = evaluated(self._scheduler, schedule.beginning)
+        self._options = understood(self._scheduler, schedule.options)
         self._draws = "generator" in inspect.signature(self._scheduler.step).parameters
         self._latents: torch.Tensor
-        self.table = _pass_on(self._scheduler)
+        self._keep: Keep | None = None
+        self.table = _pass_on(self._scheduler, self._timesteps, schedule.beginning)
 
-    def begin(self, registers: torch.Tensor, latents: torch.Tensor) -> None:
+    def noised(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self._scheduler, "add_noise"):
+            raise GenerationFailed(NO_PICTURES)
+        return self._noised(latents, noise, self._timesteps[:1])
+
+    def begin(self, registers: torch.Tensor, latents: torch.Tensor, keep: Keep | None = None) -> None:
         registers.zero_()
+        self._keep = keep
         self._latents = latents[None]
         registers[0] = scaled(self._scheduler, self._latents, self._timesteps[0])[0]
 
@@ -97,31 +118,49 @@ class ObjectSolver:
         chance = {"generator": generator} if self._draws else {}
         t, m = self._timesteps[i], registers[1:2].clone()
         self._latents = self._scheduler.step(m, t, self._latents, return_dict=False, **self._options, **chance)[0]
+        if self._keep is not None:
+            self._latents = self._kept(self._keep, self._timesteps[i + 1 : i + 2])[None]
         if i + 1 < len(self._timesteps):
             registers[0] = scaled(self._scheduler, self._latents, self._timesteps[i + 1])[0]
 
     def latents(self, registers: torch.Tensor) -> torch.Tensor:
         return self._latents[0]
 
+    def _kept(self, keep: Keep, following: torch.Tensor) -> torch.Tensor:
+        """The latents with what stays, as noisy as at the `following` timestep; after the last there is none."""
+        stays = self._noised(keep.latents, keep.noise, following) if len(following) else keep.latents
+        return torch.where(keep.repainted, self._latents[0], stays)
+
+    def _noised(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        noised: torch.Tensor = self._scheduler.add_noise(latents[None], noise[None], timestep)[0]
+        return noised
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """A diffusers scheduler at a number of steps, as a family asks for it. `name` is the request's word for it,
-    `options` are what it is stepped with, `channels` those of the latents. The scheduler is copied, never stepped."""
+    `options` are what it is stepped with, `channels` those of the latents. The scheduler is copied, never stepped.
+
+    `beginning` is another one where a pass starts from a picture.
+    """
 
     name: str
     scheduler: Any
     num_inference_steps: int
     options: Mapping[str, Any]
     channels: int
+    beginning: Beginning = FROM_NOISE
+
+    def prepared(self, device: torch.device | str = "cpu") -> Any:
+        """A copy of the scheduler with its timesteps set. Raises what it raises for a number that it cannot take."""
+        return at_steps(self.scheduler, self.num_inference_steps, device, beginning=self.beginning)
 
     @property
     def meaning(self) -> str:
         """The same for schedules that are solved alike."""
         config = dict(self.scheduler.config)
-        return json.dumps(
-            [type(self.scheduler).__name__, config, dict(self.options), self.num_inference_steps], default=str
-        )
+        steps = self.num_inference_steps, self.beginning.index, self.beginning.strength
+        return json.dumps([type(self.scheduler).__name__, config, dict(self.options), *steps], default=str)
 
 
 class SolverFactory:
@@ -131,22 +170,22 @@ class SolverFactory:
     """
 
     def __init__(self, schedule: Schedule) -> None:
-        scheduler, steps = schedule.scheduler, schedule.num_inference_steps
+        scheduler, steps, beginning = schedule.scheduler, schedule.num_inference_steps, schedule.beginning
         options = understood(scheduler, schedule.options)
-        self._parts = scheduler, steps, options
+        self._schedule = schedule
         self.description = {"class": type(scheduler).__name__} | _said(scheduler) | options
         self.table: Table | None = None
         try:
-            self.table = compile_table(scheduler, steps, options)
+            self.table = compile_table(scheduler, steps, options, beginning=beginning)
             self.evaluations = self.table.evaluations
         except NotAffine as reason:
             # Rather than in the middle of somebody's picture.
-            rehearse(scheduler, steps, options, channels=schedule.channels)
-            self.evaluations = len(at_steps(scheduler, steps).timesteps)
+            rehearse(scheduler, steps, options, channels=schedule.channels, beginning=beginning)
+            self.evaluations = len(evaluated(schedule.prepared(), beginning))
             log.info("stepping a scheduler object", scheduler=type(scheduler).__name__, reason=str(reason))
 
     def solver(self, device: torch.device) -> Solver:
-        return ObjectSolver(*self._parts, device) if self.table is None else TableSolver(self.table)
+        return ObjectSolver(self._schedule, device) if self.table is None else TableSolver(self.table)
 
 
 class Solvers:
@@ -203,7 +242,13 @@ def _advice(schedule: Schedule) -> str:
     """What would work instead: the nearest numbers of steps, as tried."""
     steps = schedule.num_inference_steps
     near = [steps + off for off in range(-NEAR, NEAR + 1) if off and steps + off > 0]
-    fit = [other for other in near if takes(schedule.scheduler, other, schedule.options, channels=schedule.channels)]
+    # Which index is the same part of the way depends on the number of steps.
+    way = replace(schedule.beginning, index=0)
+    fit = [
+        other
+        for other in near
+        if takes(schedule.scheduler, other, schedule.options, channels=schedule.channels, beginning=way)
+    ]
     nearest = sorted(sorted(fit, key=lambda other: abs(other - steps))[:2])
     return f"{' or '.join(map(str, nearest))} will do" if nearest else "take another scheduler"
 
@@ -219,14 +264,14 @@ def _said(scheduler: Any) -> dict[str, Any]:
     return {name: value for name, value in scheduler.config.items() if name in used and value not in unsaid}
 
 
-def _pass_on(scheduler: Any) -> Table:
-    timesteps = scheduler.timesteps.cpu().double().numpy().astype(np.float32)
+def _pass_on(scheduler: Any, evaluated: torch.Tensor, beginning: Beginning) -> Table:
+    timesteps = evaluated.cpu().double().numpy().astype(np.float32)
     count, ones = len(timesteps), np.ones(len(timesteps), np.float32)
     matrices = np.zeros((count, 2, 4), np.float32)
     matrices[:, 1, 2] = 1
     return Table(
         matrices=matrices,
-        estimates=x0_coefficients(scheduler, timesteps, ones),
+        estimates=x0_coefficients(scheduler, timesteps, ones, begin_index=beginning.index),
         input_scale=ones,
         timesteps=timesteps,
         draws=(False,) * count,

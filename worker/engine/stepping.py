@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,24 +19,55 @@ LATENT_CHANNELS = 4
 """Of Stable Diffusion. A scheduler for learned variances takes three of them for the picture, and fails only then."""
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where on its way a scheduler begins: the sooner, the less is left of what it begins with.
+
+    `index`: the first of its timesteps that is evaluated, as a pipeline that starts from a picture has it
+    (`get_timesteps` in diffusers). `strength`: what set_timesteps is told, where the pipeline has all of its steps on
+    the rest of the way instead: LatentConsistencyModelImg2ImgPipeline does.
+    """
+
+    index: int = 0
+    strength: float | None = None
+
+
+FROM_NOISE = Beginning()
+"""All of the way."""
+
+
 def understood(scheduler: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the options that this scheduler's `step` takes."""
     accepted = inspect.signature(scheduler.step).parameters
     return {name: value for name, value in options.items() if name in accepted}
 
 
-def at_steps(scheduler: Any, num_inference_steps: int, device: torch.device | str = "cpu") -> Any:
-    """A copy with its timesteps set, ready for its first step.
+def at_steps(
+    scheduler: Any,
+    num_inference_steps: int,
+    device: torch.device | str = "cpu",
+    *,
+    beginning: Beginning = FROM_NOISE,
+) -> Any:
+    """A copy with its timesteps set, ready for its first step. Those that are stepped are `evaluated`.
 
     Raises whatever the scheduler raises for a number of steps that it cannot take.
     """
     own = copy.deepcopy(scheduler)
-    own.set_timesteps(num_inference_steps, device=device)
+    strength = {} if beginning.strength is None else {"strength": beginning.strength}
+    own.set_timesteps(num_inference_steps, device=device, **strength)
     if hasattr(own, "set_begin_index"):
         # Left to itself it looks its place up by the timestep. Where the first timestep stands twice, as with Karras
         # sigmas on models with zero terminal SNR, it begins at the second and fails at the end.
-        own.set_begin_index(0)
+        own.set_begin_index(beginning.index)
     return own
+
+
+def evaluated(scheduler: Any, beginning: Beginning) -> torch.Tensor:
+    """The timesteps that a scheduler of `at_steps` is stepped through. All of them stay set: some schedulers count
+    their place among them."""
+    timesteps: torch.Tensor = scheduler.timesteps[beginning.index :]
+    return timesteps
 
 
 def scaled(scheduler: Any, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -44,30 +76,42 @@ def scaled(scheduler: Any, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 
 def rehearse(
-    scheduler: Any, num_inference_steps: int, options: Mapping[str, Any], *, channels: int = LATENT_CHANNELS
+    scheduler: Any,
+    num_inference_steps: int,
+    options: Mapping[str, Any],
+    *,
+    channels: int = LATENT_CHANNELS,
+    beginning: Beginning = FROM_NOISE,
 ) -> None:
     """Step a copy to its end, with a small picture and a model that answers something.
 
     Raises whatever the scheduler raises, and ArithmeticError if what it ends with are no numbers.
     """
-    own = at_steps(scheduler, num_inference_steps)
+    own = at_steps(scheduler, num_inference_steps, beginning=beginning)
     noise = torch.Generator().manual_seed(0)
     chance = {"generator": noise} if "generator" in inspect.signature(own.step).parameters else {}
     x = torch.randn((1, channels, 2, 2), generator=noise) * float(getattr(own, "init_noise_sigma", 1.0))
-    for t in own.timesteps:
+    for t in evaluated(own, beginning):
         m = torch.tanh(scaled(own, x, t))
         x = own.step(m, t, x, return_dict=False, **understood(own, options), **chance)[0]
     if not bool(x.isfinite().all()):
         raise ArithmeticError("its numbers end in infinity or NaN")
 
 
-def takes(scheduler: Any, num_inference_steps: int, options: Mapping[str, Any], *, channels: int) -> bool:
+def takes(
+    scheduler: Any,
+    num_inference_steps: int,
+    options: Mapping[str, Any],
+    *,
+    channels: int,
+    beginning: Beginning = FROM_NOISE,
+) -> bool:
     """Does a picture of so many steps come to its end? Schedulers refuse what they cannot do in many ways.
 
     Raises what says that memory is full: that says nothing about a scheduler.
     """
     try:
-        rehearse(scheduler, num_inference_steps, options, channels=channels)
+        rehearse(scheduler, num_inference_steps, options, channels=channels, beginning=beginning)
     except Exception as reason:
         if is_out_of_memory(reason):
             raise

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.engine.keep import NO_NOISE
+
 Numbers = NDArray[np.float32]
 
 REGISTERS = 6
@@ -36,6 +38,9 @@ class Table:
     `matrices` [T, R, R + 2]: rows and first columns are registers, then m and z. `estimates` [T, 2]: x0 as a sum of
     register 0 and m. `input_scale` and `timesteps` [T]. `draws`: whether an evaluation takes noise from the generator,
     which it may do even where its coefficient is zero. The latents start as noise times `init_noise_sigma`.
+
+    `noised` [T + 1, 2]: a picture's latents z0 are as noisy as those before evaluation i if they are added to noise n as
+    a z0 + s n, with a and s of row i; the last row is z0 itself. None where the scheduler does not say.
     """
 
     matrices: Numbers
@@ -44,6 +49,7 @@ class Table:
     timesteps: Numbers
     draws: tuple[bool, ...]
     init_noise_sigma: float
+    noised: Numbers | None = None
 
     def __post_init__(self) -> None:
         if self.registers > REGISTERS:
@@ -56,6 +62,13 @@ class Table:
     @property
     def registers(self) -> int:
         return self.matrices.shape[1]
+
+    def noise_levels(self, i: int) -> tuple[float, float]:
+        """What stays of a picture is a z0 + s n after evaluation i: a and s."""
+        if self.noised is None:
+            return NO_NOISE
+        a, s = self.noised[i + 1].tolist()
+        return a, s
 
     def block(self, i: int, guidance_scale: float) -> Numbers:
         """Evaluation i for the denoising step, [registers + x0, registers + conditional, unconditional, noise].

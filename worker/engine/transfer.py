@@ -27,11 +27,11 @@ def current_device(device: torch.device) -> Iterator[None]:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The host's `tensor` on the device, which may still be busy with what came before.
+    """The host's `tensor` on the device, which may still be busy with what came before; one of the device as it is.
 
     On CUDA from pinned memory, which its allocator holds back until the copy is done: the host need not.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
