@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 
 from tests.engine.tiny_models import SIDE
 from worker.engine.engine import Engine
 from worker.engine.errors import EngineError
 from worker.engine.events import EngineEvent, Failed, Finished, Stopped
-from worker.engine.family import Prepared
+from worker.engine.family import Asked, Prepared
 from worker.engine.lane import Lanes
 from worker.engine.request import Request
 from worker.engine.solver import Solvers
@@ -58,7 +60,7 @@ def prepared(bundle: Bundle, *requests: Request) -> Sequence[Prepared | EngineEr
     family, solvers = family_of(bundle), Solvers()
     own = [[solvers.factory(schedule).result() for schedule in family.schedules(each)] for each in requests]
     with torch.inference_mode():
-        return family.prepare(requests, own)
+        return family.prepare([Asked(request, each) for request, each in zip(requests, own, strict=True)])
 
 
 def drain(engine: Engine, *, most: int = 2_000) -> list[EngineEvent]:
@@ -87,26 +89,27 @@ def last_events(events: list[EngineEvent]) -> dict[str, EngineEvent]:
 class Recorder:
     """A VAE that keeps the latents it was asked to decode, [C, h, w] each, in the order of decoding.
 
-    Not those that it has encoded just before: they are the previewer's, which learns from them.
+    Not those that it has encoded just before, if it is asked for the same: they are the previewer's, which learns from
+    them.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self._vae = bundle.vae
         self.config = bundle.vae.config
         self.latents: list[torch.Tensor] = []
-        self._encoded = False
+        self._encoded = torch.zeros(0)
 
     def encode(self, images: torch.Tensor) -> Any:
-        self._encoded = True
-        return self._vae.encode(images)
+        encoded = self._vae.encode(images)
+        self._encoded = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
+        return encoded
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._vae, name)
 
     def decode(self, z: torch.Tensor, **options: Any) -> Any:
-        if not self._encoded:
+        if z.shape != self._encoded.shape or not torch.allclose(z, self._encoded, atol=1e-5):
             self.latents += list((z * self.config.scaling_factor).clone())
-        self._encoded = False
         return self._vae.decode(z, **options)
 
 
@@ -138,23 +141,55 @@ def final_latents(bundle: Bundle, *requests: Request, seats: int = 16) -> list[t
     return recorder.latents
 
 
+FROM_A_PICTURE = {
+    "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "LatentConsistencyModelPipeline": "LatentConsistencyModelImg2ImgPipeline",
+}
+REPAINTING = {
+    "StableDiffusionPipeline": "StableDiffusionInpaintPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
+    "LatentConsistencyModelPipeline": "StableDiffusionInpaintPipeline",
+}
+"""diffusers' pipelines by that for text alone."""
+
+
 def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
     """What diffusers' own pipeline makes of the same request: latents [C, h, w], or a picture as a PIL image."""
+    of = {} if request.image is None else FROM_A_PICTURE if request.mask_image is None else REPAINTING
     with quiet_libraries():
-        return stock_pipeline(bundle, request.scheduler)(
-            request.prompt,
+        pipeline = stock_pipeline(bundle, request.scheduler, of.get(bundle.family))
+        given = _inputs(pipeline, request) | {
+            "prompt": request.prompt,
             # What SDXL's pipeline reads as zeros is None alone.
-            negative_prompt=request.negative_prompt or None,
-            width=request.width,
-            height=request.height,
-            num_inference_steps=request.num_inference_steps,
-            guidance_scale=request.guidance_scale,
-            guidance_rescale=request.guidance_rescale,
-            clip_skip=request.clip_skip,
-            generator=torch.Generator().manual_seed(request.seed),
-            output_type=output_type,
-            eta=step_options(request.scheduler)["eta"],
-        ).images[0]
+            "negative_prompt": request.negative_prompt or None,
+            "width": request.width,
+            "height": request.height,
+            "num_inference_steps": request.num_inference_steps,
+            "guidance_scale": request.guidance_scale,
+            "guidance_rescale": request.guidance_rescale,
+            "clip_skip": request.clip_skip,
+            "generator": torch.Generator().manual_seed(request.seed),
+            "output_type": output_type,
+            "eta": step_options(request.scheduler)["eta"],
+        }
+        takes = inspect.signature(pipeline.__call__).parameters
+        return pipeline(**{name: value for name, value in given.items() if name in takes}).images[0]
+
+
+def _inputs(pipeline: Any, request: Request) -> dict[str, Any]:
+    """The request's pictures as whoever calls the pipeline has them."""
+    if request.image is None:
+        return {}
+    # Pipelines without a mask draw in the picture's own size.
+    picture = Image.fromarray(request.pictures[request.image.sha256]).resize(
+        (request.width, request.height), Image.Resampling.LANCZOS
+    )
+    given = {"image": picture, "strength": request.strength}
+    if request.mask_image is not None:
+        mask = Image.fromarray(request.pictures[request.mask_image.sha256]).convert("L")
+        given["mask_image"] = pipeline.mask_processor.blur(mask, request.mask_blur) if request.mask_blur else mask
+    return given
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:

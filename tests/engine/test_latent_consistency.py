@@ -16,9 +16,9 @@ from tests.engine.tiny_models import save_tiny_lcm
 from worker.engine.engine import Engine as PlainEngine
 from worker.engine.errors import EngineError
 from worker.engine.events import Finished
-from worker.engine.family import Family, Prepared
+from worker.engine.family import Asked, Family, Inputs, Prepared
 from worker.engine.request import Request
-from worker.engine.solver import Schedule, SolverFactory
+from worker.engine.solver import Schedule
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle, ModelError, describe, load
 from worker.models.quiet import quiet_libraries
@@ -60,11 +60,11 @@ class TwoModels:
     def schedules(self, request: Request) -> Sequence[Schedule]:
         return self._of(request).schedules(request)
 
-    def prepare(
-        self, requests: Sequence[Request], solvers: Sequence[Sequence[SolverFactory]]
-    ) -> Sequence[Prepared | EngineError]:
-        pairs = zip(requests, solvers, strict=True)
-        return [self._of(request).prepare([request], [own])[0] for request, own in pairs]
+    def inputs(self, request: Request) -> Inputs:
+        return self._of(request).inputs(request)
+
+    def prepare(self, asked: Sequence[Asked]) -> Sequence[Prepared | EngineError]:
+        return [self._of(each.request).prepare([each])[0] for each in asked]
 
 
 def test_text_to_image_neighbours_and_they_change_nothing_of_each_other(

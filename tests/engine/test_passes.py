@@ -15,7 +15,7 @@ from tests.engine.driving import SIDE, Recorder, distance, drain, last_events, p
 from worker.engine.engine import Engine
 from worker.engine.errors import EngineError
 from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress
-from worker.engine.family import Prepared
+from worker.engine.family import Asked, Prepared
 from worker.engine.passes import Begun, Pass
 from worker.engine.request import Request
 from worker.engine.rows import Rows
@@ -44,13 +44,11 @@ class Enlarging(StableDiffusion):
     def schedules(self, request: Request) -> list[Schedule]:
         return [self._schedulers.schedule(*FIRST), *super().schedules(request)]
 
-    def prepare(
-        self, requests: Sequence[Request], solvers: Sequence[Sequence[SolverFactory]]
-    ) -> list[Prepared | EngineError]:
-        whole = super().prepare(requests, [own[1:] for own in solvers])
+    def prepare(self, asked: Sequence[Asked]) -> list[Prepared | EngineError]:
+        whole = super().prepare([dataclasses.replace(each, solvers=each.solvers[1:]) for each in asked])
         return [
-            Prepared(self._both(each.passes[0], own[0]), each.warnings) if isinstance(each, Prepared) else each
-            for each, own in zip(whole, solvers, strict=True)
+            Prepared(self._both(each.passes[0], own.solvers[0]), each.warnings) if isinstance(each, Prepared) else each
+            for each, own in zip(whole, asked, strict=True)
         ]
 
     def _both(self, large: Pass, solver: SolverFactory) -> list[Pass]:

@@ -112,6 +112,19 @@ class Costs:
             return 0.0
         return self.profile.row_seconds * rows * self.row(key) / self.profile.row_cost
 
+    def encode_seconds(self, height: int, width: int, pictures: int) -> float:
+        """What encoding them is expected to take at most, as long as decoding them; sides are in latents."""
+        if self.profile is None:
+            return 0.0
+        return self.profile.decode_seconds * pictures * self._times_native(height, width)
+
+    def encodes(self, height: int, width: int) -> int:
+        """Pictures to encode together, of so many latents: what fits into memory when it is decoded does when it is
+        encoded. One is tried in any case."""
+        if self.memory is None:
+            return AT_ONCE
+        return int(max(1, min(AT_ONCE, self.memory.pictures(self._times_native(height, width)))))
+
     def decode_seconds(self, key: LaneKey, pictures: int) -> float:
         """What a decode is expected to take; 0 before one was measured."""
         if self.profile is None:
@@ -134,4 +147,7 @@ class Costs:
 
     def scale(self, key: LaneKey) -> float:
         """How many times as large as a native picture."""
-        return math.prod(key.latent_shape) / math.prod(self.native.latent_shape)
+        return self._times_native(*key.latent_shape[1:])
+
+    def _times_native(self, height: int, width: int) -> float:
+        return height * width / math.prod(self.native.latent_shape[1:])

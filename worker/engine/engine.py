@@ -25,6 +25,7 @@ from worker.engine.batcher import Batcher
 from worker.engine.costs import Profile
 from worker.engine.decode import Decoded, decode, ready_to_decode
 from worker.engine.denoise import Finite
+from worker.engine.encode import PictureEncoder
 from worker.engine.errors import (
     EngineError,
     NumericalError,
@@ -32,7 +33,7 @@ from worker.engine.errors import (
     engine_error,
 )
 from worker.engine.events import EngineEvent, Progress, Stopped
-from worker.engine.family import Family
+from worker.engine.family import Family, Inputs
 from worker.engine.isolate import isolate
 from worker.engine.lane import Graphs, Lane, Lanes
 from worker.engine.memory import measure_memory
@@ -75,19 +76,25 @@ class Engine:
         self.clock = clock
         self._family = family
         self._solvers = Solvers(compiler)
-        self._jobs = OpenJobs(seats, compile=self._compile, clock=clock)
+        self._jobs = OpenJobs(seats, open=self._open)
         self._lanes = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs)
         self.costs = self._lanes.costs
         self._batcher = Batcher()
         self._previewer = Previewer(family.autoencoder, family.device)
         self._events: list[EngineEvent] = []
+        self._stages = Stages()
         self._seating = Seating(
-            family, self._jobs, self._lanes, seats=seats, clock=clock, report=lambda event: self._events.append(event)
+            family,
+            self._jobs,
+            self._lanes,
+            PictureEncoder(family.autoencoder, self.costs, self._stages),
+            seats=seats,
+            clock=clock,
+            report=lambda event: self._events.append(event),
         )
         self._runs_ahead = family.device.type == "cuda"
         self._unread: list[tuple[Sample, Finite, int]] = []
         self._decoding: list[tuple[Sample, Decoded, int]] = []
-        self._stages = Stages()
         self.last_batch = 0
         """Samples that took a model evaluation together in the last step."""
 
@@ -155,13 +162,16 @@ class Engine:
         events, self._events = [*self._events, *self._previewer.take()], []
         return events
 
-    def _compile(self, request: Request) -> list[Future[SolverFactory]]:
+    def _open(self, request: Request) -> Job:
+        """In the thread that submits, which may take its time over pixels."""
         try:
-            return [self._solvers.factory(schedule) for schedule in self._family.schedules(request)]
+            inputs = self._family.inputs(request)
+            solvers = [self._solvers.factory(schedule) for schedule in self._family.schedules(request)]
         except Exception as error:
             refused: Future[SolverFactory] = Future()
             refused.set_exception(engine_error(error, stage="prepare"))
-            return [refused]
+            inputs, solvers = Inputs(), [refused]
+        return Job(request, submitted_at=self.clock(), solvers=solvers, inputs=inputs)
 
     def _stop_canceled(self) -> None:
         for job in self._jobs.all():

@@ -21,9 +21,9 @@ LEAST_SIGNAL = 1e-3
 def x0_coefficients(scheduler: Any, timesteps: Numbers, input_scale: Numbers, *, begin_index: int = 0) -> Numbers:
     """[T, 2]: x0 = first * x + second * m, for latents x of which the model sees input_scale * x.
 
-    `scheduler` has its timesteps set; `timesteps` are those from `begin_index` on. The model's input is alpha x0 + sigma eps. What m is: eps; v = alpha eps - sigma
-    x0 (Salimans and Ho, 2022); x0; or, for a flow, eps - x0 with the input (1 - sigma) x0 + sigma eps (Lipman et al.
-    2023).
+    `scheduler` has its timesteps set; `timesteps` are those from `begin_index` on. The model's input is alpha x0 +
+    sigma eps. What m is: eps; v = alpha eps - sigma x0 (Salimans and Ho, 2022); x0; or, for a flow, eps - x0 with the
+    input (1 - sigma) x0 + sigma eps (Lipman et al. 2023).
     """
     kind = scheduler.config.get("prediction_type", "flow_prediction")
     ones = np.ones_like(timesteps)
@@ -39,9 +39,7 @@ def x0_coefficients(scheduler: Any, timesteps: Numbers, input_scale: Numbers, *,
     return np.stack([of_input * input_scale, of_output], axis=1).astype(np.float32)
 
 
-def _levels(
-    scheduler: Any, timesteps: Numbers, input_scale: Numbers, begin_index: int
-) -> tuple[Precise, Precise]:
+def _levels(scheduler: Any, timesteps: Numbers, input_scale: Numbers, begin_index: int) -> tuple[Precise, Precise]:
     """alpha and sigma [T] of the model's input, as the scheduler itself has them: with flow sigmas, or with sigmas that
     have bounds of their own, they are not those that the timestep was trained with."""
     sigmas: Any = getattr(scheduler, "sigmas", None)

@@ -7,13 +7,14 @@ what passes and rows are made of.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
 from worker.engine.errors import EngineError
 from worker.engine.passes import Pass
+from worker.engine.posterior import Posterior
 from worker.engine.request import Request
 from worker.engine.rows import LaneKey
 from worker.engine.solver import Schedule, SolverFactory
@@ -25,8 +26,8 @@ class Autoencoder(Protocol):
     pixels_per_latent: int
     """Along each side of a picture."""
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Float32 latents [B, C, h, w] of images from the host, without chance."""
+    def encode(self, images: torch.Tensor) -> Posterior:
+        """The distribution of latents [B, C, h, w] of images from the host."""
         ...
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -38,6 +39,26 @@ class Autoencoder(Protocol):
     def picture_bytes(self, height: int, width: int) -> float:
         """That decoding one picture needs beside the weights; sides are in latents."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Inputs:
+    """Pictures that came in with a request, as its family wants them, on the host. `pictures`, float32 [3, H, W] of -1
+    to 1 and all of one size, are to be encoded. `repainted`: where they are, bool [1, h, w]; None without a mask."""
+
+    pictures: Sequence[torch.Tensor] = ()
+    repainted: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Asked:
+    """A request, and what was made of it before its family prepares it: the solvers of its schedules, its inputs, and
+    what the autoencoder made of their pictures, in their order."""
+
+    request: Request
+    solvers: Sequence[SolverFactory]
+    inputs: Inputs = field(default_factory=Inputs)
+    encoded: Sequence[Posterior] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +86,12 @@ class Family(Protocol):
         """One for each pass, in their order. In any thread. Raises GenerationFailed for what the model has not."""
         ...
 
-    def prepare(
-        self, requests: Sequence[Request], solvers: Sequence[Sequence[SolverFactory]]
-    ) -> Sequence[Prepared | EngineError]:
-        """One answer for each request; `solvers` are those of its schedules. In the engine's thread, between two
-        steps: what several requests need of the same network is asked of it at once. Raises DeviceLost."""
+    def inputs(self, request: Request) -> Inputs:
+        """The request's pictures, made ready. In any thread. Raises GenerationFailed for what the model cannot do with
+        them."""
+        ...
+
+    def prepare(self, asked: Sequence[Asked]) -> Sequence[Prepared | EngineError]:
+        """One answer for each. In the engine's thread, between two steps: what several requests need of the same
+        network is asked of it at once. Raises DeviceLost."""
         ...

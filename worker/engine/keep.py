@@ -1,7 +1,7 @@
 """What stays of a picture while the rest of it is repainted: inpainting with a network that knows of no mask.
 
-After each update the latents that stay are put back, as noisy as the others are by then, and at the end without noise
-(StableDiffusionInpaintPipeline in diffusers, with a UNet of four channels; Lugmayr et al. 2022, "RePaint", section 4.1).
+After each update the latents that stay are put back, as noisy as the others are by then, and at the end without noise:
+StableDiffusionInpaintPipeline in diffusers with a UNet of four channels; Lugmayr et al. 2022, "RePaint", section 4.1.
 Knows tensors only: how noisy the others are is a scheduler's affair.
 """
 

@@ -7,34 +7,30 @@ seats, no device and no events: whatever happens to a job happens in the engine'
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
 
 from worker.engine.request import Request
 from worker.engine.sample import Job
-from worker.engine.solver import SolverFactory
 
 
 class OpenJobs:
     """From submit until their last event, in the order in which they came. Thread-safe.
 
-    `seats` is how many samples the engine denoises at once. `compile` starts to make the solvers of a request's passes.
+    `seats` is how many samples the engine denoises at once. `open` makes a job of a request, in the thread it comes in
+    by, and starts to make the solvers of its passes.
     """
 
-    def __init__(
-        self, seats: int, *, compile: Callable[[Request], Sequence[Future[SolverFactory]]], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, seats: int, *, open: Callable[[Request], Job]) -> None:
         self._seats = seats
-        self._compile = compile
-        self._clock = clock
+        self._open = open
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
 
     def submit(self, request: Request) -> None:
-        solvers = self._compile(request)
+        job = self._open(request)
         with self._changed:
-            self._jobs.append(Job(request, submitted_at=self._clock(), solvers=solvers))
-        for solver in solvers:
+            self._jobs.append(job)
+        for solver in job.solvers:
             solver.add_done_callback(lambda _: self._wake())
 
     def cancel(self, request_id: str) -> None:

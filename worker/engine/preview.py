@@ -127,7 +127,7 @@ def fit(autoencoder: Autoencoder, *, side: int) -> torch.Tensor:
     The latents are those of synthetic pictures of `side` pixels, so that no data is needed. They leave out what the
     model will draw, but a VAE codes colours and edges everywhere alike.
     """
-    encoded = autoencoder.encode(synthetic_pictures(PICTURES, side))
+    encoded = autoencoder.encode(synthetic_pictures(PICTURES, side)).mean
     # Apple's devices have no float64.
     decoded = autoencoder.decode(encoded).cpu().double()
     small = functional.adaptive_avg_pool2d(decoded, [PATCH * size for size in encoded.shape[-2:]])

@@ -45,6 +45,10 @@ class Request(PictureSpec):
         own = cls.model_fields.keys() & JobSpec.model_fields.keys()
         return cls(id=id, pictures=pictures or {}, **{name: getattr(spec, name) for name in own})
 
+    def without_pictures(self) -> Self:
+        """Its pixels take tens of megabytes."""
+        return self.model_copy(update={"pictures": {}})
+
     @property
     def is_guided(self) -> bool:
         """At a scale of 1 the unconditional output cancels out; below, diffusers does without it as well."""

@@ -15,7 +15,7 @@ import torch
 
 from worker.engine.denoise import StepInput
 from worker.engine.events import DrawnImage, Finished, Timings
-from worker.engine.family import Prepared
+from worker.engine.family import Inputs, Prepared
 from worker.engine.lane import Lane, Lanes
 from worker.engine.noise import normal_noise
 from worker.engine.passes import Pass
@@ -35,12 +35,14 @@ TILED = (
 class Job:
     """A request between submit and its last event. `samples` holds those that have, or had, a seat.
 
-    `solvers` are those of its passes, in their order; `prepared` is set when the first sample takes a seat.
+    `solvers` are those of its passes, in their order; `inputs` its pictures until they are encoded; `prepared` is set
+    when the first sample takes a seat.
     """
 
     request: Request
     submitted_at: float
     solvers: Sequence[Future[SolverFactory]]
+    inputs: Inputs
     is_canceled: bool = False
     is_terminal: bool = False
     prepared: Prepared | None = None

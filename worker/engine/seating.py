@@ -11,9 +11,10 @@ from itertools import islice
 
 import structlog
 
+from worker.engine.encode import PictureEncoder
 from worker.engine.errors import EngineError, engine_error
 from worker.engine.events import EngineEvent, Failed, Finished, Started, Stopped
-from worker.engine.family import Family
+from worker.engine.family import Asked, Family, Inputs
 from worker.engine.lane import Lanes
 from worker.engine.noise import generator_for
 from worker.engine.open_jobs import OpenJobs
@@ -32,6 +33,7 @@ class Seating:
         family: Family,
         jobs: OpenJobs,
         lanes: Lanes,
+        encoder: PictureEncoder,
         *,
         seats: int,
         clock: Callable[[], float],
@@ -41,6 +43,7 @@ class Seating:
         self._family = family
         self._jobs = jobs
         self._lanes = lanes
+        self._encoder = encoder
         self._seats = seats
         self._clock = clock
         self._report = report
@@ -100,21 +103,39 @@ class Seating:
     def _prepare(self, jobs: list[Job]) -> None:
         """Ask the family for their passes. A request that does not fit the model ends here."""
         started = self._clock()
-        fit: list[tuple[Job, list[SolverFactory]]] = []
-        for job in jobs:
-            try:
-                fit.append((job, [solver.result(timeout=0) for solver in job.solvers]))
-            except Exception as error:
-                self.fail(job, engine_error(error, stage="prepare"))
-        if not fit:
+        asked = self._encoded([(job, solvers) for job in jobs if (solvers := self._compiled(job)) is not None])
+        if not asked:
             return
-        results = self._family.prepare([job.request for job, _ in fit], [solvers for _, solvers in fit])
-        for (job, _), result in zip(fit, results, strict=True):
+        results = self._family.prepare([each for _, each in asked])
+        for (job, _), result in zip(asked, results, strict=True):
             job.seconds_encoding = self._clock() - started
             if isinstance(result, EngineError):
                 self.fail(job, result)
             else:
                 job.prepared = result
+                job.request = job.request.without_pictures()
+
+    def _compiled(self, job: Job) -> list[SolverFactory] | None:
+        """Its solvers. None if they could not be made, which ends it."""
+        try:
+            return [solver.result(timeout=0) for solver in job.solvers]
+        except Exception as error:
+            self.fail(job, engine_error(error, stage="prepare"))
+            return None
+
+    def _encoded(self, jobs: list[tuple[Job, list[SolverFactory]]]) -> list[tuple[Job, Asked]]:
+        """With what the autoencoder makes of their pictures. Those of which it cannot end here."""
+        results = self._encoder.encode(
+            [job.inputs.pictures for job, _ in jobs], alone=[job.request.reproducible for job, _ in jobs]
+        )
+        asked: list[tuple[Job, Asked]] = []
+        for (job, solvers), encoded in zip(jobs, results, strict=True):
+            if isinstance(encoded, EngineError):
+                self.fail(job, encoded)
+            else:
+                asked.append((job, Asked(job.request, solvers, job.inputs, encoded)))
+            job.inputs = Inputs()
+        return asked
 
     def _seat(self, job: Job) -> None:
         """Seat the job's next sample."""

@@ -39,7 +39,7 @@ class Table:
     register 0 and m. `input_scale` and `timesteps` [T]. `draws`: whether an evaluation takes noise from the generator,
     which it may do even where its coefficient is zero. The latents start as noise times `init_noise_sigma`.
 
-    `noised` [T + 1, 2]: a picture's latents z0 are as noisy as those before evaluation i if they are added to noise n as
+    `noised` [T + 1, 2]: a picture's latents z0 and noise n are together as noisy as the latents before evaluation i in
     a z0 + s n, with a and s of row i; the last row is z0 itself. None where the scheduler does not say.
     """
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from worker.engine.posterior import Posterior
+from worker.engine.transfer import to_device
 from worker.models.need import decode_bytes
 
 
@@ -25,10 +27,13 @@ class ScaledAutoencoder:
         self._device = device
         self.pixels_per_latent = pixels_per_latent
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        encoded = self._vae.encode(images.to(self._device, self._vae.dtype))
-        z = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        return z.float() * self._vae.config.scaling_factor
+    def encode(self, images: torch.Tensor) -> Posterior:
+        encoded = self._vae.encode(to_device(images, self._device).to(self._vae.dtype))
+        scale = self._vae.config.scaling_factor
+        if not hasattr(encoded, "latent_dist"):
+            return Posterior(encoded.latents.float() * scale)
+        z = encoded.latent_dist
+        return Posterior(z.mean.float() * scale, z.std.float() * scale)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         z = latents.to(self._vae.dtype) / self._vae.config.scaling_factor

@@ -6,10 +6,13 @@ Knows how a guidance scale becomes that vector. All else is Stable Diffusion's, 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from worker.engine.request import Request
+from worker.engine.solver import Schedule
+from worker.engine.stepping import Beginning
 from worker.engine.transfer import to_device
 from worker.families.stable_diffusion import StableDiffusion
 
@@ -18,6 +21,14 @@ class LatentConsistency(StableDiffusion):
     """A Family (worker/engine/family.py)."""
 
     WITHOUT_EFFECT = "this model takes its guidance as a number and draws without an unconditional row"
+
+    def schedules(self, request: Request) -> list[Schedule]:
+        """From a picture, LatentConsistencyModelImg2ImgPipeline takes all of its steps on the rest of the way; what
+        inpaints is StableDiffusionInpaintPipeline."""
+        if request.strength is None or request.mask_image is not None:
+            return super().schedules(request)
+        schedule = self._schedulers.schedule(request.scheduler, request.num_inference_steps)
+        return [replace(schedule, beginning=Beginning(strength=request.strength))]
 
     def _is_guided(self, request: Request) -> bool:
         return False

@@ -6,6 +6,7 @@ from typing import Any
 
 from worker.engine.errors import GenerationFailed
 from worker.engine.solver import Schedule
+from worker.engine.stepping import FROM_NOISE, Beginning
 from worker.models.schedulers import for_name, step_options
 
 
@@ -17,8 +18,9 @@ class NamedSchedulers:
         self._channels = channels
         self._made: dict[str, Any] = {}
 
-    def schedule(self, name: str, num_inference_steps: int) -> Schedule:
-        """Raises GenerationFailed for an unknown name, or one that needs a package which is not there."""
+    def schedule(self, name: str, num_inference_steps: int, *, strength: float | None = None) -> Schedule:
+        """`strength`, of a request that starts from a picture, is how much of the way is gone. Raises GenerationFailed
+        for an unknown name, one that needs a package which is not there, and where nothing would be left to do."""
         try:
             if name not in self._made:
                 self._made[name] = for_name(self._model_scheduler, name)
@@ -31,4 +33,18 @@ class NamedSchedulers:
             num_inference_steps=num_inference_steps,
             options=options,
             channels=self._channels,
+            beginning=_beginning(self._made[name], num_inference_steps, strength),
         )
+
+
+def _beginning(scheduler: Any, num_inference_steps: int, strength: float | None) -> Beginning:
+    """As `get_timesteps` of StableDiffusionImg2ImgPipeline rounds it."""
+    if strength is None:
+        return FROM_NOISE
+    evaluated = min(int(num_inference_steps * strength), num_inference_steps)
+    if evaluated < 1:
+        raise GenerationFailed(
+            f"With {num_inference_steps} steps, a strength of {strength:g} leaves nothing to do; "
+            f"take at least {1 / num_inference_steps:.3g}, or more steps."
+        )
+    return Beginning(index=(num_inference_steps - evaluated) * scheduler.order)

@@ -11,13 +11,14 @@ from dataclasses import replace
 import torch
 
 from worker.engine.errors import EngineError, GenerationFailed, engine_error
-from worker.engine.family import Autoencoder, Prepared
+from worker.engine.family import Asked, Autoencoder, Inputs, Prepared
 from worker.engine.guidance import Guidance
 from worker.engine.passes import Pass
 from worker.engine.request import Request
 from worker.engine.rows import LaneKey, LatentShape, Rows
-from worker.engine.solver import Schedule, SolverFactory
+from worker.engine.solver import Schedule
 from worker.families.autoencoder import ScaledAutoencoder
+from worker.families.inputs import MASK, MASKED, InputPictures, start_of
 from worker.families.schedulers import NamedSchedulers
 from worker.families.text import Embedding, PromptReader, Reading, Text, TextEncoder, equally_long
 from worker.families.unet import UNet
@@ -43,35 +44,39 @@ class StableDiffusion:
         self._schedulers = NamedSchedulers(bundle.scheduler, channels=bundle.latent_channels)
         self._reader = PromptReader(bundle, self._encoders(bundle))
         height, width = bundle.defaults.height, bundle.defaults.width
+        self._inputs = InputPictures(pixels_per_latent=bundle.vae_scale_factor, reads_masks=bundle.reads_masks)
+        latent_shape = bundle.latent_shape(height, width)
         with torch.inference_mode():
             shared = self._shared(height, width, bundle.defaults.guidance_scale)
             rows = Rows(self._row(self._reader.empty, self._reader.empty.context) | shared)
-        self.native = LaneKey(self._denoiser, bundle.latent_shape(height, width), rows.shapes)
+            if bundle.reads_masks:
+                latents = torch.zeros(latent_shape)
+                rows = rows.with_both({MASK: latents[:1], MASKED: latents})
+        self.native = LaneKey(self._denoiser, latent_shape, rows.shapes)
 
     def schedules(self, request: Request) -> list[Schedule]:
-        return [self._schedulers.schedule(request.scheduler, request.num_inference_steps)]
+        schedule = self._schedulers.schedule(request.scheduler, request.num_inference_steps, strength=request.strength)
+        return [schedule]
 
-    def prepare(
-        self, requests: Sequence[Request], solvers: Sequence[Sequence[SolverFactory]]
-    ) -> list[Prepared | EngineError]:
-        read = self._reader.read([self._texts(request) for request in requests])
-        return [
-            self._prepared(request, embeddings, own[0])
-            for request, embeddings, own in zip(requests, read, solvers, strict=True)
-        ]
+    def inputs(self, request: Request) -> Inputs:
+        return self._inputs.read(request)
 
-    def _prepared(
-        self, request: Request, embeddings: list[Embedding] | EngineError, solver: SolverFactory
-    ) -> Prepared | EngineError:
+    def prepare(self, asked: Sequence[Asked]) -> list[Prepared | EngineError]:
+        read = self._reader.read([self._texts(each.request) for each in asked])
+        return [self._prepared(each, embeddings) for each, embeddings in zip(asked, read, strict=True)]
+
+    def _prepared(self, asked: Asked, embeddings: list[Embedding] | EngineError) -> Prepared | EngineError:
         if isinstance(embeddings, EngineError):
             return embeddings
+        request = asked.request
         try:
             only = Pass(
                 denoiser=self._denoiser,
                 rows=self._rows(request, embeddings),
-                solver=solver,
+                solver=asked.solvers[0],
                 latent_shape=self._latent_shape(request),
                 guidance=Guidance(scale=request.guidance_scale, rescale=request.guidance_rescale),
+                start=start_of(asked, reads_masks=self._bundle.reads_masks),
             )
         except Exception as error:
             return engine_error(error, stage="prepare")

@@ -1,6 +1,7 @@
 """diffusers' UNet2DConditionModel as the engine's denoiser, and the only place that calls it.
 
-Knows which tensors of a row are arguments of their own and which are `added_cond_kwargs`. Knows no prompt.
+Knows which tensors of a row are arguments of their own, which are `added_cond_kwargs` and which are channels. Knows no
+prompt and no picture.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from worker.models.need import row_bytes
 ADDED = frozenset({"text_embeds", "time_ids"})
 """Names of row tensors that go into `added_cond_kwargs`: SDXL's pooled text and sizes."""
 
+CHANNELS = ("mask", "masked_image_latents")
+"""Names of row tensors that enter as channels behind the latents', in this order: of a UNet trained for inpainting."""
+
 
 class UNet(torch.nn.Module):
     """A Denoiser (worker/engine/rows.py) whose row tensors have the names of the network's arguments."""
@@ -27,10 +31,12 @@ class UNet(torch.nn.Module):
         self.device = device
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        arguments: dict[str, Any] = {name: tensor for name, tensor in rows.items() if name not in ADDED}
+        known = ADDED.union(CHANNELS)
+        arguments: dict[str, Any] = {name: tensor for name, tensor in rows.items() if name not in known}
         if added := {name: tensor for name, tensor in rows.items() if name in ADDED}:
             arguments["added_cond_kwargs"] = added
-        output: torch.Tensor = self.unet(x.to(self.dtype), t, **arguments, return_dict=False)[0]
+        entering = [x.to(self.dtype), *(rows[name] for name in CHANNELS if name in rows)]
+        output: torch.Tensor = self.unet(torch.cat(entering, 1), t, **arguments, return_dict=False)[0]
         # A network that predicts a variance as well has it in the channels behind.
         return output[:, : x.shape[1]]
 

@@ -73,7 +73,18 @@ class Bundle:
 
     @property
     def latent_channels(self) -> int:
-        return int(self.unet.config.in_channels)
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def reads_masks(self) -> bool:
+        """Its UNet was trained for inpainting: it has channels for a mask and for the picture without what is
+        repainted."""
+        return int(self.unet.config.in_channels) != self.latent_channels
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What its requests may ask for."""
+        return ("inpainting",) if self.reads_masks else ("text-to-image", "image-to-image", "inpainting")
 
     @property
     def scheduler_classes(self) -> tuple[str, ...]:
@@ -165,11 +176,12 @@ def _left_out(source: ModelFolder) -> tuple[str, ...]:
     return names
 
 
-def stock_pipeline(bundle: Bundle, scheduler: str) -> Any:
-    """diffusers' own pipeline around the model, for comparison. Raises ValueError for an unknown scheduler."""
+def stock_pipeline(bundle: Bundle, scheduler: str, class_name: str | None = None) -> Any:
+    """diffusers' own pipeline around the model, for comparison: the model's own, or one of the class of that name.
+    Raises ValueError for an unknown scheduler."""
     parts = {name: getattr(bundle, name) for name in PIPELINES[bundle.family].components}
     parts["scheduler"] = for_name(bundle.scheduler, scheduler)
-    pipeline = _pipeline(bundle.family, parts, zeros=bundle.force_zeros_for_empty_prompt)
+    pipeline = _pipeline(class_name or bundle.family, parts, zeros=bundle.force_zeros_for_empty_prompt)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
