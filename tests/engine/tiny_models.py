@@ -37,19 +37,38 @@ def save_tiny_model(folder: Path, *, prediction_type: str, vae: str = "Autoencod
     return folder
 
 
-def save_tiny_xl(folder: Path, *, zeros: bool = True) -> Path:
+def save_tiny_inpainting(folder: Path) -> Path:
+    """Write a Stable Diffusion folder whose UNet was made for inpainting: it reads a mask and a picture as channels."""
+    torch.manual_seed(0)
+    tokenizer = _tokenizer()
+    pipeline = diffusers.StableDiffusionInpaintPipeline(
+        tokenizer=tokenizer,
+        text_encoder=transformers.CLIPTextModel(_text_config(tokenizer)),
+        unet=_unet(in_channels=9),
+        vae=_vae(),
+        scheduler=diffusers.PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_tiny_xl(folder: Path, *, zeros: bool = True, in_channels: int = 4) -> Path:
     """Write an SDXL folder with the starter's tokenizer, twice. Scheduler: Euler, as SDXL has it. `zeros`: whether an
-    empty negative prompt is read as zeros."""
+    empty negative prompt is read as zeros. With `in_channels` of 9 it is one for inpainting."""
     torch.manual_seed(0)
     tokenizer, tokenizer_2 = _tokenizer(), _tokenizer()
     # As SDXL's second one: it pads with the token of number 0, not with the end token.
     tokenizer_2.pad_token = tokenizer_2.convert_ids_to_tokens(0)
-    pipeline = diffusers.StableDiffusionXLPipeline(
+    cls = diffusers.StableDiffusionXLPipeline if in_channels == 4 else diffusers.StableDiffusionXLInpaintPipeline
+    pipeline = cls(
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
         text_encoder=transformers.CLIPTextModel(_text_config(tokenizer)),
         text_encoder_2=transformers.CLIPTextModelWithProjection(_text_config(tokenizer_2, projection_dim=16)),
-        unet=sdxl_unet(context=64),
+        unet=sdxl_unet(context=64, in_channels=in_channels),
         vae=_vae(),
         scheduler=diffusers.EulerDiscreteScheduler(
             **BETAS, interpolation_type="linear", steps_offset=1, timestep_spacing="leading"
@@ -98,10 +117,10 @@ def _text_config(tokenizer: transformers.CLIPTokenizer, **options: int) -> trans
     )
 
 
-def _unet(**options: int) -> diffusers.UNet2DConditionModel:
+def _unet(*, in_channels: int = 4, **options: int) -> diffusers.UNet2DConditionModel:
     return diffusers.UNet2DConditionModel(
         sample_size=SIDE // 4,
-        in_channels=4,
+        in_channels=in_channels,
         out_channels=4,
         block_out_channels=(32, 64),
         layers_per_block=1,
@@ -114,11 +133,12 @@ def _unet(**options: int) -> diffusers.UNet2DConditionModel:
     )
 
 
-def sdxl_unet(*, context: int = 32) -> diffusers.UNet2DConditionModel:
+def sdxl_unet(*, context: int = 32, in_channels: int = 4) -> diffusers.UNet2DConditionModel:
     """In the layout of SDXL: pooled text and six numbers about sizes beside the context."""
     torch.manual_seed(0)
     return diffusers.UNet2DConditionModel(
         sample_size=SIDE // 4,
+        in_channels=in_channels,
         block_out_channels=(32, 64),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),

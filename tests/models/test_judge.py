@@ -90,7 +90,7 @@ FINDINGS: dict[str, tuple[Spoiling, str]] = {
             configure("unet/config.json", in_channels=9),
             retensor(UNET, lambda tensors: tensors.update({CONV_IN: torch.zeros(32, 9, 3, 3)})),
         ),
-        "in_channels=9",
+        "in_channels=9: it was trained for inpainting; write StableDiffusionInpaintPipeline",
     ),
     "an unknown default scheduler": (write("darkroom.json", '{"scheduler": "warp_drive"}'), "warp_drive does not work"),
     "no weights of the VAE": (remove(VAE), "has no diffusion_pytorch_model.safetensors"),

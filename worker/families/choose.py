@@ -12,7 +12,9 @@ from worker.models.bundle import Bundle
 
 FAMILIES: dict[str, Callable[[Bundle], Family]] = {
     "LatentConsistencyModelPipeline": LatentConsistency,
+    "StableDiffusionInpaintPipeline": StableDiffusion,
     "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLInpaintPipeline": StableDiffusionXL,
     "StableDiffusionXLPipeline": StableDiffusionXL,
 }
 """By the stock pipeline's class, which the model's folder names."""

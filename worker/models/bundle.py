@@ -27,7 +27,7 @@ from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
 from worker.models.need import no_room
-from worker.models.pipelines import PIPELINES, STABLE_DIFFUSION_XL
+from worker.models.pipelines import PIPELINES
 from worker.models.place import place_of
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import StepLimits, configured, for_name, step_limits
@@ -147,7 +147,7 @@ def load(
     last = channels_last == "on" or (channels_last == "auto" and place.device.type == "cuda")
     with quiet_libraries(), _refusing(verdict):
         parts = {name: _load_part(source, name, place.dtype_name) for name in source.pipeline.components}
-        zeros = source.pipeline is STABLE_DIFFUSION_XL and bool(source.index.get("force_zeros_for_empty_prompt", True))
+        zeros = source.pipeline.is_xl and bool(source.index.get("force_zeros_for_empty_prompt", True))
         pipeline = _pipeline(source.pipeline.name, parts, zeros=zeros)
         for part in source.pipeline.weights:
             layout = torch.channels_last if last and part in ("unet", "vae") else torch.preserve_format

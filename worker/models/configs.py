@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.models.folder import ModelFolder
-from worker.models.pipelines import STABLE_DIFFUSION_XL
 
 Config = Mapping[str, Any]
 
@@ -67,7 +66,7 @@ def vae_scale_factor(vae: Config) -> int:
 
 def part_dtype(folder: ModelFolder, component: str, dtype: str) -> str:
     """The type in which a part runs where the model runs in `dtype`, in torch's words."""
-    if component == "vae" and folder.pipeline is STABLE_DIFFUSION_XL and dtype == "float16":
+    if component == "vae" and folder.pipeline.is_xl and dtype == "float16":
         # SDXL's VAE overflows in float16 unless it was retrained, and then its configuration says so.
         return "float32" if folder.config("vae").get("force_upcast", True) else dtype
     return dtype

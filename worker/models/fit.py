@@ -29,9 +29,10 @@ def misfits(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]
 def _of_unet(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
     unet, first, second = configs["unet"], configs["text_encoder"], configs.get("text_encoder_2")
     latents, inputs = configs["vae"]["latent_channels"], folder.pipeline.unet_inputs
+    masked = 2 * latents + 1
     width = first["hidden_size"] + (second["hidden_size"] if second else 0)
     unsupported = {
-        "in_channels": unet["in_channels"] != latents,
+        "in_channels": unet["in_channels"] not in ((latents, masked) if folder.pipeline.repaints else (latents,)),
         "out_channels": unet["out_channels"] != latents,
         "cross_attention_dim": unet["cross_attention_dim"] != width,
         "class_embed_type": unet["class_embed_type"] is not None,
@@ -45,6 +46,13 @@ def _of_unet(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str
         unsupported["projection_class_embeddings_input_dim"] = (
             unet["projection_class_embeddings_input_dim"] != beside_the_text
         )
+    if unet["in_channels"] == masked and not folder.pipeline.repaints:
+        theirs = folder.pipeline.name.replace("Pipeline", "InpaintPipeline")
+        yield (
+            f"The UNet of {folder.path} has in_channels={masked}: it was trained for inpainting; "
+            f"write {theirs} as _class_name into model_index.json."
+        )
+        del unsupported["in_channels"]
     for key, wrong in unsupported.items():
         if wrong:
             yield f"The UNet of {folder.path} has {key}={unet[key]}, which this engine cannot serve; {PLAIN}"

@@ -6,7 +6,7 @@ Knows names only. Knows no files and imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -21,8 +21,9 @@ class Pipeline:
 
     `native_side`, in pixels, is what the first models of the kind were trained at: for a UNet that does not say.
 
-    `unet_inputs`: what the UNet has to be configured with, for inputs that others do not have. `few_steps`: usual steps
-    and guidance_scale, where all models of the kind are distilled.
+    `unet_inputs`: what the UNet has to be configured with, for inputs that others do not have. `repaints`: its UNet may
+    have been trained for inpainting, with channels for a mask and a picture. `few_steps`: usual steps and
+    guidance_scale, where all models of the kind are distilled.
     """
 
     name: str
@@ -30,7 +31,12 @@ class Pipeline:
     rewritten: Mapping[str, Any]
     native_side: int
     unet_inputs: tuple[str, ...] = ()
+    repaints: bool = False
     few_steps: tuple[int, float] | None = None
+
+    @property
+    def is_xl(self) -> bool:
+        return "text_encoder_2" in self.components
 
     @property
     def schedulers(self) -> tuple[str, ...]:
@@ -82,4 +88,17 @@ LATENT_CONSISTENCY = Pipeline(
 )
 """Stable Diffusion 1.x distilled to a few steps together with its guidance (Luo et al. 2023)."""
 
-PIPELINES = {pipeline.name: pipeline for pipeline in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, LATENT_CONSISTENCY)}
+INPAINTING = replace(
+    STABLE_DIFFUSION,
+    name="StableDiffusionInpaintPipeline",
+    rewritten={"steps_offset": 1, "skip_prk_steps": True},
+    repaints=True,
+)
+"""1.x and 2.x trained on for inpainting."""
+
+INPAINTING_XL = replace(STABLE_DIFFUSION_XL, name="StableDiffusionXLInpaintPipeline", repaints=True)
+
+PIPELINES = {
+    pipeline.name: pipeline
+    for pipeline in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, LATENT_CONSISTENCY, INPAINTING, INPAINTING_XL)
+}
