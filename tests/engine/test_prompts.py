@@ -117,9 +117,10 @@ def test_commands_of_other_programs_are_said_to_be_letters(epsilon_bundle: Bundl
     finished = run(
         engine_of(epsilon_bundle), wish(prompt="a (cat:1.3)", negative_prompt="BREAK", num_inference_steps=1)
     )["a"]
+    remedy = 'The parameter prompt_syntax: "a1111" has them read as AUTOMATIC1111 does.'
     assert warnings_of(finished) == [
-        "Read as plain letters in the prompt, without effect: weights such as (…:1.3).",
-        "Read as plain letters in the negative prompt, without effect: BREAK.",
+        f"Read as plain letters in the prompt, without effect: weights such as (…:1.3). {remedy}",
+        f"Read as plain letters in the negative prompt, without effect: BREAK. {remedy}",
     ]
 
 

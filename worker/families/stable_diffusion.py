@@ -86,7 +86,7 @@ class StableDiffusion:
         return [
             *self._reader.unread(embeddings),
             *(f"{what} had no effect: {self.WITHOUT_EFFECT}." for what in self._idle(request)),
-            *self._reader.misread(self._prompts(request)),
+            *self._reader.misread(self._prompts(request), request.prompt_syntax),
         ]
 
     def _idle(self, request: Request) -> list[str]:
@@ -105,7 +105,7 @@ class StableDiffusion:
     def _texts(self, request: Request) -> list[Text]:
         """The same, and how each is read. As in diffusers' pipelines, clip_skip does not touch the negative prompt."""
         prompt, *negative = self._prompts(request)
-        plain = Reading(alone=request.reproducible)
+        plain = Reading(alone=request.reproducible, syntax=request.prompt_syntax)
         return [Text(prompt, replace(plain, clip_skip=request.clip_skip)), *(Text(each, plain) for each in negative)]
 
     def _latent_shape(self, request: Request) -> LatentShape:

@@ -1,11 +1,9 @@
-"""Prompts read: token by token in windows, encoded in batches, remembered, and judged by the words of the model.
+"""Prompts read: window by window, encoded in batches, remembered, and judged by the words of the model.
 
 A prompt longer than the text encoder reads at once is read window by window, and the windows' outputs are joined along
 the tokens: what AUTOMATIC1111 and Compel do, where StableDiffusionPipeline drops the rest
-(docs/decisions/0020-long-prompts-are-read-in-windows.md).
-
-The only place that tokenizes. Fast tokenizers keep padding as state of the shared object and are not thread-safe:
-all of this runs in the engine's thread. Knows no rows: what becomes of an embedding is its family's affair.
+(docs/decisions/0020-long-prompts-are-read-in-windows.md). Knows no rows: what becomes of an embedding is its family's
+affair.
 """
 
 from __future__ import annotations
@@ -18,11 +16,13 @@ from typing import Any
 
 import torch
 
-from app.contract.messages.prompt_syntax import read_as_letters
+from app.contract.messages.prompt_syntax import misunderstood, words_read
+from app.contract.messages.spec import PromptSyntax
 from app.contract.messages.vocabulary import Vocabulary, unlearned
 from worker.engine.errors import EngineError, GenerationFailed
 from worker.engine.isolate import isolate
 from worker.engine.transfer import to_device
+from worker.families.windows import Cutter, Window, padded, weights_of
 from worker.models.bundle import PROMPT_WINDOWS, Bundle
 
 CACHED_PROMPTS = 256
@@ -30,17 +30,19 @@ CACHED_PROMPTS = 256
 
 FIELDS = ("prompt", "negative prompt")
 
-Windows = Sequence[list[int]]
-"""Token ids of each window, from its start to its end token."""
+MEAN_IS_ROUNDING = 1e-5
+"""A mean so much smaller than the values that it is of is what rounding left of none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How a text is read. `alone`: encoded by itself, for reproducible pictures, since the last bits depend on the
-    company in a call. `clip_skip`: layers of each text encoder, before the one that is read else, that are left out."""
+    company in a call. `clip_skip`: layers of each text encoder, before the one that is read else, that are left out.
+    `syntax`: what its brackets mean."""
 
     alone: bool = False
     clip_skip: int | None = None
+    syntax: PromptSyntax = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,11 @@ class TextEncoder:
         return int(self._network.config.num_hidden_layers) - self._before_last
 
     def read(
-        self, windows: Windows, *, clip_skip: int | None, length: int, device: torch.device
+        self, windows: Sequence[Window], *, clip_skip: int | None, length: int, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Of windows of at most `length` tokens, filled up to that: context [windows, length, width], and each as one
-        vector, [windows, projection], if the network has such a projection."""
-        ids, mask = _padded(windows, length, self._padding)
+        """Of windows of at most `length` tokens, filled up to that: context [windows, length, width], weighted; and
+        each as one vector, [windows, projection], if the network has such a projection."""
+        ids, mask = padded(windows, length, self._padding)
         # Stable Diffusion shows its text encoder the padding, except where the encoder's configuration asks for a mask.
         masked = getattr(self._network.config, "use_attention_mask", False)
         answer = self._network(
@@ -96,7 +98,10 @@ class TextEncoder:
             attention_mask=to_device(mask, device) if masked else None,
             output_hidden_states=bool(clip_skip) or self._before_last,
         )
-        return self._context(answer, (clip_skip or 0) + self._before_last), getattr(answer, "text_embeds", None)
+        context, weights = self._context(answer, (clip_skip or 0) + self._before_last), weights_of(windows, length)
+        if weights is not None:
+            context = weighted(context, to_device(weights, device))
+        return context, getattr(answer, "text_embeds", None)
 
     def _context(self, answer: Any, left_out: int) -> torch.Tensor:
         """[windows, length, width], without the last `left_out` layers."""
@@ -120,9 +125,8 @@ class PromptReader:
 
     def __init__(self, bundle: Bundle, encoders: Sequence[TextEncoder], *, capacity: int = CACHED_PROMPTS) -> None:
         self._name = bundle.name
-        self._tokenizer = bundle.tokenizer
         self._window = bundle.context_length
-        self._most_tokens = bundle.max_prompt_tokens
+        self._cutter = Cutter(bundle.tokenizer, length=self._window, most=PROMPT_WINDOWS)
         self._vocabulary = Vocabulary(bundle.defaults.vocabulary)
         self._encoders = encoders
         self._device, self._dtype = bundle.device, bundle.dtype
@@ -144,13 +148,13 @@ class PromptReader:
             if embedding.unread
         ]
 
-    def misread(self, prompts: Sequence[str]) -> list[str]:
+    def misread(self, prompts: Sequence[str], syntax: PromptSyntax) -> list[str]:
         """Warnings about what was read in these two, and hardly meant like that."""
         warnings: list[str] = []
         for prompt, field in zip(prompts, FIELDS, strict=False):
-            warnings += read_as_letters(prompt, field=field)
+            warnings += misunderstood(prompt, syntax, field=field)
         for prompt, of in zip(prompts, ("", "of the negative prompt"), strict=False):
-            if unknown := self._vocabulary.unknown(prompt):
+            if unknown := self._vocabulary.unknown(words_read(prompt, syntax)):
                 warnings.append(unlearned(self._name, unknown, of=of))
         return warnings
 
@@ -187,18 +191,17 @@ class PromptReader:
 
     def _read(self, texts: Sequence[Text]) -> list[Embedding]:
         """One call of each text encoder for all windows of all texts, which are read alike."""
-        prompts = [text.prompt for text in texts]
-        whole = self._tokenizer(prompts, padding=False, truncation=False, verbose=False).input_ids
-        windows = [_windows(ids, self._window) for ids in whole]
-        contexts, pooled = self._encode([window for each in windows for window in each], texts[0].reading)
-        counts = [len(each) for each in windows]
-        vectors = [None] * len(whole) if pooled is None else [each[0] for each in pooled.split(counts)]
+        reading = texts[0].reading
+        cuts = self._cutter.cut([text.prompt for text in texts], reading.syntax)
+        contexts, pooled = self._encode([window for cut in cuts for window in cut.windows], reading)
+        counts = [len(cut.windows) for cut in cuts]
+        vectors = [None] * len(cuts) if pooled is None else [each[0] for each in pooled.split(counts)]
         return [
-            self._embedding(context.flatten(0, 1), vector, ids)
-            for context, vector, ids in zip(contexts.split(counts), vectors, whole, strict=True)
+            Embedding(context.flatten(0, 1), vector, cut.tokens_read, cut.unread)
+            for context, vector, cut in zip(contexts.split(counts), vectors, cuts, strict=True)
         ]
 
-    def _encode(self, windows: Windows, reading: Reading) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _encode(self, windows: Sequence[Window], reading: Reading) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Context [windows, context_length, width] and pooled text [windows, projection], if there is one."""
         read = [
             encoder.read(windows, clip_skip=reading.clip_skip, length=self._window, device=self._device)
@@ -207,11 +210,6 @@ class PromptReader:
         pooled = read[-1][1]
         context = torch.cat([context for context, _ in read], dim=-1)
         return context.to(self._dtype), None if pooled is None else pooled.to(self._dtype)
-
-    def _embedding(self, context: torch.Tensor, pooled: torch.Tensor | None, ids: list[int]) -> Embedding:
-        """`ids` are those of the whole prompt, between a start and an end token."""
-        text, most = ids[1:-1], self._most_tokens
-        return Embedding(context, pooled, min(len(text), most), self._tokenizer.decode(text[most:]).strip())
 
 
 def _all_or_error(results: Sequence[Embedding | EngineError]) -> list[Embedding] | EngineError:
@@ -225,23 +223,17 @@ def _batches(texts: Mapping[Reading, list[Text]]) -> Iterator[list[Text]]:
         yield from [[text] for text in alike] if reading.alone else [alike]
 
 
-def _windows(ids: list[int], length: int) -> list[list[int]]:
-    """At least one window of at most `length` tokens, each with the start and the end token of the whole."""
-    start, *text, end = ids
-    size = length - 2
-    first_tokens = range(0, max(1, len(text)), size)[:PROMPT_WINDOWS]
-    return [[start, *text[first : first + size], end] for first in first_tokens]
+def weighted(context: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Float32 [windows, length, width]: each token's states times its weight, [windows, length], and each window as a
+    whole so that its mean stays what it was: stable-diffusion-webui's emphasis "Original".
 
-
-def _padded(windows: Sequence[list[int]], length: int, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, int64 [windows, length]."""
-    shape = (len(windows), length)
-    ids = torch.full(shape, padding)
-    mask = torch.zeros(shape, dtype=torch.int64)
-    for row, window in enumerate(windows):
-        ids[row, : len(window)] = torch.tensor(window)
-        mask[row, : len(window)] = 1
-    return ids, mask
+    Where a mean is nothing but rounding there is none to restore.
+    """
+    states = context.float()
+    scaled = states * weights[..., None]
+    before, after = (each.mean((1, 2), keepdim=True) for each in (states, scaled))
+    is_mean = after.abs() > MEAN_IS_ROUNDING * scaled.abs().mean((1, 2), keepdim=True)
+    return scaled * torch.where(is_mean, before / after, 1.0)
 
 
 def equally_long(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
