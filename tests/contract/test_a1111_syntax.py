@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.contract.messages.a1111_syntax import LoraTag, WrongTag, heaviest, sections, without_loras, words_of
+from app.contract.messages.a1111_syntax import heaviest, sections, words_of
 
 PUBLISHED = {
     "normal text": [("normal text", 1.0)],
@@ -95,22 +95,3 @@ def test_the_heaviest_weight() -> None:
     assert heaviest("a (b:2) (c:-3.5)") == 3.5
     assert heaviest("") == heaviest("a [b]") == 1.0
     assert heaviest("(" * 60 + "a") == pytest.approx(1.1**60)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "left", "tags"),
-    [
-        ("a cat <lora:ink:0.8>", "a cat", [("ink", 0.8)]),
-        ("<lora:ink>a cat", "a cat", [("ink", 1.0)]),
-        ("a <LORA:old ink-v1.5:-.5> cat, <lyco:x:1>", "a  cat,", [("old ink-v1.5", -0.5), ("x", 1.0)]),
-        (" a < b > (c:1.2) <hypernet:x:1> ", " a < b > (c:1.2) <hypernet:x:1> ", []),
-    ],
-)
-def test_lora_tags_are_taken_out(prompt: str, left: str, tags: list[tuple[str, float]]) -> None:
-    assert without_loras(prompt) == (left, [LoraTag(*tag) for tag in tags])
-
-
-@pytest.mark.parametrize("tag", ["<lora:ink:strong>", "<lora:ink:0.5:0.7>", "<lora:ink:te=0.5:unet=1>", "<lora:ink:>"])
-def test_a_tag_that_cannot_be_done_is_refused_by_a_sentence(tag: str) -> None:
-    with pytest.raises(WrongTag, match=r"must be <lora:name> or <lora:name:weight>"):
-        without_loras(f"a cat {tag}")

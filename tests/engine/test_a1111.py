@@ -25,6 +25,8 @@ SIZE = 30
 """Tokens of text in a window of the tiny models; 75 in CLIP."""
 
 BUNDLES = ("epsilon_bundle", "velocity_bundle", "xl_bundle")
+
+
 def reds(count: int) -> str:
     return " ".join(["red"] * count)
 
@@ -43,8 +45,8 @@ PROMPTS = (
     f"{reds(10)}, {reds(25)} a comma that is just near enough",
     f"({' '.join(['a cat,'] * 14)}:1.1)",
 )
-LENGTHS = ([0], [3], [7, 3], [0, 2], [2, 0, 2], [2, 2], [26], [30], [30], [30], [11], [30])
-"""Tokens of text in the first windows of each."""
+LENGTHS = ([0], [3], [6, 5], [0, 2], [2, 0, 2], [2, 2], [26, 9], [30, 7], [30, 16], [30, 21], [11, 30, 10], [30, 12])
+"""Tokens of text in the windows of each."""
 
 
 @pytest.fixture(scope="module", params=BUNDLES)
@@ -171,7 +173,7 @@ def test_prompts_are_read_by_the_published_rules(bundle: Bundle, clip_skip: int 
 def test_the_rules_of_this_test_know_commas_and_breaks(epsilon_bundle: Bundle) -> None:
     """The test itself."""
     for prompt, lengths in zip(PROMPTS, LENGTHS, strict=True):
-        assert [len(chunk) for chunk in chunks(epsilon_bundle, prompt)][: len(lengths)] == lengths, prompt
+        assert [len(chunk) for chunk in chunks(epsilon_bundle, prompt)] == lengths, prompt
     assert len(chunks(epsilon_bundle, PROMPTS[5])) == 2
 
 

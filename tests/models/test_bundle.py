@@ -42,6 +42,7 @@ def test_the_card_of_a_folder_that_says_nothing_about_itself(whole_folder: Path)
     assert (card.width, card.height, card.min_side, card.max_side) == (SIDE, SIDE, SIDE // 2, SIDE * 2)
     assert (card.num_inference_steps, card.guidance_scale, card.scheduler) == (30, 7.5, "PNDMScheduler")
     assert {"ddim", "euler_a", "dpmpp_2m", "unipc", "EulerDiscreteScheduler"} <= set(card.schedulers)
+    assert "prompt_syntax" in card.takes
 
 
 def test_the_folders_own_defaults_win(folder: Path) -> None:

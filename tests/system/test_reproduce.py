@@ -35,9 +35,16 @@ def picture_of(installation: Installation, folder: Path, **parameters: object) -
     return path
 
 
-@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-def test_a_picture_is_drawn_again_to_the_bit(installation: Installation, tmp_path: Path, output_format: str) -> None:
-    picture, again = picture_of(installation, tmp_path, output_format=output_format), tmp_path / "again"
+WEIGHED = {"prompt": "a (red:1.3) circle BREAK on a [blue] background", "prompt_syntax": "a1111"}
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"output_format": "png"}, {"output_format": "jpeg"}, {"output_format": "webp", **WEIGHED}], ids=str
+)
+def test_a_picture_is_drawn_again_to_the_bit(
+    installation: Installation, tmp_path: Path, parameters: dict[str, str]
+) -> None:
+    picture, again = picture_of(installation, tmp_path, **parameters), tmp_path / "again"
     done = reproduce(installation, picture, "-o", str(again))
     assert (done.returncode, done.stdout) == (0, "identical: every pixel\n"), done.stderr
     first, second = read_record(picture.read_bytes()), read_record(again.read_bytes())

@@ -91,6 +91,11 @@ class Bundle:
         """That its pipeline can step; empty for all."""
         return PIPELINES[self.family].schedulers
 
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Parameters that not every model takes, and this one does."""
+        return PIPELINES[self.family].takes
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latents of a picture of so many pixels."""
         return self.latent_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
@@ -209,6 +214,7 @@ def describe(
         scheduler_min_steps={name: limit.fewest for name, limit in limits.items() if limit.fewest > 1},
         scheduler_max_steps={name: limit.most for name, limit in limits.items() if limit.most < most},
         scheduler_refused_steps={name: limit.refused for name, limit in limits.items() if limit.refused},
+        takes=bundle.takes,
         left_out=bundle.left_out,
         max_prompt_tokens=bundle.max_prompt_tokens,
         seats=seats,

@@ -21,6 +21,8 @@ class Pipeline:
 
     `native_side`, in pixels, is what the first models of the kind were trained at: for a UNet that does not say.
 
+    `takes`: parameters that not every model takes, and these do.
+
     `unet_inputs`: what the UNet has to be configured with, for inputs that others do not have. `repaints`: its UNet may
     have been trained for inpainting, with channels for a mask and a picture. `few_steps`: usual steps and
     guidance_scale, where all models of the kind are distilled.
@@ -30,6 +32,7 @@ class Pipeline:
     components: Mapping[str, tuple[str, ...]]
     rewritten: Mapping[str, Any]
     native_side: int
+    takes: tuple[str, ...] = ("prompt_syntax",)
     unet_inputs: tuple[str, ...] = ()
     repaints: bool = False
     few_steps: tuple[int, float] | None = None

@@ -1,10 +1,10 @@
-r"""AUTOMATIC1111's prompt syntax: weights, BREAK and LoRA tags, as the wiki of stable-diffusion-webui publishes them
-("Features": Attention/emphasis, Infinite prompt length, BREAK keyword, Extra networks).
+r"""AUTOMATIC1111's prompt syntax: weights and BREAK, as the wiki of stable-diffusion-webui publishes them ("Features":
+Attention/emphasis, Infinite prompt length, BREAK keyword). LoRA tags are in `lora_tags`.
 
 `(cat)` is x 1.1, `((cat))` x 1.21, `(cat:1.5)` x 1.5, `[cat]` / 1.1; a backslash before a bracket or a backslash makes
 it a letter, and any other backslash vanishes. Brackets that are never closed reach to the end.
 
-Knows text. Refuses to know tokens and tensors, and which adapters there are.
+Knows text. Refuses to know tokens and tensors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ _MARKS: Final = re.compile(
     r"|(?P<break>\bBREAK\b\s*)"
     r"|(?P<bracket>[][()])"
 )
-_LORA: Final = re.compile(r"<(?:lora|lyco):(?P<arguments>[^>]+)>", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -39,18 +38,6 @@ class Weighted:
 
 Section = list[Weighted]
 """What stands between two BREAKs: pieces whose neighbours have other weights, none of them empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoraTag:
-    """`<lora:name:weight>` in a prompt."""
-
-    name: str
-    weight: float
-
-
-class WrongTag(ValueError):
-    """A LoRA tag that says nothing that can be done. A sentence without a subject, as the errors of a field are."""
 
 
 def sections(prompt: str) -> list[Section]:
@@ -74,23 +61,6 @@ def words_of(prompt: str) -> str:
 def heaviest(prompt: str) -> float:
     """The largest weight in it, whatever its sign; 1 at least."""
     return max((abs(piece.weight) for section in sections(prompt) for piece in section), default=1.0)
-
-
-def without_loras(prompt: str) -> tuple[str, list[LoraTag]]:
-    """The prompt without its LoRA tags, and what they say, in their order. Raises WrongTag."""
-    tags = [_tag(found["arguments"]) for found in _LORA.finditer(prompt)]
-    return (_LORA.sub("", prompt).strip() if tags else prompt), tags
-
-
-def _tag(arguments: str) -> LoraTag:
-    name, *numbers = (part.strip() for part in arguments.split(":"))
-    try:
-        [weight] = map(float, numbers or ["1"])
-    except ValueError:
-        raise WrongTag(
-            f"has <lora:{arguments}>; it must be <lora:name> or <lora:name:weight>, with one number"
-        ) from None
-    return LoraTag(name, weight)
 
 
 class _Pieces:

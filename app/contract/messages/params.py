@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, create_model
 
+from app.contract.messages.a1111_syntax import MOST_WEIGHT, heaviest
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
 from app.contract.messages.inputs import InputPicture
+from app.contract.messages.lora_tags import Untagged, WrongTag, untagged
 from app.contract.messages.parameter import request_fields
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.schedulers import canonical, nearest
@@ -130,6 +132,17 @@ def resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputPi
     `pictures` are what the references of the request mean, by the JSON pointers of the references.
     Raises ParamsRejected with every limit of the card that the request breaks.
     """
+    words = _untagged(request)
+    if words.prompt != request.prompt:
+        request = request.model_copy(update={"prompt": words.prompt, "loras": words.loras})
+    try:
+        return _resolve(request, card, pictures or {})
+    except ParamsRejected as rejected:
+        raise ParamsRejected([_where_it_stands(error, request, words) for error in rejected.errors]) from None
+
+
+def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputPicture]) -> JobSpec:
+    """The same, of a request without LoRA tags."""
     values = {name: getattr(card, name) for name in _BY_CARD}
     # With what is not stored, which the spec ignores.
     values |= {name: value for name, value in request.__dict__.items() if value is not None}
@@ -137,15 +150,30 @@ def resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputPi
     if refused:
         raise ParamsRejected(refused)
     values |= _resolved(request, card)
-    values |= pictured(request, pictures or {})
+    values |= pictured(request, pictures)
     spec = JobSpec.model_validate(values)
-    errors = list(_broken_limits(spec, card))
-    if request.aspect_ratio is not None:
-        theirs = {"/width": "/aspect_ratio", "/height": "/aspect_ratio"}
-        errors = [replace(error, pointer=theirs.get(error.pointer, error.pointer)) for error in errors]
-    if errors:
+    if errors := [*_broken_limits(spec, card)]:
         raise ParamsRejected(errors)
     return spec
+
+
+def _untagged(request: JobRequest) -> Untagged:
+    """Its prompt without LoRA tags, where those are read. Raises ParamsRejected."""
+    loras = request.loras or []
+    if request.prompt_syntax != "a1111":
+        return Untagged(request.prompt, loras, len(loras))
+    try:
+        return untagged(request.prompt, loras)
+    except WrongTag as error:
+        raise ParamsRejected([ParamError("/prompt", error.code, str(error))]) from None
+
+
+def _where_it_stands(error: ParamError, request: JobRequest, words: Untagged) -> ParamError:
+    """The same error, at the word of the request that led to it."""
+    if request.aspect_ratio is not None and error.pointer in ("/width", "/height"):
+        return replace(error, pointer="/aspect_ratio")
+    pointer, detail = words.where(error.pointer, error.detail)
+    return replace(error, pointer=pointer, detail=detail)
 
 
 def _resolved(request: JobRequest, card: ModelCard) -> dict[str, Any]:
@@ -203,6 +231,9 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
     yield from _broken_steps(spec, card)
     if spec.guidance_scale > card.max_guidance_scale:
         yield ParamError("/guidance_scale", "out_of_range", f"must be 0 to {card.max_guidance_scale:g}")
+    for name, prompt in (("prompt", spec.prompt), ("negative_prompt", spec.negative_prompt or "")):
+        if spec.prompt_syntax == "a1111" and heaviest(prompt) > MOST_WEIGHT:
+            yield ParamError(f"/{name}", "out_of_range", f"weighs words by more than {MOST_WEIGHT:g}")
     if spec.num_images > card.max_images:
         yield ParamError("/num_images", "out_of_range", f"must be 1 to {card.max_images}")
     if spec.seed + spec.num_images - 1 > MAX_SEED:

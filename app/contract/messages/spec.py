@@ -24,6 +24,7 @@ DRAW_A_SEED = -1
 """What other programs send for a seed that is to be drawn."""
 
 OutputFormat = Literal["png", "jpeg", "webp"]
+PromptSyntax = Literal["plain", "a1111"]
 _AskedFormat = Annotated[
     OutputFormat,
     BeforeValidator(lambda given: "jpeg" if given == "jpg" else given),
@@ -79,9 +80,9 @@ class PictureSpec(_Spec):
         ),
     ] = None
     prompt_syntax: Annotated[
-        Literal["plain", "a1111"],
+        PromptSyntax,
         Parameter(
-            about="How the prompts are read: as they stand, or with the weights and BREAK of AUTOMATIC1111's web UI",
+            about="How the prompts are read: as they stand, or with the weights, BREAK and LoRA tags of AUTOMATIC1111",
             default="plain",
             announced=True,
         ),
