@@ -20,6 +20,7 @@ from starlette.responses import Response
 from app import __version__
 from app.contract.common.tracing import close_provider, open_provider
 from app.contract.redis.connections import FairPool, StallAwareRetry
+from app.contract.redis.inputs import InputStore
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.queue_stats import QueueStats
@@ -29,6 +30,7 @@ from app.contract.redis.streams import EventStreams
 from app.contract.redis.webhook_secrets import Secrets
 from app.edge import error_handler
 from app.edge.auth import Authenticator
+from app.edge.bodies import BodyRules
 from app.edge.cors import Cors
 from app.edge.guard import Guard, Hosts
 from app.edge.head import HeadAsGet
@@ -42,18 +44,20 @@ from app.edge.waiting import end
 from app.jobs.admission import Admission, CheckWebhook
 from app.jobs.follow import Feed
 from app.jobs.housekeeping import Housekeeper
+from app.jobs.inputs import Inputs
 from app.jobs.model_choice import ModelChoice
 from app.jobs.model_registry import ModelRegistry
 from app.jobs.pictures import open_pictures
 from app.jobs.queue_metrics import QueueMetrics
 from app.jobs.readiness import Readiness
+from app.jobs.room import Room
 from app.jobs.views import Viewer
 from app.openai import errors as openai_errors
 from app.openai import routes as openai
 from app.outbound.address import check_url
 from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
-from app.routes import events, health, images, jobs, models, page, webhooks
+from app.routes import events, health, images, inputs, jobs, models, page, webhooks
 from app.routes.openapi import complete
 from app.services import Services
 from app.settings import Settings
@@ -113,6 +117,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         hosts=Hosts.of(_host_names(settings)),
         body_seconds=settings.body_seconds,
         refusals=refusals,
+        bodies=_bodies(settings),
     )
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
@@ -121,7 +126,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     if app.state.traces is not None:
         app.add_middleware(Traced, tracer=app.state.traces.get_tracer("darkroom.gateway", __version__))
     # events before jobs: /v1/jobs/events is no job's id.
-    for module in (events, jobs, webhooks, images, models, openai, replicate, replicate_models, health, page):
+    for module in (events, jobs, inputs, webhooks, images, models, openai, replicate, replicate_models, health, page):
         app.include_router(module.router)
     app.mount("/static", page.static_files)
     if settings.docs:
@@ -146,7 +151,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
     )
     looks = asyncio.create_task(services.keyring.keep_looking())
-    housekeeper = Housekeeper(services.jobs, services.pictures, closing=services.closing)
+    housekeeper = Housekeeper(services.jobs, services.pictures, services.inputs, closing=services.closing)
     rounds = asyncio.create_task(housekeeper.run())
     streams = asyncio.create_task(_end_streams(services))
     try:
@@ -194,6 +199,15 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
     pictures = open_pictures(settings)
     registry = ModelRegistry(jobs)
     choice = ModelChoice(registry, aliases=settings.model_aliases, default=settings.default_model)
+    room = Room(registry, pictures, reserve_bytes=settings.storage_reserve_bytes)
+    came_in = Inputs(
+        InputStore(commands),
+        pictures,
+        jobs,
+        room=room,
+        most_bytes=settings.input_bytes,
+        retention_ms=settings.retention_ms,
+    )
     return Services(
         settings=settings,
         jobs=jobs,
@@ -201,7 +215,8 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         registry=registry,
         models=choice,
         viewer=Viewer(jobs, pictures, registry, link_seconds=settings.picture_url_seconds),
-        admission=Admission(jobs, pictures, registry, settings, choice, check_webhook=webhook_check(settings)),
+        inputs=came_in,
+        admission=Admission(jobs, registry, settings, choice, room=room, check_webhook=webhook_check(settings)),
         readiness=Readiness(jobs, pictures, registry, durability=settings.redis_durability),
         feed=Feed(jobs, EventStreams(commands, waiting=waiting)),
         pending=PendingRequests(commands),
@@ -220,6 +235,11 @@ def webhook_check(settings: Settings) -> CheckWebhook:
     return partial(
         check_url, allow_http=options.allow_http, allow_ports=options.allow_ports, allow_cidrs=options.allow_cidrs
     )
+
+
+def _bodies(settings: Settings) -> BodyRules:
+    """What the bodies of routes may be that take more than 64 KiB of JSON."""
+    return BodyRules({"POST /v1/inputs": inputs.body_rule(settings.input_bytes)})
 
 
 def _host_names(settings: Settings) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from app.edge.limiter import Limiter
 from app.edge.stream_tokens import StreamTokens
 from app.jobs.admission import Admission
 from app.jobs.follow import Feed
+from app.jobs.inputs import Inputs
 from app.jobs.model_choice import ModelChoice
 from app.jobs.model_registry import ModelRegistry
 from app.jobs.readiness import Readiness
@@ -43,6 +44,7 @@ class Services:
     registry: ModelRegistry
     models: ModelChoice
     viewer: Viewer
+    inputs: Inputs
     admission: Admission
     readiness: Readiness
     feed: Feed

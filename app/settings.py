@@ -155,7 +155,14 @@ class Settings(BaseSettings):
     tenant_limit: int = Field(default=1_000, ge=1, description="Jobs of one tenant that are not over; more: 429")
     retention_hours: float = Field(default=24 * 7, gt=0, description="How long pictures and records are kept")
 
-    body_seconds: float = Field(default=30, gt=0, description="A request body must have arrived after so long")
+    input_bytes: int = Field(
+        default=20 * 2**20, ge=1024, le=64 * 2**20, description="Largest file of a picture that is sent in"
+    )
+    body_seconds: float = Field(
+        default=30,
+        gt=0,
+        description="A request body must have arrived after so long, and 8 s more for each MiB of it that has come",
+    )
     stream_seconds: float = Field(
         default=600, gt=0, description="Longest life of one event stream; clients resume where it ended"
     )
@@ -194,6 +201,11 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def retention_ms(self) -> int:
+        """How long pictures and records are kept."""
+        return int(self.retention_hours * 3_600_000)
 
     @property
     def own_url(self) -> str:

@@ -1,47 +1,7 @@
 """What the gateway says when it says no. One tree, one JSON shape (RFC 9457); the one handler is in error_handler.py.
 
-    Problem
-      InvalidHeader            400 invalid-header
-      MalformedJson            400 malformed-json
-      Unauthenticated          401 unauthenticated
-      Forbidden                403 forbidden
-      LinkInvalid              403 link-invalid
-        LinkExpired            403 link-expired
-      NotFound                 404 not-found
-        JobNotFound            404 job-not-found
-        PictureNotFound        404 picture-not-found
-        ModelNotFound          404 model-not-found
-        WebhookNotFound        404 webhook-not-found
-      MethodNotAllowed         405 method-not-allowed
-      BodyTooSlow              408 body-too-slow
-      JobIsOver                409 job-is-over
-      JobStillRunning          409 job-still-running
-      JobNotRetryable          409 job-not-retryable
-      JobWasCanceled           409 job-was-canceled
-      JobDeleted               410 job-deleted
-      BodyTooLarge             413 body-too-large
-      UnsupportedMediaType     415 unsupported-media-type
-      RangeNotSatisfiable      416 range-not-satisfiable
-      WrongHost                421 wrong-host
-      InvalidRequest           422 invalid-request
-        IdempotencyKeyReused   422 idempotency-key-reused
-      RateLimited              429 rate-limited
-      QueueFull                429 queue-full
-      TooManyJobs              429 too-many-jobs
-      HeadTooLarge             431 head-too-large
-      InternalError            500 internal-error
-      JobFailed                500 job-failed
-      NotServedHere            501 not-served-here
-      Unavailable              503 unavailable
-        NoModelYet             503 no-model-yet
-        ModelAway              503 model-away
-        JobUnfinished          503 job-unfinished
-        QueueUnavailable       503 queue-unavailable
-          QueueStorageFull     503 queue-storage-full
-        PicturesUnavailable    503 storage-unavailable
-          PicturesFull         503 storage-full
-
-The docstring of a class is what its page under /problems/ says. An answer never repeats what the caller sent.
+Below Problem one class for each thing to say, in the order of their statuses; a class below another says the same more
+closely. The docstring of a class is what its page under /problems/ says. An answer never repeats what the caller sent.
 """
 
 from __future__ import annotations
@@ -87,6 +47,15 @@ class MalformedJson(Problem):
     """
 
     status, slug, title = 400, "malformed-json", "The body is not strict JSON"
+
+
+class MalformedForm(Problem):
+    """The body is no multipart/form-data as RFC 7578 has it, or has more parts than any form here.
+
+    Let your HTTP library write it: it draws the boundary and puts it into the Content-Type.
+    """
+
+    status, slug, title = 400, "malformed-form", "The form cannot be read"
 
 
 class Unauthenticated(Problem):
@@ -135,6 +104,15 @@ class PictureNotFound(NotFound):
     """The job has no picture of this number: it may not be finished, or it has fewer, or they are deleted."""
 
     slug, title = "picture-not-found", "There is no such picture"
+
+
+class InputNotFound(NotFound):
+    """The id is not that of a picture that you have sent in, or it has been deleted, or its time of keeping is over."""
+
+    slug, title = "input-not-found", "There is no such input"
+
+    def __init__(self) -> None:
+        super().__init__("No picture that you sent in has this id. Its time of keeping may be over: send it again.")
 
 
 class ModelNotFound(NotFound):
@@ -188,6 +166,12 @@ class JobWasCanceled(Problem):
     status, slug, title = 409, "job-was-canceled", "The job was canceled"
 
 
+class InputInUse(Problem):
+    """A job that is not over needs the picture. It can be deleted when its jobs are over, or have been canceled."""
+
+    status, slug, title = 409, "input-in-use", "The input is needed"
+
+
 class JobDeleted(Problem):
     """The Idempotency-Key was used before, for a job that has since been deleted. Use a new key for a new job."""
 
@@ -195,15 +179,16 @@ class JobDeleted(Problem):
 
 
 class BodyTooLarge(Problem):
-    """The body is larger than any honest request: 64 KiB are allowed."""
+    """The body is larger than the route takes: 64 KiB of JSON, and more where pictures come in. The detail says it."""
 
     status, slug, title = 413, "body-too-large", "The body is too large"
 
 
 class UnsupportedMediaType(Problem):
-    """Bodies are JSON in UTF-8, not compressed: `Content-Type: application/json`."""
+    """Bodies are JSON in UTF-8, not compressed: `Content-Type: application/json`. A few routes take pictures or forms:
+    the detail lists their types."""
 
-    status, slug, title = 415, "unsupported-media-type", "The body is not JSON"
+    status, slug, title = 415, "unsupported-media-type", "The body is of a type that is not taken here"
 
 
 class RangeNotSatisfiable(Problem):
@@ -231,6 +216,15 @@ class IdempotencyKeyReused(InvalidRequest):
     """An Idempotency-Key names one request for 24 hours. A request with another body needs another key."""
 
     slug, title = "idempotency-key-reused", "The Idempotency-Key belongs to another request"
+
+
+class PictureUnusable(InvalidRequest):
+    """What was sent in is no picture that can be drawn from; `errors` says why.
+
+    Taken are PNG, JPEG and WebP with one frame and at most 16 megapixels, whole, of the type that is said of them.
+    """
+
+    slug, title = "picture-unusable", "The picture cannot be used"
 
 
 class RateLimited(Problem):
@@ -304,6 +298,12 @@ class JobUnfinished(Unavailable):
     """The job goes on, but the request cannot wait longer for it. The same request sent again joins the same job."""
 
     slug, title = "job-unfinished", "The job is not finished yet"
+
+
+class TooManyUploads(Unavailable):
+    """So many large bodies come in at this moment that there was no room for one more. Nothing of it was kept."""
+
+    slug, title = "too-many-uploads", "Too much comes in at the moment"
 
 
 class QueueUnavailable(Unavailable):

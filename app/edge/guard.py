@@ -1,7 +1,7 @@
 """Refuses what is too big, too slow, not ours or unauthenticated, before anything is parsed. Pure ASGI.
 
-Knows bytes, headers and the clock. Refuses to know routes beyond which of them are open to everybody. The order of
-`_admit` is the order of the checks, and matters: a wrong key with a bad body is a wrong key.
+Knows headers and callers; what a body may be is bodies.py's. Refuses to know routes beyond which of them are open to
+everybody. The order of `_admit` is the order of the checks, and matters: a wrong key with a bad body is a wrong key.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.edge.auth import Caller
+from app.edge.bodies import JSON, Arrivals, Body, BodyRule, BodyRules
 from app.edge.errors import (
     BodyTooLarge,
-    BodyTooSlow,
     HeadTooLarge,
     InternalError,
     InvalidHeader,
@@ -34,18 +34,18 @@ from app.edge.errors import (
 )
 from app.edge.refusals import Refusals
 from app.edge.stream_tokens import StreamRequest, asks_for_a_token, stream_request
-from app.edge.strict_json import check_json
+from app.edge.strict_json import parse_json
+from app.edge.waiting import ClientGone
 
 log = structlog.get_logger()
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 100
-MAX_BODY_BYTES: Final = 64 * 1024
 DRAIN_BYTES: Final = 1024 * 1024
 """A refused body of up to this size is read and thrown away, so that a client that writes before it reads hears why."""
 DRAIN_SECONDS: Final = 2.0
 FILES_BYTES: Final = 50 * 1024 * 1024
-"""The same for who sends pictures to a route that takes none here; as much as OpenAI's takes."""
+"""The same for who sends pictures, be it to a route that takes none here; as much as OpenAI's takes."""
 
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/problems", "/problems/", "/docs", "/openapi.json"})
 OPEN_PREFIXES: Final = ("/static/", "/problems/", "/pictures/")
@@ -55,17 +55,11 @@ PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Orchestrators ask by the address of the container, which no list of names can hold. Load balancers ask in HTTP/1.0,
 which has no Host."""
 
-UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
-
 REVOKED: Final = "The key has been revoked, or none was sent and one is needed now."
 API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
-
-
-class ClientGone(Exception):
-    """The connection ended before its request had come. Nobody is left to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +89,27 @@ class Doorkeeper(Protocol):
 
 
 class Guard:
-    """Stands before the application. `body_seconds` is how long a body may take to arrive.
+    """Stands before the application. `body_seconds` is how long a small body may take to arrive.
 
     Paths come with or without the prefix that `refusals` knows: proxies differ.
     """
 
     def __init__(
-        self, app: ASGIApp, *, doorkeeper: Doorkeeper, hosts: Hosts, body_seconds: float, refusals: Refusals
+        self,
+        app: ASGIApp,
+        *,
+        doorkeeper: Doorkeeper,
+        hosts: Hosts,
+        body_seconds: float,
+        refusals: Refusals,
+        bodies: BodyRules,
     ) -> None:
         self.app = app
         self._refusals = refusals
         self._doorkeeper = doorkeeper
         self._hosts = hosts
-        self._body_seconds = body_seconds
+        self._bodies = bodies
+        self._arrivals = Arrivals(seconds=body_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -141,6 +143,9 @@ class Guard:
                 raise
             broken = InternalError("The request failed here. The log has it under the request id.")
             await self._refuse(broken, scope, receive, reply)
+        finally:
+            if (body := body_of(scope)) is not None:
+                body.close()
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, reply: _Reply) -> None:
         answer = self._refusals.write(problem, scope["state"]["request_id"], scope["path"])
@@ -162,17 +167,27 @@ class Guard:
             raise
         if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
             return _until_revoked(scope, receive)
+        rule = self._bodies.of(scope["method"], scope["path"])
         try:
-            _check_body_headers(headers)
-            body = await _read(receive, seconds=self._body_seconds)
+            media_type = rule.check(headers)
+            body = await self._arrivals.read(receive, most=rule.most[media_type])
         except (BodyTooLarge, UnsupportedMediaType):
-            await _drain(receive, headers)
+            await _drain(receive, headers, most=FILES_BYTES if rule.is_for_pictures else DRAIN_BYTES)
             raise
+        scope["state"]["body"] = body
         if _is_revoked(scope):
             raise Unauthenticated(REVOKED)
-        if body:
-            check_json(body)
-        return _replay(body, _until_revoked(scope, receive))
+        shown = await self._read_json(body, rule) if media_type == JSON else b""
+        return _replay(shown, _until_revoked(scope, receive))
+
+    async def _read_json(self, body: Body, rule: BodyRule) -> bytes:
+        """What the application is shown of it."""
+        if body.is_large:
+            return await self._arrivals.take_out(body, rule.taken_out)
+        read = body.read()
+        if read:
+            parse_json(read)
+        return read
 
     def _check_head(self, scope: Scope, headers: Headers) -> None:
         size = len(scope["raw_path"]) + len(scope["query_string"])
@@ -259,44 +274,13 @@ def is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
 
 
-def _check_body_headers(headers: Headers) -> None:
-    length = headers.get("content-length", "0")
-    # int() refuses numbers of thousands of digits; a length that long is too large anyway.
-    if len(length) > 18 or (length.isdecimal() and int(length) > MAX_BODY_BYTES):
-        raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
-    if ", ".join(headers.getlist("transfer-encoding")).strip().lower() not in ("", "chunked"):
-        raise UnsupportedMediaType("Send the body in no transfer coding but chunked.")
-    if headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedMediaType("Send the body without Content-Encoding.")
-    media_type, _, parameters = headers.get("content-type", "").partition(";")
-    if media_type.strip().lower() != "application/json":
-        raise UnsupportedMediaType("Send JSON with the header Content-Type: application/json.")
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.strip().lower().partition("=")
-        if name == "charset" and value.strip('"') not in UTF_8:
-            raise UnsupportedMediaType("Send the JSON in UTF-8.")
+def body_of(scope: Scope) -> Body | None:
+    """The request's body where it was read: of one that is not JSON it is the only place."""
+    body: Body | None = scope["state"].get("body")
+    return body
 
 
-async def _read(receive: Receive, *, seconds: float) -> bytes:
-    chunks, size, more = [], 0, True
-    try:
-        async with asyncio.timeout(seconds):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > MAX_BODY_BYTES:
-                    raise BodyTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
-                more = message.get("more_body", False)
-    except TimeoutError:
-        raise BodyTooSlow(f"The body did not arrive within {seconds:g} seconds.") from None
-    return b"".join(chunks)
-
-
-async def _drain(receive: Receive, headers: Headers, *, most: int = DRAIN_BYTES) -> None:
+async def _drain(receive: Receive, headers: Headers, *, most: int) -> None:
     length = headers.get("content-length", "")
     if "expect" in headers or len(length) > 18 or (length.isdecimal() and int(length) > most):
         return

@@ -14,8 +14,8 @@ from app.edge.errors import MalformedJson
 MAX_DEPTH: Final = 16
 
 
-def check_json(body: bytes) -> None:
-    """Raises MalformedJson, with a sentence that repeats nothing of the body."""
+def parse_json(body: bytes) -> Any:
+    """What the body says. Raises MalformedJson, with a sentence that repeats nothing of the body."""
     if body.startswith(b"\xef\xbb\xbf"):
         raise MalformedJson("The body begins with a byte order mark: send UTF-8 without one.")
     try:
@@ -30,6 +30,7 @@ def check_json(body: bytes) -> None:
         raise MalformedJson("The JSON holds a number that is too long.") from None
     if _deeper_than(MAX_DEPTH, value):
         raise MalformedJson(f"The JSON nests deeper than {MAX_DEPTH}.")
+    return value
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 import anyio
 from starlette.requests import Request
 
-from app.edge.guard import ClientGone
-
 T = TypeVar("T")
 
 CANCEL_AGAIN_SECONDS = 0.05
+
+
+class ClientGone(Exception):
+    """The connection has ended. Nobody is left to answer."""
 
 
 async def wait_for(request: Request, work: Coroutine[Any, Any, T], *, closing: asyncio.Event) -> T | None:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,28 +28,20 @@ from app.edge.errors import (
     JobDeleted,
     JobNotFound,
     JobNotRetryable,
-    PicturesFull,
     Problem,
     QueueFull,
-    QueueStorageFull,
     TooManyJobs,
 )
 from app.edge.limiter import budget_for_jobs, counted, fits, too_dear_now
 from app.edge.tracing import note_job, traceparent_for_record
 from app.jobs.model_choice import ModelChoice, refuse_if_away
 from app.jobs.model_registry import ModelRegistry, retry_after
+from app.jobs.room import Room
 from app.outbound.address import WebhookRefused
 from app.pictures.errors import PictureStoreError
-from app.pictures.store import PictureStore
 from app.settings import Settings
 
 log = structlog.get_logger()
-
-MEMORY_LIMIT = 0.8
-"""Part of Redis' memory that new jobs may fill. A full Redis could not even note that a job has finished."""
-
-DISK_FRESH_SECONDS = 1.0
-"""The disk is asked so often: a burst of requests fills the queue, and only workers fill the disk."""
 
 ROOM = 0.01
 """Part of a full queue that should be free again when a refused client comes back."""
@@ -79,23 +69,19 @@ class Admission:
     def __init__(
         self,
         store: JobStore,
-        pictures: PictureStore,
         registry: ModelRegistry,
         settings: Settings,
         models: ModelChoice,
         *,
+        room: Room,
         check_webhook: CheckWebhook,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._pictures = pictures
+        self._room = room
         self._registry = registry
         self._settings = settings
         self._models = models
         self._check_webhook = check_webhook
-        self._clock = clock
-        self._free_bytes: int | None = None
-        self._disk_asked_at = -math.inf
 
     async def submit(
         self,
@@ -151,13 +137,13 @@ class Admission:
     ) -> Submission:
         """Created, replayed or conflict; every other outcome is raised."""
         self._judge_webhook(request)
-        await self._look_for_room()
+        await self._room.look()
         traceparent = traceparent_for_record(traceparent)
         job = NewJob(
             id=new_job_id(),
             tenant=caller.tenant,
             spec=resolve(request, model.card),
-            retention_ms=int(self._settings.retention_hours * 3_600_000),
+            retention_ms=self._settings.retention_ms,
             metadata=request.metadata,
             webhook=request.webhook,
             traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else "",
@@ -196,7 +182,7 @@ class Admission:
         if model is None:
             raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
         terms = self._terms(caller, cost_of(record.spec))
-        await self._look_for_room()
+        await self._room.look()
         again = await self._store.retry(record.id, caller.tenant, **terms.limits())
         if again.outcome in ("queue-full", "tenant-full", "rate-limited"):
             raise terms.refusal(again, model)
@@ -209,14 +195,6 @@ class Admission:
             self._check_webhook(request.webhook.url)
         except WebhookRefused as error:
             raise ParamsRejected([ParamError("/webhook/url", "webhook_refused", str(error))]) from error
-
-    async def _look_for_room(self) -> None:
-        if await self._registry.memory_used() >= MEMORY_LIMIT:
-            raise QueueStorageFull("The queue has no memory left for new jobs.", retry_after=30)
-        if self._clock() - self._disk_asked_at >= DISK_FRESH_SECONDS:
-            self._free_bytes, self._disk_asked_at = await self._pictures.free_bytes(), self._clock()
-        if self._free_bytes is not None and self._free_bytes < self._settings.storage_reserve_bytes:
-            raise PicturesFull("The picture store has no space left for new jobs.", retry_after=60)
 
     def _terms(self, caller: Caller, cost: float) -> Terms:
         """Raises ParamsRejected for a job that this key can never bring in."""

@@ -16,6 +16,7 @@ import structlog
 from app.contract.objects.names import job_prefix, token_prefix
 from app.contract.redis import keys
 from app.contract.redis.store import JobStore
+from app.jobs.inputs import Inputs
 from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
 
@@ -29,9 +30,10 @@ PROBE_SECONDS = 3_600.0
 class Housekeeper:
     """One round every keys.REAP_SECONDS until `closing` is set."""
 
-    def __init__(self, store: JobStore, pictures: PictureStore, *, closing: asyncio.Event) -> None:
+    def __init__(self, store: JobStore, pictures: PictureStore, inputs: Inputs, *, closing: asyncio.Event) -> None:
         self._store = store
         self._pictures = pictures
+        self._inputs = inputs
         self._closing = closing
         self._faults: set[str] = set()
         self._probes_due_at = 0.0
@@ -59,6 +61,8 @@ class Housekeeper:
         try:
             await self._tidy()
             await self._sweep()
+            if removed := await self._inputs.sweep(limit=BATCH):
+                log.info("inputs removed", count=removed)
             await self._sweep_probes()
             self._over("storage")
         except PictureStoreError as error:

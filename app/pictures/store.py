@@ -17,11 +17,11 @@ from anyio import to_thread
 from obstore.exceptions import BaseError
 
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import parse_key, require_prefix
+from app.contract.objects.names import parse_key, require_input, require_prefix
 from app.contract.objects.store import Bucket, StoreOptions, open_store, probe, sweep_probes
 from app.pictures.errors import PictureMissing, StoreUnavailable, translated
 from app.pictures.links import LONGEST_LINK, LinkSigner
-from app.pictures.stream import PictureStream, open_file, open_object
+from app.pictures.stream import Label, PictureStream, open_file, open_object
 
 T = TypeVar("T")
 
@@ -106,15 +106,32 @@ class PictureStore:
         PictureMissing, RangeNotSatisfiable, StoreUnavailable and its kind.
         """
         try:
-            parse_key(key)
+            label = Label.of(key)
         except ValueError as error:
             raise PictureMissing("no such picture") from error
+        return await self._open(key, byte_range, label)
+
+    async def open_input(self, key: str, label: Label, *, byte_range: str | None = None) -> PictureStream:
+        """The same for a picture that came in. No link leads to those. ValueError for any other key."""
+        return await self._open(require_input(key), byte_range, label)
+
+    async def _open(self, key: str, byte_range: str | None, label: Label) -> PictureStream:
         try:
             if isinstance(self.place, Folder):
-                return await open_file(self.place, key, byte_range)
-            return await open_object(self.place, key, byte_range)
+                return await open_file(self.place, key, byte_range, label)
+            return await open_object(self.place, key, byte_range, label)
         except (OSError, BaseError) as error:
             raise translated(error, self.place.label) from error
+
+    async def put_input(self, key: str, data: bytes, content_type: str) -> None:
+        """Stores a picture that came in. Raises StoreUnavailable and its kind; ValueError for any other key."""
+        require_input(key)
+        await self._in_thread(lambda: self.place.put(key, data, content_type))
+
+    async def delete_input(self, key: str) -> None:
+        """Deletes a picture that came in, if it is there. As `put_input`."""
+        require_input(key)
+        await self._in_thread(lambda: self.place.delete(key))
 
     async def delete_prefix(self, prefix: str) -> int:
         """Deletes all pictures of a job or of one attempt; returns how many. ValueError for any other prefix."""

@@ -53,7 +53,21 @@ class PictureStream:
         return f"bytes {self.start}-{self.end - 1}/{self.size}"
 
 
-async def open_file(folder: Folder, key: str, byte_range: str | None) -> PictureStream:
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a download is called, and what it is."""
+
+    file_name: str
+    content_type: str
+
+    @classmethod
+    def of(cls, key: str) -> Label:
+        """As the key of a picture says it. ValueError for a key of no picture."""
+        parts = parse_key(key)
+        return cls(parts.file_name, CONTENT_TYPES[parts.output_format])
+
+
+async def open_file(folder: Folder, key: str, byte_range: str | None, label: Label) -> PictureStream:
     """A picture in a folder. Raises RangeNotSatisfiable, OSError."""
     file, size, mtime_ns = await to_thread.run_sync(folder.open, key)
     try:
@@ -63,10 +77,10 @@ async def open_file(folder: Folder, key: str, byte_range: str | None) -> Picture
         raise
     modified = datetime.fromtimestamp(mtime_ns // 1_000_000_000, UTC)
     etag = f'"{mtime_ns:x}-{size:x}"'
-    return _stream(key, size, (start, end), etag, modified, _read_file(file, start, end), file.close)
+    return _stream(label, size, (start, end), etag, modified, _read_file(file, start, end), file.close)
 
 
-async def open_object(bucket: Bucket, key: str, byte_range: str | None) -> PictureStream:
+async def open_object(bucket: Bucket, key: str, byte_range: str | None, label: Label) -> PictureStream:
     """A picture in a bucket. Raises RangeNotSatisfiable, and what obstore raises."""
     span = None
     if byte_range is not None:
@@ -76,11 +90,11 @@ async def open_object(bucket: Bucket, key: str, byte_range: str | None) -> Pictu
     meta = answer.meta
     etag = meta["e_tag"] or f'"{meta["last_modified"].timestamp():.0f}-{meta["size"]:x}"'
     chunks = _read_object(answer, bucket.label)
-    return _stream(key, meta["size"], answer.range, etag, meta["last_modified"], chunks, lambda: None)
+    return _stream(label, meta["size"], answer.range, etag, meta["last_modified"], chunks, lambda: None)
 
 
 def _stream(
-    key: str,
+    label: Label,
     size: int,
     span: tuple[int, int],
     etag: str,
@@ -88,10 +102,8 @@ def _stream(
     chunks: AsyncIterator[bytes],
     close: Callable[[], None],
 ) -> PictureStream:
-    parts = parse_key(key)
-    content_type = CONTENT_TYPES[parts.output_format]
     start, end = span
-    return PictureStream(size, start, end, etag, last_modified, content_type, parts.file_name, chunks, close)
+    return PictureStream(size, start, end, etag, last_modified, label.content_type, label.file_name, chunks, close)
 
 
 async def _read_file(file: BinaryIO, start: int, end: int) -> AsyncIterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import Annotated, Any
@@ -131,7 +131,7 @@ async def signed_picture(
 ) -> Response:
     """What `images[].url` of a job leads to where the store does not serve pictures itself. Needs no key."""
     services.pictures.links.verify(key, expires=expires, signature=signature, now=services.viewer.now())
-    return await _send(services, key, conditions)
+    return await _send_picture(services, key, conditions)
 
 
 def _picture_of(record: Record, index: str) -> Picture:
@@ -144,14 +144,19 @@ def _picture_of(record: Record, index: str) -> Picture:
 async def _lead_to(services: Services, key: str, request: Request, conditions: Conditions) -> Response:
     if services.pictures.can_sign:
         return RedirectResponse(await services.viewer.url(key, base=services.base(request)), 302)
-    return await _send(services, key, conditions)
+    return await _send_picture(services, key, conditions)
 
 
-async def _send(services: Services, key: str, conditions: Conditions) -> Response:
-    stream = await services.pictures.open(key, byte_range=conditions.byte_range)
+async def _send_picture(services: Services, key: str, conditions: Conditions) -> Response:
+    return await send_bytes(lambda part: services.pictures.open(key, byte_range=part), conditions)
+
+
+async def send_bytes(open_part: Callable[[str | None], Awaitable[PictureStream]], conditions: Conditions) -> Response:
+    """The answer with a file's bytes. `open_part` opens the part that a Range header asks for, or all for None."""
+    stream = await open_part(conditions.byte_range)
     if stream.partial and conditions.if_range not in (None, stream.etag):
         stream.close()
-        stream = await services.pictures.open(key)
+        stream = await open_part(None)
     headers = {
         "ETag": stream.etag,
         "Last-Modified": format_datetime(stream.last_modified, usegmt=True),

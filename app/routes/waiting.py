@@ -17,8 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.contract.messages.job import Record
 from app.edge.error_handler import answer_to
-from app.edge.guard import ClientGone
-from app.edge.waiting import end, wait_for
+from app.edge.waiting import ClientGone, end, wait_for
 from app.routes.joining import Waiting
 from app.services import Services
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.app.conftest import Running, ScriptedWorker
 from tests.conftest import IN_CI
+from tests.pictures import file_of, noise
 from tests.waiting import WAIT_SECONDS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
@@ -50,6 +51,7 @@ def test_the_example_runs(drawing: Running, tmp_path: Path, language: str, code:
     if program and shutil.which(program) is None:
         assert not IN_CI, f"{program} is needed"
         pytest.skip(f"{program} is not on this machine")
+    (tmp_path / "picture.png").write_bytes(file_of(noise()))
     environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     done = subprocess.run(
         [*COMMANDS[language], code.replace(ADDRESS, drawing.url)],

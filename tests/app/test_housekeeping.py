@@ -14,8 +14,12 @@ import structlog
 
 from app.contract.objects.store import PROBES
 from app.contract.redis import keys
+from app.contract.redis.inputs import InputStore
 from app.contract.redis.store import JobStore
 from app.jobs.housekeeping import Housekeeper
+from app.jobs.inputs import Inputs
+from app.jobs.model_registry import ModelRegistry
+from app.jobs.room import Room
 from app.pictures.store import PictureStore
 from app.settings import Settings
 from tests.app.conftest import ScriptedWorker
@@ -34,8 +38,14 @@ async def store(valkey_url: str) -> AsyncIterator[JobStore]:
 
 @pytest.fixture
 def housekeeper(store: JobStore, settings: Settings, redis_client: redis.Redis) -> Housekeeper:
-    pictures = PictureStore.from_url(settings.storage_url, signing_key=b"s" * 32)
-    return Housekeeper(store, pictures, closing=asyncio.Event())
+    return housekeeper_of(store, settings.storage_url)
+
+
+def housekeeper_of(store: JobStore, storage_url: str) -> Housekeeper:
+    pictures = PictureStore.from_url(storage_url, signing_key=b"s" * 32)
+    room = Room(ModelRegistry(store), pictures, reserve_bytes=0)
+    inputs = Inputs(InputStore(store._redis), pictures, store, room=room, most_bytes=2**20, retention_ms=60_000)
+    return Housekeeper(store, pictures, inputs, closing=asyncio.Event())
 
 
 def pictures_in(folder: Path) -> list[str]:
@@ -100,12 +110,11 @@ async def test_pictures_that_cannot_go_keep_their_record(
     store: JobStore, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pictures"
-    pictures = PictureStore.from_url(folder.as_uri(), signing_key=b"s" * 32)
+    housekeeper = housekeeper_of(store, folder.as_uri())
     folder.rmdir()
     folder.write_bytes(b"a file where the folder was")
     redis_client.delete(keys.REAPER_LOCK)
     redis_client.zadd(keys.EXPIRY, {"job_" + "0" * 24: 1})
-    housekeeper = Housekeeper(store, pictures, closing=asyncio.Event())
     with structlog.testing.capture_logs() as logs:
         await housekeeper.round()
         redis_client.delete(keys.REAPER_LOCK)

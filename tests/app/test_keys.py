@@ -396,6 +396,7 @@ def filled(path: str, job_id: str) -> str:
     values = {
         "model_id": "starter",
         "job_id": job_id,
+        "input_id": "in_" + "0" * 24,
         "prediction_id": job_id,
         "index": "0",
         "event": "job.succeeded",

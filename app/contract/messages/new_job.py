@@ -9,9 +9,10 @@ import json
 from dataclasses import dataclass
 
 from app.contract.messages.events import Status
+from app.contract.messages.input_id import input_id
 from app.contract.messages.job import Record
 from app.contract.messages.params import OwedWebhook, Webhook
-from app.contract.messages.spec import JobSpec
+from app.contract.messages.spec import JobSpec, pictures_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,11 @@ class NewJob:
     webhook: Webhook | None = None
     traceparent: str = ""
 
+    @property
+    def inputs(self) -> list[str]:
+        """Ids of the pictures that came in and that it needs."""
+        return sorted({input_id(self.tenant, picture.sha256) for picture in pictures_of(self.spec)})
+
     def fields(self) -> dict[str, str | int]:
         """Record fields that only the submitter knows; the script adds ids, status and times."""
         fields: dict[str, str | int] = {
@@ -35,6 +41,8 @@ class NewJob:
             "seats": self.spec.num_images,
             "traceparent": self.traceparent,
         }
+        if self.inputs:
+            fields["inputs"] = " ".join(self.inputs)
         if self.webhook:
             fields |= {
                 "webhook": self.webhook.model_dump_json(exclude={"headers"}),

@@ -188,6 +188,12 @@ PLAIN: Final = frozenset(name for name, field in JobSpec.model_fields.items() if
 own."""
 
 
+def pictures_of(spec: PictureSpec) -> list[InputPicture]:
+    """Every picture that came in and that is drawn from."""
+    alone = [picture for picture in (spec.image, spec.mask_image) if picture is not None]
+    return alone + [control.image for control in spec.control]
+
+
 def values_of(spec: BaseModel, part: type[BaseModel]) -> dict[str, Any]:
     """The fields of `part`, from a spec that has them among others."""
     return {name: getattr(spec, name) for name in part.model_fields}

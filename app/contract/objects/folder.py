@@ -58,6 +58,15 @@ class Folder:
         with file:
             return file.read()
 
+    def delete(self, key: str) -> None:
+        """Removes one object, with what killed writers have left of it. One that is not there is no error."""
+        *parents, name = _parts(key)
+        with suppress(FileNotFoundError), self._directory(parents) as folder:
+            for found in os.listdir(folder):
+                if found == name or found.startswith(f".{name}."):
+                    with suppress(FileNotFoundError):
+                        os.unlink(found, dir_fd=folder)
+
     def delete_prefix(self, prefix: str) -> int:
         """Removes everything under `prefix`, half-written files too. How many files went."""
         *parents, name = _parts(prefix.rstrip("/"))

@@ -1,4 +1,5 @@
-"""How the key of an object is spelled: of a picture, of its sheet of previews, and what the keys of a job begin with.
+"""How the key of an object is spelled: of a picture, of its sheet of previews, of a picture that came in, and what the
+keys of a job begin with.
 
 Refuses to know where objects lie.
 """
@@ -16,9 +17,13 @@ EXTENSIONS: Mapping[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 SHEET = "-previews"
 """What a sheet's name has more than its picture's."""
 
+INPUTS = "inputs"
+"""Where pictures that came in lie, in a folder for each tenant."""
+
 _FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
 _PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
 _KEY = re.compile(r"images/(job_[0-9a-z]{24})/([0-9a-f]{32})/(0|[1-9][0-9]{0,2})(-previews)?\.(png|jpg|webp)", re.ASCII)
+_INPUT_KEY = re.compile(INPUTS + r"/[a-z0-9][a-z0-9_-]{0,63}/[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,18 @@ def parse_key(key: str) -> ImageKey:
     if (found := _KEY.fullmatch(key)) is None:
         raise ValueError("not a picture's key: images/<job id>/<token>/<index>.<png, jpg or webp>")
     return ImageKey(found[1], found[2], int(found[3]), _FORMAT_OF_EXTENSION[found[5]], found[4] is not None)
+
+
+def input_key(tenant: str, sha256: str) -> str:
+    """The key of a tenant's picture that came in, by what its file hashes to. ValueError for parts of another form."""
+    return require_input(f"{INPUTS}/{tenant}/{sha256}")
+
+
+def require_input(key: str) -> str:
+    """`key` if `input_key` could have made it. ValueError for any other string, traversals included."""
+    if not _INPUT_KEY.fullmatch(key):
+        raise ValueError("not an input's key: inputs/<tenant>/<sha256>")
+    return key
 
 
 def job_prefix(job_id: str) -> str:

@@ -65,6 +65,11 @@ class Bucket:
     def read(self, key: str) -> bytes:
         return bytes(self.store.get(key).bytes())
 
+    def delete(self, key: str) -> None:
+        """Removes one object. One that is not there is no error."""
+        with suppress(FileNotFoundError):
+            self.store.delete(key)
+
     def delete_prefix(self, prefix: str) -> int:
         """Removes every object under `prefix`. How many there were."""
         keys = [str(entry["path"]) for page in self.store.list(prefix.rstrip("/")) for entry in page]

@@ -122,6 +122,25 @@ before; and for seconds, a string per request that was counted ("requests:<key i
 WRITE_PROBE = PREFIX + "write-probe"
 """Never holds anything: nothing is written to it, to see whether a write would be taken."""
 
+INPUT = PREFIX + "input:"
+"""hash per picture that came in, its record. Lives until its score in INPUT_EXPIRY, and while a job needs it."""
+
+INPUT_EXPIRY = PREFIX + "input-expiry"
+"""sorted set, id of a picture that came in by the moment it may be forgotten."""
+
+INPUT_USES = PREFIX + "input-uses:"
+"""set per picture that came in: the jobs that need it and are not over. Goes with the last of them."""
+
+INPUT_ORPHANS = PREFIX + "input-orphans"
+"""sorted set, object of a picture that came in ("<id>/<tenant>/<sha256>") by the moment it is removed if it then has no
+record: when the record goes, and before there is one."""
+
+INPUT_UPLOADS = PREFIX + "input-uploads:"
+"""sorted set per such object: who may be storing it, by the moment this is over. Expires."""
+
+INPUT_REMOVAL = PREFIX + "input-removal:"
+"""string per such object while it is removed. Expires."""
+
 REAPER_LOCK = PREFIX + "reaper"
 """string, held for seconds by the gateway that reaps."""
 

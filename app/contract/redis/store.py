@@ -29,8 +29,10 @@ LONGEST_BLOCK = 5.0
 CANCELED_AT_ONCE = 50
 """Jobs of one round trip. Redis serves others between any two of them."""
 
-Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full", "rate-limited"]
-Retry = Literal["created", "replayed", "missing", "not-failed", "queue-full", "tenant-full", "rate-limited"]
+Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full", "rate-limited", "input-gone"]
+Retry = Literal[
+    "created", "replayed", "missing", "not-failed", "queue-full", "tenant-full", "rate-limited", "input-gone"
+]
 Cancel = Literal["canceled", "requested", "over", "missing"]
 Forget = Literal["forgotten", "missing", "awake", "queued", "running"]
 
@@ -93,7 +95,7 @@ class JobStore:
         """Record, first event, place in the queue and charge in one script, or the reason why not. Raises QueueLost."""
         record, rq_job = _flat(job.fields()), _flat(rq_hash(job.id, job.spec.model))
         head: list[Any] = [job.id, job.tenant, job.spec.model, cost_of(job.spec), body_hash, queue_limit, tenant_limit]
-        head += [await self._known_epoch(), *_charged_to(budget), len(record)]
+        head += [await self._known_epoch(), *_charged_to(budget), " ".join(job.inputs), len(record)]
         key = [_idempotency(job.tenant, idempotency_key)] if idempotency_key else []
         outcome, job_id, *found = await self._scripts["submit"](keys=key, args=head + record + rq_job)
         if outcome == "lost":

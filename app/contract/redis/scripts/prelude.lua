@@ -198,11 +198,31 @@ local function requeue(id, reason)
   emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. r[2] .. '}')
 end
 
+-- Of the pictures that came in and that a job needs (ids, spaces between) one that is gone, or nil.
+local function gone_input(inputs)
+  for input in string.gmatch(inputs or '', '%S+') do
+    if redis.call('EXISTS', INPUT .. input) == 0 then return input end
+  end
+end
+
+-- Nobody removes them from now on.
+local function hold_inputs(id, inputs)
+  for input in string.gmatch(inputs or '', '%S+') do redis.call('SADD', INPUT_USES .. input, id) end
+end
+
+-- The job is over: they are kept for as long as its record.
+local function release_inputs(id, inputs, ends)
+  for input in string.gmatch(inputs or '', '%S+') do
+    redis.call('SREM', INPUT_USES .. input, id)
+    redis.call('ZADD', INPUT_EXPIRY, 'XX', 'GT', ends, input)
+  end
+end
+
 -- The one way a job ends. `fields` are written with the status; the record keeps its token, so that the same word
 -- said twice by its owner is recognised.
 local function over(id, status, data, fields)
   local at = now()
-  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms')
+  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs')
   rq_ended(id, QUEUE_PREFIX .. r[1])
   if r[4] and status ~= 'succeeded' then orphan(id, r[4]) end
   redis.call('ZREM', LEASES, id)
@@ -211,6 +231,7 @@ local function over(id, status, data, fields)
   redis.call('DEL', RQ_JOB .. id)
   redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', at + r[2], unpack(fields))
   redis.call('ZADD', EXPIRY, at + r[2], id)
+  release_inputs(id, r[6], at + r[2])
   emit(id, 'job.' .. status, data)
 end
 

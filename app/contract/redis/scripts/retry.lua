@@ -3,7 +3,7 @@
 -- ARGV: id, id of the new job, tenant ('' for the operator), queue limit, tenant limit, epoch, counter that the cost is
 --       charged to ('' for none), what it allows, then RQ's job hash
 -- Answers {'created' or 'replayed', id of the new job}, {'rate-limited', id, left, ms until the cost fits}, or {'lost',
--- 'missing', 'not-failed', 'queue-full' or 'tenant-full', id}. Said again with the same new id, it is 'created' again.
+-- 'missing', 'not-failed', 'queue-full', 'tenant-full' or 'input-gone', id}. Said again with the same new id, it is 'created' again.
 local id, new = ARGV[1], ARGV[2]
 if redis.call('GET', EPOCH) ~= ARGV[6] then return {'lost', id} end
 if redis.call('EXISTS', JOB .. new) == 1 then return {'created', new} end
@@ -13,6 +13,8 @@ if r[1] ~= 'failed' then return {'not-failed', id} end
 if r[5] and redis.call('EXISTS', JOB .. r[5]) == 1 then return {'replayed', r[5]} end
 local refused = refusal(r[2], r[3], ARGV[4], ARGV[5])
 if refused then return {refused, id} end
+local inputs = field(id, 'inputs')
+if gone_input(inputs) then return {'input-gone', id} end
 if ARGV[7] ~= '' then
   local paid, left, wait = unpack(charge(ARGV[7], tonumber(ARGV[8]), whole(r[4] or 1)))
   if paid == 0 then return {'rate-limited', id, left, wait} end
@@ -20,7 +22,7 @@ end
 
 local kept = {}
 for _, name in ipairs({'spec', 'metadata', 'retention_ms', 'traceparent', 'seats', 'webhook', 'webhook_events',
-  'webhook_headers'}) do
+  'webhook_headers', 'inputs'}) do
   local value = field(id, name)
   if value then kept[#kept + 1], kept[#kept + 2] = name, value end
 end
@@ -28,4 +30,5 @@ redis.call('HSET', RQ_JOB .. new, unpack(ARGV, 9))
 redis.call('HSET', JOB .. id, 'retried_as', new)
 redis.call('ZREM', DEAD, id)
 accept(new, r[2], r[3], tonumber(r[4]) or 1, unpack(kept))
+hold_inputs(new, inputs)
 return {'created', new}

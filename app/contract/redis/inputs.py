@@ -1,0 +1,128 @@
+"""Pictures that came in, as Redis knows them: whose each is, how long it is kept, which jobs need it.
+
+An object is stored between `begin` and `add`, and removed between `may_remove` and `removed`; the scripts let no two of
+these overlap, so that no record is without its object and no object stays without a record. Refuses to know where
+objects lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import redis.asyncio
+from pydantic import BaseModel, ConfigDict
+
+from app.contract.messages.input_id import input_id
+from app.contract.redis import keys
+from app.contract.redis.scripts import source
+
+Drop = Literal["dropped", "in-use", "missing"]
+
+
+class StoredInput(BaseModel):
+    """One picture that came in. Times are milliseconds of Redis time since the epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    tenant: str
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    content_type: str
+    created_ms: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """An object that may be nobody's, as Redis names it: "<id>/<tenant>/<sha256>"."""
+
+    name: str
+
+    @classmethod
+    def of(cls, tenant: str, sha256: str) -> Orphan:
+        return cls(f"{input_id(tenant, sha256)}/{tenant}/{sha256}")
+
+    @property
+    def id(self) -> str:
+        return self.name.split("/")[0]
+
+    @property
+    def tenant(self) -> str:
+        return self.name.split("/")[1]
+
+    @property
+    def sha256(self) -> str:
+        return self.name.split("/")[2]
+
+
+class InputStore:
+    """Methods raise redis.RedisError while Redis is away, and may then be called again. `client` must decode."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
+        names = ("begin", "add", "drop", "remove", "removed", "read")
+        self._scripts = {name: client.register_script(source(f"input_{name}")) for name in names}
+
+    async def begin(self, orphan: Orphan, token: str) -> bool:
+        """An upload, named by `token`, is about to store the object. False while it is being removed: ask again."""
+        return bool(await self._scripts["begin"](args=[orphan.name, token]))
+
+    async def add(
+        self, orphan: Orphan, token: str, facts: Mapping[str, str | int], *, retention_ms: int
+    ) -> tuple[StoredInput, bool]:
+        """The object is stored: its record, and whether it is new. `facts` are StoredInput's that the store knows."""
+        fields = {"id": orphan.id, "tenant": orphan.tenant, "sha256": orphan.sha256, **facts}
+        flat = [part for pair in fields.items() for part in pair]
+        outcome, *found = await self._scripts["add"](args=[orphan.id, orphan.name, token, retention_ms, *flat])
+        added = _read(found)
+        if added is None:
+            raise AssertionError("an input that was added is not there. This is a bug.")
+        return added, outcome == "created"
+
+    async def get(self, asked: str, tenant: str) -> StoredInput | None:
+        """The record, if it exists and is the tenant's."""
+        [found] = await self._scripts["read"](args=[asked])
+        seen = _read(found)
+        return seen if seen is not None and seen.tenant == tenant else None
+
+    async def drop(self, asked: str, tenant: str) -> tuple[Drop, Orphan | None]:
+        """Take the record off, unless a job that is not over needs it. Its object is to be removed then."""
+        outcome, *rest = await self._scripts["drop"](args=[asked, tenant])
+        return outcome, Orphan(rest[0]) if outcome == "dropped" else None
+
+    async def drop_expired(self, asked: str) -> None:
+        """The same for one whose time of keeping is over, if it still is."""
+        await self._scripts["drop"](args=[asked, ""])
+
+    async def expired(self, *, limit: int = 100) -> list[str]:
+        """Ids of those whose time of keeping is over."""
+        return await self._until_now(keys.INPUT_EXPIRY, limit)
+
+    async def orphans(self, *, limit: int = 100) -> list[Orphan]:
+        """Objects that nobody wants any more, or that nobody has come to own in time."""
+        return [Orphan(name) for name in await self._until_now(keys.INPUT_ORPHANS, limit)]
+
+    async def may_remove(self, orphan: Orphan) -> bool:
+        """Whether the object is nobody's. Then nobody stores it until `removed` is called, or for ORPHAN_MS."""
+        return bool(await self._scripts["remove"](args=[orphan.name, orphan.id]))
+
+    async def removed(self, orphan: Orphan) -> None:
+        """The object is gone."""
+        await self._scripts["removed"](args=[orphan.name])
+
+    async def _until_now(self, key: str, limit: int) -> list[str]:
+        seconds, micros = await self._redis.time()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        return cast(list[str], await self._redis.zrangebyscore(key, "-inf", now_ms, start=0, num=limit))
+
+
+def _read(answer: list[Any]) -> StoredInput | None:
+    flat, expires_ms = answer
+    if not flat:
+        return None
+    return StoredInput.model_validate(dict(zip(flat[::2], flat[1::2], strict=True)) | {"expires_ms": expires_ms})

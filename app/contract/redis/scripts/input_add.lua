@@ -1,0 +1,11 @@
+-- The picture is stored: now it has a record. One that was there before is kept for as long as a new one.
+-- ARGV: id, object, token of the upload, ms to keep it, then fields and values
+-- Answers {'created' or 'known', fields and values, when it goes}. Said again with the same token, the same.
+local id, object, token, ends = ARGV[1], ARGV[2], ARGV[3], now() + ARGV[4]
+redis.call('ZREM', INPUT_UPLOADS .. object, token)
+if redis.call('EXISTS', INPUT .. id) == 0 then
+  redis.call('HSET', INPUT .. id, 'token', token, 'created_ms', now(), unpack(ARGV, 5))
+end
+redis.call('ZADD', INPUT_EXPIRY, 'GT', ends, id)
+local made = redis.call('HGET', INPUT .. id, 'token') == token
+return {made and 'created' or 'known', redis.call('HGETALL', INPUT .. id), redis.call('ZSCORE', INPUT_EXPIRY, id)}

@@ -1,0 +1,30 @@
+-- Take the record of a picture that came in off, unless a job that is not over needs it. Its object is nobody's then.
+-- ARGV: id, tenant ('' for whose time is over)
+-- Answers {'dropped', object}, {'in-use', how many jobs}, or {'missing'}, also to what was said before.
+local id, tenant = ARGV[1], ARGV[2]
+local r = redis.call('HMGET', INPUT .. id, 'tenant', 'sha256')
+if tenant == '' and tonumber(redis.call('ZSCORE', INPUT_EXPIRY, id) or 0) > now() then return {'missing'} end
+if not r[1] then
+  redis.call('ZREM', INPUT_EXPIRY, id)
+  return {'missing'}
+end
+if tenant ~= '' and r[1] ~= tenant then return {'missing'} end
+local jobs = 0
+for _, job in ipairs(redis.call('SMEMBERS', INPUT_USES .. id)) do
+  local status = field(job, 'status')
+  if status == 'queued' or status == 'running' then
+    jobs = jobs + 1
+  else
+    -- It was ended by a version that knows no inputs.
+    redis.call('SREM', INPUT_USES .. id, job)
+  end
+end
+if jobs > 0 then
+  if tenant == '' then redis.call('ZADD', INPUT_EXPIRY, now() + ORPHAN_MS, id) end
+  return {'in-use', jobs}
+end
+local object = id .. '/' .. r[1] .. '/' .. r[2]
+redis.call('DEL', INPUT .. id, INPUT_USES .. id)
+redis.call('ZREM', INPUT_EXPIRY, id)
+redis.call('ZADD', INPUT_ORPHANS, now(), object)
+return {'dropped', object}

@@ -1,0 +1,141 @@
+"""Pictures that come in: judged and cleaned, stored under what they hold, kept for their time, removed.
+
+Knows the order in which object and record come and go, so that neither is ever without the other for long. Refuses to
+know HTTP beyond the errors it raises, and what a job wants of a picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+
+from app.contract.messages.job import new_token
+from app.contract.objects.names import input_key
+from app.contract.redis.inputs import InputStore, Orphan, StoredInput
+from app.contract.redis.store import JobStore
+from app.edge.errors import InputInUse, InputNotFound, PicturesUnavailable
+from app.jobs.room import Room
+from app.pictures.clean_picture import CleanPicture
+from app.pictures.errors import PictureStoreError
+from app.pictures.store import PictureStore
+
+log = structlog.get_logger()
+
+CLEANED_AT_ONCE = 2
+"""By one process: seconds of a processor and up to 250 MB each. The others wait their turn, as files."""
+
+STORED_AT_ONCE = 4
+"""Of the threads that pictures are read in: those who look at pictures are not to wait for those who send some."""
+
+STORE_SECONDS = 60.0
+"""Below ORPHAN_MS: who takes longer must not come to own an object that may be taken for nobody's."""
+
+REMOVAL_SECONDS = 10.0
+"""So long an upload waits until the same picture, which is just being deleted, is gone."""
+
+
+class Inputs:
+    """Raises redis.RedisError and PictureStoreError while one of the two is away."""
+
+    def __init__(
+        self,
+        store: InputStore,
+        pictures: PictureStore,
+        jobs: JobStore,
+        *,
+        room: Room,
+        most_bytes: int,
+        retention_ms: int,
+    ) -> None:
+        self._store = store
+        self._pictures = pictures
+        self._jobs = jobs
+        self._room = room
+        self._retention_ms = retention_ms
+        self._cleaning = CapacityLimiter(CLEANED_AT_ONCE)
+        self._storing = CapacityLimiter(STORED_AT_ONCE)
+        self.most_bytes = most_bytes
+        """Of a file as it comes."""
+
+    async def add(
+        self, read: Callable[[], bytes], tenant: str, *, declared: str | None = None
+    ) -> tuple[StoredInput, bool]:
+        """The picture that `read` brings, and whether it is new: the same pixels in the same kind of file are not.
+
+        `read` is called in a thread, when it is this picture's turn. Raises UnfitPicture, what `read` does, and the
+        problems of a service that has no room.
+        """
+        await self._room.look()
+        picture = await to_thread.run_sync(lambda: _cleaned(read(), declared), limiter=self._cleaning)
+        stored, is_new = await self._keep(picture, tenant)
+        log.info("input kept", input_id=stored.id, bytes=stored.bytes, is_new=is_new)
+        return stored, is_new
+
+    async def get(self, input_id: str, tenant: str) -> StoredInput:
+        """The tenant's picture of this id. Raises InputNotFound."""
+        found = await self._store.get(input_id, tenant)
+        if found is None:
+            # Of a Redis that has lost everything nothing is denied.
+            await self._jobs.require_epoch()
+            raise InputNotFound
+        return found
+
+    async def remove(self, picture: StoredInput) -> None:
+        """Forget it. Raises InputInUse while a job that is not over needs it."""
+        outcome, orphan = await self._store.drop(picture.id, picture.tenant)
+        if outcome == "in-use":
+            raise InputInUse("A job that is not over needs this picture: wait for its end, or cancel it.")
+        log.info("input deleted", input_id=picture.id)
+        if orphan is None:
+            return
+        try:
+            await self._remove(orphan)
+        except PictureStoreError as error:
+            log.warning("an input's file stays for now", reason=str(error))
+
+    async def sweep(self, *, limit: int) -> int:
+        """Removes what is kept no longer, and files that never got a record; returns how many."""
+        for input_id in await self._store.expired(limit=limit):
+            await self._store.drop_expired(input_id)
+        return sum([await self._remove(orphan) for orphan in await self._store.orphans(limit=limit)])
+
+    async def _keep(self, picture: CleanPicture, tenant: str) -> tuple[StoredInput, bool]:
+        orphan, token = Orphan.of(tenant, picture.sha256), new_token()
+        facts: dict[str, str | int] = {
+            "bytes": len(picture.data),
+            "width": picture.width,
+            "height": picture.height,
+            "content_type": picture.content_type,
+        }
+        async with self._storing:
+            await self._begin(orphan, token)
+            began = time.monotonic()
+            # Also if it is known: whatever has happened to the file, afterwards it is there.
+            await self._pictures.put_input(input_key(tenant, picture.sha256), picture.data, picture.content_type)
+            if time.monotonic() - began > STORE_SECONDS:
+                raise PicturesUnavailable("The picture store took too long: send the picture again.")
+            return await self._store.add(orphan, token, facts, retention_ms=self._retention_ms)
+
+    async def _begin(self, orphan: Orphan, token: str) -> None:
+        ends = time.monotonic() + REMOVAL_SECONDS
+        while not await self._store.begin(orphan, token):
+            if time.monotonic() > ends:
+                raise PicturesUnavailable("The same picture is being deleted: send it again in a moment.")
+            await asyncio.sleep(0.1)
+
+    async def _remove(self, orphan: Orphan) -> bool:
+        if not await self._store.may_remove(orphan):
+            return False
+        await self._pictures.delete_input(input_key(orphan.tenant, orphan.sha256))
+        await self._store.removed(orphan)
+        return True
+
+
+def _cleaned(data: bytes, declared: str | None) -> CleanPicture:
+    from app.pictures.cleaning import clean
+
+    return clean(data, declared=declared)

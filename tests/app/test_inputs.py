@@ -1,0 +1,372 @@
+"""Pictures that come in: sent, looked at, deleted, kept for their time; and what is left when something breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from app.contract.redis import keys
+from app.jobs.inputs import CLEANED_AT_ONCE
+from app.pictures.clean_picture import CleanPicture
+from app.pictures.cleaning import clean
+from app.pictures.errors import StoreUnavailable
+from tests.app.conftest import OneGateway, Running
+from tests.app.test_jobs import send
+from tests.app.test_refusals import problem
+from tests.pictures import file_of, noise, picture_in
+from tests.waiting import WAIT_SECONDS, until
+
+ANN, BOB = "a" * 32, "b" * 32
+
+
+def upload(client: httpx2.Client, data: bytes | None = None, *, kind: str = "image/png") -> httpx2.Response:
+    return client.post("/v1/inputs", content=data or file_of(noise()), headers={"Content-Type": kind})
+
+
+def upload_beside(running: Running, data: bytes) -> httpx2.Response:
+    """For a thread that sends beside others."""
+    with httpx2.Client(base_url=running.url, timeout=WAIT_SECONDS, trust_env=False) as client:
+        return upload(client, data)
+
+
+def stored(folder: Path) -> list[Path]:
+    return [file for file in (folder / "inputs").rglob("*") if file.is_file()]
+
+
+def sweep(running: Running) -> int:
+    """One round of what housekeeping does."""
+    services = running.app.state.services
+    loop = running.server.loop  # type: ignore[attr-defined]
+    return int(asyncio.run_coroutine_threadsafe(services.inputs.sweep(limit=100), loop).result())
+
+
+@pytest.fixture(autouse=True)
+def _empty(redis_client: redis.Redis, picture_folder: Path) -> None:
+    """No file of an earlier test."""
+    for file in stored(picture_folder):
+        file.unlink()
+
+
+def test_a_picture_comes_in_and_goes(client: httpx2.Client, picture_folder: Path) -> None:
+    file = file_of(noise())
+    answer = upload(client, file)
+    assert answer.status_code == 201
+    told = answer.json()
+    assert answer.headers["location"] == f"/v1/inputs/{told['id']}"
+    assert (told["object"], told["width"], told["height"], told["content_type"]) == ("input", 64, 48, "image/png")
+    assert client.get(answer.headers["location"]).json() == told
+    content = client.get(f"/v1/inputs/{told['id']}/content")
+    assert (len(content.content), content.headers["content-type"]) == (told["bytes"], "image/png")
+    assert picture_in(content.content).tobytes() == picture_in(file).tobytes()
+    assert stored(picture_folder) == [picture_folder / "inputs" / "default" / told["sha256"]]
+    assert client.delete(answer.headers["location"]).status_code == 204
+    assert problem(client.get(answer.headers["location"])) == (404, "input-not-found")
+    assert problem(client.delete(answer.headers["location"])) == (404, "input-not-found")
+    assert stored(picture_folder) == []
+
+
+def test_the_same_picture_has_the_same_id(client: httpx2.Client, redis_client: redis.Redis) -> None:
+    file = file_of(noise())
+    first = upload(client, file).json()
+    redis_client.zadd(keys.INPUT_EXPIRY, {first["id"]: 2**40})
+    again = upload(client, file)
+    with_a_comment = upload(client, file_of(picture_in(file), dpi=(72, 72)))
+    assert (again.status_code, with_a_comment.status_code) == (200, 200)
+    assert again.json()["id"] == with_a_comment.json()["id"] == first["id"]
+    assert again.json()["created_at"] == first["created_at"]
+    assert again.json()["expires_at"] >= first["expires_at"], "it is kept as long as a new one"
+
+
+def test_a_part_of_it_and_its_head(client: httpx2.Client) -> None:
+    told = upload(client).json()
+    path = f"/v1/inputs/{told['id']}/content"
+    whole = client.get(path)
+    part = client.get(path, headers={"Range": "bytes=1-3"})
+    assert (part.status_code, part.content) == (206, b"PNG")
+    assert client.head(path).headers["content-length"] == str(told["bytes"])
+    assert client.get(path, headers={"If-None-Match": whole.headers["etag"]}).status_code == 304
+    assert problem(client.get(path, headers={"Range": "bytes=9999999-"})) == (416, "range-not-satisfiable")
+
+
+FORMS: dict[str, tuple[Any, str]] = {
+    "a file of another name": ([("image", ("a.png", b"x"))], "not_one_file"),
+    "two files": ([("file", ("a.png", b"x")), ("file", ("b.png", b"x"))], "not_one_file"),
+    "a file that is none": ([("file", ("a.png", b"zanzibar"))], "not_a_picture"),
+    "an empty file": ([("file", ("a.png", b""))], "empty"),
+}
+
+
+def test_a_form_with_one_file(client: httpx2.Client) -> None:
+    """The name of the file, and the type that the sender guessed from it, count for nothing."""
+    file = file_of(noise(), "JPEG")
+    sent = client.post("/v1/inputs", files={"file": ("../../zanzibar.svg", file, "image/svg+xml")})
+    assert (sent.status_code, sent.json()["content_type"]) == (201, "image/jpeg")
+    assert upload(client, file, kind="image/jpeg").json()["id"] == sent.json()["id"]
+
+
+@pytest.mark.parametrize("case", list(FORMS))
+def test_forms_that_are_no_upload(client: httpx2.Client, case: str) -> None:
+    files, code = FORMS[case]
+    answer = client.post("/v1/inputs", files=files)
+    assert problem(answer) == (422, "picture-unusable")
+    [error] = answer.json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/file", code)
+
+
+NAMED = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb'
+X = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"zanzibar", X),
+        (b"zanzibar", "multipart/form-data"),
+        (NAMED, X),
+        ((NAMED + b"\r\n") * 99 + b"--x--\r\n", X),
+        (b"--x\r\n\r\nb\r\n--x--\r\n", X),
+        (NAMED * 9_000 + b"\r\n--x--\r\n", X),
+    ],
+)
+def test_forms_that_cannot_be_read(client: httpx2.Client, body: bytes, kind: str) -> None:
+    assert problem(upload(client, body, kind=kind)) == (400, "malformed-form")
+
+
+def test_no_body_is_no_picture(client: httpx2.Client) -> None:
+    assert problem(client.post("/v1/inputs")) == (422, "picture-unusable")
+
+
+def test_the_largest_file_is_a_setting(gateway_with: OneGateway) -> None:
+    with gateway_with(input_bytes=2_000) as running:
+        large = file_of(noise(256, 256))
+        assert problem(upload(running.client, large)) == (413, "body-too-large")
+        small_enough_with_its_form = large[:10_000]
+        answer = running.client.post("/v1/inputs", files={"file": ("a.png", small_enough_with_its_form)})
+        assert problem(answer) == (422, "picture-unusable")
+        assert answer.json()["errors"][0]["code"] == "too_large"
+        assert upload(running.client, file_of(noise(16, 16))).status_code == 201
+
+
+def test_a_picture_is_its_senders(gateway_with: OneGateway, picture_folder: Path) -> None:
+    with gateway_with(api_keys=f"ann:{ANN},bob:{BOB}") as running:
+        ann, bob = ({"Authorization": f"Bearer {key}"} for key in (ANN, BOB))
+        file, kind = file_of(noise()), {"Content-Type": "image/png"}
+        hers = running.client.post("/v1/inputs", content=file, headers=ann | kind).json()
+        for method, below in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
+            answer = running.client.request(method, f"/v1/inputs/{hers['id']}{below}", headers=bob)
+            assert problem(answer) == (404, "input-not-found")
+        assert problem(running.client.post("/v1/inputs", content=file, headers=kind)) == (401, "unauthenticated")
+        his = running.client.post("/v1/inputs", content=file, headers=bob | kind)
+        assert his.status_code == 201, "that she has it too is hers to know"
+        assert his.json()["id"] != hers["id"]
+        assert running.client.delete(f"/v1/inputs/{his.json()['id']}", headers=bob).status_code == 204
+        assert running.client.get(f"/v1/inputs/{hers['id']}/content", headers=ann).status_code == 200
+        assert [file.parent.name for file in stored(picture_folder)] == ["ann"]
+
+
+@pytest.mark.parametrize("name", ["..", "in_", "in_" + "0" * 24, "in_" + "0" * 25, "job_" + "0" * 24, "%00", "x" * 900])
+def test_ids_of_nothing(client: httpx2.Client, name: str) -> None:
+    for below in ("", "/content"):
+        answer = client.get(f"/v1/inputs/{name}{below}")
+        assert problem(answer)[0] == 404
+
+
+def test_a_hundred_uploads_delay_nobodys_poll(
+    gateway_with: OneGateway, redis_client: redis.Redis, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By order: while none of them is answered, and a few are being decoded, everything else is."""
+    gate, begun, at_once = threading.Event(), [], []
+    lock = threading.Lock()
+
+    def slow(data: bytes, *, declared: str | None = None) -> CleanPicture:
+        with lock:
+            begun.append(1)
+            at_once.append(len(begun))
+        gate.wait()
+        with lock:
+            begun.pop()
+        return clean(data, declared=declared)
+
+    monkeypatch.setattr("app.pictures.cleaning.clean", slow)
+    worker.announce()
+    file = file_of(noise(300, 300))
+    assert len(file) > 65_536
+    with gateway_with(body_seconds=3_600) as running, ThreadPoolExecutor(100) as senders:
+        job = send(running.client)
+        uploads = [senders.submit(upload_beside, running, file) for _ in range(100)]
+        until(lambda: len(begun) == CLEANED_AT_ONCE)
+        for _ in range(20):
+            assert running.client.get(job["urls"]["self"]).json()["status"] == "queued"
+            assert running.client.get("/healthz").status_code == 200
+        assert not any(each.done() for each in uploads)
+        gate.set()
+        assert sorted({each.result().status_code for each in uploads}) == [200, 201]
+    assert max(at_once) == CLEANED_AT_ONCE
+
+
+def test_more_than_there_are_places_is_refused(gateway_with: OneGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is too many waits as long as a body may take, and nothing of it is kept."""
+    monkeypatch.setattr("app.edge.bodies.LARGE_AT_ONCE", 1)
+    gate, begun = threading.Event(), threading.Event()
+
+    def slow(data: bytes, *, declared: str | None = None) -> CleanPicture:
+        begun.set()
+        gate.wait()
+        return clean(data, declared=declared)
+
+    monkeypatch.setattr("app.pictures.cleaning.clean", slow)
+    file = file_of(noise(300, 300))
+    with gateway_with(body_seconds=2) as running, ThreadPoolExecutor(1) as sender:
+        first = sender.submit(upload_beside, running, file)
+        until(begun.is_set)
+        refused = upload(running.client, file)
+        small = sender.submit(running.client.get, "/v1/jobs")
+        gate.set()
+        assert first.result().status_code == 201
+        assert small.result().status_code == 200
+        assert problem(refused) == (503, "too-many-uploads")
+        assert int(refused.headers["retry-after"]) > 0
+        assert upload(running.client, file).status_code == 200
+
+
+def test_what_is_kept_no_longer_goes(
+    client: httpx2.Client, running: Running, redis_client: redis.Redis, picture_folder: Path
+) -> None:
+    old, kept = upload(client).json(), upload(client).json()
+    redis_client.zadd(keys.INPUT_EXPIRY, {old["id"]: 1})
+    sweep(running)
+    assert problem(client.get(f"/v1/inputs/{old['id']}")) == (404, "input-not-found")
+    assert client.get(f"/v1/inputs/{kept['id']}/content").status_code == 200
+    assert [file.name for file in stored(picture_folder)] == [kept["sha256"]]
+    left = [key for key in redis_client.keys("darkroom:input*") if old["id"] in key]
+    assert left == []
+
+
+class TestBrokenOff:
+    """Something is away in the middle: the caller hears 503, sends it again, and nothing half-made stays for ever."""
+
+    @pytest.fixture(params=["begin", "add"])
+    def step(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    def test_redis_goes_away(
+        self,
+        client: httpx2.Client,
+        running: Running,
+        redis_client: redis.Redis,
+        picture_folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        step: str,
+    ) -> None:
+        file = file_of(noise())
+
+        async def away(*_: object, **__: object) -> None:
+            raise redis.ConnectionError("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(running.app.state.services.inputs._store, step, away)
+            assert problem(upload(client, file)) == (503, "queue-unavailable")
+        assert redis_client.keys("darkroom:input:*") == []
+        assert len(stored(picture_folder)) == (step == "add")
+        self.time_passes(redis_client)
+        sweep(running)
+        assert stored(picture_folder) == []
+        assert redis_client.zcard(keys.INPUT_ORPHANS) == 0
+        assert upload(client, file).status_code == 201
+
+    def test_the_store_goes_away(
+        self,
+        client: httpx2.Client,
+        running: Running,
+        redis_client: redis.Redis,
+        picture_folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        file = file_of(noise())
+
+        async def away(*_: object) -> None:
+            raise StoreUnavailable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(running.app.state.services.pictures, "put_input", away)
+            assert problem(upload(client, file)) == (503, "storage-unavailable")
+        assert redis_client.keys("darkroom:input:*") == []
+        assert upload(client, file).status_code == 201
+        self.time_passes(redis_client)
+        sweep(running)
+        assert len(stored(picture_folder)) == 1, "what has a record by then stays"
+
+    def test_a_file_that_cannot_go_goes_later(
+        self,
+        client: httpx2.Client,
+        running: Running,
+        redis_client: redis.Redis,
+        picture_folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        told = upload(client).json()
+
+        async def away(*_: object) -> None:
+            raise StoreUnavailable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(running.app.state.services.pictures, "delete_input", away)
+            assert client.delete(f"/v1/inputs/{told['id']}").status_code == 204
+        assert problem(client.get(f"/v1/inputs/{told['id']}")) == (404, "input-not-found")
+        assert len(stored(picture_folder)) == 1
+        sweep(running)
+        assert stored(picture_folder) == []
+
+    def test_what_a_killed_writer_left_goes_with_the_file(
+        self, client: httpx2.Client, running: Running, redis_client: redis.Redis, picture_folder: Path
+    ) -> None:
+        told = upload(client).json()
+        half = picture_folder / "inputs" / "default" / f".{told['sha256']}.0123456789abcdef.tmp"
+        half.write_bytes(b"half")
+        assert client.delete(f"/v1/inputs/{told['id']}").status_code == 204
+        assert stored(picture_folder) == []
+
+    def test_a_picture_that_is_being_removed_is_not_stored_in_between(
+        self, client: httpx2.Client, running: Running, redis_client: redis.Redis, picture_folder: Path
+    ) -> None:
+        """The file of the new one would go with the old one's, and leave a record without any."""
+        file = file_of(noise())
+        told = upload(client, file).json()
+        name = f"{told['id']}/default/{told['sha256']}"
+        redis_client.delete(keys.INPUT + told["id"])
+        redis_client.set(keys.INPUT_REMOVAL + name, "")
+        with ThreadPoolExecutor(1) as sender:
+            again = sender.submit(upload_beside, running, file)
+            until(lambda: redis_client.exists(keys.INPUT_REMOVAL + name))
+            stored(picture_folder)[0].unlink()
+            redis_client.delete(keys.INPUT_REMOVAL + name)
+            assert again.result().status_code == 201
+        assert client.get(f"/v1/inputs/{told['id']}/content").status_code == 200
+
+    def test_a_picture_that_is_being_stored_is_not_removed(
+        self, client: httpx2.Client, running: Running, redis_client: redis.Redis, picture_folder: Path
+    ) -> None:
+        told = upload(client).json()
+        name = f"{told['id']}/default/{told['sha256']}"
+        redis_client.zadd(keys.INPUT_UPLOADS + name, {"somebody": 2**45})
+        assert client.delete(f"/v1/inputs/{told['id']}").status_code == 204
+        sweep(running)
+        assert len(stored(picture_folder)) == 1
+        redis_client.delete(keys.INPUT_UPLOADS + name)
+        self.time_passes(redis_client)
+        sweep(running)
+        assert stored(picture_folder) == []
+
+    @staticmethod
+    def time_passes(redis_client: redis.Redis) -> None:
+        """Every object that may be nobody's is looked at now, and whoever was storing one has given up."""
+        for name in redis_client.zrange(keys.INPUT_ORPHANS, 0, -1):
+            redis_client.zadd(keys.INPUT_ORPHANS, {name: 1})
+            redis_client.delete(keys.INPUT_UPLOADS + name)

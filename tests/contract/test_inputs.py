@@ -1,0 +1,150 @@
+"""Pictures that came in and the jobs that need them: none goes before its job is over, and none stays for ever."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from math import inf
+
+import pytest
+import redis
+import redis.asyncio
+
+from app.contract.messages.inputs import InputPicture
+from app.contract.messages.job import JobError
+from app.contract.redis import keys
+from app.contract.redis.inputs import InputStore, Orphan, StoredInput
+from app.contract.redis.ownership import Ownership
+from app.contract.redis.store import JobStore, NewJob
+from tests.forgetful import Losses
+
+pytestmark = pytest.mark.anyio
+
+NewJobs = Callable[..., NewJob]
+LIMITS = {"queue_limit": 100, "tenant_limit": 100}
+SHA = "a" * 64
+ORPHAN = Orphan.of("ann", SHA)
+FACTS: dict[str, str | int] = {"bytes": 9, "width": 64, "height": 48, "content_type": "image/png"}
+
+
+@pytest.fixture
+async def inputs(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[InputStore]:
+    client = redis.asyncio.Redis.from_url(valkey_url, decode_responses=True)
+    yield InputStore(client)
+    await client.aclose()
+
+
+async def added(inputs: InputStore, *, retention_ms: int = 60_000) -> StoredInput:
+    assert await inputs.begin(ORPHAN, "t1")
+    stored, _ = await inputs.add(ORPHAN, "t1", FACTS, retention_ms=retention_ms)
+    return stored
+
+
+def drawing_from(job: NewJob) -> NewJob:
+    picture = InputPicture(sha256=SHA, width=64, height=48, content_type="image/png")
+    return replace(job, spec=job.spec.model_copy(update={"image": picture, "mask_image": picture}))
+
+
+async def test_every_answer_may_be_lost(redis_client: redis.Redis, valkey_url: str) -> None:
+    client = Losses(inf).async_client(valkey_url)
+    inputs = InputStore(client)
+    assert await inputs.begin(ORPHAN, "t1")
+    stored, is_new = await inputs.add(ORPHAN, "t1", FACTS, retention_ms=60_000)
+    assert is_new, "it is no repetition to its maker"
+    assert await inputs.get(stored.id, "ann") == stored
+    assert await inputs.get(stored.id, "bob") is None
+    again, is_new = await inputs.add(ORPHAN, "t2", FACTS, retention_ms=60_000)
+    assert not is_new
+    assert again.created_ms == stored.created_ms
+    await inputs.drop(stored.id, "ann")
+    assert await inputs.get(stored.id, "ann") is None
+    [orphan] = await inputs.orphans()
+    assert orphan == ORPHAN
+    assert await inputs.may_remove(orphan)
+    await inputs.removed(orphan)
+    assert redis_client.keys("*input*") == []
+    await client.aclose()
+
+
+async def test_a_picture_stays_while_a_job_needs_it(
+    inputs: InputStore, store: JobStore, ownership: Ownership, new_job: NewJobs, redis_client: redis.Redis
+) -> None:
+    stored, job = await added(inputs), drawing_from(new_job())
+    assert (await store.submit(job, **LIMITS)).outcome == "created"
+    claim = ownership.claim("starter", "w1")
+    assert claim is not None
+    assert claim.spec.image == job.spec.image
+    redis_client.zadd(keys.INPUT_EXPIRY, {stored.id: 1})
+    for _ in range(2):
+        assert (await inputs.drop(stored.id, "ann"))[0] == "in-use"
+        await inputs.drop_expired(stored.id)
+        assert await inputs.get(stored.id, "ann") is not None
+    assert await inputs.expired() == [], "the sweeper looks at the others meanwhile"
+    redis_client.zadd(keys.INPUT_EXPIRY, {stored.id: 1})
+    assert ownership.succeed(claim, [], timings={}, warnings=[], steps=20)
+    record, after = await store.get(job.id, "ann"), await inputs.get(stored.id, "ann")
+    assert record is not None
+    assert after is not None
+    assert after.expires_ms == record.expires_ms, "it is kept for as long as the job that was drawn from it"
+    assert (await inputs.drop(stored.id, "bob"))[0] == "missing"
+    assert (await inputs.drop(stored.id, "ann"))[0] == "dropped"
+
+
+@pytest.mark.parametrize("end", ["canceled", "failed", "deleted"])
+async def test_however_a_job_ends_it_lets_go(
+    inputs: InputStore, store: JobStore, ownership: Ownership, new_job: NewJobs, redis_client: redis.Redis, end: str
+) -> None:
+    stored, job = await added(inputs), drawing_from(new_job())
+    await store.submit(job, **LIMITS)
+    if end == "failed":
+        claim = ownership.claim("starter", "w1")
+        assert claim is not None
+        assert ownership.fail(claim, JobError(slug="internal", detail="no"))
+    else:
+        await store.cancel(job.id, "ann")
+    if end == "deleted":
+        await store.forget(job.id)
+    assert redis_client.exists(keys.INPUT_USES + stored.id) == 0
+    assert (await inputs.drop(stored.id, "ann"))[0] == "dropped"
+
+
+async def test_what_an_earlier_version_ended_is_over(
+    inputs: InputStore, store: JobStore, new_job: NewJobs, redis_client: redis.Redis
+) -> None:
+    """Its scripts know nothing of pictures that came in."""
+    stored, job = await added(inputs), drawing_from(new_job())
+    await store.submit(job, **LIMITS)
+    redis_client.hset(keys.JOB + job.id, "status", "canceled")
+    assert (await inputs.drop(stored.id, "ann"))[0] == "dropped"
+
+
+async def test_no_job_comes_in_for_a_picture_that_is_gone(
+    inputs: InputStore, store: JobStore, ownership: Ownership, new_job: NewJobs, redis_client: redis.Redis
+) -> None:
+    job = drawing_from(new_job())
+    refused = await store.submit(job, **LIMITS)
+    assert (refused.outcome, refused.id) == ("input-gone", ORPHAN.id)
+    assert redis_client.keys("darkroom:job:*") == []
+    await added(inputs)
+    await store.submit(job, **LIMITS)
+    claim = ownership.claim("starter", "w1")
+    assert claim is not None
+    assert ownership.fail(claim, JobError(slug="internal", detail="no"))
+    again = await store.retry(job.id, "ann", **LIMITS)
+    assert again.outcome == "created"
+    assert (await inputs.drop(ORPHAN.id, "ann"))[0] == "in-use", "the new job needs it too"
+    await store.cancel(again.id, "ann")
+    assert (await inputs.drop(ORPHAN.id, "ann"))[0] == "dropped"
+    redis_client.hdel(keys.JOB + job.id, "retried_as")
+    assert (await store.retry(job.id, "ann", **LIMITS)).outcome == "input-gone"
+
+
+async def test_a_file_that_somebody_stores_is_nobodys_to_remove(inputs: InputStore, redis_client: redis.Redis) -> None:
+    assert await inputs.begin(ORPHAN, "t1")
+    assert await inputs.orphans() == [], "its time is not over"
+    assert not await inputs.may_remove(ORPHAN)
+    redis_client.delete(keys.INPUT_UPLOADS + ORPHAN.name)
+    assert await inputs.may_remove(ORPHAN)
+    assert not await inputs.begin(ORPHAN, "t2"), "it might go with what is removed"
+    await inputs.removed(ORPHAN)
+    assert await inputs.begin(ORPHAN, "t2")
