@@ -239,7 +239,7 @@ def webhook_check(settings: Settings) -> CheckWebhook:
 
 def _bodies(settings: Settings) -> BodyRules:
     """What the bodies of routes may be that take more than 64 KiB of JSON."""
-    return BodyRules({"POST /v1/inputs": inputs.body_rule(settings.input_bytes)})
+    return BodyRules({"/v1/inputs": inputs.body_rule(settings.input_bytes)})
 
 
 def _host_names(settings: Settings) -> tuple[str, ...]:

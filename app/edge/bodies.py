@@ -96,17 +96,16 @@ PLAIN: Final = BodyRule()
 
 @dataclass(frozen=True)
 class BodyRules:
-    """The table. A path may have `*` for any one part of it; what is not in the table takes JSON of SMALL."""
+    """The table, by path. One may have `*` for any one part of it; what is not in the table takes JSON of SMALL."""
 
     rules: Mapping[str, BodyRule] = field(default_factory=dict)
 
-    def of(self, method: str, path: str) -> BodyRule:
-        """The rule of a route, which is written `POST /v1/jobs`."""
-        asked = f"{method} {path}"
-        exact = self.rules.get(asked)
-        if exact is not None or method == "GET":
-            return exact or PLAIN
-        return next((rule for route, rule in self.rules.items() if _pattern(route).fullmatch(asked)), PLAIN)
+    def of(self, path: str) -> BodyRule:
+        """The rule of a path. Methods that it does not take are the application's to refuse."""
+        exact = self.rules.get(path)
+        if exact is not None:
+            return exact
+        return next((rule for route, rule in self.rules.items() if _pattern(route).fullmatch(path)), PLAIN)
 
 
 @cache

@@ -167,7 +167,7 @@ class Guard:
             raise
         if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
             return _until_revoked(scope, receive)
-        rule = self._bodies.of(scope["method"], scope["path"])
+        rule = self._bodies.of(scope["path"])
         try:
             media_type = rule.check(headers)
             body = await self._arrivals.read(receive, most=rule.most[media_type])
