@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.contract.redis.ownership import Claim
+from worker.errors import WorkerError
 
 
 class Stop(StrEnum):
@@ -23,6 +24,14 @@ class Attempt:
 
     claim: Claim
     stop: Stop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotBegun:
+    """A job's last event where the engine never got it: what it needs could not be fetched."""
+
+    request_id: str
+    error: WorkerError
 
 
 class Attempts:

@@ -6,7 +6,8 @@
         StorageUnavailable       storage-unavailable     no answer before the deadline
         StorageFull              storage-full            no space before the deadline
         StorageDenied            storage-denied          refused; the same call will be refused again
-      UploadAbandoned            upload-abandoned        nobody wants the picture any more: lease lost or canceled
+      Abandoned                abandoned               nobody wants the picture any more: lease lost or canceled
+      InputMissing             input-missing           a picture that the job needs is gone, or is another file
 
 Each carries a slug for the record and a detail for a person. A detail never holds a prompt, a key or a token, but it
 may name a bucket or a folder: it is for the operator.
@@ -47,5 +48,9 @@ class StorageDenied(StorageError):
     slug = "storage-denied"
 
 
-class UploadAbandoned(WorkerError):
-    slug = "upload-abandoned"
+class Abandoned(WorkerError):
+    slug = "abandoned"
+
+
+class InputMissing(WorkerError):
+    slug = "input-missing"

@@ -33,7 +33,7 @@ class Finisher:
         self._history = history
 
     def store(self, attempt: Attempt, finished: Finished) -> list[Picture]:
-        """All pictures of the attempt, in their order. Raises StorageError, StorageDenied and UploadAbandoned."""
+        """All pictures of the attempt, in their order. Raises StorageError, StorageDenied and Abandoned."""
         return [self._store_picture(attempt, finished, image) for image in finished.images]
 
     def take_away(self, claim: Claim) -> bool:

@@ -1,7 +1,8 @@
 """A worker's life: settings, model, engine, intake; signals; exit codes.
 
 Threads: the main one claims, one runs the engine, one keeps the leases, one RQ's books, one watches the engine, one
-reports progress, a few put pictures away. What must be in time shares its thread and its connection with nothing.
+reports progress, a few fetch what jobs start from, a few put pictures away. What must be in time shares its thread and
+its connection with nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import IllegalName
 from app.contract.objects.store import StoreOptions
 from app.contract.redis.ownership import Claim, Ownership
+from worker.arrivals import Arrivals
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
 from worker.engine.engine import Engine
-from worker.engine.request import Request
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
+from worker.inputs import Inputs
 from worker.intake import Intake
 from worker.listeners import Listener, Listeners
 from worker.metrics import WorkerMetrics
@@ -113,13 +115,14 @@ class Worker:
         self.provider = open_provider("darkroom-worker", version=__version__)
         self.traces = Traces(self.provider.get_tracer("darkroom.worker", __version__) if self.provider else None)
         self.reporter = Reporter(ownership, store, self.attempts, provenance, self.traces)
+        self.arrivals = Arrivals(engine, Inputs(store), self.attempts, self.reporter)
         self.intake = Intake(
             card=self.card,
             name=name,
             connection=connections.rq,
             ownership=ownership,
             leasing=self.leasing,
-            engine=self.engine,
+            engine=self.arrivals,
             attempts=self.attempts,
             begin=self.begin,
             may_claim=lambda: not self.is_lost and self.reporter.storage_is_well(),
@@ -154,14 +157,8 @@ class Worker:
         log.info("ready", model=self.card.name, seats=self.card.seats, sha256=self.card.sha256[:12])
 
     def begin(self, claim: Claim) -> None:
-        """Hand a claimed job to the engine, which calls it by its token."""
         self.traces.claimed(claim)
-        try:
-            request = Request.of(claim.token, claim.spec)
-        except ValueError as error:
-            self.reporter.refuse(claim, str(error))
-            return
-        self.engine.submit(request)
+        self.arrivals.begin(claim)
 
     def denoise(self) -> None:
         """The engine's thread: step, and pass on what happened."""
@@ -182,6 +179,7 @@ class Worker:
                 break
         self.intake.hand_back()
         self.reporter.close(seconds=FLUSH_SECONDS)
+        self.arrivals.close()
 
     def watch(self) -> None:
         """A step that never ends cannot be interrupted from inside: the process goes, and its jobs run elsewhere."""

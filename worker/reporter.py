@@ -19,10 +19,10 @@ import structlog
 from app.contract.messages.job import JobError
 from app.contract.messages.spec import JobSpec
 from app.contract.redis.ownership import Claim, Ownership
-from worker.attempts import Attempt, Attempts, Stop
+from worker.attempts import Attempt, Attempts, NotBegun, Stop
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress, Started, Stopped
-from worker.errors import StorageDenied, StorageError, UploadAbandoned
+from worker.errors import Abandoned, StorageDenied, StorageError, WorkerError
 from worker.finisher import Finisher
 from worker.images import encode_preview
 from worker.preview_history import FRAMES, PreviewHistory, kept_of
@@ -71,8 +71,8 @@ class Reporter:
         for event in events:
             self.handle(event)
 
-    def handle(self, event: EngineEvent) -> None:
-        """Take one event of the engine."""
+    def handle(self, event: EngineEvent | NotBegun) -> None:
+        """Take one event of the engine, or the word that it will never hear of a job."""
         if isinstance(event, Progress):
             self._progress[event.request_id] = event
         elif isinstance(event, Preview):
@@ -144,7 +144,7 @@ class Reporter:
         except Exception:
             log.exception("progress could not be told", job_id=claim.id)
 
-    def _end(self, attempt: Attempt, event: EngineEvent) -> None:
+    def _end(self, attempt: Attempt, event: EngineEvent | NotBegun) -> None:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
         claim, owned = attempt.claim, False
         try:
@@ -160,8 +160,10 @@ class Reporter:
             self._attempts.close(claim.token)
             self._history.drop(claim.token)
 
-    def _last_word(self, attempt: Attempt, event: EngineEvent) -> Callable[[], bool]:
+    def _last_word(self, attempt: Attempt, event: EngineEvent | NotBegun) -> Callable[[], bool]:
         claim = attempt.claim
+        if isinstance(event, NotBegun):
+            return self._after_fault(attempt, event.error)
         if isinstance(event, Finished):
             return self._put_away(attempt, event)
         if isinstance(event, Failed):
@@ -179,17 +181,8 @@ class Reporter:
         try:
             with self._traces.upload(claim):
                 pictures = self._finisher.store(attempt, finished)
-        except UploadAbandoned:
-            if attempt.stop is Stop.LOST:
-                return lambda: self._finisher.take_away(claim)
-            return self._last_word(attempt, Stopped(finished.request_id))
-        except StorageDenied as error:
-            self._note_storage_fault(error.detail)
-            denied = JobError(slug=error.slug, detail="The service may not write to its storage. It is logged.")
-            return lambda: self._ownership.fail(claim, denied)
-        except StorageError as error:
-            self._note_storage_fault(error.detail)
-            return lambda: self._ownership.give_back(claim, "storage-unavailable")
+        except WorkerError as error:
+            return self._after_fault(attempt, error)
         spent = finished.timings
         timings = {"encode": spent.encode, "denoise": spent.denoise, "decode": spent.decode}
         timings = {name: round(value, 4) for name, value in (timings | {"upload": time.monotonic() - started}).items()}
@@ -198,6 +191,21 @@ class Reporter:
             self._ownership.succeed(claim, pictures, timings=timings, warnings=warnings, steps=steps)
             or self._finisher.take_away(claim)
         )
+
+    def _after_fault(self, attempt: Attempt, error: WorkerError) -> Callable[[], bool]:
+        """Of a transfer between this process and the store, on either way."""
+        claim = attempt.claim
+        if isinstance(error, Abandoned):
+            if attempt.stop is Stop.LOST:
+                return lambda: self._finisher.take_away(claim)
+            return self._last_word(attempt, Stopped(claim.token))
+        if isinstance(error, StorageError):
+            self._note_storage_fault(error.detail)
+            if not isinstance(error, StorageDenied):
+                return lambda: self._ownership.give_back(claim, "storage-unavailable")
+            error = StorageDenied("The service may not use its storage. It is logged.")
+        failed = JobError(slug=error.slug, detail=error.detail)
+        return lambda: self._ownership.fail(claim, failed)
 
     def _until_said(self, claim: Claim, say: Callable[[], bool]) -> bool:
         """Say it until Redis has heard it, or the process must go. The scripts recognise what they have done."""

@@ -10,17 +10,20 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 from obstore.exceptions import BaseError
 
 from app.contract.objects.faults import Fault, diagnose
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import parse_key, require_prefix
+from app.contract.objects.names import parse_key, require_input, require_prefix
 from app.contract.objects.store import Bucket, StoreOptions, open_store, probe
-from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
+from worker.errors import Abandoned, StorageDenied, StorageError, StorageFull, StorageUnavailable
 
 log = structlog.get_logger()
+
+Result = TypeVar("Result")
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
@@ -76,26 +79,57 @@ class ObjectStore:
         """Stores `data` under an image key, whole or not at all, and returns its SHA-256.
 
         Transient faults and a full disk are tried again for `deadline` seconds, one request beyond that at most.
-        Raises StorageDenied at once, StorageUnavailable or StorageFull at the deadline, UploadAbandoned as soon as
+        Raises StorageDenied at once, StorageUnavailable or StorageFull at the deadline, Abandoned as soon as
         `keep_trying` says no between two tries, ValueError for a key that is no image key.
         """
         picture = parse_key(key)
+        said = log.bind(transfer="upload", job_id=picture.job_id, index=picture.index)
+        self._persist(lambda: self.place.put(key, data, content_type), said, deadline, keep_trying)
+        return Stored(key, hashlib.sha256(data).hexdigest(), len(data), content_type)
+
+    def get(
+        self, key: str, *, deadline: float = DEADLINE, keep_trying: Callable[[], bool] = lambda: True
+    ) -> bytes | None:
+        """What is stored under the key of a picture that came in; None if nothing is, in a store that is well.
+
+        Tries as long as `put`, and raises the same.
+        """
+        require_input(key)
+
+        def read() -> bytes | None:
+            try:
+                return self.place.read(key)
+            except (OSError, BaseError) as error:
+                if diagnose(error, self.place.label)[0] is not Fault.MISSING:
+                    raise
+            # A disk that is not mounted has lost nothing: only a store that works says that an object is gone.
+            probe(self.place)
+            return None
+
+        return self._persist(read, log.bind(transfer="download"), deadline, keep_trying)
+
+    def _persist(
+        self,
+        call: Callable[[], Result],
+        said: structlog.stdlib.BoundLogger,
+        deadline: float,
+        keep_trying: Callable[[], bool],
+    ) -> Result:
+        """What the call returns, once it does. Raises as `put` says."""
         started, tries = self._clock(), 0
         while keep_trying():
             try:
-                self.place.put(key, data, content_type)
+                return call()
             except (OSError, BaseError) as error:
                 tries += 1
                 fault, why = diagnose(error, self.place.label)
                 spent = self._clock() - started
                 pause = self._next_pause(tries)
-                log.warning("upload failed", job_id=picture.job_id, index=picture.index, tries=tries, reason=why)
+                said.warning("transfer failed", tries=tries, reason=why)
                 if fault is Fault.DENIED or spent + pause > deadline:
                     raise _final(error, self.place.label) from error
                 self._pause(pause)
-            else:
-                return Stored(key, hashlib.sha256(data).hexdigest(), len(data), content_type)
-        raise UploadAbandoned(f"the upload was given up after {tries} failed tries: its job is no longer ours")
+        raise Abandoned(f"a transfer was given up after {tries} failed tries: its job is no longer ours")
 
     def delete_prefix(self, prefix: str) -> int:
         """Deletes all pictures of a job or of one attempt, temporary files too; returns how many. StorageError."""

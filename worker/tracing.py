@@ -18,6 +18,7 @@ from opentelemetry.trace import Span, SpanKind, Tracer
 from app.contract.common.tracing import fail, parent_from
 from app.contract.redis.keys import queue_name
 from app.contract.redis.ownership import Claim
+from worker.attempts import NotBegun
 from worker.engine.events import EngineEvent, Failed, Finished, Started, Timings
 
 SECOND = 1_000_000_000
@@ -89,13 +90,13 @@ class Traces:
         finally:
             span.end()
 
-    def ended(self, claim: Claim, last: EngineEvent, *, owned: bool) -> None:
+    def ended(self, claim: Claim, last: EngineEvent | NotBegun, *, owned: bool) -> None:
         """The last word about an attempt was said; `owned`: and it counted."""
         attempt = self._open.pop(claim.token, None)
         if attempt is None:
             return
         attempt.span.set_attributes({"darkroom.outcome": type(last).__name__.lower(), "darkroom.owned": owned})
-        if isinstance(last, Failed):
+        if isinstance(last, Failed | NotBegun):
             fail(attempt.span, last.error.slug)
         attempt.span.end()
 

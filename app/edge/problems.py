@@ -41,6 +41,11 @@ JOB_PROBLEMS: dict[str, JobProblem] = {
         "The picture store refused the picture",
         "The store answered that the service may not write to it. The operator has to correct its access.",
     ),
+    "input-missing": JobProblem(
+        "A picture that the job needs is gone",
+        "A picture that the job starts from, or is guided by, was no longer in the picture store when the job's turn "
+        "came, or was not the file that had been stored. Send the picture again, and a new job with it.",
+    ),
     "internal": JobProblem(
         "An error inside the service", "Something went wrong that is not the job's fault. The operator's log says what."
     ),

@@ -6,11 +6,11 @@ from app.contract.redis.scripts import source
 from app.edge.problems import JOB_PROBLEMS
 from worker import reporter
 from worker.engine import errors
-from worker.errors import StorageDenied
+from worker.errors import InputMissing, StorageDenied
 
 FROM_REDIS = ("attempts-exhausted",)
-FROM_THE_REPORTER = ("internal", StorageDenied.slug)
-"""The only one of storage's that ends a job: with the others it goes back to the queue."""
+FROM_THE_REPORTER = ("internal", StorageDenied.slug, InputMissing.slug)
+"""Of storage's the only one that ends a job: with the others it goes back to the queue. And a picture that is gone."""
 
 
 def test_pages_and_ways_to_fail_are_the_same() -> None:

@@ -23,7 +23,7 @@ from app.contract.objects.folder import Folder
 from app.contract.objects.names import image_key, job_prefix, token_prefix
 from app.contract.objects.store import PROBES, StoreOptions, open_store, probe, sweep_probes
 from tests.waiting import WAIT_SECONDS
-from worker.errors import StorageDenied, StorageError, StorageFull, StorageUnavailable, UploadAbandoned
+from worker.errors import Abandoned, StorageDenied, StorageError, StorageFull, StorageUnavailable
 from worker.storage import LONGEST_PAUSE, ObjectStore
 
 if TYPE_CHECKING:
@@ -173,13 +173,13 @@ def test_space_that_comes_back_saves_the_picture(tmp_path: Path):
 def test_a_lost_lease_stops_the_retries(tmp_path: Path):
     clock = Clock()
     store = scripted(tmp_path, (OSError(5, "input/output error") for _ in count()), clock)
-    with pytest.raises(UploadAbandoned, match="3 failed tries"):
+    with pytest.raises(Abandoned, match="3 failed tries"):
         store.put(KEY, DATA, "image/png", keep_trying=lambda: len(clock.pauses) < 3)
     assert len(clock.pauses) == 3
 
 
 def test_a_lost_lease_stops_the_first_try_too(tmp_path: Path):
-    with pytest.raises(UploadAbandoned):
+    with pytest.raises(Abandoned):
         local(tmp_path).put(KEY, DATA, "image/png", keep_trying=lambda: False)
     assert files_below(tmp_path) == set()
 

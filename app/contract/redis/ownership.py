@@ -39,6 +39,8 @@ class Claim:
     traceparent: str
     waited_ms: int = 0
     """Since it was accepted, by Redis' clock."""
+    tenant: str = ""
+    """Whose it is, and whose pictures it is drawn from."""
 
     @property
     def runs_alone(self) -> bool:
@@ -91,9 +93,9 @@ class Ownership:
             raise
         if answer is None:
             return None
-        job_id, spec, attempt, failures, traceparent, waited = answer
+        job_id, spec, attempt, failures, traceparent, waited, tenant = answer
         counts = int(attempt), int(failures)
-        return Claim(job_id, token, JobSpec.model_validate_json(spec), *counts, traceparent, int(waited))
+        return Claim(job_id, token, JobSpec.model_validate_json(spec), *counts, traceparent, int(waited), tenant)
 
     def beat(self, claims: list[Claim]) -> list[Beat]:
         """Extend the leases of all jobs in flight; what was learned of each, in their order."""
