@@ -69,6 +69,7 @@ def drain(engine: Engine, *, most: int = 2_000) -> list[EngineEvent]:
     for _ in range(most):
         if engine.idle:
             return events
+        engine.wait_for_work(0.2)
         events += engine.step()
     raise AssertionError(f"still busy after {most} steps")
 

@@ -8,7 +8,7 @@ Knows no requests and no schedulers. Changes nothing if the denoiser raises, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,10 +17,9 @@ import torch
 from worker.engine.guidance import Guidance, rescaling
 from worker.engine.keep import NO_NOISE, Keep, noised
 from worker.engine.rows import Denoiser, LatentShape, Rows
+from worker.engine.sides import NOBODY, AskedSide, SideNetwork, SideRows, answers, side_rows
 from worker.engine.table import BLOCK, REGISTERS, Numbers
 from worker.engine.transfer import to_device, to_host
-
-NOBODY = 0
 
 Used = tuple[tuple[str, int], ...]
 """Of what only some rows have, by name: as much as the row with the most. Empty where no row of the step has any."""
@@ -31,7 +30,8 @@ class StaticStep(torch.nn.Module):
 
     `state` is float32 [seats + 1, registers + x0, C, h, w], whatever the model's own type: solvers lose up to 6 % of
     the standard deviation in bfloat16. `conditioning` holds, by the denoiser's names for them, [seats + 1, 2, ...]:
-    conditional at 0, unconditional at 1. `some` holds what both rows of some samples have, [seats + 1, most, ...].
+    conditional at 0, unconditional at 1. `some` holds what both rows of some samples have, [seats + 1, most, ...];
+    `sides` what was given to each side network, by its names, [seats + 1, ...].
     `stays` is float32 [seats + 1, 2, C, h, w], a picture's latents and noise, which take their place wherever
     `repainted`, bool [seats + 1, 1, h, w], is not true: nowhere for who keeps nothing.
     """
@@ -52,6 +52,7 @@ class StaticStep(torch.nn.Module):
             for name, shape in conditioning.items()
         }
         self.some: dict[str, torch.Tensor] = {}
+        self.sides: dict[SideNetwork, dict[str, torch.Tensor]] = {}
         self.stays = torch.zeros(seats + 1, 2, *latent_shape, device=denoiser.device)
         self.repainted = torch.ones(seats + 1, 1, *latent_shape[1:], dtype=torch.bool, device=denoiser.device)
 
@@ -70,7 +71,22 @@ class StaticStep(torch.nn.Module):
         if picture is not None:
             self.stays[seat, 0], self.stays[seat, 1] = picture.latents, picture.noise
 
-    def forward(self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor, used: Used = ()) -> torch.Tensor:
+    def give(self, seat: int, network: SideNetwork, given: Mapping[str, torch.Tensor]) -> None:
+        """Keep what a side network is given for the sample in that seat."""
+        if network not in self.sides:
+            seats, like = len(self.state), {"dtype": self.denoiser.dtype, "device": self.denoiser.device}
+            self.sides[network] = {name: torch.zeros(seats, *each.shape, **like) for name, each in given.items()}
+        for name, kept in self.sides[network].items():
+            kept[seat] = given[name]
+
+    def forward(
+        self,
+        index: torch.Tensor,
+        numbers: torch.Tensor,
+        noise: torch.Tensor,
+        used: Used = (),
+        sides: Sequence[SideRows] = (),
+    ) -> torch.Tensor:
         """Take the step that a plan describes (see `Plan`). Whether each sample is finite, bool [samples]."""
         samples = len(noise)
         rows = (len(index) - 3 * samples) // 2
@@ -81,7 +97,7 @@ class StaticStep(torch.nn.Module):
         x = self.state[:, 0].index_select(0, row_seat) * scale.view(-1, 1, 1, 1)
         given = {name: kept.flatten(0, 1).index_select(0, row_context) for name, kept in self.conditioning.items()}
         given |= {name: self.some[name][:, :most].index_select(0, row_seat) for name, most in used}
-        output = self.denoiser(x, timestep, given)
+        output = self.denoiser(x, timestep, given | answers(sides, x, timestep, given))
         # The update is nine multiplications and additions and no matrix product: TF32 would shift results by 1 % of
         # the standard deviation, and elementwise arithmetic is the same in any company.
         with torch.autocast(x.device.type, enabled=False):
@@ -110,8 +126,9 @@ def _combine(blocks: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tens
 @dataclass(frozen=True, slots=True)
 class StepInput:
     """What one sample brings to a step. `guidance` is None for a sample of one row; `block` is its table's; `noise` is
-    float32 [C, h, w] where the solver draws. `used`: how much it has of what not every sample has, by name.
-    `noise_levels` are of what stays of a picture after the step (see Table)."""
+    float32 [C, h, w] where the solver draws. `used`: how much it has of what not every sample has, by name. `sides` are
+    the side networks that it asks in this step. `noise_levels` are of what stays of a picture after the step (see
+    Table)."""
 
     seat: int
     guidance: Guidance | None
@@ -121,6 +138,7 @@ class StepInput:
     noise: torch.Tensor | None
     used: Mapping[str, int] = field(default_factory=dict)
     noise_levels: tuple[float, float] = NO_NOISE
+    sides: Sequence[AskedSide] = ()
 
     @property
     def rows(self) -> int:
@@ -137,9 +155,18 @@ class Plan:
     that is rescaled, and the two levels of what stays; block of each sample.
     `noise` float32 [samples, C, h, w].
     `used`: which step it is, of those with more or less of what only some rows have.
+    `sides`: the rows of each side network that is asked, as many as `fill_up` makes of them.
     """
 
-    def __init__(self, inputs: Sequence[StepInput], *, rows: int, samples: int, latent_shape: LatentShape) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[StepInput],
+        *,
+        rows: int,
+        samples: int,
+        latent_shape: LatentShape,
+        fill_up: Callable[[int], int] = lambda rows: rows,
+    ) -> None:
         own = np.full((5, max(rows, samples)), NOBODY, np.int64)
         row_numbers = np.zeros((2, rows), np.float32)
         of_samples = np.zeros((4, samples), np.float32)
@@ -166,10 +193,17 @@ class Plan:
         for k, given in enumerate(inputs):
             if given.noise is not None:
                 self.noise[k] = given.noise
+        places = [sorted({int(conditional[k]), int(unconditional[k])}) for k in range(len(inputs))]
+        asking = [(given.seat, own, given.sides) for given, own in zip(inputs, places, strict=True)]
+        self.sides = side_rows(asking, rows=rows, fill_up=fill_up)
 
     def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The arguments of the step. Does not wait for the device: what it still has to read is pinned until then."""
         return to_device(self.index, device), to_device(self.numbers, device), to_device(self.noise, device)
+
+    def sides_on(self, device: torch.device) -> list[SideRows]:
+        """The same of the rows that ask side networks."""
+        return [side.on(device) for side in self.sides]
 
 
 def _most_used(inputs: Sequence[StepInput]) -> Used:

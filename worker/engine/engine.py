@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
+from typing import Any
 
 import numpy as np
 import structlog
@@ -76,7 +77,7 @@ class Engine:
         self.clock = clock
         self._family = family
         self._solvers = Solvers(compiler)
-        self._jobs = OpenJobs(seats, open=self._open)
+        self._jobs = OpenJobs(seats, open=self._open, close=family.close)
         self._lanes = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs)
         self.costs = self._lanes.costs
         self._batcher = Batcher()
@@ -168,10 +169,14 @@ class Engine:
             inputs = self._family.inputs(request)
             solvers = [self._solvers.factory(schedule) for schedule in self._family.schedules(request)]
         except Exception as error:
-            refused: Future[SolverFactory] = Future()
-            refused.set_exception(engine_error(error, stage="prepare"))
-            inputs, solvers = Inputs(), [refused]
-        return Job(request, submitted_at=self.clock(), solvers=solvers, inputs=inputs)
+            inputs, solvers = Inputs(), [_refused(error)]
+        return Job(request, submitted_at=self.clock(), solvers=solvers, inputs=inputs, brought=self._bring(request))
+
+    def _bring(self, request: Request) -> Future[Any] | None:
+        try:
+            return self._family.bring(request)
+        except Exception as error:
+            return _refused(error)
 
     def _stop_canceled(self) -> None:
         for job in self._jobs.all():
@@ -296,6 +301,13 @@ class Engine:
         seconds = self.clock() - since
         for job in _jobs_of(samples):
             job.seconds_decoding += seconds
+
+
+def _refused(error: Exception) -> Future[Any]:
+    """What is waited for, and ends the request."""
+    refused: Future[Any] = Future()
+    refused.set_exception(engine_error(error, stage="prepare"))
+    return refused
 
 
 def _jobs_of(samples: Sequence[Sample]) -> list[Job]:

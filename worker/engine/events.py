@@ -69,7 +69,8 @@ class DrawnImage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finished:
-    """All images of the request. `solver`: class and configuration of the scheduler, as JSON has it."""
+    """All images of the request. `solver`: class and configuration of the scheduler, as JSON has it; `drawn_with`: the
+    files beside the model's, by what they are."""
 
     request_id: str
     images: Sequence[DrawnImage]
@@ -77,6 +78,7 @@ class Finished:
     timings: Timings
     warnings: list[str]
     solver: Mapping[str, Any] = field(default_factory=dict)
+    drawn_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pictures(self) -> list[np.ndarray]:

@@ -6,9 +6,10 @@ what passes and rows are made of.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -63,10 +64,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a request comes to: its passes, in their order, and what whoever asked should know of them."""
+    """What a request comes to: its passes, in their order, and what whoever asked should know of them.
+
+    `drawn_with` is what a picture's record says of the files that it was drawn with beside the model, as JSON has it.
+    """
 
     passes: Sequence[Pass]
     warnings: Sequence[str] = ()
+    drawn_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Family(Protocol):
@@ -89,6 +94,16 @@ class Family(Protocol):
     def inputs(self, request: Request) -> Inputs:
         """The request's pictures, made ready. In any thread. Raises GenerationFailed for what the model cannot do with
         them."""
+        ...
+
+    def bring(self, request: Request) -> Future[Any] | None:
+        """Bring what the request needs beside the model, such as the weights of an adapter, in a thread of the
+        family's. The request waits until the future is done, and others pass; None if it needs nothing. In any thread.
+        Raises GenerationFailed."""
+        ...
+
+    def close(self, request: Request) -> None:
+        """The request has ended: what was brought may go. In any thread, also for one that nothing was brought for."""
         ...
 
     def prepare(self, asked: Sequence[Asked]) -> Sequence[Prepared | EngineError]:

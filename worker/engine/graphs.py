@@ -6,6 +6,7 @@ nobody's, and replayed from then on. Knows the step's inputs by their shapes and
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -13,6 +14,7 @@ import structlog
 import torch
 
 from worker.engine.denoise import Plan, StaticStep, Used
+from worker.engine.sides import SideNetwork, SideRows
 
 log = structlog.get_logger()
 
@@ -22,6 +24,13 @@ launched kernel by kernel. Of graphs that share their memory, more cost the time
 
 WARM_UPS = 3
 """Runs before the capture, in which libraries choose their kernels and take their workspaces."""
+
+WITH_SIDES = 32
+"""Captured steps of a lane that ask side networks, at most: there are many ways to share a step, each takes some 0.2 s
+to capture, and one more is launched kernel by kernel."""
+
+Which = tuple[torch.Size, Used, tuple[tuple[SideNetwork, int], ...]]
+"""One of a lane's steps: sizes of its inputs, what only some rows have, and the rows of each side network."""
 
 
 class GraphMemory:
@@ -55,27 +64,39 @@ class StepGraphs:
         self._step = step
         self._strict = strict
         self._memory = memory
-        self._captured: dict[tuple[torch.Size, Used], _Captured | None] = {}
+        self._captured: dict[Which, _Captured | None] = {}
 
-    def forget(self) -> None:
-        """All graphs: a step is captured again when its size comes up."""
-        self._captured.clear()
+    def forget(self, networks: Collection[SideNetwork] | None = None) -> None:
+        """All graphs, or those that ask one of these side networks. A step is captured again when its sizes come up."""
+        for which in list(self._captured):
+            if networks is None or any(network in networks for network, _ in which[2]):
+                del self._captured[which]
 
     def __call__(
-        self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor, used: Used = ()
+        self,
+        index: torch.Tensor,
+        numbers: torch.Tensor,
+        noise: torch.Tensor,
+        used: Used = (),
+        sides: Sequence[SideRows] = (),
     ) -> torch.Tensor:
-        which = index.shape, used
-        if which not in self._captured:
-            self._captured[which] = self._capture(len(noise), used)
-        captured = self._captured[which]
-        return self._step(index, numbers, noise, used) if captured is None else captured.replay(index, numbers, noise)
+        which = index.shape, used, tuple(side.signature for side in sides)
+        if which not in self._captured and self._may_capture(sides):
+            self._captured[which] = self._capture(len(noise), used, sides)
+        captured = self._captured.get(which)
+        if captured is None:
+            return self._step(index, numbers, noise, used, sides)
+        return captured.replay(index, numbers, noise, sides)
 
-    def _capture(self, rows: int, used: Used) -> _Captured | None:
+    def _may_capture(self, sides: Sequence[SideRows]) -> bool:
+        return not sides or sum(bool(asked) for _, _, asked in self._captured) < WITH_SIDES
+
+    def _capture(self, rows: int, used: Used, sides: Sequence[SideRows]) -> _Captured | None:
         """Of a filled-up batch: as many samples as rows."""
         if rows not in BUCKETS:
             return None
         try:
-            return _Captured(self._step, rows, used, self._memory)
+            return _Captured(self._step, rows, used, sides, self._memory)
         except RuntimeError as error:
             if self._strict:
                 raise
@@ -84,26 +105,31 @@ class StepGraphs:
 
 
 class _Captured:
-    def __init__(self, step: StaticStep, rows: int, used: Used, memory: GraphMemory) -> None:
+    def __init__(self, step: StaticStep, rows: int, used: Used, sides: Sequence[SideRows], memory: GraphMemory) -> None:
         side = memory.stream
         device = step.state.device
         shape = step.state.shape[2:]
         self._inputs = Plan((), rows=rows, samples=rows, latent_shape=(shape[0], shape[1], shape[2])).on(device)
+        self._sides = [each.cloned() for each in sides]
         current = torch.cuda.current_stream(device)
         side.wait_stream(current)
         self._graph = torch.cuda.CUDAGraph()
         # Around the capture as well: one that fails would leave its stream the thread's current one.
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
-                step(*self._inputs, used)
+                step(*self._inputs, used, self._sides)
             with torch.cuda.graph(self._graph, pool=memory.pool, stream=side):
-                self._finite = step(*self._inputs, used)
+                self._finite = step(*self._inputs, used, self._sides)
         current.wait_stream(side)
         memory.note(self)
 
-    def replay(self, *inputs: torch.Tensor) -> torch.Tensor:
-        for own, given in zip(self._inputs, inputs, strict=True):
+    def replay(
+        self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor, sides: Sequence[SideRows]
+    ) -> torch.Tensor:
+        for own, given in zip(self._inputs, (index, numbers, noise), strict=True):
             own.copy_(given, non_blocking=True)
+        for own_side, asked in zip(self._sides, sides, strict=True):
+            own_side.fill(asked)
         self._graph.replay()
         # The next replay writes over it, before the host has read it.
         return self._finite.clone()

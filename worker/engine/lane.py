@@ -19,6 +19,7 @@ from worker.engine.family import Autoencoder
 from worker.engine.graphs import BUCKETS, GraphMemory, StepGraphs
 from worker.engine.keep import Keep
 from worker.engine.rows import LaneKey, Mode, Rows
+from worker.engine.sides import AskedSide, Side, SideNetwork
 
 log = structlog.get_logger()
 
@@ -62,6 +63,7 @@ class Lane:
         self.step = StaticStep(
             denoiser, seats=seats, latent_shape=key.latent_shape, conditioning=dict(key.conditioning)
         )
+        self._in_float32: dict[SideNetwork, SideNetwork] | None = {} if in_float32 else None
         self._run: Callable[..., torch.Tensor] = self.step
         if graph_memory is not None and not in_float32:
             self._run = StepGraphs(self.step, graph_memory, strict=strict)
@@ -94,10 +96,25 @@ class Lane:
         as far as one."""
         return self._costs.decodes(self.key)
 
-    def take_seat(self, rows: Rows, keep: Keep | None = None) -> int:
+    def take_seat(self, rows: Rows, keep: Keep | None = None, sides: Sequence[Side] = ()) -> int:
         seat = self._free.pop()
         self.step.keep(seat, rows, keep)
+        for side in sides:
+            self.step.give(seat, self._side_network(side), side.given)
         return seat
+
+    def asked(self, sides: Sequence[Side], evaluation: int) -> list[AskedSide]:
+        """The side networks that a sample with such `sides` asks at an evaluation of its pass."""
+        wanted = [(self._side_network(side), side.scales[evaluation]) for side in sides if side.scales[evaluation]]
+        return [AskedSide(network, self.step.sides[network], scale) for network, scale in wanted]
+
+    def drop_sides(self) -> None:
+        """Let go of what is kept for side networks that nobody wants any more."""
+        dropped = [network for network in self.step.sides if network.is_dropped]
+        for network in dropped:
+            del self.step.sides[network]
+        if dropped and isinstance(self._run, StepGraphs):
+            self._run.forget(dropped)
 
     def leave(self, seat: int) -> None:
         self._free.append(seat)
@@ -109,11 +126,13 @@ class Lane:
     def take_step(self, inputs: Sequence[StepInput]) -> Finite:
         """One model evaluation for each of `inputs`, and what its solver makes of it."""
         rows, samples = self._size(inputs)
-        return Finite(self.run(Plan(inputs, rows=rows, samples=samples, latent_shape=self.key.latent_shape)))
+        latent_shape = self.key.latent_shape
+        plan = Plan(inputs, rows=rows, samples=samples, latent_shape=latent_shape, fill_up=self._filled_up)
+        return Finite(self.run(plan))
 
     def run(self, plan: Plan) -> torch.Tensor:
         """Launch a step: whether each sample of it is finite, bool [samples] on the device."""
-        return self._run(*plan.on(self.device), plan.used)
+        return self._run(*plan.on(self.device), plan.used, plan.sides_on(self.device))
 
     def capture(self, most_rows: int) -> None:
         """Have the graphs of all steps up to that size ready, where steps are captured: anew, the largest first, for
@@ -139,6 +158,12 @@ class Lane:
     def rehearse_decode(self) -> None:
         """A picture of this size that is nobody's, decoded."""
         self.autoencoder.decode(torch.zeros(1, *self.key.latent_shape, device=self.device))
+
+    def _side_network(self, side: Side) -> SideNetwork:
+        """As this lane asks it."""
+        if self._in_float32 is None:
+            return side.network
+        return self._in_float32.setdefault(side.network, side.network.in_float32())
 
     def _size(self, inputs: Sequence[StepInput]) -> tuple[int, int]:
         """Rows and samples of the step. A CPU takes exactly what there is, since every row costs its time."""
@@ -201,6 +226,7 @@ class Lanes:
     def sweep(self, now: float, *, idle_seconds: float = IDLE_SECONDS) -> None:
         """Drop lanes that have been empty for `idle_seconds` seconds, and those for rescue at once."""
         for key, lane in list(self._lanes.items()):
+            lane.drop_sides()
             if not lane.is_empty:
                 lane.idle_since = None
                 continue

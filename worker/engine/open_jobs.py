@@ -17,12 +17,13 @@ class OpenJobs:
     """From submit until their last event, in the order in which they came. Thread-safe.
 
     `seats` is how many samples the engine denoises at once. `open` makes a job of a request, in the thread it comes in
-    by, and starts to make the solvers of its passes.
+    by, and starts to make the solvers of its passes and to bring what it needs; `close` hears of its end.
     """
 
-    def __init__(self, seats: int, *, open: Callable[[Request], Job]) -> None:
+    def __init__(self, seats: int, *, open: Callable[[Request], Job], close: Callable[[Request], None]) -> None:
         self._seats = seats
         self._open = open
+        self._close = close
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
 
@@ -30,8 +31,8 @@ class OpenJobs:
         job = self._open(request)
         with self._changed:
             self._jobs.append(job)
-        for solver in job.solvers:
-            solver.add_done_callback(lambda _: self._wake())
+        for each in job.awaited:
+            each.add_done_callback(lambda _: self._wake())
 
     def cancel(self, request_id: str) -> None:
         """An id that is not here changes nothing."""
@@ -42,7 +43,7 @@ class OpenJobs:
             self._changed.notify_all()
 
     def wait_for_work(self, timeout: float) -> None:
-        """Sleep until there is a job whose solvers are ready, or that is called off, at most `timeout` seconds."""
+        """Sleep until there is a job that is ready, or that is called off, at most `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: any(job.is_ready or job.is_canceled for job in self._jobs), timeout)
 
@@ -50,6 +51,7 @@ class OpenJobs:
         """It has had its last event."""
         with self._changed:
             self._jobs.remove(job)
+        self._close(job.request)
 
     def all(self) -> list[Job]:
         with self._changed:

@@ -6,7 +6,7 @@ which a family makes of a request. Knows no seats and no batches, and not what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from worker.engine.guidance import NO_GUIDANCE, Guidance
 from worker.engine.keep import Keep
 from worker.engine.noise import normal_noise
 from worker.engine.rows import Denoiser, LaneKey, LatentShape, Mode, Rows
+from worker.engine.sides import Side
 from worker.engine.solver import Solver, SolverFactory
 
 
@@ -55,6 +56,7 @@ class Pass:
     solver: SolverFactory
     latent_shape: LatentShape
     guidance: Guidance = NO_GUIDANCE
+    sides: Sequence[Side] = ()
     start: Start = from_noise
     complete: Callable[[Pass, torch.Tensor, torch.Generator], Pass] = _as_it_is
 

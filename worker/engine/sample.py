@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,14 +36,15 @@ TILED = (
 class Job:
     """A request between submit and its last event. `samples` holds those that have, or had, a seat.
 
-    `solvers` are those of its passes, in their order; `inputs` its pictures until they are encoded; `prepared` is set
-    when the first sample takes a seat.
+    `solvers` are those of its passes, in their order; `inputs` its pictures until they are encoded; `brought` is what
+    its family brings for it, if anything; `prepared` is set when the first sample takes a seat.
     """
 
     request: Request
     submitted_at: float
     solvers: Sequence[Future[SolverFactory]]
     inputs: Inputs
+    brought: Future[Any] | None = None
     is_canceled: bool = False
     is_terminal: bool = False
     prepared: Prepared | None = None
@@ -64,8 +66,12 @@ class Job:
 
     @property
     def is_ready(self) -> bool:
-        """Its solvers are compiled."""
-        return all(solver.done() for solver in self.solvers)
+        """Its solvers are compiled, and what it needs beside the model is there."""
+        return all(each.done() for each in self.awaited)
+
+    @property
+    def awaited(self) -> list[Future[Any]]:
+        return [*self.solvers, *([self.brought] if self.brought else [])]
 
     @property
     def open_samples(self) -> int:
@@ -97,6 +103,7 @@ class Job:
             timings=Timings(self.seconds_encoding, self.seconds_denoising, self.seconds_decoding, wall),
             warnings=self.warnings(),
             solver=self.passes[-1].solver.description,
+            drawn_with=self.prepared.drawn_with if self.prepared else {},
         )
 
 
@@ -117,7 +124,7 @@ class Run:
         begun = of.start(of.latent_shape, generator, solver)
         latents, rows = to_device(begun.latents, device), of.rows.with_both(begun.rows)
         lane = lanes.open(of.lane_key(rows, mode))
-        seat = lane.take_seat(rows, begun.keep)
+        seat = lane.take_seat(rows, begun.keep, of.sides)
         try:
             solver.begin(lane.registers(seat), latents, begun.keep)
         except Exception:
@@ -214,6 +221,7 @@ class Sample:
             noise=self._noise,
             used={name: some.used for name, some in of.rows.some.items()},
             noise_levels=table.noise_levels(i),
+            sides=self.lane.asked(of.sides, i),
         )
 
     def advance(self) -> None:

@@ -116,8 +116,10 @@ class Seating:
                 job.request = job.request.without_pictures()
 
     def _compiled(self, job: Job) -> list[SolverFactory] | None:
-        """Its solvers. None if they could not be made, which ends it."""
+        """Its solvers. None if they could not be made, or what it needs not be brought, which ends it."""
         try:
+            if job.brought:
+                job.brought.result(timeout=0)
             return [solver.result(timeout=0) for solver in job.solvers]
         except Exception as error:
             self.fail(job, engine_error(error, stage="prepare"))

@@ -6,7 +6,9 @@ Knows how a request becomes rows for the UNet. Knows no seats, no batches and no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -18,6 +20,7 @@ from worker.engine.request import Request
 from worker.engine.rows import LaneKey, LatentShape, Rows
 from worker.engine.solver import Schedule
 from worker.families.autoencoder import ScaledAutoencoder
+from worker.families.controlnet import ControlNets
 from worker.families.inputs import MASK, MASKED, InputPictures, start_of
 from worker.families.schedulers import NamedSchedulers
 from worker.families.text import Embedding, PromptReader, Reading, Text, TextEncoder, equally_long
@@ -42,6 +45,7 @@ class StableDiffusion:
         self._bundle = bundle
         self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
         self._schedulers = NamedSchedulers(bundle.scheduler, channels=bundle.latent_channels)
+        self._controlnets = ControlNets(bundle)
         self._reader = PromptReader(bundle, self._encoders(bundle))
         height, width = bundle.defaults.height, bundle.defaults.width
         self._inputs = InputPictures(pixels_per_latent=bundle.vae_scale_factor, reads_masks=bundle.reads_masks)
@@ -61,6 +65,12 @@ class StableDiffusion:
     def inputs(self, request: Request) -> Inputs:
         return self._inputs.read(request)
 
+    def bring(self, request: Request) -> Future[Any] | None:
+        return self._controlnets.bring(request)
+
+    def close(self, request: Request) -> None:
+        self._controlnets.close(request)
+
     def prepare(self, asked: Sequence[Asked]) -> list[Prepared | EngineError]:
         read = self._reader.read([self._texts(each.request) for each in asked])
         return [self._prepared(each, embeddings) for each, embeddings in zip(asked, read, strict=True)]
@@ -77,10 +87,12 @@ class StableDiffusion:
                 latent_shape=self._latent_shape(request),
                 guidance=Guidance(scale=request.guidance_scale, rescale=request.guidance_rescale),
                 start=start_of(asked, reads_masks=self._bundle.reads_masks),
+                sides=self._controlnets.sides(request, asked.solvers[0].evaluations),
             )
+            drawn_with = self._controlnets.drawn_with(request)
         except Exception as error:
             return engine_error(error, stage="prepare")
-        return Prepared([only], self._warnings(request, embeddings))
+        return Prepared([only], self._warnings(request, embeddings), drawn_with)
 
     def _warnings(self, request: Request, embeddings: Sequence[Embedding]) -> list[str]:
         return [

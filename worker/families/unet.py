@@ -1,13 +1,13 @@
 """diffusers' UNet2DConditionModel as the engine's denoiser, and the only place that calls it.
 
-Knows which tensors of a row are arguments of their own, which are `added_cond_kwargs` and which are channels. Knows no
-prompt and no picture.
+Knows which tensors of a row are arguments of their own, which are `added_cond_kwargs`, which are channels and which are
+the residuals that ControlNets add to its skip connections. Knows no prompt and no picture.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,11 @@ ADDED = frozenset({"text_embeds", "time_ids"})
 
 CHANNELS = ("mask", "masked_image_latents")
 """Names of row tensors that enter as channels behind the latents', in this order: of a UNet trained for inpainting."""
+READ_BY_CONTROLNETS = ADDED | {"encoder_hidden_states"}
+"""Names of the row tensors that the stock pipelines hand to a ControlNet as well."""
+
+RESIDUAL = "residual_"
+"""With a number behind it, a row tensor that is added to a skip connection; the last one to the middle of the UNet."""
 
 
 class UNet(torch.nn.Module):
@@ -31,12 +36,8 @@ class UNet(torch.nn.Module):
         self.device = device
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        known = ADDED.union(CHANNELS)
-        arguments: dict[str, Any] = {name: tensor for name, tensor in rows.items() if name not in known}
-        if added := {name: tensor for name, tensor in rows.items() if name in ADDED}:
-            arguments["added_cond_kwargs"] = added
         entering = [x.to(self.dtype), *(rows[name] for name in CHANNELS if name in rows)]
-        output: torch.Tensor = self.unet(torch.cat(entering, 1), t, **arguments, return_dict=False)[0]
+        output: torch.Tensor = self.unet(torch.cat(entering, 1), t, **as_arguments(rows), return_dict=False)[0]
         # A network that predicts a variance as well has it in the channels behind.
         return output[:, : x.shape[1]]
 
@@ -48,3 +49,20 @@ class UNet(torch.nn.Module):
 
     def row_bytes(self, latent_shape: tuple[int, int, int]) -> float:
         return row_bytes(self.unet.config, *latent_shape[1:], self.dtype.itemsize)
+
+
+def as_arguments(rows: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Row tensors as the arguments of diffusers' network, those that enter as channels aside."""
+    own = {name: tensor for name, tensor in rows.items() if name not in CHANNELS and not name.startswith(RESIDUAL)}
+    arguments: dict[str, Any] = {name: tensor for name, tensor in own.items() if name not in ADDED}
+    if added := {name: tensor for name, tensor in own.items() if name in ADDED}:
+        arguments["added_cond_kwargs"] = added
+    if count := sum(name.startswith(RESIDUAL) for name in rows):
+        *down, middle = (rows[f"{RESIDUAL}{k}"] for k in range(count))
+        arguments |= {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+    return arguments
+
+
+def as_residuals(down: Sequence[torch.Tensor], middle: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a ControlNet says, as row tensors."""
+    return {f"{RESIDUAL}{k}": residual for k, residual in enumerate([*down, middle])}

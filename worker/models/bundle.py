@@ -22,10 +22,11 @@ import transformers
 from app.contract.messages.card import ModelCard
 from worker.engine.errors import is_out_of_memory
 from worker.models.configs import part_dtype
+from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles
 from worker.models.defaults import Defaults
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
-from worker.models.judge import Verdict, judge
+from worker.models.judge import KeptFolder, Verdict, judge
 from worker.models.need import no_room
 from worker.models.pipelines import PIPELINES
 from worker.models.place import place_of
@@ -51,6 +52,7 @@ class Bundle:
 
     `family` is the stock pipeline's class. SDXL has a second tokenizer and text encoder, and may want zeros in the
     place of an empty negative prompt. `left_out` are parts that the folder's index names and nobody here runs.
+    `controlnets` are files, which are loaded when a request names one.
     """
 
     name: str
@@ -70,6 +72,12 @@ class Bundle:
     text_encoder_2: Any = None
     force_zeros_for_empty_prompt: bool = False
     left_out: tuple[str, ...] = ()
+    controlnets: ControlNetFiles = NO_CONTROLNETS
+
+    def place(self, network: Any) -> Any:
+        """Put a network that belongs to the UNet where that is, in its layout."""
+        layout = torch.channels_last if self.layout == "channels_last" else torch.preserve_format
+        return network.to(self.device, memory_format=layout)
 
     @property
     def latent_channels(self) -> int:
@@ -133,6 +141,7 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype | str = torch.float32,
     channels_last: Literal["auto", "on", "off"] = "auto",
+    controlnets: KeptFolder | None = None,
 ) -> Bundle:
     """The model in `folder`, on `device`, with all parts of type `dtype`: except SDXL's VAE, which stays in float32
     where its configuration says that float16 is too small for it.
@@ -142,7 +151,7 @@ def load(
     are faster in it. Raises ModelError, one sentence with its remedy for each thing about the folder that is not right.
     """
     place = place_of(device, dtype)
-    verdict = judge(Path(folder), dtype=place.dtype_name, rooms=place.rooms())
+    verdict = judge(Path(folder), dtype=place.dtype_name, rooms=place.rooms(), controlnets=controlnets)
     source, defaults = verdict.folder, verdict.defaults
     if verdict.faults or source is None or defaults is None:
         raise ModelError(*verdict.faults)
@@ -169,6 +178,7 @@ def load(
         defaults=defaults,
         layout="channels_last" if last else "channels_first",
         left_out=_left_out(source),
+        controlnets=verdict.controlnets,
     )
 
 

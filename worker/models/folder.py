@@ -83,7 +83,7 @@ class ModelFolder:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """Of each file that is opened. Reads all weights: a second or more for each gigabyte."""
-        return {self.relative(file): _sha256(file) for file in self.loaded_files()}
+        return {self.relative(file): sha256_of(file) for file in self.loaded_files()}
 
     def relative(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()
@@ -231,7 +231,8 @@ def _instead_of_a_file(file: Path) -> str:
     return "a folder, not a file" if stat.S_ISDIR(kind) else "not a file that can be read"
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a whole file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):

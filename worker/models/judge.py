@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.models.configs import Config, config_of, native_size, vae_scale_factor
+from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, OfModel, read_controlnets
 from worker.models.defaults import Defaults, read_defaults
 from worker.models.errors import ModelError
 from worker.models.fit import misfits
@@ -29,7 +30,8 @@ class Verdict:
     """`faults`: reasons not to serve the folder, one sentence each with the remedy; none for a good one. `notes`: what
     the operator should know all the same. `unjudged`: what could not be looked at here.
 
-    `folder` and `defaults` are None where faults stand in the way; `need` is what a start takes.
+    `folder` and `defaults` are None where faults stand in the way; `need` is what a start takes. `controlnets` are
+    those that fit; the notes say which were left out.
     """
 
     path: Path
@@ -39,15 +41,26 @@ class Verdict:
     unjudged: str = ""
     defaults: Defaults | None = None
     need: Need | None = None
+    controlnets: ControlNetFiles = NO_CONTROLNETS
 
 
-def judge(path: Path, *, dtype: str = "float32", rooms: Rooms | None = None) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class KeptFolder:
+    """A folder of ControlNets, and how many of them are in memory at once."""
+
+    folder: Path
+    kept: int
+
+
+def judge(
+    path: Path, *, dtype: str = "float32", rooms: Rooms | None = None, controlnets: KeptFolder | None = None
+) -> Verdict:
     """The verdict on a folder, also on one that does not exist, for a model that runs in `dtype`, in torch's words.
 
     Without `rooms`, the memory that there is for it, what it needs is told and not judged.
     """
     try:
-        return _Examination(ModelFolder(path)).verdict(dtype, rooms)
+        return _Examination(ModelFolder(path)).verdict(dtype, rooms, controlnets)
     except ModelError as error:
         return Verdict(path=path, faults=error.faults)
     except OSError as error:  # a folder into which this user may not look
@@ -64,7 +77,7 @@ class _Examination:
         self.configs: dict[str, Config] = {}
         self.tensors: dict[str, dict[str, Tensor]] = {}
 
-    def verdict(self, dtype: str, rooms: Rooms | None) -> Verdict:
+    def verdict(self, dtype: str, rooms: Rooms | None, controlnets: KeptFolder | None) -> Verdict:
         folder = self.folder
         self.faults += unsafe_faults(folder)
         parts = [part for part in folder.pipeline.components if self._is_named(part)]
@@ -76,8 +89,9 @@ class _Examination:
         defaults = self._look_at_the_whole() if whole else None
         unjudged = self._look_with_packages(parts, defaults)
         self._look_at_manifest()
-        need = None
+        need, beside = None, NO_CONTROLNETS
         if defaults and set(self.tensors) == set(self.configs):
+            beside = self._look_at_controlnets(controlnets) if controlnets else beside
             elements = {part: sum(each.elements for each in found.values()) for part, found in self.tensors.items()}
             need = need_of(folder, self.configs, elements, defaults, dtype)
             if rooms:
@@ -91,6 +105,7 @@ class _Examination:
             unjudged=unjudged,
             defaults=defaults,
             need=need,
+            controlnets=beside,
         )
 
     @contextmanager
@@ -151,6 +166,16 @@ class _Examination:
                 scheduler=folder.class_of("scheduler"),
             )
         return None
+
+    def _look_at_controlnets(self, controlnets: KeptFolder) -> ControlNetFiles:
+        """Those that fit this model. One that does not is no reason not to serve the others."""
+        unet, vae = self.configs["unet"], self.configs["vae"]
+        model = OfModel(unet, self.tensors["unet"], vae["latent_channels"], vae_scale_factor(vae))
+        with self._noting():
+            found = read_controlnets(controlnets.folder, model, kept=controlnets.kept)
+            self.notes += (f"Left out: {fault}" for fault in found.faults)
+            return found
+        return NO_CONTROLNETS
 
     def _look_with_packages(self, parts: list[str], defaults: Defaults | None) -> str:
         """Let diffusers and transformers look. Returns what is open because they are not here."""
