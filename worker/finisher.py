@@ -48,7 +48,7 @@ class Finisher:
         if image.is_rescued:
             note |= {"dtype": "float32", "rescued": True}
         of_job = {"job_id": claim.id, "index": index, "solver": finished.solver}
-        record = recorded(claim.spec, seed=seed) | of_job | note
+        record = recorded(claim.spec, seed=seed) | of_job | note | dict(finished.drawn_with)
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
         data = encode(pixels, output_format=claim.spec.output_format, quality=claim.spec.output_quality, record=record)
         stored = self._store.put(

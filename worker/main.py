@@ -260,6 +260,7 @@ def _load(settings: WorkerSettings, name: str) -> Bundle:
         device=settings.device,
         dtype=settings.dtype,
         channels_last=settings.channels_last,
+        controlnets=settings.kept_controlnets(),
     )
     log.info("model loaded", model=bundle.name, seconds=round(time.monotonic() - started, 2))
     return bundle

@@ -11,9 +11,11 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.contract.common.environment import PREFIX, WORKER_NAME, read_settings
+from app.contract.messages.inputs import MOST_CONTROLS
 from app.contract.messages.model_name import BUNDLED_MODEL, model_name
 from app.contract.objects.store import as_storage_url
 from app.contract.redis.url import RedisUrl
+from worker.models.controlnets import KeptFolder
 
 
 class WorkerSettings(BaseSettings):
@@ -43,6 +45,17 @@ class WorkerSettings(BaseSettings):
     model: Path = Field(default=BUNDLED_MODEL, description="Folder in the diffusers layout, safetensors only")
     model_name: str | None = Field(
         default=None, description="How requests call it: a-z, 0-9, . _ -. The folder's name if missing"
+    )
+    controlnets: Path | None = Field(
+        default=None,
+        description="Folder of ControlNets that requests may name: folders in the diffusers layout, and .safetensors "
+        "in the same spelling",
+    )
+    controlnets_kept: int = Field(
+        default=2,
+        ge=1,
+        le=MOST_CONTROLS,
+        description="ControlNets in memory at once. Each is loaded when a request first names it",
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps. auto takes the first GPU")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
@@ -84,6 +97,10 @@ class WorkerSettings(BaseSettings):
     heartbeat_file: Path | None = Field(
         default=None, description="Touched every 10 s while the process lives, for a container's health check"
     )
+
+    def kept_controlnets(self) -> KeptFolder | None:
+        """Where they are, and how many are in memory at once. None where there are none."""
+        return KeptFolder(self.controlnets, self.controlnets_kept) if self.controlnets else None
 
     def name(self) -> str:
         """What requests call the model. Raises IllegalName."""

@@ -53,6 +53,7 @@ class TwoModels:
         self._both = first, second
         self.device, self.autoencoder, self.native = first.device, first.autoencoder, first.native
         self.weights_bytes = first.weights_bytes + second.weights_bytes
+        self.later_bytes = 0.0
 
     def _of(self, request: Request) -> Family:
         return self._both[0 if "lcm" in request.scheduler.lower() else 1]
@@ -62,6 +63,12 @@ class TwoModels:
 
     def inputs(self, request: Request) -> Inputs:
         return self._of(request).inputs(request)
+
+    def bring(self, request: Request) -> None:
+        return None
+
+    def close(self, request: Request) -> None:
+        pass
 
     def prepare(self, asked: Sequence[Asked]) -> Sequence[Prepared | EngineError]:
         return [self._of(each.request).prepare([each])[0] for each in asked]

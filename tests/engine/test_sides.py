@@ -76,7 +76,7 @@ def lane_on(device: torch.device, memory: GraphMemory | None = None) -> Lane:
 def step_of_sample(lane: Lane, *sides: Side, guided: bool = True) -> StepInput:
     """Of a sample that takes a seat for it."""
     context = {"context": torch.zeros(1, device=lane.device)}
-    seat = lane.take_seat(Rows(context, context if guided else {}), sides)
+    seat = lane.take_seat(Rows(context, context if guided else {}), sides=sides)
     return StepInput(
         seat=seat,
         guidance=NO_GUIDANCE if guided else None,

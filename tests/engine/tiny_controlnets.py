@@ -14,7 +14,7 @@ from app.contract.messages.inputs import Control, InputPicture
 from tests.engine.tiny_models import SIDE
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.configs import vae_scale_factor
-from worker.models.controlnets import OfModel, read_controlnets
+from worker.models.controlnets import KeptFolder, OfModel, read_controlnets
 from worker.models.headers import Tensor
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import step_options
@@ -48,7 +48,7 @@ def with_controlnets(bundle: Bundle, folder: Path, *, kept: int = 2) -> Bundle:
     from safetensors.torch import save_file
 
     save_file(tiny_controlnet(bundle.unet, 3).state_dict(), folder / "single.safetensors")
-    files = read_controlnets(folder, model_of(bundle), kept=kept)
+    files = read_controlnets(KeptFolder(folder, kept), model_of(bundle))
     assert files.faults == ()
     return dataclasses.replace(bundle, controlnets=files)
 

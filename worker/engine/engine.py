@@ -44,7 +44,7 @@ from worker.engine.profile import profile_of
 from worker.engine.request import Request
 from worker.engine.sample import Job, Sample
 from worker.engine.seating import Seating
-from worker.engine.solver import SolverFactory, Solvers
+from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device
 
@@ -109,7 +109,7 @@ class Engine:
         """
         with current_device(self._family.device), torch.inference_mode(), device_watch():
             lane = self._lanes.open(self._lanes.native)
-            self.costs.memory = measure_memory(lane, weights=self._family.weights_bytes)
+            self.costs.memory = measure_memory(lane, weights=self._family.weights_bytes, later=self._family.later_bytes)
             profile = profile_of(lane, known, most_rows=2 * self.seats, seconds=seconds, on_measured=on_measured)
         self.costs.profile = profile
         return profile

@@ -87,6 +87,9 @@ class Family(Protocol):
     weights_bytes: float
     """That the model itself takes of memory."""
 
+    later_bytes: float
+    """That weights may take which are brought in for requests, at most."""
+
     def schedules(self, request: Request) -> Sequence[Schedule]:
         """One for each pass, in their order. In any thread. Raises GenerationFailed for what the model has not."""
         ...

@@ -51,12 +51,12 @@ class CudaMeter:
         return float(torch.cuda.mem_get_info(self._device)[0] + unused)
 
 
-def measure_memory(lane: Lane, *, weights: float, meter: Meter | None = None) -> Memory | None:
-    """Of the native size, whose `lane` this is, for a model of so many bytes of `weights`. None where nothing is known,
-    and where not even these few rows fit."""
+def measure_memory(lane: Lane, *, weights: float, later: float = 0.0, meter: Meter | None = None) -> Memory | None:
+    """Of the native size, whose `lane` this is, for a model of so many bytes of `weights`, beside `later` ones that are
+    still to be loaded. None where nothing is known, and where not even these few rows fit."""
     device = lane.device
     if meter is None and device.type == "cpu":
-        return estimated_memory(lane, main_memory, weights=weights)
+        return estimated_memory(lane, main_memory, weights=weights, later=later)
     if meter is None and device.type != "cuda":
         return None
     meter = meter or CudaMeter(device)
@@ -72,19 +72,19 @@ def measure_memory(lane: Lane, *, weights: float, meter: Meter | None = None) ->
         log.warning("little memory: the size of a step is found by running out of it")
         return None
     row = max(1.0, (more - few) / (MORE - FEW))
-    free = (1 - SPARE) * meter.free()
+    free = (1 - SPARE) * meter.free() - later
     return _logged(Memory(free=free - AT_ONCE * picture, step=max(0.0, few - FEW * row), row=row, most=free), picture)
 
 
-def estimated_memory(lane: Lane, room: Callable[[], Room], *, weights: float) -> Memory:
+def estimated_memory(lane: Lane, room: Callable[[], Room], *, weights: float, later: float = 0.0) -> Memory:
     """The same of a CPU, by the widths of its model's layers."""
     now, shape = room(), lane.key.latent_shape
     picture = lane.autoencoder.picture_bytes(*shape[1:])
     memory = Memory(
-        free=(1 - SPARE) * now.free - picture,
+        free=(1 - SPARE) * now.free - later - picture,
         step=0.0,
         row=lane.denoiser.row_bytes(shape),
-        most=(1 - SPARE) * max(now.most - weights, now.free),
+        most=(1 - SPARE) * max(now.most - weights, now.free) - later,
         picture=picture,
         free_now=lambda: room().free,
     )

@@ -39,6 +39,7 @@ class StableDiffusion:
     def __init__(self, bundle: Bundle) -> None:
         self.device = bundle.device
         self.weights_bytes = bundle.weights_bytes
+        self.later_bytes = bundle.controlnets.bytes(bundle.dtype.itemsize)
         self.autoencoder: Autoencoder = ScaledAutoencoder(
             bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device
         )

@@ -19,14 +19,14 @@ import structlog
 import torch
 import transformers
 
-from app.contract.messages.card import ModelCard
+from app.contract.messages.card import Adapter, ModelCard
 from worker.engine.errors import is_out_of_memory
 from worker.models.configs import part_dtype
-from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles
+from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder
 from worker.models.defaults import Defaults
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
-from worker.models.judge import KeptFolder, Verdict, judge
+from worker.models.judge import Verdict, judge
 from worker.models.need import no_room
 from worker.models.pipelines import PIPELINES
 from worker.models.place import place_of
@@ -102,7 +102,8 @@ class Bundle:
     @property
     def takes(self) -> tuple[str, ...]:
         """Parameters that not every model takes, and this one does."""
-        return PIPELINES[self.family].takes
+        beside = ("control",) if self.controlnets.files else ()
+        return (*PIPELINES[self.family].takes, *beside)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latents of a picture of so many pixels."""
@@ -226,6 +227,8 @@ def describe(
         scheduler_refused_steps={name: limit.refused for name, limit in limits.items() if limit.refused},
         takes=bundle.takes,
         left_out=bundle.left_out,
+        controls=tuple(Adapter(name=name) for name in sorted(bundle.controlnets.files)),
+        max_controls=bundle.controlnets.kept,
         max_prompt_tokens=bundle.max_prompt_tokens,
         seats=seats,
         **defaults,

@@ -40,6 +40,14 @@ UNSERVED: Mapping[str, Sequence[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class KeptFolder:
+    """A folder of ControlNets, and how many of them are in memory at once."""
+
+    folder: Path
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
 class OfModel:
     """What a ControlNet has to fit: the UNet's configuration and tensors, the channels of its latents, and pixels
     along the side of one."""
@@ -89,8 +97,9 @@ class ControlNetFiles:
 NO_CONTROLNETS = ControlNetFiles()
 
 
-def read_controlnets(folder: Path, model: OfModel, *, kept: int) -> ControlNetFiles:
+def read_controlnets(where: KeptFolder, model: OfModel) -> ControlNetFiles:
     """All of a folder. Raises ModelError if there is no such folder."""
+    folder = where.folder
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
@@ -108,7 +117,7 @@ def read_controlnets(folder: Path, model: OfModel, *, kept: int) -> ControlNetFi
             files[file.name] = file
         except ModelError as error:
             faults += error.faults
-    return ControlNetFiles(files, tuple(faults), kept)
+    return ControlNetFiles(files, tuple(faults), where.kept)
 
 
 def load_controlnet(file: ControlNetFile, dtype: Any) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.models.configs import Config, config_of, native_size, vae_scale_factor
-from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, OfModel, read_controlnets
+from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder, OfModel, read_controlnets
 from worker.models.defaults import Defaults, read_defaults
 from worker.models.errors import ModelError
 from worker.models.fit import misfits
@@ -42,14 +42,6 @@ class Verdict:
     defaults: Defaults | None = None
     need: Need | None = None
     controlnets: ControlNetFiles = NO_CONTROLNETS
-
-
-@dataclass(frozen=True, slots=True)
-class KeptFolder:
-    """A folder of ControlNets, and how many of them are in memory at once."""
-
-    folder: Path
-    kept: int
 
 
 def judge(
@@ -172,7 +164,7 @@ class _Examination:
         unet, vae = self.configs["unet"], self.configs["vae"]
         model = OfModel(unet, self.tensors["unet"], vae["latent_channels"], vae_scale_factor(vae))
         with self._noting():
-            found = read_controlnets(controlnets.folder, model, kept=controlnets.kept)
+            found = read_controlnets(controlnets, model)
             self.notes += (f"Left out: {fault}" for fault in found.faults)
             return found
         return NO_CONTROLNETS

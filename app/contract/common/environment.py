@@ -61,6 +61,8 @@ GATEWAY = frozenset(
 WORKER = frozenset(
     {
         "DARKROOM_CHANNELS_LAST",
+        "DARKROOM_CONTROLNETS",
+        "DARKROOM_CONTROLNETS_KEPT",
         "DARKROOM_DEVICE",
         "DARKROOM_DTYPE",
         "DARKROOM_GRACE_SECONDS",

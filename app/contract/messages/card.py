@@ -59,6 +59,7 @@ class ModelCard(BaseModel):
     )
     takes: tuple[str, ...] = Field(default=(), description="Parameters that not every model takes, and this one does")
     controls: tuple[Adapter, ...] = Field(default=(), description="ControlNets that `control` may name")
+    max_controls: int = Field(default=0, ge=0, description="Different ControlNets that one request may name")
     loras: tuple[Adapter, ...] = Field(default=(), description="What `loras` may name")
     left_out: tuple[str, ...] = Field(
         default=(), description="Parts of the model's folder that are not used, such as its safety checker"

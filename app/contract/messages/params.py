@@ -6,9 +6,10 @@ pointers in its errors are JSON pointers into the body that was measured.
 
 from __future__ import annotations
 
+import difflib
 import math
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,6 +29,9 @@ from app.contract.messages.webhook_headers import WebhookHeaders
 
 DRAWN_SEEDS = 2**53
 """A missing seed is drawn below this: every JSON reader, JavaScript's doubles included, gives it back unharmed."""
+
+MOST_NAMED = 12
+"""Names in a refusal."""
 
 WebhookEvent = Literal["job.queued", "job.started", "job.restarted", "job.succeeded", "job.failed", "job.canceled"]
 
@@ -240,6 +244,7 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
         yield ParamError("/seed", "out_of_range", "seed + num_images must stay below 2^63")
     if spec.scheduler not in card.schedulers:
         yield ParamError("/scheduler", "unknown", _no_such_scheduler(spec.scheduler, card))
+    yield from _broken_controls(spec, card)
     if spec.output_format == "png" and spec.output_quality not in (None, 100):
         yield ParamError("/output_quality", "no_quality", "must be 100 with png, which loses nothing")
     if spec.keep_previews and not spec.preview_every:
@@ -263,6 +268,24 @@ def _no_such_scheduler(name: str, card: ModelCard) -> str:
         return f"does not work with this model; its default is {card.scheduler}"
     close = " or ".join(nearest(name, card.schedulers))
     return f"is unknown; did you mean {close}?" if close else f"is unknown; {card.scheduler} is this model's default"
+
+
+def _broken_controls(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
+    known = [each.name for each in card.controls]
+    for at, each in enumerate(spec.control):
+        if each.model not in known:
+            yield ParamError(f"/control/{at}/model", "unknown", _no_such(each.model, known, "ControlNets"))
+    if len({each.model for each in spec.control}) > card.max_controls:
+        detail = f"names more ControlNets than {card.name} uses at once: {card.max_controls}"
+        yield ParamError("/control", "too_many", detail)
+
+
+def _no_such(name: str, known: Sequence[str], what: str) -> str:
+    """The likeliest that was meant, or what there is."""
+    written = {other.casefold(): other for other in known}
+    if close := difflib.get_close_matches(name.strip().casefold(), written, n=3, cutoff=0.5):
+        return f"is unknown; did you mean {' or '.join(written[other] for other in close)}?"
+    return f"is unknown; {what} of this model: {', '.join(known[:MOST_NAMED])}{', …' * (len(known) > MOST_NAMED)}"
 
 
 def _broken_steps(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
