@@ -72,8 +72,10 @@ def require_text(text: str) -> None:
 
 
 def requests_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Parameters) -> list[Parameters]:
-    """A request for every prompt with every seed."""
+    """A request for every prompt with every seed. An empty negative prompt is none: it comes of an empty variable."""
     given = {name: value for name, value in parameters.items() if value is not None}
+    if not given.get("negative_prompt"):
+        given.pop("negative_prompt", None)
     return [
         given | {"prompt": prompt} | ({} if seed is None else {"seed": seed})
         for prompt in prompts

@@ -100,7 +100,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "input": {
         "model": "starter",
         "prompt": "a red circle on a blue background",
-        "negative_prompt": "",
+        "negative_prompt": None,
         "width": 128,
         "height": 128,
         "num_inference_steps": 30,

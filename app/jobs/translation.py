@@ -17,7 +17,8 @@ class Wording:
     """`fields` are ours, as they were given. `put` adds what the caller said in other words."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
-        self._fields = fields
+        # Forms send an empty negative prompt for none. Who wants one to be read has our own API.
+        self._fields = {name: value for name, value in fields.items() if (name, value) != ("negative_prompt", "")}
         self._theirs: dict[str, str] = {}
         self._twice: list[ParamError] = []
 

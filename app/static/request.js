@@ -46,7 +46,7 @@ export function previewInterval(steps) {
 /** What a job was drawn from, as a form holds it. */
 export function requestOf(input, model) {
   const known = Object.keys(defaults());
-  const taken = Object.fromEntries(known.filter((name) => name in input).map((name) => [name, input[name]]));
+  const taken = Object.fromEntries(known.filter((name) => input[name] != null).map((name) => [name, input[name]]));
   return { ...defaults(model), ...taken, seed: String(input.seed) };
 }
 

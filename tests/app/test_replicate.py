@@ -182,8 +182,9 @@ def test_words_of_other_models(client: Client, running: Running) -> None:
     assert (made["width"], made["height"], made["num_images"]) == (168, 96, 2)
     assert (made["output_format"], made["output_quality"], made["num_inference_steps"]) == ("jpeg", 80, 20)
     custom = {"prompt": "a", "aspect_ratio": "custom", "size": "64x96", "output_format": "png", "output_quality": 80}
-    made = client.predictions.create(version=MODEL, input=custom).input or {}
+    made = client.predictions.create(version=MODEL, input=custom | {"negative_prompt": ""}).input or {}
     assert (made["width"], made["height"], made["output_quality"]) == (64, 96, None)
+    assert made["negative_prompt"] is None, "an empty field of a form is none"
 
 
 @pytest.mark.parametrize(

@@ -213,3 +213,4 @@ def test_requests() -> None:
     ]
     assert both[0] == {"prompt": "a", "seed": 1, "num_inference_steps": 3}
     assert requests_of(["a"], [], {}) == [{"prompt": "a"}]
+    assert requests_of(["a"], [], {"negative_prompt": "", "scheduler": ""}) == [{"prompt": "a", "scheduler": ""}]

@@ -20,6 +20,7 @@ from app.contract.redis import keys
 from app.contract.redis.ownership import Beat, Ownership
 from app.contract.redis.rq_job import ENTRY_POINT
 from app.contract.redis.store import JobStore, NewJob, Submission
+from tests.contract.test_spec import OF_BEFORE
 from tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.anyio
@@ -306,6 +307,19 @@ async def test_a_record_from_the_future_is_left_to_newer_workers(
     assert (await record_of(store, job)).status is Status.QUEUED
     redis_client.hset(keys.JOB + job.id, "v", keys.RECORD_VERSION)
     assert ownership.claim("starter", "new-worker") is not None
+
+
+async def test_an_empty_negative_prompt_of_before_was_none(
+    store: JobStore, ownership: Ownership, new_job: NewJobs, redis_client: redis.Redis
+) -> None:
+    """Version 4 stored "" where nothing was asked for; a job of it that waits is drawn as it would have been."""
+    job = new_job()
+    await submit(store, job)
+    redis_client.hset(keys.JOB + job.id, mapping={"v": 4, "spec": OF_BEFORE})
+    record = await record_of(store, job)
+    claim = ownership.claim("starter", "w1")
+    assert claim is not None
+    assert (record.spec, record.spec.negative_prompt) == (claim.spec, None)
 
 
 async def test_webhook_events_reach_the_outbox(

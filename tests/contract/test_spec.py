@@ -12,7 +12,16 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.parameter import Parameter, Undeclared, parameters_of
 from app.contract.messages.params import JobRequest, ParamsRejected, resolve
-from app.contract.messages.spec import PARAMETERS, Delivery, JobSpec, PictureSpec, asked_again, recorded
+from app.contract.messages.spec import (
+    PARAMETERS,
+    Delivery,
+    JobSpec,
+    PictureSpec,
+    asked_again,
+    read_stored,
+    recorded,
+    stored,
+)
 from app.contract.redis import keys
 
 FIRST = {
@@ -47,6 +56,10 @@ STORED = {
         "mask_blur": "float",
         "control": "tuple[app.contract.messages.inputs.Control, ...]",
         "loras": "tuple[app.contract.messages.inputs.Lora, ...]",
+        "negative_prompt": "str | None",
+        "original_size": "tuple[int, int] | None",
+        "crops_coords_top_left": "tuple[int, int] | None",
+        "target_size": "tuple[int, int] | None",
     },
 }
 """What a worker of each record version reads of a job. Never changed: a new set of fields is a new version."""
@@ -59,6 +72,7 @@ OF_BEFORE = (
 """A job's spec as it was stored before its fields were declared here."""
 
 SINCE_THEN = {
+    "negative_prompt": None,
     "guidance_rescale": 0.0,
     "clip_skip": None,
     "prompt_syntax": "plain",
@@ -68,8 +82,12 @@ SINCE_THEN = {
     "mask_blur": 0.0,
     "control": (),
     "loras": (),
+    "original_size": None,
+    "crops_coords_top_left": None,
+    "target_size": None,
 }
-"""What such a job has of the parameters that came later: nothing that changes its picture."""
+"""What such a job has of the parameters that came later, and of one that could not be missing then: nothing that
+changes its picture."""
 
 
 def fields_of(spec: type[BaseModel]) -> dict[str, str]:
@@ -110,27 +128,40 @@ def test_the_check_sees_a_field_without_a_new_version() -> None:
 
 
 def test_records_of_before_are_read(card: ModelCard) -> None:
-    spec = JobSpec.model_validate_json(OF_BEFORE)
+    spec = read_stored(OF_BEFORE)
     assert spec.model_dump() == json.loads(OF_BEFORE) | SINCE_THEN
-    request = {name: value for name, value in json.loads(OF_BEFORE).items() if name != "model"}
+    request = {name: value for name, value in json.loads(OF_BEFORE).items() if name not in ("model", "negative_prompt")}
     assert resolve(JobRequest(**request), card) == spec
 
 
 def test_pictures_of_before_are_asked_for_again() -> None:
     """What stands in their records beside the parameters, or was put there by somebody, is not sent."""
-    asked = {"model": "starter", "prompt": "a red circle", "negative_prompt": "", "width": 128, "seed": 8}
+    asked = {"model": "starter", "prompt": "a red circle", "negative_prompt": "a dog", "width": 128, "seed": 8}
     others = {"job_id": "job_1", "index": 1, "solver": {"class": "DDIM"}, "model_hash": "0" * 64, "bucket": 2}
     strange = {"num_images": 1_000, "webhook": {"url": "http://example.org"}, "metadata": {"a": "b"}}
     assert asked_again(asked | others | strange | {"output_quality": None}) == asked
+    assert "negative_prompt" not in asked_again(asked | {"negative_prompt": ""}), "it stood there for a missing one"
 
 
 def test_a_record_repeats_what_was_asked_for() -> None:
-    spec = JobSpec.model_validate_json(OF_BEFORE)
-    record = recorded(spec, seed=8)
+    record = recorded(read_stored(OF_BEFORE), seed=8)
     left_out = {"num_images", "preview_every", "keep_previews"}
-    told = json.loads(OF_BEFORE) | SINCE_THEN | {"seed": 8}
+    told = json.loads(OF_BEFORE) | SINCE_THEN | {"seed": 8, "negative_prompt": ""}
     assert record == {name: value for name, value in told.items() if name not in left_out and value not in (None, ())}
-    assert asked_again(record) == record
+    assert asked_again(record) == {name: value for name, value in record.items() if name != "negative_prompt"}
+
+
+@pytest.mark.parametrize("negative", [None, "", "a dog"])
+def test_a_missing_negative_prompt_and_an_empty_one_are_told_apart_wherever_they_are_stored(
+    card: ModelCard, negative: str | None
+) -> None:
+    """And in a form that gateways of before read, whose negative prompt is a text."""
+    spec = resolve(JobRequest(prompt="a red circle", negative_prompt=negative), card)
+    assert spec.negative_prompt == negative
+    assert read_stored(stored(spec)) == spec
+    assert isinstance(json.loads(stored(spec))["negative_prompt"], str)
+    record = json.loads(json.dumps(recorded(spec, seed=spec.seed)))
+    assert JobRequest(**asked_again(record)).negative_prompt == negative
 
 
 def test_every_stored_field_can_be_asked_for_and_is_part_of_one_thing() -> None:
@@ -172,6 +203,9 @@ def test_what_only_some_models_take_is_refused_by_the_others(card: ModelCard) ->
         "mask_blur": 2,
         "control": [{"model": "canny", "image": PICTURE}],
         "loras": [{"name": "ink"}],
+        "original_size": [512, 768],
+        "crops_coords_top_left": [0, 64],
+        "target_size": [1024, 1024],
     }
     assert asked.keys() == {name for name, parameter in PARAMETERS.items() if parameter.announced}
     with pytest.raises(ParamsRejected) as refused:

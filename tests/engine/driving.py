@@ -20,6 +20,7 @@ from worker.engine.request import Request
 from worker.engine.solver import Solvers
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle, stock_pipeline
+from worker.models.pipelines import SIZES
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import FEW, step_limits, step_options
 
@@ -29,7 +30,7 @@ def wish(id: str = "a", **changes: Any) -> Request:
     plain: dict[str, Any] = {
         "id": id,
         "prompt": "a red circle",
-        "negative_prompt": "",
+        "negative_prompt": None,
         "width": SIDE,
         "height": SIDE,
         "num_inference_steps": 6,
@@ -160,20 +161,24 @@ def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
     of = {} if request.image is None else FROM_A_PICTURE if request.mask_image is None else REPAINTING
     with quiet_libraries():
         pipeline = stock_pipeline(bundle, request.scheduler, of.get(bundle.family))
-        given = _inputs(pipeline, request) | {
-            "prompt": request.prompt,
-            # What SDXL's pipeline reads as zeros is None alone.
-            "negative_prompt": request.negative_prompt or None,
-            "width": request.width,
-            "height": request.height,
-            "num_inference_steps": request.num_inference_steps,
-            "guidance_scale": request.guidance_scale,
-            "guidance_rescale": request.guidance_rescale,
-            "clip_skip": request.clip_skip,
-            "generator": torch.Generator().manual_seed(request.seed),
-            "output_type": output_type,
-            "eta": step_options(request.scheduler)["eta"],
-        }
+        sizes = {name: getattr(request, name) for name in SIZES if getattr(request, name) is not None}
+        given = (
+            _inputs(pipeline, request)
+            | sizes
+            | {
+                "prompt": request.prompt,
+                "negative_prompt": request.negative_prompt,
+                "width": request.width,
+                "height": request.height,
+                "num_inference_steps": request.num_inference_steps,
+                "guidance_scale": request.guidance_scale,
+                "guidance_rescale": request.guidance_rescale,
+                "clip_skip": request.clip_skip,
+                "generator": torch.Generator().manual_seed(request.seed),
+                "output_type": output_type,
+                "eta": step_options(request.scheduler)["eta"],
+            }
+        )
         takes = inspect.signature(pipeline.__call__).parameters
         return pipeline(**{name: value for name, value in given.items() if name in takes}).images[0]
 

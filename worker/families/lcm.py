@@ -33,9 +33,9 @@ class LatentConsistency(StableDiffusion):
     def _is_guided(self, request: Request) -> bool:
         return False
 
-    def _shared(self, height: int, width: int, guidance_scale: float) -> dict[str, torch.Tensor]:
+    def _shared(self, request: Request) -> dict[str, torch.Tensor]:
         """The paper's scale w counts from 0, a request's from 1: LatentConsistencyModelPipeline takes 1 off as well."""
-        vector = guidance_embedding(guidance_scale - 1, self._bundle.unet.config.time_cond_proj_dim)
+        vector = guidance_embedding(request.guidance_scale - 1, self._bundle.unet.config.time_cond_proj_dim)
         return {"timestep_cond": to_device(vector.to(self._bundle.dtype), self.device)}
 
 

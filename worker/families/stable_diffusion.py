@@ -48,12 +48,11 @@ class StableDiffusion:
         self._schedulers = NamedSchedulers(bundle.scheduler, channels=bundle.latent_channels)
         self._controlnets = ControlNets(bundle)
         self._reader = PromptReader(bundle, self._encoders(bundle))
-        height, width = bundle.defaults.height, bundle.defaults.width
         self._inputs = InputPictures(pixels_per_latent=bundle.vae_scale_factor, reads_masks=bundle.reads_masks)
-        latent_shape = bundle.latent_shape(height, width)
+        usual = usual_request(bundle)
+        latent_shape = bundle.latent_shape(usual.height, usual.width)
         with torch.inference_mode():
-            shared = self._shared(height, width, bundle.defaults.guidance_scale)
-            rows = Rows(self._row(self._reader.empty, self._reader.empty.context) | shared)
+            rows = Rows(self._row(self._reader.empty, self._reader.empty.context) | self._shared(usual))
             if bundle.reads_masks:
                 latents = torch.zeros(latent_shape)
                 rows = rows.with_both({MASK: latents[:1], MASKED: latents})
@@ -113,7 +112,7 @@ class StableDiffusion:
 
     def _prompts(self, request: Request) -> tuple[str, ...]:
         """Those that matter to this request."""
-        return (request.prompt, request.negative_prompt) if self._is_guided(request) else (request.prompt,)
+        return (request.prompt, request.negative_prompt or "") if self._is_guided(request) else (request.prompt,)
 
     def _texts(self, request: Request) -> list[Text]:
         """The same, and how each is read. As in diffusers' pipelines, clip_skip does not touch the negative prompt."""
@@ -131,7 +130,7 @@ class StableDiffusion:
         """Contexts of a guided request are equally long. Their length, a multiple of the model's, is part of the
         lane."""
         prompt, *negative = embeddings
-        shared = self._shared(request.height, request.width, request.guidance_scale)
+        shared = self._shared(request)
         if not negative:
             return Rows(self._row(prompt, prompt.context) | shared)
         other = self._negative(request, prompt, negative[0])
@@ -146,9 +145,26 @@ class StableDiffusion:
         """What a row has of its text, by the UNet's names. `context` is the embedding's own, maybe repeated."""
         return {CONTEXT: context}
 
-    def _shared(self, height: int, width: int, guidance_scale: float) -> dict[str, torch.Tensor]:
-        """What both rows of a request have, by the UNet's names. Sides are in pixels."""
+    def _shared(self, request: Request) -> dict[str, torch.Tensor]:
+        """What both rows of a request have, by the UNet's names."""
         return {}
 
     def _encoders(self, bundle: Bundle) -> list[TextEncoder]:
         return [TextEncoder(bundle.tokenizer, bundle.text_encoder)]
+
+
+def usual_request(bundle: Bundle) -> Request:
+    """For a picture of the model's own size with its usual settings."""
+    defaults = bundle.defaults
+    return Request(
+        id="usual",
+        prompt="",
+        negative_prompt=None,
+        width=defaults.width,
+        height=defaults.height,
+        num_inference_steps=defaults.num_inference_steps,
+        guidance_scale=defaults.guidance_scale,
+        scheduler=defaults.scheduler,
+        seed=0,
+        num_images=1,
+    )

@@ -16,16 +16,18 @@ class StableDiffusionXL(StableDiffusion):
     """A Family (worker/engine/family.py)."""
 
     def _negative(self, request: Request, prompt: Embedding, negative: Embedding) -> Embedding:
-        zeros = self._bundle.force_zeros_for_empty_prompt and not request.negative_prompt
+        zeros = self._bundle.force_zeros_for_empty_prompt and request.negative_prompt is None
         return prompt.zeros() if zeros else negative
 
     def _row(self, read: Embedding, context: torch.Tensor) -> dict[str, torch.Tensor]:
         assert read.pooled is not None, "This is a bug: SDXL reads a prompt as one vector as well."
         return {CONTEXT: context, "text_embeds": read.pooled}
 
-    def _shared(self, height: int, width: int, guidance_scale: float) -> dict[str, torch.Tensor]:
-        """The picture is neither enlarged nor cropped: its original size, the corner of the crop, and its size."""
-        sizes = torch.tensor((height, width, 0, 0, height, width), dtype=self._bundle.dtype)
+    def _shared(self, request: Request) -> dict[str, torch.Tensor]:
+        """The six numbers of section 2.2 of the paper. By themselves they say: neither enlarged nor cropped."""
+        own = request.height, request.width
+        original, target = request.original_size or own, request.target_size or own
+        sizes = torch.tensor((*original, *(request.crops_coords_top_left or (0, 0)), *target), dtype=self._bundle.dtype)
         return {"time_ids": to_device(sizes, self.device)}
 
     def _encoders(self, bundle: Bundle) -> list[TextEncoder]:

@@ -52,6 +52,9 @@ class Pipeline:
         return tuple(name for name in self.components if name.startswith(("text_encoder", "unet", "vae")))
 
 
+SIZES = ("original_size", "crops_coords_top_left", "target_size")
+"""What SDXL's UNet reads beside the prompt."""
+
 TOKENIZER = ("CLIPTokenizer", "CLIPTokenizerFast")
 
 STABLE_DIFFUSION = Pipeline(
@@ -77,6 +80,7 @@ STABLE_DIFFUSION_XL = Pipeline(
     },
     rewritten={},
     native_side=1024,
+    takes=("prompt_syntax", *SIZES),
 )
 """Two text encoders, and a UNet that also reads the prompt as one vector and the sizes (Podell et al. 2023)."""
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.messages.events import Status
 from app.contract.messages.params import OwedWebhook
-from app.contract.messages.spec import JobSpec
+from app.contract.messages.spec import JobSpec, read_stored
 
 _ID = re.compile(r"job_[0-9a-z]{24}")
 
@@ -133,8 +133,9 @@ class Record(BaseModel):
         for name in JSON_FIELDS:
             if name in values:
                 values[name] = json.loads(values[name])
+        values["spec"] = read_stored(fields["spec"])
         return cls.model_validate(values)
 
 
-JSON_FIELDS = ("spec", "images", "error", "warnings", "timings", "metadata", "webhook", "webhook_headers")
-"""Fields of the hash that hold JSON; the others are plain strings and numbers."""
+JSON_FIELDS = ("images", "error", "warnings", "timings", "metadata", "webhook", "webhook_headers")
+"""Fields of the hash that hold JSON, as the spec does; the others are plain strings and numbers."""

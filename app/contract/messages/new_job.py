@@ -12,7 +12,7 @@ from app.contract.messages.events import Status
 from app.contract.messages.input_id import input_id
 from app.contract.messages.job import Record
 from app.contract.messages.params import OwedWebhook, Webhook
-from app.contract.messages.spec import JobSpec, pictures_of
+from app.contract.messages.spec import JobSpec, pictures_of, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class NewJob:
     def fields(self) -> dict[str, str | int]:
         """Record fields that only the submitter knows; the script adds ids, status and times."""
         fields: dict[str, str | int] = {
-            "spec": self.spec.model_dump_json(),
+            "spec": stored(self.spec),
             "metadata": json.dumps(self.metadata),
             "retention_ms": self.retention_ms,
             "seats": self.spec.num_images,

@@ -87,7 +87,7 @@ class JobRequest(_Parameters):
                 {
                     "model": "starter",
                     "prompt": "a yellow star on a purple background",
-                    "negative_prompt": "",
+                    "negative_prompt": "blurry",
                     "width": 128,
                     "height": 128,
                     "num_inference_steps": 30,

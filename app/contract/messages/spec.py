@@ -10,6 +10,7 @@ it out and draw something else. tests/contract/test_spec.py has the fields of ev
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -35,6 +36,8 @@ _AskedSeed = Annotated[
     Field(ge=DRAW_A_SEED, le=MAX_SEED),
     AfterValidator(lambda seed: None if seed == DRAW_A_SEED else seed),
 ]
+_AskedSides = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
+_AskedCorner = Annotated[list[Annotated[int, Field(ge=0, le=16_384)]], Field(min_length=2, max_length=2)]
 
 
 class _Spec(BaseModel):
@@ -58,8 +61,12 @@ class PictureSpec(_Spec):
 
     prompt: Annotated[str, Parameter(about="What the picture shows", default=..., asked=Annotated[Text, VISIBLE])]
     negative_prompt: Annotated[
-        str, Parameter(about="What it should not show; needs guidance_scale > 1", default="", asked=Text)
-    ]
+        str | None,
+        Parameter(
+            about="What it should not show; needs guidance_scale > 1. SDXL reads an empty one, but not a missing one",
+            asked=Text | None,
+        ),
+    ] = None
     width: Annotated[int, Parameter(about="Pixels", least=1, most=16_384)]
     height: Annotated[int, Parameter(about="Pixels", least=1, most=16_384)]
     num_inference_steps: Annotated[int, Parameter(least=1, most=10_000)]
@@ -139,6 +146,30 @@ class PictureSpec(_Spec):
         tuple[Lora, ...],
         Parameter(about="Adapters of the model's `loras`, each with its weight", asked=Loras | None, announced=True),
     ] = ()
+    original_size: Annotated[
+        tuple[int, int] | None,
+        Parameter(
+            about="[height, width] of the picture that SDXL is told this one was made from. Missing: its own",
+            asked=_AskedSides | None,
+            announced=True,
+        ),
+    ] = None
+    crops_coords_top_left: Annotated[
+        tuple[int, int] | None,
+        Parameter(
+            about="[top, left] of the cut that SDXL is told was made. Missing: [0, 0], nothing is cut off",
+            asked=_AskedCorner | None,
+            announced=True,
+        ),
+    ] = None
+    target_size: Annotated[
+        tuple[int, int] | None,
+        Parameter(
+            about="[height, width] that SDXL is told this picture has. Missing: its own",
+            asked=_AskedSides | None,
+            announced=True,
+        ),
+    ] = None
 
 
 class FileSpec(_Spec):
@@ -199,13 +230,42 @@ def values_of(spec: BaseModel, part: type[BaseModel]) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in part.model_fields}
 
 
+NEGATIVE_GIVEN: Final = "negative_prompt_given"
+"""Beside an empty negative prompt that somebody asked for, wherever a spec is stored. Versions up to 4 knew no missing
+one and stored "", and their gateways still read what is stored now."""
+
+
+def stored(spec: JobSpec) -> str:
+    """As JSON, for the job's record."""
+    return json.dumps(_stored_values(spec, set(JobSpec.model_fields)), ensure_ascii=False, separators=(",", ":"))
+
+
+def read_stored(text: str) -> JobSpec:
+    """What `stored` made, in this version or an earlier one."""
+    return JobSpec.model_validate(_as_meant(json.loads(text)))
+
+
+def _as_meant(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the empty negative prompt that nobody asked for."""
+    is_missing = values.get("negative_prompt") == "" and not values.get(NEGATIVE_GIVEN)
+    return dict(values) | ({"negative_prompt": None} if is_missing else {})
+
+
+def _stored_values(spec: JobSpec, fields: set[str]) -> dict[str, Any]:
+    values = spec.model_dump(mode="json", include=fields)
+    if spec.negative_prompt == "":
+        values[NEGATIVE_GIVEN] = True
+    return values | {"negative_prompt": spec.negative_prompt or ""}
+
+
 def recorded(spec: JobSpec, *, seed: int) -> dict[str, Any]:
     """What the record inside a picture says of how it was asked for, as JSON has it. `seed` is the picture's own."""
-    values = spec.model_dump(mode="json", include=set(RecordedSpec.model_fields)) | {"seed": seed}
+    values = _stored_values(spec, set(RecordedSpec.model_fields)) | {"seed": seed}
     return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 def asked_again(record: Mapping[str, Any]) -> dict[str, Any]:
     """The request that a picture's record makes. Everything else in a stranger's file stays there, and what the record
     lacks is left out: the picture was drawn before there was such a parameter."""
-    return {name: record[name] for name in RecordedSpec.model_fields if record.get(name) is not None}
+    meant = _as_meant(record)
+    return {name: meant[name] for name in RecordedSpec.model_fields if meant.get(name) is not None}

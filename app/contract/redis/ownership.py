@@ -14,7 +14,7 @@ import redis
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.job import JobError, Picture, new_token
-from app.contract.messages.spec import JobSpec
+from app.contract.messages.spec import JobSpec, read_stored
 from app.contract.redis.keys import RECORD_VERSION, SUSPECT_AFTER
 from app.contract.redis.scripts import source
 
@@ -95,7 +95,7 @@ class Ownership:
             return None
         job_id, spec, attempt, failures, traceparent, waited, tenant = answer
         counts = int(attempt), int(failures)
-        return Claim(job_id, token, JobSpec.model_validate_json(spec), *counts, traceparent, int(waited), tenant)
+        return Claim(job_id, token, read_stored(spec), *counts, traceparent, int(waited), tenant)
 
     def beat(self, claims: list[Claim]) -> list[Beat]:
         """Extend the leases of all jobs in flight; what was learned of each, in their order."""
