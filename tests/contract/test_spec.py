@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from app.contract.messages.card import ModelCard
+from app.contract.messages.card import Adapter, ModelCard
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.parameter import Parameter, Undeclared, parameters_of
 from app.contract.messages.params import JobRequest, ParamsRejected, resolve
@@ -217,7 +217,14 @@ def test_what_only_some_models_take_is_refused_by_the_others(card: ModelCard) ->
 
 def test_pictures_and_adapters_are_recorded_and_asked_for_again(card: ModelCard) -> None:
     """What a record says of a picture is a reference to it."""
-    takes = card.model_copy(update={"takes": tuple(PARAMETERS)})
+    takes = card.model_copy(
+        update={
+            "takes": tuple(PARAMETERS),
+            "controls": (Adapter(name="canny"),),
+            "loras": (Adapter(name="ink"),),
+            "max_controls": 1,
+        }
+    )
     request = JobRequest(
         prompt="a red circle",
         image={"input": "in_" + "0" * 24},
