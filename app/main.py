@@ -30,7 +30,7 @@ from app.contract.redis.streams import EventStreams
 from app.contract.redis.webhook_secrets import Secrets
 from app.edge import error_handler
 from app.edge.auth import Authenticator
-from app.edge.bodies import BodyRules
+from app.edge.bodies import JSON, WITH_PICTURES, BodyRule, BodyRules
 from app.edge.cors import Cors
 from app.edge.guard import Guard, Hosts
 from app.edge.head import HeadAsGet
@@ -50,11 +50,14 @@ from app.jobs.model_registry import ModelRegistry
 from app.jobs.pictures import open_pictures
 from app.jobs.queue_metrics import QueueMetrics
 from app.jobs.readiness import Readiness
+from app.jobs.references import References
 from app.jobs.room import Room
 from app.jobs.views import Viewer
 from app.openai import errors as openai_errors
 from app.openai import routes as openai
 from app.outbound.address import check_url
+from app.outbound.dial import GuardedBackend
+from app.outbound.fetch import Fetcher
 from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
 from app.routes import events, health, images, inputs, jobs, models, page, webhooks
@@ -208,6 +211,8 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         most_bytes=settings.input_bytes,
         retention_ms=settings.retention_ms,
     )
+    fetch = Fetcher(GuardedBackend()) if settings.fetch_inputs else None
+    references = References(came_in, jobs, pictures, fetch=fetch)
     return Services(
         settings=settings,
         jobs=jobs,
@@ -216,7 +221,15 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         models=choice,
         viewer=Viewer(jobs, pictures, registry, link_seconds=settings.picture_url_seconds),
         inputs=came_in,
-        admission=Admission(jobs, registry, settings, choice, room=room, check_webhook=webhook_check(settings)),
+        admission=Admission(
+            jobs,
+            registry,
+            settings,
+            choice,
+            room=room,
+            references=references,
+            check_webhook=webhook_check(settings),
+        ),
         readiness=Readiness(jobs, pictures, registry, durability=settings.redis_durability),
         feed=Feed(jobs, EventStreams(commands, waiting=waiting)),
         pending=PendingRequests(commands),
@@ -239,7 +252,14 @@ def webhook_check(settings: Settings) -> CheckWebhook:
 
 def _bodies(settings: Settings) -> BodyRules:
     """What the bodies of routes may be that take more than 64 KiB of JSON."""
-    return BodyRules({"/v1/inputs": inputs.body_rule(settings.input_bytes)})
+    with_pictures = BodyRule({JSON: WITH_PICTURES}, taken_out=frozenset({"b64"}))
+    return BodyRules(
+        {
+            "/v1/inputs": inputs.body_rule(settings.input_bytes),
+            "/v1/jobs": with_pictures,
+            "/v1/images/generations": with_pictures,
+        }
+    )
 
 
 def _host_names(settings: Settings) -> tuple[str, ...]:

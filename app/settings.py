@@ -158,6 +158,10 @@ class Settings(BaseSettings):
     input_bytes: int = Field(
         default=20 * 2**20, ge=1024, le=64 * 2**20, description="Largest file of a picture that is sent in"
     )
+    fetch_inputs: bool = Field(
+        default=False,
+        description="Fetch pictures that jobs name by a URL. Only public addresses over https, with up to 3 redirects",
+    )
     body_seconds: float = Field(
         default=30,
         gt=0,

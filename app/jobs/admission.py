@@ -9,19 +9,22 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from app.contract.messages.input_id import input_id
+from app.contract.messages.inputs import InputPicture
 from app.contract.messages.job import Record, cost_of, new_job_id
 from app.contract.messages.new_job import NewJob
-from app.contract.messages.params import JobRequest, ParamError, ParamsRejected, resolve
+from app.contract.messages.params import JobRequest, ParamError, ParamsRejected, refuse_not_taken, resolve
 from app.contract.messages.served import ServedModel
 from app.contract.redis.quota import Budget
 from app.contract.redis.store import JobStore, Retrial, Submission
 from app.edge.auth import Caller
+from app.edge.bodies import Body
 from app.edge.errors import (
     IdempotencyKeyReused,
     InvalidHeader,
@@ -36,6 +39,7 @@ from app.edge.limiter import budget_for_jobs, counted, fits, too_dear_now
 from app.edge.tracing import note_job, traceparent_for_record
 from app.jobs.model_choice import ModelChoice, refuse_if_away
 from app.jobs.model_registry import ModelRegistry, retry_after
+from app.jobs.references import References
 from app.jobs.room import Room
 from app.outbound.address import WebhookRefused
 from app.pictures.errors import PictureStoreError
@@ -74,10 +78,12 @@ class Admission:
         models: ModelChoice,
         *,
         room: Room,
+        references: References,
         check_webhook: CheckWebhook,
     ) -> None:
         self._store = store
         self._room = room
+        self._references = references
         self._registry = registry
         self._settings = settings
         self._models = models
@@ -91,22 +97,24 @@ class Admission:
         idempotency_key: str | None = None,
         traceparent: str | None = None,
         is_awaited: bool = False,
+        body: Body | None = None,
     ) -> Admitted:
         """Bring a job in, or find the one that an equal request brought in before. `is_awaited` says that its caller
         stays for the pictures: then a model that nobody serves is refused, instead of a wait for nobody knows how long.
+        `body` has the pictures that were taken out of the request.
 
         Raises ParamsRejected and the problems of errors.py; redis.RedisError while the queue is away.
         """
         key = _hashed(idempotency_key) if idempotency_key else None
-        body = body_hash(request) if idempotency_key else ""
+        hashed = body_hash(request) if idempotency_key else ""
         try:
             model = await self._models.choose(request.model)
             if is_awaited:
                 refuse_if_away(model)
-            submission = await self._submit(request, model, caller, key, body, traceparent)
+            submission = await self._submit(request, model, caller, key, hashed, traceparent, body)
         except REFUSALS:
             # Models, room and limits may have changed since the key's job came in: they are no reason to deny it.
-            known = await self._store.known(caller.tenant, key, body) if key else None
+            known = await self._store.known(caller.tenant, key, hashed) if key else None
             if known is None:
                 raise
             submission = known
@@ -132,24 +140,29 @@ class Admission:
         model: ServedModel,
         caller: Caller,
         key: str | None,
-        body: str,
+        hashed: str,
         traceparent: str | None,
+        body: Body | None,
     ) -> Submission:
         """Created, replayed or conflict; every other outcome is raised."""
         self._judge_webhook(request)
         await self._room.look()
+        refuse_not_taken(request, model.card)
+        pictures = await self._references.find(request, caller.tenant, body)
         traceparent = traceparent_for_record(traceparent)
         job = NewJob(
             id=new_job_id(),
             tenant=caller.tenant,
-            spec=resolve(request, model.card),
+            spec=resolve(request, model.card, pictures),
             retention_ms=self._settings.retention_ms,
             metadata=request.metadata,
             webhook=request.webhook,
             traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else "",
         )
         terms = self._terms(caller, cost_of(job.spec))
-        submission = await self._store.submit(job, idempotency_key=key, body_hash=body, **terms.limits())
+        submission = await self._store.submit(job, idempotency_key=key, body_hash=hashed, **terms.limits())
+        if submission.outcome == "input-gone":
+            raise ParamsRejected(_gone(submission.id, pictures, caller.tenant))
         if submission.outcome not in ("created", "replayed", "conflict"):
             raise terms.refusal(submission, model)
         return submission
@@ -184,6 +197,8 @@ class Admission:
         terms = self._terms(caller, cost_of(record.spec))
         await self._room.look()
         again = await self._store.retry(record.id, caller.tenant, **terms.limits())
+        if again.outcome == "input-gone":
+            raise JobNotRetryable("A picture that it was drawn from is not kept any more: send it again in a new job.")
         if again.outcome in ("queue-full", "tenant-full", "rate-limited"):
             raise terms.refusal(again, model)
         return again
@@ -235,6 +250,13 @@ class Terms:
 
 def _when_there_is_room(model: ServedModel, limit: int) -> dict[str, str]:
     return {"Retry-After": str(retry_after(model.room_in_seconds(max(1, int(limit * ROOM)))))}
+
+
+def _gone(gone: str, pictures: Mapping[str, InputPicture], tenant: str) -> list[ParamError]:
+    """Where a picture was named that went between being found and being needed."""
+    detail = "was deleted in this moment: send it again"
+    where = [pointer for pointer, picture in pictures.items() if input_id(tenant, picture.sha256) == gone]
+    return [ParamError(pointer, "input_not_found", detail) for pointer in where]
 
 
 def body_hash(request: JobRequest) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
+from app.contract.messages.from_pictures import fitting_notes
 from app.contract.messages.job import JobError, Picture, Record
 from app.contract.messages.served import ServedModel
 from app.contract.messages.spec import JobSpec
@@ -179,7 +180,7 @@ class JobView(BaseModel):
             queue=queue,
             images=[ImageView.of(picture, links or {}) for picture in record.images],
             error=error and JobErrorView.of(error, prefix=urlsplit(base).path),
-            warnings=[*warnings, *record.warnings],
+            warnings=[*warnings, *fitting_notes(record.spec), *record.warnings],
             attempts=record.attempt,
             timings=_timings(record),
             created_at=timestamp(record.created_ms),

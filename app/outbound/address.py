@@ -1,4 +1,4 @@
-"""Which URLs and addresses a webhook may go to. The one parser for the check and for the connection.
+"""Which URLs and addresses this service goes to for a caller. The one parser for the check and for the connection.
 
 Judges text and numbers only: it resolves nothing and opens nothing, so the gateway may call it on every submit.
 """

@@ -123,6 +123,16 @@ class PictureStore:
         except (OSError, BaseError) as error:
             raise translated(error, self.place.label) from error
 
+    def read(self, key: str) -> bytes:
+        """A whole picture of a job, in the caller's thread. PictureMissing, StoreUnavailable and its kind."""
+        try:
+            parse_key(key)
+            return self.place.read(key)
+        except ValueError as error:
+            raise PictureMissing("no such picture") from error
+        except (OSError, BaseError) as error:
+            raise translated(error, self.place.label) from error
+
     async def put_input(self, key: str, data: bytes, content_type: str) -> None:
         """Stores a picture that came in. Raises StoreUnavailable and its kind; ValueError for any other key."""
         require_input(key)

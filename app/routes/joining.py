@@ -21,7 +21,9 @@ from app.contract.messages.job import Record, new_token
 from app.contract.messages.params import JobRequest
 from app.contract.redis.pending_requests import PendingRequests
 from app.edge.auth import Caller
+from app.edge.bodies import Body
 from app.edge.errors import Problem
+from app.edge.guard import body_of
 from app.jobs.admission import body_hash, valid_idempotency_key
 from app.pictures.errors import PictureStoreError
 from app.services import Services
@@ -92,8 +94,27 @@ async def admit(
     """The job of a request: a new one or, if it `waits`, that of an equal request whose caller has left.
 
     `again`: the request says that it was tried before, and joins a job that somebody seems to wait for, too.
-    Raises what Admission.submit does; `is_awaited` is its.
+    Raises what Admission.submit does; `is_awaited` is its. What was large in the request's body is gone afterwards: a
+    request may wait for minutes.
     """
+    body = body_of(request.scope)
+    try:
+        return await _admitted(services, parameters, caller, request, body, waits, is_awaited, again)
+    finally:
+        if body is not None:
+            body.close()
+
+
+async def _admitted(
+    services: Services,
+    parameters: JobRequest,
+    caller: Caller,
+    request: Request,
+    body: Body | None,
+    waits: bool,
+    is_awaited: bool,
+    again: bool,
+) -> Waiting:
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
     name, waiter = _name(parameters, caller) if waits and key is None else None, new_token()
     record = await _joined(services, caller, name, waiter, again=again) if name else None
@@ -101,7 +122,7 @@ async def admit(
         return Waiting(record, False, services.pending, name, waiter)
     traceparent = request.headers.get("traceparent")
     admitted = await services.admission.submit(
-        parameters, caller, idempotency_key=key, traceparent=traceparent, is_awaited=is_awaited
+        parameters, caller, idempotency_key=key, traceparent=traceparent, is_awaited=is_awaited, body=body
     )
     waiting = Waiting(admitted.record, not admitted.replayed, services.pending, name, waiter)
     await waiting.go_on()

@@ -69,12 +69,22 @@ ROWS: dict[str, Row] = {
     "type: a coded transfer": Row(CODED, 415, "unsupported-media-type"),
     "type: compressed": Row(post(PARAMETERS, b"Content-Encoding: gzip"), 415, "unsupported-media-type"),
     "body: a byte over 64 KiB": Row(post(b" " * 65_537, path=b"/v1/jobs/cancel"), 413, "body-too-large"),
+    "body: more than 64 KiB that is no picture": Row(
+        post(b'{"prompt": "' + b"zanzibar" * 9_000 + b'", "image": {"b64": "' + b"A" * 9_000 + b'"}}'),
+        413,
+        "body-too-large",
+    ),
+    "body: 32 MiB and a byte announced": Row(
+        get(b"/v1/jobs", JSON, b"Content-Length: 33554433", b"Expect: 100-continue", method=b"POST"),
+        413,
+        "body-too-large",
+    ),
     "body: 10 GB announced": Row(
         get(b"/v1/jobs", JSON, b"Content-Length: 10000000000", method=b"POST"), 413, "body-too-large"
     ),
     "body: a length of 5,000 digits": Row(get(b"/v1/jobs", JSON, b"Content-Length: " + b"9" * 5_000, method=b"POST")),
     "body: chunked without end": Row(
-        get(b"/v1/jobs", JSON, b"Transfer-Encoding: chunked", method=b"POST"),
+        get(b"/v1/jobs/cancel", JSON, b"Transfer-Encoding: chunked", method=b"POST"),
         413,
         "body-too-large",
         endless=b"4000\r\n" + b" " * 0x4000 + b"\r\n",

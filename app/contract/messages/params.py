@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, create_model
 from app.contract.messages.a1111_syntax import MOST_WEIGHT, heaviest
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
+from app.contract.messages.from_pictures import fitted, pictured, strength_of, unfit_together
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.lora_tags import Untagged, WrongTag, untagged
 from app.contract.messages.parameter import request_fields
@@ -150,13 +151,11 @@ def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputP
     values = {name: getattr(card, name) for name in _BY_CARD}
     # With what is not stored, which the spec ignores.
     values |= {name: value for name, value in request.__dict__.items() if value is not None}
-    refused = [*_not_taken(values, card)]
-    if refused:
-        raise ParamsRejected(refused)
-    values |= _resolved(request, card)
-    values |= pictured(request, pictures)
+    refuse_not_taken(request, card)
+    found = pictured(request, pictures)
+    values |= found | _resolved(request, card, found.get("image"))
     spec = JobSpec.model_validate(values)
-    if errors := [*_broken_limits(spec, card)]:
+    if errors := [*(ParamError(*each) for each in unfit_together(spec, card)), *_broken_limits(spec, card)]:
         raise ParamsRejected(errors)
     return spec
 
@@ -180,31 +179,23 @@ def _where_it_stands(error: ParamError, request: JobRequest, words: Untagged) ->
     return replace(error, pointer=pointer, detail=detail)
 
 
-def _resolved(request: JobRequest, card: ModelCard) -> dict[str, Any]:
+def _resolved(request: JobRequest, card: ModelCard, image: InputPicture | None) -> dict[str, Any]:
     """The parameters that need more than a default."""
-    width, height = _sides(request, card)
+    width, height = _sides(request, card, image)
     return {
         "model": card.name,
         "width": width,
         "height": height,
         "scheduler": _scheduler(request.scheduler, card),
         "seed": secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
+        "strength": strength_of(request),
     }
 
 
-def pictured(request: JobRequest, pictures: Mapping[str, InputPicture]) -> dict[str, Any]:
-    """The stored values of the parameters that have pictures in them."""
-    found: dict[str, Any] = {
-        name: pictures[f"/{name}"] for name in ("image", "mask_image") if getattr(request, name) is not None
-    }
-    if request.control:
-        found["control"] = tuple(
-            each.model_dump(exclude={"image"}) | {"image": pictures[f"/control/{at}/image"]}
-            for at, each in enumerate(request.control)
-        )
-    if request.loras:
-        found["loras"] = tuple(each.model_dump() for each in request.loras)
-    return found
+def refuse_not_taken(request: JobRequest, card: ModelCard) -> None:
+    """Raises ParamsRejected for what only other models take: before anybody looks for pictures."""
+    if refused := [*_not_taken(request.__dict__, card)]:
+        raise ParamsRejected(refused)
 
 
 def _not_taken(values: Mapping[str, Any], card: ModelCard) -> Iterator[ParamError]:
@@ -214,7 +205,10 @@ def _not_taken(values: Mapping[str, Any], card: ModelCard) -> Iterator[ParamErro
             yield ParamError(f"/{name}", "not_taken", f"is something that {card.name} does not take")
 
 
-def _sides(request: JobRequest, card: ModelCard) -> tuple[int, int]:
+def _sides(request: JobRequest, card: ModelCard, image: InputPicture | None) -> tuple[int, int]:
+    if request.aspect_ratio is None and image is not None:
+        steps = request.num_inference_steps or card.num_inference_steps
+        return fitted(image, card, width=request.width, height=request.height, work=steps * request.num_images)
     if request.aspect_ratio is None:
         width = card.width if request.width is None else request.width
         return width, card.height if request.height is None else request.height
