@@ -18,6 +18,9 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import Response
 
 from app import __version__
+from app.a1111 import errors as a1111_errors
+from app.a1111 import lists as a1111_lists
+from app.a1111 import routes as a1111
 from app.contract.common.tracing import close_provider, open_provider
 from app.contract.redis.connections import FairPool, StallAwareRetry
 from app.contract.redis.inputs import InputStore
@@ -28,6 +31,7 @@ from app.contract.redis.quota import Quota
 from app.contract.redis.store import LONGEST_BLOCK, JobStore
 from app.contract.redis.streams import EventStreams
 from app.contract.redis.webhook_secrets import Secrets
+from app.contract.redis.webui import WebUiMemory
 from app.edge import error_handler
 from app.edge.auth import Authenticator
 from app.edge.bodies import JSON, WITH_PICTURES, BodyRule, BodyRules
@@ -107,8 +111,11 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     app.state.settings = settings
     refusals = Refusals(
         prefix=settings.prefix,
-        writers=dict.fromkeys(openai_errors.PATHS, openai_errors.write),
-        not_served=openai_errors.NOT_SERVED,
+        writers={
+            **dict.fromkeys(openai_errors.PATHS, openai_errors.write),
+            **dict.fromkeys(a1111_errors.PREFIXES, a1111_errors.write),
+        },
+        not_served={**openai_errors.NOT_SERVED, **a1111_errors.NOT_SERVED},
     )
     error_handler.install(app, refusals)
     app.state.metrics = metrics or GatewayMetrics(process=0)
@@ -129,7 +136,21 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     if app.state.traces is not None:
         app.add_middleware(Traced, tracer=app.state.traces.get_tracer("darkroom.gateway", __version__))
     # events before jobs: /v1/jobs/events is no job's id.
-    for module in (events, jobs, inputs, webhooks, images, models, openai, replicate, replicate_models, health, page):
+    for module in (
+        events,
+        jobs,
+        inputs,
+        webhooks,
+        images,
+        models,
+        openai,
+        replicate,
+        replicate_models,
+        a1111,
+        a1111_lists,
+        health,
+        page,
+    ):
         app.include_router(module.router)
     app.mount("/static", page.static_files)
     if settings.docs:
@@ -239,6 +260,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         stream_tokens=StreamTokens(commands),
         limiter=Limiter(Quota(commands)),
         queue_stats=QueueStats(commands),
+        webui=WebUiMemory(commands),
     )
 
 

@@ -17,6 +17,7 @@ from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.queue_stats import QueueStats
 from app.contract.redis.store import JobStore
 from app.contract.redis.webhook_secrets import Secrets
+from app.contract.redis.webui import WebUiMemory
 from app.edge.auth import Caller
 from app.edge.errors import JobNotFound
 from app.edge.keyring import Keyring
@@ -55,6 +56,7 @@ class Services:
     stream_tokens: StreamTokens
     limiter: Limiter
     queue_stats: QueueStats
+    webui: WebUiMemory
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: streams end with `retry:` and waits are answered at once."""
 

@@ -6,6 +6,8 @@ Knows keys only by their SHA-256, and which scope a method needs. Refuses to kno
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -27,6 +29,9 @@ Keys = Mapping[bytes, str]
 
 _KEY_HEADER = re.compile(r"(?:bearer|token) +([!-~]{1,512}) *", re.IGNORECASE)
 """`Token` is what Replicate's clients sent before they changed to Bearer."""
+
+_BASIC_HEADER = re.compile(r"basic +([A-Za-z0-9+/]{1,2048}={0,2}) *", re.IGNORECASE)
+_KEY = re.compile(r"[!-~]{1,512}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +77,15 @@ class Authenticator:
 
     async def authenticate(self, header: str | None) -> Caller:
         """Raises Unauthenticated, and redis.RedisError if Redis must be asked and is away."""
-        found = _KEY_HEADER.fullmatch(header or "")
-        caller = await self._holder(found[1]) if found else None
+        key = key_of(header or "")
+        caller = await self._holder(key) if key else None
         if caller is not None:
             return caller
-        is_ours = found is not None and found[1].startswith(KEY_PREFIX)
+        is_ours = key is not None and key.startswith(KEY_PREFIX)
         visitor = None if is_ours else await self._visitor()
         if visitor is not None:
             return visitor
-        if found is None:
+        if key is None:
             raise Unauthenticated("Send your key in the header: Authorization: Bearer <key>.")
         raise Unauthenticated("The key is not known here: check that it is whole and has not been revoked.")
 
@@ -114,6 +119,27 @@ class Authenticator:
         return _caller(held) if held else None
 
 
+def key_of(header: str) -> str | None:
+    """The key in an Authorization header, None if there is none. With Basic (RFC 7617) it is the password of any user,
+    or all of it where there is no colon: it is what clients of AUTOMATIC1111's web UI send.
+
+    Basic is taken, and never asked for: browsers would open a login, keep what was typed, and send it along with what
+    other sites' pages ask for.
+    """
+    found = _KEY_HEADER.fullmatch(header)
+    if found:
+        return found[1]
+    basic = _BASIC_HEADER.fullmatch(header)
+    if basic is None:
+        return None
+    try:
+        user, colon, password = base64.b64decode(basic[1], validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    key = password if colon else user
+    return key if _KEY.fullmatch(key) else None
+
+
 def _caller(held: HeldKey) -> Caller:
     info = held.info
     return Caller(
@@ -134,7 +160,7 @@ def keys_from_text(text: str) -> Keys:
         tenant, colon, key = entry.strip().partition(":")
         if not colon or not TENANT.fullmatch(tenant):
             raise ValueError(f"entry {place} must read tenant:key, the tenant in a-z, 0-9, - and _")
-        if len(key) < SHORTEST_API_KEY or not _KEY_HEADER.fullmatch(f"bearer {key}"):
+        if len(key) < SHORTEST_API_KEY or not _KEY.fullmatch(key):
             raise ValueError(f"the key of entry {place} must be {SHORTEST_API_KEY} to 512 visible ASCII characters")
         if keys.setdefault(_digest(key), tenant) != tenant:
             raise ValueError(f"the key of entry {place} belongs to another tenant already")

@@ -59,7 +59,8 @@ class MalformedForm(Problem):
 
 
 class Unauthenticated(Problem):
-    """The request bears no key, or one that is not known. Send `Authorization: Bearer <key>`."""
+    """The request bears no key, or one that is not known. Send `Authorization: Bearer <key>`; programs that have a
+    user and a password instead may send any user, and the key as the password."""
 
     status, slug, title = 401, "unauthenticated", "A valid key is needed"
 

@@ -18,8 +18,8 @@ from app.edge.errors import MEDIA_TYPE, NotServedHere, Problem
 class Refusals:
     """Made once, from what the dialects bring.
 
-    `writers` are the dialects' own, by path. `not_served` has a sentence for each route of theirs that there is not.
-    `prefix` is the path under which a proxy shows the service.
+    `writers` are the dialects' own, by path; one that ends with "/" stands for all that begin so. `not_served` has a
+    sentence for each route of theirs that there is not. `prefix` is the path under which a proxy shows the service.
     """
 
     prefix: str = ""
@@ -28,13 +28,17 @@ class Refusals:
 
     def write(self, problem: Problem, request_id: str, path: str) -> Response:
         """The refusal as the callers of this path read it."""
-        own = self.writers.get(path)
+        own = self.writers.get(path) or next((w for p, w in self.writers.items() if _is_below(path, p)), None)
         return own(problem) if own else _rfc_9457(problem, request_id, prefix=self.prefix)
 
     def refuse_unserved(self, method: str, path: str) -> None:
         """Raises NotServedHere for a route of a dialect that there is not."""
         if method == "POST" and path in self.not_served:
             raise NotServedHere(self.not_served[path])
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return prefix.endswith("/") and path.startswith(prefix)
 
 
 def _rfc_9457(problem: Problem, request_id: str, *, prefix: str) -> Response:

@@ -309,6 +309,15 @@ class OpenAIError(BaseModel):
     error: OpenAIErrorBody
 
 
+class WebUiError(BaseModel):
+    """An error of the routes that clients of AUTOMATIC1111's web UI use."""
+
+    error: str = Field(description="Its kind: /problems/{error} explains it")
+    detail: str = Field(description="A sentence for a person")
+    errors: str = Field(description="The same, of every field that is wrong")
+    body: str = ""
+
+
 class CheckView(BaseModel):
     """One thing that /readyz looked at."""
 

@@ -6,11 +6,15 @@ Knows parameters by name. Refuses to know a dialect.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from app.contract.messages.params import JobRequest, ParamError, ParamsRejected
+from app.contract.messages.texts import MAX_PROMPT
+
+LONGEST_PROMPT: Final = 32_000
+"""Characters, as OpenAI has it. Programs that let a language model write their prompts count on it."""
 
 
 class Wording:
@@ -46,13 +50,35 @@ class Wording:
 
     def in_their_words(self, error: ParamsRejected) -> ParamsRejected:
         """The same errors, at the parameters that the caller wrote."""
-        return ParamsRejected([replace(e, pointer=self._theirs.get(e.pointer, e.pointer)) for e in error.errors])
+        return ParamsRejected([replace(e, pointer=self._their_pointer(e.pointer)) for e in error.errors])
+
+    def _their_pointer(self, ours: str) -> str:
+        whole, below = ours, ""
+        while whole and whole not in self._theirs:
+            whole, _, part = whole.rpartition("/")
+            below = f"/{part}{below}"
+        return f"{self._theirs[whole]}{below}" if whole else ours
 
 
 def _too_much(error: Any) -> ParamError:
     pointer = "".join(f"/{part}" for part in error["loc"])
     code = "out_of_range" if error["type"] in ("less_than_equal", "greater_than_equal") else error["type"]
     return ParamError(pointer, code, error["msg"])
+
+
+def cut_to_length(prompt: str) -> str:
+    """The part of a prompt that a job takes, up to the end of a word."""
+    if len(prompt) <= MAX_PROMPT:
+        return prompt
+    cut = prompt[:MAX_PROMPT]
+    return cut if prompt[MAX_PROMPT].isspace() else cut.rpartition(" ")[0] or cut
+
+
+def length_warning(prompt: str, *, field: str) -> list[str]:
+    """What to say of a prompt of which only a part is taken. `field` is what to call it."""
+    kept = len(cut_to_length(prompt))
+    cut = f"Only the first {kept:,} characters of the {field} were taken, of {len(prompt):,}."
+    return [cut] if kept < len(prompt) else []
 
 
 def sides(size: str) -> dict[str, int]:

@@ -17,20 +17,13 @@ from app.contract.messages.params import ParamsRejected
 from app.edge import errors
 from app.openai.schemas import GeneratedImage, GeneratedImages, ImageGeneration
 from app.openai.stream import ImageStream
-from app.openai.waiting import refuse_if_abandoned, succeeded, until_end
 from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, event_stream, picture_base64
 from app.routes.joining import Waiting, admit
-from app.routes.waiting import applied, left, send, wait_for_end
+from app.routes.long_waits import refuse_if_abandoned, succeeded, until_end
+from app.routes.waiting import PREFER, applied, left, send, wait_for_end
 from app.services import Services, TheCaller, TheServices
 
 router = APIRouter(tags=["openai"])
-
-PREFER = {
-    "name": "Prefer",
-    "description": "`cancel-on-disconnect`: call the job off if you leave before its end; `heartbeat`: 200 at once, "
-    "and white space before the body until there is one, which may then be an error",
-}
-
 
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
 _REFUSALS: dict[int | str, dict[str, Any]] = {

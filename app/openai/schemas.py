@@ -8,11 +8,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from app.contract.messages.params import JobRequest
 from app.contract.messages.spec import OutputFormat
-from app.contract.messages.texts import MAX_NAME, MAX_PROMPT, READABLE, VISIBLE
-from app.jobs.translation import Wording, sides
-
-LONGEST_PROMPT = 32_000
-"""Characters, as OpenAI has it. Programs that let a language model write their prompts count on it."""
+from app.contract.messages.texts import MAX_NAME, READABLE, VISIBLE
+from app.jobs.translation import LONGEST_PROMPT, Wording, cut_to_length, length_warning, sides
 
 FEWEST_STEPS = 12
 """Guessed, where a request names no steps, for how often it may be worth showing a picture on the way."""
@@ -50,7 +47,7 @@ class ImageGeneration(JobRequest):
         if self.stream and self.partial_images:
             steps = self.num_inference_steps or FEWEST_STEPS
             given.setdefault("preview_every", max(1, steps // (2 * self.partial_images + 2)))
-        wording = Wording(given | {"prompt": read_of(self.prompt)})
+        wording = Wording(given | {"prompt": cut_to_length(self.prompt)})
         if self.n is not None:
             wording.put("n", num_images=self.n)
         if self.size not in (None, "auto"):
@@ -61,17 +58,7 @@ class ImageGeneration(JobRequest):
 
     def warnings(self) -> list[str]:
         """What to say of the request beside what the job says."""
-        kept = len(read_of(self.prompt))
-        cut = f"Only the first {kept:,} characters of the prompt were taken, of {len(self.prompt):,}."
-        return [cut] if kept < len(self.prompt) else []
-
-
-def read_of(prompt: str) -> str:
-    """The part of a prompt that a job takes, up to the end of a word."""
-    if len(prompt) <= MAX_PROMPT:
-        return prompt
-    cut = prompt[:MAX_PROMPT]
-    return cut if prompt[MAX_PROMPT].isspace() else cut.rpartition(" ")[0] or cut
+        return length_warning(self.prompt, field="prompt")
 
 
 class GeneratedImage(BaseModel):

@@ -13,11 +13,11 @@ from app.contract.messages.events import JobEvent
 from app.contract.messages.job import Picture
 from app.edge import errors
 from app.openai.errors import error_object
-from app.openai.waiting import events, succeeded
 from app.pictures.errors import PictureStoreError
 from app.routes.answers import picture_base64
 from app.routes.events import HEARTBEAT
 from app.routes.joining import Waiting
+from app.routes.long_waits import events, succeeded
 from app.services import Services
 
 

@@ -133,13 +133,18 @@ def wait_wanted(prefer: list[str]) -> int | None:
     return min(int(found[1]), LONGEST_WAIT) or None if found else None
 
 
-async def picture_base64(services: Services, picture: Picture) -> str:
-    """The bytes of a finished picture in base64. Raises storage.PictureStoreError."""
+async def picture_bytes(services: Services, picture: Picture) -> bytes:
+    """The file of a finished picture. Raises storage.PictureStoreError."""
     stream = await services.pictures.open(picture.key)
     try:
-        return base64.b64encode(b"".join([chunk async for chunk in stream.chunks])).decode()
+        return b"".join([chunk async for chunk in stream.chunks])
     finally:
         stream.close()
+
+
+async def picture_base64(services: Services, picture: Picture) -> str:
+    """The same in base64."""
+    return base64.b64encode(await picture_bytes(services, picture)).decode()
 
 
 def write_cursor(record: Record) -> str:

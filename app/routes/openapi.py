@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.edge.guard import is_open
-from app.jobs.schemas import JOB_EXAMPLE, OpenAIError, ProblemView
+from app.jobs.schemas import JOB_EXAMPLE, OpenAIError, ProblemView, WebUiError
 
 _REF = "#/components/schemas/{model}"
 _FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
@@ -20,6 +20,7 @@ def complete(schema: dict[str, Any], *, keyed: bool) -> None:
     shapes: dict[str, Any] = components.setdefault("schemas", {})
     problem = ProblemView.model_json_schema(ref_template=_REF)
     shapes |= problem.pop("$defs", {}) | {"ProblemView": problem}
+    shapes["WebUiError"] = WebUiError.model_json_schema(ref_template=_REF)
     error = OpenAIError.model_json_schema(ref_template=_REF)
     shapes |= error.pop("$defs", {}) | {"OpenAIError": error}
     # FastAPI leaves nulls out of what it generates, and the example would not fit its own schema.
@@ -34,8 +35,11 @@ def complete(schema: dict[str, Any], *, keyed: bool) -> None:
             for operation in operations.values():
                 operation["security"] = []
     if keyed:
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        schema["security"] = [{"key": []}]
+        components["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer"},
+            "password": {"type": "http", "scheme": "basic", "description": "Any user; the key as the password"},
+        }
+        schema["security"] = [{"key": []}, {"password": []}]
 
 
 def _forget_the_default_422(responses: dict[str, Any]) -> None:

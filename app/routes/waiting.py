@@ -26,6 +26,13 @@ log = structlog.get_logger()
 CANCEL: Final = "cancel-on-disconnect"
 HEARTBEAT: Final = "heartbeat"
 
+PREFER: Final = {
+    "name": "Prefer",
+    "description": "`cancel-on-disconnect`: call the job off if you leave before its end; `heartbeat`: 200 at once, "
+    "and white space before the body until there is one, which may then be an error",
+}
+"""For the OpenAPI of routes that always wait."""
+
 HEARTBEAT_SECONDS = 10.0
 """Proxies give up an answer of which nothing has come for 30 s or more."""
 

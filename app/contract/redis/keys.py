@@ -119,6 +119,14 @@ LIMITS = PREFIX + "limits:"
 """hash per API key and limit ("requests:<key id>", "cost:<key id>"): what was used of the present minute and of the one
 before; and for seconds, a string per request that was counted ("requests:<key id>:<its own id>"). Expire."""
 
+CHECKPOINT = PREFIX + "checkpoint:"
+"""string per tenant and API key ("<tenant>:<key id>"): the model that a program of AUTOMATIC1111's API has set for its
+later requests. Expires when nobody has asked with that key for CHECKPOINT_SECONDS."""
+
+INTERRUPTED = PREFIX + "interrupted:"
+"""string per job that a program of AUTOMATIC1111's API has interrupted, as opposed to one that was called off. Expires
+soon."""
+
 WRITE_PROBE = PREFIX + "write-probe"
 """Never holds anything: nothing is written to it, to see whether a write would be taken."""
 
@@ -178,6 +186,12 @@ PENDING_SECONDS = 1_800
 TAKEN_SECONDS = 86_400
 """Longer than a Redis may be away from a caller that keeps asking: the token of an attempt that was lost is used up,
 and must not become the token of another, whose pictures would be tidied away with the first one's."""
+
+CHECKPOINT_SECONDS = 30 * 86_400
+"""Such programs set a model once, in their own settings, and count on it for good."""
+
+INTERRUPTED_SECONDS = 900
+"""Longer than a request waits for its job."""
 
 OWED_MS = 7 * 86_400_000
 """Three days of tries, and a webhook process that was away before for as long. What a deleted job still owes is not

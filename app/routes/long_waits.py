@@ -1,6 +1,6 @@
-"""How a request in OpenAI's words waits for its job, and what its end means to the client.
+"""How a request waits for its job that answers with pictures or an error, and what the job's end means to the client.
 
-Refuses to know how a job came in, and how it is shown.
+So do those of OpenAI's and of AUTOMATIC1111's clients. Refuses to know how a job came in, and how it is shown.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from app.routes.joining import Waiting
 from app.services import Services
 
 LONGEST_WAIT = 590.0
-"""Seconds. The client gives up after 600 by itself; an answer before that tells it to try again, and join."""
+"""Seconds. OpenAI's clients give up after 600 by themselves; an answer before that says to try again, and join."""
 
 FINAL_HEADERS = {"x-should-retry": "false"}
-"""The client would repeat a 409 or a 500, and here that would be another job with the same end."""
+"""OpenAI's clients would repeat a 409 or a 500, and here that would be another job with the same end."""
 
 
 async def until_end(services: Services, waiting: Waiting) -> Record:

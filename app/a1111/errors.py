@@ -1,0 +1,36 @@
+"""A refusal as the web UI's clients read it, on the paths that only they use, and which of its routes there are not.
+
+Refuses to know what went wrong: that is in app/edge/errors.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.responses import JSONResponse, Response
+
+from app.edge.errors import Problem
+from app.jobs.schemas import WebUiError
+
+PREFIX: Final = "/sdapi/v1/"
+PREFIXES: Final = (PREFIX, "/controlnet/", "/queue/")
+"""Of all paths whose refusals are written so."""
+
+NOT_SERVED: Final = {
+    f"{PREFIX}extra-single-image": "Pictures are not made larger here: draw them in the size that is wanted.",
+    f"{PREFIX}extra-batch-images": "Pictures are not made larger here: draw them in the size that is wanted.",
+    f"{PREFIX}interrogate": "Pictures are not described here.",
+}
+"""Routes of the web UI that take pictures, and what to say to who sends one."""
+
+
+def write(problem: Problem) -> Response:
+    """The whole answer. Theirs has these four members, all of them texts."""
+    said = "; ".join(map(_of_field, problem.errors))
+    error = WebUiError(error=problem.slug, detail=said or problem.detail, errors=said or problem.detail)
+    return JSONResponse(error.model_dump(), problem.status, problem.headers)
+
+
+def _of_field(error: Any) -> str:
+    place = error.get("pointer", "").strip("/") or error.get("parameter")
+    return f"{place or 'the request'} {error['detail']}"
