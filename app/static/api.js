@@ -38,21 +38,32 @@ export function authorization() {
   return key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
 }
 
-/** The answer's body, null where there is none. Throws Refused or Unreachable. */
-export async function call(path, { method = "GET", body, headers = {} } = {}) {
-  const options = { method, headers: { ...authorization(), ...headers }, signal: deadline() };
+/** The answer's body, null where there is none. A `body` goes as JSON, a file as it is. Throws Refused or Unreachable. */
+export async function call(path, { method = "GET", body, headers = {}, signal = deadline() } = {}) {
+  const options = { method, headers: { ...headers }, signal };
   if (body !== undefined) {
-    options.body = writeJson(body);
-    options.headers["Content-Type"] = "application/json";
+    const isFile = body instanceof Blob;
+    options.body = isFile ? body : writeJson(body);
+    options.headers["Content-Type"] = isFile ? body.type || "application/octet-stream" : "application/json";
   }
-  let text, response;
+  const { response, content } = await reached(path, options, "text");
+  return understood(response, content);
+}
+
+/** A file of the service, as a Blob. Throws as `call` does. */
+export async function load(path) {
+  const { response, content } = await reached(path, { signal: deadline() }, "blob");
+  return response.ok ? content : understood(response, await content.text());
+}
+
+/** An answer and its content, whatever it says. */
+async function reached(path, options, kind) {
   try {
-    response = await fetch(home + path, options);
-    text = await response.text();
+    const response = await fetch(home + path, { ...options, headers: { ...authorization(), ...options.headers } });
+    return { response, content: await response[kind]() };
   } catch (error) {
     throw new Unreachable(error);
   }
-  return understood(response, text);
 }
 
 function deadline() {

@@ -6,9 +6,9 @@ import { defaults, FIELDS, shapes, shortSchedulers } from "./request.js";
 
 const PLACED = new Set([
   ..."prompt model width height num_inference_steps guidance_scale num_images seed".split(" "),
-  ..."negative_prompt scheduler output_format reproducible".split(" "),
+  ..."negative_prompt scheduler output_format reproducible strength mask_blur".split(" "),
 ]);
-/** Parameters that have a control of their own, here or in form.js. Every other one gets a plain control. */
+/** Parameters that have a control of their own, here or elsewhere in the form. Every other one gets a plain control. */
 
 /** `set` takes the fields that change. */
 export function Controls({ request, set, model }) {
@@ -24,7 +24,8 @@ export function Controls({ request, set, model }) {
     <${More} request=${request} set=${set} model=${model} />`;
 }
 
-function Dial({ name, label, request, set, ...range }) {
+/** A number that is set by sliding. */
+export function Dial({ name, label, request, set, ...range }) {
   const id = `dial-${name}`;
   return html`<div class="field dial">
     <label for=${id}>${label}</label>
@@ -34,7 +35,7 @@ function Dial({ name, label, request, set, ...range }) {
 }
 
 function Size({ request, set, model }) {
-  const known = shapes(model);
+  const known = shapes(model, request.image);
   const at = known.findIndex((shape) => shape.width === request.width && shape.height === request.height);
   const [free, setFree] = useState(false);
   const own = free || at < 0;

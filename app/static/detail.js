@@ -2,6 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { Bar, Picture, Warnings, source } from "./parts.js";
+import { Origins, edited, modelFrom, varied } from "./origins.js";
 import { Sameness } from "./sameness.js";
 import { Estimate, Trajectory, framesOf } from "./trajectory.js";
 import { copy, recipes } from "./recipes.js";
@@ -76,6 +77,7 @@ function Opened({ job, index, darkroom, close, again, use }) {
       <${Actions} job=${job} index=${index} close=${close} again=${again} use=${use} darkroom=${darkroom} />
       ${image && html`<${Sameness} job=${job} darkroom=${darkroom} />`}
       <${Warnings} warnings=${job.warnings} />
+      <${Origins} input=${job.input} />
       <${Facts} job=${job} index=${index} />
       <${Copies} input=${inputOf(job, index)} />
     </div>`;
@@ -90,11 +92,14 @@ function inputOf({ input, images }, index) {
 function Actions({ job, index, close, again, use, darkroom }) {
   const image = job.images[index];
   const { seed, ...unseeded } = inputOf(job, index);
+  const model = image && modelFrom(job, darkroom);
   const removed = () => darkroom.remove(job.id).then(close);
   return html`<div class="row actions">
     <button type="button" class="primary" onClick=${() => again({ ...unseeded, seed: "" })}>More like this</button>
     <button type="button" onClick=${() => again(job.input, { same_as: job.id })}>Same again</button>
     <button type="button" onClick=${() => use(inputOf(job, index))}>Use these settings</button>
+    ${model && html`<button type="button" onClick=${() => use(edited(unseeded, job, image, model))}>Edit this</button>
+      <button type="button" onClick=${() => again(varied(unseeded, job, image, model))}>Vary this</button>`}
     ${image && html`<a class="button" href=${source(image)} download=${`${job.id}-${image.index}.${job.input.output_format}`}>Download</a>`}
     ${isTerminal(job)
       ? html`<${Twice} label="Delete" question=${job.images.length > 1 ? `Delete all ${job.images.length}?` : "Delete for good?"} act=${removed} />`

@@ -1,23 +1,33 @@
 // The enlarger's controls: what to draw. What stands here outlives a reload and every refusal.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact-htm.js";
+import { useArrivals, useMeaning } from "./arrivals.js";
 import { Choice, Controls } from "./controls.js";
 import { keep, restored } from "./draft.js";
 import { Failure } from "./failure.js";
 import { Learned, Strangers, useStrangers } from "./learned.js";
-import { defaults, fitted, limitsOf, moved, tooMuch } from "./request.js";
+import { useUpload } from "./picture.js";
+import { missing, takes } from "./pictured.js";
+import { defaults, fitted, limitsOf, moved, requestOfRecord, sizeLike, tooMuch } from "./request.js";
+import { Starting } from "./starting.js";
 
 const WIDE = matchMedia("(min-width: 56rem)").matches;
 /** Beside the wall there is room for the settings, and no keyboard on the screen that a focus would call up. */
 
-/** `given` replaces the form's values each time it changes; `sender` sends them in. */
-export function RequestForm({ models, model, given, sender, away }) {
+/** `given` replaces the form's values each time it changes; `sender` sends them in. `note` hears of errors of uploads. */
+export function RequestForm({ models, model, given, sender, away, note }) {
   const [request, setRequest] = useState(() => restored(defaults(null)));
   const [early, setEarly] = useState(false);
+  const [uploads, setUploads] = useState(0);
+  const [lost, setLost] = useState(false);
   const form = useRef();
   const sent = useRef(null);
   const chosen = models?.find((each) => each.id === request.model) ?? null;
   const set = (change) => setRequest((before) => ({ ...before, ...change }));
+  const count = (more) => setUploads((before) => before + more);
+  const upload = useUpload({ give: begin, count, note });
+  const { arrive, question } = useMeaning({ isTaken: takes(chosen, "image"), load, take: upload.take });
+  const isOver = useArrivals(arrive);
 
   // At once, not after the next frame: the page may be left before it.
   useLayoutEffect(() => keep(request), [request]);
@@ -25,23 +35,21 @@ export function RequestForm({ models, model, given, sender, away }) {
     if (model) setRequest((before) => (chosen ? fitted(before, chosen) : moved(before, model)));
   }, [model?.id, chosen && limitsOf(chosen)]);
   useEffect(() => {
-    if (!given) return;
-    setRequest(given);
-    form.current.elements.prompt.focus();
+    if (given) replace(given);
   }, [given]);
-  const excess = tooMuch(request, chosen);
+  const excess = missing(request, chosen) ?? tooMuch(request, chosen);
   const { isBusy, failure, send } = sender;
   useEffect(() => {
-    if (!early || !models || isBusy) return;
+    if (!early || !models || isBusy || uploads) return;
     if (chosen || !model) setEarly(false);
-    if (chosen && !failure) form.current.requestSubmit();
-  }, [early, models, chosen?.id, isBusy]);
+    if (chosen && !failure && !upload.failure) form.current.requestSubmit();
+  }, [early, models, chosen?.id, isBusy, uploads]);
 
   function submit(event) {
     event?.preventDefault();
     // Enter asks for this even where the button is disabled. Nothing goes out before its model's sizes are in the form,
     // and what was typed while the one before is still on its way goes after it. Enter pressed twice is one picture.
-    if (!chosen) return setEarly(true);
+    if (!chosen || uploads) return setEarly(true);
     if (isBusy) return setEarly(request !== sent.current);
     if (excess) return;
     sent.current = request;
@@ -57,11 +65,31 @@ export function RequestForm({ models, model, given, sender, away }) {
     if (!document.execCommand("insertText", false, prompt)) set({ prompt });
   }
 
-  return html`<form class="request" ref=${form} onSubmit=${submit}>
+  /** A picture to begin with has come: the drawing is to be like it. */
+  function begin(image) {
+    setLost(false);
+    setRequest((before) => ({ ...before, image, mask_image: null, ...(chosen ? sizeLike(image, chosen) : {}) }));
+  }
+
+  function load(record) {
+    if (model) replace(requestOfRecord(record, models, chosen ?? model));
+  }
+
+  function replace(other) {
+    upload.drop();
+    setLost(false);
+    setRequest(other);
+    form.current.elements.prompt.focus();
+  }
+
+  return html`<form class=${isOver ? "request over" : "request"} ref=${form} onSubmit=${submit}>
     <${Prompt} value=${request.prompt} set=${set} />
     <${Notes} excess=${excess} model=${chosen} prompt=${request.prompt} set=${set} />
     <button type="submit" class="primary" disabled=${isBusy || !chosen || !!excess}>${isBusy || early ? "Sending" : "Generate"}</button>
     ${failure && html`<${Failure} failure=${failure} form=${request} away=${away} retry=${() => submit()} />`}
+    ${question}
+    ${takes(chosen, "image") && html`<${Starting} request=${request} set=${set} model=${chosen} upload=${upload} lost=${lost} setLost=${setLost} away=${away}
+      count=${count} note=${note} />`}
     ${chosen && models.length > 1 && html`<${Choice} label="Model" id="model" value=${request.model} names=${models.map((each) => each.id)}
       choose=${(id) => setRequest(moved(request, models.find((each) => each.id === id)))} />`}
     ${chosen && html`<${Learned} model=${chosen} take=${take} add=${(word) => set({ prompt: `${request.prompt.trimEnd()} ${word}`.trimStart() })} />`}

@@ -7,11 +7,12 @@ import { Darkroom } from "./darkroom.js";
 import { Detail } from "./detail.js";
 import { Failure } from "./failure.js";
 import { RequestForm } from "./form.js";
+import { sent } from "./inputs.js";
 import { KeyForm } from "./parts.js";
 import { Wall } from "./prints.js";
 import { useSender } from "./sending.js";
 import { Watch } from "./watch.js";
-import { defaults, requestOf } from "./request.js";
+import { defaults, fitted, requestOf } from "./request.js";
 import { count, isTerminal } from "./words.js";
 
 const darkroom = new Darkroom();
@@ -39,7 +40,8 @@ function Page() {
   };
   const use = (input) => {
     address.close();
-    setGiven(requestOf(input, darkroom.model));
+    const model = darkroom.models?.find((each) => each.id === input.model);
+    setGiven(model ? fitted(requestOf(input, model), model) : requestOf(input, darkroom.model));
   };
   const open = (id, index) => {
     setLost(false);
@@ -54,7 +56,8 @@ function Page() {
     <div class="bench">
       <section class="controls" aria-label="New picture">
         ${darkroom.needsKey && html`<${KeyForm} wrong=${!!key.get()} onKey=${onKey} />`}
-        <${RequestForm} models=${darkroom.models} model=${darkroom.model} given=${given} sender=${forming} away=${darkroom.away} />
+        <${RequestForm} models=${darkroom.models} model=${darkroom.model} given=${given} sender=${forming} away=${darkroom.away}
+          note=${(error) => darkroom.note(error)} />
       </section>
       <section class="prints" aria-label="Prints">
         ${repeating.failure && html`<${Failure} failure=${repeating.failure} away=${darkroom.away} retry=${repeating.retry} dismiss=${repeating.dismiss} />`}
@@ -67,6 +70,12 @@ function Page() {
 }
 
 async function submit(request, named) {
+  try {
+    request = await sent(request);
+  } catch (error) {
+    darkroom.note(error);
+    throw error;
+  }
   await darkroom.submit(request, named);
   watch.now();
 }

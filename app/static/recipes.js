@@ -15,7 +15,7 @@ export function recipes(input) {
 
 function cleaned(input) {
   return Object.fromEntries(
-    Object.entries(input).filter(([name, value]) => NAMES.has(name) && value !== null && value !== ""),
+    Object.entries(input).filter(([name, value]) => NAMES.has(name) && value !== null && value !== "" && value.length !== 0),
   );
 }
 

@@ -1,6 +1,7 @@
 // A request: what the form holds, and the body it becomes. Pure functions; knows a model's limits, refuses to know the DOM.
 
 import { PARAMETERS } from "./parameters.js";
+import { pictured, spoken } from "./pictured.js";
 
 /** What the form holds: which model, all that decides the pixels, how many pictures, and in which kind of file. */
 export const FIELDS = PARAMETERS.filter(({ name, part }) => ["served", "picture", "series"].includes(part) || name === "output_format");
@@ -19,14 +20,14 @@ export function defaults(model, prompt = "") {
 
 /** A field's value before anybody has touched it; "" where the request leaves it open, as it does the seed. */
 function initial({ name, type, by_model, default: own }, model) {
-  if (!by_model) return own ?? "";
+  if (!by_model) return type === "object" ? null : (own ?? "");
   // Until the model is known its kind matters only: see draft.js.
   return model?.[name] ?? (type === "string" ? "" : 0);
 }
 
 /** The body of POST /v1/jobs: what is empty is left out, an empty seed gets drawn, a kept one travels as its digits. */
 export function bodyOf(request) {
-  const body = { ...request, seed: String(request.seed).trim() };
+  const body = { ...request, ...spoken(request), seed: String(request.seed).trim() };
   const says = ({ name, default: own, announced }) =>
     body[name] !== "" && (body[name] !== false || own === true) && !(announced && isUnsaid(body[name], own));
   const said = Object.fromEntries(FIELDS.filter(says).map(({ name }) => [name, body[name]]));
@@ -50,21 +51,39 @@ export function requestOf(input, model) {
   return { ...defaults(model), ...taken, seed: String(input.seed) };
 }
 
-/** Another model has other limits and defaults; the words, the seed and the kind of file stay. */
-export function moved(request, model) {
-  const { prompt, negative_prompt, seed, output_format } = request;
-  return { ...defaults(model), prompt, negative_prompt, seed, output_format };
+/** The values of `given` that are of the kind that `fields` have: a draft may be old, and a file a stranger's. */
+export function ofKind(given, fields) {
+  const isOfKind = ([name, value]) => typeof value === typeof fields[name] || (fields[name] === "" && typeof value === "number");
+  return Object.fromEntries(Object.entries(given ?? {}).filter(isOfKind));
 }
 
+/** What a picture's record asks for, as a form holds it: with the model of the same weights, else of its name, else `fallback`. */
+export function requestOfRecord(record, models, fallback) {
+  const model = models.find(({ sha256 }) => sha256 === record.model_hash) ?? models.find(({ id }) => id === record.model) ?? fallback;
+  const asked = requestOf({ ...ofKind(record, defaults(model)), seed: record.seed ?? "", model: model.id }, model);
+  return fitted(asked, model);
+}
+
+/** Another model has other limits and defaults; the words, the pictures, the seed and the kind of file stay. */
+export function moved(request, model) {
+  const { prompt, negative_prompt, seed, output_format } = request;
+  const stays = { prompt, negative_prompt, seed, output_format };
+  for (const name of ["image", "mask_image", "strength", "mask_blur", "control", "loras"]) if (name in request) stays[name] = request[name];
+  const sized = { ...defaults(model), ...stays };
+  return pictured({ ...sized, ...(request.image ? sizeLike(request.image, model) : {}) }, model);
+}
+
+const LIMITS = "id max_steps max_guidance_scale max_images side_multiple min_side max_side schedulers takes loras controls".split(" ");
+
 /** What `fitted` looks at, to tell whether it is another model's, or has changed. */
-export function limitsOf({ id, max_steps, max_guidance_scale, max_images, side_multiple, min_side, max_side, schedulers }) {
-  return JSON.stringify([id, max_steps, max_guidance_scale, max_images, side_multiple, min_side, max_side, schedulers]);
+export function limitsOf(model) {
+  return JSON.stringify(LIMITS.map((name) => model[name]));
 }
 
 /** The same within the limits that the model announces now: a draft may be older than they are. */
 export function fitted(request, model) {
   return {
-    ...request,
+    ...pictured(request, model),
     width: side(request.width, model),
     height: side(request.height, model),
     num_inference_steps: Math.min(request.num_inference_steps, model.max_steps),
@@ -74,15 +93,23 @@ export function fitted(request, model) {
   };
 }
 
-/** Sizes around the model's native area, as {label, width, height}, each within its limits. */
-export function shapes(model) {
+/** A picture's own size, as near as the model draws: with its proportions, and no larger than it is. */
+export function sizeLike({ width, height }, model) {
+  const scale = Math.max(Math.min(1, model.max_side / Math.max(width, height)), model.min_side / Math.min(width, height));
+  return { width: side(width * scale, model), height: side(height * scale, model) };
+}
+
+/** Sizes around the model's native area, as {label, width, height}, each within its limits; that of `picture` before. */
+export function shapes(model, picture) {
   const area = model.width * model.height;
   const seen = new Set();
-  return SHAPES.map(([label, across, down]) => ({
+  const around = SHAPES.map(([label, across, down]) => ({
     label,
     width: side(Math.sqrt((area * across) / down), model),
     height: side(Math.sqrt((area * down) / across), model),
-  })).filter(({ width, height }) => {
+  }));
+  const like = picture ? [{ label: "Like the picture", ...sizeLike(picture, model) }] : [];
+  return [...like, ...around].filter(({ width, height }) => {
     const known = seen.has(`${width}x${height}`);
     seen.add(`${width}x${height}`);
     return !known;

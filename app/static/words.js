@@ -60,8 +60,14 @@ export function explain(error, wrong = error.problem?.errors ?? []) {
   }
   if (!(error instanceof Refused)) return { title: "The page failed", lines: [String(error?.message ?? error)] };
   const { problem } = error;
-  const fields = wrong.map((each) => `${fieldName(each)} ${each.detail}`.trim());
+  const fields = wrong.map((each) => sentence(each, problem));
   return { title: problem.title, lines: fields.length ? fields : [problem.detail], more: explanation(problem.type) };
+}
+
+/** Of a body that is one file there is no field to name: then the whole sentence says it. */
+function sentence(fault, { detail }) {
+  const name = fieldName(fault);
+  return name ? `${name} ${fault.detail}` : detail?.includes(fault.detail) ? detail : fault.detail;
 }
 
 /** The name of the field that an entry of `errors` is about, "" if it is about none. */
@@ -70,7 +76,7 @@ export function fieldOf({ pointer, parameter }) {
 }
 
 function fieldName({ pointer, parameter }) {
-  const name = (pointer ?? parameter ?? "").replace(/^\//, "").replaceAll("_", " ");
+  const name = (pointer ?? parameter ?? "").replace(/^\//, "").replaceAll(/[_/]/g, " ");
   return name && name[0].toUpperCase() + name.slice(1);
 }
 

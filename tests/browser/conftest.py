@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.conftest import _nobody_is_late as _nobody_is_late
+from tests.browser.edits import Door
 from tests.conftest import IN_CI
 from tests.system.conftest import Installation
 from tests.waiting import WAIT_SECONDS
@@ -168,6 +169,11 @@ def opened(running: Running, worker: ScriptedWorker, page: Page) -> Page:
     page.goto(running.url)
     expect(page.locator("#size")).to_be_attached()
     return page
+
+
+@pytest.fixture
+def door(page: Page) -> Door:
+    return Door(page)
 
 
 def ask(page: Page, prompt: str) -> None:
