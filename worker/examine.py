@@ -74,6 +74,7 @@ def _model(folder: Path, settings: WorkerSettings) -> dict[str, Any]:
         }
     if verdict.need:
         facts |= {"weights": verdict.need.weights, "dtype": verdict.need.dtype}
+    facts["vae"] = str(settings.vae) if settings.vae else None
     facts["controlnets"] = sorted(verdict.controlnets.files)
     return {"model": facts | {"unjudged": verdict.unjudged}}
 
@@ -82,9 +83,15 @@ def _verdict(folder: Path, settings: WorkerSettings) -> Verdict:
     try:
         from worker.models.place import place_of
     except ImportError:
-        return judge(folder, controlnets=settings.kept_controlnets())
+        return judge(folder, controlnets=settings.kept_controlnets(), vae=settings.vae)
     place = place_of(settings.device, settings.dtype)
-    return judge(folder, dtype=place.dtype_name, rooms=place.rooms(), controlnets=settings.kept_controlnets())
+    return judge(
+        folder,
+        dtype=place.dtype_name,
+        rooms=place.rooms(),
+        controlnets=settings.kept_controlnets(),
+        vae=settings.vae,
+    )
 
 
 if __name__ == "__main__":

@@ -261,6 +261,7 @@ def _load(settings: WorkerSettings, name: str) -> Bundle:
         dtype=settings.dtype,
         channels_last=settings.channels_last,
         controlnets=settings.kept_controlnets(),
+        vae=settings.vae,
     )
     log.info("model loaded", model=bundle.name, seconds=round(time.monotonic() - started, 2))
     return bundle

@@ -19,7 +19,8 @@ from worker.models.bundle import Bundle
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """`model_hash` is over all files of the model; `device` is the chip's name, `dtype` the type of its numbers;
-    `bucket` is how many rows each step of a reproducible picture has."""
+    `bucket` is how many rows each step of a reproducible picture has; `vae` the name of a VAE that is not the
+    model's own, whose files are then among those of the hash."""
 
     model_hash: str
     version: str
@@ -28,10 +29,11 @@ class Provenance:
     device: str
     dtype: str
     bucket: int
+    vae: str | None = None
 
     def note(self, *, reproducible: bool) -> dict[str, str | int | bool]:
         """As it stands in a picture's record. Other pictures are drawn with as many rows as there happen to be."""
-        note = asdict(self)
+        note = {name: value for name, value in asdict(self).items() if value is not None}
         return note if reproducible else {name: value for name, value in note.items() if name != "bucket"}
 
 
@@ -45,6 +47,7 @@ def provenance_of(bundle: Bundle) -> Provenance:
         device=_chip(bundle.device),
         dtype=str(bundle.dtype).removeprefix("torch."),
         bucket=REPRODUCIBLE_ROWS,
+        vae=bundle.vae_name,
     )
 
 

@@ -46,6 +46,10 @@ class WorkerSettings(BaseSettings):
     model_name: str | None = Field(
         default=None, description="How requests call it: a-z, 0-9, . _ -. The folder's name if missing"
     )
+    vae: Path | None = Field(
+        default=None,
+        description="Folder of an AutoencoderKL that takes the place of the model's own VAE, safetensors only",
+    )
     controlnets: Path | None = Field(
         default=None,
         description="Folder of ControlNets that requests may name: folders in the diffusers layout, and .safetensors "

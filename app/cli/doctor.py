@@ -149,6 +149,8 @@ def _model(facts: dict[str, Any]) -> Iterator[Finding]:
         f"{model['name']} in {model['path']}, {model['family']}, {width} x {height}, "
         f"{model['weights'] / GB:.2f} GB of weights as {model['dtype']}"
     )
+    if model["vae"]:
+        detail += f", with the VAE in {model['vae']}"
     if model["controlnets"]:
         detail += f", with the ControlNets {', '.join(model['controlnets'])}"
     remedy = f"not looked at: {model['unjudged']}" if model["unjudged"] else ""

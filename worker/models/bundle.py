@@ -73,6 +73,8 @@ class Bundle:
     force_zeros_for_empty_prompt: bool = False
     left_out: tuple[str, ...] = ()
     controlnets: ControlNetFiles = NO_CONTROLNETS
+    vae_name: str | None = None
+    """Of the VAE's folder, where it is not the model's own."""
 
     def place(self, network: Any) -> Any:
         """Put a network that belongs to the UNet where that is, in its layout."""
@@ -143,16 +145,18 @@ def load(
     dtype: torch.dtype | str = torch.float32,
     channels_last: Literal["auto", "on", "off"] = "auto",
     controlnets: KeptFolder | None = None,
+    vae: Path | None = None,
 ) -> Bundle:
     """The model in `folder`, on `device`, with all parts of type `dtype`: except SDXL's VAE, which stays in float32
     where its configuration says that float16 is too small for it.
 
     `device` may be auto: the first GPU if there is one. `dtype` may be a name of torch's, or auto: float16 on a GPU,
     float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on a GPU, whose convolutions
-    are faster in it. Raises ModelError, one sentence with its remedy for each thing about the folder that is not right.
+    are faster in it. `vae` is a folder whose VAE takes the place of the model's own. Raises ModelError, one sentence
+    with its remedy for each thing about the folder that is not right.
     """
     place = place_of(device, dtype)
-    verdict = judge(Path(folder), dtype=place.dtype_name, rooms=place.rooms(), controlnets=controlnets)
+    verdict = judge(Path(folder), dtype=place.dtype_name, rooms=place.rooms(), controlnets=controlnets, vae=vae)
     source, defaults = verdict.folder, verdict.defaults
     if verdict.faults or source is None or defaults is None:
         raise ModelError(*verdict.faults)
@@ -180,6 +184,7 @@ def load(
         layout="channels_last" if last else "channels_first",
         left_out=_left_out(source),
         controlnets=verdict.controlnets,
+        vae_name=source.vae.name if source.vae else None,
     )
 
 
@@ -227,6 +232,7 @@ def describe(
         scheduler_refused_steps={name: limit.refused for name, limit in limits.items() if limit.refused},
         takes=bundle.takes,
         left_out=bundle.left_out,
+        vae=bundle.vae_name,
         controls=tuple(Adapter(name=name) for name in sorted(bundle.controlnets.files)),
         max_controls=bundle.controlnets.kept,
         max_prompt_tokens=bundle.max_prompt_tokens,
@@ -261,7 +267,7 @@ def _load_weights(source: ModelFolder, component: str, dtype: torch.dtype) -> An
     Without `output_loading_info` a missing tensor would only be logged: transformers fills it with random numbers and
     the pictures are noise.
     """
-    path = source.path / component
+    path = source.part(component)
     library = transformers if component.startswith("text_encoder") else diffusers
     model, info = getattr(library, source.class_of(component)).from_pretrained(
         path,

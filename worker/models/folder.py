@@ -53,17 +53,28 @@ class Weights:
 
 
 class ModelFolder:
-    """A folder of a known pipeline.
+    """A folder of a known pipeline; `vae` is a folder whose VAE takes the place of its own.
 
     Files may be symlinks, as in a snapshot of the Hugging Face cache. Raises ModelError where it is none.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, vae: Path | None = None) -> None:
         self.path = path
+        self.vae = vae
         if not path.is_dir():
             raise ModelError(what_it_is(path))
         self.index = self._read_index()
         self.pipeline = self._pipeline()
+        if vae is not None:
+            self.index = self.index | {"vae": ["diffusers", self._class_of_vae(vae)]}
+
+    def part(self, component: str) -> Path:
+        """The folder of a part."""
+        return self.vae if component == "vae" and self.vae is not None else self.path / component
+
+    def without_vae(self) -> ModelFolder:
+        """The same with its own VAE."""
+        return ModelFolder(self.path)
 
     @property
     def name(self) -> str:
@@ -86,22 +97,29 @@ class ModelFolder:
         return {self.relative(file): sha256_of(file) for file in self.loaded_files()}
 
     def relative(self, file: Path) -> str:
+        """The file's name in the model, wherever its part lies."""
+        if self.vae is not None and file.is_relative_to(self.vae):
+            return f"vae/{file.relative_to(self.vae).as_posix()}"
         return file.relative_to(self.path).as_posix()
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Is a file of that name in the model one of another folder?"""
+        return self.vae is not None and name.startswith("vae/")
 
     def class_of(self, component: str) -> str:
         """The component's class name in diffusers or transformers."""
         return str(self.index[component][1])
 
     def config_file(self, component: str) -> Path:
-        return self.path / component / ("config.json" if component in WEIGHTS else SCHEDULER_FILE)
+        return self.part(component) / ("config.json" if component in WEIGHTS else SCHEDULER_FILE)
 
     def config(self, component: str) -> dict[str, Any]:
         """What the component's configuration says, without what it leaves to its class. Raises ModelError."""
-        return self.read_json(self.relative(self.config_file(component)))
+        return _read_json(self.config_file(component))
 
     def weights(self, component: str) -> Weights:
         """The files that the libraries take. Raises ModelError if there are none, or an index that is wrong."""
-        folder, stem = self.path / component, WEIGHTS[component]
+        folder, stem = self.part(component), WEIGHTS[component]
         for variant in (None, "fp16"):
             infix = f".{variant}" if variant else ""
             single = folder / f"{stem}{infix}.safetensors"
@@ -115,7 +133,7 @@ class ModelFolder:
 
     def weight_map(self, index: Path) -> dict[str, str]:
         """Names of files by those of tensors, as an index has them. Raises ModelError."""
-        content = self.read_json(self.relative(index))
+        content = _read_json(index)
         files = content.get("weight_map")
         if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()) or not files:
             raise ModelError(f"{index} has no weight_map; fetch the file again.")
@@ -126,17 +144,7 @@ class ModelFolder:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON object of this folder. Raises ModelError if it is missing or damaged."""
-        file = self.path / name
-        if not file.is_file():
-            raise ModelError(f"{file} is {_instead_of_a_file(file)}; fetch the whole model.")
-        try:
-            with file.open("rb") as opened:
-                value = json.loads(opened.read(LONGEST_JSON))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(f"{file} is no readable JSON ({error}); fetch the file again.") from error
-        if not isinstance(value, dict):
-            raise ModelError(f"{file} must hold a JSON object; fetch the file again.")
-        return value
+        return _read_json(self.path / name)
 
     def loaded_files(self) -> list[Path]:
         """All that is opened. Raises ModelError where weights are missing."""
@@ -148,7 +156,7 @@ class ModelFolder:
             elif component == "scheduler":
                 files.append(self.config_file(component))
             else:
-                files += [self.path / component / name for name in TOKENIZER_FILES]
+                files += [self.part(component) / name for name in TOKENIZER_FILES]
         return [file for file in files if file.is_file()]
 
     def check_hashes(self) -> None:
@@ -156,7 +164,8 @@ class ModelFolder:
         if not (self.path / MANIFEST).is_file():
             return
         expected = read_manifest(self.path / MANIFEST)
-        wrong = [self.path / name for name, digest in self.hashes.items() if expected.get(name) != digest]
+        own = {name: digest for name, digest in self.hashes.items() if not self.is_elsewhere(name)}
+        wrong = [self.path / name for name, digest in own.items() if expected.get(name) != digest]
         if wrong:
             raise ModelError(*(f"{file} differs from {MANIFEST}; fetch the model again." for file in wrong))
 
@@ -175,12 +184,32 @@ class ModelFolder:
             raise ModelError(f"{self.path} {holds}; supported families: {', '.join(PIPELINES)}.")
         return PIPELINES[name]
 
+    def _class_of_vae(self, vae: Path) -> str:
+        if not vae.is_dir():
+            raise ModelError(f"DARKROOM_VAE: {vae} is no folder; name one that AutoencoderKL.save_pretrained wrote.")
+        if not (vae / "config.json").is_file() and (vae / "vae" / "config.json").is_file():
+            raise ModelError(f"DARKROOM_VAE: {vae} is a whole model; name {vae / 'vae'}.")
+        return str(_read_json(vae / "config.json").get("_class_name"))
+
     def _shards(self, index: Path) -> tuple[Path, ...]:
         names = sorted(set(self.weight_map(index).values()))
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors"):
                 raise ModelError(f"{index} names {name[:100]}, which is no safetensors file beside it; fetch it again.")
         return tuple(index.parent / name for name in names)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ModelError(f"{file} is {_instead_of_a_file(file)}; fetch the whole model.")
+    try:
+        with file.open("rb") as opened:
+            value = json.loads(opened.read(LONGEST_JSON))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file} is no readable JSON ({error}); fetch the file again.") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{file} must hold a JSON object; fetch the file again.")
+    return value
 
 
 def read_manifest(path: Path) -> dict[str, str]:

@@ -45,14 +45,20 @@ class Verdict:
 
 
 def judge(
-    path: Path, *, dtype: str = "float32", rooms: Rooms | None = None, controlnets: KeptFolder | None = None
+    path: Path,
+    *,
+    dtype: str = "float32",
+    rooms: Rooms | None = None,
+    controlnets: KeptFolder | None = None,
+    vae: Path | None = None,
 ) -> Verdict:
     """The verdict on a folder, also on one that does not exist, for a model that runs in `dtype`, in torch's words.
 
-    Without `rooms`, the memory that there is for it, what it needs is told and not judged.
+    Without `rooms`, the memory that there is for it, what it needs is told and not judged. `vae` is a folder whose VAE
+    is to take the place of the model's own.
     """
     try:
-        return _Examination(ModelFolder(path)).verdict(dtype, rooms, controlnets)
+        return _Examination(ModelFolder(path, vae=vae)).verdict(dtype, rooms, controlnets)
     except ModelError as error:
         return Verdict(path=path, faults=error.faults)
     except OSError as error:  # a folder into which this user may not look
@@ -119,7 +125,7 @@ class _Examination:
             supported = " or ".join(allowed) or "those of diffusers"
             self.faults.append(f"The {component} of {path} is a {library}.{cls}; supported: {supported}.")
             return False
-        if not (path / component).is_dir():
+        if not self.folder.part(component).is_dir():
             self.faults.append(f"{path} has no folder {component}; fetch the whole model.")
             return False
         return True
@@ -128,7 +134,7 @@ class _Examination:
         with self._noting():
             config = config_of(self.folder, component)
             if config.get("quantization_config"):
-                raise ModelError(f"{self.folder.path / component} is quantized; take the model's float16 weights.")
+                raise ModelError(f"{self.folder.part(component)} is quantized; take the model's float16 weights.")
             self.configs[component] = config
         with self._noting():
             self.tensors[component] = read_tensors(self.folder, component)
@@ -139,6 +145,7 @@ class _Examination:
         before = len(self.faults)
         try:
             self.faults += misfits(folder, self.configs)
+            self.faults += self._another_scale()
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             self.faults.append(f"A config.json in {folder.path} has an impossible value ({error}); fetch it again.")
         if len(self.faults) > before:
@@ -158,6 +165,24 @@ class _Examination:
                 scheduler=folder.class_of("scheduler"),
             )
         return None
+
+    def _another_scale(self) -> Iterator[str]:
+        """A sentence for each number in which a VAE from elsewhere differs from the model's own: what its pictures
+        would be made of is not what the UNet draws."""
+        if self.folder.vae is None or not (self.folder.path / "vae" / "config.json").is_file():
+            return
+        alone = self.folder.without_vae()
+        own, other = config_of(alone, "vae"), self.configs["vae"]
+        facts = {"pixels per latent": vae_scale_factor, "latent channels": lambda config: config["latent_channels"]}
+        if self.folder.class_of("vae") == alone.class_of("vae"):
+            # AutoencoderTiny scales by itself.
+            facts["scaling_factor"] = lambda config: config["scaling_factor"]
+        for what, fact in facts.items():
+            if fact(other) != fact(own):
+                yield (
+                    f"DARKROOM_VAE: {self.folder.vae} was made for another model "
+                    f"({what} {fact(other)}, the model's own VAE has {fact(own)}); take one for this kind of model."
+                )
 
     def _look_at_controlnets(self, controlnets: KeptFolder) -> ControlNetFiles:
         """Those that fit this model. One that does not is no reason not to serve the others."""
@@ -193,7 +218,8 @@ class _Examination:
         said = " ".join(self.faults)
         with self._noting():
             listed = set(read_manifest(manifest))
-            opened = {self.folder.relative(file) for file in self.folder.loaded_files()}
+            names = (self.folder.relative(file) for file in self.folder.loaded_files())
+            opened = {name for name in names if not self.folder.is_elsewhere(name)}
             missing = [name for name in sorted(listed - opened) if not (self.folder.path / name).is_file()]
             raise_all(
                 f"{self.folder.path / name} is {wrong} {MANIFEST}; fetch the model again."
@@ -223,7 +249,7 @@ def read_tensors(folder: ModelFolder, component: str) -> dict[str, Tensor]:
         if lying:
             raise ModelError(f"{weights.index} and its files disagree about {min(lying)}; fetch them again.")
     if any(tensor.dtype in ("I8", "U8", "BOOL") for tensor in tensors.values()):
-        raise ModelError(f"The weights in {folder.path / component} are quantized; take the model's float16 weights.")
+        raise ModelError(f"The weights in {folder.part(component)} are quantized; take the model's float16 weights.")
     return tensors
 
 

@@ -25,7 +25,7 @@ AGAIN = "fetch the model again"
 
 def tensor_faults(folder: ModelFolder, component: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """One sentence about a part whose class cannot be made from its configuration, or does not fit its `tensors`."""
-    path = folder.path / component
+    path = folder.part(component)
     compare = _of_transformers if component.startswith("text_encoder") else _of_diffusers
     try:
         found = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
@@ -47,7 +47,7 @@ def tokenizer_faults(folder: ModelFolder, configs: Mapping[str, Config]) -> Iter
     """One sentence for each tokenizer that cannot be loaded or has more tokens than its text encoder."""
     loaded = {}
     for component in (name for name in folder.pipeline.components if name.startswith("tokenizer")):
-        path = folder.path / component
+        path = folder.part(component)
         if not path.is_dir():
             continue
         try:
@@ -85,7 +85,7 @@ def scheduler_faults(folder: ModelFolder, default: str | None) -> Iterator[str]:
 
 
 def load_tokenizer(folder: ModelFolder, component: str) -> Any:
-    return transformers.CLIPTokenizer.from_pretrained(folder.path / component, local_files_only=True)
+    return transformers.CLIPTokenizer.from_pretrained(folder.part(component), local_files_only=True)
 
 
 def load_scheduler(folder: ModelFolder) -> Any:
@@ -105,7 +105,7 @@ def _of_transformers(
     cls = getattr(transformers, folder.class_of(component))
     _, info = cls.from_pretrained(
         None,
-        config=cls.config_class.from_pretrained(folder.path / component, local_files_only=True),
+        config=cls.config_class.from_pretrained(folder.part(component), local_files_only=True),
         state_dict=found,
         device_map="meta",
         output_loading_info=True,
@@ -118,7 +118,7 @@ def _of_diffusers(folder: ModelFolder, component: str, found: dict[str, torch.Te
     """The same for diffusers, which would read the weights."""
     cls = getattr(diffusers, folder.class_of(component))
     with torch.device("meta"):
-        model = cls.from_config(cls.load_config(folder.path / component, local_files_only=True))
+        model = cls.from_config(cls.load_config(folder.part(component), local_files_only=True))
     if folder.weights(component).index is None:
         # Attention layers of 2022 had other names; diffusers renames them where there is one file.
         model._fix_state_dict_keys_on_load(found)

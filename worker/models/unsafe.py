@@ -18,7 +18,7 @@ CODE = (".py", ".pyc", ".so")
 
 def unsafe_faults(folder: ModelFolder) -> list[str]:
     """One sentence about all such files, with the one command that helps; none where there are none."""
-    parts = [folder.path / component for component in folder.pipeline.components]
+    parts = [folder.part(component) for component in folder.pipeline.components]
     found = [file for part in parts if part.is_dir() for file in sorted(part.iterdir()) if _is_unsafe(file)]
     if not found:
         return []

@@ -75,6 +75,7 @@ WORKER = frozenset(
         "DARKROOM_SEATS",
         "DARKROOM_STALL_SECONDS",
         "DARKROOM_THREADS",
+        "DARKROOM_VAE",
         "DARKROOM_WORKER_METRICS_PORT",
     }
 )
