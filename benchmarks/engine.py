@@ -37,15 +37,15 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     bundle = load(options.model, device=options.device, dtype=options.dtype)
-    print(f"{_machine(bundle)}; {bundle.name}, {options.steps} steps, guidance {options.guidance}\n")
+    print(f"{machine(bundle)}; {bundle.name}, {options.steps} steps, guidance {options.guidance}\n")
     print("| scheduler | stock pipeline, s | engine, s | engine / stock | pairs |\n|---|---|---|---|---|")
     for scheduler in options.schedulers:
         request = _request(bundle, options, scheduler)
-        stock, engine = _alternate(options.pairs, _stock(bundle, request), _lone(bundle, request))
+        stock, engine = alternate(options.pairs, _stock(bundle, request), _lone(bundle, request))
         ratio = statistics.median(ours / theirs for theirs, ours in zip(stock, engine, strict=True))
         a, b = statistics.median(stock), statistics.median(engine)
         print(f"| {scheduler} | {a:.3f} | {b:.3f} | {ratio:.3f} | {options.pairs} |", flush=True)
-    for shaped in (bundle, _sd_shaped(bundle)):
+    for shaped in (bundle, sd_shaped(bundle)):
         print(f"\n{shaped.name}, {shaped.defaults.width} pixels, guided\n")
         print(
             "| rows | step, ms | rows/s | not the UNet's | GFLOP/s | of a matrix product's |\n|---|---|---|---|---|---|"
@@ -84,7 +84,7 @@ def _request(bundle: Bundle, options: argparse.Namespace, scheduler: str, *, num
     )
 
 
-def _alternate(pairs: int, *ways: Callable[[], object]) -> list[list[float]]:
+def alternate(pairs: int, *ways: Callable[[], object]) -> list[list[float]]:
     """Seconds of each way, one list each. The order turns round with every pair; a first round is not counted."""
     seconds: list[list[float]] = [[] for _ in ways]
     for pair in range(-1, pairs):
@@ -126,7 +126,7 @@ def _step_row(bundle: Bundle, options: argparse.Namespace, samples: int) -> str:
     """Of guided samples, two rows each; the VAE is left out. Ratios are of each round, since machines are noisy."""
     free = dataclasses.replace(bundle, unet=FreeUnet(bundle.unet.config))
     ways = (_stepper(bundle, options, samples), _stepper(free, options, samples), _product(bundle))
-    whole, rest, product = _alternate(options.rounds, *ways)
+    whole, rest, product = alternate(options.rounds, *ways)
     costs, rows = Engine(family_of(bundle)).costs, 2 * samples
     operations = rows * costs.row(costs.native)
     step = statistics.median(whole)
@@ -175,7 +175,7 @@ def _product(bundle: Bundle) -> Callable[[], None]:
     return product
 
 
-def _sd_shaped(bundle: Bundle) -> Bundle:
+def sd_shaped(bundle: Bundle) -> Bundle:
     """Random weights in the layout of Stable Diffusion 1.x: on a GPU in full size at 64 x 64 latents, on a CPU a fifth
     of its width at 32 x 32.
 
@@ -197,7 +197,7 @@ def _sd_shaped(bundle: Bundle) -> Bundle:
     return dataclasses.replace(bundle, name="UNet in the shape of SD 1.x", unet=unet, defaults=defaults)
 
 
-def _machine(bundle: Bundle) -> str:
+def machine(bundle: Bundle) -> str:
     on_gpu = bundle.device.type == "cuda"
     chip = torch.cuda.get_device_name(bundle.device) if on_gpu else f"{_cpu()}, {torch.get_num_threads()} threads"
     return f"{chip}; {bundle.dtype}; torch {torch.__version__}, diffusers {diffusers.__version__}"

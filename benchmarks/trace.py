@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine import _machine
+from benchmarks.engine import machine
 from worker.engine.engine import Engine
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
@@ -131,7 +131,7 @@ def main() -> None:
     cost = max(ways["one after the other"](alone)) / CALIBRATION
     count = max(CALIBRATION, int(options.seconds / len(LOADS) / cost / TRACES_A_LOAD))
     print(
-        f"{_machine(bundle)}; {bundle.name}; clock: {options.clock}; one request alone {cost:.3f} s; {count} requests\n"
+        f"{machine(bundle)}; {bundle.name}; clock: {options.clock}; one request alone {cost:.3f} s; {count} requests\n"
     )
     print("| load | way | p50, s | p95, s | pictures/s | p50 / engine's |\n|---|---|---|---|---|---|", flush=True)
     for load_factor in LOADS:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS
+from app.contract.messages.schedulers import SCHEDULERS
 from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, run, stock, wish
 from tests.engine.driving import engine_of as Engine
 from tests.engine.pictures import box_mask, edit, half_mask, picture
@@ -80,7 +80,7 @@ def test_edits_and_plain_neighbours_in_one_batch_are_the_stock_pipelines_each(
         assert min(distance(latents, expected) for latents in drawn) <= IN_COMPANY, each.id
 
 
-@pytest.mark.parametrize("scheduler", [*SCHEDULERS, *CLASS_NAMES])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_every_scheduler_edits_as_in_the_stock_pipeline(epsilon_bundle: Bundle, scheduler: str) -> None:
     if scheduler not in names_for_bundle(epsilon_bundle):
         pytest.skip("LMS needs scipy")

@@ -230,6 +230,7 @@ def describe(
         scheduler_min_steps={name: limit.fewest for name, limit in limits.items() if limit.fewest > 1},
         scheduler_max_steps={name: limit.most for name, limit in limits.items() if limit.most < most},
         scheduler_refused_steps={name: limit.refused for name, limit in limits.items() if limit.refused},
+        tasks=bundle.tasks,
         takes=bundle.takes,
         left_out=bundle.left_out,
         vae=bundle.vae_name,

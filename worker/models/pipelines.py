@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+EDITS = ("image", "strength", "mask_image", "mask_blur")
+"""Parameters of requests that start from a picture."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -32,7 +35,7 @@ class Pipeline:
     components: Mapping[str, tuple[str, ...]]
     rewritten: Mapping[str, Any]
     native_side: int
-    takes: tuple[str, ...] = ("prompt_syntax",)
+    takes: tuple[str, ...] = ("prompt_syntax", *EDITS)
     unet_inputs: tuple[str, ...] = ()
     repaints: bool = False
     few_steps: tuple[int, float] | None = None
@@ -80,7 +83,7 @@ STABLE_DIFFUSION_XL = Pipeline(
     },
     rewritten={},
     native_side=1024,
-    takes=("prompt_syntax", *SIZES),
+    takes=("prompt_syntax", *EDITS, *SIZES),
 )
 """Two text encoders, and a UNet that also reads the prompt as one vector and the sizes (Podell et al. 2023)."""
 

@@ -1,0 +1,185 @@
+"""Edits beside plain pictures, in one process on one machine: `python -m benchmarks.edits`.
+
+A figure, never a gate. Prints markdown: what a step costs when a third of its samples start from a picture and a third
+repaint one, over the same step of plain samples; and what such requests cost from their pixels to their pictures, over
+as many plain evaluations, and over the stock pipelines one after the other. All in turns, so that a busy machine slows
+all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from app.contract.messages.inputs import InputPicture
+from benchmarks.engine import PROMPT, alternate, machine, sd_shaped
+from worker.engine.engine import Engine
+from worker.engine.events import Finished
+from worker.engine.request import Request
+from worker.families.choose import family_of
+from worker.models.bundle import Bundle, load, stock_pipeline
+
+STRENGTH = 0.5
+
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+"""diffusers' for a plain picture, from a picture, and repainting one."""
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model = load(options.model, device=options.device, dtype=options.dtype)
+    print(f"{machine(model)}\n")
+    _row("model", "samples", "step, plain, ms", "step, two thirds edits, ms", "a row costs", "rounds")
+    _row(*["---"] * 6)
+    for bundle in (model, sd_shaped(model)):
+        plain, mixed = alternate(options.rounds, *(_stepper(bundle, options, edits) for edits in (False, True)))
+        _row(bundle.name, options.samples, _ms(plain), _ms(mixed), _ratio(mixed, plain), options.rounds)
+    asked = [_request(model, options, k, edits=True) for k in range(options.samples)]
+    ways = _drawing(model, _as_long(asked)), _drawing(model, asked), _one_by_one(model, asked)
+    plain, edits, stock = alternate(options.pairs, *ways)
+    print(f"\n{model.name}, {options.samples} requests, from pixels to pictures\n")
+    _row("plain, s", "two thirds edits, s", "ratio", "stock pipelines in turn, s", "stock / engine", "pairs")
+    _row(*["---"] * 6)
+    a, b, c = (f"{statistics.median(each):.2f}" for each in (plain, edits, stock))
+    _row(a, b, _ratio(edits, plain), c, _ratio(stock, edits), options.pairs)
+
+
+def _row(*cells: object) -> None:
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def _as_long(asked: list[Request]) -> list[Request]:
+    """Plain requests of as many evaluations."""
+    plain = {"image": None, "mask_image": None, "strength": None, "pictures": {}}
+    return [
+        each.model_copy(update=plain | {"num_inference_steps": int(each.num_inference_steps * (each.strength or 1))})
+        for each in asked
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("models/starter"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads; torch's choice if missing")
+    parser.add_argument("--steps", type=int, default=30, help="of a request; edits take half of them")
+    parser.add_argument("--samples", type=int, default=6, help="in a batch; a multiple of three")
+    parser.add_argument("--rounds", type=int, default=15, help="steps of each kind")
+    parser.add_argument("--pairs", type=int, default=5, help="of whole batches")
+    parser.add_argument("--scheduler", default="dpmpp_2m")
+    return parser
+
+
+def _request(bundle: Bundle, options: argparse.Namespace, k: int, *, edits: bool) -> Request:
+    """The k-th: plain, from a picture and repainting in turn; or all of them plain."""
+    width, height = bundle.defaults.width, bundle.defaults.height
+    y, x = np.mgrid[0:height, 0:width]
+    picture = np.stack([x % 256, y % 256, (x + y) % 256], -1).astype(np.uint8)
+    mask = np.repeat(np.where(x < width // 2, 255, 0).astype(np.uint8)[..., None], 3, -1)
+    named = {"image": picture, "mask_image": mask} if k % 3 == 2 else {"image": picture} if k % 3 == 1 else {}
+    stored = {name: _stored(pixels) for name, pixels in named.items()} if edits else {}
+    return Request(
+        id=str(k),
+        prompt=PROMPT,
+        negative_prompt="",
+        width=width,
+        height=height,
+        num_inference_steps=options.steps,
+        guidance_scale=4.0,
+        scheduler=options.scheduler,
+        seed=k,
+        num_images=1,
+        strength=STRENGTH if stored else None,
+        pictures={stored[name].sha256: named[name] for name in stored},
+        **stored,
+    )
+
+
+def _stored(pixels: np.ndarray) -> InputPicture:
+    height, width = pixels.shape[:2]
+    sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return InputPicture(sha256=sha256, width=width, height=height, content_type="image/png")
+
+
+def _stepper(bundle: Bundle, options: argparse.Namespace, edits: bool) -> Callable[[], None]:
+    """Takes one step of a batch that does not end, and waits for it."""
+    engine = Engine(family_of(bundle), seats=options.samples)
+    for k in range(options.samples):
+        engine.submit(_request(bundle, options, k, edits=edits).model_copy(update={"num_inference_steps": 1_000}))
+
+    def step() -> None:
+        engine.step()
+        if bundle.device.type == "cuda":
+            torch.cuda.synchronize(bundle.device)
+
+    for _ in range(3):
+        step()
+    assert engine.last_batch == options.samples
+    return step
+
+
+def _drawing(bundle: Bundle, requests: list[Request]) -> Callable[[], None]:
+    engine = Engine(family_of(bundle), seats=len(requests))
+
+    def draw() -> None:
+        for request in requests:
+            engine.submit(request)
+        ends = []
+        while not engine.idle:
+            ends += [event for event in engine.step() if isinstance(event, Finished)]
+        assert len(ends) == len(requests)
+
+    return draw
+
+
+def _one_by_one(bundle: Bundle, requests: list[Request]) -> Callable[[], None]:
+    pipelines = {name: stock_pipeline(bundle, requests[0].scheduler, name) for name in PIPELINES}
+
+    def draw() -> None:
+        for request in requests:
+            given, kind = _given(request)
+            pipelines[PIPELINES[kind]](**given)
+
+    return draw
+
+
+def _given(request: Request) -> tuple[dict[str, Any], int]:
+    """What the stock pipeline is called with, and which of PIPELINES it is."""
+    given: dict[str, Any] = {
+        "prompt": request.prompt,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "generator": torch.Generator().manual_seed(request.seed),
+        "output_type": "np",
+    }
+    sides = {"width": request.width, "height": request.height}
+    if request.image is None:
+        return given | sides, 0
+    edit = given | {"image": Image.fromarray(request.pictures[request.image.sha256]), "strength": request.strength}
+    if request.mask_image is None:
+        return edit, 1
+    return edit | sides | {"mask_image": Image.fromarray(request.pictures[request.mask_image.sha256])}, 2
+
+
+def _ms(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds) * 1e3:.1f}"
+
+
+def _ratio(of: list[float], over: list[float]) -> str:
+    """Of each round, since machines are noisy."""
+    return f"{statistics.median(a / b for a, b in zip(of, over, strict=True)):.3f}"
+
+
+if __name__ == "__main__":
+    main()
