@@ -15,6 +15,7 @@ from typing import Any
 from app.contract.common.environment import SettingsError
 from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
+from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
 from worker.settings import WorkerSettings, settings_from_env
 
@@ -24,7 +25,8 @@ NEEDED = ("torch", "diffusers", "transformers", "safetensors", "PIL")
 def examine(folder: Path | None) -> dict[str, Any]:
     """Facts by name: `missing` packages, `versions`, `gpus`, and `model`, or `settings_error`.
 
-    `model` has what the worker would say: `faults`, `notes`, and `unjudged`, what only its packages could tell.
+    `model` has what the worker would say: `faults`, `notes`, and `unjudged`, what only its packages could tell; and
+    `adapters`, what is beside it.
     """
     try:
         settings = settings_from_env()
@@ -76,7 +78,20 @@ def _model(folder: Path, settings: WorkerSettings) -> dict[str, Any]:
         facts |= {"weights": verdict.need.weights, "dtype": verdict.need.dtype}
     facts["vae"] = str(settings.vae) if settings.vae else None
     facts["controlnets"] = sorted(verdict.controlnets.files)
+    if verdict.folder and not verdict.faults and not verdict.unjudged:
+        facts["adapters"] = _adapters(verdict.folder, settings)
     return {"model": facts | {"unjudged": verdict.unjudged}}
+
+
+def _adapters(folder: ModelFolder, settings: WorkerSettings) -> dict[str, Any]:
+    """What lies in the folders beside the model: names of what a start serves, and what it leaves out; or `fault`."""
+    from worker.models.adapters import adapters_beside
+
+    try:
+        shelves = adapters_beside(folder, settings.loras)
+    except ModelError as error:
+        return {"fault": str(error)}
+    return {kind: {"served": list(shelf.served), "faults": shelf.faults} for kind, shelf in shelves.items()}
 
 
 def _verdict(folder: Path, settings: WorkerSettings) -> Verdict:

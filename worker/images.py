@@ -125,16 +125,25 @@ def encode_sheet(frames: Sequence[npt.NDArray[np.uint8]]) -> SheetFile:
 def parameters_text(record: Mapping[str, object]) -> str:
     """The record in the form that AUTOMATIC1111's `parameters` has: prompt, negative prompt, one line of settings.
 
-    Reads prompt, negative_prompt, num_inference_steps, scheduler, solver, guidance_scale, seed, width, height,
+    Reads prompt, loras, negative_prompt, num_inference_steps, scheduler, solver, guidance_scale, seed, width, height,
     model_hash, model, clip_skip and version; what is absent or None is left out.
     """
-    lines = [str(record.get("prompt") or "")]
+    lines = [" ".join([str(record.get("prompt") or ""), *_lora_words(record)])]
     if negative := record.get("negative_prompt"):
         lines.append(f"Negative prompt: {negative}")
     lines.append(", ".join(f"{label}: {_quote(value)}" for label, value in _settings(record) if value is not None))
     # Readers split at NUL, and a lone surrogate cannot be written at all.
     text = "\n".join(lines).strip().replace("\0", "")
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _lora_words(record: Mapping[str, object]) -> Iterator[str]:
+    """Theirs stand in the prompt, whatever ours is read as."""
+    loras = record.get("loras")
+    for lora in loras if isinstance(loras, list) else ():
+        word = f"<lora:{lora['name']}:{lora['weight']:g}>"
+        if word not in str(record.get("prompt")):
+            yield word
 
 
 def _settings(record: Mapping[str, object]) -> Iterator[tuple[str, object]]:

@@ -262,6 +262,7 @@ def _load(settings: WorkerSettings, name: str) -> Bundle:
         channels_last=settings.channels_last,
         controlnets=settings.kept_controlnets(),
         vae=settings.vae,
+        loras=settings.loras,
     )
     log.info("model loaded", model=bundle.name, seconds=round(time.monotonic() - started, 2))
     return bundle

@@ -155,6 +155,18 @@ def _model(facts: dict[str, Any]) -> Iterator[Finding]:
         detail += f", with the ControlNets {', '.join(model['controlnets'])}"
     remedy = f"not looked at: {model['unjudged']}" if model["unjudged"] else ""
     yield Finding("model", "note" if model["notes"] or remedy else "ok", "\n".join([detail, *model["notes"]]), remedy)
+    yield from _adapters(model.get("adapters", {}))
+
+
+def _adapters(shelves: dict[str, Any]) -> Iterator[Finding]:
+    """A folder that is none keeps the worker from starting; a file that does not fit is left out."""
+    if fault := shelves.get("fault"):
+        yield Finding("adapters", "bad", fault, "correct the setting, or make the folder")
+        return
+    for kind, shelf in shelves.items():
+        names = ", ".join(shelf["served"]) or "none"
+        remedy = "a worker starts without them" if shelf["faults"] else ""
+        yield Finding(kind, "note" if remedy else "ok", "\n".join([names, *shelf["faults"]]), remedy)
 
 
 def _redis(settings: Settings, data: Path) -> Finding:

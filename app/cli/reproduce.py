@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CIRCUMSTANCES = ("model_hash", "version", "torch", "diffusers", "device", "dtype", "bucket")
 """What else the pixels depend on. Where one differs, a difference is no surprise."""
 
+FILES_BESIDE = ("controlnets", "lora_files", "embedding_files")
+"""So do they on these: in a record, by name, the sha256 of each file that was drawn with beside the model."""
+
 
 def reproduce(
     picture: Path, *, output: Path | None, overwrite: bool, as_json: bool, url: str, api_key: str | None
@@ -104,6 +107,15 @@ def _remarks(record: dict[str, Any], served: list[dict[str, Any]]) -> Iterator[s
         yield "the picture was not drawn as reproducible: rounding depends on what was drawn beside it"
 
 
+def _circumstances(record: dict[str, Any]) -> dict[str, Any]:
+    """By name; each file beside the model is one."""
+    found = {name: record.get(name) for name in CIRCUMSTANCES}
+    for kind in FILES_BESIDE:
+        files = record.get(kind)
+        found |= {f"{kind}/{name}": sha256 for name, sha256 in files.items()} if isinstance(files, dict) else {}
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How far two pictures are apart, 0 to 255, and what of CIRCUMSTANCES was another: {name: [then, now]}."""
@@ -120,7 +132,8 @@ class Verdict:
         from PIL import ImageChops, ImageStat
 
         sizes = [list(before.size), list(after.size)]
-        changed = {name: [old.get(name), new.get(name)] for name in CIRCUMSTANCES if old.get(name) != new.get(name)}
+        then, now = _circumstances(old), _circumstances(new)
+        changed = {name: [then.get(name), now.get(name)] for name in {**then, **now} if then.get(name) != now.get(name)}
         if before.size != after.size:
             return cls(False, None, None, sizes, changed)
         difference = ImageChops.difference(before, after)

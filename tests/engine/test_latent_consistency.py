@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,8 +66,8 @@ class TwoModels:
     def inputs(self, request: Request) -> Inputs:
         return self._of(request).inputs(request)
 
-    def bring(self, request: Request) -> None:
-        return None
+    def bring(self, request: Request) -> Sequence[Future[Any]]:
+        return []
 
     def close(self, request: Request) -> None:
         pass

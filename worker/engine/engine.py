@@ -172,11 +172,11 @@ class Engine:
             inputs, solvers = Inputs(), [_refused(error)]
         return Job(request, submitted_at=self.clock(), solvers=solvers, inputs=inputs, brought=self._bring(request))
 
-    def _bring(self, request: Request) -> Future[Any] | None:
+    def _bring(self, request: Request) -> Sequence[Future[Any]]:
         try:
             return self._family.bring(request)
         except Exception as error:
-            return _refused(error)
+            return [_refused(error)]
 
     def _stop_canceled(self) -> None:
         for job in self._jobs.all():

@@ -99,10 +99,9 @@ class Family(Protocol):
         them."""
         ...
 
-    def bring(self, request: Request) -> Future[Any] | None:
-        """Bring what the request needs beside the model, such as the weights of an adapter, in a thread of the
-        family's. The request waits until the future is done, and others pass; None if it needs nothing. In any thread.
-        Raises GenerationFailed."""
+    def bring(self, request: Request) -> Sequence[Future[Any]]:
+        """Bring what the request needs beside the model, such as the weights of an adapter, in threads of the family's.
+        The request waits until the futures are done, and others pass. In any thread. Raises GenerationFailed."""
         ...
 
     def close(self, request: Request) -> None:

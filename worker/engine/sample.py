@@ -44,7 +44,7 @@ class Job:
     submitted_at: float
     solvers: Sequence[Future[SolverFactory]]
     inputs: Inputs
-    brought: Future[Any] | None = None
+    brought: Sequence[Future[Any]] = ()
     is_canceled: bool = False
     is_terminal: bool = False
     prepared: Prepared | None = None
@@ -71,7 +71,7 @@ class Job:
 
     @property
     def awaited(self) -> list[Future[Any]]:
-        return [*self.solvers, *([self.brought] if self.brought else [])]
+        return [*self.solvers, *self.brought]
 
     @property
     def open_samples(self) -> int:

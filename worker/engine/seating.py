@@ -118,8 +118,8 @@ class Seating:
     def _compiled(self, job: Job) -> list[SolverFactory] | None:
         """Its solvers. None if they could not be made, or what it needs not be brought, which ends it."""
         try:
-            if job.brought:
-                job.brought.result(timeout=0)
+            for each in job.brought:
+                each.result(timeout=0)
             return [solver.result(timeout=0) for solver in job.solvers]
         except Exception as error:
             self.fail(job, engine_error(error, stage="prepare"))

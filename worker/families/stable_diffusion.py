@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from worker.engine.passes import Pass
 from worker.engine.request import Request
 from worker.engine.rows import LaneKey, LatentShape, Rows
 from worker.engine.solver import Schedule
+from worker.families.adapters import Adapters, Chosen
 from worker.families.autoencoder import ScaledAutoencoder
 from worker.families.controlnet import ControlNets
 from worker.families.inputs import MASK, MASKED, InputPictures, start_of
@@ -38,16 +40,18 @@ class StableDiffusion:
 
     def __init__(self, bundle: Bundle) -> None:
         self.device = bundle.device
-        self.weights_bytes = bundle.weights_bytes
+        self._adapters = Adapters(bundle.loras, bundle.unet, dtype=bundle.dtype, device=bundle.device)
+        self.weights_bytes = bundle.weights_bytes + self._adapters.nbytes
         self.later_bytes = bundle.controlnets.bytes(bundle.dtype.itemsize)
         self.autoencoder: Autoencoder = ScaledAutoencoder(
             bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device
         )
         self._bundle = bundle
-        self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device)
+        self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device, bank=self._adapters.bank)
         self._schedulers = NamedSchedulers(bundle.scheduler, channels=bundle.latent_channels)
         self._controlnets = ControlNets(bundle)
-        self._reader = PromptReader(bundle, self._encoders(bundle))
+        self._bringing = Lock()
+        self._reader = PromptReader(bundle, self._encoders(bundle), self._adapters.of_text)
         self._inputs = InputPictures(pixels_per_latent=bundle.vae_scale_factor, reads_masks=bundle.reads_masks)
         usual = usual_request(bundle)
         latent_shape = bundle.latent_shape(usual.height, usual.width)
@@ -65,24 +69,42 @@ class StableDiffusion:
     def inputs(self, request: Request) -> Inputs:
         return self._inputs.read(request)
 
-    def bring(self, request: Request) -> Future[Any] | None:
-        return self._controlnets.bring(request)
+    def bring(self, request: Request) -> Sequence[Future[Any]]:
+        # Who comes first is first in both queues: two that wait for what the other has would wait for ever.
+        with self._bringing:
+            brought = self._controlnets.bring(request), self._adapters.bring(request)
+        return [each for each in brought if each is not None]
 
     def close(self, request: Request) -> None:
         self._controlnets.close(request)
+        self._adapters.close(request)
 
     def prepare(self, asked: Sequence[Asked]) -> list[Prepared | EngineError]:
-        read = self._reader.read([self._texts(each.request) for each in asked])
-        return [self._prepared(each, embeddings) for each, embeddings in zip(asked, read, strict=True)]
+        chosen = [self._chosen(each.request) for each in asked]
+        texts = [
+            self._texts(each.request, own.texts) if isinstance(own, Chosen) else []
+            for each, own in zip(asked, chosen, strict=True)
+        ]
+        return [self._prepared(*each) for each in zip(asked, chosen, self._reader.read(texts), strict=True)]
 
-    def _prepared(self, asked: Asked, embeddings: list[Embedding] | EngineError) -> Prepared | EngineError:
+    def _chosen(self, request: Request) -> Chosen | EngineError:
+        try:
+            return self._adapters.chosen(request)
+        except Exception as error:
+            return engine_error(error, stage="adapters")
+
+    def _prepared(
+        self, asked: Asked, chosen: Chosen | EngineError, embeddings: list[Embedding] | EngineError
+    ) -> Prepared | EngineError:
+        if isinstance(chosen, EngineError):
+            return chosen
         if isinstance(embeddings, EngineError):
             return embeddings
         request = asked.request
         try:
             only = Pass(
                 denoiser=self._denoiser,
-                rows=self._rows(request, embeddings),
+                rows=replace(self._rows(request, embeddings), some=chosen.some),
                 solver=asked.solvers[0],
                 latent_shape=self._latent_shape(request),
                 guidance=Guidance(scale=request.guidance_scale, rescale=request.guidance_rescale),
@@ -90,6 +112,7 @@ class StableDiffusion:
                 sides=self._controlnets.sides(request, asked.solvers[0].evaluations),
             )
             drawn_with = self._controlnets.drawn_with(request)
+            drawn_with |= {"lora_files": chosen.sha256} if chosen.sha256 else {}
         except Exception as error:
             return engine_error(error, stage="prepare")
         return Prepared([only], self._warnings(request, embeddings), drawn_with)
@@ -114,10 +137,10 @@ class StableDiffusion:
         """Those that matter to this request."""
         return (request.prompt, request.negative_prompt or "") if self._is_guided(request) else (request.prompt,)
 
-    def _texts(self, request: Request) -> list[Text]:
+    def _texts(self, request: Request, loras: tuple[tuple[str, float], ...]) -> list[Text]:
         """The same, and how each is read. As in diffusers' pipelines, clip_skip does not touch the negative prompt."""
         prompt, *negative = self._prompts(request)
-        plain = Reading(alone=request.reproducible, syntax=request.prompt_syntax)
+        plain = Reading(alone=request.reproducible, syntax=request.prompt_syntax, loras=loras)
         return [Text(prompt, replace(plain, clip_skip=request.clip_skip)), *(Text(each, plain) for each in negative)]
 
     def _latent_shape(self, request: Request) -> LatentShape:
@@ -150,7 +173,7 @@ class StableDiffusion:
         return {}
 
     def _encoders(self, bundle: Bundle) -> list[TextEncoder]:
-        return [TextEncoder(bundle.tokenizer, bundle.text_encoder)]
+        return [TextEncoder("text_encoder", bundle)]
 
 
 def usual_request(bundle: Bundle) -> Request:

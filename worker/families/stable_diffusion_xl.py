@@ -32,5 +32,4 @@ class StableDiffusionXL(StableDiffusion):
 
     def _encoders(self, bundle: Bundle) -> list[TextEncoder]:
         """Both are read one layer before their last (section 2.1 of the paper)."""
-        first = TextEncoder(bundle.tokenizer, bundle.text_encoder, before_last=True)
-        return [first, TextEncoder(bundle.tokenizer_2, bundle.text_encoder_2, before_last=True)]
+        return [TextEncoder(part, bundle, before_last=True) for part in ("text_encoder", "text_encoder_2")]

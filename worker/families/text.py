@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ from app.contract.messages.vocabulary import Vocabulary, unlearned
 from worker.engine.errors import EngineError, GenerationFailed
 from worker.engine.isolate import isolate
 from worker.engine.transfer import to_device
+from worker.families.adapters import OfText
+from worker.families.lora_bank import adapted
 from worker.families.windows import Cutter, Window, padded, weights_of
 from worker.models.bundle import PROMPT_WINDOWS, Bundle
 
@@ -38,11 +41,12 @@ MEAN_IS_ROUNDING = 1e-5
 class Reading:
     """How a text is read. `alone`: encoded by itself, for reproducible pictures, since the last bits depend on the
     company in a call. `clip_skip`: layers of each text encoder, before the one that is read else, that are left out.
-    `syntax`: what its brackets mean."""
+    `syntax`: what its brackets mean. `loras`: adapters of the text encoders, by their sha256, each with its weight."""
 
     alone: bool = False
     clip_skip: int | None = None
     syntax: PromptSyntax = "plain"
+    loras: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +74,25 @@ class Embedding:
 
 
 class TextEncoder:
-    """One of a model's text encoders, with the tokenizer whose padding it knows.
+    """One of a model's text encoders, by the name of its part, with the tokenizer whose padding it knows.
 
     Its context is what it ends with, after its final norm; or, `before_last`, the states that its last layer gets.
     """
 
-    def __init__(self, tokenizer: Any, network: Any, *, before_last: bool = False) -> None:
-        self._padding = tokenizer.pad_token_id
-        self._network = network
+    def __init__(self, part: str, bundle: Bundle, *, before_last: bool = False) -> None:
+        self._part = part
+        self._padding = getattr(bundle, part.replace("text_encoder", "tokenizer")).pad_token_id
+        self._network = getattr(bundle, part)
         self._before_last = before_last
 
     @property
     def most_skipped(self) -> int:
         """Layers that can be left out; then the context is what its first layer gets, as in diffusers' pipelines."""
         return int(self._network.config.num_hidden_layers) - self._before_last
+
+    def adapted(self, loras: Sequence[tuple[str, float]], factors: OfText) -> AbstractContextManager[None]:
+        """While the context lasts, its layers have these adapters."""
+        return adapted(self._network, [(factors(self._part, sha256), weight) for sha256, weight in loras])
 
     def read(
         self, windows: Sequence[Window], *, clip_skip: int | None, length: int, device: torch.device
@@ -120,15 +129,18 @@ class PromptReader:
     """Encodes prompts in batches and remembers the last ones. The empty prompt is never forgotten.
 
     A model's `encoders` are read side by side: their contexts are joined along the width. Who gives the pooled text
-    comes last.
+    comes last. `loras` has what readings name.
     """
 
-    def __init__(self, bundle: Bundle, encoders: Sequence[TextEncoder], *, capacity: int = CACHED_PROMPTS) -> None:
+    def __init__(
+        self, bundle: Bundle, encoders: Sequence[TextEncoder], loras: OfText, *, capacity: int = CACHED_PROMPTS
+    ) -> None:
         self._name = bundle.name
         self._window = bundle.context_length
         self._cutter = Cutter(bundle.tokenizer, length=self._window, most=PROMPT_WINDOWS)
         self._vocabulary = Vocabulary(bundle.defaults.vocabulary)
         self._encoders = encoders
+        self._loras = loras
         self._device, self._dtype = bundle.device, bundle.dtype
         self._capacity = capacity
         self._recent: OrderedDict[Text, Embedding] = OrderedDict()
@@ -203,10 +215,12 @@ class PromptReader:
 
     def _encode(self, windows: Sequence[Window], reading: Reading) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Context [windows, context_length, width] and pooled text [windows, projection], if there is one."""
-        read = [
-            encoder.read(windows, clip_skip=reading.clip_skip, length=self._window, device=self._device)
-            for encoder in self._encoders
-        ]
+        read = []
+        for encoder in self._encoders:
+            with encoder.adapted(reading.loras, self._loras):
+                read.append(
+                    encoder.read(windows, clip_skip=reading.clip_skip, length=self._window, device=self._device)
+                )
         pooled = read[-1][1]
         context = torch.cat([context for context, _ in read], dim=-1)
         return context.to(self._dtype), None if pooled is None else pooled.to(self._dtype)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
+from worker.families.lora_bank import LoraBank
 from worker.models.need import row_bytes
 
 ADDED = frozenset({"text_embeds", "time_ids"})
@@ -27,17 +29,20 @@ RESIDUAL = "residual_"
 
 
 class UNet(torch.nn.Module):
-    """A Denoiser (worker/engine/rows.py) whose row tensors have the names of the network's arguments."""
+    """A Denoiser (worker/engine/rows.py) whose row tensors have the names of the network's arguments, beside those that
+    choose from a `bank` of adapters."""
 
-    def __init__(self, unet: Any, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, unet: Any, *, dtype: torch.dtype, device: torch.device, bank: LoraBank | None = None) -> None:
         super().__init__()
         self.unet = unet
         self.dtype = dtype
         self.device = device
+        self._bank = bank
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
         entering = [x.to(self.dtype), *(rows[name] for name in CHANNELS if name in rows)]
-        output: torch.Tensor = self.unet(torch.cat(entering, 1), t, **as_arguments(rows), return_dict=False)[0]
+        with self._bank.serving(rows) if self._bank else nullcontext(rows) as own:
+            output: torch.Tensor = self.unet(torch.cat(entering, 1), t, **as_arguments(own), return_dict=False)[0]
         # A network that predicts a variance as well has it in the channels behind.
         return output[:, : x.shape[1]]
 
@@ -45,7 +50,8 @@ class UNet(torch.nn.Module):
         """Itself, or a copy that takes twice the memory."""
         if self.dtype == torch.float32:
             return self
-        return UNet(copy.deepcopy(self.unet).float(), dtype=torch.float32, device=self.device)
+        unet = copy.deepcopy(self.unet).float()
+        return UNet(unet, dtype=torch.float32, device=self.device, bank=self._bank)
 
     def row_bytes(self, latent_shape: tuple[int, int, int]) -> float:
         return row_bytes(self.unet.config, *latent_shape[1:], self.dtype.itemsize)

@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +21,14 @@ import transformers
 
 from app.contract.messages.card import Adapter, ModelCard
 from worker.engine.errors import is_out_of_memory
+from worker.models.adapters import loras_of
 from worker.models.configs import part_dtype
 from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder
 from worker.models.defaults import Defaults
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
+from worker.models.lora_file import LoraFile
 from worker.models.need import no_room
 from worker.models.pipelines import PIPELINES
 from worker.models.place import place_of
@@ -52,7 +54,7 @@ class Bundle:
 
     `family` is the stock pipeline's class. SDXL has a second tokenizer and text encoder, and may want zeros in the
     place of an empty negative prompt. `left_out` are parts that the folder's index names and nobody here runs.
-    `controlnets` are files, which are loaded when a request names one.
+    `controlnets` and `loras` are files, which are loaded when a request names one.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Bundle:
     controlnets: ControlNetFiles = NO_CONTROLNETS
     vae_name: str | None = None
     """Of the VAE's folder, where it is not the model's own."""
+    loras: Mapping[str, LoraFile] = field(default_factory=dict)
 
     def place(self, network: Any) -> Any:
         """Put a network that belongs to the UNet where that is, in its layout."""
@@ -104,8 +107,8 @@ class Bundle:
     @property
     def takes(self) -> tuple[str, ...]:
         """Parameters that not every model takes, and this one does."""
-        beside = ("control",) if self.controlnets.files else ()
-        return (*PIPELINES[self.family].takes, *beside)
+        beside = {"control": self.controlnets.files, "loras": self.loras}
+        return (*PIPELINES[self.family].takes, *(name for name, files in beside.items() if files))
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latents of a picture of so many pixels."""
@@ -146,14 +149,16 @@ def load(
     channels_last: Literal["auto", "on", "off"] = "auto",
     controlnets: KeptFolder | None = None,
     vae: Path | None = None,
+    loras: Path | None = None,
 ) -> Bundle:
     """The model in `folder`, on `device`, with all parts of type `dtype`: except SDXL's VAE, which stays in float32
     where its configuration says that float16 is too small for it.
 
     `device` may be auto: the first GPU if there is one. `dtype` may be a name of torch's, or auto: float16 on a GPU,
     float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on a GPU, whose convolutions
-    are faster in it. `vae` is a folder whose VAE takes the place of the model's own. Raises ModelError, one sentence
-    with its remedy for each thing about the folder that is not right.
+    are faster in it. `vae` is a folder whose VAE takes the place of the model's own. `loras` is a folder of adapters;
+    what of it does not fit the model is left out. Raises ModelError, one sentence with its remedy for each thing about
+    the folder that is not right.
     """
     place = place_of(device, dtype)
     verdict = judge(Path(folder), dtype=place.dtype_name, rooms=place.rooms(), controlnets=controlnets, vae=vae)
@@ -171,6 +176,9 @@ def load(
         for part in source.pipeline.weights:
             layout = torch.channels_last if last and part in ("unet", "vae") else torch.preserve_format
             parts[part].to(place.device, memory_format=layout).eval().requires_grad_(False)
+    shelf = loras_of(parts, loras)
+    for fault in shelf.faults:
+        log.warning("an adapter is left out", fault=fault)
     return Bundle(
         **parts | {"scheduler": configured(parts["scheduler"], source.pipeline)},
         name=name or source.name,
@@ -185,6 +193,7 @@ def load(
         left_out=_left_out(source),
         controlnets=verdict.controlnets,
         vae_name=source.vae.name if source.vae else None,
+        loras=shelf.served,
     )
 
 
@@ -236,6 +245,7 @@ def describe(
         vae=bundle.vae_name,
         controls=tuple(Adapter(name=name) for name in sorted(bundle.controlnets.files)),
         max_controls=bundle.controlnets.kept,
+        loras=tuple(Adapter(name=name, words=file.trigger_words) for name, file in bundle.loras.items()),
         max_prompt_tokens=bundle.max_prompt_tokens,
         seats=seats,
         **defaults,

@@ -44,6 +44,11 @@ class Tensor:
 
 def read_header(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name. Raises HeaderError for all that safetensors would refuse to open, and OSError."""
+    return read_whole_header(path)[0]
+
+
+def read_whole_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The same, and what whoever wrote the file says of it."""
     with path.open("rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
@@ -51,14 +56,14 @@ def read_header(path: Path) -> dict[str, Tensor]:
         _check_start(start, file.read(len(POINTER)), length, size)
         file.seek(8)
         entries = _entries(file.read(length))
+    said = entries.pop("__metadata__", None)
     tensors, spans = {}, []
     for name, entry in entries.items():
-        if name == "__metadata__":
-            continue
         tensors[name], span = _tensor(name, entry)
         spans.append(span)
     _check_spans(sorted(spans), size - 8 - length)
-    return tensors
+    said = said if isinstance(said, dict) else {}
+    return tensors, {str(name): value for name, value in said.items() if isinstance(value, str)}
 
 
 def _check_start(start: bytes, after: bytes, length: int, size: int) -> None:

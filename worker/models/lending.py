@@ -17,14 +17,23 @@ T = TypeVar("T")
 class Lending(Generic[T]):
     """Lends what `load` makes of a name, for any thread; loading itself has one thread of its own.
 
-    At most `most` are in memory. One that nobody holds stays for the next borrower; when its place is needed, the one
-    that was used longest ago goes first, and `drop` hears of it. Where all places are held, who comes next waits, and
-    all behind.
+    At most `most` are in memory, counted by their `size`, or each as one. One that nobody holds stays for the next
+    borrower; when its place is needed, the one that was used longest ago goes first, and `drop` hears of it. Where all
+    places are held, who comes next waits, and all behind.
     """
 
-    def __init__(self, load: Callable[[str], T], *, most: int, drop: Callable[[T], None], thread: str) -> None:
+    def __init__(
+        self,
+        load: Callable[[str], T],
+        *,
+        most: int,
+        drop: Callable[[T], None],
+        thread: str,
+        size: Callable[[str], int] = lambda name: 1,
+    ) -> None:
         self.most = most
         self._load = load
+        self._size = size
         self._drop = drop
         self._loader = ThreadPoolExecutor(1, thread_name_prefix=thread)
         self._lock = threading.Lock()
@@ -37,8 +46,8 @@ class Lending(Generic[T]):
 
         Raises ValueError for more than can ever be in memory together.
         """
-        if len(set(names)) > self.most:
-            raise ValueError(f"{len(set(names))} at once, and only {self.most} are kept in memory")
+        if self._of(names) > self.most:
+            raise ValueError(f"{self._of(names)} at once, and only {self.most} are kept in memory")
         future: Future[list[T]] = Future()
         with self._lock:
             self._queue.append((borrower, tuple(names), future))
@@ -57,7 +66,7 @@ class Lending(Generic[T]):
         while self._queue:
             borrower, names, future = self._queue[0]
             held = frozenset[str]().union(*self._held.values())
-            if len(held.union(names)) > self.most:
+            if self._of(held.union(names)) > self.most:
                 return
             self._queue.popleft()
             self._held[borrower] = frozenset(names)
@@ -78,7 +87,7 @@ class Lending(Generic[T]):
             if known is not None:
                 self._kept.move_to_end(name)
                 return known
-            dropped = self._make_a_place()
+            dropped = self._make_a_place(name)
         for each in dropped:
             self._drop(each)
         loaded = self._load(name)
@@ -86,9 +95,16 @@ class Lending(Generic[T]):
             self._kept[name] = loaded
         return loaded
 
-    def _make_a_place(self) -> list[T]:
+    def _make_a_place(self, newcomer: str) -> list[T]:
         """For one more. With the lock held."""
         held = frozenset[str]().union(*self._held.values())
-        unused = [name for name in self._kept if name not in held]
-        too_many = max(0, len(self._kept) + 1 - self.most)
-        return [self._kept.pop(name) for name in unused[:too_many]]
+        dropped: list[T] = []
+        for name in [name for name in self._kept if name not in held]:
+            if self._of({*self._kept, newcomer}) <= self.most:
+                break
+            dropped.append(self._kept.pop(name))
+        return dropped
+
+    def _of(self, names: Collection[str]) -> int:
+        """The size of all of them together."""
+        return sum(map(self._size, set(names)))

@@ -84,6 +84,23 @@ def scheduler_faults(folder: ModelFolder, default: str | None) -> Iterator[str]:
         yield f"The default scheduler {default} does not work with {folder.path}; set another in darkroom.json."
 
 
+def empty_part(folder: ModelFolder, component: str) -> Any:
+    """A part without values, on the meta device. Raises what its class raises for a wrong configuration."""
+    path = folder.part(component)
+    with torch.device("meta"):
+        if component.startswith("text_encoder"):
+            of_transformers = getattr(transformers, folder.class_of(component))
+            return of_transformers(of_transformers.config_class.from_pretrained(path, local_files_only=True))
+        of_diffusers = getattr(diffusers, folder.class_of(component))
+        return of_diffusers.from_config(of_diffusers.load_config(path, local_files_only=True))
+
+
+def layer_shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of the weights of its linear and convolution layers, by path."""
+    layers = (each for each in network.named_modules() if isinstance(each[1], torch.nn.Linear | torch.nn.Conv2d))
+    return {path: tuple(layer.weight.shape) for path, layer in layers}
+
+
 def load_tokenizer(folder: ModelFolder, component: str) -> Any:
     return transformers.CLIPTokenizer.from_pretrained(folder.part(component), local_files_only=True)
 
@@ -116,9 +133,7 @@ def _of_transformers(
 
 def _of_diffusers(folder: ModelFolder, component: str, found: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
     """The same for diffusers, which would read the weights."""
-    cls = getattr(diffusers, folder.class_of(component))
-    with torch.device("meta"):
-        model = cls.from_config(cls.load_config(folder.part(component), local_files_only=True))
+    model = empty_part(folder, component)
     if folder.weights(component).index is None:
         # Attention layers of 2022 had other names; diffusers renames them where there is one file.
         model._fix_state_dict_keys_on_load(found)

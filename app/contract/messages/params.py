@@ -239,6 +239,10 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
     if spec.scheduler not in card.schedulers:
         yield ParamError("/scheduler", "unknown", _no_such_scheduler(spec.scheduler, card))
     yield from _broken_controls(spec, card)
+    known = [each.name for each in card.loras]
+    for at, lora in enumerate(spec.loras):
+        if lora.name not in known:
+            yield ParamError(f"/loras/{at}/name", "unknown", _no_such(lora.name, known, "LoRAs"))
     if spec.output_format == "png" and spec.output_quality not in (None, 100):
         yield ParamError("/output_quality", "no_quality", "must be 100 with png, which loses nothing")
     if spec.keep_previews and not spec.preview_every:
