@@ -114,8 +114,8 @@ def stock_with_loras(bundle: Bundle, request: Request, folder: Path) -> torch.Te
 
     made = driving.stock_pipeline
 
-    def with_adapters(bundle: Bundle, scheduler: str) -> Any:
-        pipeline = made(bundle, scheduler)
+    def with_adapters(*arguments: Any) -> Any:
+        pipeline = made(*arguments)
         for lora in request.loras:
             pipeline.load_lora_weights(str(folder / f"{lora.name}.safetensors"), adapter_name=lora.name)
         pipeline.set_adapters([each.name for each in request.loras], [each.weight for each in request.loras])
