@@ -1,4 +1,4 @@
-"""LoRAs of a request, held against the model's card: unknown names are told with the nearest, each counts once."""
+"""LoRAs of a request, held against the model's card: unknown names are told with the nearest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ REFUSED: list[tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = [
     ([{"name": "Inkk"}], [("/loras/0/name", "unknown", "is unknown; did you mean Ink?")]),
     ([{"name": "ink"}], [("/loras/0/name", "unknown", "is unknown; did you mean Ink?")]),
     ([{"name": "zzz"}], [("/loras/0/name", "unknown", "is unknown; there are Ink, film grain")]),
-    (
-        [{"name": "Ink"}, {"name": "Ink"}],
-        [("/loras/1/name", "said_twice", "is there already; say it once, with one weight")],
-    ),
 ]
 
 

@@ -84,7 +84,7 @@ def test_in_company_a_row_is_drawn_as_with_merged_weights(kit: Kit) -> None:
         with_loras("c", ("full", 0.5), ("ink", 0.4), seed=9, scheduler="euler_a"),
         with_loras("d", ("ink", -0.7), seed=10, guidance_scale=1.0),
         with_loras("e", ("both", 1.0), ("full", 0.3), ("ink", 0.2), ("words", 0.9), seed=11, negative_prompt="a dog"),
-        with_loras("f", ("words", 1.0), seed=12),
+        with_loras("f", ("words", 0.5), ("full", 0.1), ("full", 0.2), seed=12),
     ]
     together = final_latents(kit.bundle, *requests)
     for request in requests:
