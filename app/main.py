@@ -242,6 +242,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         models=choice,
         viewer=Viewer(jobs, pictures, registry, link_seconds=settings.picture_url_seconds),
         inputs=came_in,
+        references=references,
         admission=Admission(
             jobs,
             registry,

@@ -29,6 +29,7 @@ from app.jobs.inputs import Inputs
 from app.jobs.model_choice import ModelChoice
 from app.jobs.model_registry import ModelRegistry
 from app.jobs.readiness import Readiness
+from app.jobs.references import References
 from app.jobs.schemas import JobView
 from app.jobs.views import Viewer
 from app.pictures.store import PictureStore
@@ -46,6 +47,7 @@ class Services:
     models: ModelChoice
     viewer: Viewer
     inputs: Inputs
+    references: References
     admission: Admission
     readiness: Readiness
     feed: Feed

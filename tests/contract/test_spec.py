@@ -219,6 +219,7 @@ def test_pictures_and_adapters_are_recorded_and_asked_for_again(card: ModelCard)
     """What a record says of a picture is a reference to it."""
     takes = card.model_copy(
         update={
+            "tasks": ("image-to-image",),
             "takes": tuple(PARAMETERS),
             "controls": (Adapter(name="canny"),),
             "loras": (Adapter(name="ink"),),
