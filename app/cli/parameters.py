@@ -84,11 +84,12 @@ def _by_itself(name: str) -> Spelling:
 
 def _option(name: str, spelling: Spelling) -> inspect.Parameter:
     kind = _kind(JobSpec.model_fields[name].annotation)
-    least = PARAMETERS[name].least if spelling.least is None else spelling.least
+    declared = PARAMETERS[name]
     option = typer.Option(
         *spelling.flags,
         help=spelling.help,
-        min=least,
+        min=declared.least if spelling.least is None else spelling.least,
+        max=declared.most,
         autocompletion=spelling.complete,
     )
     default, asked = (False, bool) if kind is bool else (spelling.default, kind | None)

@@ -158,8 +158,9 @@ class Admission:
             metadata=request.metadata,
             webhook=request.webhook,
             traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else "",
+            classifier_free_guidance=model.card.classifier_free_guidance,
         )
-        terms = self._terms(caller, cost_of(job.spec))
+        terms = self._terms(caller, job.cost)
         submission = await self._store.submit(job, idempotency_key=key, body_hash=hashed, **terms.limits())
         if submission.outcome == "input-gone":
             raise ParamsRejected(_gone(submission.id, pictures, caller.tenant))
@@ -194,7 +195,8 @@ class Admission:
         model = (await self._registry.models(record.model)).get(record.model)
         if model is None:
             raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
-        terms = self._terms(caller, cost_of(record.spec))
+        cost = cost_of(record.spec, classifier_free_guidance=model.card.classifier_free_guidance)
+        terms = self._terms(caller, cost)
         await self._room.look()
         again = await self._store.retry(record.id, caller.tenant, **terms.limits())
         if again.outcome == "input-gone":

@@ -70,14 +70,16 @@ function Side({ name, label, request, set, model }) {
 
 function More({ request, set, model }) {
   const strangers = useStrangers(request.negative_prompt, model);
-  const isRead = request.guidance_scale > 1;
+  const isIdle = model.classifier_free_guidance === false;
+  const isRead = request.guidance_scale > 1 && !isIdle;
+  const idle = isIdle ? "Without effect: this model draws without one." : "It takes effect with a guidance above 1.";
   return html`<details class="more">
     <summary>More</summary>
     <div class="field">
       <label for="negative">Not in the picture</label>
       <textarea id="negative" rows="2" value=${request.negative_prompt}
         onInput=${(event) => set({ negative_prompt: event.target.value })}></textarea>
-      ${request.negative_prompt && !isRead && html`<p class="hint">It takes effect with a guidance above 1.</p>`}
+      ${request.negative_prompt && !isRead && html`<p class="hint">${idle}</p>`}
       ${isRead && strangers.length > 0 && html`<div class="hint"><${Strangers} strangers=${strangers} model=${model} text=${request.negative_prompt}
         change=${(text) => set({ negative_prompt: text })} /></div>`}
     </div>
@@ -85,7 +87,7 @@ function More({ request, set, model }) {
     <${Choice} label="File" id="format" value=${request.output_format} names=${["png", "jpeg", "webp"]} choose=${(output_format) => set({ output_format })} />
     <label class="tick"><input type="checkbox" checked=${request.reproducible} onChange=${(event) => set({ reproducible: event.target.checked })} />
       Repeatable to the last bit: drawn alone, so slower</label>
-    ${FIELDS.filter((field) => !PLACED.has(field.name) && isPlain(field, model)).map((field) => html`<${Plain} field=${field} value=${request[field.name]} set=${set} />`)}
+    ${FIELDS.filter((field) => !PLACED.has(field.name) && isPlain(field, model)).map((field) => html`<${Plain} field=${field} most=${model[`max_${field.name}`] ?? field.most} value=${request[field.name]} set=${set} />`)}
     <button type="button" class="small" onClick=${() => set(defaults(model, request.prompt))}>Back to the model's defaults</button>
   </details>`;
 }
@@ -95,9 +97,10 @@ function isPlain({ name, type, announced }, model) {
   return type !== "object" && (!announced || !!model.takes?.includes(name));
 }
 
-/** A parameter as its declaration has it: its name as the label, its limits, its description as the hint. */
-function Plain({ field, value, set }) {
-  const { name, about, type, least, most } = field;
+/** A parameter as its declaration has it: its name as the label, its limits, its description as the hint. `most` is the
+ * model's own limit where it has one. */
+function Plain({ field, most, value, set }) {
+  const { name, about, type, least } = field;
   const id = `plain-${name}`;
   const label = name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
   const change = (to) => set({ [name]: to });

@@ -73,7 +73,7 @@ export function moved(request, model) {
   return pictured({ ...sized, ...(request.image ? sizeLike(request.image, model) : {}) }, model);
 }
 
-const LIMITS = "id max_steps max_guidance_scale max_images side_multiple min_side max_side schedulers takes loras controls".split(" ");
+const LIMITS = "id max_steps max_guidance_scale max_images max_clip_skip side_multiple min_side max_side schedulers takes loras controls".split(" ");
 
 /** What `fitted` looks at, to tell whether it is another model's, or has changed. */
 export function limitsOf(model) {
@@ -89,6 +89,7 @@ export function fitted(request, model) {
     num_inference_steps: Math.min(request.num_inference_steps, model.max_steps),
     guidance_scale: Math.min(request.guidance_scale, model.max_guidance_scale),
     num_images: Math.min(request.num_images, model.max_images),
+    clip_skip: Math.min(request.clip_skip, model.max_clip_skip ?? Infinity) || "",
     scheduler: model.schedulers.includes(request.scheduler) ? request.scheduler : model.scheduler,
   };
 }

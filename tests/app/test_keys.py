@@ -274,6 +274,18 @@ def test_cost_a_minute(locked: Running, made: Made) -> None:
     assert locked.client.post("/v1/jobs", json={**PARAMETERS, "num_inference_steps": 1}, headers=ann).status_code == 202
 
 
+def test_guidance_costs_nothing_where_the_model_takes_one_row(
+    locked: Running, made: Made, worker: ScriptedWorker
+) -> None:
+    one_row = {"name": "one-row", "classifier_free_guidance": False}
+    worker.ownership.announce(worker.card.model_copy(update=one_row), "w2")
+    ann, job = made("ann", cost_per_minute=1), {**PARAMETERS, "model": "one-row", "num_inference_steps": 64}
+    assert locked.client.post("/v1/jobs", json=job, headers=ann).status_code == 202
+    refused = locked.client.post("/v1/jobs", json=job, headers=ann)
+    assert problem(refused) == (429, "rate-limited")
+    assert "costs 1 megapixel steps" in refused.json()["detail"]
+
+
 def test_a_minute_that_is_used_up(locked: Running, made: Made) -> None:
     """The job has used up its key's minute; said again, it is not charged again, nor refused."""
     ann, again_and_again = made("ann", cost_per_minute=3), {"Idempotency-Key": "the same"}

@@ -108,6 +108,7 @@ def test_a_parameter_that_is_refused_stops_all(run: Run, hand: Hand) -> None:
         (("a", "-o", "{colour}.png"), "{colour} in -o means nothing"),
         (("a", "--seed", "-1"), "--seed"),
         (("a", "-n", "many"), "num-images"),
+        (("a", "--guidance-rescale", "1.1"), "--guidance-rescale"),
         (("a", "--api-key", "schlüssel"), "the API key has characters"),
         (("a", "--url", "http://[::bad"), "is no URL"),
         (("a", "--url", "http://127.0.0.1:99999"), "is no URL"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from app.contract.messages.params import JobRequest, ParamsRejected, resolve
 from tests.engine.driving import distance, engine_of, final_latents, run, stock, wish
 from tests.engine.test_equation import IN_COMPANY
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
-from worker.models.bundle import Bundle
+from worker.models.bundle import Bundle, describe
 
 LAYERS = 2
 """Of the tiny models' text encoders."""
@@ -66,3 +67,14 @@ def test_more_layers_than_there_are_are_refused_by_a_sentence(name: str, request
     assert isinstance(last["a"].error, GenerationFailed)
     assert f"clip_skip must be at most {most} with this model" in str(last["a"].error)
     assert f"not {most + 1}." in str(last["a"].error)
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_the_gateway_refuses_them_by_the_card(name: str, request: pytest.FixtureRequest) -> None:
+    card, most = describe(request.getfixturevalue(name), seats=1), MOST[name]
+    assert card.max_clip_skip == most
+    assert resolve(JobRequest(prompt="a", clip_skip=most), card).clip_skip == most
+    with pytest.raises(ParamsRejected) as refused:
+        resolve(JobRequest(prompt="a", clip_skip=most + 1), card)
+    [error] = refused.value.errors
+    assert (error.pointer, error.detail) == ("/clip_skip", f"must be at most {most} with this model")

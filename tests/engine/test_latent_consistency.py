@@ -112,6 +112,7 @@ def test_what_the_model_is_announced_with(lcm_bundle: Bundle) -> None:
     assert set(card.schedulers) == {"lcm", "LCMScheduler"}
     assert (card.num_inference_steps, card.guidance_scale, card.scheduler) == (4, 8.5, "LCMScheduler")
     assert card.scheduler_max_steps["lcm"] == 50, "as many as it was distilled from"
+    assert not card.classifier_free_guidance, "its guidance is part of the one row"
 
 
 @pytest.fixture(scope="module")

@@ -85,11 +85,6 @@ class TextEncoder:
         self._network = getattr(bundle, part)
         self._before_last = before_last
 
-    @property
-    def most_skipped(self) -> int:
-        """Layers that can be left out; then the context is what its first layer gets, as in diffusers' pipelines."""
-        return int(self._network.config.num_hidden_layers) - self._before_last
-
     def adapted(self, loras: Sequence[tuple[str, float]], factors: OfText) -> AbstractContextManager[None]:
         """While the context lasts, its layers have these adapters."""
         return adapted(self._network, [(factors(self._part, sha256), weight) for sha256, weight in loras])
@@ -138,6 +133,7 @@ class PromptReader:
         self._name = bundle.name
         self._window = bundle.context_length
         self._cutter = Cutter(bundle.tokenizer, length=self._window, most=PROMPT_WINDOWS)
+        self._most_skipped = bundle.max_clip_skip
         self._vocabulary = Vocabulary(bundle.defaults.vocabulary)
         self._encoders = encoders
         self._loras = loras
@@ -193,7 +189,7 @@ class PromptReader:
         return known
 
     def _refusal(self, reading: Reading) -> GenerationFailed | None:
-        most = min(encoder.most_skipped for encoder in self._encoders)
+        most = self._most_skipped
         if (reading.clip_skip or 0) <= most:
             return None
         return GenerationFailed(

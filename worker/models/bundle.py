@@ -105,6 +105,14 @@ class Bundle:
         return PIPELINES[self.family].schedulers
 
     @property
+    def max_clip_skip(self) -> int:
+        """Layers of its text encoders that can be left out. Then the context is what their first layer gets, as in
+        diffusers' pipelines."""
+        encoders = [part for part in (self.text_encoder, self.text_encoder_2) if part is not None]
+        layers = min(int(part.config.num_hidden_layers) for part in encoders)
+        return layers - PIPELINES[self.family].layers_left_out
+
+    @property
     def takes(self) -> tuple[str, ...]:
         """Parameters that not every model takes, and this one does."""
         beside = {"control": self.controlnets.files, "loras": self.loras}
@@ -241,6 +249,8 @@ def describe(
         scheduler_refused_steps={name: limit.refused for name, limit in limits.items() if limit.refused},
         tasks=bundle.tasks,
         takes=bundle.takes,
+        max_clip_skip=bundle.max_clip_skip,
+        classifier_free_guidance=PIPELINES[bundle.family].classifier_free_guidance,
         left_out=bundle.left_out,
         vae=bundle.vae_name,
         controls=tuple(Adapter(name=name) for name in sorted(bundle.controlnets.files)),

@@ -24,7 +24,8 @@ class Pipeline:
 
     `native_side`, in pixels, is what the first models of the kind were trained at: for a UNet that does not say.
 
-    `takes`: parameters that not every model takes, and these do.
+    `layers_left_out`: of each text encoder's last layers, so many are never read. `classifier_free_guidance`: a guided
+    picture takes a second row, for the negative prompt. `takes`: parameters that not every model takes, and these do.
 
     `unet_inputs`: what the UNet has to be configured with, for inputs that others do not have. `repaints`: its UNet may
     have been trained for inpainting, with channels for a mask and a picture. `few_steps`: usual steps and
@@ -35,6 +36,8 @@ class Pipeline:
     components: Mapping[str, tuple[str, ...]]
     rewritten: Mapping[str, Any]
     native_side: int
+    layers_left_out: int = 0
+    classifier_free_guidance: bool = True
     takes: tuple[str, ...] = ("prompt_syntax", *EDITS)
     unet_inputs: tuple[str, ...] = ()
     repaints: bool = False
@@ -83,6 +86,8 @@ STABLE_DIFFUSION_XL = Pipeline(
     },
     rewritten={},
     native_side=1024,
+    # Section 2.1 of the paper.
+    layers_left_out=1,
     takes=("prompt_syntax", *EDITS, *SIZES),
 )
 """Two text encoders, and a UNet that also reads the prompt as one vector and the sizes (Podell et al. 2023)."""
@@ -93,6 +98,7 @@ LATENT_CONSISTENCY = Pipeline(
     rewritten={},
     native_side=512,
     unet_inputs=("time_cond_proj_dim",),
+    classifier_free_guidance=False,
     # diffusers' defaults for this pipeline.
     few_steps=(4, 8.5),
 )

@@ -31,6 +31,14 @@ class ModelCard(BaseModel):
     max_side: int = Field(gt=0)
     max_steps: int = Field(gt=0)
     max_guidance_scale: float = Field(gt=0)
+    max_clip_skip: int | None = Field(
+        default=None, ge=0, description="Layers of its text encoder that `clip_skip` can leave out at most"
+    )
+    classifier_free_guidance: bool = Field(
+        default=True,
+        description="With a guidance above 1 it takes two rows of each step, and reads a negative prompt. Without, its"
+        " guidance is part of the one row",
+    )
     max_images: int = Field(gt=0, description="num_images at most")
     max_work: int = Field(gt=0, description="width x height x num_images x num_inference_steps at most")
     num_inference_steps: int = Field(gt=0, description="Default")

@@ -40,13 +40,13 @@ def new_epoch() -> str:
 MEGAPIXEL = 2**20
 
 
-def cost_of(spec: JobSpec) -> float:
-    """What a job takes from the others: steps x pixels x images x passes of the model, in megapixel steps.
+def cost_of(spec: JobSpec, *, classifier_free_guidance: bool = True) -> float:
+    """What a job takes from the others: steps x pixels x images x rows of the model's batch, in megapixel steps.
 
-    Two passes with guidance: one for the prompt and one without it.
+    Two rows with guidance, one for the prompt and one without it, by a model that does it so.
     """
-    passes = 2 if spec.guidance_scale > 1 else 1
-    return spec.num_inference_steps * spec.width * spec.height * spec.num_images * passes / MEGAPIXEL
+    rows = 2 if classifier_free_guidance and spec.guidance_scale > 1 else 1
+    return spec.num_inference_steps * spec.width * spec.height * spec.num_images * rows / MEGAPIXEL
 
 
 class Sheet(BaseModel):

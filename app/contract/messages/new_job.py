@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from app.contract.messages.events import Status
 from app.contract.messages.input_id import input_id
-from app.contract.messages.job import Record
+from app.contract.messages.job import Record, cost_of
 from app.contract.messages.params import OwedWebhook, Webhook
 from app.contract.messages.spec import JobSpec, pictures_of, stored
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """Everything the record starts with."""
+    """Everything the record starts with. `classifier_free_guidance` is the model's, and decides the cost."""
 
     id: str
     tenant: str
@@ -26,6 +26,11 @@ class NewJob:
     metadata: dict[str, str]
     webhook: Webhook | None = None
     traceparent: str = ""
+    classifier_free_guidance: bool = True
+
+    @property
+    def cost(self) -> float:
+        return cost_of(self.spec, classifier_free_guidance=self.classifier_free_guidance)
 
     @property
     def inputs(self) -> list[str]:

@@ -229,6 +229,8 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
     yield from _broken_steps(spec, card)
     if spec.guidance_scale > card.max_guidance_scale:
         yield ParamError("/guidance_scale", "out_of_range", f"must be 0 to {card.max_guidance_scale:g}")
+    if card.max_clip_skip is not None and (spec.clip_skip or 0) > card.max_clip_skip:
+        yield ParamError("/clip_skip", "out_of_range", f"must be at most {card.max_clip_skip} with this model")
     for name, prompt in (("prompt", spec.prompt), ("negative_prompt", spec.negative_prompt or "")):
         if spec.prompt_syntax == "a1111" and heaviest(prompt) > MOST_WEIGHT:
             yield ParamError(f"/{name}", "out_of_range", f"weighs words by more than {MOST_WEIGHT:g}")

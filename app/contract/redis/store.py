@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import redis.asyncio
 
 from app.contract.messages.events import FINAL_EVENTS, Status
-from app.contract.messages.job import Record, cost_of, new_epoch, new_job_id
+from app.contract.messages.job import Record, new_epoch, new_job_id
 from app.contract.messages.new_job import NewJob
 from app.contract.messages.served import ServedModel, read_served
 from app.contract.redis import keys
@@ -94,7 +94,7 @@ class JobStore:
     ) -> Submission:
         """Record, first event, place in the queue and charge in one script, or the reason why not. Raises QueueLost."""
         record, rq_job = _flat(job.fields()), _flat(rq_hash(job.id, job.spec.model))
-        head: list[Any] = [job.id, job.tenant, job.spec.model, cost_of(job.spec), body_hash, queue_limit, tenant_limit]
+        head: list[Any] = [job.id, job.tenant, job.spec.model, job.cost, body_hash, queue_limit, tenant_limit]
         head += [await self._known_epoch(), *_charged_to(budget), " ".join(job.inputs), len(record)]
         key = [_idempotency(job.tenant, idempotency_key)] if idempotency_key else []
         outcome, job_id, *found = await self._scripts["submit"](keys=key, args=head + record + rq_job)
