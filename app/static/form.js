@@ -1,6 +1,7 @@
 // The enlarger's controls: what to draw. What stands here outlives a reload and every refusal.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact-htm.js";
+import { Adapters } from "./adapters.js";
 import { useArrivals, useMeaning } from "./arrivals.js";
 import { Choice, Controls } from "./controls.js";
 import { keep, restored } from "./draft.js";
@@ -56,6 +57,10 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     send(request);
   }
 
+  function write(word) {
+    set({ prompt: `${request.prompt.trimEnd()} ${word}`.trimStart() });
+  }
+
   function take(prompt) {
     const field = form.current.elements.prompt;
     if (!field.value.trim()) return set({ prompt });
@@ -90,9 +95,10 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     ${question}
     ${takes(chosen, "image") && html`<${Starting} request=${request} set=${set} model=${chosen} upload=${upload} lost=${lost} setLost=${setLost} away=${away}
       count=${count} note=${note} />`}
+    ${chosen && html`<${Adapters} request=${request} set=${set} model=${chosen} write=${write} away=${away} count=${count} note=${note} />`}
     ${chosen && models.length > 1 && html`<${Choice} label="Model" id="model" value=${request.model} names=${models.map((each) => each.id)}
       choose=${(id) => setRequest(moved(request, models.find((each) => each.id === id)))} />`}
-    ${chosen && html`<${Learned} model=${chosen} take=${take} add=${(word) => set({ prompt: `${request.prompt.trimEnd()} ${word}`.trimStart() })} />`}
+    ${chosen && html`<${Learned} model=${chosen} take=${take} add=${write} />`}
     ${chosen &&
     html`<details class="settings" open=${WIDE}>
       <summary><span>Settings</span><span class="settled">${settled(request)}</span></summary>

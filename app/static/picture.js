@@ -74,7 +74,7 @@ export function Chooser({ label, ways, take }) {
     // The same file may be chosen again.
     target.value = "";
   };
-  return html`<label class="button small chooser">${label}${ways && html`<span class="ways">${ways}</span>`}<input class="unseen" type="file" accept=${ACCEPTED} onChange=${onChange} /></label>`;
+  return html`<label class="button small chooser"><span>${label}${ways && html`<span class="ways">${ways}</span>`}</span><input class="unseen" type="file" accept=${ACCEPTED} onChange=${onChange} /></label>`;
 }
 
 /** A small view of a picture, as soon as it is there. The children lie over it. */

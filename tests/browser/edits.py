@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 from typing import Any
@@ -27,59 +26,44 @@ def editing(card: ModelCard) -> ModelCard:
             "tasks": ("text-to-image", "image-to-image", "inpainting"),
             "loras": (Adapter(name="ink", words=("ink wash", "brush")), Adapter(name="film")),
             "controls": (Adapter(name="canny"), Adapter(name="depth")),
+            "max_controls": 1,
         }
     )
 
 
 class Door:
-    """`POST /v1/inputs` and what refers to it, as the page meets them; `sent` are the bodies of jobs."""
+    """What comes in by the page: pictures, and in `sent` the bodies of jobs."""
 
     def __init__(self, page: Page) -> None:
-        self.files: dict[str, tuple[str, bytes]] = {}
         self.sent: list[dict[str, Any]] = []
-        self.refusal: dict[str, Any] | None = None
-        self.held: list[Route] | None = None
-        page.route("**/v1/inputs", self.take)
-        page.route("**/v1/inputs/**", self._give)
+        self.held: list[Route] = []
+        self._uploads: list[Request] = []
+        self._page = page
+        page.on("requestfinished", self._note)
         page.route("**/v1/jobs", self._job)
 
-    def take(self, route: Route, request: Request) -> None:
-        if self.held is not None:
-            self.held.append(route)
-            return
-        self.answer(route)
+    @property
+    def files(self) -> dict[str, tuple[str, bytes]]:
+        """What was taken in, by the ids that the service gave: type and bytes as they were sent."""
+        answers = [(upload, upload.response()) for upload in self._uploads]
+        return {
+            answer.json()["id"]: (upload.headers["content-type"], upload.post_data_buffer or b"")
+            for upload, answer in answers
+            if answer is not None and answer.ok
+        }
 
-    def answer(self, route: Route) -> None:
-        if self.refusal:
-            route.fulfill(status=self.refusal["status"], json=self.refusal, content_type="application/problem+json")
-            return
-        data = route.request.post_data_buffer or b""
-        digest = hashlib.sha256(data).hexdigest()
-        name = f"in_{digest[:24]}"
-        self.files[name] = (route.request.headers["content-type"], data)
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-        route.fulfill(
-            status=201,
-            json={
-                "id": name,
-                "object": "input",
-                "sha256": digest,
-                "bytes": len(data),
-                "width": width,
-                "height": height,
-            },
-        )
+    def shut(self) -> None:
+        """Uploads wait in `held` from now on."""
+        self._page.route("**/v1/inputs", self.held.append)
 
-    def _give(self, route: Route, request: Request) -> None:
-        name = request.url.split("/")[-2]
-        if name not in self.files:
-            route.fulfill(
-                status=404, json={"status": 404, "title": "There is no such input", "type": "/problems/input-not-found"}
-            )
-            return
-        content_type, data = self.files[name]
-        route.fulfill(body=data, content_type=content_type)
+    def wait_for(self, uploads: int) -> None:
+        """Until so many are held."""
+        # Routes are told only while the browser is spoken to.
+        until(lambda: self._page.evaluate("0") == 0 and len(self.held) == uploads)
+
+    def _note(self, request: Request) -> None:
+        if request.method == "POST" and request.url.endswith("/v1/inputs"):
+            self._uploads.append(request)
 
     def _job(self, route: Route, request: Request) -> None:
         if request.method != "POST":

@@ -210,7 +210,6 @@ def test_why_a_mask_was_not_sent_is_told_and_it_is_sent_again(
     alert = painting.locator(".controls").get_by_role("alert")
     expect(alert).to_contain_text("The service does not answer")
     painting.unroute("**/v1/inputs")
-    painting.route("**/v1/inputs", door.take)
     painting.get_by_role("button", name="Try again").click()
     claimed(painting, worker)
     assert set(door.sent[0]["mask_image"]) == {"input"}

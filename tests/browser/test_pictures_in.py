@@ -12,10 +12,9 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from app.contract.messages.card import ModelCard
-from tests.app.conftest import ScriptedWorker
+from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import Ear, ask, faults_of_access, picture
 from tests.browser.edits import EDITS, Door, a_png, bring, choose, claimed, editing, shown
-from tests.waiting import until
 from worker.images import encode
 
 pytestmark = pytest.mark.browser
@@ -65,24 +64,24 @@ def test_how_much_is_drawn_anew_and_the_picture_taken_out(opened: Page, worker: 
 def test_what_is_sent_while_the_picture_is_on_its_way_waits_for_it(
     opened: Page, worker: ScriptedWorker, door: Door
 ) -> None:
-    door.held = []
+    door.shut()
     choose(opened, a_png(64, 64))
     expect(opened.get_by_text("Sending the picture")).to_be_visible()
     ask(opened, "a lighthouse")
-    until(lambda: opened.evaluate("0") == 0 and door.held)
+    door.wait_for(1)
     assert door.sent == []
-    door.answer(door.held[0])
+    door.held[0].continue_()
     assert claimed(opened, worker).spec.prompt == "a lighthouse"
     assert set(door.sent[0]["image"]) == {"input"}
 
 
 def test_a_newer_picture_takes_the_place_of_one_on_its_way(opened: Page, door: Door, ear: Ear) -> None:
-    door.held = []
+    door.shut()
     choose(opened, a_png(64, 64))
-    until(lambda: opened.evaluate("0") == 0 and door.held)
+    door.wait_for(1)
     bring(opened, "drop", a_png(72, 64))
-    until(lambda: opened.evaluate("0") == 0 and len(door.held or []) == 2)
-    door.answer(door.held[1])
+    door.wait_for(2)
+    door.held[1].continue_()
     expect(opened.get_by_role("group", name="Begin with a picture")).to_contain_text(shown(72, 64))
 
 
@@ -96,40 +95,34 @@ def test_a_larger_picture_than_the_service_takes_is_sent_smaller(opened: Page, d
         assert abs(image.width / image.height - 8 / 3) < 0.01
 
 
-TOO_LARGE = {
-    "status": 413,
-    "title": "The body is too large",
-    "detail": "At most 20 MiB.",
-    "type": "/problems/body-too-large",
-}
-NO_PICTURE = {
-    "status": 415,
-    "title": "The body is of a type that is not taken here",
-    "detail": "PNG, JPEG or WebP.",
-    "type": "/problems/unsupported-media-type",
-}
-UNUSABLE = {
-    "status": 422,
-    "title": "The picture cannot be used",
-    "detail": "The picture has several frames.",
-    "type": "/problems/picture-unusable",
-    "errors": [{"pointer": "", "code": "animated", "detail": "has several frames"}],
-}
+def frames(kind: str) -> bytes:
+    file = io.BytesIO()
+    first, *rest = (Image.new("RGB", (64, 64), colour) for colour in ("teal", "gold"))
+    first.save(file, kind, save_all=True, append_images=rest)
+    return file.getvalue()
 
 
-@pytest.mark.parametrize("refusal", [TOO_LARGE, NO_PICTURE, UNUSABLE], ids=lambda each: str(each["status"]))
+@pytest.mark.parametrize("gateway_options", [{"input_bytes": 4096}])
+@pytest.mark.parametrize(
+    ("status", "kind", "data", "said"),
+    [
+        (413, "image/png", b"\x89PNG" + bytes(8192), "The body is too large"),
+        (415, "image/gif", frames("gif"), "not taken here"),
+        (422, "image/png", frames("png"), "The picture is animated: send one frame"),
+        (422, "image/png", a_png(64, 64)[:100], "The picture cannot be used"),
+        (422, "image/png", b"<svg/>", "The picture cannot be used"),
+    ],
+    ids=["too large", "gif", "animated", "cut off", "no picture"],
+)
 def test_why_a_picture_is_refused_is_said_where_it_was_to_stand(
-    opened: Page, door: Door, ear: Ear, refusal: dict[str, Any]
+    opened: Page, door: Door, ear: Ear, status: int, kind: str, data: bytes, said: str
 ) -> None:
-    ear.forgives.append(str(refusal["status"]))
-    door.refusal = refusal
+    ear.forgives.append(str(status))
     opened.fill("#prompt", "a lighthouse")
-    choose(opened, b"GIF89a and more", "photo.gif", "image/gif")
+    choose(opened, data, "photo", kind)
     alert = opened.get_by_role("group", name="Begin with a picture").get_by_role("alert")
-    expect(alert).to_contain_text(refusal["title"])
-    expect(alert).to_contain_text(refusal["detail"])
+    expect(alert).to_contain_text(said)
     assert faults_of_access(opened) == []
-    door.refusal = None
     choose(opened, a_png(64, 64))
     expect(alert).to_have_count(0)
     expect(opened.get_by_label("What should the picture show?")).to_have_value("a lighthouse")
@@ -142,12 +135,13 @@ def test_a_picture_that_could_not_be_sent_is_sent_again(opened: Page, door: Door
     place = opened.get_by_role("group", name="Begin with a picture")
     expect(place.get_by_role("alert")).to_contain_text("The service does not answer")
     opened.unroute("**/v1/inputs")
-    opened.route("**/v1/inputs", door.take)
     place.get_by_role("button", name="Try again").click()
     expect(place).to_contain_text(shown(64, 64))
 
 
-def test_the_draft_keeps_the_picture_and_tells_when_it_is_gone(opened: Page, door: Door, ear: Ear) -> None:
+def test_the_draft_keeps_the_picture_and_tells_when_it_is_gone(
+    opened: Page, running: Running, door: Door, ear: Ear
+) -> None:
     choose(opened, a_png(200, 120))
     place = opened.get_by_role("group", name="Begin with a picture")
     expect(place).to_contain_text(shown(200, 120))
@@ -156,7 +150,8 @@ def test_the_draft_keeps_the_picture_and_tells_when_it_is_gone(opened: Page, doo
     expect(place.locator("img")).to_have_attribute("src", re.compile("^data:image/"))
     expect(opened.get_by_label("Strength")).to_have_value("0.4")
     ear.forgives.append("404")
-    door.files.clear()
+    (name,) = door.files
+    assert running.client.delete(f"/v1/inputs/{name}").status_code == 204
     opened.reload()
     expect(opened.get_by_text("The picture that was here is not kept any more.")).to_be_visible()
     expect(place.locator("img")).to_have_count(0)

@@ -1,0 +1,114 @@
+"""LoRAs and controls are chosen by name, with weights, words and pictures, and are part of draft, request and print."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from app.contract.messages.card import ModelCard
+from tests.app.conftest import Running, ScriptedWorker
+from tests.browser.conftest import Ear, ask, faults_of_access
+from tests.browser.edits import Door, a_png, choose, claimed, editing
+
+pytestmark = pytest.mark.browser
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+
+
+@pytest.fixture
+def card(card: ModelCard) -> ModelCard:
+    return editing(card)
+
+
+def group(page: Page, name: str) -> Locator:
+    return page.get_by_role("group", name=name, exact=True)
+
+
+def test_loras_are_chosen_weighed_and_named_in_the_prompt(opened: Page, worker: ScriptedWorker, door: Door) -> None:
+    opened.get_by_label("Add a LoRA").select_option("ink")
+    opened.get_by_label("Add a LoRA").select_option("film")
+    expect(opened.get_by_label("Add a LoRA")).to_have_count(0)
+    group(opened, "LoRA ink").get_by_role("slider").fill("0.8")
+    opened.fill("#prompt", "a lighthouse")
+    opened.get_by_role("button", name="Write into the prompt: ink wash").click()
+    expect(opened.get_by_label("What should the picture show?")).to_have_value("a lighthouse ink wash")
+    opened.screenshot(path="/tmp/page/loras.png")
+    assert faults_of_access(opened) == []
+    opened.reload()
+    expect(group(opened, "LoRA ink").get_by_role("slider")).to_have_value("0.8")
+    opened.get_by_role("button", name="Remove: LoRA film").click()
+    opened.press("#prompt", "Enter")
+    claimed(opened, worker)
+    assert door.sent[0]["loras"] == [{"name": "ink", "weight": 0.8}]
+    opened.get_by_role("button", name="Remove: LoRA ink").click()
+    ask(opened, "a lighthouse")
+    claimed(opened, worker)
+    assert "loras" not in door.sent[1]
+
+
+@pytest.mark.parametrize(
+    "context_options", [{"viewport": {"width": 1200, "height": 850}}, PHONE], ids=["desk", "phone"]
+)
+def test_a_control_has_a_picture_a_scale_and_a_part_of_the_steps(
+    opened: Page, worker: ScriptedWorker, door: Door
+) -> None:
+    opened.get_by_label("Add a control").select_option("canny")
+    canny = group(opened, "Control canny")
+    opened.fill("#prompt", "a lighthouse")
+    expect(opened.get_by_text("Choose a picture for canny, or remove it.")).to_be_visible()
+    expect(opened.get_by_role("button", name="Generate")).to_be_disabled()
+    choose(opened, a_png(96, 64), label="Picture for canny")
+    expect(canny.locator("img")).to_have_attribute("src", re.compile("^data:image/"))
+    canny.get_by_role("slider", name="Control canny").fill("0.7")
+    canny.get_by_label("From").fill("0.5")
+    canny.get_by_label("To").fill("0.4")
+    expect(canny.get_by_label("From")).to_have_value("0.35")
+    opened.screenshot(path=f"/tmp/page/control-{opened.viewport_size['width']}.png", full_page=True)
+    assert faults_of_access(opened) == []
+    assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    opened.reload()
+    expect(canny.locator("img")).to_have_attribute("src", re.compile("^data:image/"))
+    opened.press("#prompt", "Enter")
+    claimed(opened, worker)
+    (name,) = door.files
+    sent = {"model": "canny", "image": {"input": name}, "scale": 0.7, "start": 0.35, "end": 0.4}
+    assert door.sent[0]["control"] == [sent]
+    assert (door.sent[0]["width"], door.sent[0]["height"]) == (128, 128), "as large as it was to be"
+
+
+def test_two_pictures_for_one_control_and_no_more_controls_than_the_model_uses(opened: Page, door: Door) -> None:
+    add = opened.get_by_label("Add a control")
+    expect(add.get_by_role("option", name="depth")).to_be_attached()
+    for _ in range(4):
+        add.select_option("canny")
+        expect(add.get_by_role("option", name="depth")).to_have_count(0)
+    expect(add).to_have_count(0)
+    opened.get_by_role("button", name="Remove: control canny").first.click()
+    expect(add).to_be_visible()
+
+
+def test_a_picture_that_is_gone_leaves_its_control_empty(opened: Page, running: Running, door: Door, ear: Ear) -> None:
+    opened.get_by_label("Add a control").select_option("canny")
+    choose(opened, a_png(96, 64), label="Picture for canny")
+    expect(group(opened, "Control canny").locator("img")).to_be_visible()
+    (name,) = door.files
+    running.client.delete(f"/v1/inputs/{name}")
+    ear.forgives.append("404")
+    opened.reload()
+    expect(group(opened, "Control canny")).to_contain_text("The picture that was here is not kept any more.")
+
+
+def test_another_model_has_other_adapters(opened: Page, worker: ScriptedWorker, door: Door) -> None:
+    other = worker.card.model_copy(update={"name": "other", "sha256": "1" * 64, "loras": (), "takes": ("image",)})
+    worker.ownership.announce(other, "w2")
+    opened.get_by_label("Add a LoRA").select_option("ink")
+    choose(opened, a_png(96, 64))
+    expect(opened.get_by_role("group", name="Begin with a picture")).to_contain_text("Picture, 96 \u00d7 64")
+    opened.reload()
+    opened.get_by_label("Model").select_option("other")
+    expect(opened.get_by_label("LoRA")).to_have_count(0)
+    expect(opened.get_by_role("group", name="Begin with a picture")).to_contain_text("Picture, 96 \u00d7 64")
+    expect(opened.get_by_label("Strength")).to_have_count(0)
+    expect(opened.get_by_role("button", name="Paint a mask")).to_have_count(0)
