@@ -16,6 +16,7 @@ from tests.engine.driving import drain, engine_of, run, wish
 from tests.engine.tiny_models import SIDE
 from tests.waiting import WAIT_SECONDS
 from worker.engine.costs import SPARE, Memory
+from worker.engine.decode import Decoded
 from worker.engine.engine import Engine
 from worker.engine.errors import engine_error
 from worker.engine.events import Failed, Finished
@@ -122,6 +123,52 @@ def test_an_allocator_that_refuses_is_out_of_memory(epsilon_bundle: Bundle) -> N
     assert len(pictures_of(last["wide"])) == 2
     assert "tiles" in last["wide"].warnings[0]
     assert last["native"].warnings == []
+
+
+def test_room_is_made_before_a_picture_comes_in_tiles(epsilon_bundle: Bundle) -> None:
+    """What an empty lane keeps is let go, and the whole picture is tried once more."""
+    tried: list[torch.Size] = []
+
+    def fits(shape: torch.Size) -> bool:
+        tried.append(shape)
+        return shape[-1] < 64 or len(engine._lanes._lanes) == 1
+
+    engine, _ = engine_with(epsilon_bundle, None, fits=fits)
+    run(engine, wish("before", num_inference_steps=1))
+    last = run(engine, wish("wide", width=4 * SIDE, num_inference_steps=1))["wide"]
+    assert pictures_of(last)
+    assert last.warnings == []
+    assert [shape[-1] for shape in tried] == [16, 64, 64]
+
+
+def test_fewer_are_decoded_together_once_there_was_no_memory_for_more(epsilon_bundle: Bundle) -> None:
+    tried: list[int] = []
+
+    def fits(shape: torch.Size) -> bool:
+        tried.append(shape[0])
+        return shape[0] <= 2
+
+    engine, _ = engine_with(epsilon_bundle, None, fits=fits)
+    assert len(pictures_of(run(engine, wish(num_images=8, num_inference_steps=1))["a"])) == 8
+    assert tried == [4, 2, 2, 2, 2]
+
+
+def test_pictures_that_do_not_come_to_the_host_whole_come_in_tiles(
+    epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device may be full when they are made into bytes as well."""
+    refused = iter([True])
+
+    class Full(Decoded):
+        def __init__(self, images: torch.Tensor) -> None:
+            if next(refused, False):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            super().__init__(images)
+
+    monkeypatch.setattr("worker.engine.decode.Decoded", Full)
+    last = run(engine_with(epsilon_bundle)[0], wish("wide", width=4 * SIDE, num_inference_steps=1))["wide"]
+    assert pictures_of(last)
+    assert "tiles" in last.warnings[0]
 
 
 def test_where_not_even_tiles_fit_that_job_fails_alone(epsilon_bundle: Bundle) -> None:

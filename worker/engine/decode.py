@@ -6,7 +6,7 @@ Knows samples and the autoencoder. Knows no seats, and not when it is time to wa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import structlog
@@ -55,32 +55,41 @@ def ready_to_decode(samples: Sequence[Sample]) -> tuple[list[Sample], int | None
 
 
 def decode(
-    autoencoder: Autoencoder, samples: Sequence[Sample], *, tile: int | None = None
+    autoencoder: Autoencoder,
+    samples: Sequence[Sample],
+    *,
+    tile: int | None = None,
+    make_room: Callable[[], bool] = lambda: False,
 ) -> list[tuple[Decoded, int]]:
     """Where the picture of each sample of one lane will be: in which decode, and its place there.
 
     A picture for which memory is too small is decoded in tiles, of `tile` latents where that is known beforehand, and
-    its sample says so.
+    its sample says so. Where it was not, `make_room` comes before anything smaller: it answers whether it made some.
     """
-    images, is_tiled = _images(autoencoder, torch.stack([sample.latents for sample in samples]), tile)
+    latents = torch.stack([sample.latents for sample in samples])
+    decoded, is_tiled = _decoded(autoencoder, latents, tile, make_room)
     for sample in samples:
         sample.is_tiled = is_tiled
-    decoded = Decoded(images)
     return [(decoded, k) for k in range(len(samples))]
 
 
-def _images(autoencoder: Autoencoder, latents: torch.Tensor, tile: int | None) -> tuple[torch.Tensor, bool]:
-    """[B, 3, H, W] of -1 to 1, and whether they were decoded in tiles. One picture alone is tried in smaller and
-    smaller ones, before it fails for want of memory."""
+def _decoded(
+    autoencoder: Autoencoder, latents: torch.Tensor, tile: int | None, make_room: Callable[[], bool]
+) -> tuple[Decoded, bool]:
+    """The pictures, and whether they were decoded in tiles. One picture alone is tried again as long as room can be
+    made, and then in smaller and smaller tiles, before it fails for want of memory."""
     while True:
         try:
             if tile is None or max(latents.shape[-2:]) <= tile:
-                return autoencoder.decode(latents), False
+                return Decoded(autoencoder.decode(latents)), False
             scale = autoencoder.pixels_per_latent
-            return decode_in_tiles(autoencoder.decode, latents, tile=tile, scale=scale), True
+            return Decoded(decode_in_tiles(autoencoder.decode, latents, tile=tile, scale=scale)), True
         except Exception as error:
-            smaller = _smaller(latents, tile)
-            if len(latents) > 1 or smaller is None or not is_out_of_memory(error):
+            if len(latents) > 1 or not is_out_of_memory(error):
+                raise
+            has_room = make_room()
+            smaller = tile if has_room else _smaller(latents, tile)
+            if smaller is None and not has_room:
                 raise
         # Out of the except clause, whose traceback holds the failed call's tensors.
         log.warning("out of memory", stage="decode", tile=smaller)

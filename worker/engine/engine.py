@@ -211,7 +211,11 @@ class Engine:
         self, lane: Lane, samples: Sequence[Sample], *, tile: int | None
     ) -> list[tuple[Decoded, int]]:
         with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
-            return decode(lane.autoencoder, samples, tile=tile)
+            return decode(lane.autoencoder, samples, tile=tile, make_room=self._drop_idle_lanes)
+
+    def _too_many_decodes(self, lane: Lane, batch: Sequence[Sample]) -> None:
+        lane.lower_decodes(len(batch))
+        self._drop_idle_lanes()
 
     def _advance(self, sample: Sample, flag: tuple[Finite, int] | EngineError) -> None:
         if isinstance(flag, EngineError):
@@ -226,7 +230,10 @@ class Engine:
 
     def _make_room(self, lane: Lane, batch: Sequence[Sample]) -> None:
         self._batcher.lower_cap(lane, sum(sample.rows for sample in batch))
-        self._lanes.sweep(self.clock(), idle_seconds=0)
+        self._drop_idle_lanes()
+
+    def _drop_idle_lanes(self) -> bool:
+        return self._lanes.sweep(self.clock(), idle_seconds=0)
 
     def _read_flags(self, *, but_newest: bool = False, of: Collection[Sample] = ()) -> None:
         """Look after samples whose last step was not made of numbers. Reading the newest step's flags waits for it:
@@ -264,7 +271,13 @@ class Engine:
 
     def _send_off(self, batch: list[Sample], tile: int | None) -> list[tuple[Sample, Decoded, int]]:
         started = self.clock()
-        results = isolate(batch, partial(self._decode_on_device, batch[0].lane, tile=tile), name="decode")
+        lane = batch[0].lane
+        results = isolate(
+            batch,
+            partial(self._decode_on_device, lane, tile=tile),
+            name="decode",
+            on_out_of_memory=partial(self._too_many_decodes, lane),
+        )
         self._count_decoding(batch, since=started)
         launched = []
         for sample, result in zip(batch, results, strict=True):

@@ -12,7 +12,7 @@ from typing import Literal
 import structlog
 import torch
 
-from worker.engine.costs import Costs
+from worker.engine.costs import AT_ONCE, Costs
 from worker.engine.denoise import Finite, Plan, StaticStep, StepInput
 from worker.engine.errors import is_out_of_memory
 from worker.engine.family import Autoencoder
@@ -60,6 +60,7 @@ class Lane:
         self._costs = costs
         self._free = list(range(seats, 0, -1))
         self._seats = seats
+        self._most_decodes = AT_ONCE
         self.step = StaticStep(
             denoiser, seats=seats, latent_shape=key.latent_shape, conditioning=dict(key.conditioning)
         )
@@ -94,7 +95,13 @@ class Lane:
     def decodes(self) -> tuple[int, int | None]:
         """Samples to decode together, as far as memory goes; and the side of a tile in latents, where it does not go
         as far as one."""
-        return self._costs.decodes(self.key)
+        fit, tile = self._costs.decodes(self.key)
+        return min(fit, self._most_decodes), tile
+
+    def lower_decodes(self, pictures: int) -> None:
+        """There was no memory for so many at once: fewer, as long as the lane lasts. A single one is always tried whole
+        first, for memory that is full now may be free then, and tiles can be seen."""
+        self._most_decodes = min(self._most_decodes, max(1, pictures // 2))
 
     def take_seat(self, rows: Rows, keep: Keep | None = None, sides: Sequence[Side] = ()) -> int:
         seat = self._free.pop()
@@ -223,8 +230,9 @@ class Lanes:
         device = self.native.denoiser.device
         return GraphMemory(device) if self._graphs != "off" and device.type == "cuda" else None
 
-    def sweep(self, now: float, *, idle_seconds: float = IDLE_SECONDS) -> None:
-        """Drop lanes that have been empty for `idle_seconds` seconds, and those for rescue at once."""
+    def sweep(self, now: float, *, idle_seconds: float = IDLE_SECONDS) -> bool:
+        """Drop lanes that have been empty for `idle_seconds` seconds, and those for rescue at once. Were there any?"""
+        before = len(self._lanes)
         for key, lane in list(self._lanes.items()):
             lane.drop_sides()
             if not lane.is_empty:
@@ -233,3 +241,4 @@ class Lanes:
             lane.idle_since = now if lane.idle_since is None else lane.idle_since
             if key.mode is Mode.RESCUE or now - lane.idle_since >= idle_seconds:
                 del self._lanes[key]
+        return len(self._lanes) < before
