@@ -120,7 +120,7 @@ class Costs:
 
     def encodes(self, height: int, width: int) -> int:
         """Pictures to encode together, of so many latents: what fits into memory when it is decoded does when it is
-        encoded. One is tried in any case."""
+        encoded (worker/models/need.py has the measurement). One is tried in any case."""
         if self.memory is None:
             return AT_ONCE
         return int(max(1, min(AT_ONCE, self.memory.pictures(self._times_native(height, width)))))

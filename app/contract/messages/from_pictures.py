@@ -25,6 +25,9 @@ ANOTHER_SHAPE: Final = 0.02
 STRETCHED: Final = 0.05
 """The same between the picture and what is drawn. Less than this comes of fitting to a multiple, and nobody sees it."""
 
+ALL_STEPS: Final = ("LatentConsistencyModelPipeline",)
+"""Families whose pipeline for pictures takes all steps on the part of the way that is left."""
+
 Fault = tuple[str, str, str]
 """JSON pointer, rule and sentence, as ParamError has them."""
 
@@ -114,6 +117,22 @@ def unfit_together(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
         shape = f"{spec.image.width} x {spec.image.height}"
         yield "/mask_image", "another_shape", f"must have the shape of image: {shape} pixels, or as many times those"
     yield from _task_unknown(spec, card)
+    yield from _nothing_left(spec, card)
+
+
+def _nothing_left(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
+    """So little strength that no step is left of the way: steps times strength is rounded down."""
+    if spec.image is None or spec.strength is None:
+        return
+    steps = spec.num_inference_steps
+    if spec.strength == 0:
+        yield "/strength", "too_little", "must be above 0: nothing would be drawn"
+    elif int(steps * spec.strength) < 1 and not (card.family in ALL_STEPS and spec.mask_image is None):
+        yield (
+            "/strength",
+            "too_little",
+            f"leaves nothing to do in {steps} steps: take at least {1 / steps:.3g}, or more",
+        )
 
 
 def _differ(one: InputPicture, other: InputPicture) -> bool:
