@@ -13,7 +13,7 @@ from app.contract.messages.params import JobRequest, ParamsRejected, resolve
 REFUSED: list[tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = [
     ([{"name": "Inkk"}], [("/loras/0/name", "unknown", "is unknown; did you mean Ink?")]),
     ([{"name": "ink"}], [("/loras/0/name", "unknown", "is unknown; did you mean Ink?")]),
-    ([{"name": "zzz"}], [("/loras/0/name", "unknown", "is unknown; there are Ink, film grain")]),
+    ([{"name": "zzz"}], [("/loras/0/name", "unknown", "is unknown; LoRAs of this model: Ink, film grain")]),
 ]
 
 
@@ -40,7 +40,7 @@ def test_what_it_offers_is_stored_with_its_weight(with_loras: ModelCard) -> None
 
 def test_a_list_of_many_is_not_repeated_whole(card: ModelCard) -> None:
     many = tuple(Adapter(name=f"style {k}") for k in range(12))
-    with pytest.raises(ParamsRejected, match="style 9 and 2 more"):
+    with pytest.raises(ParamsRejected, match=r"style 11$"):
         resolve(
             JobRequest(prompt="a", loras=[{"name": "zzz"}]),
             card.model_copy(update={"takes": ("loras",), "loras": many}),

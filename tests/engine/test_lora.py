@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from app.contract.messages.inputs import Lora
-from tests.engine.driving import distance, engine_of, final_latents, run, stock, wish
+from tests.engine.driving import Recorder, distance, drain, engine_of, final_latents, last_events, run, stock, wish
 from tests.engine.test_equation import IN_COMPANY
 from tests.engine.tiny_loras import Factors, factors, is_any, is_attention, merge, save_kohya, save_peft
 from tests.engine.tiny_models import save_tiny_model, save_tiny_xl
+from tests.waiting import WAIT_SECONDS
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
 from worker.models.bundle import Bundle, load
@@ -71,6 +72,19 @@ def with_loras(id: str, *named: tuple[str, float], **changes: Any) -> Request:
     return wish(id, loras=loras, num_inference_steps=4, **changes)
 
 
+def together(bundle: Bundle, *requests: Request) -> list[torch.Tensor]:
+    """Latents of requests that take their first step together, in the order in which they were decoded."""
+    recorder = Recorder(bundle)
+    engine = engine_of(dataclasses.replace(bundle, vae=recorder))
+    for request in requests:
+        engine.submit(request)
+    for job in engine._jobs.all():
+        for each in job.awaited:
+            each.result(WAIT_SECONDS)
+    assert all(isinstance(event, Finished) for event in last_events(drain(engine)).values())
+    return recorder.latents
+
+
 def test_all_of_them_fit(kit: Kit) -> None:
     assert sorted(kit.bundle.loras) == ["both", "full", "ink", "words"]
     assert [name for name, file in kit.bundle.loras.items() if file.reads_text] == ["both", "words"]
@@ -86,10 +100,10 @@ def test_in_company_a_row_is_drawn_as_with_merged_weights(kit: Kit) -> None:
         with_loras("e", ("both", 1.0), ("full", 0.3), ("ink", 0.2), ("words", 0.9), seed=11, negative_prompt="a dog"),
         with_loras("f", ("words", 0.5), ("full", 0.1), ("full", 0.2), seed=12),
     ]
-    together = final_latents(kit.bundle, *requests)
+    mixed = together(kit.bundle, *requests)
     for request in requests:
         expected = stock(kit.merged(request.loras), request, output_type="latent")
-        assert min(distance(latents, expected) for latents in together) <= IN_COMPANY, request.id
+        assert min(distance(latents, expected) for latents in mixed) <= IN_COMPANY, request.id
 
 
 def test_each_reaches_its_picture(kit: Kit) -> None:
@@ -130,8 +144,8 @@ def stock_with_loras(bundle: Bundle, request: Request, folder: Path) -> torch.Te
 def test_neighbours_lose_no_bit(kit: Kit) -> None:
     """The same neighbours in the same company, once with LoRAs and once without: plain rows are equal bit by bit."""
     neighbours = [with_loras("n", seed=1), with_loras("o", seed=2, guidance_scale=1.0)]
-    with_them = final_latents(kit.bundle, *neighbours, with_loras("a", ("full", 1.0)), with_loras("b", ("ink", 1.0)))
-    without = final_latents(kit.plain, *neighbours, with_loras("a"), with_loras("b"))
+    with_them = together(kit.bundle, *neighbours, with_loras("a", ("full", 1.0)), with_loras("b", ("ink", 1.0)))
+    without = together(kit.plain, *neighbours, with_loras("a"), with_loras("b"))
     own_of = {"n": 0, "o": 1}
     for name, place in own_of.items():
         assert torch.equal(with_them[place], without[place]), name
