@@ -7,6 +7,7 @@ import json
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
+from app.contract.messages.card import ModelCard
 from app.routes.page_parameters import parameters_module
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import faults_of_access
@@ -82,3 +83,17 @@ def test_what_stands_as_it_was_is_not_sent_where_it_says_nothing(
         "preview_every": 2,
         "keep_previews": True,
     }
+
+
+def test_what_the_model_has_none_of_is_said_and_not_offered(
+    running: Running, worker: ScriptedWorker, card: ModelCard, page: Page
+) -> None:
+    """Such as a latent consistency model, with a text encoder of three layers."""
+    worker.card = card.model_copy(update={"classifier_free_guidance": False, "max_clip_skip": 3})
+    worker.announce()
+    page.goto(running.url)
+    expect(page.locator("#size")).to_be_attached()
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_label("Clip skip")).to_have_attribute("max", "3")
+    page.get_by_label("Not in the picture").fill("a dog")
+    expect(page.get_by_text("Without effect: this model draws without one.")).to_be_visible()
