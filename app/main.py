@@ -18,6 +18,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import Response
 
 from app import __version__
+from app.a1111 import body as a1111_body
 from app.a1111 import errors as a1111_errors
 from app.a1111 import lists as a1111_lists
 from app.a1111 import routes as a1111
@@ -281,6 +282,7 @@ def _bodies(settings: Settings) -> BodyRules:
             "/v1/inputs": inputs.body_rule(settings.input_bytes),
             "/v1/jobs": with_pictures,
             "/v1/images/generations": with_pictures,
+            **dict.fromkeys(a1111_body.WITH_PICTURES, BodyRule({JSON: WITH_PICTURES}, a1111_body.PICTURES)),
         }
     )
 

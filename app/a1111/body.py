@@ -5,7 +5,7 @@ Every further field is taken as well; unused.py says which of them have no effec
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,12 @@ from app.contract.messages.inputs import MAX_BASE64
 from app.contract.messages.spec import MAX_SEED
 from app.contract.messages.texts import MAX_NAME
 from app.jobs.translation import LONGEST_PROMPT
+
+WITH_PICTURES: Final = ("/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/png-info")
+"""Paths whose JSON holds pictures."""
+
+PICTURES: Final = frozenset({"init_images", "mask", "image", "input_image", "args"})
+"""Members that hold them, or lists of them, at any depth. Scripts have pictures among arguments without names."""
 
 DENOISING = 0.75
 """The web UI's own default, for requests that say nothing."""
@@ -88,7 +94,10 @@ class ImageToImage(Generation):
     mask_blur: float = Field(default=MASK_BLUR, ge=0, le=64, description="Pixels by which the mask is softened")
     inpainting_mask_invert: bool = Field(default=False, description="1: what is black is repainted")
     resize_mode: int = Field(
-        default=0, ge=0, le=3, description="0: stretched to the size. Others do the same, and are named as unused"
+        default=0,
+        ge=0,
+        le=3,
+        description="0: stretched to the size. Others too, and are named if that differs",
     )
 
     def parameters(self) -> dict[str, Any]:

@@ -6,11 +6,9 @@ Lists are those of the model that the caller has set, or would get. Refuses to c
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from app.a1111 import models
@@ -23,6 +21,9 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.params import ParamError, ParamsRejected
 from app.contract.messages.picture_record import PictureError
 from app.edge.auth import Caller
+from app.edge.guard import body_of
+from app.jobs.references import decoded
+from app.pictures.clean_picture import UnfitPicture
 from app.services import Services, TheCaller, TheServices
 
 router = APIRouter(tags=["a1111"])
@@ -148,9 +149,14 @@ async def set_options(given: dict[str, Any], services: TheServices, caller: TheC
 
 
 @router.post("/sdapi/v1/png-info", responses=WRITING)
-async def png_info(given: Noted) -> Note:
+async def png_info(given: Noted, request: Request, services: TheServices) -> Note:
     """What a picture's file says of how it was made (AUTOMATIC1111's API)."""
-    return await asyncio.to_thread(_read, given.image)
+    come, most = body_of(request.scope), services.inputs.most_bytes
+    try:
+        return await asyncio.to_thread(lambda: _noted(decoded(given.image, come, most_bytes=most)))
+    except (UnfitPicture, PictureError) as error:
+        code = error.code if isinstance(error, UnfitPicture) else "not_a_picture"
+        raise ParamsRejected([ParamError("/image", code, error.detail)]) from None
 
 
 @router.get("/queue/status", responses=READING)
@@ -164,13 +170,8 @@ async def _card(services: Services, caller: Caller) -> ModelCard | None:
     return model.card if model else None
 
 
-def _read(image: str) -> Note:
-    try:
-        data = base64.b64decode(image.partition("base64,")[2] or image, validate=True)
-        text, items = notes_of(data)
-    except (binascii.Error, PictureError) as error:
-        detail = error.detail if isinstance(error, PictureError) else "is not base64"
-        raise ParamsRejected([ParamError("/image", "picture_unreadable", detail)]) from None
+def _noted(data: bytes) -> Note:
+    text, items = notes_of(data)
     return Note(info=text, items=items, parameters=parsed(text) if text else {})
 
 

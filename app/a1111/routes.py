@@ -20,11 +20,16 @@ from app.a1111.info import info, infotext
 from app.a1111.progress import Progress, call_off, drawn_now, open_jobs
 from app.a1111.progress import progress as progress_of
 from app.a1111.translation import Meant, translate
+from app.a1111.unused import stretched
+from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.job import Record
-from app.contract.messages.params import ParamsRejected
+from app.contract.messages.params import ParamError, ParamsRejected
 from app.contract.messages.served import ServedModel
 from app.edge.auth import Caller
+from app.edge.guard import body_of
+from app.jobs.references import decoded
+from app.pictures.clean_picture import UnfitPicture
 from app.routes.answers import TRACEPARENT, described, picture_bytes
 from app.routes.joining import Waiting, admit
 from app.routes.long_waits import refuse_if_abandoned, succeeded, until_end
@@ -90,13 +95,33 @@ async def _draw(body: Generation, request: Request, services: Services, caller: 
         model = await models.chosen(services, caller, body.override_settings.get("sd_model_checkpoint"))
     except ParamsRejected as error:
         raise models.in_their_words(error) from error
-    meant = translate(body, model.card)
+    meant = translate(body, model.card, mask=await _mask(body, model.card, request, services, caller))
     try:
         waiting = await admit(services, meant.parameters(caller), caller, request, waits=True)
     except ParamsRejected as error:
-        raise meant.wording.in_their_words(error) from error
+        raise meant.in_their_words(error) from error
     await refuse_if_abandoned(services, waiting.record)
     return await send(request, _answer(body, meant, model, services, waiting, request), headers=applied(request))
+
+
+async def _mask(body: Generation, card: ModelCard, request: Request, services: Services, caller: Caller) -> str | None:
+    """The hash of the request's mask, as it is read here, now an input of the caller's; None if nobody will read it."""
+    if not isinstance(body, ImageToImage) or body.mask is None or "mask_image" not in card.takes:
+        return None
+    text, inverted = body.mask, body.inpainting_mask_invert
+    come, most = body_of(request.scope), services.inputs.most_bytes
+
+    def read() -> bytes:
+        # A gateway loads no Pillow before somebody sends it a picture.
+        from app.a1111.masks import as_read_there
+
+        return as_read_there(decoded(text, come, most_bytes=most), inverted=inverted)
+
+    try:
+        stored, _ = await services.inputs.add(read, caller.tenant)
+    except UnfitPicture as error:
+        raise ParamsRejected([ParamError("/mask", error.code, error.detail)]) from None
+    return stored.sha256
 
 
 async def _answer(
@@ -117,7 +142,7 @@ async def _answer(
             more={
                 "job_id": after.id,
                 "interrupted": interrupted,
-                "unused": meant.unused,
+                "unused": [*meant.unused, *stretched(body, after.spec)],
                 "warnings": [*meant.warnings, *after.warnings],
             },
         ),

@@ -28,7 +28,7 @@ def scheduler_of(sampler: str | None, schedule: str | None, eta: float | None, c
     """
     if not sampler and _is_automatic(schedule):
         return None
-    named = canonical(sampler or card.scheduler) or sampler
+    named = canonical(sampler or card.scheduler) or sampler or card.scheduler
     if named not in SCHEDULERS:
         return named
     if named == "ddim" and eta == 1:

@@ -51,6 +51,11 @@ def controls(scripts: Mapping[str, Any], card: ModelCard) -> list[dict[str, Any]
     return found
 
 
+def reference(picture: str) -> dict[str, str]:
+    """A picture as a job refers to it. Theirs takes links as well, where the operator lets it; so does this."""
+    return {"url" if picture.startswith(("https://", "http://")) else "b64": picture}
+
+
 def is_controlnet(script: str) -> bool:
     return script.casefold() == CONTROLNET
 
@@ -102,7 +107,7 @@ def _control(unit: ControlUnit, card: ModelCard, *, pointer: str) -> list[dict[s
     return [
         {
             "model": named,
-            "image": {"b64": unit.image},
+            "image": reference(unit.image),
             "scale": unit.weight,
             "start": unit.guidance_start,
             "end": unit.guidance_end,

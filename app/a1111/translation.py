@@ -5,12 +5,13 @@ Knows what means the same. Refuses to know Redis and HTTP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from app.a1111.body import Generation, ImageToImage
 from app.a1111.samplers import scheduler_of
-from app.a1111.scripts import controls
+from app.a1111.scripts import controls, reference
 from app.a1111.unused import unused
 from app.contract.messages.card import ModelCard
 from app.contract.messages.params import JobRequest, ParamError, ParamsRejected
@@ -35,14 +36,20 @@ class Meant:
         """The job's parameters. Raises ParamsRejected, in our words."""
         return self.wording.parameters(metadata=marks(caller))
 
+    def in_their_words(self, error: ParamsRejected) -> ParamsRejected:
+        """The same errors, at the fields that the caller wrote: there, a picture is a text."""
+        said = self.wording.in_their_words(error).errors
+        return ParamsRejected([replace(each, pointer=re.sub("/(b64|url)$", "", each.pointer)) for each in said])
+
 
 def marks(caller: Caller) -> dict[str, str]:
     """The notes of jobs that came in by this API with this key: `interrupt` and `progress` are about those."""
     return {"dialect": "a1111", "key": caller.key_id or "none"}
 
 
-def translate(body: Generation, card: ModelCard) -> Meant:
-    """Raises ParamsRejected, in the caller's words, for what no job can say."""
+def translate(body: Generation, card: ModelCard, *, mask: str | None = None) -> Meant:
+    """`mask` is the hash of the mask as it is read here. Raises ParamsRejected, in the caller's words, for what no job
+    can say."""
     prompts = {"prompt": body.prompt, "negative_prompt": body.negative_prompt}
     # A negative prompt that was left empty is none.
     fields = {name: cut_to_length(text) for name, text in prompts.items() if text or name == "prompt"}
@@ -57,7 +64,7 @@ def translate(body: Generation, card: ModelCard) -> Meant:
     if found := controls(body.alwayson_scripts, card):
         wording.put("alwayson_scripts/controlnet/args", control=found)
     if isinstance(body, ImageToImage):
-        _put_picture(wording, body)
+        _put_picture(wording, body, mask)
     return Meant(wording, unused(body), warnings)
 
 
@@ -102,11 +109,12 @@ def _put_settings(wording: Wording, body: Generation, card: ModelCard) -> None:
         wording.put("override_settings/jpeg_quality", output_quality=quality)
 
 
-def _put_picture(wording: Wording, body: ImageToImage) -> None:
-    wording.put("init_images/0", image={"b64": body.init_images[0]})
+def _put_picture(wording: Wording, body: ImageToImage, mask: str | None) -> None:
+    wording.put("init_images/0", image=reference(body.init_images[0]))
     wording.put("denoising_strength", strength=body.denoising_strength)
     if body.mask is not None:
-        wording.put("mask", mask_image={"b64": body.mask})
+        # Without a hash there is nobody who would read it: the model is asked for inpainting, and does not do it.
+        wording.put("mask", mask_image={"sha256": mask} if mask else reference(body.mask))
         wording.put("mask_blur", mask_blur=body.mask_blur)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from app.a1111.body import Generation, ImageToImage
 from app.a1111.scripts import is_controlnet, says_nothing
+from app.contract.messages.spec import JobSpec
 
 MOST_NAMED: Final = 40
 
@@ -38,6 +39,9 @@ PARTS: Final = ("hr_",)
 AS_HERE: Final[Mapping[str, Any]] = {"s_noise": 1, "initial_noise_multiplier": 1, "inpainting_fill": 1}
 """Values that say what is done in any case."""
 
+LATENT: Final = 3
+"""The `resize_mode` that makes latents larger, not the picture."""
+
 OF_A_MASK: Final = frozenset({"inpainting_fill", "inpaint_full_res"})
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ .+-]{0,39}", re.ASCII)
@@ -49,6 +53,14 @@ def unused(body: Generation) -> list[str]:
     shown = [name for name in names if all(_NAME.fullmatch(part) for part in name.split("/"))][:MOST_NAMED]
     more = len(names) - len(shown)
     return [*shown, f"{more} more"] if more else shown
+
+
+def stretched(body: Generation, spec: JobSpec) -> list[str]:
+    """`resize_mode`, if it would have made a difference to what was done: the picture is stretched to the size."""
+    if not isinstance(body, ImageToImage) or not body.resize_mode or spec.image is None:
+        return []
+    fits = spec.image.width * spec.height == spec.image.height * spec.width
+    return [] if fits and body.resize_mode != LATENT else ["resize_mode"]
 
 
 def _fields(body: Generation) -> Iterator[str]:

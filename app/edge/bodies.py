@@ -52,7 +52,7 @@ _UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 @dataclass(frozen=True, slots=True)
 class BodyRule:
     """`most` is how many bytes a body of each media type may have. In JSON that is larger than SMALL, long strings that
-    are called one of `taken_out` are, and what is left must be SMALL."""
+    are called one of `taken_out`, or stand in a list that is, are taken out, and what is left must be SMALL."""
 
     most: Mapping[str, int] = field(default_factory=lambda: {JSON: SMALL})
     taken_out: frozenset[str] = frozenset()
@@ -193,17 +193,14 @@ class Body:
         self._file.seek(start)
         return bytes(self._file.read(length))
 
-    def _without_long(self, value: Any, names: frozenset[str]) -> Any:
+    def _without_long(self, value: Any, names: frozenset[str], *, is_named: bool = False) -> Any:
+        if isinstance(value, str):
+            return self._kept(value) if is_named and len(value) > LONG else value
         if isinstance(value, list):
-            return [self._without_long(each, names) for each in value]
-        if not isinstance(value, dict):
-            return value
-        return {
-            name: self._kept(each)
-            if name in names and isinstance(each, str) and len(each) > LONG
-            else self._without_long(each, names)
-            for name, each in value.items()
-        }
+            return [self._without_long(each, names, is_named=is_named) for each in value]
+        if isinstance(value, dict):
+            return {name: self._without_long(each, names, is_named=name in names) for name, each in value.items()}
+        return value
 
     def _kept(self, text: str) -> str:
         data = text.encode("utf-8", "surrogatepass")

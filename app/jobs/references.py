@@ -77,7 +77,8 @@ class References:
             return await self._drawn(reference.job, reference.index, tenant)
         if reference.url is not None:
             return await self._fetched(reference.url, tenant)
-        return await self._added(lambda: self._decoded(reference.b64 or "", body), tenant, "/b64")
+        text, most = reference.b64 or "", self._inputs.most_bytes
+        return await self._added(lambda: decoded(text, body, most_bytes=most), tenant, "/b64")
 
     async def _own(self, asked: str, tenant: str, below: str) -> StoredInput:
         try:
@@ -114,19 +115,23 @@ class References:
             raise _Unusable(below, error.code, error.detail) from None
         return stored
 
-    def _decoded(self, text: str, body: Body | None) -> bytes:
-        """The file in a string of base64, or in a data: URL. In a thread."""
-        taken_out = body.string(text) if body is not None else None
-        given = text.encode("utf-8", "surrogatepass") if taken_out is None else taken_out
-        prefix = _DATA_URL.match(given[:256])
-        try:
-            data = base64.b64decode(memoryview(given)[prefix.end() :] if prefix else given, validate=True)
-        except (binascii.Error, ValueError):
-            detail = "is no base64 (RFC 4648, with padding and without line breaks), nor a data: URL of it"
-            raise UnfitPicture("not_base64", detail) from None
-        if len(data) > self._inputs.most_bytes:
-            raise UnfitPicture("too_large", f"has more than {self._inputs.most_bytes} bytes")
-        return data
+
+def decoded(text: str, body: Body | None, *, most_bytes: int) -> bytes:
+    """The file in a string of base64, or in a data: URL, of a request with this body. Slow: not for the event loop.
+
+    Raises UnfitPicture.
+    """
+    taken_out = body.string(text) if body is not None else None
+    given = text.encode("utf-8", "surrogatepass") if taken_out is None else taken_out
+    prefix = _DATA_URL.match(given[:256])
+    try:
+        data = base64.b64decode(memoryview(given)[prefix.end() :] if prefix else given, validate=True)
+    except (binascii.Error, ValueError):
+        detail = "is no base64 (RFC 4648, with padding and without line breaks), nor a data: URL of it"
+        raise UnfitPicture("not_base64", detail) from None
+    if len(data) > most_bytes:
+        raise UnfitPicture("too_large", f"has more than {most_bytes} bytes")
+    return data
 
 
 class _Unusable(Exception):
