@@ -1,4 +1,4 @@
-"""Pictures that come in, through the whole service: the bundled model repaints what a mask shows and leaves the rest."""
+"""Pictures that come in, through the whole service: the bundled model repaints where a mask is white."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from app.contract.messages.picture_record import read_record
+from recipes.starter.edit_sheet import CASES, EDITS, rows
 from tests.system.conftest import COMMAND, Installation, drawn
 from tests.waiting import WAIT_SECONDS
 
@@ -118,3 +119,19 @@ def test_a_strength_that_leaves_nothing_to_do_is_refused_at_the_door(
     [error] = answer.json()["errors"]
     assert (error["pointer"], error["code"]) == ("/strength", "too_little")
     assert "at least 0.125" in error["detail"]
+
+
+def test_shapes_are_added_and_removed(installation: Installation) -> None:
+    """In most of the pictures that docs/starter-edits.webp shows."""
+    added, removed = (next(case for case in CASES if case.words == words) for words in ("added", "removed"))
+    with installation.client() as client:
+        pictures, _ = rows(client, [added, removed])
+    sheets = [pictures[: EDITS + 2], pictures[EDITS + 2 :]]
+    yellow, blue = [
+        [((np.abs(edited[:, 64:].astype(int) - colour)).max(2) < 70).sum() for edited in sheet]
+        for sheet, colour in zip(sheets, ((250, 220, 40), (20, 90, 230)), strict=True)
+    ]
+    assert yellow[0] < 50
+    assert sum(count > 200 for count in yellow[2:]) >= EDITS - 1, yellow
+    assert blue[0] > 200
+    assert sum(count < 50 for count in blue[2:]) >= EDITS - 1, blue
