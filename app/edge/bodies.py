@@ -1,7 +1,7 @@
 """What the body of a request may be, route by route, and where it is kept until the route has read it.
 
 Knows media types, bytes and the clock. Refuses to know what a body says: JSON has its long strings taken out by name,
-unread. What is large lies in a file, and only so many large bodies are here at a time: the others wait on the way.
+unread. What is large lies in a file, and only so many bytes of those are here at a time: the others wait on the way.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import tempfile
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,8 +32,9 @@ SMALL: Final = 64 * 1024
 WITH_PICTURES: Final = 32 * 1024 * 1024
 """Bytes of JSON that may hold pictures in base64; apart from them it is as small as any."""
 
-LARGE_AT_ONCE: Final = 32
-"""Of one process. With those, a gibibyte of files; each is deleted as soon as its picture is decoded."""
+SPACE: Final = 1024 * 1024 * 1024
+"""Bytes of large bodies in files of one process. A hundred photos of 10 MB are here at once, and the 33rd of 32 MiB is
+not read before another is done with: its sender is slowed down, not sent away, for as long as a body may take."""
 
 SECONDS_A_BYTE: Final = 8 / 2**20
 """More for each byte that has come: who has 1 Mbit/s can send a photo, and who sends nothing is not waited for."""
@@ -118,6 +120,46 @@ def too_large(most: int) -> BodyTooLarge:
     return BodyTooLarge(f"A body has at most {most} bytes.")
 
 
+class Space:
+    """Bytes that large bodies may have together. Who comes first is served first, also where a later one would fit."""
+
+    def __init__(self, total: int) -> None:
+        self._total = self._free = total
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, amount: int, *, seconds: float) -> int:
+        """Wait until there are so many, or all, and say how many are to be given back. Raises TooManyUploads after
+        `seconds`."""
+        amount = min(amount, self._total)
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, turn))
+        self._serve()
+        try:
+            async with asyncio.timeout(seconds):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.give(amount)
+            else:
+                self._waiting.remove((amount, turn))
+                self._serve()
+            if not isinstance(error, TimeoutError):
+                raise
+            raise TooManyUploads("More large bodies come in than are taken at a time.", retry_after=5) from None
+        return amount
+
+    def give(self, amount: int) -> None:
+        """So many are free again."""
+        self._free += amount
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            amount, turn = self._waiting.popleft()
+            self._free -= amount
+            turn.set_result(None)
+
+
 class Body:
     """The bytes of one body. Once they are large they lie in a file, which is gone when the body is closed."""
 
@@ -125,7 +167,7 @@ class Body:
         self.size = 0
         self.taken_out: dict[str, tuple[int, int]] = {}
         """Where each string begins that was taken out, and how long it is, by what stands in its place."""
-        self._place: asyncio.Semaphore | None = None
+        self._space: tuple[Space, int] | None = None
         self._unwritten: list[bytes] = []
         self._unwritten_bytes = 0
         # Closed by `close`, which the guard calls.
@@ -133,7 +175,7 @@ class Body:
 
     @property
     def is_large(self) -> bool:
-        return self._place is not None
+        return self._space is not None
 
     async def add(self, chunk: bytes) -> None:
         """The next bytes."""
@@ -143,14 +185,9 @@ class Body:
         if self._unwritten_bytes >= BATCH:
             await to_thread.run_sync(self._write)
 
-    async def take_place(self, places: asyncio.Semaphore, *, seconds: float) -> None:
-        """Wait until one more large body may be here. Raises TooManyUploads after `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await places.acquire()
-        except TimeoutError:
-            raise TooManyUploads("More large bodies come in than are taken at a time.", retry_after=5) from None
-        self._place = places
+    async def take(self, space: Space, amount: int, *, seconds: float) -> None:
+        """Take so many bytes of the space, until it is closed. Raises TooManyUploads after `seconds`."""
+        self._space = (space, await space.take(amount, seconds=seconds))
 
     def read(self) -> bytes:
         """All of it, or nothing after `close`. In a thread, where it is large."""
@@ -178,9 +215,10 @@ class Body:
         """Forget the bytes and let another body come. Closing twice does no harm."""
         self._file.close()
         self._unwritten.clear()
-        if self._place is not None:
-            self._place.release()
-            self._place = None
+        if self._space is not None:
+            space, amount = self._space
+            self._space = None
+            space.give(amount)
 
     def _write(self) -> None:
         self._file.writelines(self._unwritten)
@@ -216,15 +254,16 @@ class Arrivals:
 
     def __init__(self, *, seconds: float) -> None:
         self._seconds = seconds
-        self._places = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._space = Space(SPACE)
         # Each holds the JSON as bytes, as text and as strings at the same time.
         self._parsing = anyio.CapacityLimiter(1)
 
-    async def read(self, receive: Receive, *, most: int) -> Body:
+    async def read(self, receive: Receive, headers: Headers, *, most: int) -> Body:
         """A whole body, for the caller to close. Raises BodyTooLarge, BodyTooSlow, TooManyUploads and ClientGone."""
+        announced = headers.get("content-length", "")
         body = Body()
         try:
-            await self._fill(body, receive, most)
+            await self._fill(body, receive, most, int(announced) if announced.isdecimal() else most)
         except BaseException:
             body.close()
             raise
@@ -234,7 +273,7 @@ class Arrivals:
         """`body.take_out`, one at a time."""
         return await to_thread.run_sync(body.take_out, names, limiter=self._parsing)
 
-    async def _fill(self, body: Body, receive: Receive, most: int) -> None:
+    async def _fill(self, body: Body, receive: Receive, most: int, announced: int) -> None:
         clock = asyncio.get_running_loop().time
         began, more = clock(), True
         while more:
@@ -252,5 +291,5 @@ class Arrivals:
             more = message.get("more_body", False)
             if body.size > SMALL and not body.is_large:
                 waited_from = clock()
-                await body.take_place(self._places, seconds=self._seconds)
+                await body.take(self._space, announced, seconds=self._seconds)
                 began += clock() - waited_from

@@ -170,7 +170,7 @@ class Guard:
         rule = self._bodies.of(scope["path"])
         try:
             media_type = rule.check(headers)
-            body = await self._arrivals.read(receive, most=rule.most[media_type])
+            body = await self._arrivals.read(receive, headers, most=rule.most[media_type])
         except (BodyTooLarge, UnsupportedMediaType):
             await _drain(receive, headers, most=FILES_BYTES if rule.is_for_pictures else DRAIN_BYTES)
             raise

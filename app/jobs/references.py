@@ -31,6 +31,9 @@ from app.pictures.store import PictureStore
 FETCHED_AT_ONCE: Final = 8
 """By one process, from the link to the cleaned picture: each is up to `most_bytes` in memory."""
 
+PIECE: Final = 128 * 1024
+"""Characters of base64 that are decoded at once. A multiple of four."""
+
 _DATA_URL: Final = re.compile(rb"data:[A-Za-z0-9.+/-]*(;[A-Za-z0-9=.+-]+)*;base64,", re.IGNORECASE)
 
 
@@ -124,14 +127,24 @@ def decoded(text: str, body: Body | None, *, most_bytes: int) -> bytes:
     taken_out = body.string(text) if body is not None else None
     given = text.encode("utf-8", "surrogatepass") if taken_out is None else taken_out
     prefix = _DATA_URL.match(given[:256])
-    try:
-        data = base64.b64decode(memoryview(given)[prefix.end() :] if prefix else given, validate=True)
-    except (binascii.Error, ValueError):
-        detail = "is no base64 (RFC 4648, with padding and without line breaks), nor a data: URL of it"
-        raise UnfitPicture("not_base64", detail) from None
+    data = _from_base64(memoryview(given)[prefix.end() if prefix else 0 :])
     if len(data) > most_bytes:
         raise UnfitPicture("too_large", f"has more than {most_bytes} bytes")
     return data
+
+
+def _from_base64(given: memoryview) -> bytes:
+    """Raises UnfitPicture. In pieces: one of 32 MiB would keep every other thread waiting while it is decoded."""
+    parts = (given[start : start + PIECE] for start in range(0, len(given), PIECE))
+    try:
+        decoded = [base64.b64decode(part, validate=True) for part in parts]
+        # Padding may stand at the end only.
+        if any(len(part) < PIECE // 4 * 3 for part in decoded[:-1]):
+            raise ValueError
+    except (binascii.Error, ValueError):
+        detail = "is no base64 (RFC 4648, with padding and without line breaks), nor a data: URL of it"
+        raise UnfitPicture("not_base64", detail) from None
+    return b"".join(decoded)
 
 
 class _Unusable(Exception):

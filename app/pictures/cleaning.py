@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -129,17 +130,19 @@ def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _written(picture: Image.Image, original: Image.Image) -> CleanPicture:
-    file = io.BytesIO()
     # A new picture: whatever the old one carries along, savers look for it in `info` and in its attributes.
     bare = Image.new(picture.mode, picture.size)
     bare.paste(picture)
     is_jpeg = KINDS[original.format or ""] == "image/jpeg"
-    if is_jpeg:
-        bare.save(file, "JPEG", **_as_fine_as(original))
-    else:
-        # Level 6 takes three times as long and saves a tenth.
-        bare.save(file, "PNG", compress_level=1)
-    data = file.getvalue()
+    # A file of the system: into one of Python's Pillow writes without letting other threads run.
+    with tempfile.TemporaryFile() as file:
+        if is_jpeg:
+            bare.save(file, "JPEG", **_as_fine_as(original))
+        else:
+            # Level 6 takes three times as long and saves a tenth.
+            bare.save(file, "PNG", compress_level=1)
+        file.seek(0)
+        data = file.read()
     kind = "image/jpeg" if is_jpeg else "image/png"
     return CleanPicture(data, hashlib.sha256(data).hexdigest(), *bare.size, kind)
 

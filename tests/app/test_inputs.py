@@ -211,9 +211,9 @@ def test_a_hundred_uploads_delay_nobodys_poll(
     assert max(at_once) == CLEANED_AT_ONCE
 
 
-def test_more_than_there_are_places_is_refused(gateway_with: OneGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_there_is_space_for_is_refused(gateway_with: OneGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is too many waits as long as a body may take, and nothing of it is kept."""
-    monkeypatch.setattr("app.edge.bodies.LARGE_AT_ONCE", 1)
+    monkeypatch.setattr("app.edge.bodies.SPACE", 150_000)
     gate, begun = threading.Event(), threading.Event()
 
     def slow(data: bytes, *, declared: str | None = None) -> CleanPicture:

@@ -123,6 +123,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no name": ({"image": {}}, "/image", "not_one_picture"),
     "no base64": ({"image": {"b64": "zanzibar!"}}, "/image/b64", "not_base64"),
     "base64 with line breaks": ({"image": {"b64": in_base64(PNG)[:76] + "\n"}}, "/image/b64", "not_base64"),
+    "base64 with padding inside": ({"image": {"b64": "AAA=" * 40_000}}, "/image/b64", "not_base64"),
     "base64 of URLs": ({"image": {"b64": "_-_-"}}, "/image/b64", "not_base64"),
     "base64 without padding": ({"image": {"b64": "AAAAA"}}, "/image/b64", "not_base64"),
     "base64 that is not ASCII": ({"image": {"b64": "ÄÖÜß"}}, "/image/b64", "not_base64"),
@@ -285,8 +286,8 @@ def test_a_picture_that_goes_in_this_moment(
 def test_a_request_that_waits_holds_no_picture(
     gateway_with: OneGateway, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one place for a large body is free again while its request waits."""
-    monkeypatch.setattr("app.edge.bodies.LARGE_AT_ONCE", 1)
+    """The space for its body, which is all there is, is free again while the request waits."""
+    monkeypatch.setattr("app.edge.bodies.SPACE", 200_000)
     worker.announce()
     body = {"prompt": "a red circle", "seed": 7, "image": {"b64": in_base64(large())}}
     with gateway_with() as running:

@@ -1,0 +1,102 @@
+"""What the guard keeps of large bodies: who waits for space gets it in turn, and nobody's is lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from app.edge.bodies import Body, BodyRule, BodyRules, Space
+from app.edge.errors import BodyTooLarge, MalformedJson, TooManyUploads
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_space_is_given_in_turn() -> None:
+    space, served = Space(10), list[str]()
+
+    async def take(name: str, amount: int) -> None:
+        await space.take(amount, seconds=3_600)
+        served.append(name)
+
+    await take("first", 8)
+    tasks = [asyncio.create_task(take(name, amount)) for name, amount in (("large", 9), ("small", 1))]
+    await asyncio.sleep(0)
+    assert served == ["first"], "the small one would fit, and has come later"
+    space.give(8)
+    await asyncio.gather(*tasks)
+    assert served == ["first", "large", "small"]
+
+
+async def test_who_gives_up_takes_nothing() -> None:
+    space = Space(10)
+    await space.take(10, seconds=3_600)
+    with pytest.raises(TooManyUploads):
+        await space.take(1, seconds=0)
+    leaving = asyncio.create_task(space.take(10, seconds=3_600))
+    behind = asyncio.create_task(space.take(5, seconds=3_600))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    space.give(5)
+    await behind
+    space.give(10)
+    await space.take(10, seconds=0)
+
+
+async def test_who_leaves_in_the_moment_of_being_served_gives_it_back() -> None:
+    space = Space(10)
+    await space.take(10, seconds=3_600)
+    leaving = asyncio.create_task(space.take(10, seconds=3_600))
+    await asyncio.sleep(0)
+    space.give(10)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    await space.take(10, seconds=0)
+
+
+async def body_of(data: bytes) -> Body:
+    body = Body()
+    await body.add(data)
+    return body
+
+
+NAMES = frozenset({"b64"})
+
+
+async def test_long_strings_are_taken_out_by_name() -> None:
+    long, other = "A" * 5_000, "B" * 5_000
+    body = await body_of(f'{{"a": [{{"b64": "{long}"}}, {{"b64": "{other}"}}], "b64": "short", "n": -0.5e3}}'.encode())
+    left = body.take_out(NAMES).decode()
+    assert len(left) < 300
+    assert '"b64": "short", "n": -500.0' in left
+    stand_ins = list(body.taken_out)
+    assert [body.string(each) for each in stand_ins] == [long.encode(), other.encode()]
+    assert all(each in left for each in stand_ins)
+    again = await body_of(f'{{"x": {{"b64": "{long}"}}}}'.encode())
+    assert stand_ins[0] in again.take_out(NAMES).decode(), "equal strings have equal ones"
+    assert body.string("sha256:none") is None
+    body.close()
+    again.close()
+
+
+async def test_what_is_left_must_be_small_and_json() -> None:
+    for data, error in ((b'{"prompt": "%s"}' % (b"A" * 70_000), BodyTooLarge), (b'{"b64": "A', MalformedJson)):
+        body = await body_of(data)
+        with pytest.raises(error):
+            body.take_out(NAMES)
+        body.close()
+
+
+async def test_letters_of_all_kinds_stay() -> None:
+    body = await body_of('{"prompt": "ä \\ud83d\\ude00 \\ud800 😀", "b64": "x"}'.encode())
+    assert body.take_out(NAMES) == '{"prompt": "ä 😀 \ud800 😀", "b64": "x"}'.encode("utf-8", "surrogatepass")
+    body.close()
+
+
+def test_the_table_is_by_path() -> None:
+    files = BodyRule({"image/png": 100})
+    rules = BodyRules({"/v1/inputs": files, "/v1/models/*/*/predictions": files})
+    assert rules.of("/v1/inputs") is rules.of("/v1/models/a/b/predictions") is files
+    for path in ("/v1/inputs/", "/v1/jobs", "/v1/models/a/predictions", "/v1/models/a/b/c/predictions"):
+        assert rules.of(path).most == {"application/json": 65_536}
