@@ -33,8 +33,14 @@ def strength_errors(card: ModelCard, **asked: Any) -> list[tuple[str, str, str]]
     [
         ({"strength": 0.5, "num_inference_steps": 2}, None),
         ({"strength": 0.125, "num_inference_steps": 8}, None),
-        ({"strength": 0.12, "num_inference_steps": 8}, "leaves nothing to do in 8 steps: take at least 0.125, or more"),
-        ({"strength": 0.9, "num_inference_steps": 1}, "leaves nothing to do in 1 steps: take at least 1, or more"),
+        (
+            {"strength": 0.12, "num_inference_steps": 8},
+            "nothing to do in 8 steps: take at least 0.125, or more steps",
+        ),
+        (
+            {"strength": 0.9, "num_inference_steps": 1},
+            "nothing to do in 1 steps: take at least 1, or more steps",
+        ),
         ({"strength": 0.0}, "must be above 0: nothing would be drawn"),
         ({"strength": 0.0, "mask": True}, "must be above 0: nothing would be drawn"),
         ({}, None),
@@ -42,8 +48,9 @@ def strength_errors(card: ModelCard, **asked: Any) -> list[tuple[str, str, str]]
 )
 def test_what_is_left_of_the_steps_is_measured(card: ModelCard, asked: dict[str, Any], sentence: str | None) -> None:
     edits = card.model_copy(update={"tasks": TASKS, "takes": TAKES})
-    expected = [] if sentence is None else [("/strength", "too_little", sentence)]
-    assert strength_errors(edits, **asked) == expected
+    found = strength_errors(edits, **asked)
+    assert [(pointer, code) for pointer, code, _ in found] == [("/strength", "too_little")] * (sentence is not None)
+    assert all(sentence in detail for _, _, detail in found)
 
 
 def test_models_that_take_all_steps_on_the_rest_of_the_way_take_less(card: ModelCard) -> None:

@@ -16,7 +16,7 @@ from tests.engine.test_equation import ALONE, IN_COMPANY
 from tests.engine.tiny_models import save_tiny_inpainting, save_tiny_xl
 from worker.engine.events import Failed
 from worker.families.choose import family_of
-from worker.models.bundle import Bundle, load
+from worker.models.bundle import Bundle, describe, load
 from worker.models.quiet import quiet_libraries
 
 REQUESTS = [
@@ -62,6 +62,12 @@ def test_what_is_no_inpainting_is_refused_with_what_is_missing(bundle: Bundle) -
     for event in last.values():
         assert isinstance(event, Failed)
         assert event.error.detail == "This model only repaints: it needs an image and a mask_image."
+
+
+def test_they_are_announced_with_what_they_do(bundle: Bundle) -> None:
+    card = describe(bundle, seats=1)
+    assert card.tasks == ("inpainting",)
+    assert {"image", "strength", "mask_image", "mask_blur"} <= set(card.takes)
 
 
 def test_warm_up_knows_their_rows(bundle: Bundle) -> None:

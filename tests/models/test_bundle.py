@@ -61,6 +61,12 @@ def test_sizes_that_memory_can_never_hold_are_not_offered(tiny: Bundle, largest:
     assert (card.max_side, card.min_side) == (most, SIDE // 2)
 
 
+def test_a_model_is_announced_with_what_it_does_with_pictures(tiny: Bundle) -> None:
+    card = describe(tiny, seats=1)
+    assert card.tasks == ("text-to-image", "image-to-image", "inpainting")
+    assert {"image", "strength", "mask_image", "mask_blur"} <= set(card.takes)
+
+
 def test_the_hash_tells_weights_apart_and_ignores_defaults(folder: Path) -> None:
     before = load(folder).sha256
     (folder / "darkroom.json").write_text('{"max_steps": 8}')

@@ -131,7 +131,7 @@ def _nothing_left(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
         yield (
             "/strength",
             "too_little",
-            f"leaves nothing to do in {steps} steps: take at least {1 / steps:.3g}, or more",
+            f"leaves nothing to do in {steps} steps: take at least {1 / steps:.3g}, or more steps",
         )
 
 
