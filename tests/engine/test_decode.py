@@ -20,7 +20,7 @@ from worker.engine.decode import Decoded
 from worker.engine.engine import Engine
 from worker.engine.errors import engine_error
 from worker.engine.events import Failed, Finished
-from worker.engine.tiles import decode_in_tiles
+from worker.engine.tiles import in_tiles
 from worker.models.bundle import Bundle
 
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
@@ -240,7 +240,7 @@ def test_tiles_of_a_decoder_that_sees_no_further_than_a_pixel_are_seamless(heigh
         sizes.append(tuple(z.shape[-2:]))
         return z.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
-    found = decode_in_tiles(enlarge, latents, tile=tile, scale=2)
+    found = in_tiles(enlarge, latents, tile=tile, leaves=2)
     whole = latents.repeat_interleave(2, -1).repeat_interleave(2, -2)
     assert torch.allclose(found, whole, atol=1e-5)
     assert all(size <= (tile, tile) and max(size) <= tile for size in sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -15,13 +16,15 @@ from tests.engine.driving import Recorder, distance, drain, final_latents, last_
 from tests.engine.driving import engine_of as Engine
 from tests.engine.pictures import box_mask, edit, half_mask, picture
 from tests.engine.test_equation import ALONE, IN_COMPANY, names_for_bundle
+from tests.engine.tiny_models import save_tiny_model
 from worker.engine.compile import compile_table
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Failed, Finished, Progress
 from worker.engine.request import Request
 from worker.engine.solver import SolverFactory, TableSolver
 from worker.families.choose import family_of
-from worker.models.bundle import Bundle
+from worker.models.bundle import Bundle, load
+from worker.models.quiet import quiet_libraries
 
 MIXED = ("ddim", "euler", "euler_a", "dpmpp_2m", "unipc", "heun", "pndm", "lcm")
 
@@ -211,6 +214,43 @@ def test_a_scheduler_that_adds_no_noise_cannot_start_from_a_picture() -> None:
     solver = TableSolver(compile_table(diffusers.IPNDMScheduler(), 5))
     with pytest.raises(GenerationFailed, match="cannot start from a picture"):
         solver.noised(torch.zeros(4, 2, 2), torch.zeros(4, 2, 2))
+
+
+class Small:
+    """A VAE whose memory is too small to encode more than so many pixels at once."""
+
+    def __init__(self, vae: Any, *, pixels: int) -> None:
+        self._vae = vae
+        self._pixels = pixels
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
+
+    def encode(self, images: torch.Tensor) -> Any:
+        if images[:, 0].numel() > self._pixels:
+            raise torch.OutOfMemoryError("as if")
+        return self._vae.encode(images)
+
+
+@pytest.mark.parametrize("has_chance", [True, False], ids=["a posterior", "none"])
+def test_a_picture_too_large_to_encode_whole_is_encoded_in_tiles_and_its_job_says_so(
+    epsilon_bundle: Bundle, tmp_path: Path, has_chance: bool
+) -> None:
+    """Tiles of 32 latents: of a picture of 40, with the same draws after it as before."""
+    if not has_chance:
+        with quiet_libraries():
+            folder = save_tiny_model(tmp_path / "tiny", prediction_type="epsilon", vae="AutoencoderTiny")
+            epsilon_bundle = load(folder)
+    side = 160
+    each = edit("a", picture(side=side), strength=0.7, width=side, height=side, scheduler="euler_a")
+    bundle = dataclasses.replace(epsilon_bundle, vae=Small(epsilon_bundle.vae, pixels=128 * 128))
+    recorder = Recorder(bundle)
+    finished = run(Engine(dataclasses.replace(bundle, vae=recorder)), each)["a"]
+    assert isinstance(finished, Finished), finished
+    assert [warning for warning in finished.warnings if "encoded in overlapping tiles" in warning]
+    [latents] = recorder.latents
+    expected = stock(epsilon_bundle, each, output_type="latent")
+    assert distance(latents[:, :8, :8], expected[:, :8, :8]) < 0.5, "far from every seam"
 
 
 class Narrow:

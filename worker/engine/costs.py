@@ -118,13 +118,6 @@ class Costs:
             return 0.0
         return self.profile.decode_seconds * pictures * self._times_native(height, width)
 
-    def encodes(self, height: int, width: int) -> int:
-        """Pictures to encode together, of so many latents: what fits into memory when it is decoded does when it is
-        encoded (worker/models/need.py has the measurement). One is tried in any case."""
-        if self.memory is None:
-            return AT_ONCE
-        return int(max(1, min(AT_ONCE, self.memory.pictures(self._times_native(height, width)))))
-
     def decode_seconds(self, key: LaneKey, pictures: int) -> float:
         """What a decode is expected to take; 0 before one was measured."""
         if self.profile is None:
@@ -138,12 +131,17 @@ class Costs:
 
     def decodes(self, key: LaneKey) -> tuple[int, int | None]:
         """Pictures that there is memory to decode together, and the side of a tile in latents if not even for one."""
+        return self.fitting(*key.latent_shape[1:])
+
+    def fitting(self, height: int, width: int) -> tuple[int, int | None]:
+        """The same of pictures of so many latents, to decode or to encode: what fits when it is decoded does when it is
+        encoded (worker/models/need.py has the measurement)."""
         if self.memory is None:
             return AT_ONCE, None
-        fit = self.memory.pictures(self.scale(key))
+        fit = self.memory.pictures(self._times_native(height, width))
         if fit >= 1:
             return int(min(AT_ONCE, fit)), None
-        return 1, max(SMALLEST, int(math.sqrt(fit * math.prod(key.latent_shape[1:]))))
+        return 1, max(SMALLEST, int(math.sqrt(fit * height * width)))
 
     def scale(self, key: LaneKey) -> float:
         """How many times as large as a native picture."""

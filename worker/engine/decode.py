@@ -5,22 +5,18 @@ Knows samples and the autoencoder. Knows no seats, and not when it is time to wa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import structlog
 import torch
 
 from worker.engine.costs import AT_ONCE
 from worker.engine.denoise import Finite
-from worker.engine.errors import NumericalError, is_out_of_memory
+from worker.engine.errors import NumericalError
 from worker.engine.family import Autoencoder
 from worker.engine.sample import Sample
-from worker.engine.tiles import SMALLEST, decode_in_tiles
+from worker.engine.tiles import as_memory_allows, in_tiles
 from worker.engine.transfer import to_host
-
-log = structlog.get_logger()
 
 
 class Decoded:
@@ -67,39 +63,24 @@ def decode(
     its sample says so. Where it was not, `make_room` comes before anything smaller: it answers whether it made some.
     """
     latents = torch.stack([sample.latents for sample in samples])
-    decoded, is_tiled = _decoded(autoencoder, latents, tile, make_room)
+    scale = autoencoder.pixels_per_latent
+
+    def call(tile: int | None) -> Decoded:
+        if tile is None:
+            return Decoded(autoencoder.decode(latents))
+        return Decoded(in_tiles(autoencoder.decode, latents, tile=tile, leaves=scale))
+
+    decoded, is_tiled = as_memory_allows(
+        call,
+        side=max(latents.shape[-2:]),
+        tile=tile,
+        is_alone=len(samples) == 1,
+        make_room=make_room,
+        stage="decode",
+    )
     for sample in samples:
         sample.is_tiled = is_tiled
     return [(decoded, k) for k in range(len(samples))]
-
-
-def _decoded(
-    autoencoder: Autoencoder, latents: torch.Tensor, tile: int | None, make_room: Callable[[], bool]
-) -> tuple[Decoded, bool]:
-    """The pictures, and whether they were decoded in tiles. One picture alone is tried again as long as room can be
-    made, and then in smaller and smaller tiles, before it fails for want of memory."""
-    while True:
-        try:
-            if tile is None or max(latents.shape[-2:]) <= tile:
-                return Decoded(autoencoder.decode(latents)), False
-            scale = autoencoder.pixels_per_latent
-            return Decoded(decode_in_tiles(autoencoder.decode, latents, tile=tile, scale=scale)), True
-        except Exception as error:
-            if len(latents) > 1 or not is_out_of_memory(error):
-                raise
-            has_room = make_room()
-            smaller = tile if has_room else _smaller(latents, tile)
-            if smaller is None and not has_room:
-                raise
-        # Out of the except clause, whose traceback holds the failed call's tensors.
-        log.warning("out of memory", stage="decode", tile=smaller)
-        tile = smaller
-
-
-def _smaller(latents: torch.Tensor, tile: int | None) -> int | None:
-    """The side of the next smaller tiles. None where they would be too small to help."""
-    side = min(max(latents.shape[-2:]), math.inf if tile is None else tile)
-    return max(SMALLEST, int(side) // 2) if side > SMALLEST else None
 
 
 def _to_pixels(images: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,9 @@ Knows the autoencoder and what there is memory for. Knows no samples: what they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -15,12 +17,17 @@ from worker.engine.family import Autoencoder
 from worker.engine.isolate import isolate
 from worker.engine.posterior import Posterior
 from worker.engine.stage import Stages
+from worker.engine.tiles import as_memory_allows, in_tiles
 
 
 class PictureEncoder:
     """Of one model. For the engine's thread only."""
 
-    def __init__(self, autoencoder: Autoencoder, costs: Costs, stages: Stages) -> None:
+    def __init__(
+        self, autoencoder: Autoencoder, costs: Costs, stages: Stages, *, make_room: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`make_room` answers whether it made some, where memory was too small."""
+        self._make_room = make_room
         self._autoencoder = autoencoder
         self._costs = costs
         self._stages = stages
@@ -51,15 +58,35 @@ class PictureEncoder:
             else:
                 by_size.setdefault(picture.shape, []).append((k, picture))
         for alike in by_size.values():
-            at_once = self._costs.encodes(*self._sides(alike[0][1]))
+            at_once, _ = self._costs.fitting(*self._sides(alike[0][1]))
             for first in range(0, len(alike), at_once):
                 yield alike[first : first + at_once]
 
     def _call(self, pictures: Sequence[torch.Tensor]) -> list[Posterior]:
         height, width = self._sides(pictures[0])
+        images = torch.stack(list(pictures))
         with self._stages.at("encode", expected=self._costs.encode_seconds(height, width, len(pictures))):
-            encoded = self._autoencoder.encode(torch.stack(list(pictures)))
-        return [encoded[k] for k in range(len(pictures))]
+            encoded, is_tiled = as_memory_allows(
+                partial(self._encoded, images),
+                side=max(height, width),
+                tile=self._costs.fitting(height, width)[1],
+                is_alone=len(pictures) == 1,
+                make_room=self._make_room,
+                stage="encode",
+            )
+        return [replace(encoded[k], is_tiled=is_tiled) for k in range(len(pictures))]
+
+    def _encoded(self, images: torch.Tensor, tile: int | None) -> Posterior:
+        if tile is None:
+            return self._autoencoder.encode(images)
+        scale, channels = self._autoencoder.pixels_per_latent, self._costs.native.latent_shape[0]
+        moments = in_tiles(self._moments, images, tile=tile, enters=scale).split(channels, dim=1)
+        return Posterior(*moments)
+
+    def _moments(self, images: torch.Tensor) -> torch.Tensor:
+        """Mean and, if there is chance, standard deviation, [B, C or 2 C, h, w]."""
+        encoded = self._autoencoder.encode(images)
+        return encoded.mean if encoded.std is None else torch.cat([encoded.mean, encoded.std], 1)
 
     def _sides(self, picture: torch.Tensor) -> tuple[int, int]:
         """Of its latents."""

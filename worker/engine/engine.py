@@ -88,7 +88,7 @@ class Engine:
             family,
             self._jobs,
             self._lanes,
-            PictureEncoder(family.autoencoder, self.costs, self._stages),
+            PictureEncoder(family.autoencoder, self.costs, self._stages, make_room=self._drop_idle_lanes),
             seats=seats,
             clock=clock,
             report=lambda event: self._events.append(event),

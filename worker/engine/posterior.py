@@ -5,7 +5,7 @@ Knows tensors and generators. Knows no autoencoder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,9 +20,11 @@ class Posterior:
 
     mean: torch.Tensor
     std: torch.Tensor | None = None
+    is_tiled: bool = False
+    """It was encoded in tiles."""
 
     def __getitem__(self, k: int) -> Posterior:
-        return Posterior(self.mean[k], None if self.std is None else self.std[k])
+        return replace(self, mean=self.mean[k], std=None if self.std is None else self.std[k])
 
     def sample(self, generator: torch.Generator) -> torch.Tensor:
         """Latents, float32 [C, h, w] on the device. One draw, on the host as all of a sample's, if there is chance."""

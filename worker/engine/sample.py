@@ -26,6 +26,10 @@ from worker.engine.solver import Solver, SolverFactory
 from worker.engine.table import ESTIMATE
 from worker.engine.transfer import to_device
 
+READ_TILED = (
+    "There was not enough memory to encode a whole picture at once: it was encoded in overlapping tiles, "
+    "which can differ a little in brightness."
+)
 TILED = (
     "There was not enough memory to decode a whole picture at once: it was decoded in overlapping tiles, "
     "which can differ a little in brightness."
@@ -50,6 +54,8 @@ class Job:
     prepared: Prepared | None = None
     samples: list[Sample] = field(default_factory=list)
     reported_step: int = 0
+    is_tiled: bool = False
+    """One of its pictures was encoded in tiles."""
     seconds_encoding: float = 0.0
     seconds_denoising: float = 0.0
     seconds_decoding: float = 0.0
@@ -90,8 +96,9 @@ class Job:
 
     def warnings(self) -> list[str]:
         """What whoever asked should know of the pictures."""
-        tiled = [TILED] if any(sample.is_tiled for sample in self.samples) else []
-        return [*(self.prepared.warnings if self.prepared else ()), *tiled]
+        read = [READ_TILED] if self.is_tiled else []
+        drawn = [TILED] if any(sample.is_tiled for sample in self.samples) else []
+        return [*(self.prepared.warnings if self.prepared else ()), *read, *drawn]
 
     def finished(self, now: float) -> Finished:
         """The event of a job whose samples all have their pictures."""

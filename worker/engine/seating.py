@@ -135,6 +135,7 @@ class Seating:
             if isinstance(encoded, EngineError):
                 self.fail(job, encoded)
             else:
+                job.is_tiled = any(each.is_tiled for each in encoded)
                 asked.append((job, Asked(job.request, solvers, job.inputs, encoded)))
             job.inputs = Inputs()
         return asked
