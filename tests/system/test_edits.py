@@ -17,6 +17,7 @@ from app.contract.messages.picture_record import read_record
 from recipes.starter.edit_sheet import CASES, EDITS, rows
 from tests.system.conftest import COMMAND, Installation, drawn
 from tests.waiting import WAIT_SECONDS
+from worker.images import encode
 
 SIDE = 128
 MIDDLE = slice(14, 112)
@@ -86,11 +87,21 @@ def test_a_shape_is_recoloured_by_a_mask_and_the_rest_stays(
     assert record["strength"] == 1.0
     assert {record[name]["width"] for name in ("image", "mask_image")} == {SIDE}
 
-    picture, again = tmp_path / "picture.png", tmp_path / "again.png"
+    picture = tmp_path / "picture.png"
     picture.write_bytes(data)
-    command = [COMMAND, "reproduce", str(picture), "--url", installation.url, "-o", str(again)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    done = reproduce(installation, picture)
     assert (done.returncode, done.stdout) == (0, "identical: every pixel\n"), done.stderr
+    gone = tmp_path / "gone.png"
+    nowhere = record["image"] | {"sha256": "0" * 64}
+    gone.write_bytes(encode(after.astype(np.uint8), output_format="png", record=record | {"image": nowhere}))
+    refused = reproduce(installation, gone)
+    assert refused.returncode == 2
+    assert "image.sha256 is no picture that you sent in, or is not kept any more" in refused.stderr
+
+
+def reproduce(installation: Installation, picture: Path) -> subprocess.CompletedProcess[str]:
+    command = [COMMAND, "reproduce", str(picture), "--url", installation.url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS)
 
 
 def test_a_picture_in_the_request_is_drawn_anew_as_far_as_asked(
