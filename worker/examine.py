@@ -88,7 +88,7 @@ def _adapters(folder: ModelFolder, settings: WorkerSettings) -> dict[str, Any]:
     from worker.models.adapters import adapters_beside
 
     try:
-        shelves = adapters_beside(folder, settings.loras)
+        shelves = adapters_beside(folder, loras=settings.loras, embeddings=settings.embeddings)
     except ModelError as error:
         return {"fault": str(error)}
     return {kind: {"served": list(shelf.served), "faults": shelf.faults} for kind, shelf in shelves.items()}

@@ -263,6 +263,7 @@ def _load(settings: WorkerSettings, name: str) -> Bundle:
         controlnets=settings.kept_controlnets(),
         vae=settings.vae,
         loras=settings.loras,
+        embeddings=settings.embeddings,
     )
     log.info("model loaded", model=bundle.name, seconds=round(time.monotonic() - started, 2))
     return bundle

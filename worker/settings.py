@@ -65,6 +65,10 @@ class WorkerSettings(BaseSettings):
         default=None,
         description="Folder of LoRA files that requests may name, safetensors only, each by its file's name",
     )
+    embeddings: Path | None = Field(
+        default=None,
+        description="Folder of textual inversions that prompts may name, safetensors only, each by its file's name",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps. auto takes the first GPU")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="auto: float16 on a GPU, float32 on a CPU"

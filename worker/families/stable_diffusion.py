@@ -113,9 +113,14 @@ class StableDiffusion:
             )
             drawn_with = self._controlnets.drawn_with(request)
             drawn_with |= {"lora_files": chosen.sha256} if chosen.sha256 else {}
+            drawn_with |= self._embedding_files(request)
         except Exception as error:
             return engine_error(error, stage="prepare")
         return Prepared([only], self._warnings(request, embeddings), drawn_with)
+
+    def _embedding_files(self, request: Request) -> dict[str, Any]:
+        named = self._reader.words_in(self._prompts(request))
+        return {"embedding_files": {name: self._bundle.embeddings[name].sha256 for name in named}} if named else {}
 
     def _warnings(self, request: Request, embeddings: Sequence[Embedding]) -> list[str]:
         return [

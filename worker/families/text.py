@@ -24,6 +24,7 @@ from worker.engine.errors import EngineError, GenerationFailed
 from worker.engine.isolate import isolate
 from worker.engine.transfer import to_device
 from worker.families.adapters import OfText
+from worker.families.learned_words import LearnedWords
 from worker.families.lora_bank import adapted
 from worker.families.windows import Cutter, Window, padded, weights_of
 from worker.models.bundle import PROMPT_WINDOWS, Bundle
@@ -132,9 +133,10 @@ class PromptReader:
     ) -> None:
         self._name = bundle.name
         self._window = bundle.context_length
-        self._cutter = Cutter(bundle.tokenizer, length=self._window, most=PROMPT_WINDOWS)
+        self._words = LearnedWords({name: word.ids for name, word in bundle.embeddings.items()})
+        self._cutter = Cutter(bundle.tokenizer, self._words, length=self._window, most=PROMPT_WINDOWS)
         self._most_skipped = bundle.max_clip_skip
-        self._vocabulary = Vocabulary(bundle.defaults.vocabulary)
+        self._vocabulary = Vocabulary(bundle.vocabulary)
         self._encoders = encoders
         self._loras = loras
         self._device, self._dtype = bundle.device, bundle.dtype
@@ -147,6 +149,10 @@ class PromptReader:
         """For each request its embeddings in the order of its texts, or the first error. Raises DeviceLost."""
         known = self._lookup(text for texts in requests for text in texts)
         return [_all_or_error([known[text] for text in texts]) for texts in requests]
+
+    def words_in(self, prompts: Iterable[str]) -> list[str]:
+        """The textual inversions that these name, each once."""
+        return list(dict.fromkeys(word for prompt in prompts for word in self._words.named_in(prompt)))
 
     def unread(self, embeddings: Sequence[Embedding]) -> list[str]:
         """Warnings about what was left over of a prompt and, second, its negative one."""

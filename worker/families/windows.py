@@ -17,6 +17,7 @@ import torch
 
 from app.contract.messages.a1111_syntax import Section, sections
 from app.contract.messages.spec import PromptSyntax
+from worker.families.learned_words import LearnedWords
 
 COMMA_REACH: Final = 20
 """Tokens. A window that is full ends behind a comma that is no further back: AUTOMATIC1111's default ("Prompt word wrap
@@ -43,11 +44,12 @@ class Cut:
 class Cutter:
     """Cuts prompts into at most `most` windows of `length` tokens, the two that mark start and end included."""
 
-    def __init__(self, tokenizer: Any, *, length: int, most: int) -> None:
+    def __init__(self, tokenizer: Any, words: LearnedWords, *, length: int, most: int) -> None:
         self._tokenizer = tokenizer
+        self._words = words
         self._size = length - 2
         self._most = most
-        self._start, self._end = self._ids([""], special=True)[0]
+        self._start, self._end = self._tokenized([""], special=True)[0]
         comma = self._ids([","])[0]
         self._comma = comma[0] if len(comma) == 1 else None
 
@@ -97,9 +99,22 @@ class Cutter:
     def _kept(self, windows: list[Window]) -> Cut:
         kept, dropped = windows[: self._most], windows[self._most :]
         unread = [token for window in dropped for token in window.ids[1:-1]]
-        return Cut(kept, sum(len(window.ids) - 2 for window in kept), self._tokenizer.decode(unread).strip())
+        return Cut(kept, sum(len(window.ids) - 2 for window in kept), self._said(unread))
 
-    def _ids(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+    def _said(self, ids: list[int]) -> str:
+        """The text of tokens."""
+        pieces = [each if isinstance(each, str) else self._tokenizer.decode(each) for each in self._words.said(ids)]
+        return " ".join(piece.strip() for piece in pieces if piece.strip())
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Of each text, without the tokens that mark start and end."""
+        pieces = [self._words.split(text) for text in texts]
+        plain = iter(self._tokenized([piece for each in pieces for piece in each if isinstance(piece, str)]))
+        return [
+            [token for piece in each for token in (next(plain) if isinstance(piece, str) else piece)] for each in pieces
+        ]
+
+    def _tokenized(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         answer = self._tokenizer(
             list(texts), padding=False, truncation=False, verbose=False, add_special_tokens=special
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.models.adapter_folder import Shelf, look_into
+from worker.models.embedding_file import EmbeddingFile, read_embedding
 from worker.models.folder import ModelFolder
 from worker.models.lora_file import LoraFile, read_lora
 from worker.models.lora_names import Spellings
@@ -20,13 +21,21 @@ from worker.models.shapes import empty_part, layer_shapes
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")
 
 
-def adapters_beside(folder: ModelFolder, loras: Path | None) -> dict[str, Shelf[LoraFile]]:
-    """The same as a start of this model would find, without its weights: by what the shelf is of. Raises ModelError."""
-    if loras is None:
+def adapters_beside(folder: ModelFolder, *, loras: Path | None, embeddings: Path | None) -> dict[str, Shelf[Any]]:
+    """What a start of this model would find, without its weights: by what the shelf is of. Raises ModelError."""
+    if loras is None and embeddings is None:
         return {}
     with quiet_libraries():
         parts = {name: empty_part(folder, name) for name in folder.pipeline.weights if name in ADAPTED}
-    return {"loras": loras_of(parts, loras)}
+    both = {"loras": (loras, loras_of), "embeddings": (embeddings, embeddings_of)}
+    return {kind: judge(parts, path) for kind, (path, judge) in both.items() if path is not None}
+
+
+def embeddings_of(parts: Mapping[str, Any], folder: Path | None) -> Shelf[EmbeddingFile]:
+    """The same of textual inversions."""
+    encoders = {name: part for name, part in parts.items() if name.startswith("text_encoder") and part is not None}
+    widths = {name: int(part.get_input_embeddings().weight.shape[1]) for name, part in encoders.items()}
+    return look_into(folder, partial(read_embedding, widths=widths), setting="DARKROOM_EMBEDDINGS")
 
 
 def loras_of(parts: Mapping[str, Any], folder: Path | None) -> Shelf[LoraFile]:

@@ -21,10 +21,11 @@ import transformers
 
 from app.contract.messages.card import Adapter, ModelCard
 from worker.engine.errors import is_out_of_memory
-from worker.models.adapters import loras_of
+from worker.models.adapters import embeddings_of, loras_of
 from worker.models.configs import part_dtype
 from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder
 from worker.models.defaults import Defaults
+from worker.models.embedding_file import Word, load_words
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
@@ -78,11 +79,19 @@ class Bundle:
     vae_name: str | None = None
     """Of the VAE's folder, where it is not the model's own."""
     loras: Mapping[str, LoraFile] = field(default_factory=dict)
+    embeddings: Mapping[str, Word] = field(default_factory=dict)
+    """Textual inversions, which the text encoders have by now, by the words that name them in a prompt."""
 
     def place(self, network: Any) -> Any:
         """Put a network that belongs to the UNet where that is, in its layout."""
         layout = torch.channels_last if self.layout == "channels_last" else torch.preserve_format
         return network.to(self.device, memory_format=layout)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Words it has learned, if anybody has listed them, those of textual inversions too."""
+        listed = self.defaults.vocabulary
+        return (*listed, *self.embeddings) if listed else ()
 
     @property
     def latent_channels(self) -> int:
@@ -158,15 +167,16 @@ def load(
     controlnets: KeptFolder | None = None,
     vae: Path | None = None,
     loras: Path | None = None,
+    embeddings: Path | None = None,
 ) -> Bundle:
     """The model in `folder`, on `device`, with all parts of type `dtype`: except SDXL's VAE, which stays in float32
     where its configuration says that float16 is too small for it.
 
     `device` may be auto: the first GPU if there is one. `dtype` may be a name of torch's, or auto: float16 on a GPU,
     float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on a GPU, whose convolutions
-    are faster in it. `vae` is a folder whose VAE takes the place of the model's own. `loras` is a folder of adapters;
-    what of it does not fit the model is left out. Raises ModelError, one sentence with its remedy for each thing about
-    the folder that is not right.
+    are faster in it. `vae` is a folder whose VAE takes the place of the model's own. `loras` and `embeddings` are
+    folders of adapters; what of them does not fit the model is left out. Raises ModelError, one sentence with its
+    remedy for each thing about the folder that is not right.
     """
     place = place_of(device, dtype)
     verdict = judge(Path(folder), dtype=place.dtype_name, rooms=place.rooms(), controlnets=controlnets, vae=vae)
@@ -184,8 +194,9 @@ def load(
         for part in source.pipeline.weights:
             layout = torch.channels_last if last and part in ("unet", "vae") else torch.preserve_format
             parts[part].to(place.device, memory_format=layout).eval().requires_grad_(False)
-    shelf = loras_of(parts, loras)
-    for fault in shelf.faults:
+        adapters, learned = loras_of(parts, loras), embeddings_of(parts, embeddings)
+        words = load_words(learned.served, parts)
+    for fault in (*adapters.faults, *learned.faults):
         log.warning("an adapter is left out", fault=fault)
     return Bundle(
         **parts | {"scheduler": configured(parts["scheduler"], source.pipeline)},
@@ -201,7 +212,8 @@ def load(
         left_out=_left_out(source),
         controlnets=verdict.controlnets,
         vae_name=source.vae.name if source.vae else None,
-        loras=shelf.served,
+        loras=adapters.served,
+        embeddings=words,
     )
 
 
@@ -231,7 +243,7 @@ def describe(
     ones: what can never be drawn is refused where it is asked for. `limits` are of the schedulers that work; they are
     tried if missing.
     """
-    defaults = bundle.defaults.model_dump() | {"max_side": _most_side(bundle, largest)}
+    defaults = bundle.defaults.model_dump() | {"max_side": _most_side(bundle, largest), "vocabulary": bundle.vocabulary}
     most = bundle.defaults.max_steps
     if limits is None:
         with quiet_libraries():
@@ -255,6 +267,7 @@ def describe(
         vae=bundle.vae_name,
         controls=tuple(Adapter(name=name) for name in sorted(bundle.controlnets.files)),
         max_controls=bundle.controlnets.kept,
+        embeddings=tuple(bundle.embeddings),
         loras=tuple(Adapter(name=name, words=file.trigger_words) for name, file in bundle.loras.items()),
         max_prompt_tokens=bundle.max_prompt_tokens,
         seats=seats,

@@ -69,6 +69,7 @@ class ModelCard(BaseModel):
     controls: tuple[Adapter, ...] = Field(default=(), description="ControlNets that `control` may name")
     max_controls: int = Field(default=0, ge=0, description="Different ControlNets that one request may name")
     loras: tuple[Adapter, ...] = Field(default=(), description="What `loras` may name")
+    embeddings: tuple[str, ...] = Field(default=(), description="Textual inversions: words that a prompt may have")
     vae: str | None = Field(default=None, description="The VAE in the place of the model's own, by its folder's name")
     left_out: tuple[str, ...] = Field(
         default=(), description="Parts of the model's folder that are not used, such as its safety checker"
