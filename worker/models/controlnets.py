@@ -33,7 +33,7 @@ UNSERVED: Mapping[str, Sequence[Any]] = {
     "class_embed_type": (None,),
     "num_class_embeds": (None,),
     "encoder_hid_dim_type": (None,),
-    "addition_embed_type": (None, "text_time"),
+    "addition_embed_type": (None, "text", "text_time"),
     "controlnet_conditioning_channel_order": ("rgb", "bgr"),
 }
 """Entries of a configuration, and the values with which a ControlNet is asked as it is here."""
