@@ -163,7 +163,7 @@ def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
         pipeline = stock_pipeline(bundle, request.scheduler, of.get(bundle.family))
         sizes = {name: getattr(request, name) for name in SIZES if getattr(request, name) is not None}
         given = (
-            _inputs(pipeline, request)
+            inputs_of(pipeline, request)
             | sizes
             | {
                 "prompt": request.prompt,
@@ -183,7 +183,7 @@ def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
         return pipeline(**{name: value for name, value in given.items() if name in takes}).images[0]
 
 
-def _inputs(pipeline: Any, request: Request) -> dict[str, Any]:
+def inputs_of(pipeline: Any, request: Request) -> dict[str, Any]:
     """The request's pictures as whoever calls the pipeline has them."""
     if request.image is None:
         return {}

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from tests.engine.driving import Recorder, distance, drain, engine_of, final_latents, last_events, run, stock, wish
+from tests.engine.pictures import edit, half_mask
+from tests.engine.pictures import picture as painted
 from tests.engine.tiny_controlnets import PICTURES, control, stock_controlled, with_controlnets
 from tests.waiting import until
 from worker.engine.events import Failed, Finished
@@ -86,6 +88,23 @@ def test_alone_it_is_the_same_and_the_network_matters(bundle: Bundle) -> None:
     assert distance(latents, stock_controlled(bundle, request)) <= TOLERANCE
     [plain] = final_latents(bundle, controlled("a", scheduler="euler"))
     assert distance(latents, plain) > 0.1
+
+
+def test_edits_follow_one_as_in_the_stock_pipelines(bundle: Bundle) -> None:
+    """The range counts the evaluations that are left of a picture's own start."""
+    ranged = control(scale=0.8, start=0.2, end=0.7), control("other", image=2, scale=0.5)
+    requests = [
+        edited("from-a-picture", edit("a", painted(), strength=0.7, scheduler="ddim", num_inference_steps=8), *ranged),
+        edited("repainted", edit("a", painted(), half_mask(), strength=0.9, scheduler="euler"), control(image=3)),
+        controlled("plain", scheduler="euler_a", num_inference_steps=4),
+    ]
+    together = final_latents(bundle, *requests)
+    for request in requests[:2]:
+        assert min(distance(latents, expected(bundle, request)) for latents in together) <= TOLERANCE, request.id
+
+
+def edited(id: str, of: Request, *controls: Any) -> Request:
+    return of.model_copy(update={"id": id, "control": controls, "pictures": {**of.pictures, **PICTURES}})
 
 
 def test_a_single_file_is_a_controlnet_as_well(one_bundle: Bundle) -> None:

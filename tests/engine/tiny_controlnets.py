@@ -9,8 +9,11 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from app.contract.messages.inputs import Control, InputPicture
+from tests.engine.driving import inputs_of
 from tests.engine.tiny_models import SIDE
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.configs import vae_scale_factor
@@ -18,6 +21,8 @@ from worker.models.controlnets import KeptFolder, OfModel, read_controlnets
 from worker.models.headers import Tensor
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import step_options
+
+LANCZOS = Image.Resampling.LANCZOS
 
 ENCODER = (4, 8, 8)
 """Channels of a control picture on its way to latents, whose sides are a quarter of a tiny model's pictures."""
@@ -45,8 +50,6 @@ def with_controlnets(bundle: Bundle, folder: Path, *, kept: int = 2) -> Bundle:
     tiny_controlnet(bundle.unet, 1).save_pretrained(folder / "edges")
     other = tiny_controlnet(bundle.unet, 2, controlnet_conditioning_channel_order="bgr")
     other.save_pretrained(folder / "other")
-    from safetensors.torch import save_file
-
     save_file(tiny_controlnet(bundle.unet, 3).state_dict(), folder / "single.safetensors")
     files = read_controlnets(KeptFolder(folder, kept), model_of(bundle))
     assert files.faults == ()
@@ -73,24 +76,30 @@ def control(
 
 def stock_controlled(bundle: Bundle, request: Any) -> torch.Tensor:
     """Latents [C, h, w] of diffusers' own ControlNet pipeline for the same request."""
-    from PIL import Image
-
-    plain = stock_pipeline(bundle, request.scheduler)
-    cls = getattr(diffusers, type(plain).__name__.replace("Pipeline", "ControlNetPipeline"))
-    paths = [bundle.controlnets.files[each.model].path for each in request.control]
+    plain, kind = stock_pipeline(bundle, request.scheduler), "ControlNet"
+    if request.image is not None:
+        kind += "Img2Img" if request.mask_image is None else "Inpaint"
+    cls = getattr(diffusers, type(plain).__name__.replace("Pipeline", f"{kind}Pipeline"))
+    pictures = [Image.fromarray(request.pictures[each.image.sha256]) for each in request.control]
+    options = {"add_watermarker": False, "force_zeros_for_empty_prompt": bundle.force_zeros_for_empty_prompt}
+    options = options if "XL" in cls.__name__ else {"requires_safety_checker": False}
     with quiet_libraries():
-        networks = [_loaded(bundle, path) for path in paths]
-        options = {"add_watermarker": False, "force_zeros_for_empty_prompt": bundle.force_zeros_for_empty_prompt}
-        options = options if "XL" in cls.__name__ else {"requires_safety_checker": False}
+        networks = [_loaded(bundle, bundle.controlnets.files[each.model].path) for each in request.control]
         pipeline = cls(**plain.components | {"controlnet": networks}, **options)
         pipeline.set_progress_bar_config(disable=True)
+        given = (
+            {"image": pictures}
+            if request.image is None
+            else inputs_of(pipeline, request)
+            | {"control_image": [picture.resize((request.width, request.height), LANCZOS) for picture in pictures]}
+        )
         return pipeline(
             request.prompt,
-            image=[Image.fromarray(request.pictures[each.image.sha256]) for each in request.control],
+            **given,
             controlnet_conditioning_scale=[each.scale for each in request.control],
             control_guidance_start=[each.start for each in request.control],
             control_guidance_end=[each.end for each in request.control],
-            negative_prompt=request.negative_prompt or None,
+            negative_prompt=request.negative_prompt,
             width=request.width,
             height=request.height,
             num_inference_steps=request.num_inference_steps,
