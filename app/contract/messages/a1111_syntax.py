@@ -113,10 +113,15 @@ def _take(found: re.Match[str], pieces: _Pieces) -> None:
         pieces.cut()
     elif mark in ("(", "["):
         pieces.open(mark)
-    elif found["weight"] is not None:
-        pieces.close("(", float(found["weight"])) or pieces.add(mark)
-    else:
-        pieces.close(*(("(", ROUND) if mark == ")" else ("[", SQUARE))) or pieces.add(mark)
+    elif not pieces.close(*_closed_by(found)):
+        pieces.add(mark)
+
+
+def _closed_by(found: re.Match[str]) -> tuple[str, float]:
+    """Which bracket a closing mark belongs to, and its factor."""
+    if found["weight"] is not None:
+        return "(", float(found["weight"])
+    return ("[", SQUARE) if found[0] == "]" else ("(", ROUND)
 
 
 def _merged(section: Iterable[Weighted]) -> Section:

@@ -56,7 +56,7 @@ def untagged(prompt: str, loras: Sequence[AskedLora]) -> Untagged:
     if not tags:
         return Untagged(prompt, loras, len(loras))
     try:
-        meant = _Meant(prompt=_TAG.sub("", prompt).strip(), loras=[*loras, *tags])
+        meant = _Meant.model_validate({"prompt": _TAG.sub("", prompt).strip(), "loras": [*loras, *tags]})
     except ValidationError as error:
         raise _wrong(error.errors()[0]) from None
     return Untagged(meant.prompt, meant.loras, len(loras))
