@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.conftest import Running, ScriptedWorker
+from tests.app.webui import drawn
 from tests.conftest import IN_CI
 from tests.pictures import file_of, noise
 from tests.waiting import WAIT_SECONDS
@@ -34,7 +35,7 @@ def drawing(running: Running, worker: ScriptedWorker) -> Iterator[Running]:
         while not over.wait(0.005):
             while (claim := worker.ownership.claim(worker.card.name, "w1")) is not None:
                 worker.progress(claim, 10)
-                worker.succeed(claim)
+                worker.succeed(claim, data=drawn(claim))
 
     thread = threading.Thread(target=draw)
     thread.start()
