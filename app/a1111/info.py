@@ -13,7 +13,7 @@ from typing import Any, Final
 from app import __version__
 from app.a1111.samplers import words_of
 from app.contract.messages.job import Record
-from app.contract.messages.picture_record import PictureError, opened
+from app.contract.messages.picture_record import MAX_RECORD_BYTES, PictureError, opened
 
 NOTE: Final = "parameters"
 """Keyword of the PNG text chunk that the web UI writes."""
@@ -24,6 +24,9 @@ _ENCODINGS: Final = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii", b"\0" *
 
 _SETTING = re.compile(r'\s*(\w[\w \-/]{0,99}):\s*("(?:\\.|[^\\"]){0,9999}"|[^,]{0,9999})(?:,|$)')
 """One setting of the last line; names and the form of quoted values as modules/infotext_utils.py has them."""
+
+MOST_TEXTS: Final = 16
+"""Of one file."""
 
 LONGEST_LINE: Final = 8_000
 """Characters of settings that are read: anybody's file may hold a megabyte of them."""
@@ -76,14 +79,16 @@ def info(record: Record, infotexts: list[str], *, model_hash: str | None, more: 
 
 
 def notes_of(data: bytes) -> tuple[str, dict[str, str]]:
-    """The `parameters` text in a picture's file, "" if it has none, and its other texts. Slow: not for the event loop.
+    """The `parameters` text in a picture's file, "" if it has none, and its other texts, each if it is no longer than
+    ours can be: a small file may hold many megabytes of them. Slow: not for the event loop.
 
     Raises PictureError for what is no PNG, JPEG or WebP.
     """
     with opened(data) as image:
         texts = {str(name): value for name, value in image.info.items() if isinstance(value, str)}
+        texts = {name: value for name, value in texts.items() if len(value) <= MAX_RECORD_BYTES}
         found = texts.pop(NOTE, None)
-        return found if found is not None else _in_exif(image.getexif().get_ifd(_EXIF).get(_USER_COMMENT)), texts
+        return found or _in_exif(image.getexif().get_ifd(_EXIF).get(_USER_COMMENT)), dict([*texts.items()][:MOST_TEXTS])
 
 
 def infotext(data: bytes) -> str:
@@ -120,4 +125,4 @@ def _unquoted(value: str) -> str:
 def _in_exif(comment: Any) -> str:
     if not isinstance(comment, bytes):
         return comment if isinstance(comment, str) else ""
-    return comment[8:].decode(_ENCODINGS.get(comment[:8], "utf-8"), "replace")
+    return comment[8:MAX_RECORD_BYTES].decode(_ENCODINGS.get(comment[:8], "utf-8"), "replace")

@@ -5,9 +5,9 @@ Lists are those of the model that the caller has set, or would get. Refuses to c
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
@@ -27,6 +27,11 @@ from app.pictures.clean_picture import UnfitPicture
 from app.services import Services, TheCaller, TheServices
 
 router = APIRouter(tags=["a1111"])
+
+READ_AT_ONCE = 2
+"""Files of which the notes are read, by one process: up to 50 MB each."""
+
+_reading = CapacityLimiter(READ_AT_ONCE)
 
 Items = list[dict[str, Any]]
 
@@ -153,7 +158,7 @@ async def png_info(given: Noted, request: Request, services: TheServices) -> Not
     """What a picture's file says of how it was made (AUTOMATIC1111's API)."""
     come, most = body_of(request.scope), services.inputs.most_bytes
     try:
-        return await asyncio.to_thread(lambda: _noted(decoded(given.image, come, most_bytes=most)))
+        return await to_thread.run_sync(lambda: _noted(decoded(given.image, come, most_bytes=most)), limiter=_reading)
     except (UnfitPicture, PictureError) as error:
         code = error.code if isinstance(error, UnfitPicture) else "not_a_picture"
         raise ParamsRejected([ParamError("/image", code, error.detail)]) from None

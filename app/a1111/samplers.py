@@ -30,6 +30,8 @@ def scheduler_of(sampler: str | None, schedule: str | None, eta: float | None, c
         return None
     named = canonical(sampler or card.scheduler) or sampler or card.scheduler
     if named not in SCHEDULERS:
+        if canonical(named) and not _is_automatic(schedule):
+            raise _refused("goes with one of the samplers that are listed")
         return named
     if named == "ddim" and eta == 1:
         named = "ddim_eta1"
@@ -80,8 +82,12 @@ def _with_schedule(named: str, schedule: str | None, card: ModelCard) -> str:
     if found is None:
         there = [AUTOMATIC, *(word for word, name in alike.items() if name in card.schedulers)]
         detail = f"does not go with this sampler here; {' or '.join(there)} does"
-        raise ParamsRejected([ParamError("/scheduler", "unknown", detail)])
+        raise _refused(detail)
     return found
+
+
+def _refused(detail: str) -> ParamsRejected:
+    return ParamsRejected([ParamError("/scheduler", "unknown", detail)])
 
 
 def _is_automatic(schedule: str | None) -> bool:

@@ -193,6 +193,13 @@ def test_automatic_is_plain_where_karras_is_not_offered(card: ModelCard) -> None
     assert scheduler_of("DPM++ 2M", "Automatic", None, card) == "dpmpp_2m"
 
 
+def test_a_schedule_needs_a_sampler_that_has_some(card: ModelCard) -> None:
+    card = card.model_copy(update={"scheduler": "EulerDiscreteScheduler"})
+    assert scheduler_of(None, "automatic", None, card) is None
+    with pytest.raises(ParamsRejected, match="goes with one of the samplers"):
+        scheduler_of(None, "Karras", None, card)
+
+
 @pytest.mark.parametrize(
     ("sampler", "schedule"), [("Euler a", "Karras"), ("Euler", "sgm_uniform"), ("LCM", "zanzibar")]
 )

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+import webuiapi
 from PIL import Image
 
 from app.contract.messages.picture_record import read_record
@@ -117,6 +118,35 @@ def test_a_picture_in_the_request_is_drawn_anew_as_far_as_asked(
             assert job["progress"]["steps"] == int(job["input"]["num_inference_steps"] * strength)
             far.append(np.abs(pixels_of(client.get(job["images"][0]["url"]).content) - before).mean())
     assert far[0] < 10 < far[1] < far[2], far
+
+
+def test_the_same_in_the_words_of_the_web_ui(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its public client: a picture, then a mask over it that says what is to stay."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    client = webuiapi.WebUIApi(port=installation.port)
+    words = {"width": SIDE, "height": SIDE, "cfg_scale": 3.0, "steps": 30}
+    first = client.txt2img(prompt="a red circle on a (blue:1.1) background", seed=7, **words).image
+    stays = Image.fromarray(255 - middle_mask())
+    answer = client.img2img(
+        images=[first],
+        prompt="a yellow circle on a blue background",
+        seed=11,
+        mask_image=stays,
+        inpainting_mask_invert=1,
+        inpainting_fill=1,
+        inpaint_full_res=False,
+        denoising_strength=1.0,
+        **words,
+    )
+    client.session.close()
+    before, after = (np.asarray(each.convert("RGB")).astype(int) for each in (first, answer.image))
+    outside = np.ones((SIDE, SIDE), bool)
+    outside[MIDDLE, MIDDLE] = False
+    assert np.abs(after - before)[outside].mean() < 12
+    centres = [np.median(each[56:72, 56:72].reshape(-1, 3), 0) for each in (before, after)]
+    assert centres[0][1] < 110 < 150 < centres[1][1], "it was red, and yellow is red and green"
+    assert answer.info["unused"] == []
+    assert read_record(base64.b64decode(answer.json["images"][0]))["prompt_syntax"] == "a1111"
 
 
 def test_a_strength_that_leaves_nothing_to_do_is_refused_at_the_door(
