@@ -20,8 +20,6 @@ from app.services import Services
 BEGUN: Final = 0.01
 """What the web UI says of a job of which nothing is done yet: 0 is nobody's."""
 
-MOST_AT_ONCE: Final = 500
-
 
 class Progress(BaseModel):
     """Theirs; what is not known here is as it is there before anything happens."""
@@ -48,9 +46,10 @@ async def progress(services: Services, caller: Caller, *, with_picture: bool) ->
     )
 
 
-async def open_jobs(services: Services, caller: Caller, *, limit: int = MOST_AT_ONCE) -> list[Record]:
+async def open_jobs(services: Services, caller: Caller, *, limit: int | None = None) -> list[Record]:
     """The caller's jobs of this API that are not over, newest first."""
-    return await services.jobs.open_jobs(caller.tenant, limit=limit, metadata=marks(caller))
+    most = limit or services.settings.tenant_limit
+    return await services.jobs.open_jobs(caller.tenant, limit=most, metadata=marks(caller))
 
 
 async def call_off(services: Services, caller: Caller, records: list[Record]) -> None:

@@ -31,6 +31,10 @@ class ControlUnit(BaseModel):
     guidance_start: float = Field(default=0.0, ge=0, le=1)
     guidance_end: float = Field(default=1.0, ge=0, le=1)
 
+    @property
+    def is_on(self) -> bool:
+        return self.enabled and self.model.casefold() != NONE
+
     @model_validator(mode="before")
     @classmethod
     def _as_meant(cls, given: Any) -> Any:
@@ -41,14 +45,13 @@ class ControlUnit(BaseModel):
         return {name: value for name, value in given.items() if value is not None} | {"image": image or None}
 
 
-def controls(scripts: Mapping[str, Any], card: ModelCard) -> list[dict[str, Any]]:
-    """The `control` of a job that the scripts ask for. Raises ParamsRejected for a unit that cannot be run."""
-    found = []
-    for script, arguments in scripts.items():
-        if is_controlnet(script):
-            for place, unit in enumerate(_units(script, arguments)):
-                found += _control(unit, card, pointer=f"/alwayson_scripts/{CONTROLNET}/args/{place}")
-    return found
+def controls(scripts: Mapping[str, Any], card: ModelCard) -> dict[str, dict[str, Any]]:
+    """The parts of a job's `control` that the scripts ask for, each by where it stands in the request.
+
+    Raises ParamsRejected for a unit that cannot be run.
+    """
+    units = [unit for name, script in scripts.items() if is_controlnet(name) for unit in _units(name, script)]
+    return {place: _control(unit, card, place) for place, unit in units if unit.is_on}
 
 
 def reference(picture: str) -> dict[str, str]:
@@ -78,38 +81,32 @@ def without_hash(name: str) -> str:
     return name
 
 
-def _units(script: str, arguments: Any) -> Iterator[ControlUnit]:
-    units = arguments.get("args") if isinstance(arguments, dict) else None
-    for place, unit in enumerate(units if isinstance(units, list) else []):
-        if not isinstance(unit, dict):
-            continue
-        try:
-            yield ControlUnit.model_validate(unit)
-        except ValidationError as error:
-            said = error.errors()[0]
-            pointer = f"/alwayson_scripts/{CONTROLNET}/args/{place}/{'/'.join(map(str, said['loc']))}"
-            raise ParamsRejected([ParamError(pointer, said["type"], said["msg"])]) from None
+def _units(name: str, script: Any) -> Iterator[tuple[str, ControlUnit]]:
+    units = script.get("args") if isinstance(script, dict) else None
+    for at, unit in enumerate(units if isinstance(units, list) else []):
+        place = f"alwayson_scripts/{name}/args/{at}"
+        if isinstance(unit, dict):
+            try:
+                yield place, ControlUnit.model_validate(unit)
+            except ValidationError as error:
+                said = error.errors()[0]
+                raise _refused(place, "/".join(map(str, said["loc"])), said["type"], said["msg"]) from None
 
 
-def _control(unit: ControlUnit, card: ModelCard, *, pointer: str) -> list[dict[str, Any]]:
-    if not unit.enabled or unit.model.casefold() == NONE:
-        return []
+def _control(unit: ControlUnit, card: ModelCard, place: str) -> dict[str, Any]:
     model = without_hash(unit.model).casefold()
     named = next((each.name for each in card.controls if each.name.casefold() == model), None)
     if named is None:
         there = ", ".join(each.name for each in card.controls) or "none"
-        raise ParamsRejected([ParamError(f"{pointer}/model", "unknown", f"is no ControlNet here; there are: {there}")])
+        raise _refused(place, "model", "unknown", f"is no ControlNet here; there are: {there}")
     if unit.module.casefold() != NONE:
         detail = "is not made here: send the control picture itself, with module none"
-        raise ParamsRejected([ParamError(f"{pointer}/module", "not_taken", detail)])
+        raise _refused(place, "module", "not_taken", detail)
     if unit.image is None:
-        raise ParamsRejected([ParamError(f"{pointer}/image", "missing", "is needed")])
-    return [
-        {
-            "model": named,
-            "image": reference(unit.image),
-            "scale": unit.weight,
-            "start": unit.guidance_start,
-            "end": unit.guidance_end,
-        }
-    ]
+        raise _refused(place, "image", "missing", "is needed")
+    span = {"start": unit.guidance_start, "end": unit.guidance_end}
+    return {"model": named, "image": reference(unit.image), "scale": unit.weight, **span}
+
+
+def _refused(place: str, field: str, code: str, detail: str) -> ParamsRejected:
+    return ParamsRejected([ParamError(f"/{place}/{field}", code, detail)])

@@ -31,6 +31,8 @@ class Meant:
     wording: Wording
     unused: list[str]
     warnings: list[str]
+    controls: list[str]
+    """Where in the request each ControlNet of the job stands."""
 
     def parameters(self, caller: Caller) -> JobRequest:
         """The job's parameters. Raises ParamsRejected, in our words."""
@@ -38,8 +40,12 @@ class Meant:
 
     def in_their_words(self, error: ParamsRejected) -> ParamsRejected:
         """The same errors, at the fields that the caller wrote: there, a picture is a text."""
-        said = self.wording.in_their_words(error).errors
-        return ParamsRejected([replace(each, pointer=re.sub("/(b64|url)$", "", each.pointer)) for each in said])
+        placed = [replace(each, pointer=self._placed(each.pointer)) for each in error.errors]
+        return self.wording.in_their_words(ParamsRejected(placed))
+
+    def _placed(self, ours: str) -> str:
+        pointer = re.sub("/(b64|url)$", "", ours)
+        return re.sub("^/control/([0-9]+)", lambda at: f"/{self.controls[int(at[1])]}", pointer)
 
 
 def marks(caller: Caller) -> dict[str, str]:
@@ -61,11 +67,12 @@ def translate(body: Generation, card: ModelCard, *, mask: str | None = None) -> 
     _put_numbers(wording, body, card)
     warnings += _put_sides(wording, body, card)
     _put_settings(wording, body, card)
-    if found := controls(body.alwayson_scripts, card):
-        wording.put("alwayson_scripts/controlnet/args", control=found)
+    found = controls(body.alwayson_scripts, card)
+    if found:
+        wording.put("alwayson_scripts", control=[*found.values()])
     if isinstance(body, ImageToImage):
         _put_picture(wording, body, mask)
-    return Meant(wording, unused(body), warnings)
+    return Meant(wording, unused(body), warnings, [*found])
 
 
 def _put_numbers(wording: Wording, body: Generation, card: ModelCard) -> None:

@@ -204,6 +204,13 @@ def test_a_photo_is_made_no_control_picture(api: webuiapi.WebUIApi) -> None:
         api.txt2img(prompt="a", controlnet_units=[unit], alwayson_scripts={}, **SIZE)
 
 
+def test_a_control_picture_that_is_none_is_named_by_its_place(client: httpx2.Client, painter: ScriptedWorker) -> None:
+    units = [{"enabled": False}, {"model": "canny", "image": {"image": "zanzibar!", "mask": None}}]
+    answer = client.post("/sdapi/v1/txt2img", json={"prompt": "a", "alwayson_scripts": {"ControlNet": {"args": units}}})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("alwayson_scripts/ControlNet/args/1/image is no base64")
+
+
 GOOD = as_base64(NOISE.resize((64, 64)))
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no picture": ({"init_images": []}, "init_images "),

@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "settings a list": ({"override_settings": []}, "override_settings "),
     "a control weight": (
         {"alwayson_scripts": {"ControlNet": {"args": [{"model": "canny", "weight": 7}]}}},
-        "alwayson_scripts/controlnet/args/0/weight ",
+        "alwayson_scripts/ControlNet/args/0/weight ",
     ),
     "an unknown control": (
         {"alwayson_scripts": {"controlnet": {"args": [{"model": "zanzibar"}]}}},
