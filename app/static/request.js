@@ -94,13 +94,16 @@ export function fitted(request, model) {
   };
 }
 
-/** A picture's own size, as near as the model draws: with its proportions, and no larger than it is. */
+/** A picture's own size, as near as the model draws it: with its proportions, within the limits, also those of one
+ * picture's work. The service does the same where a request leaves its size open (from_pictures.py). */
 export function sizeLike({ width, height }, model) {
-  const scale = Math.max(Math.min(1, model.max_side / Math.max(width, height)), model.min_side / Math.min(width, height));
+  const affordable = (Math.sqrt(model.max_work / model.num_inference_steps) - model.side_multiple / 2) / Math.sqrt(width * height);
+  const least = Math.max(1, model.min_side / Math.min(width, height));
+  const scale = Math.min(least, model.max_side / Math.max(width, height), Math.max(0, affordable));
   return { width: side(width * scale, model), height: side(height * scale, model) };
 }
 
-/** Sizes around the model's native area, as {label, width, height}, each within its limits; that of `picture` before. */
+/** Sizes around the model's native area, as {label, width, height}, each within its limits; before them, that of `picture`. */
 export function shapes(model, picture) {
   const area = model.width * model.height;
   const seen = new Set();

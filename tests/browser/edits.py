@@ -32,46 +32,44 @@ def editing(card: ModelCard) -> ModelCard:
 
 
 class Door:
-    """What comes in by the page: pictures, and in `sent` the bodies of jobs."""
+    """What comes in by the page: pictures, and in `sent` the bodies of jobs. While it `is_shut`, uploads wait in
+    `held`."""
 
     def __init__(self, page: Page) -> None:
-        self.sent: list[dict[str, Any]] = []
         self.held: list[Route] = []
-        self._uploads: list[Request] = []
+        self.is_shut = False
+        self.sent: list[dict[str, Any]] = []
+        self._uploads: list[tuple[Request, bytes]] = []
         self._page = page
-        page.on("requestfinished", self._note)
-        page.route("**/v1/jobs", self._job)
+        # Not by listening: a file that is sent is told to who stands in its way only.
+        page.route("**/v1/inputs", self._upload)
+        page.on("request", self._job)
 
     @property
     def files(self) -> dict[str, tuple[str, bytes]]:
         """What was taken in, by the ids that the service gave: type and bytes as they were sent."""
-        answers = [(upload, upload.response()) for upload in self._uploads]
+        answers = [(upload, data, upload.response()) for upload, data in self._uploads]
         return {
-            answer.json()["id"]: (upload.headers["content-type"], upload.post_data_buffer or b"")
-            for upload, answer in answers
+            answer.headers["location"].rpartition("/")[2]: (upload.headers["content-type"], data)
+            for upload, data, answer in answers
             if answer is not None and answer.ok
         }
-
-    def shut(self) -> None:
-        """Uploads wait in `held` from now on."""
-        self._page.route("**/v1/inputs", self.held.append)
 
     def wait_for(self, uploads: int) -> None:
         """Until so many are held."""
         # Routes are told only while the browser is spoken to.
         until(lambda: self._page.evaluate("0") == 0 and len(self.held) == uploads)
 
-    def _note(self, request: Request) -> None:
-        if request.method == "POST" and request.url.endswith("/v1/inputs"):
-            self._uploads.append(request)
+    def _upload(self, route: Route, request: Request) -> None:
+        self._uploads.append((request, request.post_data_buffer or b""))
+        if self.is_shut:
+            self.held.append(route)
+        else:
+            route.continue_()
 
-    def _job(self, route: Route, request: Request) -> None:
-        if request.method != "POST":
-            return route.continue_()
-        body = json.loads(request.post_data or "")
-        self.sent.append(body)
-        plain = {name: value for name, value in body.items() if name not in EDITS}
-        return route.continue_(post_data=json.dumps(plain))
+    def _job(self, request: Request) -> None:
+        if request.method == "POST" and request.url.endswith("/v1/jobs"):
+            self.sent.append(json.loads(request.post_data or ""))
 
 
 def a_png(width: int, height: int, colour: str = "teal") -> bytes:
@@ -81,7 +79,7 @@ def a_png(width: int, height: int, colour: str = "teal") -> bytes:
 
 
 def claimed(page: Page, worker: ScriptedWorker) -> Claim:
-    """The next job. The routes of the door are served only while the browser is spoken to."""
+    """The next job. What the page sends before it passes through the door, while the browser is spoken to."""
     return until(lambda: page.evaluate("0") == 0 and worker.ownership.claim(worker.card.name, "w1"))
 
 

@@ -64,7 +64,7 @@ def test_how_much_is_drawn_anew_and_the_picture_taken_out(opened: Page, worker: 
 def test_what_is_sent_while_the_picture_is_on_its_way_waits_for_it(
     opened: Page, worker: ScriptedWorker, door: Door
 ) -> None:
-    door.shut()
+    door.is_shut = True
     choose(opened, a_png(64, 64))
     expect(opened.get_by_text("Sending the picture")).to_be_visible()
     ask(opened, "a lighthouse")
@@ -76,7 +76,7 @@ def test_what_is_sent_while_the_picture_is_on_its_way_waits_for_it(
 
 
 def test_a_newer_picture_takes_the_place_of_one_on_its_way(opened: Page, door: Door, ear: Ear) -> None:
-    door.shut()
+    door.is_shut = True
     choose(opened, a_png(64, 64))
     door.wait_for(1)
     bring(opened, "drop", a_png(72, 64))
