@@ -84,8 +84,8 @@ class Arrivals:
             self._reporter.handle(NotBegun(claim.token, error))
         except Exception:
             log.exception("a job could not be begun", job_id=claim.id)
-            error = WorkerError("The pictures that this job needs could not be read. It is logged.")
-            self._reporter.handle(NotBegun(claim.token, error))
+            unread = WorkerError("The pictures that this job needs could not be read. It is logged.")
+            self._reporter.handle(NotBegun(claim.token, unread))
         finally:
             with self._lock:
                 del self._under_way[claim.token]

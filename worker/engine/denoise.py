@@ -106,7 +106,8 @@ class StaticStep(torch.nn.Module):
             c, u = output.index_select(0, conditional), output.index_select(0, unconditional)
             k = rescaling(c, u, *guidance)
             new = _combine(blocks.view(samples, *BLOCK), (*registers, k * c, k * u, noise))
-            stays = noised(*self.stays.index_select(0, seat).unbind(1), a, s)
+            z0, n = self.stays.index_select(0, seat).unbind(1)
+            stays = noised(z0, n, a, s)
             # Chosen and not added up: no bit changes of who keeps nothing.
             new[:, 0] = torch.where(self.repainted.index_select(0, seat), new[:, 0], stays)
             self.state.index_copy_(0, seat, new)
