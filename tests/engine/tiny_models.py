@@ -56,8 +56,8 @@ def save_tiny_inpainting(folder: Path) -> Path:
 
 
 def save_tiny_xl(folder: Path, *, zeros: bool = True, in_channels: int = 4) -> Path:
-    """Write an SDXL folder with the starter's tokenizer, twice. Scheduler: Euler, as SDXL has it. `zeros`: whether an
-    empty negative prompt is read as zeros. With `in_channels` of 9 it is one for inpainting."""
+    """Write an SDXL folder with the starter's tokenizer, twice. Scheduler: Euler, as SDXL has it. `zeros`: whether a
+    missing negative prompt is read as zeros. With `in_channels` of 9 it is one for inpainting."""
     torch.manual_seed(0)
     tokenizer, tokenizer_2 = _tokenizer(), _tokenizer()
     # As SDXL's second one: it pads with the token of number 0, not with the end token.

@@ -69,7 +69,7 @@ class Embedding:
     unread: str
 
     def zeros(self) -> Embedding:
-        """What SDXL takes for an empty negative prompt."""
+        """What SDXL takes for a negative prompt that is missing."""
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
         return replace(self, context=torch.zeros_like(self.context), pooled=pooled)
 

@@ -54,7 +54,7 @@ class Bundle:
     """What the engine needs of a model. `scheduler` is configured as in the stock pipeline; copy it, never step it.
 
     `family` is the stock pipeline's class. SDXL has a second tokenizer and text encoder, and may want zeros in the
-    place of an empty negative prompt. `left_out` are parts that the folder's index names and nobody here runs.
+    place of a missing negative prompt. `left_out` are parts that the folder's index names and nobody here runs.
     `controlnets` and `loras` are files, which are loaded when a request names one.
     """
 
