@@ -8,7 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from app.contract.messages.input_id import input_id as id_of
 from app.contract.messages.input_id import is_input_id
+from app.contract.messages.inputs import SHA256
 from app.contract.objects.names import EXTENSIONS, input_key
 from app.contract.redis.inputs import StoredInput
 from app.edge import errors
@@ -72,9 +74,13 @@ class InputView(BaseModel):
 
 
 async def _own_input(input_id: str, request: Request) -> StoredInput:
+    tenant = caller_of(request).tenant
+    if SHA256.fullmatch(input_id):
+        # As the records of jobs and pictures name it.
+        return await services_of(request).inputs.get(id_of(tenant, input_id), tenant)
     if not is_input_id(input_id):
         raise errors.InputNotFound
-    return await services_of(request).inputs.get(input_id, caller_of(request).tenant)
+    return await services_of(request).inputs.get(input_id, tenant)
 
 
 OwnInput = Annotated[StoredInput, Depends(_own_input)]

@@ -10,6 +10,7 @@ export const ACCEPTED = "image/png,image/jpeg,image/webp";
 const UPLOAD_MS = 300_000;
 /** A photo on a slow line. */
 const MOST_PIXELS = 16 * 1024 * 1024;
+const MOST_SIDE = 16_384;
 /** Of what the service takes. No model draws as much, so a larger photo is sent smaller. */
 const SIGHT_SIDE = 1_024;
 const SIGHTS = 40;
@@ -80,7 +81,9 @@ function remember(name, sight) {
 /** The file, or the same with as many pixels as the service takes. What no browser decodes is the service's to judge. */
 async function shrunk(file) {
   const bitmap = await createImageBitmap(file).catch(() => null);
-  const scale = bitmap ? Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height)) : 1;
+  if (!bitmap) return file;
+  const { width, height } = bitmap;
+  const scale = Math.min(Math.sqrt(MOST_PIXELS / (width * height)), MOST_SIDE / Math.max(width, height));
   if (scale >= 1) return file;
   const kind = file.type === "image/jpeg" ? "image/jpeg" : "image/png";
   return new Promise((done) => canvasOf(bitmap, scale).toBlob((smaller) => done(smaller ?? file), kind, 0.95));

@@ -61,7 +61,7 @@ export function Place({ label, name, picture, upload, remove, gone, away, over, 
               <button type="button" class="small" onClick=${takeOut} aria-label=${`Remove: ${name}`}>Remove</button></div>
           </div>
         </div>`
-      : html`<${Chooser} label=${label} ways=": choose, drop or paste" take=${upload.take} />`}
+      : html`<${Chooser} label=${label} ways=", or drop it here" take=${upload.take} />`}
     ${upload.failure && html`<${Failure} failure=${upload.failure} away=${away} retry=${upload.retry} dismiss=${upload.drop} />`}
     ${upload.isLocked && html`<div class="row"><button type="button" class="small" onClick=${upload.retry}>Send it again</button></div>`}
   </div>`;

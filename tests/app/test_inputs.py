@@ -62,6 +62,8 @@ def test_a_picture_comes_in_and_goes(client: httpx2.Client, picture_folder: Path
     assert answer.headers["location"] == f"/v1/inputs/{told['id']}"
     assert (told["object"], told["width"], told["height"], told["content_type"]) == ("input", 64, 48, "image/png")
     assert client.get(answer.headers["location"]).json() == told
+    assert client.get(f"/v1/inputs/{told['sha256']}").json() == told, "as a job's record names it"
+    assert problem(client.get(f"/v1/inputs/{'0' * 64}")) == (404, "input-not-found")
     content = client.get(f"/v1/inputs/{told['id']}/content")
     assert (len(content.content), content.headers["content-type"]) == (told["bytes"], "image/png")
     assert picture_in(content.content).tobytes() == picture_in(file).tobytes()

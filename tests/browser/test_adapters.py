@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker
-from tests.browser.conftest import Ear, ask, faults_of_access
+from tests.browser.conftest import Ear, ask, faults_of_access, picture
 from tests.browser.edits import Door, a_png, choose, claimed, editing
 
 pytestmark = pytest.mark.browser
@@ -24,6 +24,11 @@ def card(card: ModelCard) -> ModelCard:
 
 def group(page: Page, name: str) -> Locator:
     return page.get_by_role("group", name=name, exact=True)
+
+
+def upload(running: Running, data: bytes) -> str:
+    answer = running.client.post("/v1/inputs", content=data, headers={"Content-Type": "image/png"})
+    return str(answer.json()["id"])
 
 
 def test_loras_are_chosen_weighed_and_named_in_the_prompt(opened: Page, worker: ScriptedWorker, door: Door) -> None:
@@ -112,3 +117,39 @@ def test_another_model_has_other_adapters(opened: Page, worker: ScriptedWorker, 
     expect(opened.get_by_role("group", name="Begin with a picture")).to_contain_text("Picture, 96 \u00d7 64")
     expect(opened.get_by_label("Strength")).to_have_count(0)
     expect(opened.get_by_role("button", name="Paint a mask")).to_have_count(0)
+
+
+def test_a_print_tells_what_it_was_made_from(opened: Page, running: Running, worker: ScriptedWorker) -> None:
+    names = [upload(running, a_png(96, 64, colour)) for colour in ("teal", "gold", "navy")]
+    image, mask, edges = ({"input": name} for name in names)
+    request = {
+        "prompt": "a lighthouse",
+        "image": image,
+        "mask_image": mask,
+        "strength": 0.7,
+        "control": [{"model": "canny", "image": edges, "scale": 0.5, "end": 0.8}],
+        "loras": [{"name": "ink", "weight": 0.8}],
+    }
+    job = running.client.post("/v1/jobs", json=request).json()["id"]
+    worker.succeed(worker.claim(), data=picture("teal"))
+    opened.goto(f"{running.url}/?job={job}")
+    origins = opened.get_by_role("list", name="Made from")
+    expect(origins.get_by_role("listitem")).to_have_text(
+        [
+            "Picture, strength 0.7",
+            "Mask: white was repainted",
+            "Control canny \u00d7 0.5, 0 to 80 % of the steps",
+            "LoRA ink \u00d7 0.8",
+        ]
+    )
+    expect(origins.locator("img")).to_have_count(3)
+    opened.screenshot(path="/tmp/page/origins.png")
+    assert faults_of_access(opened) == []
+    opened.get_by_role("button", name="Use these settings").click()
+    expect(opened.get_by_role("button", name="Change the mask")).to_be_visible()
+    expect(group(opened, "Control canny").locator("img")).to_be_visible()
+    opened.press("#prompt", "Enter")
+    spec = worker.claim().spec
+    assert spec.image is not None
+    assert spec.mask_image is not None
+    assert (spec.strength, spec.control[0].end, spec.loras[0].name) == (0.7, 0.8, "ink")
