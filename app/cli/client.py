@@ -124,6 +124,11 @@ class Service:
             answer = await self.answer("POST", "/v1/jobs", **options)
         return self.job_of(understood(answer))
 
+    async def send_picture(self, data: bytes) -> str:
+        """The id of a picture that was sent in. The same picture has the same: it may be sent again."""
+        found = await self.ask("POST", "/v1/inputs", files={"file": ("picture", data)})
+        return str(self._require(fits(found, {"id": str}), found)["id"])
+
     async def job(self, job_id: str) -> Job:
         return self.job_of(await self.ask("GET", f"/v1/jobs/{job_id}"))
 

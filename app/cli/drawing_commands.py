@@ -33,6 +33,12 @@ def generate(
     aspect_ratio: Annotated[
         str | None, typer.Option("--aspect-ratio", metavar="W:H", help="Such as 16:9, instead of width and height.")
     ] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="FILE", help="A picture to begin with; see --strength.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", metavar="FILE", help="White where --image is repainted.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A line of JSON for each finished job, with the files' names.")
@@ -52,6 +58,7 @@ def generate(
     \b
     darkroom generate "a red circle on a blue background" -o out.png --seed 7
     darkroom generate "a frog" "a panda" --seed 1 --seed 2 -o zoo/
+    darkroom generate "a yellow circle" --image out.png --strength 0.6
     darkroom generate --file prompts.txt -n 4 -o "{number}-{prompt}.webp" --json
     """
     from app.cli.generate import Display, draw
@@ -65,6 +72,7 @@ def generate(
     code = draw(
         prompts or [], file, seeds or [], asked,
         output=output, overwrite=overwrite, url=url, api_key=api_key, display=display,
+        files={name: path for name, path in (("image", image), ("mask_image", mask)) if path is not None},
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from app.cli.client import CommandError, Job, Refused, Service, complain, conver
 from app.cli.exits import FAILED, INTERRUPTED, OK, REFUSED, UNREACHABLE
 from app.cli.following import follow
 from app.cli.naming import Names
+from app.cli.pictures_in import read_pictures, send_pictures
 from app.cli.plain import plain
 from app.cli.screen import Bars, say
 from app.cli.terminal_pictures import Painter
@@ -85,14 +86,16 @@ def requests_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Parame
 
 def draw(
     prompts: Sequence[str], file: str | None, seeds: Sequence[int], parameters: Parameters, *,
-    output: str, overwrite: bool, url: str, api_key: str | None, display: Display,
+    output: str, overwrite: bool, url: str, api_key: str | None, display: Display, files: Mapping[str, Path],
 ) -> int:  # fmt: skip
-    """Submit, follow, save. Returns the exit code."""
+    """Submit, follow, save. `files` are pictures to begin with, by the member of a request that names them. Returns the
+    exit code."""
     try:
         # Not where asyncio runs: there a Ctrl-C does not end the reading of a terminal.
         requests = requests_of(read_prompts(prompts, file), seeds, parameters)
         for value in (output, *parameters.values()):
             require_text(str(value))
+        pictures = read_pictures(files)
         images = parameters.get("num_images") or 1
         names = Names(output, pictures=len(requests) * images, overwrite=overwrite)
     except CommandError as error:
@@ -100,9 +103,10 @@ def draw(
     painter = Painter.for_terminal(display.preview)
 
     async def work(service: Service) -> int:
+        begins = await send_pictures(service, pictures)
         with Bars(jobs=len(requests)) as bars:
             batch = Batch(service, names, bars, painter, as_json=display.as_json)
-            code = await batch.draw([request | {"output_format": names.output_format} for request in requests])
+            code = await batch.draw([request | begins | {"output_format": names.output_format} for request in requests])
         for path in batch.saved if display.show else []:
             typer.launch(str(path))
         return code

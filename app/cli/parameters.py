@@ -48,6 +48,8 @@ SAID_OTHERWISE: Final = {
     "seed": "--seed",
     "aspect_ratio": "--aspect-ratio",
     "output_format": "-o",
+    "image": "--image",
+    "mask_image": "--mask",
     "keep_previews": "--preview-every",
 }
 """What other words of the command line decide."""

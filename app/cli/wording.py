@@ -40,7 +40,8 @@ async def _reason(
     service: Service, error: Mapping[str, Any], request: Mapping[str, Any], options: Mapping[str, str]
 ) -> str:
     name = str(error.get("pointer") or "").strip("/").replace("/", ".")
-    option = options.get(name, name)
+    # What is wrong inside of a picture's reference is the option's that named the picture.
+    option = options.get(name) or options.get(name.split(".")[0], name)
     detail = _WORD.sub(lambda word: options.get(word[0], word[0]), error["detail"])
     if CHOSEN.get(str(error.get("code"))) == name and "did you mean" not in detail:
         known = await _known(service, name, request)

@@ -20,6 +20,7 @@ from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.test_jobs import PARAMETERS
 from tests.conftest import IN_CI
 from tests.nginx_server import PREFIX, Nginx, nginx_before
+from tests.pictures import file_of, noise
 from tests.system.conftest import COMMAND
 from tests.waiting import WAIT_SECONDS, until
 
@@ -105,10 +106,16 @@ def test_an_upload_of_sixty_kilobytes(nginx: Nginx, outside: httpx2.Client) -> N
     assert 59_000 < len(body) < 61_000
     sent = outside.post(f"{nginx.url}/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     assert (sent.status_code, sent.json()["metadata"]) == (202, whole["metadata"])
-    too_much = outside.post(
-        f"{nginx.url}/v1/jobs", content=b" " * 200_000, headers={"Content-Type": "application/json"}
-    )
+    too_much = outside.post(f"{nginx.url}/v1/jobs", json=PARAMETERS | {"prompt": "a" * 200_000})
     assert too_much.json()["type"] == f"{PREFIX}/problems/body-too-large", "the gateway's own, not the proxy's page"
+
+
+def test_a_picture_of_megabytes(nginx: Nginx, outside: httpx2.Client) -> None:
+    file = file_of(noise(1200, 1200))
+    assert len(file) > 2 * 2**20
+    sent = outside.post(f"{nginx.url}/v1/inputs", content=file, headers={"Content-Type": "image/png"})
+    assert (sent.status_code, sent.json()["width"]) == (201, 1200)
+    assert sent.headers["location"] == f"{PREFIX}/v1/inputs/{sent.json()['id']}"
 
 
 def curl(nginx: Nginx, *arguments: str) -> str:

@@ -19,6 +19,7 @@ from app.cli.naming import Names
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.cli.conftest import Hand, Run, begun, no_service
+from tests.pictures import file_of, noise
 from tests.waiting import WAIT_SECONDS, until
 
 
@@ -215,3 +216,49 @@ def test_requests() -> None:
     assert both[0] == {"prompt": "a", "seed": 1, "num_inference_steps": 3}
     assert requests_of(["a"], [], {}) == [{"prompt": "a"}]
     assert requests_of(["a"], [], {"negative_prompt": "", "scheduler": ""}) == [{"prompt": "a", "scheduler": ""}]
+
+
+@pytest.fixture
+def takes_pictures(worker: ScriptedWorker) -> None:
+    takes = ("image", "mask_image", "strength", "mask_blur")
+    tasks = ("text-to-image", "image-to-image", "inpainting")
+    worker.card = worker.card.model_copy(update={"takes": takes, "tasks": tasks})
+    worker.announce()
+
+
+@pytest.mark.usefixtures("takes_pictures")
+def test_a_picture_to_begin_with_and_a_mask(run: Run, hand: Hand, tmp_path: Path) -> None:
+    (tmp_path / "in.jpg").write_bytes(file_of(noise(128, 64), "JPEG"))
+    (tmp_path / "mask.png").write_bytes(file_of(noise(128, 64, "L")))
+    arguments = ("--image", "in.jpg", "--mask", "mask.png", "--strength", "0.6", "--mask-blur", "2", "--json")
+    done = run("generate", "a frog", "a lion", "-o", "zoo/", *arguments)
+    assert done.exit_code == 0, done.stderr
+    for line in done.stdout.splitlines():
+        asked = json.loads(line)["input"]
+        assert (asked["image"]["content_type"], asked["mask_image"]["content_type"]) == ("image/jpeg", "image/png")
+        assert (asked["width"], asked["height"], asked["strength"], asked["mask_blur"]) == (128, 64, 0.6, 2.0)
+
+
+@pytest.mark.usefixtures("takes_pictures")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--image", "none.png"], "none.png cannot be read: No such file or directory"),
+        (["--image", "."], ". cannot be read: Is a directory"),
+        (["--image", "notes.txt"], "notes.txt is no PNG, JPEG or WebP picture"),
+        (["--mask", "mask.png"], "--mask goes with image: the picture to begin with"),
+        (["--strength", "0.5"], "--strength goes with image"),
+        (["--image", "mask.png", "--mask", "tall.png"], "--mask must have the shape of image"),
+    ],
+)
+def test_pictures_that_cannot_be_begun_with(
+    run: Run, hand: Hand, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "mask.png").write_bytes(file_of(noise(128, 64, "L")))
+    (tmp_path / "tall.png").write_bytes(file_of(noise(64, 128, "L")))
+    done = run("generate", "a frog", *arguments)
+    assert done.exit_code == 2, done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert hand.claims == []
