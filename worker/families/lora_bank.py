@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,6 +40,24 @@ def filled_up(columns: int) -> int:
     return next((size for size in SIZES if size >= columns), -(-columns // SIZES[-1]) * SIZES[-1])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Columns and scales [B, n] of the rows that are added to: `which` of a batch, int64 [B]; None for all of it."""
+
+    columns: torch.Tensor
+    scales: torch.Tensor
+    which: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, columns: torch.Tensor, scales: torch.Tensor) -> _Rows:
+        """On a GPU all rows are added to, maybe nothing: who has an adapter is known there alone, and asking would hold
+        the host up and could not be captured. A CPU can be asked, and is spared the others."""
+        if columns.device.type != "cpu" or bool(columns.any(1).all()):
+            return cls(columns, scales)
+        which = columns.any(1).nonzero().flatten()
+        return cls(columns[which], scales[which], which)
+
+
 class LoraBank:
     """The matrices of all layers. One step at a time: the rows of a call are told apart from its arguments."""
 
@@ -46,7 +65,7 @@ class LoraBank:
         """Adds to `network` what the layers at `paths` need. `columns` is how many there are, column 0 included."""
         self.columns = columns
         self._device = next(network.parameters()).device
-        self.rows: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.rows: _Rows | None = None
         self._layers = {path: _Layer(self, network.get_submodule(path)) for path in paths}
         for path, layer in self._layers.items():
             network.get_submodule(path).register_forward_hook(layer)
@@ -62,7 +81,7 @@ class LoraBank:
     @contextmanager
     def serving(self, rows: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
         """Calls of the network inside are for these rows, of which those that are left are its arguments."""
-        self.rows = (rows[COLUMNS], rows[SCALES]) if COLUMNS in rows else None
+        self.rows = _Rows.of(rows[COLUMNS], rows[SCALES]) if COLUMNS in rows else None
         try:
             yield {name: tensor for name, tensor in rows.items() if name not in (COLUMNS, SCALES)}
         finally:
@@ -95,15 +114,20 @@ class _Layer:
                 own.index_copy_(0, columns[: len(values)], values)
 
     def __call__(self, module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
-        if self._bank.rows is None:
+        rows = self._bank.rows
+        if rows is None:
             return None
-        x = inputs[0]
-        columns, scales = self._bank.rows
+        if rows.which is None:
+            return self._added(module, inputs[0], output, rows)
+        own = self._added(module, inputs[0].index_select(0, rows.which), output.index_select(0, rows.which), rows)
+        return output.index_copy_(0, rows.which, own)
+
+    def _added(self, module: Any, x: torch.Tensor, output: torch.Tensor, rows: _Rows) -> torch.Tensor:
         # The network may be a copy in float32.
-        down, up = (each.index_select(0, columns.flatten()).to(x.dtype) for each in (self.down, self.up))
-        down, up = (each.unflatten(0, columns.shape) for each in (down, up))
+        down, up = (each.index_select(0, rows.columns.flatten()).to(x.dtype) for each in (self.down, self.up))
+        down, up = (each.unflatten(0, rows.columns.shape) for each in (down, up))
         add = _add_to_convolution if isinstance(module, torch.nn.Conv2d) else _add_to_linear
-        return add(module, x, output, down, up, scales.to(x.dtype))
+        return add(module, x, output, down, up, rows.scales.to(x.dtype))
 
 
 def _add_to_linear(
