@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from worker.engine.request import Request
 from worker.families.controlnet import ControlNet, scales
 from worker.families.unet import UNet
 from worker.models.bundle import Bundle
+from worker.models.controlnets import load_controlnet
 
 TOLERANCE = 5e-5
 """Standard deviations of the latents, as in test_equation.py."""
@@ -220,6 +222,27 @@ def test_what_cannot_be_drawn_ends_its_own_request(one_bundle: Bundle, controls:
     assert isinstance(last["no"], Failed)
     assert said in last["no"].error.detail
     assert isinstance(last["well"], Finished)
+
+
+def test_weights_come_from_the_disk_in_a_thread_and_to_the_device_in_the_engines(
+    one_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a disk; and a step that is captured on a GPU bears no other thread that takes memory there."""
+    threads: dict[str, set[str]] = {"load": set(), "place": set()}
+
+    def load(*args: Any) -> Any:
+        threads["load"].add(threading.current_thread().name)
+        return load_controlnet(*args)
+
+    def place(self: Bundle, network: Any) -> Any:
+        threads["place"].add(threading.current_thread().name)
+        return network
+
+    monkeypatch.setattr("worker.families.controlnet.load_controlnet", load)
+    monkeypatch.setattr(Bundle, "place", place)
+    final_latents(one_bundle, controlled("a", control(), control("other"), num_inference_steps=1))
+    assert threads["load"] == {"controlnets_0"}
+    assert threads["place"] == {threading.current_thread().name}
 
 
 def test_weights_that_are_gone_end_the_request_and_no_other(epsilon_bundle: Bundle, tmp_path: Any) -> None:

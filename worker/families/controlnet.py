@@ -7,7 +7,7 @@ network of its pass. Knows no seats and no batches.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
@@ -42,8 +42,16 @@ class ControlNet:
         self.file = file
         self.sha256 = sha256
         self.is_dropped = False
+        self._is_placed = False
         self._network = network
         self._encoder = encoder
+
+    def put(self, place: Callable[[Any], Any]) -> None:
+        """Where the model is, by `place`; once is enough. In the engine's thread: on a GPU, memory that another thread
+        takes would spoil the step that is being captured."""
+        if not self._is_placed:
+            self._network, self._encoder = place(self._network), place(self._encoder)
+            self._is_placed = True
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """[C, h, w] of a control picture from the host, float32 [3, H, W] of 0 to 1. It is the same in all steps."""
@@ -71,7 +79,7 @@ class ControlNet:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Brought:
     """What a request wants of ControlNets, in memory: each with its picture, float32 [3, H, W] of 0 to 1."""
 
     networks: Sequence[ControlNet]
@@ -89,9 +97,9 @@ class ControlNets:
             self._load, most=bundle.controlnets.kept, drop=ControlNet.drop, thread="controlnets"
         )
         self._lock = Lock()
-        self._opened: dict[str, Future[Opened]] = {}
+        self._brought: dict[str, Future[Brought]] = {}
 
-    def bring(self, request: Request) -> Future[Opened] | None:
+    def bring(self, request: Request) -> Future[Brought] | None:
         """Load what the request names, in another thread. None if it names nothing. Raises GenerationFailed."""
         if not request.control:
             return None
@@ -100,27 +108,29 @@ class ControlNets:
             raise GenerationFailed(f"There is no ControlNet {unknown[0]} here.")
         if len(set(names)) > most:
             raise GenerationFailed(f"The request names {len(set(names))} ControlNets, and {most} can be used at once.")
-        opened: Future[Opened] = Future()
+        brought: Future[Brought] = Future()
         with self._lock:
-            self._opened[request.id] = opened
-        self._lending.borrow(request.id, names).add_done_callback(lambda lent: self._lent(request, lent, opened))
-        return opened
+            self._brought[request.id] = brought
+        self._lending.borrow(request.id, names).add_done_callback(lambda lent: self._lent(request, lent, brought))
+        return brought
 
     def close(self, request: Request) -> None:
         """The request has ended."""
         with self._lock:
-            opened = self._opened.pop(request.id, None)
-        if opened is not None:
+            brought = self._brought.pop(request.id, None)
+        if brought is not None:
             self._lending.give_back(request.id)
 
     def sides(self, request: Request, evaluations: int) -> list[Side]:
-        """For a pass of so many evaluations, of a request that was opened. In the engine's thread."""
+        """For a pass of so many evaluations, of a request whose networks are there. In the engine's thread."""
         if not request.control:
             return []
-        opened = self._of(request)
+        brought = self._of(request)
+        for network in brought.networks:
+            network.put(self._place)
         return [
             Side(network, {EMBEDDED: network.encode(image)}, scales(evaluations, each.scale, each.start, each.end))
-            for each, network, image in zip(request.control, opened.networks, opened.images, strict=True)
+            for each, network, image in zip(request.control, brought.networks, brought.images, strict=True)
         ]
 
     def drawn_with(self, request: Request) -> dict[str, Any]:
@@ -129,9 +139,9 @@ class ControlNets:
             return {}
         return {"controlnets": {network.file.name: network.sha256 for network in self._of(request).networks}}
 
-    def _of(self, request: Request) -> Opened:
+    def _of(self, request: Request) -> Brought:
         with self._lock:
-            return self._opened[request.id].result(timeout=0)
+            return self._brought[request.id].result(timeout=0)
 
     def _load(self, name: str) -> ControlNet:
         file = self._files[name]
@@ -144,14 +154,14 @@ class ControlNets:
         if network.config.controlnet_conditioning_channel_order == "bgr":
             network.register_to_config(controlnet_conditioning_channel_order="rgb")
             encoder = torch.nn.Sequential(_Flipped(), encoder)
-        return ControlNet(self._place(network), self._place(encoder), file=file, sha256=sha256)
+        return ControlNet(network, encoder, file=file, sha256=sha256)
 
-    def _lent(self, request: Request, lent: Future[list[ControlNet]], opened: Future[Opened]) -> None:
+    def _lent(self, request: Request, lent: Future[list[ControlNet]], brought: Future[Brought]) -> None:
         try:
             images = [self._image(request, each.image.sha256) for each in request.control]
-            opened.set_result(Opened(lent.result(), images))
+            brought.set_result(Brought(lent.result(), images))
         except Exception as error:
-            opened.set_exception(engine_error(error, stage="control"))
+            brought.set_exception(engine_error(error, stage="control"))
 
     def _image(self, request: Request, sha256: str) -> torch.Tensor:
         """As the stock pipeline reads a control picture: in the size of the picture that is drawn."""
