@@ -1,4 +1,4 @@
-"""The commands that draw: generate, reproduce, trajectory. Their words only; each imports its work when it runs."""
+"""The words of the commands that draw. Each command imports its work when it runs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,69 @@ import typer
 
 from app.cli.defaults import DEFAULT_URL
 from app.cli.options import ApiKey, AsJson, JobId, Overwrite, Url
-from app.cli.parameters import with_parameters
+from app.cli.parameters import with_options_of
 
 WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {model}."
 IN_TERMINAL = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
 
+Prompts = Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What the picture shows.")]
+Picture = Annotated[str, typer.Argument(help="A PNG, JPEG or WebP; - is stdin.")]
+
 
 def add_to(app: typer.Typer) -> None:
     """Give the commands to the root command, after those that start processes."""
-    for command in (with_parameters(generate, after="seeds"), reproduce, trajectory):
+    drawing = (with_options_of(_draw, command, after="seeds") for command in (generate, edit, vary))
+    for command in (*drawing, reproduce, trajectory):
         app.command()(command)
 
 
 def generate(
-    prompts: Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What the picture shows.")] = None,
+    prompts: Prompts = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="FILE", help="A picture to begin with, as with `edit`.")
+    ] = None,
+    **options: Any,
+) -> None:
+    """Draw pictures and save them: every prompt with every seed, all at once.
+
+    No file is written over: a name you gave and that is taken is refused, a name made here gets a number.
+
+    Ctrl-C cancels the jobs that were begun.
+
+    \b
+    darkroom generate "a red circle on a blue background" -o out.png --seed 7
+    darkroom generate "a frog" "a panda" --seed 1 --seed 2 -o zoo/
+    darkroom generate --file prompts.txt -n 4 -o "{number}-{prompt}.webp" --json
+    darkroom generate "a lighthouse" --lora ink:0.8 --control canny=edges.png
+    """
+    _draw(prompts, image, command="generate", **options)
+
+
+def edit(picture: Picture, prompts: Prompts = None, **options: Any) -> None:
+    """Draw over a picture: all of it, or what --mask shows in white. The rest is as with `generate`.
+
+    \b
+    darkroom edit photo.png "a lighthouse in snow" --strength 0.6
+    darkroom edit photo.png "a red boat" --mask boat.png -n 4 -o boats/
+    """
+    _draw(prompts, picture, command="edit", **options)
+
+
+def vary(picture: Picture, prompts: Prompts = None, **options: Any) -> None:
+    """Draw pictures like one. One that Darkroom made brings its prompt, model and settings; others need a prompt.
+
+    \b
+    darkroom vary out.png
+    darkroom vary out.png --strength 0.3 -n 4
+    """
+    _draw(prompts, picture, command="vary", **options)
+
+
+def _draw(
+    prompts: list[str] | None,
+    picture: str | None = None,
+    *,
+    command: str,
     file: Annotated[
         str | None, typer.Option("--file", "-f", help="Prompts, one a line; # comments; - is stdin.")
     ] = None,
@@ -33,11 +82,13 @@ def generate(
     aspect_ratio: Annotated[
         str | None, typer.Option("--aspect-ratio", metavar="W:H", help="Such as 16:9, instead of width and height.")
     ] = None,
-    image: Annotated[
-        Path | None, typer.Option("--image", metavar="FILE", help="A picture to begin with; see --strength.")
+    mask: Annotated[str | None, typer.Option(metavar="FILE", help="Where the picture is repainted: white.")] = None,
+    loras: Annotated[
+        list[str] | None, typer.Option("--lora", metavar="NAME[:WEIGHT]", help="A LoRA of the model's. Several: all.")
     ] = None,
-    mask: Annotated[
-        Path | None, typer.Option("--mask", metavar="FILE", help="White where --image is repainted.")
+    controls: Annotated[
+        list[str] | None,
+        typer.Option("--control", metavar="MODEL=FILE[:SCALE]", help="A ControlNet and its picture. Several: all."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Annotated[
@@ -49,30 +100,20 @@ def generate(
     api_key: ApiKey = None,
     **parameters: Any,
 ) -> None:
-    """Draw pictures and save them: every prompt with every seed, all at once.
-
-    No file is written over: a name you gave and that is taken is refused, a name made here gets a number.
-
-    Ctrl-C cancels the jobs that were begun.
-
-    \b
-    darkroom generate "a red circle on a blue background" -o out.png --seed 7
-    darkroom generate "a frog" "a panda" --seed 1 --seed 2 -o zoo/
-    darkroom generate "a yellow circle" --image out.png --strength 0.6
-    darkroom generate --file prompts.txt -n 4 -o "{number}-{prompt}.webp" --json
-    """
+    """What the first three commands share: their options, and the work. `picture` is the one to begin with."""
     from app.cli.generate import Display, draw
+    from app.cli.pictures_in import NamedPictures
 
     asked = {name: value for name, value in parameters.items() if value is not None and value is not False}
     if aspect_ratio is not None:
         asked["aspect_ratio"] = aspect_ratio
     if parameters["preview_every"]:
         asked["keep_previews"] = True
-    display = Display(as_json=as_json, show=show, preview=preview)
+    display = Display(command=command, as_json=as_json, show=show, preview=preview)
+    named = NamedPictures(picture, mask, tuple(loras or ()), tuple(controls or ()), is_varied=command == "vary")
     code = draw(
         prompts or [], file, seeds or [], asked,
-        output=output, overwrite=overwrite, url=url, api_key=api_key, display=display,
-        files={name: path for name, path in (("image", image), ("mask_image", mask)) if path is not None},
+        output=output, overwrite=overwrite, url=url, api_key=api_key, display=display, pictures=named,
     )  # fmt: skip
     raise typer.Exit(code)
 

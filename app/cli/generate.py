@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from app.cli.client import CommandError, Job, Refused, Service, complain, conver
 from app.cli.exits import FAILED, INTERRUPTED, OK, REFUSED, UNREACHABLE
 from app.cli.following import follow
 from app.cli.naming import Names
-from app.cli.pictures_in import read_pictures, send_pictures
+from app.cli.pictures_in import STDIN, NamedPictures
 from app.cli.plain import plain
 from app.cli.screen import Bars, say
 from app.cli.terminal_pictures import Painter
@@ -37,8 +37,9 @@ Parameters = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Display:
-    """What happens with the pictures beside being saved."""
+    """What happens with the pictures beside being saved, and which command says it."""
 
+    command: str = "generate"
     as_json: bool = False
     show: bool = False
     preview: bool | None = None
@@ -86,44 +87,51 @@ def requests_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Parame
 
 def draw(
     prompts: Sequence[str], file: str | None, seeds: Sequence[int], parameters: Parameters, *,
-    output: str, overwrite: bool, url: str, api_key: str | None, display: Display, files: Mapping[str, Path],
+    output: str, overwrite: bool, url: str, api_key: str | None, display: Display, pictures: NamedPictures,
 ) -> int:  # fmt: skip
-    """Submit, follow, save. `files` are pictures to begin with, by the member of a request that names them. Returns the
-    exit code."""
+    """Send the pictures in, submit, follow, save. Returns the exit code."""
     try:
         # Not where asyncio runs: there a Ctrl-C does not end the reading of a terminal.
+        if file == STDIN == pictures.image:
+            raise CommandError("prompts and a picture cannot both come from stdin", REFUSED)
+        given = pictures.read()
+        if given.origin and not prompts and file is None:
+            prompts = given.origin.prompts
         requests = requests_of(read_prompts(prompts, file), seeds, parameters)
         for value in (output, *parameters.values()):
             require_text(str(value))
-        pictures = read_pictures(files)
         images = parameters.get("num_images") or 1
         names = Names(output, pictures=len(requests) * images, overwrite=overwrite)
     except CommandError as error:
-        return complain("generate", error)
+        return complain(display.command, error)
     painter = Painter.for_terminal(display.preview)
 
     async def work(service: Service) -> int:
-        begins = await send_pictures(service, pictures)
+        shared = await given.send(service)
+        if "aspect_ratio" in parameters:
+            shared = {name: value for name, value in shared.items() if name not in ("width", "height")}
+        written = {"output_format": names.output_format}
         with Bars(jobs=len(requests)) as bars:
-            batch = Batch(service, names, bars, painter, as_json=display.as_json)
-            code = await batch.draw([request | begins | {"output_format": names.output_format} for request in requests])
+            batch = Batch(service, names, bars, painter, display)
+            code = await batch.draw([shared | request | written for request in requests])
         for path in batch.saved if display.show else []:
             typer.launch(str(path))
         return code
 
-    return converse("generate", url, api_key, work)
+    return converse(display.command, url, api_key, work)
 
 
 class Batch:
     """Jobs that were asked for together."""
 
-    def __init__(self, service: Service, names: Names, bars: Bars, painter: Painter, *, as_json: bool) -> None:
+    def __init__(self, service: Service, names: Names, bars: Bars, painter: Painter, display: Display) -> None:
         self.saved: list[Path] = []
         self._service = service
         self._names = names
         self._bars = bars
         self._painter = painter
-        self._as_json = as_json
+        self._as_json = display.as_json
+        self._command = display.command
         self._under_way: dict[str, Job] = {}
         self._submissions: set[asyncio.Task[Job]] = set()
         self._codes: list[int] = []
@@ -218,12 +226,12 @@ class Batch:
         """What the service warns of: as it takes the job, that nobody is there to draw it; at the end, of the rest."""
         with self._bars.aside():
             for warning in job["warnings"]:
-                print(f"darkroom generate: warning: {plain(warning)}", file=sys.stderr)
+                print(f"darkroom {self._command}: warning: {plain(warning)}", file=sys.stderr)
 
     def _complain(self, message: str, code: int) -> None:
         self._codes.append(code)
         with self._bars.aside():
-            print(f"darkroom generate: {message}", file=sys.stderr)
+            print(f"darkroom {self._command}: {message}", file=sys.stderr)
 
     async def _call_off(self) -> None:
         """Cancel every job that was begun here and has not ended, and say so."""

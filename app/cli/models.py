@@ -72,8 +72,14 @@ def show_model(name: str | None, *, url: str, api_key: str | None, as_json: bool
 
 def _fact(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(_adapter(each) if isinstance(each, dict) else str(each) for each in value)
     return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _adapter(given: dict[str, Any]) -> str:
+    """A LoRA or a ControlNet: its name, and what to write in a prompt for it."""
+    words = given.get("words") or []
+    return f"{given.get('name')} ({', '.join(map(str, words))})" if words else str(given.get("name"))
 
 
 def forget_model(name: str, *, cancel_jobs: bool, data: Path) -> int:

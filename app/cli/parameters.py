@@ -42,15 +42,19 @@ SPELLINGS: Final = {
     "output_quality": Spelling(("--quality",), "Of .jpg (else 95) and .webp (else 90) files."),
     "reproducible": Spelling(("--reproducible",), "The same bits in any company."),
     "preview_every": Spelling(("--preview-every",), KEEP, least=1),
+    "strength": Spelling(("--strength",), "Of `edit` and `vary`: how much is drawn anew, 0 to 1."),
+    "mask_blur": Spelling(("--mask-blur",), "With --mask: pixels by which its edge is softened."),
 }
 SAID_OTHERWISE: Final = {
     "prompt": "the prompt",
     "seed": "--seed",
     "aspect_ratio": "--aspect-ratio",
     "output_format": "-o",
-    "image": "--image",
-    "mask_image": "--mask",
     "keep_previews": "--preview-every",
+    "image": "the picture",
+    "mask_image": "--mask",
+    "control": "--control",
+    "loras": "--lora",
 }
 """What other words of the command line decide."""
 
@@ -67,13 +71,19 @@ def spellings() -> dict[str, str]:
     return SAID_OTHERWISE | {name: each.flags[0] for name, each in spelled().items()}
 
 
-def with_parameters(command: Callable[..., None], *, after: str) -> Callable[..., None]:
-    """The command, with an option for each parameter behind its own option `after`. Its `**parameters` gets them."""
+def with_options_of(draw: Callable[..., None], command: Callable[..., None], *, after: str) -> Callable[..., None]:
+    """The command, with every option of `draw` and, behind its option `after`, one for each parameter of a request.
+
+    Its `**options` gets them. What `draw` takes besides has no `typer.Option`, and is the command's to say.
+    """
     taken: list[inspect.Parameter] = []
     for own in inspect.signature(command, eval_str=True).parameters.values():
         if own.kind is not inspect.Parameter.VAR_KEYWORD:
             taken.append(own.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-        if own.name == after:
+    for option in inspect.signature(draw, eval_str=True).parameters.values():
+        if get_origin(option.annotation) is Annotated:
+            taken.append(option)
+        if option.name == after:
             taken += [_option(name, spelling) for name, spelling in spelled().items()]
     command.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in taken}

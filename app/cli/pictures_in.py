@@ -1,45 +1,123 @@
-"""Pictures of this machine that a request begins with: read, sent in, and named in the request by their ids.
+"""Pictures and adapters of a request as the command line gives them: files are sent in first, then named by their id.
 
-Knows files and the service. Refuses to know what is drawn from them: what is no picture the service says.
+Knows files, stdin and how `--lora` and `--control` are written. Refuses to know what a model makes of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, Self
 
 from app.cli.client import CommandError, Refused, Service
 from app.cli.exits import REFUSED
+from app.cli.records import bytes_of
+from app.cli.variation import Origin
 from app.contract.messages.picture_record import MAX_FILE_BYTES
 
-References = dict[str, dict[str, str]]
-"""Member of a request to the picture it names."""
+STDIN: Final = "-"
 
 
-def read_pictures(files: Mapping[str, Path]) -> dict[str, tuple[Path, bytes]]:
-    """The bytes of each file, by the member of a request that it is for. Raises CommandError."""
-    return {name: (path, _read(path)) for name, path in files.items()}
+@dataclass(frozen=True, slots=True)
+class GivenPicture:
+    """A file that was read; nothing was sent yet."""
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        """The file of this name, or stdin. Raises CommandError."""
+        shown = "stdin" if name == STDIN else name
+        data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if name == STDIN else bytes_of(Path(name))
+        if len(data) > MAX_FILE_BYTES:
+            raise CommandError(f"{shown} has more than {MAX_FILE_BYTES} bytes", REFUSED)
+        return cls(shown, data)
+
+    async def send(self, service: Service) -> dict[str, str]:
+        """The reference to it in a request. Raises CommandError, with the name of a file that is not taken."""
+        try:
+            return {"input": await service.send_picture(self.data)}
+        except Refused as refusal:
+            reasons = "; ".join(str(error["detail"]) for error in refusal.errors)
+            raise CommandError(
+                f"{self.name} {reasons}" if reasons else f"{self.name}: {refusal}", refusal.code
+            ) from None
 
 
-async def send_pictures(service: Service, pictures: Mapping[str, tuple[Path, bytes]]) -> References:
-    """Send them in. Raises CommandError, with the name of the file that the service does not take."""
-    return {name: {"input": await _send(service, path, data)} for name, (path, data) in pictures.items()}
+@dataclass(frozen=True, slots=True)
+class NamedPictures:
+    """Pictures and adapters of a request, as options name them. `is_varied`: the new one is drawn as `image` was."""
+
+    image: str | None
+    mask: str | None
+    loras: tuple[str, ...]
+    controls: tuple[str, ...]
+    is_varied: bool
+
+    def read(self) -> GivenPictures:
+        """The files, and what was said of them. Raises CommandError."""
+        split = [_control(each) for each in self.controls]
+        names = [name for name in (self.image, self.mask, *(file for _, file in split)) if name is not None]
+        if names.count(STDIN) > 1:
+            raise CommandError("only one picture can come from stdin", REFUSED)
+        image = GivenPicture.read(self.image) if self.image is not None else None
+        return GivenPictures(
+            image=image,
+            mask=GivenPicture.read(self.mask) if self.mask is not None else None,
+            controls=tuple((said, GivenPicture.read(file)) for said, file in split),
+            loras=tuple(map(_lora, self.loras)),
+            origin=Origin.of(image.data) if image and self.is_varied else None,
+        )
 
 
-def _read(path: Path) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenPictures:
+    """The same with the files read; nothing was sent yet."""
+
+    image: GivenPicture | None
+    mask: GivenPicture | None
+    controls: tuple[tuple[dict[str, Any], GivenPicture], ...]
+    loras: tuple[dict[str, Any], ...]
+    origin: Origin | None
+
+    async def send(self, service: Service) -> dict[str, Any]:
+        """Members of a request; every file has been sent in. Raises CommandError."""
+        members = await self.origin.settings(service) if self.origin else {}
+        if self.image:
+            members["image"] = await self.image.send(service)
+        if self.mask:
+            members["mask_image"] = await self.mask.send(service)
+            members.pop("strength", None)
+        if self.controls:
+            members["control"] = [said | {"image": await file.send(service)} for said, file in self.controls]
+        if self.loras:
+            members["loras"] = list(self.loras)
+        return members
+
+
+def _lora(text: str) -> dict[str, Any]:
+    """`ink:0.8`, or `ink`."""
+    name, weight = _weighed(text)
+    return {"name": name} | ({} if weight is None else {"weight": weight})
+
+
+def _control(text: str) -> tuple[dict[str, Any], str]:
+    """`canny=edges.png:0.8`, or without the scale; the file apart."""
+    model, is_said, rest = text.partition("=")
+    if not (model and is_said and rest):
+        raise CommandError(f"--control {text} must be MODEL=FILE or MODEL=FILE:SCALE", REFUSED)
+    file, scale = (rest, None) if Path(rest).exists() else _weighed(rest)
+    return {"model": model} | ({} if scale is None else {"scale": scale}), file
+
+
+def _weighed(text: str) -> tuple[str, float | None]:
+    """What stands before the last colon, and the number behind it, if there is one."""
+    name, colon, number = text.rpartition(":")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}", REFUSED) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise CommandError(f"{path} has more than {MAX_FILE_BYTES} bytes", REFUSED)
-    return data
-
-
-async def _send(service: Service, path: Path, data: bytes) -> str:
-    try:
-        return await service.send_picture(data)
-    except Refused as refusal:
-        reasons = "; ".join(str(error["detail"]) for error in refusal.errors) or str(refusal)
-        raise CommandError(f"{path} {reasons}", refusal.code) from None
+        weight = float(number)
+    except ValueError:
+        return text, None
+    return (name, weight) if colon and name and math.isfinite(weight) else (text, None)

@@ -26,3 +26,9 @@ def record_of(picture: Path, data: bytes) -> dict[str, Any]:
         return read_record(data)
     except PictureError as error:
         raise CommandError(f"{picture}: {error.detail}", REFUSED) from None
+
+
+def same_weights(record: dict[str, Any], served: list[dict[str, Any]]) -> str | None:
+    """The served model that drew the picture, whatever it is called here."""
+    same = [model["id"] for model in served if model["sha256"] == record.get("model_hash")]
+    return record.get("model") if record.get("model") in same else next(iter(same), None)

@@ -15,7 +15,7 @@ from app.cli.exits import DIFFERENT, FAILED, OK, REFUSED
 from app.cli.following import follow
 from app.cli.naming import refuse_taken
 from app.cli.plain import plain
-from app.cli.records import bytes_of, record_of
+from app.cli.records import bytes_of, record_of, same_weights
 from app.cli.screen import Bars
 from app.cli.wording import explained
 from app.contract.messages.picture_record import PictureError
@@ -60,7 +60,10 @@ async def _drawn(service: Service, request: dict[str, Any]) -> Job:
         try:
             job = await service.submit(request)
         except Refused as refusal:
-            raise CommandError(await explained(service, refusal, request, {}), refusal.code) from None
+            said = await explained(service, refusal, request, {})
+            if any(error.get("code") == "input_not_found" for error in refusal.errors):
+                said = f"it was drawn from a picture that is not kept here any more: {said}"
+            raise CommandError(said, refusal.code) from None
         job = await follow(service, job, handle=bars.show)
     if job["status"] == "failed":
         raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)
@@ -85,18 +88,12 @@ def _decoded(name: str, data: bytes) -> Image.Image:
 
 def _request(record: dict[str, Any], served: list[dict[str, Any]]) -> dict[str, Any]:
     given = asked_again(record)
-    return given | {"model": _same_weights(record, served) or given.get("model")}
-
-
-def _same_weights(record: dict[str, Any], served: list[dict[str, Any]]) -> str | None:
-    """The served model that drew the picture, whatever it is called here."""
-    same = [model["id"] for model in served if model["sha256"] == record.get("model_hash")]
-    return record.get("model") if record.get("model") in same else next(iter(same), None)
+    return given | {"model": same_weights(record, served) or given.get("model")}
 
 
 def _remarks(record: dict[str, Any], served: list[dict[str, Any]]) -> Iterator[str]:
     """What to know before it is drawn."""
-    name, same = record.get("model"), _same_weights(record, served)
+    name, same = record.get("model"), same_weights(record, served)
     here = next((model["sha256"] for model in served if model["id"] == name), None)
     if same is None and here is not None:
         theirs = str(record.get("model_hash"))[:10]

@@ -19,6 +19,9 @@ SHA256: Final = re.compile(r"[0-9a-f]{64}")
 MAX_BASE64 = 32 * 1024 * 1024
 """Characters of a picture inside a JSON body."""
 
+OTHER_WAYS: Final = ("input", "job", "index", "b64", "url")
+"""Of naming a picture in a request, beside its `sha256`."""
+
 MOST_CONTROLS = 4
 MOST_LORAS = 4
 MAX_URL = 2_048

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from app.contract.messages.inputs import Control, Controls, ImageReference, InputPicture, Lora, Loras
+from app.contract.messages.inputs import OTHER_WAYS, Control, Controls, ImageReference, InputPicture, Lora, Loras
 from app.contract.messages.parameter import Parameter, is_plain, parameters_of
 from app.contract.messages.texts import VISIBLE, Name, Text
 
@@ -266,6 +266,16 @@ def recorded(spec: JobSpec, *, seed: int) -> dict[str, Any]:
 
 def asked_again(record: Mapping[str, Any]) -> dict[str, Any]:
     """The request that a picture's record makes. Everything else in a stranger's file stays there, and what the record
-    lacks is left out: the picture was drawn before there was such a parameter."""
+    lacks is left out: the picture was drawn before there was such a parameter. A record names pictures by hash: a link
+    in the place of one is not passed on."""
     meant = _as_meant(record)
-    return {name: meant[name] for name in RecordedSpec.model_fields if meant.get(name) is not None}
+    return {name: _by_hash(meant[name]) for name in RecordedSpec.model_fields if meant.get(name) is not None}
+
+
+def _by_hash(value: Any) -> Any:
+    """A recorded value without other ways to name a picture."""
+    if isinstance(value, list):
+        return [_by_hash(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _by_hash(each) for name, each in value.items() if name not in OTHER_WAYS}
+    return value
