@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.cli.pictures_in import _control, _lora
 from PIL import Image
 
+from app.cli.pictures_in import _control, _lora
 from app.contract.messages.card import Adapter, ModelCard
 from tests.app.conftest import Running
 from tests.cli.conftest import Hand, Run, no_service, picture
