@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.edge.errors import MalformedForm
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 # It warns of every form that is refused, with a byte of it.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -75,7 +78,7 @@ class _Reader:
         self.is_whole = False
         self._begin()
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),

@@ -126,7 +126,7 @@ def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         return image
     if alpha:
         meant.putalpha(alpha)
-    return meant  # type: ignore[no-any-return]
+    return meant
 
 
 def _written(picture: Image.Image, original: Image.Image) -> CleanPicture:
@@ -144,7 +144,7 @@ def _written(picture: Image.Image, original: Image.Image) -> CleanPicture:
         file.seek(0)
         data = file.read()
     kind = "image/jpeg" if is_jpeg else "image/png"
-    return CleanPicture(data, hashlib.sha256(data).hexdigest(), *bare.size, kind)
+    return CleanPicture(data, hashlib.sha256(data).hexdigest(), bare.width, bare.height, kind)
 
 
 def _as_fine_as(original: Any) -> dict[str, Any]:
