@@ -144,11 +144,14 @@ def _drawing(bundle: Bundle, requests: list[Request]) -> Callable[[], None]:
 
 
 def _one_by_one(bundle: Bundle, requests: list[Request]) -> Callable[[], None]:
+    """diffusers' inpainting takes a UNet of four channels or nine: another one starts from the picture instead, in as
+    many evaluations."""
     pipelines = {name: stock_pipeline(bundle, requests[0].scheduler, name) for name in PIPELINES}
+    repaints = bundle.unet.config.in_channels in (4, 9)
 
     def draw() -> None:
         for request in requests:
-            given, kind = _given(request)
+            given, kind = _given(request if repaints else request.model_copy(update={"mask_image": None}))
             pipelines[PIPELINES[kind]](**given)
 
     return draw
