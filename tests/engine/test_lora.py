@@ -163,3 +163,11 @@ def test_a_lora_that_is_not_there_fails_by_a_sentence(kit: Kit) -> None:
     assert isinstance(last["b"], Finished)
     assert isinstance(last["a"], Failed)
     assert last["a"].error.detail == "There is no LoRA nobody here."
+
+
+def test_one_that_makes_a_model_draw_in_few_steps(kit: Kit) -> None:
+    """As LCM-LoRA: every layer of the UNet, weight 1, its scheduler and no guidance, beside plain pictures."""
+    asked = with_loras("a", ("full", 1.0), scheduler="lcm", guidance_scale=1.0)
+    mixed = together(kit.bundle, asked, with_loras("b", seed=2))
+    expected = stock(kit.merged(asked.loras), asked, output_type="latent")
+    assert min(distance(latents, expected) for latents in mixed) <= IN_COMPANY

@@ -27,8 +27,12 @@ def adapters_beside(folder: ModelFolder, *, loras: Path | None, embeddings: Path
         return {}
     with quiet_libraries():
         parts = {name: empty_part(folder, name) for name in folder.pipeline.weights if name in ADAPTED}
-    both = {"loras": (loras, loras_of), "embeddings": (embeddings, embeddings_of)}
-    return {kind: judge(parts, path) for kind, (path, judge) in both.items() if path is not None}
+    shelves: dict[str, Shelf[Any]] = {}
+    if loras is not None:
+        shelves["loras"] = loras_of(parts, loras)
+    if embeddings is not None:
+        shelves["embeddings"] = embeddings_of(parts, embeddings)
+    return shelves
 
 
 def embeddings_of(parts: Mapping[str, Any], folder: Path | None) -> Shelf[EmbeddingFile]:
