@@ -71,6 +71,21 @@ def test_a_cpu_is_told_by_its_model_and_its_machine(lane: Lane) -> None:
     assert memory.picture > 0
 
 
+def test_weights_that_may_still_come_are_left_room(lane: Lane) -> None:
+    """On either kind of device, in the size of a step and of the largest picture."""
+    meter = ScriptedMeter(lane, free=5_000)
+    on_gpu = [measure_memory(lane, weights=WEIGHTS, later=later, meter=meter) for later in (0.0, 700 * MIB)]
+    on_cpu = [
+        estimated_memory(lane, lambda: Room(9e9, 5e9, "this machine"), weights=WEIGHTS, later=later)
+        for later in (0.0, 700 * MIB)
+    ]
+    for without, beside in (on_gpu, on_cpu):
+        assert without is not None
+        assert beside is not None
+        assert without.free - beside.free == pytest.approx(700 * MIB)
+        assert without.most - beside.most == pytest.approx(700 * MIB)
+
+
 def test_what_is_free_on_a_cpu_is_asked_for_each_decode(lane: Lane) -> None:
     rooms = [Room(2e9, 1e9, "a group"), Room(2e9, 3e6, "a group"), Room(2e9, 5e5, "a group")]
     memory = estimated_memory(lane, lambda: rooms.pop(0), weights=WEIGHTS)
