@@ -18,7 +18,8 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 
 from app.contract.messages.model_name import BUNDLED_SCORER
 from worker.models.errors import ModelError
-from worker.models.scorer import PREPARATION, Picture, Scorer, load_scorer, read_preparation
+from worker.models.preparation import PREPARATION, read_preparation
+from worker.models.scorer import Picture, Scorer, load_scorer
 
 WORDS_ONLY = {"README.md", "NOTICE", "sha256sums.txt"}
 COLOURS = {
@@ -48,6 +49,7 @@ PREPARATIONS = {
     "CLIP": CLIP,
     "CLIP in 2022": CLIP | {"size": 224, "crop_size": 224},
     "336 pixels": CLIP | {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
+    "nothing said": {},
     "squeezed": CLIP | {"size": {"height": 96, "width": 96}, "do_center_crop": False, "resample": 2},
 }
 
@@ -102,18 +104,18 @@ def test_it_is_the_clip_that_anyone_loads(scorer: Scorer) -> None:
 
 
 @pytest.mark.parametrize("said", PREPARATIONS.values(), ids=PREPARATIONS)
-@pytest.mark.parametrize("size", [(640, 480), (224, 224), (100, 301), (97, 64)])
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (224, 224), (100, 301), (97, 64)])
 def test_pictures_are_prepared_as_by_transformers(said: dict[str, Any], size: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / PREPARATION).write_text(json.dumps(said))
     noise = np.random.default_rng(7).integers(0, 256, (size[1] // 4, size[0] // 4, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(noise).resize(size))
     theirs = CLIPImageProcessorPil.from_pretrained(tmp_path)(images=picture, return_tensors="pt").pixel_values
-    ours = read_preparation(tmp_path)(picture)
-    levels = (ours - theirs) * torch.tensor(said["image_std"]).view(3, 1, 1) * 255
-    assert ours.shape == theirs.shape
-    # Pillow computes with fewer bits. Without its antialiasing the difference is ten times that.
-    assert float(levels.abs().max()) < 4.5
-    assert float(levels.abs().mean()) < 0.3
+    ours = read_preparation(tmp_path)(torch.from_numpy(np.array(picture)))
+    if size[1] <= 2 * size[0]:
+        assert torch.equal(ours, theirs)
+    # Some releases of Pillow shrink tall pictures in another order, and round in between.
+    levels = (ours - theirs) * torch.tensor(said.get("image_std", CLIP["image_std"])).view(3, 1, 1) * 255
+    assert float(levels.abs().max()) < 1.5
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,7 @@ def test_pictures_are_prepared_as_by_transformers(said: dict[str, Any], size: tu
         {"image_std": [0.5, 0.5, 0]},
         {"image_mean": [0.5]},
         {"crop_size": 200},
+        {"rescale_factor": "half"},
         {"size": {"height": 96, "width": 128}, "do_center_crop": False},
         {"size": "large"},
     ],
