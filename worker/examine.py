@@ -98,7 +98,7 @@ def _verdict(folder: Path, settings: WorkerSettings) -> Verdict:
     try:
         from worker.models.place import place_of
     except ImportError:
-        return judge(folder, controlnets=settings.kept_controlnets(), vae=settings.vae)
+        return judge(folder, controlnets=settings.kept_controlnets(), vae=settings.vae, safety=settings.safety)
     place = place_of(settings.device, settings.dtype)
     return judge(
         folder,
@@ -106,6 +106,7 @@ def _verdict(folder: Path, settings: WorkerSettings) -> Verdict:
         rooms=place.rooms(),
         controlnets=settings.kept_controlnets(),
         vae=settings.vae,
+        safety=settings.safety,
     )
 
 

@@ -37,7 +37,9 @@ def start_engine(
     """
     compiler = ThreadPoolExecutor(COMPILERS, thread_name_prefix="compile")
     try:
-        engine = Engine(family_of(bundle), seats=settings.seats, compiler=compiler, graphs=settings.graphs)
+        engine = Engine(
+            family_of(bundle), seats=settings.seats, compiler=compiler, graphs=settings.graphs, checker=bundle.checker
+        )
     except ValueError as error:
         raise ModelError(f"DARKROOM_GRAPHS: {error}.") from error
     remembered = Remembered(settings.profile_folder, "profile", _circumstances(bundle, settings))

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.contract.common.environment import PREFIX, WORKER_NAME, read_settings
+from app.contract.messages.card import Safety
 from app.contract.messages.inputs import MOST_CONTROLS
 from app.contract.messages.model_name import BUNDLED_MODEL, model_name
 from app.contract.objects.store import as_storage_url
@@ -83,6 +84,11 @@ class WorkerSettings(BaseSettings):
     )
     channels_last: Literal["auto", "on", "off"] = Field(
         default="auto", description="Memory layout of the convolutions. auto: on a GPU"
+    )
+    safety: Safety = Field(
+        default="off",
+        description="The model's own safety checker. flag: pictures are marked; block: what it flags is not shown, and "
+        "there are no previews. Both need a model that comes with one",
     )
     profile_folder: Path | None = Field(
         default=None,

@@ -58,6 +58,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "model": ("models/painter", Path("models/painter")),
     "model_name": ("painter", "painter"),
     "device": ("cpu", "cpu"),
+    "safety": ("flag", "flag"),
     "dtype": ("float32", "float32"),
     "seats": ("11", 11),
     "threads": ("1", 1),

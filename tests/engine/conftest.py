@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.engine.tiny_models import save_tiny_lcm, save_tiny_model, save_tiny_xl
+from tests.engine.tiny_models import add_tiny_checker, save_tiny_lcm, save_tiny_model, save_tiny_xl
 from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
 
@@ -42,6 +42,14 @@ def lcm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """In the layout of a latent consistency model."""
     with quiet_libraries():
         return load(save_tiny_lcm(tmp_path_factory.mktemp("models") / "tiny-lcm"))
+
+
+@pytest.fixture(scope="session")
+def checked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """In the layout of Stable Diffusion 1.x, with its safety checker."""
+    with quiet_libraries():
+        folder = save_tiny_model(tmp_path_factory.mktemp("models") / "checked", prediction_type="epsilon")
+        return load(add_tiny_checker(folder), safety="flag")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from worker.models.bundle import Bundle
+from worker.models.safety import SafetyChecker
 
 aten = torch.ops.aten
 
@@ -162,7 +163,9 @@ class FakeCuda:
             name for name in ("text_encoder", "text_encoder_2", "unet", "vae") if getattr(bundle, name) is not None
         ]
         with self.computing():
-            parts = {name: self._moved(getattr(bundle, name), dtype) for name in names}
+            parts: dict[str, Any] = {name: self._moved(getattr(bundle, name), dtype) for name in names}
+            if (checker := bundle.checker) is not None:
+                parts["checker"] = SafetyChecker(self._moved(checker.model, dtype), checker.preparation)
         return dataclasses.replace(bundle, device=self.device, dtype=dtype, **parts)
 
     def _moved(self, module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:

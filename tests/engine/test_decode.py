@@ -160,10 +160,10 @@ def test_pictures_that_do_not_come_to_the_host_whole_come_in_tiles(
     refused = iter([True])
 
     class Full(Decoded):
-        def __init__(self, images: torch.Tensor) -> None:
+        def __init__(self, images: torch.Tensor, *others: Any) -> None:
             if next(refused, False):
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            super().__init__(images)
+            super().__init__(images, *others)
 
     monkeypatch.setattr("worker.engine.decode.Decoded", Full)
     last = run(engine_with(epsilon_bundle)[0], wish("wide", width=4 * SIDE, num_inference_steps=1))["wide"]

@@ -6,6 +6,7 @@ On cuda:1, where whatever forgets to name its device lands on another.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -20,6 +21,8 @@ from worker.engine.events import EngineEvent, Finished, Preview
 from worker.engine.rows import Mode
 from worker.engine.transfer import current_device
 from worker.models.bundle import Bundle
+from worker.models.preparation import channels
+from worker.models.resampling import weights
 
 INDEX = 1
 PROFILE = Profile(rows=8, row_cost=1.0, rows_a_second={2: 1.0}, seconds={2: 1.0})
@@ -45,7 +48,7 @@ class Served:
     def _warm(self, bundle: Bundle) -> Engine:
         on_cuda = self.cuda.bundle(bundle, torch.float16)
         with self.cuda.computing():
-            engine = engine_of(on_cuda, seats=4, graphs="on")
+            engine = engine_of(on_cuda, seats=4, graphs="on", checker=on_cuda.checker)
             engine.warm_up(PROFILE)
             # Its fit asks for values.
             factors = torch.zeros(bundle.latent_channels + 1, 12, device=self.cuda.device)
@@ -73,9 +76,11 @@ class Served:
                 gc.collect()
 
 
-@pytest.fixture(scope="module", params=["epsilon_bundle", "xl_bundle"])
-def served(request: pytest.FixtureRequest) -> Served:
-    return Served(request.getfixturevalue(request.param))
+@pytest.fixture(scope="module", params=["epsilon_bundle", "xl_bundle", "checked_bundle"])
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    yield Served(request.getfixturevalue(request.param))
+    for kept in (weights, channels):
+        kept.cache_clear()
 
 
 def test_it_draws(served: Served) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from safetensors.torch import load_file, save_file
 
 STARTER = Path(__file__).parents[2] / "models" / "starter"
 
@@ -171,3 +175,42 @@ def _tiny_vae() -> diffusers.AutoencoderTiny:
         num_decoder_blocks=(1, 1, 1),
         latent_channels=4,
     )
+
+
+@torch.no_grad()
+def add_tiny_checker(folder: Path, *, thresholds: float = 2.0) -> Path:
+    """Give a model's folder a safety checker of the real layout, with random weights and the names that its tensors had
+    in 2022. It flags what is nearer to a concept than `thresholds`, a cosine: nothing at 2, everything at -2."""
+    torch.manual_seed(1)
+    vision = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.CLIPConfig(
+        text_config={**vision, "vocab_size": 49408, "projection_dim": 12},
+        vision_config={**vision, "image_size": 32, "patch_size": 8, "projection_dim": 12},
+        projection_dim=12,
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    # A random net's answers hardly differ from picture to picture.
+    for layer in checker.vision_model.encoder.layers:
+        for part in (layer.mlp.fc1, layer.mlp.fc2, layer.self_attn.out_proj):
+            part.weight.mul_(20)
+    checker.concept_embeds.normal_()
+    checker.special_care_embeds.normal_()
+    checker.concept_embeds_weights.fill_(thresholds)
+    checker.special_care_embeds_weights.fill_(thresholds)
+    checker.save_pretrained(folder / "safety_checker")
+    weights = folder / "safety_checker/model.safetensors"
+    old = {
+        re.sub(r"^vision_model\.", "vision_model.vision_model.", name): each
+        for name, each in load_file(weights).items()
+    }
+    old["vision_model.vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+    save_file(old, weights, {"format": "pt"})
+    size = {"shortest_edge": 32}
+    transformers.CLIPImageProcessorPil(size=size, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder / "feature_extractor"
+    )
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def test_an_unfinished_profile_is_remembered_and_given_to_the_next_start(
     monkeypatch.setattr(profiles, "Engine", SlowEngine)
     monkeypatch.setattr(profiles, "family_of", lambda bundle: bundle)
     monkeypatch.setattr(profiles, "_circumstances", lambda bundle, settings: HERE)
-    bundle: Any = "a model"
+    bundle: Any = SimpleNamespace(checker=None)
     settings = WorkerSettings(profile_folder=tmp_path)
     told: list[int] = []
     for before in (None, [2], [2, 4]):

@@ -1,11 +1,13 @@
 """From latents to pixels, and from the device to the host: a decode is sent off, and its pictures are read later.
 
-Knows samples and the autoencoder. Knows no seats, and not when it is time to wait.
+Knows samples, the autoencoder and whoever looks at finished pictures. Knows no seats, and not when it is time to wait.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,23 +20,42 @@ from worker.engine.sample import Sample
 from worker.engine.tiles import as_memory_allows, in_tiles
 from worker.engine.transfer import to_host
 
+Checker = Callable[[torch.Tensor], torch.Tensor]
+"""Looks at pictures, uint8 [B, H, W, 3] on the device: how far each is into what is not to be shown, float32 [B] on the
+device. Above 0 it is flagged."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedPicture:
+    """`pixels` are uint8 [H, W, 3]. `nsfw`: the checker has flagged it; None where there is no checker."""
+
+    pixels: np.ndarray
+    nsfw: bool | None = None
+
 
 class Decoded:
-    """The pictures of one decode, on their way to the host."""
+    """The pictures of one decode, and what the checker says of them, on their way to the host."""
 
-    def __init__(self, images: torch.Tensor) -> None:
+    def __init__(self, images: torch.Tensor, checker: Checker | None = None) -> None:
         # Before the conversion to uint8, which would turn NaN into a black picture. Honest black pictures are finite.
         self._finite = Finite(torch.isfinite(images).flatten(1).all(1))
-        self._pixels, self._arrived = to_host(_to_pixels(images))
+        pixels = _to_pixels(images)
+        self._scores = None if checker is None else to_host(checker(pixels))[0]
+        # Behind the scores: when the pictures have come, so have they.
+        self._pixels, self._arrived = to_host(pixels)
 
-    def __getitem__(self, k: int) -> np.ndarray | NumericalError:
-        """Picture k, uint8 [H, W, 3], or the error where the autoencoder overflowed. Waits until it has come."""
+    def __getitem__(self, k: int) -> DecodedPicture | NumericalError:
+        """Picture k, or the error where the autoencoder overflowed. Waits until it has come."""
         if self._arrived is not None:
             self._arrived.synchronize()
         if not self._finite[k]:
             return NumericalError("The decoded picture was not a number; try another seed or scheduler.")
-        picture: np.ndarray = self._pixels[k].numpy()
-        return picture
+        if self._scores is None:
+            return DecodedPicture(self._pixels[k].numpy())
+        score = float(self._scores[k])
+        if math.isnan(score):
+            return NumericalError("What the safety checker says of the picture is not a number.")
+        return DecodedPicture(self._pixels[k].numpy(), nsfw=score > 0)
 
 
 def ready_to_decode(samples: Sequence[Sample]) -> tuple[list[Sample], int | None]:
@@ -56,6 +77,7 @@ def decode(
     *,
     tile: int | None = None,
     make_room: Callable[[], bool] = lambda: False,
+    checker: Checker | None = None,
 ) -> list[tuple[Decoded, int]]:
     """Where the picture of each sample of one lane will be: in which decode, and its place there.
 
@@ -67,8 +89,8 @@ def decode(
 
     def call(tile: int | None) -> Decoded:
         if tile is None:
-            return Decoded(autoencoder.decode(latents))
-        return Decoded(in_tiles(autoencoder.decode, latents, tile=tile, leaves=scale))
+            return Decoded(autoencoder.decode(latents), checker)
+        return Decoded(in_tiles(autoencoder.decode, latents, tile=tile, leaves=scale), checker)
 
     decoded, is_tiled = as_memory_allows(
         call,

@@ -18,13 +18,12 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any
 
-import numpy as np
 import structlog
 import torch
 
 from worker.engine.batcher import Batcher
 from worker.engine.costs import Profile
-from worker.engine.decode import Decoded, decode, ready_to_decode
+from worker.engine.decode import Checker, Decoded, DecodedPicture, decode, ready_to_decode
 from worker.engine.denoise import Finite
 from worker.engine.encode import PictureEncoder
 from worker.engine.errors import (
@@ -59,7 +58,8 @@ class Engine:
     `submit`, `cancel`, `wait_for_work` and the properties are for any thread; `step` and `warm_up` are for one thread
     only. `clock` gives seconds and decides about timings. `compiler` compiles solvers, so that a request
     with a new one keeps nobody waiting; without it, `submit` compiles before it returns. `graphs`: whether whole steps
-    are captured as CUDA graphs; on means that one that cannot be is an error. Raises ValueError.
+    are captured as CUDA graphs; on means that one that cannot be is an error. `checker` looks at finished pictures.
+    Raises ValueError.
     """
 
     def __init__(
@@ -70,12 +70,14 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         compiler: Executor | None = None,
         graphs: Graphs = "auto",
+        checker: Checker | None = None,
     ) -> None:
         if seats < 1:
             raise ValueError(f"seats must be at least 1, not {seats}")
         self.seats = seats
         self.clock = clock
         self._family = family
+        self._checker = checker
         self._solvers = Solvers(compiler)
         self._jobs = OpenJobs(seats, open=self._open, close=family.close)
         self._lanes = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs)
@@ -109,10 +111,17 @@ class Engine:
         """
         with current_device(self._family.device), torch.inference_mode(), device_watch():
             lane = self._lanes.open(self._lanes.native)
+            self._rehearse_check()
             self.costs.memory = measure_memory(lane, weights=self._family.weights_bytes, later=self._family.later_bytes)
             profile = profile_of(lane, known, most_rows=2 * self.seats, seconds=seconds, on_measured=on_measured)
         self.costs.profile = profile
         return profile
+
+    def _rehearse_check(self) -> None:
+        """Its kernels are loaded, and what it keeps on the device is there, before memory is measured."""
+        if self._checker is not None:
+            sides = [self._family.autoencoder.pixels_per_latent * side for side in self._lanes.native.latent_shape[1:]]
+            self._checker(torch.zeros(1, *sides, 3, dtype=torch.uint8, device=self._family.device))
 
     def submit(self, request: Request) -> None:
         """Take in a request. It will get exactly one of Finished, Failed and Stopped, whatever is wrong with it."""
@@ -211,7 +220,7 @@ class Engine:
         self, lane: Lane, samples: Sequence[Sample], *, tile: int | None
     ) -> list[tuple[Decoded, int]]:
         with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
-            return decode(lane.autoencoder, samples, tile=tile, make_room=self._drop_idle_lanes)
+            return decode(lane.autoencoder, samples, tile=tile, make_room=self._drop_idle_lanes, checker=self._checker)
 
     def _too_many_decodes(self, lane: Lane, batch: Sequence[Sample]) -> None:
         lane.lower_decodes(len(batch))
@@ -303,11 +312,11 @@ class Engine:
             if job.open_samples == 0 and not job.is_terminal:
                 self._seating.close(job, job.finished(self.clock()))
 
-    def _end(self, sample: Sample, picture: np.ndarray | NumericalError) -> None:
+    def _end(self, sample: Sample, picture: DecodedPicture | NumericalError) -> None:
         if isinstance(picture, NumericalError):
             self._seating.rescue(sample, picture)
         else:
-            sample.picture = picture
+            sample.picture, sample.nsfw = picture.pixels, picture.nsfw
             sample.leave()
 
     def _count_decoding(self, samples: Sequence[Sample], *, since: float) -> None:

@@ -4,6 +4,7 @@
       GenerationFailed         generation-failed      the request does not fit the model, or a stage raised
       NumericalError           numerical-error        NaN or infinity in the latents or in the decoded picture
       OutOfMemory              out-of-memory          one sample alone is too much for the device
+      ContentBlocked           content-blocked        every picture was flagged, and flagged ones are not shown
     DeviceLost                 the device will not compute again in this process: the process must end
 
 Details are for the person who asked: they name no path, no prompt and no traceback. Those go to the log.
@@ -54,6 +55,10 @@ class NumericalError(EngineError):
 
 class OutOfMemory(EngineError):
     slug = "out-of-memory"
+
+
+class ContentBlocked(EngineError):
+    slug = "content-blocked"
 
 
 class DeviceLost(Exception):

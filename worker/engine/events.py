@@ -56,7 +56,8 @@ class Preview:
 class DrawnImage:
     """A picture, uint8 [height, width, 3], with the seed that draws it again, and its place in the job.
 
-    `is_rescued`: it was drawn again in float32. `score`: how well it fits its prompt, where that was asked.
+    `is_rescued`: it was drawn again in float32. `score`: how well it fits its prompt, where that was asked. `nsfw`: the
+    model's safety checker has flagged it; None where it was not asked.
     """
 
     pixels: np.ndarray
@@ -65,12 +66,14 @@ class DrawnImage:
     index: int
     is_rescued: bool = False
     score: float | None = None
+    nsfw: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finished:
     """All images of the request. `solver`: class and configuration of the scheduler, as JSON has it; `drawn_with`: the
-    files beside the model's, by what they are."""
+    files beside the model's, by what they are. `blocked`: index and seed of those that are not shown, where somebody
+    has taken them out."""
 
     request_id: str
     images: Sequence[DrawnImage]
@@ -79,6 +82,7 @@ class Finished:
     warnings: list[str]
     solver: Mapping[str, Any] = field(default_factory=dict)
     drawn_with: Mapping[str, Any] = field(default_factory=dict)
+    blocked: Sequence[tuple[int, int]] = ()
 
     @property
     def pictures(self) -> list[np.ndarray]:
@@ -88,8 +92,11 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
+    """`blocked`: index and seed of pictures that were finished and are not shown."""
+
     request_id: str
     error: EngineError
+    blocked: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ class Sample:
     """Of the pass under way, among the job's."""
     evaluation: int = 0
     picture: np.ndarray | None = None
+    nsfw: bool | None = None
     is_seated: bool = True
     is_decoding: bool = False
     """Sent off to be decoded; the picture has not come yet."""
@@ -252,4 +253,4 @@ class Sample:
             self.lane.leave(self.run.seat)
 
     def drawn(self, picture: np.ndarray) -> DrawnImage:
-        return DrawnImage(picture, seed=self.seed, index=self.index, is_rescued=self.is_rescue)
+        return DrawnImage(picture, seed=self.seed, index=self.index, is_rescued=self.is_rescue, nsfw=self.nsfw)

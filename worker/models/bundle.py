@@ -17,12 +17,10 @@ from typing import Any, Literal
 import diffusers
 import structlog
 import torch
-import transformers
 
-from app.contract.messages.card import Adapter, ModelCard
+from app.contract.messages.card import Adapter, ModelCard, Safety
 from worker.engine.errors import is_out_of_memory
 from worker.models.adapters import embeddings_of, loras_of
-from worker.models.configs import part_dtype
 from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder
 from worker.models.defaults import Defaults
 from worker.models.embedding_file import Word, load_words
@@ -31,11 +29,13 @@ from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
 from worker.models.lora_file import LoraFile
 from worker.models.need import no_room
-from worker.models.pipelines import PIPELINES
+from worker.models.parts import load_part
+from worker.models.pipelines import PIPELINES, SAFETY_CHECKER
 from worker.models.place import place_of
 from worker.models.quiet import quiet_libraries
+from worker.models.safety import SafetyChecker
 from worker.models.schedulers import StepLimits, configured, for_name, step_limits
-from worker.models.shapes import cannot_be_loaded, load_scheduler, load_tokenizer
+from worker.models.shapes import cannot_be_loaded
 
 __all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "describe", "load", "stock_pipeline"]
 
@@ -45,17 +45,14 @@ PROMPT_WINDOWS = 3
 """A prompt is read in so many windows of `context_length` tokens at most: 225 tokens of text for CLIP."""
 
 
-NOT_SERVED = ("safety_checker",)
-"""Parts of a pipeline's index that people expect to work."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """What the engine needs of a model. `scheduler` is configured as in the stock pipeline; copy it, never step it.
 
     `family` is the stock pipeline's class. SDXL has a second tokenizer and text encoder, and may want zeros in the
     place of a missing negative prompt. `left_out` are parts that the folder's index names and nobody here runs.
-    `controlnets` and `loras` are files, which are loaded when a request names one.
+    `controlnets` and `loras` are files, which are loaded when a request names one. `checker` is the model's safety
+    checker, where it was asked for.
     """
 
     name: str
@@ -78,6 +75,7 @@ class Bundle:
     controlnets: ControlNetFiles = NO_CONTROLNETS
     vae_name: str | None = None
     """Of the VAE's folder, where it is not the model's own."""
+    checker: SafetyChecker | None = None
     loras: Mapping[str, LoraFile] = field(default_factory=dict)
     embeddings: Mapping[str, Word] = field(default_factory=dict)
     """Textual inversions, which the text encoders have by now, by the words that name them in a prompt."""
@@ -149,7 +147,8 @@ class Bundle:
         """That the model itself takes of memory."""
         parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
         modules = (part for part in parts if isinstance(part, torch.nn.Module))
-        return float(sum(each.nbytes for module in modules for each in module.parameters()))
+        own = float(sum(each.nbytes for module in modules for each in module.parameters()))
+        return own + (self.checker.weights_bytes if self.checker else 0.0)
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -168,6 +167,7 @@ def load(
     vae: Path | None = None,
     loras: Path | None = None,
     embeddings: Path | None = None,
+    safety: Safety = "off",
 ) -> Bundle:
     """The model in `folder`, on `device`, with all parts of type `dtype`: except SDXL's VAE, which stays in float32
     where its configuration says that float16 is too small for it.
@@ -175,11 +175,14 @@ def load(
     `device` may be auto: the first GPU if there is one. `dtype` may be a name of torch's, or auto: float16 on a GPU,
     float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on a GPU, whose convolutions
     are faster in it. `vae` is a folder whose VAE takes the place of the model's own. `loras` and `embeddings` are
-    folders of adapters; what of them does not fit the model is left out. Raises ModelError, one sentence with its
-    remedy for each thing about the folder that is not right.
+    folders of adapters; what of them does not fit the model is left out. With a `safety` other than off, the model's
+    safety checker is loaded too. Raises ModelError, one sentence with its remedy for each thing about the folder that
+    is not right.
     """
     place = place_of(device, dtype)
-    verdict = judge(Path(folder), dtype=place.dtype_name, rooms=place.rooms(), controlnets=controlnets, vae=vae)
+    verdict = judge(
+        Path(folder), dtype=place.dtype_name, rooms=place.rooms(), controlnets=controlnets, vae=vae, safety=safety
+    )
     source, defaults = verdict.folder, verdict.defaults
     if verdict.faults or source is None or defaults is None:
         raise ModelError(*verdict.faults)
@@ -188,12 +191,13 @@ def load(
     source.check_hashes()
     last = channels_last == "on" or (channels_last == "auto" and place.device.type == "cuda")
     with quiet_libraries(), _refusing(verdict):
-        parts = {name: _load_part(source, name, place.dtype_name) for name in source.pipeline.components}
+        parts = {name: load_part(source, name, place.dtype_name) for name in source.components}
         zeros = source.pipeline.is_xl and bool(source.index.get("force_zeros_for_empty_prompt", True))
-        pipeline = _pipeline(source.pipeline.name, parts, zeros=zeros)
-        for part in source.pipeline.weights:
+        for part in source.weighted:
             layout = torch.channels_last if last and part in ("unet", "vae") else torch.preserve_format
             parts[part].to(place.device, memory_format=layout).eval().requires_grad_(False)
+        checker, preparation = parts.pop(SAFETY_CHECKER, None), parts.pop("feature_extractor", None)
+        pipeline = _pipeline(source.pipeline.name, parts, zeros=zeros)
         adapters, learned = loras_of(parts, loras), embeddings_of(parts, embeddings)
         words = load_words(learned.served, parts)
     for fault in (*adapters.faults, *learned.faults):
@@ -214,16 +218,16 @@ def load(
         vae_name=source.vae.name if source.vae else None,
         loras=adapters.served,
         embeddings=words,
+        checker=SafetyChecker(checker, preparation) if checker else None,
     )
 
 
 def _left_out(source: ModelFolder) -> tuple[str, ...]:
     """Said aloud, since whoever relies on a model's safety checker has to know that there is none."""
-    entries = {part: source.index.get(part) for part in NOT_SERVED}
-    names = tuple(part for part, entry in entries.items() if isinstance(entry, list) and any(entry))
-    for part in names:
-        log.warning("a part of the model is not used", part=part, remedy="check prompts and pictures before and after")
-    return names
+    if not source.has_checker or source.checked:
+        return ()
+    log.warning("a part of the model is not used", part=SAFETY_CHECKER, remedy="set DARKROOM_SAFETY=flag or block")
+    return (SAFETY_CHECKER,)
 
 
 def stock_pipeline(bundle: Bundle, scheduler: str, class_name: str | None = None) -> Any:
@@ -237,11 +241,16 @@ def stock_pipeline(bundle: Bundle, scheduler: str, class_name: str | None = None
 
 
 def describe(
-    bundle: Bundle, *, seats: int, largest: float = math.inf, limits: Mapping[str, StepLimits] | None = None
+    bundle: Bundle,
+    *,
+    seats: int,
+    largest: float = math.inf,
+    limits: Mapping[str, StepLimits] | None = None,
+    safety: Safety = "off",
 ) -> ModelCard:
     """What the worker announces. `largest` is the size of the largest picture that there is memory for, in native
     ones: what can never be drawn is refused where it is asked for. `limits` are of the schedulers that work; they are
-    tried if missing.
+    tried if missing. `safety`: what becomes of pictures that the model's safety checker flags.
     """
     defaults = bundle.defaults.model_dump() | {"max_side": _most_side(bundle, largest), "vocabulary": bundle.vocabulary}
     most = bundle.defaults.max_steps
@@ -269,6 +278,7 @@ def describe(
         max_controls=bundle.controlnets.kept,
         embeddings=tuple(bundle.embeddings),
         loras=tuple(Adapter(name=name, words=file.trigger_words) for name, file in bundle.loras.items()),
+        safety=safety,
         max_prompt_tokens=bundle.max_prompt_tokens,
         seats=seats,
         **defaults,
@@ -285,36 +295,6 @@ def _most_side(bundle: Bundle, largest: float) -> int:
     most = min(stated, max(native, side))
     log.warning("larger pictures need more memory than there is", max_side=most, instead_of=stated)
     return most
-
-
-def _load_part(source: ModelFolder, component: str, dtype: str) -> Any:
-    if component == "scheduler":
-        return load_scheduler(source)
-    if component not in source.pipeline.weights:
-        return load_tokenizer(source, component)
-    return _load_weights(source, component, getattr(torch, part_dtype(source, component, dtype)))
-
-
-def _load_weights(source: ModelFolder, component: str, dtype: torch.dtype) -> Any:
-    """One part with all of its tensors.
-
-    Without `output_loading_info` a missing tensor would only be logged: transformers fills it with random numbers and
-    the pictures are noise.
-    """
-    path = source.part(component)
-    library = transformers if component.startswith("text_encoder") else diffusers
-    model, info = getattr(library, source.class_of(component)).from_pretrained(
-        path,
-        dtype=dtype,
-        variant=source.weights(component).variant,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    if info["missing_keys"] or info["mismatched_keys"]:
-        wrong = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
-        raise ModelError(f"The weights in {path} lack {len(wrong)} tensors, e.g. {wrong[0]}; fetch the model again.")
-    return model
 
 
 @contextmanager

@@ -40,6 +40,7 @@ CLASS_DEFAULTS: Mapping[str, Config] = {
         "latents_std": None,
         "force_upcast": True,
     },
+    "StableDiffusionSafetyChecker": {"projection_dim": 512},
     "AutoencoderTiny": {
         "decoder_block_out_channels": (64, 64, 64, 64),
         "latent_channels": 4,

@@ -17,7 +17,7 @@ from typing import Any
 
 from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
-from worker.models.pipelines import PIPELINES, Pipeline
+from worker.models.pipelines import PIPELINES, SAFETY_CHECKER, Pipeline, is_of_transformers
 from worker.models.single_file import what_it_is
 
 WEIGHTS: Mapping[str, str] = {
@@ -25,6 +25,7 @@ WEIGHTS: Mapping[str, str] = {
     "text_encoder_2": "model",
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
+    SAFETY_CHECKER: "model",
 }
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -34,7 +35,8 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-SCHEDULER_FILE = "scheduler_config.json"
+CONFIGS: Mapping[str, str] = {"scheduler": "scheduler_config.json", "feature_extractor": "preprocessor_config.json"}
+"""Of parts whose configuration is not called config.json."""
 DEFAULTS = "darkroom.json"
 MANIFEST = "sha256sums.txt"
 CHUNK = 1 << 22
@@ -53,14 +55,16 @@ class Weights:
 
 
 class ModelFolder:
-    """A folder of a known pipeline; `vae` is a folder whose VAE takes the place of its own.
+    """A folder of a known pipeline; `vae` is a folder whose VAE takes the place of its own. `checked`: its safety
+    checker is wanted too.
 
     Files may be symlinks, as in a snapshot of the Hugging Face cache. Raises ModelError where it is none.
     """
 
-    def __init__(self, path: Path, *, vae: Path | None = None) -> None:
+    def __init__(self, path: Path, *, vae: Path | None = None, checked: bool = False) -> None:
         self.path = path
         self.vae = vae
+        self.checked = checked
         if not path.is_dir():
             raise ModelError(what_it_is(path))
         self.index = self._read_index()
@@ -74,7 +78,7 @@ class ModelFolder:
 
     def without_vae(self) -> ModelFolder:
         """The same with its own VAE."""
-        return ModelFolder(self.path)
+        return ModelFolder(self.path, checked=self.checked)
 
     @property
     def name(self) -> str:
@@ -85,9 +89,26 @@ class ModelFolder:
             raise ModelError(str(error)) from None
 
     @property
+    def has_checker(self) -> bool:
+        """Does it come with a safety checker that is known here?"""
+        entry = self.index.get(SAFETY_CHECKER)
+        return SAFETY_CHECKER in self.pipeline.checker and isinstance(entry, list) and any(entry)
+
+    @property
+    def components(self) -> Mapping[str, tuple[str, ...]]:
+        """The parts that are loaded, each with the classes it may be of."""
+        checker = self.pipeline.checker if self.checked and self.has_checker else {}
+        return {**self.pipeline.components, **checker}
+
+    @property
+    def weighted(self) -> tuple[str, ...]:
+        """Those of them that have weights."""
+        return tuple(name for name in self.components if name in WEIGHTS)
+
+    @property
     def sha256(self) -> str:
-        """Hash over the sorted `hash  path` lines of every file that a picture depends on."""
-        files = sorted(item for item in self.hashes.items() if item[0] != DEFAULTS)
+        """Hash over the sorted `hash  path` lines of every file that a picture's pixels depend on."""
+        files = sorted(item for item in self.hashes.items() if self._decides_pixels(item[0]))
         lines = "".join(f"{digest}  {name}\n" for name, digest in files)
         return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -111,7 +132,7 @@ class ModelFolder:
         return str(self.index[component][1])
 
     def config_file(self, component: str) -> Path:
-        return self.part(component) / ("config.json" if component in WEIGHTS else SCHEDULER_FILE)
+        return self.part(component) / CONFIGS.get(component, "config.json")
 
     def config(self, component: str) -> dict[str, Any]:
         """What the component's configuration says, without what it leaves to its class. Raises ModelError."""
@@ -125,7 +146,7 @@ class ModelFolder:
             single = folder / f"{stem}{infix}.safetensors"
             index = folder / f"{stem}.safetensors.index{infix}.json"
             # Where both are there, transformers takes the single file, and diffusers the others.
-            if single.is_file() and (component.startswith("text_encoder") or not index.is_file()):
+            if single.is_file() and (is_of_transformers(component) or not index.is_file()):
                 return Weights((single,), variant=variant)
             if index.is_file():
                 return Weights(self._shards(index), index=index, variant=variant)
@@ -149,11 +170,11 @@ class ModelFolder:
     def loaded_files(self) -> list[Path]:
         """All that is opened. Raises ModelError where weights are missing."""
         files = [self.path / "model_index.json", self.path / DEFAULTS]
-        for component in self.pipeline.components:
+        for component in self.components:
             if component in WEIGHTS:
                 weights = self.weights(component)
                 files += [self.config_file(component), *([weights.index] if weights.index else []), *weights.files]
-            elif component == "scheduler":
+            elif component in CONFIGS:
                 files.append(self.config_file(component))
             else:
                 files += [self.part(component) / name for name in TOKENIZER_FILES]
@@ -168,6 +189,9 @@ class ModelFolder:
         wrong = [self.path / name for name, digest in own.items() if expected.get(name) != digest]
         if wrong:
             raise ModelError(*(f"{file} differs from {MANIFEST}; fetch the model again." for file in wrong))
+
+    def _decides_pixels(self, name: str) -> bool:
+        return name != DEFAULTS and name.partition("/")[0] not in self.pipeline.checker
 
     def _read_index(self) -> dict[str, Any]:
         if not (self.path / "model_index.json").exists():

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.contract.messages.card import Safety
 from worker.models.configs import Config, config_of, native_size, vae_scale_factor
 from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder, OfModel, read_controlnets
 from worker.models.defaults import Defaults, read_defaults
@@ -19,8 +20,12 @@ from worker.models.fit import misfits
 from worker.models.folder import DEFAULTS, MANIFEST, WEIGHTS, ModelFolder, file_fault, read_manifest
 from worker.models.headers import HeaderError, Tensor, read_header
 from worker.models.need import Need, Rooms, need_of
+from worker.models.pipelines import SAFETY_CHECKER
 from worker.models.tokens import tokenizer_file_faults
 from worker.models.unsafe import unsafe_faults
+
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+"""As model_index.json names them; the last is a folder of diffusers, where it keeps the safety checker."""
 
 NEEDS_PACKAGES = "names and shapes of tensors, tokenizer, scheduler (they need darkroom[worker])"
 
@@ -51,14 +56,17 @@ def judge(
     rooms: Rooms | None = None,
     controlnets: KeptFolder | None = None,
     vae: Path | None = None,
+    safety: Safety = "off",
 ) -> Verdict:
     """The verdict on a folder, also on one that does not exist, for a model that runs in `dtype`, in torch's words.
 
     Without `rooms`, the memory that there is for it, what it needs is told and not judged. `vae` is a folder whose VAE
-    is to take the place of the model's own.
+    is to take the place of the model's own. With a `safety` other than off, a model without a safety checker cannot be
+    served.
     """
     try:
-        return _Examination(ModelFolder(path, vae=vae)).verdict(dtype, rooms, controlnets)
+        folder = ModelFolder(path, vae=vae, checked=safety != "off")
+        return _Examination(folder).verdict(dtype, rooms, controlnets, safety)
     except ModelError as error:
         return Verdict(path=path, faults=error.faults)
     except OSError as error:  # a folder into which this user may not look
@@ -75,15 +83,17 @@ class _Examination:
         self.configs: dict[str, Config] = {}
         self.tensors: dict[str, dict[str, Tensor]] = {}
 
-    def verdict(self, dtype: str, rooms: Rooms | None, controlnets: KeptFolder | None) -> Verdict:
+    def verdict(self, dtype: str, rooms: Rooms | None, controlnets: KeptFolder | None, safety: Safety) -> Verdict:
         folder = self.folder
         self.faults += unsafe_faults(folder)
-        parts = [part for part in folder.pipeline.components if self._is_named(part)]
+        if folder.checked and not folder.has_checker:
+            self.faults.append(_no_checker(folder, safety))
+        parts = [part for part in folder.components if self._is_named(part)]
         for part in parts:
             if part in WEIGHTS:
                 self._look_at_weights(part)
         self.faults += tokenizer_file_faults(folder, [part for part in parts if part.startswith("tokenizer")])
-        whole = set(self.configs) == set(folder.pipeline.weights) and "scheduler" in parts
+        whole = set(self.configs) == set(folder.weighted) and "scheduler" in parts
         defaults = self._look_at_the_whole() if whole else None
         unjudged = self._look_with_packages(parts, defaults)
         self._look_at_manifest()
@@ -120,8 +130,8 @@ class _Examination:
             self.faults.append(f"model_index.json in {path} names no {component}; fetch the whole model.")
             return False
         library, cls = entry
-        allowed = self.folder.pipeline.components[component]
-        if library not in ("diffusers", "transformers") or (allowed and cls not in allowed):
+        allowed = self.folder.components[component]
+        if library not in LIBRARIES or (allowed and cls not in allowed):
             supported = " or ".join(allowed) or "those of diffusers"
             self.faults.append(f"The {component} of {path} is a {library}.{cls}; supported: {supported}.")
             return False
@@ -204,6 +214,8 @@ class _Examination:
             if part in self.configs:
                 self.faults += shapes.tensor_faults(self.folder, part, tensors)
         self.faults += shapes.tokenizer_faults(self.folder, self.configs)
+        if SAFETY_CHECKER in self.configs and "feature_extractor" in parts:
+            self.faults += shapes.checker_faults(self.folder)
         if "scheduler" in parts:
             with self._noting():
                 self.folder.config("scheduler")
@@ -227,6 +239,14 @@ class _Examination:
                 for name in names
                 if str(self.folder.path / name) not in said
             )
+
+
+def _no_checker(folder: ModelFolder, safety: Safety) -> str:
+    none = "names none" if folder.pipeline.checker else f"is of a {folder.pipeline.name}, which has none"
+    return (
+        f"{folder.path} has no safety checker (its model_index.json {none}), and DARKROOM_SAFETY={safety} needs one: "
+        "take a model that comes with one, or set DARKROOM_SAFETY=off."
+    )
 
 
 def read_tensors(folder: ModelFolder, component: str) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ Knows names only. Knows no files and imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 EDITS = ("image", "strength", "mask_image", "mask_blur")
@@ -27,6 +27,9 @@ class Pipeline:
     `layers_left_out`: of each text encoder's last layers, so many are never read. `classifier_free_guidance`: a guided
     picture takes a second row, for the negative prompt. `takes`: parameters that not every model takes, and these do.
 
+    `checker`: the parts that look at finished pictures, with their classes, for models that come with them. They decide
+    no pixel, and are loaded where they are asked for.
+
     `unet_inputs`: what the UNet has to be configured with, for inputs that others do not have. `repaints`: its UNet may
     have been trained for inpainting, with channels for a mask and a picture. `few_steps`: usual steps and
     guidance_scale, where all models of the kind are distilled.
@@ -42,6 +45,7 @@ class Pipeline:
     unet_inputs: tuple[str, ...] = ()
     repaints: bool = False
     few_steps: tuple[int, float] | None = None
+    checker: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def is_xl(self) -> bool:
@@ -52,16 +56,19 @@ class Pipeline:
         """Classes that it can step; empty for all."""
         return self.components["scheduler"]
 
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """The parts that have some."""
-        return tuple(name for name in self.components if name.startswith(("text_encoder", "unet", "vae")))
-
 
 SIZES = ("original_size", "crops_coords_top_left", "target_size")
 """What SDXL's UNet reads beside the prompt."""
 
 TOKENIZER = ("CLIPTokenizer", "CLIPTokenizerFast")
+SAFETY_CHECKER = "safety_checker"
+CHECKER = {
+    SAFETY_CHECKER: ("StableDiffusionSafetyChecker",),
+    "feature_extractor": (
+        "CLIPImageProcessor", "CLIPFeatureExtractor", "CLIPImageProcessorFast", "CLIPImageProcessorPil",
+    ),
+}  # fmt: skip
+"""A CLIP that knows what not to show, and how pictures are prepared for it."""
 
 STABLE_DIFFUSION = Pipeline(
     name="StableDiffusionPipeline",
@@ -74,6 +81,7 @@ STABLE_DIFFUSION = Pipeline(
     },
     rewritten={"steps_offset": 1, "clip_sample": False},
     native_side=512,
+    checker=CHECKER,
 )
 """1.x and 2.x (Rombach et al. 2022)."""
 
@@ -101,6 +109,7 @@ LATENT_CONSISTENCY = Pipeline(
     classifier_free_guidance=False,
     # diffusers' defaults for this pipeline.
     few_steps=(4, 8.5),
+    checker=CHECKER,
 )
 """Stable Diffusion 1.x distilled to a few steps together with its guidance (Luo et al. 2023)."""
 
@@ -118,3 +127,8 @@ PIPELINES = {
     pipeline.name: pipeline
     for pipeline in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, LATENT_CONSISTENCY, INPAINTING, INPAINTING_XL)
 }
+
+
+def is_of_transformers(component: str) -> bool:
+    """Is the part, one with weights, saved and loaded in transformers' way? The others are in diffusers'."""
+    return component.startswith("text_encoder") or component == SAFETY_CHECKER

@@ -12,11 +12,15 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
 from app.contract.messages.schedulers import CLASS_NAMES
 from worker.models.configs import Config
+from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
 from worker.models.headers import Tensor
+from worker.models.pipelines import SAFETY_CHECKER, is_of_transformers
+from worker.models.preparation import read_preparation
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import configured, works
 
@@ -26,7 +30,7 @@ AGAIN = "fetch the model again"
 def tensor_faults(folder: ModelFolder, component: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """One sentence about a part whose class cannot be made from its configuration, or does not fit its `tensors`."""
     path = folder.part(component)
-    compare = _of_transformers if component.startswith("text_encoder") else _of_diffusers
+    compare = _of_transformers if is_of_transformers(component) else _of_diffusers
     try:
         found = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
         with quiet_libraries():
@@ -46,7 +50,7 @@ def tensor_faults(folder: ModelFolder, component: str, tensors: Mapping[str, Ten
 def tokenizer_faults(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
     """One sentence for each tokenizer that cannot be loaded or has more tokens than its text encoder."""
     loaded = {}
-    for component in (name for name in folder.pipeline.components if name.startswith("tokenizer")):
+    for component in (name for name in folder.components if name.startswith("tokenizer")):
         path = folder.part(component)
         if not path.is_dir():
             continue
@@ -88,17 +92,43 @@ def empty_part(folder: ModelFolder, component: str) -> Any:
     """A part without values, on the meta device. Raises what its class raises for a wrong configuration."""
     path = folder.part(component)
     with torch.device("meta"):
-        if component.startswith("text_encoder"):
-            of_transformers = getattr(transformers, folder.class_of(component))
-            return of_transformers(of_transformers.config_class.from_pretrained(path, local_files_only=True))
-        of_diffusers = getattr(diffusers, folder.class_of(component))
-        return of_diffusers.from_config(of_diffusers.load_config(path, local_files_only=True))
+        cls = class_of(folder, component)
+        if is_of_transformers(component):
+            return cls(cls.config_class.from_pretrained(path, local_files_only=True))
+        return cls.from_config(cls.load_config(path, local_files_only=True))
 
 
 def layer_shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     """Of the weights of its linear and convolution layers, by path."""
     layers = (each for each in network.named_modules() if isinstance(each[1], torch.nn.Linear | torch.nn.Conv2d))
     return {path: tuple(layer.weight.shape) for path, layer in layers}
+
+
+def checker_faults(folder: ModelFolder) -> Iterator[str]:
+    """One sentence about a feature_extractor that makes pictures of another size than its safety checker sees."""
+    try:
+        side = read_preparation(folder.path / "feature_extractor").side
+        seen = class_of(folder, SAFETY_CHECKER).config_class.from_pretrained(
+            folder.path / SAFETY_CHECKER, local_files_only=True
+        )
+    except ModelError as error:
+        yield from error.faults
+        return
+    except Exception as error:
+        yield cannot_be_loaded(folder.path / SAFETY_CHECKER, error)
+        return
+    if side != seen.vision_config.image_size:
+        yield (
+            f"The feature_extractor of {folder.path} makes pictures of {side} pixels, its safety checker sees "
+            f"{seen.vision_config.image_size}; fetch both from the same model."
+        )
+
+
+def class_of(folder: ModelFolder, component: str) -> Any:
+    """The class of a part that has weights."""
+    if component == SAFETY_CHECKER:
+        return StableDiffusionSafetyChecker
+    return getattr(transformers if is_of_transformers(component) else diffusers, folder.class_of(component))
 
 
 def load_tokenizer(folder: ModelFolder, component: str) -> Any:
@@ -119,7 +149,7 @@ def _of_transformers(
     folder: ModelFolder, component: str, found: dict[str, torch.Tensor]
 ) -> tuple[list[str], list[str]]:
     """Names of missing and of mismatched tensors, by transformers' own loading: it renames some."""
-    cls = getattr(transformers, folder.class_of(component))
+    cls = class_of(folder, component)
     _, info = cls.from_pretrained(
         None,
         config=cls.config_class.from_pretrained(folder.part(component), local_files_only=True),

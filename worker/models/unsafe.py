@@ -1,7 +1,7 @@
 """Files that would run a program if they were opened, inside the parts that are loaded.
 
 Nothing is opened that is not safetensors, JSON or tokenizer text, so what lies elsewhere in the folder (a safety
-checker, a checkpoint at its root, the hooks of a clone) may be anything.
+checker that nobody asked for, a checkpoint at its root, the hooks of a clone) may be anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CODE = (".py", ".pyc", ".so")
 
 def unsafe_faults(folder: ModelFolder) -> list[str]:
     """One sentence about all such files, with the one command that helps; none where there are none."""
-    parts = [folder.part(component) for component in folder.pipeline.components]
+    parts = [folder.part(component) for component in folder.components]
     found = [file for part in parts if part.is_dir() for file in sorted(part.iterdir()) if _is_unsafe(file)]
     if not found:
         return []

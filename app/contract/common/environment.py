@@ -74,6 +74,7 @@ WORKER = frozenset(
         "DARKROOM_MODEL",
         "DARKROOM_MODEL_NAME",
         "DARKROOM_PROFILE_FOLDER",
+        "DARKROOM_SAFETY",
         "DARKROOM_SEATS",
         "DARKROOM_STALL_SECONDS",
         "DARKROOM_THREADS",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.messages.model_name import NAME_PATTERN
+
+Safety = Literal["off", "flag", "block"]
+"""Flagged pictures are not looked for, are marked, or are not shown."""
 
 
 class Adapter(BaseModel):
@@ -73,4 +78,10 @@ class ModelCard(BaseModel):
     vae: str | None = Field(default=None, description="The VAE in the place of the model's own, by its folder's name")
     left_out: tuple[str, ...] = Field(
         default=(), description="Parts of the model's folder that are not used, such as its safety checker"
+    )
+    # No Literal: a word of a newer worker must not make its card unreadable.
+    safety: str = Field(
+        default="off",
+        description="What its safety checker does: off (nothing), flag (`nsfw` of a picture says what it finds), block "
+        "(what it flags is not shown)",
     )
