@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import structlog
 
+from app.contract.messages.card import Safety
 from app.contract.messages.spec import pictures_of
 from app.contract.redis.ownership import Claim
 from worker.attempts import Attempt, Attempts, NotBegun
@@ -21,6 +22,7 @@ from worker.engine.request import Request
 from worker.errors import WorkerError
 from worker.inputs import Inputs
 from worker.reporter import Reporter
+from worker.safety import watched
 
 log = structlog.get_logger()
 
@@ -41,11 +43,14 @@ class Engine(Protocol):
 class Arrivals:
     """Between the claim and the engine. Any thread may call."""
 
-    def __init__(self, engine: Engine, inputs: Inputs, attempts: Attempts, reporter: Reporter) -> None:
+    def __init__(
+        self, engine: Engine, inputs: Inputs, attempts: Attempts, reporter: Reporter, safety: Safety = "off"
+    ) -> None:
         self._engine = engine
         self._inputs = inputs
         self._attempts = attempts
         self._reporter = reporter
+        self._safety: Safety = safety
         self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="inputs")
         self._lock = threading.Lock()
         self._under_way: dict[str, int] = {}
@@ -93,7 +98,7 @@ class Arrivals:
     def _submit(self, attempt: Attempt, pictures: Mapping[str, np.ndarray]) -> None:
         claim = attempt.claim
         try:
-            request = Request.of(claim.token, claim.spec, pictures)
+            request = Request.of(claim.token, watched(claim.spec, self._safety), pictures)
         except ValueError as error:
             self._reporter.refuse(claim, str(error))
             return

@@ -47,6 +47,8 @@ class Finisher:
         note = self._provenance.note(reproducible=claim.spec.reproducible)
         if image.is_rescued:
             note |= {"dtype": "float32", "rescued": True}
+        if image.nsfw is not None:
+            note |= {"nsfw": image.nsfw}
         of_job = {"job_id": claim.id, "index": index, "solver": finished.solver}
         record = recorded(claim.spec, seed=seed) | of_job | note | dict(finished.drawn_with)
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
@@ -57,7 +59,7 @@ class Finisher:
         return Picture(
             index=index, key=key, sha256=stored.sha256, seed=seed, bytes=stored.bytes,
             width=pixels.shape[1], height=pixels.shape[0], content_type=stored.content_type,
-            previews=self._store_sheet(attempt, index),
+            previews=self._store_sheet(attempt, index), nsfw=image.nsfw,
         )  # fmt: skip
 
     def _store_sheet(self, attempt: Attempt, index: int) -> Sheet | None:

@@ -71,7 +71,8 @@ def run() -> int:
         with starting.published():
             bundle, engine = _start_model(settings, name, starting)
         limits = tried_schedulers(bundle, settings.profile_folder)
-        card = describe(bundle, seats=settings.seats, largest=engine.costs.largest, limits=limits)
+        largest = engine.costs.largest
+        card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
         worker = Worker(settings, engine, card, provenance_of(bundle), store, connections, name=own_name)
     except (SettingsError, IllegalName, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)
@@ -114,8 +115,8 @@ class Worker:
         ownership, self.leasing = Ownership(connections.commands), Ownership(connections.leases)
         self.provider = open_provider("darkroom-worker", version=__version__)
         self.traces = Traces(self.provider.get_tracer("darkroom.worker", __version__) if self.provider else None)
-        self.reporter = Reporter(ownership, store, self.attempts, provenance, self.traces)
-        self.arrivals = Arrivals(engine, Inputs(store), self.attempts, self.reporter)
+        self.reporter = Reporter(ownership, store, self.attempts, provenance, self.traces, settings.safety)
+        self.arrivals = Arrivals(engine, Inputs(store), self.attempts, self.reporter, settings.safety)
         self.intake = Intake(
             card=self.card,
             name=name,
@@ -264,6 +265,7 @@ def _load(settings: WorkerSettings, name: str) -> Bundle:
         vae=settings.vae,
         loras=settings.loras,
         embeddings=settings.embeddings,
+        safety=settings.safety,
     )
     log.info("model loaded", model=bundle.name, seconds=round(time.monotonic() - started, 2))
     return bundle

@@ -50,6 +50,9 @@ class WorkerMetrics:
             "darkroom_step_samples", "Samples that took a step together", buckets=SAMPLES, registry=self.registry
         )
         self._pictures = Counter("darkroom_pictures", "Pictures drawn", registry=self.registry)
+        self._flagged = Counter(
+            "darkroom_pictures_flagged", "Pictures that the model's safety checker flagged", registry=self.registry
+        )
         self._jobs = Counter("darkroom_jobs", "Attempts that ended", ["outcome"], registry=self.registry)
         self._faults = Counter("darkroom_faults", "Attempts that failed", ["problem"], registry=self.registry)
         self._stages = Counter(
@@ -76,7 +79,8 @@ class WorkerMetrics:
         for event in events:
             if isinstance(event, Finished):
                 self._jobs.labels("succeeded").inc()
-                self._pictures.inc(len(event.pictures))
+                self._pictures.inc(len(event.images))
+                self._flagged.inc(sum(bool(image.nsfw) for image in event.images))
                 for stage in ("encode", "denoise", "decode"):
                     self._stages.labels(stage).inc(getattr(event.timings, stage))
             elif isinstance(event, Failed):

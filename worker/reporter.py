@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import redis
 import structlog
 
-from app.contract.messages.job import JobError
+from app.contract.messages.card import Safety
+from app.contract.messages.job import BlockedPicture, JobError
 from app.contract.messages.spec import JobSpec
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempt, Attempts, NotBegun, Stop
@@ -27,6 +28,7 @@ from worker.finisher import Finisher
 from worker.images import encode_preview
 from worker.preview_history import FRAMES, PreviewHistory, kept_of
 from worker.provenance import Provenance
+from worker.safety import judged, watched
 from worker.storage import ObjectStore
 from worker.tracing import Traces
 
@@ -51,11 +53,13 @@ class Reporter:
         attempts: Attempts,
         provenance: Provenance,
         traces: Traces | None = None,
+        safety: Safety = "off",
     ) -> None:
         self._ownership = ownership
         self._traces = traces or Traces()
         self._store = store
         self._attempts = attempts
+        self._safety: Safety = safety
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
         self._progress: dict[str, Progress] = {}
         self._previews: dict[tuple[str, int], Preview] = {}
@@ -147,6 +151,7 @@ class Reporter:
     def _end(self, attempt: Attempt, event: EngineEvent | NotBegun) -> None:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
         claim, owned = attempt.claim, False
+        event = judged(event, claim.spec, self._safety)
         try:
             said = self._last_word(attempt, event)
             owned = self._until_said(claim, said)
@@ -167,8 +172,8 @@ class Reporter:
         if isinstance(event, Finished):
             return self._put_away(attempt, event)
         if isinstance(event, Failed):
-            error = JobError(slug=event.error.slug, detail=event.error.detail)
-            return lambda: self._ownership.fail(claim, error)
+            error, blocked = JobError(slug=event.error.slug, detail=event.error.detail), _blocked(event)
+            return lambda: self._ownership.fail(claim, error, blocked=blocked)
         if attempt.stop is Stop.GIVEN_BACK:
             return lambda: self._ownership.give_back(claim, "worker-stopped")
         if attempt.stop is Stop.LOST:
@@ -186,11 +191,10 @@ class Reporter:
         spent = finished.timings
         timings = {"encode": spent.encode, "denoise": spent.denoise, "decode": spent.decode}
         timings = {name: round(value, 4) for name, value in (timings | {"upload": time.monotonic() - started}).items()}
-        warnings, steps = [*finished.warnings, *_thinned(claim.spec, finished.steps)], finished.steps
-        return lambda: (
-            self._ownership.succeed(claim, pictures, timings=timings, warnings=warnings, steps=steps)
-            or self._finisher.take_away(claim)
-        )
+        thinned = _thinned(watched(claim.spec, self._safety), finished.steps)
+        facts: dict[str, Any] = {"timings": timings, "warnings": [*finished.warnings, *thinned]}
+        facts |= {"steps": finished.steps, "blocked": _blocked(finished)}
+        return lambda: self._ownership.succeed(claim, pictures, **facts) or self._finisher.take_away(claim)
 
     def _after_fault(self, attempt: Attempt, error: WorkerError) -> Callable[[], bool]:
         """Of a transfer between this process and the store, on either way."""
@@ -223,6 +227,10 @@ class Reporter:
         if self._storage_fault != detail:
             log.error("storage fault; claiming pauses", reason=detail)
         self._storage_fault = detail
+
+
+def _blocked(event: Finished | Failed) -> list[BlockedPicture]:
+    return [BlockedPicture(index=index, seed=seed) for index, seed in event.blocked]
 
 
 def _thinned(spec: JobSpec, steps: int) -> list[str]:

@@ -20,4 +20,6 @@ def _refusals(*kinds: type[Problem]) -> Responses:
 
 READING: Final = _refusals(*ACCESS, errors.InvalidRequest, *QUEUE)
 WRITING: Final = _refusals(*ACCESS, *BODY, errors.InvalidRequest, errors.NoModelYet, *QUEUE)
-DRAWING: Final = _refusals(*ACCESS, *SUBMIT, errors.JobWasCanceled, errors.JobFailed, errors.ModelAway)
+DRAWING: Final = _refusals(
+    *ACCESS, *SUBMIT, errors.ContentBlocked, errors.JobWasCanceled, errors.JobFailed, errors.ModelAway
+)

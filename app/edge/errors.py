@@ -58,6 +58,12 @@ class MalformedForm(Problem):
     status, slug, title = 400, "malformed-form", "The form cannot be read"
 
 
+class ContentBlocked(Problem):
+    """The job was drawn, and its model's safety checker flagged every picture. Another seed or other words may help."""
+
+    status, slug, title = 400, "content-blocked", "The pictures are not shown"
+
+
 class Unauthenticated(Problem):
     """The request bears no key, or one that is not known. Send `Authorization: Bearer <key>`; programs that have a
     user and a password instead may send any user, and the key as the password."""

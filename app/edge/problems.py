@@ -37,6 +37,12 @@ JOB_PROBLEMS: dict[str, JobProblem] = {
         "The device has not enough memory",
         "The job did not fit on the device even alone. Ask for a smaller picture or fewer at a time.",
     ),
+    "content-blocked": JobProblem(
+        "Its pictures are not shown",
+        "The model's own safety checker flagged every picture of the job as not safe for work, and the operator has "
+        "them withheld. The checker is sometimes wrong: another seed or other words usually help. Running the same job "
+        "again would not.",
+    ),
     "storage-denied": JobProblem(
         "The picture store refused the picture",
         "The store answered that the service may not write to it. The operator has to correct its access.",

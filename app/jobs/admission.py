@@ -183,6 +183,8 @@ class Admission:
             again = known
         if again.outcome == "not-failed":
             raise JobNotRetryable(f"The job is {record.status.value}: only a failed one can be run again.")
+        if again.outcome == "content-blocked":
+            raise JobNotRetryable("Its pictures were flagged, and the same seed would draw the same: send another one.")
         new = await self._store.get(again.id, caller.tenant)
         if again.outcome == "missing" or new is None:
             raise JobNotFound

@@ -163,6 +163,9 @@ def _picture_of(record: Record, index: int) -> Picture:
     if not record.images:
         raise _Unusable("/job", "no_pictures", f"is {record.status.value} and has no pictures")
     picture = next((each for each in record.images if each.index == index), None)
+    if any(each.index == index for each in record.blocked):
+        raise _Unusable("/index", "not_shown", "is not shown: the safety checker flagged it")
     if picture is None:
-        raise _Unusable("/index", "no_such_picture", f"must be 0 to {len(record.images) - 1}: so many pictures it has")
+        last = record.spec.num_images - 1
+        raise _Unusable("/index", "no_such_picture", f"must be 0 to {last}: so many pictures it has")
     return picture

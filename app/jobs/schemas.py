@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.from_pictures import fitting_notes
-from app.contract.messages.job import JobError, Picture, Record
+from app.contract.messages.job import BlockedPicture, JobError, Picture, Record
 from app.contract.messages.served import ServedModel
 from app.contract.messages.spec import JobSpec
 from app.contract.redis.outbox import Delivery
@@ -64,6 +64,7 @@ class ImageView(BaseModel):
     content_type: str
     bytes: int
     previews: PreviewsView | None = Field(description="Kept for jobs with `keep_previews`")
+    nsfw: bool | None = Field(description="Flagged by the model's safety checker; null: it did not look, see `safety`")
 
     @classmethod
     def of(cls, picture: Picture, links: Mapping[str, str]) -> ImageView:
@@ -114,6 +115,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "progress": {"step": 5, "steps": 20, "images_done": 0},
     "queue": None,
     "images": [],
+    "blocked": [],
     "error": None,
     "warnings": [],
     "attempts": 1,
@@ -142,6 +144,7 @@ class JobView(BaseModel):
     progress: Progress
     queue: QueuePlace | None = Field(description="While it is queued")
     images: list[ImageView]
+    blocked: list[BlockedPicture] = Field(description="Pictures that are not shown: the safety checker flagged them")
     error: JobErrorView | None
     warnings: list[str]
     attempts: int
@@ -179,6 +182,7 @@ class JobView(BaseModel):
             ),
             queue=queue,
             images=[ImageView.of(picture, links or {}) for picture in record.images],
+            blocked=list(record.blocked),
             error=error and JobErrorView.of(error, prefix=urlsplit(base).path),
             warnings=[*warnings, *fitting_notes(record.spec), *record.warnings],
             attempts=record.attempt,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from app.edge.errors import InvalidRequest, Problem
+from app.edge.errors import ContentBlocked, InvalidRequest, Problem
 
 _INSTEAD: Final = "this service draws from words alone, with POST /v1/images/generations."
 
@@ -24,11 +24,16 @@ PATHS: Final = frozenset({"/v1/images/generations", *NOT_SERVED})
 MODEL_UNKNOWN: Final = "model_unknown"
 """Code of the field error that OpenAI's clients expect as 404."""
 
+MODERATION_BLOCKED: Final = {"type": "image_generation_user_error", "param": None, "code": "moderation_blocked"}
+"""What their service says of pictures that its safety system holds back."""
+
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def error_object(problem: Problem) -> dict[str, Any]:
     """The object under "error", also inside a stream. What is wrong with a field is said about the first one."""
+    if isinstance(problem, ContentBlocked):
+        return {"message": problem.detail, **MODERATION_BLOCKED}
     first: Any = problem.errors[0] if problem.errors else {}
     param = first.get("pointer", "").strip("/").replace("/", ".") or first.get("parameter")
     said = f"{param or 'the request'} {first['detail']}" if first else problem.detail

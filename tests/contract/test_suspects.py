@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from app.contract.messages.events import Status
+from app.contract.messages.job import BlockedPicture, JobError
 from app.contract.messages.params import Webhook
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
@@ -143,6 +144,27 @@ async def test_a_retry_is_a_new_job_once(installation: Installation, dead: str, 
     assert claim is not None
     assert (claim.id, claim.failures) == (first.id, 0)
     assert redis_client.hget(keys.RQ_JOB + first.id, "status") == "started"
+
+
+async def test_flagged_pictures_are_not_drawn_again(
+    installation: Installation, new_job: NewJobs, redis_client: redis.Redis
+) -> None:
+    """The seed would draw the same ones. What was flagged stays in the record, with the failure or beside the rest."""
+    flagged, partly = new_job(), new_job()
+    for job in (flagged, partly):
+        await installation.store.submit(job, **LIMITS)
+    blocked = [BlockedPicture(index=2, seed=9)]
+    claims = {claim.id: claim for claim in (installation.claim("w1"), installation.claim("w1")) if claim}
+    error = JobError(slug="content-blocked", detail="flagged")
+    assert installation.ownership.fail(claims[flagged.id], error, blocked=blocked)
+    assert installation.ownership.succeed(claims[partly.id], [], timings={}, warnings=[], steps=4, blocked=blocked)
+    for job in (flagged, partly):
+        record = await installation.store.get(job.id, job.tenant)
+        assert record is not None
+        assert list(record.blocked) == blocked
+    answer = await installation.store.retry(flagged.id, None, **LIMITS)
+    assert (answer.outcome, answer.id) == ("content-blocked", flagged.id)
+    assert redis_client.hget(keys.JOB + flagged.id, "retried_as") is None
 
 
 async def test_a_retry_of_what_is_not_there_or_not_failed(

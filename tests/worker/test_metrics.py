@@ -29,7 +29,7 @@ class ThreeSeatsTaken:
 def finished(request: str) -> Finished:
     timings = Timings(encode=0.25, denoise=2.0, decode=0.5, wall=3.0)
     pixels = np.zeros((8, 8, 3), np.uint8)
-    images = [DrawnImage(pixels, seed=1 + index, index=index) for index in range(2)]
+    images = [DrawnImage(pixels, seed=1 + index, index=index, nsfw=index == 1) for index in range(2)]
     return Finished(request, images=images, steps=20, timings=timings, warnings=[])
 
 
@@ -45,6 +45,7 @@ def test_what_a_scrape_shows() -> None:
         "darkroom_seats 8.0",
         "darkroom_seats_in_use 3.0",
         "darkroom_pictures_total 2.0",
+        "darkroom_pictures_flagged_total 1.0",
         'darkroom_jobs_total{outcome="succeeded"} 1.0',
         'darkroom_jobs_total{outcome="failed"} 1.0',
         'darkroom_jobs_total{outcome="stopped"} 1.0',

@@ -80,6 +80,17 @@ class Picture(BaseModel):
     bytes: int
     previews: Sheet | None = None
     """Kept if the job asked for it, and had any."""
+    nsfw: bool | None = None
+    """The model's safety checker has flagged it; None where it was not asked."""
+
+
+class BlockedPicture(BaseModel):
+    """A picture that was drawn and is not shown: the model's safety checker flagged it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    index: int
+    seed: int
 
 
 class JobError(BaseModel):
@@ -110,6 +121,7 @@ class Record(BaseModel):
     steps: int = 0
     cancel: bool = False
     images: tuple[Picture, ...] = ()
+    blocked: tuple[BlockedPicture, ...] = ()
     error: JobError | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = {}
@@ -137,5 +149,5 @@ class Record(BaseModel):
         return cls.model_validate(values)
 
 
-JSON_FIELDS = ("images", "error", "warnings", "timings", "metadata", "webhook", "webhook_headers")
+JSON_FIELDS = ("images", "blocked", "error", "warnings", "timings", "metadata", "webhook", "webhook_headers")
 """Fields of the hash that hold JSON, as the spec does; the others are plain strings and numbers."""

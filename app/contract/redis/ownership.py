@@ -6,6 +6,7 @@ Synchronous, because the threads of a worker call it. Knows nothing of how a pic
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,7 +14,7 @@ import redis
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
-from app.contract.messages.job import JobError, Picture, new_token
+from app.contract.messages.job import BlockedPicture, JobError, Picture, new_token
 from app.contract.messages.spec import JobSpec, read_stored
 from app.contract.redis.keys import RECORD_VERSION, SUSPECT_AFTER
 from app.contract.redis.scripts import source
@@ -124,16 +125,19 @@ class Ownership:
         timings: dict[str, float],
         warnings: list[str],
         steps: int,
+        blocked: Sequence[BlockedPicture] = (),
     ) -> bool:
-        """The pictures are in the store under their keys. False if the job is no longer ours."""
+        """The pictures are in the store under their keys, but those that are `blocked`. False if the job is no longer
+        ours."""
         images = json.dumps([picture.model_dump() for picture in pictures])
         fields: list[str | int] = ["images", images, "timings", json.dumps(timings), "warnings", json.dumps(warnings)]
-        fields += ["step", steps, "steps", steps]
+        fields += ["step", steps, "steps", steps, *_not_shown(blocked)]
         return self._finish(claim, Status.SUCCEEDED, {"images": len(pictures)}, fields)
 
-    def fail(self, claim: Claim, error: JobError) -> bool:
+    def fail(self, claim: Claim, error: JobError, *, blocked: Sequence[BlockedPicture] = ()) -> bool:
         """End the job for a reason of its own. False if it is no longer ours."""
-        return self._finish(claim, Status.FAILED, {"error": error.model_dump()}, ["error", error.model_dump_json()])
+        fields: list[str | int] = ["error", error.model_dump_json(), *_not_shown(blocked)]
+        return self._finish(claim, Status.FAILED, {"error": error.model_dump()}, fields)
 
     def canceled(self, claim: Claim) -> bool:
         """The cancel that was asked for has happened. False if the job is no longer ours."""
@@ -146,3 +150,8 @@ class Ownership:
     def _finish(self, claim: Claim, status: Status, data: dict[str, object], fields: list[str | int]) -> bool:
         args = [claim.id, claim.token, status.value, json.dumps(data), *fields]
         return bool(self._scripts["finish"](args=args) == "done")
+
+
+def _not_shown(blocked: Sequence[BlockedPicture]) -> list[str | int]:
+    """The field of the record, where there are any."""
+    return ["blocked", json.dumps([picture.model_dump() for picture in blocked])] if blocked else []

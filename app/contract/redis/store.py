@@ -31,8 +31,9 @@ CANCELED_AT_ONCE = 50
 
 Outcome = Literal["created", "replayed", "conflict", "queue-full", "tenant-full", "rate-limited", "input-gone"]
 Retry = Literal[
-    "created", "replayed", "missing", "not-failed", "queue-full", "tenant-full", "rate-limited", "input-gone"
-]
+    "created", "replayed", "missing", "not-failed", "content-blocked", "queue-full", "tenant-full", "rate-limited",
+    "input-gone",
+]  # fmt: skip
 Cancel = Literal["canceled", "requested", "over", "missing"]
 Forget = Literal["forgotten", "missing", "awake", "queued", "running"]
 

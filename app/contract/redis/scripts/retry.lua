@@ -3,13 +3,16 @@
 -- ARGV: id, id of the new job, tenant ('' for the operator), queue limit, tenant limit, epoch, counter that the cost is
 --       charged to ('' for none), what it allows, then RQ's job hash
 -- Answers {'created' or 'replayed', id of the new job}, {'rate-limited', id, left, ms until the cost fits}, or {'lost',
--- 'missing', 'not-failed', 'queue-full', 'tenant-full' or 'input-gone', id}. Said again with the same new id, it is 'created' again.
+-- 'missing', 'not-failed', 'content-blocked', 'queue-full', 'tenant-full' or 'input-gone', id}. Said again with the same new
+-- id, it is 'created' again.
 local id, new = ARGV[1], ARGV[2]
 if redis.call('GET', EPOCH) ~= ARGV[6] then return {'lost', id} end
 if redis.call('EXISTS', JOB .. new) == 1 then return {'created', new} end
-local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'model', 'cost', 'retried_as')
+local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'model', 'cost', 'retried_as', 'error')
 if not r[1] or (ARGV[3] ~= '' and r[2] ~= ARGV[3]) then return {'missing', id} end
 if r[1] ~= 'failed' then return {'not-failed', id} end
+-- The same seed draws the same picture, and the same checker would flag it again.
+if r[6] and cjson.decode(r[6]).slug == 'content-blocked' then return {'content-blocked', id} end
 if r[5] and redis.call('EXISTS', JOB .. r[5]) == 1 then return {'replayed', r[5]} end
 local refused = refusal(r[2], r[3], ARGV[4], ARGV[5])
 if refused then return {refused, id} end
