@@ -47,6 +47,7 @@ NUMBER: Final = (int, float)
 PREVIEWS: Final = {"url": str, "width": int, "height": int, "columns": int, "steps": [int]}
 IMAGE: Final = {
     "index": int, "seed": int, "width": int, "height": int, "bytes": int, "url": str, "previews": (None, PREVIEWS),
+    "nsfw": (None, bool),
 }  # fmt: skip
 JOB: Final = {
     "id": is_id,
@@ -56,6 +57,7 @@ JOB: Final = {
     "progress": {"step": int, "steps": int},
     "queue": (None, {"position": (None, int)}),
     "images": [IMAGE],
+    "blocked": (None, [{"index": int, "seed": int}]),
     "error": (None, {"title": str, "detail": str}),
     "warnings": [str],
     "attempts": int,

@@ -31,6 +31,7 @@ SCANNED = 1_000
 REFUSALS = {
     "missing": "there is no such job; it may have been deleted, or its time of keeping is over",
     "not-failed": "only a failed job can be run again",
+    "content-blocked": "its pictures were flagged, and the same seed would draw the same again",
     "queue-full": "the queue is full: try again when it is shorter, or raise DARKROOM_QUEUE_LIMIT",
     "tenant-full": "its owner has too many unfinished jobs: wait for some, or raise DARKROOM_TENANT_LIMIT",
 }

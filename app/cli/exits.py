@@ -15,7 +15,8 @@ INTERRUPTED: Final = 130
 
 MEANINGS: Final = {
     OK: "done",
-    FAILED: "not all of it: a job failed or was canceled, no model is ready, something is in the way of the service",
+    FAILED: "not all of it: a job failed or was canceled, a picture is not shown, no model is ready, something is in "
+    "the way of the service",
     REFUSED: "asked for wrongly: an option, a file, a parameter that the service refuses, a job that does not exist",
     UNREACHABLE: "the service is not there or has no room now; the same command may work later",
     DIFFERENT: "`reproduce` only: it was drawn again, and is not the same",

@@ -208,9 +208,9 @@ class Batch:
             raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)
         if job["status"] == "canceled":
             raise CommandError(f"{job['id']} was canceled", FAILED)
-        for index, picture in enumerate(job["images"]):
+        for picture in job["images"]:
             data = await self._service.download(picture["url"])
-            path = self._names.write(data, job, number=first_picture + index, index=index)
+            path = self._names.write(data, job, picture, number=first_picture + picture["index"])
             self.saved.append(path)
             picture["file"] = str(path)
             with self._bars.aside():
@@ -221,6 +221,8 @@ class Batch:
             if self._as_json:
                 say(json.dumps(job))
         self._warn(job)
+        if blocked := job.get("blocked"):
+            self._complain(f"{job['id']}: {len(blocked)} of {job['input']['num_images']} pictures not shown", FAILED)
 
     def _warn(self, job: Job) -> None:
         """What the service warns of: as it takes the job, that nobody is there to draw it; at the end, of the rest."""

@@ -164,8 +164,11 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
     for picture in job["images"]:
         previews = picture.get("previews")
         kept = f", {len(previews['steps'])} previews" if previews else ""
-        fetched = f"{picture['bytes']} bytes{kept}, {plain(picture['url'])}"
+        flagged = ", flagged by the safety checker" if picture.get("nsfw") else ""
+        fetched = f"{picture['bytes']} bytes{kept}{flagged}, {plain(picture['url'])}"
         yield f"picture {picture['index']}", f"seed {picture['seed']}, {fetched}"
+    for picture in job.get("blocked") or ():
+        yield f"picture {picture['index']}", f"seed {picture['seed']}, not shown: the safety checker flagged it"
 
 
 def moment(text: str) -> str:

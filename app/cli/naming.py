@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,9 @@ class Names:
             raise CommandError(f"{{{word}}} in -o means nothing; {meant}", REFUSED)
         self._refuse_taken(pictures)
 
-    def write(self, data: bytes, job: Job, *, number: int, index: int) -> Path:
-        """Save picture `index` of a job, `number` of all. Raises CommandError."""
-        wanted = self._name(job, number=number, index=index)
+    def write(self, data: bytes, job: Job, picture: Mapping[str, Any], *, number: int) -> Path:
+        """Save a picture of a job, `number` of all. Raises CommandError."""
+        wanted = self._name(job, picture, number=number)
         try:
             wanted.parent.mkdir(exist_ok=True)
             for path in _steps_aside(wanted):
@@ -80,15 +80,15 @@ class Names:
             raise
         return True
 
-    def _name(self, job: Job, *, number: int, index: int) -> Path:
+    def _name(self, job: Job, picture: Mapping[str, Any], *, number: int) -> Path:
         if not self._is_chosen:
             return self._given(number)
         values: dict[str, Any] = {
             "prompt": words(job["input"]["prompt"]),
-            "seed": job["images"][index]["seed"],
+            "seed": picture["seed"],
             "job": job["id"],
             "number": number,
-            "index": index,
+            "index": picture["index"],
             "model": words(job["model"]),
         }
         # A part of a name and never a step in a path, whatever the service calls its jobs.

@@ -67,9 +67,10 @@ def _picture_of(job: Job, index: int) -> dict[str, Any]:
         raise CommandError(f"the job is {standing(job)}; `darkroom jobs watch {job['id']}` waits for it", FAILED)
     if not job["images"]:
         raise CommandError(f"the job has {job['status']} and has no picture", FAILED)
-    if index >= len(job["images"]):
-        raise CommandError(f"--index is 0 to {len(job['images']) - 1} for this job", REFUSED)
-    picture: dict[str, Any] = job["images"][index]
+    by_index: dict[int, dict[str, Any]] = {picture["index"]: picture for picture in job["images"]}
+    picture = by_index.get(index)
+    if picture is None:
+        raise CommandError(f"--index is {_numbers(list(by_index))} for this job", REFUSED)
     if picture.get("previews"):
         return picture
     every, steps = job["input"].get("preview_every") or 0, job["progress"]["steps"]
@@ -80,6 +81,11 @@ def _picture_of(job: Job, index: int) -> dict[str, Any]:
     else:
         reason = "kept no previews; draw it again with `darkroom generate --preview-every 2` (or `keep_previews`)"
     raise CommandError(f"{job['id']} {reason}", FAILED)
+
+
+def _numbers(of: Sequence[int]) -> str:
+    """Those of a job's pictures, of which some may not be shown: "0 to 3", or "0, 2"."""
+    return f"0 to {len(of) - 1}" if list(of) == list(range(len(of))) else ", ".join(map(str, of))
 
 
 def _decoded(data: bytes) -> Image.Image:

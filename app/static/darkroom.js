@@ -81,7 +81,8 @@ export class Darkroom {
 
   /** Send a request in. Throws Refused or Unreachable; `name` makes a second try of the same request safe. */
   async submit(request, { name = uniqueName(), metadata } = {}) {
-    const body = { ...bodyOf(request), ...(metadata ? { metadata } : {}) };
+    const model = this.models?.find((each) => each.id === request.model);
+    const body = { ...bodyOf(request, model), ...(metadata ? { metadata } : {}) };
     try {
       const job = await call("/v1/jobs", { method: "POST", body, headers: { "Idempotency-Key": name } });
       this.away = false;

@@ -7,7 +7,7 @@ import { Sameness } from "./sameness.js";
 import { Estimate, Trajectory, framesOf } from "./trajectory.js";
 import { copy, recipes } from "./recipes.js";
 import { frameNumbers, neighbour, strokes } from "./walk.js";
-import { isTerminal, moment, size, standing } from "./words.js";
+import { imageOf, isTerminal, moment, size, standing } from "./words.js";
 
 const LONG_PROMPT = 150;
 /** Characters. The heading is cut after some lines, so that what can be done stays in sight. */
@@ -60,7 +60,7 @@ function Step({ name, sign, end, onClick }) {
 }
 
 function Opened({ job, index, darkroom, close, again, use }) {
-  const image = job.images[index];
+  const image = imageOf(job, index);
   const [frame, setFrame] = useState(null);
   const estimates = darkroom.estimatesOf(job.id, index);
   const shown = image && !frame;
@@ -84,13 +84,14 @@ function Opened({ job, index, darkroom, close, again, use }) {
 }
 
 /** Parameters of this one picture: picture k of a job is drawn from seed + k. */
-function inputOf({ input, images }, index) {
-  const seed = images[index]?.seed ?? String(BigInt(input.seed) + BigInt(index));
+function inputOf(job, index) {
+  const { input } = job;
+  const seed = imageOf(job, index)?.seed ?? String(BigInt(input.seed) + BigInt(index));
   return { ...input, seed, num_images: 1 };
 }
 
 function Actions({ job, index, close, again, use, darkroom }) {
-  const image = job.images[index];
+  const image = imageOf(job, index);
   const { seed, ...unseeded } = inputOf(job, index);
   const model = image && modelFrom(job, darkroom);
   const removed = () => darkroom.remove(job.id).then(close);
@@ -117,7 +118,7 @@ function Twice({ label, question, act }) {
 
 function Facts({ job, index }) {
   const { input } = job;
-  const image = job.images[index];
+  const image = imageOf(job, index);
   const facts = {
     Seed: inputOf(job, index).seed,
     Size: `${input.width} × ${input.height}`,
@@ -129,6 +130,7 @@ function Facts({ job, index }) {
     Model: job.model,
     Took: job.timings.total == null ? "" : `${job.timings.total.toFixed(2)} s, ${job.timings.queued?.toFixed(2) ?? 0} s of it waiting`,
     File: image ? `${image.content_type}, ${size(image.bytes)}` : "",
+    "Safety checker": image?.nsfw == null ? "" : image.nsfw ? "flagged this picture" : "found nothing",
     Made: moment(job.ended_at),
     "Kept until": moment(job.expires_at),
     Job: job.id,

@@ -3,7 +3,7 @@
 import { html } from "./preact-htm.js";
 import { Bar, Explained, Picture, Warnings } from "./parts.js";
 import { frameNumbers } from "./walk.js";
-import { count, explanation, isTerminal, seconds, standing } from "./words.js";
+import { count, explanation, isBlocked, isTerminal, seconds, standing } from "./words.js";
 
 export function Wall({ darkroom, onOpen, onAgain }) {
   const prints = darkroom.prints;
@@ -53,7 +53,7 @@ function layout(job) {
 function frames(job, darkroom, onOpen) {
   if (job.images.length) return job.images.map((image) => html`<${Print} job=${job} image=${image} darkroom=${darkroom} onOpen=${onOpen} />`);
   if (isTerminal(job)) return html`<button class="frame blank" onClick=${() => onOpen(job.id, 0)} aria-label=${`Details: ${job.input.prompt}`}>
-    ${job.status === "failed" ? "No picture" : "Canceled"}
+    ${isBlocked(job) ? "Not shown" : job.status === "failed" ? "No picture" : "Canceled"}
   </button>`;
   return frameNumbers(job).map(
     (index) => html`<${Developing} key=${index} job=${job} index=${index} glimpse=${darkroom.estimatesOf(job.id, index).at(-1)} onOpen=${onOpen} />`,
@@ -65,8 +65,8 @@ const proportions = ({ width, height }) => ({ aspectRatio: `${width} / ${height}
 
 function Print({ job, image, darkroom, onOpen }) {
   const glimpse = darkroom.estimatesOf(job.id, image.index).at(-1);
-  return html`<button class="frame" style=${proportions(image)} onClick=${() => onOpen(job.id, image.index)}
-    aria-label=${`${job.input.prompt}, seed ${image.seed}: details`}>
+  return html`<button class=${image.nsfw ? "frame flagged" : "frame"} style=${proportions(image)} onClick=${() => onOpen(job.id, image.index)}
+    aria-label=${`${job.input.prompt}, seed ${image.seed}${image.nsfw ? ", flagged by the safety checker" : ""}: details`}>
     ${glimpse && html`<img class="glimpse" src=${glimpse.source} alt="" />`}
     <${Picture} image=${image} alt=${job.input.prompt} renew=${() => darkroom.reload(job.id).catch(() => {})} />
   </button>`;
@@ -93,7 +93,9 @@ function Ended({ job, darkroom, onAgain }) {
   const more = explanation(job.error?.type);
   return html`<p class="quiet">${job.error?.detail ?? "Canceled before it was finished."}</p>
     <div class="row">
-      <button type="button" class="small" onClick=${() => onAgain(job.input)}>Draw again</button>
+      ${isBlocked(job)
+        ? html`<button type="button" class="small" onClick=${() => onAgain({ ...job.input, seed: "" })}>Try another seed</button>`
+        : html`<button type="button" class="small" onClick=${() => onAgain(job.input)}>Draw again</button>`}
       <button type="button" class="small" onClick=${() => darkroom.remove(job.id)}>Remove</button>
       ${more && html`<${Explained} href=${more} />`}
     </div>`;

@@ -26,11 +26,13 @@ function initial({ name, type, by_model, default: own }, model) {
 }
 
 /** The body of POST /v1/jobs: what is empty is left out, an empty seed gets drawn, a kept one travels as its digits. */
-export function bodyOf(request) {
+export function bodyOf(request, model) {
   const body = { ...request, ...spoken(request), seed: String(request.seed).trim() };
   const says = ({ name, default: own, announced }) =>
     body[name] !== "" && (body[name] !== false || own === true) && !(announced && isUnsaid(body[name], own));
   const said = Object.fromEntries(FIELDS.filter(says).map(({ name }) => [name, body[name]]));
+  // Where flagged pictures are not shown, there are no previews, and a warning for who asks for them.
+  if (model?.safety === "block") return said;
   return { ...said, preview_every: previewInterval(request.num_inference_steps), keep_previews: true };
 }
 

@@ -12,6 +12,12 @@ export function standing(job) {
   return job.status === "canceled" ? "Canceled" : `Finished in ${seconds(job.timings.total)}`;
 }
 
+/** A job's picture of that number; there is none while it is not finished, or if it is not shown. */
+export const imageOf = (job, index) => job.images.find((image) => image.index === index);
+
+/** Whether all pictures of a job were flagged and are not shown. */
+export const isBlocked = (job) => /\/problems\/content-blocked$/.test(job.error?.type ?? "");
+
 /** How a job ended, for those who listen to the page. */
 export function ending(job) {
   if (job.status === "succeeded") return `${count(job.images.length, "picture")} finished: ${job.input.prompt}`;

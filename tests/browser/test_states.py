@@ -101,6 +101,53 @@ def test_a_failure_says_why(opened: Page, worker: ScriptedWorker) -> None:
     expect(opened.locator(".sheet")).to_have_count(2)
 
 
+def test_flagged_pictures_are_blurred_or_not_shown(opened: Page, worker: ScriptedWorker) -> None:
+    """Blurred until somebody opens one; what is not shown leaves the others their numbers, and another seed to try."""
+    ask(opened, "a red circle")
+    worker.succeed(worker.claim(), data=picture("red"), nsfw=True, warnings=())
+    flagged = opened.get_by_role("button", name=re.compile("flagged by the safety checker: details"))
+    expect(flagged.locator("img.picture")).to_have_css("filter", re.compile("blur"))
+    flagged.click()
+    expect(opened.locator(".easel img.picture")).to_have_css("filter", "none")
+    expect(opened.locator("dialog dl")).to_contain_text("flagged this picture")
+    opened.keyboard.press("Escape")
+    ask(opened, "a blue circle")
+    claim = worker.claim()
+    worker.block(claim)
+    sheet = opened.locator('.sheet[data-status="failed"]')
+    expect(sheet).to_contain_text("Not shown")
+    expect(sheet).to_contain_text("NSFW content detected")
+    sheet.get_by_role("button", name="Try another seed").click()
+    again = worker.claim()
+    assert (again.spec.prompt, again.spec.seed != claim.spec.seed) == ("a blue circle", True)
+    worker.succeed(again, data=picture("blue"), warnings=())
+
+
+def test_of_several_pictures_some_may_not_be_shown(running: Running, opened: Page, worker: ScriptedWorker) -> None:
+    asked = {"prompt": "three circles", "seed": 7, "num_images": 3}
+    job = running.client.post("/v1/jobs", json=asked).json()
+    worker.succeed(worker.claim(), data=picture("red"), blocked=[0], warnings=("Not shown: picture 0.",))
+    sheet = opened.locator(".sheet").filter(has_text="three circles")
+    expect(sheet.locator("img.picture")).to_have_count(2)
+    expect(sheet).to_contain_text("Not shown: picture 0.")
+    sheet.get_by_role("button", name="three circles, seed 9: details").click()
+    expect(opened.locator("dialog dl")).to_contain_text("9")
+    expect(opened.get_by_role("link", name="Download")).to_have_attribute("download", f"{job['id']}-2.png")
+
+
+def test_a_model_that_blocks_is_asked_for_no_previews(
+    running: Running, worker: ScriptedWorker, card: ModelCard, page: Page
+) -> None:
+    """Every job would have a warning that there are none."""
+    worker.card = card.model_copy(update={"safety": "block"})
+    worker.announce()
+    page.goto(running.url)
+    ask(page, "a red circle")
+    claim = worker.claim()
+    assert (claim.spec.preview_every, claim.spec.keep_previews) == (0, False)
+    worker.succeed(claim, data=picture("red"), warnings=())
+
+
 def test_a_refusal_says_what_to_change(opened: Page, ear: Ear) -> None:
     ear.forgives.append("422")
     ask(opened, "\u200b\u200b\u200b")

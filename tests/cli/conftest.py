@@ -38,7 +38,8 @@ def picture(colour: str, *, kind: str = "png", side: int = 16) -> bytes:
 
 
 class Hand:
-    """A worker in a thread. A prompt that begins with "fail" fails, one with "wait" waits for `go`."""
+    """A worker in a thread. A prompt that begins with "fail" fails, one with "wait" waits for `go`, all pictures of one
+    with "block" are not shown, and the first of one with "partly"."""
 
     def __init__(self, worker: ScriptedWorker) -> None:
         self.go = threading.Event()
@@ -79,6 +80,10 @@ class Hand:
             return False
         if claim.spec.prompt.startswith("fail"):
             self._worker.fail(claim)
+        elif claim.spec.prompt.startswith("block"):
+            self._worker.block(claim)
+        elif claim.spec.prompt.startswith("partly"):
+            self._worker.succeed(claim, data=picture("red"), blocked=[0], warnings=("Not shown: picture 0.",))
         else:
             self._worker.succeed(claim, data=picture("red", kind=claim.spec.output_format))
         return True

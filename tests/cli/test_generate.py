@@ -88,6 +88,24 @@ def test_what_failed_is_said_and_the_rest_is_saved(run: Run, hand: Hand, tmp_pat
     assert run("generate", "fail this").exit_code == 1
 
 
+def test_pictures_that_are_not_shown_are_said_and_the_others_are_saved(run: Run, hand: Hand, tmp_path: Path) -> None:
+    """Under their own numbers and seeds."""
+    done = run("generate", "partly", "-n", "3", "--seed", "5", "-o", "{index}-{number}-{seed}.png")
+    assert done.exit_code == 1
+    assert {path.name for path in tmp_path.glob("*.png")} == {"1-1-6.png", "2-2-7.png"}
+    assert "warning: Not shown: picture 0." in done.stderr
+    assert "1 of 3 pictures not shown" in done.stderr
+    job_id = hand.claims[-1].id
+    assert "seed 5, not shown: the safety checker flagged it" in run("jobs", "show", job_id).stdout
+    nothing = run("generate", "block this", "-o", "nothing.png")
+    assert nothing.exit_code == 1
+    assert "failed: NSFW content detected" in nothing.stderr
+    assert not (tmp_path / "nothing.png").exists()
+    refused = run("jobs", "retry", hand.claims[-1].id)
+    assert refused.exit_code == 2
+    assert "the same seed would draw the same again" in refused.stderr
+
+
 def test_a_parameter_that_is_refused_stops_all(run: Run, hand: Hand) -> None:
     done = run("generate", "a", "b", "c", "--scheduler", "magic")
     assert done.exit_code == 2
@@ -200,7 +218,7 @@ def test_ctrl_c_cancels_what_it_began(gateway: Running, hand: Hand, tmp_path: Pa
 def test_a_disk_that_is_full_keeps_no_half_picture(file_size_limit: int, tmp_path: Path) -> None:
     output = tmp_path / "out.png"
     with pytest.raises(CommandError, match="cannot be written"):
-        Names(str(output), pictures=1).write(bytes(file_size_limit + 1), {}, number=0, index=0)
+        Names(str(output), pictures=1).write(bytes(file_size_limit + 1), {}, {}, number=0)
     assert not output.exists()
 
 

@@ -338,7 +338,7 @@ def test_no_placeholder_leads_out_of_the_folder(tmp_path: Path) -> None:
     job = job_at("http://127.0.0.1") | {"id": "../../up", "model": "../m"}
     job["images"][0]["seed"] = "../../seed"
     names = Names(str(tmp_path / "{job}{model}{seed}{prompt}.png"), pictures=1)
-    assert names.write(b"x", job, number=0, index=0).parent == tmp_path
+    assert names.write(b"x", job, job["images"][0], number=0).parent == tmp_path
 
 
 @pytest.mark.parametrize(
