@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from app.contract.messages.card import Safety
 from app.contract.messages.spec import JobSpec
 from worker.engine.errors import ContentBlocked
-from worker.engine.events import DrawnImage, EngineEvent, Failed, Finished
+from worker.engine.events import DrawnImage, Failed, Finished
+
+News = TypeVar("News")
 
 NO_PREVIEWS = "There are no previews: the model's safety checker looks at finished pictures only."
 
@@ -22,7 +25,7 @@ def watched(spec: JobSpec, safety: Safety) -> JobSpec:
     return spec.model_copy(update={"preview_every": 0, "keep_previews": False}) if safety == "block" else spec
 
 
-def judged(event: EngineEvent, spec: JobSpec, safety: Safety) -> EngineEvent:
+def judged(event: News, spec: JobSpec, safety: Safety) -> News | Finished | Failed:
     """The event as whoever asked for the job may hear of it: without flagged pictures where those are not shown, and
     the failure of the job where none is left."""
     if safety == "off" or not isinstance(event, Finished):

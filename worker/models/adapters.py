@@ -26,7 +26,7 @@ def adapters_beside(folder: ModelFolder, *, loras: Path | None, embeddings: Path
     if loras is None and embeddings is None:
         return {}
     with quiet_libraries():
-        parts = {name: empty_part(folder, name) for name in folder.pipeline.weights if name in ADAPTED}
+        parts = {name: empty_part(folder, name) for name in folder.weighted if name in ADAPTED}
     shelves: dict[str, Shelf[Any]] = {}
     if loras is not None:
         shelves["loras"] = loras_of(parts, loras)
