@@ -39,7 +39,6 @@ def test_loras_are_chosen_weighed_and_named_in_the_prompt(opened: Page, worker: 
     opened.fill("#prompt", "a lighthouse")
     opened.get_by_role("button", name="Write into the prompt: ink wash").click()
     expect(opened.get_by_label("What should the picture show?")).to_have_value("a lighthouse ink wash")
-    opened.screenshot(path="/tmp/page/loras.png")
     assert faults_of_access(opened) == []
     opened.reload()
     expect(group(opened, "LoRA ink").get_by_role("slider")).to_have_value("0.8")
@@ -143,7 +142,6 @@ def test_a_print_tells_what_it_was_made_from(opened: Page, running: Running, wor
         ]
     )
     expect(origins.locator("img")).to_have_count(3)
-    opened.screenshot(path="/tmp/page/origins.png")
     assert faults_of_access(opened) == []
     opened.get_by_role("button", name="Use these settings").click()
     expect(opened.get_by_role("button", name="Change the mask")).to_be_visible()

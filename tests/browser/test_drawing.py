@@ -174,3 +174,28 @@ def test_the_curl_recipe_draws_the_picture(opened: Page, installation: Installat
     with installation.client() as client:
         newest = client.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
     assert (newest["input"]["prompt"], newest["input"]["seed"]) == (prompt, int(seed))
+
+
+def test_a_part_of_a_print_is_painted_over_and_drawn_anew(opened: Page) -> None:
+    """From words to a print, from the print to a mask, from the mask to another print: outside of it nothing changes."""
+    opened.get_by_label("Seed").fill("7")
+    first = finished(ask(opened, "a red circle on a blue background"))
+    first.get_by_role("button").click()
+    opened.get_by_role("button", name="Edit this").click()
+    opened.get_by_role("button", name="Paint a mask").click()
+    canvas = opened.get_by_role("application", name="Mask")
+    expect(canvas).to_be_focused()
+    place = canvas.bounding_box()
+    assert place is not None
+    opened.mouse.move(place["x"] + place["width"] / 8, place["y"] + place["height"] / 8)
+    opened.mouse.down()
+    for row in range(1, 8):
+        across = 7 if row % 2 else 1
+        opened.mouse.move(place["x"] + across * place["width"] / 8, place["y"] + row * place["height"] / 8, steps=4)
+    opened.mouse.up()
+    opened.get_by_role("button", name="Done").click()
+    again = finished(ask(opened, "a green square on a blue background"))
+    again.get_by_role("button").click()
+    origins = opened.get_by_role("list", name="Made from")
+    expect(origins.locator("img")).to_have_count(2)
+    assert faults_of_access(opened) == []

@@ -79,7 +79,6 @@ def sent_mask(page: Page, worker: ScriptedWorker, door: Door) -> npt.NDArray[np.
 
 def test_paint_erase_undo_redo_invert_clear(painting: Page, worker: ScriptedWorker, door: Door) -> None:
     drag(painting, (40, 60), (160, 60))
-    painting.screenshot(path="/tmp/page/painting.png")
     assert faults_of_access(painting) == []
     white = sent_mask(painting, worker, door)
     assert white[60, 40:160].all(), "a line of the brush's width, along the way of the mouse"
@@ -123,7 +122,6 @@ def test_a_finger_paints_and_does_not_scroll(painting: Page, worker: ScriptedWor
         ("touchEnd", []),
     ):
         client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
-    painting.screenshot(path="/tmp/page/painting-phone.png")
     assert faults_of_access(painting) == []
     white = sent_mask(painting, worker, door)
     assert white[60, 50:150].all()
@@ -165,7 +163,6 @@ def test_a_painted_mask_is_part_of_the_draft_and_of_the_picture(
     over = painting.locator(".thumb canvas")
     expect(over).to_be_visible()
     painting.get_by_label("Soft edge of the mask").fill("4")
-    painting.screenshot(path="/tmp/page/masked.png")
     assert sent_mask(painting, worker, door)[60, 100]
     assert door.sent[0]["mask_blur"] == 4
     painting.get_by_role("button", name="No mask").click()
