@@ -25,7 +25,10 @@ export function RequestForm({ models, model, given, sender, away, note }) {
   const sent = useRef(null);
   const chosen = models?.find((each) => each.id === request.model) ?? null;
   const set = (change) => setRequest((before) => ({ ...before, ...change }));
-  const count = (more) => setUploads((before) => before + more);
+  const count = (more, isMissed) => {
+    setUploads((before) => before + more);
+    if (isMissed) setEarly(false);
+  };
   const upload = useUpload({ give: begin, count, note });
   const { arrive, question } = useMeaning({ isTaken: takes(chosen, "image"), load, take: upload.take });
   const isOver = useArrivals(arrive);
@@ -43,7 +46,7 @@ export function RequestForm({ models, model, given, sender, away, note }) {
   useEffect(() => {
     if (!early || !models || isBusy || uploads) return;
     if (chosen || !model) setEarly(false);
-    if (chosen && !failure && !upload.failure) form.current.requestSubmit();
+    if (chosen && !failure) form.current.requestSubmit();
   }, [early, models, chosen?.id, isBusy, uploads]);
 
   function submit(event) {

@@ -11,13 +11,11 @@ const LONGER_SIDE = 1_024;
 const SIZES = { least: 0.01, usual: 0.12, most: 0.5 };
 /** Of the brush, as parts of the picture's longer side. */
 const ERASER_BUTTON = 32;
-/** Of a pen, held the other way round: Pointer Events, 10.1.4. */
-
+/** Of a pen that is held the other way round: Pointer Events, "Chorded button interactions". */
 const COLOUR = "#f03a24";
 /** Of the mask over its picture. */
 
-/** `change` gets the mask at every stroke, `close` whether nothing is painted, `load` a
- * file that is to be the mask. */
+/** `change` gets the mask at every stroke, `close` whether nothing is painted, `load` a file that is to be the mask. */
 export function Painter({ picture, mask = untouched(), change, close, load }) {
   const dialog = useRef(null);
   const canvas = useRef(null);
@@ -39,6 +37,8 @@ export function Painter({ picture, mask = untouched(), change, close, load }) {
   const end = () => canvas.current && close(isBlank(canvas.current));
   const resize = (by) => setSize(Math.min(SIZES.most, Math.max(SIZES.least, size * by)));
   const onKeyDown = (event) => {
+    // The dialog stands in the form, which Enter in a field would send.
+    if (event.key === "Enter" && event.target.tagName === "INPUT") event.preventDefault();
     const act = keyAct(event);
     if (!act) return;
     event.preventDefault();
@@ -66,8 +66,9 @@ export function Painter({ picture, mask = untouched(), change, close, load }) {
   </dialog>`;
 }
 
-function keyAct({ key, ctrlKey, metaKey, shiftKey }) {
-  if (ctrlKey || metaKey) return { z: shiftKey ? "redo" : "undo", Z: "redo", y: "redo" }[key];
+function keyAct({ key, ctrlKey, metaKey, altKey, shiftKey }) {
+  // On some keyboards a bracket is written with Ctrl and Alt.
+  if ((ctrlKey || metaKey) && !altKey) return { z: shiftKey ? "redo" : "undo", Z: "redo", y: "redo" }[key];
   return { "[": "smaller", "]": "larger" }[key];
 }
 

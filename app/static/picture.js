@@ -9,7 +9,7 @@ const AGAIN_MS = 5_000;
 /** After that a picture that could not be shown is asked for again. */
 
 /** Sends files in, one at a time: a newer one takes the place of the one that is on its way. `give` gets the picture,
- * `count` 1 when a file sets out and -1 when it has come or failed, `note` every error. */
+ * `count` 1 when a file sets out and -1 when it has come, with true when it has not, `note` every error. */
 export function useUpload({ give, count, note }) {
   const [{ file, failure, isBusy, src }, setState] = useState({});
   const underway = useRef(null);
@@ -22,15 +22,17 @@ export function useUpload({ give, count, note }) {
     become({ file, isBusy: true });
     sightOfFile(file).then((src) => become((state) => ({ ...state, src })), () => {});
     count(1);
+    let isMissed = false;
     try {
       const picture = await upload(file, [mine.signal]);
       if (!mine.signal.aborted) give(picture);
       become({});
     } catch (error) {
-      if (!mine.signal.aborted) note(error);
+      isMissed = !mine.signal.aborted;
+      if (isMissed) note(error);
       become({ file, failure: failureOf(error, {}) });
     }
-    count(-1);
+    count(-1, isMissed);
   }
 
   function drop() {

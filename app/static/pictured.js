@@ -41,6 +41,8 @@ export function pictured(request, model) {
     ...request,
     image,
     mask_image: mask,
+    strength: image && takes(model, "strength") ? request.strength : "",
+    mask_blur: mask && takes(model, "mask_blur") ? request.mask_blur : 0,
     control: takes(model, "control") ? among(request.control, model.controls, "model") : null,
     loras: takes(model, "loras") ? among(request.loras, model.loras, "name") : null,
   };

@@ -196,6 +196,20 @@ def test_a_file_is_the_mask_and_can_be_painted_in(painting: Page, worker: Script
     assert not more[:, 105:].any()
 
 
+def test_nothing_is_sent_without_the_mask_that_was_on_its_way(painting: Page, door: Door, ear: Ear) -> None:
+    ear.forgives.append("ERR_FAILED")
+    door.is_shut = True
+    choose(painting, a_png(WIDTH, HEIGHT, "white"), label="Use a file as the mask")
+    door.wait_for(1)
+    painting.get_by_label("Size of the brush").press("Enter")
+    press(painting, "Done")
+    ask(painting, "a lighthouse")
+    door.held[0].abort()
+    expect(painting.locator(".starting").get_by_role("alert")).to_contain_text("The service does not answer")
+    expect(painting.get_by_role("button", name="Generate")).to_be_enabled()
+    assert door.sent == []
+
+
 def test_why_a_mask_was_not_sent_is_told_and_it_is_sent_again(
     painting: Page, worker: ScriptedWorker, door: Door, ear: Ear
 ) -> None:
