@@ -59,6 +59,7 @@ from app.jobs.references import References
 from app.jobs.room import Room
 from app.jobs.views import Viewer
 from app.openai import errors as openai_errors
+from app.openai import pictures as openai_pictures
 from app.openai import routes as openai
 from app.outbound.address import check_url
 from app.outbound.dial import GuardedBackend
@@ -116,7 +117,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
             **dict.fromkeys(openai_errors.PATHS, openai_errors.write),
             **dict.fromkeys(a1111_errors.PREFIXES, a1111_errors.write),
         },
-        not_served={**openai_errors.NOT_SERVED, **a1111_errors.NOT_SERVED},
+        not_served=a1111_errors.NOT_SERVED,
     )
     error_handler.install(app, refusals)
     app.state.metrics = metrics or GatewayMetrics(process=0)
@@ -282,6 +283,7 @@ def _bodies(settings: Settings) -> BodyRules:
             "/v1/inputs": inputs.body_rule(settings.input_bytes),
             "/v1/jobs": with_pictures,
             "/v1/images/generations": with_pictures,
+            **dict.fromkeys(openai_pictures.PATHS, openai_pictures.body_rule(settings.input_bytes)),
             **dict.fromkeys(a1111_body.WITH_PICTURES, BodyRule({JSON: WITH_PICTURES}, a1111_body.PICTURES)),
         }
     )

@@ -147,7 +147,7 @@ class Admission:
         """Created, replayed or conflict; every other outcome is raised."""
         self._judge_webhook(request)
         await self._room.look()
-        refuse_not_taken(request, model.card)
+        refuse_not_taken(request.__dict__, model.card)
         pictures = await self._references.find(request, caller.tenant, body)
         traceparent = traceparent_for_record(traceparent)
         job = NewJob(

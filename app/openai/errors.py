@@ -1,4 +1,4 @@
-"""A refusal as OpenAI's clients read it, on the paths that only they use, and which of OpenAI's routes there are not.
+"""A refusal as OpenAI's clients read it, on the paths that only they use.
 
 Refuses to know what went wrong: that is in app/edge/errors.py.
 """
@@ -11,15 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.edge.errors import ContentBlocked, InvalidRequest, Problem
 
-_INSTEAD: Final = "this service draws from words alone, with POST /v1/images/generations."
-
-NOT_SERVED: Final = {
-    "/v1/images/edits": f"Pictures cannot be edited here: {_INSTEAD}",
-    "/v1/images/variations": f"Variations of a picture cannot be made here: {_INSTEAD}",
-}
-"""OpenAI's routes that take files, and what to say to who sends one."""
-
-PATHS: Final = frozenset({"/v1/images/generations", *NOT_SERVED})
+PATHS: Final = frozenset(f"/v1/images/{name}" for name in ("generations", "edits", "variations"))
 
 MODEL_UNKNOWN: Final = "model_unknown"
 """Code of the field error that OpenAI's clients expect as 404."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
@@ -15,7 +16,10 @@ from starlette.responses import Response
 from app.contract.messages.job import Record
 from app.contract.messages.params import ParamsRejected
 from app.edge import errors
-from app.openai.schemas import GeneratedImage, GeneratedImages, ImageGeneration
+from app.edge.auth import Caller
+from app.jobs.translation import Wording
+from app.openai.pictures import PictureForm, form_of, in_their_words
+from app.openai.schemas import GeneratedImage, GeneratedImages, ImageEdit, ImageGeneration, ImageRequest
 from app.openai.stream import ImageStream
 from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, event_stream, picture_base64
 from app.routes.joining import Waiting, admit
@@ -30,51 +34,100 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": "The error as OpenAI's clients read it", "content": _ERROR}
     for status in {
         (400 if kind.status == 422 else kind.status)
-        for kind in (*ACCESS, *SUBMIT, errors.JobWasCanceled, errors.ModelNotFound)
+        for kind in (
+            *ACCESS,
+            *SUBMIT,
+            errors.MalformedForm,
+            errors.TooManyUploads,
+            errors.JobWasCanceled,
+            errors.ModelNotFound,
+        )
     }
 }
 
 
+RetryCount = Annotated[
+    str | None, Header(alias="x-stainless-retry-count", description="How often the client tried before")
+]
+
+
+def _documented(kind: str) -> dict[str, Any]:
+    """What the routes that draw have in common. `kind` is what the types of a stream's events begin with."""
+    about = (
+        f"The pictures; with `stream`, events whose `type` is {kind}.partial_image, then one {kind}.completed a picture"
+    )
+    return {
+        "response_model": GeneratedImages,
+        "response_model_exclude_none": True,
+        "responses": {200: {"description": about, "content": EVENT_STREAM}, **_REFUSALS},
+    }
+
+
 @router.post(
     "/v1/images/generations",
-    response_model=GeneratedImages,
-    response_model_exclude_none=True,
     summary="Generate pictures and wait for them (OpenAI's API)",
-    responses={
-        200: {
-            "description": "The pictures; with `stream`, events whose `type` is image_generation.partial_image, then "
-            "one image_generation.completed a picture",
-            "content": EVENT_STREAM,
-        },
-        **_REFUSALS,
-    },
     openapi_extra=described(PREFER, TRACEPARENT),
+    **_documented("image_generation"),
 )
 async def generate(
-    body: ImageGeneration,
-    request: Request,
-    services: TheServices,
-    caller: TheCaller,
-    retry_count: Annotated[
-        str | None, Header(alias="x-stainless-retry-count", description="How often the client tried before")
-    ] = None,
+    body: ImageGeneration, request: Request, services: TheServices, caller: TheCaller, retry_count: RetryCount = None
 ) -> Any:
     """The official clients work with their base URL set to this service's /v1."""
-    wording = body.in_our_words()
+    drawing = _Drawing(body, body.in_our_words(), "image_generation")
+    return await _draw(drawing, request, services, caller, retry_count)
+
+
+@router.post(
+    "/v1/images/edits",
+    summary="Draw a picture anew, or the part of it that a mask leaves open, and wait for it (OpenAI's API)",
+    openapi_extra=described(PREFER, TRACEPARENT) | form_of(ImageEdit),
+    **_documented("image_edit"),
+)
+async def edit(request: Request, services: TheServices, caller: TheCaller, retry_count: RetryCount = None) -> Any:
+    """`image` is the picture to begin with. Where `mask` is transparent it is repainted; without a mask, all of it."""
+    form = PictureForm.of(request)
+    body = await form.read(ImageEdit)
+    drawing = _Drawing(body, body.in_our_words(), "image_edit", form)
+    return await _draw(drawing, request, services, caller, retry_count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """What one request asks for."""
+
+    body: ImageRequest
+    wording: Wording
+    kind: str
+    """What the types of its events begin with."""
+    form: PictureForm | None = None
+
+
+async def _draw(
+    drawing: _Drawing, request: Request, services: Services, caller: Caller, retry_count: str | None
+) -> Any:
+    body, wording = drawing.body, drawing.wording
     try:
+        if drawing.form is not None:
+            await drawing.form.keep(wording, body.model, services, caller)
         waiting = await admit(
             services, wording.parameters(), caller, request, waits=True, again=_tried_before(retry_count)
         )
     except ParamsRejected as error:
-        raise wording.in_their_words(error) from error
+        raise in_their_words(wording, error) from error
     await refuse_if_abandoned(services, waiting.record)
     if body.stream:
-        stream = ImageStream(services, waiting, partial_images=body.partial_images or 0, warnings=body.warnings())
+        stream = ImageStream(
+            services,
+            waiting,
+            kind=drawing.kind,
+            partial_images=body.partial_images or 0,
+            warnings=body.warnings(),
+        )
         return event_stream(request, _until_left(stream, services, waiting, request))
     return await send(request, _answer(body, services, waiting, request), headers=applied(request))
 
 
-async def _answer(body: ImageGeneration, services: Services, waiting: Waiting, request: Request) -> Response:
+async def _answer(body: ImageRequest, services: Services, waiting: Waiting, request: Request) -> Response:
     async with waiting.answering():
         after = await wait_for_end(services, waiting, request, until_end(services, waiting))
         pictures = await _pictures(services, succeeded(after), request, body)
@@ -98,7 +151,7 @@ def _tried_before(retry_count: str | None) -> bool:
     return bool(retry_count and retry_count.isdecimal() and retry_count.strip("0"))
 
 
-async def _pictures(services: Services, record: Record, request: Request, body: ImageGeneration) -> GeneratedImages:
+async def _pictures(services: Services, record: Record, request: Request, body: ImageRequest) -> GeneratedImages:
     base, form, warnings = services.base(request), body.response_format, body.warnings()
     revised = record.spec.prompt if warnings else None
     data = []

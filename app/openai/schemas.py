@@ -1,4 +1,4 @@
-"""OpenAI's image generation: the body that its clients send, what it means in ours, and the body they read."""
+"""OpenAI's images: what its clients send to draw, edit and vary, what it means in ours, and the body they read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ FEWEST_STEPS = 12
 """Guessed, where a request names no steps, for how often it may be worth showing a picture on the way."""
 
 
-class ImageGeneration(JobRequest):
-    """OpenAI's parameters, and every parameter of a job beside them (`extra_body` in the Python client)."""
+_Prompt = Annotated[str, Field(max_length=LONGEST_PROMPT), READABLE, VISIBLE]
 
-    prompt: Annotated[str, Field(max_length=LONGEST_PROMPT), READABLE, VISIBLE] = Field(
+
+class ImageRequest(JobRequest):
+    """What all of OpenAI's requests for pictures have, and every parameter of a job beside it (`extra_body` in the
+    Python client)."""
+
+    prompt: _Prompt = Field(
         description="What the picture shows. Of a very long one the end is cut, which no model reads, with a warning"
     )
     model: Annotated[
@@ -26,7 +30,9 @@ class ImageGeneration(JobRequest):
     ] = Field(default=None, description="One of GET /v1/models. Missing or empty: the one marked `default` there")
     n: int | None = Field(default=None, ge=1, le=10, description="The same as num_images")
     size: str | None = Field(
-        default=None, pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$", description="Width x height; auto: native"
+        default=None,
+        pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$",
+        description="Width x height; auto: native, or that of the picture that is sent",
     )
     response_format: Literal["url", "b64_json"] | None = Field(default=None, description="Both, if it is missing")
     stream: bool | None = Field(default=None, description="Server-sent events instead of one answer")
@@ -35,8 +41,6 @@ class ImageGeneration(JobRequest):
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
         default=None, description="Without effect: num_inference_steps is what decides"
     )
-    style: Literal["vivid", "natural"] | None = Field(default=None, description="Without effect")
-    moderation: Literal["auto", "low"] | None = Field(default=None, description="Without effect")
     output_compression: int | None = Field(default=None, ge=0, le=100, description="The same as output_quality")
     user: str | None = Field(default=None, max_length=512, description="Without effect")
     safety_identifier: str | None = Field(default=None, max_length=512, description="Without effect")
@@ -59,6 +63,21 @@ class ImageGeneration(JobRequest):
     def warnings(self) -> list[str]:
         """What to say of the request beside what the job says."""
         return length_warning(self.prompt, field="prompt")
+
+
+class ImageGeneration(ImageRequest):
+    """What POST /v1/images/generations takes."""
+
+    style: Literal["vivid", "natural"] | None = Field(default=None, description="Without effect")
+    moderation: Literal["auto", "low"] | None = Field(default=None, description="Without effect")
+
+
+class ImageEdit(ImageRequest):
+    """The fields of the form that POST /v1/images/edits takes, beside its files."""
+
+    input_fidelity: Literal["high", "low"] | None = Field(
+        default=None, description="Without effect: strength is what decides"
+    )
 
 
 class GeneratedImage(BaseModel):

@@ -22,9 +22,12 @@ from app.services import Services
 
 
 class ImageStream:
-    """One streamed answer."""
+    """One streamed answer. `kind` is what the types of its events begin with."""
 
-    def __init__(self, services: Services, waiting: Waiting, *, partial_images: int, warnings: Sequence[str]) -> None:
+    def __init__(
+        self, services: Services, waiting: Waiting, *, kind: str, partial_images: int, warnings: Sequence[str]
+    ) -> None:
+        self._kind = kind
         self._services = services
         self._waiting = waiting
         self._record = waiting.record
@@ -63,7 +66,7 @@ class ImageStream:
 
     def _event(self, word: str, b64_json: str, picture: Picture | None = None) -> bytes:
         spec = self._record.spec
-        kind = f"image_generation.{word}"
+        kind = f"{self._kind}.{word}"
         event: dict[str, Any] = {
             "type": kind,
             "b64_json": b64_json,

@@ -13,7 +13,6 @@ import openai
 import pytest
 import redis
 
-from app.edge import guard
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
 from tests.waiting import WAIT_SECONDS, until
@@ -196,22 +195,6 @@ def test_nulls_and_whole_floats_are_what_they_mean(
     body = {"prompt": "a", "n": 1.0, "size": None, "model": None, "output_format": None, "num_inference_steps": 20.0}
     answer = running.client.post("/v1/images/generations", json=body)
     assert (answer.status_code, answer.json()["output_format"], len(answer.json()["data"])) == (200, "png", 1)
-
-
-def test_edits_and_variations_say_that_they_are_not_served(
-    running: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a picture of more than a socket holds: clients write all of it before they read."""
-    monkeypatch.setattr(guard, "DRAIN_SECONDS", WAIT_SECONDS)
-    worker.announce()
-    picture = b"\x89PNG\r\n\x1a\n" + bytes(3_000_000)
-    with official(running, max_retries=2) as client, pytest.raises(openai.InternalServerError) as caught:
-        client.images.edit(image=picture, prompt="a red circle")
-    assert (caught.value.status_code, caught.value.code) == (501, "not-served-here")
-    assert "POST /v1/images/generations" in caught.value.message
-    for sent in ({"files": {"image": picture}}, {"json": {"prompt": "a"}}, {}):
-        answer = running.client.post("/v1/images/variations", **sent)  # type: ignore[arg-type]
-        assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not-served-here")
 
 
 def test_a_full_queue_is_a_rate_limit(gateway_with: OneGateway, worker: ScriptedWorker) -> None:

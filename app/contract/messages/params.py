@@ -151,7 +151,7 @@ def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputP
     values = {name: getattr(card, name) for name in _BY_CARD}
     # With what is not stored, which the spec ignores.
     values |= {name: value for name, value in request.__dict__.items() if value is not None}
-    refuse_not_taken(request, card)
+    refuse_not_taken(request.__dict__, card)
     found = pictured(request, pictures)
     values |= found | _resolved(request, card, found.get("image"))
     spec = JobSpec.model_validate(values)
@@ -192,9 +192,9 @@ def _resolved(request: JobRequest, card: ModelCard, image: InputPicture | None) 
     }
 
 
-def refuse_not_taken(request: JobRequest, card: ModelCard) -> None:
-    """Raises ParamsRejected for what only other models take: before anybody looks for pictures."""
-    if refused := [*_not_taken(request.__dict__, card)]:
+def refuse_not_taken(asked: Mapping[str, Any], card: ModelCard) -> None:
+    """Raises ParamsRejected for parameters that only other models take: before anybody looks for pictures."""
+    if refused := [*_not_taken(asked, card)]:
         raise ParamsRejected(refused)
 
 

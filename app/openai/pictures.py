@@ -1,0 +1,151 @@
+"""The forms with pictures that OpenAI's clients send: their fields, and their files, which become the caller's inputs.
+
+Knows which part is what. Refuses to know what is drawn of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from app.contract.messages.params import ParamError, ParamsRejected, refuse_not_taken
+from app.edge.auth import Caller
+from app.edge.bodies import FORM, Body, BodyRule
+from app.edge.forms import FORM_OVERHEAD, Form, read_form
+from app.edge.guard import body_of
+from app.jobs.translation import Wording
+from app.openai.form import as_json
+from app.openai.schemas import ImageRequest
+from app.pictures.clean_picture import UnfitPicture
+from app.services import Services
+
+Asked = TypeVar("Asked", bound=ImageRequest)
+
+PATHS: Final = ("/v1/images/edits",)
+
+IMAGE: Final = "image"
+MASK: Final = "mask"
+OURS: Final = {IMAGE: "image", MASK: "mask_image"}
+"""Files by the name that OpenAI's clients give them, and whose place they take in a job."""
+
+FILES: Final = {
+    IMAGE: "The picture to begin with: PNG, JPEG or WebP",
+    MASK: "A picture of the same shape: what is transparent in it is repainted",
+}
+
+READ_AT_ONCE: Final = 2
+"""Forms, by one process: each is in memory twice while it is taken apart."""
+
+_LIST: Final = re.compile(r"\[[0-9]{0,2}\]$")
+
+_reading = CapacityLimiter(READ_AT_ONCE)
+
+
+def body_rule(most_bytes: int) -> BodyRule:
+    """What the body of such a request may be."""
+    return BodyRule({FORM: len(OURS) * most_bytes + FORM_OVERHEAD})
+
+
+class PictureForm:
+    """The form of one request. It stays where the guard keeps bodies: it is read once for its fields, and again for
+    each file when that is cleaned, so that what waits is not in memory."""
+
+    def __init__(self, body: Body | None, content_type: str) -> None:
+        self._body = body
+        self._content_type = content_type
+        self._names: list[str] = []
+
+    @classmethod
+    def of(cls, request: Request) -> PictureForm:
+        return cls(body_of(request.scope), request.headers.get("content-type", ""))
+
+    async def read(self, model: type[Asked]) -> Asked:
+        """Its fields as a request. Raises MalformedForm, ParamsRejected and RequestValidationError."""
+        form = await to_thread.run_sync(self._form, limiter=_reading)
+        self._names = [_known(part.name) for part in form.files]
+        if errors := [*_unfit(form, self._names)]:
+            raise ParamsRejected(errors)
+        try:
+            return model.model_validate(as_json(form.fields, model))
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
+            ) from None
+
+    async def keep(self, wording: Wording, model: str | None, services: Services, caller: Caller) -> None:
+        """Make its files inputs of the caller's and put them into the job that is meant, if its model takes them.
+
+        Raises ParamsRejected, in the caller's words, and what Inputs.add does.
+        """
+        card = (await services.models.choose(model)).card
+        try:
+            refuse_not_taken({OURS[name]: name for name in self._names}, card)
+        except ParamsRejected as error:
+            theirs = {f"/{OURS[name]}": f"/{name}" for name in OURS}
+            raise ParamsRejected([replace(each, pointer=theirs[each.pointer]) for each in error.errors]) from None
+        for name in self._names:
+            try:
+                stored, _ = await services.inputs.add(partial(self._file, name, services.inputs.most_bytes), caller.tenant)
+            except UnfitPicture as error:
+                raise ParamsRejected([ParamError(f"/{name}", error.code, error.detail)]) from None
+            wording.put(name, **{OURS[name]: {"sha256": stored.sha256}})
+
+    def _form(self) -> Form:
+        return read_form(self._body.read() if self._body else b"", self._content_type)
+
+    def _file(self, name: str, most_bytes: int) -> bytes:
+        [data] = [part.data for part in self._form().files if _known(part.name) == name]
+        if len(data) > most_bytes:
+            raise UnfitPicture("too_large", f"has more than {most_bytes} bytes")
+        if name != MASK:
+            return data
+        # A gateway loads no Pillow before somebody sends it a picture.
+        from app.openai.masks import as_read_here
+
+        return as_read_here(data)
+
+
+def in_their_words(wording: Wording, error: ParamsRejected) -> ParamsRejected:
+    """The same errors, at the fields and files that the caller sent."""
+    said = wording.in_their_words(error).errors
+    return ParamsRejected([replace(each, pointer=each.pointer.removesuffix("/sha256")) for each in said])
+
+
+def form_of(model: type[ImageRequest], *, files: Iterable[str] = OURS) -> dict[str, Any]:
+    """For `openapi_extra`: the body as a form. What is nested is JSON there, or in brackets."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    # POST /v1/images/generations has the same, and brings them into the document.
+    schema.pop("$defs", None)
+    about = schema["properties"] | {
+        name: {"type": "string", "format": "binary", "description": FILES[name]} for name in files
+    }
+    schema |= {"properties": about, "required": [*schema.get("required", []), IMAGE]}
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}}}}
+
+
+def _known(part: str) -> str:
+    """The name of a file without the brackets that stand for a list."""
+    return _LIST.sub("", part)
+
+
+def _unfit(form: Form, names: list[str]) -> Iterator[ParamError]:
+    """What is wrong with its files, before anybody looks into one."""
+    texts = [_known(name) for name, text in form.fields if not text.startswith("{")]
+    for name in OURS:
+        if name in texts:
+            yield ParamError(f"/{name}", "not_a_file", f"must be a file (with curl: -F {name}=@picture.png)")
+        elif names.count(name) > 1:
+            detail = f"is {names.count(name)} files: this service draws from one picture at a time"
+            yield ParamError(f"/{name}", "too_many", detail)
+    if IMAGE not in names and IMAGE not in [name for name, _ in form.fields]:
+        yield ParamError(f"/{IMAGE}", "missing", "is needed: the picture to begin with, as a file in the form")
+    if set(names) - OURS.keys():
+        yield ParamError("", "unknown_file", f"has a file that has no meaning here; known are {' and '.join(OURS)}")
