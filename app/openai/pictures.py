@@ -93,7 +93,9 @@ class PictureForm:
             raise ParamsRejected([replace(each, pointer=theirs[each.pointer]) for each in error.errors]) from None
         for name in self._names:
             try:
-                stored, _ = await services.inputs.add(partial(self._file, name, services.inputs.most_bytes), caller.tenant)
+                stored, _ = await services.inputs.add(
+                    partial(self._file, name, services.inputs.most_bytes), caller.tenant
+                )
             except UnfitPicture as error:
                 raise ParamsRejected([ParamError(f"/{name}", error.code, error.detail)]) from None
             wording.put(name, **{OURS[name]: {"sha256": stored.sha256}})

@@ -27,7 +27,9 @@ ADDRESS = "http://127.0.0.1:8000"
 
 @pytest.fixture
 def drawing(running: Running, worker: ScriptedWorker) -> Iterator[Running]:
-    """Whatever is asked for is drawn at once."""
+    """Whatever is asked for is drawn at once, from pictures as well."""
+    tasks = ("text-to-image", "image-to-image", "inpainting")
+    worker.card = worker.card.model_copy(update={"takes": ("image", "strength", "mask_image"), "tasks": tasks})
     worker.announce()
     over = threading.Event()
 
