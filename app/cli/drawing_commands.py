@@ -20,8 +20,8 @@ Picture = Annotated[str, typer.Argument(help="A PNG, JPEG or WebP; - is stdin.")
 
 def add_to(app: typer.Typer) -> None:
     """Give the commands to the root command, after those that start processes."""
-    drawing = (with_options_of(_draw, command, after="seeds") for command in (generate, edit, vary))
-    for command in (*drawing, reproduce, trajectory):
+    drawing = [with_options_of(_draw, command, after="seeds") for command in (generate, edit, vary)]
+    for command in [*drawing, reproduce, trajectory]:
         app.command()(command)
 
 
