@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,8 @@ Picture = Annotated[str, typer.Argument(help="A PNG, JPEG or WebP; - is stdin.")
 def add_to(app: typer.Typer) -> None:
     """Give the commands to the root command, after those that start processes."""
     drawing = [with_options_of(_draw, command, after="seeds") for command in (generate, edit, vary)]
-    for command in [*drawing, reproduce, trajectory]:
+    commands: list[Callable[..., None]] = [*drawing, reproduce, trajectory]
+    for command in commands:
         app.command()(command)
 
 
