@@ -1,9 +1,9 @@
 """Edits beside plain pictures, in one process on one machine: `python -m benchmarks.edits`.
 
 A figure, never a gate. Prints markdown: what a step costs when a third of its samples start from a picture and a third
-repaint one, over the same step of plain samples; and what such requests cost from their pixels to their pictures, over
-as many plain evaluations, and over the stock pipelines one after the other. All in turns, so that a busy machine slows
-all of them.
+repaint one, or a third repaint one and a third have a LoRA, over the same step of plain samples; and what edits cost
+from their pixels to their pictures, over as many plain evaluations, and over the stock pipelines one after the other.
+All in turns, so that a busy machine slows all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import statistics
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.contract.messages.inputs import InputPicture
+from app.contract.messages.inputs import InputPicture, Lora
 from benchmarks.engine import PROMPT, alternate, machine, sd_shaped
+from benchmarks.loras import KINDS, with_lora
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.request import Request
@@ -28,6 +31,11 @@ from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load, stock_pipeline
 
 STRENGTH = 0.5
+
+PLAIN: Sequence[str] = ("plain", "plain", "plain")
+EDITS: Sequence[str] = ("plain", "from a picture", "repaint")
+WITH_LORAS: Sequence[str] = ("plain", "repaint", "LoRA")
+"""What every third request of a batch is."""
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 """diffusers' for a plain picture, from a picture, and repainting one."""
@@ -39,12 +47,16 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     model = load(options.model, device=options.device, dtype=options.dtype)
     print(f"{machine(model)}\n")
-    _row("model", "samples", "step, plain, ms", "step, two thirds edits, ms", "a row costs", "rounds")
+    _row("model", "step, plain, ms", "two thirds edits", "a row costs", "a third edits, a third LoRAs", "a row costs")
     _row(*["---"] * 6)
     for bundle in (model, sd_shaped(model)):
-        plain, mixed = alternate(options.rounds, *(_stepper(bundle, options, edits) for edits in (False, True)))
-        _row(bundle.name, options.samples, _ms(plain), _ms(mixed), _ratio(mixed, plain), options.rounds)
-    asked = [_request(model, options, k, edits=True) for k in range(options.samples)]
+        with tempfile.TemporaryDirectory() as folder:
+            adapted = with_lora(bundle, Path(folder), *KINDS[options.lora])
+            steppers = [_stepper(adapted, options, kinds) for kinds in (PLAIN, EDITS, WITH_LORAS)]
+            plain, edits, loras = alternate(options.rounds, *steppers)
+        _row(bundle.name, _ms(plain), _ms(edits), _ratio(edits, plain), _ms(loras), _ratio(loras, plain))
+    print(f"\n{options.samples} samples, {options.rounds} rounds, LoRAs of {options.lora}")
+    asked = [_request(model, options, k, EDITS) for k in range(options.samples)]
     ways = _drawing(model, _as_long(asked)), _drawing(model, asked), _one_by_one(model, asked)
     plain, edits, stock = alternate(options.pairs, *ways)
     print(f"\n{model.name}, {options.samples} requests, from pixels to pictures\n")
@@ -78,17 +90,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=15, help="steps of each kind")
     parser.add_argument("--pairs", type=int, default=5, help="of whole batches")
     parser.add_argument("--scheduler", default="dpmpp_2m")
+    parser.add_argument("--lora", choices=list(KINDS), default=next(iter(KINDS)))
     return parser
 
 
-def _request(bundle: Bundle, options: argparse.Namespace, k: int, *, edits: bool) -> Request:
-    """The k-th: plain, from a picture and repainting in turn; or all of them plain."""
+def _request(bundle: Bundle, options: argparse.Namespace, k: int, kinds: Sequence[str]) -> Request:
+    """The k-th of a batch in which every third is one of the three `kinds`."""
+    kind = kinds[k % 3]
     width, height = bundle.defaults.width, bundle.defaults.height
     y, x = np.mgrid[0:height, 0:width]
     picture = np.stack([x % 256, y % 256, (x + y) % 256], -1).astype(np.uint8)
     mask = np.repeat(np.where(x < width // 2, 255, 0).astype(np.uint8)[..., None], 3, -1)
-    named = {"image": picture, "mask_image": mask} if k % 3 == 2 else {"image": picture} if k % 3 == 1 else {}
-    stored = {name: _stored(pixels) for name, pixels in named.items()} if edits else {}
+    named = {"from a picture": {"image": picture}, "repaint": {"image": picture, "mask_image": mask}}.get(kind, {})
+    stored = {name: _stored(pixels) for name, pixels in named.items()}
     return Request(
         id=str(k),
         prompt=PROMPT,
@@ -102,6 +116,7 @@ def _request(bundle: Bundle, options: argparse.Namespace, k: int, *, edits: bool
         num_images=1,
         strength=STRENGTH if stored else None,
         pictures={stored[name].sha256: named[name] for name in stored},
+        loras=(Lora(name="random", weight=0.5),) if kind == "LoRA" else (),
         **stored,
     )
 
@@ -112,11 +127,13 @@ def _stored(pixels: np.ndarray) -> InputPicture:
     return InputPicture(sha256=sha256, width=width, height=height, content_type="image/png")
 
 
-def _stepper(bundle: Bundle, options: argparse.Namespace, edits: bool) -> Callable[[], None]:
+def _stepper(bundle: Bundle, options: argparse.Namespace, kinds: Sequence[str]) -> Callable[[], None]:
     """Takes one step of a batch that does not end, and waits for it."""
     engine = Engine(family_of(bundle), seats=options.samples)
     for k in range(options.samples):
-        engine.submit(_request(bundle, options, k, edits=edits).model_copy(update={"num_inference_steps": 1_000}))
+        engine.submit(_request(bundle, options, k, kinds).model_copy(update={"num_inference_steps": 1_000}))
+    while sum(job.is_ready for job in engine._jobs.all()) < options.samples:
+        time.sleep(0.01)
 
     def step() -> None:
         engine.step()

@@ -46,12 +46,13 @@ def main() -> None:
     for bundle in (model, sd_shaped(model)):
         for kind, (rank, chosen) in KINDS.items():
             with tempfile.TemporaryDirectory() as folder:
-                plain, mixed = _measured(_with_lora(bundle, Path(folder), rank, chosen), options)
+                plain, mixed = _measured(with_lora(bundle, Path(folder), rank, chosen), options)
             ratio = statistics.median(b / a for a, b in zip(plain, mixed, strict=True))
             _row(bundle.name, kind, options.samples, _ms(plain), _ms(mixed), f"{ratio:.3f}", options.rounds)
 
 
-def _with_lora(bundle: Bundle, folder: Path, rank: int, chosen: Callable[[str], bool]) -> Bundle:
+def with_lora(bundle: Bundle, folder: Path, rank: int, chosen: Callable[[str], bool]) -> Bundle:
+    """The model with a LoRA `random`, written into `folder`, for the layers of the UNet whose paths are `chosen`."""
     tensors = {}
     for path, (out, *inner) in layer_shapes(bundle.unet).items():
         if chosen(path):
