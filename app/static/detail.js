@@ -43,8 +43,10 @@ export function Detail({ darkroom, named, go, close, again, use }) {
     if (step) walk(step);
   };
   const onClick = (event) => event.target === dialog.current && close();
+  // One that has gone tells of its end as well, and by then another may be open.
+  const onClose = () => dialog.current && close();
   return html`<dialog ref=${dialog} class="detail" tabindex="-1" aria-label="Picture and its parameters"
-    onClose=${close} onKeyDown=${onKeyDown} onClick=${onClick} ...${strokes(walk)}>
+    onClose=${onClose} onKeyDown=${onKeyDown} onClick=${onClick} ...${strokes(walk)}>
     ${job
       ? html`<${Opened} key=${`${job.id} ${place.index}`} job=${job} index=${place.index} darkroom=${darkroom} close=${close} again=${again} use=${use} />`
       : html`<p class="quiet">Looking for this print</p>`}
