@@ -344,7 +344,9 @@ class Scripts(RuleBasedStateMachine):
             job.kept_by = None if job.kept_by == worker else job.kept_by
         verdicts = [self.installation.owner_lost(job) for job in held]
         done = tuple(map(sum, zip(*verdicts, (0, 0), strict=True)))
-        assert self.ownership.worker_lost(worker) == ((0, 0) if self.losses.left else done)
+        # Before the call, which uses up the loss.
+        told = (0, 0) if self.losses.left else done
+        assert self.ownership.worker_lost(worker) == told
         assert self.ownership.worker_lost(worker) == (0, 0)
 
     def _reap(self, *done: int) -> None:
