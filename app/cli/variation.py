@@ -10,11 +10,9 @@ from app.cli.client import CommandError, Service
 from app.cli.exits import REFUSED
 from app.cli.plain import plain
 from app.cli.records import same_weights
+from app.contract.messages.from_pictures import STRENGTH_OF_A_VARIATION
 from app.contract.messages.picture_record import PictureError, RecordMissing, read_record
 from app.contract.messages.spec import asked_again
-
-STRENGTH: Final = 0.6
-"""What is in the picture stays, how it looks does not."""
 
 ITS_OWN: Final = {
     "prompt", "model", "seed", "image", "mask_image", "mask_blur", "strength", "output_format", "output_quality",
@@ -52,9 +50,9 @@ class Origin:
         """Members of the request for a variation. Raises CommandError."""
         again = {name: value for name, value in asked_again(self.record).items() if name not in ITS_OWN}
         if not self.record:
-            return {"strength": STRENGTH}
+            return {"strength": STRENGTH_OF_A_VARIATION}
         model = same_weights(self.record, await service.models())
         if model is None:
             said = f"no model here has the weights of {plain(self.record.get('model'))}; the default one draws"
             print(f"darkroom vary: {said}", file=sys.stderr)
-        return again | {"strength": STRENGTH} | ({} if model is None else {"model": model})
+        return again | {"strength": STRENGTH_OF_A_VARIATION} | ({} if model is None else {"model": model})

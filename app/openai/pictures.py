@@ -6,7 +6,7 @@ Knows which part is what. Refuses to know what is drawn of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -17,19 +17,20 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from app.contract.messages.params import ParamError, ParamsRejected, refuse_not_taken
+from app.contract.messages.picture_record import PictureError, read_record
 from app.edge.auth import Caller
 from app.edge.bodies import FORM, Body, BodyRule
 from app.edge.forms import FORM_OVERHEAD, Form, read_form
 from app.edge.guard import body_of
 from app.jobs.translation import Wording
 from app.openai.form import as_json
-from app.openai.schemas import ImageRequest
+from app.openai.schemas import ImageRequest, ImageVariation
 from app.pictures.clean_picture import UnfitPicture
 from app.services import Services
 
 Asked = TypeVar("Asked", bound=ImageRequest)
 
-PATHS: Final = ("/v1/images/edits",)
+PATHS: Final = ("/v1/images/edits", "/v1/images/variations")
 
 IMAGE: Final = "image"
 MASK: Final = "mask"
@@ -40,6 +41,9 @@ FILES: Final = {
     IMAGE: "The picture to begin with: PNG, JPEG or WebP",
     MASK: "A picture of the same shape: what is transparent in it is repainted",
 }
+
+WORDS: Final = ("prompt", "negative_prompt", "prompt_syntax")
+"""What a variation repeats of the record of the picture that it varies."""
 
 READ_AT_ONCE: Final = 2
 """Forms, by one process: each is in memory twice while it is taken apart."""
@@ -58,20 +62,22 @@ class PictureForm:
     """The form of one request. It stays where the guard keeps bodies: it is read once for its fields, and again for
     each file when that is cleaned, so that what waits is not in memory."""
 
-    def __init__(self, body: Body | None, content_type: str) -> None:
+    def __init__(self, body: Body | None, content_type: str, files: Sequence[str]) -> None:
         self._body = body
+        self._files = files
         self._content_type = content_type
         self._names: list[str] = []
 
     @classmethod
-    def of(cls, request: Request) -> PictureForm:
-        return cls(body_of(request.scope), request.headers.get("content-type", ""))
+    def of(cls, request: Request, files: Sequence[str] = (IMAGE, MASK)) -> PictureForm:
+        """`files` are the names that mean something."""
+        return cls(body_of(request.scope), request.headers.get("content-type", ""), files)
 
     async def read(self, model: type[Asked]) -> Asked:
         """Its fields as a request. Raises MalformedForm, ParamsRejected and RequestValidationError."""
         form = await to_thread.run_sync(self._form, limiter=_reading)
         self._names = [_known(part.name) for part in form.files]
-        if errors := [*_unfit(form, self._names)]:
+        if errors := [*_unfit(form, self._names, self._files)]:
             raise ParamsRejected(errors)
         try:
             return model.model_validate(as_json(form.fields, model))
@@ -79,6 +85,10 @@ class PictureForm:
             raise RequestValidationError(
                 [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
             ) from None
+
+    async def words(self) -> dict[str, Any]:
+        """The prompts that its picture was drawn with, as its file tells; none, if that has no record of ours."""
+        return await to_thread.run_sync(self._words, limiter=_reading)
 
     async def keep(self, wording: Wording, model: str | None, services: Services, caller: Caller) -> None:
         """Make its files inputs of the caller's and put them into the job that is meant, if its model takes them.
@@ -100,11 +110,30 @@ class PictureForm:
                 raise ParamsRejected([ParamError(f"/{name}", error.code, error.detail)]) from None
             wording.put(name, **{OURS[name]: {"sha256": stored.sha256}})
 
+    def _words(self) -> dict[str, Any]:
+        if IMAGE not in self._names:
+            return {}
+        try:
+            record = read_record(self._part(IMAGE))
+        except PictureError:
+            return {}
+        found = {name: record[name] for name in WORDS if name in record}
+        try:
+            # A stranger's file may hold anything.
+            ImageVariation.model_validate(found)
+        except ValidationError:
+            return {}
+        return found if found.get("prompt") else {}
+
     def _form(self) -> Form:
         return read_form(self._body.read() if self._body else b"", self._content_type)
 
-    def _file(self, name: str, most_bytes: int) -> bytes:
+    def _part(self, name: str) -> bytes:
         [data] = [part.data for part in self._form().files if _known(part.name) == name]
+        return data
+
+    def _file(self, name: str, most_bytes: int) -> bytes:
+        data = self._part(name)
         if len(data) > most_bytes:
             raise UnfitPicture("too_large", f"has more than {most_bytes} bytes")
         if name != MASK:
@@ -138,10 +167,10 @@ def _known(part: str) -> str:
     return _LIST.sub("", part)
 
 
-def _unfit(form: Form, names: list[str]) -> Iterator[ParamError]:
+def _unfit(form: Form, names: list[str], known: Sequence[str]) -> Iterator[ParamError]:
     """What is wrong with its files, before anybody looks into one."""
     texts = [_known(name) for name, text in form.fields if not text.startswith("{")]
-    for name in OURS:
+    for name in known:
         if name in texts:
             yield ParamError(f"/{name}", "not_a_file", f"must be a file (with curl: -F {name}=@picture.png)")
         elif names.count(name) > 1:
@@ -149,5 +178,5 @@ def _unfit(form: Form, names: list[str]) -> Iterator[ParamError]:
             yield ParamError(f"/{name}", "too_many", detail)
     if IMAGE not in names and IMAGE not in [name for name, _ in form.fields]:
         yield ParamError(f"/{IMAGE}", "missing", "is needed: the picture to begin with, as a file in the form")
-    if set(names) - OURS.keys():
-        yield ParamError("", "unknown_file", f"has a file that has no meaning here; known are {' and '.join(OURS)}")
+    if set(names) - set(known):
+        yield ParamError("", "unknown_file", f"has a file that has no meaning here; known are {' and '.join(known)}")

@@ -14,12 +14,12 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
 from app.contract.messages.job import Record
-from app.contract.messages.params import ParamsRejected
+from app.contract.messages.params import ParamError, ParamsRejected
 from app.edge import errors
 from app.edge.auth import Caller
 from app.jobs.translation import Wording
-from app.openai.pictures import PictureForm, form_of, in_their_words
-from app.openai.schemas import GeneratedImage, GeneratedImages, ImageEdit, ImageGeneration, ImageRequest
+from app.openai.pictures import IMAGE, PictureForm, form_of, in_their_words
+from app.openai.schemas import GeneratedImage, GeneratedImages, ImageEdit, ImageGeneration, ImageRequest, ImageVariation
 from app.openai.stream import ImageStream
 from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, event_stream, picture_base64
 from app.routes.joining import Waiting, admit
@@ -87,6 +87,24 @@ async def edit(request: Request, services: TheServices, caller: TheCaller, retry
     """`image` is the picture to begin with. Where `mask` is transparent it is repainted; without a mask, all of it."""
     form = PictureForm.of(request)
     body = await form.read(ImageEdit)
+    drawing = _Drawing(body, body.in_our_words(), "image_edit", form)
+    return await _draw(drawing, request, services, caller, retry_count)
+
+
+@router.post(
+    "/v1/images/variations",
+    summary="Draw pictures like one, and wait for them (OpenAI's API)",
+    openapi_extra=described(PREFER, TRACEPARENT) | form_of(ImageVariation, files=(IMAGE,)),
+    **_documented("image_edit"),
+)
+async def vary(request: Request, services: TheServices, caller: TheCaller, retry_count: RetryCount = None) -> Any:
+    """By the words that the picture was drawn with, if its file has Darkroom's record; by `prompt`, if not."""
+    form = PictureForm.of(request, (IMAGE,))
+    body = await form.read(ImageVariation)
+    words = {"strength": body.strength} | (await form.words() if body.prompt is None else {})
+    body = body.model_validate(words | body.model_dump(exclude_unset=True))
+    if body.prompt is None:
+        raise ParamsRejected([ParamError("/prompt", "missing", "is needed: this picture's file does not tell its own")])
     drawing = _Drawing(body, body.in_our_words(), "image_edit", form)
     return await _draw(drawing, request, services, caller, retry_count)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from app.contract.messages.from_pictures import STRENGTH_OF_A_VARIATION
 from app.contract.messages.params import JobRequest
 from app.contract.messages.spec import OutputFormat
 from app.contract.messages.texts import MAX_NAME, READABLE, VISIBLE
@@ -77,6 +78,17 @@ class ImageEdit(ImageRequest):
 
     input_fidelity: Literal["high", "low"] | None = Field(
         default=None, description="Without effect: strength is what decides"
+    )
+
+
+class ImageVariation(ImageRequest):
+    """The fields of the form that POST /v1/images/variations takes, beside its file."""
+
+    prompt: _Prompt | None = Field(  # type: ignore[assignment]
+        default=None, description="What the picture shows; needed where its file has no record that says so"
+    )
+    strength: float = Field(
+        default=STRENGTH_OF_A_VARIATION, ge=0, le=1, allow_inf_nan=False, description="How much is drawn anew"
     )
 
 

@@ -24,6 +24,10 @@ from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_openai import PICTURE, official
 from tests.pictures import file_of, noise, picture_in
 from tests.waiting import WAIT_SECONDS
+from worker.images import encode
+
+pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+"""The client's own, of images.create_variation."""
 
 PHOTO = noise(96, 64)
 FILE = file_of(PHOTO)
@@ -287,3 +291,52 @@ def test_more_than_two_pictures_can_be(
     with official(running) as client, pytest.raises(openai.APIStatusError) as caught:
         client.images.edit(image=bytes(43_000_000), prompt="a")
     assert (caught.value.status_code, caught.value.code) == (413, "body-too-large")
+
+
+DRAWN = encode(
+    np.zeros((64, 96, 3), np.uint8),
+    output_format="png",
+    record={"prompt": "a red circle", "negative_prompt": "blurry", "negative_prompt_given": True, "seed": 7},
+)
+
+
+def test_a_variation_has_the_words_of_its_picture(client: openai.OpenAI, painter: ScriptedWorker) -> None:
+    answer, job = drawing(painter, lambda: client.images.create_variation(image=DRAWN, n=2, size="256x256", user="u7"))
+    spec = job.spec
+    assert (spec.prompt, spec.negative_prompt, spec.strength, spec.num_images) == ("a red circle", "blurry", 0.6, 2)
+    assert (spec.width, spec.height, spec.mask_image, len(answer.data)) == (256, 256, None, 2)
+    assert spec.image is not None
+    assert spec.seed != 7
+
+
+def test_a_variation_by_other_words(client: openai.OpenAI, painter: ScriptedWorker) -> None:
+    ours = {"prompt": "a star", "strength": 0.3}
+    _, job = drawing(painter, lambda: client.images.create_variation(image=DRAWN, extra_body=ours))
+    assert (job.spec.prompt, job.spec.negative_prompt, job.spec.strength) == ("a star", None, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("sent", "param", "code"),
+    [
+        ({"image": FILE}, "prompt", "missing"),
+        ({"image": b"zanzibar"}, "prompt", "missing"),
+        (
+            {"image": encode(np.zeros((64, 64, 3), np.uint8), output_format="png", record={"prompt": 3})},
+            "prompt",
+            "missing",
+        ),
+        ({"image": b"zanzibar", "extra_body": {"prompt": "a"}}, "image", "not_a_picture"),
+        ({"image": DRAWN, "extra_body": {"strength": 0}}, "strength", "too_little"),
+        ({"image": DRAWN, "n": 11}, "n", "less_than_equal"),
+    ],
+)
+def test_variations_that_are_refused(client: openai.OpenAI, sent: Any, param: str, code: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.create_variation(**sent)
+    assert (caught.value.param, caught.value.code) == (param, code)
+    assert "zanz" not in caught.value.response.text
+
+
+def test_a_variation_has_no_mask(running: Running, painter: ScriptedWorker) -> None:
+    answer = running.client.post("/v1/images/variations", files={"image": DRAWN, "mask": DRAWN})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_file")

@@ -25,6 +25,9 @@ ANOTHER_SHAPE: Final = 0.02
 STRETCHED: Final = 0.05
 """The same between the picture and what is drawn. Less than this comes of fitting to a multiple, and nobody sees it."""
 
+STRENGTH_OF_A_VARIATION: Final = 0.6
+"""What is in the picture stays, how it looks does not."""
+
 ALL_STEPS: Final = ("LatentConsistencyModelPipeline",)
 """Families whose pipeline for pictures takes all steps on the part of the way that is left."""
 
