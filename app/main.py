@@ -64,6 +64,8 @@ from app.openai import routes as openai
 from app.outbound.address import check_url
 from app.outbound.dial import GuardedBackend
 from app.outbound.fetch import Fetcher
+from app.replicate import files as replicate_files
+from app.replicate import input as replicate_input
 from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
 from app.routes import events, health, images, inputs, jobs, models, page, webhooks
@@ -148,6 +150,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         openai,
         replicate,
         replicate_models,
+        replicate_files,
         a1111,
         a1111_lists,
         health,
@@ -283,6 +286,11 @@ def _bodies(settings: Settings) -> BodyRules:
             "/v1/inputs": inputs.body_rule(settings.input_bytes),
             "/v1/jobs": with_pictures,
             "/v1/images/generations": with_pictures,
+            "/v1/files": replicate_files.body_rule(settings.input_bytes),
+            **dict.fromkeys(
+                ("/v1/predictions", "/v1/models/*/*/predictions"),
+                BodyRule({JSON: WITH_PICTURES}, replicate_input.TAKEN_OUT),
+            ),
             **dict.fromkeys(openai_pictures.PATHS, openai_pictures.body_rule(settings.input_bytes)),
             **dict.fromkeys(a1111_body.WITH_PICTURES, BodyRule({JSON: WITH_PICTURES}, a1111_body.PICTURES)),
         }

@@ -5,6 +5,7 @@ Knows shapes. Refuses to know Redis and HTTP.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
+from app.contract.messages.inputs import MAX_BASE64
 from app.contract.messages.params import JobRequest, OwedWebhook
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.spec import PARAMETERS, PLAIN, FileSpec, PictureSpec, SeriesSpec
@@ -28,13 +30,34 @@ EVENTS: Final[dict[str, list[Any]]] = {
 _OURS: Final = PLAIN & (PictureSpec.model_fields.keys() | SeriesSpec.model_fields.keys() | FileSpec.model_fields.keys())
 """Taken under our own names. The model is in the path, a webhook beside the input; previews are not shown there."""
 
-_TWINS: Final = ("num_images", "size")
+_TWINS: Final = ("num_images", "size", "strength")
 """Taken, and not published: a form needs one field for one thing."""
+
+PICTURES: Final = {"image": "image", "mask": "mask_image"}
+"""Words for pictures, and ours for the same; what they hold is a link or a data: URL."""
+
+TAKEN_OUT: Final = frozenset(PICTURES)
+"""Members of a body that may be long."""
+
+NEEDS: Final = {**PICTURES, "prompt_strength": "strength"}
+"""Words that only models take which announce what they mean."""
+
+ANNOUNCED: Final = frozenset(name for name, parameter in PARAMETERS.items() if parameter.announced)
 
 CUSTOM: Final = "custom"
 """The aspect ratio of those who say width and height."""
 
+_Link = Annotated[str, Field(min_length=1, max_length=MAX_BASE64, json_schema_extra={"format": "uri"})]
+
 _WORDS: Final[dict[str, Any]] = {
+    "image": (
+        _Link | None,
+        Field(default=None, description="The picture to begin with: a data: URL, or a file's link"),
+    ),
+    "mask": (_Link | None, Field(default=None, description="Where it is repainted: white. What is black stays")),
+    "prompt_strength": replace(
+        PARAMETERS["strength"], about="How much of `image` is drawn anew; missing: 0.8, 1 with a mask"
+    ).field(float),
     "num_outputs": replace(PARAMETERS["num_images"], default=None, about="How many pictures").field(int),
     "aspect_ratio": (
         Annotated[str | None, BeforeValidator(lambda given: None if given == CUSTOM else given)],
@@ -45,6 +68,10 @@ _WORDS: Final[dict[str, Any]] = {
         Field(default=None, pattern=r"^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$", description="Width x height"),
     ),
 }
+
+
+_FILE: Final = re.compile(r"^https?://[^/?#]+(?:/[^?#]*)?/v1/files/(in_[0-9a-z]{24})$")
+"""What `urls.get` of a file says. Whatever host it names, only the caller's own files are found by the id."""
 
 
 def _fields() -> dict[str, Any]:
@@ -100,12 +127,25 @@ def in_our_words(given: BaseModel, model: str) -> Wording:
     if fields.get("output_format", "png") == "png":
         # Models there have a quality by default, and say that it is not relevant for png.
         fields.pop("output_quality", None)
+    pictures = {word: fields.pop(word) for word in PICTURES if word in fields}
+    strength = fields.pop("prompt_strength", None)
     wording = Wording({"model": model, **fields})
+    for word, link in pictures.items():
+        wording.put(word, **{PICTURES[word]: reference(link)})
+    if strength is not None:
+        wording.put("prompt_strength", strength=strength)
     if images is not None:
         wording.put("num_outputs", num_images=images)
     if size is not None:
         wording.put("size", **sides(size))
     return wording
+
+
+def reference(link: str) -> dict[str, str]:
+    """A picture as a job refers to it: the data in a data: URL, a file that came in by this API, or a link."""
+    if file := _FILE.search(link):
+        return {"input": file[1]}
+    return {"url" if link.startswith(("https://", "http://")) else "b64": link}
 
 
 def published_schema(card: ModelCard) -> dict[str, Any]:
@@ -117,7 +157,7 @@ def published_schema(card: ModelCard) -> dict[str, Any]:
     defaults = card.model_dump()
     fields: dict[str, dict[str, Any]] = {}
     for name, about in schema["properties"].items():
-        if name in _TWINS:
+        if name in _TWINS or NEEDS.get(name, name) in ANNOUNCED - set(card.takes):
             continue
         if name in defaults:
             about["default"] = defaults[name]

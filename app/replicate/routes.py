@@ -208,7 +208,10 @@ async def webhook_secret(services: TheServices, caller: TheFullCaller, response:
 
 
 def _pointer(ours: str) -> str:
-    return ours.removesuffix("/url") if ours.startswith("/webhook") else f"/input{ours}"
+    if ours.startswith("/webhook"):
+        return ours.removesuffix("/url")
+    # There, a picture is a text.
+    return f"/input{re.sub('/(b64|url|input)$', '', ours)}"
 
 
 def _wait_wanted(prefer: list[str]) -> int | None:

@@ -1,0 +1,140 @@
+"""Replicate's files: what its clients upload before they ask for a prediction, each one an input as POST /v1/inputs has
+it. A client given a file handle sends it here, and then the link that it was answered.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from app.contract.messages.input_id import is_input_id
+from app.contract.redis.inputs import StoredInput
+from app.edge import errors
+from app.edge.bodies import FORM, Body, BodyRule
+from app.edge.forms import FORM_OVERHEAD, read_form
+from app.edge.guard import body_of
+from app.jobs.schemas import timestamp
+from app.pictures.clean_picture import UnfitPicture
+from app.routes.answers import ACCESS, QUEUE, problems
+from app.services import TheCaller, TheServices, caller_of, services_of
+
+router = APIRouter(prefix="/v1/files", tags=["replicate"])
+
+CONTENT = "content"
+"""Name of the part of a form that holds the file."""
+
+_BINARY = {"type": "string", "format": "binary"}
+_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {FORM: {"schema": {"type": "object", "required": [CONTENT], "properties": {CONTENT: _BINARY}}}},
+    }
+}
+
+
+def body_rule(most_bytes: int) -> BodyRule:
+    """What the body of an upload may be."""
+    return BodyRule({FORM: most_bytes + FORM_OVERHEAD})
+
+
+class ReplicateFile(BaseModel):
+    """A picture that came in, as Replicate's clients know a file. Its name and notes are not kept."""
+
+    id: str
+    name: str
+    content_type: str
+    size: int
+    etag: str
+    checksums: dict[str, str]
+    metadata: dict[str, str]
+    created_at: str
+    expires_at: str
+    urls: dict[str, str]
+
+    @classmethod
+    def of(cls, stored: StoredInput, *, base: str) -> ReplicateFile:
+        """`base` is where the service is reached."""
+        return cls(
+            id=stored.id,
+            name=stored.id,
+            content_type=stored.content_type,
+            size=stored.bytes,
+            etag=stored.sha256,
+            checksums={"sha256": stored.sha256},
+            metadata={},
+            created_at=timestamp(stored.created_ms),
+            expires_at=timestamp(stored.expires_ms),
+            urls={"get": f"{base}/v1/files/{stored.id}"},
+        )
+
+
+async def _own_file(file_id: str, request: Request) -> StoredInput:
+    if not is_input_id(file_id):
+        raise errors.InputNotFound
+    return await services_of(request).inputs.get(file_id, caller_of(request).tenant)
+
+
+OwnFile = Annotated[StoredInput, Depends(_own_file)]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ReplicateFile,
+    responses=problems(
+        *ACCESS,
+        errors.MalformedForm,
+        errors.BodyTooSlow,
+        errors.BodyTooLarge,
+        errors.UnsupportedMediaType,
+        errors.PictureUnusable,
+        *QUEUE,
+        errors.QueueStorageFull,
+        errors.TooManyUploads,
+        errors.PicturesFull,
+        errors.PicturesUnavailable,
+    ),
+    openapi_extra=_REQUEST,
+)
+async def create_file(request: Request, services: TheServices, caller: TheCaller) -> ReplicateFile:
+    """Send a picture in, for predictions to name by its link (Replicate's API)."""
+    body, content_type = body_of(request.scope), request.headers.get("content-type", "")
+    most = services.inputs.most_bytes
+    try:
+        stored, _ = await services.inputs.add(lambda: _file_in(body, content_type, most), caller.tenant)
+    except UnfitPicture as error:
+        fault = {"pointer": f"/{CONTENT}", "code": error.code, "detail": error.detail}
+        raise errors.PictureUnusable(f"The picture {error.detail}.", errors=[fault]) from error
+    return ReplicateFile.of(stored, base=services.base(request))
+
+
+@router.get("/{file_id}", response_model=ReplicateFile, responses=problems(*ACCESS, errors.InputNotFound, *QUEUE))
+async def get_file(picture: OwnFile, request: Request, services: TheServices) -> ReplicateFile:
+    """A picture that you sent in (Replicate's API)."""
+    return ReplicateFile.of(picture, base=services.base(request))
+
+
+@router.delete(
+    "/{file_id}",
+    status_code=204,
+    response_class=Response,
+    responses=problems(*ACCESS, errors.InputNotFound, errors.InputInUse, *QUEUE),
+)
+async def delete_file(picture: OwnFile, services: TheServices) -> Response:
+    """Delete a picture that you sent in (Replicate's API)."""
+    await services.inputs.remove(picture)
+    return Response(status_code=204)
+
+
+def _file_in(body: Body | None, content_type: str, most_bytes: int) -> bytes:
+    """What is beside the file, as its type and notes, is not read."""
+    form = read_form(body.read() if body else b"", content_type)
+    files = form.files_of(CONTENT)
+    if len(files) != 1 or len(form.files) != 1:
+        raise UnfitPicture("not_one_file", f"must be the only file of the form: `{CONTENT}`")
+    if len(files[0]) > most_bytes:
+        raise UnfitPicture("too_large", f"has more than {most_bytes} bytes")
+    return files[0]
