@@ -117,7 +117,7 @@ class PictureForm:
             record = read_record(self._part(IMAGE))
         except PictureError:
             return {}
-        found = {name: record[name] for name in WORDS if name in record}
+        found: dict[str, Any] = {name: record[name] for name in WORDS if name in record}
         try:
             # A stranger's file may hold anything.
             ImageVariation.model_validate(found)
