@@ -54,7 +54,7 @@ def test_a_page_reads_answers_and_refusals(opened: httpx2.Client) -> None:
         (200, opened.get(sent.json()["urls"]["self"], headers=BEARER | asking)),
         (401, opened.get("/v1/jobs", headers=asking)),
         (404, opened.get("/nope", headers=BEARER | asking)),
-        (413, opened.post("/v1/jobs", content=b"x" * 70_000, headers=BEARER | asking)),
+        (413, opened.post("/v1/jobs/cancel", json=["x" * 70_000], headers=BEARER | asking)),
         (415, opened.post("/v1/jobs", content=b"a=1", headers=BEARER | asking)),
         (422, opened.post("/v1/jobs", json={}, headers=BEARER | asking)),
         (400, opened.post("/v1/images/generations", json={}, headers=BEARER | asking)),

@@ -409,6 +409,7 @@ def filled(path: str, job_id: str) -> str:
         "model_id": "starter",
         "job_id": job_id,
         "input_id": "in_" + "0" * 24,
+        "file_id": "in_" + "0" * 24,
         "prediction_id": job_id,
         "index": "0",
         "event": "job.succeeded",

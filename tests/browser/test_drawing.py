@@ -178,7 +178,7 @@ def test_the_curl_recipe_draws_the_picture(opened: Page, installation: Installat
 
 def test_a_part_of_a_print_is_painted_over_and_drawn_anew(opened: Page) -> None:
     """From words to a print, from the print to a mask, from the mask to another print."""
-    opened.get_by_label("Seed").fill("7")
+    opened.get_by_label("Seed", exact=True).fill("7")
     first = finished(ask(opened, "a red circle on a blue background"))
     first.get_by_role("button").click()
     opened.get_by_role("button", name="Edit this").click()

@@ -168,7 +168,7 @@ def drawn(page: Page, worker: ScriptedWorker, prompt: str = "a lighthouse") -> s
 
 
 def test_edit_this_puts_the_print_into_the_form(opened: Page, worker: ScriptedWorker, door: Door) -> None:
-    opened.get_by_label("Seed").fill("12")
+    opened.get_by_label("Seed", exact=True).fill("12")
     job = drawn(opened, worker)
     opened.locator(".sheet button.frame").click()
     opened.get_by_role("button", name="Edit this").click()
@@ -185,7 +185,7 @@ def test_edit_this_puts_the_print_into_the_form(opened: Page, worker: ScriptedWo
 
 
 def test_vary_this_draws_from_the_print_at_once(opened: Page, worker: ScriptedWorker, door: Door) -> None:
-    opened.get_by_label("Seed").fill("12")
+    opened.get_by_label("Seed", exact=True).fill("12")
     job = drawn(opened, worker)
     opened.locator(".sheet button.frame").click()
     opened.get_by_role("button", name="Vary this").click()
@@ -210,7 +210,7 @@ def test_a_picture_drawn_here_brings_its_settings(opened: Page, worker: Scripted
     opened.get_by_role("button", name="Load its settings").click()
     expect(question).to_have_count(0)
     expect(opened.get_by_label("Steps", exact=True)).to_have_value("7")
-    expect(opened.get_by_label("Seed")).to_have_value(str(2**60 + 1))
+    expect(opened.get_by_label("Seed", exact=True)).to_have_value(str(2**60 + 1))
     opened.keyboard.press("Enter")
     spec = claimed(opened, worker).spec
     assert (spec.prompt, spec.seed, spec.width, spec.height) == ("a yacht <b>&amp; \U0001f6e5", 2**60 + 1, 96, 64)
@@ -239,7 +239,7 @@ def test_an_odd_record_fills_in_what_fits(
 ) -> None:
     bring(opened, "drop", a_print("png", **record))
     opened.get_by_role("button", name="Load its settings").click()
-    expect(opened.get_by_label("Seed")).to_have_value(str(2**60 + 1))
+    expect(opened.get_by_label("Seed", exact=True)).to_have_value(str(2**60 + 1))
     opened.keyboard.press("Enter")
     assert claimed(opened, worker).spec.prompt.startswith("a yacht")
     assert not set(EDITS) & set(door.sent[0])
@@ -266,5 +266,5 @@ class TestOfWordsOnly:
         expect(opened.get_by_text("This picture carries no settings")).to_be_visible()
         opened.get_by_role("button", name="Dismiss").click()
         bring(opened, "drop", a_print("png"))
-        expect(opened.get_by_label("Seed")).to_have_value(str(2**60 + 1))
+        expect(opened.get_by_label("Seed", exact=True)).to_have_value(str(2**60 + 1))
         assert door.files == {}

@@ -440,7 +440,7 @@ def test_memory_that_ends_while_loading_is_said(folder: Path, monkeypatch: pytes
     def full(*_: Any, **__: Any) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(worker.models.bundle, "_load_weights", full)
+    monkeypatch.setattr(worker.models.parts, "_load_weights", full)
     with pytest.raises(ModelError, match=r"not enough memory to load .* GB of weights as float32"):
         load(folder)
 
@@ -484,7 +484,7 @@ def test_what_is_needed_follows_the_type(whole_xl_folder: Path) -> None:
 def test_the_worker_is_told_as_well(whole_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the model can never fit, it is not loaded; where it is close, a line of the log says so."""
     monkeypatch.setattr(place, "main_memory", lambda: Room(0.1 * GIB, 0.1 * GIB, "this machine"))
-    monkeypatch.setattr(worker.models.bundle, "_load_weights", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(worker.models.parts, "_load_weights", lambda *_: pytest.fail("loaded"))
     with pytest.raises(ModelError, match=r"needs .* GB of memory .*, and this machine has 0\.1 GB"):
         load(whole_folder)
     assert "this machine has 0.1 GB" in examine(whole_folder)["model"]["faults"][0]

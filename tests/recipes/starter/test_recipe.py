@@ -143,9 +143,12 @@ def test_the_folder_is_served_and_drawn_by_the_stock_pipeline(model: Path) -> No
     with quiet_libraries():
         pipe = evaluate.load_pipeline(model, "cpu")
         generator = torch.Generator().manual_seed(0)
+        [latents] = pipe("a red circle", num_inference_steps=2, generator=generator, output_type="latent").images
         [picture] = pipe("a red circle", num_inference_steps=2, generator=generator, output_type="np").images
     assert picture.shape == (128, 128, 3)
-    assert picture.std() > 0
+    # Of a model that has hardly been trained the picture may be black all over.
+    assert latents.std() > 0
+    assert np.isfinite(picture).all()
 
 
 def test_nothing_in_the_folder_tells_where_it_was_made(model: Path, work: Path) -> None:
