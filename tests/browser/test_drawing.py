@@ -179,7 +179,7 @@ def test_the_curl_recipe_draws_the_picture(opened: Page, installation: Installat
 def test_a_part_of_a_print_is_painted_over_and_drawn_anew(opened: Page) -> None:
     """From words to a print, from the print to a mask, from the mask to another print."""
     opened.get_by_label("Seed", exact=True).fill("7")
-    first = finished(ask(opened, "a red circle on a blue background"))
+    first = finished(ask(opened, "a big red circle on a blue background"))
     first.get_by_role("button").click()
     opened.get_by_role("button", name="Edit this").click()
     opened.get_by_role("button", name="Paint a mask").click()
@@ -194,7 +194,7 @@ def test_a_part_of_a_print_is_painted_over_and_drawn_anew(opened: Page) -> None:
         opened.mouse.move(place["x"] + across * place["width"] / 8, place["y"] + row * place["height"] / 8, steps=4)
     opened.mouse.up()
     opened.get_by_role("button", name="Done").click()
-    again = finished(ask(opened, "a green square on a blue background"))
+    again = finished(ask(opened, "a big green square on a blue background"))
     again.get_by_role("button").click()
     origins = opened.get_by_role("list", name="Made from")
     expect(origins.locator("img")).to_have_count(2)
