@@ -98,6 +98,26 @@ DOCS_POLICY = (
 )
 
 
+SERVED = (
+    # Before jobs: /v1/jobs/events is no job's id.
+    events,
+    jobs,
+    inputs,
+    webhooks,
+    images,
+    models,
+    openai,
+    replicate,
+    replicate_models,
+    replicate_files,
+    a1111,
+    a1111_lists,
+    health,
+    page,
+)
+"""Modules with a `router`, in the order in which a path is looked up."""
+
+
 def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> FastAPI:
     """The application for these settings. Starts without Redis; /readyz tells when it is there."""
     app = FastAPI(
@@ -113,14 +133,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         telemetry=FASTAPIS_OWN,
     )
     app.state.settings = settings
-    refusals = Refusals(
-        prefix=settings.prefix,
-        writers={
-            **dict.fromkeys(openai_errors.PATHS, openai_errors.write),
-            **dict.fromkeys(a1111_errors.PREFIXES, a1111_errors.write),
-        },
-        not_served=a1111_errors.NOT_SERVED,
-    )
+    refusals = _refusals(settings)
     error_handler.install(app, refusals)
     app.state.metrics = metrics or GatewayMetrics(process=0)
     app.state.doorkeeper = Doorkeeper(Authenticator(settings.keys(), required=settings.require_keys))
@@ -139,29 +152,25 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     app.state.traces = open_provider("darkroom-gateway", version=__version__)
     if app.state.traces is not None:
         app.add_middleware(Traced, tracer=app.state.traces.get_tracer("darkroom.gateway", __version__))
-    # events before jobs: /v1/jobs/events is no job's id.
-    for module in (
-        events,
-        jobs,
-        inputs,
-        webhooks,
-        images,
-        models,
-        openai,
-        replicate,
-        replicate_models,
-        replicate_files,
-        a1111,
-        a1111_lists,
-        health,
-        page,
-    ):
+    for module in SERVED:
         app.include_router(module.router)
     app.mount("/static", page.static_files)
     if settings.docs:
         app.add_api_route("/docs", _docs, include_in_schema=False)
     _describe(app, keyed=bool(settings.keys()) or settings.require_keys)
     return app
+
+
+def _refusals(settings: Settings) -> Refusals:
+    """Each dialect's own way to say no, by its paths."""
+    return Refusals(
+        prefix=settings.prefix,
+        writers={
+            **dict.fromkeys(openai_errors.PATHS, openai_errors.write),
+            **dict.fromkeys(a1111_errors.PREFIXES, a1111_errors.write),
+        },
+        not_served=a1111_errors.NOT_SERVED,
+    )
 
 
 @asynccontextmanager

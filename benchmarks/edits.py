@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from PIL import Image
 
 from app.contract.messages.inputs import InputPicture, Lora
-from benchmarks.engine import PROMPT, alternate, machine, sd_shaped
+from benchmarks.engine import PROMPT, alternate, machine, sd_shaped, stepper
 from benchmarks.loras import KINDS, with_lora
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
@@ -128,22 +127,8 @@ def _stored(pixels: np.ndarray) -> InputPicture:
 
 
 def _stepper(bundle: Bundle, options: argparse.Namespace, kinds: Sequence[str]) -> Callable[[], None]:
-    """Takes one step of a batch that does not end, and waits for it."""
-    engine = Engine(family_of(bundle), seats=options.samples)
-    for k in range(options.samples):
-        engine.submit(_request(bundle, options, k, kinds).model_copy(update={"num_inference_steps": 1_000}))
-    while sum(job.is_ready for job in engine._jobs.all()) < options.samples:
-        time.sleep(0.01)
-
-    def step() -> None:
-        engine.step()
-        if bundle.device.type == "cuda":
-            torch.cuda.synchronize(bundle.device)
-
-    for _ in range(3):
-        step()
-    assert engine.last_batch == options.samples
-    return step
+    requests = [_request(bundle, options, k, kinds) for k in range(options.samples)]
+    return stepper(family_of(bundle), requests, options.samples)
 
 
 def _drawing(bundle: Bundle, requests: list[Request]) -> Callable[[], None]:

@@ -12,7 +12,7 @@ import dataclasses
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
+from worker.engine.family import Family
 from worker.engine.request import Request
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load, stock_pipeline
@@ -149,17 +150,26 @@ class FreeUnet:
 
 def _stepper(bundle: Bundle, options: argparse.Namespace, samples: int) -> Callable[[], None]:
     """Takes one step of a batch that does not end, and waits for it."""
-    engine = Engine(family_of(bundle), seats=samples)
-    request = _request(bundle, options, options.schedulers[0], num_images=samples)
-    engine.submit(request.model_copy(update={"num_inference_steps": 1_000}))
+    return stepper(family_of(bundle), [_request(bundle, options, options.schedulers[0], num_images=samples)], samples)
+
+
+def stepper(family: Family, requests: Sequence[Request], samples: int) -> Callable[[], None]:
+    """Takes one step of a batch of these requests, which does not end, and waits for it. `samples`: how many there
+    are."""
+    engine = Engine(family, seats=samples)
+    for request in requests:
+        engine.submit(request.model_copy(update={"num_inference_steps": 1_000}))
+    while not all(job.is_ready for job in engine._jobs.all()):
+        time.sleep(0.01)
 
     def step() -> None:
         engine.step()
-        if bundle.device.type == "cuda":
-            torch.cuda.synchronize(bundle.device)
+        if family.device.type == "cuda":
+            torch.cuda.synchronize(family.device)
 
     for _ in range(3):
         step()
+    assert engine.last_batch == samples
     return step
 
 

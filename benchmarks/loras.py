@@ -20,8 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from app.contract.messages.inputs import Lora
-from benchmarks.engine import PROMPT, machine, sd_shaped
-from worker.engine.engine import Engine
+from benchmarks.engine import PROMPT, machine, sd_shaped, stepper
 from worker.engine.request import Request
 from worker.families.choose import family_of
 from worker.models.adapters import loras_of
@@ -67,7 +66,12 @@ def with_lora(bundle: Bundle, folder: Path, rank: int, chosen: Callable[[str], b
 def _measured(bundle: Bundle, options: argparse.Namespace) -> tuple[list[float], list[float]]:
     """Seconds of the steps of plain samples, and of those with a third of LoRA rows, in turns."""
     family = family_of(bundle)
-    steppers = [_stepper(bundle, family, options, third) for third in (False, True)]
+    lora = (Lora(name="random", weight=0.5),)
+    plain, mixed = (
+        [_request(bundle, options, k, lora if third and k % 3 == 0 else ()) for k in range(options.samples)]
+        for third in (False, True)
+    )
+    steppers = [stepper(family, requests, options.samples) for requests in (plain, mixed)]
     clock = time.process_time if bundle.device.type == "cpu" else time.perf_counter
     seconds: tuple[list[float], list[float]] = [], []
     for _ in range(options.rounds):
@@ -76,26 +80,6 @@ def _measured(bundle: Bundle, options: argparse.Namespace) -> tuple[list[float],
             step()
             own.append(clock() - began)
     return seconds
-
-
-def _stepper(bundle: Bundle, family: object, options: argparse.Namespace, third: bool) -> Callable[[], None]:
-    """Takes one step of a batch that does not end, and waits for it."""
-    engine = Engine(family, seats=options.samples)  # type: ignore[arg-type]
-    for k in range(options.samples):
-        loras = (Lora(name="random", weight=0.5),) if third and k % 3 == 0 else ()
-        engine.submit(_request(bundle, options, k, loras))
-    while sum(job.is_ready for job in engine._jobs.all()) < options.samples:
-        time.sleep(0.01)
-
-    def step() -> None:
-        engine.step()
-        if bundle.device.type == "cuda":
-            torch.cuda.synchronize(bundle.device)
-
-    for _ in range(2):
-        step()
-    assert engine.last_batch == options.samples
-    return step
 
 
 def _request(bundle: Bundle, options: argparse.Namespace, k: int, loras: tuple[Lora, ...]) -> Request:

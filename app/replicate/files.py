@@ -18,7 +18,7 @@ from app.edge.forms import FORM_OVERHEAD, read_form
 from app.edge.guard import body_of
 from app.jobs.schemas import timestamp
 from app.pictures.clean_picture import UnfitPicture
-from app.routes.answers import ACCESS, QUEUE, problems
+from app.routes.answers import ACCESS, QUEUE, UPLOAD, problems
 from app.services import TheCaller, TheServices, caller_of, services_of
 
 router = APIRouter(prefix="/v1/files", tags=["replicate"])
@@ -84,19 +84,7 @@ OwnFile = Annotated[StoredInput, Depends(_own_file)]
     "",
     status_code=201,
     response_model=ReplicateFile,
-    responses=problems(
-        *ACCESS,
-        errors.MalformedForm,
-        errors.BodyTooSlow,
-        errors.BodyTooLarge,
-        errors.UnsupportedMediaType,
-        errors.PictureUnusable,
-        *QUEUE,
-        errors.QueueStorageFull,
-        errors.TooManyUploads,
-        errors.PicturesFull,
-        errors.PicturesUnavailable,
-    ),
+    responses=problems(*UPLOAD),
     openapi_extra=_REQUEST,
 )
 async def create_file(request: Request, services: TheServices, caller: TheCaller) -> ReplicateFile:

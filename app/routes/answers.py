@@ -34,6 +34,19 @@ ACCESS = (
 )
 BODY = (errors.MalformedJson, errors.BodyTooSlow, errors.BodyTooLarge, errors.UnsupportedMediaType)
 QUEUE = (errors.InternalError, errors.QueueUnavailable)
+UPLOAD = (
+    *ACCESS,
+    errors.MalformedForm,
+    errors.BodyTooSlow,
+    errors.BodyTooLarge,
+    errors.UnsupportedMediaType,
+    errors.PictureUnusable,
+    *QUEUE,
+    errors.QueueStorageFull,
+    errors.TooManyUploads,
+    errors.PicturesFull,
+    errors.PicturesUnavailable,
+)
 SUBMIT = (
     *BODY,
     errors.InvalidRequest,

@@ -20,7 +20,7 @@ from app.edge.guard import body_of
 from app.jobs.schemas import timestamp
 from app.pictures.clean_picture import UnfitPicture
 from app.pictures.stream import Label
-from app.routes.answers import ACCESS, QUEUE, problems
+from app.routes.answers import ACCESS, QUEUE, UPLOAD, problems
 from app.routes.images import TheConditions, send_bytes
 from app.services import TheCaller, TheServices, caller_of, services_of
 
@@ -93,19 +93,7 @@ OwnInput = Annotated[StoredInput, Depends(_own_input)]
     summary="Send a picture in",
     responses={
         200: {"model": InputView, "description": "It was there already; it is kept as long as a new one"},
-        **problems(
-            *ACCESS,
-            errors.MalformedForm,
-            errors.BodyTooSlow,
-            errors.BodyTooLarge,
-            errors.UnsupportedMediaType,
-            errors.PictureUnusable,
-            *QUEUE,
-            errors.QueueStorageFull,
-            errors.TooManyUploads,
-            errors.PicturesFull,
-            errors.PicturesUnavailable,
-        ),
+        **problems(*UPLOAD),
     },
     openapi_extra=_REQUEST,
 )

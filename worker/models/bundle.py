@@ -198,10 +198,7 @@ def load(
             parts[part].to(place.device, memory_format=layout).eval().requires_grad_(False)
         checker, preparation = parts.pop(SAFETY_CHECKER, None), parts.pop("feature_extractor", None)
         pipeline = _pipeline(source.pipeline.name, parts, zeros=zeros)
-        adapters, learned = loras_of(parts, loras), embeddings_of(parts, embeddings)
-        words = load_words(learned.served, parts)
-    for fault in (*adapters.faults, *learned.faults):
-        log.warning("an adapter is left out", fault=fault)
+        beside = _beside(parts, loras=loras, embeddings=embeddings)
     return Bundle(
         **parts | {"scheduler": configured(parts["scheduler"], source.pipeline)},
         name=name or source.name,
@@ -216,10 +213,18 @@ def load(
         left_out=_left_out(source),
         controlnets=verdict.controlnets,
         vae_name=source.vae.name if source.vae else None,
-        loras=adapters.served,
-        embeddings=words,
+        **beside,
         checker=SafetyChecker(checker, preparation) if checker else None,
     )
+
+
+def _beside(parts: Mapping[str, Any], *, loras: Path | None, embeddings: Path | None) -> dict[str, Any]:
+    """The adapters of the folders that fit the model with these parts, as a Bundle has them; of the others the log
+    says why not."""
+    adapters, learned = loras_of(parts, loras), embeddings_of(parts, embeddings)
+    for fault in (*adapters.faults, *learned.faults):
+        log.warning("an adapter is left out", fault=fault)
+    return {"loras": adapters.served, "embeddings": load_words(learned.served, parts)}
 
 
 def _left_out(source: ModelFolder) -> tuple[str, ...]:
