@@ -171,13 +171,14 @@ class ScriptedWorker:
     def __init__(self, client: redis.Redis, card: ModelCard, settings: Settings) -> None:
         self.ownership = Ownership(client)
         self.card = card
+        self.until = until
         self.pictures = PictureStore.from_url(settings.storage_url, signing_key=b"s" * 32)
 
     def announce(self) -> None:
         self.ownership.announce(self.card, "w1")
 
     def claim(self) -> Claim:
-        return until(lambda: self.ownership.claim(self.card.name, "w1"))
+        return self.until(lambda: self.ownership.claim(self.card.name, "w1"))
 
     def progress(self, claim: Claim, step: int) -> None:
         assert self.ownership.progress(claim, step, claim.spec.num_inference_steps)

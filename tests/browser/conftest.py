@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.conftest import _nobody_is_late as _nobody_is_late
 from tests.browser.edits import Door
+from tests.browser.waiting import until
 from tests.conftest import IN_CI
 from tests.system.conftest import Installation
 from tests.waiting import WAIT_SECONDS
@@ -113,6 +115,14 @@ def page(browser: Browser, ear: Ear, context_options: dict[str, Any]) -> Iterato
     page.on("pageerror", lambda error: ear.complaints.append(f"exception: {error}"))
     yield page
     context.close()
+
+
+@pytest.fixture(autouse=True)
+def _worker_waits_with_the_page(request: pytest.FixtureRequest) -> None:
+    """What the page sends goes out while the browser is spoken to, so the worker that waits for it speaks to it."""
+    if {"page", "worker"} <= set(request.fixturenames):
+        worker: ScriptedWorker = request.getfixturevalue("worker")
+        worker.until = partial(until, request.getfixturevalue("page"))
 
 
 def faults_of_access(page: Page) -> list[str]:

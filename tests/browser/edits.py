@@ -11,9 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, Request, Route
 
 from app.contract.messages.card import Adapter, ModelCard
-from app.contract.redis.ownership import Claim
-from tests.app.conftest import ScriptedWorker
-from tests.waiting import until
+from tests.browser.waiting import until
 
 EDITS = ("image", "strength", "mask_image", "mask_blur", "loras", "control")
 
@@ -57,8 +55,7 @@ class Door:
 
     def wait_for(self, uploads: int) -> None:
         """Until so many are held."""
-        # Routes are told only while the browser is spoken to.
-        until(lambda: self._page.evaluate("0") == 0 and len(self.held) == uploads)
+        until(self._page, lambda: len(self.held) == uploads)
 
     def _upload(self, route: Route, request: Request) -> None:
         self._uploads.append((request, request.post_data_buffer or b""))
@@ -76,11 +73,6 @@ def a_png(width: int, height: int, colour: str = "teal") -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(file, "png")
     return file.getvalue()
-
-
-def claimed(page: Page, worker: ScriptedWorker) -> Claim:
-    """The next job. What the page sends before it passes through the door, while the browser is spoken to."""
-    return until(lambda: page.evaluate("0") == 0 and worker.ownership.claim(worker.card.name, "w1"))
 
 
 def shown(width: int, height: int) -> str:

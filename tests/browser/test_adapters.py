@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import Ear, ask, faults_of_access, picture
-from tests.browser.edits import Door, a_png, choose, claimed, editing
+from tests.browser.edits import Door, a_png, choose, editing
 
 pytestmark = pytest.mark.browser
 
@@ -44,11 +44,11 @@ def test_loras_are_chosen_weighed_and_named_in_the_prompt(opened: Page, worker: 
     expect(group(opened, "LoRA ink").get_by_role("slider")).to_have_value("0.8")
     opened.get_by_role("button", name="Remove: LoRA film").click()
     opened.press("#prompt", "Enter")
-    claimed(opened, worker)
+    worker.claim()
     assert door.sent[0]["loras"] == [{"name": "ink", "weight": 0.8}]
     opened.get_by_role("button", name="Remove: LoRA ink").click()
     ask(opened, "a lighthouse")
-    claimed(opened, worker)
+    worker.claim()
     assert "loras" not in door.sent[1]
 
 
@@ -75,7 +75,7 @@ def test_a_control_has_a_picture_a_scale_and_a_part_of_the_steps(
     opened.reload()
     expect(canny.locator("img")).to_have_attribute("src", re.compile("^data:image/"))
     opened.press("#prompt", "Enter")
-    claimed(opened, worker)
+    worker.claim()
     (name,) = door.files
     sent = {"model": "canny", "image": {"input": name}, "scale": 0.7, "start": 0.35, "end": 0.4}
     assert door.sent[0]["control"] == [sent]

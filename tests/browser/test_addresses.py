@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import Ear, ask, faults_of_access, picture
-from tests.waiting import until
+from tests.browser.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -172,7 +172,7 @@ def test_every_running_job_emerges_over_one_stream(opened: Page, worker: Scripte
             worker.ownership.preview(claim, 0, step, 20, estimate)
         for estimate in estimates:
             expect(opened.locator(f'.sheet img.glimpse[src="data:image/jpeg;base64,{estimate}"]')).to_have_count(1)
-    until(lambda: opened.evaluate("true") and len(streams) == 1)
+    until(opened, lambda: len(streams) == 1)
     for claim in claims:
         worker.succeed(claim, data=picture("teal"))
     expect(opened.locator(".sheet[data-status=succeeded]")).to_have_count(len(claims))

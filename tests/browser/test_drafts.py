@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import Ear, ask, faults_of_access, picture
-from tests.waiting import until
+from tests.browser.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -65,7 +65,7 @@ def test_a_draft_that_is_older_than_its_model_fits_it(
     opened.fill("#prompt", "a long one")
     worker.card = card.model_copy(update={"max_steps": 50})
     worker.announce()
-    until(lambda: running.client.get("/v1/models").json()["data"][0]["max_steps"] == 50)
+    until(opened, lambda: running.client.get("/v1/models").json()["data"][0]["max_steps"] == 50)
     opened.reload()
     expect(opened.get_by_label("Steps", exact=True)).to_have_attribute("max", "50")
     expect(opened.get_by_label("Steps", exact=True)).to_have_value("50")

@@ -13,7 +13,7 @@ from playwright.sync_api import FloatRect, Locator, Page, expect
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import ScriptedWorker
 from tests.browser.conftest import Ear, ask, faults_of_access
-from tests.browser.edits import Door, a_png, bring, choose, claimed, editing, shown
+from tests.browser.edits import Door, a_png, bring, choose, editing, shown
 
 pytestmark = pytest.mark.browser
 
@@ -67,7 +67,7 @@ def sent_mask(page: Page, worker: ScriptedWorker, door: Door) -> npt.NDArray[np.
     if page.get_by_role("dialog").count():
         press(page, "Done")
     ask(page, f"a lighthouse {len(door.sent)}")
-    claimed(page, worker)
+    worker.claim()
     content_type, data = door.files[door.sent[-1]["mask_image"]["input"]]
     with Image.open(io.BytesIO(data)) as image:
         assert (content_type, image.format, image.size) == ("image/png", "PNG", (WIDTH, HEIGHT))
@@ -150,7 +150,7 @@ def test_a_mask_without_paint_is_none(painting: Page, worker: ScriptedWorker, do
     press(painting, "Done")
     expect(painting.get_by_role("button", name="Paint a mask")).to_be_visible()
     ask(painting, "a lighthouse")
-    claimed(painting, worker)
+    worker.claim()
     assert "mask_image" not in door.sent[0]
     assert list(door.files) == [door.sent[0]["image"]["input"]]
 
@@ -222,5 +222,5 @@ def test_why_a_mask_was_not_sent_is_told_and_it_is_sent_again(
     expect(alert).to_contain_text("The service does not answer")
     painting.unroute("**/v1/inputs")
     painting.get_by_role("button", name="Try again").click()
-    claimed(painting, worker)
+    worker.claim()
     assert set(door.sent[0]["mask_image"]) == {"input"}

@@ -11,7 +11,7 @@ from app.contract.messages.card import ModelCard
 from app.routes.page_parameters import parameters_module
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import faults_of_access
-from tests.waiting import until
+from tests.browser.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -55,7 +55,7 @@ def test_a_parameter_that_the_page_does_not_know_is_in_the_form_and_in_the_reque
     assert faults_of_access(page) == []
     page.fill("#prompt", "a red circle")
     page.press("#prompt", "Enter")
-    until(lambda: sent)
+    until(page, lambda: sent)
     shown = {"tile_overlap": 2, "sharpness": 0.7, "tiling": True, "style_preset": "ink"}
     assert sent[0].items() >= (shown | {"second_prompt": "in the rain", "prompt": "a red circle"}).items()
     assert worker.claim().spec.prompt == "a red circle"
@@ -70,7 +70,7 @@ def test_what_stands_as_it_was_is_not_sent_where_it_says_nothing(
     expect(page.locator("#size")).to_be_attached()
     page.fill("#prompt", "a red circle")
     page.press("#prompt", "Enter")
-    until(lambda: sent)
+    until(page, lambda: sent)
     card = worker.card
     by_model = {name: getattr(card, name) for name in ("width", "height", "num_inference_steps", "scheduler")}
     assert sent[0] == by_model | {

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import Ear, ask, faults_of_access, picture
-from tests.browser.edits import EDITS, Door, a_png, bring, choose, claimed, editing, shown
+from tests.browser.edits import EDITS, Door, a_png, bring, choose, editing, shown
 from worker.images import encode
 
 pytestmark = pytest.mark.browser
@@ -38,7 +38,7 @@ def test_a_picture_to_begin_with(opened: Page, worker: ScriptedWorker, door: Doo
     expect(opened.get_by_label("Size")).to_contain_text(f"Like the p{shown(200, 120)[1:]}")
     assert faults_of_access(opened) == []
     ask(opened, "a lighthouse")
-    assert claimed(opened, worker).spec.prompt == "a lighthouse"
+    assert worker.claim().spec.prompt == "a lighthouse"
     (name,) = door.files
     assert door.files[name] == ("image/png", data)
     assert door.sent[0].items() >= {"image": {"input": name}, "width": 200, "height": 120}.items()
@@ -52,12 +52,12 @@ def test_how_much_is_drawn_anew_and_the_picture_taken_out(opened: Page, worker: 
     expect(strength).to_have_value("0.8")
     strength.fill("0.35")
     ask(opened, "a lighthouse")
-    assert claimed(opened, worker).spec.prompt == "a lighthouse"
+    assert worker.claim().spec.prompt == "a lighthouse"
     assert door.sent[0].items() >= {"strength": 0.35, "width": 256, "height": 64}.items(), "as large as may be"
     opened.get_by_role("button", name="Remove: Picture").click()
     expect(strength).to_have_count(0)
     ask(opened, "a lighthouse without")
-    assert claimed(opened, worker).spec.prompt == "a lighthouse without"
+    assert worker.claim().spec.prompt == "a lighthouse without"
     assert not {"image", "strength"} & set(door.sent[1])
 
 
@@ -71,7 +71,7 @@ def test_what_is_sent_while_the_picture_is_on_its_way_waits_for_it(
     door.wait_for(1)
     assert door.sent == []
     door.held[0].continue_()
-    assert claimed(opened, worker).spec.prompt == "a lighthouse"
+    assert worker.claim().spec.prompt == "a lighthouse"
     assert set(door.sent[0]["image"]) == {"input"}
 
 
@@ -161,7 +161,7 @@ def test_the_draft_keeps_the_picture_and_tells_when_it_is_gone(
 def drawn(page: Page, worker: ScriptedWorker, prompt: str = "a lighthouse") -> str:
     """A finished print; its job's id."""
     ask(page, prompt)
-    claim = claimed(page, worker)
+    claim = worker.claim()
     worker.succeed(claim, data=picture("teal"))
     expect(page.locator(".sheet").first).to_have_attribute("data-status", "succeeded")
     return claim.id
@@ -180,7 +180,7 @@ def test_edit_this_puts_the_print_into_the_form(opened: Page, worker: ScriptedWo
     opened.reload()
     expect(place.locator("img")).to_have_attribute("src", re.compile("/pictures/images/"))
     ask(opened, "a lighthouse in snow")
-    claimed(opened, worker)
+    worker.claim()
     assert door.sent[-1].items() >= {"image": {"job": job, "index": 0}, "prompt": "a lighthouse in snow"}.items()
 
 
@@ -189,7 +189,7 @@ def test_vary_this_draws_from_the_print_at_once(opened: Page, worker: ScriptedWo
     job = drawn(opened, worker)
     opened.locator(".sheet button.frame").click()
     opened.get_by_role("button", name="Vary this").click()
-    assert claimed(opened, worker).spec.prompt == "a lighthouse"
+    assert worker.claim().spec.prompt == "a lighthouse"
     assert door.sent[-1].items() >= {"image": {"job": job, "index": 0}, "strength": 0.6}.items()
     assert "seed" not in door.sent[-1]
     expect(opened.get_by_role("dialog")).to_have_count(0)
@@ -212,7 +212,7 @@ def test_a_picture_drawn_here_brings_its_settings(opened: Page, worker: Scripted
     expect(opened.get_by_label("Steps", exact=True)).to_have_value("7")
     expect(opened.get_by_label("Seed", exact=True)).to_have_value(str(2**60 + 1))
     opened.keyboard.press("Enter")
-    spec = claimed(opened, worker).spec
+    spec = worker.claim().spec
     assert (spec.prompt, spec.seed, spec.width, spec.height) == ("a yacht <b>&amp; \U0001f6e5", 2**60 + 1, 96, 64)
     assert (spec.num_inference_steps, spec.scheduler) == (7, "euler")
     assert door.files == {}
@@ -241,7 +241,7 @@ def test_an_odd_record_fills_in_what_fits(
     opened.get_by_role("button", name="Load its settings").click()
     expect(opened.get_by_label("Seed", exact=True)).to_have_value(str(2**60 + 1))
     opened.keyboard.press("Enter")
-    assert claimed(opened, worker).spec.prompt.startswith("a yacht")
+    assert worker.claim().spec.prompt.startswith("a yacht")
     assert not set(EDITS) & set(door.sent[0])
 
 

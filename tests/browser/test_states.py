@@ -19,10 +19,12 @@ from app.contract.messages.card import ModelCard
 from app.contract.redis import keys
 from app.settings import Settings
 from benchmarks.ports import free_port
+from tests import waiting
 from tests.app.conftest import Running, ScriptedWorker, settings_for
 from tests.browser.conftest import Ear, ask, faults_of_access, find_chromium, picture
+from tests.browser.waiting import until
 from tests.system.conftest import COMMAND
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.browser
 
@@ -62,7 +64,7 @@ def test_the_checks_see_faults(opened: Page, ear: Ear) -> None:
     assert any(fault.startswith("label:") for fault in faults_of_access(opened))
     opened.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'true'}))")
     # A round trip to the browser is when its messages are delivered.
-    until(lambda: opened.evaluate("true") and any("CSP script-src" in each for each in ear.complaints))
+    until(opened, lambda: any("CSP script-src" in each for each in ear.complaints))
     ear.forgives.append(".")
 
 
@@ -260,7 +262,7 @@ class LoneGateway:
     def start(self) -> None:
         self.process = subprocess.Popen([COMMAND, "gateway"], env=self.environment, stdout=subprocess.DEVNULL)
         with httpx2.Client(trust_env=False, timeout=WAIT_SECONDS) as client:
-            until(lambda: answers(client, self.url))
+            waiting.until(lambda: answers(client, self.url))
 
     def stop(self) -> None:
         if self.process:
