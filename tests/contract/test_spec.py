@@ -62,6 +62,16 @@ STORED = {
         "target_size": "tuple[int, int] | None",
     },
 }
+STORED[6] = STORED[5] | {
+    "prior": "app.contract.messages.unclip.Prior | None",
+    "image_embedding": "app.contract.messages.unclip.ImageEmbedding | None",
+    "noise_level": "int",
+    "start": "Literal['noise', 'inverted']",
+    "best_of": "int | None",
+    "expect": "tuple[str, ...]",
+    "min_probability": "float | None",
+    "trajectory": "app.contract.messages.trajectory.Trajectory | None",
+}
 """What a worker of each record version reads of a job. Never changed: a new set of fields is a new version."""
 
 OF_BEFORE = (
@@ -85,6 +95,14 @@ SINCE_THEN = {
     "original_size": None,
     "crops_coords_top_left": None,
     "target_size": None,
+    "prior": None,
+    "image_embedding": None,
+    "noise_level": 0,
+    "start": "noise",
+    "best_of": None,
+    "expect": (),
+    "min_probability": None,
+    "trajectory": None,
 }
 """What such a job has of the parameters that came later, and of one that could not be missing then: nothing that
 changes its picture."""
@@ -206,6 +224,14 @@ def test_what_only_some_models_take_is_refused_by_the_others(card: ModelCard) ->
         "original_size": [512, 768],
         "crops_coords_top_left": [0, 64],
         "target_size": [1024, 1024],
+        "prior": {"num_inference_steps": 5},
+        "image_embedding": {"of": PICTURE},
+        "noise_level": 3,
+        "start": "inverted",
+        "best_of": 4,
+        "expect": ["a red circle"],
+        "min_probability": 0.5,
+        "trajectory": {"every": 2},
     }
     assert asked.keys() == {name for name, parameter in PARAMETERS.items() if parameter.announced}
     with pytest.raises(ParamsRejected) as refused:

@@ -68,7 +68,9 @@ class ModelCard(BaseModel):
     )
     examples: tuple[str, ...] = Field(default=(), description="Prompts that it draws well")
     tasks: tuple[str, ...] = Field(
-        default=("text-to-image",), description="What it draws from: text-to-image, image-to-image, inpainting"
+        default=("text-to-image",),
+        description="What it draws from: text-to-image, image-to-image, inpainting, image-variation; and what it does"
+        " with pictures and texts beside: score, embed",
     )
     takes: tuple[str, ...] = Field(default=(), description="Parameters that not every model takes, and this one does")
     controls: tuple[Adapter, ...] = Field(default=(), description="ControlNets that `control` may name")
@@ -76,6 +78,12 @@ class ModelCard(BaseModel):
     loras: tuple[Adapter, ...] = Field(default=(), description="What `loras` may name")
     embeddings: tuple[str, ...] = Field(default=(), description="Textual inversions: words that a prompt may have")
     vae: str | None = Field(default=None, description="The VAE in the place of the model's own, by its folder's name")
+    prior_num_inference_steps: int | None = Field(default=None, gt=0, description="Default of its prior, if it has one")
+    prior_guidance_scale: float | None = Field(default=None, ge=0, description="Default of its prior")
+    max_noise_level: int = Field(default=0, ge=0, description="`noise_level` at most")
+    embedding_dimensions: int | None = Field(
+        default=None, gt=0, description="Numbers of an embedding that it makes, or draws from"
+    )
     left_out: tuple[str, ...] = Field(
         default=(), description="Parts of the model's folder that are not used, such as its safety checker"
     )

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from app.contract.messages.card import ModelCard
 from app.contract.messages.inputs import AskedControl, AskedLora, ImageReference, InputPicture
 from app.contract.messages.spec import PictureSpec
+from app.contract.messages.unclip import AskedImageEmbedding
 
 STRENGTH: Final = 0.8
 """As StableDiffusionImg2ImgPipeline has it."""
@@ -43,6 +44,7 @@ class Asked(Protocol):
     control: Sequence[AskedControl] | None
     loras: Sequence[AskedLora] | None
     strength: float | None
+    image_embedding: AskedImageEmbedding | None
 
 
 def references_of(request: Asked) -> Iterator[tuple[str, ImageReference]]:
@@ -52,6 +54,16 @@ def references_of(request: Asked) -> Iterator[tuple[str, ImageReference]]:
             yield f"/{name}", reference
     for at, each in enumerate(request.control or ()):
         yield f"/control/{at}/image", each.image
+    if request.image_embedding is not None:
+        yield from _of_points(request.image_embedding)
+
+
+def _of_points(asked: AskedImageEmbedding) -> Iterator[tuple[str, ImageReference]]:
+    if asked.of is not None:
+        yield "/image_embedding/of", asked.of
+    for at, point in enumerate(asked.slerp or ()):
+        if point.of is not None:
+            yield f"/image_embedding/slerp/{at}/of", point.of
 
 
 def pictured(request: Asked, pictures: Mapping[str, InputPicture]) -> dict[str, Any]:
@@ -66,7 +78,19 @@ def pictured(request: Asked, pictures: Mapping[str, InputPicture]) -> dict[str, 
         )
     if request.loras:
         found["loras"] = tuple(each.model_dump() for each in request.loras)
+    if request.image_embedding is not None:
+        found["image_embedding"] = _pointed(request.image_embedding, pictures)
     return found
+
+
+def _pointed(asked: AskedImageEmbedding, pictures: Mapping[str, InputPicture]) -> dict[str, Any]:
+    """The same of an image embedding: as asked, with pictures in the place of references."""
+    stored = asked.model_dump(by_alias=True)
+    for pointer, _ in _of_points(asked):
+        *way, name = pointer.removeprefix("/image_embedding/").split("/")
+        point = stored["slerp"][int(way[1])] if way else stored
+        point[name] = pictures[pointer]
+    return stored
 
 
 def strength_of(request: Asked) -> float | None:

@@ -189,7 +189,18 @@ def _resolved(request: JobRequest, card: ModelCard, image: InputPicture | None) 
         "scheduler": _scheduler(request.scheduler, card),
         "seed": secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
         "strength": strength_of(request),
+        "num_images": _num_images(request),
     }
+
+
+def _num_images(request: JobRequest) -> int:
+    """As asked, or one for each place on the way between two image embeddings."""
+    asked: int = request.num_images
+    places = request.image_embedding.at if request.image_embedding is not None else None
+    if places is None or asked in (1, len(places)):
+        return asked if places is None else len(places)
+    detail = f"goes without image_embedding.at, which has {len(places)} places: one for each picture"
+    raise ParamsRejected([ParamError("/num_images", "said_twice", detail)])
 
 
 def refuse_not_taken(asked: Mapping[str, Any], card: ModelCard) -> None:

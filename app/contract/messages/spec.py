@@ -19,6 +19,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from app.contract.messages.inputs import OTHER_WAYS, Control, Controls, ImageReference, InputPicture, Lora, Loras
 from app.contract.messages.parameter import Parameter, is_plain, parameters_of
 from app.contract.messages.texts import VISIBLE, Name, Text
+from app.contract.messages.trajectory import AskedTrajectory, Trajectory
+from app.contract.messages.unclip import AskedImageEmbedding, AskedPrior, ImageEmbedding, Prior
 
 MAX_SEED = 2**63 - 1
 DRAW_A_SEED = -1
@@ -26,6 +28,7 @@ DRAW_A_SEED = -1
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 PromptSyntax = Literal["plain", "a1111"]
+Start = Literal["noise", "inverted"]
 _AskedFormat = Annotated[
     OutputFormat,
     BeforeValidator(lambda given: "jpeg" if given == "jpg" else given),
@@ -37,6 +40,7 @@ _AskedSeed = Annotated[
     AfterValidator(lambda seed: None if seed == DRAW_A_SEED else seed),
 ]
 _AskedSides = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
+_AskedTexts = Annotated[list[Annotated[Text, VISIBLE]], Field(min_length=1, max_length=32)]
 _AskedCorner = Annotated[list[Annotated[int, Field(ge=0, le=16_384)]], Field(min_length=2, max_length=2)]
 
 
@@ -170,6 +174,42 @@ class PictureSpec(_Spec):
             announced=True,
         ),
     ] = None
+    prior: Annotated[
+        Prior | None,
+        Parameter(
+            about="How an unCLIP model's prior gets from the text to an image embedding",
+            asked=AskedPrior | None,
+            announced=True,
+        ),
+    ] = None
+    image_embedding: Annotated[
+        ImageEmbedding | None,
+        Parameter(
+            about="What an unCLIP model draws from in the place of a text: variations of a picture, and what lies"
+            " between two",
+            asked=AskedImageEmbedding | None,
+            announced=True,
+        ),
+    ] = None
+    noise_level: Annotated[
+        int,
+        Parameter(
+            about="Noise on the image embedding, in steps of its own schedule: more of it, more freedom",
+            default=0,
+            least=0,
+            most=10_000,
+            announced=True,
+        ),
+    ] = 0
+    start: Annotated[
+        Start,
+        Parameter(
+            about="Begin from noise, or from the picture of image_embedding carried back to noise (DDIM inversion):"
+            " what is not changed stays",
+            default="noise",
+            announced=True,
+        ),
+    ] = "noise"
 
 
 class FileSpec(_Spec):
@@ -186,6 +226,28 @@ class SeriesSpec(_Spec):
     """How many pictures."""
 
     num_images: Annotated[int, Parameter(default=1, least=1, most=1_000)]
+    best_of: Annotated[
+        int | None,
+        Parameter(
+            about="Draw so many, and keep the num_images that fit `expect` best, else the prompt",
+            least=1,
+            most=1_000,
+            announced=True,
+        ),
+    ] = None
+    expect: Annotated[
+        tuple[str, ...],
+        Parameter(about="What the pictures are scored by", asked=_AskedTexts | None, announced=True),
+    ] = ()
+    min_probability: Annotated[
+        float | None,
+        Parameter(
+            about="A picture that fits `expect` with less is drawn again from another seed, a few times at most",
+            least=0,
+            most=1,
+            announced=True,
+        ),
+    ] = None
 
 
 class PreviewSpec(_Spec):
@@ -199,6 +261,10 @@ class PreviewSpec(_Spec):
         bool,
         Parameter(about="Keep the previews beside each picture, as one sheet of small frames", default=False),
     ] = False
+    trajectory: Annotated[
+        Trajectory | None,
+        Parameter(about="Keep the latents of the steps, to look at each", asked=AskedTrajectory | None, announced=True),
+    ] = None
 
 
 class Delivery(PreviewSpec, FileSpec, SeriesSpec):
@@ -222,7 +288,8 @@ own."""
 def pictures_of(spec: PictureSpec) -> list[InputPicture]:
     """Every picture that came in and that is drawn from."""
     alone = [picture for picture in (spec.image, spec.mask_image) if picture is not None]
-    return alone + [control.image for control in spec.control]
+    points = spec.image_embedding.points if spec.image_embedding is not None else ()
+    return [*alone, *(control.image for control in spec.control), *(point.of for point in points if point.of)]
 
 
 def values_of(spec: BaseModel, part: type[BaseModel]) -> dict[str, Any]:
