@@ -39,10 +39,10 @@ class Looks:
 
     def objects_by_scorer(self, pictures: Sequence[Picture], plans: Sequence[Plan]) -> list[str]:
         """The object whose name makes the best caption of each picture, all else as planned."""
-        images = self.scorer.images(pictures)
+        images = self.scorer.image_features(pictures)
         guesses = []
         for image, plan in zip(images, plans, strict=True):
-            texts = self.scorer.texts([noun_caption(plan, name) for name in self.objects])
+            texts = self.scorer.text_features([noun_caption(plan, name) for name in self.objects])
             guesses.append(self.objects[int((texts @ image).argmax())])
         return guesses
 
@@ -50,9 +50,9 @@ class Looks:
         """Whether the scorer prefers each picture's caption to MISTAKES that are nearly true."""
         chance = random.Random(0)
         passed = []
-        for image, plan in zip(self.scorer.images(pictures), plans, strict=True):
+        for image, plan in zip(self.scorer.image_features(pictures), plans, strict=True):
             true, wrong = said(chance, plan, self.objects, MISTAKES)
-            passed.append(int((self.scorer.texts([true, *wrong]) @ image).argmax()) == 0)
+            passed.append(int((self.scorer.text_features([true, *wrong]) @ image).argmax()) == 0)
         return passed
 
 

@@ -25,14 +25,14 @@ MAX_PIXELS = 8192 * 8192
 
 def ranked(scorer: Scorer, picture: Path, texts: Sequence[str]) -> list[tuple[float, str]]:
     """The texts with their cosines. OSError for what is no picture, ValueError for one that is too big."""
-    cosines = scorer.texts(texts) @ scorer.images([pixels_of(picture)])[0]
+    cosines = scorer.text_features(texts) @ scorer.image_features([pixels_of(picture)])[0]
     return sorted(zip(cosines.tolist(), texts, strict=True), reverse=True)
 
 
 def best_of(scorer: Scorer, text: str, pictures: Sequence[Path]) -> list[tuple[float, str]]:
     """The pictures' paths with their cosines. Raises as `ranked`."""
-    images = torch.cat([scorer.images([pixels_of(picture)]) for picture in pictures])
-    cosines = images @ scorer.texts([text])[0]
+    images = torch.cat([scorer.image_features([pixels_of(picture)]) for picture in pictures])
+    cosines = images @ scorer.text_features([text])[0]
     return sorted(zip(cosines.tolist(), map(str, pictures), strict=True), reverse=True)
 
 

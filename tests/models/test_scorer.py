@@ -83,7 +83,7 @@ def test_the_true_text_fits_best(scorer: Scorer, thing: str, background: str, sq
         for colour, behind in ((thing, background), (background, thing), ("green", "gray"))
         for shape in ("circle", "square")
     ]
-    cosines = scorer.texts(texts) @ scorer.images([painted(thing, background, square=square)])[0]
+    cosines = scorer.text_features(texts) @ scorer.image_features([painted(thing, background, square=square)])[0]
     assert float(cosines.abs().max()) <= 1
     assert texts[int(cosines.argmax())] == f"a {thing} {'square' if square else 'circle'} on a {background} background"
 
@@ -94,13 +94,28 @@ def test_each_picture_is_scored_by_its_text(scorer: Scorer) -> None:
     assert all(true > false for true, false in zip(right, wrong, strict=True))
 
 
+def test_it_says_what_its_vectors_are(scorer: Scorer) -> None:
+    """Their size, what their cosines are multiplied by, and which files made them."""
+    tensors = load_file(BUNDLED_SCORER / "model.safetensors")
+    assert scorer.dimensions == len(tensors["text_projection.weight"]) == scorer.text_features(["a"]).shape[1]
+    assert scorer.logit_scale == pytest.approx(float(tensors["logit_scale"].float().exp()), rel=1e-6)
+    assert scorer.logit_bias is None
+    lines = (BUNDLED_SCORER / "sha256sums.txt").read_text().splitlines(keepends=True)
+    expected = hashlib.sha256("".join(sorted(lines, key=lambda line: line.split()[1])).encode()).hexdigest()
+    assert scorer.sha256 == expected
+    long = "red " * 40
+    assert scorer.max_tokens == 32
+    assert scorer.tokens(["a red circle", long]) == [5, 42]
+    torch.testing.assert_close(scorer.text_features([long]), scorer.text_features(["red " * 30]))
+
+
 def test_it_is_the_clip_that_anyone_loads(scorer: Scorer) -> None:
     """Also for pictures of another size and shape."""
     pixels = np.asarray(Image.fromarray(painted("red", "blue")).resize((300, 200)))
     prepared = CLIPImageProcessorPil.from_pretrained(BUNDLED_SCORER)(images=pixels, return_tensors="pt").pixel_values
     model = CLIPModel.from_pretrained(BUNDLED_SCORER, dtype=torch.float32).requires_grad_(False)
     theirs = F.normalize(model.get_image_features(pixel_values=prepared).pooler_output, dim=1)
-    assert float((scorer.images([pixels]) * theirs).sum()) > 0.9999
+    assert float((scorer.image_features([pixels]) * theirs).sum()) > 0.9999
 
 
 @pytest.mark.parametrize("said", PREPARATIONS.values(), ids=PREPARATIONS)

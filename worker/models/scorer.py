@@ -6,6 +6,7 @@ Loads safetensors and local files only. Knows no requests, and no picture's file
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ import transformers
 from numpy.typing import NDArray
 
 from worker.models.errors import ModelError
+from worker.models.folder import TOKENIZER_FILES, sha256_of
 from worker.models.preparation import PREPARATION, Preparation, read_preparation
 from worker.models.quiet import quiet_libraries
 from worker.models.shapes import AGAIN, cannot_be_loaded
+
+CONFIGURED = ("config.json", PREPARATION, *TOKENIZER_FILES)
+"""Files beside the weights that a vector depends on."""
 
 Picture = NDArray[np.uint8]
 """RGB, [H, W, 3], of any size."""
@@ -28,24 +33,49 @@ Picture = NDArray[np.uint8]
 class Scorer:
     """A loaded CLIP. One thread at a time: the tokenizer's padding is state that all its callers share."""
 
-    def __init__(self, model: Any, tokenizer: Any, preparation: Preparation) -> None:
+    def __init__(self, model: Any, tokenizer: Any, preparation: Preparation, *, sha256: str = "") -> None:
         self.model, self.tokenizer, self.preparation = model, tokenizer, preparation
+        self.family = type(model).__name__
+        """Class in transformers' words, e.g. CLIPModel."""
+        self.sha256 = sha256
+        """Over the hashes of all its files, as a drawing model's: which weights made a vector."""
+        self.dimensions = int(model.config.projection_dim)
+        self.logit_scale = float(model.logit_scale.exp())
+        """What cosines are multiplied by before the softmax: a learned temperature's inverse."""
+        self.logit_bias: float | None = None
+        """Added after that, by models whose probabilities are sigmoids (SigLIP); None: softmax."""
 
-    def images(self, pictures: Sequence[Picture]) -> torch.Tensor:
-        """Unit vectors [B, width], one a picture."""
+    @property
+    def image_size(self) -> int:
+        """Pixels of the square that the network sees."""
+        return self.preparation.side
+
+    @property
+    def max_tokens(self) -> int:
+        """That are read of a text, with the two that mark start and end."""
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, start and end included: also those that are not read."""
+        return [len(ids) for ids in self.tokenizer(list(texts), truncation=False).input_ids]
+
+    def image_features(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        """Unit vectors [B, dimensions], float32, one a picture."""
         # Copied, since torch warns of arrays that may not be written to, as Pillow's are.
         tensors = [torch.from_numpy(np.array(picture)).to(self.model.device) for picture in pictures]
         pixels = torch.cat([self.preparation(tensor) for tensor in tensors])
         return _unit(self.model.get_image_features(pixel_values=pixels))
 
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Unit vectors [B, width], one a text. What is longer than the encoder reads is cut."""
-        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit vectors [B, dimensions], float32, one a text. What is longer than the encoder reads is cut."""
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
         return _unit(self.model.get_text_features(input_ids=tokens.input_ids.to(self.model.device)))
 
     def scores(self, pictures: Sequence[Picture], texts: Sequence[str]) -> list[float]:
         """Cosine of each picture and its text, -1..1."""
-        together = (self.images(pictures) * self.texts(texts)).sum(1)
+        together = (self.image_features(pictures) * self.text_features(texts)).sum(1)
         return [float(value) for value in together]
 
 
@@ -65,7 +95,15 @@ def load_scorer(folder: Path, *, device: str = "cpu") -> Scorer:
         raise ModelError(f"The weights in {folder} lack {len(wrong)} tensors, e.g. {wrong[0]}; {AGAIN}.")
     if preparation.side != model.config.vision_config.image_size:
         raise ModelError(f"{folder / PREPARATION} makes pictures of another size than the network sees; {AGAIN}.")
-    return Scorer(model.to(device).eval().requires_grad_(False), tokenizer, preparation)
+    model = model.to(device).eval().requires_grad_(False)
+    return Scorer(model, tokenizer, preparation, sha256=sha256_of_scorer(folder))
+
+
+def sha256_of_scorer(folder: Path) -> str:
+    """Hash over the sorted `hash  path` lines of every file that a vector depends on. Reads all weights."""
+    files = sorted(file for file in folder.iterdir() if file.suffix == ".safetensors" or file.name in CONFIGURED)
+    lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _unit(features: Any) -> torch.Tensor:
