@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.errors import EngineError
 from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress
 from worker.engine.family import Asked, Prepared
-from worker.engine.passes import Begun, Pass
+from worker.engine.passes import Before, Begun, Pass
 from worker.engine.request import Request
 from worker.engine.rows import Rows
 from worker.engine.solver import Schedule, SolverFactory
@@ -56,9 +56,10 @@ class Enlarging(StableDiffusion):
         small = dataclasses.replace(large, solver=solver, latent_shape=(channels, height // 2, width // 2))
         return [small, dataclasses.replace(large, complete=self._completed)]
 
-    def _completed(self, large: Pass, latents: torch.Tensor, generator: torch.Generator) -> Pass:
-        if generator.initial_seed() == UNLUCKY:
+    def _completed(self, large: Pass, before: Before) -> Pass:
+        if before.generator.initial_seed() == UNLUCKY:
             raise RuntimeError("no second pass for this one")
+        (latents,) = before.ended
         both = large.rows.conditional, large.rows.unconditional
         rows = Rows(*({CONTEXT: coloured(row[CONTEXT], latents)} for row in both))
         start = enlarged(latents).cpu()

@@ -38,17 +38,28 @@ def from_noise(latent_shape: LatentShape, generator: torch.Generator, solver: So
     return Begun(normal_noise(latent_shape, generator) * solver.table.init_noise_sigma)
 
 
-def _as_it_is(following: Pass, latents: torch.Tensor, generator: torch.Generator) -> Pass:
-    return following
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Before:
+    """What a sample has behind it when a pass of it begins: `index`, its place in its job; `ended`, the latents that
+    each pass before ended with, float32 on the device; and its `generator`, as these left it."""
+
+    index: int
+    ended: Sequence[torch.Tensor]
+    generator: torch.Generator
+
+
+def _as_it_is(of: Pass, before: Before) -> Pass:
+    return of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Pass:
     """One denoising run of a sample.
 
-    `guidance` counts where the rows are guided. `complete` is called for every pass but the first, when the one
-    before it is over: with the pass itself, the latents that the one before ended with, float32 on the device, and the
-    sample's generator. It answers with the pass as it begins, and may change everything but the solver.
+    `guidance` counts where the rows are guided. `complete` is called when the pass is to begin, before its start draws:
+    with the pass itself, and what the sample has behind it. It answers with the pass as it begins, and may change
+    everything but the solver. `stage`: what it is called where progress is told. `found`: vectors [n] on the device
+    that belong to the picture's record, by their names there.
     """
 
     denoiser: Denoiser
@@ -58,7 +69,9 @@ class Pass:
     guidance: Guidance = NO_GUIDANCE
     sides: Sequence[Side] = ()
     start: Start = from_noise
-    complete: Callable[[Pass, torch.Tensor, torch.Generator], Pass] = _as_it_is
+    complete: Callable[[Pass, Before], Pass] = _as_it_is
+    stage: str | None = None
+    found: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def evaluations(self) -> int:

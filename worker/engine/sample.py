@@ -19,7 +19,7 @@ from worker.engine.events import DrawnImage, Finished, Timings
 from worker.engine.family import Inputs, Prepared
 from worker.engine.lane import Lane, Lanes
 from worker.engine.noise import normal_noise
-from worker.engine.passes import Pass
+from worker.engine.passes import Before, Pass
 from worker.engine.request import Request
 from worker.engine.rows import Mode
 from worker.engine.solver import Solver, SolverFactory
@@ -124,8 +124,9 @@ class Run:
     solver: Solver
 
     @classmethod
-    def begin(cls, of: Pass, mode: Mode, generator: torch.Generator, lanes: Lanes) -> Run:
+    def begin(cls, following: Pass, before: Before, mode: Mode, lanes: Lanes) -> Run:
         """Take a seat and fill it. Takes none if anything of that raises."""
+        of, generator = following.complete(following, before), before.generator
         device = of.denoiser.device
         solver = of.solver.solver(device)
         begun = of.start(of.latent_shape, generator, solver)
@@ -160,6 +161,8 @@ class Sample:
     run: Run
     number: int = 0
     """Of the pass under way, among the job's."""
+    ended: list[torch.Tensor] = field(default_factory=list)
+    """What each pass before it ended with, float32 on the device."""
     evaluation: int = 0
     picture: np.ndarray | None = None
     nsfw: bool | None = None
@@ -240,11 +243,12 @@ class Sample:
 
     def next_pass(self, lanes: Lanes) -> None:
         """Go over to the next pass: onto another seat, maybe in another lane. Stays where it is if that raises."""
-        following = self.job.passes[self.number + 1]
-        complete = following.complete(following, self.latents, self.generator)
-        run = Run.begin(complete, self.mode, self.generator, lanes)
+        # The seat, and the registers with it, will be another's.
+        ended = [*self.ended, self.latents.clone()]
+        before = Before(self.index, ended, self.generator)
+        run = Run.begin(self.job.passes[self.number + 1], before, self.mode, lanes)
         self.lane.leave(self.run.seat)
-        self.run, self.number, self.evaluation = run, self.number + 1, 0
+        self.run, self.ended, self.number, self.evaluation = run, ended, self.number + 1, 0
 
     def leave(self) -> None:
         """Give up the seat. The picture stays."""

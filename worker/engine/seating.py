@@ -18,6 +18,7 @@ from worker.engine.family import Asked, Family, Inputs
 from worker.engine.lane import Lanes
 from worker.engine.noise import generator_for
 from worker.engine.open_jobs import OpenJobs
+from worker.engine.passes import Before
 from worker.engine.rows import Mode
 from worker.engine.sample import Job, Run, Sample
 from worker.engine.solver import SolverFactory
@@ -159,5 +160,5 @@ class Seating:
     def _begin(self, job: Job, index: int, seed: int, mode: Mode) -> Sample:
         """A sample on the seat of its first pass, before its first evaluation."""
         generator = generator_for(seed)
-        run = Run.begin(job.passes[0], mode, generator, self._lanes)
+        run = Run.begin(job.passes[0], Before(index, (), generator), mode, self._lanes)
         return Sample(job=job, index=index, seed=seed, mode=mode, generator=generator, run=run)

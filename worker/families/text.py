@@ -81,10 +81,16 @@ class TextEncoder:
     """
 
     def __init__(self, part: str, bundle: Bundle, *, before_last: bool = False) -> None:
+        self.tokenizer = bundle.part(part.replace("text_encoder", "tokenizer"))
         self._part = part
-        self._padding = getattr(bundle, part.replace("text_encoder", "tokenizer")).pad_token_id
-        self._network = getattr(bundle, part)
+        self._padding = self.tokenizer.pad_token_id
+        self._network = bundle.part(part)
         self._before_last = before_last
+
+    @property
+    def length(self) -> int:
+        """Tokens it reads at once, the two that mark start and end included."""
+        return min(int(self.tokenizer.model_max_length), int(self._network.config.max_position_embeddings))
 
     def adapted(self, loras: Sequence[tuple[str, float]], factors: OfText) -> AbstractContextManager[None]:
         """While the context lasts, its layers have these adapters."""
@@ -111,7 +117,7 @@ class TextEncoder:
     def _context(self, answer: Any, left_out: int) -> torch.Tensor:
         """[windows, length, width], without the last `left_out` layers."""
         if not left_out:
-            context: torch.Tensor = answer[0]
+            context: torch.Tensor = answer.last_hidden_state
             return context
         states: torch.Tensor = answer.hidden_states[-(left_out + 1)]
         if self._before_last:
@@ -125,16 +131,22 @@ class PromptReader:
     """Encodes prompts in batches and remembers the last ones. The empty prompt is never forgotten.
 
     A model's `encoders` are read side by side: their contexts are joined along the width. Who gives the pooled text
-    comes last. `loras` has what readings name.
+    comes last. `loras` has what readings name. At most `windows` of a prompt are read.
     """
 
     def __init__(
-        self, bundle: Bundle, encoders: Sequence[TextEncoder], loras: OfText, *, capacity: int = CACHED_PROMPTS
+        self,
+        bundle: Bundle,
+        encoders: Sequence[TextEncoder],
+        loras: OfText,
+        *,
+        windows: int = PROMPT_WINDOWS,
+        capacity: int = CACHED_PROMPTS,
     ) -> None:
         self._name = bundle.name
-        self._window = bundle.context_length
+        self._window = min(encoder.length for encoder in encoders)
         self._words = LearnedWords({name: word.ids for name, word in bundle.embeddings.items()})
-        self._cutter = Cutter(bundle.tokenizer, self._words, length=self._window, most=PROMPT_WINDOWS)
+        self._cutter = Cutter(encoders[0].tokenizer, self._words, length=self._window, most=windows)
         self._most_skipped = bundle.max_clip_skip
         self._vocabulary = Vocabulary(bundle.vocabulary)
         self._encoders = encoders

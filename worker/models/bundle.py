@@ -79,6 +79,12 @@ class Bundle:
     loras: Mapping[str, LoraFile] = field(default_factory=dict)
     embeddings: Mapping[str, Word] = field(default_factory=dict)
     """Textual inversions, which the text encoders have by now, by the words that name them in a prompt."""
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """Parts that only some families have, by their names in the folder."""
+
+    def part(self, name: str) -> Any:
+        """A part by its name in the folder."""
+        return self.others[name] if name in self.others else getattr(self, name)
 
     def place(self, network: Any) -> Any:
         """Put a network that belongs to the UNet where that is, in its layout."""
@@ -145,7 +151,7 @@ class Bundle:
     @property
     def weights_bytes(self) -> float:
         """That the model itself takes of memory."""
-        parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
+        parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2, *self.others.values())
         modules = (part for part in parts if isinstance(part, torch.nn.Module))
         own = float(sum(each.nbytes for module in modules for each in module.parameters()))
         return own + (self.checker.weights_bytes if self.checker else 0.0)

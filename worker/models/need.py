@@ -26,6 +26,10 @@ ROW_WIDTHS = 50.0
 """The same of a row of the UNet, for each latent and in widths of its first layer: 49 with one row and 50 with two, at
 512 pixels."""
 
+PRIOR_WIDTHS = 16.0
+"""Values that a row of a prior holds at most for each token, in widths of the transformer: its feed-forward part has
+four, twice, beside what enters and leaves. Reckoned, not measured: it is a thousandth of the UNet's."""
+
 PROCESS = 0.7e9
 """Bytes of a worker without a model: Python, torch, diffusers."""
 
@@ -68,6 +72,13 @@ def decode_bytes(vae: Config, height: int, width: int, itemsize: int) -> float:
 def row_bytes(unet: Config, height: int, width: int, itemsize: int) -> float:
     """That one row of a step needs beside the weights; sides are in latents."""
     return ROW_WIDTHS * unet["block_out_channels"][0] * height * width * itemsize
+
+
+def prior_row_bytes(prior: Config, itemsize: int) -> float:
+    """The same of a row of a prior, for each of its tokens and in widths of the transformer."""
+    width = prior["num_attention_heads"] * prior["attention_head_dim"]
+    tokens = prior["num_embeddings"] + prior["additional_embeddings"]
+    return float(PRIOR_WIDTHS * width * tokens * itemsize)
 
 
 @dataclass(frozen=True, slots=True)

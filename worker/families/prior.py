@@ -1,0 +1,113 @@
+"""Priors (Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP Latents", section 2.2): from a
+text to the CLIP embedding of a picture that it could be of.
+
+An embedding of D numbers is denoised like any latents, as [D, 1, 1], in a pass of its own. Knows diffusers'
+PriorTransformer and the text encoder beside it. Refuses to know what is drawn from an embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from worker.engine.errors import EngineError
+from worker.engine.guidance import Guidance
+from worker.engine.passes import Pass
+from worker.engine.rows import LatentShape, Rows
+from worker.engine.solver import Schedule, SolverFactory
+from worker.families.text import Embedding, PromptReader, Reading, Text, TextEncoder
+from worker.models.bundle import Bundle
+from worker.models.need import prior_row_bytes
+
+STAGE = "prior"
+"""What its pass is called where progress is told."""
+
+
+class PriorNetwork(torch.nn.Module):
+    """A Denoiser (worker/engine/rows.py) of latents [D, 1, 1]. Its row tensors have the names of the transformer's
+    arguments: the text as one vector, its tokens' states, and which tokens there are."""
+
+    def __init__(self, prior: Any, *, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.prior = prior
+        self.dtype = dtype
+        self.device = device
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        predicted: torch.Tensor = self.prior(x.flatten(1).to(self.dtype), t, **rows, return_dict=False)[0]
+        return predicted[:, :, None, None]
+
+    def in_float32(self) -> PriorNetwork:
+        """Itself, or a copy that takes twice the memory."""
+        if self.dtype == torch.float32:
+            return self
+        return PriorNetwork(copy.deepcopy(self.prior).float(), dtype=torch.float32, device=self.device)
+
+    def row_bytes(self, latent_shape: LatentShape) -> float:
+        return prior_row_bytes(self.prior.config, self.dtype.itemsize)
+
+
+class Prior:
+    """The prior of a model, with the text encoder `encoder`, one of the model's parts. Its scheduler is the model's
+    own: what a request asks for is the decoder's."""
+
+    def __init__(self, bundle: Bundle, *, encoder: str, scheduler: str) -> None:
+        self._network = bundle.part("prior")
+        self._denoiser = PriorNetwork(self._network, dtype=bundle.dtype, device=bundle.device)
+        self._scheduler = bundle.part(scheduler)
+        # Learned words are the other text encoder's, and a prior has no place for a second window.
+        plain = replace(bundle, embeddings={})
+        self._reader = PromptReader(plain, [TextEncoder(encoder, bundle)], lambda part, sha256: {}, windows=1)
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in an embedding."""
+        config = self._network.config
+        return int(config.clip_embed_dim or config.embedding_dim)
+
+    def schedule(self, num_inference_steps: int) -> Schedule:
+        return Schedule(
+            name="of the prior",
+            scheduler=self._scheduler,
+            num_inference_steps=num_inference_steps,
+            options={"eta": 0.0},
+            channels=self.dimensions,
+        )
+
+    def read(self, requests: Sequence[Sequence[str]], *, alone: Sequence[bool]) -> list[list[Embedding] | EngineError]:
+        """For each request its texts as the prior reads them, in their order, or the first error. `alone`: whether a
+        request's are encoded by themselves, for reproducible pictures. Raises DeviceLost."""
+        return self._reader.read(
+            [[Text(text, Reading(alone=own)) for text in texts] for texts, own in zip(requests, alone, strict=True)]
+        )
+
+    def pass_for(
+        self, text: Embedding, solver: SolverFactory, *, guidance_scale: float, negative: Embedding | None = None
+    ) -> Pass:
+        """From noise to the embedding of a picture that the text could be of. `negative` is the empty text unless
+        given; at a scale of 1 or less it counts for nothing and takes no row."""
+        unconditional = self._row(negative or self._reader.empty) if guidance_scale > 1 else {}
+        return Pass(
+            denoiser=self._denoiser,
+            rows=Rows(self._row(text), unconditional),
+            solver=solver,
+            latent_shape=(self.dimensions, 1, 1),
+            guidance=Guidance(scale=guidance_scale),
+            stage=STAGE,
+        )
+
+    def embedding(self, latents: torch.Tensor) -> torch.Tensor:
+        """The image embedding, float32 [D], of the latents [D, 1, 1] that the pass ended with."""
+        found: torch.Tensor = self._network.post_process_latents(latents.flatten()[None])[0]
+        return found.float()
+
+    def _row(self, text: Embedding) -> dict[str, torch.Tensor]:
+        """What a row has of its text. Beside the tokens of text, start and end count too; behind them is padding."""
+        assert text.pooled is not None, "This is a bug: a prior's text encoder has a projection."
+        place = torch.arange(len(text.context), device=text.context.device)
+        mask = (place < text.tokens_read + 2).to(text.context.dtype)
+        return {"proj_embedding": text.pooled, "encoder_hidden_states": text.context, "attention_mask": mask}
