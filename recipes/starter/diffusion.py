@@ -19,10 +19,11 @@ def alphas_cumprod() -> torch.Tensor:
     return torch.cumprod(1 - betas, 0)
 
 
-def draw_timesteps(rows: int, generator: torch.Generator) -> torch.Tensor:
-    """int64 [rows] on the host, spread evenly over the batch and leaning to high noise, where pictures are laid out."""
+def draw_timesteps(rows: int, generator: torch.Generator, *, lean: float = 0.8) -> torch.Tensor:
+    """int64 [rows] on the host, spread evenly over the batch and leaning to high noise, where pictures are laid out:
+    the more, the smaller `lean`; 1 leans to nothing."""
     u = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows
-    return (STEPS * u**0.8).long().clamp(max=STEPS - 1)
+    return (STEPS * u**lean).long().clamp(max=STEPS - 1)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,188 @@
+"""Teach the bundled UNet to draw what a vector says: `python -m recipes.starter_unclip.train_unet --minutes 60`.
+
+Most of the network stays as it is; `TRAINED` says what learns. Captions are dropped from most of the examples, because
+one that is there says nearly all that the vector says; vectors from one in ten, for classifier-free guidance; and noise
+is added to some vectors as `noise_level` does. Needs `examples/` in the work folder; leaves `unet/` with the averaged
+weights. Knows one size of pictures, the native one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from recipes.starter import adopt, diffusion, networks, training
+from recipes.starter.replicas import Replicas
+from recipes.starter.stream import tokenise
+from recipes.starter_unclip import examples, parts
+from recipes.starter_unclip.examples import CAPTIONS, Examples
+
+TRAINED = r"class_embedding|time_emb_proj|time_embedding|norm|bias$|^mid_block"
+"""Of the UNet's weights. What a vector says comes in beside the timestep, so what listens to that has to learn."""
+LEARNING_RATE = 1e-3
+WITHOUT_CAPTION = 0.75
+WITHOUT_VECTOR = 0.1
+NOISED = 0.3
+"""Share of the vectors that get noise of any level; the others get none."""
+FIRST_ROWS = 4096
+"""Examples that mean and deviation of the vectors are taken from."""
+DISTILLED_STEPS = 1500
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch: latents [B, L, h, w], vectors [B, D], tokens [B, P], all on the host."""
+
+    latents: torch.Tensor
+    vectors: torch.Tensor
+    tokens: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+class Model:
+    """The UNet in training, beside what stays as it is."""
+
+    def __init__(self, start: Path, normalizer: Any) -> None:
+        self.tokenizer = transformers.CLIPTokenizer.from_pretrained(start / "tokenizer", local_files_only=True)
+        self.text_encoder, unet = adopt.networks_of(start)
+        self.text_encoder.eval().requires_grad_(False)
+        self.unet = parts.widened(unet, normalizer.config.embedding_dim).to(memory_format=torch.channels_last)
+        for name, weight in self.unet.named_parameters():
+            weight.requires_grad_(re.search(TRAINED, name) is not None)
+        for network in (self.text_encoder, self.unet):
+            networks.write_out_attention(network, "cpu")
+        self.noiser = parts.Noiser(normalizer.requires_grad_(False))
+        self.a_bar = diffusion.alphas_cumprod()
+        self.empty = tokenise(self.tokenizer, [""])
+
+    @property
+    def modules(self) -> dict[str, Any]:
+        return {"unet": self.unet}
+
+    def labels(self, vectors: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+        """Class labels [B, 2 D] of vectors, some with noise, some zero as for the row without guidance."""
+        count = len(vectors)
+        levels = torch.randint(parts.NOISE_LEVELS, (count,), generator=chance)
+        levels = levels * (torch.rand(count, generator=chance) < NOISED)
+        labels = self.noiser(vectors, levels, torch.randn(vectors.shape, generator=chance))
+        return labels * (torch.rand(count, 1, generator=chance) >= WITHOUT_VECTOR)
+
+    def context(self, tokens: torch.Tensor, chance: torch.Generator, without: float) -> torch.Tensor:
+        dropped = torch.rand(len(tokens), 1, generator=chance) < without
+        with torch.no_grad():
+            states: torch.Tensor = self.text_encoder(torch.where(dropped, self.empty, tokens))[0]
+        return states
+
+    def loss(self, rows: Rows, chance: torch.Generator, without: float) -> torch.Tensor:
+        """The weighted v-prediction loss of one batch."""
+        t = diffusion.draw_timesteps(len(rows), chance, lean=LEAN)
+        noised = diffusion.noise(rows.latents, t, torch.randn(rows.latents.shape, generator=chance), self.a_bar)
+        context = self.context(rows.tokens, chance, without)
+        labels = self.labels(rows.vectors, chance)
+        x_t = noised.x_t.contiguous(memory_format=torch.channels_last)
+        v = self.unet(x_t, t, context, class_labels=labels, return_dict=False)[0]
+        return (noised.weight * (v - noised.v).square().mean((1, 2, 3))).mean()
+
+
+LEAN = 0.6
+"""What the picture shows is decided at high noise; at low noise the network has nothing new to learn."""
+
+
+def distil(model: Model, data: Examples, *, steps: int, chance: np.random.Generator) -> float:
+    """Teach the projection of vectors what the network adds to the time embedding for pooled text; the last loss.
+
+    The UNet itself is not asked, so this takes seconds, and colours and backgrounds need not be learnt by drawing.
+    """
+    embedding, pooled = model.unet.class_embedding, model.unet.add_embedding
+    optimizer = torch.optim.AdamW(embedding.parameters(), lr=2e-3)
+    torch.nn.init.normal_(embedding.linear_2.weight, std=0.02)
+    with torch.no_grad():
+        silence = pooled(model.text_encoder(model.empty)[0])
+    loss = torch.zeros(())
+    for step in range(steps):
+        rows = chance.integers(len(data), size=64)
+        vectors = data.vectors_of(rows)
+        with torch.no_grad():
+            wanted = pooled(model.text_encoder(data.tokens_of(rows, step % CAPTIONS))[0]) - silence
+            labels = model.noiser(vectors, torch.zeros(len(rows), dtype=torch.int64), torch.randn(vectors.shape))
+            kept = torch.rand(len(rows), 1) >= WITHOUT_VECTOR
+            labels, wanted = labels * kept, wanted * kept
+        loss = (embedding(labels) - wanted).square().mean() / wanted.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
+
+
+def normalizer_of(data: Examples, folder: Path) -> Any:
+    """The one of an earlier call, or one made of the first examples and kept."""
+    if (folder / "config.json").is_file():
+        return parts.StableUnCLIPImageNormalizer.from_pretrained(folder, local_files_only=True)
+    vectors = torch.from_numpy(np.array(data.vectors[:FIRST_ROWS]))
+    normalizer = parts.image_normalizer(vectors.mean(0, keepdim=True), vectors.std(0, keepdim=True))
+    normalizer.save_pretrained(folder)
+    return normalizer
+
+
+def train(
+    options: argparse.Namespace, start: Path, *, copies: int = 1, without: float = WITHOUT_CAPTION
+) -> training.Progress:
+    """Train within the budget of `options` on `copies` batches a step, side by side. Examples that are appended
+    meanwhile are taken too."""
+    torch.manual_seed(options.seed)
+    data = examples.load(options.work / "examples")
+    model = Model(start, normalizer_of(data, options.work / "image_normalizer"))
+    trainer = training.Trainer(
+        options.work / "train_unet", model.modules, learning_rate=options.learning_rate, decay=0.995, options=options
+    )
+    numbers = np.random.default_rng(options.seed + trainer.progress.samples)
+    if not options.resume and options.distil:
+        print(f"distilled, relative loss {distil(model, data, steps=options.distil, chance=numbers):.3f}", flush=True)
+        trainer.average.values = [weight.detach().clone() for weight in trainer.average.parameters]
+    chance = torch.Generator().manual_seed(options.seed + trainer.progress.samples)
+    replicas = Replicas(model, copies)
+    replicas.spread()
+    while trainer.going_on:
+        if trainer.progress.steps % 100 == 0:
+            data = examples.load(options.work / "examples")
+        batches = [_rows(data, numbers, options.rows) for _ in range(copies)]
+        loss = replicas.backward(lambda twin, rows: twin.loss(rows, chance, without), batches)
+        trainer.update(loss, options.rows * copies)
+        replicas.spread()
+    replicas.close()
+    trainer.finish()
+    model.unet.save_pretrained(options.work / "unet")
+    return trainer.progress
+
+
+def _rows(data: Examples, numbers: np.random.Generator, count: int) -> Rows:
+    rows: NDArray[np.int64] = numbers.integers(len(data), size=count)
+    return Rows(data.latents_of(rows), data.vectors_of(rows), data.tokens_of(rows, int(numbers.integers(CAPTIONS))))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    training.add_arguments(parser, minutes=15, rows=256)
+    parser.set_defaults(work=Path("build/starter-unclip"))
+    parser.add_argument("--start", type=Path, default=Path("models/starter"), help="model folder to go on from")
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its highest")
+    parser.add_argument("--copies", type=int, default=2, help="batches a step, each on a core of its own")
+    parser.add_argument("--without-caption", type=float, default=WITHOUT_CAPTION, help="share of the examples")
+    parser.add_argument("--distil", type=int, default=DISTILLED_STEPS, help="steps on pooled text before the first")
+    options = parser.parse_args(arguments)
+    train(options, options.start, copies=options.copies, without=options.without_caption)
+
+
+if __name__ == "__main__":
+    main()
