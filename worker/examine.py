@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.contract.common.environment import SettingsError
+from app.contract.messages.assembly import AssemblyError, whole_model
 from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
@@ -62,8 +63,10 @@ def _devices(wanted: str) -> dict[str, Any]:
 
 def _model(folder: Path, settings: WorkerSettings) -> dict[str, Any]:
     try:
-        name, verdict = model_name(folder, settings.model_name), _verdict(folder, settings)
-    except IllegalName as error:
+        name = model_name(folder, settings.model_name)
+        folder = whole_model(folder)
+        verdict = _verdict(folder, settings)
+    except (IllegalName, AssemblyError) as error:
         return {"model": {"path": str(folder), "faults": (str(error),), "notes": (), "unjudged": ""}}
     except ModelError as error:  # the device or the type, not the folder
         return {"model": {"path": str(folder), "faults": error.faults, "notes": (), "unjudged": ""}}

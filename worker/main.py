@@ -22,6 +22,7 @@ from app.contract.common.environment import SettingsError
 from app.contract.common.exits import CANNOT_START, LOST_DEVICE
 from app.contract.common.logs import configure
 from app.contract.common.tracing import close_provider, open_provider
+from app.contract.messages.assembly import AssemblyError, whole_model
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import IllegalName
 from app.contract.objects.store import StoreOptions
@@ -74,7 +75,7 @@ def run() -> int:
         largest = engine.costs.largest
         card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
         worker = Worker(settings, engine, card, provenance_of(bundle), store, connections, name=own_name)
-    except (SettingsError, IllegalName, CannotStart, ModelError) as error:
+    except (SettingsError, IllegalName, AssemblyError, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)
         return CANNOT_START
     return worker.run()
@@ -256,7 +257,7 @@ def _load(settings: WorkerSettings, name: str) -> Bundle:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     bundle = load(
-        settings.model,
+        whole_model(settings.model),
         name=name,
         device=settings.device,
         dtype=settings.dtype,

@@ -43,7 +43,10 @@ class WorkerSettings(BaseSettings):
     storage_access_key_id: str | None = Field(default=None, description="AWS_ACCESS_KEY_ID works as well")
     storage_secret_access_key: SecretStr | None = Field(default=None, description="AWS_SECRET_ACCESS_KEY works as well")
 
-    model: Path = Field(default=BUNDLED_MODEL, description="Folder in the diffusers layout, safetensors only")
+    model: Path = Field(
+        default=BUNDLED_MODEL,
+        description="Folder in the diffusers layout, safetensors only; or a bundled model's name",
+    )
     model_name: str | None = Field(
         default=None, description="How requests call it: a-z, 0-9, . _ -. The folder's name if missing"
     )

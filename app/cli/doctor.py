@@ -110,7 +110,7 @@ def _worker_side(model: Path | None) -> Iterator[Finding]:
 
 
 def _examination(model: Path | None) -> dict[str, Any]:
-    command = [sys.executable, "-m", "worker.examine", *([str(model.absolute())] if model else [])]
+    command = [sys.executable, "-m", "worker.examine", *([str(model)] if model else [])]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=EXAMINATION_SECONDS)
         return dict(json.loads(done.stdout))

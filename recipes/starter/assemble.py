@@ -75,7 +75,7 @@ def assemble(work: Path, folder: Path) -> int:
     }
     pipeline(tokenizer=tokenizer, **halves).save_pretrained(folder, safe_serialization=True)
     tokens.save(tokenizer, folder / "tokenizer")
-    _forget_paths(folder)
+    forget_paths(folder)
     (folder / "darkroom.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
     vocabulary.write(folder, [name for name in sprites.names(work / "sprites.npz") if name in OBJECTS])
     write_manifest(folder)
@@ -116,7 +116,7 @@ def licence_text(package: Package, cache: Path) -> str:
     return MIT.format(author=package.author)
 
 
-def _forget_paths(folder: Path) -> None:
+def forget_paths(folder: Path) -> None:
     """diffusers writes where a part was loaded from; that is nobody's business."""
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text())

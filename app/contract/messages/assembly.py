@@ -1,0 +1,192 @@
+"""A model folder that shares its parts with others: put together from them once, checked, and kept.
+
+Such a folder has an `assembly.json` instead of some of its files: which are copied from another folder, and which
+safetensors files are made of the tensors of others. The bundled unCLIP model is the bundled model and the bundled scorer
+but for a few megabytes, and every clone would carry those twice. Knows paths, hashes and the container of safetensors
+(a length, a JSON header, bytes: https://huggingface.co/docs/safetensors); knows no tensor's numbers and needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from app.contract.messages.model_name import BUNDLED_MODEL
+
+ASSEMBLY = "assembly.json"
+MANIFEST = "sha256sums.txt"
+LONGEST_HEADER = 1 << 26
+"""Bytes of a safetensors header."""
+
+
+class AssemblyError(ValueError):
+    """The folder cannot be put together. `str()` is one sentence with the remedy."""
+
+
+def _stays_inside(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError("a file of the model lies in its folder")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_stays_inside)]
+
+
+class Source(BaseModel):
+    """A safetensors file, and which of its tensors are taken: those whose names begin so, or all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    prefixes: tuple[str, ...] = ("",)
+
+
+class Assembly(BaseModel):
+    """What `assembly.json` says. Paths of sources are relative to the folder and may lead out of it; `copies` are files
+    or folders. Of tensors with one name, the last source's is taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    copies: Mapping[Inside, str]
+    tensors: Mapping[Inside, tuple[Source, ...]]
+
+    def sources(self) -> frozenset[str]:
+        return frozenset(source.file for files in self.tensors.values() for source in files)
+
+
+def whole_model(folder: Path) -> Path:
+    """The folder that is meant by `folder`, and is whole.
+
+    The name of a bundled model means that model, unless there is a folder of this name here. A folder with an
+    `assembly.json` is put together in the user's cache, if that was not done before; any other is whole, or somebody
+    else's to judge. Raises AssemblyError.
+    """
+    if len(folder.parts) == 1 and not folder.exists() and (BUNDLED_MODEL.parent / folder).is_dir():
+        folder = BUNDLED_MODEL.parent / folder
+    return assembled(folder, _cache()) if (folder / ASSEMBLY).is_file() else folder
+
+
+def assembled(folder: Path, cache: Path) -> Path:
+    """A folder of the same name somewhere in `cache`, made now or before. Raises AssemblyError."""
+    try:
+        manifest = (folder / MANIFEST).read_bytes()
+        place = cache / hashlib.sha256(manifest).hexdigest()[:16]
+        whole = place / os.path.realpath(folder).rsplit("/", 1)[-1]
+        if not whole.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+            _make(folder, whole, manifest.decode())
+        return whole
+    except OSError as error:
+        where = error.filename or folder
+        raise AssemblyError(f"{folder} cannot be put together ({where}: {error.strerror}); {REMEDY}") from error
+
+
+REMEDY = "check it out again beside the folders that it shares parts with, and let XDG_CACHE_HOME be a writable folder"
+
+
+def _make(folder: Path, whole: Path, manifest: str) -> None:
+    """Beside its place first, so that what is there is whole. Two that do so at once write the same."""
+    partial = Path(tempfile.mkdtemp(dir=whole.parent))
+    try:
+        put_together(folder, partial)
+        if wrong := [name for digest, name in _listed(manifest) if _sha256(partial / name) != digest]:
+            raise AssemblyError(f"{folder} is put together from other files than it was made for ({wrong[0]}); {REMEDY}")
+        shutil.copy(folder / MANIFEST, partial)
+        partial.chmod(0o755)
+        partial.rename(whole)
+    except OSError:
+        if not whole.is_dir():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def put_together(folder: Path, into: Path) -> None:
+    """Write all files of the model, its manifest excepted. OSError for a source that is missing; AssemblyError."""
+    assembly = _read(folder)
+    own = {PurePosixPath(source) for source in assembly.sources()} | {PurePosixPath(ASSEMBLY), PurePosixPath(MANIFEST)}
+    for file in folder.rglob("*"):
+        inside = PurePosixPath(file.relative_to(folder).as_posix())
+        if file.is_file() and inside not in own:
+            _copy(file, into / inside)
+    for name, source in assembly.copies.items():
+        _copy(folder / source, into / name)
+    for name, sources in assembly.tensors.items():
+        _write_tensors([(folder / source.file, source.prefixes) for source in sources], into / name)
+
+
+def _read(folder: Path) -> Assembly:
+    try:
+        return Assembly.model_validate_json((folder / ASSEMBLY).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise AssemblyError(f"{folder / ASSEMBLY} cannot be read ({where}: {first['msg']}); {REMEDY}") from None
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _write_tensors(sources: list[tuple[Path, tuple[str, ...]]], target: Path) -> None:
+    """One safetensors file, its tensors in the order of their names, without holes as the format wants it."""
+    taken: dict[str, tuple[dict[str, Any], bytes]] = {}
+    for file, prefixes in sources:
+        taken |= {name: tensor for name, *tensor in _tensors(file) if name.startswith(prefixes)}  # type: ignore[misc]
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (about, data) in sorted(taken.items()):
+        header[name] = about | {"data_offsets": [end, end + len(data)]}
+        end += len(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        out.writelines(data for _, (_, data) in sorted(taken.items()))
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, dict[str, Any], bytes]]:
+    """Name, type with shape, and bytes of each tensor. Raises AssemblyError for what is no safetensors file."""
+    content = memoryview(file.read_bytes())
+    try:
+        length = int.from_bytes(content[:8], "little")
+        if length > min(LONGEST_HEADER, len(content)):
+            raise ValueError("the header is longer than the file")
+        header = json.loads(bytes(content[8 : 8 + length]))
+        data = content[8 + length :]
+        for name, about in header.items():
+            if name != "__metadata__":
+                first, last = about["data_offsets"]
+                if not 0 <= first <= last <= len(data):
+                    raise ValueError(f"{name} lies outside of the file")
+                yield name, {"dtype": about["dtype"], "shape": about["shape"]}, bytes(data[first:last])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AssemblyError(f"{file} is no whole safetensors file ({error}); {REMEDY}") from None
+
+
+def _listed(manifest: str) -> Iterator[tuple[str, str]]:
+    for line in manifest.splitlines():
+        digest, name = line.split("  ", 1)
+        yield digest, name
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def _cache() -> Path:
+    """As the XDG Base Directory Specification has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkroom" / "models"
