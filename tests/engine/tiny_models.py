@@ -11,7 +11,11 @@ import diffusers
 import torch
 import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import load_file, save_file
+
+EMBEDDING = 32
+"""Numbers of an image embedding of the tiny unCLIP models."""
 
 STARTER = Path(__file__).parents[2] / "models" / "starter"
 
@@ -99,6 +103,86 @@ def save_tiny_lcm(folder: Path) -> Path:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_tiny_unclip(folder: Path, *, encoder: bool = True) -> Path:
+    """Write a StableUnCLIP folder: a prior behind a text encoder of its own, and a decoder. `encoder`: with the image
+    encoder that diffusers' pipeline knows nothing of. The prior clips, as Karlo's does behind a DDPMScheduler."""
+    torch.manual_seed(0)
+    tokenizer, prior_tokenizer = _tokenizer(), _tokenizer()
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    prior = diffusers.PriorTransformer(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        embedding_dim=EMBEDDING,
+        num_embeddings=32,
+        additional_embeddings=4,
+    )
+    torch.nn.init.normal_(prior.clip_mean)
+    torch.nn.init.uniform_(prior.clip_std, 0.5, 2.0)
+    pipeline = diffusers.StableUnCLIPPipeline(
+        prior_tokenizer=prior_tokenizer,
+        prior_text_encoder=transformers.CLIPTextModelWithProjection(
+            _text_config(prior_tokenizer, projection_dim=EMBEDDING)
+        ),
+        prior=prior,
+        prior_scheduler=diffusers.DDPMScheduler(
+            variance_type="fixed_small_log",
+            prediction_type="sample",
+            clip_sample=True,
+            clip_sample_range=0.5,
+            beta_schedule="squaredcos_cap_v2",
+        ),
+        **_decoder(tokenizer),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return _add_image_encoder(folder) if encoder else folder
+
+
+def _decoder(tokenizer: transformers.CLIPTokenizer) -> dict[str, Any]:
+    """The parts of an unCLIP model behind its prior."""
+    normalizer = StableUnCLIPImageNormalizer(embedding_dim=EMBEDDING)
+    torch.nn.init.normal_(normalizer.mean)
+    torch.nn.init.uniform_(normalizer.std, 0.5, 2.0)
+    return {
+        "image_normalizer": normalizer,
+        "image_noising_scheduler": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        "tokenizer": tokenizer,
+        "text_encoder": transformers.CLIPTextModel(_text_config(tokenizer)),
+        "unet": _unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * EMBEDDING),
+        "vae": _vae(),
+        "scheduler": diffusers.DDIMScheduler(
+            **BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction"
+        ),
+    }
+
+
+def _image_encoder() -> dict[str, Any]:
+    """And how pictures are prepared for it."""
+    config = transformers.CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=30,
+        patch_size=15,
+        projection_dim=EMBEDDING,
+    )
+    encoder = transformers.CLIPVisionModelWithProjection(config)
+    # A random net's answers hardly differ from picture to picture.
+    torch.nn.init.normal_(encoder.visual_projection.weight)
+    size = {"size": {"shortest_edge": 30}, "crop_size": {"height": 30, "width": 30}}
+    return {"image_encoder": encoder, "feature_extractor": transformers.CLIPImageProcessorPil(**size)}
+
+
+def _add_image_encoder(folder: Path) -> Path:
+    index = json.loads((folder / "model_index.json").read_text())
+    for name, part in _image_encoder().items():
+        part.save_pretrained(folder / name)
+        index[name] = ["transformers", type(part).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return folder
 
 

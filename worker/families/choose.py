@@ -8,6 +8,7 @@ from worker.engine.family import Family
 from worker.families.lcm import LatentConsistency
 from worker.families.stable_diffusion import StableDiffusion
 from worker.families.stable_diffusion_xl import StableDiffusionXL
+from worker.families.unclip import StableUnCLIP
 from worker.models.bundle import Bundle
 
 FAMILIES: dict[str, Callable[[Bundle], Family]] = {
@@ -16,6 +17,8 @@ FAMILIES: dict[str, Callable[[Bundle], Family]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLInpaintPipeline": StableDiffusionXL,
     "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableUnCLIPImg2ImgPipeline": StableUnCLIP,
+    "StableUnCLIPPipeline": StableUnCLIP,
 }
 """By the stock pipeline's class, which the model's folder names."""
 

@@ -50,7 +50,7 @@ class InputPictures:
             raise GenerationFailed("This model only repaints: it needs an image and a mask_image.")
         if request.image is None:
             return Inputs()
-        picture = self._picture(request.pictures[request.image.sha256], request)
+        picture = self.picture(request.pictures[request.image.sha256], request)
         if request.mask_image is None:
             return Inputs([picture])
         mask = self._mask(request.pictures[request.mask_image.sha256], request)
@@ -62,12 +62,9 @@ class InputPictures:
         masked = picture * (mask < 0.5)
         return Inputs([masked] if is_full(request) else [picture, masked], repainted)
 
-    def _picture(self, pixels: np.ndarray, request: Request) -> torch.Tensor:
-        """Float32 [3, H, W] of -1 to 1, of uint8 [H, W, 3 or 4]. What is transparent shows white."""
-        image = Image.fromarray(pixels)
-        if image.mode == "RGBA":
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        read: torch.Tensor = self._pictures.preprocess(image.convert("RGB"), request.height, request.width)
+    def picture(self, pixels: np.ndarray, request: Request) -> torch.Tensor:
+        """Float32 [3, H, W] of -1 to 1, of uint8 [H, W, 3 or 4]."""
+        read: torch.Tensor = self._pictures.preprocess(on_white(pixels), request.height, request.width)
         return read[0]
 
     def _mask(self, pixels: np.ndarray, request: Request) -> torch.Tensor:
@@ -77,6 +74,14 @@ class InputPictures:
             mask = VaeImageProcessor.blur(mask, request.mask_blur)
         read: torch.Tensor = self._masks.preprocess(mask, request.height, request.width)
         return read[0]
+
+
+def on_white(pixels: np.ndarray) -> Image.Image:
+    """In RGB, of uint8 [H, W, 3 or 4]. What is transparent shows white."""
+    image = Image.fromarray(pixels)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def is_full(request: Request) -> bool:

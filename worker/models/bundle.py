@@ -41,6 +41,9 @@ __all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "describe", "load", "stock_
 
 log = structlog.get_logger()
 
+NO_TEXT = 3
+"""Tokens of a model that reads no prompt: a card has at least one, beside start and end."""
+
 PROMPT_WINDOWS = 3
 """A prompt is read in so many windows of `context_length` tokens at most: 225 tokens of text for CLIP."""
 
@@ -57,8 +60,6 @@ class Bundle:
 
     name: str
     family: str
-    tokenizer: Any
-    text_encoder: Any
     unet: Any
     vae: Any
     scheduler: Any
@@ -68,6 +69,8 @@ class Bundle:
     vae_scale_factor: int
     defaults: Defaults
     layout: str = "channels_first"
+    tokenizer: Any = None
+    text_encoder: Any = None
     tokenizer_2: Any = None
     text_encoder_2: Any = None
     force_zeros_for_empty_prompt: bool = False
@@ -110,7 +113,17 @@ class Bundle:
     @property
     def tasks(self) -> tuple[str, ...]:
         """What its requests may ask for."""
-        return ("inpainting",) if self.reads_masks else ("text-to-image", "image-to-image", "inpainting")
+        if self.reads_masks:
+            return ("inpainting",)
+        of_texts = ("text-to-image",) if self.reads_text else ()
+        edits = ("image-to-image", "inpainting") if "image" in self.takes else ()
+        return (*of_texts, *edits, *(("image-variation",) if "image_encoder" in self.others else ()))
+
+    @property
+    def reads_text(self) -> bool:
+        """It can draw from a text alone."""
+        pipeline = PIPELINES[self.family]
+        return pipeline.prior is not None if pipeline.reads_embeddings else pipeline.reads_text
 
     @property
     def scheduler_classes(self) -> tuple[str, ...]:
@@ -121,9 +134,12 @@ class Bundle:
     def max_clip_skip(self) -> int:
         """Layers of its text encoders that can be left out. Then the context is what their first layer gets, as in
         diffusers' pipelines."""
-        encoders = [part for part in (self.text_encoder, self.text_encoder_2) if part is not None]
-        layers = min(int(part.config.num_hidden_layers) for part in encoders)
+        layers = min((int(part.config.num_hidden_layers) for part in self._text_encoders), default=0)
         return layers - PIPELINES[self.family].layers_left_out
+
+    @property
+    def _text_encoders(self) -> list[Any]:
+        return [part for part in (self.text_encoder, self.text_encoder_2) if part is not None]
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -143,9 +159,11 @@ class Bundle:
     @property
     def context_length(self) -> int:
         """Tokens the text encoder reads, the two that mark start and end included."""
-        encoders = [part for part in (self.text_encoder, self.text_encoder_2) if part is not None]
+        if self.tokenizer is None:
+            return NO_TEXT
         return min(
-            int(self.tokenizer.model_max_length), *(int(part.config.max_position_embeddings) for part in encoders)
+            int(self.tokenizer.model_max_length),
+            *(int(part.config.max_position_embeddings) for part in self._text_encoders),
         )
 
     @property
@@ -200,13 +218,15 @@ def load(
         parts = {name: load_part(source, name, place.dtype_name) for name in source.components}
         zeros = source.pipeline.is_xl and bool(source.index.get("force_zeros_for_empty_prompt", True))
         for part in source.weighted:
-            layout = torch.channels_last if last and part in ("unet", "vae") else torch.preserve_format
-            parts[part].to(place.device, memory_format=layout).eval().requires_grad_(False)
-        checker, preparation = parts.pop(SAFETY_CHECKER, None), parts.pop("feature_extractor", None)
+            layout = {"memory_format": torch.channels_last} if last and part in ("unet", "vae") else {}
+            parts[part].to(place.device, **layout).eval().requires_grad_(False)
+        checker, preparation = parts.pop(SAFETY_CHECKER, None), parts.get("feature_extractor")
         pipeline = _pipeline(source.pipeline.name, parts, zeros=zeros)
         beside = _beside(parts, loras=loras, embeddings=embeddings)
+    named = {name: parts.pop(name) for name in Bundle.__dataclass_fields__.keys() & parts.keys()}
     return Bundle(
-        **parts | {"scheduler": configured(parts["scheduler"], source.pipeline)},
+        **named | {"scheduler": configured(named["scheduler"], source.pipeline)},
+        others=parts,
         name=name or source.name,
         family=source.pipeline.name,
         force_zeros_for_empty_prompt=zeros,
@@ -244,7 +264,7 @@ def _left_out(source: ModelFolder) -> tuple[str, ...]:
 def stock_pipeline(bundle: Bundle, scheduler: str, class_name: str | None = None) -> Any:
     """diffusers' own pipeline around the model, for comparison: the model's own, or one of the class of that name.
     Raises ValueError for an unknown scheduler."""
-    parts = {name: getattr(bundle, name) for name in PIPELINES[bundle.family].components}
+    parts = {name: bundle.part(name) for name in PIPELINES[bundle.family].components}
     parts["scheduler"] = for_name(bundle.scheduler, scheduler)
     pipeline = _pipeline(class_name or bundle.family, parts, zeros=bundle.force_zeros_for_empty_prompt)
     pipeline.set_progress_bar_config(disable=True)
@@ -327,4 +347,5 @@ def _pipeline(class_name: str, parts: Mapping[str, Any], *, zeros: bool) -> Any:
     options = inspect.signature(cls.__init__).parameters
     absent = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
     plain = absent | {"requires_safety_checker": False, "add_watermarker": False, "force_zeros_for_empty_prompt": zeros}
-    return cls(**parts, **{name: value for name, value in plain.items() if name in options})
+    given = plain | dict(parts)
+    return cls(**{name: value for name, value in given.items() if name in options})

@@ -41,6 +41,17 @@ CLASS_DEFAULTS: Mapping[str, Config] = {
         "force_upcast": True,
     },
     "StableDiffusionSafetyChecker": {"projection_dim": 512},
+    "CLIPVisionModelWithProjection": {"projection_dim": 512, "image_size": 224},
+    "PriorTransformer": {
+        "num_attention_heads": 32,
+        "attention_head_dim": 64,
+        "embedding_dim": 768,
+        "num_embeddings": 77,
+        "additional_embeddings": 4,
+        "embedding_proj_dim": None,
+        "clip_embed_dim": None,
+    },
+    "StableUnCLIPImageNormalizer": {"embedding_dim": 768},
     "AutoencoderTiny": {
         "decoder_block_out_channels": (64, 64, 64, 64),
         "latent_channels": 4,
@@ -54,9 +65,10 @@ CLASS_DEFAULTS: Mapping[str, Config] = {
 def config_of(folder: ModelFolder, component: str) -> dict[str, Any]:
     """The configuration of a part that has weights. Raises ModelError if its file is missing or damaged."""
     said = folder.config(component)
-    # A text encoder cut out of a whole CLIP keeps its part of the configuration in there.
-    if component.startswith("text_encoder") and isinstance(said.get("text_config"), dict):
-        said = said["text_config"] | {name: said[name] for name in ("projection_dim",) if name in said}
+    # An encoder cut out of a whole CLIP keeps its part of the configuration in there.
+    own = "vision_config" if component == "image_encoder" else "text_config"
+    if "encoder" in component and isinstance(said.get(own), dict):
+        said = said[own] | {name: said[name] for name in ("projection_dim",) if name in said}
     return {**CLASS_DEFAULTS[folder.class_of(component)], **said}
 
 
@@ -70,7 +82,8 @@ def part_dtype(folder: ModelFolder, component: str, dtype: str) -> str:
     if component == "vae" and folder.pipeline.is_xl and dtype == "float16":
         # SDXL's VAE overflows in float16 unless it was retrained, and then its configuration says so.
         return "float32" if folder.config("vae").get("force_upcast", True) else dtype
-    return dtype
+    # Two vectors, by which an embedding is scaled.
+    return "float32" if component == "image_normalizer" else dtype
 
 
 def native_size(folder: ModelFolder, unet: Config, vae: Config) -> tuple[int, int]:

@@ -42,6 +42,8 @@ class Defaults(BaseModel):
     max_images: int = Field(default=10, gt=0)
     max_work: int = Field(gt=0)
     scheduler: str
+    prior_num_inference_steps: int | None = Field(default=None, gt=0)
+    prior_guidance_scale: float | None = Field(default=None, ge=0)
     # JSON knows no tuples, and strict mode takes nothing else for one.
     vocabulary: tuple[str, ...] = Field(default=(), strict=False)
     examples: tuple[str, ...] = Field(default=(), strict=False)
@@ -83,6 +85,8 @@ def read_defaults(folder: ModelFolder, *, width: int, height: int, side_multiple
         "max_side": _multiple(max(width, height) * 2, side_multiple),
         "scheduler": scheduler,
     }
+    if folder.pipeline.prior is not None:
+        derived["prior_num_inference_steps"], derived["prior_guidance_scale"] = folder.pipeline.prior
     stated = folder.read_json(DEFAULTS) if (folder.path / DEFAULTS).is_file() else {}
     if isinstance(named := stated.get("scheduler"), str):
         stated["scheduler"] = canonical(named) or named

@@ -24,18 +24,18 @@ def misfits(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]
     yield from _wrong_types(folder, configs)
     yield from _of_unet(folder, configs)
     yield from _of_vae(folder, configs["vae"])
+    yield from _of_embeddings(folder, configs)
 
 
 def _of_unet(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
-    unet, first, second = configs["unet"], configs["text_encoder"], configs.get("text_encoder_2")
+    unet, second = configs["unet"], configs.get("text_encoder_2")
     latents, inputs = configs["vae"]["latent_channels"], folder.pipeline.unet_inputs
     masked = 2 * latents + 1
-    width = first["hidden_size"] + (second["hidden_size"] if second else 0)
     unsupported = {
         "in_channels": unet["in_channels"] not in ((latents, masked) if folder.pipeline.repaints else (latents,)),
         "out_channels": unet["out_channels"] != latents,
-        "cross_attention_dim": unet["cross_attention_dim"] != width,
-        "class_embed_type": unet["class_embed_type"] is not None,
+        "cross_attention_dim": unet["cross_attention_dim"] != _context_width(configs),
+        "class_embed_type": unet["class_embed_type"] != ("projection" if folder.pipeline.reads_embeddings else None),
         "num_class_embeds": unet["num_class_embeds"] is not None,
         "addition_embed_type": unet["addition_embed_type"] not in (("text_time",) if second else (None, "text")),
         "encoder_hid_dim_type": unet["encoder_hid_dim_type"] is not None,
@@ -46,6 +46,10 @@ def _of_unet(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str
         unsupported["projection_class_embeddings_input_dim"] = (
             unet["projection_class_embeddings_input_dim"] != beside_the_text
         )
+    if folder.pipeline.reads_embeddings:
+        # The embedding, and as many numbers that say how noisy it is.
+        label = 2 * configs["image_normalizer"]["embedding_dim"]
+        unsupported["projection_class_embeddings_input_dim"] = unet["projection_class_embeddings_input_dim"] != label
     if unet["in_channels"] == masked and not folder.pipeline.repaints:
         theirs = folder.pipeline.name.replace("Pipeline", "InpaintPipeline")
         yield (
@@ -56,6 +60,41 @@ def _of_unet(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str
     for key, wrong in unsupported.items():
         if wrong:
             yield f"The UNet of {folder.path} has {key}={unet[key]}, which this engine cannot serve; {PLAIN}"
+
+
+def _context_width(configs: Mapping[str, Config]) -> int:
+    """Numbers in each token that the UNet reads: of the texts, or the one of a picture."""
+    if "text_encoder" not in configs:
+        return int(configs["image_encoder"]["projection_dim"])
+    second = configs.get("text_encoder_2")
+    return int(configs["text_encoder"]["hidden_size"] + (second["hidden_size"] if second else 0))
+
+
+def _of_embeddings(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
+    """A sentence for each number in which parts differ that hand image embeddings to each other."""
+    if "image_normalizer" not in configs:
+        return
+    space = configs["image_normalizer"]["embedding_dim"]
+    if encoder := configs.get("image_encoder"):
+        yield from _differing(folder, "image_encoder", encoder["projection_dim"], "image_normalizer", space)
+    if (prior := configs.get("prior")) and (reads := configs.get("prior_text_encoder")):
+        inner = prior["embedding_dim"]
+        yield from _differing(folder, "prior", prior["clip_embed_dim"] or inner, "image_normalizer", space)
+        text = prior["embedding_proj_dim"] or inner
+        yield from _differing(folder, "prior", text, "prior_text_encoder", reads["projection_dim"])
+        yield from _differing(folder, "prior", inner, "prior_text_encoder", reads["hidden_size"], "numbers a token")
+        tokens = prior["num_embeddings"], reads["max_position_embeddings"]
+        yield from _differing(folder, "prior", tokens[0], "prior_text_encoder", tokens[1], "tokens")
+
+
+def _differing(
+    folder: ModelFolder, one: str, its: int, other: str, theirs: int, what: str = "dimensions"
+) -> Iterator[str]:
+    if its != theirs:
+        yield (
+            f"The {one} of {folder.path} is for embeddings of {its} {what}, its {other} for {theirs}: they are of two "
+            "models; take parts that were trained with one CLIP."
+        )
 
 
 def _of_vae(folder: ModelFolder, vae: Config) -> Iterator[str]:

@@ -26,6 +26,10 @@ WEIGHTS: Mapping[str, str] = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     SAFETY_CHECKER: "model",
+    "prior_text_encoder": "model",
+    "prior": "diffusion_pytorch_model",
+    "image_normalizer": "diffusion_pytorch_model",
+    "image_encoder": "model",
 }
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -35,7 +39,11 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-CONFIGS: Mapping[str, str] = {"scheduler": "scheduler_config.json", "feature_extractor": "preprocessor_config.json"}
+SCHEDULERS = ("scheduler", "prior_scheduler", "image_noising_scheduler")
+CONFIGS: Mapping[str, str] = {
+    **dict.fromkeys(SCHEDULERS, "scheduler_config.json"),
+    "feature_extractor": "preprocessor_config.json",
+}
 """Of parts whose configuration is not called config.json."""
 DEFAULTS = "darkroom.json"
 MANIFEST = "sha256sums.txt"
@@ -91,14 +99,14 @@ class ModelFolder:
     @property
     def has_checker(self) -> bool:
         """Does it come with a safety checker that is known here?"""
-        entry = self.index.get(SAFETY_CHECKER)
-        return SAFETY_CHECKER in self.pipeline.checker and isinstance(entry, list) and any(entry)
+        return SAFETY_CHECKER in self.pipeline.checker and _is_named(self.index.get(SAFETY_CHECKER))
 
     @property
     def components(self) -> Mapping[str, tuple[str, ...]]:
         """The parts that are loaded, each with the classes it may be of."""
         checker = self.pipeline.checker if self.checked and self.has_checker else {}
-        return {**self.pipeline.components, **checker}
+        optional = {name: each for name, each in self.pipeline.optional.items() if _is_named(self.index.get(name))}
+        return {**self.pipeline.components, **optional, **checker}
 
     @property
     def weighted(self) -> tuple[str, ...]:
@@ -221,6 +229,11 @@ class ModelFolder:
             if Path(name).name != name or not name.endswith(".safetensors"):
                 raise ModelError(f"{index} names {name[:100]}, which is no safetensors file beside it; fetch it again.")
         return tuple(index.parent / name for name in names)
+
+
+def _is_named(entry: object) -> bool:
+    """Does an entry of model_index.json name a class? One of a part that is not there has nulls."""
+    return isinstance(entry, list) and any(entry)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

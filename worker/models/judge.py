@@ -92,7 +92,7 @@ class _Examination:
         for part in parts:
             if part in WEIGHTS:
                 self._look_at_weights(part)
-        self.faults += tokenizer_file_faults(folder, [part for part in parts if part.startswith("tokenizer")])
+        self.faults += tokenizer_file_faults(folder, [part for part in parts if "tokenizer" in part])
         whole = set(self.configs) == set(folder.weighted) and "scheduler" in parts
         defaults = self._look_at_the_whole() if whole else None
         unjudged = self._look_with_packages(parts, defaults)
@@ -127,7 +127,7 @@ class _Examination:
         """Does model_index.json name a class that is served, and is the part's folder there?"""
         path, entry = self.folder.path, self.folder.index.get(component)
         if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
-            self.faults.append(f"model_index.json in {path} names no {component}; fetch the whole model.")
+            self.faults.append(f"model_index.json in {path} names no {component}; {self._remedy(component)}.")
             return False
         library, cls = entry
         allowed = self.folder.components[component]
@@ -139,6 +139,13 @@ class _Examination:
             self.faults.append(f"{path} has no folder {component}; fetch the whole model.")
             return False
         return True
+
+    def _remedy(self, component: str) -> str:
+        if not component.startswith("prior"):
+            return "fetch the whole model"
+        return (
+            "a decoder without a prior is a StableUnCLIPImg2ImgPipeline; `darkroom models compose` writes a whole model"
+        )
 
     def _look_at_weights(self, component: str) -> None:
         with self._noting():
@@ -214,8 +221,9 @@ class _Examination:
             if part in self.configs:
                 self.faults += shapes.tensor_faults(self.folder, part, tensors)
         self.faults += shapes.tokenizer_faults(self.folder, self.configs)
-        if SAFETY_CHECKER in self.configs and "feature_extractor" in parts:
-            self.faults += shapes.checker_faults(self.folder)
+        for part in (SAFETY_CHECKER, "image_encoder"):
+            if part in self.configs and "feature_extractor" in parts:
+                self.faults += shapes.preparation_faults(self.folder, part)
         if "scheduler" in parts:
             with self._noting():
                 self.folder.config("scheduler")

@@ -11,7 +11,7 @@ import torch
 
 from worker.models.configs import part_dtype
 from worker.models.errors import ModelError
-from worker.models.folder import ModelFolder
+from worker.models.folder import SCHEDULERS, ModelFolder
 from worker.models.preparation import read_preparation
 from worker.models.shapes import class_of, load_scheduler, load_tokenizer
 
@@ -19,8 +19,8 @@ from worker.models.shapes import class_of, load_scheduler, load_tokenizer
 def load_part(source: ModelFolder, component: str, dtype: str) -> Any:
     """A part of a model that runs in `dtype`, in torch's words; in the host's memory. Raises ModelError, and what the
     libraries raise."""
-    if component == "scheduler":
-        return load_scheduler(source)
+    if component in SCHEDULERS:
+        return load_scheduler(source, component)
     if component == "feature_extractor":
         return read_preparation(source.path / component)
     if component not in source.weighted:

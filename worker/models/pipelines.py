@@ -33,6 +33,10 @@ class Pipeline:
     `unet_inputs`: what the UNet has to be configured with, for inputs that others do not have. `repaints`: its UNet may
     have been trained for inpainting, with channels for a mask and a picture. `few_steps`: usual steps and
     guidance_scale, where all models of the kind are distilled.
+
+    `optional`: parts that are loaded where the folder names them, though diffusers' pipeline knows nothing of them.
+    `reads_text`: its UNet reads a prompt. `reads_embeddings`: it reads a CLIP embedding of a picture, as a class label.
+    `prior`: usual steps and guidance_scale of the prior that makes such embeddings, if it has one.
     """
 
     name: str
@@ -46,6 +50,10 @@ class Pipeline:
     repaints: bool = False
     few_steps: tuple[int, float] | None = None
     checker: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reads_text: bool = True
+    reads_embeddings: bool = False
+    prior: tuple[int, float] | None = None
 
     @property
     def is_xl(self) -> bool:
@@ -123,12 +131,81 @@ INPAINTING = replace(
 
 INPAINTING_XL = replace(STABLE_DIFFUSION_XL, name="StableDiffusionXLInpaintPipeline", repaints=True)
 
+IMAGE_ENCODER = {
+    "image_encoder": ("CLIPVisionModelWithProjection",),
+    "feature_extractor": CHECKER["feature_extractor"],
+}
+"""A CLIP's view of a picture, as one vector, and how pictures are prepared for it."""
+
+STABLE_UNCLIP_IMAGE = replace(
+    STABLE_DIFFUSION,
+    name="StableUnCLIPImg2ImgPipeline",
+    components={
+        **STABLE_DIFFUSION.components,
+        **IMAGE_ENCODER,
+        "image_normalizer": ("StableUnCLIPImageNormalizer",),
+        "image_noising_scheduler": ("DDPMScheduler", "DDIMScheduler"),
+    },
+    rewritten={},
+    native_side=768,
+    takes=("prompt_syntax", "image_embedding", "noise_level", "start"),
+    reads_embeddings=True,
+    checker={},
+)
+"""Stable Diffusion 2.1 trained on to draw from the CLIP embedding of a picture, beside a text: a decoder in the words
+of Ramesh et al. 2022."""
+
+STABLE_UNCLIP = replace(
+    STABLE_UNCLIP_IMAGE,
+    name="StableUnCLIPPipeline",
+    components={
+        **{name: each for name, each in STABLE_UNCLIP_IMAGE.components.items() if name not in IMAGE_ENCODER},
+        "prior_tokenizer": TOKENIZER,
+        "prior_text_encoder": ("CLIPTextModelWithProjection",),
+        "prior": ("PriorTransformer",),
+        # Its pipeline steps UnCLIPScheduler wrongly: it never says to which timestep.
+        "prior_scheduler": ("DDPMScheduler", "DDIMScheduler"),
+    },
+    optional=IMAGE_ENCODER,
+    takes=("prompt_syntax", "prior", "image_embedding", "noise_level", "start"),
+    # diffusers' defaults for this pipeline.
+    prior=(25, 4.0),
+)
+"""The same behind a prior, which makes the embedding from a text."""
+
+IMAGE_VARIATION = replace(
+    STABLE_DIFFUSION,
+    name="StableDiffusionImageVariationPipeline",
+    components={
+        **{
+            name: each
+            for name, each in STABLE_DIFFUSION.components.items()
+            if name not in ("tokenizer", "text_encoder")
+        },
+        **IMAGE_ENCODER,
+    },
+    rewritten={},
+    takes=("image_embedding", "start"),
+    reads_text=False,
+    checker={SAFETY_CHECKER: CHECKER[SAFETY_CHECKER]},
+)
+"""Stable Diffusion 1.x trained on to draw from the CLIP embedding of a picture in the place of a text."""
+
 PIPELINES = {
     pipeline.name: pipeline
-    for pipeline in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, LATENT_CONSISTENCY, INPAINTING, INPAINTING_XL)
+    for pipeline in (
+        STABLE_DIFFUSION,
+        STABLE_DIFFUSION_XL,
+        LATENT_CONSISTENCY,
+        INPAINTING,
+        INPAINTING_XL,
+        STABLE_UNCLIP,
+        STABLE_UNCLIP_IMAGE,
+        IMAGE_VARIATION,
+    )
 }
 
 
 def is_of_transformers(component: str) -> bool:
     """Is the part, one with weights, saved and loaded in transformers' way? The others are in diffusers'."""
-    return component.startswith("text_encoder") or component == SAFETY_CHECKER
+    return "encoder" in component or component == SAFETY_CHECKER

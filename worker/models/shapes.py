@@ -13,11 +13,12 @@ import diffusers
 import torch
 import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
 from app.contract.messages.schedulers import CLASS_NAMES
 from worker.models.configs import Config
 from worker.models.errors import ModelError
-from worker.models.folder import ModelFolder
+from worker.models.folder import SCHEDULERS, ModelFolder
 from worker.models.headers import Tensor
 from worker.models.pipelines import SAFETY_CHECKER, is_of_transformers
 from worker.models.preparation import read_preparation
@@ -25,6 +26,9 @@ from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import configured, works
 
 AGAIN = "fetch the model again"
+
+OF_PIPELINES = {SAFETY_CHECKER: StableDiffusionSafetyChecker, "image_normalizer": StableUnCLIPImageNormalizer}
+"""Parts whose class diffusers keeps in a folder of pipelines."""
 
 
 def tensor_faults(folder: ModelFolder, component: str, tensors: Mapping[str, Tensor]) -> Iterator[str]:
@@ -50,7 +54,7 @@ def tensor_faults(folder: ModelFolder, component: str, tensors: Mapping[str, Ten
 def tokenizer_faults(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
     """One sentence for each tokenizer that cannot be loaded or has more tokens than its text encoder."""
     loaded = {}
-    for component in (name for name in folder.components if name.startswith("tokenizer")):
+    for component in (name for name in folder.components if "tokenizer" in name):
         path = folder.part(component)
         if not path.is_dir():
             continue
@@ -67,19 +71,27 @@ def tokenizer_faults(folder: ModelFolder, configs: Mapping[str, Config]) -> Iter
                 f"The {component} of {folder.path} has {len(tokenizer)} tokens, its text encoder only "
                 f"{known}; fetch both from the same model."
             )
-    if len({frozenset(each.get_vocab().items()) for each in loaded.values()}) > 1:
+    # A prior reads a prompt by itself.
+    together = [each for name, each in loaded.items() if name.startswith("tokenizer")]
+    if len({frozenset(each.get_vocab().items()) for each in together}) > 1:
         yield f"The two tokenizers of {folder.path} have different vocabularies; {AGAIN}."
 
 
 def scheduler_faults(folder: ModelFolder, default: str | None) -> Iterator[str]:
     """One sentence about a scheduler that cannot be made, or a `default` one that does not work with the model."""
+    for component in (name for name in SCHEDULERS[1:] if name in folder.components):
+        try:
+            with quiet_libraries():
+                load_scheduler(folder, component)
+        except Exception as error:
+            yield cannot_be_loaded(folder.path / component, error)
     class_name = folder.class_of("scheduler")
     if class_name not in CLASS_NAMES:
         yield f"The scheduler of {folder.path} is a {class_name}; supported: {', '.join(CLASS_NAMES)}."
         return
     try:
         with quiet_libraries():
-            scheduler = configured(load_scheduler(folder), folder.pipeline)
+            scheduler = configured(load_scheduler(folder, "scheduler"), folder.pipeline)
             fits = default is None or works(scheduler, default, folder.pipeline.schedulers)
     except Exception as error:
         yield cannot_be_loaded(folder.path / "scheduler", error)
@@ -104,30 +116,31 @@ def layer_shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {path: tuple(layer.weight.shape) for path, layer in layers}
 
 
-def checker_faults(folder: ModelFolder) -> Iterator[str]:
-    """One sentence about a feature_extractor that makes pictures of another size than its safety checker sees."""
+def preparation_faults(folder: ModelFolder, component: str) -> Iterator[str]:
+    """One sentence about a feature_extractor that makes pictures of another size than the part sees that it is for."""
     try:
         side = read_preparation(folder.path / "feature_extractor").side
-        seen = class_of(folder, SAFETY_CHECKER).config_class.from_pretrained(
-            folder.path / SAFETY_CHECKER, local_files_only=True
+        config = class_of(folder, component).config_class.from_pretrained(
+            folder.path / component, local_files_only=True
         )
     except ModelError as error:
         yield from error.faults
         return
     except Exception as error:
-        yield cannot_be_loaded(folder.path / SAFETY_CHECKER, error)
+        yield cannot_be_loaded(folder.path / component, error)
         return
-    if side != seen.vision_config.image_size:
+    seen = getattr(config, "vision_config", config).image_size
+    if side != seen:
         yield (
-            f"The feature_extractor of {folder.path} makes pictures of {side} pixels, its safety checker sees "
-            f"{seen.vision_config.image_size}; fetch both from the same model."
+            f"The feature_extractor of {folder.path} makes pictures of {side} pixels, its "
+            f"{component.replace('_', ' ')} sees {seen}; fetch both from the same model."
         )
 
 
 def class_of(folder: ModelFolder, component: str) -> Any:
     """The class of a part that has weights."""
-    if component == SAFETY_CHECKER:
-        return StableDiffusionSafetyChecker
+    if component in OF_PIPELINES:
+        return OF_PIPELINES[component]
     return getattr(transformers if is_of_transformers(component) else diffusers, folder.class_of(component))
 
 
@@ -135,9 +148,9 @@ def load_tokenizer(folder: ModelFolder, component: str) -> Any:
     return transformers.CLIPTokenizer.from_pretrained(folder.part(component), local_files_only=True)
 
 
-def load_scheduler(folder: ModelFolder) -> Any:
-    cls = getattr(diffusers, folder.class_of("scheduler"))
-    return cls.from_pretrained(folder.path / "scheduler", local_files_only=True)
+def load_scheduler(folder: ModelFolder, component: str) -> Any:
+    cls = getattr(diffusers, folder.class_of(component))
+    return cls.from_pretrained(folder.path / component, local_files_only=True)
 
 
 def cannot_be_loaded(path: object, error: Exception) -> str:

@@ -1,0 +1,214 @@
+"""Pictures drawn from points of the space of image embeddings: the passes around a decoder that reads such a point.
+
+First the prior, once for each text among the points; then, where a picture is to be kept, its way back to noise; then
+the decoder. Knows how points are had. Refuses to know how the decoder reads one: its family says that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from worker.engine.errors import EngineError, GenerationFailed, engine_error
+from worker.engine.family import Asked, Inputs, Prepared
+from worker.engine.passes import Before, Pass
+from worker.engine.request import Request
+from worker.engine.solver import Schedule
+from worker.engine.transfer import to_device
+from worker.families.image_encoder import ImageEncoder
+from worker.families.inputs import InputPictures
+from worker.families.inversion import FromLatents, FromPicture, inverted
+from worker.families.points import EMBEDDING, Points, asked_of, difference, pictures_of, texts_of, vector_of
+from worker.families.prior import Prior
+from worker.families.text import Embedding
+from worker.models.bundle import Bundle
+
+DECODER = "decoder"
+INVERSION = "inversion"
+"""What the passes behind a prior's are called where progress is told."""
+
+TEXT, BEFORE, AFTER = "text_embedding", "from_embedding", "to_embedding"
+"""What an image embedding is compared with: the embedding of the one text, or of the two that a way is between."""
+
+NO_PRIOR = "This model has no prior: it draws from pictures and vectors that image_embedding names, not from a text."
+NO_ENCODER = "This model has no image encoder: it draws from texts and vectors, not from pictures."
+NO_PICTURE = "start=inverted needs the picture that is to be kept: image_embedding.of."
+
+Tensors = Mapping[str, torch.Tensor]
+Condition = Callable[[torch.Tensor, Request, torch.Generator], tuple[Tensors, Tensors]]
+"""How a decoder reads an embedding, float32 [D] on the device: tensors of its conditional row, and of its unconditional
+one. May draw from the sample's generator."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Read:
+    """A request's points, and those of its texts that go through the prior."""
+
+    points: Points
+    texts: Sequence[Embedding] = ()
+
+
+class FromPoints:
+    """Of one model, whose decoder reads an embedding of `dimensions` numbers as `condition` says."""
+
+    def __init__(
+        self, bundle: Bundle, *, prior: Prior | None, dimensions: int, condition: Condition, pictures: InputPictures
+    ) -> None:
+        self._prior = prior
+        self._encoder = ImageEncoder(bundle) if "image_encoder" in bundle.others else None
+        self._dimensions = dimensions
+        self._condition = condition
+        self._pictures = pictures
+        self._steps, self._guidance = bundle.defaults.prior_num_inference_steps, bundle.defaults.prior_guidance_scale
+        self._device = bundle.device
+
+    def schedules(self, request: Request, decoder: Schedule) -> list[Schedule]:
+        """Of all passes, around the decoder's. Raises GenerationFailed for what the model has not."""
+        texts, asked = texts_of(request), asked_of(request)
+        if (texts or asked.diff) and self._prior is None:
+            raise GenerationFailed(NO_PRIOR)
+        if pictures_of(request) and self._encoder is None:
+            raise GenerationFailed(NO_ENCODER)
+        before = [self._prior.schedule(self._prior_steps(request)) for _ in texts if self._prior]
+        back = [inverted(decoder)] if request.start == "inverted" else []
+        return [*before, *back, decoder]
+
+    def inputs(self, request: Request) -> Inputs:
+        """The picture that is kept, for the autoencoder. Raises GenerationFailed where there is none."""
+        if request.start != "inverted":
+            return Inputs()
+        kept = asked_of(request).of
+        if kept is None:
+            raise GenerationFailed(NO_PICTURE)
+        return Inputs([self._pictures.picture(request.pictures[kept.sha256], request)])
+
+    def around(
+        self, asked: Sequence[Asked], decoders: Sequence[Prepared | EngineError]
+    ) -> list[Prepared | EngineError]:
+        """For each request all of its passes, where `decoders` has its last one. Raises DeviceLost."""
+        read = self._read([each.request for each in asked])
+        return [self._whole(*each) for each in zip(asked, decoders, read, strict=True)]
+
+    def _read(self, requests: Sequence[Request]) -> list[_Read | EngineError]:
+        texts = self._texts(requests)
+        return [self._points(request, own) for request, own in zip(requests, texts, strict=True)]
+
+    def _texts(self, requests: Sequence[Request]) -> Sequence[Sequence[Embedding] | EngineError]:
+        """Of each request the texts that the prior gets, then the two of a difference."""
+        if self._prior is None:
+            return [[] for _ in requests]
+        diffs = [asked_of(request).diff for request in requests]
+        texts = [
+            [*texts_of(request), *((diff.before, diff.to) if diff else ())]
+            for request, diff in zip(requests, diffs, strict=True)
+        ]
+        return self._prior.read(texts, alone=[request.reproducible for request in requests])
+
+    def _points(self, request: Request, texts: Sequence[Embedding] | EngineError) -> _Read | EngineError:
+        if isinstance(texts, EngineError):
+            return texts
+        try:
+            asked, of_prior = asked_of(request), texts[: len(texts_of(request))]
+            known = self._known(request)
+            vectors = [text.pooled.float() for text in texts if text.pooled is not None]
+            direction = difference(*vectors[-2:]) if asked.diff else None
+        except Exception as error:
+            return engine_error(error, stage="prepare")
+        names = (BEFORE, AFTER) if asked.at else (TEXT,)
+        alike = [each for each in vectors[-2:] if len(each) == self._dimensions]
+        beside = dict(zip(names, alike, strict=True)) if len(alike) == len(names) else {}
+        return _Read(Points(asked, known, direction, beside), of_prior)
+
+    def _known(self, request: Request) -> list[torch.Tensor | None]:
+        """The request's points, None for those that the prior makes."""
+        named = {sha256: request.pictures[sha256] for sha256 in pictures_of(request)}
+        made = self._encoder.read(named, alone=request.reproducible) if self._encoder and named else {}
+        known: list[torch.Tensor | None] = []
+        for point in asked_of(request).points:
+            if point.text is not None:
+                known.append(None)
+                continue
+            vector = made[point.of.sha256] if point.of else vector_of(point, self._dimensions)
+            if isinstance(vector, EngineError):
+                raise vector
+            known.append(to_device(vector, self._device))
+        return known
+
+    def _whole(
+        self, asked: Asked, decoder: Prepared | EngineError, read: _Read | EngineError
+    ) -> Prepared | EngineError:
+        if isinstance(decoder, EngineError):
+            return decoder
+        if isinstance(read, EngineError):
+            return read
+        [last], request = decoder.passes, asked.request
+        try:
+            before = self._of_prior(request, read, asked)
+            back = self._back(replace(last, solver=asked.solvers[-2]), asked, read.points) if asked.encoded else []
+        except Exception as error:
+            return engine_error(error, stage="prepare")
+        stage = DECODER if before or back else None
+        last = replace(last, stage=stage, complete=self._reading(request, read.points))
+        return replace(decoder, passes=[*before, *back, last], warnings=[*decoder.warnings, *_unread(read.texts)])
+
+    def _of_prior(self, request: Request, read: _Read, asked: Asked) -> list[Pass]:
+        """Each begins with the same noise, so that the ends of a way are what their texts alone would give."""
+        said = request.prior.guidance_scale if request.prior else None
+        scale = self._guidance if said is None else said
+        return [
+            replace(self._prior.pass_for(text, solver, guidance_scale=scale), complete=_afresh)
+            for text, solver in zip(read.texts, asked.solvers, strict=False)
+            if self._prior
+        ]
+
+    def _back(self, decoder: Pass, asked: Asked, points: Points) -> list[Pass]:
+        """From the picture that is kept to its noise, while the decoder reads it as what it is."""
+        own = points.known[0]
+        assert own is not None, "This is a bug: a picture that is kept is a point."
+
+        def complete(of: Pass, before: Before) -> Pass:
+            return self._conditioned(_afresh(of, before), own, asked.request, before)
+
+        return [replace(decoder, stage=INVERSION, start=FromPicture(asked.encoded[0]), complete=complete)]
+
+    def _reading(self, request: Request, points: Points) -> Callable[[Pass, Before], Pass]:
+        """The decoder's last word before it begins: it reads the embedding of its own picture."""
+        through_prior = len(texts_of(request))
+
+        def complete(of: Pass, before: Before) -> Pass:
+            # Where a point is none of the prior's, what the prior draws for another one must not change the noise.
+            of = _afresh(of, before) if points.from_pictures else of
+            of = replace(of, start=FromLatents(before.ended[-1])) if request.start == "inverted" else of
+            made = [self._prior.embedding(each) for each in before.ended[:through_prior] if self._prior]
+            embedding = points.embedding(before.index, made)
+            of = replace(of, found={EMBEDDING: embedding, **points.beside})
+            return self._conditioned(of, embedding, request, before)
+
+        return complete
+
+    def _conditioned(self, of: Pass, embedding: torch.Tensor, request: Request, before: Before) -> Pass:
+        conditional, unconditional = self._condition(embedding, request, before.generator)
+        rows = replace(of.rows, conditional={**of.rows.conditional, **conditional})
+        if rows.is_guided:
+            rows = replace(rows, unconditional={**rows.unconditional, **unconditional})
+        return replace(of, rows=rows)
+
+    def _prior_steps(self, request: Request) -> int:
+        said = request.prior.num_inference_steps if request.prior else None
+        return self._steps if said is None else said
+
+
+def _afresh(of: Pass, before: Before) -> Pass:
+    """As if nothing had been drawn so far."""
+    before.generator.manual_seed(before.generator.initial_seed())
+    return of
+
+
+def _unread(texts: Sequence[Embedding]) -> list[str]:
+    return [
+        f"The prior read only the first {text.tokens_read} tokens of a text; not read: {text.unread!r}."
+        for text in texts
+        if text.unread
+    ]
