@@ -2,7 +2,7 @@
 
 It holds what was trained and an `assembly.json`, which says how a whole StableUnCLIPPipeline folder is made of it, the
 bundled model and the bundled scorer (app/contract/messages/assembly.py does so); `--whole FOLDER` writes that one too.
-Weights become float16. `--untrained` takes parts that know nothing yet, for those who need a folder of the right layout.
+Weights become float16. `--untrained` takes parts that know nothing yet, for those who need a folder of this layout.
 """
 
 from __future__ import annotations

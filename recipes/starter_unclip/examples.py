@@ -60,11 +60,14 @@ def load(folder: Path) -> Examples:
     if not all(file.is_file() for file in files.values()) or not (folder / "shapes.npz").is_file():
         raise FileNotFoundError(f"There are no examples in {folder}; run recipes.starter_unclip.examples first.")
     row = {name: tuple(shape) for name, shape in np.load(folder / "shapes.npz").items()}
-    sizes = {name: file.stat().st_size // int(np.prod(row[name]) * np.dtype(shapes[name]).itemsize)
-             for name, file in files.items()}
+    sizes = {
+        name: file.stat().st_size // int(np.prod(row[name]) * np.dtype(shapes[name]).itemsize)
+        for name, file in files.items()
+    }
     count = min(sizes.values())
-    return Examples(**{name: np.memmap(file, shapes[name], "r", shape=(count, *row[name]))
-                       for name, file in files.items()})
+    return Examples(
+        **{name: np.memmap(file, shapes[name], "r", shape=(count, *row[name])) for name, file in files.items()}
+    )
 
 
 class Maker:

@@ -1,8 +1,8 @@
 """The bundled scorer's two towers as StableUnCLIPPipeline and its variant for pictures want them: with projections, not
 normalised.
 
-Knows the layout of a CLIPModel folder; trains nothing. The scorer is never trained here: its vectors are the language that
-prior and decoder share.
+Knows the layout of a CLIPModel folder; trains nothing. The scorer is never trained here: its vectors are the language
+that prior and decoder share.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A model folder that shares its parts with others: put together from them once, checked, and kept.
 
 Such a folder has an `assembly.json` instead of some of its files: which are copied from another folder, and which
-safetensors files are made of the tensors of others. The bundled unCLIP model is the bundled model and the bundled scorer
-but for a few megabytes, and every clone would carry those twice. Knows paths, hashes and the container of safetensors
+safetensors files are made of the tensors of others. The bundled unCLIP model is the bundled model and the bundled
+scorer but for a few megabytes, and every clone would carry those twice. Knows paths, hashes and the container of safetensors
 (a length, a JSON header, bytes: https://huggingface.co/docs/safetensors); knows no tensor's numbers and needs no torch.
 """
 
@@ -98,7 +98,8 @@ def _make(folder: Path, whole: Path, manifest: str) -> None:
     try:
         put_together(folder, partial)
         if wrong := [name for digest, name in _listed(manifest) if _sha256(partial / name) != digest]:
-            raise AssemblyError(f"{folder} is put together from other files than it was made for ({wrong[0]}); {REMEDY}")
+            others = f"from other files than it was made for ({wrong[0]})"
+            raise AssemblyError(f"{folder} is put together {others}; {REMEDY}")
         shutil.copy(folder / MANIFEST, partial)
         partial.chmod(0o755)
         partial.rename(whole)
