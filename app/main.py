@@ -198,6 +198,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.closing.set()
         await end(looks)
         await asyncio.gather(streams, rounds, return_exceptions=True)
+        await asyncio.to_thread(services.inputs.close)
         await commands.aclose()
         await waiting.aclose()
         if app.state.traces is not None:

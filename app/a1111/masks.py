@@ -1,23 +1,24 @@
 """A mask as the web UI reads it becomes one as it is read here: white is repainted.
 
-Knows Pillow and both readings. Slow: `Inputs` calls it in a thread, when it is this picture's turn.
+Knows Pillow and both readings. For a process that decodes pictures.
 """
 
 from __future__ import annotations
 
 import io
 
-from PIL import Image, ImageOps
-
-from app.pictures.cleaning import clean
+from app.pictures.clean_picture import CleanPicture, cleaned
 
 
-def as_read_there(data: bytes, *, inverted: bool) -> bytes:
-    """The file of a mask: of one with alpha that is not opaque everywhere, the alpha (`create_binary_mask` in
+def as_read_there(data: bytes, *, inverted: bool) -> CleanPicture:
+    """A mask: of one with alpha that is not opaque everywhere, the alpha (`create_binary_mask` in
     modules/processing.py); else its lightness; `inverted` turns black and white round. Raises UnfitPicture."""
-    with Image.open(io.BytesIO(clean(data).data)) as image:
+    # A gateway loads no Pillow.
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(cleaned(data).data)) as image:
         is_cut_out = image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
         mask = image.getchannel("A") if is_cut_out else image.convert("L")
     file = io.BytesIO()
     (ImageOps.invert(mask) if inverted else mask).save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return cleaned(file.getvalue())

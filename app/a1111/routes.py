@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,6 +18,7 @@ from app.a1111 import models
 from app.a1111.body import Generation, ImageToImage, TextToImage
 from app.a1111.documented import DRAWING, READING, WRITING
 from app.a1111.info import info, infotext
+from app.a1111.masks import as_read_there
 from app.a1111.progress import Progress, call_off, drawn_now, open_jobs
 from app.a1111.progress import progress as progress_of
 from app.a1111.translation import Meant, translate
@@ -111,14 +113,12 @@ async def _mask(body: Generation, card: ModelCard, request: Request, services: S
     text, inverted = body.mask, body.inpainting_mask_invert
     come, most = body_of(request.scope), services.inputs.most_bytes
 
-    def read() -> bytes:
-        # A gateway loads no Pillow before somebody sends it a picture.
-        from app.a1111.masks import as_read_there
-
-        return as_read_there(decoded(text, come, most_bytes=most), inverted=inverted)
-
     try:
-        stored, _ = await services.inputs.add(read, caller.tenant)
+        stored, _ = await services.inputs.add(
+            lambda: decoded(text, come, most_bytes=most),
+            caller.tenant,
+            clean=partial(as_read_there, inverted=inverted),
+        )
     except UnfitPicture as error:
         raise ParamsRejected([ParamError("/mask", error.code, error.detail)]) from None
     return stored.sha256

@@ -17,16 +17,17 @@ from app.contract.messages.job import new_token
 from app.contract.objects.names import input_key
 from app.contract.redis.inputs import InputStore, Orphan, StoredInput
 from app.contract.redis.store import JobStore
-from app.edge.errors import InputInUse, InputNotFound, PicturesUnavailable
+from app.edge.errors import DecoderGone, InputInUse, InputNotFound, PicturesUnavailable
 from app.jobs.room import Room
-from app.pictures.clean_picture import CleanPicture
+from app.pictures.clean_picture import CleanPicture, cleaned
+from app.pictures.cleaners import CleanerDied, Cleaners
 from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
 
 log = structlog.get_logger()
 
 CLEANED_AT_ONCE = 2
-"""By one process: seconds of a processor and up to 250 MB each. The others wait their turn, as files."""
+"""By one gateway process: seconds of a processor and up to 250 MB each. The others wait their turn, as files."""
 
 STORED_AT_ONCE = 4
 """Of the threads that pictures are read in: those who look at pictures are not to wait for those who send some."""
@@ -57,23 +58,37 @@ class Inputs:
         self._room = room
         self._retention_ms = retention_ms
         self._cleaning = CapacityLimiter(CLEANED_AT_ONCE)
+        self._cleaners = Cleaners()
         self._storing = CapacityLimiter(STORED_AT_ONCE)
         self.most_bytes = most_bytes
         """Of a file as it comes."""
 
     async def add(
-        self, read: Callable[[], bytes], tenant: str, *, declared: str | None = None
+        self, read: Callable[[], bytes], tenant: str, *, clean: Callable[[bytes], CleanPicture] = cleaned
     ) -> tuple[StoredInput, bool]:
         """The picture that `read` brings, and whether it is new: the same pixels in the same kind of file are not.
 
-        `read` is called in a thread, when it is this picture's turn. Raises UnfitPicture, what `read` does, and the
-        problems of a service that has no room.
+        `read` is called in a thread, when it is this picture's turn, and `clean`, which can be pickled, in another
+        process. Raises UnfitPicture, what `read` does, and the problems of a service that has no room.
         """
         await self._room.look()
-        picture = await to_thread.run_sync(lambda: _cleaned(read(), declared), limiter=self._cleaning)
+        try:
+            picture = await to_thread.run_sync(lambda: self._cleaners.run(clean, read()), limiter=self._cleaning)
+        except CleanerDied as error:
+            log.warning("a picture was not decoded", reason=str(error))
+            raise DecoderGone("The process that decoded the picture has ended: send it again in a moment.") from error
         stored, is_new = await self._keep(picture, tenant)
         log.info("input kept", input_id=stored.id, bytes=stored.bytes, is_new=is_new)
         return stored, is_new
+
+    @property
+    def decoders(self) -> list[int]:
+        """Pids of the processes that wait for a picture to decode."""
+        return self._cleaners.pids
+
+    def close(self) -> None:
+        """No more pictures come in."""
+        self._cleaners.close()
 
     async def get(self, input_id: str, tenant: str) -> StoredInput:
         """The tenant's picture of this id. Raises InputNotFound."""
@@ -133,9 +148,3 @@ class Inputs:
         await self._pictures.delete_input(input_key(orphan.tenant, orphan.sha256))
         await self._store.removed(orphan)
         return True
-
-
-def _cleaned(data: bytes, declared: str | None) -> CleanPicture:
-    from app.pictures.cleaning import clean
-
-    return clean(data, declared=declared)

@@ -24,8 +24,9 @@ from app.edge.forms import FORM_OVERHEAD, Form, read_form
 from app.edge.guard import body_of
 from app.jobs.translation import Wording
 from app.openai.form import as_json
+from app.openai.masks import as_read_here
 from app.openai.schemas import ImageRequest, ImageVariation
-from app.pictures.clean_picture import UnfitPicture
+from app.pictures.clean_picture import UnfitPicture, cleaned
 from app.services import Services
 
 Asked = TypeVar("Asked", bound=ImageRequest)
@@ -103,9 +104,9 @@ class PictureForm:
             raise ParamsRejected([replace(each, pointer=theirs[each.pointer]) for each in error.errors]) from None
         for name in self._names:
             try:
-                stored, _ = await services.inputs.add(
-                    partial(self._file, name, services.inputs.most_bytes), caller.tenant
-                )
+                read = partial(self._file, name, services.inputs.most_bytes)
+                clean = as_read_here if name == MASK else cleaned
+                stored, _ = await services.inputs.add(read, caller.tenant, clean=clean)
             except UnfitPicture as error:
                 raise ParamsRejected([ParamError(f"/{name}", error.code, error.detail)]) from None
             wording.put(name, **{OURS[name]: {"sha256": stored.sha256}})
@@ -136,12 +137,7 @@ class PictureForm:
         data = self._part(name)
         if len(data) > most_bytes:
             raise UnfitPicture("too_large", f"has more than {most_bytes} bytes")
-        if name != MASK:
-            return data
-        # A gateway loads no Pillow before somebody sends it a picture.
-        from app.openai.masks import as_read_here
-
-        return as_read_here(data)
+        return data
 
 
 def in_their_words(wording: Wording, error: ParamsRejected) -> ParamsRejected:

@@ -12,9 +12,13 @@ class UnfitPicture(Exception):
     """The picture cannot be taken. `code` is a word for programs, `detail` a sentence for a person."""
 
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
+        # Both of them: it is pickled on its way from the process that decodes.
+        super().__init__(code, detail)
         self.code = code
         self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +30,10 @@ class CleanPicture:
     width: int
     height: int
     content_type: str
+
+
+def cleaned(data: bytes, declared: str | None = None) -> CleanPicture:
+    """What app/pictures/cleaning.py makes of the file. Raises UnfitPicture."""
+    from app.pictures.cleaning import clean
+
+    return clean(data, declared=declared)

@@ -44,6 +44,7 @@ UPLOAD = (
     *QUEUE,
     errors.QueueStorageFull,
     errors.TooManyUploads,
+    errors.DecoderGone,
     errors.PicturesFull,
     errors.PicturesUnavailable,
 )
@@ -55,6 +56,7 @@ SUBMIT = (
     *QUEUE,
     errors.QueueStorageFull,
     errors.NoModelYet,
+    errors.DecoderGone,
     errors.PicturesFull,
     errors.PicturesUnavailable,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -18,7 +19,7 @@ from app.edge.bodies import FORM, Body, BodyRule
 from app.edge.forms import FORM_OVERHEAD, read_form
 from app.edge.guard import body_of
 from app.jobs.schemas import timestamp
-from app.pictures.clean_picture import UnfitPicture
+from app.pictures.clean_picture import UnfitPicture, cleaned
 from app.pictures.stream import Label
 from app.routes.answers import ACCESS, QUEUE, UPLOAD, problems
 from app.routes.images import TheConditions, send_bytes
@@ -108,7 +109,7 @@ async def upload(request: Request, services: TheServices, caller: TheCaller) -> 
         stored, is_new = await services.inputs.add(
             lambda: _file_in(body, content_type, services.inputs.most_bytes) if pointer else body.read(),
             caller.tenant,
-            declared=TYPES.get(media_type),
+            clean=partial(cleaned, declared=TYPES.get(media_type)),
         )
     except UnfitPicture as error:
         raise _unusable(pointer, error) from error

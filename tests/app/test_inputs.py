@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 import redis
 
 from app.contract.redis import keys
 from app.jobs.inputs import CLEANED_AT_ONCE
-from app.pictures.clean_picture import CleanPicture
-from app.pictures.cleaning import clean
+from app.pictures.cleaners import Cleaners
 from app.pictures.errors import StoreUnavailable
 from tests.app.conftest import OneGateway, Running
 from tests.app.test_jobs import send
@@ -180,57 +180,111 @@ def test_ids_of_nothing(client: httpx2.Client, name: str) -> None:
         assert problem(answer)[0] == 404
 
 
+class Gate:
+    """Holds pictures back when it is their turn, and counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.waiting, self.most = 0, 0
+        self._lock = threading.Lock()
+        self._run = Cleaners.run
+        monkeypatch.setattr(Cleaners, "run", lambda cleaners, *asked: self._held(cleaners, *asked))
+
+    def _held(self, cleaners: Cleaners, *asked: Any) -> Any:
+        with self._lock:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+        self.open.wait()
+        with self._lock:
+            self.waiting -= 1
+        return self._run(cleaners, *asked)
+
+
 def test_a_hundred_uploads_delay_nobodys_poll(
     gateway_with: OneGateway, redis_client: redis.Redis, worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By order: while none of them is answered, and a few are being decoded, everything else is."""
-    gate, begun, at_once = threading.Event(), [], []
-    lock = threading.Lock()
-
-    def slow(data: bytes, *, declared: str | None = None) -> CleanPicture:
-        with lock:
-            begun.append(1)
-            at_once.append(len(begun))
-        gate.wait()
-        with lock:
-            begun.pop()
-        return clean(data, declared=declared)
-
-    monkeypatch.setattr("app.pictures.cleaning.clean", slow)
+    gate = Gate(monkeypatch)
     worker.announce()
     file = file_of(noise(300, 300))
     assert len(file) > 65_536
     with gateway_with(body_seconds=3_600) as running, ThreadPoolExecutor(100) as senders:
         job = send(running.client)
         uploads = [senders.submit(upload_beside, running, file) for _ in range(100)]
-        until(lambda: len(begun) == CLEANED_AT_ONCE)
+        until(lambda: gate.waiting == CLEANED_AT_ONCE)
         for _ in range(20):
             assert running.client.get(job["urls"]["self"]).json()["status"] == "queued"
             assert running.client.get("/healthz").status_code == 200
         assert not any(each.done() for each in uploads)
-        gate.set()
+        gate.open.set()
         assert sorted({each.result().status_code for each in uploads}) == [200, 201]
-    assert max(at_once) == CLEANED_AT_ONCE
+    assert gate.most == CLEANED_AT_ONCE
+
+
+class TestDecoder:
+    """Pictures are decoded in processes of their own, which whoever polls does not wait for."""
+
+    @pytest.fixture
+    def decoder(self, client: httpx2.Client, running: Running) -> psutil.Process:
+        """The one that waits, after the first picture."""
+        upload(client)
+        return psutil.Process(running.app.state.services.inputs.decoders[-1])
+
+    def test_polls_are_answered_while_it_stands_still(
+        self, client: httpx2.Client, running: Running, decoder: psutil.Process
+    ) -> None:
+        job = send(client)
+        decoder.suspend()
+        with ThreadPoolExecutor(1) as sender:
+            sent = sender.submit(upload_beside, running, file_of(noise(32, 32)))
+            until(lambda: decoder.pid not in running.app.state.services.inputs.decoders)
+            for _ in range(20):
+                assert client.get(job["urls"]["self"]).json()["status"] == "queued"
+            assert not sent.done()
+            decoder.resume()
+            assert sent.result().status_code == 201
+
+    def test_it_gives_way_to_others_and_has_no_keys(self, decoder: psutil.Process) -> None:
+        assert decoder.nice() > psutil.Process().nice()
+        assert not [name for name in decoder.environ() if name.startswith(("DARKROOM_", "AWS_", "REDIS_"))]
+
+    def test_one_that_dies_takes_one_picture_with_it(
+        self, client: httpx2.Client, running: Running, decoder: psutil.Process, picture_folder: Path
+    ) -> None:
+        decoder.suspend()
+        with ThreadPoolExecutor(1) as sender:
+            sent = sender.submit(upload_beside, running, file_of(noise(32, 32)))
+            until(lambda: decoder.pid not in running.app.state.services.inputs.decoders)
+            decoder.kill()
+            answer = sent.result()
+        assert problem(answer) == (503, "decoder-gone")
+        assert int(answer.headers["retry-after"]) > 0
+        assert len(stored(picture_folder)) == 1
+        assert upload(client, file_of(noise(32, 32))).status_code == 201
+
+    def test_one_that_died_unused_is_nobodys_fault(self, client: httpx2.Client, decoder: psutil.Process) -> None:
+        decoder.kill()
+        decoder.wait(WAIT_SECONDS)
+        assert upload(client, file_of(noise(32, 32))).status_code == 201
+
+    def test_it_ends_with_its_gateway(self, gateway_with: OneGateway) -> None:
+        with gateway_with() as running:
+            upload(running.client)
+            decoder = psutil.Process(running.app.state.services.inputs.decoders[-1])
+        assert not decoder.is_running()
 
 
 def test_more_than_there_is_space_for_is_refused(gateway_with: OneGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is too many waits as long as a body may take, and nothing of it is kept."""
     monkeypatch.setattr("app.edge.bodies.SPACE", 150_000)
-    gate, begun = threading.Event(), threading.Event()
-
-    def slow(data: bytes, *, declared: str | None = None) -> CleanPicture:
-        begun.set()
-        gate.wait()
-        return clean(data, declared=declared)
-
-    monkeypatch.setattr("app.pictures.cleaning.clean", slow)
+    gate = Gate(monkeypatch)
     file = file_of(noise(300, 300))
     with gateway_with(body_seconds=2) as running, ThreadPoolExecutor(1) as sender:
         first = sender.submit(upload_beside, running, file)
-        until(begun.is_set)
+        until(lambda: gate.waiting)
         refused = upload(running.client, file)
         small = sender.submit(running.client.get, "/v1/jobs")
-        gate.set()
+        gate.open.set()
         assert first.result().status_code == 201
         assert small.result().status_code == 200
         assert problem(refused) == (503, "too-many-uploads")
