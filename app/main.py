@@ -301,7 +301,7 @@ def _bodies(settings: Settings) -> BodyRules:
                 ("/v1/predictions", "/v1/models/*/*/predictions"),
                 BodyRule({JSON: WITH_PICTURES}, replicate_input.TAKEN_OUT),
             ),
-            **dict.fromkeys(openai_pictures.PATHS, openai_pictures.body_rule(settings.input_bytes)),
+            **openai_pictures.body_rules(settings.input_bytes),
             **dict.fromkeys(a1111_body.WITH_PICTURES, BodyRule({JSON: WITH_PICTURES}, a1111_body.PICTURES)),
         }
     )

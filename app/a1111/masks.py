@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 
-from app.pictures.clean_picture import CleanPicture, cleaned
+from app.pictures.clean_picture import CleanPicture
 
 
 def as_read_there(data: bytes, *, inverted: bool) -> CleanPicture:
@@ -16,9 +16,11 @@ def as_read_there(data: bytes, *, inverted: bool) -> CleanPicture:
     # A gateway loads no Pillow.
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(cleaned(data).data)) as image:
+    from app.pictures.cleaning import clean
+
+    with Image.open(io.BytesIO(clean(data).data)) as image:
         is_cut_out = image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
         mask = image.getchannel("A") if is_cut_out else image.convert("L")
     file = io.BytesIO()
     (ImageOps.invert(mask) if inverted else mask).save(file, "PNG", compress_level=1)
-    return cleaned(file.getvalue())
+    return clean(file.getvalue())

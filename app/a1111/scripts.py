@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.params import ParamError, ParamsRejected
+from app.jobs.translation import linked
 
 CONTROLNET: Final = "controlnet"
 NONE: Final = "none"
@@ -52,11 +53,6 @@ def controls(scripts: Mapping[str, Any], card: ModelCard) -> dict[str, dict[str,
     """
     units = [unit for name, script in scripts.items() if is_controlnet(name) for unit in _units(name, script)]
     return {place: _control(unit, card, place) for place, unit in units if unit.is_on}
-
-
-def reference(picture: str) -> dict[str, str]:
-    """A picture as a job refers to it. Theirs takes links as well, where the operator lets it; so does this."""
-    return {"url" if picture.startswith(("https://", "http://")) else "b64": picture}
 
 
 def is_controlnet(script: str) -> bool:
@@ -105,7 +101,7 @@ def _control(unit: ControlUnit, card: ModelCard, place: str) -> dict[str, Any]:
     if unit.image is None:
         raise _refused(place, "image", "missing", "is needed")
     span = {"start": unit.guidance_start, "end": unit.guidance_end}
-    return {"model": named, "image": reference(unit.image), "scale": unit.weight, **span}
+    return {"model": named, "image": linked(unit.image), "scale": unit.weight, **span}
 
 
 def _refused(place: str, field: str, code: str, detail: str) -> ParamsRejected:

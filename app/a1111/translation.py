@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from app.a1111.body import Generation, ImageToImage
 from app.a1111.samplers import scheduler_of
-from app.a1111.scripts import controls, reference
+from app.a1111.scripts import controls
 from app.a1111.unused import unused
 from app.contract.messages.card import ModelCard
 from app.contract.messages.params import JobRequest, ParamError, ParamsRejected
 from app.edge.auth import Caller
-from app.jobs.translation import Wording, cut_to_length, length_warning
+from app.jobs.translation import Wording, cut_to_length, length_warning, linked
 
 PREVIEWS: Final = 5
 """So many previews of a picture while it is drawn, for those who poll its progress."""
@@ -117,11 +117,11 @@ def _put_settings(wording: Wording, body: Generation, card: ModelCard) -> None:
 
 
 def _put_picture(wording: Wording, body: ImageToImage, mask: str | None) -> None:
-    wording.put("init_images/0", image=reference(body.init_images[0]))
+    wording.put("init_images/0", image=linked(body.init_images[0]))
     wording.put("denoising_strength", strength=body.denoising_strength)
     if body.mask is not None:
         # Without a hash there is nobody who would read it: the model is asked for inpainting, and does not do it.
-        wording.put("mask", mask_image={"sha256": mask} if mask else reference(body.mask))
+        wording.put("mask", mask_image={"sha256": mask} if mask else linked(body.mask))
         wording.put("mask_blur", mask_blur=body.mask_blur)
 
 

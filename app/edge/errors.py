@@ -313,13 +313,6 @@ class TooManyUploads(Unavailable):
     slug, title = "too-many-uploads", "Too much comes in at the moment"
 
 
-class DecoderGone(Unavailable):
-    """The process that decoded the picture has ended: there was no memory for it, or the decoder crashed. Nothing of
-    the picture was kept. If the same picture meets this again, it is the picture: save it anew."""
-
-    slug, title = "decoder-gone", "The picture's decoder has ended"
-
-
 class QueueUnavailable(Unavailable):
     """The queue does not answer. Nothing that was accepted before is lost; try again in a moment."""
 

@@ -17,10 +17,10 @@ from app.contract.messages.job import new_token
 from app.contract.objects.names import input_key
 from app.contract.redis.inputs import InputStore, Orphan, StoredInput
 from app.contract.redis.store import JobStore
-from app.edge.errors import DecoderGone, InputInUse, InputNotFound, PicturesUnavailable
+from app.edge.errors import InputInUse, InputNotFound, PicturesUnavailable, Unavailable
 from app.jobs.room import Room
-from app.pictures.clean_picture import CleanPicture, cleaned
-from app.pictures.cleaners import CleanerDied, Cleaners
+from app.pictures.clean_picture import CleanPicture
+from app.pictures.cleaners import CleanerDied, Cleaners, cleaned
 from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
 
@@ -37,6 +37,9 @@ STORE_SECONDS = 60.0
 
 REMOVAL_SECONDS = 10.0
 """So long an upload waits until the same picture, which is just being deleted, is gone."""
+
+Clean = Callable[[bytes], CleanPicture]
+"""Makes what is kept of a file that came. Can be pickled, and raises UnfitPicture."""
 
 
 class Inputs:
@@ -63,9 +66,7 @@ class Inputs:
         self.most_bytes = most_bytes
         """Of a file as it comes."""
 
-    async def add(
-        self, read: Callable[[], bytes], tenant: str, *, clean: Callable[[bytes], CleanPicture] = cleaned
-    ) -> tuple[StoredInput, bool]:
+    async def add(self, read: Callable[[], bytes], tenant: str, *, clean: Clean = cleaned) -> tuple[StoredInput, bool]:
         """The picture that `read` brings, and whether it is new: the same pixels in the same kind of file are not.
 
         `read` is called in a thread, when it is this picture's turn, and `clean`, which can be pickled, in another
@@ -76,7 +77,8 @@ class Inputs:
             picture = await to_thread.run_sync(lambda: self._cleaners.run(clean, read()), limiter=self._cleaning)
         except CleanerDied as error:
             log.warning("a picture was not decoded", reason=str(error))
-            raise DecoderGone("The process that decoded the picture has ended: send it again in a moment.") from error
+            detail = "The process that decoded the picture has ended. Send it again; if that ends too, save it anew."
+            raise Unavailable(detail) from error
         stored, is_new = await self._keep(picture, tenant)
         log.info("input kept", input_id=stored.id, bytes=stored.bytes, is_new=is_new)
         return stored, is_new

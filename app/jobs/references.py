@@ -18,13 +18,15 @@ from app.contract.messages.input_id import input_id
 from app.contract.messages.inputs import ImageReference, InputPicture
 from app.contract.messages.job import Picture, Record
 from app.contract.messages.params import JobRequest, ParamError, ParamsRejected
+from app.contract.objects.names import input_key
 from app.contract.redis.inputs import StoredInput
 from app.contract.redis.store import JobStore
 from app.edge.bodies import Body
 from app.edge.errors import InputNotFound
-from app.jobs.inputs import Inputs
+from app.jobs.inputs import Clean, Inputs
 from app.outbound.fetch import NotFetched
 from app.pictures.clean_picture import UnfitPicture
+from app.pictures.cleaners import cleaned
 from app.pictures.errors import PictureMissing
 from app.pictures.store import PictureStore
 
@@ -71,17 +73,36 @@ class References:
             raise ParamsRejected(errors)
         return found
 
-    async def _stored(self, reference: ImageReference, tenant: str, body: Body | None) -> StoredInput:
+    async def keep(
+        self, reference: ImageReference, pointer: str, tenant: str, body: Body | None, clean: Clean
+    ) -> StoredInput:
+        """The one that is meant, as `clean` reads it: as `Inputs.add`. `pointer` is where it is named.
+
+        Raises ParamsRejected.
+        """
+        try:
+            stored = await self._stored(reference, tenant, body, clean)
+            if reference.input is None and reference.sha256 is None:
+                return stored
+            key = input_key(tenant, stored.sha256)
+            return await self._added(lambda: self._pictures.read_input(key), tenant, "/input", clean)
+        except _Unusable as unusable:
+            raise ParamsRejected([ParamError(f"{pointer}{unusable.below}", unusable.code, unusable.detail)]) from None
+
+    async def _stored(
+        self, reference: ImageReference, tenant: str, body: Body | None, clean: Clean = cleaned
+    ) -> StoredInput:
+        """`clean` is for one that is no input yet."""
         if reference.input is not None:
             return await self._own(reference.input, tenant, "/input")
         if reference.sha256 is not None:
             return await self._own(input_id(tenant, reference.sha256), tenant, "/sha256")
         if reference.job is not None:
-            return await self._drawn(reference.job, reference.index, tenant)
+            return await self._drawn(reference.job, reference.index, tenant, clean)
         if reference.url is not None:
-            return await self._fetched(reference.url, tenant)
+            return await self._fetched(reference.url, tenant, clean)
         text, most = reference.b64 or "", self._inputs.most_bytes
-        return await self._added(lambda: decoded(text, body, most_bytes=most), tenant, "/b64")
+        return await self._added(lambda: decoded(text, body, most_bytes=most), tenant, "/b64", clean)
 
     async def _own(self, asked: str, tenant: str, below: str) -> StoredInput:
         try:
@@ -90,17 +111,14 @@ class References:
             detail = "is no picture that you sent in, or is not kept any more: send it again"
             raise _Unusable(below, "input_not_found", detail) from None
 
-    async def _drawn(self, job_id: str, index: int | None, tenant: str) -> StoredInput:
+    async def _drawn(self, job_id: str, index: int | None, tenant: str, clean: Clean) -> StoredInput:
         record = await self._jobs.get(job_id, tenant)
         if record is None:
             raise _Unusable("/job", "job_not_found", "is no job of yours, or is not kept any more")
         picture = _picture_of(record, index or 0)
-        try:
-            return await self._added(lambda: self._pictures.read(picture.key), tenant, "/job")
-        except PictureMissing:
-            raise _Unusable("/job", "picture_gone", "has lost its picture: it is being deleted") from None
+        return await self._added(lambda: self._pictures.read(picture.key), tenant, "/job", clean)
 
-    async def _fetched(self, url: str, tenant: str) -> StoredInput:
+    async def _fetched(self, url: str, tenant: str, clean: Clean) -> StoredInput:
         if self._fetch is None:
             detail = "is not fetched by this service: send the picture to POST /v1/inputs, or as b64"
             raise _Unusable("/url", "not_fetched", detail)
@@ -109,11 +127,13 @@ class References:
                 data = await self._fetch.get(url, most_bytes=self._inputs.most_bytes)
             except NotFetched as error:
                 raise _Unusable("/url", error.code, error.detail) from None
-            return await self._added(lambda: data, tenant, "/url")
+            return await self._added(lambda: data, tenant, "/url", clean)
 
-    async def _added(self, read: Callable[[], bytes], tenant: str, below: str) -> StoredInput:
+    async def _added(self, read: Callable[[], bytes], tenant: str, below: str, clean: Clean) -> StoredInput:
         try:
-            stored, _ = await self._inputs.add(read, tenant)
+            stored, _ = await self._inputs.add(read, tenant, clean=clean)
+        except PictureMissing:
+            raise _Unusable(below, "picture_gone", "has lost its picture: it is being deleted") from None
         except UnfitPicture as error:
             raise _Unusable(below, error.code, error.detail) from None
         return stored

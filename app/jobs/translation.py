@@ -81,6 +81,11 @@ def length_warning(prompt: str, *, field: str) -> list[str]:
     return [cut] if kept < len(prompt) else []
 
 
+def linked(picture: str) -> dict[str, str]:
+    """A picture that dialects write as one text, as a job refers to it: a link, else a data: URL or bare base64."""
+    return {"url" if picture.startswith(("https://", "http://")) else "b64": picture}
+
+
 def sides(size: str) -> dict[str, int]:
     """Of "WxH"."""
     width, height = map(int, size.split("x"))

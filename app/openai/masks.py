@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 
-from app.pictures.clean_picture import CleanPicture, UnfitPicture, cleaned
+from app.pictures.clean_picture import CleanPicture, UnfitPicture
 
 _NOTHING = (
     "has nothing transparent, and what is transparent is repainted (white for that is mask_image of POST /v1/jobs)"
@@ -20,10 +20,12 @@ def as_read_here(data: bytes) -> CleanPicture:
     # A gateway loads no Pillow.
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(cleaned(data).data)) as image:
+    from app.pictures.cleaning import clean
+
+    with Image.open(io.BytesIO(clean(data).data)) as image:
         if image.mode != "RGBA" or image.getchannel("A").getextrema() == (255, 255):
             raise UnfitPicture("not_transparent", _NOTHING)
         mask = ImageOps.invert(image.getchannel("A"))
     file = io.BytesIO()
     mask.save(file, "PNG", compress_level=1)
-    return cleaned(file.getvalue())
+    return clean(file.getvalue())

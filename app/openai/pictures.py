@@ -1,4 +1,5 @@
 """The forms with pictures that OpenAI's clients send: their fields, and their files, which become the caller's inputs.
+JSON that names pictures instead is in referred.py.
 
 Knows which part is what. Refuses to know what is drawn of it.
 """
@@ -19,19 +20,19 @@ from pydantic import ValidationError
 from app.contract.messages.params import ParamError, ParamsRejected, refuse_not_taken
 from app.contract.messages.picture_record import PictureError, read_record
 from app.edge.auth import Caller
-from app.edge.bodies import FORM, Body, BodyRule
+from app.edge.bodies import FORM, JSON, WITH_PICTURES, Body, BodyRule
 from app.edge.forms import FORM_OVERHEAD, Form, read_form
 from app.edge.guard import body_of
+from app.jobs.admission import REFUSALS
 from app.jobs.translation import Wording
 from app.openai.form import as_json
 from app.openai.masks import as_read_here
 from app.openai.schemas import ImageRequest, ImageVariation
-from app.pictures.clean_picture import UnfitPicture, cleaned
+from app.pictures.clean_picture import UnfitPicture
+from app.pictures.cleaners import cleaned
 from app.services import Services
 
 Asked = TypeVar("Asked", bound=ImageRequest)
-
-PATHS: Final = ("/v1/images/edits", "/v1/images/variations")
 
 IMAGE: Final = "image"
 MASK: Final = "mask"
@@ -49,14 +50,21 @@ WORDS: Final = ("prompt", "negative_prompt", "prompt_syntax")
 READ_AT_ONCE: Final = 2
 """Forms, by one process: each is in memory twice while it is taken apart."""
 
+_WAYS: Final = re.compile(r"/sha256$|(?<=/image_url)/(b64|url)$|(?<=/file_id)/input$")
+"""Ends of pointers that say how we name a picture, where the caller knows only that it is one."""
+
 _LIST: Final = re.compile(r"\[[0-9]{0,2}\]$")
 
 _reading = CapacityLimiter(READ_AT_ONCE)
 
 
-def body_rule(most_bytes: int) -> BodyRule:
-    """What the body of such a request may be."""
-    return BodyRule({FORM: len(OURS) * most_bytes + FORM_OVERHEAD})
+def body_rules(most_bytes: int) -> dict[str, BodyRule]:
+    """What the bodies of such requests may be, by path."""
+    form = {FORM: len(OURS) * most_bytes + FORM_OVERHEAD}
+    return {
+        "/v1/images/edits": BodyRule(form | {JSON: WITH_PICTURES}, taken_out=frozenset({"image_url", "b64"})),
+        "/v1/images/variations": BodyRule(form),
+    }
 
 
 class PictureForm:
@@ -80,28 +88,20 @@ class PictureForm:
         self._names = [_known(part.name) for part in form.files]
         if errors := [*_unfit(form, self._names, self._files)]:
             raise ParamsRejected(errors)
-        try:
-            return model.model_validate(as_json(form.fields, model))
-        except ValidationError as error:
-            raise RequestValidationError(
-                [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
-            ) from None
+        return validated(as_json(form.fields, model), model)
 
     async def words(self) -> dict[str, Any]:
         """The prompts that its picture was drawn with, as its file tells; none, if that has no record of ours."""
         return await to_thread.run_sync(self._words, limiter=_reading)
 
-    async def keep(self, wording: Wording, model: str | None, services: Services, caller: Caller) -> None:
+    async def keep(
+        self, wording: Wording, model: str | None, services: Services, caller: Caller, idempotency_key: str | None
+    ) -> None:
         """Make its files inputs of the caller's and put them into the job that is meant, if its model takes them.
 
         Raises ParamsRejected, in the caller's words, and what Inputs.add does.
         """
-        card = (await services.models.choose(model)).card
-        try:
-            refuse_not_taken({OURS[name]: name for name in self._names}, card)
-        except ParamsRejected as error:
-            theirs = {f"/{OURS[name]}": f"/{name}" for name in OURS}
-            raise ParamsRejected([replace(each, pointer=theirs[each.pointer]) for each in error.errors]) from None
+        await refuse_not_drawn(self._names, model, services, caller, idempotency_key)
         for name in self._names:
             try:
                 read = partial(self._file, name, services.inputs.most_bytes)
@@ -140,14 +140,38 @@ class PictureForm:
         return data
 
 
+async def refuse_not_drawn(
+    names: Iterable[str], model: str | None, services: Services, caller: Caller, idempotency_key: str | None
+) -> None:
+    """Raise ParamsRejected, in the caller's words, and what a choice of a model does, if it would not draw from
+    pictures of these names: nothing is kept of those. A key that has brought a job in is no reason to look: whatever
+    has become of the model, it is answered by that job if the pictures are the same.
+    """
+    try:
+        card = (await services.models.choose(model)).card
+        refuse_not_taken({OURS[name]: name for name in names}, card)
+    except REFUSALS as refusal:
+        if idempotency_key is not None and await services.admission.model_of(idempotency_key, caller) is not None:
+            return
+        if not isinstance(refusal, ParamsRejected):
+            raise
+        theirs = {f"/{OURS[name]}": f"/{name}" for name in OURS}
+        raise ParamsRejected(
+            [replace(each, pointer=theirs.get(each.pointer, each.pointer)) for each in refusal.errors]
+        ) from None
+
+
 def in_their_words(wording: Wording, error: ParamsRejected) -> ParamsRejected:
-    """The same errors, at the fields and files that the caller sent."""
+    """The same errors, at the fields and files that the caller sent: there, a picture is one of those."""
     said = wording.in_their_words(error).errors
-    return ParamsRejected([replace(each, pointer=each.pointer.removesuffix("/sha256")) for each in said])
+    return ParamsRejected([replace(each, pointer=_WAYS.sub("", each.pointer)) for each in said])
 
 
-def form_of(model: type[ImageRequest], *, files: Iterable[str] = OURS) -> dict[str, Any]:
-    """For `openapi_extra`: the body as a form. What is nested is JSON there, or in brackets."""
+def form_of(
+    model: type[ImageRequest], *, files: Iterable[str] = OURS, other: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """For `openapi_extra`: the body as a form, and what `other` has beside it. What is nested is JSON there, or in
+    brackets."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     # POST /v1/images/generations has the same, and brings them into the document.
     schema.pop("$defs", None)
@@ -155,7 +179,17 @@ def form_of(model: type[ImageRequest], *, files: Iterable[str] = OURS) -> dict[s
         name: {"type": "string", "format": "binary", "description": FILES[name]} for name in files
     }
     schema |= {"properties": about, "required": [*schema.get("required", []), IMAGE]}
-    return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}}}}
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}} | (other or {})}}
+
+
+def validated(values: Any, model: type[Asked]) -> Asked:
+    """The request that they are. Raises RequestValidationError, as for a body that FastAPI reads."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
+        ) from None
 
 
 def _known(part: str) -> str:

@@ -17,8 +17,10 @@ from app.contract.messages.job import Record
 from app.contract.messages.params import ParamError, ParamsRejected
 from app.edge import errors
 from app.edge.auth import Caller
+from app.jobs.admission import valid_idempotency_key
 from app.jobs.translation import Wording
 from app.openai.pictures import IMAGE, PictureForm, form_of, in_their_words
+from app.openai.referred import ReferredPictures, in_json, is_json
 from app.openai.schemas import GeneratedImage, GeneratedImages, ImageEdit, ImageGeneration, ImageRequest, ImageVariation
 from app.openai.stream import ImageStream
 from app.routes.answers import ACCESS, EVENT_STREAM, SUBMIT, TRACEPARENT, described, event_stream, picture_base64
@@ -80,14 +82,19 @@ async def generate(
 @router.post(
     "/v1/images/edits",
     summary="Draw a picture anew, or the part of it that a mask leaves open, and wait for it (OpenAI's API)",
-    openapi_extra=described(PREFER, TRACEPARENT) | form_of(ImageEdit),
+    openapi_extra=described(PREFER, TRACEPARENT) | form_of(ImageEdit, other=in_json()),
     **_documented("image_edit"),
 )
 async def edit(request: Request, services: TheServices, caller: TheCaller, retry_count: RetryCount = None) -> Any:
     """`image` is the picture to begin with. Where `mask` is transparent it is repainted; without a mask, all of it."""
-    form = PictureForm.of(request)
-    body = await form.read(ImageEdit)
-    drawing = _Drawing(body, body.in_our_words(), "image_edit", form)
+    body: ImageEdit
+    pictures: PictureForm | ReferredPictures
+    if is_json(request):
+        body, pictures = await ReferredPictures.read(request)
+    else:
+        pictures = PictureForm.of(request)
+        body = await pictures.read(ImageEdit)
+    drawing = _Drawing(body, body.in_our_words(), "image_edit", pictures)
     return await _draw(drawing, request, services, caller, retry_count)
 
 
@@ -117,7 +124,7 @@ class _Drawing:
     wording: Wording
     kind: str
     """What the types of its events begin with."""
-    form: PictureForm | None = None
+    pictures: PictureForm | ReferredPictures | None = None
 
 
 async def _draw(
@@ -125,8 +132,9 @@ async def _draw(
 ) -> Any:
     body, wording = drawing.body, drawing.wording
     try:
-        if drawing.form is not None:
-            await drawing.form.keep(wording, body.model, services, caller)
+        if drawing.pictures is not None:
+            key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
+            await drawing.pictures.keep(wording, body.model, services, caller, key)
         waiting = await admit(
             services, wording.parameters(), caller, request, waits=True, again=_tried_before(retry_count)
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.contract.messages.from_pictures import STRENGTH_OF_A_VARIATION
+from app.contract.messages.inputs import INPUT_ID, MAX_BASE64
 from app.contract.messages.params import JobRequest
+from app.contract.messages.request_body import RequestBody
 from app.contract.messages.spec import OutputFormat
 from app.contract.messages.texts import MAX_NAME, READABLE, VISIBLE
 from app.jobs.translation import LONGEST_PROMPT, Wording, cut_to_length, length_warning, sides
@@ -78,6 +81,36 @@ class ImageEdit(ImageRequest):
 
     input_fidelity: Literal["high", "low"] | None = Field(
         default=None, description="Without effect: strength is what decides"
+    )
+    moderation: Literal["auto", "low"] | None = Field(default=None, description="Without effect")
+
+
+class ImageRef(RequestBody):
+    """Which picture, in a JSON body: exactly one of the two."""
+
+    image_url: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_BASE64,
+        description="A data: URL; a link, if this service fetches",
+    )
+    file_id: str | None = Field(default=None, pattern=INPUT_ID, description="The id of a picture that was sent in")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.image_url is None) == (self.file_id is None):
+            raise PydanticCustomError("not_one_picture", "must be image_url or file_id, exactly one of them")
+        return self
+
+
+class ImageEditInJson(ImageEdit):
+    """The JSON that POST /v1/images/edits takes instead of a form."""
+
+    images: list[ImageRef] = Field(
+        min_length=1, max_length=1, description="The picture to begin with. This service draws from one at a time"
+    )
+    mask: ImageRef | None = Field(
+        default=None, description="A picture of the same shape: what is transparent in it is repainted"
     )
 
 

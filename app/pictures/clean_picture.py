@@ -30,10 +30,3 @@ class CleanPicture:
     width: int
     height: int
     content_type: str
-
-
-def cleaned(data: bytes, declared: str | None = None) -> CleanPicture:
-    """What app/pictures/cleaning.py makes of the file. Raises UnfitPicture."""
-    from app.pictures.cleaning import clean
-
-    return clean(data, declared=declared)

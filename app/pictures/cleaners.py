@@ -16,6 +16,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Final, TypeVar
 
+from app.pictures.clean_picture import CleanPicture
+
 Made = TypeVar("Made")
 
 NICENESS: Final = 10
@@ -25,6 +27,14 @@ ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "TEMP",
 """What these processes are given of ours: no keys, which a decoder that was taken over could read."""
 
 END_SECONDS: Final = 5.0
+
+
+def cleaned(data: bytes, declared: str | None = None) -> CleanPicture:
+    """What app/pictures/cleaning.py makes of the file: work for one of the processes. Raises UnfitPicture."""
+    # A gateway loads no Pillow.
+    from app.pictures.cleaning import clean
+
+    return clean(data, declared=declared)
 
 
 class CleanerDied(Exception):

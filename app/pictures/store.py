@@ -127,9 +127,17 @@ class PictureStore:
         """A whole picture of a job, in the caller's thread. PictureMissing, StoreUnavailable and its kind."""
         try:
             parse_key(key)
-            return self.place.read(key)
         except ValueError as error:
             raise PictureMissing("no such picture") from error
+        return self._read(key)
+
+    def read_input(self, key: str) -> bytes:
+        """The same for a picture that came in. ValueError for any other key."""
+        return self._read(require_input(key))
+
+    def _read(self, key: str) -> bytes:
+        try:
+            return self.place.read(key)
         except (OSError, BaseError) as error:
             raise translated(error, self.place.label) from error
 

@@ -17,7 +17,7 @@ from app.contract.messages.inputs import MAX_BASE64
 from app.contract.messages.params import JobRequest, OwedWebhook
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.spec import PARAMETERS, PLAIN, FileSpec, PictureSpec, SeriesSpec
-from app.jobs.translation import Wording, sides
+from app.jobs.translation import Wording, linked, sides
 
 EVENTS: Final[dict[str, list[Any]]] = {
     "start": [JobEvent.STARTED.value],
@@ -145,7 +145,7 @@ def reference(link: str) -> dict[str, str]:
     """A picture as a job refers to it: the data in a data: URL, a file that came in by this API, or a link."""
     if file := _FILE.search(link):
         return {"input": file[1]}
-    return {"url" if link.startswith(("https://", "http://")) else "b64": link}
+    return linked(link)
 
 
 def published_schema(card: ModelCard) -> dict[str, Any]:

@@ -44,7 +44,7 @@ UPLOAD = (
     *QUEUE,
     errors.QueueStorageFull,
     errors.TooManyUploads,
-    errors.DecoderGone,
+    errors.Unavailable,
     errors.PicturesFull,
     errors.PicturesUnavailable,
 )
@@ -56,7 +56,7 @@ SUBMIT = (
     *QUEUE,
     errors.QueueStorageFull,
     errors.NoModelYet,
-    errors.DecoderGone,
+    errors.Unavailable,
     errors.PicturesFull,
     errors.PicturesUnavailable,
 )

@@ -19,7 +19,8 @@ from app.edge.bodies import FORM, Body, BodyRule
 from app.edge.forms import FORM_OVERHEAD, read_form
 from app.edge.guard import body_of
 from app.jobs.schemas import timestamp
-from app.pictures.clean_picture import UnfitPicture, cleaned
+from app.pictures.clean_picture import UnfitPicture
+from app.pictures.cleaners import cleaned
 from app.pictures.stream import Label
 from app.routes.answers import ACCESS, QUEUE, UPLOAD, problems
 from app.routes.images import TheConditions, send_bytes

@@ -257,7 +257,7 @@ class TestDecoder:
             until(lambda: decoder.pid not in running.app.state.services.inputs.decoders)
             decoder.kill()
             answer = sent.result()
-        assert problem(answer) == (503, "decoder-gone")
+        assert problem(answer) == (503, "unavailable")
         assert int(answer.headers["retry-after"]) > 0
         assert len(stored(picture_folder)) == 1
         assert upload(client, file_of(noise(32, 32))).status_code == 201

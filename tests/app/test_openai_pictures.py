@@ -248,7 +248,7 @@ def test_a_model_that_draws_from_words_only(
 
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
 RAW: dict[str, tuple[dict[str, Any], int, str]] = {
-    "JSON": ({"json": {"prompt": "a"}}, 415, "unsupported-media-type"),
+    "text": ({"content": b"a", "headers": {"Content-Type": "text/plain"}}, 415, "unsupported-media-type"),
     "no body": ({}, 400, "malformed-form"),
     "no boundary": (
         {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
@@ -335,6 +335,11 @@ def test_variations_that_are_refused(client: openai.OpenAI, sent: Any, param: st
         client.images.create_variation(**sent)
     assert (caught.value.param, caught.value.code) == (param, code)
     assert "zanz" not in caught.value.response.text
+
+
+def test_a_variation_is_a_form(running: Running, painter: ScriptedWorker) -> None:
+    answer = running.client.post("/v1/images/variations", json={"images": [{"image_url": "data:"}]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported-media-type")
 
 
 def test_a_variation_has_no_mask(running: Running, painter: ScriptedWorker) -> None:

@@ -16,6 +16,7 @@ from app.contract.messages.request_body import RequestBody
 from app.contract.messages.texts import Name
 
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
+INPUT_ID: Final = r"^in_[0-9a-z]{24}$"
 MAX_BASE64 = 32 * 1024 * 1024
 """Characters of a picture inside a JSON body."""
 
@@ -63,7 +64,7 @@ class ImageReference(RequestBody):
     What a job's record says of a picture is such a reference as well: by its `sha256`; its sides and type are not read.
     """
 
-    input: str | None = Field(default=None, pattern=r"^in_[0-9a-z]{24}$", description="The id of an upload")
+    input: str | None = Field(default=None, pattern=INPUT_ID, description="The id of an upload")
     job: str | None = Field(default=None, pattern=r"^job_[0-9a-z]{24}$", description="A finished job of yours")
     index: int | None = Field(default=None, ge=0, le=999, description="Which of the job's pictures; missing: the first")
     b64: str | None = Field(
