@@ -127,12 +127,11 @@ class Admission:
         note_job(record)
         return Admitted(record, replayed)
 
-    async def model_of(self, idempotency_key: str, caller: Caller) -> str | None:
-        """The model of the job that this key brought in before; None for a new key, and if the job was deleted."""
+    async def brought_in(self, idempotency_key: str, caller: Caller) -> Record | None:
+        """The job that this key brought in before, by whatever body; None for a new key, and if it was deleted."""
         # No body has an empty hash: what a known key answers is which job it belongs to.
         known = await self._store.known(caller.tenant, _hashed(idempotency_key), "")
-        record = await self._store.get(known.id, caller.tenant) if known else None
-        return record.model if record else None
+        return await self._store.get(known.id, caller.tenant) if known else None
 
     async def _submit(
         self,

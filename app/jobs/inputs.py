@@ -101,6 +101,10 @@ class Inputs:
             raise InputNotFound
         return found
 
+    async def page(self, tenant: str, *, limit: int, before: tuple[int, str] | None) -> list[StoredInput]:
+        """The tenant's, newest first, at most `limit`; `before` is (created_ms, id) of the last one seen."""
+        return await self._store.page(tenant, limit=limit, before=before)
+
     async def remove(self, picture: StoredInput) -> None:
         """Forget it. Raises InputInUse while a job that is not over needs it."""
         outcome, orphan = await self._store.drop(picture.id, picture.tenant)

@@ -151,7 +151,7 @@ async def refuse_not_drawn(
         card = (await services.models.choose(model)).card
         refuse_not_taken({OURS[name]: name for name in names}, card)
     except REFUSALS as refusal:
-        if idempotency_key is not None and await services.admission.model_of(idempotency_key, caller) is not None:
+        if idempotency_key is not None and await services.admission.brought_in(idempotency_key, caller) is not None:
             return
         if not isinstance(refusal, ParamsRejected):
             raise

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -18,10 +18,12 @@ from app.edge.forms import FORM_OVERHEAD, read_form
 from app.edge.guard import body_of
 from app.jobs.schemas import timestamp
 from app.pictures.clean_picture import UnfitPicture
-from app.routes.answers import ACCESS, QUEUE, UPLOAD, problems
+from app.routes.answers import ACCESS, QUEUE, UPLOAD, problems, read_cursor, write_cursor
 from app.services import TheCaller, TheServices, caller_of, services_of
 
 router = APIRouter(prefix="/v1/files", tags=["replicate"])
+
+PAGE = 100
 
 CONTENT = "content"
 """Name of the part of a form that holds the file."""
@@ -71,6 +73,14 @@ class ReplicateFile(BaseModel):
         )
 
 
+class FilePage(BaseModel):
+    """A page of the caller's files, newest first."""
+
+    previous: str | None = None
+    next: str | None
+    results: list[ReplicateFile]
+
+
 async def _own_file(file_id: str, request: Request) -> StoredInput:
     if not is_input_id(file_id):
         raise errors.InputNotFound
@@ -97,6 +107,23 @@ async def create_file(request: Request, services: TheServices, caller: TheCaller
         fault = {"pointer": f"/{CONTENT}", "code": error.code, "detail": error.detail}
         raise errors.PictureUnusable(f"The picture {error.detail}.", errors=[fault]) from error
     return ReplicateFile.of(stored, base=services.base(request))
+
+
+@router.get("", response_model=FilePage, responses=problems(*ACCESS, errors.InvalidRequest, *QUEUE))
+async def list_files(
+    request: Request,
+    services: TheServices,
+    caller: TheCaller,
+    cursor: Annotated[str | None, Query(max_length=128, description="Part of `next` of the page before")] = None,
+) -> FilePage:
+    """The pictures that you sent in, newest first (Replicate's API)."""
+    before = read_cursor(cursor, is_id=is_input_id)
+    found, base = await services.inputs.page(caller.tenant, limit=PAGE + 1, before=before), services.base(request)
+    more = len(found) > PAGE
+    return FilePage(
+        next=f"{base}/v1/files?cursor={write_cursor(found[PAGE - 1])}" if more else None,
+        results=[ReplicateFile.of(stored, base=base) for stored in found[:PAGE]],
+    )
 
 
 @router.get("/{file_id}", response_model=ReplicateFile, responses=problems(*ACCESS, errors.InputNotFound, *QUEUE))

@@ -6,7 +6,7 @@ Knows shapes. Refuses to know Redis and HTTP.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model
@@ -14,9 +14,10 @@ from pydantic import BaseModel, BeforeValidator, Field, create_model
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
 from app.contract.messages.inputs import MAX_BASE64
-from app.contract.messages.params import JobRequest, OwedWebhook
+from app.contract.messages.params import JobRequest, OwedWebhook, ParamError, ParamsRejected
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.spec import PARAMETERS, PLAIN, FileSpec, PictureSpec, SeriesSpec
+from app.contract.messages.texts import Name
 from app.jobs.translation import Wording, linked, sides
 
 EVENTS: Final[dict[str, list[Any]]] = {
@@ -36,10 +37,15 @@ _TWINS: Final = ("num_images", "size", "strength")
 PICTURES: Final = {"image": "image", "mask": "mask_image"}
 """Words for pictures, and ours for the same; what they hold is a link or a data: URL."""
 
-TAKEN_OUT: Final = frozenset(PICTURES)
+CONTROL_IMAGE, CONTROL_TYPE, CONTROL_STRENGTH = "control_image", "control_type", "control_strength"
+"""Words of one ControlNet, its picture and how much it counts: as xlabs-ai/flux-dev-controlnet has them."""
+
+CONTROL: Final = {CONTROL_IMAGE: "image", CONTROL_TYPE: "model", CONTROL_STRENGTH: "scale"}
+
+TAKEN_OUT: Final = frozenset((*PICTURES, CONTROL_IMAGE))
 """Members of a body that may be long."""
 
-NEEDS: Final = {**PICTURES, "prompt_strength": "strength"}
+NEEDS: Final = {**PICTURES, "prompt_strength": "strength", **dict.fromkeys(CONTROL, "control")}
 """Words that only models take which announce what they mean."""
 
 ANNOUNCED: Final = frozenset(name for name, parameter in PARAMETERS.items() if parameter.announced)
@@ -58,6 +64,15 @@ _WORDS: Final[dict[str, Any]] = {
     "prompt_strength": replace(
         PARAMETERS["strength"], about="How much of `image` is drawn anew; missing: 0.8, 1 with a mask"
     ).field(float),
+    CONTROL_IMAGE: (
+        _Link | None,
+        Field(default=None, description="What guides a ControlNet: a data: URL, or a file's link"),
+    ),
+    CONTROL_TYPE: (Name | None, Field(default=None, description="Which ControlNet, where the model has several")),
+    CONTROL_STRENGTH: (
+        float | None,
+        Field(default=None, ge=0, le=2, allow_inf_nan=False, description="How much the ControlNet counts; missing: 1"),
+    ),
     "num_outputs": replace(PARAMETERS["num_images"], default=None, about="How many pictures").field(int),
     "aspect_ratio": (
         Annotated[str | None, BeforeValidator(lambda given: None if given == CUSTOM else given)],
@@ -120,7 +135,30 @@ class VersionedPredictionRequest(PredictionRequest):
     )
 
 
-def in_our_words(given: BaseModel, model: str) -> Wording:
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """The model of a request, and the ControlNets that it has."""
+
+    name: str
+    controls: tuple[str, ...]
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Meant:
+        return cls(card.name, tuple(control.name for control in card.controls))
+
+
+def refuse_unclear(given: Any, model: Meant) -> None:
+    """Raise ParamsRejected where it cannot be told which ControlNet is meant. `given` is a PredictionInput."""
+    if given.control_image is None:
+        for word in (CONTROL_TYPE, CONTROL_STRENGTH):
+            if getattr(given, word) is not None:
+                raise ParamsRejected([ParamError(f"/{word}", "needs_control_image", f"goes with {CONTROL_IMAGE}")])
+    elif given.control_type is None and len(model.controls) > 1:
+        detail = f"is needed, since {model.name} has several: {', '.join(model.controls)}"
+        raise ParamsRejected([ParamError(f"/{CONTROL_TYPE}", "missing", detail)])
+
+
+def in_our_words(given: BaseModel, model: Meant) -> Wording:
     """The job that an input asks for. `given` is a PredictionInput, measured already."""
     fields = given.model_dump(exclude_unset=True)
     images, size = fields.pop("num_outputs", None), fields.pop("size", None)
@@ -129,9 +167,15 @@ def in_our_words(given: BaseModel, model: str) -> Wording:
         fields.pop("output_quality", None)
     pictures = {word: fields.pop(word) for word in PICTURES if word in fields}
     strength = fields.pop("prompt_strength", None)
-    wording = Wording({"model": model, **fields})
+    control = {ours: fields.pop(word, None) for word, ours in CONTROL.items()}
+    wording = Wording({"model": model.name, **fields})
     for word, link in pictures.items():
         wording.put(word, **{PICTURES[word]: reference(link)})
+    if control["image"] is not None:
+        # Of a model that has none, the picture is refused before anybody looks for a name.
+        control["model"] = control["model"] or next(iter(model.controls), "none")
+        control["image"] = reference(control["image"])
+        wording.put("control", control=[{name: value for name, value in control.items() if value is not None}])
     if strength is not None:
         wording.put("prompt_strength", strength=strength)
     if images is not None:
@@ -146,6 +190,15 @@ def reference(link: str) -> dict[str, str]:
     if file := _FILE.search(link):
         return {"input": file[1]}
     return linked(link)
+
+
+def as_written(ours: str) -> str:
+    """A pointer into a job as a caller wrote the same: there, a picture is a text, and there is one ControlNet."""
+    pointer = re.sub("/(b64|url|input)$", "", ours)
+    words = {f"/control/0/{name}": f"/{word}" for word, name in CONTROL.items()}
+    return words.get(
+        pointer, f"/{CONTROL_IMAGE}" if pointer.startswith("/control/") or pointer == "/control" else pointer
+    )
 
 
 def published_schema(card: ModelCard) -> dict[str, Any]:
@@ -163,6 +216,8 @@ def published_schema(card: ModelCard) -> dict[str, Any]:
             about["default"] = defaults[name]
         kinds = about.pop("anyOf", [])
         flat: dict[str, Any] = next((kind for kind in kinds if kind != {"type": "null"}), {})
+        if name == CONTROL_TYPE:
+            about["enum"] = [control.name for control in card.controls]
         fields[name] = about | flat | ({"nullable": True} if kinds else {}) | {"x-order": len(fields)}
         if fields[name].get("default", ...) is None:
             del fields[name]["default"]

@@ -16,7 +16,14 @@ from app.edge.auth import Caller
 from app.jobs.admission import valid_idempotency_key
 from app.jobs.cancel import cancel_job
 from app.jobs.event_ids import known_place
-from app.replicate.input import PredictionRequest, VersionedPredictionRequest, in_our_words
+from app.replicate.input import (
+    Meant,
+    PredictionRequest,
+    VersionedPredictionRequest,
+    as_written,
+    in_our_words,
+    refuse_unclear,
+)
 from app.replicate.models import named, served
 from app.replicate.schemas import Prediction, PredictionPage, WebhookSecret, prediction
 from app.replicate.stream import prediction_events, render
@@ -64,10 +71,10 @@ async def create(
 ) -> Response:
     """Send a request in (Replicate's API)."""
     try:
-        name = (await named(services, body)).card.name
+        model = Meant.of((await named(services, body)).card)
     except ParamsRejected as unknown:
-        name = await _name_by_key(services, caller, request, unknown)
-    return await _create(body, name, request, services, caller)
+        model = await _meant_by_key(services, caller, request, unknown)
+    return await _create(body, model, request, services, caller)
 
 
 @router.post("/v1/models/{owner}/{name}/predictions", **_CREATING)
@@ -76,30 +83,31 @@ async def create_for_model(
 ) -> Response:
     """Send a request in, for a model by its name (Replicate's API)."""
     try:
-        name = (await served(services, owner, name)).card.name
+        model = Meant.of((await served(services, owner, name)).card)
     except errors.ModelNotFound as unknown:
-        name = await _name_by_key(services, caller, request, unknown)
-    return await _create(body, name, request, services, caller)
+        model = await _meant_by_key(services, caller, request, unknown)
+    return await _create(body, model, request, services, caller)
 
 
-async def _name_by_key(services: Services, caller: Caller, request: Request, refusal: Exception) -> str:
+async def _meant_by_key(services: Services, caller: Caller, request: Request, refusal: Exception) -> Meant:
     """What a request asks for whose model is not served any more: the job that its Idempotency-Key brought in before.
 
     Raises `refusal` if there is none.
     """
     key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
-    name = await services.admission.model_of(key, caller) if key else None
-    if name is None:
+    job = await services.admission.brought_in(key, caller) if key else None
+    if job is None:
         raise refusal
-    return name
+    return Meant(job.model, tuple(control.model for control in job.spec.control))
 
 
 async def _create(
-    body: PredictionRequest, model: str, request: Request, services: Services, caller: Caller
+    body: PredictionRequest, model: Meant, request: Request, services: Services, caller: Caller
 ) -> Response:
     seconds = _wait_wanted(request.headers.getlist("prefer"))
     wording = in_our_words(body.input, model)
     try:
+        refuse_unclear(body.input, model)
         parameters = wording.parameters(webhook=body.owed())
         waiting = await admit(services, parameters, caller, request, waits=seconds is not None)
     except ParamsRejected as error:
@@ -210,8 +218,7 @@ async def webhook_secret(services: TheServices, caller: TheFullCaller, response:
 def _pointer(ours: str) -> str:
     if ours.startswith("/webhook"):
         return ours.removesuffix("/url")
-    # There, a picture is a text.
-    return f"/input{re.sub('/(b64|url|input)$', '', ours)}"
+    return f"/input{as_written(ours)}"
 
 
 def _wait_wanted(prefer: list[str]) -> int | None:

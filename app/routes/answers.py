@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.contract.messages.job import Picture, Record, is_job_id
+from app.contract.redis.inputs import StoredInput
 from app.contract.redis.store import LONGEST_BLOCK
 from app.edge import errors
 from app.edge.errors import MEDIA_TYPE, InvalidRequest, JobNotFound, Problem
@@ -80,7 +81,7 @@ EVENT_STREAM: dict[str, Any] = {
 }
 
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})(?![0-9.])", re.IGNORECASE)
-_CURSOR = re.compile(r"([0-9]{1,16})\.(job_[0-9a-z]{24})")
+_CURSOR = re.compile(r"([0-9]{1,16})\.([a-z]{1,8}_[0-9a-z]{24})")
 _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
 
 
@@ -162,13 +163,13 @@ async def picture_base64(services: Services, picture: Picture) -> str:
     return base64.b64encode(await picture_bytes(services, picture)).decode()
 
 
-def write_cursor(record: Record) -> str:
-    """The place after this job in the list."""
-    return base64.urlsafe_b64encode(f"{record.created_ms}.{record.id}".encode()).decode().rstrip("=")
+def write_cursor(last: Record | StoredInput) -> str:
+    """The place after this one in the list."""
+    return base64.urlsafe_b64encode(f"{last.created_ms}.{last.id}".encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str | None) -> tuple[int, str] | None:
-    """What `write_cursor` wrote. Raises InvalidRequest for anything else."""
+def read_cursor(cursor: str | None, *, is_id: Callable[[str], bool] = is_job_id) -> tuple[int, str] | None:
+    """What `write_cursor` wrote, for a list of what such ids have. Raises InvalidRequest for anything else."""
     if cursor is None:
         return None
     try:
@@ -176,10 +177,10 @@ def read_cursor(cursor: str | None) -> tuple[int, str] | None:
     except (binascii.Error, ValueError):
         text = ""
     found = _CURSOR.fullmatch(text)
-    if found is None or not is_job_id(found[2]):
+    if found is None or not is_id(found[2]):
         detail = "is not the next_cursor of an earlier answer"
         error = {"parameter": "cursor", "code": "cursor_unknown", "detail": detail}
-        raise InvalidRequest("The cursor cannot be used; leave it out to start at the newest job.", errors=[error])
+        raise InvalidRequest("The cursor cannot be used; leave it out to start at the newest.", errors=[error])
     return int(found[1]), found[2]
 
 

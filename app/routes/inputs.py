@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -22,7 +22,7 @@ from app.jobs.schemas import timestamp
 from app.pictures.clean_picture import UnfitPicture
 from app.pictures.cleaners import cleaned
 from app.pictures.stream import Label
-from app.routes.answers import ACCESS, QUEUE, UPLOAD, problems
+from app.routes.answers import ACCESS, QUEUE, UPLOAD, problems, read_cursor, write_cursor
 from app.routes.images import TheConditions, send_bytes
 from app.services import TheCaller, TheServices, caller_of, services_of
 
@@ -75,6 +75,14 @@ class InputView(BaseModel):
         )
 
 
+class InputList(BaseModel):
+    """A page of the caller's pictures, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[InputView]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last")
+
+
 async def _own_input(input_id: str, request: Request) -> StoredInput:
     tenant = caller_of(request).tenant
     if SHA256.fullmatch(input_id):
@@ -117,6 +125,28 @@ async def upload(request: Request, services: TheServices, caller: TheCaller) -> 
     view, location = InputView.of(stored), services.path(f"/v1/inputs/{stored.id}")
     status = 201 if is_new else 200
     return Response(view.model_dump_json(), status, {"Location": location}, media_type="application/json")
+
+
+@router.get(
+    "",
+    response_model=InputList,
+    summary="List the pictures that you sent in, newest first",
+    responses=problems(*ACCESS, errors.InvalidRequest, *QUEUE),
+)
+async def list_inputs(
+    services: TheServices,
+    caller: TheCaller,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=128, description="`next_cursor` of the page before")] = None,
+) -> InputList:
+    """A page at a time; follow `next_cursor` until it is null. One that is sent again keeps its place."""
+    before = read_cursor(cursor, is_id=is_input_id)
+    found = await services.inputs.page(caller.tenant, limit=limit + 1, before=before)
+    more = len(found) > limit
+    return InputList(
+        data=[InputView.of(stored) for stored in found[:limit]],
+        next_cursor=write_cursor(found[limit - 1]) if more else None,
+    )
 
 
 @router.get(

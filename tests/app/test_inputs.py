@@ -173,6 +173,36 @@ def test_a_picture_is_its_senders(gateway_with: OneGateway, picture_folder: Path
         assert [file.parent.name for file in stored(picture_folder)] == ["ann"]
 
 
+def test_ones_own_are_listed(gateway_with: OneGateway) -> None:
+    """By pages, the newest first. One that is sent again keeps its place."""
+    with gateway_with(api_keys=f"ann:{ANN},bob:{BOB}") as running:
+        ann, bob = ({"Authorization": f"Bearer {key}"} for key in (ANN, BOB))
+
+        files = [file_of(noise(8, side)) for side in (8, 9, 10)]
+
+        def sent(file: bytes) -> str:
+            kind = {"Content-Type": "image/png"}
+            answer = running.client.post("/v1/inputs", content=file, headers=ann | kind)
+            return str(answer.json()["id"])
+
+        def listed(**query: Any) -> dict[str, Any]:
+            answer = running.client.get("/v1/inputs", params=query, headers=ann)
+            assert answer.status_code == 200, answer.text
+            return dict(answer.json())
+
+        ids = [sent(file) for file in (*files, files[0])][:3]
+        first = listed(limit=2)
+        assert [each["id"] for each in first["data"]] == ids[:0:-1]
+        last = listed(limit=2, cursor=first["next_cursor"])
+        assert ([each["id"] for each in last["data"]], last["next_cursor"]) == (ids[:1], None)
+        assert last["data"] == [running.client.get(f"/v1/inputs/{ids[0]}", headers=ann).json()]
+        assert running.client.get("/v1/inputs", headers=bob).json()["data"] == []
+        running.client.delete(f"/v1/inputs/{ids[1]}", headers=ann)
+        assert [each["id"] for each in listed()["data"]] == [ids[2], ids[0]]
+        for wrong in ({"limit": 0}, {"limit": 101}, {"cursor": "zanzibar"}, {"cursor": "MS5qb2JfMDAw"}):
+            assert running.client.get("/v1/inputs", params=wrong, headers=ann).status_code == 422
+
+
 @pytest.mark.parametrize("name", ["..", "in_", "in_" + "0" * 24, "in_" + "0" * 25, "job_" + "0" * 24, "%00", "x" * 900])
 def test_ids_of_nothing(client: httpx2.Client, name: str) -> None:
     for below in ("", "/content"):

@@ -14,6 +14,8 @@ import redis
 from replicate.client import Client
 from replicate.exceptions import ReplicateError
 
+from app.contract.messages.card import Adapter
+from app.replicate import files
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_openai_pictures import FILE, PHOTO, drawing, stored
 from tests.app.test_openai_pictures import painter as painter
@@ -62,6 +64,90 @@ def test_files(client: Client) -> None:
     assert caught.value.status == 404
 
 
+def test_files_are_listed(client: Client) -> None:
+    """The newest first; one that was deleted is not there."""
+    assert client.files.list() == []
+    first, second, third = (client.files.create(io.BytesIO(file_of(noise(16, 8 * n)))) for n in (1, 2, 3))
+    client.files.delete(second.id)
+    assert [file.id for file in client.files.list()] == [third.id, first.id]
+    assert client.files.list()[1].checksums == first.checksums
+
+
+def test_files_by_pages(running: Running, painter: ScriptedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PAGE", 2)
+    sent = [running.client.post("/v1/files", files={"content": file_of(noise(8, n))}).json()["id"] for n in (8, 9, 10)]
+    page = running.client.get("/v1/files").json()
+    assert [file["id"] for file in page["results"]] == sent[:0:-1]
+    last = running.client.get(page["next"]).json()
+    assert ([file["id"] for file in last["results"]], last["next"]) == (sent[:1], None)
+    refused = running.client.get("/v1/files", params={"cursor": "zanzibar"})
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "cursor_unknown")
+
+
+@pytest.fixture
+def guided(painter: ScriptedWorker) -> ScriptedWorker:
+    """Its model has one ControlNet."""
+    painter.card = painter.card.model_copy(update={"controls": (Adapter(name="canny"),), "max_controls": 1})
+    painter.announce()
+    return painter
+
+
+@pytest.mark.parametrize("strategy", ["base64", "url"])
+def test_a_picture_that_guides(client: Client, guided: ScriptedWorker, picture_folder: Path, strategy: Any) -> None:
+    given = {"prompt": "a", "control_image": io.BytesIO(FILE), "control_strength": 0.5}
+    _, job = drawing(guided, lambda: client.run(MODEL, input=given, file_encoding_strategy=strategy))
+    [control] = job.spec.control
+    assert (control.model, control.scale, job.spec.image) == ("canny", 0.5, None)
+    assert np.array_equal(np.asarray(stored(picture_folder, control.image)), np.asarray(PHOTO))
+
+
+def test_one_of_several_controlnets_is_named(running: Running, guided: ScriptedWorker) -> None:
+    several = (Adapter(name="canny"), Adapter(name="depth"))
+    guided.card = guided.card.model_copy(update={"controls": several})
+    guided.announce()
+    path, given = f"/v1/models/{MODEL}/predictions", {"prompt": "a", "control_image": DATA_URL}
+    refused = running.client.post(path, json={"input": given}).json()["errors"]
+    assert [(error["pointer"], error["code"]) for error in refused] == [("/input/control_type", "missing")]
+    assert "canny, depth" in refused[0]["detail"]
+    assert running.client.post(path, json={"input": given | {"control_type": "depth"}}).status_code == 201
+    assert [control.model for control in guided.claim().spec.control] == ["depth"]
+    version = running.client.get(f"/v1/models/{MODEL}").json()["latest_version"]
+    shown = version["openapi_schema"]["components"]["schemas"]["Input"]["properties"]
+    assert shown["control_type"]["enum"] == ["canny", "depth"]
+    assert shown["control_image"]["format"] == "uri"
+
+
+NOT_GUIDED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no picture": ({"control_image": "data:image/png;base64,aGFsbG8="}, "/input/control_image", "not_a_picture"),
+    "a number": ({"control_image": 7}, "/input/control_image", "string_type"),
+    "another ControlNet": ({"control_image": DATA_URL, "control_type": "x"}, "/input/control_type", "unknown"),
+    "too strong": (
+        {"control_image": DATA_URL, "control_strength": 3},
+        "/input/control_strength",
+        "less_than_equal",
+    ),
+    "a name alone": ({"control_type": "canny"}, "/input/control_type", "needs_control_image"),
+    "strength alone": ({"control_strength": 0.5}, "/input/control_strength", "needs_control_image"),
+}
+
+
+@pytest.mark.parametrize("case", list(NOT_GUIDED))
+def test_guides_that_are_refused(running: Running, guided: ScriptedWorker, case: str) -> None:
+    given, pointer, code = NOT_GUIDED[case]
+    answer = running.client.post(f"/v1/models/{MODEL}/predictions", json={"input": {"prompt": "a"} | given})
+    assert answer.status_code == 422
+    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [(pointer, code)]
+
+
+def test_a_model_without_controlnets(running: Running, worker: ScriptedWorker) -> None:
+    worker.announce()
+    given = {"prompt": "a", "control_image": DATA_URL}
+    answer = running.client.post(f"/v1/models/{MODEL}/predictions", json={"input": given})
+    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [
+        ("/input/control_image", "not_taken")
+    ]
+
+
 def test_the_schema_shows_pictures_where_they_are_taken(client: Client, painter: ScriptedWorker) -> None:
     def fields() -> dict[str, Any]:
         version = client.models.get(MODEL).latest_version
@@ -77,6 +163,7 @@ def test_the_schema_of_a_model_that_draws_from_words_only(running: Running, work
     worker.announce()
     version = running.client.get("/v1/models/darkroom/starter").json()["latest_version"]
     shown = version["openapi_schema"]["components"]["schemas"]["Input"]["properties"]
+    assert not {"control_image", "control_type", "control_strength"} & set(shown)
     assert not {"image", "mask", "prompt_strength", "mask_blur", "prompt_syntax"} & set(shown)
 
 

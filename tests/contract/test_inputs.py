@@ -148,3 +148,12 @@ async def test_a_file_that_somebody_stores_is_nobodys_to_remove(inputs: InputSto
     assert not await inputs.begin(ORPHAN, "t2"), "it might go with what is removed"
     await inputs.removed(ORPHAN)
     assert await inputs.begin(ORPHAN, "t2")
+
+
+async def test_a_list_knows_what_an_earlier_version_dropped(inputs: InputStore, redis_client: redis.Redis) -> None:
+    """Its scripts know nothing of the list."""
+    stored = await added(inputs)
+    assert [each.id for each in await inputs.page("ann", limit=9, before=None)] == [stored.id]
+    redis_client.delete(keys.INPUT + stored.id)
+    assert await inputs.page("ann", limit=9, before=None) == []
+    assert redis_client.keys("darkroom:inputs-of:*") == []

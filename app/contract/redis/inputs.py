@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.contract.messages.input_id import input_id
 from app.contract.redis import keys
+from app.contract.redis.job_lists import BEGINNING
 from app.contract.redis.scripts import source
 
 Drop = Literal["dropped", "in-use", "missing"]
@@ -65,7 +66,7 @@ class InputStore:
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
-        names = ("begin", "add", "drop", "remove", "removed", "read")
+        names = ("begin", "add", "drop", "remove", "removed", "read", "list")
         self._scripts = {name: client.register_script(source(f"input_{name}")) for name in names}
 
     async def begin(self, orphan: Orphan, token: str) -> bool:
@@ -89,6 +90,11 @@ class InputStore:
         [found] = await self._scripts["read"](args=[asked])
         seen = _read(found)
         return seen if seen is not None and seen.tenant == tenant else None
+
+    async def page(self, tenant: str, *, limit: int, before: tuple[int, str] | None) -> list[StoredInput]:
+        """The tenant's, newest first, at most `limit`; `before` is (created_ms, id) of the last one seen."""
+        found = await self._scripts["list"](args=[tenant, *(before or BEGINNING), limit])
+        return [stored for stored in map(_read, found) if stored is not None]
 
     async def drop(self, asked: str, tenant: str) -> tuple[Drop, Orphan | None]:
         """Take the record off, unless a job that is not over needs it. Its object is to be removed then."""

@@ -136,6 +136,10 @@ INPUT = PREFIX + "input:"
 INPUT_EXPIRY = PREFIX + "input-expiry"
 """sorted set, id of a picture that came in by the moment it may be forgotten."""
 
+INPUTS_OF = PREFIX + "inputs-of:"
+"""sorted set per tenant: ids of the pictures that came in, by when. One that another version has dropped is taken off
+when the list is read."""
+
 INPUT_USES = PREFIX + "input-uses:"
 """set per picture that came in: the jobs that need it and are not over. Goes with the last of them."""
 

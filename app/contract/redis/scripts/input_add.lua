@@ -7,5 +7,7 @@ if redis.call('EXISTS', INPUT .. id) == 0 then
   redis.call('HSET', INPUT .. id, 'token', token, 'created_ms', now(), unpack(ARGV, 5))
 end
 redis.call('ZADD', INPUT_EXPIRY, 'GT', ends, id)
+local r = redis.call('HMGET', INPUT .. id, 'tenant', 'created_ms')
+redis.call('ZADD', INPUTS_OF .. r[1], r[2], id)
 local made = redis.call('HGET', INPUT .. id, 'token') == token
 return {made and 'created' or 'known', redis.call('HGETALL', INPUT .. id), redis.call('ZSCORE', INPUT_EXPIRY, id)}

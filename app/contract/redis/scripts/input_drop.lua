@@ -26,5 +26,6 @@ end
 local object = id .. '/' .. r[1] .. '/' .. r[2]
 redis.call('DEL', INPUT .. id, INPUT_USES .. id)
 redis.call('ZREM', INPUT_EXPIRY, id)
+redis.call('ZREM', INPUTS_OF .. r[1], id)
 redis.call('ZADD', INPUT_ORPHANS, now(), object)
 return {'dropped', object}
