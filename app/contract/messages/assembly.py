@@ -2,8 +2,8 @@
 
 Such a folder has an `assembly.json` instead of some of its files: which are copied from another folder, and which
 safetensors files are made of the tensors of others. The bundled unCLIP model is the bundled model and the bundled
-scorer but for a few megabytes, and every clone would carry those twice. Knows paths, hashes and the container of safetensors
-(a length, a JSON header, bytes: https://huggingface.co/docs/safetensors); knows no tensor's numbers and needs no torch.
+scorer but for a few megabytes, and every clone would carry those twice. Knows paths, hashes and the container of
+safetensors (a length, a JSON header, bytes: https://huggingface.co/docs/safetensors); knows no tensor's numbers.
 """
 
 from __future__ import annotations
