@@ -26,9 +26,12 @@ LONGEST_LOG = 10_000_000
 class Child:
     """One process and its history."""
 
-    def __init__(self, name: str, *, logs: Path, own: Callable[[], Mapping[str, str]] = dict) -> None:
-        """`own` makes what the environment of each start has beside what all children have."""
-        self.name = name
+    def __init__(
+        self, name: str, *, logs: Path, process: str | None = None, own: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        """`process` is the command it runs, if that is not its name. `own` makes what the environment of each start has
+        beside what all children have."""
+        self.name, self.process_name = name, process or name
         self._own = own
         self.log = logs / f"{name}.log"
         self.deaths = 0
@@ -48,7 +51,7 @@ class Child:
             self._log_began = log.tell()
             # Its own session, so that a Ctrl-C on the terminal reaches it only through us, once and in order.
             self.process = subprocess.Popen(
-                [_command(), self.name],
+                [_command(), self.process_name],
                 env=dict(environment) | {PARENT_PIPE: str(keep[0])} | dict(self._own()),
                 pass_fds=keep,
                 stdin=subprocess.DEVNULL,

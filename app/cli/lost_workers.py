@@ -35,7 +35,7 @@ class LostWorkers:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "workers"
         self._lock = threading.Lock()
-        self._living: set[str] = set()
+        self._living: dict[str, set[str]] = {}
         self._connect: Callable[[], redis.Redis] | None = None
 
     def open(self, redis_url: str) -> None:
@@ -49,11 +49,11 @@ class LostWorkers:
         for name in self._written():
             self.hand_back(name)
 
-    def name_one(self) -> dict[str, str]:
-        """The environment of a worker that is about to start."""
+    def name_one(self, child: str = "worker") -> dict[str, str]:
+        """The environment of a worker that is about to start as this child."""
         name = f"{socket.gethostname()}-{secrets.token_hex(6)}"
         with self._lock:
-            self._living.add(name)
+            self._living.setdefault(child, set()).add(name)
             self._write([*self._written(), name])
         threading.Thread(target=self._say_it_begins, args=[name], daemon=True).start()
         return {WORKER_NAME: name}
@@ -64,10 +64,10 @@ class LostWorkers:
         with suppress(redis.RedisError), self._connect() as client:
             Ownership(client).starting(name, "its process begins")
 
-    def died(self) -> None:
-        """Every process that has a name so far has ended, and was waited for."""
+    def died(self, child: str = "worker") -> None:
+        """Every process that had a name as this child has ended, and was waited for."""
         with self._lock:
-            dead, self._living = self._living, set()
+            dead = self._living.pop(child, set())
         for name in dead:
             self.hand_back(name)
 

@@ -15,7 +15,7 @@ from app.cli import drawing_commands
 from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
 from app.cli.model_commands import models
-from app.cli.options import AsJson, Data, Model
+from app.cli.options import AsJson, Data, Model, Models
 from app.cli.standard_streams import write_whole
 from app.cli.words import Words
 from app.contract.common.environment import PREFIX
@@ -62,17 +62,18 @@ def up(
     port: Port = None,
     host: Host = None,
     data: Annotated[Path, typer.Option(help="Folder for jobs, pictures and logs.")] = Path("data"),
-    model: Model = None,
+    model: Models = None,
 ) -> None:
-    """Start everything on this machine: Valkey, gateway, worker, webhooks.
+    """Start everything on this machine: Valkey, gateway, a worker for each model, webhooks.
 
     REDIS_URL replaces the embedded Valkey, DARKROOM_STORAGE_URL the local picture folder.
     Every other setting is honoured as well.
     """
     from app.cli.up import Supervisor
 
-    _options_go_first(port=port, host=host, model=model)
-    raise typer.Exit(Supervisor(data=data).run())
+    first, *others = model or [None]
+    _options_go_first(port=port, host=host, model=first)
+    raise typer.Exit(Supervisor(data=data, others=others).run())
 
 
 @app.command()

@@ -13,7 +13,12 @@ Url = Annotated[str, typer.Option(envvar="DARKROOM_URL", help="The service.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="DARKROOM_API_KEY", help="Your key, if it asks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API writes it.")]
 Data = Annotated[Path, typer.Option(help="Data folder of `darkroom up`.")]
-Model = Annotated[Path | None, typer.Option(help="Model folder in the diffusers layout, or a bundled model's name.")]
+MODEL_HELP = "Model folder in the diffusers layout, or a bundled model's name: starter, starter-unclip."
+Model = Annotated[Path | None, typer.Option(help=MODEL_HELP)]
+Models = Annotated[
+    list[Path] | None,
+    typer.Option("--model", help=f"{MODEL_HELP} Given again: one more, with a worker of its own."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that exists.")]
 WHICH_JOB = "The id, or the first four or more of its digits, or a picture of the job."
 JobId = Annotated[str, typer.Argument(metavar="JOB", help=WHICH_JOB, autocompletion=completing.jobs)]

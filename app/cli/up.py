@@ -11,6 +11,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -30,7 +32,7 @@ from app.contract.messages.model_name import BUNDLED_MODEL, IllegalName, model_n
 from app.settings import Settings, settings_from_env
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-CHILDREN = ("gateway", "worker", "webhooks")
+FIRST_WORKER = "worker"
 
 FALSE_STARTS = 3
 """Deaths of one child before all were ever ready that are taken for 'cannot start'."""
@@ -57,13 +59,14 @@ class CannotOpen(Exception):
 class Supervisor:
     """Everything `darkroom up` runs, over one data folder."""
 
-    def __init__(self, *, data: Path) -> None:
-        self.data = data.absolute()
+    def __init__(self, *, data: Path, others: Sequence[Path] = ()) -> None:
+        """`others` are models beside the one of DARKROOM_MODEL, each with a worker of its own."""
+        self.data, self.others = data.absolute(), others
         self.url = ""
         self.valkey: EmbeddedValkey | None = None
         self.lost_workers = LostWorkers(self.data)
-        own = {"worker": self.lost_workers.name_one}
-        self.children = [Child(name, logs=self.data / "logs", own=own.get(name, dict)) for name in CHILDREN]
+        self.children: list[Child] = []
+        self.workers: frozenset[str] = frozenset()
         self.environment = given(os.environ)
         self.client = httpx2.Client(timeout=2, trust_env=False)
         self.keep: list[int] = []
@@ -104,7 +107,7 @@ class Supervisor:
         settings = settings_from_env()
         if reason := settings.why_not_listen():
             raise CannotOpen(reason)
-        self.prefer_own_model()
+        self.children = self.children_of(self.prefer_own_model())
         self.settle_port(settings)
         pipe, _ = os.pipe()
         self.keep = [pipe, self.lock_folder()]
@@ -135,14 +138,37 @@ class Supervisor:
         if not self.environment.get(name):
             self.environment[name] = value
 
-    def prefer_own_model(self) -> None:
-        """Requests that name no model mean the one of this start, whichever was served from the folder before."""
-        folder = Path(self.environment.get("DARKROOM_MODEL") or BUNDLED_MODEL)
+    def prefer_own_model(self) -> list[str]:
+        """Requests that name no model mean the first one of this start, whichever was served from the folder before.
+
+        The names of the others. Raises CannotOpen.
+        """
+        chosen = self.environment.get("DARKROOM_MODEL_NAME")
         try:
-            name = model_name(folder, self.environment.get("DARKROOM_MODEL_NAME"))
+            name = model_name(Path(self.environment.get("DARKROOM_MODEL") or BUNDLED_MODEL), chosen)
+            others = [model_name(folder) for folder in self.others]
         except IllegalName as error:
             raise CannotOpen(str(error)) from None
+        if twice := sorted({each for each in others if [name, *others].count(each) > 1}):
+            raise CannotOpen(f"two of the models are called {twice[0]}; rename a folder")
+        if others and (single := self.environment.get("DARKROOM_WORKER_METRICS_PORT")) and single != "0":
+            raise CannotOpen("DARKROOM_WORKER_METRICS_PORT is one port for several workers; unset it, or let it be 0")
         self.complete("DARKROOM_DEFAULT_MODEL", name)
+        return others
+
+    def children_of(self, others: Sequence[str]) -> list[Child]:
+        """The processes in the order in which they start. Each worker's name is that of its log."""
+        logs = self.data / "logs"
+        workers = [Child(FIRST_WORKER, logs=logs, own=partial(self.lost_workers.name_one, FIRST_WORKER))]
+        for folder, name in zip(self.others, others, strict=True):
+            child = f"{FIRST_WORKER}-{name}"
+            workers.append(Child(child, process="worker", logs=logs, own=partial(self.own_of, child, folder)))
+        self.workers = frozenset(worker.name for worker in workers)
+        return [Child("gateway", logs=logs), *workers, Child("webhooks", logs=logs)]
+
+    def own_of(self, child: str, folder: Path) -> dict[str, str]:
+        """What the worker of another model has for itself; DARKROOM_MODEL_NAME is the first one's."""
+        return self.lost_workers.name_one(child) | {"DARKROOM_MODEL": str(folder), "DARKROOM_MODEL_NAME": ""}
 
     def ask_redis(self, url: str) -> None:
         """Somebody else's Redis has to be there at the start. If it goes later, the processes wait for it."""
@@ -182,8 +208,8 @@ class Supervisor:
             for child in self.children:
                 if child.note_death(now):
                     self.judge(child)
-                    if child.name == "worker":
-                        self.lost_workers.died()
+                    if child.name in self.workers:
+                        self.lost_workers.died(child.name)
                 child.start_when_due(now, self.environment, keep=self.keep)
             if self.valkey and self.valkey.has_ended():
                 print("darkroom: Valkey ended; starting it again", file=sys.stderr)

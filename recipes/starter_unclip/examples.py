@@ -8,6 +8,7 @@ combination that the examination asks for; knows no network that is trained.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from recipes.starter import adopt, autoencoder, sprites
 from recipes.starter.captions import caption
 from recipes.starter.compose import Composer
-from recipes.starter.plan import Wishes
+from recipes.starter.plan import Plan, Wishes
 from recipes.starter.stream import SQUARE, PlanStream, batches, tokenise
 from recipes.starter_unclip.towers import embed, towers
 
@@ -32,13 +33,20 @@ ROWS = 64
 MIXTURE = Wishes(shape_share=0.5, style_share=0.12)
 
 
+KINDS = ("shape", "object", "several")
+"""One shape, one object, or more things than one."""
+TYPES = {"latents": np.float16, "vectors": np.float32, "tokens": np.int16, "kinds": np.int8}
+
+
 @dataclass(frozen=True)
 class Examples:
-    """`latents` float16 [N, L, h, w] of unit variance, `vectors` float32 [N, D], `tokens` int16 [N, CAPTIONS, P]."""
+    """`latents` float16 [N, L, h, w] of unit variance, `vectors` float32 [N, D], `tokens` int16 [N, CAPTIONS, P],
+    `kinds` int8 [N], of KINDS."""
 
     latents: NDArray[np.float16]
     vectors: NDArray[np.float32]
     tokens: NDArray[np.int16]
+    kinds: NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -55,19 +63,21 @@ class Examples:
 
 def load(folder: Path) -> Examples:
     """Those that are there by now. Raises FileNotFoundError if there are none."""
-    shapes = {"latents": np.float16, "vectors": np.float32, "tokens": np.int16}
-    files = {name: folder / f"{name}.bin" for name in shapes}
+    files = {name: folder / f"{name}.bin" for name in TYPES}
     if not all(file.is_file() for file in files.values()) or not (folder / "shapes.npz").is_file():
         raise FileNotFoundError(f"There are no examples in {folder}; run recipes.starter_unclip.examples first.")
     row = {name: tuple(shape) for name, shape in np.load(folder / "shapes.npz").items()}
-    sizes = {
-        name: file.stat().st_size // int(np.prod(row[name]) * np.dtype(shapes[name]).itemsize)
-        for name, file in files.items()
-    }
-    count = min(sizes.values())
-    return Examples(
-        **{name: np.memmap(file, shapes[name], "r", shape=(count, *row[name])) for name, file in files.items()}
+    count = min(
+        file.stat().st_size // (math.prod(row[name]) * np.dtype(TYPES[name]).itemsize) for name, file in files.items()
     )
+    return Examples(
+        **{name: np.memmap(file, TYPES[name], "r", shape=(count, *row[name])) for name, file in files.items()}
+    )
+
+
+def kind_of(plan: Plan) -> int:
+    name = "several" if plan.mode != "single" else "shape" if plan.things[0].is_shape else "object"
+    return KINDS.index(name)
 
 
 class Maker:
@@ -92,6 +102,7 @@ class Maker:
             "latents": autoencoder.encode(pictures, self.components).half().numpy(),
             "vectors": embed(self.vision, pictures).numpy(),
             "tokens": tokens.view(len(said), CAPTIONS, -1).numpy().astype(np.int16),
+            "kinds": np.array([kind_of(plan) for plan in batch.plans], np.int8),
         }
 
 

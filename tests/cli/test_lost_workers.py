@@ -85,6 +85,15 @@ def test_a_process_that_begins_is_said_to(workers: LostWorkers, redis_client: re
     until(lambda: (redis_client.hget(keys.STARTING, name) or "").endswith("its process begins"))
 
 
+def test_another_child_that_lives_is_not_meant(workers: LostWorkers, tmp_path: Path, redis_client: redis.Redis) -> None:
+    """A worker of another model, under the same supervisor."""
+    name = workers.name_one("worker-other")[WORKER_NAME]
+    died = workers.name_one("worker")[WORKER_NAME]
+    workers.died("worker")
+    until(lambda: died not in written(tmp_path))
+    assert name in written(tmp_path)
+
+
 def test_who_was_started_since_is_not_meant(workers: LostWorkers, tmp_path: Path, redis_client: redis.Redis) -> None:
     workers.name_one()
     workers.died()

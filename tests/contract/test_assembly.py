@@ -1,0 +1,116 @@
+"""A model folder that is put together from others: its bytes, what is kept, and every way in which it cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from app.contract.messages.assembly import ASSEMBLY, MANIFEST, AssemblyError, assembled, put_together, whole_model
+from app.contract.messages.model_name import BUNDLED_MODEL
+from recipes.starter.manifest import write_manifest
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A folder `small` that has one tensor of its own, beside a folder `big` that it takes the rest from."""
+    big, folder = tmp_path / "big", tmp_path / "small"
+    for part in (big / "vae", big / "unet", folder / "unet"):
+        part.mkdir(parents=True)
+    (big / "vae" / "config.json").write_text("{}")
+    save_file({"a.weight": torch.arange(6.0).half(), "b.weight": torch.ones(2, 3)}, big / "unet" / "all.safetensors")
+    save_file({"b.weight": torch.zeros(2, 3), "c.weight": torch.ones(1)}, folder / "unet" / "trained.safetensors")
+    (folder / "model_index.json").write_text("{}")
+    describe(folder)
+    return folder
+
+
+def describe(folder: Path, **changes: object) -> None:
+    """Its assembly and the hashes of what comes of it."""
+    sources = [{"file": "../big/unet/all.safetensors"}, {"file": "unet/trained.safetensors"}]
+    taken = [{"file": "../big/unet/all.safetensors", "prefixes": ["a."]}]
+    says = {
+        "copies": {"vae": "../big/vae"},
+        "tensors": {"unet/all.safetensors": sources, "text/model.safetensors": taken},
+    }
+    (folder / ASSEMBLY).write_text(json.dumps(says | changes))
+    if not changes:
+        put_together(folder, folder.with_name("whole"))
+        write_manifest(folder.with_name("whole"))
+        shutil.copy(folder.with_name("whole") / MANIFEST, folder)
+        shutil.rmtree(folder.with_name("whole"))
+
+
+def test_tensors_of_several_files_become_one_and_the_last_one_counts(small: Path, tmp_path: Path) -> None:
+    whole = assembled(small, tmp_path / "cache")
+    tensors = load_file(whole / "unet" / "all.safetensors")
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {
+        "a.weight": [0, 1, 2, 3, 4, 5],
+        "b.weight": [[0, 0, 0], [0, 0, 0]],
+        "c.weight": [1],
+    }
+    assert tensors["a.weight"].dtype == torch.float16
+    assert set(load_file(whole / "text" / "model.safetensors")) == {"a.weight"}
+    assert whole.name == "small"
+    inside = {file.relative_to(whole).as_posix() for file in whole.rglob("*") if file.is_file()}
+    assert inside == {
+        "vae/config.json", "unet/all.safetensors", "text/model.safetensors", "model_index.json", MANIFEST,
+    }  # fmt: skip
+
+
+def test_what_is_there_is_taken_again(small: Path, tmp_path: Path) -> None:
+    first = assembled(small, tmp_path / "cache")
+    (tmp_path / "big" / "unet" / "all.safetensors").unlink()
+    assert assembled(small, tmp_path / "cache") == first
+
+
+def test_other_sources_than_it_was_made_for_are_refused_and_nothing_is_kept(small: Path, tmp_path: Path) -> None:
+    save_file({"a.weight": torch.zeros(6).half()}, tmp_path / "big" / "unet" / "all.safetensors")
+    with pytest.raises(
+        AssemblyError, match=r"other files than it was made for \((text|unet)/.*\.safetensors\); check it"
+    ):
+        assembled(small, tmp_path / "cache")
+    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()] == []
+
+
+def test_a_source_that_is_missing_or_cut_has_a_sentence(small: Path, tmp_path: Path) -> None:
+    source = tmp_path / "big" / "unet" / "all.safetensors"
+    source.write_bytes(source.read_bytes()[:-4])
+    with pytest.raises(AssemblyError, match=r"all.safetensors is no whole safetensors file"):
+        assembled(small, tmp_path / "cache")
+    source.unlink()
+    with pytest.raises(AssemblyError, match=r"all.safetensors: No such file or directory"):
+        assembled(small, tmp_path / "cache")
+
+
+def test_a_cache_that_cannot_be_written_has_a_sentence(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AssemblyError, match=r"let XDG_CACHE_HOME be a writable folder"):
+        assembled(small, tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/outside"])
+def test_nothing_is_written_outside(small: Path, tmp_path: Path, name: str) -> None:
+    describe(small, copies={name: "../big/vae"})
+    with pytest.raises(AssemblyError, match=r"a file of the model lies in its folder"):
+        assembled(small, tmp_path / "cache")
+
+
+def test_an_assembly_that_cannot_be_read_has_a_sentence(small: Path, tmp_path: Path) -> None:
+    describe(small, colour="red")
+    with pytest.raises(AssemblyError, match=r"assembly.json cannot be read \(colour"):
+        assembled(small, tmp_path / "cache")
+
+
+def test_a_bundled_model_is_found_by_name_unless_a_folder_of_that_name_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert whole_model(Path("starter")) == BUNDLED_MODEL
+    (tmp_path / "starter").mkdir()
+    assert whole_model(Path("starter")) == Path("starter")
+    assert whole_model(Path("no-such-model")) == Path("no-such-model")
