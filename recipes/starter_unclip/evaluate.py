@@ -2,14 +2,15 @@
 never saw.
 
 Four questions, each beside its ceiling, the same rules on the composed pictures after the autoencoder: does a text
-through the prior become what it says, with and without the caption before the decoder's eyes; does a variation show what
-its picture shows; do pictures on the way between two leave the one and come to the other; does a difference between
+through the prior become what it says, with the caption before the decoder and without; does a variation show what its
+picture shows; do pictures on the way between two leave the one and come to the other; does a difference between
 texts change what it names, and nothing else. Writes `evaluation.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -130,7 +131,7 @@ def _recoloured(plan: Plan) -> Plan:
 
 
 def _rises(values: torch.Tensor) -> list[bool]:
-    return [bool(after > before) for before, after in zip(values, values[1:], strict=False)]
+    return [bool(after > before) for before, after in itertools.pairwise(values)]
 
 
 def _share(passed: Sequence[bool]) -> float:
