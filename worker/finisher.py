@@ -50,7 +50,7 @@ class Finisher:
         if image.nsfw is not None:
             note |= {"nsfw": image.nsfw}
         of_job = {"job_id": claim.id, "index": index, "solver": finished.solver}
-        record = recorded(claim.spec, seed=seed) | of_job | note | dict(finished.drawn_with)
+        record = recorded(claim.spec, seed=seed, index=index) | of_job | note | dict(finished.drawn_with)
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
         data = encode(pixels, output_format=claim.spec.output_format, quality=claim.spec.output_quality, record=record)
         stored = self._store.put(

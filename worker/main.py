@@ -37,7 +37,8 @@ from worker.inputs import Inputs
 from worker.intake import Intake
 from worker.listeners import Listener, Listeners
 from worker.metrics import WorkerMetrics
-from worker.models.bundle import Bundle, ModelError, describe, load
+from worker.models.announced import describe
+from worker.models.bundle import Bundle, ModelError, load
 from worker.profiles import start_engine
 from worker.provenance import Provenance, provenance_of
 from worker.reporter import Reporter

@@ -39,13 +39,14 @@ def box_mask(*, side: int = 64) -> np.ndarray:
 
 def edit(id: str, image: np.ndarray, mask: np.ndarray | None = None, *, strength: float, **changes: Any) -> Request:
     """A request that starts from `image`, and repaints only what is white in `mask`."""
-    named = {"image": image} | ({} if mask is None else {"mask_image": mask})
-    inputs = {name: _input(pixels) for name, pixels in named.items()}
-    pictures = {inputs[name].sha256: pixels for name, pixels in named.items()}
+    given = {"image": image} | ({} if mask is None else {"mask_image": mask})
+    inputs = {name: named(pixels) for name, pixels in given.items()}
+    pictures = {inputs[name].sha256: pixels for name, pixels in given.items()}
     return wish(id, strength=strength, pictures=pictures, **inputs, **changes)
 
 
-def _input(pixels: np.ndarray) -> InputPicture:
+def named(pixels: np.ndarray) -> InputPicture:
+    """As a request names it."""
     height, width = pixels.shape[:2]
     sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
     return InputPicture(sha256=sha256, width=width, height=height, content_type="image/png")

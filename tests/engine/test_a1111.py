@@ -16,7 +16,7 @@ from tests.engine.driving import distance, engine_of, final_latents, prepared, r
 from tests.engine.test_equation import IN_COMPANY
 from tests.engine.test_prompts import warnings_of
 from worker.engine.request import Request
-from worker.families.stable_diffusion import CONTEXT
+from worker.families.latent_diffusion import CONTEXT
 from worker.families.text import equally_long, weighted
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries

@@ -11,7 +11,8 @@ from tests.engine.test_equation import IN_COMPANY
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
-from worker.models.bundle import Bundle, describe
+from worker.models.announced import describe
+from worker.models.bundle import Bundle
 
 LAYERS = 2
 """Of the tiny models' text encoders."""

@@ -17,7 +17,8 @@ from tests.engine.test_equation import IN_COMPANY
 from tests.engine.tiny_models import save_tiny_model, save_tiny_xl
 from worker.engine.events import Finished
 from worker.families.learned_words import LearnedWords
-from worker.models.bundle import Bundle, describe, load, stock_pipeline
+from worker.models.announced import describe
+from worker.models.bundle import Bundle, load, stock_pipeline
 from worker.models.embedding_file import load_words, read_embedding
 from worker.models.quiet import quiet_libraries
 

@@ -16,7 +16,8 @@ from tests.engine.test_equation import ALONE, IN_COMPANY
 from tests.engine.tiny_models import save_tiny_inpainting, save_tiny_xl
 from worker.engine.events import Failed
 from worker.families.choose import family_of
-from worker.models.bundle import Bundle, describe, load
+from worker.models.announced import describe
+from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
 
 REQUESTS = [

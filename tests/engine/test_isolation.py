@@ -13,7 +13,7 @@ from tests.engine.driving import Recorder, drain, engine_of, last_events, prepar
 from worker.engine.errors import NumericalError
 from worker.engine.events import Failed, Finished, Progress
 from worker.engine.request import Request
-from worker.families.stable_diffusion import CONTEXT
+from worker.families.latent_diffusion import CONTEXT
 from worker.models.bundle import Bundle
 
 ILL = "a poisoned apple"

@@ -22,7 +22,8 @@ from worker.engine.family import Asked, Family, Inputs, Prepared
 from worker.engine.request import Request
 from worker.engine.solver import Schedule
 from worker.families.choose import family_of
-from worker.models.bundle import Bundle, ModelError, describe, load
+from worker.models.announced import describe
+from worker.models.bundle import Bundle, ModelError, load
 from worker.models.quiet import quiet_libraries
 
 JOBS = [

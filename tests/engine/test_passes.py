@@ -20,7 +20,8 @@ from worker.engine.passes import Before, Begun, Pass
 from worker.engine.request import Request
 from worker.engine.rows import Rows
 from worker.engine.solver import Schedule, SolverFactory
-from worker.families.stable_diffusion import CONTEXT, StableDiffusion
+from worker.families.latent_diffusion import CONTEXT
+from worker.families.stable_diffusion import StableDiffusion
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import step_options

@@ -11,7 +11,7 @@ import torch
 from tests.engine.driving import SIDE, distance, engine_of, final_latents, prepared, run, scripted, wish
 from tests.engine.test_engine import slug
 from worker.engine.events import Finished
-from worker.families.stable_diffusion import CONTEXT
+from worker.families.latent_diffusion import CONTEXT
 from worker.families.text import equally_long
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries

@@ -12,7 +12,7 @@ from tests.engine.driving import distance, final_latents, prepared, stock, wish
 from tests.engine.test_equation import IN_COMPANY
 from tests.engine.tiny_models import SIDE
 from worker.engine.request import Request
-from worker.families.stable_diffusion import CONTEXT
+from worker.families.latent_diffusion import CONTEXT
 from worker.models.bundle import Bundle
 
 SIZES: tuple[dict[str, Any], ...] = (

@@ -141,6 +141,29 @@ def save_tiny_unclip(folder: Path, *, encoder: bool = True) -> Path:
     return _add_image_encoder(folder) if encoder else folder
 
 
+def save_tiny_unclip_of_images(folder: Path) -> Path:
+    """Write a StableUnCLIP folder without a prior: it draws from the embedding of a picture."""
+    torch.manual_seed(0)
+    pipeline = diffusers.StableUnCLIPImg2ImgPipeline(**_decoder(_tokenizer()), **_image_encoder())
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_tiny_variation(folder: Path) -> Path:
+    """Write a Stable Diffusion folder that reads a picture in the place of a text."""
+    torch.manual_seed(0)
+    pipeline = diffusers.StableDiffusionImageVariationPipeline(
+        unet=_unet(),
+        vae=_vae(),
+        scheduler=diffusers.PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1),
+        safety_checker=None,
+        requires_safety_checker=False,
+        **_image_encoder(),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def _decoder(tokenizer: transformers.CLIPTokenizer) -> dict[str, Any]:
     """The parts of an unCLIP model behind its prior."""
     normalizer = StableUnCLIPImageNormalizer(embedding_dim=EMBEDDING)

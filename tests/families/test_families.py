@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.tiny_models import save_tiny_lcm, save_tiny_model, save_tiny_xl, sdxl_unet
+from tests.engine.tiny_models import (
+    EMBEDDING,
+    save_tiny_lcm,
+    save_tiny_model,
+    save_tiny_unclip,
+    save_tiny_variation,
+    save_tiny_xl,
+    sdxl_unet,
+)
 from worker.engine.flops import row_flops
 from worker.engine.rows import Mode
 from worker.families.choose import FAMILIES, family_of
@@ -31,11 +39,15 @@ def test_every_pipeline_that_is_loaded_has_a_family() -> None:
         ("sd", {"encoder_hidden_states": (32, 32)}),
         ("lcm", {"encoder_hidden_states": (32, 32), "timestep_cond": (24,)}),
         ("xl", {"encoder_hidden_states": (32, 64), "text_embeds": (16,), "time_ids": (6,)}),
+        ("unclip", {"encoder_hidden_states": (32, 32), "class_labels": (2 * EMBEDDING,)}),
+        ("variation", {"encoder_hidden_states": (1, EMBEDDING)}),
     ],
 )
 def test_the_rows_of_a_family(tmp_path: Path, kind: str, signature: dict[str, tuple[int, ...]]) -> None:
     """Names and shapes, as the UNets of tiny models want them. Another release of diffusers may want others."""
-    save = {"sd": partial(save_tiny_model, prediction_type="epsilon"), "lcm": save_tiny_lcm, "xl": save_tiny_xl}[kind]
+    plain = partial(save_tiny_model, prediction_type="epsilon")
+    others = {"xl": save_tiny_xl, "unclip": save_tiny_unclip, "variation": save_tiny_variation}
+    save = {"sd": plain, "lcm": save_tiny_lcm, **others}[kind]
     with quiet_libraries():
         bundle = load(save(tmp_path / kind))
     native = family_of(bundle).native

@@ -18,7 +18,8 @@ from structlog.testing import capture_logs
 
 from tests.engine.tiny_models import SIDE, save_tiny_model
 from tests.models.spoilt import UNET, edit_json
-from worker.models.bundle import Bundle, ModelError, describe, load
+from worker.models.announced import describe
+from worker.models.bundle import Bundle, ModelError, load
 from worker.models.quiet import quiet_libraries
 
 

@@ -18,7 +18,8 @@ from app.contract.messages.card import Adapter
 from tests.engine.tiny_controlnets import tiny_controlnet
 from tests.models.spoilt import edit_json
 from worker.examine import examine
-from worker.models.bundle import ModelError, describe, load
+from worker.models.announced import describe
+from worker.models.bundle import ModelError, load
 from worker.models.configs import config_of
 from worker.models.controlnets import KeptFolder, OfModel, load_controlnet, read_controlnets
 from worker.models.folder import ModelFolder

@@ -16,7 +16,8 @@ from tests.engine.driving import engine_of, run, wish
 from tests.models.spoilt import edit_json
 from worker.engine.events import Finished
 from worker.examine import examine
-from worker.models.bundle import Bundle, ModelError, describe, load
+from worker.models.announced import describe
+from worker.models.bundle import Bundle, ModelError, load
 from worker.models.judge import judge
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import StepLimits

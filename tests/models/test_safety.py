@@ -16,7 +16,8 @@ from transformers import CLIPImageProcessorPil
 from tests.engine.tiny_models import add_tiny_checker, save_tiny_model
 from tests.models.spoilt import configure, cut_short, drop_a_tensor, forget, remove, write
 from worker.examine import examine
-from worker.models.bundle import ModelError, describe, load
+from worker.models.announced import describe
+from worker.models.bundle import ModelError, load
 from worker.models.judge import judge
 from worker.models.quiet import quiet_libraries
 from worker.models.safety import SafetyChecker

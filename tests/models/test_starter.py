@@ -10,7 +10,8 @@ import pytest
 
 from tests.engine.driving import engine_of, run, stock, wish
 from worker.engine.events import Finished
-from worker.models.bundle import Bundle, describe, load
+from worker.models.announced import describe
+from worker.models.bundle import Bundle, load
 
 STARTER = Path(__file__).parents[2] / "models" / "starter"
 WORDS_ONLY = {"README.md", "NOTICE", "sha256sums.txt"}

@@ -14,7 +14,8 @@ import pytest
 from app.contract.messages.schedulers import SCHEDULERS
 from worker import trials
 from worker.models import schedulers
-from worker.models.bundle import Bundle, describe, load
+from worker.models.announced import describe
+from worker.models.bundle import Bundle, load
 from worker.models.errors import ModelError
 from worker.models.schedulers import StepLimits
 from worker.trials import tried_schedulers

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from app.contract.messages.card import ModelCard
-from worker.models.bundle import describe, load
+from worker.models.announced import describe
+from worker.models.bundle import load
 from worker.models.defaults import LONGEST_ENTRY, LONGEST_EXAMPLE, MOST_EXAMPLES, MOST_WORDS
 from worker.models.judge import judge
 

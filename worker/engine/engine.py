@@ -268,7 +268,7 @@ class Engine:
     def _report_progress(self, job: Job) -> None:
         if not job.is_terminal and job.step > job.reported_step:
             job.reported_step = job.step
-            self._events.append(Progress(job.request.id, job.step, job.evaluations))
+            self._events.append(Progress(job.request.id, job.step, job.evaluations, job.stage))
 
     def _decode(self, batch: list[Sample], tile: int | None) -> None:
         """Send them off. On a GPU their pictures are taken in the next step, behind all that it launches: where it has

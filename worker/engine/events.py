@@ -33,11 +33,13 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The slowest sample has taken `step` of `steps` model evaluations (some schedulers need more than one a step)."""
+    """The slowest sample has taken `step` of `steps` model evaluations (some schedulers need more than one a step), and
+    is in the pass of that `stage`, where passes have names."""
 
     request_id: str
     step: int
     steps: int
+    stage: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +59,8 @@ class DrawnImage:
     """A picture, uint8 [height, width, 3], with the seed that draws it again, and its place in the job.
 
     `is_rescued`: it was drawn again in float32. `score`: how well it fits its prompt, where that was asked. `nsfw`: the
-    model's safety checker has flagged it; None where it was not asked.
+    model's safety checker has flagged it; None where it was not asked. `found`: vectors, float32 [n] each, that belong
+    to its record.
     """
 
     pixels: np.ndarray
@@ -67,6 +70,7 @@ class DrawnImage:
     is_rescued: bool = False
     score: float | None = None
     nsfw: bool | None = None
+    found: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

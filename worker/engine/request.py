@@ -10,11 +10,11 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, Field
 
-from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec, PictureSpec
+from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec, PictureSpec, seed_of
 
 
 class Request(PictureSpec):
-    """One job, whose pictures have consecutive seeds: picture k is drawn from seed + k.
+    """One job, whose pictures have seeds of their own (`seed_of`).
 
     Raises ValueError for a value out of its declared limits the moment it is built. Sides are in pixels.
     A `reproducible` one is denoised alone, in batches of one fixed size: the same bits whoever else is drawn, on one
@@ -48,6 +48,10 @@ class Request(PictureSpec):
     def without_pictures(self) -> Self:
         """Its pixels take tens of megabytes."""
         return self.model_copy(update={"pictures": {}})
+
+    def seed_of(self, index: int) -> int:
+        """The seed of picture `index`: consecutive ones, or one for all on a way between two embeddings."""
+        return seed_of(self, index)
 
     @property
     def is_guided(self) -> bool:

@@ -90,6 +90,11 @@ class Job:
         return 0 if self.waiting else min(sample.step for sample in self.samples)
 
     @property
+    def stage(self) -> str | None:
+        """What the pass is called that the slowest sample is in."""
+        return None if self.waiting else min(self.samples, key=lambda sample: sample.step).run.of.stage
+
+    @property
     def evaluations(self) -> int:
         """Of the model for each sample, in all passes."""
         return sum(each.evaluations for each in self.passes)
@@ -257,4 +262,7 @@ class Sample:
             self.lane.leave(self.run.seat)
 
     def drawn(self, picture: np.ndarray) -> DrawnImage:
-        return DrawnImage(picture, seed=self.seed, index=self.index, is_rescued=self.is_rescue, nsfw=self.nsfw)
+        found = {name: vector.float().cpu().numpy() for name, vector in self.run.of.found.items()}
+        return DrawnImage(
+            picture, seed=self.seed, index=self.index, is_rescued=self.is_rescue, nsfw=self.nsfw, found=found
+        )

@@ -148,7 +148,7 @@ class Seating:
         index = len(job.samples)
         mode = Mode.REPRODUCIBLE if job.request.reproducible else Mode.SHARED
         try:
-            sample = self._begin(job, index, job.request.seed + index, mode)
+            sample = self._begin(job, index, job.request.seed_of(index), mode)
         except Exception as error:
             self.fail(job, engine_error(error, stage="prepare"))
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from worker.engine.family import Family
+from worker.families.image_variation import ImageVariation
 from worker.families.lcm import LatentConsistency
 from worker.families.stable_diffusion import StableDiffusion
 from worker.families.stable_diffusion_xl import StableDiffusionXL
@@ -13,6 +14,7 @@ from worker.models.bundle import Bundle
 
 FAMILIES: dict[str, Callable[[Bundle], Family]] = {
     "LatentConsistencyModelPipeline": LatentConsistency,
+    "StableDiffusionImageVariationPipeline": ImageVariation,
     "StableDiffusionInpaintPipeline": StableDiffusion,
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLInpaintPipeline": StableDiffusionXL,

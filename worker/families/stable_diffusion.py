@@ -6,78 +6,34 @@ Knows how a request becomes rows for the UNet. Knows no seats, no batches and no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
-from threading import Lock
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from worker.engine.errors import EngineError, GenerationFailed, engine_error
-from worker.engine.family import Asked, Autoencoder, Inputs, Prepared
-from worker.engine.guidance import Guidance
-from worker.engine.passes import Pass
+from worker.engine.errors import EngineError, engine_error
+from worker.engine.family import Asked, Prepared
 from worker.engine.request import Request
-from worker.engine.rows import LaneKey, LatentShape, Rows
-from worker.engine.solver import Schedule
-from worker.families.adapters import Adapters, Chosen
-from worker.families.autoencoder import ScaledAutoencoder
-from worker.families.controlnet import ControlNets
-from worker.families.inputs import MASK, MASKED, InputPictures, start_of
-from worker.families.schedulers import NamedSchedulers
+from worker.engine.rows import Rows
+from worker.families.adapters import Chosen
+from worker.families.latent_diffusion import CONTEXT, LatentDiffusion
 from worker.families.text import Embedding, PromptReader, Reading, Text, TextEncoder, equally_long
-from worker.families.unet import UNet
 from worker.models.bundle import Bundle
 
-CONTEXT = "encoder_hidden_states"
 
-
-class StableDiffusion:
+class StableDiffusion(LatentDiffusion):
     """A Family (worker/engine/family.py)."""
 
     WITHOUT_EFFECT = "it needs a guidance_scale above 1"
     """Why a request that takes one row loses what the unconditional one is for."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.device = bundle.device
-        self._adapters = Adapters(bundle.loras, bundle.unet, dtype=bundle.dtype, device=bundle.device)
-        self.weights_bytes = bundle.weights_bytes + self._adapters.nbytes
-        self.later_bytes = bundle.controlnets.bytes(bundle.dtype.itemsize)
-        self.autoencoder: Autoencoder = ScaledAutoencoder(
-            bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device
-        )
-        self._bundle = bundle
-        self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device, bank=self._adapters.bank)
-        self._schedulers = NamedSchedulers(bundle.scheduler, channels=bundle.latent_channels)
-        self._controlnets = ControlNets(bundle)
-        self._bringing = Lock()
-        self._reader = PromptReader(bundle, self._encoders(bundle), self._adapters.of_text)
-        self._inputs = InputPictures(pixels_per_latent=bundle.vae_scale_factor, reads_masks=bundle.reads_masks)
-        usual = usual_request(bundle)
-        latent_shape = bundle.latent_shape(usual.height, usual.width)
-        with torch.inference_mode():
-            rows = Rows(self._row(self._reader.empty, self._reader.empty.context) | self._shared(usual))
-            if bundle.reads_masks:
-                latents = torch.zeros(latent_shape)
-                rows = rows.with_both({MASK: latents[:1], MASKED: latents})
-        self.native = LaneKey(self._denoiser, latent_shape, rows.shapes)
+    @cached_property
+    def _reader(self) -> PromptReader:
+        return PromptReader(self._bundle, self._encoders(self._bundle), self._adapters.of_text)
 
-    def schedules(self, request: Request) -> list[Schedule]:
-        schedule = self._schedulers.schedule(request.scheduler, request.num_inference_steps, strength=request.strength)
-        return [schedule]
-
-    def inputs(self, request: Request) -> Inputs:
-        return self._inputs.read(request)
-
-    def bring(self, request: Request) -> Sequence[Future[Any]]:
-        # Who comes first is first in both queues: two that wait for what the other has would wait for ever.
-        with self._bringing:
-            brought = self._controlnets.bring(request), self._adapters.bring(request)
-        return [each for each in brought if each is not None]
-
-    def close(self, request: Request) -> None:
-        self._controlnets.close(request)
-        self._adapters.close(request)
+    def _usual_rows(self, usual: Request) -> Rows:
+        return Rows(self._row(self._reader.empty, self._reader.empty.context) | self._shared(usual))
 
     def prepare(self, asked: Sequence[Asked]) -> list[Prepared | EngineError]:
         chosen = [self._chosen(each.request) for each in asked]
@@ -102,15 +58,7 @@ class StableDiffusion:
             return embeddings
         request = asked.request
         try:
-            only = Pass(
-                denoiser=self._denoiser,
-                rows=replace(self._rows(request, embeddings), some=chosen.some),
-                solver=asked.solvers[0],
-                latent_shape=self._latent_shape(request),
-                guidance=Guidance(scale=request.guidance_scale, rescale=request.guidance_rescale),
-                start=start_of(asked, reads_masks=self._bundle.reads_masks),
-                sides=self._controlnets.sides(request, asked.solvers[0].evaluations),
-            )
+            only = self._pass(asked, replace(self._rows(request, embeddings), some=chosen.some))
             drawn_with = self._controlnets.drawn_with(request)
             drawn_with |= {"lora_files": chosen.sha256} if chosen.sha256 else {}
             drawn_with |= self._embedding_files(request)
@@ -148,12 +96,6 @@ class StableDiffusion:
         plain = Reading(alone=request.reproducible, syntax=request.prompt_syntax, loras=loras)
         return [Text(prompt, replace(plain, clip_skip=request.clip_skip)), *(Text(each, plain) for each in negative)]
 
-    def _latent_shape(self, request: Request) -> LatentShape:
-        multiple = self._bundle.side_multiple
-        if request.width % multiple or request.height % multiple:
-            raise GenerationFailed(f"Width and height must be multiples of {multiple} for this model.")
-        return self._bundle.latent_shape(request.height, request.width)
-
     def _rows(self, request: Request, embeddings: Sequence[Embedding]) -> Rows:
         """Contexts of a guided request are equally long. Their length, a multiple of the model's, is part of the
         lane."""
@@ -179,20 +121,3 @@ class StableDiffusion:
 
     def _encoders(self, bundle: Bundle) -> list[TextEncoder]:
         return [TextEncoder("text_encoder", bundle)]
-
-
-def usual_request(bundle: Bundle) -> Request:
-    """For a picture of the model's own size with its usual settings."""
-    defaults = bundle.defaults
-    return Request(
-        id="usual",
-        prompt="",
-        negative_prompt=None,
-        width=defaults.width,
-        height=defaults.height,
-        num_inference_steps=defaults.num_inference_steps,
-        guidance_scale=defaults.guidance_scale,
-        scheduler=defaults.scheduler,
-        seed=0,
-        num_images=1,
-    )

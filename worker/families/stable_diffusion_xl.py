@@ -7,7 +7,8 @@ import torch
 
 from worker.engine.request import Request
 from worker.engine.transfer import to_device
-from worker.families.stable_diffusion import CONTEXT, StableDiffusion
+from worker.families.latent_diffusion import CONTEXT
+from worker.families.stable_diffusion import StableDiffusion
 from worker.families.text import Embedding, TextEncoder
 from worker.models.bundle import Bundle
 

@@ -7,7 +7,6 @@ that came with the model. Knows nothing of requests.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import diffusers
 import structlog
 import torch
 
-from app.contract.messages.card import Adapter, ModelCard, Safety
+from app.contract.messages.card import Safety
 from worker.engine.errors import is_out_of_memory
 from worker.models.adapters import embeddings_of, loras_of
 from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder
@@ -34,10 +33,10 @@ from worker.models.pipelines import PIPELINES, SAFETY_CHECKER
 from worker.models.place import place_of
 from worker.models.quiet import quiet_libraries
 from worker.models.safety import SafetyChecker
-from worker.models.schedulers import StepLimits, configured, for_name, step_limits
+from worker.models.schedulers import configured, for_name
 from worker.models.shapes import cannot_be_loaded
 
-__all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "describe", "load", "stock_pipeline"]
+__all__ = ["PROMPT_WINDOWS", "Bundle", "ModelError", "load", "stock_pipeline"]
 
 log = structlog.get_logger()
 
@@ -146,6 +145,19 @@ class Bundle:
         """Parameters that not every model takes, and this one does."""
         beside = {"control": self.controlnets.files, "loras": self.loras}
         return (*PIPELINES[self.family].takes, *(name for name, files in beside.items() if files))
+
+    @property
+    def embedding_dimensions(self) -> int | None:
+        """Numbers of an image embedding that it draws from."""
+        if "image_normalizer" in self.others:
+            return int(self.others["image_normalizer"].config.embedding_dim)
+        return int(self.others["image_encoder"].config.projection_dim) if "image_encoder" in self.others else None
+
+    @property
+    def max_noise_level(self) -> int:
+        """That an embedding can be given."""
+        noising = self.others.get("image_noising_scheduler")
+        return int(noising.config.num_train_timesteps) - 1 if noising else 0
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latents of a picture of so many pixels."""
@@ -269,63 +281,6 @@ def stock_pipeline(bundle: Bundle, scheduler: str, class_name: str | None = None
     pipeline = _pipeline(class_name or bundle.family, parts, zeros=bundle.force_zeros_for_empty_prompt)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def describe(
-    bundle: Bundle,
-    *,
-    seats: int,
-    largest: float = math.inf,
-    limits: Mapping[str, StepLimits] | None = None,
-    safety: Safety = "off",
-) -> ModelCard:
-    """What the worker announces. `largest` is the size of the largest picture that there is memory for, in native
-    ones: what can never be drawn is refused where it is asked for. `limits` are of the schedulers that work; they are
-    tried if missing. `safety`: what becomes of pictures that the model's safety checker flags.
-    """
-    defaults = bundle.defaults.model_dump() | {"max_side": _most_side(bundle, largest), "vocabulary": bundle.vocabulary}
-    most = bundle.defaults.max_steps
-    if limits is None:
-        with quiet_libraries():
-            limits = step_limits(
-                bundle.scheduler, max_steps=most, channels=bundle.latent_channels, classes=bundle.scheduler_classes
-            )
-    return ModelCard(
-        name=bundle.name,
-        family=bundle.family,
-        sha256=bundle.sha256,
-        side_multiple=bundle.side_multiple,
-        schedulers=tuple(limits),
-        scheduler_min_steps={name: limit.fewest for name, limit in limits.items() if limit.fewest > 1},
-        scheduler_max_steps={name: limit.most for name, limit in limits.items() if limit.most < most},
-        scheduler_refused_steps={name: limit.refused for name, limit in limits.items() if limit.refused},
-        tasks=bundle.tasks,
-        takes=bundle.takes,
-        max_clip_skip=bundle.max_clip_skip,
-        classifier_free_guidance=PIPELINES[bundle.family].classifier_free_guidance,
-        left_out=bundle.left_out,
-        vae=bundle.vae_name,
-        controls=tuple(Adapter(name=name) for name in sorted(bundle.controlnets.files)),
-        max_controls=bundle.controlnets.kept,
-        embeddings=tuple(bundle.embeddings),
-        loras=tuple(Adapter(name=name, words=file.trigger_words) for name, file in bundle.loras.items()),
-        safety=safety,
-        max_prompt_tokens=bundle.max_prompt_tokens,
-        seats=seats,
-        **defaults,
-    )
-
-
-def _most_side(bundle: Bundle, largest: float) -> int:
-    """Pixels. A square of it fits into memory, or it is the native size's."""
-    defaults, multiple = bundle.defaults, bundle.side_multiple
-    native, stated = max(defaults.width, defaults.height), defaults.max_side
-    if largest * defaults.width * defaults.height >= stated**2:
-        return stated
-    side = int(math.sqrt(max(0.0, largest) * defaults.width * defaults.height)) // multiple * multiple
-    most = min(stated, max(native, side))
-    log.warning("larger pictures need more memory than there is", max_side=most, instead_of=stated)
-    return most
 
 
 @contextmanager

@@ -137,6 +137,10 @@ IMAGE_ENCODER = {
 }
 """A CLIP's view of a picture, as one vector, and how pictures are prepared for it."""
 
+UNCLIPPED = {"clip_sample": False}
+"""These pipelines rewrite nothing. But most of their folders have a scheduler that knows no clipping, and one that does
+would be made from its configuration with diffusers' default for pictures: latents are not bounded by 1."""
+
 STABLE_UNCLIP_IMAGE = replace(
     STABLE_DIFFUSION,
     name="StableUnCLIPImg2ImgPipeline",
@@ -146,7 +150,7 @@ STABLE_UNCLIP_IMAGE = replace(
         "image_normalizer": ("StableUnCLIPImageNormalizer",),
         "image_noising_scheduler": ("DDPMScheduler", "DDIMScheduler"),
     },
-    rewritten={},
+    rewritten=UNCLIPPED,
     native_side=768,
     takes=("prompt_syntax", "image_embedding", "noise_level", "start"),
     reads_embeddings=True,
@@ -184,7 +188,7 @@ IMAGE_VARIATION = replace(
         },
         **IMAGE_ENCODER,
     },
-    rewritten={},
+    rewritten=UNCLIPPED,
     takes=("image_embedding", "start"),
     reads_text=False,
     checker={SAFETY_CHECKER: CHECKER[SAFETY_CHECKER]},

@@ -105,7 +105,7 @@ class PictureSpec(_Spec):
     seed: Annotated[
         int,
         Parameter(
-            about="Picture k is drawn from seed + k. -1 or missing: one is drawn",
+            about="Picture k is drawn from seed + k; with image_embedding.at all from seed. -1 or missing: drawn",
             least=0,
             most=MAX_SEED,
             asked=_AskedSeed,
@@ -292,6 +292,18 @@ def pictures_of(spec: PictureSpec) -> list[InputPicture]:
     return [*alone, *(control.image for control in spec.control), *(point.of for point in points if point.of)]
 
 
+def seed_of(spec: PictureSpec, index: int) -> int:
+    """The seed of one of the job's pictures. Those on a way between two embeddings differ in their place alone."""
+    is_way = spec.image_embedding is not None and spec.image_embedding.at is not None
+    return spec.seed if is_way else spec.seed + index
+
+
+def place_of(spec: PictureSpec, index: int) -> float | None:
+    """Where one of the job's pictures is on a way between two embeddings; None where there is no way."""
+    places = spec.image_embedding.at if spec.image_embedding is not None else None
+    return places[index] if places is not None else None
+
+
 def values_of(spec: BaseModel, part: type[BaseModel]) -> dict[str, Any]:
     """The fields of `part`, from a spec that has them among others."""
     return {name: getattr(spec, name) for name in part.model_fields}
@@ -325,9 +337,12 @@ def _stored_values(spec: JobSpec, fields: set[str]) -> dict[str, Any]:
     return values | {"negative_prompt": spec.negative_prompt or ""}
 
 
-def recorded(spec: JobSpec, *, seed: int) -> dict[str, Any]:
-    """What the record inside a picture says of how it was asked for, as JSON has it. `seed` is the picture's own."""
+def recorded(spec: JobSpec, *, seed: int, index: int = 0) -> dict[str, Any]:
+    """What the record inside a picture says of how it was asked for, as JSON has it. `seed` is the picture's own, and
+    so is its place on a way."""
     values = _stored_values(spec, set(RecordedSpec.model_fields)) | {"seed": seed}
+    if (place := place_of(spec, index)) is not None:
+        values["image_embedding"] |= {"at": [place]}
     return {name: value for name, value in values.items() if value not in (None, [])}
 
 

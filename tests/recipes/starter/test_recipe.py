@@ -36,7 +36,8 @@ from recipes.starter.looks import Looks
 from recipes.starter.networks import FULL, TINY
 from recipes.starter.stream import SQUARE, PlanStream
 from tests.recipes.starter.conftest import OBJECTS, options
-from worker.models.bundle import describe, load
+from worker.models.announced import describe
+from worker.models.bundle import load
 from worker.models.quiet import quiet_libraries
 
 

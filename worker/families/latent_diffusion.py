@@ -1,0 +1,118 @@
+"""What every family around a UNet, an autoencoder and the model's own scheduler has in common (Rombach et al. 2022).
+
+Knows how a request becomes a pass once its rows are known. Refuses to know what the rows are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from threading import Lock
+from typing import Any
+
+import torch
+
+from worker.engine.errors import EngineError, GenerationFailed
+from worker.engine.family import Asked, Autoencoder, Inputs, Prepared
+from worker.engine.guidance import Guidance
+from worker.engine.passes import Pass
+from worker.engine.request import Request
+from worker.engine.rows import LaneKey, LatentShape, Rows
+from worker.engine.solver import Schedule
+from worker.families.adapters import Adapters
+from worker.families.autoencoder import ScaledAutoencoder
+from worker.families.controlnet import ControlNets
+from worker.families.inputs import MASK, MASKED, InputPictures, start_of
+from worker.families.schedulers import NamedSchedulers
+from worker.families.unet import UNet
+from worker.models.bundle import Bundle
+
+CONTEXT = "encoder_hidden_states"
+"""What the UNet calls the tokens that its rows read, [tokens, width]."""
+
+
+class LatentDiffusion:
+    """A Family (worker/engine/family.py) without `prepare`."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.device = bundle.device
+        self._adapters = Adapters(bundle.loras, bundle.unet, dtype=bundle.dtype, device=bundle.device)
+        self.weights_bytes = bundle.weights_bytes + self._adapters.nbytes
+        self.later_bytes = bundle.controlnets.bytes(bundle.dtype.itemsize)
+        self.autoencoder: Autoencoder = ScaledAutoencoder(
+            bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device
+        )
+        self._bundle = bundle
+        self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device, bank=self._adapters.bank)
+        self._schedulers = NamedSchedulers(bundle.scheduler, channels=bundle.latent_channels)
+        self._controlnets = ControlNets(bundle)
+        self._bringing = Lock()
+        self._inputs = InputPictures(pixels_per_latent=bundle.vae_scale_factor, reads_masks=bundle.reads_masks)
+        usual = usual_request(bundle)
+        latent_shape = bundle.latent_shape(usual.height, usual.width)
+        with torch.inference_mode():
+            rows = self._usual_rows(usual)
+            if bundle.reads_masks:
+                latents = torch.zeros(latent_shape)
+                rows = rows.with_both({MASK: latents[:1], MASKED: latents})
+        self.native = LaneKey(self._denoiser, latent_shape, rows.shapes)
+
+    def schedules(self, request: Request) -> list[Schedule]:
+        schedule = self._schedulers.schedule(request.scheduler, request.num_inference_steps, strength=request.strength)
+        return [schedule]
+
+    def inputs(self, request: Request) -> Inputs:
+        return self._inputs.read(request)
+
+    def bring(self, request: Request) -> Sequence[Future[Any]]:
+        # Who comes first is first in both queues: two that wait for what the other has would wait for ever.
+        with self._bringing:
+            brought = self._controlnets.bring(request), self._adapters.bring(request)
+        return [each for each in brought if each is not None]
+
+    def close(self, request: Request) -> None:
+        self._controlnets.close(request)
+        self._adapters.close(request)
+
+    def prepare(self, asked: Sequence[Asked]) -> list[Prepared | EngineError]:
+        raise NotImplementedError
+
+    def _usual_rows(self, usual: Request) -> Rows:
+        """Those of a picture with the model's usual settings: names and shapes count."""
+        raise NotImplementedError
+
+    def _pass(self, asked: Asked, rows: Rows) -> Pass:
+        """The request's last pass, with its only solver. Raises GenerationFailed."""
+        request, [solver] = asked.request, asked.solvers
+        return Pass(
+            denoiser=self._denoiser,
+            rows=rows,
+            solver=solver,
+            latent_shape=self._latent_shape(request),
+            guidance=Guidance(scale=request.guidance_scale, rescale=request.guidance_rescale),
+            start=start_of(asked, reads_masks=self._bundle.reads_masks),
+            sides=self._controlnets.sides(request, solver.evaluations),
+        )
+
+    def _latent_shape(self, request: Request) -> LatentShape:
+        multiple = self._bundle.side_multiple
+        if request.width % multiple or request.height % multiple:
+            raise GenerationFailed(f"Width and height must be multiples of {multiple} for this model.")
+        return self._bundle.latent_shape(request.height, request.width)
+
+
+def usual_request(bundle: Bundle) -> Request:
+    """For a picture of the model's own size with its usual settings."""
+    defaults = bundle.defaults
+    return Request(
+        id="usual",
+        prompt="",
+        negative_prompt=None,
+        width=defaults.width,
+        height=defaults.height,
+        num_inference_steps=defaults.num_inference_steps,
+        guidance_scale=defaults.guidance_scale,
+        scheduler=defaults.scheduler,
+        seed=0,
+        num_images=1,
+    )
