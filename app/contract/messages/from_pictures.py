@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.fit_points import TEXT_TO_IMAGE, VARIATION, unfit_points
 from app.contract.messages.inputs import AskedControl, AskedLora, ImageReference, InputPicture
 from app.contract.messages.spec import PictureSpec
 from app.contract.messages.unclip import AskedImageEmbedding
@@ -143,7 +144,9 @@ def unfit_together(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
     if spec.image is not None and spec.mask_image is not None and _differ(spec.image, spec.mask_image):
         shape = f"{spec.image.width} x {spec.image.height}"
         yield "/mask_image", "another_shape", f"must have the shape of image: {shape} pixels, or as many times those"
-    yield from _task_unknown(spec, card)
+    if spec.image_embedding is None:
+        yield from _task_unknown(spec, card)
+    yield from unfit_points(spec, card)
     yield from _nothing_left(spec, card)
 
 
@@ -182,7 +185,7 @@ NEEDED: Final = {
 
 def _task_unknown(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
     task = task_of(spec)
-    if task not in card.tasks:
+    if task not in card.tasks and not (task == TEXT_TO_IMAGE and VARIATION in card.tasks):
         pointer = "/mask_image" if task == "inpainting" else "/image"
         fit = " or ".join(NEEDED[each] for each in card.tasks if each in NEEDED)
         yield pointer, "not_taken", f"does not fit: {card.name} does {', '.join(card.tasks)} only; {fit}"

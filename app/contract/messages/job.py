@@ -46,7 +46,9 @@ def cost_of(spec: JobSpec, *, classifier_free_guidance: bool = True) -> float:
     Two rows with guidance, one for the prompt and one without it, by a model that does it so.
     """
     rows = 2 if classifier_free_guidance and spec.guidance_scale > 1 else 1
-    return spec.num_inference_steps * spec.width * spec.height * spec.num_images * rows / MEGAPIXEL
+    # A prior costs as much as a step or two. The way back to noise is walked through the whole model.
+    ways = 2 if spec.start == "inverted" else 1
+    return ways * spec.num_inference_steps * spec.width * spec.height * spec.num_images * rows / MEGAPIXEL
 
 
 class Sheet(BaseModel):

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, create_model
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, create_model, model_validator
 
 from app.contract.messages.a1111_syntax import MOST_WEIGHT, heaviest
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
+from app.contract.messages.fit_points import INVERTIBLE
 from app.contract.messages.from_pictures import fitted, pictured, strength_of, unfit_together
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.lora_tags import Untagged, WrongTag, untagged
@@ -79,7 +80,8 @@ _Parameters: Any = create_model("_Parameters", __base__=RequestBody, **_fields()
 
 
 class JobRequest(_Parameters):
-    """A request for pictures. Only `prompt` is required; everything else has the model's own default."""
+    """A request for pictures. Only `prompt` is required, and not even that beside `image_embedding`; everything else
+    has the model's own default."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -101,6 +103,16 @@ class JobRequest(_Parameters):
             ]
         },
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _needs_no_prompt_beside_a_point(cls, given: Any, handler: ModelWrapValidatorHandler[JobRequest]) -> JobRequest:
+        """Who names a picture to draw from may leave the words out."""
+        if not isinstance(given, dict) or given.get("image_embedding") is None or given.get("prompt") not in (None, ""):
+            return handler(given)
+        request = handler(given | {"prompt": "any"})
+        request.prompt = ""
+        return request
 
     webhook: Webhook | None = None
     metadata: Metadata = Field(default_factory=dict, description="Your own notes, given back with the job")
@@ -150,7 +162,7 @@ def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputP
     """The same, of a request without LoRA tags."""
     values = {name: getattr(card, name) for name in _BY_CARD}
     # With what is not stored, which the spec ignores.
-    values |= {name: value for name, value in request.__dict__.items() if value is not None}
+    values |= {name: _as_stored(value) for name, value in request.__dict__.items() if value is not None}
     refuse_not_taken(request.__dict__, card)
     found = pictured(request, pictures)
     values |= found | _resolved(request, card, found.get("image"))
@@ -158,6 +170,11 @@ def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputP
     if errors := [*(ParamError(*each) for each in unfit_together(spec, card)), *_broken_limits(spec, card)]:
         raise ParamsRejected(errors)
     return spec
+
+
+def _as_stored(value: Any) -> Any:
+    """The parts of a parameter that has some."""
+    return value.model_dump(by_alias=True) if isinstance(value, RequestBody) else value
 
 
 def _untagged(request: JobRequest) -> Untagged:
@@ -186,7 +203,7 @@ def _resolved(request: JobRequest, card: ModelCard, image: InputPicture | None) 
         "model": card.name,
         "width": width,
         "height": height,
-        "scheduler": _scheduler(request.scheduler, card),
+        "scheduler": _scheduler(request.scheduler or _needed_scheduler(request), card),
         "seed": secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed,
         "strength": strength_of(request),
         "num_images": _num_images(request),
@@ -265,6 +282,11 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
     work = spec.width * spec.height * spec.num_images * spec.num_inference_steps
     if work > card.max_work:
         yield ParamError("", "too_much_work", f"width x height x num_images x steps is {work}; at most {card.max_work}")
+
+
+def _needed_scheduler(request: JobRequest) -> str | None:
+    """That nobody need ask for: there is no other."""
+    return INVERTIBLE[0] if request.start == "inverted" else None
 
 
 def _scheduler(asked: str | None, card: ModelCard) -> str:
