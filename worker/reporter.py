@@ -139,7 +139,7 @@ class Reporter:
         """Once, and no harm done if it cannot be told."""
         try:
             if isinstance(news, Progress):
-                self._ownership.progress(claim, news.step, news.steps)
+                self._ownership.progress(claim, news.step, news.steps, news.stage)
             else:
                 jpeg = base64.b64encode(encode_preview(news.picture)).decode()
                 self._ownership.preview(claim, news.index, news.step, news.steps, jpeg)

@@ -102,7 +102,7 @@ class _Follower:
         if name == "job.started" and fits(data, STARTED):
             return self.job | {"status": "running", "queue": None, "attempts": data["attempts"]}
         if name == "job.progress" and fits(data, PROGRESS):
-            steps = {"step": data["step"], "steps": data["steps"]}
+            steps = {"step": data["step"], "steps": data["steps"], "stage": data.get("stage")}
             return self.job | {"status": "running", "queue": None, "progress": self.job["progress"] | steps}
         if name == "job.restarted":
             return await self._service.job(self.job["id"])

@@ -28,6 +28,9 @@ class Progress(BaseModel):
     step: int
     steps: int
     images_done: int
+    stage: str | None = Field(
+        default=None, description="What a model of several parts is at: prior, inversion or decoder; null for others"
+    )
 
 
 class QueuePlace(BaseModel):
@@ -179,6 +182,7 @@ class JobView(BaseModel):
                 step=record.step,
                 steps=record.steps or record.spec.num_inference_steps,
                 images_done=len(record.images),
+                stage=(record.stage or None) if record.status is Status.RUNNING else None,
             ),
             queue=queue,
             images=[ImageView.of(picture, links or {}) for picture in record.images],

@@ -7,7 +7,7 @@ Knows which part is what. Refuses to know what is drawn of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -39,6 +39,9 @@ MASK: Final = "mask"
 OURS: Final = {IMAGE: "image", MASK: "mask_image"}
 """Files by the name that OpenAI's clients give them, and whose place they take in a job."""
 
+AS_POINT: Final = {IMAGE: "image_embedding"}
+"""The same of a picture that a model draws from by its embedding."""
+
 FILES: Final = {
     IMAGE: "The picture to begin with: PNG, JPEG or WebP",
     MASK: "A picture of the same shape: what is transparent in it is repainted",
@@ -50,7 +53,7 @@ WORDS: Final = ("prompt", "negative_prompt", "prompt_syntax")
 READ_AT_ONCE: Final = 2
 """Forms, by one process: each is in memory twice while it is taken apart."""
 
-_WAYS: Final = re.compile(r"/sha256$|(?<=/image_url)/(b64|url)$|(?<=/file_id)/input$")
+_WAYS: Final = re.compile(r"(/of)?/sha256$|(?<=/image_url)/(b64|url)$|(?<=/file_id)/input$")
 """Ends of pointers that say how we name a picture, where the caller knows only that it is one."""
 
 _LIST: Final = re.compile(r"\[[0-9]{0,2}\]$")
@@ -76,6 +79,8 @@ class PictureForm:
         self._files = files
         self._content_type = content_type
         self._names: list[str] = []
+        self.places: Mapping[str, str] = OURS
+        """Of its files in the job."""
 
     @classmethod
     def of(cls, request: Request, files: Sequence[str] = (IMAGE, MASK)) -> PictureForm:
@@ -101,7 +106,8 @@ class PictureForm:
 
         Raises ParamsRejected, in the caller's words, and what Inputs.add does.
         """
-        await refuse_not_drawn(self._names, model, services, caller, idempotency_key)
+        places = self.places
+        await refuse_not_drawn({name: places[name] for name in self._names}, model, services, caller, idempotency_key)
         for name in self._names:
             try:
                 read = partial(self._file, name, services.inputs.most_bytes)
@@ -109,7 +115,8 @@ class PictureForm:
                 stored, _ = await services.inputs.add(read, caller.tenant, clean=clean)
             except UnfitPicture as error:
                 raise ParamsRejected([ParamError(f"/{name}", error.code, error.detail)]) from None
-            wording.put(name, **{OURS[name]: {"sha256": stored.sha256}})
+            reference = {"sha256": stored.sha256}
+            wording.put(name, **{places[name]: {"of": reference} if places is AS_POINT else reference})
 
     def _words(self) -> dict[str, Any]:
         if IMAGE not in self._names:
@@ -141,21 +148,21 @@ class PictureForm:
 
 
 async def refuse_not_drawn(
-    names: Iterable[str], model: str | None, services: Services, caller: Caller, idempotency_key: str | None
+    places: Mapping[str, str], model: str | None, services: Services, caller: Caller, idempotency_key: str | None
 ) -> None:
     """Raise ParamsRejected, in the caller's words, and what a choice of a model does, if it would not draw from
-    pictures of these names: nothing is kept of those. A key that has brought a job in is no reason to look: whatever
+    pictures in these places, by the caller's names: nothing is kept of those. A key that has brought a job in is no reason to look: whatever
     has become of the model, it is answered by that job if the pictures are the same.
     """
     try:
         card = (await services.models.choose(model)).card
-        refuse_not_taken({OURS[name]: name for name in names}, card)
+        refuse_not_taken({place: name for name, place in places.items()}, card)
     except REFUSALS as refusal:
         if idempotency_key is not None and await services.admission.brought_in(idempotency_key, caller) is not None:
             return
         if not isinstance(refusal, ParamsRejected):
             raise
-        theirs = {f"/{OURS[name]}": f"/{name}" for name in OURS}
+        theirs = {f"/{place}": f"/{name}" for name, place in places.items()}
         raise ParamsRejected(
             [replace(each, pointer=theirs.get(each.pointer, each.pointer)) for each in refusal.errors]
         ) from None

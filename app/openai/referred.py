@@ -44,7 +44,7 @@ class ReferredPictures:
         Raises ParamsRejected, in the caller's words, and what Inputs.add does.
         """
         names = [IMAGE, MASK] if self._body.mask is not None else [IMAGE]
-        await refuse_not_drawn(names, model, services, caller, idempotency_key)
+        await refuse_not_drawn({name: OURS[name] for name in names}, model, services, caller, idempotency_key)
         [image] = self._body.images
         wording.put(f"images/0/{_word(image)}", **{OURS[IMAGE]: _reference(image)})
         if self._body.mask is not None:

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
+from app.contract.messages.fit_points import varies
 from app.contract.messages.job import Record
 from app.contract.messages.params import ParamError, ParamsRejected
 from app.edge import errors
 from app.edge.auth import Caller
 from app.jobs.admission import valid_idempotency_key
 from app.jobs.translation import Wording
-from app.openai.pictures import IMAGE, PictureForm, form_of, in_their_words
+from app.openai.pictures import AS_POINT, IMAGE, PictureForm, form_of, in_their_words
 from app.openai.referred import ReferredPictures, in_json, is_json
 from app.openai.schemas import GeneratedImage, GeneratedImages, ImageEdit, ImageGeneration, ImageRequest, ImageVariation
 from app.openai.stream import ImageStream
@@ -105,9 +106,14 @@ async def edit(request: Request, services: TheServices, caller: TheCaller, retry
     **_documented("image_edit"),
 )
 async def vary(request: Request, services: TheServices, caller: TheCaller, retry_count: RetryCount = None) -> Any:
-    """By the words that the picture was drawn with, if its file has Darkroom's record; by `prompt`, if not."""
+    """By the picture's embedding, where the model draws from that (`tasks` has image-variation). Else by the words that
+    the picture was drawn with, if its file has Darkroom's record; by `prompt`, if not."""
     form = PictureForm.of(request, (IMAGE,))
     body = await form.read(ImageVariation)
+    if varies((await services.models.choose(body.model)).card):
+        form.places = AS_POINT
+        drawing = _Drawing(body, body.in_our_words(), "image_edit", form)
+        return await _draw(drawing, request, services, caller, retry_count)
     words = {"strength": body.strength} | (await form.words() if body.prompt is None else {})
     body = body.model_validate(words | body.model_dump(exclude_unset=True))
     if body.prompt is None:

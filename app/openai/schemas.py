@@ -55,7 +55,7 @@ class ImageRequest(JobRequest):
         if self.stream and self.partial_images:
             steps = self.num_inference_steps or FEWEST_STEPS
             given.setdefault("preview_every", max(1, steps // (2 * self.partial_images + 2)))
-        wording = Wording(given | {"prompt": cut_to_length(self.prompt)})
+        wording = Wording(given | {"prompt": cut_to_length(self.prompt or "")})
         if self.n is not None:
             wording.put("n", num_images=self.n)
         if self.size not in (None, "auto"):
@@ -66,7 +66,7 @@ class ImageRequest(JobRequest):
 
     def warnings(self) -> list[str]:
         """What to say of the request beside what the job says."""
-        return length_warning(self.prompt, field="prompt")
+        return length_warning(self.prompt or "", field="prompt")
 
 
 class ImageGeneration(ImageRequest):
@@ -118,7 +118,9 @@ class ImageVariation(ImageRequest):
     """The fields of the form that POST /v1/images/variations takes, beside its file."""
 
     prompt: _Prompt | None = Field(  # type: ignore[assignment]
-        default=None, description="What the picture shows; needed where its file has no record that says so"
+        default=None,
+        description="What the picture shows; needed where its file has no record that says so, and the model draws from"
+        " no embeddings",
     )
     strength: float = Field(
         default=STRENGTH_OF_A_VARIATION, ge=0, le=1, allow_inf_nan=False, description="How much is drawn anew"

@@ -97,6 +97,6 @@ function handle(darkroom, name, data) {
   else if (name === "job.restarted") darkroom.restart(data.id).catch(() => {});
 }
 
-function progressOf(darkroom, { id, step, steps }) {
-  return { ...darkroom.jobs.get(id)?.progress, step, steps };
+function progressOf(darkroom, { id, step, steps, stage }) {
+  return { ...darkroom.jobs.get(id)?.progress, step, steps, stage };
 }

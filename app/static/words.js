@@ -34,9 +34,9 @@ function waiting(job) {
 }
 
 function developing(job) {
-  const { step, steps } = job.progress;
+  const { step, steps, stage } = job.progress;
   if (!step) return "Starting";
-  return step < steps ? `Step ${step} of ${steps}` : "Fixing the print";
+  return step < steps ? `Step ${step} of ${steps}${stage ? `, ${stage}` : ""}` : "Fixing the print";
 }
 
 /** A duration in the unit that one would say it in; `digits` are those of a few seconds. */

@@ -345,3 +345,38 @@ def test_a_variation_is_a_form(running: Running, painter: ScriptedWorker) -> Non
 def test_a_variation_has_no_mask(running: Running, painter: ScriptedWorker) -> None:
     answer = running.client.post("/v1/images/variations", files={"image": DRAWN, "mask": DRAWN})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_file")
+
+
+@pytest.fixture
+def unclip(running: Running, painter: ScriptedWorker) -> ScriptedWorker:
+    """A worker whose model draws from a picture's embedding."""
+    update = {"takes": ("image_embedding", "noise_level", "prior"), "tasks": ("text-to-image", "image-variation")}
+    painter.card = painter.card.model_copy(update={**update, "embedding_dimensions": 4, "max_noise_level": 999})
+    painter.announce()
+    return painter
+
+
+def test_a_variation_is_drawn_from_the_embedding_where_the_model_can(
+    client: openai.OpenAI, unclip: ScriptedWorker
+) -> None:
+    """By the picture alone, or with words beside; the words of the picture's own file are not read."""
+    for said in ({}, {"prompt": "a red circle", "noise_level": 5}):
+        answer, job = drawing(unclip, lambda: client.images.create_variation(image=DRAWN, n=2, extra_body=said))  # noqa: B023
+        embedding = job.spec.image_embedding
+        assert embedding is not None
+        assert embedding.of is not None
+        assert (embedding.of.width, embedding.of.height) == (96, 64)
+        assert (job.spec.image, job.spec.strength, job.spec.num_images) == (None, None, 2)
+        assert (job.spec.prompt, job.spec.noise_level) == (said.get("prompt", ""), said.get("noise_level", 0))
+        assert len(answer.data) == 2
+
+
+def test_what_such_a_variation_cannot_have_is_said_in_openais_words(
+    client: openai.OpenAI, unclip: ScriptedWorker
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.images.create_variation(image=DRAWN, extra_body={"strength": 0.5})
+    assert refused.value.param == "strength"
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.images.create_variation(image=("a.png", b"no picture", "image/png"))
+    assert refused.value.param == "image"

@@ -24,6 +24,11 @@ Fault = tuple[str, str, str]
 """JSON pointer, rule and sentence, as ParamError has them."""
 
 
+def varies(card: ModelCard) -> bool:
+    """A variation of a picture is drawn from its embedding, by a model that can."""
+    return VARIATION in card.tasks and "image_embedding" in card.takes
+
+
 def unfit_points(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
     """What the model cannot draw from, or what would have no effect."""
     asked = spec.image_embedding

@@ -121,6 +121,8 @@ class Record(BaseModel):
     expires_ms: int | None = None
     step: int = 0
     steps: int = 0
+    stage: str = ""
+    """What the model was at when progress was last told: such as its prior. Empty for models without stages."""
     cancel: bool = False
     images: tuple[Picture, ...] = ()
     blocked: tuple[BlockedPicture, ...] = ()

@@ -145,6 +145,8 @@ class AskedPoint(RequestBody):
 class AskedTextDifference(RequestBody):
     """From one text to another."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     before: Annotated[Text, VISIBLE] = Field(alias="from")
     to: Annotated[Text, VISIBLE]
 

@@ -106,9 +106,10 @@ class Ownership:
         answers = self._scripts["beat"](args=args)
         return [Beat(answer) for answer in answers]
 
-    def progress(self, claim: Claim, step: int, steps: int) -> bool:
-        """Note that `step` of `steps` model evaluations are done. False if the job is no longer ours."""
-        return bool(self._scripts["progress"](args=[claim.id, claim.token, step, steps]))
+    def progress(self, claim: Claim, step: int, steps: int, stage: str | None = None) -> bool:
+        """Note that `step` of `steps` model evaluations are done, and in which `stage` the job is, if it has any. False
+        if the job is no longer ours."""
+        return bool(self._scripts["progress"](args=[claim.id, claim.token, step, steps, stage or ""]))
 
     def preview(self, claim: Claim, index: int, step: int, steps: int, jpeg: str) -> bool:
         """Show how picture `index` looks after `step` of `steps` model evaluations: `jpeg` is base64.
