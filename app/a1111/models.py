@@ -35,17 +35,17 @@ async def current(services: Services, caller: Caller) -> ServedModel | None:
     """What the caller has set, as long as it is there; else the model of requests that name none, if one can tell."""
     kept = await services.webui.checkpoint(caller.tenant, caller.key_id)
     found = await services.models.named(kept) if kept else None
-    return found or await services.models.default()
+    return found if found is not None and found.card.draws else await services.models.default()
 
 
 async def named(services: Services, checkpoint: str) -> ServedModel:
     """The model of a checkpoint's title, name, file name or hash. Raises ParamsRejected (/model), and NoModelYet."""
     for name in (checkpoint, without_hash(checkpoint)):
-        if name and (found := await services.models.named(name)):
+        if name and (found := await services.models.named(name)) and found.card.draws:
             return found
     if _HASH.fullmatch(checkpoint):
         for model in (await services.registry.models()).values():
-            if model.card.sha256.startswith(checkpoint):
+            if model.card.sha256.startswith(checkpoint) and model.card.draws:
                 return model
     return await services.models.choose(without_hash(checkpoint) or checkpoint)
 
@@ -57,7 +57,7 @@ def in_their_words(error: ParamsRejected, word: str = "override_settings/sd_mode
 
 async def listed(services: Services) -> list[dict[str, Any]]:
     """Everything a request may name, as GET /sdapi/v1/sd-models lists it."""
-    found = [(name, await services.models.named(name)) for name in await services.models.names()]
+    found = [(name, await services.models.named(name)) for name in await services.models.names("draw")]
     return [
         {
             "title": title(model, name),

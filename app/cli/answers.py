@@ -53,7 +53,7 @@ JOB: Final = {
     "id": is_id,
     "status": is_word,
     "model": str,
-    "input": {"prompt": str, "num_images": int},
+    "input": ({"prompt": str, "num_images": int}, {"texts": [str]}, {"input": list}),
     "progress": {"step": int, "steps": int},
     "queue": (None, {"position": (None, int)}),
     "images": [IMAGE],
@@ -93,6 +93,15 @@ STARTED: Final = {"attempts": int}
 def is_job(value: Any) -> bool:
     """Whether every command can work with it."""
     return fits(value, JOB) and not (value["status"] == "failed" and value["error"] is None)
+
+
+def about(job: dict[str, Any]) -> str:
+    """The prompt; or the task, and the texts of a job that draws nothing."""
+    request = job["input"]
+    if "prompt" in request:
+        return str(request["prompt"])
+    texts = request.get("texts") or [each for each in request["input"] if isinstance(each, str)]
+    return f"{job.get('task')}: {', '.join(map(str, texts)) or 'pictures'}"
 
 
 def schedulers_of(models: list[dict[str, Any]], name: object) -> list[str]:

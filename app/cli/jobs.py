@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
+from app.cli.answers import about
 from app.cli.client import Job, Service, converse
 from app.cli.exits import FAILED, OK
 from app.cli.plain import plain
@@ -130,8 +131,8 @@ def _print_list(found: Sequence[Job], *, more: bool) -> None:
                 Text(standing(job), COLOURS.get(job["status"], "")),
                 moment(job["created_at"]),
                 "" if (took := job["timings"].get("total")) is None else f"{took:.1f}",
-                f"{len(job['images'])}/{job['input']['num_images']}",
-                plain(job["input"]["prompt"], 60),
+                f"{len(job['images'])}/{job['input']['num_images']}" if "prompt" in job["input"] else "",
+                plain(about(job), 60),
             )
             for job in found
         ],
@@ -144,7 +145,7 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
     request = job["input"]
     yield "job", job["id"]
     yield "status", standing(job)
-    yield "prompt", plain(request["prompt"])
+    yield ("prompt" if "prompt" in request else "asks"), plain(about(job))
     for name in sorted(request.keys() - {"prompt"}):
         if request[name] not in ("", None):
             yield plain(name), plain(request[name])

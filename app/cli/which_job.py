@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from app.cli.answers import about
 from app.cli.client import CommandError, Job, Refused, Service
 from app.cli.exits import REFUSED
 from app.cli.plain import plain
@@ -116,7 +117,7 @@ async def _whole(service: Service, wanted: Meant) -> str:
     if not found:
         hint = await _alike(service, wanted.id)
         raise CommandError(f"no job of yours has an id that begins with {wanted.id}{hint or f'; {_WHERE}'}", REFUSED)
-    return the_one(wanted.id, [(job["id"], job["input"]["prompt"]) for job in found])
+    return the_one(wanted.id, [(job["id"], about(job)) for job in found])
 
 
 async def _alike(service: Service, job_id: str) -> str:

@@ -9,18 +9,23 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from app.contract.messages.card import ModelCard
+from app.contract.messages.from_pictures import references_of
 from app.contract.messages.input_id import input_id
-from app.contract.messages.inputs import InputPicture
-from app.contract.messages.job import Record, cost_of, new_job_id
+from app.contract.messages.inputs import ImageReference, InputPicture
+from app.contract.messages.job import Record, new_job_id
 from app.contract.messages.new_job import NewJob
 from app.contract.messages.params import JobRequest, ParamError, ParamsRejected, refuse_not_taken, resolve
+from app.contract.messages.question_requests import QuestionRequest
+from app.contract.messages.questions import Question, Task, no_picture
 from app.contract.messages.served import ServedModel
+from app.contract.messages.spec import JobSpec
 from app.contract.redis.quota import Budget
 from app.contract.redis.store import JobStore, Retrial, Submission
 from app.edge.auth import Caller
@@ -52,6 +57,8 @@ ROOM = 0.01
 
 REFUSALS = (Problem, ParamsRejected, PictureStoreError)
 """What a request may meet today that was let in yesterday."""
+
+AnyRequest = JobRequest | QuestionRequest
 
 CheckWebhook = Callable[[str], object]
 """Raises WebhookRefused for a URL that must not be called."""
@@ -91,7 +98,7 @@ class Admission:
 
     async def submit(
         self,
-        request: JobRequest,
+        request: AnyRequest,
         caller: Caller,
         *,
         idempotency_key: str | None = None,
@@ -108,7 +115,7 @@ class Admission:
         key = _hashed(idempotency_key) if idempotency_key else None
         hashed = body_hash(request) if idempotency_key else ""
         try:
-            model = await self._models.choose(request.model)
+            model = await self._models.choose(request.model, _task_of(request))
             if is_awaited:
                 refuse_if_away(model)
             submission = await self._submit(request, model, caller, key, hashed, traceparent, body)
@@ -135,7 +142,7 @@ class Admission:
 
     async def _submit(
         self,
-        request: JobRequest,
+        request: AnyRequest,
         model: ServedModel,
         caller: Caller,
         key: str | None,
@@ -146,13 +153,16 @@ class Admission:
         """Created, replayed or conflict; every other outcome is raised."""
         self._judge_webhook(request)
         await self._room.look()
-        refuse_not_taken(request.__dict__, model.card)
-        pictures = await self._references.find(request, caller.tenant, body)
+        if isinstance(request, JobRequest):
+            refuse_not_taken(request.__dict__, model.card)
+        pictures = await self._references.find(_references_of(request), caller.tenant, body)
+        spec, question = _resolved(request, model.card, pictures)
         traceparent = traceparent_for_record(traceparent)
         job = NewJob(
             id=new_job_id(),
             tenant=caller.tenant,
-            spec=resolve(request, model.card, pictures),
+            spec=spec,
+            question=question,
             retention_ms=self._settings.retention_ms,
             metadata=request.metadata,
             webhook=request.webhook,
@@ -196,8 +206,7 @@ class Admission:
         model = (await self._registry.models(record.model)).get(record.model)
         if model is None:
             raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
-        cost = cost_of(record.spec, classifier_free_guidance=model.card.classifier_free_guidance)
-        terms = self._terms(caller, cost)
+        terms = self._terms(caller, record.cost(classifier_free_guidance=model.card.classifier_free_guidance))
         await self._room.look()
         again = await self._store.retry(record.id, caller.tenant, **terms.limits())
         if again.outcome == "input-gone":
@@ -206,7 +215,7 @@ class Admission:
             raise terms.refusal(again, model)
         return again
 
-    def _judge_webhook(self, request: JobRequest) -> None:
+    def _judge_webhook(self, request: AnyRequest) -> None:
         if request.webhook is None:
             return
         try:
@@ -262,7 +271,25 @@ def _gone(gone: str, pictures: Mapping[str, InputPicture], tenant: str) -> list[
     return [ParamError(pointer, "input_not_found", detail) for pointer in where]
 
 
-def body_hash(request: JobRequest) -> str:
+def _task_of(request: AnyRequest) -> Task:
+    return request.task if isinstance(request, QuestionRequest) else "draw"
+
+
+def _references_of(request: AnyRequest) -> Iterator[tuple[str, ImageReference]]:
+    return request.references() if isinstance(request, QuestionRequest) else references_of(request)
+
+
+def _resolved(
+    request: AnyRequest, card: ModelCard, pictures: Mapping[str, InputPicture]
+) -> tuple[JobSpec, Question | None]:
+    """What is to be drawn, or no picture and the question. Raises ParamsRejected."""
+    if isinstance(request, QuestionRequest):
+        question = request.question(card, pictures)
+        return no_picture(question), question
+    return resolve(request, card, pictures), None
+
+
+def body_hash(request: AnyRequest) -> str:
     """The same for two bodies that ask for the same, however they are written.
 
     Defaults are left out, so that a release that adds a field does not change what an older body hashes to.

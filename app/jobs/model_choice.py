@@ -1,6 +1,7 @@
 """Which model is meant: by its name, by another name that the operator gave it, or by none at all.
 
-Knows the model registry, aliases and the default. Refuses to know what is asked of a model.
+Knows the model registry, aliases, the default, and which task a model is there for. Refuses to know what else is asked
+of it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from app.contract.messages.params import ParamError, ParamsRejected
+from app.contract.messages.question_requests import task_unknown
+from app.contract.messages.questions import Task
 from app.contract.messages.served import ServedModel
 from app.edge.errors import ModelAway, NoModelYet
 from app.jobs.model_registry import ModelRegistry
@@ -42,40 +45,63 @@ class ModelChoice:
         own = self.aliases.get(name, name)
         return (await self._registry.models(own)).get(own)
 
-    async def names(self) -> list[str]:
-        """Everything a request may name: the models, then the aliases that lead to one."""
-        models = await self._registry.models()
+    async def names(self, task: Task | None = None) -> list[str]:
+        """Everything a request may name: the models, then the aliases that lead to one. With a task: for that."""
+        models = for_task(await self._registry.models(), task)
         own = [name for name in models if name not in self.aliases]
         return own + [alias for alias, target in self.aliases.items() if target in models]
 
-    async def default(self) -> ServedModel | None:
+    async def default(self, task: Task = "draw") -> ServedModel | None:
         """The model of requests that name none; None where nobody can tell."""
-        return by_default(await self._registry.models(self._default), self._default)
+        # The operator's word is about pictures.
+        preferred = self._default if task == "draw" else None
+        return by_default(for_task(await self._registry.models(preferred), task), preferred)
 
-    async def choose(self, name: str | None) -> ServedModel:
+    async def choose(self, name: str | None, task: Task = "draw") -> ServedModel:
         """The model that a request means. Raises ParamsRejected, naming what is served, or NoModelYet."""
         models = await self._registry.models()
-        if not models:
-            detail = "No worker has announced a model yet. Start one, or wait until it has loaded its model."
-            raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
-        found = await (self.default() if name is None else self.named(name))
+        found = await (self.default(task) if name is None else self.named(name))
         if found is None or found.away_seconds > RESTART_SECONDS:
             # Nobody is refused from memory: another gateway may have shown the caller a worker.
             models = await self._registry.look_again()
-            found = await (self.default() if name is None else self.named(name))
-        return found or self._refuse(name, served=", ".join(sorted(models)))
+            found = await (self.default(task) if name is None else self.named(name))
+        if found is None:
+            self._refuse(name, task, sorted(for_task(models, task)), has_models=bool(models))
+        if not found.card.does(task):
+            raise ParamsRejected([ParamError("/model", "task_unknown", task_unknown(found.card, task))])
+        return found
 
-    def _refuse(self, name: str | None, *, served: str) -> NoReturn:
+    def _refuse(self, name: str | None, task: Task, served: list[str], *, has_models: bool) -> NoReturn:
+        if not served:
+            raise _no_model_yet(task if has_models else "draw")
         if name is not None and name in self.aliases:
             code, detail = "model_unknown", f"is another name of {self.aliases[name]}, which is not served here"
         elif name is not None:
             code, detail = "model_unknown", "is not served here"
-        elif self._default:
+        elif self._default and task == "draw":
             detail = f"No worker has announced {self._default} yet, the model of requests that name none."
             raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
         else:
-            raise ParamsRejected([ParamError("/model", "model_missing", f"name one of the models: {served}")])
-        raise ParamsRejected([ParamError("/model", code, f"{detail}; the models are: {served}")])
+            raise ParamsRejected(
+                [ParamError("/model", "model_missing", f"name one of the models: {', '.join(served)}")]
+            )
+        raise ParamsRejected([ParamError("/model", code, f"{detail}; the models are: {', '.join(served)}")])
+
+
+def for_task(models: Mapping[str, ServedModel], task: Task | None) -> Mapping[str, ServedModel]:
+    """Those that a task may be asked of. For one that draws nothing, models that are there for nothing else come before
+    those that draw as well."""
+    fit = {name: model for name, model in models.items() if task is None or model.card.does(task)}
+    special = {name: model for name, model in fit.items() if not model.card.draws}
+    return special if special and task not in (None, "draw") else fit
+
+
+def _no_model_yet(task: Task) -> NoModelYet:
+    if task == "draw":
+        detail = "No worker has announced a model yet. Start one, or wait until it has loaded its model."
+    else:
+        detail = f"No worker has announced a model that can {task}: DARKROOM_SCORER of a worker names one."
+    return NoModelYet(detail, retry_after=WORKER_START_SECONDS)
 
 
 def by_default(models: Mapping[str, ServedModel], default: str | None) -> ServedModel | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
 import redis
 import structlog
 
+from app.contract.messages.served import ServedModel
 from app.contract.redis.durability import durability_faults, reasons_to_refuse_writes
 from app.contract.redis.store import JobStore, QueueLost
 from app.jobs.model_registry import ModelRegistry
@@ -103,7 +104,7 @@ class Readiness:
     async def _workers(self) -> CheckView:
         try:
             models = await self._registry.models()
-            workers = sum(model.workers for model in models.values())
+            workers = _workers(models.values())
             starting = [] if workers else await self._store.starting()
         except redis.RedisError:
             return _red("unknown while Redis does not answer")
@@ -112,6 +113,12 @@ class Readiness:
         if not workers:
             return _red("no worker was heard of lately: start one, or see why it does not announce itself")
         return _green(f"{workers} heard of lately")
+
+
+def _workers(models: Iterable[ServedModel]) -> int:
+    """Those that draw, and serve a scorer beside; else those that do only that."""
+    counts = [(model.workers, model.card.draws) for model in models]
+    return sum(count for count, draws in counts if draws) or sum(count for count, _ in counts)
 
 
 def _red(detail: str) -> CheckView:

@@ -10,14 +10,13 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from app.contract.messages.from_pictures import references_of
 from app.contract.messages.input_id import input_id
 from app.contract.messages.inputs import ImageReference, InputPicture
 from app.contract.messages.job import Picture, Record
-from app.contract.messages.params import JobRequest, ParamError, ParamsRejected
+from app.contract.messages.params import ParamError, ParamsRejected
 from app.contract.objects.names import input_key
 from app.contract.redis.inputs import StoredInput
 from app.contract.redis.store import JobStore
@@ -56,14 +55,16 @@ class References:
         self._fetch = fetch
         self._fetching = asyncio.Semaphore(FETCHED_AT_ONCE)
 
-    async def find(self, request: JobRequest, tenant: str, body: Body | None) -> dict[str, InputPicture]:
-        """What each reference of the request means, by its JSON pointer; `body` has the strings taken out of it.
+    async def find(
+        self, references: Iterable[tuple[str, ImageReference]], tenant: str, body: Body | None
+    ) -> dict[str, InputPicture]:
+        """What each reference of a request means, by its JSON pointer; `body` has the strings taken out of it.
 
         One after the other: a request takes one turn among those that clean pictures. Raises ParamsRejected.
         """
         found: dict[str, InputPicture] = {}
         errors: list[ParamError] = []
-        for pointer, reference in references_of(request):
+        for pointer, reference in references:
             try:
                 stored = await self._stored(reference, tenant, body)
                 found[pointer] = InputPicture.model_validate(stored.model_dump())

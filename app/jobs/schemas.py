@@ -16,9 +16,9 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.from_pictures import fitting_notes
 from app.contract.messages.job import BlockedPicture, JobError, Picture, Record
+from app.contract.messages.questions import EmbedSpec, Result, ScoreSpec, Task
 from app.contract.messages.served import ServedModel
 from app.contract.messages.spec import JobSpec
-from app.contract.redis.outbox import Delivery
 from app.edge.problems import job_problem_title
 
 
@@ -101,6 +101,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "id": "job_0123456789abcdef01234567",
     "object": "job",
     "status": "running",
+    "task": "draw",
     "model": "starter",
     "input": {
         "model": "starter",
@@ -119,6 +120,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "queue": None,
     "images": [],
     "blocked": [],
+    "result": None,
     "error": None,
     "warnings": [],
     "attempts": 1,
@@ -142,12 +144,14 @@ class JobView(BaseModel):
     id: str
     object: Literal["job"] = "job"
     status: Status
+    task: Task = Field(description="draw: pictures; score and embed: a result")
     model: str
-    input: JobSpec
+    input: JobSpec | ScoreSpec | EmbedSpec
     progress: Progress
     queue: QueuePlace | None = Field(description="While it is queued")
     images: list[ImageView]
     blocked: list[BlockedPicture] = Field(description="Pictures that are not shown: the safety checker flagged them")
+    result: Result | None = Field(description="What a job that draws nothing found out. Lists leave it out")
     error: JobErrorView | None
     warnings: list[str]
     attempts: int
@@ -176,17 +180,19 @@ class JobView(BaseModel):
         return cls(
             id=record.id,
             status=record.status,
+            task=record.task,
             model=record.model,
-            input=record.spec,
+            input=record.question or record.spec,
             progress=Progress(
                 step=record.step,
-                steps=record.steps or record.spec.num_inference_steps,
+                steps=record.steps or record.spec.num_inference_steps or 1,
                 images_done=len(record.images),
                 stage=(record.stage or None) if record.status is Status.RUNNING else None,
             ),
             queue=queue,
             images=[ImageView.of(picture, links or {}) for picture in record.images],
             blocked=list(record.blocked),
+            result=record.result,
             error=error and JobErrorView.of(error, prefix=urlsplit(base).path),
             warnings=[*warnings, *fitting_notes(record.spec), *record.warnings],
             attempts=record.attempt,
@@ -206,36 +212,6 @@ class JobList(BaseModel):
     object: Literal["list"] = "list"
     data: list[JobView]
     next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last")
-
-
-class DeliveryView(BaseModel):
-    """One try at a webhook message, or the reason why none was made."""
-
-    webhook_id: str = Field(description="The same for every try of one event, as the receiver sees it")
-    event: str
-    number: int = Field(description="1 for the first try")
-    outcome: Literal["delivered", "failed", "exhausted", "disabled"]
-    status: int | None = Field(description="HTTP status of the answer, if there was one")
-    detail: str
-    at: str
-    took_seconds: float
-    next_at: str | None = Field(description="When the next try is due")
-
-    @classmethod
-    def of(cls, delivery: Delivery) -> DeliveryView:
-        return cls(
-            **delivery.model_dump(exclude={"at_ms", "took_ms", "next_ms"}),
-            at=timestamp(delivery.at_ms),
-            took_seconds=delivery.took_ms / 1000,
-            next_at=None if delivery.next_ms is None else timestamp(delivery.next_ms),
-        )
-
-
-class DeliveryList(BaseModel):
-    """The last hundred tries made for a job, newest first."""
-
-    object: Literal["list"] = "list"
-    data: list[DeliveryView]
 
 
 ModelState = Literal["ready", "away"]

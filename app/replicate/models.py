@@ -55,7 +55,7 @@ async def served(services: Services, owner: str, name: str) -> ServedModel:
     """The model of a path. Raises ModelNotFound."""
     # An alias may be a whole name of Replicate's, such as stability-ai/sdxl.
     model = await services.models.named(name if owner == OWNER else f"{owner}/{name}")
-    if model is None:
+    if model is None or not model.card.draws:
         raise errors.ModelNotFound
     return model
 
@@ -81,6 +81,6 @@ async def _versioned(services: Services, version: str, pointer: str) -> ServedMo
     else:
         registry = services.registry
         model = by_version(await registry.models(), version) or by_version(await registry.look_again(), version)
-    if model is None:
+    if model is None or not model.card.draws:
         raise ParamsRejected([ParamError(pointer, "model_unknown", "names no model or version that is served here")])
     return model

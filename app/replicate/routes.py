@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
+from app.contract.messages.job import Record
 from app.contract.messages.params import ParamsRejected
 from app.edge import errors
 from app.edge.auth import Caller
@@ -147,7 +148,7 @@ async def list_predictions(
     cursor: Annotated[str | None, Query(max_length=128, description="Part of `next` of the page before")] = None,
 ) -> PredictionPage:
     """The caller's predictions, newest first (Replicate's API)."""
-    records = await services.jobs.list_jobs(caller.tenant, limit=PAGE + 1, before=read_cursor(cursor))
+    records = await services.jobs.list_jobs(caller.tenant, limit=PAGE + 1, before=read_cursor(cursor), task="draw")
     models, base = await services.registry.models(), services.base(request)
     views = await asyncio.gather(*(services.view(record, request) for record in records[:PAGE]))
     more = len(records) > PAGE
@@ -157,13 +158,21 @@ async def list_predictions(
     )
 
 
+async def _drawing(services: Services, job_id: str, caller: Caller) -> Record:
+    """The caller's job, if it draws: others are no predictions. Raises JobNotFound."""
+    record = await services.record(job_id, caller)
+    if record.task != "draw":
+        raise errors.JobNotFound
+    return record
+
+
 _FOUND = problems(*ACCESS, errors.JobNotFound, *QUEUE, errors.PicturesUnavailable)
 
 
 @router.get("/v1/predictions/{prediction_id}", response_model=Prediction, responses=_FOUND)
 async def get_prediction(prediction_id: str, request: Request, services: TheServices, caller: TheCaller) -> Prediction:
     """One prediction (Replicate's API)."""
-    return await render(services, await services.record(prediction_id, caller), request)
+    return await render(services, await _drawing(services, prediction_id, caller), request)
 
 
 @router.post("/v1/predictions/{prediction_id}/cancel", response_model=Prediction, responses=_FOUND)
@@ -171,12 +180,12 @@ async def cancel_prediction(
     prediction_id: str, request: Request, services: TheServices, caller: TheCaller
 ) -> Prediction:
     """Call a prediction off; one that is over stays as it is (Replicate's API)."""
-    record = await services.record(prediction_id, caller)
+    record = await _drawing(services, prediction_id, caller)
     if not record.status.is_terminal:
         try:
             record = await cancel_job(services.jobs, record)
         except errors.JobIsOver:
-            record = await services.record(prediction_id, caller)
+            record = await _drawing(services, prediction_id, caller)
     return await render(services, record, request)
 
 
@@ -200,7 +209,7 @@ async def stream(
     last_event_id: Annotated[str | None, Header(description="Go on after this `id:`")] = None,
 ) -> Response:
     """Follow a prediction (Replicate's API)."""
-    record = await services.record(prediction_id, caller)
+    record = await _drawing(services, prediction_id, caller)
     last = await services.jobs.last_event_id(record.id)
     after = known_place(last_event_id, last)
     if record.status.is_terminal and after == last:

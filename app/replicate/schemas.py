@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from app.contract.messages.events import Status
 from app.contract.messages.job import Picture
 from app.contract.messages.served import ServedModel
-from app.contract.messages.spec import Delivery, PictureSpec, values_of
+from app.contract.messages.spec import Delivery, JobSpec, PictureSpec, values_of
 from app.jobs.schemas import JobView, ModelState, state_of, timestamp
 from app.replicate.input import published_schema
 
@@ -116,7 +116,7 @@ def prediction(
     view: JobView, models: Mapping[str, ServedModel], *, base: str, output: list[str] | None = None
 ) -> Prediction:
     """The job in Replicate's words. `output` replaces the pictures' links."""
-    model = models.get(view.model)
+    model, spec = models.get(view.model), _drawn(view)
     own = f"{base}/v1/predictions/{view.id}"
     links = [image.url for image in view.images]
     return Prediction(
@@ -124,7 +124,7 @@ def prediction(
         model=f"{OWNER}/{view.model}",
         version=model.card.sha256 if model else UNKNOWN_VERSION,
         status=cast(Word, STATUSES.get(view.status, view.status.value)),
-        input=values_of(view.input, PictureSpec) | values_of(view.input, Delivery),
+        input=values_of(spec, PictureSpec) | values_of(spec, Delivery),
         output=(output or links) if view.status is Status.SUCCEEDED else None,
         error=view.error.detail if view.error else None,
         logs=logs(view),
@@ -136,9 +136,15 @@ def prediction(
     )
 
 
+def _drawn(view: JobView) -> JobSpec:
+    if not isinstance(view.input, JobSpec):
+        raise TypeError(f"{view.id} draws nothing, and is no prediction")
+    return view.input
+
+
 def logs(view: JobView) -> str:
     """What a model on Replicate would have printed by now."""
-    lines = [f"Using seed: {view.input.seed}"]
+    lines = [f"Using seed: {_drawn(view).seed}"]
     if view.progress.step:
         lines.append(progress_bar(view.progress.step, view.progress.steps))
     lines += [f"NSFW content detected in image {picture.index}" for picture in view.blocked]

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from app.contract.messages.events import Status
 from app.contract.messages.params import JobRequest, Metadata
+from app.contract.messages.questions import Task
 from app.contract.messages.request_body import RequestBody
 from app.edge import errors
 from app.edge.head import is_head
@@ -109,15 +110,18 @@ async def list_jobs(
     services: TheServices,
     caller: TheCaller,
     status: Annotated[Status | None, Query(description="Only jobs in this state")] = None,
+    task: Annotated[Task | None, Query(description="Only jobs that do this")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=128, description="`next_cursor` of the page before")] = None,
     id_prefix: Annotated[str | None, Query(pattern=ID_PREFIX, description="Only jobs whose ids begin so")] = None,
 ) -> JobList:
     """A page at a time; follow `next_cursor` until it is null."""
     records = await services.jobs.list_jobs(
-        caller.tenant, limit=limit + 1, before=read_cursor(cursor), status=status, prefix=id_prefix
+        caller.tenant, limit=limit + 1, before=read_cursor(cursor), status=status, task=task, prefix=id_prefix
     )
-    views = await asyncio.gather(*(services.view(record, request) for record in records[:limit]))
+    # A result may have a hundred thousand bytes, and who wants it asks for its job.
+    shown = [record.model_copy(update={"result": None}) for record in records[:limit]]
+    views = await asyncio.gather(*(services.view(record, request) for record in shown))
     more = len(records) > limit
     return JobList(data=list(views), next_cursor=write_cursor(records[limit - 1]) if more else None)
 

@@ -18,13 +18,12 @@ from starlette.requests import Request
 
 from app.contract.messages.events import Status
 from app.contract.messages.job import Record, new_token
-from app.contract.messages.params import JobRequest
 from app.contract.redis.pending_requests import PendingRequests
 from app.edge.auth import Caller
 from app.edge.bodies import Body
 from app.edge.errors import Problem
 from app.edge.guard import body_of
-from app.jobs.admission import body_hash, valid_idempotency_key
+from app.jobs.admission import AnyRequest, body_hash, valid_idempotency_key
 from app.pictures.errors import PictureStoreError
 from app.services import Services
 
@@ -83,7 +82,7 @@ class Waiting:
 
 async def admit(
     services: Services,
-    parameters: JobRequest,
+    parameters: AnyRequest,
     caller: Caller,
     request: Request,
     *,
@@ -107,7 +106,7 @@ async def admit(
 
 async def _admitted(
     services: Services,
-    parameters: JobRequest,
+    parameters: AnyRequest,
     caller: Caller,
     request: Request,
     body: Body | None,
@@ -129,7 +128,7 @@ async def _admitted(
     return waiting
 
 
-def _name(parameters: JobRequest, caller: Caller) -> str:
+def _name(parameters: AnyRequest, caller: Caller) -> str:
     return sha256(f"{caller.tenant} {caller.key_id} {body_hash(parameters)}".encode()).hexdigest()
 
 

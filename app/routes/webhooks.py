@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from app.contract.messages.events import JobEvent
 from app.edge import errors
-from app.jobs.schemas import DeliveryList, DeliveryView
+from app.jobs.deliveries import DeliveryList, DeliveryView
 from app.routes.answers import ACCESS, QUEUE, problems
 from app.services import OwnRecord, TheServices
 

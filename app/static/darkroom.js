@@ -10,6 +10,11 @@ const PAGE = 24;
 const REMEMBERED = 50;
 /** Jobs whose estimates stay in memory for the slider: some 100 kB each. */
 
+const NOT_DRAWING = ["score", "embed"];
+/** Tasks that give no picture. */
+
+const draws = ({ tasks }) => !tasks || tasks.some((task) => !NOT_DRAWING.includes(task));
+
 export class Darkroom {
   models = null;
   jobs = new Map();
@@ -51,7 +56,7 @@ export class Darkroom {
   async refresh() {
     await this.#guarded(async () => {
       const [models, page] = await Promise.all([call("/v1/models"), this.#page()]);
-      this.models = models.data.filter((each) => !each.alias_of);
+      this.models = models.data.filter((each) => !each.alias_of && draws(each));
       if (!this.loaded) this.cursor = page.next_cursor;
       this.loaded = true;
     });
@@ -74,7 +79,7 @@ export class Darkroom {
   }
 
   async #page(more = "") {
-    const page = await call(`/v1/jobs?limit=${PAGE}${more}`);
+    const page = await call(`/v1/jobs?task=draw&limit=${PAGE}${more}`);
     page.data.forEach((job) => this.take(job));
     return page;
   }

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.messages.model_name import NAME_PATTERN
 
+NOT_DRAWING = ("score", "embed")
+"""Tasks that give no picture."""
+
 Safety = Literal["off", "flag", "block"]
 """Flagged pictures are not looked for, are marked, or are not shown."""
 
@@ -93,3 +96,12 @@ class ModelCard(BaseModel):
         description="What its safety checker does: off (nothing), flag (`nsfw` of a picture says what it finds), block "
         "(what it flags is not shown)",
     )
+
+    @property
+    def draws(self) -> bool:
+        """Whether it can be asked for pictures."""
+        return any(task not in NOT_DRAWING for task in self.tasks)
+
+    def does(self, task: str) -> bool:
+        """Whether jobs of this task may be asked of it: draw, score or embed."""
+        return self.draws if task == "draw" else task in self.tasks

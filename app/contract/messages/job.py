@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.messages.events import Status
 from app.contract.messages.params import OwedWebhook
+from app.contract.messages.questions import Question, Result, Task, cost_of_question, read_question, read_result
 from app.contract.messages.spec import JobSpec, read_stored
 
 _ID = re.compile(r"job_[0-9a-z]{24}")
@@ -114,6 +115,11 @@ class Record(BaseModel):
     model: str
     status: Status
     spec: JobSpec
+    """What is drawn: no picture at all by a job that asks a `question`."""
+    task: Task = "draw"
+    question: Question | None = None
+    result: Result | None = None
+    """The answer to the question, once there is one."""
     attempt: int
     created_ms: int
     started_ms: int | None = None
@@ -136,6 +142,12 @@ class Record(BaseModel):
     position: int | None = None
     """How many jobs of the model were claimed before this one when it was read; None if it does not wait."""
 
+    def cost(self, *, classifier_free_guidance: bool) -> float:
+        """What it takes from the others, by a model that has guidance or has not."""
+        if self.question is not None:
+            return cost_of_question(self.question)
+        return cost_of(self.spec, classifier_free_guidance=classifier_free_guidance)
+
     @property
     def object_keys(self) -> list[str]:
         """The key of every object that belongs to the job's result."""
@@ -150,8 +162,13 @@ class Record(BaseModel):
             if name in values:
                 values[name] = json.loads(values[name])
         values["spec"] = read_stored(fields["spec"])
+        if task := fields.get("task"):
+            values["question"] = read_question(task, values["question"])
+            values["result"] = read_result(task, values["result"]) if "result" in values else None
         return cls.model_validate(values)
 
 
-JSON_FIELDS = ("images", "blocked", "error", "warnings", "timings", "metadata", "webhook", "webhook_headers")
+JSON_FIELDS = (
+    "images", "blocked", "error", "warnings", "timings", "metadata", "webhook", "webhook_headers", "question", "result",
+)  # fmt: skip
 """Fields of the hash that hold JSON, as the spec does; the others are plain strings and numbers."""

@@ -12,12 +12,16 @@ from app.contract.messages.events import Status
 from app.contract.messages.input_id import input_id
 from app.contract.messages.job import Record, cost_of
 from app.contract.messages.params import OwedWebhook, Webhook
+from app.contract.messages.questions import Question, cost_of_question
 from app.contract.messages.spec import JobSpec, pictures_of, stored
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """Everything the record starts with. `classifier_free_guidance` is the model's, and decides the cost."""
+    """Everything the record starts with. `classifier_free_guidance` is the model's, and decides the cost.
+
+    A job that asks a `question` draws nothing: its spec is `no_picture`.
+    """
 
     id: str
     tenant: str
@@ -27,15 +31,19 @@ class NewJob:
     webhook: Webhook | None = None
     traceparent: str = ""
     classifier_free_guidance: bool = True
+    question: Question | None = None
 
     @property
     def cost(self) -> float:
+        if self.question is not None:
+            return cost_of_question(self.question)
         return cost_of(self.spec, classifier_free_guidance=self.classifier_free_guidance)
 
     @property
     def inputs(self) -> list[str]:
         """Ids of the pictures that came in and that it needs."""
-        return sorted({input_id(self.tenant, picture.sha256) for picture in pictures_of(self.spec)})
+        pictures = self.question.pictures if self.question is not None else pictures_of(self.spec)
+        return sorted({input_id(self.tenant, picture.sha256) for picture in pictures})
 
     def fields(self) -> dict[str, str | int]:
         """Record fields that only the submitter knows; the script adds ids, status and times."""
@@ -43,9 +51,11 @@ class NewJob:
             "spec": stored(self.spec),
             "metadata": json.dumps(self.metadata),
             "retention_ms": self.retention_ms,
-            "seats": self.spec.num_images,
+            "seats": max(1, self.spec.num_images),
             "traceparent": self.traceparent,
         }
+        if self.question is not None:
+            fields |= {"task": self.question.task, "question": self.question.model_dump_json()}
         if self.inputs:
             fields["inputs"] = " ".join(self.inputs)
         if self.webhook:
@@ -66,6 +76,8 @@ class NewJob:
             model=self.spec.model,
             status=Status.QUEUED,
             spec=self.spec,
+            task=self.question.task if self.question is not None else "draw",
+            question=self.question,
             attempt=0,
             created_ms=created_ms,
             metadata=self.metadata,

@@ -13,6 +13,7 @@ import redis.asyncio
 
 from app.contract.messages.events import TERMINAL, Status
 from app.contract.messages.job import Record
+from app.contract.messages.questions import Task
 from app.contract.redis import keys
 from app.contract.redis.scripts import source
 
@@ -35,33 +36,48 @@ class JobLists:
         self._redis: Any = client
 
     async def page(
-        self, tenant: str, *, limit: int, before: tuple[int, str] | None, status: Status | None
+        self, tenant: str, *, limit: int, before: tuple[int, str] | None, status: Status | None, task: Task | None
     ) -> list[Record]:
-        """Newest first, at most `limit`; `before` is (created_ms, id) of the last one seen."""
-        wanted = [tenant, status or "", *(before or BEGINNING), limit]
-        is_whole, *found = await self._list(args=wanted)
-        if not is_whole:
-            await self._make_whole(tenant)
-            _, *found = await self._list(args=[*wanted, "checked"])
-        return records_of(found[0])
+        """Newest first, at most `limit`; `before` is (created_ms, id) of the last one seen.
+
+        With a `task`, jobs of others are passed over, in pieces: Redis serves others in between.
+        """
+        found: list[Record] = []
+        place: Any = before or BEGINNING
+        while place and len(found) < limit:
+            wanted = [tenant, status or "", *place, limit - len(found)]
+            is_whole, *answer = await self._list(args=[*wanted, "", task or ""])
+            if not is_whole:
+                await self._make_whole(tenant)
+                _, *answer = await self._list(args=[*wanted, "checked", task or ""])
+            found += records_of(answer[0])
+            place = answer[1] if task else None
+        return found
 
     async def open(
-        self, tenant: str, *, limit: int, status: Status | None, metadata: Mapping[str, str]
+        self, tenant: str, *, limit: int, status: Status | None, task: Task | None, metadata: Mapping[str, str]
     ) -> list[Record]:
-        """Jobs that are not over, newest first: all, or those of a status, or with these notes."""
+        """Jobs that are not over, newest first: all, or those of a status or a task, or with these notes."""
         notes = [part for note in metadata.items() for part in note]
-        wanted = [tenant, status or "open", *BEGINNING, limit, "checked", *notes]
+        wanted = [tenant, status or "open", *BEGINNING, limit, "checked", task or "", *notes]
         return records_of((await self._list(args=wanted))[1])
 
     async def named_like(
-        self, tenant: str, prefix: str, *, limit: int, before: tuple[int, str] | None, status: Status | None
+        self,
+        tenant: str,
+        prefix: str,
+        *,
+        limit: int,
+        before: tuple[int, str] | None,
+        status: Status | None,
+        task: Task | None,
     ) -> list[Record]:
         """As `page`, of the jobs whose ids begin so. Asks for all their records: the prefix must be long enough."""
         scan = self._redis.zscan_iter(keys.TENANT + tenant, match=f"{prefix}*", count=INDEXED_AT_ONCE)
         places = sorted({(int(created), job_id) async for job_id, created in scan}, reverse=True)
         ids = [job_id for created, job_id in places if before is None or (created, job_id) < before]
         found = records_of(await self._read(args=ids)) if ids else []
-        return [record for record in found if status in (None, record.status)][:limit]
+        return [each for each in found if status in (None, each.status) and task in (None, each.task)][:limit]
 
     async def _make_whole(self, tenant: str) -> None:
         """Enter what ended before there was an index, in small pieces: others ask Redis in between."""

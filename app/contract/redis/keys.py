@@ -205,6 +205,9 @@ LIMIT_WINDOW_MS = 60_000
 COUNTED_MS = 10_000
 """A call whose answer was lost is said again within a few seconds, or never."""
 
+LISTED_AT_ONCE = 500
+"""Jobs of a list that one call looks at for those of a task: a millisecond of Redis' time."""
+
 EVENTS_KEPT = 1_000
 ALIVE_MS = 35_000
 """A worker silent for longer is not counted as serving."""

@@ -14,8 +14,10 @@ import redis
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
+from app.contract.messages.inputs import InputPicture
 from app.contract.messages.job import BlockedPicture, JobError, Picture, new_token
-from app.contract.messages.spec import JobSpec, read_stored
+from app.contract.messages.questions import Question, Result, read_question
+from app.contract.messages.spec import JobSpec, pictures_of, read_stored
 from app.contract.redis.keys import RECORD_VERSION, SUSPECT_AFTER
 from app.contract.redis.scripts import source
 
@@ -42,6 +44,13 @@ class Claim:
     """Since it was accepted, by Redis' clock."""
     tenant: str = ""
     """Whose it is, and whose pictures it is drawn from."""
+    question: Question | None = None
+    """What is asked, by a job that draws nothing: its spec has no picture."""
+
+    @property
+    def pictures(self) -> Sequence[InputPicture]:
+        """Every picture that came in and that is needed."""
+        return self.question.pictures if self.question is not None else pictures_of(self.spec)
 
     @property
     def runs_alone(self) -> bool:
@@ -94,9 +103,9 @@ class Ownership:
             raise
         if answer is None:
             return None
-        job_id, spec, attempt, failures, traceparent, waited, tenant = answer
-        counts = int(attempt), int(failures)
-        return Claim(job_id, token, read_stored(spec), *counts, traceparent, int(waited), tenant)
+        job_id, spec, attempt, failures, traceparent, waited, tenant, task, question = answer
+        counts, asked = (int(attempt), int(failures)), read_question(task, json.loads(question)) if task else None
+        return Claim(job_id, token, read_stored(spec), *counts, traceparent, int(waited), tenant, asked)
 
     def beat(self, claims: list[Claim]) -> list[Beat]:
         """Extend the leases of all jobs in flight; what was learned of each, in their order."""
@@ -134,6 +143,12 @@ class Ownership:
         fields: list[str | int] = ["images", images, "timings", json.dumps(timings), "warnings", json.dumps(warnings)]
         fields += ["step", steps, "steps", steps, *_not_shown(blocked)]
         return self._finish(claim, Status.SUCCEEDED, {"images": len(pictures)}, fields)
+
+    def answered(self, claim: Claim, result: Result, *, timings: dict[str, float], warnings: list[str]) -> bool:
+        """The question of a job that draws nothing has this answer. False if the job is no longer ours."""
+        fields: list[str | int] = ["result", result.model_dump_json(), "timings", json.dumps(timings)]
+        fields += ["warnings", json.dumps(warnings), "step", 1, "steps", 1]
+        return self._finish(claim, Status.SUCCEEDED, {"images": 0}, fields)
 
     def fail(self, claim: Claim, error: JobError, *, blocked: Sequence[BlockedPicture] = ()) -> bool:
         """End the job for a reason of its own. False if it is no longer ours."""

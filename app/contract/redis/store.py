@@ -16,6 +16,7 @@ import redis.asyncio
 from app.contract.messages.events import FINAL_EVENTS, Status
 from app.contract.messages.job import Record, new_epoch, new_job_id
 from app.contract.messages.new_job import NewJob
+from app.contract.messages.questions import Task
 from app.contract.messages.served import ServedModel, read_served
 from app.contract.redis import keys
 from app.contract.redis.job_lists import JobLists, records_of
@@ -176,20 +177,21 @@ class JobStore:
 
     async def list_jobs(
         self, tenant: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None,
-        prefix: str | None = None,
+        task: Task | None = None, prefix: str | None = None,
     ) -> list[Record]:  # fmt: skip
         """The tenant's jobs, newest first, at most `limit`; `before` is (created_ms, id) of the last one seen."""
-        place: dict[str, Any] = {"limit": limit, "before": before, "status": status}
+        place: dict[str, Any] = {"limit": limit, "before": before, "status": status, "task": task}
         found = await (self._lists.named_like(tenant, prefix, **place) if prefix else self._lists.page(tenant, **place))
         if not found and before is None:
             await self.require_epoch()
         return found
 
     async def open_jobs(
-        self, tenant: str, *, limit: int, status: Status | None = None, metadata: dict[str, str] | None = None
-    ) -> list[Record]:
-        """The tenant's jobs that are not over, newest first: all, or those of a status, or with these notes."""
-        return await self._lists.open(tenant, limit=limit, status=status, metadata=metadata or {})
+        self, tenant: str, *, limit: int, status: Status | None = None, task: Task | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> list[Record]:  # fmt: skip
+        """The tenant's jobs that are not over, newest first: all, or those of a status, a task, or with these notes."""
+        return await self._lists.open(tenant, limit=limit, status=status, task=task, metadata=metadata or {})
 
     async def _read(self, job_ids: list[str]) -> list[Record]:
         """The records that exist, each with its place in the queue, in one round trip."""
