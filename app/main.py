@@ -46,6 +46,8 @@ from app.edge.refusals import Refusals
 from app.edge.stream_tokens import StreamTokens
 from app.edge.tracing import FASTAPIS_OWN, Traced
 from app.edge.waiting import end
+from app.huggingface import errors as huggingface_errors
+from app.huggingface import routes as huggingface
 from app.jobs.admission import Admission, CheckWebhook
 from app.jobs.follow import Feed
 from app.jobs.housekeeping import Housekeeper
@@ -58,6 +60,7 @@ from app.jobs.readiness import Readiness
 from app.jobs.references import References
 from app.jobs.room import Room
 from app.jobs.views import Viewer
+from app.openai import embeddings
 from app.openai import errors as openai_errors
 from app.openai import pictures as openai_pictures
 from app.openai import routes as openai
@@ -68,7 +71,7 @@ from app.replicate import files as replicate_files
 from app.replicate import input as replicate_input
 from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
-from app.routes import events, health, images, inputs, jobs, models, page, webhooks
+from app.routes import events, health, images, inputs, jobs, models, page, score, webhooks
 from app.routes.openapi import complete
 from app.services import Services
 from app.settings import Settings
@@ -106,7 +109,10 @@ SERVED = (
     webhooks,
     images,
     models,
+    score,
     openai,
+    embeddings,
+    huggingface,
     replicate,
     replicate_models,
     replicate_files,
@@ -167,6 +173,7 @@ def _refusals(settings: Settings) -> Refusals:
         prefix=settings.prefix,
         writers={
             **dict.fromkeys(openai_errors.PATHS, openai_errors.write),
+            **dict.fromkeys(huggingface_errors.PATHS, huggingface_errors.write),
             **dict.fromkeys(a1111_errors.PREFIXES, a1111_errors.write),
         },
         not_served=a1111_errors.NOT_SERVED,
@@ -294,8 +301,8 @@ def _bodies(settings: Settings) -> BodyRules:
     return BodyRules(
         {
             "/v1/inputs": inputs.body_rule(settings.input_bytes),
-            "/v1/jobs": with_pictures,
-            "/v1/images/generations": with_pictures,
+            **dict.fromkeys(("/v1/jobs", "/v1/score", "/v1/embeddings", "/v1/images/generations"), with_pictures),
+            **dict.fromkeys(huggingface_errors.PATHS, BodyRule({JSON: WITH_PICTURES}, huggingface.TAKEN_OUT)),
             "/v1/files": replicate_files.body_rule(settings.input_bytes),
             **dict.fromkeys(
                 ("/v1/predictions", "/v1/models/*/*/predictions"),

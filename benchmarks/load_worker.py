@@ -70,8 +70,8 @@ def main() -> None:
     attempts = Attempts()
     engine = Clockwork(ownership, attempts, seconds=seconds)
     intake = Intake(
-        card=CARD, name="clockwork", connection=redis.Redis.from_url(url), ownership=ownership, leasing=leasing,
-        engine=engine, attempts=attempts, begin=engine.begin, may_claim=lambda: True,
+        served=[(CARD, engine)], name="clockwork", connection=redis.Redis.from_url(url), ownership=ownership,
+        leasing=leasing, attempts=attempts, may_claim=lambda: True,
     )  # fmt: skip
     signal.signal(signal.SIGTERM, intake.request_stop)
     intake.claim_until_stopped(registered=lambda: print(READY, flush=True))

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from enum import StrEnum
 
+from app.contract.messages.questions import Result
 from app.contract.redis.ownership import Claim
 from worker.errors import WorkerError
 
@@ -32,6 +33,16 @@ class NotBegun:
 
     request_id: str
     error: WorkerError
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question's last event: it was answered, after so many seconds of looking at what it is about."""
+
+    request_id: str
+    result: Result
+    warnings: list[str]
+    seconds: float
 
 
 class Attempts:

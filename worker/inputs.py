@@ -15,7 +15,6 @@ import structlog
 from PIL import Image
 
 from app.contract.messages.inputs import InputPicture
-from app.contract.messages.spec import pictures_of
 from app.contract.objects.names import input_key
 from app.contract.redis.ownership import Claim
 from worker.errors import InputMissing
@@ -41,7 +40,7 @@ class Inputs:
 
         Waits for a store that is away, as an upload does. Raises InputMissing, and what ObjectStore.get raises.
         """
-        named = {picture.sha256: picture for picture in pictures_of(claim.spec)}
+        named = {picture.sha256: picture for picture in claim.pictures}
         return {sha256: self._one(claim, picture, keep_trying=keep_trying) for sha256, picture in named.items()}
 
     def _one(self, claim: Claim, picture: InputPicture, *, keep_trying: Callable[[], bool]) -> np.ndarray:

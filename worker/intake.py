@@ -1,14 +1,15 @@
 """The RQ worker: takes jobs while seats are free, passes on what stops one, hands back at the end.
 
-One registered worker, many jobs in flight. RQ carries the ids and the commands; the scripts of `app.contract` decide
-who owns what, and worker/leases.py keeps it. Never calls what an RQ payload names. Knows nothing of torch.
+One registered worker, a queue for each model that it serves, many jobs in flight. RQ carries the ids and the commands;
+the scripts of `app.contract` decide who owns what, and worker/leases.py keeps it. Never calls what an RQ payload names.
+Knows nothing of torch.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import redis
@@ -38,12 +39,13 @@ BOOKS_SECONDS = 10.0
 """Between two entries in RQ's books."""
 
 
-class Engine(Protocol):
-    """What intake asks of the engine."""
+class Road(Protocol):
+    """Where the claimed jobs of one model go."""
 
     @property
     def free_seats(self) -> int: ...
-    def cancel(self, request_id: str, /) -> None: ...
+    def begin(self, claim: Claim, /) -> None: ...
+    def cancel(self, token: str, /) -> None: ...
 
 
 class NoPenalty(BaseDeathPenalty):
@@ -66,27 +68,28 @@ class Intake(BaseWorker):
     def __init__(
         self,
         *,
-        card: ModelCard,
+        served: Sequence[tuple[ModelCard, Road]],
         name: str,
         connection: redis.Redis,
         ownership: Ownership,
         leasing: Ownership,
-        engine: Engine,
         attempts: Attempts,
-        begin: Callable[[Claim], None],
         may_claim: Callable[[], bool],
+        claimed: Callable[[Claim], None] = lambda claim: None,
     ) -> None:
-        """`connection` is RQ's own and does not decode; `leasing` is of a client that nothing but the leases uses."""
-        super().__init__(
-            [queue_name(card.name)], name, connection=connection, serializer="json", worker_ttl=REGISTRATION_SECONDS
-        )
-        self._card = card
+        """`connection` is RQ's own and does not decode; `leasing` is of a client that nothing but the leases uses.
+
+        `claimed` hears of each claim before its road does.
+        """
+        cards = [card for card, _ in served]
+        queues = [queue_name(card.name) for card in cards]
+        super().__init__(queues, name, connection=connection, serializer="json", worker_ttl=REGISTRATION_SECONDS)
+        self._roads = {card.name: road for card, road in served}
         self._ownership = ownership
-        self._engine = engine
         self._attempts = attempts
-        self._begin = begin
+        self._claimed = claimed
         self._may_claim = may_claim
-        self._leases = Leases(leasing, attempts, card=card, worker=name, stop=self._stop)
+        self._leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop)
         self._over = threading.Event()
         self.stops_asked = 0
 
@@ -122,7 +125,7 @@ class Intake(BaseWorker):
         registered()
         nap = 0.001
         while not self._stop_requested:
-            if self._claim_one():
+            if sum(self._claim_one(model) for model in self._roads):
                 nap = 0.001
                 continue
             time.sleep(nap)
@@ -137,19 +140,20 @@ class Intake(BaseWorker):
         """Take this worker off every list. Without Redis there is nothing to do: the entries expire by themselves."""
         self._over.set()
         try:
-            self._ownership.leave(self._card.name, self.name)
+            for model in self._roads:
+                self._ownership.leave(model, self.name)
             self.teardown()
         except redis.RedisError as error:
             log.warning("left without telling redis", reason=str(error))
 
-    def _claim_one(self) -> bool:
-        if self._engine.free_seats < 1 or not self._leases.are_sure or not self._may_claim():
+    def _claim_one(self, model: str) -> bool:
+        if self._roads[model].free_seats < 1 or not self._leases.are_sure or not self._may_claim():
             return False
         try:
             held = self._attempts.claims()
             if any(claim.runs_alone for claim in held):
                 return False
-            claim = self._ownership.claim(self._card.name, self.name, holding=len(held))
+            claim = self._ownership.claim(model, self.name, holding=len(held))
         except redis.RedisError as error:
             log.warning("redis is away; claiming pauses", reason=str(error))
             time.sleep(1.0)
@@ -158,13 +162,18 @@ class Intake(BaseWorker):
             return False
         log.info("claimed", job_id=claim.id, attempt=claim.attempt)
         self._attempts.open(claim)
-        self._begin(claim)
+        self._claimed(claim)
+        self._road_of(claim).begin(claim)
         return True
+
+    def _road_of(self, claim: Claim) -> Road:
+        # Not by the queue that was asked: after a lost answer, what comes is what was asked for then.
+        return self._roads[claim.spec.model]
 
     def _stop(self, claim: Claim, reason: Stop) -> None:
         if self._attempts.stop(claim.token, reason):
             log.info("stopping", job_id=claim.id, reason=reason.value)
-            self._engine.cancel(claim.token)
+            self._road_of(claim).cancel(claim.token)
 
     def _keep_books(self) -> None:
         """RQ's view of this worker, for `rq info` and dashboards. Slow or wrong, it costs no job anything."""
@@ -174,7 +183,8 @@ class Intake(BaseWorker):
                     self.register_birth()
                 self.set_state(self._state_in_rqs_words())
                 self.heartbeat()
-                clean_worker_registry(self.queues[0])
+                for queue in self.queues:
+                    clean_worker_registry(queue)
             except redis.RedisError as error:
                 log.warning("rq was not told of this worker", reason=str(error))
             except Exception:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import redis
 import structlog
@@ -33,14 +33,14 @@ class Leases:
         ownership: Ownership,
         attempts: Attempts,
         *,
-        card: ModelCard,
+        cards: Sequence[ModelCard],
         worker: str,
         stop: Callable[[Claim, Stop], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ownership = ownership
         self._attempts = attempts
-        self._card = card
+        self._cards = cards
         self._worker = worker
         self._stop = stop
         self._clock = clock
@@ -60,7 +60,8 @@ class Leases:
         for claim, each in zip(claims, learned, strict=True):
             if each is not Beat.KEPT:
                 self._stop(claim, Stop.LOST if each is Beat.LOST else Stop.CANCELED)
-        self._ownership.announce(self._card, self._worker)
+        for card in self._cards:
+            self._ownership.announce(card, self._worker)
         # From before it was sent: the lease began when Redis heard it, which was later.
         self._good_at = began
 

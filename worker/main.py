@@ -1,8 +1,8 @@
 """A worker's life: settings, model, engine, intake; signals; exit codes.
 
-Threads: the main one claims, one runs the engine, one keeps the leases, one RQ's books, one watches the engine, one
-reports progress, a few fetch what jobs start from, a few put pictures away. What must be in time shares its thread and
-its connection with nothing.
+Threads: the main one claims, one runs the engine, one answers questions, one keeps the leases, one RQ's books, one
+watches the engine, one reports progress, a few fetch what jobs start from, a few put pictures away. What must be in
+time shares its thread and its connection with nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,27 +28,33 @@ from app.contract.messages.assembly import AssemblyError, whole_model
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import IllegalName
 from app.contract.objects.store import StoreOptions
-from app.contract.redis.ownership import Claim, Ownership
+from app.contract.redis.ownership import Ownership
+from worker.answers import Answers
 from worker.arrivals import Arrivals
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
 from worker.engine.engine import Engine
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
+from worker.fetching import Fetching
 from worker.inputs import Inputs
-from worker.intake import Intake
+from worker.intake import Intake, Road
 from worker.listeners import Listener, Listeners
 from worker.metrics import WorkerMetrics
 from worker.models.announced import describe
 from worker.models.bundle import Bundle, ModelError, load
+from worker.models.scorer import is_scorer
 from worker.profiles import start_engine
-from worker.provenance import Provenance, provenance_of
+from worker.provenance import provenance_of
 from worker.reporter import Reporter
+from worker.scoring import Scoring
+from worker.served import Drawing, Served, scorer_alone, scorer_beside
 from worker.settings import WorkerSettings, settings_from_env, worker_name
 from worker.starting import Starting
 from worker.storage import ObjectStore
 from worker.tracing import Traces
 from worker.trials import tried_schedulers
+from worker.turns import Turns
 from worker.watchdog import Watchdog, ends_within, hard_exit
 
 log = structlog.get_logger()
@@ -61,25 +69,37 @@ HEARTBEAT_FILE_SECONDS = 10.0
 
 
 def run() -> int:
-    """Serve one model until told to stop. Returns the exit code."""
+    """Serve a model, and a scorer beside it, until told to stop. Returns the exit code."""
     try:
         own_name = worker_name()
         settings = settings_from_env()
         configure(settings.log_level, process="worker")
-        name = settings.name()
+        settings.name()
         store = _open_store(settings)
         connections = connect(settings)
         starting = Starting(Ownership(connections.leases), own_name)
         with starting.published():
-            bundle, engine = _start_model(settings, name, starting)
-        limits = tried_schedulers(bundle, settings.profile_folder)
-        largest = engine.costs.largest
-        card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
-        worker = Worker(settings, engine, card, provenance_of(bundle), store, connections, name=own_name)
+            served = _start(settings, starting)
+        worker = Worker(settings, served, store, connections, name=own_name)
     except (SettingsError, IllegalName, AssemblyError, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)
         return CANNOT_START
     return worker.run()
+
+
+def _start(settings: WorkerSettings, starting: Starting) -> Served:
+    """What the settings name, ready to work."""
+    name = settings.name()
+    if is_scorer(settings.model):
+        starting.say("loading the scorer")
+        return scorer_alone(settings)
+    # First: the memory that it takes is not there for pictures.
+    answering = scorer_beside(settings, name=name)
+    bundle, engine = _start_model(settings, name, starting)
+    limits = tried_schedulers(bundle, settings.profile_folder)
+    largest = engine.costs.largest
+    card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
+    return Served(Drawing(engine, card), answering, provenance_of(bundle))
 
 
 def _start_model(settings: WorkerSettings, name: str, starting: Starting) -> tuple[Bundle, Engine]:
@@ -96,14 +116,12 @@ def _start_model(settings: WorkerSettings, name: str, starting: Starting) -> tup
 
 
 class Worker:
-    """The parts of this process, wired. `engine` draws what `card` promises and `provenance` says of its pictures."""
+    """The parts of this process, wired."""
 
     def __init__(
         self,
         settings: WorkerSettings,
-        engine: Engine,
-        card: ModelCard,
-        provenance: Provenance,
+        served: Served,
         store: ObjectStore,
         connections: Connections,
         *,
@@ -111,40 +129,68 @@ class Worker:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.engine = engine
-        self.card = card
+        self.cards = served.cards
         self.attempts = Attempts()
         ownership, self.leasing = Ownership(connections.commands), Ownership(connections.leases)
         self.provider = open_provider("darkroom-worker", version=__version__)
         self.traces = Traces(self.provider.get_tracer("darkroom.worker", __version__) if self.provider else None)
-        self.reporter = Reporter(ownership, store, self.attempts, provenance, self.traces, settings.safety)
-        self.arrivals = Arrivals(engine, Inputs(store), self.attempts, self.reporter, settings.safety)
+        self.reporter = Reporter(ownership, store, self.attempts, served.provenance, self.traces, settings.safety)
+        self.fetching = Fetching(Inputs(store), self.reporter)
+        self.turns = Turns()
+        self.engine = served.drawing.engine if served.drawing else None
+        self.metrics = self._open_metrics()
+        observers: list[Listener] = [self.traces, *([self.metrics] if self.metrics else [])]
+        self.listeners = Listeners(observers, reporter=self.reporter)
+        self.scoring = self._open_scoring(served)
         self.intake = Intake(
-            card=self.card,
+            served=[*self._roads(served)],
             name=name,
             connection=connections.rq,
             ownership=ownership,
             leasing=self.leasing,
-            engine=self.arrivals,
             attempts=self.attempts,
-            begin=self.begin,
             may_claim=lambda: not self.is_lost and self.reporter.storage_is_well(),
+            claimed=self.traces.claimed,
         )
-        self.watchdog = Watchdog(lambda: engine.stage, stall_seconds=settings.stall_seconds)
+        self.watchdog = Watchdog(self.stage, stall_seconds=settings.stall_seconds)
         self.stopped = threading.Event()
         self.is_lost = False
-        observers: list[Listener] = [self.traces]
-        if settings.worker_metrics_port is not None:
-            metrics = WorkerMetrics(engine, model=card.name)
-            metrics.serve(settings.metrics_host, settings.worker_metrics_port)
-            observers.append(metrics)
-        self.listeners = Listeners(observers, reporter=self.reporter)
+
+    def _open_metrics(self) -> WorkerMetrics | None:
+        port = self.settings.worker_metrics_port
+        if port is None:
+            return None
+        metrics = WorkerMetrics(self.engine, models=[card.name for card in self.cards])
+        metrics.serve(self.settings.metrics_host, port)
+        return metrics
+
+    def _open_scoring(self, served: Served) -> Scoring | None:
+        if served.answering is None:
+            return None
+        answers = Answers(served.answering.scorer, turn=self.turns)
+        counted = {"count": self.metrics.answered} if self.metrics else {}
+        return Scoring(answers, self.fetching, self.attempts, self.reporter, **counted)
+
+    def _roads(self, served: Served) -> Iterator[tuple[ModelCard, Road]]:
+        if served.drawing:
+            engine, safety = served.drawing.engine, self.settings.safety
+            yield served.drawing.card, Arrivals(engine, self.fetching, self.attempts, self.reporter, safety)
+        if served.answering and self.scoring:
+            yield served.answering.card, self.scoring
+
+    def stage(self) -> Stage | None:
+        """What the device is at. While a question is looked at, the engine waits for its turn."""
+        working = (each.stage for each in (self.engine, self.scoring) if each is not None)
+        return next((stage for stage in working if stage is not None), None)
 
     def run(self) -> int:
         """Claim until a signal, then finish what fits into the grace period and hand back the rest."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.intake.request_stop)
-        threading.Thread(target=self.denoise, name="engine", daemon=True).start()
+        if self.engine is not None:
+            threading.Thread(target=self.denoise, args=[self.engine], name="engine", daemon=True).start()
+        if self.scoring is not None:
+            threading.Thread(target=self.answer, args=[self.scoring], name="scoring", daemon=True).start()
         threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
         if self.settings.heartbeat_file:
             threading.Thread(target=self.pulse, args=[self.settings.heartbeat_file], name="pulse", daemon=True).start()
@@ -157,20 +203,29 @@ class Worker:
         return 0
 
     def say_ready(self) -> None:
-        log.info("ready", model=self.card.name, seats=self.card.seats, sha256=self.card.sha256[:12])
+        for card in self.cards:
+            log.info("ready", model=card.name, seats=card.seats, sha256=card.sha256[:12])
 
-    def begin(self, claim: Claim) -> None:
-        self.traces.claimed(claim)
-        self.arrivals.begin(claim)
-
-    def denoise(self) -> None:
+    def denoise(self, engine: Engine) -> None:
         """The engine's thread: step, and pass on what happened."""
-        try:
+        with self.ends_with_the_device():
             while not self.stopped.is_set():
-                self.engine.wait_for_work(0.5)
-                began = time.perf_counter()
-                events = self.engine.step()
+                engine.wait_for_work(0.5)
+                with self.turns:
+                    began = time.perf_counter()
+                    events = engine.step()
                 self.listeners.stepped(time.perf_counter() - began, events)
+
+    def answer(self, scoring: Scoring) -> None:
+        """The thread of questions."""
+        with self.ends_with_the_device():
+            scoring.run(self.stopped)
+
+    @contextmanager
+    def ends_with_the_device(self) -> Iterator[None]:
+        """Around a thread that computes: what breaks it ends the process, and its jobs run elsewhere."""
+        try:
+            yield
         except Exception:
             log.exception("the engine broke; its jobs will run elsewhere")
             self.hard_exit(LOST_DEVICE, because="the device or the engine broke; the worker's log says how.")
@@ -182,7 +237,7 @@ class Worker:
                 break
         self.intake.hand_back()
         self.reporter.close(seconds=FLUSH_SECONDS)
-        self.arrivals.close()
+        self.fetching.close()
 
     def watch(self) -> None:
         """A step that never ends cannot be interrupted from inside: the process goes, and its jobs run elsewhere."""

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from app.contract.messages.questions import Question
 from worker.engine.events import EngineEvent, Failed, Finished, Stopped
 
 log = structlog.get_logger()
@@ -37,7 +38,7 @@ class Seated(Protocol):
 class WorkerMetrics:
     """One worker's figures. `stepped` is called from the engine's thread."""
 
-    def __init__(self, engine: Seated, *, model: str) -> None:
+    def __init__(self, engine: Seated | None, *, models: Sequence[str]) -> None:
         self.registry = CollectorRegistry()
         self._engine = engine
         self._steps = Histogram(
@@ -61,15 +62,23 @@ class WorkerMetrics:
         )  # fmt: skip
         self._previews = Counter("darkroom_preview_failures", "Previews that could not be made", registry=self.registry)
         self._previews_lost = 0
-        Gauge("darkroom_seats", "Seats of this worker", registry=self.registry).set(engine.seats)
-        used = Gauge("darkroom_seats_in_use", "Seats that samples claim", registry=self.registry)
-        used.set_function(lambda: engine.seats - engine.free_seats)
-        Gauge("darkroom_worker", "1, with what is served", ["model"], registry=self.registry).labels(model).set(1)
+        if engine is not None:
+            Gauge("darkroom_seats", "Seats of this worker", registry=self.registry).set(engine.seats)
+            used = Gauge("darkroom_seats_in_use", "Seats that samples claim", registry=self.registry)
+            used.set_function(lambda: engine.seats - engine.free_seats)
+        self._questions = Counter(
+            "darkroom_questions", "Questions about pictures and texts that ended", ["task", "outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        served = Gauge("darkroom_worker", "1, with what is served", ["model"], registry=self.registry)
+        for model in models:
+            served.labels(model).set(1)
         if (gpu := _Gpus.found()) is not None:
             self.registry.register(gpu)
 
     def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         """Count one call of the engine's step, and what came of it."""
+        assert self._engine is not None
         if self._engine.last_batch:
             self._steps.observe(seconds)
             self._samples.observe(self._engine.last_batch)
@@ -88,6 +97,10 @@ class WorkerMetrics:
                 self._faults.labels(event.error.slug).inc()
             elif isinstance(event, Stopped):
                 self._jobs.labels("stopped").inc()
+
+    def answered(self, question: Question, outcome: str) -> None:
+        """Count a question that was answered, or could not be."""
+        self._questions.labels(question.task, outcome).inc()
 
     def serve(self, host: str, port: int) -> int:
         """Answer GET /metrics in a thread until the process ends. Returns the port. OSError if it is taken."""

@@ -39,15 +39,20 @@ class Provenance:
 
 def provenance_of(bundle: Bundle) -> Provenance:
     """Of what this process draws with this model."""
+    return provenance(bundle.sha256, device=bundle.device, dtype=bundle.dtype, vae=bundle.vae_name)
+
+
+def provenance(sha256: str, *, device: torch.device, dtype: torch.dtype, vae: str | None = None) -> Provenance:
+    """Of what this process makes with these weights."""
     return Provenance(
-        model_hash=bundle.sha256,
+        model_hash=sha256,
         version=__version__,
         torch=str(torch.__version__),
         diffusers=diffusers.__version__,
-        device=_chip(bundle.device),
-        dtype=str(bundle.dtype).removeprefix("torch."),
+        device=_chip(device),
+        dtype=str(dtype).removeprefix("torch."),
         bucket=REPRODUCIBLE_ROWS,
-        vae=bundle.vae_name,
+        vae=vae,
     )
 
 

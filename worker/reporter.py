@@ -20,7 +20,7 @@ from app.contract.messages.card import Safety
 from app.contract.messages.job import BlockedPicture, JobError
 from app.contract.messages.spec import JobSpec
 from app.contract.redis.ownership import Claim, Ownership
-from worker.attempts import Attempt, Attempts, NotBegun, Stop
+from worker.attempts import Answered, Attempt, Attempts, NotBegun, Stop
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress, Started, Stopped
 from worker.errors import Abandoned, StorageDenied, StorageError, WorkerError
@@ -75,8 +75,8 @@ class Reporter:
         for event in events:
             self.handle(event)
 
-    def handle(self, event: EngineEvent | NotBegun) -> None:
-        """Take one event of the engine, or the word that it will never hear of a job."""
+    def handle(self, event: EngineEvent | NotBegun | Answered) -> None:
+        """Take one event of the engine, or the last word about a job that it has never heard of."""
         if isinstance(event, Progress):
             self._progress[event.request_id] = event
         elif isinstance(event, Preview):
@@ -148,7 +148,7 @@ class Reporter:
         except Exception:
             log.exception("progress could not be told", job_id=claim.id)
 
-    def _end(self, attempt: Attempt, event: EngineEvent | NotBegun) -> None:
+    def _end(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> None:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
         claim, owned = attempt.claim, False
         event = judged(event, claim.spec, self._safety)
@@ -165,10 +165,13 @@ class Reporter:
             self._attempts.close(claim.token)
             self._history.drop(claim.token)
 
-    def _last_word(self, attempt: Attempt, event: EngineEvent | NotBegun) -> Callable[[], bool]:
+    def _last_word(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> Callable[[], bool]:
         claim = attempt.claim
         if isinstance(event, NotBegun):
             return self._after_fault(attempt, event.error)
+        if isinstance(event, Answered):
+            spent = {"score": round(event.seconds, 4)}
+            return lambda: self._ownership.answered(claim, event.result, timings=spent, warnings=event.warnings)
         if isinstance(event, Finished):
             return self._put_away(attempt, event)
         if isinstance(event, Failed):

@@ -7,13 +7,13 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.contract.common.environment import PREFIX, WORKER_NAME, read_settings
 from app.contract.messages.card import Safety
 from app.contract.messages.inputs import MOST_CONTROLS
-from app.contract.messages.model_name import BUNDLED_MODEL, model_name
+from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER, model_name
 from app.contract.objects.store import as_storage_url
 from app.contract.redis.url import RedisUrl
 from worker.models.controlnets import KeptFolder
@@ -49,6 +49,10 @@ class WorkerSettings(BaseSettings):
     )
     model_name: str | None = Field(
         default=None, description="How requests call it: a-z, 0-9, . _ -. The folder's name if missing"
+    )
+    scorer: Annotated[Path | None, BeforeValidator(lambda given: None if given == "off" else given)] = Field(
+        default=BUNDLED_SCORER,
+        description="Folder of a CLIP that scores and embeds beside the model; off: none",
     )
     vae: Path | None = Field(
         default=None,

@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, SpanKind, Tracer
 from app.contract.common.tracing import fail, parent_from
 from app.contract.redis.keys import queue_name
 from app.contract.redis.ownership import Claim
-from worker.attempts import NotBegun
+from worker.attempts import Answered, NotBegun
 from worker.engine.events import EngineEvent, Failed, Finished, Started, Timings
 
 SECOND = 1_000_000_000
@@ -90,7 +90,7 @@ class Traces:
         finally:
             span.end()
 
-    def ended(self, claim: Claim, last: EngineEvent | NotBegun, *, owned: bool) -> None:
+    def ended(self, claim: Claim, last: EngineEvent | NotBegun | Answered, *, owned: bool) -> None:
         """The last word about an attempt was said; `owned`: and it counted."""
         attempt = self._open.pop(claim.token, None)
         if attempt is None:

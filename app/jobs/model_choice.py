@@ -74,6 +74,7 @@ class ModelChoice:
     def _refuse(self, name: str | None, task: Task, served: list[str], *, has_models: bool) -> NoReturn:
         if not served:
             raise _no_model_yet(task if has_models else "draw")
+        listed = ", ".join(served)
         if name is not None and name in self.aliases:
             code, detail = "model_unknown", f"is another name of {self.aliases[name]}, which is not served here"
         elif name is not None:
@@ -82,10 +83,8 @@ class ModelChoice:
             detail = f"No worker has announced {self._default} yet, the model of requests that name none."
             raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
         else:
-            raise ParamsRejected(
-                [ParamError("/model", "model_missing", f"name one of the models: {', '.join(served)}")]
-            )
-        raise ParamsRejected([ParamError("/model", code, f"{detail}; the models are: {', '.join(served)}")])
+            raise ParamsRejected([ParamError("/model", "model_missing", f"name one of the models: {listed}")])
+        raise ParamsRejected([ParamError("/model", code, f"{detail}; the models are: {listed}")])
 
 
 def for_task(models: Mapping[str, ServedModel], task: Task | None) -> Mapping[str, ServedModel]:

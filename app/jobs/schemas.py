@@ -293,6 +293,13 @@ class OpenAIError(BaseModel):
     error: OpenAIErrorBody
 
 
+class HuggingFaceError(BaseModel):
+    """An error of the route that Hugging Face's client uses."""
+
+    error: str = Field(description="A sentence for a person")
+    error_type: str = Field(description="Its kind: /problems/{error_type} explains it")
+
+
 class WebUiError(BaseModel):
     """An error of the routes that clients of AUTOMATIC1111's web UI use."""
 

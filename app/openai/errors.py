@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.edge.errors import ContentBlocked, InvalidRequest, Problem
 
-PATHS: Final = frozenset(f"/v1/images/{name}" for name in ("generations", "edits", "variations"))
+PATHS: Final = frozenset({*(f"/v1/images/{name}" for name in ("generations", "edits", "variations")), "/v1/embeddings"})
 
 MODEL_UNKNOWN: Final = "model_unknown"
 """Code of the field error that OpenAI's clients expect as 404."""

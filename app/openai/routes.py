@@ -33,7 +33,7 @@ from app.services import Services, TheCaller, TheServices
 router = APIRouter(tags=["openai"])
 
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
-_REFUSALS: dict[int | str, dict[str, Any]] = {
+REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": "The error as OpenAI's clients read it", "content": _ERROR}
     for status in {
         (400 if kind.status == 422 else kind.status)
@@ -62,7 +62,7 @@ def _documented(kind: str) -> dict[str, Any]:
     return {
         "response_model": GeneratedImages,
         "response_model_exclude_none": True,
-        "responses": {200: {"description": about, "content": EVENT_STREAM}, **_REFUSALS},
+        "responses": {200: {"description": about, "content": EVENT_STREAM}, **REFUSALS},
     }
 
 
@@ -142,7 +142,7 @@ async def _draw(
             key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
             await drawing.pictures.keep(wording, body.model, services, caller, key)
         waiting = await admit(
-            services, wording.parameters(), caller, request, waits=True, again=_tried_before(retry_count)
+            services, wording.parameters(), caller, request, waits=True, again=tried_before(retry_count)
         )
     except ParamsRejected as error:
         raise in_their_words(wording, error) from error
@@ -179,7 +179,7 @@ async def _until_left(
         raise
 
 
-def _tried_before(retry_count: str | None) -> bool:
+def tried_before(retry_count: str | None) -> bool:
     return bool(retry_count and retry_count.isdecimal() and retry_count.strip("0"))
 
 

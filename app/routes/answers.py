@@ -143,10 +143,11 @@ def etag_matches(if_none_match: str | None, etag: str) -> bool:
     return "*" in wanted or etag.removeprefix("W/") in wanted
 
 
-def wait_wanted(prefer: list[str]) -> int | None:
-    """Seconds of `Prefer: wait=N`, at most LONGEST_WAIT. As RFC 7240 has it, what is not understood is ignored."""
+def wait_wanted(prefer: list[str], *, otherwise: int | None = None) -> int | None:
+    """Seconds of `Prefer: wait=N`, at most LONGEST_WAIT; None for 0. As RFC 7240 has it, what is not understood is
+    ignored: then it is as many as `otherwise`."""
     found = _PREFER_WAIT.search(",".join(prefer))
-    return min(int(found[1]), LONGEST_WAIT) or None if found else None
+    return min(int(found[1]), LONGEST_WAIT) or None if found else otherwise
 
 
 async def picture_bytes(services: Services, picture: Picture) -> bytes:

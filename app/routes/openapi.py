@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.edge.guard import is_open
-from app.jobs.schemas import JOB_EXAMPLE, OpenAIError, ProblemView, WebUiError
+from app.jobs.schemas import JOB_EXAMPLE, HuggingFaceError, OpenAIError, ProblemView, WebUiError
 
 _REF = "#/components/schemas/{model}"
 _FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
@@ -21,6 +21,7 @@ def complete(schema: dict[str, Any], *, keyed: bool) -> None:
     problem = ProblemView.model_json_schema(ref_template=_REF)
     shapes |= problem.pop("$defs", {}) | {"ProblemView": problem}
     shapes["WebUiError"] = WebUiError.model_json_schema(ref_template=_REF)
+    shapes["HuggingFaceError"] = HuggingFaceError.model_json_schema(ref_template=_REF)
     error = OpenAIError.model_json_schema(ref_template=_REF)
     shapes |= error.pop("$defs", {}) | {"OpenAIError": error}
     # FastAPI leaves nulls out of what it generates, and the example would not fit its own schema.

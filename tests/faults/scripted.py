@@ -31,6 +31,7 @@ from worker.engine.events import DrawnImage, EngineEvent, Finished, Progress, St
 from worker.engine.request import Request
 from worker.engine.stage import Stage
 from worker.provenance import Provenance
+from worker.served import Drawing, Served
 from worker.settings import settings_from_env, worker_name
 from worker.storage import ObjectStore, Stored
 
@@ -209,4 +210,5 @@ def run() -> int:
     hold = Path(diary).with_name(HOLD) if diary else None
     engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds, hold=hold)
     store = MortalStore(open_store(settings.storage_url), fate)
-    return main.Worker(settings, engine, CARD, NOWHERE, store, connect(settings), name=worker_name()).run()
+    served = Served(Drawing(engine, CARD), None, NOWHERE)
+    return main.Worker(settings, served, store, connect(settings), name=worker_name()).run()

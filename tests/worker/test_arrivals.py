@@ -25,6 +25,7 @@ from worker.arrivals import Arrivals
 from worker.attempts import Attempts, Stop
 from worker.engine.request import Request
 from worker.errors import InputMissing, StorageUnavailable
+from worker.fetching import Fetching
 from worker.inputs import Inputs, pixels
 from worker.provenance import Provenance
 from worker.reporter import Reporter
@@ -102,7 +103,8 @@ class House:
         self.ownership, self.attempts, self.engine = Listening(client), Attempts(), Seats()
         self.store = Slow(store)
         self.reporter = Reporter(self.ownership, self.store, self.attempts, PROVENANCE)
-        self.arrivals = Arrivals(self.engine, Inputs(self.store), self.attempts, self.reporter)
+        fetching = Fetching(Inputs(self.store), self.reporter)
+        self.arrivals = Arrivals(self.engine, fetching, self.attempts, self.reporter)
 
     def begin(self, claim: Claim) -> None:
         self.attempts.open(claim)

@@ -46,7 +46,8 @@ class Room:
         self.asked += 1
         return 4
 
-    def cancel(self, request_id: str, /) -> None: ...
+    def begin(self, claim: Claim, /) -> None: ...
+    def cancel(self, token: str, /) -> None: ...
 
 
 class Silent(Ownership):
@@ -77,9 +78,8 @@ def starts(redis_client: redis.Redis, card: ModelCard) -> Iterator[Starts]:
     def start(rq: redis.Redis) -> tuple[Intake, Attempts, Room]:
         attempts, room = Attempts(), Room()
         made = Intake(
-            card=card, name=f"w{len(running)}", connection=rq, ownership=Ownership(redis_client),
-            leasing=Ownership(redis_client), engine=room, attempts=attempts,
-            begin=lambda claim: None, may_claim=lambda: True,
+            served=[(card, room)], name=f"w{len(running)}", connection=rq, ownership=Ownership(redis_client),
+            leasing=Ownership(redis_client), attempts=attempts, may_claim=lambda: True,
         )  # fmt: skip
         # RQ's thread for commands cannot be ended cleanly inside a process that goes on.
         made.subscribe = lambda: None  # type: ignore[method-assign]
@@ -156,7 +156,7 @@ async def test_rqs_client_keeps_the_timeout_it_was_given(
 
 def leases_of(ownership: Ownership, attempts: Attempts, card: ModelCard, clock: StoppedClock, **stop: Any) -> Leases:
     return Leases(
-        ownership, attempts, card=card, worker="w1",
+        ownership, attempts, cards=[card], worker="w1",
         stop=stop.get("stop", lambda claim, reason: None), clock=partial(getattr, clock, "now"),
     )  # fmt: skip
 

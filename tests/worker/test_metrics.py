@@ -34,7 +34,7 @@ def finished(request: str) -> Finished:
 
 
 def test_what_a_scrape_shows() -> None:
-    metrics = WorkerMetrics(ThreeSeatsTaken(), model="starter")
+    metrics = WorkerMetrics(ThreeSeatsTaken(), models=["starter"])
     metrics.stepped(0.03, [Progress("secret-token", 1, 20)])
     metrics.stepped(0.03, [finished("a"), Failed("b", GenerationFailed("zanzibar")), Stopped("c")])
     port = metrics.serve("127.0.0.1", 0)
@@ -63,7 +63,7 @@ def test_what_a_scrape_shows() -> None:
 
 def test_idle_steps_are_no_steps() -> None:
     engine: Any = SimpleNamespace(seats=8, free_seats=8, last_batch=0, preview_failures=0)
-    metrics = WorkerMetrics(engine, model="starter")
+    metrics = WorkerMetrics(engine, models=["starter"])
     metrics.stepped(0.5, [])
     assert b"darkroom_step_seconds_count 0.0" in generate_latest(metrics.registry)
 

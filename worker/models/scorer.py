@@ -7,6 +7,8 @@ Loads safetensors and local files only. Knows no requests, and no picture's file
 from __future__ import annotations
 
 import hashlib
+import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,11 @@ Picture = NDArray[np.uint8]
 
 
 class Scorer:
-    """A loaded CLIP. One thread at a time: the tokenizer's padding is state that all its callers share."""
+    """A loaded CLIP. Any thread may call, if one forward at a time is enough for the device."""
 
     def __init__(self, model: Any, tokenizer: Any, preparation: Preparation, *, sha256: str = "") -> None:
-        self.model, self.tokenizer, self.preparation = model, tokenizer, preparation
+        self.model, self.preparation = model, preparation
+        self._tokenizer, self._lock = tokenizer, threading.Lock()
         self.family = type(model).__name__
         """Class in transformers' words, e.g. CLIPModel."""
         self.sha256 = sha256
@@ -44,6 +47,10 @@ class Scorer:
         """What cosines are multiplied by before the softmax: a learned temperature's inverse."""
         self.logit_bias: float | None = None
         """Added after that, by models whose probabilities are sigmoids (SigLIP); None: softmax."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
 
     @property
     def image_size(self) -> int:
@@ -57,7 +64,7 @@ class Scorer:
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, start and end included: also those that are not read."""
-        return [len(ids) for ids in self.tokenizer(list(texts), truncation=False).input_ids]
+        return [len(ids) for ids in self._tokens(texts, truncation=False, padding=False).input_ids]
 
     def image_features(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """Unit vectors [B, dimensions], float32, one a picture."""
@@ -68,15 +75,30 @@ class Scorer:
 
     def text_features(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit vectors [B, dimensions], float32, one a text. What is longer than the encoder reads is cut."""
-        tokens = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
+        cut = {"padding": "max_length", "truncation": True, "max_length": self.max_tokens, "return_tensors": "pt"}
+        tokens = self._tokens(texts, **cut)
         return _unit(self.model.get_text_features(input_ids=tokens.input_ids.to(self.model.device)))
+
+    def _tokens(self, texts: Sequence[str], **options: Any) -> Any:
+        # Padding and truncation are state of the tokenizer, which all threads share.
+        with self._lock:
+            return self._tokenizer(list(texts), **options)
 
     def scores(self, pictures: Sequence[Picture], texts: Sequence[str]) -> list[float]:
         """Cosine of each picture and its text, -1..1."""
         together = (self.image_features(pictures) * self.text_features(texts)).sum(1)
         return [float(value) for value in together]
+
+
+def is_scorer(folder: Path) -> bool:
+    """Whether the folder is a scorer's rather than a pipeline's, which has an index. Reads no weights."""
+    if (folder / "model_index.json").exists():
+        return False
+    try:
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("model_type") == "clip"
 
 
 def load_scorer(folder: Path, *, device: str = "cpu") -> Scorer:

@@ -75,6 +75,7 @@ WORKER = frozenset(
         "DARKROOM_MODEL_NAME",
         "DARKROOM_PROFILE_FOLDER",
         "DARKROOM_SAFETY",
+        "DARKROOM_SCORER",
         "DARKROOM_SEATS",
         "DARKROOM_STALL_SECONDS",
         "DARKROOM_THREADS",

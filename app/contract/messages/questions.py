@@ -136,4 +136,5 @@ def no_picture(question: Question) -> JobSpec:
         scheduler="",
         seed=0,
         num_images=0,
+        output_format="png",
     )

@@ -1,0 +1,36 @@
+"""A refusal as huggingface_hub's client reads it, on the path that only it uses.
+
+Refuses to know what went wrong: that is in app/edge/errors.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.responses import JSONResponse, Response
+
+from app.edge import errors
+from app.edge.errors import Problem
+from app.routes.answers import ACCESS, SUBMIT
+
+PATHS: Final = frozenset({"/v1/zero-shot-image-classification"})
+
+_KINDS = (*ACCESS, *SUBMIT, errors.TooManyUploads, errors.ModelAway, errors.JobFailed, errors.JobWasCanceled)
+_SHAPE = {"application/json": {"schema": {"$ref": "#/components/schemas/HuggingFaceError"}}}
+
+REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"description": "The error as Hugging Face's client reads it", "content": _SHAPE}
+    for status in {kind.status for kind in _KINDS}
+}
+"""Of the routes, for the OpenAPI."""
+
+
+def write(problem: Problem) -> Response:
+    """The whole answer. Its client shows `error`."""
+    said = "; ".join(map(_of_field, problem.errors)) or problem.detail
+    return JSONResponse({"error": said, "error_type": problem.slug}, problem.status, problem.headers)
+
+
+def _of_field(error: Any) -> str:
+    place = error.get("pointer", "").strip("/") or error.get("parameter")
+    return f"{place or 'the request'} {error['detail']}"

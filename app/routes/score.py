@@ -1,0 +1,100 @@
+"""How well texts fit pictures: CLIP's first figure as a route, and as a job like any other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.contract.messages.job import Record
+from app.contract.messages.question_requests import ScoreRequest
+from app.contract.messages.questions import ScoreResult, ScoreSpec
+from app.edge import errors
+from app.jobs.schemas import JobView
+from app.routes.answers import ACCESS, SUBMIT, TRACEPARENT, described, problems, render, wait_wanted
+from app.routes.joining import admit
+from app.routes.long_waits import succeeded
+from app.routes.waiting import applied, send, wait_for_end
+from app.services import TheCaller, TheServices
+
+router = APIRouter(tags=["scores"])
+
+DEFAULT_WAIT = 10
+"""Seconds. Nothing is drawn: with a worker there, it is a matter of milliseconds."""
+
+PREFER = {
+    "name": "Prefer",
+    "description": f"`wait=30`: answer when it is over, at most 60 s; missing: {DEFAULT_WAIT}. `wait=0`: at once, with "
+    "the job. Beside it, `cancel-on-disconnect` and `heartbeat` as with POST /v1/jobs",
+}
+
+QUESTIONS = (
+    *ACCESS,
+    *SUBMIT,
+    errors.ModelAway,
+    errors.JobDeleted,
+    errors.IdempotencyKeyReused,
+    errors.JobFailed,
+    errors.JobWasCanceled,
+)
+"""What a route that asks something can answer."""
+
+
+class ScoreAnswer(ScoreResult):
+    """How well every text fits every picture."""
+
+    object: Literal["score"] = "score"
+    model: str
+    texts: tuple[str, ...] = Field(description="As they were compared: in their template")
+    warnings: tuple[str, ...]
+    job_id: str = Field(description="GET /v1/jobs/{job_id} has the same as `result`")
+
+    @classmethod
+    def of(cls, record: Record) -> ScoreAnswer:
+        """Of a job that has succeeded."""
+        question, result = record.question, record.result
+        if not isinstance(question, ScoreSpec) or not isinstance(result, ScoreResult):
+            raise TypeError(f"{record.id} is no score")
+        return cls(
+            model=record.model,
+            texts=question.texts,
+            warnings=record.warnings,
+            job_id=record.id,
+            **result.model_dump(),
+        )
+
+
+@router.post(
+    "/v1/score",
+    response_model=ScoreAnswer,
+    summary="How well do texts fit pictures?",
+    responses={
+        202: {"model": JobView, "description": "It was not over in time. Location says where the job is"},
+        **problems(*QUESTIONS),
+    },
+    openapi_extra=described(PREFER, TRACEPARENT),
+)
+async def score(body: ScoreRequest, request: Request, services: TheServices, caller: TheCaller) -> Response:
+    """Every text with every picture: their cosine, and the probability of each text among those of the request."""
+    seconds = wait_wanted(request.headers.getlist("prefer"), otherwise=DEFAULT_WAIT)
+    waits = seconds is not None
+    waiting = await admit(services, body, caller, request, waits=waits, is_awaited=waits)
+    record, headers = waiting.record, {"Location": services.path(f"/v1/jobs/{waiting.record.id}")}
+    if seconds is None:
+        rendered = await render(services, record, request)
+        return Response(rendered.body, 202, rendered.headers | headers, media_type="application/json")
+    headers |= applied(request, seconds=seconds)
+
+    async def answer() -> Response:
+        end = services.feed.wait_for_end(record, seconds=seconds)
+        async with waiting.answering():
+            after = await wait_for_end(services, waiting, request, end)
+            if not after.status.is_terminal:
+                rendered = await render(services, after, request)
+                return Response(rendered.body, 202, rendered.headers | headers, media_type="application/json")
+            found = ScoreAnswer.of(succeeded(after))
+        return Response(found.model_dump_json(), headers=headers, media_type="application/json")
+
+    return await send(request, answer(), status=200, headers=headers)

@@ -1,0 +1,116 @@
+"""Questions about pictures and texts, from their claim to their answer: they take no seat, and wait for no drawing.
+
+What has come meanwhile is answered together. Each forward has a turn of its own on the device, between two steps of the
+engine. Knows claims, turns and the reporter; how a question is answered is worker/answers.py's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from app.contract.messages.questions import Question
+from app.contract.redis.ownership import Claim
+from worker.answers import Answers, Asked, Found
+from worker.attempts import Answered, Attempt, Attempts
+from worker.engine.errors import EngineError
+from worker.engine.events import Failed, Stopped
+from worker.engine.isolate import isolate
+from worker.engine.stage import Stage
+from worker.fetching import Fetching, Pictures
+from worker.reporter import Reporter
+
+log = structlog.get_logger()
+
+SEATS = 32
+"""Pictures that are waited for or looked at, and questions without any: 16 megapixels each are 1.5 GB of memory."""
+
+
+class Scoring:
+    """`run` is for a thread of its own, everything else for any. `count` hears of each answer, and of failures."""
+
+    def __init__(
+        self,
+        answers: Answers,
+        fetching: Fetching,
+        attempts: Attempts,
+        reporter: Reporter,
+        *,
+        count: Callable[[Question, str], None] = lambda question, outcome: None,
+    ) -> None:
+        self._answers = answers
+        self._fetching = fetching
+        self._attempts = attempts
+        self._reporter = reporter
+        self._count = count
+        self._changed = threading.Condition()
+        self._ready: list[tuple[Attempt, Asked]] = []
+
+    @property
+    def free_seats(self) -> int:
+        """Room for so many more; a question that is larger than all of it comes in when there is some."""
+        asked = (claim.question for claim in self._attempts.claims())
+        return max(0, SEATS - sum(max(1, len(question.pictures)) for question in asked if question is not None))
+
+    @property
+    def stage(self) -> Stage | None:
+        """The forward that it is at, for a watchdog."""
+        return self._answers.stage
+
+    def begin(self, claim: Claim) -> None:
+        """Take in a claimed job: at once, or when its pictures are here."""
+        attempt = self._attempts.get(claim.token) or Attempt(claim)
+        if claim.question is None:
+            self._reporter.refuse(claim, "This model draws nothing.")
+            return
+        if claim.question.pictures:
+            self._fetching.bring(attempt, self._take)
+        else:
+            self._take(attempt, {})
+
+    def cancel(self, token: str) -> None:
+        """Its attempt says so already: it is looked at before and after a forward."""
+
+    def run(self, stopped: threading.Event) -> None:
+        """Answer until `stopped`. Raises DeviceLost."""
+        while not stopped.is_set():
+            batch = self._next(0.5)
+            if batch:
+                self._answer(batch)
+
+    def _take(self, attempt: Attempt, pictures: Pictures) -> None:
+        question = attempt.claim.question
+        assert question is not None
+        with self._changed:
+            self._ready.append((attempt, Asked(question, pictures)))
+            self._changed.notify_all()
+
+    def _next(self, timeout: float) -> list[tuple[Attempt, Asked]]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready, timeout)
+            batch, self._ready = self._ready, []
+            return batch
+
+    def _answer(self, batch: list[tuple[Attempt, Asked]]) -> None:
+        stopped = [attempt for attempt, _ in batch if attempt.stop is not None]
+        for attempt in stopped:
+            self._reporter.handle(Stopped(attempt.claim.token))
+        wanted = [each for each in batch if each[0] not in stopped]
+        began = time.monotonic()
+        found = isolate([asked for _, asked in wanted], self._answers.find, name="score")
+        for (attempt, asked), each in zip(wanted, found, strict=True):
+            self._end(attempt, asked.question, each, time.monotonic() - began)
+
+    def _end(self, attempt: Attempt, question: Question, found: Found | EngineError, seconds: float) -> None:
+        token = attempt.claim.token
+        if attempt.stop is not None:
+            self._reporter.handle(Stopped(token))
+        elif isinstance(found, EngineError):
+            self._count(question, "failed")
+            self._reporter.handle(Failed(token, found))
+        else:
+            self._count(question, "succeeded")
+            self._reporter.handle(Answered(token, found.result, found.warnings, seconds))

@@ -1,0 +1,110 @@
+"""What a worker's process serves: a model that draws, a scorer that answers questions, or both.
+
+Knows the settings that say which, and what is announced of each. Refuses to know claims and jobs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+import torch
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.model_name import BUNDLED_SCORER, IllegalName, model_name
+from worker.engine.engine import Engine
+from worker.errors import CannotStart
+from worker.models.errors import ModelError
+from worker.models.place import place_of
+from worker.models.scorer import Scorer, load_scorer
+from worker.provenance import Provenance, provenance
+from worker.scoring import SEATS
+from worker.settings import WorkerSettings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """`engine` draws what `card` promises."""
+
+    engine: Engine
+    card: ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """`scorer` answers what `card` promises."""
+
+    scorer: Scorer
+    card: ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """At least one of the two. `provenance` says of its pictures, or answers, where they come from."""
+
+    drawing: Drawing | None
+    answering: Answering | None
+    provenance: Provenance
+
+    @property
+    def cards(self) -> list[ModelCard]:
+        return [each.card for each in (self.drawing, self.answering) if each is not None]
+
+
+def scorer_alone(settings: WorkerSettings) -> Served:
+    """A worker whose model is a scorer. Raises ModelError and IllegalName."""
+    scorer = load_scorer(settings.model, device=str(place_of(settings.device, torch.float32).device))
+    weights = provenance(scorer.sha256, device=scorer.device, dtype=torch.float32)
+    return Served(None, Answering(scorer, card_of(scorer, settings.name())), weights)
+
+
+def scorer_beside(settings: WorkerSettings, *, name: str) -> Answering | None:
+    """The scorer beside a model that draws, called `name`; None where there is to be none.
+
+    Raises CannotStart, naming the setting.
+    """
+    folder = settings.scorer
+    if folder is None:
+        return None
+    if folder == BUNDLED_SCORER and not folder.is_dir():
+        # Nobody has asked for it: an installation without the repository has none.
+        log.warning("the bundled scorer is not there; questions are not answered", folder=str(folder))
+        return None
+    try:
+        own = model_name(folder)
+        scorer = load_scorer(folder, device=str(place_of(settings.device, torch.float32).device))
+    except (IllegalName, ModelError) as error:
+        raise CannotStart(f"DARKROOM_SCORER: {error} Or set it to off.") from error
+    if own == name:
+        raise CannotStart(f"DARKROOM_SCORER has the name of the model, {name}: rename one of the folders.")
+    return Answering(scorer, card_of(scorer, own))
+
+
+def card_of(scorer: Scorer, name: str) -> ModelCard:
+    """What is announced of a scorer. It draws nothing: what is said of pictures means none."""
+    side = scorer.image_size
+    return ModelCard(
+        name=name,
+        family=scorer.family,
+        sha256=scorer.sha256,
+        tasks=("score", "embed"),
+        embedding_dimensions=scorer.dimensions,
+        max_prompt_tokens=scorer.max_tokens,
+        width=side,
+        height=side,
+        min_side=side,
+        max_side=side,
+        side_multiple=side,
+        seats=SEATS,
+        max_steps=1,
+        num_inference_steps=1,
+        max_guidance_scale=1.0,
+        guidance_scale=0.0,
+        classifier_free_guidance=False,
+        max_images=1,
+        max_work=1,
+        scheduler="",
+        schedulers=(),
+    )
