@@ -48,6 +48,7 @@ RUN install -d -o 10001 -g 10001 /var/lib/darkroom/profiles
 USER 10001:10001
 # Models come from folders only; nothing is fetched while serving.
 ENV DARKROOM_MODEL=/srv/darkroom/models/starter \
+    DARKROOM_SCORER=/srv/darkroom/models/starter-scorer \
     DARKROOM_PROFILE_FOLDER=/var/lib/darkroom/profiles \
     HF_HUB_OFFLINE=1 \
     HOME=/tmp

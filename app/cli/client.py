@@ -52,7 +52,8 @@ class Refused(CommandError):
     def __init__(self, answer: httpx2.Response, body: dict[str, Any]) -> None:
         errors = body["errors"] if fits(body.get("errors"), [{"detail": str}]) else []
         reasons = [f"{_name_in(error)} {error['detail']}" for error in errors]
-        message = "; ".join(reason.strip() for reason in reasons) or str(body.get("detail", body))
+        said = body["error"]["message"] if fits(body.get("error"), {"message": str}) else body.get("detail", body)
+        message = "; ".join(reason.strip() for reason in reasons) or str(said)
         if answer.status_code == 401:
             message += " Give it with --api-key or DARKROOM_API_KEY."
         self.status = answer.status_code

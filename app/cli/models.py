@@ -20,6 +20,7 @@ from app.cli.keys import with_redis
 from app.cli.plain import plain
 from app.cli.tables import paper, print_facts, print_table
 from app.cli.words import hint
+from app.contract.messages.card import NOT_DRAWING
 from app.contract.redis.store import JobStore
 
 MOST_EXAMPLES = 3
@@ -114,6 +115,15 @@ def _examples(models: list[dict[str, Any]]) -> Iterator[Text]:
             yield Text("\n  ".join([f"\n{plain(model['id'])} draws well, for example:", *commands]))
 
 
+def _drawing_columns(model: dict[str, Any]) -> tuple[str, str, str]:
+    """Steps, guidance and scheduler; of a model that draws nothing, what it does instead."""
+    tasks = model.get("tasks") or ["text-to-image"]
+    if all(task in NOT_DRAWING for task in tasks):
+        return "", "", ", ".join(map(str, tasks))
+    steps = f"{model['num_inference_steps']} (1-{model['max_steps']})"
+    return steps, f"{model['guidance_scale']:g}", model["scheduler"]
+
+
 def _print(models: list[dict[str, Any]]) -> None:
     rows = []
     for model in models:
@@ -127,9 +137,7 @@ def _print(models: list[dict[str, Any]]) -> None:
                 model["state"],
                 str(model["workers"]),
                 f"{model['width']}x{model['height']}",
-                f"{model['num_inference_steps']} (1-{model['max_steps']})",
-                f"{model['guidance_scale']:g}",
-                model["scheduler"],
+                *_drawing_columns(model),
                 str(model["seats"]),
                 "" if (pace := model["pace_seconds"]) is None else f"{pace:.1f}",
             )

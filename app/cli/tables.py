@@ -21,7 +21,7 @@ GAP = 2
 WIDTH_OF_A_PIPE = 1_000_000
 """More than any row has."""
 
-NUMBERS = ("workers", "seats", "seconds", "pictures", "seconds a job")
+NUMBERS = ("workers", "seats", "seconds", "pictures", "seconds a job", "probability", "cosine", "cosine to the first")
 
 Cell = str | Text
 

@@ -110,6 +110,7 @@ def test_where_pictures_and_jobs_are_found_follows_the_published_ports() -> None
     assert webhooks["DARKROOM_PUBLIC_URL"] == "http://127.0.0.1:8123"
     assert webhooks["DARKROOM_STORAGE_PUBLIC_ENDPOINT"] == "http://127.0.0.1:9123"
     assert made["worker"].environment["DARKROOM_MODEL"] == "/srv/darkroom/models/starter"
+    assert made["worker"].environment["DARKROOM_SCORER"] == "/srv/darkroom/models/starter-scorer"
 
 
 def test_the_worker_has_the_bundled_model_and_scorer() -> None:
