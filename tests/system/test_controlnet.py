@@ -63,7 +63,7 @@ def control(**changes: Any) -> dict[str, Any]:
 
 def test_what_lies_beside_the_model_is_announced(installation: Installation) -> None:
     with installation.client() as client:
-        [model] = client.get("/v1/models").json()["data"]
+        [model] = [each for each in client.get("/v1/models").json()["data"] if each["default"]]
     assert ([each["name"] for each in model["controls"]], model["max_controls"]) == (["edges"], 2)
     assert "control" in model["takes"]
     assert model["vae"] == "finer"

@@ -74,6 +74,7 @@ def test_the_chapters_in_one_folder(closed_installation: Installation, tmp_path:
         away = ("away", False)
         ready = ("ready", True)
         others = {"second-model": away, "third": away, "gpt-image-1": ("ready", False)}
+        others["starter-scorer"] = ("ready", False)
         assert models_of(client) == {"starter": ready} | others
         job = client.post("/v1/jobs", json=PARAMETERS | {"model": "third"}).json()
         assert job["queue"]["workers"] == 0

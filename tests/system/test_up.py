@@ -137,10 +137,10 @@ def test_everything_that_its_environment_says_is_done(closed_installation: Insta
         assert client.get("/v1/jobs").status_code == 421
         assert client.get("/docs", headers=public).status_code == 200
         job = drawn(client, PARAMETERS, **public)
-        [model] = client.get("/v1/models", headers=public).json()["data"]
+        model, scorer = client.get("/v1/models", headers=public).json()["data"]
     assert job["status"] == "succeeded"
     assert job["urls"]["self"].startswith("https://pictures.example.org/")
-    assert model["id"] == "painter"
+    assert (model["id"], scorer["id"]) == ("painter", "starter-scorer")
     assert list((tmp_path / "data" / "pictures" / "images").rglob("*.png"))
     until((tmp_path / "alive").exists)
     for port, name in ((metrics, "darkroom_queue_depth"), (worker_metrics, "darkroom_seats 3.0")):

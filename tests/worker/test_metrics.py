@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
+from app.contract.messages.questions import EmbedSpec
 from tests.waiting import WAIT_SECONDS
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import DrawnImage, Failed, Finished, Progress, Stopped, Timings
@@ -34,7 +35,8 @@ def finished(request: str) -> Finished:
 
 
 def test_what_a_scrape_shows() -> None:
-    metrics = WorkerMetrics(ThreeSeatsTaken(), models=["starter"])
+    metrics = WorkerMetrics(ThreeSeatsTaken(), models=["starter", "starter-scorer"])
+    metrics.answered(EmbedSpec(model="starter-scorer", input=("zanzibar",)), "succeeded")
     metrics.stepped(0.03, [Progress("secret-token", 1, 20)])
     metrics.stepped(0.03, [finished("a"), Failed("b", GenerationFailed("zanzibar")), Stopped("c")])
     port = metrics.serve("127.0.0.1", 0)
@@ -53,6 +55,8 @@ def test_what_a_scrape_shows() -> None:
         "darkroom_preview_failures_total 2.0",
         'darkroom_stage_seconds_total{stage="denoise"} 2.0',
         'darkroom_worker{model="starter"} 1.0',
+        'darkroom_worker{model="starter-scorer"} 1.0',
+        'darkroom_questions_total{outcome="succeeded",task="embed"} 1.0',
     ):
         assert line in text.splitlines(), line
     told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE") and "_created " not in line}
