@@ -1,36 +1,40 @@
-"""What the engine has drawn becomes stored pictures: a file for each image, and a sheet of the previews that are kept.
+"""What the engine has drawn becomes stored pictures: a file for each image, and beside it those of the previews and the
+trajectory that are kept.
 
 Knows files, the store, and what a picture says of itself. Refuses to know Redis: whom to tell is the reporter's affair.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import structlog
 
-from app.contract.messages.job import Picture, Sheet
+from app.contract.messages.job import KeptTrajectory, Picture, Sheet, StoredFile
 from app.contract.messages.spec import recorded
-from app.contract.objects.names import image_key, sheet_key, token_prefix
+from app.contract.objects.names import TRAJECTORY_TYPES, image_key, sheet_key, token_prefix, trajectory_key
 from app.contract.redis.ownership import Claim
 from worker.attempts import Attempt
 from worker.engine.events import DrawnImage, Finished
 from worker.errors import StorageError
 from worker.images import encode, encode_sheet
-from worker.preview_history import PreviewHistory
 from worker.provenance import Provenance
-from worker.storage import ObjectStore
+from worker.storage import ObjectStore, Stored
+from worker.trajectory import Drawn, files_of
 
 log = structlog.get_logger()
+
+Made = TypeVar("Made")
 
 
 class Finisher:
     """Blocks for as long as it takes, in any thread; gives up only when its attempt is stopped."""
 
-    def __init__(self, store: ObjectStore, provenance: Provenance, history: PreviewHistory) -> None:
+    def __init__(self, store: ObjectStore, provenance: Provenance) -> None:
         self._store = store
         self._provenance = provenance
-        self._history = history
 
     def store(self, attempt: Attempt, finished: Finished) -> list[Picture]:
         """All pictures of the attempt, in their order. Raises StorageError, StorageDenied and Abandoned."""
@@ -53,29 +57,54 @@ class Finisher:
         record = recorded(claim.spec, seed=seed, index=index) | of_job | note | dict(finished.drawn_with)
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
         data = encode(pixels, output_format=claim.spec.output_format, quality=claim.spec.output_quality, record=record)
-        stored = self._store.put(
-            key, data, f"image/{claim.spec.output_format}", keep_trying=lambda: attempt.stop is None
-        )
+        stored = self._put(attempt, key, data, f"image/{claim.spec.output_format}")
         return Picture(
             index=index, key=key, sha256=stored.sha256, seed=seed, bytes=stored.bytes,
             width=pixels.shape[1], height=pixels.shape[0], content_type=stored.content_type,
-            previews=self._store_sheet(attempt, index), nsfw=image.nsfw,
+            previews=self._store_sheet(attempt, image), trajectory=self._store_trajectory(attempt, image),
+            nsfw=image.nsfw,
         )  # fmt: skip
 
-    def _store_sheet(self, attempt: Attempt, index: int) -> Sheet | None:
-        claim = attempt.claim
-        frames = self._history.of(claim.token, index)
-        if not frames:
+    def _store_sheet(self, attempt: Attempt, image: DrawnImage) -> Sheet | None:
+        claim, kept = attempt.claim, image.recordings.previews
+        if kept is None:
             return None
-        try:
-            file = encode_sheet([frame.pixels for frame in frames])
-        except Exception:
-            # The picture is finished, and worth more than how it came to be.
-            log.exception("the previews of a picture were dropped", job_id=claim.id)
+        frames = [(kept.moments[place].step, kept.pixels("estimate", place)) for place in kept.whole]
+        shown = {step: pixels for step, pixels in frames if pixels is not None}
+        file = _made(lambda: encode_sheet(list(shown.values())), claim) if shown else None
+        if file is None:
             return None
-        key = sheet_key(claim.id, claim.token, index)
-        stored = self._store.put(key, file.data, "image/jpeg", keep_trying=lambda: attempt.stop is None)
+        stored = self._put(attempt, sheet_key(claim.id, claim.token, image.index), file.data, "image/jpeg")
         return Sheet(
-            key=key, sha256=stored.sha256, bytes=stored.bytes, content_type=stored.content_type, columns=file.columns,
-            width=file.width, height=file.height, steps=tuple(frame.step for frame in frames),
+            key=stored.key, sha256=stored.sha256, bytes=stored.bytes, content_type=stored.content_type,
+            columns=file.columns, width=file.width, height=file.height, steps=tuple(shown),
         )  # fmt: skip
+
+    def _store_trajectory(self, attempt: Attempt, image: DrawnImage) -> KeptTrajectory | None:
+        claim, kept, asked = attempt.claim, image.recordings.trajectory, attempt.claim.spec.trajectory
+        if kept is None or asked is None or not kept.whole:
+            return None
+        said = {"object": "trajectory", "job_id": claim.id, "index": image.index, "seed": image.seed}
+        drawn = Drawn(image.pixels, said | {"scheduler": claim.spec.scheduler})
+        files = _made(lambda: files_of(kept, drawn, every=asked.every, decode=asked.decode), claim)
+        if files is None:
+            return None
+        stored = {}
+        for extension, data in files.items():
+            key = trajectory_key(claim.id, claim.token, image.index, extension)
+            put = self._put(attempt, key, data, TRAJECTORY_TYPES[extension])
+            stored[extension] = StoredFile(key=key, sha256=put.sha256, bytes=put.bytes, content_type=put.content_type)
+        return KeptTrajectory(steps=len(kept.whole), files=stored)
+
+    def _put(self, attempt: Attempt, key: str, data: bytes, content_type: str) -> Stored:
+        return self._store.put(key, data, content_type, keep_trying=lambda: attempt.stop is None)
+
+
+def _made(make: Callable[[], Made], claim: Claim) -> Made | None:
+    """A file of what was kept on the way; None if it cannot be made. The picture is finished, and worth more than how
+    it came to be."""
+    try:
+        return make()
+    except Exception:
+        log.exception("what was kept of a picture's steps was dropped", job_id=claim.id)
+        return None

@@ -102,8 +102,11 @@ def encode_preview(pixels: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def encode_sheet(frames: Sequence[npt.NDArray[np.uint8]]) -> SheetFile:
-    """Previews, uint8 [height, width, 3] and all of one shape, as one JPEG: frames of PREVIEW_SIDE at most, row by row.
+def encode_sheet(
+    frames: Sequence[npt.NDArray[np.uint8]], *, columns: int = SHEET_COLUMNS, side: int = PREVIEW_SIDE
+) -> SheetFile:
+    """Frames, uint8 [height, width, 3] and all of one shape, as one JPEG: row by row, each of `side` pixels at most,
+    and never more than PREVIEW_SIDE.
 
     Raises ValueError without any frame.
     """
@@ -111,8 +114,8 @@ def encode_sheet(frames: Sequence[npt.NDArray[np.uint8]]) -> SheetFile:
     if not images:
         raise ValueError("a sheet needs a frame")
     for image in images:
-        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-    (width, height), columns = images[0].size, min(len(images), SHEET_COLUMNS)
+        image.thumbnail((min(side, PREVIEW_SIDE),) * 2)
+    (width, height), columns = images[0].size, min(len(images), columns)
     sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height))
     for place, image in enumerate(images):
         row, column = divmod(place, columns)

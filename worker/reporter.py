@@ -18,7 +18,6 @@ import structlog
 
 from app.contract.messages.card import Safety
 from app.contract.messages.job import BlockedPicture, JobError
-from app.contract.messages.spec import JobSpec
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Answered, Attempt, Attempts, NotBegun, Stop
 from worker.engine.errors import GenerationFailed
@@ -26,9 +25,8 @@ from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progres
 from worker.errors import Abandoned, StorageDenied, StorageError, WorkerError
 from worker.finisher import Finisher
 from worker.images import encode_preview
-from worker.preview_history import FRAMES, PreviewHistory, kept_of
 from worker.provenance import Provenance
-from worker.safety import judged, watched
+from worker.safety import judged
 from worker.storage import ObjectStore
 from worker.tracing import Traces
 
@@ -63,8 +61,7 @@ class Reporter:
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
         self._progress: dict[str, Progress] = {}
         self._previews: dict[tuple[str, int], Preview] = {}
-        self._history = PreviewHistory()
-        self._finisher = Finisher(store, provenance, self._history)
+        self._finisher = Finisher(store, provenance)
         self._over = threading.Event()
         self._gave_up = threading.Event()
         self._storage_fault: str | None = "not probed yet"
@@ -80,25 +77,12 @@ class Reporter:
         if isinstance(event, Progress):
             self._progress[event.request_id] = event
         elif isinstance(event, Preview):
-            self._handle_preview(event)
+            self._previews[event.request_id, event.index] = event
         elif not isinstance(event, Started):
             self._progress.pop(event.request_id, None)
             attempt = self._attempts.get(event.request_id)
             if attempt is not None:
                 self._finishers.submit(self._end, attempt, event)
-
-    def _handle_preview(self, preview: Preview) -> None:
-        # In the engine's thread, which must not end for a preview that, say, finds no memory.
-        try:
-            self._previews[preview.request_id, preview.index] = preview
-            self._keep(preview)
-        except Exception:
-            log.exception("a preview was dropped")
-
-    def _keep(self, preview: Preview) -> None:
-        attempt = self._attempts.get(preview.request_id)
-        if attempt is not None and attempt.claim.spec.keep_previews:
-            self._history.keep(preview, every=attempt.claim.spec.preview_every)
 
     def refuse(self, claim: Claim, detail: str) -> None:
         """The engine cannot take this job at all."""
@@ -163,7 +147,6 @@ class Reporter:
         finally:
             self._traces.ended(claim, event, owned=owned)
             self._attempts.close(claim.token)
-            self._history.drop(claim.token)
 
     def _last_word(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> Callable[[], bool]:
         claim = attempt.claim
@@ -194,8 +177,7 @@ class Reporter:
         spent = finished.timings
         timings = {"encode": spent.encode, "denoise": spent.denoise, "decode": spent.decode}
         timings = {name: round(value, 4) for name, value in (timings | {"upload": time.monotonic() - started}).items()}
-        thinned = _thinned(watched(claim.spec, self._safety), finished.steps)
-        facts: dict[str, Any] = {"timings": timings, "warnings": [*finished.warnings, *thinned]}
+        facts: dict[str, Any] = {"timings": timings, "warnings": finished.warnings}
         facts |= {"steps": finished.steps, "blocked": _blocked(finished)}
         return lambda: self._ownership.succeed(claim, pictures, **facts) or self._finisher.take_away(claim)
 
@@ -234,14 +216,6 @@ class Reporter:
 
 def _blocked(event: Finished | Failed) -> list[BlockedPicture]:
     return [BlockedPicture(index=index, seed=seed) for index, seed in event.blocked]
-
-
-def _thinned(spec: JobSpec, steps: int) -> list[str]:
-    """What to say to who keeps previews, and asked for more than a sheet takes."""
-    if not (spec.keep_previews and spec.preview_every):
-        return []
-    every, made = kept_of(steps, every=spec.preview_every), (steps - 1) // spec.preview_every
-    return [f"Of {made} previews, {made // every} were kept: a sheet has at most {FRAMES}."] if every > 1 else []
 
 
 def _drained(news: dict[Any, News]) -> list[News]:

@@ -18,11 +18,13 @@ from worker.engine.events import DrawnImage, Failed, Finished
 News = TypeVar("News")
 
 NO_PREVIEWS = "There are no previews: the model's safety checker looks at finished pictures only."
+NO_TRAJECTORY = "There is no trajectory: the model's safety checker looks at finished pictures only."
 
 
 def watched(spec: JobSpec, safety: Safety) -> JobSpec:
     """What is drawn. Where flagged pictures are not shown, nothing is shown that nobody has looked at."""
-    return spec.model_copy(update={"preview_every": 0, "keep_previews": False}) if safety == "block" else spec
+    unseen = {"preview_every": 0, "keep_previews": False, "trajectory": None}
+    return spec.model_copy(update=unseen) if safety == "block" else spec
 
 
 def judged(event: News, spec: JobSpec, safety: Safety) -> News | Finished | Failed:
@@ -41,7 +43,7 @@ def judged(event: News, spec: JobSpec, safety: Safety) -> News | Finished | Fail
     if not shown:
         return Failed(event.request_id, ContentBlocked(_nothing_left(len(others))), blocked)
     said = [f"NSFW content detected, and not shown: {_named(others)}."] if others else []
-    said += [NO_PREVIEWS] if spec.preview_every else []
+    said += [NO_PREVIEWS] * bool(spec.preview_every) + [NO_TRAJECTORY] * (spec.trajectory is not None)
     return replace(event, images=shown, blocked=blocked, warnings=[*event.warnings, *said])
 
 

@@ -16,6 +16,7 @@ from app.cli.naming import refuse_taken
 from app.cli.screen import say, standing
 from app.cli.which_job import asked, id_and_index
 from app.contract.messages.picture_record import PictureError
+from app.contract.messages.trajectory import durations
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,12 +28,6 @@ SMALLEST = 256
 LARGEST = 512
 """The finished picture is shown no larger: a GIF of megapixels is of no use."""
 
-WHOLE_MS = 4_000
-FRAME_MS = (60, 400)
-"""The noise and the shapes take about WHOLE_MS together, each frame within these bounds: GIF players show frames
-shorter than 20 ms at 100 ms."""
-
-LAST_MS = 2_500
 SHEET_GAP = 4
 
 
@@ -115,13 +110,6 @@ def _of_one_size(frames: Sequence[Image.Image]) -> list[Image.Image]:
     size = (max(1, round(last.width * scale)), max(1, round(last.height * scale)))
     smooth, square = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
     return [frame.resize(size, square if frame.width < size[0] else smooth) for frame in frames]
-
-
-def durations(frames: int) -> list[int]:
-    """Milliseconds for every frame: the previews run, the picture stays. GIF counts in hundredths of a second."""
-    shortest, longest = FRAME_MS
-    each = min(longest, max(shortest, WHOLE_MS // max(1, frames - 1))) // 10 * 10
-    return [each] * (frames - 1) + [LAST_MS]
 
 
 def _write(output: Path, frames: Sequence[Image.Image]) -> None:

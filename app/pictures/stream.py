@@ -13,7 +13,7 @@ from anyio import to_thread
 from obstore.exceptions import BaseError
 
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import CONTENT_TYPES, parse_key
+from app.contract.objects.names import parse_key
 from app.contract.objects.store import Bucket
 from app.pictures.errors import RangeNotSatisfiable, StoreUnavailable, translated
 
@@ -64,7 +64,7 @@ class Label:
     def of(cls, key: str) -> Label:
         """As the key of a picture says it. ValueError for a key of no picture."""
         parts = parse_key(key)
-        return cls(parts.file_name, CONTENT_TYPES[parts.output_format])
+        return cls(parts.file_name, parts.content_type)
 
 
 async def open_file(folder: Folder, key: str, byte_range: str | None, label: Label) -> PictureStream:

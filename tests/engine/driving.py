@@ -158,6 +158,11 @@ REPAINTING = {
 
 def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
     """What diffusers' own pipeline makes of the same request: latents [C, h, w], or a picture as a PIL image."""
+    return stock_call(bundle, request, output_type=output_type).images[0]
+
+
+def stock_call(bundle: Bundle, request: Request, **options: Any) -> Any:
+    """Diffusers' own pipeline called with the same request."""
     of = {} if request.image is None else FROM_A_PICTURE if request.mask_image is None else REPAINTING
     with quiet_libraries():
         pipeline = stock_pipeline(bundle, request.scheduler, of.get(bundle.family))
@@ -175,12 +180,12 @@ def stock(bundle: Bundle, request: Request, *, output_type: str) -> Any:
                 "guidance_rescale": request.guidance_rescale,
                 "clip_skip": request.clip_skip,
                 "generator": torch.Generator().manual_seed(request.seed),
-                "output_type": output_type,
                 "eta": step_options(request.scheduler)["eta"],
             }
+            | options
         )
         takes = inspect.signature(pipeline.__call__).parameters
-        return pipeline(**{name: value for name, value in given.items() if name in takes}).images[0]
+        return pipeline(**{name: value for name, value in given.items() if name in takes})
 
 
 def inputs_of(pipeline: Any, request: Request) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from app.contract.messages.trajectory import Trajectory
 from tests.engine.driving import engine_of, last_events, wish
 from tests.engine.fake_cuda import Crossing, FakeCuda, Launch, Made, Wait
 from worker.engine.costs import Profile
@@ -37,7 +38,7 @@ class Served:
         with self.cuda.in_place(), patch("worker.engine.costs.row_flops", return_value=1.0):
             self._engine = self._warm(bundle)
             self.warm_up, self.cuda.diary = self.cuda.diary, []
-            self._submit("a", num_inference_steps=9, scheduler="euler_a")
+            self._submit("a", num_inference_steps=9, scheduler="euler_a", trajectory=Trajectory(decode="vae"))
             self._submit("b", num_inference_steps=7, scheduler="dpmpp_2m", guidance_scale=1.0, preview_every=2)
             self._step(3)
             self._submit("c", prompt="a blue square", num_inference_steps=2, scheduler="euler")
@@ -52,7 +53,7 @@ class Served:
             engine.warm_up(PROFILE)
             # Its fit asks for values.
             factors = torch.zeros(bundle.latent_channels + 1, 12, device=self.cuda.device)
-            engine._previewer.__dict__["factors"] = factors
+            engine._looks.__dict__.update(factors=factors, _map=factors.cpu())
         return engine
 
     def _submit(self, id: str, **changes: object) -> None:

@@ -16,7 +16,8 @@ from tests.engine.tiny_models import SIDE, STARTER, save_tiny_model
 from worker.engine.engine import Engine
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Finished, Preview, Progress
-from worker.engine.preview import MOST_FAILURES, fit, synthetic_pictures, to_pixels
+from worker.engine.looks import MOST_FAILURES
+from worker.engine.preview import fit, synthetic_pictures, to_pixels
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load
 

@@ -39,7 +39,7 @@ class Decoded:
     def __init__(self, images: torch.Tensor, checker: Checker | None = None) -> None:
         # Before the conversion to uint8, which would turn NaN into a black picture. Honest black pictures are finite.
         self._finite = Finite(torch.isfinite(images).flatten(1).all(1))
-        pixels = _to_pixels(images)
+        pixels = to_pixels(images)
         self._scores = None if checker is None else to_host(checker(pixels))[0]
         # Behind the scores: when the pictures have come, so have they.
         self._pixels, self._arrived = to_host(pixels)
@@ -105,7 +105,7 @@ def decode(
     return [(decoded, k) for k in range(len(samples))]
 
 
-def _to_pixels(images: torch.Tensor) -> torch.Tensor:
+def to_pixels(images: torch.Tensor) -> torch.Tensor:
     """[B, 3, H, W] of -1 to 1, to uint8 [B, H, W, 3] on the same device. In the order of VaeImageProcessor, so that
     pictures are equal."""
     images = (images * 0.5 + 0.5).clamp(0, 1).float()

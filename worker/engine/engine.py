@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from functools import partial
-from typing import Any
 
 import structlog
 import torch
@@ -33,12 +32,13 @@ from worker.engine.errors import (
     engine_error,
 )
 from worker.engine.events import EngineEvent, Progress, Stopped
-from worker.engine.family import Family, Inputs
+from worker.engine.family import Family
+from worker.engine.frames import FrameDecoder
 from worker.engine.isolate import isolate
 from worker.engine.lane import Graphs, Lane, Lanes
+from worker.engine.looks import Looks
 from worker.engine.memory import measure_memory
-from worker.engine.open_jobs import OpenJobs
-from worker.engine.preview import Previewer, is_due
+from worker.engine.open_jobs import OpenJobs, opened
 from worker.engine.profile import profile_of
 from worker.engine.request import Request
 from worker.engine.sample import Job, Sample
@@ -79,13 +79,14 @@ class Engine:
         self._family = family
         self._checker = checker
         self._solvers = Solvers(compiler)
-        self._jobs = OpenJobs(seats, open=self._open, close=family.close)
+        self._jobs = OpenJobs(seats, open=partial(opened, family, self._solvers, clock), close=family.close)
         self._lanes = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs)
         self.costs = self._lanes.costs
         self._batcher = Batcher()
-        self._previewer = Previewer(family.autoencoder, family.device)
         self._events: list[EngineEvent] = []
         self._stages = Stages()
+        self._frames = FrameDecoder(self._stages, make_room=self._drop_idle_lanes)
+        self._looks = Looks(family.autoencoder, family.device, on_frame=self._frames.add)
         self._seating = Seating(
             family,
             self._jobs,
@@ -153,7 +154,7 @@ class Engine:
     @property
     def preview_failures(self) -> int:
         """Previews that could not be made; their pictures could."""
-        return self._previewer.failures
+        return self._looks.failures
 
     def step(self) -> list[EngineEvent]:
         """One iteration: let go, let in, denoise once, decode what is ready. Returns what happened.
@@ -167,25 +168,12 @@ class Engine:
             self._seating.admit()
             self._denoise(self._batcher.choose([each for each in self._seating.seated if not each.is_at_end_of_pass]))
             self._seating.move_on()
-            self._decode(*ready_to_decode(self._seating.seated))
+            self._events += self._looks.take()
+            batch, tile = ready_to_decode(self._seating.seated)
+            self._decode([] if self._decode_frames(pictures_wait=bool(batch)) else batch, tile)
             self._lanes.sweep(self.clock())
-        events, self._events = [*self._events, *self._previewer.take()], []
+        events, self._events = self._events, []
         return events
-
-    def _open(self, request: Request) -> Job:
-        """In the thread that submits, which may take its time over pixels."""
-        try:
-            inputs = self._family.inputs(request)
-            solvers = [self._solvers.factory(schedule) for schedule in self._family.schedules(request)]
-        except Exception as error:
-            inputs, solvers = Inputs(), [_refused(error)]
-        return Job(request, submitted_at=self.clock(), solvers=solvers, inputs=inputs, brought=self._bring(request))
-
-    def _bring(self, request: Request) -> Sequence[Future[Any]]:
-        try:
-            return self._family.bring(request)
-        except Exception as error:
-            return [_refused(error)]
 
     def _stop_canceled(self) -> None:
         for job in self._jobs.all():
@@ -198,13 +186,14 @@ class Engine:
             return
         started = self.clock()
         lane = batch[0].lane
+        self._looks.begin(batch)
         flags = isolate(
             batch, partial(self._take_step, lane), name="denoise", on_out_of_memory=partial(self._make_room, lane)
         )
         for sample, flag in zip(batch, flags, strict=True):
             self._advance(sample, flag)
         with self._stages.at("preview", expected=self._lanes.picture_seconds):
-            self._previewer.render([sample for sample in batch if sample.is_seated and is_due(sample)])
+            self._looks.look([sample for sample in batch if sample.is_seated])
         self._count_denoising(batch, since=started)
         if not self._runs_ahead:
             self._read_flags()
@@ -270,6 +259,20 @@ class Engine:
             job.reported_step = job.step
             self._events.append(Progress(job.request.id, job.step, job.evaluations, job.stage))
 
+    def _decode_frames(self, *, pictures_wait: bool) -> bool:
+        """Of trajectories. Was it their turn?"""
+        started = self.clock()
+        samples, is_their_turn = self._frames.turn(pictures_wait=pictures_wait, wait=not self._seating.seated)
+        self._count_decoding(samples, since=started)
+        self._close_complete(_jobs_of(samples))
+        return is_their_turn
+
+    def _close_complete(self, jobs: Sequence[Job]) -> None:
+        """End those of the jobs that have all of their pictures, and all that is kept of them."""
+        for job in jobs:
+            if job.open_samples == 0 and not job.is_terminal and not self._frames.is_busy_for(job):
+                self._seating.close(job, job.finished(self.clock()))
+
     def _decode(self, batch: list[Sample], tile: int | None) -> None:
         """Send them off. On a GPU their pictures are taken in the next step, behind all that it launches: where it has
         nothing to launch, there is nothing else to do but to wait."""
@@ -308,9 +311,8 @@ class Engine:
                     self._end(sample, decoded[k])
         self._seating.drop_those_who_left()
         self._count_decoding(samples, since=started)
-        for job in _jobs_of(samples):
-            if job.open_samples == 0 and not job.is_terminal:
-                self._seating.close(job, job.finished(self.clock()))
+        self._events += self._looks.take(of=samples)
+        self._close_complete(_jobs_of(samples))
 
     def _end(self, sample: Sample, picture: DecodedPicture | NumericalError) -> None:
         if isinstance(picture, NumericalError):
@@ -323,13 +325,6 @@ class Engine:
         seconds = self.clock() - since
         for job in _jobs_of(samples):
             job.seconds_decoding += seconds
-
-
-def _refused(error: Exception) -> Future[Any]:
-    """What is waited for, and ends the request."""
-    refused: Future[Any] = Future()
-    refused.set_exception(engine_error(error, stage="prepare"))
-    return refused
 
 
 def _jobs_of(samples: Sequence[Sample]) -> list[Job]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from worker.engine.errors import EngineError
+from worker.engine.recording import NOTHING_KEPT, Recordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class DrawnImage:
 
     `is_rescued`: it was drawn again in float32. `score`: how well it fits its prompt, where that was asked. `nsfw`: the
     model's safety checker has flagged it; None where it was not asked. `found`: vectors, float32 [n] each, that belong
-    to its record.
+    to its record. `recordings`: what was kept of it on the way.
     """
 
     pixels: np.ndarray
@@ -71,6 +72,7 @@ class DrawnImage:
     score: float | None = None
     nsfw: bool | None = None
     found: Mapping[str, np.ndarray] = field(default_factory=dict)
+    recordings: Recordings = NOTHING_KEPT
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,10 +7,40 @@ seats, no device and no events: whatever happens to a job happens in the engine'
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
 
+from worker.engine.errors import engine_error
+from worker.engine.family import Family, Inputs
 from worker.engine.request import Request
 from worker.engine.sample import Job
+from worker.engine.solver import Solvers
+
+
+def opened(family: Family, solvers: Solvers, clock: Callable[[], float], request: Request) -> Job:
+    """The job that a request becomes, while what it needs is made. In the thread that submits, which may take its time
+    over pixels. What is wrong with the request is found out when the job is asked for its solvers."""
+    try:
+        inputs = family.inputs(request)
+        compiled = [solvers.factory(schedule) for schedule in family.schedules(request)]
+    except Exception as error:
+        inputs, compiled = Inputs(), [_refused(error)]
+    return Job(request, submitted_at=clock(), solvers=compiled, inputs=inputs, brought=_brought(family, request))
+
+
+def _brought(family: Family, request: Request) -> Sequence[Future[Any]]:
+    try:
+        return family.bring(request)
+    except Exception as error:
+        return [_refused(error)]
+
+
+def _refused(error: Exception) -> Future[Any]:
+    """What is waited for, and ends the request."""
+    refused: Future[Any] = Future()
+    refused.set_exception(engine_error(error, stage="prepare"))
+    return refused
 
 
 class OpenJobs:

@@ -8,22 +8,10 @@ Knows latents and pixels. Refuses to know who looks, and how x0 was found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-
-import structlog
 import torch
 from torch.nn import functional
 
-from worker.engine.errors import DeviceLost, is_lost_device
-from worker.engine.events import Preview
 from worker.engine.family import Autoencoder
-from worker.engine.sample import Sample
-from worker.engine.transfer import to_host
-
-log = structlog.get_logger()
 
 PATCH = 2
 """Pixels of a preview along each side of a latent. On the starter the error falls from 0.18 (one pixel) to 0.13 of the
@@ -32,86 +20,8 @@ range -1 to 1; four pixels give 0.12 and a file four times as large."""
 PICTURES, SIDE = 8, 12
 """Pictures the map is fitted to, and their side in latents: 1,152 latents for some ten unknowns each."""
 
-MOST_FAILURES = 3
-"""In a row, before previews are given up: fitting the map decodes eight small pictures each time."""
-
 RIDGE = 1e-3
 """Keeps the map small along directions of the latents that synthetic pictures hardly show."""
-
-
-def is_due(sample: Sample) -> bool:
-    """Has the sample just taken an evaluation after which its request wants a preview? The last one needs none, and
-    what a pass before the last is about need not be latents of a picture."""
-    every = sample.job.request.preview_every
-    return every > 0 and sample.step % every == 0 and sample.is_in_last_pass and not sample.is_denoised
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A preview on its way from the device."""
-
-    sample: Sample
-    step: int
-    pixels: torch.Tensor
-    arrived: torch.cuda.Event | None
-
-    def preview(self) -> Preview:
-        sample = self.sample
-        return Preview(sample.job.request.id, sample.index, self.step, sample.job.evaluations, self.pixels.numpy())
-
-
-class Previewer:
-    """Makes previews without holding up the device: what `render` starts, a later `take` returns.
-
-    The map is fitted when the first preview is wanted; whoever wants none pays nothing. What goes wrong here costs
-    nobody a picture: the preview is missing, `failures` counts it, and after MOST_FAILURES in a row no more are tried.
-    Raises DeviceLost alone.
-    """
-
-    def __init__(self, autoencoder: Autoencoder, device: torch.device) -> None:
-        self._autoencoder = autoencoder
-        self._device = device
-        self._pending: list[_Pending] = []
-        self._in_a_row = 0
-        self.failures = 0
-
-    def render(self, samples: Sequence[Sample]) -> None:
-        """Start previews of samples of one latent shape."""
-        if samples and self._in_a_row < MOST_FAILURES:
-            with self._failing_alone():
-                x0 = torch.stack([sample.estimate for sample in samples])
-                pixels, arrived = to_host(to_pixels(self.factors, x0))
-                for sample, picture in zip(samples, pixels, strict=True):
-                    self._pending.append(_Pending(sample, sample.step, picture, arrived))
-                self._in_a_row = 0
-
-    def take(self) -> list[Preview]:
-        """The previews that have arrived, oldest first. Those of requests that are over are dropped."""
-        pending, self._pending = self._pending, []
-        with self._failing_alone():
-            arrived = [each for each in pending if each.arrived is None or each.arrived.query()]
-            self._pending = [each for each in pending if each not in arrived]
-            return [each.preview() for each in arrived if not each.sample.job.is_terminal]
-        return []
-
-    @contextmanager
-    def _failing_alone(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if is_lost_device(error):
-                raise DeviceLost(str(error)) from error
-            self.failures += 1
-            self._in_a_row += 1
-            if self.failures == 1:
-                log.warning("a preview could not be made; the picture goes on without it", exc_info=error)
-            if self._in_a_row == MOST_FAILURES:
-                log.warning("no more previews are tried until the next start", failures=self.failures)
-
-    @cached_property
-    def factors(self) -> torch.Tensor:
-        """The linear map, float32 [C + 1, 3 x PATCH x PATCH] on the device."""
-        return fit(self._autoencoder, side=SIDE * self._autoencoder.pixels_per_latent).to(self._device)
 
 
 def to_pixels(factors: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:

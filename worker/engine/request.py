@@ -11,6 +11,7 @@ from typing import Any, Self
 from pydantic import ConfigDict, Field
 
 from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec, PictureSpec, seed_of
+from app.contract.messages.trajectory import Trajectory
 
 
 class Request(PictureSpec):
@@ -19,7 +20,8 @@ class Request(PictureSpec):
     Raises ValueError for a value out of its declared limits the moment it is built. Sides are in pixels.
     A `reproducible` one is denoised alone, in batches of one fixed size: the same bits whoever else is drawn, on one
     machine.
-    After every `preview_every` model evaluations a Preview of each picture is reported; 0 means none.
+    After every `preview_every` model evaluations a Preview of each picture is reported; 0 means none. With
+    `keep_previews` they are kept for the finished picture as well; `trajectory` is what else is kept of its steps.
     What depends on the model, such as its schedulers, is checked when the request takes a seat.
     """
 
@@ -28,6 +30,8 @@ class Request(PictureSpec):
     id: str
     num_images: int
     preview_every: int = 0
+    keep_previews: bool = False
+    trajectory: Trajectory | None = None
     pictures: Mapping[str, Any] = Field(default={}, repr=False)
     """Of every picture that the request names, by its sha256, the pixels: a numpy array, uint8 [H, W, 3 or 4]."""
 

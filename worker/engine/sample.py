@@ -20,6 +20,7 @@ from worker.engine.family import Inputs, Prepared
 from worker.engine.lane import Lane, Lanes
 from worker.engine.noise import normal_noise
 from worker.engine.passes import Before, Pass
+from worker.engine.recording import NOTHING_KEPT, Recordings
 from worker.engine.request import Request
 from worker.engine.rows import Mode
 from worker.engine.solver import Solver, SolverFactory
@@ -103,7 +104,8 @@ class Job:
         """What whoever asked should know of the pictures."""
         read = [READ_TILED] if self.is_tiled else []
         drawn = [TILED] if any(sample.is_tiled for sample in self.samples) else []
-        return [*(self.prepared.warnings if self.prepared else ()), *read, *drawn]
+        lost = [warning for sample in self.samples if sample.recordings for warning in sample.recordings.warnings]
+        return [*(self.prepared.warnings if self.prepared else ()), *read, *drawn, *dict.fromkeys(lost)]
 
     def finished(self, now: float) -> Finished:
         """The event of a job whose samples all have their pictures."""
@@ -175,6 +177,8 @@ class Sample:
     is_decoding: bool = False
     """Sent off to be decoded; the picture has not come yet."""
     is_tiled: bool = False
+    recordings: Recordings | None = None
+    """What its request keeps of it on the way, once its last pass has begun."""
     _noise: torch.Tensor | None = None
 
     @property
@@ -255,6 +259,12 @@ class Sample:
         self.lane.leave(self.run.seat)
         self.run, self.ended, self.number, self.evaluation = run, ended, self.number + 1, 0
 
+    def begin_recording(self) -> Recordings:
+        """Of its last pass: what the ones before are about need not be latents of a picture."""
+        table, of, last = self.run.solver.table, self.run.of, self.job.evaluations
+        self.recordings = Recordings.of(self.job.request, table, of.latent_shape, first=self.step, last=last)
+        return self.recordings
+
     def leave(self) -> None:
         """Give up the seat. The picture stays."""
         if self.is_seated:
@@ -264,5 +274,11 @@ class Sample:
     def drawn(self, picture: np.ndarray) -> DrawnImage:
         found = {name: vector.float().cpu().numpy() for name, vector in self.run.of.found.items()}
         return DrawnImage(
-            picture, seed=self.seed, index=self.index, is_rescued=self.is_rescue, nsfw=self.nsfw, found=found
+            picture,
+            seed=self.seed,
+            index=self.index,
+            is_rescued=self.is_rescue,
+            nsfw=self.nsfw,
+            found=found,
+            recordings=self.recordings or NOTHING_KEPT,
         )

@@ -144,7 +144,7 @@ class Bundle:
     def takes(self) -> tuple[str, ...]:
         """Parameters that not every model takes, and this one does."""
         beside = {"control": self.controlnets.files, "loras": self.loras}
-        return (*PIPELINES[self.family].takes, *(name for name, files in beside.items() if files))
+        return ("trajectory", *PIPELINES[self.family].takes, *(name for name, files in beside.items() if files))
 
     @property
     def embedding_dimensions(self) -> int | None:

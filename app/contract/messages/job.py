@@ -68,6 +68,26 @@ class Sheet(BaseModel):
     """After how many model evaluations each was made, in order."""
 
 
+class StoredFile(BaseModel):
+    """A file beside a picture: where its bytes are and how to check them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    sha256: str
+    bytes: int
+    content_type: str
+
+
+class KeptTrajectory(BaseModel):
+    """What was kept of the steps of one picture: of how many, and in which files, by their extensions."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    steps: int
+    files: dict[str, StoredFile]
+
+
 class Picture(BaseModel):
     """One finished picture: where its bytes are and how to check them."""
 
@@ -83,8 +103,16 @@ class Picture(BaseModel):
     bytes: int
     previews: Sheet | None = None
     """Kept if the job asked for it, and had any."""
+    trajectory: KeptTrajectory | None = None
     nsfw: bool | None = None
     """The model's safety checker has flagged it; None where it was not asked."""
+
+    @property
+    def object_keys(self) -> list[str]:
+        """Of the picture, and of the files beside it."""
+        sheet = [self.previews.key] if self.previews else []
+        files = [file.key for file in self.trajectory.files.values()] if self.trajectory else []
+        return [self.key, *sheet, *files]
 
 
 class BlockedPicture(BaseModel):
@@ -151,8 +179,7 @@ class Record(BaseModel):
     @property
     def object_keys(self) -> list[str]:
         """The key of every object that belongs to the job's result."""
-        sheets = [picture.previews.key for picture in self.images if picture.previews]
-        return [picture.key for picture in self.images] + sheets
+        return [key for picture in self.images for key in picture.object_keys]
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str], *, position: int | None = None) -> Record:

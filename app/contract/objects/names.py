@@ -1,5 +1,5 @@
-"""How the key of an object is spelled: of a picture, of its sheet of previews, of a picture that came in, and what the
-keys of a job begin with.
+"""How the key of an object is spelled: of a picture, of what is kept of its steps, of a picture that came in, and what
+the keys of a job begin with.
 
 Refuses to know where objects lie.
 """
@@ -15,53 +15,84 @@ CONTENT_TYPES: Mapping[str, str] = {"png": "image/png", "jpeg": "image/jpeg", "w
 
 EXTENSIONS: Mapping[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 SHEET = "-previews"
-"""What a sheet's name has more than its picture's."""
+"""What the name of a sheet of previews has more than its picture's."""
+
+TRAJECTORY = "-trajectory"
+"""The same of the files of a trajectory."""
+
+TRAJECTORY_TYPES: Mapping[str, str] = {
+    "json": "application/json",
+    "safetensors": "application/octet-stream",
+    "webp": "image/webp",
+    "jpg": "image/jpeg",
+}
+"""Extension of each file of a trajectory to media type: what the steps are, their latents, a film, a sheet of frames.
+For safetensors none is registered."""
 
 INPUTS = "inputs"
 """Where pictures that came in lie, in a folder for each tenant."""
 
 _FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
 _PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
-_KEY = re.compile(r"images/(job_[0-9a-z]{24})/([0-9a-f]{32})/(0|[1-9][0-9]{0,2})(-previews)?\.(png|jpg|webp)", re.ASCII)
+_KEY = re.compile(
+    r"images/(job_[0-9a-z]{24})/([0-9a-f]{32})/(0|[1-9][0-9]{0,2})"
+    r"(?:(-previews)?\.(png|jpg|webp)|(-trajectory)\.(json|safetensors|webp|jpg))",
+    re.ASCII,
+)
 _INPUT_KEY = re.compile(INPUTS + r"/[a-z0-9][a-z0-9_-]{0,63}/[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """The parts of the object key of one picture, or of its sheet of previews."""
+    """The parts of the object key of one picture, or of a file beside it: `part` is SHEET or TRAJECTORY, and empty for
+    the picture itself."""
 
     job_id: str
     token: str
     index: int
-    output_format: str
-    is_sheet: bool = False
-    """The picture's previews, not the picture."""
+    extension: str
+    part: str = ""
 
     @property
     def file_name(self) -> str:
         """What a browser should call the download. Carries the job and no token."""
-        return f"{self.job_id}-{self.index}{SHEET if self.is_sheet else ''}.{EXTENSIONS[self.output_format]}"
+        return f"{self.job_id}-{self.index}{self.part}.{self.extension}"
+
+    @property
+    def content_type(self) -> str:
+        if self.part == TRAJECTORY:
+            return TRAJECTORY_TYPES[self.extension]
+        return CONTENT_TYPES[_FORMAT_OF_EXTENSION[self.extension]]
 
 
 def image_key(job_id: str, token: str, index: int, output_format: str) -> str:
     """The key of picture `index` (0 to 999) of one attempt. ValueError for any part of another form."""
     if output_format not in EXTENSIONS:
         raise ValueError(f"unknown output format {output_format!r}; it is one of {', '.join(EXTENSIONS)}")
-    parse_key(key := f"images/{job_id}/{token}/{index}.{EXTENSIONS[output_format]}")
-    return key
+    return _key(job_id, token, index, EXTENSIONS[output_format])
 
 
 def sheet_key(job_id: str, token: str, index: int) -> str:
     """The key of the sheet of previews beside picture `index`, a JPEG. ValueError for any part of another form."""
-    parse_key(key := f"images/{job_id}/{token}/{index}{SHEET}.{EXTENSIONS['jpeg']}")
+    return _key(job_id, token, index, EXTENSIONS["jpeg"], SHEET)
+
+
+def trajectory_key(job_id: str, token: str, index: int, extension: str) -> str:
+    """The key of a file of the trajectory of picture `index`. ValueError for any part of another form."""
+    return _key(job_id, token, index, extension, TRAJECTORY)
+
+
+def _key(job_id: str, token: str, index: int, extension: str, part: str = "") -> str:
+    parse_key(key := f"images/{job_id}/{token}/{index}{part}.{extension}")
     return key
 
 
 def parse_key(key: str) -> ImageKey:
-    """The parts of a key that `image_key` or `sheet_key` made. ValueError for any other string, traversals included."""
+    """The parts of a key of a picture, or of a file beside it. ValueError for any other string, traversals included."""
     if (found := _KEY.fullmatch(key)) is None:
         raise ValueError("not a picture's key: images/<job id>/<token>/<index>.<png, jpg or webp>")
-    return ImageKey(found[1], found[2], int(found[3]), _FORMAT_OF_EXTENSION[found[5]], found[4] is not None)
+    job_id, token, index, sheet, extension, trajectory, kind = found.groups()
+    return ImageKey(job_id, token, int(index), extension or kind, sheet or trajectory or "")
 
 
 def input_key(tenant: str, sha256: str) -> str:
