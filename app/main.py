@@ -71,7 +71,7 @@ from app.replicate import files as replicate_files
 from app.replicate import input as replicate_input
 from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
-from app.routes import events, health, images, inputs, jobs, models, page, score, webhooks
+from app.routes import events, health, images, inputs, jobs, models, page, score, trajectory, webhooks
 from app.routes.openapi import complete
 from app.services import Services
 from app.settings import Settings
@@ -108,6 +108,7 @@ SERVED = (
     inputs,
     webhooks,
     images,
+    trajectory,
     models,
     score,
     openai,

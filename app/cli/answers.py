@@ -43,11 +43,18 @@ def _by_name(inner: Any) -> Any:
     return lambda value: isinstance(value, dict) and all(fits(each, inner) for each in value.values())
 
 
+def is_shown(value: Any) -> bool:
+    """What a trajectory shows: one kind of latents, or a few."""
+    return isinstance(value, list) and 1 <= len(value) <= MOST_PANES and all(isinstance(each, str) for each in value)
+
+
+MOST_PANES: Final = 4
 NUMBER: Final = (int, float)
 PREVIEWS: Final = {"url": str, "width": int, "height": int, "columns": int, "steps": [int]}
+KEPT: Final = {"steps": int, "files": _by_name({"url": str})}
 IMAGE: Final = {
     "index": int, "seed": int, "width": int, "height": int, "bytes": int, "url": str, "previews": (None, PREVIEWS),
-    "nsfw": (None, bool),
+    "trajectory": (None, KEPT), "nsfw": (None, bool),
 }  # fmt: skip
 JOB: Final = {
     "id": is_id,
@@ -68,6 +75,8 @@ JOB: Final = {
     "ended_at": (None, str),
     "expires_at": (None, str),
 }
+STEP: Final = {"step": int, "timestep": (None, *NUMBER), "sigma": (None, *NUMBER), "boxes": _by_name([int])}
+TRAJECTORY: Final = {"show": is_shown, "steps": [STEP]}
 JOBS: Final = {"data": [JOB], "next_cursor": (None, str)}
 MODEL: Final = {
     "id": str,

@@ -13,6 +13,7 @@ from app.cli.options import ApiKey, AsJson, JobId, Overwrite, Url
 from app.cli.parameters import with_options_of
 
 WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {model}."
+STEPS = "Keep the latents after every so many evaluations, for `darkroom trajectory`: 1 keeps all."
 IN_TERMINAL = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
 
 Prompts = Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What the picture shows.")]
@@ -92,6 +93,13 @@ def _draw(
         list[str] | None,
         typer.Option("--control", metavar="MODEL=FILE[:SCALE]", help="A ControlNet and its picture. Several: all."),
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--trajectory", metavar="EVERY", help=STEPS, min=1, max=10_000),
+    ] = None,
+    decode: Annotated[
+        str | None, typer.Option("--trajectory-decode", metavar="linear|vae", help="How its frames are made.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A line of JSON for each finished job, with the files' names.")
@@ -111,6 +119,8 @@ def _draw(
         asked["aspect_ratio"] = aspect_ratio
     if parameters["preview_every"]:
         asked["keep_previews"] = True
+    if steps is not None or decode is not None:
+        asked["trajectory"] = {"every": steps or 1} | ({} if decode is None else {"decode": decode})
     display = Display(command=command, as_json=as_json, show=show, preview=preview)
     named = NamedPictures(picture, mask, tuple(loras or ()), tuple(controls or ()), is_varied=command == "vary")
     code = draw(
@@ -142,8 +152,9 @@ def reproduce(
 def trajectory(
     job_id: JobId,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="What to write: .gif or .webp moves, .png is a sheet.")
-    ] = Path("steps.gif"),
+        Path | None,
+        typer.Option("--output", "-o", help="File: .gif and .webp move, .png is a sheet, .safetensors are latents."),
+    ] = None,
     index: Annotated[
         int | None, typer.Option(help="Which picture of the job. Else the one named, or the first.", min=0)
     ] = None,
@@ -152,13 +163,15 @@ def trajectory(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Show how a picture emerged from noise: its previews one after the other, then the picture.
+    """Show how a picture emerged from noise, step by step: in the terminal, or as a file with -o.
 
-    For jobs that kept their previews: the page's do, and those drawn with --preview-every.
+    For jobs that kept their steps (--trajectory) or previews: the page's do, and those drawn with --preview-every.
+    Where no terminal is, steps.gif is written.
 
     \b
-    darkroom generate "a frog" --preview-every 2 --seed 7
-    darkroom trajectory a-frog-7.png -o steps.gif
+    darkroom generate "a frog" --trajectory 1 --seed 7
+    darkroom trajectory a-frog-7.png
+    darkroom trajectory a-frog-7.png -o steps.webp
     """
     from app.cli.trajectory import write_trajectory
 

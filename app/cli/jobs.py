@@ -165,6 +165,7 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
     for picture in job["images"]:
         previews = picture.get("previews")
         kept = f", {len(previews['steps'])} previews" if previews else ""
+        kept += f", {picture['trajectory']['steps']} steps kept" if picture.get("trajectory") else ""
         flagged = ", flagged by the safety checker" if picture.get("nsfw") else ""
         fetched = f"{picture['bytes']} bytes{kept}{flagged}, {plain(picture['url'])}"
         yield f"picture {picture['index']}", f"seed {picture['seed']}, {fetched}"

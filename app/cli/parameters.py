@@ -55,6 +55,7 @@ SAID_OTHERWISE: Final = {
     "mask_image": "--mask",
     "control": "--control",
     "loras": "--lora",
+    "trajectory": "--trajectory",
 }
 """What other words of the command line decide."""
 

@@ -137,17 +137,18 @@ def _sixel_band(rows: list[bytes]) -> str:
     return "$".join(f"#{colour}{line}" for colour, line in runs.items())
 
 
-def half_blocks(image: Image.Image) -> str:
-    """Two pixels a character: the upper one as ink, the lower one as paper."""
-    image = image.resize((CELLS, max(2, round(CELLS * image.height / image.width) // 2 * 2)))
+def half_blocks(image: Image.Image, width: int = CELLS, height: int | None = None) -> str:
+    """Two pixels a character: the upper one as ink, the lower one as paper. `height` is an even number of pixels, as
+    the picture's proportions have it where it is not given."""
+    image = image.convert("RGB").resize((width, height or max(2, round(width * image.height / image.width) // 2 * 2)))
     pixels = image.tobytes()
 
     def colour(x: int, y: int) -> str:
-        at = 3 * (y * CELLS + x)
+        at = 3 * (y * width + x)
         return ";".join(map(str, pixels[at : at + 3]))
 
     lines = (
-        "".join(f"\x1b[38;2;{colour(x, y)};48;2;{colour(x, y + 1)}m▀" for x in range(CELLS)) + "\x1b[0m"
+        "".join(f"\x1b[38;2;{colour(x, y)};48;2;{colour(x, y + 1)}m▀" for x in range(width)) + "\x1b[0m"
         for y in range(0, image.height, 2)
     )
     return "\n".join(lines)

@@ -15,11 +15,12 @@ from pydantic import BaseModel, Field
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.from_pictures import fitting_notes
-from app.contract.messages.job import BlockedPicture, JobError, Picture, Record
+from app.contract.messages.job import BlockedPicture, JobError, Record
 from app.contract.messages.questions import EmbedSpec, Result, ScoreSpec, Task
 from app.contract.messages.served import ServedModel
 from app.contract.messages.spec import JobSpec
 from app.edge.problems import job_problem_title
+from app.jobs.picture_views import ImageView
 
 
 class Progress(BaseModel):
@@ -39,41 +40,6 @@ class QueuePlace(BaseModel):
     position: int = Field(description="Jobs that come before it; 0 is next")
     workers: int = Field(description="Workers of its model that were heard of lately; without any, it waits for one")
     eta_seconds: float | None = Field(description="Until it is finished at the present pace; null while nobody knows")
-
-
-class PreviewsView(BaseModel):
-    """How a picture emerged: its previews in one file, row by row, each of width x height pixels."""
-
-    url: str
-    sha256: str
-    bytes: int
-    content_type: str
-    width: int
-    height: int
-    columns: int
-    steps: list[int] = Field(description="After how many model evaluations each was made; as many as there are frames")
-
-
-class ImageView(BaseModel):
-    """One finished picture. The link needs no key and works for a while (an hour, unless the operator says otherwise);
-    ask for the job to get a new one."""
-
-    index: int
-    url: str
-    sha256: str
-    seed: int
-    width: int
-    height: int
-    content_type: str
-    bytes: int
-    previews: PreviewsView | None = Field(description="Kept for jobs with `keep_previews`")
-    nsfw: bool | None = Field(description="Flagged by the model's safety checker; null: it did not look, see `safety`")
-
-    @classmethod
-    def of(cls, picture: Picture, links: Mapping[str, str]) -> ImageView:
-        sheet = picture.previews
-        previews = sheet and PreviewsView(url=links[sheet.key], **sheet.model_dump(exclude={"key"}))
-        return cls(url=links[picture.key], previews=previews, **picture.model_dump(exclude={"key", "previews"}))
 
 
 class JobErrorView(BaseModel):
@@ -190,7 +156,7 @@ class JobView(BaseModel):
                 stage=(record.stage or None) if record.status is Status.RUNNING else None,
             ),
             queue=queue,
-            images=[ImageView.of(picture, links or {}) for picture in record.images],
+            images=[ImageView.of(picture, links or {}, job_url=own) for picture in record.images],
             blocked=list(record.blocked),
             result=record.result,
             error=error and JobErrorView.of(error, prefix=urlsplit(base).path),

@@ -32,7 +32,7 @@ _FOUND: dict[int | str, dict[str, Any]] = {
     304: {"description": "The picture with the ETag in If-None-Match is still the one"},
 }
 
-_OF_A_JOB: dict[int | str, dict[str, Any]] = {
+OF_A_JOB: dict[int | str, dict[str, Any]] = {
     **_FOUND,
     302: {"description": "Where the store signs links itself: the picture is there for a while"},
     **problems(
@@ -72,7 +72,7 @@ TheConditions = Annotated[Conditions, Depends(conditions)]
     "/v1/jobs/{job_id}/images/{index}",
     response_class=Response,
     summary="One picture of a job",
-    responses=_OF_A_JOB,
+    responses=OF_A_JOB,
 )
 async def job_image(
     record: OwnRecord,
@@ -82,14 +82,14 @@ async def job_image(
     conditions: TheConditions,
 ) -> Response:
     """A redirect to the store where it can sign links, otherwise the bytes."""
-    return await _lead_to(services, _picture_of(record, index).key, request, conditions)
+    return await lead_to(services, picture_of(record, index).key, request, conditions)
 
 
 @router.get(
     "/v1/jobs/{job_id}/images/{index}/previews",
     response_class=Response,
     summary="How one picture of a job emerged",
-    responses=_OF_A_JOB,
+    responses=OF_A_JOB,
 )
 async def job_previews(
     record: OwnRecord,
@@ -99,10 +99,10 @@ async def job_previews(
     conditions: TheConditions,
 ) -> Response:
     """The sheet of previews that `images[].previews` describes, for jobs with `keep_previews`."""
-    sheet = _picture_of(record, index).previews
+    sheet = picture_of(record, index).previews
     if sheet is None:
         raise errors.PictureNotFound("The job kept no previews: ask for keep_previews with preview_every.")
-    return await _lead_to(services, sheet.key, request, conditions)
+    return await lead_to(services, sheet.key, request, conditions)
 
 
 @router.get(
@@ -131,23 +131,26 @@ async def signed_picture(
 ) -> Response:
     """What `images[].url` of a job leads to where the store does not serve pictures itself. Needs no key."""
     services.pictures.links.verify(key, expires=expires, signature=signature, now=services.viewer.now())
-    return await _send_picture(services, key, conditions)
+    return await send_picture(services, key, conditions)
 
 
-def _picture_of(record: Record, index: str) -> Picture:
+def picture_of(record: Record, index: str) -> Picture:
+    """Raises PictureNotFound."""
     picture = next((picture for picture in record.images if str(picture.index) == index), None)
     if picture is None:
         raise errors.PictureNotFound(f"The job is {record.status.value} and has {len(record.images)} pictures.")
     return picture
 
 
-async def _lead_to(services: Services, key: str, request: Request, conditions: Conditions) -> Response:
+async def lead_to(services: Services, key: str, request: Request, conditions: Conditions) -> Response:
+    """To the store where it can sign links, otherwise the bytes."""
     if services.pictures.can_sign:
         return RedirectResponse(await services.viewer.url(key, base=services.base(request)), 302)
-    return await _send_picture(services, key, conditions)
+    return await send_picture(services, key, conditions)
 
 
-async def _send_picture(services: Services, key: str, conditions: Conditions) -> Response:
+async def send_picture(services: Services, key: str, conditions: Conditions) -> Response:
+    """The bytes of a picture, or of a file beside one."""
     return await send_bytes(lambda part: services.pictures.open(key, byte_range=part), conditions)
 
 

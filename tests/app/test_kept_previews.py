@@ -10,7 +10,14 @@ import pytest
 import redis
 
 from app.contract.messages.job import Picture, Sheet, new_job_id, new_token
-from app.contract.objects.names import image_key, parse_key, sheet_key
+from app.contract.objects.names import (
+    TRAJECTORY,
+    TRAJECTORY_TYPES,
+    image_key,
+    parse_key,
+    sheet_key,
+    trajectory_key,
+)
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim
 from app.jobs.housekeeping import Housekeeper
@@ -150,8 +157,13 @@ def test_keys() -> None:
     job_id, token = new_job_id(), new_token()
     key = sheet_key(job_id, token, 3)
     parts = parse_key(key)
-    assert (parts.index, parts.is_sheet, parts.output_format) == (3, True, "jpeg")
-    assert not parse_key(image_key(job_id, token, 3, "jpeg")).is_sheet
+    assert (parts.index, parts.part, parts.extension, parts.content_type) == (3, "-previews", "jpg", "image/jpeg")
+    assert not parse_key(image_key(job_id, token, 3, "jpeg")).part
+    for kind, content_type in TRAJECTORY_TYPES.items():
+        parts = parse_key(trajectory_key(job_id, token, 3, kind))
+        assert (parts.part, parts.extension, parts.content_type) == (TRAJECTORY, kind, content_type)
+    with pytest.raises(ValueError, match="not a picture's key"):
+        trajectory_key(job_id, token, 3, "gif")
     for wrong in (key.replace("-previews", "-other"), key.replace("3-", "-"), key + "x", key.replace("-p", "--p")):
         with pytest.raises(ValueError, match="not a picture's key"):
             parse_key(wrong)

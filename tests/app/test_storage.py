@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from app.contract.objects.names import (
     CONTENT_TYPES,
+    EXTENSIONS,
     ImageKey,
     image_key,
     job_prefix,
@@ -56,18 +57,22 @@ tokens = st.from_regex(r"[0-9a-f]{32}", fullmatch=True)
 @given(job_ids, tokens, st.integers(0, 999), st.sampled_from(sorted(CONTENT_TYPES)))
 def test_a_key_and_its_parts_say_the_same(job_id: str, token: str, index: int, output_format: str):
     key = image_key(job_id, token, index, output_format)
-    assert parse_key(key) == ImageKey(job_id, token, index, output_format)
+    assert parse_key(key) == ImageKey(job_id, token, index, EXTENSIONS[output_format])
     assert key.startswith(token_prefix(job_id, token))
     assert token_prefix(job_id, token).startswith(job_prefix(job_id))
 
 
-@given(st.text(max_size=90) | st.from_regex(r"images/(job_[0-9a-z]{2,26}|\.\.)/[0-9a-f.%/]{2,33}/\d{1,4}\.\w{2,4}"))
+@given(
+    st.text(max_size=90)
+    | st.from_regex(r"images/(job_[0-9a-z]{2,26}|\.\.)/[0-9a-f.%/]{2,33}/\d{1,4}(-previews|-trajectory)?\.\w{2,11}")
+)
 def test_any_text_is_a_key_we_would_make_or_refused(text: str):
     try:
         parts = parse_key(text)
     except ValueError:
         return
-    assert image_key(parts.job_id, parts.token, parts.index, parts.output_format) == text
+    assert f"images/{parts.job_id}/{parts.token}/{parts.index}{parts.part}.{parts.extension}" == text
+    assert parts.content_type
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.cli.trajectory import FRAME_MS, LAST_MS, durations
+from app.contract.messages.trajectory import FRAME_MS, LAST_MS, durations
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_kept_previews import KEPT, succeed_with_sheet
 from tests.cli.conftest import Hand, Run, picture

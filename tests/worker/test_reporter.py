@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+import torch
 from PIL import Image
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import new_job_id
 from app.contract.messages.params import JobRequest, resolve
 from app.contract.messages.picture_record import read_record
+from app.contract.messages.trajectory import Trajectory
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from tests.waiting import WAIT_SECONDS, until
 from worker.attempts import Attempts
 from worker.engine.events import DrawnImage, Finished, Preview, Progress, Timings
-from worker.preview_history import Frame, PreviewHistory
+from worker.engine.recording import Moment, Recording, Recordings
 from worker.provenance import Provenance
 from worker.reporter import Reporter
 from worker.storage import ObjectStore
@@ -145,23 +147,26 @@ def test_a_preview_that_cannot_be_made_does_not_end_the_news(
     assert [fact[1] for fact in ownership.told] == [1]
 
 
-def test_what_previews_raise_stays_with_them(
+def test_what_kept_steps_raise_stays_with_them(
     ownership: Recorder, reporter: Reporter, claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the engine's thread, where it would end the process, and when a finished picture is put away."""
+    """When a finished picture is put away: it is worth more than how it came to be."""
 
     def no_memory(*args: Any, **options: Any) -> Any:
         raise MemoryError("no")
 
-    monkeypatch.setattr(PreviewHistory, "keep", no_memory)
     monkeypatch.setattr("worker.finisher.encode_sheet", no_memory)
-    monkeypatch.setattr(PreviewHistory, "of", lambda *args: [Frame(3, PIXELS)])
-    keeping = dataclasses.replace(claim, spec=claim.spec.model_copy(update={"keep_previews": True}))
-    reporter._attempts.open(keeping)
-    reporter.handle(Preview(claim.token, 0, 3, 20, PIXELS))
-    reporter.handle(Finished(claim.token, drawn(PIXELS, PIXELS), 20, Timings(0, 0, 0, 0), []))
+    monkeypatch.setattr("worker.finisher.files_of", no_memory)
+    asking = dataclasses.replace(claim, spec=claim.spec.model_copy(update={"trajectory": Trajectory()}))
+    reporter._attempts.open(asking)
+    moments = [Moment(3, 1.0, None)]
+    kept = Recording.empty(moments, (4, 2, 2), ["estimate"], asked=1, is_decoded=False)
+    kept.linear = torch.zeros(5, 12)
+    kept.keep("estimate", 0, np.zeros((4, 2, 2), np.float16))
+    images = [dataclasses.replace(each, recordings=Recordings(kept, kept)) for each in drawn(PIXELS, PIXELS)]
+    reporter.handle(Finished(claim.token, images, 20, Timings(0, 0, 0, 0), []))
     [told] = until(lambda: [fact for fact in ownership.told if fact[0] == "succeed"])
-    assert [picture.previews for picture in told[1]] == [None, None]
+    assert [(picture.previews, picture.trajectory) for picture in told[1]] == [(None, None)] * 2
 
 
 def test_a_picture_has_the_quality_that_was_asked_for(

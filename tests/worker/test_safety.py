@@ -21,7 +21,7 @@ from tests.worker.test_reporter import PIXELS, PROVENANCE
 from worker.attempts import Attempts
 from worker.engine.events import DrawnImage, Failed, Finished, Preview, Timings
 from worker.reporter import Reporter
-from worker.safety import NO_PREVIEWS, judged, watched
+from worker.safety import NO_PREVIEWS, NO_TRAJECTORY, judged, watched
 from worker.storage import ObjectStore
 
 Reporting = Callable[[Safety], Reporter]
@@ -36,7 +36,8 @@ def finished(token: str, nsfw: Sequence[bool | None], *, seed: int = 7) -> Finis
 def asking(card: ModelCard) -> Callable[..., Claim]:
     def ask(token: str = "a" * 32, **parameters: Any) -> Claim:
         request = JobRequest(prompt="a red circle", seed=7, **parameters)
-        return Claim(new_job_id(), token, resolve(request, card), attempt=1, failures=0, traceparent="")
+        taking = card.model_copy(update={"takes": ("trajectory",)})
+        return Claim(new_job_id(), token, resolve(request, taking), attempt=1, failures=0, traceparent="")
 
     return ask
 
@@ -113,7 +114,7 @@ def test_blocked_pictures_are_nowhere_and_the_others_are_delivered(
     reporting: Reporting, asking: Callable[..., Claim], running: Callable[[Claim], None], redis_client: redis.Redis,
     pictures: Path,
 ) -> None:  # fmt: skip
-    claim = asking(num_images=3, preview_every=2, keep_previews=True)
+    claim = asking(num_images=3, preview_every=2, keep_previews=True, trajectory={"every": 2})
     running(claim)
     reporter = reporting("block")
     reporter._attempts.open(claim)
@@ -122,7 +123,12 @@ def test_blocked_pictures_are_nowhere_and_the_others_are_delivered(
     assert record.status == "succeeded"
     assert [(picture.index, picture.seed, picture.nsfw) for picture in record.images] == [(1, 8, False)]
     assert [(each.index, each.seed) for each in record.blocked] == [(0, 7), (2, 9)]
-    assert record.warnings == ("cut", "NSFW content detected, and not shown: pictures 0 and 2.", NO_PREVIEWS)
+    assert record.warnings == (
+        "cut",
+        "NSFW content detected, and not shown: pictures 0 and 2.",
+        NO_PREVIEWS,
+        NO_TRAJECTORY,
+    )
     assert files(pictures) == [pictures / record.images[0].key]
 
 
@@ -150,8 +156,8 @@ def test_with_none_left_the_job_fails_and_nothing_is_stored(
 
 
 def test_where_pictures_may_be_blocked_there_are_no_previews(asking: Callable[..., Claim]) -> None:
-    spec = watched(asking(preview_every=3, keep_previews=True).spec, "block")
-    assert (spec.preview_every, spec.keep_previews) == (0, False)
+    spec = watched(asking(preview_every=3, keep_previews=True, trajectory={}).spec, "block")
+    assert (spec.preview_every, spec.keep_previews, spec.trajectory) == (0, False, None)
     harmless = judged(finished("a", [False]), asking().spec, "block")
     assert isinstance(harmless, Finished)
     assert harmless.warnings == ["cut"]

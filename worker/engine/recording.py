@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.contract.messages.trajectory import MOST_BYTES, MOST_PREVIEWS, MOST_STEPS, Shown
+from app.contract.messages.trajectory import MOST_BYTES, MOST_BYTES_OF_ONE, MOST_PREVIEWS, MOST_STEPS, Shown
 from worker.engine.preview import to_pixels
 from worker.engine.request import Request
 from worker.engine.rows import LatentShape
@@ -199,8 +199,8 @@ NOTHING_KEPT = Recordings()
 
 PREVIEWS_THINNED = "Of {asked} previews, {kept} were kept: a sheet has at most " + f"{MOST_PREVIEWS}."
 STEPS_THINNED = (
-    "Of {asked} steps of the trajectory, {kept} were kept: the trajectories of a job take at most "
-    f"{MOST_BYTES // 2**20} MiB, and each has at most {MOST_STEPS} steps."
+    "Of {asked} steps of the trajectory, {kept} were kept: one has at most "
+    f"{MOST_STEPS} steps and {MOST_BYTES_OF_ONE // 2**20} MiB, and those of a job {MOST_BYTES // 2**20} MiB."
 )
 
 
@@ -212,4 +212,4 @@ def _thinned(recording: Recording | None, sentence: str) -> Iterator[str]:
 def frames_of_each(pictures: int, shape: LatentShape, series: int, *, is_decoded: bool) -> int:
     """The most steps that are kept of each of so many pictures; two, the ends, in any case."""
     step = series * (2 * prod(shape) + is_decoded * 3 * FRAME_SIDE**2)
-    return max(2, min(MOST_STEPS, MOST_BYTES // pictures // step))
+    return max(2, min(MOST_STEPS, min(MOST_BYTES_OF_ONE, MOST_BYTES // pictures) // step))

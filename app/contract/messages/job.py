@@ -14,6 +14,7 @@ from app.contract.messages.events import Status
 from app.contract.messages.params import OwedWebhook
 from app.contract.messages.questions import Question, Result, Task, cost_of_question, read_question, read_result
 from app.contract.messages.spec import JobSpec, read_stored
+from app.contract.messages.trajectory import decoded_frames
 
 _ID = re.compile(r"job_[0-9a-z]{24}")
 
@@ -41,15 +42,22 @@ def new_epoch() -> str:
 MEGAPIXEL = 2**20
 
 
+DECODE_ROWS = 3
+"""A decode costs about as much as so many rows of the denoiser."""
+
+
 def cost_of(spec: JobSpec, *, classifier_free_guidance: bool = True) -> float:
     """What a job takes from the others: steps x pixels x images x rows of the model's batch, in megapixel steps.
 
-    Two rows with guidance, one for the prompt and one without it, by a model that does it so.
+    Two rows with guidance, one for the prompt and one without it, by a model that does it so; and what decoding the
+    frames of a trajectory costs.
     """
     rows = 2 if classifier_free_guidance and spec.guidance_scale > 1 else 1
     # A prior costs as much as a step or two. The way back to noise is walked through the whole model.
     ways = 2 if spec.start == "inverted" else 1
-    return ways * spec.num_inference_steps * spec.width * spec.height * spec.num_images * rows / MEGAPIXEL
+    work = ways * spec.num_inference_steps * rows
+    work += DECODE_ROWS * decoded_frames(spec.trajectory, spec.num_inference_steps)
+    return work * spec.width * spec.height * spec.num_images / MEGAPIXEL
 
 
 class Sheet(BaseModel):

@@ -27,6 +27,7 @@ from app.contract.messages.request_body import RequestBody
 from app.contract.messages.schedulers import canonical, nearest
 from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec
 from app.contract.messages.texts import READABLE, Text
+from app.contract.messages.trajectory import MOST_PICTURES
 from app.contract.messages.webhook_headers import WebhookHeaders
 
 DRAWN_SEEDS = 2**53
@@ -279,6 +280,8 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
         yield ParamError(
             "/keep_previews", "no_previews", "needs preview_every: after how many evaluations each is made"
         )
+    if spec.trajectory is not None and spec.num_images > MOST_PICTURES:
+        yield ParamError("/trajectory", "too_many", f"takes num_images of 1 to {MOST_PICTURES}: all steps are kept")
     work = spec.width * spec.height * spec.num_images * spec.num_inference_steps
     if work > card.max_work:
         yield ParamError("", "too_much_work", f"width x height x num_images x steps is {work}; at most {card.max_work}")

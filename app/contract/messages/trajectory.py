@@ -26,6 +26,9 @@ MOST_STEPS: Final = 256
 MOST_BYTES: Final = 128 * 1024 * 1024
 """That the trajectories of one job take in the worker's memory: nineteen pictures of 512 pixels with 100 steps each."""
 
+MOST_BYTES_OF_ONE: Final = 60 * 1024 * 1024
+"""The same of one trajectory: clients of ours take files of 64 MiB."""
+
 MOST_PICTURES: Final = 64
 """Of a job with a trajectory. Of more, there would be no more than a few steps of each."""
 
@@ -58,9 +61,16 @@ class Trajectory(BaseModel):
     decode: Decode = "linear"
 
 
+def decoded_frames(asked: Trajectory | None, steps: int) -> int:
+    """Frames of one picture that the autoencoder makes, about: as many evaluations as steps."""
+    if asked is None or asked.decode != "vae":
+        return 0
+    return len(asked.show) * min(MOST_STEPS, steps // asked.every + 1)
+
+
 class AskedTrajectory(RequestBody):
-    """Keep the steps of each picture: all that were asked for, as long as those of a job fit into 128 MiB and there are
-    no more than 256 of each; else every second, third and so on, and a warning."""
+    """Keep the steps of each picture: all that were asked for, as long as there are no more than 256 of each, they take
+    no more than 60 MiB, and those of a job 128 MiB; else every second, third and so on, and a warning."""
 
     every: int = Field(default=1, ge=1, le=10_000, description="After every so many model evaluations")
     show: Annotated[list[Shown], Field(min_length=1, max_length=2)] = Field(
