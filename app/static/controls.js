@@ -2,13 +2,16 @@
 
 import { html, useState } from "./preact-htm.js";
 import { Strangers, useStrangers } from "./learned.js";
+import { takes } from "./pictured.js";
 import { defaults, FIELDS, shapes, shortSchedulers } from "./request.js";
 
 const PLACED = new Set([
   ..."prompt model width height num_inference_steps guidance_scale num_images seed".split(" "),
-  ..."negative_prompt scheduler output_format reproducible strength mask_blur".split(" "),
+  ..."negative_prompt scheduler output_format reproducible strength mask_blur trajectory".split(" "),
 ]);
 /** Parameters that have a control of their own, here or elsewhere in the form. Every other one gets a plain control. */
+
+const EVERY_STEP = { every: 1 };
 
 /** `set` takes the fields that change. */
 export function Controls({ request, set, model }) {
@@ -87,6 +90,8 @@ function More({ request, set, model }) {
     <${Choice} label="File" id="format" value=${request.output_format} names=${["png", "jpeg", "webp"]} choose=${(output_format) => set({ output_format })} />
     <label class="tick"><input type="checkbox" checked=${request.reproducible} onChange=${(event) => set({ reproducible: event.target.checked })} />
       Repeatable to the last bit: drawn alone, so slower</label>
+    ${takes(model, "trajectory") && model.safety !== "block" && html`<label class="tick"><input type="checkbox" checked=${!!request.trajectory} onChange=${(event) => set({ trajectory: event.target.checked ? EVERY_STEP : null })} />
+      Keep every step, to play them and to save their latents</label>`}
     ${FIELDS.filter((field) => !PLACED.has(field.name) && isPlain(field, model)).map((field) => html`<${Plain} field=${field} most=${model[`max_${field.name}`] ?? field.most} value=${request[field.name]} set=${set} />`)}
     <button type="button" class="small" onClick=${() => set(defaults(model, request.prompt))}>Back to the model's defaults</button>
   </details>`;

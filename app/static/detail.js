@@ -4,7 +4,7 @@ import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { Bar, Picture, Warnings, source } from "./parts.js";
 import { Origins, edited, modelFrom, varied } from "./origins.js";
 import { Sameness } from "./sameness.js";
-import { Estimate, Trajectory, framesOf } from "./trajectory.js";
+import { Estimate, Trajectory, useFrames } from "./trajectory.js";
 import { copy, recipes } from "./recipes.js";
 import { frameNumbers, neighbour, strokes } from "./walk.js";
 import { imageOf, isTerminal, moment, size, standing } from "./words.js";
@@ -65,6 +65,7 @@ function Opened({ job, index, darkroom, close, again, use }) {
   const image = imageOf(job, index);
   const [frame, setFrame] = useState(null);
   const estimates = darkroom.estimatesOf(job.id, index);
+  const steps = useFrames(job, image, estimates);
   const shown = image && !frame;
   const renew = () => darkroom.reload(job.id).catch(() => {});
   return html`<div class="easel">
@@ -72,7 +73,7 @@ function Opened({ job, index, darkroom, close, again, use }) {
       ${frame && html`<${Estimate} frame=${frame} image=${image} renew=${renew} />`}
       ${!image && estimates.length > 0 && html`<${Estimate} frame=${estimates.at(-1)} />`}
       ${!image && html`<p class="quiet">${standing(job)}</p>${!isTerminal(job) && html`<${Bar} job=${job} />`}`}
-      ${image && html`<${Trajectory} frames=${framesOf(image, estimates)} show=${setFrame} />`}
+      ${image && steps && html`<${Trajectory} key=${steps.series.join()} job=${job} image=${image} ...${steps} show=${setFrame} />`}
     </div>
     <div class="notes">
       <div class="row spread top"><h2>${job.input.prompt}</h2><button type="button" class="small" onClick=${close}>Close</button></div>

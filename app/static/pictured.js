@@ -44,6 +44,7 @@ export function pictured(request, model) {
     strength: image && takes(model, "strength") ? request.strength : "",
     mask_blur: mask && takes(model, "mask_blur") ? request.mask_blur : 0,
     control: takes(model, "control") ? among(request.control, model.controls, "model") : null,
+    trajectory: takes(model, "trajectory") ? (request.trajectory ?? null) : null,
     loras: takes(model, "loras") ? among(request.loras, model.loras, "name") : null,
   };
 }

@@ -3,8 +3,9 @@
 import { PARAMETERS } from "./parameters.js";
 import { pictured, spoken } from "./pictured.js";
 
-/** What the form holds: which model, all that decides the pixels, how many pictures, and in which kind of file. */
-export const FIELDS = PARAMETERS.filter(({ name, part }) => ["served", "picture", "series"].includes(part) || name === "output_format");
+/** What the form holds: which model, all that decides the pixels, how many pictures, in which kind of file, and whether
+ * every step is kept. */
+export const FIELDS = PARAMETERS.filter(({ name, part }) => ["served", "picture", "series"].includes(part) || ["output_format", "trajectory"].includes(name));
 const SHAPES = [
   ["Square", 1, 1],
   ["Portrait", 3, 4],
@@ -32,7 +33,7 @@ export function bodyOf(request, model) {
     body[name] !== "" && (body[name] !== false || own === true) && !(announced && isUnsaid(body[name], own));
   const said = Object.fromEntries(FIELDS.filter(says).map(({ name }) => [name, body[name]]));
   // Where flagged pictures are not shown, there are no previews, and a warning for who asks for them.
-  if (model?.safety === "block") return said;
+  if (model?.safety === "block") return { ...said, trajectory: undefined };
   return { ...said, preview_every: previewInterval(request.num_inference_steps), keep_previews: true };
 }
 
@@ -70,7 +71,7 @@ export function requestOfRecord(record, models, fallback) {
 export function moved(request, model) {
   const { prompt, negative_prompt, seed, output_format } = request;
   const stays = { prompt, negative_prompt, seed, output_format };
-  for (const name of ["image", "mask_image", "strength", "mask_blur", "control", "loras"]) if (name in request) stays[name] = request[name];
+  for (const name of ["image", "mask_image", "strength", "mask_blur", "control", "loras", "trajectory"]) if (name in request) stays[name] = request[name];
   const sized = { ...defaults(model), ...stays };
   return pictured({ ...sized, ...(request.image ? sizeLike(request.image, model) : {}) }, model);
 }

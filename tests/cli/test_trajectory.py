@@ -12,7 +12,9 @@ from PIL import Image
 from app.contract.messages.trajectory import FRAME_MS, LAST_MS, durations
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_kept_previews import KEPT, succeed_with_sheet
+from tests.app.test_trajectory import EVERY, succeed_with_steps
 from tests.cli.conftest import Hand, Run, picture
+from tests.cli.terminal import STOOD, in_a_terminal
 
 COLOURS = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
 
@@ -102,3 +104,93 @@ def test_durations() -> None:
         assert len(times) == frames
         assert times[-1] == LAST_MS
         assert all(FRAME_MS[0] <= each <= FRAME_MS[1] and each % 10 == 0 for each in times[:-1])
+
+
+def step(number: int, timestep: float | None, sigma: float | None, **boxes: list[int]) -> dict[str, object]:
+    return {"step": number, "timestep": timestep, "sigma": sigma, "norms": {}, "boxes": boxes}
+
+
+STEPS = {
+    "show": ["noisy", "estimate"],
+    "steps": [
+        step(0, 999.0, 14.6, noisy=[0, 0, 8, 8]),
+        step(1, 500.0, None, noisy=[8, 0, 8, 8], estimate=[0, 8, 8, 8]),
+        step(2, None, 0.0, noisy=[0, 0, 8, 8], estimate=[8, 8, 8, 8]),
+    ],
+}
+
+
+def looked_at(gateway: Running, worker: ScriptedWorker, said: object = STEPS, **files: bytes) -> str:
+    worker.card = worker.card.model_copy(update={"takes": ("trajectory",)})
+    worker.announce()
+    job_id = gateway.client.post("/v1/jobs", json=EVERY).json()["id"]
+    kept = {"json": json.dumps(said).encode(), "safetensors": b"numbers", "webp": b"a film", "jpg": sheet()} | files
+    succeed_with_steps(worker, worker.claim(), files=kept, data=picture("white", side=128))
+    return str(job_id)
+
+
+def test_the_files_of_a_trajectory_as_they_are(
+    run: Run, gateway: Running, worker: ScriptedWorker, tmp_path: Path
+) -> None:
+    job_id = looked_at(gateway, worker)
+    for suffix, data in {"safetensors": b"numbers", "webp": b"a film", "json": json.dumps(STEPS).encode()}.items():
+        done = run("trajectory", job_id, "-o", f"steps.{suffix}")
+        assert (done.exit_code, done.stdout) == (0, f"steps.{suffix}  21 steps\n"), done.stderr
+        assert (tmp_path / f"steps.{suffix}").read_bytes() == data
+    assert "21 steps kept" in run("jobs", "show", job_id).stdout
+
+
+def test_noisy_and_estimate_beside_each_other(
+    run: Run, gateway: Running, worker: ScriptedWorker, tmp_path: Path
+) -> None:
+    done = run("trajectory", looked_at(gateway, worker), "--json")
+    assert json.loads(done.stdout)["steps"] == [0, 1, 2]
+    with Image.open(tmp_path / "steps.gif") as moving:
+        assert (moving.size, moving.n_frames) == ((512, 256), 4)
+        for number, (left, right) in enumerate([(0, None), (1, 2), (0, None), (3, 3)]):
+            moving.seek(number)
+            halves = [moving.convert("RGB").crop((x, 0, x + 256, 256)) for x in (0, 256)]
+            colours = [(*COLOURS, (255, 255, 255))[each] if each is not None else None for each in (left, right)]
+            for half, colour in zip(halves, colours, strict=True):
+                assert colour is None or near(half, colour), number
+
+
+def test_it_plays_in_a_terminal(gateway: Running, worker: ScriptedWorker, tmp_path: Path) -> None:
+    """In one place, with what each step is below, and the finished picture stays."""
+    job_id = looked_at(gateway, worker)
+    with in_a_terminal(gateway, "trajectory", job_id, cwd=tmp_path) as term:
+        assert term.end() == 0
+    assert [word in term.raw.decode() for word in ("timestep 999  sigma 14.6", "step 1 of 20", "\x1b[?25h")] == [
+        True
+    ] * 3
+    assert term.lines[: len(STOOD)] == STOOD
+    shown = [line for line in term.lines if "▀" in line]
+    assert len(shown) == 20, "39 pixels in each pane, two in a cell"
+    assert all(line.count("▀") == 2 * 39 for line in shown)
+    assert term.screen[-1] == "the picture"
+    assert not list(tmp_path.glob("steps.*"))
+
+
+def test_steps_that_are_not_as_services_describe_them(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    outside = {"show": ["noisy"], "steps": [step(0, 1.0, 1.0, noisy=[9, 9, 8, 8])]}
+    for said in ({"show": [], "steps": []}, {"show": ["noisy"], "steps": [{"step": "1"}]}, outside):
+        done = run("trajectory", looked_at(gateway, worker, said), "-o", "steps.gif", "--overwrite")
+        assert done.exit_code == 1
+        assert "as the service describes it" in done.stderr or "as a service describes them" in done.stderr
+
+
+def test_latents_of_who_kept_previews_only(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    done = run("trajectory", drawn(gateway, worker), "-o", "steps.safetensors")
+    assert (done.exit_code, "--trajectory 1" in done.stderr) == (1, True)
+
+
+def test_generate_asks_for_steps(run: Run, hand: Hand, worker: ScriptedWorker) -> None:
+    worker.card = worker.card.model_copy(update={"takes": ("trajectory",)})
+    worker.announce()
+    assert run("generate", "a frog", "--trajectory", "2").exit_code == 0
+    assert run("generate", "a frog", "--trajectory-decode", "vae").exit_code == 0
+    asked = [(claim.spec.trajectory.every, claim.spec.trajectory.decode) for claim in hand.claims]  # type: ignore[union-attr]
+    assert asked == [(2, "linear"), (1, "vae")]
+    wrong = run("generate", "a frog", "--trajectory-decode", "taesd")
+    assert wrong.exit_code == 2
+    assert "--trajectory" in wrong.stderr

@@ -174,7 +174,7 @@ def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputP
 
 
 def _as_stored(value: Any) -> Any:
-    """The parts of a parameter that has some."""
+    """What has parts of its own, for the stored type to read."""
     return value.model_dump(by_alias=True) if isinstance(value, RequestBody) else value
 
 

@@ -1,0 +1,114 @@
+"""Every step of a picture on the page: asked for, played, scrubbed, stepped through and saved."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from safetensors.numpy import load
+
+from tests.browser.conftest import faults_of_access
+from tests.browser.test_drawing import ask, finished, opened, sheet
+from tests.system.conftest import Installation
+
+__all__ = ["opened"]
+pytestmark = pytest.mark.browser
+
+PROMPT = "a green kite on a white background"
+
+
+@pytest.fixture
+def player(opened: Page, installation: Installation) -> Locator:
+    """Of the one picture that this file draws, opened."""
+    with installation.client() as client:
+        jobs = client.get("/v1/jobs?limit=100").json()["data"]
+    if not any(job["input"]["prompt"] == PROMPT for job in jobs):
+        opened.get_by_text("More", exact=True).click()
+        opened.get_by_label("Keep every step, to play them and to save their latents").check()
+        opened.get_by_label("Steps", exact=True).fill("12")
+        finished(ask(opened, PROMPT))
+    finished(sheet(opened, PROMPT)).get_by_role("button").first.click()
+    return opened.get_by_role("group", name="Steps of the picture")
+
+
+def slider(player: Locator) -> Locator:
+    return player.get_by_label("How it emerged")
+
+
+def shown(page: Page, name: str) -> str:
+    """The pixels of the frame of that name, once it is drawn."""
+    frame = page.get_by_role("dialog").get_by_role("img", name=re.compile(f"^{name}$"))
+    expect(frame).to_have_attribute("data-step", re.compile("[0-9]+"))
+    return str(frame.evaluate("(canvas) => canvas.toDataURL()"))
+
+
+def test_scrub_and_step_through_what_was_kept(opened: Page, player: Locator) -> None:
+    expect(slider(player)).to_have_attribute("max", "13")
+    expect(player).to_contain_text("Finished picture")
+    slider(player).fill("3")
+    expect(player).to_contain_text(re.compile(r"Estimate at step 3, timestep \d+, sigma [\d.]+"))
+    seen = {shown(opened, "Estimate at step 3")}
+    player.get_by_role("button", name="Step forward").click()
+    seen.add(shown(opened, "Estimate at step 4"))
+    player.get_by_role("button", name="Noisy").click()
+    expect(player.get_by_role("button", name="Noisy")).to_have_attribute("aria-pressed", "true")
+    seen.add(shown(opened, "Noisy at step 4"))
+    slider(player).focus()
+    opened.keyboard.press("Home")
+    seen.add(shown(opened, "Noisy at step 0"))
+    assert len(seen) == 4, "each is another picture"
+    player.get_by_role("button", name="Estimate").click()
+    assert shown(opened, "Noisy at step 0"), "before the first evaluation there is no estimate"
+    assert faults_of_access(opened) == []
+    opened.keyboard.press("Escape")
+    expect(opened.get_by_role("dialog")).to_have_count(0)
+
+
+def test_play_pause_and_the_picture_at_the_end(opened: Page, player: Locator) -> None:
+    opened.clock.install()
+    player.get_by_role("button", name="Play").click()
+    expect(slider(player)).to_have_value("0")
+    opened.clock.run_for(400)
+    expect(slider(player)).not_to_have_value("0")
+    player.get_by_role("button", name="Pause").click()
+    stands = slider(player).input_value()
+    opened.clock.run_for(5_000)
+    expect(slider(player)).to_have_value(stands)
+    player.get_by_role("button", name="Play").click()
+    for _ in range(13):
+        opened.clock.run_for(400)
+    expect(slider(player)).to_have_value("13")
+    expect(player.get_by_role("button", name="Play")).to_be_visible()
+    expect(opened.get_by_role("dialog").get_by_role("img", name=PROMPT)).to_be_visible()
+
+
+def test_who_wants_less_motion_gets_two_frames_a_second(opened: Page) -> None:
+    frames = "import('/static/trajectory.js').then(({ pace }) => [pace(12, false), pace(12, true), pace(100, false)])"
+    assert opened.evaluate(frames) == [pytest.approx(333.3, abs=1), 500, 60]
+
+
+def test_film_and_numbers_are_saved(opened: Page, player: Locator, tmp_path: Path) -> None:
+    for label, suffix in (("Save film", "webp"), ("Save numbers", "safetensors")):
+        with opened.expect_download() as download:
+            player.get_by_role("link", name=label).click()
+        assert re.fullmatch(rf"job_[0-9a-z]{{24}}-0-trajectory\.{suffix}", download.value.suggested_filename)
+        download.value.save_as(tmp_path / f"saved.{suffix}")
+    assert load((tmp_path / "saved.safetensors").read_bytes())["noisy"].shape[0] == 13
+    assert (tmp_path / "saved.webp").read_bytes()[8:12] == b"WEBP"
+
+
+@pytest.mark.parametrize("context_options", [{"viewport": {"width": 360, "height": 740}, "has_touch": True}])
+def test_on_a_phone(opened: Page, player: Locator) -> None:
+    """Nothing is wider than the screen, and what is pressed is as high as a finger."""
+    player.get_by_role("button", name="Step back").tap()
+    shown(opened, "Estimate at step 12")
+    assert opened.evaluate("document.querySelector('dialog').scrollWidth <= innerWidth")
+    for button in player.get_by_role("button").all():
+        box = button.bounding_box()
+        assert box
+        assert box["height"] >= 44
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
+    assert faults_of_access(opened) == []
