@@ -25,17 +25,21 @@ test: .venv/dev.stamp
 test-stalled: .venv/dev.stamp
 	$(BIN)/python -m tests.stalled
 
-# tests/browser needs a Chromium that runs; its driver comes with the dev extra. Ubuntu's package of the name is a stub
-# for a snap, which --version finds out. An index that cannot be refreshed may still name a version that can be fetched.
+# tests/browser needs a Chromium that runs; its driver comes with the dev extra. Debian's headless shell opens a page for a
+# fifth of what the whole browser takes. Ubuntu has none, and its package chromium is a stub for a snap, which --version
+# finds out. An index that cannot be refreshed may still name a version that can be fetched.
 browser-deps:
-	@for name in "$$DARKROOM_TEST_BROWSER" chromium chromium-browser google-chrome google-chrome-stable; do \
-	  [ -n "$$name" ] && "$$name" --version >/dev/null 2>&1 && exit 0; done; \
+	@runs() { for name in "$$@"; do [ -n "$$name" ] && "$$name" --version >/dev/null 2>&1 && return 0; done; return 1; }; \
+	installed="chromium-headless-shell chromium"; \
+	runs "$$DARKROOM_TEST_BROWSER" $$installed chromium-browser google-chrome google-chrome-stable && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq || echo "the package index is as old as it was" >&2; \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    -o DPkg::Lock::Timeout=120 chromium >/dev/null; \
+	  for package in $$installed; do \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      -o DPkg::Lock::Timeout=120 $$package >/dev/null && break; \
+	  done; \
 	fi; \
-	chromium --version >/dev/null 2>&1 || \
+	runs $$installed || \
 	{ echo "install Chromium for tests/browser, e.g. apt-get install chromium as root, or name one in DARKROOM_TEST_BROWSER"; exit 1; }
 
 # tests/app/test_behind_nginx.py needs nginx. Only its program: RUNLEVEL=1 keeps the package from starting a server.

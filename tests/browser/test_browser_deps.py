@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import CANDIDATES
+
 ROOT = Path(__file__).parents[2]
 MAKE = shutil.which("make")
+DEBIANS = "chromium-headless-shell chromium"
 
 pytestmark = pytest.mark.skipif(MAKE is None, reason="needs make")
 
@@ -27,14 +30,16 @@ class Machine:
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
 
-    def has_apt(self, *, update: int = 0, install: int = 0, brings: bool = True) -> None:
-        chromium = self.folder / "chromium"
-        bring = f"printf '#!/bin/sh\\n' > {chromium}; /bin/chmod 755 {chromium}" if brings else ":"
+    def has_apt(self, *, update: int = 0, packages: str = DEBIANS, brings: bool = True) -> None:
+        """`packages` are the names that it knows; each brings a program of its name, or nothing."""
+        program = f'"{self.folder}/$package"'
+        bring = f"printf '#!/bin/sh\\n' > {program}; /bin/chmod 755 {program}" if brings else ":"
         lines = (
             f'echo "$*" >> {self.asked}',
             f'[ "$1" = update ] && exit {update}',
-            f"[ {install} = 0 ] && {{ {bring}; }}",
-            f"exit {install}",
+            'for package in "$@"; do :; done',
+            f'for known in {packages}; do [ "$known" = "$package" ] && {{ {bring}; exit 0; }}; done',
+            "exit 100",
         )
         self.has("apt-get", "\n".join(lines))
 
@@ -49,7 +54,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"])
+@pytest.mark.parametrize("name", CANDIDATES)
 def test_a_browser_that_is_there_is_taken(machine: Machine, name: str) -> None:
     machine.has_apt()
     machine.has(name, "exit 0")
@@ -75,7 +80,14 @@ def test_debian_installs_it(machine: Machine, update: int) -> None:
     update_line, install_line = machine.asked.read_text().splitlines()
     assert update_line.startswith("update")
     assert "install -y" in install_line
-    assert install_line.endswith(" chromium")
+    assert install_line.endswith(" chromium-headless-shell")
+
+
+def test_where_there_is_no_headless_shell_the_whole_browser_is_installed(machine: Machine) -> None:
+    machine.has_apt(packages="chromium")
+    done = machine.make()
+    assert done.returncode == 0, done
+    assert machine.asked.read_text().splitlines()[-1].endswith(" chromium")
 
 
 def test_a_stub_for_a_snap_is_no_browser(machine: Machine) -> None:
@@ -86,7 +98,7 @@ def test_a_stub_for_a_snap_is_no_browser(machine: Machine) -> None:
 
 
 def test_what_cannot_be_installed_is_said(machine: Machine) -> None:
-    for setting in ({"install": 100}, {"brings": False}):
+    for setting in ({"packages": "none"}, {"brings": False}):
         machine.has_apt(**setting)
         done = machine.make()
         assert done.returncode != 0
