@@ -69,6 +69,15 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def remembered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a worker that measures a model, and tries its schedulers, only if no other of this run has."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "remembered"
+    folder.mkdir(exist_ok=True)
+    return {"DARKROOM_PROFILE_FOLDER": str(folder)}
+
+
 @pytest.fixture
 def redis_client(valkey_url: str) -> Iterator[redis.Redis]:
     """An empty database, decoded."""

@@ -45,9 +45,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installation(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installation(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, remembered: dict[str, str]
+) -> Iterator[Installation]:
     beside = {"DARKROOM_CONTROLNETS": str(folder / "controlnets"), "DARKROOM_VAE": str(folder / "finer")}
-    installation = Installation(tmp_path_factory.mktemp("installation") / "data", environment=beside)
+    installation = Installation(tmp_path_factory.mktemp("installation") / "data", environment=beside | remembered)
     installation.start_and_wait()
     yield installation
     installation.kill_everything()

@@ -25,8 +25,12 @@ LONG_PARAMETERS = PARAMETERS | {"num_inference_steps": 100, "num_images": 4}
 
 
 def test_stopping_leaves_nothing_and_starting_again_finds_everything(closed_installation: Installation) -> None:
+    """Also what the worker found out about its model, which takes it seconds."""
     installation = closed_installation
+    del installation.environment["DARKROOM_PROFILE_FOLDER"]
     installation.start_and_wait()
+    [tried] = [file for file in (installation.data / "profiles").iterdir() if "step_limits" in file.read_text()]
+    written = tried.stat().st_mtime_ns
     with installation.client() as client:
         job = drawn(client, PARAMETERS)
         picture = client.get(job["images"][0]["url"]).content
@@ -34,6 +38,7 @@ def test_stopping_leaves_nothing_and_starting_again_finds_everything(closed_inst
     assert processes_of(installation.data) == {}
 
     installation.start_and_wait()
+    assert tried.stat().st_mtime_ns == written
     with installation.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
         assert client.get(job["images"][0]["url"]).content == picture, "links outlive a restart"
@@ -112,7 +117,7 @@ def test_everything_that_its_environment_says_is_done(closed_installation: Insta
     """Of the settings, those whose effect can be seen from outside; test_up_settings.py has the others."""
     installation, (metrics, worker_metrics) = closed_installation, (free_port(), free_port())
     installation.options, installation.cwd = ["--data", str(installation.data)], tmp_path
-    installation.environment = {
+    installation.environment |= {
         "DARKROOM_HOST": "localhost",
         "DARKROOM_PORT": str(installation.port),
         "DARKROOM_PUBLIC_URL": "https://pictures.example.org",
