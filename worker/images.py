@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
+from app.contract.messages.a1111_syntax import escaped
 from app.contract.messages.picture_record import KEYWORD, MAX_RECORD_BYTES, XMP_NAMESPACE
 from app.contract.messages.schedulers import sampler_words
 from app.contract.messages.spec import OutputFormat
@@ -128,12 +129,14 @@ def encode_sheet(
 def parameters_text(record: Mapping[str, object]) -> str:
     """The record in the form that AUTOMATIC1111's `parameters` has: prompt, negative prompt, one line of settings.
 
-    Reads prompt, loras, negative_prompt, num_inference_steps, scheduler, solver, guidance_scale, seed, width, height,
+    Theirs have only one syntax: prompts that were read as letters are written so that it reads the same. Reads prompt,
+    prompt_syntax, loras, negative_prompt, num_inference_steps, scheduler, solver, guidance_scale, seed, width, height,
     model_hash, model, clip_skip and version; what is absent or None is left out.
     """
-    lines = [" ".join([str(record.get("prompt") or ""), *_lora_words(record)])]
+    write = str if record.get("prompt_syntax") == "a1111" else escaped
+    lines = [" ".join([write(str(record.get("prompt") or "")), *_lora_words(record)])]
     if negative := record.get("negative_prompt"):
-        lines.append(f"Negative prompt: {negative}")
+        lines.append(f"Negative prompt: {write(str(negative))}")
     lines.append(", ".join(f"{label}: {_quote(value)}" for label, value in _settings(record) if value is not None))
     # Readers split at NUL, and a lone surrogate cannot be written at all.
     text = "\n".join(lines).strip().replace("\0", "")

@@ -45,7 +45,6 @@ NOTHING: dict[str, Any] = {
     "script-info": [],
     "sd-vae": [],
     "cmd-flags": {},
-    "embeddings": {"loaded": {}, "skipped": {}},
     "memory": {"ram": {}, "cuda": {}},
     "upscalers": [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1}],
 }
@@ -95,6 +94,15 @@ async def loras(services: TheServices, caller: TheCaller) -> Items:
     card = await _card(services, caller)
     found = card.loras if card else ()
     return [{"name": each.name, "alias": each.name, "path": each.name, "metadata": {}} for each in found]
+
+
+@router.get("/sdapi/v1/embeddings", responses=READING)
+async def embeddings(services: TheServices, caller: TheCaller) -> dict[str, dict[str, Any]]:
+    """The textual inversions of the model: words that a prompt may have (AUTOMATIC1111's API)."""
+    card = await _card(services, caller)
+    # What else theirs says of each is not announced. Clients read the names.
+    unsaid = dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name", "shape", "vectors"))
+    return {"loaded": {name: dict(unsaid) for name in card.embeddings} if card else {}, "skipped": {}}
 
 
 @router.get("/sdapi/v1/scripts", responses=READING)

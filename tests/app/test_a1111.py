@@ -243,11 +243,14 @@ def test_before_the_first_model(running: Running, redis_client: redis.Redis) -> 
 
 
 def test_adapters_of_the_model_are_listed(running: Running, worker: ScriptedWorker) -> None:
-    worker.card = worker.card.model_copy(update={"loras": (Adapter(name="ink"),), "controls": (Adapter(name="canny"),)})
+    worker.card = worker.card.model_copy(
+        update={"loras": (Adapter(name="ink"),), "controls": (Adapter(name="canny"),), "embeddings": ("<ash>",)}
+    )
     worker.announce()
     with public(running) as api:
         assert [each["name"] for each in api.get_loras()] == ["ink"]
         assert (api.controlnet_model_list(), api.has_controlnet) == (["canny"], True)
+        assert list(api.get_embeddings()["loaded"]) == ["<ash>"]
 
 
 def test_a_control_picture(running: Running, worker: ScriptedWorker) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from app.contract.messages.a1111_syntax import heaviest, sections, words_of
+from app.contract.messages.a1111_syntax import escaped, heaviest, sections, words_of
 
 PUBLISHED = {
     "normal text": [("normal text", 1.0)],
@@ -95,3 +97,26 @@ def test_the_heaviest_weight() -> None:
     assert heaviest("a (b:2) (c:-3.5)") == 3.5
     assert heaviest("") == heaviest("a [b]") == 1.0
     assert heaviest("(" * 60 + "a") == pytest.approx(1.1**60)
+
+
+LETTERS = {
+    "a cat (by a lake)": r"a cat \(by a lake\)",
+    "(x:1.3) and [y:z:0.5]": r"\(x:1.3\) and \[y:z:0.5\]",
+    r"a\b": r"a\\b",
+    "sky BREAK sea AND land, BREAKING": "sky break sea and land, BREAKING",
+    "<lora:ink:0.8> <3": "< lora:ink:0.8> <3",
+}
+
+
+@pytest.mark.parametrize(("letters", "written"), LETTERS.items())
+def test_letters_are_written_so_that_they_are_letters(letters: str, written: str) -> None:
+    assert escaped(letters) == written
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from([*"ab ()[]\\:.13<>", "BREAK", "AND", "<lora:x:1>"]), max_size=12).map("".join))
+def test_whatever_is_written_so_is_read_as_it_was(prompt: str) -> None:
+    """Small letters and spaces behind < are the only difference: CLIP's tokenizer sees none."""
+    assert heaviest(escaped(prompt)) == 1
+    assert len(sections(escaped(prompt))) == 1
+    assert words_of(escaped(prompt)).lower().replace("< ", "<") == prompt.lower().replace("< ", "<")

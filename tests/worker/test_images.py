@@ -112,6 +112,11 @@ def test_parameters_are_written_as_the_community_reads_them():
         ({"model": 'only "quotes"'}, 'p\nSteps: 5, Seed: 0, Model: only "quotes"'),
         ({"model": "狐, 雪"}, 'p\nSteps: 5, Seed: 0, Model: "狐, 雪"'),
         ({"width": 512}, "p\nSteps: 5, Seed: 0"),
+        ({"prompt": "a (b)", "negative_prompt": "[c]"}, "a \\(b\\)\nNegative prompt: \\[c\\]\nSteps: 5, Seed: 0"),
+        (
+            {"prompt": "a (b)", "negative_prompt": "[c]", "prompt_syntax": "a1111"},
+            "a (b)\nNegative prompt: [c]\nSteps: 5, Seed: 0",
+        ),
         ({"prompt": "", "negative_prompt": "n"}, "Negative prompt: n\nSteps: 5, Seed: 0"),
         ({"prompt": "nul\0 and \ud800"}, "nul and ?\nSteps: 5, Seed: 0"),
     ],

@@ -17,6 +17,9 @@ from typing import Final
 ROUND: Final = 1.1
 SQUARE: Final = 1 / 1.1
 
+_MEANINGFUL: Final = re.compile(r"[][()\\]|\b(?:BREAK|AND)\b|<(?=\w+:[^>]+>)")
+"""What a prompt that is read as letters may have by chance."""
+
 MOST_WEIGHT: Final = 100.0
 """Nobody weighs a word like that; far beyond, the embedding overflows and the picture is lost."""
 
@@ -51,6 +54,18 @@ def sections(prompt: str) -> list[Section]:
         _take(found, pieces)
     pieces.add(prompt[at:])
     return [_merged(section) for section in pieces.closed()]
+
+
+def escaped(prompt: str) -> str:
+    """The prompt so that this syntax reads the letters that it has. Brackets and backslashes get a backslash. BREAK and
+    AND, and what looks like a LoRA tag, cannot be escaped: they are written so that a tokenizer of small letters that
+    splits at punctuation, as CLIP's, makes the same tokens of them."""
+
+    def written(found: re.Match[str]) -> str:
+        mark = found[0]
+        return "< " if mark == "<" else mark.lower() if mark.isalpha() else f"\\{mark}"
+
+    return _MEANINGFUL.sub(written, prompt)
 
 
 def words_of(prompt: str) -> str:
