@@ -93,13 +93,10 @@ class Answers:
         scorer = self._scorer
         rows = torch.stack([images[each.sha256] for each in question.images])
         cosine = rows @ torch.stack([texts[each] for each in question.texts]).T
-        logits = scorer.logit_scale * cosine
-        bias = scorer.logit_bias
-        probability = logits.softmax(dim=1) if bias is None else torch.sigmoid(logits + bias)
         return ScoreResult(
             model_sha256=scorer.sha256,
             cosine=_rounded(cosine),
-            probability=_rounded(probability),
+            probability=_rounded(scorer.probabilities(cosine)),
             logit_scale=scorer.logit_scale,
             logit_bias=scorer.logit_bias,
         )

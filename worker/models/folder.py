@@ -116,9 +116,7 @@ class ModelFolder:
     @property
     def sha256(self) -> str:
         """Hash over the sorted `hash  path` lines of every file that a picture's pixels depend on."""
-        files = sorted(item for item in self.hashes.items() if self._decides_pixels(item[0]))
-        lines = "".join(f"{digest}  {name}\n" for name, digest in files)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return hash_of({name: digest for name, digest in self.hashes.items() if self._decides_pixels(name)})
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -144,36 +142,15 @@ class ModelFolder:
 
     def config(self, component: str) -> dict[str, Any]:
         """What the component's configuration says, without what it leaves to its class. Raises ModelError."""
-        return _read_json(self.config_file(component))
+        return read_json(self.config_file(component))
 
     def weights(self, component: str) -> Weights:
         """The files that the libraries take. Raises ModelError if there are none, or an index that is wrong."""
-        folder, stem = self.part(component), WEIGHTS[component]
-        for variant in (None, "fp16"):
-            infix = f".{variant}" if variant else ""
-            single = folder / f"{stem}{infix}.safetensors"
-            index = folder / f"{stem}.safetensors.index{infix}.json"
-            # Where both are there, transformers takes the single file, and diffusers the others.
-            if single.is_file() and (is_of_transformers(component) or not index.is_file()):
-                return Weights((single,), variant=variant)
-            if index.is_file():
-                return Weights(self._shards(index), index=index, variant=variant)
-        raise ModelError(_no_weights(folder, stem))
-
-    def weight_map(self, index: Path) -> dict[str, str]:
-        """Names of files by those of tensors, as an index has them. Raises ModelError."""
-        content = _read_json(index)
-        files = content.get("weight_map")
-        if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()) or not files:
-            raise ModelError(f"{index} has no weight_map; fetch the file again.")
-        # diffusers adds to them, and cannot do without.
-        if not isinstance(content.get("metadata"), dict):
-            raise ModelError(f"{index} has no metadata; fetch the file again.")
-        return files
+        return weights_in(self.part(component), WEIGHTS[component], of_transformers=is_of_transformers(component))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON object of this folder. Raises ModelError if it is missing or damaged."""
-        return _read_json(self.path / name)
+        return read_json(self.path / name)
 
     def loaded_files(self) -> list[Path]:
         """All that is opened. Raises ModelError where weights are missing."""
@@ -190,13 +167,8 @@ class ModelFolder:
 
     def check_hashes(self) -> None:
         """Hold the files against sha256sums.txt, where the folder has one. Raises ModelError with all that differ."""
-        if not (self.path / MANIFEST).is_file():
-            return
-        expected = read_manifest(self.path / MANIFEST)
-        own = {name: digest for name, digest in self.hashes.items() if not self.is_elsewhere(name)}
-        wrong = [self.path / name for name, digest in own.items() if expected.get(name) != digest]
-        if wrong:
-            raise ModelError(*(f"{file} differs from {MANIFEST}; fetch the model again." for file in wrong))
+        if (self.path / MANIFEST).is_file():
+            hold_against_manifest(self.path, {n: d for n, d in self.hashes.items() if not self.is_elsewhere(n)})
 
     def _decides_pixels(self, name: str) -> bool:
         return name != DEFAULTS and name.partition("/")[0] not in self.pipeline.checker
@@ -221,14 +193,7 @@ class ModelFolder:
             raise ModelError(f"DARKROOM_VAE: {vae} is no folder; name one that AutoencoderKL.save_pretrained wrote.")
         if not (vae / "config.json").is_file() and (vae / "vae" / "config.json").is_file():
             raise ModelError(f"DARKROOM_VAE: {vae} is a whole model; name {vae / 'vae'}.")
-        return str(_read_json(vae / "config.json").get("_class_name"))
-
-    def _shards(self, index: Path) -> tuple[Path, ...]:
-        names = sorted(set(self.weight_map(index).values()))
-        for name in names:
-            if Path(name).name != name or not name.endswith(".safetensors"):
-                raise ModelError(f"{index} names {name[:100]}, which is no safetensors file beside it; fetch it again.")
-        return tuple(index.parent / name for name in names)
+        return str(read_json(vae / "config.json").get("_class_name"))
 
 
 def _is_named(entry: object) -> bool:
@@ -236,7 +201,43 @@ def _is_named(entry: object) -> bool:
     return isinstance(entry, list) and any(entry)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def weights_in(folder: Path, stem: str, *, of_transformers: bool) -> Weights:
+    """The files in `folder` that one of the libraries takes. Raises ModelError if there are none, or an index that is
+    wrong."""
+    for variant in (None, "fp16"):
+        infix = f".{variant}" if variant else ""
+        single = folder / f"{stem}{infix}.safetensors"
+        index = folder / f"{stem}.safetensors.index{infix}.json"
+        # Where both are there, transformers takes the single file, and diffusers the others.
+        if single.is_file() and (of_transformers or not index.is_file()):
+            return Weights((single,), variant=variant)
+        if index.is_file():
+            return Weights(_shards(index), index=index, variant=variant)
+    raise ModelError(_no_weights(folder, stem))
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Names of files by those of tensors, as an index has them. Raises ModelError."""
+    content = read_json(index)
+    files = content.get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()) or not files:
+        raise ModelError(f"{index} has no weight_map; fetch the file again.")
+    # diffusers adds to them, and cannot do without.
+    if not isinstance(content.get("metadata"), dict):
+        raise ModelError(f"{index} has no metadata; fetch the file again.")
+    return files
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    names = sorted(set(weight_map(index).values()))
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(f"{index} names {name[:100]}, which is no safetensors file beside it; fetch it again.")
+    return tuple(index.parent / name for name in names)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError if the file is missing or damaged."""
     if not file.is_file():
         raise ModelError(f"{file} is {_instead_of_a_file(file)}; fetch the whole model.")
     try:
@@ -295,6 +296,21 @@ def _instead_of_a_file(file: Path) -> str:
     except OSError as error:
         return f"out of reach ({error.strerror})"
     return "a folder, not a file" if stat.S_ISDIR(kind) else "not a file that can be read"
+
+
+def hash_of(hashes: Mapping[str, str]) -> str:
+    """Of a whole model: over the sorted `hash  name` lines of its files."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def hold_against_manifest(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Compare hashes of files, by their names, with those in the folder's sha256sums.txt. Raises ModelError with all
+    that differ."""
+    expected = read_manifest(folder / MANIFEST)
+    wrong = [folder / name for name, digest in hashes.items() if expected.get(name) != digest]
+    if wrong:
+        raise ModelError(*(f"{file} differs from {MANIFEST}; fetch the model again." for file in wrong))
 
 
 def sha256_of(path: Path) -> str:

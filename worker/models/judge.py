@@ -17,7 +17,16 @@ from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolde
 from worker.models.defaults import Defaults, read_defaults
 from worker.models.errors import ModelError
 from worker.models.fit import misfits
-from worker.models.folder import DEFAULTS, MANIFEST, WEIGHTS, ModelFolder, file_fault, read_manifest
+from worker.models.folder import (
+    DEFAULTS,
+    MANIFEST,
+    WEIGHTS,
+    ModelFolder,
+    Weights,
+    file_fault,
+    read_manifest,
+    weight_map,
+)
 from worker.models.headers import HeaderError, Tensor, read_header
 from worker.models.need import Need, Rooms, need_of
 from worker.models.pipelines import SAFETY_CHECKER
@@ -92,7 +101,8 @@ class _Examination:
         for part in parts:
             if part in WEIGHTS:
                 self._look_at_weights(part)
-        self.faults += tokenizer_file_faults(folder, [part for part in parts if "tokenizer" in part])
+        for part in (part for part in parts if "tokenizer" in part):
+            self.faults += tokenizer_file_faults(folder.part(part))
         whole = set(self.configs) == set(folder.weighted) and "scheduler" in parts
         defaults = self._look_at_the_whole() if whole else None
         unjudged = self._look_with_packages(parts, defaults)
@@ -259,7 +269,12 @@ def _no_checker(folder: ModelFolder, safety: Safety) -> str:
 
 def read_tensors(folder: ModelFolder, component: str) -> dict[str, Tensor]:
     """The tensors of a part by name, from the headers of its files. Raises ModelError with all that is wrong."""
-    weights, found, faults = folder.weights(component), {}, []
+    return tensors_in(folder.weights(component), folder.part(component))
+
+
+def tensors_in(weights: Weights, path: Path) -> dict[str, Tensor]:
+    """The same of the weights of whatever lies at `path`."""
+    found, faults = {}, []
     for file in weights.files:
         try:
             if fault := file_fault(file):
@@ -272,12 +287,13 @@ def read_tensors(folder: ModelFolder, component: str) -> dict[str, Tensor]:
     raise_all(faults)
     tensors = {name: tensor for each in found.values() for name, tensor in each.items()}
     if weights.index:
-        lying = {name: file for name, file in folder.weight_map(weights.index).items() if name not in found[file]}
-        lying |= dict.fromkeys(tensors.keys() - folder.weight_map(weights.index).keys(), "")
+        named = weight_map(weights.index)
+        lying = {name: file for name, file in named.items() if name not in found[file]}
+        lying |= dict.fromkeys(tensors.keys() - named.keys(), "")
         if lying:
             raise ModelError(f"{weights.index} and its files disagree about {min(lying)}; fetch them again.")
     if any(tensor.dtype in ("I8", "U8", "BOOL") for tensor in tensors.values()):
-        raise ModelError(f"The weights in {folder.part(component)} are quantized; take the model's float16 weights.")
+        raise ModelError(f"The weights in {path} are quantized; take the model's float16 weights.")
     return tensors
 
 

@@ -29,7 +29,7 @@ class SafetyChecker:
 
         It is flagged where that is above 0. Not a number where the network's type is too small for it.
         """
-        prepared = torch.cat([self.preparation(picture) for picture in pictures])
+        prepared = self.preparation(pictures)
         embeds = self.model.visual_projection(self.model.vision_model(prepared.to(self.model.dtype))[1])
         special = self._scores(embeds, self.model.special_care_embeds, self.model.special_care_embeds_weights)
         concepts = self._scores(embeds, self.model.concept_embeds, self.model.concept_embeds_weights)

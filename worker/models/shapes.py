@@ -6,7 +6,7 @@ files. Tokenizers and the scheduler are small and really loaded. Needs torch; re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import diffusers
@@ -42,6 +42,11 @@ def tensor_faults(folder: ModelFolder, component: str, tensors: Mapping[str, Ten
     except Exception as error:
         yield cannot_be_loaded(path, error)
         return
+    yield from difference_faults(path, missing, mismatched)
+
+
+def difference_faults(path: object, missing: Collection[str], mismatched: Collection[str]) -> Iterator[str]:
+    """One sentence for each way in which the weights at `path` differ from what their class wants."""
     if missing:
         yield f"The weights in {path} lack {len(missing)} tensors, e.g. {min(missing)}; {AGAIN}."
     if mismatched:
@@ -163,9 +168,15 @@ def _of_transformers(
 ) -> tuple[list[str], list[str]]:
     """Names of missing and of mismatched tensors, by transformers' own loading: it renames some."""
     cls = class_of(folder, component)
+    return compared(cls, cls.config_class.from_pretrained(folder.part(component), local_files_only=True), found)
+
+
+def compared(cls: Any, config: Any, found: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Names of missing and of mismatched tensors among those `found`, all on the meta device, for a class of
+    transformers."""
     _, info = cls.from_pretrained(
         None,
-        config=cls.config_class.from_pretrained(folder.part(component), local_files_only=True),
+        config=config,
         state_dict=found,
         device_map="meta",
         output_loading_info=True,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from worker.models.folder import WEIGHTS, ModelFolder
+from worker.models.scorer_folder import ScorerFolder
 from worker.models.single_file import PICKLED
 
 CODE = (".py", ".pyc", ".so")
@@ -18,15 +20,34 @@ CODE = (".py", ".pyc", ".so")
 
 def unsafe_faults(folder: ModelFolder) -> list[str]:
     """One sentence about all such files, with the one command that helps; none where there are none."""
-    parts = [folder.part(component) for component in folder.components]
-    found = [file for part in parts if part.is_dir() for file in sorted(part.iterdir()) if _is_unsafe(file)]
+    found = _unsafe_files([folder.part(component) for component in folder.components])
+    only_pickled = [part for part in WEIGHTS if _has_only(folder.path / part, found)]
+    return _sentence(
+        folder.path,
+        found,
+        names=[folder.relative(file) for file in found],
+        where=", in parts that are loaded",
+        convert=_convert(folder) if only_pickled else "",
+    )
+
+
+def unsafe_faults_of_scorer(folder: ScorerFolder) -> list[str]:
+    """The same of a folder that is one part."""
+    found = _unsafe_files([folder.path])
+    convert = _convert_scorer(folder, found) if _has_only(folder.path, found) else ""
+    return _sentence(folder.path, found, names=[file.name for file in found], convert=convert)
+
+
+def _unsafe_files(parts: Iterable[Path]) -> list[Path]:
+    return [file for part in parts if part.is_dir() for file in sorted(part.iterdir()) if _is_unsafe(file)]
+
+
+def _sentence(path: Path, found: list[Path], *, names: Sequence[str], convert: str, where: str = "") -> list[str]:
     if not found:
         return []
-    names = ", ".join(folder.relative(file) for file in found)
-    only_pickled = [part for part in WEIGHTS if _has_only(folder, part, found)]
     return [
-        f"{folder.path} holds pickled weights or program code, which can run anything when opened, in parts that are "
-        f"loaded: {names}; {_convert(folder) if only_pickled else _remove(found)}."
+        f"{path} holds pickled weights or program code, which can run anything when opened{where}: "
+        f"{', '.join(names)}; {convert or _remove(found)}."
     ]
 
 
@@ -37,9 +58,8 @@ def _is_unsafe(file: Path) -> bool:
     return suffix in (*PICKLED, *CODE)
 
 
-def _has_only(folder: ModelFolder, part: str, found: list[Path]) -> bool:
-    """Has the part pickled weights and no others?"""
-    path = folder.path / part
+def _has_only(path: Path, found: list[Path]) -> bool:
+    """Has the part at `path` pickled weights and no others?"""
     return any(file.parent == path and file.suffix in PICKLED for file in found) and not any(path.glob("*.safetensors"))
 
 
@@ -53,5 +73,23 @@ def _convert(folder: ModelFolder) -> str:
     command = (
         f"from diffusers import {pipeline} as P; "
         f"P.from_pretrained({source}, use_safetensors=False).save_pretrained({copy})"
+    )
+    return f"if you trust where it comes from, convert it: python -c {shlex.quote(command)}"
+
+
+def _convert_scorer(folder: ScorerFolder, found: list[Path]) -> str:
+    """Of open_clip's checkpoint the tensors alone are taken: `weights_only` runs nothing."""
+    path, cls = folder.path, folder.family
+    if folder.layout.kind == "open_clip":
+        source, copy = json.dumps(str(found[0])), json.dumps(str(path / f"{folder.layout.stem}.safetensors"))
+        command = (
+            "import torch; from safetensors.torch import save_file; "
+            f"save_file(torch.load({source}, weights_only=True), {copy})"
+        )
+        return f"take its tensors, and remove it then: python -c {shlex.quote(command)}"
+    source, copy = json.dumps(str(path)), json.dumps(f"{path}-safetensors")
+    command = (
+        f"from transformers import AutoProcessor as P, {cls} as M; "
+        f"M.from_pretrained({source}).save_pretrained({copy}); P.from_pretrained({source}).save_pretrained({copy})"
     )
     return f"if you trust where it comes from, convert it: python -c {shlex.quote(command)}"
