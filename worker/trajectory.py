@@ -46,7 +46,8 @@ def files_of(recording: Recording, drawn: Drawn, *, every: int, decode: Decode) 
     """By their extensions. Without sheet and film where there was nothing to make colours with."""
     frames = list(_frames(recording, drawn.pixels))
     said = dict(drawn.said) | {"every": every, "decode": decode, "show": list(recording.latents)}
-    files, boxes = {"safetensors": latents_file(recording, said)}, {}
+    files = {"safetensors": latents_file(recording, said)}
+    boxes: Mapping[tuple[Shown, int], Box] = {}
     if frames:
         files["jpg"], said["sheet"], boxes = _sheet(frames)
         files["webp"] = _film(recording, frames, drawn.pixels)

@@ -71,9 +71,9 @@ def up(
     """
     from app.cli.up import Supervisor
 
-    first, *others = model or [None]
-    _options_go_first(port=port, host=host, model=first)
-    raise typer.Exit(Supervisor(data=data, others=others).run())
+    models = model or []
+    _options_go_first(port=port, host=host, model=models[0] if models else None)
+    raise typer.Exit(Supervisor(data=data, others=models[1:]).run())
 
 
 @app.command()

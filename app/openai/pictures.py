@@ -151,8 +151,8 @@ async def refuse_not_drawn(
     places: Mapping[str, str], model: str | None, services: Services, caller: Caller, idempotency_key: str | None
 ) -> None:
     """Raise ParamsRejected, in the caller's words, and what a choice of a model does, if it would not draw from
-    pictures in these places, by the caller's names: nothing is kept of those. A key that has brought a job in is no reason to look: whatever
-    has become of the model, it is answered by that job if the pictures are the same.
+    pictures in these places, by the caller's names: nothing is kept of those. A key that has brought a job in is no
+    reason to look: whatever has become of the model, it is answered by that job if the pictures are the same.
     """
     try:
         card = (await services.models.choose(model)).card

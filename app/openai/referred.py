@@ -80,5 +80,5 @@ def _word(ref: ImageRef) -> str:
     return "file_id" if ref.file_id is not None else "image_url"
 
 
-def _reference(ref: ImageRef) -> dict[str, str]:
+def _reference(ref: ImageRef) -> dict[str, Any]:
     return {"input": ref.file_id} if ref.file_id is not None else linked(ref.image_url or "")

@@ -21,7 +21,7 @@ router = APIRouter(tags=["images"])
 SUMMARY = "json"
 """What is sent to who names no other kind."""
 
-_CONTENT = {media_type: {} for media_type in TRAJECTORY_TYPES.values()}
+_CONTENT: dict[str, Any] = {media_type: {} for media_type in TRAJECTORY_TYPES.values()}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     **OF_A_JOB,
     200: {"description": "What each step is, or another file of the trajectory", "content": _CONTENT},

@@ -125,7 +125,7 @@ class Recording:
     @property
     def undecoded(self) -> int:
         """Frames that the autoencoder was to make, and has not."""
-        each = [(series, place) for series in self.latents for place in np.flatnonzero(self.arrived[series])]
+        each = [(series, int(place)) for series in self.latents for place in np.flatnonzero(self.arrived[series])]
         return sum(self.is_decoded_at(series, place) for series, place in each) - len(self.decoded)
 
     def is_decoded_at(self, series: Shown, place: int) -> bool:

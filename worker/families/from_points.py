@@ -61,7 +61,8 @@ class FromPoints:
         self._dimensions = dimensions
         self._condition = condition
         self._pictures = pictures
-        self._steps, self._guidance = bundle.defaults.prior_num_inference_steps, bundle.defaults.prior_guidance_scale
+        self._steps = bundle.defaults.prior_num_inference_steps or 25
+        self._guidance = bundle.defaults.prior_guidance_scale or 1.0
         self._device = bundle.device
 
     def schedules(self, request: Request, decoder: Schedule) -> list[Schedule]:

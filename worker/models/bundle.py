@@ -252,7 +252,7 @@ def load(
         controlnets=verdict.controlnets,
         vae_name=source.vae.name if source.vae else None,
         **beside,
-        checker=SafetyChecker(checker, preparation) if checker else None,
+        checker=SafetyChecker(checker, preparation) if checker and preparation else None,
     )
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from worker.models.errors import ModelError
-from worker.models.preparation import OPENAI_MEAN, OPENAI_STD, Preparation, checked
+from worker.models.preparation import OPENAI_MEAN, OPENAI_STD, Preparation, ResizeMode, checked
 
 NAMES = (
     ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
@@ -139,7 +139,7 @@ def preparation_of(said: Mapping[str, Any]) -> Preparation:
         Preparation(
             side=side,
             edge=side,
-            mode=mode,
+            mode=cast(ResizeMode, mode),
             resampling="bilinear" if interpolation == "bilinear" else "bicubic",
             mean=_of_colours(mean),
             std=_of_colours(std),

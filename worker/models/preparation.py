@@ -42,7 +42,8 @@ CLIP: Mapping[str, Any] = {
     "image_mean": OPENAI_MEAN,
     "image_std": OPENAI_STD,
 }
-SIGLIP: Mapping[str, Any] = CLIP | {
+SIGLIP: Mapping[str, Any] = {
+    **CLIP,
     "size": {"height": 224, "width": 224},
     "do_center_crop": False,
     "image_mean": (0.5, 0.5, 0.5),

@@ -90,16 +90,16 @@ class Scorer:
         """The same of pictures of one size, uint8 [B, H, W, 3], without a word to the host."""
         return self.features_of_prepared(self.preparation(pictures))
 
-    @torch.inference_mode()
     def features_of_prepared(self, pixels: torch.Tensor) -> torch.Tensor:
         """The same of what the network sees, float32 [B, 3, side, side]."""
-        return _unit(self.model.get_image_features(pixel_values=pixels.to(self.model.dtype)))
+        with torch.inference_mode():
+            return _unit(self.model.get_image_features(pixel_values=pixels.to(self.model.dtype)))
 
-    @torch.inference_mode()
     def text_features(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit vectors [B, dimensions], float32, one a text. What is longer than the encoder reads is cut."""
         ids = self._reader.ids(texts).to(self.model.device)
-        return _unit(self.model.get_text_features(input_ids=ids))
+        with torch.inference_mode():
+            return _unit(self.model.get_text_features(input_ids=ids))
 
     def probabilities(self, cosines: torch.Tensor) -> torch.Tensor:
         """Of cosines [..., texts]. CLIP has learnt which text of several is a picture's: they add up to 1 (softmax, the

@@ -56,7 +56,8 @@ def judge_scorer(path: Path, *, dtype: str = "float32", rooms: Rooms | None = No
 
 
 def _verdict(folder: ScorerFolder, dtype: str, rooms: Rooms | None) -> ScorerVerdict:
-    faults, notes, unjudged, need = [*unsafe_faults_of_scorer(folder)], [], "", None
+    faults, unjudged, need = [*unsafe_faults_of_scorer(folder)], "", None
+    notes: list[str] = []
     try:
         tensors = tensors_in(folder.weights(), folder.path)
     except ModelError as error:
