@@ -40,8 +40,8 @@ def _default(field: FieldInfo) -> str:
     value: Any = field.get_default(call_default_factory=True)
     if value is PydanticUndefined or value is None or value in ((), {}):
         return ""
-    if value == BUNDLED_MODEL:
-        return "`models/starter`"
+    if isinstance(value, Path) and value.parent == BUNDLED_MODEL.parent:
+        return f"`models/{value.name}`"
     if hasattr(value, "get_secret_value"):
         value = value.get_secret_value()
     if isinstance(value, tuple):

@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from app.contract.messages.job import KeptTrajectory, Picture, Sheet, StoredFile
-from app.contract.messages.spec import recorded
+from app.contract.messages.kept_spec import recorded
 from app.contract.objects.names import TRAJECTORY_TYPES, image_key, sheet_key, token_prefix, trajectory_key
 from app.contract.redis.ownership import Claim
 from worker.attempts import Attempt

@@ -18,8 +18,8 @@ from app.cli.plain import plain
 from app.cli.records import bytes_of, record_of, same_weights
 from app.cli.screen import Bars
 from app.cli.wording import explained
+from app.contract.messages.kept_spec import asked_again
 from app.contract.messages.picture_record import PictureError
-from app.contract.messages.spec import asked_again
 
 if TYPE_CHECKING:
     from PIL import Image

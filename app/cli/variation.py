@@ -11,8 +11,8 @@ from app.cli.exits import REFUSED
 from app.cli.plain import plain
 from app.cli.records import same_weights
 from app.contract.messages.from_pictures import STRENGTH_OF_A_VARIATION
+from app.contract.messages.kept_spec import asked_again
 from app.contract.messages.picture_record import PictureError, RecordMissing, read_record
-from app.contract.messages.spec import asked_again
 
 ITS_OWN: Final = {
     "prompt", "model", "seed", "image", "mask_image", "mask_blur", "strength", "output_format", "output_quality",

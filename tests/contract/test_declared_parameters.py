@@ -9,8 +9,9 @@ import pytest
 
 from app.cli.parameters import spelled
 from app.contract.messages.card import ModelCard
+from app.contract.messages.kept_spec import asked_again, recorded
 from app.contract.messages.params import JobRequest, resolve
-from app.contract.messages.spec import JobSpec, asked_again, recorded
+from app.contract.messages.spec import JobSpec
 from app.openai.schemas import ImageGeneration
 from app.replicate.input import published_schema
 from app.routes.page_parameters import parameters_module

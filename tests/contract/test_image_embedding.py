@@ -13,8 +13,9 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.from_pictures import references_of
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.job import cost_of
+from app.contract.messages.kept_spec import asked_again, recorded
 from app.contract.messages.params import JobRequest, ParamsRejected, resolve
-from app.contract.messages.spec import PARAMETERS, JobSpec, asked_again, pictures_of, recorded, seed_of
+from app.contract.messages.spec import PARAMETERS, JobSpec, pictures_of, seed_of
 from app.contract.messages.unclip import MOST_DIMENSIONS, MOST_POINTS, numbers_of
 
 PICTURE = InputPicture(sha256="a" * 64, width=64, height=48, content_type="image/png")

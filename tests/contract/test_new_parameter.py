@@ -30,7 +30,8 @@ from app.cli.reproduce import _request
 from app.contract.messages.card import ModelCard
 from app.contract.messages.params import JobRequest, resolve
 from app.contract.messages.picture_record import read_record
-from app.contract.messages.spec import JobSpec, recorded
+from app.contract.messages.kept_spec import recorded
+from app.contract.messages.spec import JobSpec
 from app.main import create_app
 from app.replicate.input import published_schema
 from app.settings import Settings

@@ -10,18 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from app.contract.messages.card import Adapter, ModelCard
 from app.contract.messages.inputs import InputPicture
+from app.contract.messages.kept_spec import asked_again, read_stored, recorded, stored
 from app.contract.messages.parameter import Parameter, Undeclared, parameters_of
 from app.contract.messages.params import JobRequest, ParamsRejected, resolve
-from app.contract.messages.spec import (
-    PARAMETERS,
-    Delivery,
-    JobSpec,
-    PictureSpec,
-    asked_again,
-    read_stored,
-    recorded,
-    stored,
-)
+from app.contract.messages.spec import PARAMETERS, Delivery, JobSpec, PictureSpec
 from app.contract.redis import keys
 
 FIRST = {

@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.messages.events import Status
+from app.contract.messages.kept_spec import read_stored
 from app.contract.messages.params import OwedWebhook
 from app.contract.messages.questions import Question, Result, Task, cost_of_question, read_question, read_result
-from app.contract.messages.spec import JobSpec, read_stored
+from app.contract.messages.spec import JobSpec
 from app.contract.messages.trajectory import decoded_frames
 
 _ID = re.compile(r"job_[0-9a-z]{24}")

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from app.contract.messages.events import Status
 from app.contract.messages.input_id import input_id
 from app.contract.messages.job import Record, cost_of
+from app.contract.messages.kept_spec import stored
 from app.contract.messages.params import OwedWebhook, Webhook
 from app.contract.messages.questions import Question, cost_of_question
-from app.contract.messages.spec import JobSpec, pictures_of, stored
+from app.contract.messages.spec import JobSpec, pictures_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,9 @@ class JobRequest(_Parameters):
         """Who names a picture to draw from may leave the words out."""
         if not isinstance(given, dict) or given.get("image_embedding") is None or given.get("prompt") not in (None, ""):
             return handler(given)
-        return handler(given | {"prompt": "any"}).model_copy(update={"prompt": ""})
+        request = handler(given | {"prompt": "any"})
+        request.prompt = ""  # type: ignore[attr-defined]  # One of the fields that are made from others.
+        return request
 
     webhook: Webhook | None = None
     metadata: Metadata = Field(default_factory=dict, description="Your own notes, given back with the job")

@@ -16,8 +16,9 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.job import BlockedPicture, JobError, Picture, new_token
+from app.contract.messages.kept_spec import read_stored
 from app.contract.messages.questions import Question, Result, read_question
-from app.contract.messages.spec import JobSpec, pictures_of, read_stored
+from app.contract.messages.spec import JobSpec, pictures_of
 from app.contract.redis.keys import RECORD_VERSION, SUSPECT_AFTER
 from app.contract.redis.scripts import source
 
