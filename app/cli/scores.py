@@ -48,7 +48,7 @@ def score(
         images = await _sent(service, files)
         asked = {"images": images, "texts": list(texts), "template": template, "model": model}
         found = await _asked(service, "/v1/score", asked, SCORE)
-        if as_json or not sys.stdout.isatty():
+        if as_json or not is_terminal():
             print(json.dumps(found))
         else:
             _print_scores(files, found)
@@ -76,7 +76,7 @@ def embed(
         asked = {"input": [*texts, *pictures], "model": model, "encoding_format": "base64"}
         found = await _asked(service, "/v1/embeddings", asked, EMBEDDINGS)
         vectors = [_numbers(each["embedding"]) for each in found["data"]]
-        if as_json or not sys.stdout.isatty():
+        if as_json or not is_terminal():
             for each, vector in zip(found["data"], vectors, strict=True):
                 each["embedding"] = vector
             print(json.dumps(found))
@@ -86,6 +86,11 @@ def embed(
         return OK
 
     return converse("embed", url, api_key, work)
+
+
+def is_terminal() -> bool:
+    """Whether somebody reads what is printed."""
+    return sys.stdout.isatty()
 
 
 async def _sent(service: Service, files: Sequence[str]) -> list[dict[str, str]]:

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.app.conftest import Running, ScriptedWorker
+from tests.app.scorer import ScriptedScorer, scorer_card_of
 from tests.app.webui import drawn
 from tests.conftest import IN_CI
 from tests.pictures import file_of, noise
@@ -26,8 +28,8 @@ ADDRESS = "http://127.0.0.1:8000"
 
 
 @pytest.fixture
-def drawing(running: Running, worker: ScriptedWorker) -> Iterator[Running]:
-    """Whatever is asked for is drawn at once, from pictures as well."""
+def drawing(running: Running, worker: ScriptedWorker, redis_client: redis.Redis) -> Iterator[Running]:
+    """Whatever is asked for is drawn at once, from pictures as well, and a scorer is there."""
     tasks = ("text-to-image", "image-to-image", "inpainting")
     worker.card = worker.card.model_copy(update={"takes": ("image", "strength", "mask_image"), "tasks": tasks})
     worker.announce()
@@ -41,7 +43,8 @@ def drawing(running: Running, worker: ScriptedWorker) -> Iterator[Running]:
 
     thread = threading.Thread(target=draw)
     thread.start()
-    yield running
+    with ScriptedScorer(redis_client, scorer_card_of(worker.card)):
+        yield running
     over.set()
     thread.join()
 

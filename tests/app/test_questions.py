@@ -6,7 +6,6 @@ import asyncio
 import base64
 import io
 import struct
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,74 +18,19 @@ from PIL import Image
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import JobError
-from app.contract.messages.questions import EmbedResult, EmbedSpec, ScoreResult, ScoreSpec
-from app.contract.redis.ownership import Claim, Ownership
+from app.contract.messages.questions import ScoreSpec
 from app.edge.keyring import Keyring
 from tests.app.conftest import OneGateway, ScriptedWorker
-from tests.waiting import WAIT_SECONDS, until
+from tests.app.scorer import SCORER, ScriptedScorer, scorer_card_of
+from tests.waiting import until
 
-SCORER = "tiny-scorer"
 TEXTS = ["a red circle", "a yellow star"]
 
 
 @pytest.fixture
-def scorer_card(card: ModelCard) -> ModelCard:
-    facts = {"name": SCORER, "family": "CLIPModel", "sha256": "1" * 64, "tasks": ("score", "embed")}
-    return card.model_copy(update={**facts, "embedding_dimensions": 2, "seats": 32})
-
-
-class ScriptedScorer:
-    """A scorer whose first text always fits best, and that answers in a thread until the test is over."""
-
-    def __init__(self, client: redis.Redis, card: ModelCard) -> None:
-        self.ownership, self.card = Ownership(client), card
-        self.claims: list[Claim] = []
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-        self.fails: JobError | None = None
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def start(self) -> None:
-        self.ownership.announce(self.card, "s1")
-        self._thread.start()
-
-    def stop(self) -> None:
-        self.may_answer.set()
-        self._over.set()
-        self._thread.join(WAIT_SECONDS)
-        assert not self._thread.is_alive()
-
-    def _work(self) -> None:
-        while not self._over.wait(0.005):
-            claim = self.ownership.claim(self.card.name, "s1")
-            if claim is not None:
-                self.claims.append(claim)
-                assert self.may_answer.wait(WAIT_SECONDS)
-                self._end(claim)
-
-    def _end(self, claim: Claim) -> None:
-        if self.fails is not None:
-            self.ownership.fail(claim, self.fails)
-            return
-        question = claim.question
-        if isinstance(question, ScoreSpec):
-            rows, columns = len(question.images), len(question.texts)
-            cosine = tuple(tuple(0.5 - 0.1 * column for column in range(columns)) for _ in range(rows))
-            result: Any = ScoreResult(model_sha256="1" * 64, cosine=cosine, probability=cosine, logit_scale=100.0)
-        else:
-            assert isinstance(question, EmbedSpec)
-            vector = base64.b64encode(struct.pack("<2f", 0.6, 0.8)).decode()
-            result = EmbedResult(model_sha256="1" * 64, dimensions=2, vectors=(vector,) * len(question.input), tokens=7)
-        self.ownership.answered(claim, result, timings={"score": 0.01}, warnings=["cut"])
-
-
-@pytest.fixture
-def scorer(client: httpx2.Client, redis_client: redis.Redis, scorer_card: ModelCard) -> Iterator[ScriptedScorer]:
-    scorer = ScriptedScorer(redis_client, scorer_card)
-    scorer.start()
-    yield scorer
-    scorer.stop()
+def scorer(client: httpx2.Client, redis_client: redis.Redis, card: ModelCard) -> Iterator[ScriptedScorer]:
+    with ScriptedScorer(redis_client, scorer_card_of(card)) as scorer:
+        yield scorer
 
 
 @pytest.fixture
@@ -116,7 +60,8 @@ def test_texts_are_scored_and_the_job_is_one_like_any_other(
     assert found["object"] == "score"
     assert (found["model"], found["model_sha256"]) == (SCORER, "1" * 64)
     assert found["texts"] == ["a photo of a red circle", "a photo of a yellow star"]
-    assert found["cosine"] == found["probability"] == [[0.5, 0.4], [0.5, 0.4]]
+    assert found["cosine"] == [[0.5, 0.4], [0.5, 0.4]]
+    assert found["probability"] == [[0.9, 0.1], [0.9, 0.1]]
     assert (found["logit_scale"], found["logit_bias"], found["warnings"]) == (100.0, None, ["cut"])
     job = client.get(answer.headers["location"]).json()
     assert (job["id"], job["status"], job["task"]) == (found["job_id"], "succeeded", "score")
@@ -246,7 +191,7 @@ def test_labels_come_back_the_likeliest_first(client: httpx2.Client, scorer: Scr
     b64, labels = base64.b64encode(file.getvalue()).decode(), ["frog", "panda"]
     path = "/v1/zero-shot-image-classification"
     answer = client.post(path, json={"inputs": b64, "parameters": {"candidate_labels": labels}})
-    assert answer.raise_for_status().json() == [{"label": "frog", "score": 0.5}, {"label": "panda", "score": 0.4}]
+    assert answer.raise_for_status().json() == [{"label": "frog", "score": 0.9}, {"label": "panda", "score": 0.1}]
     question = scorer.claims[0].question
     assert isinstance(question, ScoreSpec)
     assert question.texts == ("This is a photo of frog.", "This is a photo of panda.")
@@ -344,7 +289,7 @@ def test_without_a_scorer_one_is_told_what_is_missing(client: httpx2.Client) -> 
 
 
 def test_a_question_costs_little_but_not_nothing(
-    gateway_with: OneGateway, redis_client: redis.Redis, valkey_url: str, scorer_card: ModelCard
+    gateway_with: OneGateway, redis_client: redis.Redis, valkey_url: str, card: ModelCard
 ) -> None:
     """A key that may use three megapixel steps a minute asks three questions."""
 
@@ -353,10 +298,7 @@ def test_a_question_costs_little_but_not_nothing(
             return (await Keyring(client).create("ann", cost_per_minute=3))[0]
 
     headers = {"Authorization": f"Bearer {asyncio.run(key())}"}
-    scorer = ScriptedScorer(redis_client, scorer_card)
-    scorer.start()
-    with gateway_with() as running:
+    with ScriptedScorer(redis_client, scorer_card_of(card)), gateway_with() as running:
         asked = [running.client.post("/v1/embeddings", json={"input": f"a {n}"}, headers=headers) for n in range(4)]
-    scorer.stop()
     assert [answer.status_code for answer in asked] == [200, 200, 200, 429]
     assert asked[3].headers["ratelimit"].startswith('"cost";r=0;t=')
