@@ -1,0 +1,107 @@
+"""One worker, several models: each has its queue, its room and its road, and a claim goes where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.questions import EmbedSpec, no_picture
+from app.contract.redis import keys
+from app.contract.redis.ownership import Claim, Ownership
+from worker.attempts import Attempts
+from worker.intake import Intake
+
+
+class Road:
+    def __init__(self, seats: int) -> None:
+        self.free_seats = seats
+        self.begun: list[Claim] = []
+        self.canceled: list[str] = []
+
+    def begin(self, claim: Claim, /) -> None:
+        self.begun.append(claim)
+
+    def cancel(self, token: str, /) -> None:
+        self.canceled.append(token)
+
+
+class Giving(Ownership):
+    """Gives what the test says, and notes whose queue was asked for it."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client)
+        self.asked: list[tuple[str, int]] = []
+        self.next: list[Claim] = []
+
+    def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
+        self.asked.append((model, holding))
+        return self.next.pop() if self.next else None
+
+
+def claim_of(model: str, *, failures: int = 0) -> Claim:
+    question = EmbedSpec(model=model, input=("a frog",))
+    return Claim("job_1", f"token of {model}", no_picture(question), 1, failures, "", question=question)
+
+
+@pytest.fixture
+def books(valkey_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey_url, socket_timeout=5) as client:
+        yield client
+
+
+def intake_of(books: redis.Redis, ownership: Ownership, card: ModelCard, roads: dict[str, Road]) -> Intake:
+    served: Any = [(card.model_copy(update={"name": name}), road) for name, road in roads.items()]
+    return Intake(
+        served=served, name="w1", connection=books, ownership=ownership, leasing=ownership, attempts=Attempts(),
+        may_claim=lambda: True,
+    )  # fmt: skip
+
+
+def test_a_claim_takes_the_road_of_its_own_model(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    """Not of the queue that was asked: where an answer was lost, what comes is what was asked for before."""
+    ownership, roads = Giving(redis_client), {"starter": Road(1), "scorer": Road(1)}
+    made = intake_of(books, ownership, card, roads)
+    ownership.next = [claim_of("scorer")]
+    assert made._claim_one("starter")
+    assert ([*map(len, (roads["starter"].begun, roads["scorer"].begun))], ownership.asked) == ([0, 1], [("starter", 0)])
+    made.hand_back()
+    assert (roads["starter"].canceled, roads["scorer"].canceled) == ([], ["token of scorer"])
+
+
+def test_a_full_road_holds_up_no_other(books: redis.Redis, redis_client: redis.Redis, card: ModelCard) -> None:
+    ownership, roads = Giving(redis_client), {"starter": Road(0), "scorer": Road(1)}
+    made = intake_of(books, ownership, card, roads)
+    ownership.next = [claim_of("scorer")]
+    assert [made._claim_one(model) for model in roads] == [False, True]
+    assert ownership.asked == [("scorer", 0)]
+
+
+def test_a_job_that_runs_alone_does_so_on_all_roads(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    ownership, roads = Giving(redis_client), {"starter": Road(4), "scorer": Road(4)}
+    made = intake_of(books, ownership, card, roads)
+    ownership.next = [claim_of("starter", failures=keys.SUSPECT_AFTER)]
+    assert made._claim_one("starter")
+    assert not made._claim_one("scorer")
+    assert ownership.asked == [("starter", 0)]
+
+
+def test_all_models_are_announced_and_left(books: redis.Redis, redis_client: redis.Redis, card: ModelCard) -> None:
+    ownership = Ownership(redis_client)
+    made = intake_of(books, ownership, card, {"starter": Road(1), "scorer": Road(1)})
+    made._leases.beat()
+    assert (
+        redis_client.zrange(keys.ALIVE + "starter", 0, -1)
+        == redis_client.zrange(keys.ALIVE + "scorer", 0, -1)
+        == ["w1"]
+    )
+    made.register_birth()
+    made.leave()
+    assert redis_client.exists(keys.ALIVE + "starter", keys.ALIVE + "scorer") == 0
