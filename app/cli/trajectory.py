@@ -106,8 +106,10 @@ async def _written(service: Service, job: Job, picture: dict[str, Any], file: Pa
             f"{job['id']} kept previews, and no latents; draw it again with `darkroom generate --trajectory 1`", FAILED
         )
     if kept and (suffix in WHOLE or (suffix == ".webp" and suffix[1:] in kept["files"])):
+        described = await _described(service, job, picture)
         _save(file, await service.download(_link(kept, suffix[1:])))
-        return {"steps": kept["steps"]}, f"{file}  {kept['steps']} steps"
+        numbers = [step["step"] for step in described["steps"]]
+        return {"steps": numbers}, f"{file}  {len(numbers)} steps"
     steps = await _steps_of(service, job, picture)
     _save(file, _as_file(suffix, [_in_one(frame) for frame in _of_one_size(steps.frames)]))
     return {"steps": list(steps.numbers)}, f"{file}  {steps}"
@@ -124,13 +126,19 @@ async def _steps_of(service: Service, job: Job, picture: dict[str, Any]) -> Step
         words = [f"estimate at step {number} of {total}" for number in numbers]
         shown = [Frame([frame], each) for frame, each in zip(frames, words, strict=True)]
         return Steps([*shown, Frame([last], "the picture")], numbers, "previews")
-    described = await service.ask("GET", f"/v1/jobs/{job['id']}/images/{picture['index']}/trajectory.json")
-    if not fits(described, TRAJECTORY):
-        raise CommandError("the steps of the picture are not as a service describes them", FAILED)
+    described = await _described(service, job, picture)
     sheet = _decoded(await service.download(_link(kept, "jpg")))
     shown = [_frame(sheet, described["show"], step, total) for step in described["steps"]]
     finished = Frame([last] * len(described["show"]), "the picture")
     return Steps([*shown, finished], [step["step"] for step in described["steps"]], "steps")
+
+
+async def _described(service: Service, job: Job, picture: dict[str, Any]) -> dict[str, Any]:
+    """What the steps are. Raises CommandError."""
+    described = await service.ask("GET", f"/v1/jobs/{job['id']}/images/{picture['index']}/trajectory.json")
+    if not fits(described, TRAJECTORY):
+        raise CommandError("the steps of the picture are not as a service describes them", FAILED)
+    return described
 
 
 def _link(kept: dict[str, Any], kind: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import KeptTrajectory, Picture, StoredFile, cost_of
-from app.contract.messages.params import JobRequest, resolve
+from app.contract.messages.params import JobRequest, ParamsRejected, resolve
 from app.contract.objects.names import TRAJECTORY_TYPES, trajectory_key
 from app.contract.redis.ownership import Claim
 from app.routes.trajectory import preferred
@@ -191,16 +191,14 @@ def test_what_cannot_be_asked_for(client: httpx2.Client, asked: Any, pointer: st
     assert error["detail"]
 
 
-def test_too_many_pictures_and_a_model_that_keeps_none(client: httpx2.Client, worker: ScriptedWorker) -> None:
-    worker.card = worker.card.model_copy(update={"max_images": 100, "max_work": 10**12})
-    worker.announce()
-    [error] = client.post("/v1/jobs", json=EVERY | {"num_images": 65}).json()["errors"]
-    assert (error["pointer"], "1 to 64" in error["detail"]) == ("/trajectory", True)
-    worker.card = worker.card.model_copy(update={"takes": ()})
-    worker.announce()
-    answer = client.post("/v1/jobs", json=EVERY)
-    [error] = answer.json()["errors"]
-    assert (error["pointer"], error["code"]) == ("/trajectory", "not_taken")
+def test_too_many_pictures_and_a_model_that_keeps_none(card: ModelCard) -> None:
+    taking = card.model_copy(update={"takes": ("trajectory",), "max_images": 100, "max_work": 10**12})
+    for of, pictures, words in ((taking, 65, "num_images of 1 to 64"), (card, 1, "starter does not take")):
+        with pytest.raises(ParamsRejected) as refused:
+            resolve(JobRequest(prompt="a", trajectory={}, num_images=pictures), of)
+        [error] = refused.value.errors
+        assert (error.pointer, words in error.detail) == ("/trajectory", True)
+    assert resolve(JobRequest(prompt="a", trajectory={}, num_images=64), taking).trajectory is not None
 
 
 def test_frames_by_the_autoencoder_cost_what_they_take(card: ModelCard) -> None:

@@ -11,26 +11,44 @@ from safetensors.numpy import load
 
 from tests.browser.conftest import faults_of_access
 from tests.browser.test_drawing import ask, finished, opened, sheet
+from tests.browser.waiting import until
 from tests.system.conftest import Installation
 
 __all__ = ["opened"]
 pytestmark = pytest.mark.browser
 
-PROMPT = "a green kite on a white background"
+PROMPT = "a green frog on a white background"
+
+
+@pytest.fixture(scope="module")
+def looked_at(installation: Installation) -> str:
+    """The one picture of this file whose steps are kept: its job."""
+    asked = {"prompt": PROMPT, "seed": 7, "num_inference_steps": 12, "trajectory": {"every": 1}}
+    with installation.client() as client:
+        return str(client.post("/v1/jobs", json=asked).json()["id"])
 
 
 @pytest.fixture
-def player(opened: Page, installation: Installation) -> Locator:
-    """Of the one picture that this file draws, opened."""
+def player(page: Page, installation: Installation, looked_at: str) -> Locator:
+    """Of that picture, opened."""
     with installation.client() as client:
-        jobs = client.get("/v1/jobs?limit=100").json()["data"]
-    if not any(job["input"]["prompt"] == PROMPT for job in jobs):
-        opened.get_by_text("More", exact=True).click()
-        opened.get_by_label("Keep every step, to play them and to save their latents").check()
-        opened.get_by_label("Steps", exact=True).fill("12")
-        finished(ask(opened, PROMPT))
-    finished(sheet(opened, PROMPT)).get_by_role("button").first.click()
-    return opened.get_by_role("group", name="Steps of the picture")
+        until(page, lambda: client.get(f"/v1/jobs/{looked_at}").json()["status"] == "succeeded")
+    page.goto(installation.url)
+    finished(sheet(page, PROMPT)).get_by_role("button").first.click()
+    return page.get_by_role("group", name="Steps of the picture")
+
+
+def test_the_form_asks_for_every_step(opened: Page, installation: Installation) -> None:
+    opened.get_by_text("More", exact=True).click()
+    opened.get_by_label("Keep every step, to play them and to save their latents").check()
+    opened.get_by_label("Steps", exact=True).fill("3")
+    prompt = "a red circle whose steps are kept"
+    finished(ask(opened, prompt)).get_by_role("button").first.click()
+    group = opened.get_by_role("group", name="Steps of the picture")
+    expect(slider(group)).to_have_attribute("max", "4")
+    with installation.client() as client:
+        [job] = [each for each in client.get("/v1/jobs").json()["data"] if each["input"]["prompt"] == prompt]
+    assert job["input"]["trajectory"]["every"] == 1
 
 
 def slider(player: Locator) -> Locator:
@@ -44,44 +62,45 @@ def shown(page: Page, name: str) -> str:
     return str(frame.evaluate("(canvas) => canvas.toDataURL()"))
 
 
-def test_scrub_and_step_through_what_was_kept(opened: Page, player: Locator) -> None:
+def test_scrub_and_step_through_what_was_kept(page: Page, player: Locator) -> None:
     expect(slider(player)).to_have_attribute("max", "13")
     expect(player).to_contain_text("Finished picture")
     slider(player).fill("3")
     expect(player).to_contain_text(re.compile(r"Estimate at step 3, timestep \d+, sigma [\d.]+"))
-    seen = {shown(opened, "Estimate at step 3")}
+    seen = {shown(page, "Estimate at step 3")}
     player.get_by_role("button", name="Step forward").click()
-    seen.add(shown(opened, "Estimate at step 4"))
+    seen.add(shown(page, "Estimate at step 4"))
     player.get_by_role("button", name="Noisy").click()
     expect(player.get_by_role("button", name="Noisy")).to_have_attribute("aria-pressed", "true")
-    seen.add(shown(opened, "Noisy at step 4"))
+    seen.add(shown(page, "Noisy at step 4"))
     slider(player).focus()
-    opened.keyboard.press("Home")
-    seen.add(shown(opened, "Noisy at step 0"))
+    page.keyboard.press("Home")
+    seen.add(shown(page, "Noisy at step 0"))
     assert len(seen) == 4, "each is another picture"
     player.get_by_role("button", name="Estimate").click()
-    assert shown(opened, "Noisy at step 0"), "before the first evaluation there is no estimate"
-    assert faults_of_access(opened) == []
-    opened.keyboard.press("Escape")
-    expect(opened.get_by_role("dialog")).to_have_count(0)
+    assert shown(page, "Noisy at step 0"), "before the first evaluation there is no estimate"
+    page.screenshot(path="/tmp/trajectory/wide.png")
+    assert faults_of_access(page) == []
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_play_pause_and_the_picture_at_the_end(opened: Page, player: Locator) -> None:
-    opened.clock.install()
+def test_play_pause_and_the_picture_at_the_end(page: Page, player: Locator) -> None:
+    page.clock.install()
     player.get_by_role("button", name="Play").click()
     expect(slider(player)).to_have_value("0")
-    opened.clock.run_for(400)
+    page.clock.run_for(400)
     expect(slider(player)).not_to_have_value("0")
     player.get_by_role("button", name="Pause").click()
     stands = slider(player).input_value()
-    opened.clock.run_for(5_000)
+    page.clock.run_for(5_000)
     expect(slider(player)).to_have_value(stands)
     player.get_by_role("button", name="Play").click()
     for _ in range(13):
-        opened.clock.run_for(400)
+        page.clock.run_for(400)
     expect(slider(player)).to_have_value("13")
     expect(player.get_by_role("button", name="Play")).to_be_visible()
-    expect(opened.get_by_role("dialog").get_by_role("img", name=PROMPT)).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_role("img", name=PROMPT)).to_be_visible()
 
 
 def test_who_wants_less_motion_gets_two_frames_a_second(opened: Page) -> None:
@@ -89,9 +108,9 @@ def test_who_wants_less_motion_gets_two_frames_a_second(opened: Page) -> None:
     assert opened.evaluate(frames) == [pytest.approx(333.3, abs=1), 500, 60]
 
 
-def test_film_and_numbers_are_saved(opened: Page, player: Locator, tmp_path: Path) -> None:
+def test_film_and_numbers_are_saved(page: Page, player: Locator, tmp_path: Path) -> None:
     for label, suffix in (("Save film", "webp"), ("Save numbers", "safetensors")):
-        with opened.expect_download() as download:
+        with page.expect_download() as download:
             player.get_by_role("link", name=label).click()
         assert re.fullmatch(rf"job_[0-9a-z]{{24}}-0-trajectory\.{suffix}", download.value.suggested_filename)
         download.value.save_as(tmp_path / f"saved.{suffix}")
@@ -100,15 +119,16 @@ def test_film_and_numbers_are_saved(opened: Page, player: Locator, tmp_path: Pat
 
 
 @pytest.mark.parametrize("context_options", [{"viewport": {"width": 360, "height": 740}, "has_touch": True}])
-def test_on_a_phone(opened: Page, player: Locator) -> None:
+def test_on_a_phone(page: Page, player: Locator) -> None:
     """Nothing is wider than the screen, and what is pressed is as high as a finger."""
     player.get_by_role("button", name="Step back").tap()
-    shown(opened, "Estimate at step 12")
-    assert opened.evaluate("document.querySelector('dialog').scrollWidth <= innerWidth")
+    shown(page, "Estimate at step 12")
+    assert page.evaluate("document.querySelector('dialog').scrollWidth <= innerWidth")
     for button in player.get_by_role("button").all():
         box = button.bounding_box()
         assert box
         assert box["height"] >= 44
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 360
-    assert faults_of_access(opened) == []
+    page.screenshot(path="/tmp/trajectory/phone.png")
+    assert faults_of_access(page) == []

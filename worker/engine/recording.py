@@ -159,6 +159,9 @@ class Recordings:
     previews: Recording | None = None
     trajectory: Recording | None = None
 
+    def __bool__(self) -> bool:
+        return self.previews is not None or self.trajectory is not None
+
     def __iter__(self) -> Iterator[Recording]:
         return (each for each in (self.previews, self.trajectory) if each is not None)
 
