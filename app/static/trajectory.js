@@ -52,7 +52,7 @@ export function Trajectory({ job, image, frames, series, show }) {
   const move = (next, as = wanted) => {
     setAt(next);
     setWanted(as);
-    show(frames[next] ? { ...frames[next], series: frames[next].boxes && !frames[next].boxes[as] ? Object.keys(frames[next].boxes)[0] : as } : null);
+    show(seenAs(frames[next], as));
   };
   useEffect(() => {
     if (!isPlaying) return;
@@ -70,7 +70,7 @@ export function Trajectory({ job, image, frames, series, show }) {
     setPlaying(false);
     move(Math.min(last, Math.max(0, next)));
   };
-  const words = frames[at] ? wordsOf(frames[at], series.length ? SERIES[wanted] : "Estimate") : "Finished picture";
+  const words = frames[at] ? wordsOf(seenAs(frames[at], wanted)) : "Finished picture";
   return html`<div class="field dial trajectory" role="group" aria-label="Steps of the picture">
     <label for="trajectory">How it emerged</label>
     <output for="trajectory">${words}</output>
@@ -85,9 +85,15 @@ export function Trajectory({ job, image, frames, series, show }) {
   </div>`;
 }
 
-function wordsOf({ step, timestep, sigma }, series) {
+/** A frame in the series in which it is seen: before its first evaluation a picture has no estimate. Null for none. */
+function seenAs(frame, wanted) {
+  if (!frame?.boxes) return frame ? { ...frame, series: "estimate" } : null;
+  return { ...frame, series: frame.boxes[wanted] ? wanted : Object.keys(frame.boxes)[0] };
+}
+
+function wordsOf({ step, timestep, sigma, series }) {
   const more = [timestep != null && `timestep ${Math.round(timestep)}`, sigma != null && `sigma ${Number(sigma.toPrecision(3))}`].filter(Boolean);
-  return [`${series} at step ${step}`, ...more].join(", ");
+  return [`${SERIES[series] ?? series} at step ${step}`, ...more].join(", ");
 }
 
 /** Which latents are looked at. */
