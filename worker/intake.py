@@ -93,6 +93,10 @@ class Intake(BaseWorker):
         self._over = threading.Event()
         self.stops_asked = 0
 
+    def announce_from_now_on(self, card: ModelCard) -> None:
+        """More is known of the same model."""
+        self._leases.announce_from_now_on(card)
+
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
         # RQ would raise its timeout to 55 s, for a blocking pop that is not used here.
         return connection

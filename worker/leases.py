@@ -40,7 +40,7 @@ class Leases:
     ) -> None:
         self._ownership = ownership
         self._attempts = attempts
-        self._cards = cards
+        self._cards = list(cards)
         self._worker = worker
         self._stop = stop
         self._clock = clock
@@ -52,6 +52,10 @@ class Leases:
         others. A process that was asleep for longer learns first what it still owns.
         """
         return self._clock() - self._good_at < keys.LEASE_MS / 2000
+
+    def announce_from_now_on(self, card: ModelCard) -> None:
+        """In the place of the card of the same model."""
+        self._cards = [card if each.name == card.name else each for each in self._cards]
 
     def beat(self) -> None:
         """Extend them all, hear which are lost or called off, and say that this worker lives. Raises RedisError."""

@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,6 +42,7 @@ from worker.inputs import Inputs
 from worker.intake import Intake, Road
 from worker.listeners import Listener, Listeners
 from worker.metrics import WorkerMetrics
+from worker.models.adapter_hashes import with_hashes
 from worker.models.announced import describe
 from worker.models.bundle import Bundle, ModelError, load
 from worker.models.scorer_folder import is_scorer
@@ -99,7 +101,7 @@ def _start(settings: WorkerSettings, starting: Starting) -> Served:
     limits = tried_schedulers(bundle, settings.profile_folder)
     largest = engine.costs.largest
     card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
-    return Served(Drawing(engine, card), answering, provenance_of(bundle))
+    return Served(Drawing(engine, card, partial(with_hashes, card, bundle)), answering, provenance_of(bundle))
 
 
 def _start_model(settings: WorkerSettings, name: str, starting: Starting) -> tuple[Bundle, Engine]:
@@ -130,6 +132,7 @@ class Worker:
         self.name = name
         self.settings = settings
         self.cards = served.cards
+        self.look_up = served.drawing.look_up if served.drawing else None
         self.attempts = Attempts()
         ownership, self.leasing = Ownership(connections.commands), Ownership(connections.leases)
         self.provider = open_provider("darkroom-worker", version=__version__)
@@ -194,6 +197,8 @@ class Worker:
         threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
         if self.settings.heartbeat_file:
             threading.Thread(target=self.pulse, args=[self.settings.heartbeat_file], name="pulse", daemon=True).start()
+        if self.look_up is not None:
+            threading.Thread(target=self.learn, args=[self.look_up], name="adapter hashes", daemon=True).start()
         self.intake.claim_until_stopped(registered=self.say_ready)
         log.info("stopping", jobs=len(self.attempts.claims()), grace_seconds=self.settings.grace_seconds)
         self.finish_or_hand_back()
@@ -205,6 +210,9 @@ class Worker:
     def say_ready(self) -> None:
         for card in self.cards:
             log.info("ready", model=card.name, seats=card.seats, sha256=card.sha256[:12])
+
+    def learn(self, look_up: Callable[[], ModelCard]) -> None:
+        self.intake.announce_from_now_on(look_up())
 
     def denoise(self, engine: Engine) -> None:
         """The engine's thread: step, and pass on what happened."""

@@ -5,6 +5,7 @@ Knows the settings that say which, and what is announced of each. Refuses to kno
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -24,10 +25,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """`engine` draws what `card` promises."""
+    """`engine` draws what `card` promises. `look_up` makes the same card with more on it, and takes its time."""
 
     engine: Engine
     card: ModelCard
+    look_up: Callable[[], ModelCard] | None = None
 
 
 @dataclass(frozen=True, slots=True)

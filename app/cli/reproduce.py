@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CIRCUMSTANCES = ("model_hash", "version", "torch", "diffusers", "device", "dtype", "bucket")
 """What else the pixels depend on. Where one differs, a difference is no surprise."""
 
-FILES_BESIDE = ("controlnets", "lora_files", "embedding_files")
+FILES_BESIDE = {"controlnets": "ControlNet", "lora_files": "LoRA", "embedding_files": "textual inversion"}
 """So do they on these: in a record, by name, the sha256 of each file that was drawn with beside the model."""
 
 
@@ -100,8 +100,28 @@ def _remarks(record: dict[str, Any], served: list[dict[str, Any]]) -> Iterator[s
         yield f"another model: the picture is from {theirs}, {name} here is {here[:10]}; expect another picture"
     elif same is not None and same != name:
         yield f"the picture's model {name} is served as {same} here"
+    served_as = same or name
+    yield from _other_files(record, next((model for model in served if model["id"] == served_as), {}))
     if not record.get("reproducible"):
         yield "the picture was not drawn as reproducible: rounding depends on what was drawn beside it"
+
+
+def _other_files(record: dict[str, Any], model: dict[str, Any]) -> Iterator[str]:
+    """Files beside the model that are others here. Of some a worker may not know the hash yet."""
+    here: dict[str, dict[str, str | None]] = {
+        "controlnets": {each["name"]: each.get("sha256") for each in model.get("controls", ())},
+        "lora_files": {each["name"]: each.get("sha256") for each in model.get("loras", ())},
+        "embedding_files": dict.fromkeys(model.get("embeddings", ())) | model.get("embedding_files", {}),
+    }
+    for kind, what in FILES_BESIDE.items():
+        files = record.get(kind)
+        for name, sha256 in files.items() if isinstance(files, dict) else ():
+            found = here[kind].get(name)
+            if name not in here[kind]:
+                yield f"the {what} {name} is not here"
+            elif found is not None and found != sha256:
+                then, now = str(sha256)[:10], found[:10]
+                yield f"another {what} {name}: the picture is from {then}, here it is {now}; expect another picture"
 
 
 def _circumstances(record: dict[str, Any]) -> dict[str, Any]:

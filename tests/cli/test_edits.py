@@ -11,7 +11,7 @@ from PIL import Image
 
 from app.cli.pictures_in import _control, _lora
 from app.contract.messages.card import Adapter, ModelCard
-from tests.app.conftest import Running
+from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Hand, Run, no_service, picture
 from worker.images import encode
 
@@ -206,6 +206,39 @@ def test_an_edit_is_drawn_again_from_its_record_while_its_picture_is_kept(
     gone = run("reproduce", "out.png")
     assert gone.exit_code == 2
     assert "it was drawn from a picture that is not kept here any more: image.sha256" in gone.stderr
+
+
+def test_files_beside_the_model_that_are_others_here_are_told_beforehand(
+    run: Run, hand: Hand, worker: ScriptedWorker, folder: Path
+) -> None:
+    """Of depth the worker does not know the hash yet."""
+    then, now = "a" * 64, "b" * 64
+    worker.card = worker.card.model_copy(
+        update={
+            "loras": (Adapter(name="ink", sha256=now), Adapter(name="oil", sha256=then)),
+            "controls": (Adapter(name="canny", sha256=now), Adapter(name="depth")),
+            "embeddings": ("<ash>", "<elm>"),
+            "embedding_files": {"<ash>": now, "<elm>": then},
+        }
+    )
+    worker.announce()
+    files = {
+        "lora_files": {"ink": then, "oil": then},
+        "controlnets": {"canny": then, "depth": then},
+        "embedding_files": {"<ash>": then, "<elm>": then, "<oak>": then},
+    }
+    a_print(folder, **files)
+    prefix = "darkroom reproduce: "
+    lines = run("reproduce", "out.png").stderr.splitlines()
+    said = [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
+    about = [line.partition(":")[0] for line in said]
+    assert [each for each in about if any(kind in each for kind in ("ControlNet", "LoRA", "inversion"))] == [
+        "another ControlNet canny",
+        "another LoRA ink",
+        "another textual inversion <ash>",
+        "the textual inversion <oak> is not here",
+    ]
+    assert "another LoRA ink: the picture is from aaaaaaaaaa, here it is bbbbbbbbbb; expect another picture" in said
 
 
 @pytest.mark.parametrize("command", ["reproduce", "vary"])

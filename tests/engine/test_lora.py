@@ -15,7 +15,7 @@ from app.contract.messages.inputs import Lora
 from tests.engine.driving import Recorder, distance, drain, engine_of, final_latents, last_events, run, stock, wish
 from tests.engine.test_equation import IN_COMPANY
 from tests.engine.tiny_loras import Factors, factors, is_any, is_attention, merge, save_kohya, save_peft
-from tests.engine.tiny_models import save_tiny_model, save_tiny_xl
+from tests.engine.tiny_models import SD2, save_tiny_model, save_tiny_xl
 from tests.waiting import WAIT_SECONDS
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
@@ -43,14 +43,15 @@ class Kit:
         return merged
 
 
-@pytest.fixture(scope="module", params=["sd1", "xl"])
+@pytest.fixture(scope="module", params=["sd1", "sd2", "xl"])
 def kit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kit:
     """`ink` is kohya's, of attention; `full` is diffusers', of every layer of the UNet; `words` changes text encoders
     and nothing else; `both` changes both, with another rank."""
     folder, loras = tmp_path_factory.mktemp("model") / "tiny", tmp_path_factory.mktemp("loras")
     is_xl = request.param == "xl"
+    layouts = {"sd1": {"prediction_type": "epsilon"}, "sd2": {"prediction_type": "v_prediction", "unet": SD2}}
     with quiet_libraries():
-        plain = load(save_tiny_xl(folder) if is_xl else save_tiny_model(folder, prediction_type="epsilon"))
+        plain = load(save_tiny_xl(folder) if is_xl else save_tiny_model(folder, **layouts[request.param]))
     texts = ("text_encoder", "text_encoder_2") if is_xl else ("text_encoder",)
     made = {
         "ink": factors(plain, rank=4, seed=1, chosen=is_attention),

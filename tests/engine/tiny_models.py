@@ -24,14 +24,21 @@ SIDE = 64
 """Native pixels of a tiny model: latents of 16 x 16, for its VAE halves twice."""
 
 
-def save_tiny_model(folder: Path, *, prediction_type: str, vae: str = "AutoencoderKL") -> Path:
-    """Write a Stable Diffusion folder with the starter's tokenizer. Scheduler: PNDM, as Stable Diffusion 1.x has it."""
+SD2: dict[str, Any] = {"use_linear_projection": True, "attention_head_dim": (2, 4)}
+"""In what the UNet of Stable Diffusion 2 differs from that of 1: what leads into and out of attention is linear."""
+
+
+def save_tiny_model(
+    folder: Path, *, prediction_type: str, vae: str = "AutoencoderKL", unet: dict[str, Any] | None = None
+) -> Path:
+    """Write a Stable Diffusion folder with the starter's tokenizer. Scheduler: PNDM, as Stable Diffusion 1.x has it.
+    `unet`: options of its UNet, such as SD2."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     pipeline = diffusers.StableDiffusionPipeline(
         tokenizer=tokenizer,
         text_encoder=transformers.CLIPTextModel(_text_config(tokenizer)),
-        unet=_unet(),
+        unet=_unet(**(unet or {})),
         vae=_vae() if vae == "AutoencoderKL" else _tiny_vae(),
         # Deliberately without steps_offset and clip_sample: the pipeline's constructor adds them.
         scheduler=diffusers.PNDMScheduler(
@@ -228,7 +235,7 @@ def _text_config(tokenizer: transformers.CLIPTokenizer, **options: int) -> trans
     )
 
 
-def _unet(*, in_channels: int = 4, **options: int) -> diffusers.UNet2DConditionModel:
+def _unet(*, in_channels: int = 4, attention_head_dim: Any = 4, **options: Any) -> diffusers.UNet2DConditionModel:
     return diffusers.UNet2DConditionModel(
         sample_size=SIDE // 4,
         in_channels=in_channels,
@@ -238,7 +245,7 @@ def _unet(*, in_channels: int = 4, **options: int) -> diffusers.UNet2DConditionM
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=32,
-        attention_head_dim=4,
+        attention_head_dim=attention_head_dim,
         norm_num_groups=8,
         **options,
     )

@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import openai
 import pytest
+import replicate
 import webuiapi
 from PIL import Image
 
@@ -147,6 +149,34 @@ def test_the_same_in_the_words_of_the_web_ui(installation: Installation, monkeyp
     assert centres[0][1] < 110 < 150 < centres[1][1], "it was red, and yellow is red and green"
     assert answer.info["unused"] == []
     assert read_record(base64.b64decode(answer.json["images"][0]))["prompt_syntax"] == "a1111"
+
+
+def test_the_same_by_openais_edits_and_by_replicates(
+    installation: Installation, circle: tuple[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the official clients: one picture, one seed, three ways to say the same, and every pixel is equal."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    _, before = circle
+    file, prompt = png(before.astype(np.uint8)), "a yellow circle on a blue background"
+    ours = {"seed": 11, "num_inference_steps": 8, "reproducible": True}
+    hole = np.dstack([before.astype(np.uint8), 255 - middle_mask()[..., :1]])
+    with openai.OpenAI(base_url=f"{installation.url}/v1", api_key="any") as client:
+        answer = client.images.edit(image=file, mask=png(hole), prompt=prompt, extra_body=ours)
+        [image] = answer.data or []
+        by_openai = base64.b64decode(image.b64_json or "")
+    theirs = replicate.Client(api_token="any", base_url=installation.url)
+    given = ours | {"prompt": prompt, "image": io.BytesIO(file), "mask": io.BytesIO(png(middle_mask()))}
+    [output] = theirs.run("darkroom/starter", input=given)
+    by_replicate = output.read()
+    theirs._client.close()
+    with installation.client() as client:
+        pictures = {"image": uploaded(client, before.astype(np.uint8)), "mask_image": uploaded(client, middle_mask())}
+        job = drawn(client, ours | {"prompt": prompt} | pictures)
+        by_ours = client.get(job["images"][0]["url"]).content
+    drawn_so = [pixels_of(data) for data in (by_ours, by_openai, by_replicate)]
+    assert (drawn_so[0] != before).any()
+    assert (drawn_so[0] == drawn_so[1]).all()
+    assert (drawn_so[0] == drawn_so[2]).all()
 
 
 def test_a_strength_that_leaves_nothing_to_do_is_refused_at_the_door(

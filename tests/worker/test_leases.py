@@ -13,7 +13,7 @@ import redis.asyncio
 from pydantic import SecretStr
 
 import app.webhooks.main as webhooks
-from app.contract.messages.card import ModelCard
+from app.contract.messages.card import Adapter, ModelCard
 from app.contract.messages.job import new_job_id
 from app.contract.messages.params import JobRequest, resolve
 from app.contract.redis import keys
@@ -102,6 +102,14 @@ async def queued(valkey_url: str, redis_client: redis.Redis, card: ModelCard) ->
     async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
         await JobStore(client).submit(job, queue_limit=10, tenant_limit=10)
     return job.id
+
+
+def test_more_that_is_known_of_the_model_is_announced(
+    starts: Starts, books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    intake, _, _ = starts(books)
+    intake.announce_from_now_on(card.model_copy(update={"loras": (Adapter(name="ink", sha256="a" * 64),)}))
+    until(lambda: "a" * 64 in (redis_client.hget(keys.CARDS, card.name) or ""))
 
 
 async def test_rqs_books_that_hang_hold_up_no_beat(

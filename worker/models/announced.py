@@ -56,6 +56,7 @@ def describe(
         controls=tuple(Adapter(name=name) for name in sorted(bundle.controlnets.files)),
         max_controls=bundle.controlnets.kept,
         embeddings=tuple(bundle.embeddings),
+        embedding_files={name: word.sha256 for name, word in bundle.embeddings.items()},
         loras=tuple(Adapter(name=name, words=file.trigger_words) for name, file in bundle.loras.items()),
         embedding_dimensions=bundle.embedding_dimensions,
         max_noise_level=bundle.max_noise_level,

@@ -22,6 +22,7 @@ class Adapter(BaseModel):
 
     name: str = Field(max_length=64)
     words: tuple[str, ...] = Field(default=(), description="What to write in a prompt for it, if it says so")
+    sha256: str | None = Field(default=None, description="Of its file, once a worker has read all of it")
 
 
 class ModelCard(BaseModel):
@@ -80,6 +81,7 @@ class ModelCard(BaseModel):
     max_controls: int = Field(default=0, ge=0, description="Different ControlNets that one request may name")
     loras: tuple[Adapter, ...] = Field(default=(), description="What `loras` may name")
     embeddings: tuple[str, ...] = Field(default=(), description="Textual inversions: words that a prompt may have")
+    embedding_files: dict[str, str] = Field(default_factory=dict, description="The sha256 of the file of each of those")
     vae: str | None = Field(default=None, description="The VAE in the place of the model's own, by its folder's name")
     prior_num_inference_steps: int | None = Field(default=None, gt=0, description="Default of its prior, if it has one")
     prior_guidance_scale: float | None = Field(default=None, ge=0, description="Default of its prior")
