@@ -77,6 +77,26 @@ def forget(
     raise typer.Exit(forget_model(name, cancel_jobs=cancel_jobs, data=data))
 
 
+@models.command("compose")
+def compose(
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the whole model is written; a new folder.")],
+    decoder: Annotated[Path, typer.Option(help="A StableUnCLIPImg2ImgPipeline, such as unclip-small.")],
+    prior: Annotated[Path, typer.Option(help="A folder with a prior and its scheduler, such as Karlo's.")],
+    text: Annotated[
+        Path | None, typer.Option(help="The CLIP whose text encoder the prior reads with, if that is not beside it.")
+    ] = None,
+) -> None:
+    """Write one StableUnCLIP model from its published parts: a decoder, and a prior from another model.
+
+    \b
+    darkroom models compose unclip --decoder stable-diffusion-2-1-unclip-small --prior karlo-v1-alpha \\
+        --text clip-vit-large-patch14
+    """
+    from app.cli.compose import compose
+
+    raise typer.Exit(compose(target, decoder=decoder, prior=prior, text=text))
+
+
 def _show(url: str, api_key: str | None, as_json: bool) -> None:
     from app.cli.models import show_models
 

@@ -18,6 +18,7 @@ import diffusers
 import pytest
 import torch
 import transformers
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
 
 import worker.models.bundle
@@ -339,11 +340,15 @@ def test_a_size_that_nobody_tells_is_the_familys(folder: Path, whole_xl_folder: 
         assert judge(path).notes == ()
 
 
+OF_PIPELINES = {"StableUnCLIPImageNormalizer": StableUnCLIPImageNormalizer}
+
+
 @pytest.mark.parametrize("name", CLASS_DEFAULTS)
 def test_what_a_configuration_leaves_out_is_as_in_the_class(name: str) -> None:
     with quiet_libraries():
-        cls = getattr(diffusers, name, None)
-        made = cls().config if cls else transformers.CLIPTextConfig().to_dict()
+        of_transformers = transformers.CLIPVisionConfig if "Vision" in name else transformers.CLIPTextConfig
+        cls = getattr(diffusers, name, OF_PIPELINES.get(name))
+        made = cls().config if cls else of_transformers().to_dict()
     said = {key: tuple(value) if isinstance(value, list) else value for key, value in made.items()}
     assert {key: said[key] for key in CLASS_DEFAULTS[name]} == CLASS_DEFAULTS[name]
 

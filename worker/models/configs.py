@@ -12,7 +12,13 @@ from worker.models.folder import ModelFolder
 
 Config = Mapping[str, Any]
 
-_TEXT_MODEL: Config = {"vocab_size": 49408, "hidden_size": 512, "max_position_embeddings": 77, "projection_dim": 512}
+_TEXT_MODEL: Config = {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "max_position_embeddings": 77,
+    "projection_dim": 512,
+    "hidden_act": "quick_gelu",
+}
 
 CLASS_DEFAULTS: Mapping[str, Config] = {
     "CLIPTextModel": _TEXT_MODEL,
@@ -41,7 +47,7 @@ CLASS_DEFAULTS: Mapping[str, Config] = {
         "force_upcast": True,
     },
     "StableDiffusionSafetyChecker": {"projection_dim": 512},
-    "CLIPVisionModelWithProjection": {"projection_dim": 512, "image_size": 224},
+    "CLIPVisionModelWithProjection": {"projection_dim": 512, "image_size": 224, "hidden_act": "quick_gelu"},
     "PriorTransformer": {
         "num_attention_heads": 32,
         "attention_head_dim": 64,
@@ -68,7 +74,7 @@ def config_of(folder: ModelFolder, component: str) -> dict[str, Any]:
     # An encoder cut out of a whole CLIP keeps its part of the configuration in there.
     own = "vision_config" if component == "image_encoder" else "text_config"
     if "encoder" in component and isinstance(said.get(own), dict):
-        said = said[own] | {name: said[name] for name in ("projection_dim",) if name in said}
+        said = said[own] | {name: said[name] for name in ("projection_dim", "_name_or_path") if name in said}
     return {**CLASS_DEFAULTS[folder.class_of(component)], **said}
 
 

@@ -6,6 +6,7 @@ Reads configurations only.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from worker.models.folder import ModelFolder
 SIZES = 6
 """Numbers about sizes that SDXL's UNet reads: original height and width, top and left of the crop, target height and
 width."""
+
+CLIP_NAME = re.compile(r"vit-?(bigg|g|h|l|b)")
+"""How large a CLIP is, in the names of those that are published: CLIP-ViT-H-14-laion2B, clip-vit-large-patch14."""
 
 PLAIN = "take a plain Stable Diffusion 1.x, 2.x or XL base model."
 
@@ -75,9 +79,10 @@ def _of_embeddings(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterat
     if "image_normalizer" not in configs:
         return
     space = configs["image_normalizer"]["embedding_dim"]
-    if encoder := configs.get("image_encoder"):
+    encoder, reads = configs.get("image_encoder"), configs.get("prior_text_encoder")
+    if encoder:
         yield from _differing(folder, "image_encoder", encoder["projection_dim"], "image_normalizer", space)
-    if (prior := configs.get("prior")) and (reads := configs.get("prior_text_encoder")):
+    if (prior := configs.get("prior")) and reads:
         inner = prior["embedding_dim"]
         yield from _differing(folder, "prior", prior["clip_embed_dim"] or inner, "image_normalizer", space)
         text = prior["embedding_proj_dim"] or inner
@@ -85,6 +90,21 @@ def _of_embeddings(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterat
         yield from _differing(folder, "prior", inner, "prior_text_encoder", reads["hidden_size"], "numbers a token")
         tokens = prior["num_embeddings"], reads["max_position_embeddings"]
         yield from _differing(folder, "prior", tokens[0], "prior_text_encoder", tokens[1], "tokens")
+    if encoder and reads:
+        yield from _of_two_clips(folder, encoder, reads)
+
+
+def _of_two_clips(folder: ModelFolder, encoder: Config, reads: Config) -> Iterator[str]:
+    """A sentence about an image encoder and a text encoder that were not trained with each other, though their vectors
+    are equally long: by the names they came under, and by their activation, which a CLIP's two towers share."""
+    names = [CLIP_NAME.search(str(each.get("_name_or_path")).lower()) for each in (encoder, reads)]
+    sizes = [name[1] if name else None for name in names]
+    for what, one, other in (("", *sizes), ("activation ", encoder["hidden_act"], reads["hidden_act"])):
+        if one and other and one != other:
+            yield (
+                f"The image_encoder of {folder.path} is of another CLIP than its prior_text_encoder ({what}{one} and "
+                f"{other}): what the prior makes is not what the decoder reads; take parts of one CLIP."
+            )
 
 
 def _differing(
