@@ -12,11 +12,22 @@ from typing import TypeVar
 
 import structlog
 
-from app.contract.messages.job import KeptTrajectory, Picture, Sheet, StoredFile
+from app.contract.messages.job import KeptEmbedding, KeptTrajectory, Picture, Sheet, StoredFile
 from app.contract.messages.kept_spec import recorded
-from app.contract.objects.names import TRAJECTORY_TYPES, image_key, sheet_key, token_prefix, trajectory_key
+from app.contract.messages.spec import place_of
+from app.contract.messages.unclip import kind_of
+from app.contract.objects.names import (
+    TRAJECTORY_TYPES,
+    VECTORS,
+    embedding_key,
+    image_key,
+    sheet_key,
+    token_prefix,
+    trajectory_key,
+)
 from app.contract.redis.ownership import Claim
 from worker.attempts import Attempt
+from worker.embedding import EMBEDDING, cosines, vectors_file
 from worker.engine.events import DrawnImage, Finished
 from worker.errors import StorageError
 from worker.images import encode, encode_sheet
@@ -62,7 +73,7 @@ class Finisher:
             index=index, key=key, sha256=stored.sha256, seed=seed, bytes=stored.bytes,
             width=pixels.shape[1], height=pixels.shape[0], content_type=stored.content_type,
             previews=self._store_sheet(attempt, image), trajectory=self._store_trajectory(attempt, image),
-            nsfw=image.nsfw,
+            at=place_of(claim.spec, index), embedding=self._store_embedding(attempt, image), nsfw=image.nsfw,
         )  # fmt: skip
 
     def _store_sheet(self, attempt: Attempt, image: DrawnImage) -> Sheet | None:
@@ -95,6 +106,15 @@ class Finisher:
             put = self._put(attempt, key, data, TRAJECTORY_TYPES[extension])
             stored[extension] = StoredFile(key=key, sha256=put.sha256, bytes=put.bytes, content_type=put.content_type)
         return KeptTrajectory(steps=len(kept.whole), files=stored)
+
+    def _store_embedding(self, attempt: Attempt, image: DrawnImage) -> KeptEmbedding | None:
+        if EMBEDDING not in image.found:
+            return None
+        claim = attempt.claim
+        key, data = embedding_key(claim.id, claim.token, image.index), vectors_file(image.found)
+        put = self._put(attempt, key, data, TRAJECTORY_TYPES[VECTORS])
+        file = StoredFile(key=key, sha256=put.sha256, bytes=put.bytes, content_type=put.content_type)
+        return KeptEmbedding(kind=kind_of(claim.spec.image_embedding), cosine_to=cosines(image.found), file=file)
 
     def _put(self, attempt: Attempt, key: str, data: bytes, content_type: str) -> Stored:
         return self._store.put(key, data, content_type, keep_trying=lambda: attempt.stop is None)

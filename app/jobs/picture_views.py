@@ -55,6 +55,15 @@ class TrajectoryView(BaseModel):
         return cls(url=url, steps=kept.steps, files=files)
 
 
+class EmbeddingView(BaseModel):
+    """The image embedding that a picture was drawn from."""
+
+    kind: str = Field(description="prior: made of a text; image: of a picture; vector; slerp or diff: on a way")
+    cosine_to: dict[str, float] = Field(
+        description="How near it is to the text, or to those that the way is `from` and `to`; empty without texts"
+    )
+
+
 class ImageView(BaseModel):
     """One finished picture. The link needs no key and works for a while (an hour, unless the operator says otherwise);
     ask for the job to get a new one."""
@@ -69,6 +78,9 @@ class ImageView(BaseModel):
     bytes: int
     previews: PreviewsView | None = Field(description="Kept for jobs with `keep_previews`")
     trajectory: TrajectoryView | None = Field(description="Kept for jobs with `trajectory`")
+    at: float | None = Field(description="Where it is on a way between two image embeddings")
+    embedding: EmbeddingView | None = Field(description="What an unCLIP model drew it from")
+    embedding_url: str | None = Field(description="Those vectors, as safetensors; works as long as `url` does")
     nsfw: bool | None = Field(description="Flagged by the model's safety checker; null: it did not look, see `safety`")
 
     @classmethod
@@ -77,5 +89,6 @@ class ImageView(BaseModel):
         previews = sheet and PreviewsView(url=links[sheet.key], **sheet.model_dump(exclude={"key"}))
         own = f"{job_url}/images/{picture.index}"
         trajectory = kept and TrajectoryView.of(kept, links, url=f"{own}/trajectory")
+        vectors = picture.embedding and links[picture.embedding.file.key]
         others = picture.model_dump(exclude={"key", "previews", "trajectory"})
-        return cls(url=links[picture.key], previews=previews, trajectory=trajectory, **others)
+        return cls(url=links[picture.key], previews=previews, trajectory=trajectory, embedding_url=vectors, **others)

@@ -25,6 +25,7 @@ log = structlog.get_logger()
 CACHE = "private, max-age=31536000, immutable"
 """A key never gets other bytes: it holds the token of the attempt that made them."""
 
+_VECTORS: dict[str, Any] = {"application/octet-stream": {}}
 _BYTES: dict[str, Any] = {"image/png": {}, "image/jpeg": {}, "image/webp": {}}
 _FOUND: dict[int | str, dict[str, Any]] = {
     200: {"description": "The picture", "content": _BYTES},
@@ -103,6 +104,27 @@ async def job_previews(
     if sheet is None:
         raise errors.PictureNotFound("The job kept no previews: ask for keep_previews with preview_every.")
     return await lead_to(services, sheet.key, request, conditions)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/images/{index}/embedding",
+    response_class=Response,
+    summary="The image embedding that one picture of a job was drawn from",
+    responses={**OF_A_JOB, 200: {"description": "The vectors, as safetensors", "content": _VECTORS}},
+)
+async def job_embedding(
+    record: OwnRecord,
+    index: str,
+    request: Request,
+    services: TheServices,
+    conditions: TheConditions,
+) -> Response:
+    """Float32 `image_embedding` [D], as `image_embedding.vector` of another job takes it, and those of the texts it is
+    compared with. For models whose `tasks` or `takes` tell of image embeddings."""
+    embedding = picture_of(record, index).embedding
+    if embedding is None:
+        raise errors.PictureNotFound("This picture was drawn from no image embedding: its model reads texts alone.")
+    return await lead_to(services, embedding.file.key, request, conditions)
 
 
 @router.get(

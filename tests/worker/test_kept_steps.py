@@ -206,3 +206,21 @@ def test_a_long_one_fits_into_a_sheet_that_browsers_draw() -> None:
             long.decoded[series, place] = np.zeros((256, 256, 3), np.uint8)
     sheet = json.loads(files_of(long, Drawn(WIDE, {}), every=1, decode="vae")["json"])["sheet"]
     assert max(sheet.values()) <= 4_096
+
+
+def test_the_vectors_of_a_picture_are_stored_with_it(
+    ownership: Recorder, reporter: Reporter, claim: Claim, tmp_path: Path
+) -> None:
+    own, text = np.array([1, 2, 2], np.float32), np.array([2, 4, 4], np.float32)
+    found = {"image_embedding": own, "from_embedding": text, "to_embedding": -own}
+    images = [dataclasses.replace(image, found=found) for image in drawn(PIXELS, PIXELS)]
+    reporter.handle(Finished(claim.token, images, 20, TIMINGS, []))
+    [told] = until(lambda: [fact for fact in ownership.told if fact[0] == "succeed"])
+    for picture in told[1]:
+        kept = picture.embedding
+        assert (kept.kind, kept.cosine_to) == ("prior", {"from": 1.0, "to": -1.0})
+        vectors = load((tmp_path / "pictures" / kept.file.key).read_bytes())
+        assert {name: vector.tolist() for name, vector in vectors.items()} == {
+            name: vector.tolist() for name, vector in found.items()
+        }
+        assert picture.object_keys == [picture.key, kept.file.key]

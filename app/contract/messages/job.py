@@ -97,6 +97,17 @@ class KeptTrajectory(BaseModel):
     files: dict[str, StoredFile]
 
 
+class KeptEmbedding(BaseModel):
+    """The image embedding that one picture was drawn from: its kind (app/contract/messages/unclip.py), its cosine to
+    each text that is part of how it was asked for, and the file with all of these vectors."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str
+    cosine_to: dict[str, float] = {}
+    file: StoredFile
+
+
 class Picture(BaseModel):
     """One finished picture: where its bytes are and how to check them."""
 
@@ -113,6 +124,9 @@ class Picture(BaseModel):
     previews: Sheet | None = None
     """Kept if the job asked for it, and had any."""
     trajectory: KeptTrajectory | None = None
+    at: float | None = None
+    """Where it is on a way between two image embeddings."""
+    embedding: KeptEmbedding | None = None
     nsfw: bool | None = None
     """The model's safety checker has flagged it; None where it was not asked."""
 
@@ -121,7 +135,8 @@ class Picture(BaseModel):
         """Of the picture, and of the files beside it."""
         sheet = [self.previews.key] if self.previews else []
         files = [file.key for file in self.trajectory.files.values()] if self.trajectory else []
-        return [self.key, *sheet, *files]
+        vectors = [self.embedding.file.key] if self.embedding else []
+        return [self.key, *sheet, *files, *vectors]
 
 
 class BlockedPicture(BaseModel):

@@ -12,7 +12,7 @@ import base64
 import binascii
 import math
 import struct
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -69,6 +69,19 @@ class ImageEmbedding(Point):
     def points(self) -> tuple[Point, ...]:
         """One, or the two ends of a slerp."""
         return (self,) if self.slerp is None else self.slerp
+
+
+Kind = Literal["prior", "image", "vector", "slerp", "diff"]
+"""Of an image embedding: made of a text by the prior, of a picture, given by its numbers; or on a way."""
+
+
+def kind_of(asked: ImageEmbedding | None) -> Kind:
+    """Of the embeddings that a job's pictures are drawn from."""
+    if asked is None:
+        return "prior"
+    if asked.slerp is not None or asked.diff is not None:
+        return "diff" if asked.slerp is None else "slerp"
+    return "image" if asked.of is not None else "prior" if asked.text is not None else "vector"
 
 
 class AskedPrior(RequestBody):

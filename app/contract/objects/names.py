@@ -29,6 +29,11 @@ TRAJECTORY_TYPES: Mapping[str, str] = {
 """Extension of each file of a trajectory to media type: what the steps are, their latents, a film, a sheet of frames.
 For safetensors none is registered."""
 
+EMBEDDING = "-embedding"
+"""The same of the vectors that a picture was drawn from."""
+
+VECTORS = "safetensors"
+
 INPUTS = "inputs"
 """Where pictures that came in lie, in a folder for each tenant."""
 
@@ -36,7 +41,7 @@ _FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items(
 _PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
 _KEY = re.compile(
     r"images/(job_[0-9a-z]{24})/([0-9a-f]{32})/(0|[1-9][0-9]{0,2})"
-    r"(?:(-previews)?\.(png|jpg|webp)|(-trajectory)\.(json|safetensors|webp|jpg))",
+    r"(?:(-previews)?\.(png|jpg|webp)|(-trajectory)\.(json|safetensors|webp|jpg)|(-embedding)\.(safetensors))",
     re.ASCII,
 )
 _INPUT_KEY = re.compile(INPUTS + r"/[a-z0-9][a-z0-9_-]{0,63}/[0-9a-f]{64}", re.ASCII)
@@ -44,8 +49,8 @@ _INPUT_KEY = re.compile(INPUTS + r"/[a-z0-9][a-z0-9_-]{0,63}/[0-9a-f]{64}", re.A
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """The parts of the object key of one picture, or of a file beside it: `part` is SHEET or TRAJECTORY, and empty for
-    the picture itself."""
+    """The parts of the object key of one picture, or of a file beside it: `part` is SHEET, TRAJECTORY or EMBEDDING, and
+    empty for the picture itself."""
 
     job_id: str
     token: str
@@ -60,7 +65,7 @@ class ImageKey:
 
     @property
     def content_type(self) -> str:
-        if self.part == TRAJECTORY:
+        if self.part in (TRAJECTORY, EMBEDDING):
             return TRAJECTORY_TYPES[self.extension]
         return CONTENT_TYPES[_FORMAT_OF_EXTENSION[self.extension]]
 
@@ -82,6 +87,11 @@ def trajectory_key(job_id: str, token: str, index: int, extension: str) -> str:
     return _key(job_id, token, index, extension, TRAJECTORY)
 
 
+def embedding_key(job_id: str, token: str, index: int) -> str:
+    """The key of the vectors that picture `index` was drawn from. ValueError for any part of another form."""
+    return _key(job_id, token, index, VECTORS, EMBEDDING)
+
+
 def _key(job_id: str, token: str, index: int, extension: str, part: str = "") -> str:
     parse_key(key := f"images/{job_id}/{token}/{index}{part}.{extension}")
     return key
@@ -91,8 +101,10 @@ def parse_key(key: str) -> ImageKey:
     """The parts of a key of a picture, or of a file beside it. ValueError for any other string, traversals included."""
     if (found := _KEY.fullmatch(key)) is None:
         raise ValueError("not a picture's key: images/<job id>/<token>/<index>.<png, jpg or webp>")
-    job_id, token, index, sheet, extension, trajectory, kind = found.groups()
-    return ImageKey(job_id, token, int(index), extension or kind, sheet or trajectory or "")
+    job_id, token, index, *alternatives = found.groups()
+    parts, extensions = alternatives[::2], alternatives[1::2]
+    extension = next(each for each in extensions if each)
+    return ImageKey(job_id, token, int(index), extension, next((part for part in parts if part), ""))
 
 
 def input_key(tenant: str, sha256: str) -> str:

@@ -1,0 +1,127 @@
+"""An unCLIP model through the whole service: texts, pictures and ways between them, and each picture drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from app.contract.messages.picture_record import read_record
+from app.contract.messages.spec import asked_again
+from tests.engine.tiny_models import EMBEDDING, save_tiny_unclip
+from tests.system.conftest import Installation, drawn
+from worker.models.quiet import quiet_libraries
+
+QUICK: dict[str, Any] = {"num_inference_steps": 3, "reproducible": True, "seed": 7}
+PRIOR = {"prior": {"num_inference_steps": 2}}
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with quiet_libraries():
+        folder: Path = save_tiny_unclip(tmp_path_factory.mktemp("models") / "tiny-unclip")
+    installation = Installation(
+        tmp_path_factory.mktemp("installation") / "data", environment={"DARKROOM_MODEL": str(folder)}
+    )
+    installation.start_and_wait()
+    yield installation
+    installation.kill_everything()
+
+
+@pytest.fixture(scope="module")
+def client(installation: Installation) -> Iterator[httpx2.Client]:
+    with installation.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def first(client: httpx2.Client) -> dict[str, Any]:
+    """A job that draws from a text."""
+    return drawn(client, {"prompt": "a red circle", **QUICK, **PRIOR})
+
+
+def file_of(client: httpx2.Client, picture: dict[str, Any]) -> bytes:
+    return client.get(picture["url"]).raise_for_status().content
+
+
+def vectors_of(client: httpx2.Client, picture: dict[str, Any]) -> dict[str, np.ndarray]:
+    return load(client.get(picture["embedding_url"]).raise_for_status().content)
+
+
+def test_what_the_model_draws_from_is_announced(client: httpx2.Client) -> None:
+    [model] = client.get("/v1/models").json()["data"][:1]
+    assert {"text-to-image", "image-variation"} <= set(model["tasks"])
+    assert {"prior", "image_embedding", "noise_level", "start"} <= set(model["takes"])
+    assert (model["prior_num_inference_steps"], model["embedding_dimensions"], model["max_noise_level"]) == (
+        25,
+        EMBEDDING,
+        999,
+    )
+
+
+def test_a_picture_of_a_text_tells_its_embedding(client: httpx2.Client, first: dict[str, Any]) -> None:
+    assert first["status"] == "succeeded", first
+    assert first["progress"]["steps"] == 5
+    [picture] = first["images"]
+    vectors = vectors_of(client, picture)
+    own, text = vectors["image_embedding"], vectors["text_embedding"]
+    assert own.shape == (EMBEDDING,)
+    cosine = float(own @ text / np.linalg.norm(own) / np.linalg.norm(text))
+    assert picture["embedding"] == {"kind": "prior", "cosine_to": {"text": pytest.approx(cosine, abs=1e-5)}}
+    assert picture["at"] is None
+    assert load(client.get(f"/v1/jobs/{first['id']}/images/0/embedding").content).keys() == vectors.keys()
+
+
+def test_a_way_from_a_picture_to_a_text_and_each_of_its_pictures_again(
+    client: httpx2.Client, first: dict[str, Any]
+) -> None:
+    """From the record in its file, which has its own place on the way alone. The picture's end is its variation."""
+    picture = {"job": first["id"], "index": 0}
+    way = {"slerp": [{"of": picture}, {"text": "a blue star"}], "at": [0, 0.5, 1]}
+    job = drawn(client, {"image_embedding": way, **QUICK, **PRIOR})
+    assert job["status"] == "succeeded", job
+    assert [image["at"] for image in job["images"]] == way["at"]
+    assert {image["seed"] for image in job["images"]} == {7}
+    assert {image["embedding"]["kind"] for image in job["images"]} == {"slerp"}
+    files = [file_of(client, image) for image in job["images"]]
+    assert len({image["sha256"] for image in job["images"]}) == 3
+    record = read_record(files[1])
+    assert record["image_embedding"]["at"] == [0.5]
+    [again] = drawn(client, asked_again(record))["images"]
+    assert file_of(client, again)[-1000:] == files[1][-1000:]
+    [variation] = drawn(client, {"image_embedding": {"of": picture}, **QUICK})["images"]
+    assert variation["embedding"] == {"kind": "image", "cosine_to": {}}
+    assert (
+        vectors_of(client, variation)["image_embedding"] == vectors_of(client, job["images"][0])["image_embedding"]
+    ).all()
+    assert file_of(client, variation)[-1000:] == files[0][-1000:]
+
+
+def test_a_text_difference_of_a_picture_that_is_kept(client: httpx2.Client, first: dict[str, Any]) -> None:
+    diff = {"from": "a red circle", "to": "a blue circle"}
+    embedding = {"of": {"job": first["id"]}, "diff": diff, "at": [0, 0.4]}
+    job = drawn(client, {"image_embedding": embedding, "start": "inverted", **QUICK})
+    assert job["status"] == "succeeded", job
+    assert job["input"]["scheduler"] == "ddim"
+    assert job["progress"]["steps"] == 6
+    assert [image["embedding"]["cosine_to"].keys() for image in job["images"]] == [{"from", "to"}] * 2
+
+
+def test_what_cannot_be_drawn_is_said_where_it_stands(client: httpx2.Client) -> None:
+    wrong = [
+        ({"image_embedding": {"vector": [1.0] * 5}}, "/image_embedding/vector"),
+        ({"image_embedding": {"of": {"job": "job_" + "0" * 24}}}, "/image_embedding/of/job"),
+        ({"image_embedding": {"slerp": [{"text": "a"}, {"text": "b"}]}}, "/image_embedding"),
+        ({"prompt": "a", "start": "inverted"}, "/start"),
+        ({"prompt": "a", "noise_level": 2_000}, "/noise_level"),
+        ({}, "/prompt"),
+    ]
+    for body, pointer in wrong:
+        answer = client.post("/v1/jobs", json=body)
+        assert answer.status_code == 422, body
+        assert pointer in [error["pointer"] for error in answer.json()["errors"]], (body, answer.json())
