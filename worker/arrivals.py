@@ -27,17 +27,31 @@ class Engine(Protocol):
     def cancel(self, request_id: str, /) -> None: ...
 
 
+class Questions(Protocol):
+    """Where a claimed job goes that draws nothing."""
+
+    def begin(self, claim: Claim, /) -> None: ...
+
+
 class Arrivals:
     """Between the claim and the engine. Any thread may call."""
 
     def __init__(
-        self, engine: Engine, fetching: Fetching, attempts: Attempts, reporter: Reporter, safety: Safety = "off"
+        self,
+        engine: Engine,
+        fetching: Fetching,
+        attempts: Attempts,
+        reporter: Reporter,
+        safety: Safety = "off",
+        questions: Questions | None = None,
     ) -> None:
+        """`questions` takes in those that are asked of the model that draws."""
         self._engine = engine
         self._fetching = fetching
         self._attempts = attempts
         self._reporter = reporter
         self._safety: Safety = safety
+        self._questions = questions
         self._lock = threading.Lock()
         self._under_way: dict[str, int] = {}
 
@@ -52,7 +66,10 @@ class Arrivals:
         """Hand a claimed job to the engine, which calls it by its token: at once, or when its pictures are here."""
         attempt = self._attempts.get(claim.token) or Attempt(claim)
         if claim.question is not None:
-            self._reporter.refuse(claim, "This model only draws: its worker answers no questions.")
+            if self._questions is None:
+                self._reporter.refuse(claim, "This model only draws: its worker answers no questions.")
+            else:
+                self._questions.begin(claim)
             return
         if not claim.pictures:
             self._submit(attempt, {})

@@ -37,6 +37,7 @@ from worker.connections import Connections, connect
 from worker.engine.engine import Engine
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
+from worker.families.choose import embedder_of
 from worker.fetching import Fetching
 from worker.inputs import Inputs
 from worker.intake import Intake, Road
@@ -46,10 +47,11 @@ from worker.models.adapter_hashes import with_hashes
 from worker.models.announced import describe
 from worker.models.bundle import Bundle, ModelError, load
 from worker.models.scorer_folder import is_scorer
+from worker.prior_answers import PriorAnswers
 from worker.profiles import start_engine
 from worker.provenance import provenance_of
 from worker.reporter import Reporter
-from worker.scoring import Scoring
+from worker.scoring import Answering, Scoring
 from worker.served import Drawing, Served, scorer_alone, scorer_beside
 from worker.settings import WorkerSettings, settings_from_env, worker_name
 from worker.starting import Starting
@@ -101,7 +103,8 @@ def _start(settings: WorkerSettings, starting: Starting) -> Served:
     limits = tried_schedulers(bundle, settings.profile_folder)
     largest = engine.costs.largest
     card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
-    return Served(Drawing(engine, card, partial(with_hashes, card, bundle)), answering, provenance_of(bundle))
+    drawing = Drawing(engine, card, look_up=partial(with_hashes, card, bundle), embedder=embedder_of(bundle))
+    return Served(drawing, answering, provenance_of(bundle))
 
 
 def _start_model(settings: WorkerSettings, name: str, starting: Starting) -> tuple[Bundle, Engine]:
@@ -144,7 +147,7 @@ class Worker:
         self.metrics = self._open_metrics()
         observers: list[Listener] = [self.traces, *([self.metrics] if self.metrics else [])]
         self.listeners = Listeners(observers, reporter=self.reporter)
-        self.scoring = self._open_scoring(served)
+        self.scoring, self.embedding = self._open_scoring(served), self._open_embedding(served)
         self.intake = Intake(
             served=[*self._roads(served)],
             name=name,
@@ -170,20 +173,31 @@ class Worker:
     def _open_scoring(self, served: Served) -> Scoring | None:
         if served.answering is None:
             return None
-        answers = Answers(served.answering.scorer, turn=self.turns)
+        return self._open_answers(Answers(served.answering.scorer, turn=self.turns))
+
+    def _open_embedding(self, served: Served) -> Scoring | None:
+        """The road of questions to the model that draws."""
+        if served.drawing is None or served.drawing.embedder is None:
+            return None
+        return self._open_answers(PriorAnswers(served.drawing.embedder, turn=self.turns))
+
+    def _open_answers(self, answers: Answering) -> Scoring:
         counted = {"count": self.metrics.answered} if self.metrics else {}
         return Scoring(answers, self.fetching, self.attempts, self.reporter, **counted)
 
     def _roads(self, served: Served) -> Iterator[tuple[ModelCard, Road]]:
         if served.drawing:
             engine, safety = served.drawing.engine, self.settings.safety
-            yield served.drawing.card, Arrivals(engine, self.fetching, self.attempts, self.reporter, safety)
+            yield (
+                served.drawing.card,
+                Arrivals(engine, self.fetching, self.attempts, self.reporter, safety, self.embedding),
+            )
         if served.answering and self.scoring:
             yield served.answering.card, self.scoring
 
     def stage(self) -> Stage | None:
         """What the device is at. While a question is looked at, the engine waits for its turn."""
-        working = (each.stage for each in (self.engine, self.scoring) if each is not None)
+        working = (each.stage for each in (self.engine, self.scoring, self.embedding) if each is not None)
         return next((stage for stage in working if stage is not None), None)
 
     def run(self) -> int:
@@ -192,8 +206,9 @@ class Worker:
             signal.signal(number, self.intake.request_stop)
         if self.engine is not None:
             threading.Thread(target=self.denoise, args=[self.engine], name="engine", daemon=True).start()
-        if self.scoring is not None:
-            threading.Thread(target=self.answer, args=[self.scoring], name="scoring", daemon=True).start()
+        for name, road in (("scoring", self.scoring), ("embedding", self.embedding)):
+            if road is not None:
+                threading.Thread(target=self.answer, args=[road], name=name, daemon=True).start()
         threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
         if self.settings.heartbeat_file:
             threading.Thread(target=self.pulse, args=[self.settings.heartbeat_file], name="pulse", daemon=True).start()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
 from app.contract.messages.questions import Question
 from app.contract.redis.ownership import Claim
-from worker.answers import Answers, Asked, Found
+from worker.answers import Asked, Found
 from worker.attempts import Answered, Attempt, Attempts
 from worker.engine.errors import EngineError
 from worker.engine.events import Failed, Stopped
@@ -29,12 +30,20 @@ SEATS = 32
 """Pictures that are waited for or looked at, and questions without any: 16 megapixels each are 1.5 GB of memory."""
 
 
+class Answering(Protocol):
+    """What finds answers; worker/answers.py has a scorer's."""
+
+    @property
+    def stage(self) -> Stage | None: ...
+    def find(self, questions: Sequence[Asked], /) -> list[Found | EngineError]: ...
+
+
 class Scoring:
     """`run` is for a thread of its own, everything else for any. `count` hears of each answer, and of failures."""
 
     def __init__(
         self,
-        answers: Answers,
+        answers: Answering,
         fetching: Fetching,
         attempts: Attempts,
         reporter: Reporter,

@@ -14,6 +14,7 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import BUNDLED_SCORER, IllegalName, model_name
 from worker.engine.engine import Engine
 from worker.errors import CannotStart
+from worker.families.embedder import Embedder
 from worker.models.errors import ModelError
 from worker.models.scorer import Scorer, load_scorer
 from worker.provenance import Provenance, provenance
@@ -25,11 +26,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """`engine` draws what `card` promises. `look_up` makes the same card with more on it, and takes its time."""
+    """`engine` draws what `card` promises. `look_up` makes the same card with more on it, and takes its time.
+    `embedder` answers questions about what it draws from, if it can."""
 
     engine: Engine
     card: ModelCard
     look_up: Callable[[], ModelCard] | None = None
+    embedder: Embedder | None = None
 
 
 @dataclass(frozen=True, slots=True)

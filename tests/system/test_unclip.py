@@ -59,8 +59,8 @@ def vectors_of(client: httpx2.Client, picture: dict[str, Any]) -> dict[str, np.n
 
 
 def test_what_the_model_draws_from_is_announced(client: httpx2.Client) -> None:
-    [model] = client.get("/v1/models").json()["data"][:1]
-    assert {"text-to-image", "image-variation"} <= set(model["tasks"])
+    [model] = [each for each in client.get("/v1/models").json()["data"] if each["default"]]
+    assert model["tasks"] == ["text-to-image", "image-variation", "embed"]
     assert {"prior", "image_embedding", "noise_level", "start"} <= set(model["takes"])
     assert (model["prior_num_inference_steps"], model["embedding_dimensions"], model["max_noise_level"]) == (
         25,
@@ -129,3 +129,18 @@ def test_what_cannot_be_drawn_is_said_where_it_stands(client: httpx2.Client) -> 
         answer = client.post("/v1/jobs", json=body)
         assert answer.status_code == 422, body
         assert pointer in [error["pointer"] for error in answer.json()["errors"]], (body, answer.json())
+
+
+def test_the_priors_vector_of_a_text_is_what_its_picture_is_drawn_from(client: httpx2.Client) -> None:
+    """`space: image` of /v1/embeddings, as a unit vector; and a drawing from those numbers."""
+    asked = {"model": "tiny-unclip", "input": ["a red circle", "a blue star"], "space": "image", "seed": 7}
+    data = client.post("/v1/embeddings", json=asked).raise_for_status().json()["data"]
+    [picture] = drawn(client, {"prompt": "a red circle", "seed": 7, "num_inference_steps": 1})["images"]
+    own = vectors_of(client, picture)["image_embedding"]
+    unit = np.array(data[0]["embedding"])
+    assert np.allclose(unit, own / np.linalg.norm(own), atol=1e-4)
+    assert not np.allclose(unit, data[1]["embedding"], atol=1e-2)
+    [from_numbers] = drawn(client, {"image_embedding": {"vector": data[0]["embedding"]}, **QUICK})["images"]
+    assert from_numbers["embedding"]["kind"] == "vector"
+    joint = client.post("/v1/embeddings", json={"model": "tiny-unclip", "input": "a red circle"}).json()
+    assert len(joint["data"][0]["embedding"]) == EMBEDDING

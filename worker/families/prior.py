@@ -100,6 +100,18 @@ class Prior:
             stage=STAGE,
         )
 
+    @property
+    def network(self) -> PriorNetwork:
+        """As it is asked outside of a pass."""
+        return self._denoiser
+
+    def rows(self, texts: Sequence[Embedding], *, guidance_scale: float) -> tuple[dict[str, torch.Tensor], bool]:
+        """Of one call for all texts, [B, ...] by the transformer's names; and whether as many unconditional ones are
+        behind."""
+        own, is_guided = [self._row(text) for text in texts], guidance_scale > 1
+        every = own + [self._row(self._reader.empty)] * (len(own) if is_guided else 0)
+        return {name: torch.stack([row[name] for row in every]) for name in every[0]}, is_guided
+
     def embedding(self, latents: torch.Tensor) -> torch.Tensor:
         """The image embedding, float32 [D], of the latents [D, 1, 1] that the pass ended with."""
         found: torch.Tensor = self._network.post_process_latents(latents.flatten()[None])[0]

@@ -36,11 +36,9 @@ class StableUnCLIP(StableDiffusion):
             bundle.part("image_normalizer"), bundle.part("image_noising_scheduler"), device=bundle.device
         )
         super().__init__(bundle)
-        prior = None
-        if "prior" in bundle.others:
-            prior = Prior(bundle, encoder="prior_text_encoder", scheduler="prior_scheduler")
+        prior, dimensions = prior_of(bundle), self._noise.dimensions
         self._points = FromPoints(
-            bundle, prior=prior, dimensions=self._noise.dimensions, condition=self._condition, pictures=self._inputs
+            bundle, prior=prior, dimensions=dimensions, condition=self._condition, pictures=self._inputs
         )
 
     def schedules(self, request: Request) -> list[Schedule]:
@@ -63,6 +61,13 @@ class StableUnCLIP(StableDiffusion):
     ) -> tuple[Tensors, Tensors]:
         label = self._noise.label(embedding, request.noise_level, generator)
         return {LABEL: label}, {LABEL: torch.zeros_like(label)}
+
+
+def prior_of(bundle: Bundle) -> Prior | None:
+    """The prior of a StableUnCLIP folder that has one."""
+    if "prior_text_encoder" not in bundle.others:
+        return None
+    return Prior(bundle, encoder="prior_text_encoder", scheduler="prior_scheduler")
 
 
 class EmbeddingNoise:

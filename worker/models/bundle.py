@@ -116,7 +116,8 @@ class Bundle:
             return ("inpainting",)
         of_texts = ("text-to-image",) if self.reads_text else ()
         edits = ("image-to-image", "inpainting") if "image" in self.takes else ()
-        return (*of_texts, *edits, *(("image-variation",) if "image_encoder" in self.others else ()))
+        beside = {"image-variation": "image_encoder", "embed": "prior_text_encoder"}
+        return (*of_texts, *edits, *(task for task, part in beside.items() if part in self.others))
 
     @property
     def reads_text(self) -> bool:

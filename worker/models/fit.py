@@ -78,6 +78,11 @@ def _of_embeddings(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterat
     """A sentence for each number in which parts differ that hand image embeddings to each other."""
     if "image_normalizer" not in configs:
         return
+    if len(named := folder.components.keys() & folder.pipeline.optional.keys()) == 1:
+        yield (
+            f"model_index.json in {folder.path} names {min(named)} alone: an image_encoder and a feature_extractor go "
+            "together; name both, or neither."
+        )
     space = configs["image_normalizer"]["embedding_dim"]
     encoder, reads = configs.get("image_encoder"), configs.get("prior_text_encoder")
     if encoder:

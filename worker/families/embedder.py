@@ -1,0 +1,93 @@
+"""Embeddings asked for by themselves, of a model that draws from them: of texts and pictures in the space that both
+share, and where the prior takes a text to be among pictures.
+
+Knows the prior and the image encoder of a model. Refuses to know questions, and when it is its turn: whoever calls
+hands in what is entered for each forward.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+
+from worker.engine.errors import EngineError, GenerationFailed
+from worker.engine.noise import generator_for, normal_noise
+from worker.engine.stepping import scaled, understood
+from worker.engine.transfer import to_device
+from worker.families.from_points import NO_ENCODER
+from worker.families.image_encoder import ImageEncoder
+from worker.families.prior import Prior
+from worker.families.text import Embedding
+from worker.models.bundle import Bundle
+
+Turn = Callable[[], AbstractContextManager[Any]]
+
+
+class Embedder:
+    """Of a model with a prior. One thread at a time; vectors are float32 [D] on the device."""
+
+    def __init__(self, bundle: Bundle, prior: Prior) -> None:
+        self.sha256, self.device, self.dimensions = bundle.sha256, bundle.device, prior.dimensions
+        self._prior = prior
+        self._encoder = ImageEncoder(bundle) if "image_encoder" in bundle.others else None
+        self._guidance = bundle.defaults.prior_guidance_scale or 0.0
+        self._schedule = prior.schedule(bundle.defaults.prior_num_inference_steps or 1)
+
+    def texts(self, texts: Sequence[str], turn: Turn) -> list[Embedding]:
+        """As the text encoder in front of the prior reads them. Raises EngineError."""
+        with turn():
+            [read] = self._prior.read([list(texts)], alone=[False])
+        if isinstance(read, EngineError):
+            raise read
+        return read
+
+    def pictures(self, pictures: Mapping[str, np.ndarray], turn: Turn) -> dict[str, torch.Tensor]:
+        """By their names. Raises EngineError."""
+        if not pictures:
+            return {}
+        if self._encoder is None:
+            raise GenerationFailed(NO_ENCODER)
+        with turn():
+            found = self._encoder.read(pictures)
+        vectors = {name: vector for name, vector in found.items() if not isinstance(vector, EngineError)}
+        for error in found.values():
+            if isinstance(error, EngineError):
+                raise error
+        return vectors
+
+    def among_pictures(self, texts: Sequence[Embedding], seed: int, turn: Turn) -> list[torch.Tensor]:
+        """Where the prior takes each text to be, all of them from the noise of one seed: what a drawing of the text
+        with the usual steps and guidance begins with. One forward of all texts for each step."""
+        walks = [_Walk(self._schedule.prepared(self.device), seed, self) for _ in texts]
+        rows, guided = self._prior.rows(texts, guidance_scale=self._guidance)
+        for t in walks[0].scheduler.timesteps:
+            with turn():
+                x = torch.stack([scaled(walk.scheduler, walk.x, t) for walk in walks])
+                both = torch.cat([x, x]) if guided else x
+                said = self._prior.network(both, t.float().expand(len(both)), rows).float()
+                c, u = said.chunk(2) if guided else (said, said)
+                for walk, m in zip(walks, u + (self._guidance if guided else 1.0) * (c - u), strict=True):
+                    walk.step(m, t)
+        return [self._prior.embedding(walk.x) for walk in walks]
+
+
+class _Walk:
+    """One text on the prior's way."""
+
+    def __init__(self, scheduler: Any, seed: int, of: Embedder) -> None:
+        self.scheduler = scheduler
+        self._generator = generator_for(seed)
+        accepted = inspect.signature(scheduler.step).parameters
+        self._options = understood(scheduler, {"eta": 0.0}) | (
+            {"generator": self._generator} if "generator" in accepted else {}
+        )
+        noise = normal_noise((of.dimensions, 1, 1), self._generator) * float(scheduler.init_noise_sigma)
+        self.x = to_device(noise, of.device)
+
+    def step(self, m: torch.Tensor, t: torch.Tensor) -> None:
+        self.x = self.scheduler.step(m[None], t, self.x[None], return_dict=False, **self._options)[0][0]
