@@ -83,10 +83,10 @@ def test_rows_enter_as_the_networks_own_arguments(network: Listening) -> None:
     assert network.heard["added_cond_kwargs"].keys() == {"text_embeds", "time_ids"}
 
 
-def test_a_variance_that_is_predicted_as_well_is_left_behind(network: Listening) -> None:
+def test_a_variance_that_is_predicted_as_well_comes_behind(network: Listening) -> None:
     x = torch.zeros(2, 4, 2, 2)
     output = UNet(network, dtype=torch.float32, device=CPU)(x, torch.zeros(2), {})
-    assert torch.equal(output, x + 1)
+    assert torch.equal(output, torch.cat([x + 1, x - 1], 1))
 
 
 def test_operations_are_counted_through_the_denoiser_and_no_weight_is_copied() -> None:

@@ -11,7 +11,6 @@ Knows diffusers' scheduler interface. Knows nothing of requests or batches, and 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from worker.engine.estimate import x0_coefficients
-from worker.engine.stepping import FROM_NOISE, Beginning, at_steps, evaluated, scaled
+from worker.engine.stepping import FROM_NOISE, Beginning, arguments, at_steps, evaluated, scaled
 from worker.engine.table import REGISTERS, Numbers, Table
 
 log = structlog.get_logger()
@@ -119,7 +118,7 @@ def compile_table(
 def _probe(scheduler: Any, options: Mapping[str, Any], beginning: Beginning) -> Iterator[Probe]:
     """Step the scheduler to its end on basis vectors."""
     shape: torch.Size | None = None
-    for t in evaluated(scheduler, beginning):
+    for i, t in enumerate(evaluated(scheduler, beginning)):
         noised = _noised(scheduler, t)
         kept = {} if shape is None else _tensors_of(scheduler, shape)
         inputs = [X, M, Z, *kept]
@@ -130,7 +129,7 @@ def _probe(scheduler: Any, options: Mapping[str, Any], beginning: Beginning) -> 
         shape = placed[X].shape
         scale = float(scaled(scheduler, placed[X], t).flatten()[0])
         with _NoiseIs(placed[Z]) as noise:
-            x = scheduler.step(placed[M], t, placed[X], return_dict=False, **options)[0]
+            x = scheduler.step(placed[M], t, placed[X], **arguments(scheduler, options, beginning.index + i))[0]
         if noise.draws > 1:
             raise NotAffine("it draws noise more than once in a step")
         after = {X: x, **_tensors_of(scheduler, shape)}
@@ -219,10 +218,9 @@ def residual(
     x = torch.randn(PICTURE, generator=start) * loud
     registers = torch.zeros(table.registers, x.numel())
     registers[0] = torch.randn(PICTURE, generator=noise).flatten() * loud
-    chance = {"generator": start} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for i, t in enumerate(evaluated(scheduler, beginning)):
         m = _bent_model(scaled(scheduler, x, t), float(t), amplitude)
-        x = scheduler.step(m, t, x, return_dict=False, **options, **chance)[0]
+        x = scheduler.step(m, t, x, **arguments(scheduler, options, beginning.index + i, start))[0]
         seen = (registers[0] * float(table.input_scale[i])).view(PICTURE)
         m = _bent_model(seen, float(table.timesteps[i]), amplitude)
         z = torch.randn(PICTURE, generator=noise) if table.draws[i] else torch.zeros(PICTURE)

@@ -18,7 +18,7 @@ from worker.engine.guidance import Guidance, rescaling
 from worker.engine.keep import NO_NOISE, Keep, noised
 from worker.engine.rows import Denoiser, LatentShape, Rows
 from worker.engine.sides import NOBODY, AskedSide, SideNetwork, SideRows, answers, side_rows
-from worker.engine.table import BLOCK, REGISTERS, Numbers
+from worker.engine.table import BLOCK, REGISTERS, VARIANCE, Numbers
 from worker.engine.transfer import to_device, to_host
 
 Used = tuple[tuple[str, int], ...]
@@ -101,7 +101,7 @@ class StaticStep(torch.nn.Module):
         # The update is nine multiplications and additions and no matrix product: TF32 would shift results by 1 % of
         # the standard deviation, and elementwise arithmetic is the same in any company.
         with torch.autocast(x.device.type, enabled=False):
-            output = output.float()
+            output, variance = output.float().tensor_split([self.state.shape[2]], dim=1)
             registers = self.state.index_select(0, seat)[:, :REGISTERS].unbind(1)
             c, u = output.index_select(0, conditional), output.index_select(0, unconditional)
             k = rescaling(c, u, *guidance)
@@ -110,6 +110,8 @@ class StaticStep(torch.nn.Module):
             stays = noised(z0, n, a, s)
             # Chosen and not added up: no bit changes of who keeps nothing.
             new[:, 0] = torch.where(self.repainted.index_select(0, seat), new[:, 0], stays)
+            if variance.shape[1]:
+                new[:, VARIANCE] = variance.index_select(0, conditional)
             self.state.index_copy_(0, seat, new)
             return torch.isfinite(new[:, :REGISTERS]).flatten(1).all(1)
 

@@ -72,8 +72,9 @@ class Denoiser(Protocol):
     device: torch.device
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor], /) -> torch.Tensor:
-        """The prediction, [B, C, h, w], for float32 latents x [B, C, h, w], scaled as the network wants them, timesteps
-        t float32 [B], and row tensors [B, ...] by name. Must not ask the device for anything."""
+        """The prediction, [B, C, h, w], or [B, 2C, h, w] with one of the variance behind it, for float32 latents x
+        [B, C, h, w], scaled as the network wants them, timesteps t float32 [B], and row tensors [B, ...] by name. Must
+        not ask the device for anything."""
         ...
 
     def in_float32(self) -> Denoiser: ...

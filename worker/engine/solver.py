@@ -13,7 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from threading import Lock
 from typing import Any, Protocol
 
@@ -25,8 +25,19 @@ from worker.engine.compile import NotAffine, compile_table
 from worker.engine.errors import GenerationFailed, is_out_of_memory
 from worker.engine.estimate import x0_coefficients
 from worker.engine.keep import Keep, noised
-from worker.engine.stepping import FROM_NOISE, Beginning, at_steps, evaluated, rehearse, scaled, takes, understood
-from worker.engine.table import Table
+from worker.engine.stepping import (
+    FROM_NOISE,
+    Beginning,
+    arguments,
+    at_steps,
+    evaluated,
+    reads_variance,
+    rehearse,
+    scaled,
+    takes,
+    understood,
+)
+from worker.engine.table import VARIANCE, Table
 
 log = structlog.get_logger()
 
@@ -92,13 +103,15 @@ class ObjectSolver:
     """A private copy of a diffusers scheduler: right for any of them, at the price of many small kernels a step.
 
     Its table only passes on the model's guided output, into register 1; the model's next input is put into register 0.
+    What the model says of the variance is in a register of its own, for those that read it.
     """
 
     def __init__(self, schedule: Schedule, device: torch.device) -> None:
         self._scheduler = schedule.prepared(device)
+        self._begin_index = schedule.beginning.index
         self._timesteps = evaluated(self._scheduler, schedule.beginning)
-        self._options = understood(self._scheduler, schedule.options)
-        self._draws = "generator" in inspect.signature(self._scheduler.step).parameters
+        self._options = schedule.options
+        self._reads_variance = reads_variance(self._scheduler)
         self._latents: torch.Tensor
         self._keep: Keep | None = None
         self.table = _pass_on(self._scheduler, self._timesteps, schedule.beginning)
@@ -115,9 +128,11 @@ class ObjectSolver:
         registers[0] = scaled(self._scheduler, self._latents, self._timesteps[0])[0]
 
     def after_step(self, registers: torch.Tensor, i: int, generator: torch.Generator) -> None:
-        chance = {"generator": generator} if self._draws else {}
         t, m = self._timesteps[i], registers[1:2].clone()
-        self._latents = self._scheduler.step(m, t, self._latents, return_dict=False, **self._options, **chance)[0]
+        if self._reads_variance:
+            m = torch.cat([m, registers[VARIANCE : VARIANCE + 1]], 1)
+        given = arguments(self._scheduler, self._options, self._begin_index + i, generator)
+        self._latents = self._scheduler.step(m, t, self._latents, **given)[0]
         if self._keep is not None:
             self._latents = self._kept(self._keep, self._timesteps[i + 1 : i + 2])[None]
         if i + 1 < len(self._timesteps):
@@ -141,7 +156,8 @@ class Schedule:
     """A diffusers scheduler at a number of steps, as a family asks for it. `name` is the request's word for it,
     `options` are what it is stepped with, `channels` those of the latents. The scheduler is copied, never stepped.
 
-    `beginning` is another one where a pass starts from a picture.
+    `beginning` is another one where a pass starts from a picture. `predicts_variance`: the model does, in channels
+    behind its output.
     """
 
     name: str
@@ -150,6 +166,7 @@ class Schedule:
     options: Mapping[str, Any]
     channels: int
     beginning: Beginning = FROM_NOISE
+    predicts_variance: bool = False
 
     def prepared(self, device: torch.device | str = "cpu") -> Any:
         """A copy of the scheduler with its timesteps set. Raises what it raises for a number that it cannot take."""
@@ -159,8 +176,19 @@ class Schedule:
     def meaning(self) -> str:
         """The same for schedules that are solved alike."""
         config = dict(self.scheduler.config)
-        steps = self.num_inference_steps, self.beginning.index, self.beginning.strength
+        steps = self.num_inference_steps, *astuple(self.beginning), self.predicts_variance
         return json.dumps([type(self.scheduler).__name__, config, dict(self.options), *steps], default=str)
+
+    def rehearse(self) -> None:
+        """Raises what the scheduler raises where it cannot bring a picture to its end."""
+        rehearse(
+            self.scheduler,
+            self.num_inference_steps,
+            self.options,
+            channels=self.channels,
+            predicts_variance=self.predicts_variance,
+            beginning=self.beginning,
+        )
 
 
 class SolverFactory:
@@ -176,11 +204,13 @@ class SolverFactory:
         self.description = {"class": type(scheduler).__name__} | _said(scheduler) | options
         self.table: Table | None = None
         try:
-            self.table = compile_table(scheduler, steps, options, beginning=beginning)
-            self.evaluations = self.table.evaluations
+            table = compile_table(scheduler, steps, options, beginning=beginning)
+            if schedule.predicts_variance and table.registers > VARIANCE:
+                raise NotAffine("the model's variance is in one of its registers")
+            self.table, self.evaluations = table, table.evaluations
         except NotAffine as reason:
             # Rather than in the middle of somebody's picture.
-            rehearse(scheduler, steps, options, channels=schedule.channels, beginning=beginning)
+            schedule.rehearse()
             self.evaluations = len(evaluated(schedule.prepared(), beginning))
             log.info("stepping a scheduler object", scheduler=type(scheduler).__name__, reason=str(reason))
 
@@ -243,11 +273,18 @@ def _advice(schedule: Schedule) -> str:
     steps = schedule.num_inference_steps
     near = [steps + off for off in range(-NEAR, NEAR + 1) if off and steps + off > 0]
     # Which index is the same part of the way depends on the number of steps.
-    way = replace(schedule.beginning, index=0)
+    way = replace(schedule.beginning, index=0, end=None)
     fit = [
         other
         for other in near
-        if takes(schedule.scheduler, other, schedule.options, channels=schedule.channels, beginning=way)
+        if takes(
+            schedule.scheduler,
+            other,
+            schedule.options,
+            channels=schedule.channels,
+            predicts_variance=schedule.predicts_variance,
+            beginning=way,
+        )
     ]
     nearest = sorted(sorted(fit, key=lambda other: abs(other - steps))[:2])
     return f"{' or '.join(map(str, nearest))} will do" if nearest else "take another scheduler"

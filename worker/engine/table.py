@@ -25,6 +25,10 @@ REGISTERS = 6
 ESTIMATE = REGISTERS
 """The row below the registers: x0, the finished picture as the model sees it now. For previews; no step reads it."""
 
+VARIANCE = REGISTERS - 1
+"""The register into which a step puts what the model says of the variance, where it predicts one. Not guided: that is
+the conditional row's. A table that needs this register cannot be carried out for such a model."""
+
 CONDITIONAL, UNCONDITIONAL, NOISE = REGISTERS, REGISTERS + 1, REGISTERS + 2
 """The columns behind the registers."""
 

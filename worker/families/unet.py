@@ -16,11 +16,12 @@ import torch
 from worker.families.lora_bank import LoraBank
 from worker.models.need import row_bytes
 
-ADDED = frozenset({"text_embeds", "time_ids"})
-"""Names of row tensors that go into `added_cond_kwargs`: SDXL's pooled text and sizes."""
+ADDED = frozenset({"text_embeds", "time_ids", "image_embeds"})
+"""Names of row tensors that go into `added_cond_kwargs`: SDXL's pooled text and sizes; an image embedding."""
 
 CHANNELS = ("mask", "masked_image_latents")
 """Names of row tensors that enter as channels behind the latents', in this order: of a UNet trained for inpainting."""
+
 READ_BY_CONTROLNETS = ADDED | {"encoder_hidden_states"}
 """Names of the row tensors that the stock pipelines hand to a ControlNet as well."""
 
@@ -42,9 +43,10 @@ class UNet(torch.nn.Module):
     def forward(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
         entering = [x.to(self.dtype), *(rows[name] for name in CHANNELS if name in rows)]
         with self._bank.serving(rows) if self._bank else nullcontext(rows) as own:
-            output: torch.Tensor = self.unet(torch.cat(entering, 1), t, **as_arguments(own), return_dict=False)[0]
-        # A network that predicts a variance as well has it in the channels behind.
-        return output[:, : x.shape[1]]
+            # There is no default for a context: those that read none want None.
+            arguments = {"encoder_hidden_states": None} | as_arguments(own)
+            output: torch.Tensor = self.unet(torch.cat(entering, 1), t, **arguments, return_dict=False)[0]
+        return output
 
     def in_float32(self) -> UNet:
         """Itself, or a copy that takes twice the memory."""
