@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def _model(folder: Path, settings: WorkerSettings) -> dict[str, Any]:
     if verdict.need:
         facts |= {"weights": verdict.need.weights, "dtype": verdict.need.dtype}
     facts["vae"] = str(settings.vae) if settings.vae else None
+    facts["prior"] = str(settings.prior) if settings.prior else None
     facts["controlnets"] = sorted(verdict.controlnets.files)
     if verdict.folder and not verdict.faults and not verdict.unjudged:
         facts["adapters"] = _adapters(verdict.folder, settings)
@@ -98,19 +100,15 @@ def _adapters(folder: ModelFolder, settings: WorkerSettings) -> dict[str, Any]:
 
 
 def _verdict(folder: Path, settings: WorkerSettings) -> Verdict:
+    beside = partial(
+        judge, controlnets=settings.kept_controlnets(), vae=settings.vae, prior=settings.prior, safety=settings.safety
+    )
     try:
         from worker.models.place import place_of
     except ImportError:
-        return judge(folder, controlnets=settings.kept_controlnets(), vae=settings.vae, safety=settings.safety)
+        return beside(folder)
     place = place_of(settings.device, settings.dtype)
-    return judge(
-        folder,
-        dtype=place.dtype_name,
-        rooms=place.rooms(),
-        controlnets=settings.kept_controlnets(),
-        vae=settings.vae,
-        safety=settings.safety,
-    )
+    return beside(folder, dtype=place.dtype_name, rooms=place.rooms())
 
 
 if __name__ == "__main__":

@@ -343,6 +343,7 @@ def _load(settings: WorkerSettings, name: str) -> Bundle:
         channels_last=settings.channels_last,
         controlnets=settings.kept_controlnets(),
         vae=settings.vae,
+        prior=settings.prior,
         loras=settings.loras,
         embeddings=settings.embeddings,
         safety=settings.safety,

@@ -58,6 +58,11 @@ class WorkerSettings(BaseSettings):
         default=None,
         description="Folder of an AutoencoderKL that takes the place of the model's own VAE, safetensors only",
     )
+    prior: Path | None = Field(
+        default=None,
+        description="Folder of the prior of a model that comes in two folders: Kandinsky 2.2's, where DARKROOM_MODEL "
+        "names its decoder",
+    )
     controlnets: Path | None = Field(
         default=None,
         description="Folder of ControlNets that requests may name: folders in the diffusers layout, and .safetensors "

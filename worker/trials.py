@@ -33,7 +33,11 @@ def tried_schedulers(bundle: Bundle, folder: Path | None) -> dict[str, StepLimit
     if limits is None:
         with quiet_libraries():
             limits = step_limits(
-                bundle.scheduler, max_steps=most, channels=bundle.latent_channels, classes=bundle.scheduler_classes
+                bundle.scheduler,
+                max_steps=most,
+                channels=bundle.latent_channels,
+                predicts_variance=bundle.predicts_variance,
+                classes=bundle.scheduler_classes,
             )
         remembered.keep({name: asdict(limit) for name, limit in limits.items()})
     return limits
@@ -48,6 +52,7 @@ def _circumstances(bundle: Bundle) -> dict[str, Any]:
         "unsaid": sorted(bundle.scheduler.config.get("_use_default_values", ())),
         "max_steps": bundle.defaults.max_steps,
         "channels": bundle.latent_channels,
+        "predicts_variance": bundle.predicts_variance,
         "classes": bundle.scheduler_classes,
         "version": __version__,
         "code": _code(),
@@ -74,7 +79,7 @@ def _believed(content: Mapping[str, Any], most: int) -> dict[str, StepLimits]:
     }
     for name, limit in limits.items():
         numbers = (limit.fewest, *limit.refused, limit.most)
-        if name not in table.SCHEDULERS and name not in table.CLASS_NAMES:
+        if name not in (*table.SCHEDULERS, *table.CLASS_NAMES, *table.OWN_CLASS_NAMES):
             raise ValueError(f"no scheduler is called {name[:100]!r}")
         if not all(type(number) is int for number in numbers) or not 1 <= limit.fewest <= limit.most <= most:
             raise ValueError("impossible numbers of steps")

@@ -151,6 +151,8 @@ def _model(facts: dict[str, Any]) -> Iterator[Finding]:
     )
     if model["vae"]:
         detail += f", with the VAE in {model['vae']}"
+    if model["prior"]:
+        detail += f", with the prior in {model['prior']}"
     if model["controlnets"]:
         detail += f", with the ControlNets {', '.join(model['controlnets'])}"
     remedy = f"not looked at: {model['unjudged']}" if model["unjudged"] else ""

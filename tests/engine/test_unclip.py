@@ -58,7 +58,7 @@ def in_company(bundle: Bundle, *requests: Request, **options: Any) -> tuple[list
 
 
 def nearest(latents: list[torch.Tensor], by_hand: torch.Tensor) -> float:
-    return min(distance(each, by_hand) for each in latents)
+    return min(distance(each, by_hand) for each in latents if each.shape == by_hand.shape)
 
 
 def stock(bundle: Bundle, folder: Path, request: Request) -> torch.Tensor:

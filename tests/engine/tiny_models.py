@@ -10,6 +10,8 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.deprecated.unclip.pipeline_unclip import UnCLIPPipeline
+from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import load_file, save_file
@@ -119,22 +121,12 @@ def save_tiny_unclip(folder: Path, *, encoder: bool = True) -> Path:
     torch.manual_seed(0)
     tokenizer, prior_tokenizer = _tokenizer(), _tokenizer()
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    prior = diffusers.PriorTransformer(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=2,
-        embedding_dim=EMBEDDING,
-        num_embeddings=32,
-        additional_embeddings=4,
-    )
-    torch.nn.init.normal_(prior.clip_mean)
-    torch.nn.init.uniform_(prior.clip_std, 0.5, 2.0)
     pipeline = diffusers.StableUnCLIPPipeline(
         prior_tokenizer=prior_tokenizer,
         prior_text_encoder=transformers.CLIPTextModelWithProjection(
             _text_config(prior_tokenizer, projection_dim=EMBEDDING)
         ),
-        prior=prior,
+        prior=_prior(),
         prior_scheduler=diffusers.DDPMScheduler(
             variance_type="fixed_small_log",
             prediction_type="sample",
@@ -328,3 +320,151 @@ def add_tiny_checker(folder: Path, *, thresholds: float = 2.0) -> Path:
     index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return folder
+
+
+def save_tiny_kandinsky(folder: Path, *, clips: bool = True, in_two: bool = False) -> Path:
+    """Write a Kandinsky 2.2 folder: a prior, and a decoder that reads an image embedding. `clips`: its decoder's
+    scheduler does, as the published one. `in_two`: as it is published, the decoder there and the prior beside it, in a
+    folder of the same name and `-prior`."""
+    torch.manual_seed(0)
+    prior = {
+        "prior": _prior(),
+        **{name.replace("feature_extractor", "image_processor"): each for name, each in _image_encoder().items()},
+        **_prior_text(),
+        "scheduler": _unclip_scheduler(prediction_type="sample", clip_sample_range=0.5),
+    }
+    decoder = {
+        "unet": _kandinsky_unet(),
+        "movq": _movq(),
+        "scheduler": diffusers.DDPMScheduler(
+            beta_schedule="linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            clip_sample=clips,
+            clip_sample_range=2.0,
+            variance_type="learned_range",
+        ),
+    }
+    if in_two:
+        diffusers.KandinskyV22PriorPipeline(**prior).save_pretrained(folder.with_name(f"{folder.name}-prior"))
+        pipeline = diffusers.KandinskyV22Pipeline(**decoder)
+    else:
+        before = {f"prior_{name}": part for name, part in prior.items()}
+        pipeline = diffusers.KandinskyV22CombinedPipeline(**before, **decoder)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _prior() -> diffusers.PriorTransformer:
+    prior = diffusers.PriorTransformer(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        embedding_dim=EMBEDDING,
+        num_embeddings=32,
+        additional_embeddings=4,
+    )
+    torch.nn.init.normal_(prior.clip_mean)
+    torch.nn.init.uniform_(prior.clip_std, 0.5, 2.0)
+    return prior
+
+
+def _prior_text() -> dict[str, Any]:
+    tokenizer = _tokenizer()
+    config = _text_config(tokenizer, projection_dim=EMBEDDING)
+    return {"tokenizer": tokenizer, "text_encoder": transformers.CLIPTextModelWithProjection(config)}
+
+
+def _unclip_scheduler(*, variance_type: str = "fixed_small_log", **options: Any) -> diffusers.UnCLIPScheduler:
+    return diffusers.UnCLIPScheduler(variance_type=variance_type, **options)
+
+
+def _kandinsky_unet() -> diffusers.UNet2DConditionModel:
+    return diffusers.UNet2DConditionModel(
+        sample_size=SIDE // 4,
+        in_channels=4,
+        out_channels=8,
+        addition_embed_type="image",
+        block_out_channels=(32, 64),
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        layers_per_block=1,
+        encoder_hid_dim=EMBEDDING,
+        encoder_hid_dim_type="image_proj",
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        resnet_time_scale_shift="scale_shift",
+    )
+
+
+def _movq() -> diffusers.VQModel:
+    return diffusers.VQModel(
+        latent_channels=4,
+        vq_embed_dim=4,
+        num_vq_embeddings=12,
+        block_out_channels=(32, 32, 32),
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"),
+        norm_num_groups=8,
+        norm_type="spatial",
+    )
+
+
+def save_tiny_karlo(folder: Path) -> Path:
+    """Write a Karlo folder, with the index that the published one has: it names a library that is none any more."""
+    torch.manual_seed(0)
+    pipeline = UnCLIPPipeline(
+        prior=_prior(),
+        **_prior_text(),
+        text_proj=_text_proj(),
+        decoder=_karlo_decoder(),
+        super_res_first=_super_resolution(),
+        super_res_last=_super_resolution(),
+        prior_scheduler=_unclip_scheduler(prediction_type="sample", clip_sample_range=0.5),
+        decoder_scheduler=_unclip_scheduler(variance_type="learned_range"),
+        super_res_scheduler=_unclip_scheduler(),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["text_proj"] = ["unclip", "UnCLIPTextProjModel"]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
+
+
+def _text_proj() -> UnCLIPTextProjModel:
+    text_proj = UnCLIPTextProjModel(clip_embeddings_dim=EMBEDDING, time_embed_dim=128, cross_attention_dim=32)
+    torch.nn.init.normal_(text_proj.learned_classifier_free_guidance_embeddings)
+    return text_proj
+
+
+def _karlo_decoder() -> diffusers.UNet2DConditionModel:
+    return diffusers.UNet2DConditionModel(
+        sample_size=SIDE // 4,
+        in_channels=3,
+        out_channels=6,
+        block_out_channels=(32, 64),
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        resnet_time_scale_shift="scale_shift",
+        class_embed_type="identity",
+    )
+
+
+def _super_resolution() -> diffusers.UNet2DModel:
+    return diffusers.UNet2DModel(
+        sample_size=SIDE,
+        in_channels=6,
+        out_channels=3,
+        layers_per_block=1,
+        down_block_types=("ResnetDownsampleBlock2D",) * 2,
+        up_block_types=("ResnetUpsampleBlock2D",) * 2,
+        block_out_channels=(16, 32),
+        norm_num_groups=8,
+    )

@@ -32,10 +32,9 @@ MOST_FAILURES = 3
 
 
 def is_due(sample: Sample) -> bool:
-    """Has the sample just taken an evaluation after which its request wants a preview? The last one needs none, and
-    what a pass before the last is about need not be latents of a picture."""
+    """Has the sample just taken an evaluation after which its request wants a preview? The last one needs none."""
     every = sample.job.request.preview_every
-    return every > 0 and sample.step % every == 0 and sample.is_in_last_pass and not sample.is_denoised
+    return every > 0 and sample.step % every == 0 and sample.is_shown and not sample.is_denoised
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +85,7 @@ class Looks:
 
     def begin(self, samples: Sequence[Sample]) -> None:
         """Before a step of samples of one latent shape: what those begin with that are at their first evaluation."""
-        fresh = [each for each in samples if each.recordings is None and each.is_in_last_pass]
+        fresh = [each for each in samples if each.recordings is None and each.is_shown]
         kept = [recording for sample in fresh for recording in sample.begin_recording()]
         if kept and self._in_a_row < MOST_FAILURES:
             with self._failing_alone():
@@ -97,7 +96,7 @@ class Looks:
     def look(self, samples: Sequence[Sample]) -> None:
         """After a step of samples of one latent shape."""
         self._show([each for each in samples if is_due(each)])
-        self._copy([each for each in samples if each.recordings])
+        self._copy([each for each in samples if each.recordings and each.is_shown])
 
     def take(self, *, of: Collection[Sample] = ()) -> list[Preview]:
         """What has arrived, oldest first: into recordings, and the previews. Those of requests that are over are
@@ -162,7 +161,7 @@ class Looks:
 
     @cached_property
     def _map(self) -> torch.Tensor:
-        """From latents to colours, float32 [C + 1, 3 x PATCH x PATCH]."""
+        """From latents to colours, float32 [C + 1, 3 x patch x patch]."""
         return fit(self._autoencoder, side=SIDE * self._autoencoder.pixels_per_latent)
 
     @cached_property

@@ -58,7 +58,8 @@ class Pass:
 
     `guidance` counts where the rows are guided. `complete` is called when the pass is to begin, before its start draws:
     with the pass itself, and what the sample has behind it. It answers with the pass as it begins, and may change
-    everything but the solver. `stage`: what it is called where progress is told. `found`: vectors [n] on the device
+    everything but the solver. `stage`: what it is called where progress is told. `is_shown`: previews
+    are made of its latents; by themselves, of those of the last pass. `found`: vectors [n] on the device
     that belong to the picture's record, by their names there.
     """
 
@@ -71,6 +72,7 @@ class Pass:
     start: Start = from_noise
     complete: Callable[[Pass, Before], Pass] = _as_it_is
     stage: str | None = None
+    is_shown: bool | None = None
     found: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property

@@ -8,14 +8,16 @@ Knows latents and pixels. Refuses to know who looks, and how x0 was found.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.nn import functional
 
 from worker.engine.family import Autoencoder
 
 PATCH = 2
-"""Pixels of a preview along each side of a latent. On the starter the error falls from 0.18 (one pixel) to 0.13 of the
-range -1 to 1; four pixels give 0.12 and a file four times as large."""
+"""Pixels of a preview along each side of a latent, unless the picture has fewer. On the starter the error falls from
+0.18 (one pixel) to 0.13 of the range -1 to 1; four pixels give 0.12 and a file four times as large."""
 
 PICTURES, SIDE = 8, 12
 """Pictures the map is fitted to, and their side in latents: 1,152 latents for some ten unknowns each."""
@@ -25,14 +27,15 @@ RIDGE = 1e-3
 
 
 def to_pixels(factors: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
-    """[B, C, h, w] latents to uint8 [B, PATCH x h, PATCH x w, 3]."""
+    """[B, C, h, w] latents to uint8 [B, patch x h, patch x w, 3], by factors for patches of that side."""
     colours = (_with_one(x0.movedim(1, -1)) @ factors).movedim(-1, 1)
-    images = functional.pixel_shuffle(colours, PATCH).nan_to_num().mul(0.5).add(0.5).clamp(0, 1)
+    patch = math.isqrt(factors.shape[1] // 3)
+    images = functional.pixel_shuffle(colours, patch).nan_to_num().mul(0.5).add(0.5).clamp(0, 1)
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def fit(autoencoder: Autoencoder, *, side: int) -> torch.Tensor:
-    """Least squares from latents to the pixels that are decoded from them, float32 [C + 1, 3 x PATCH x PATCH].
+    """Least squares from latents to the pixels that are decoded from them, float32 [C + 1, 3 x patch x patch].
 
     The latents are those of synthetic pictures of `side` pixels, so that no data is needed. They leave out what the
     model will draw, but a VAE codes colours and edges everywhere alike.
@@ -40,8 +43,9 @@ def fit(autoencoder: Autoencoder, *, side: int) -> torch.Tensor:
     encoded = autoencoder.encode(synthetic_pictures(PICTURES, side)).mean
     # Apple's devices have no float64.
     decoded = autoencoder.decode(encoded).cpu().double()
-    small = functional.adaptive_avg_pool2d(decoded, [PATCH * size for size in encoded.shape[-2:]])
-    pixels = functional.pixel_unshuffle(small, PATCH).movedim(1, -1).flatten(0, 2)
+    patch = min(PATCH, autoencoder.pixels_per_latent)
+    small = functional.adaptive_avg_pool2d(decoded, [patch * size for size in encoded.shape[-2:]])
+    pixels = functional.pixel_unshuffle(small, patch).movedim(1, -1).flatten(0, 2)
     latents = encoded.cpu().double().movedim(1, -1).flatten(0, 2)
     x = _with_one(latents)
     usable = pixels.isfinite().all(1) & x.isfinite().all(1)

@@ -205,6 +205,12 @@ class Sample:
         return self.number == len(self.job.passes) - 1
 
     @property
+    def is_shown(self) -> bool:
+        """Previews are made of the pass under way. What others before the last are about need not be pictures."""
+        said = self.run.of.is_shown
+        return self.is_in_last_pass if said is None else said
+
+    @property
     def is_at_end_of_pass(self) -> bool:
         return self.evaluation == self.run.of.evaluations
 

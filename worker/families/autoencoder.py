@@ -15,6 +15,57 @@ from worker.engine.transfer import to_device
 from worker.models.need import decode_bytes
 
 
+class Pixels:
+    """An autoencoder (worker/engine/family.py) of models that denoise pixels themselves: it does nothing."""
+
+    pixels_per_latent = 1
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def encode(self, images: torch.Tensor) -> Posterior:
+        return Posterior(to_device(images, self._device).float())
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents
+
+    def in_float32(self) -> Pixels:
+        """Itself."""
+        return self
+
+    def picture_bytes(self, height: int, width: int) -> float:
+        """Pixels on their way to the host, as float32 and as bytes."""
+        return 3.0 * height * width * (4 + 1)
+
+
+class Movq:
+    """An autoencoder (worker/engine/family.py) whose latents are as its network has them, and are not quantized:
+    Kandinsky's (Zheng et al. 2022, "MoVQ")."""
+
+    def __init__(self, movq: Any, *, pixels_per_latent: int, device: torch.device) -> None:
+        self._movq = movq
+        self._device = device
+        self.pixels_per_latent = pixels_per_latent
+
+    def encode(self, images: torch.Tensor) -> Posterior:
+        return Posterior(self._movq.encode(to_device(images, self._device).to(self._movq.dtype)).latents.float())
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        images: torch.Tensor = self._movq.decode(latents.to(self._movq.dtype), force_not_quantize=True).sample
+        return images
+
+    def in_float32(self) -> Movq:
+        """Itself, or a copy that takes twice the memory."""
+        if self._movq.dtype == torch.float32:
+            return self
+        movq = copy.deepcopy(self._movq).float()
+        return Movq(movq, pixels_per_latent=self.pixels_per_latent, device=self._device)
+
+    def picture_bytes(self, height: int, width: int) -> float:
+        scale = self.pixels_per_latent
+        return decode_bytes(self._movq.config, scale * height, scale * width, self._movq.dtype.itemsize)
+
+
 class ScaledAutoencoder:
     """An autoencoder (worker/engine/family.py) whose latents are the VAE's times its scaling_factor.
 

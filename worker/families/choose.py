@@ -7,6 +7,8 @@ from collections.abc import Callable
 from worker.engine.family import Family
 from worker.families.embedder import Embedder
 from worker.families.image_variation import ImageVariation
+from worker.families.kandinsky import Kandinsky
+from worker.families.karlo import Karlo
 from worker.families.lcm import LatentConsistency
 from worker.families.stable_diffusion import StableDiffusion
 from worker.families.stable_diffusion_xl import StableDiffusionXL
@@ -14,6 +16,8 @@ from worker.families.unclip import StableUnCLIP, prior_of
 from worker.models.bundle import Bundle
 
 FAMILIES: dict[str, Callable[[Bundle], Family]] = {
+    "KandinskyV22CombinedPipeline": Kandinsky,
+    "KandinskyV22Pipeline": Kandinsky,
     "LatentConsistencyModelPipeline": LatentConsistency,
     "StableDiffusionImageVariationPipeline": ImageVariation,
     "StableDiffusionInpaintPipeline": StableDiffusion,
@@ -22,6 +26,7 @@ FAMILIES: dict[str, Callable[[Bundle], Family]] = {
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableUnCLIPImg2ImgPipeline": StableUnCLIP,
     "StableUnCLIPPipeline": StableUnCLIP,
+    "UnCLIPPipeline": Karlo,
 }
 """By the stock pipeline's class, which the model's folder names."""
 

@@ -73,7 +73,7 @@ class Embedder:
                 c, u = said.chunk(2) if guided else (said, said)
                 for walk, m in zip(walks, u + (self._guidance if guided else 1.0) * (c - u), strict=True):
                     walk.step(m, t)
-        return [self._prior.embedding(walk.x) for walk in walks]
+        return [self._prior.embeddings(walk.x)[0] for walk in walks]
 
 
 class _Walk:

@@ -7,7 +7,9 @@ the decoder. Knows how points are had. Refuses to know how the decoder reads one
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -34,30 +36,41 @@ TEXT, BEFORE, AFTER = "text_embedding", "from_embedding", "to_embedding"
 
 NO_PRIOR = "This model has no prior: it draws from pictures and vectors that image_embedding names, not from a text."
 NO_ENCODER = "This model has no image encoder: it draws from texts and vectors, not from pictures."
+NO_TEXT = "The negative prompt had no effect: this model reads it as it reads a text, through its prior."
 NO_PICTURE = "start=inverted needs the picture that is to be kept: image_embedding.of."
 
 Tensors = Mapping[str, torch.Tensor]
-Condition = Callable[[torch.Tensor, Request, torch.Generator], tuple[Tensors, Tensors]]
+Condition = Callable[[torch.Tensor, torch.Tensor | None, Request, torch.Generator], tuple[Tensors, Tensors]]
 """How a decoder reads an embedding, float32 [D] on the device: tensors of its conditional row, and of its unconditional
-one. May draw from the sample's generator."""
+one. The second is what the prior made of the negative prompt, if it did. May draw from the sample's generator."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Read:
-    """A request's points, and those of its texts that go through the prior."""
+    """A request's points, those of its texts that go through the prior, and the negative one that goes with each."""
 
     points: Points
     texts: Sequence[Embedding] = ()
+    negative: Embedding | None = None
 
 
 class FromPoints:
-    """Of one model, whose decoder reads an embedding of `dimensions` numbers as `condition` says."""
+    """Of one model, whose decoder reads an embedding of `dimensions` numbers as `condition` says; and an embedding of
+    the negative prompt beside it, if it `reads_negative`."""
 
     def __init__(
-        self, bundle: Bundle, *, prior: Prior | None, dimensions: int, condition: Condition, pictures: InputPictures
+        self,
+        bundle: Bundle,
+        *,
+        prior: Prior | None,
+        dimensions: int,
+        condition: Condition,
+        pictures: InputPictures,
+        reads_negative: bool = False,
     ) -> None:
         self._prior = prior
-        self._encoder = ImageEncoder(bundle) if "image_encoder" in bundle.others else None
+        self._encoder = ImageEncoder(bundle) if bundle.sees_pictures else None
+        self._reads_negative = reads_negative
         self._dimensions = dimensions
         self._condition = condition
         self._pictures = pictures
@@ -75,6 +88,15 @@ class FromPoints:
         before = [self._prior.schedule(self._prior_steps(request)) for _ in texts if self._prior]
         back = [inverted(decoder)] if request.start == "inverted" else []
         return [*before, *back, decoder]
+
+    def bring(self, request: Request) -> list[Future[Any]]:
+        """See Family."""
+        return self._encoder.bring(request.id) if self._encoder and pictures_of(request) else []
+
+    def close(self, request: Request) -> None:
+        """See Family."""
+        if self._encoder:
+            self._encoder.close(request.id)
 
     def inputs(self, request: Request) -> Inputs:
         """The picture that is kept, for the autoencoder. Raises GenerationFailed where there is none."""
@@ -97,30 +119,36 @@ class FromPoints:
         return [self._points(request, own) for request, own in zip(requests, texts, strict=True)]
 
     def _texts(self, requests: Sequence[Request]) -> Sequence[Sequence[Embedding] | EngineError]:
-        """Of each request the texts that the prior gets, then the two of a difference."""
+        """Of each request the negative text, then those that the prior gets, then the two of a difference."""
         if self._prior is None:
             return [[] for _ in requests]
         diffs = [asked_of(request).diff for request in requests]
         texts = [
-            [*texts_of(request), *((diff.before, diff.to) if diff else ())]
+            [*self._negative(request), *texts_of(request), *((diff.before, diff.to) if diff else ())]
             for request, diff in zip(requests, diffs, strict=True)
         ]
         return self._prior.read(texts, alone=[request.reproducible for request in requests])
+
+    def _negative(self, request: Request) -> list[str]:
+        """The negative prompt, if the prior makes something of it: with each of its texts, from the same draws."""
+        given = request.negative_prompt
+        return [given] if self._reads_negative and given is not None and texts_of(request) else []
 
     def _points(self, request: Request, texts: Sequence[Embedding] | EngineError) -> _Read | EngineError:
         if isinstance(texts, EngineError):
             return texts
         try:
-            asked, of_prior = asked_of(request), texts[: len(texts_of(request))]
+            asked, before = asked_of(request), len(self._negative(request))
+            negative, of_prior = texts[:before], texts[before : before + len(texts_of(request))]
             known = self._known(request)
             vectors = [text.pooled.float() for text in texts if text.pooled is not None]
             direction = difference(*vectors[-2:]) if asked.diff else None
         except Exception as error:
             return engine_error(error, stage="prepare")
         names = (BEFORE, AFTER) if asked.at else (TEXT,)
-        alike = [each for each in vectors[-2:] if len(each) == self._dimensions]
+        alike = [each for each in vectors[-len(names) :] if len(each) == self._dimensions]
         beside = dict(zip(names, alike, strict=True)) if len(alike) == len(names) else {}
-        return _Read(Points(asked, known, direction, beside), of_prior)
+        return _Read(Points(asked, known, direction, beside), of_prior, negative[0] if negative else None)
 
     def _known(self, request: Request) -> list[torch.Tensor | None]:
         """The request's points, None for those that the prior makes."""
@@ -152,14 +180,17 @@ class FromPoints:
             return engine_error(error, stage="prepare")
         stage = DECODER if before or back else None
         last = replace(last, stage=stage, complete=self._reading(request, read.points))
-        return replace(decoder, passes=[*before, *back, last], warnings=[*decoder.warnings, *_unread(read.texts)])
+        warnings = [*decoder.warnings, *unread(read.texts)]
+        if self._reads_negative and request.negative_prompt and not read.negative:
+            warnings.append(NO_TEXT)
+        return replace(decoder, passes=[*before, *back, last], warnings=warnings)
 
     def _of_prior(self, request: Request, read: _Read, asked: Asked) -> list[Pass]:
         """Each begins with the same noise, so that the ends of a way are what their texts alone would give."""
         said = request.prior.guidance_scale if request.prior else None
         scale = self._guidance if said is None else said
         return [
-            replace(self._prior.pass_for(text, solver, guidance_scale=scale), complete=_afresh)
+            replace(self._prior.pass_for(text, solver, guidance_scale=scale, negative=read.negative), complete=_afresh)
             for text, solver in zip(read.texts, asked.solvers, strict=False)
             if self._prior
         ]
@@ -170,27 +201,30 @@ class FromPoints:
         assert own is not None, "This is a bug: a picture that is kept is a point."
 
         def complete(of: Pass, before: Before) -> Pass:
-            return self._conditioned(_afresh(of, before), own, asked.request, before)
+            return self._conditioned(_afresh(of, before), own, None, asked.request, before)
 
         return [replace(decoder, stage=INVERSION, start=FromPicture(asked.encoded[0]), complete=complete)]
 
     def _reading(self, request: Request, points: Points) -> Callable[[Pass, Before], Pass]:
         """The decoder's last word before it begins: it reads the embedding of its own picture."""
         through_prior = len(texts_of(request))
+        negative = bool(self._negative(request))
 
         def complete(of: Pass, before: Before) -> Pass:
             # Where a point is none of the prior's, what the prior draws for another one must not change the noise.
             of = _afresh(of, before) if points.from_pictures else of
             of = replace(of, start=FromLatents(before.ended[-1])) if request.start == "inverted" else of
-            made = [self._prior.embedding(each) for each in before.ended[:through_prior] if self._prior]
-            embedding = points.embedding(before.index, made)
+            made = [self._prior.embeddings(each) for each in before.ended[:through_prior] if self._prior]
+            embedding = points.embedding(before.index, [each[0] for each in made])
             of = replace(of, found={EMBEDDING: embedding, **points.beside})
-            return self._conditioned(of, embedding, request, before)
+            return self._conditioned(of, embedding, made[0][1] if negative else None, request, before)
 
         return complete
 
-    def _conditioned(self, of: Pass, embedding: torch.Tensor, request: Request, before: Before) -> Pass:
-        conditional, unconditional = self._condition(embedding, request, before.generator)
+    def _conditioned(
+        self, of: Pass, embedding: torch.Tensor, away: torch.Tensor | None, request: Request, before: Before
+    ) -> Pass:
+        conditional, unconditional = self._condition(embedding, away, request, before.generator)
         rows = replace(of.rows, conditional={**of.rows.conditional, **conditional})
         if rows.is_guided:
             rows = replace(rows, unconditional={**rows.unconditional, **unconditional})
@@ -207,7 +241,8 @@ def _afresh(of: Pass, before: Before) -> Pass:
     return of
 
 
-def _unread(texts: Sequence[Embedding]) -> list[str]:
+def unread(texts: Sequence[Embedding]) -> list[str]:
+    """A warning about each text that the prior has no place for."""
     return [
         f"The prior read only the first {text.tokens_read} tokens of a text; not read: {text.unread!r}."
         for text in texts

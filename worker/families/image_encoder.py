@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,19 +19,35 @@ from worker.engine.isolate import isolate
 from worker.engine.transfer import to_device
 from worker.families.inputs import on_white
 from worker.models.bundle import Bundle
+from worker.models.seldom import Seldom
 
 REMEMBERED = 256
 """Embeddings: variations of one picture, and the ends of a way, come back. At most 5 MB of them."""
 
 
 class ImageEncoder:
-    """Of one model. For the engine's thread only."""
+    """Of one model. For the engine's thread, except `bring` and `close`.
+
+    Where the network is a part that is seldom in memory, it is loaded while a request waits that names pictures, and
+    dropped when no such request is open any more.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._network = bundle.part("image_encoder")
+        self._network = bundle.others.get("image_encoder")
+        self._place = bundle.place
+        self._lending = Seldom(bundle.seldom["image_encoder"].load) if "image_encoder" in bundle.seldom else None
         self._preparation = bundle.part("feature_extractor")
         self._device, self._dtype = bundle.device, bundle.dtype
         self._recent: OrderedDict[tuple[str, bool], torch.Tensor] = OrderedDict()
+
+    def bring(self, borrower: str) -> list[Future[Any]]:
+        """What a request that names pictures has to wait for."""
+        return [self._lending.borrow(borrower)] if self._lending else []
+
+    def close(self, borrower: str) -> None:
+        """The request has ended, whether it named any or not."""
+        if self._lending:
+            self._lending.give_back(borrower)
 
     def read(self, pictures: Mapping[str, np.ndarray], *, alone: bool = False) -> dict[str, torch.Tensor | EngineError]:
         """The embedding of each picture, uint8 [H, W, 3 or 4], by its name: float32 [D] on the device, or what went
@@ -47,7 +65,8 @@ class ImageEncoder:
         return answer
 
     def _encode(self, pictures: Sequence[np.ndarray]) -> Sequence[torch.Tensor]:
+        network = self._lending.lent(self._place) if self._lending else self._network
         pixels = [np.array(on_white(picture)) for picture in pictures]
         prepared = [self._preparation(to_device(torch.from_numpy(each), self._device)) for each in pixels]
-        embeddings: torch.Tensor = self._network(torch.cat(prepared).to(self._dtype)).image_embeds
+        embeddings: torch.Tensor = network(torch.cat(prepared).to(self._dtype)).image_embeds
         return embeddings.float().unbind()

@@ -63,6 +63,6 @@ class ImageVariation(LatentDiffusion):
         return {CONTEXT: torch.zeros(1, self._dimensions, dtype=self._bundle.dtype, device=self.device)}
 
     def _condition(
-        self, embedding: torch.Tensor, request: Request, generator: torch.Generator
+        self, embedding: torch.Tensor, away: torch.Tensor | None, request: Request, generator: torch.Generator
     ) -> tuple[Tensors, Tensors]:
         return {CONTEXT: embedding[None]}, {}

@@ -44,7 +44,9 @@ class LatentDiffusion:
         )
         self._bundle = bundle
         self._denoiser = UNet(bundle.unet, dtype=bundle.dtype, device=bundle.device, bank=self._adapters.bank)
-        self._schedulers = NamedSchedulers(bundle.scheduler, channels=bundle.latent_channels)
+        self._schedulers = NamedSchedulers(
+            bundle.scheduler, channels=bundle.latent_channels, predicts_variance=bundle.predicts_variance
+        )
         self._controlnets = ControlNets(bundle)
         self._bringing = Lock()
         self._inputs = InputPictures(pixels_per_latent=bundle.vae_scale_factor, reads_masks=bundle.reads_masks)

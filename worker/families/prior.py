@@ -1,7 +1,8 @@
 """Priors (Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP Latents", section 2.2): from a
 text to the CLIP embedding of a picture that it could be of.
 
-An embedding of D numbers is denoised like any latents, as [D, 1, 1], in a pass of its own. Knows diffusers'
+An embedding of D numbers is denoised like any latents, as [D, 1, 1], in a pass of its own; two of them, which draw
+from one generator together, as [2 D, 1, 1]. Knows diffusers'
 PriorTransformer and the text encoder beside it. Refuses to know what is drawn from an embedding.
 """
 
@@ -28,8 +29,8 @@ STAGE = "prior"
 
 
 class PriorNetwork(torch.nn.Module):
-    """A Denoiser (worker/engine/rows.py) of latents [D, 1, 1]. Its row tensors have the names of the transformer's
-    arguments: the text as one vector, its tokens' states, and which tokens there are."""
+    """A Denoiser (worker/engine/rows.py) of latents [n D, 1, 1]. Its row tensors have the names of the transformer's
+    arguments: the text as one vector, its tokens' states, and which tokens there are; of n > 1 texts, [n, ...] each."""
 
     def __init__(self, prior: Any, *, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
@@ -38,8 +39,12 @@ class PriorNetwork(torch.nn.Module):
         self.device = device
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        predicted: torch.Tensor = self.prior(x.flatten(1).to(self.dtype), t, **rows, return_dict=False)[0]
-        return predicted[:, :, None, None]
+        vectors = x.reshape(-1, self.prior.config.embedding_dim).to(self.dtype)
+        of_each = len(vectors) // len(x)
+        if of_each > 1:
+            t, rows = t.repeat_interleave(of_each), {name: tensor.flatten(0, 1) for name, tensor in rows.items()}
+        predicted: torch.Tensor = self.prior(vectors, t, **rows, return_dict=False)[0]
+        return predicted.reshape(len(x), -1, 1, 1)
 
     def in_float32(self) -> PriorNetwork:
         """Itself, or a copy that takes twice the memory."""
@@ -86,16 +91,26 @@ class Prior:
         )
 
     def pass_for(
-        self, text: Embedding, solver: SolverFactory, *, guidance_scale: float, negative: Embedding | None = None
+        self,
+        text: Embedding,
+        solver: SolverFactory,
+        *,
+        guidance_scale: float,
+        negative: Embedding | None = None,
+        is_guided: bool | None = None,
     ) -> Pass:
-        """From noise to the embedding of a picture that the text could be of. `negative` is the empty text unless
-        given; at a scale of 1 or less it counts for nothing and takes no row."""
-        unconditional = self._row(negative or self._reader.empty) if guidance_scale > 1 else {}
+        """From noise to the embedding of a picture that the text could be of. With a `negative` text, to that of a
+        picture of this one too, behind it and from the same draws, as KandinskyV22PriorPipeline has it; it is also what
+        is guided away from, in the place of the empty text. At a scale of 1 or less nothing is, and takes no row,
+        unless `is_guided` says so."""
+        guided = guidance_scale > 1 if is_guided is None else is_guided
+        texts = [text] if negative is None else [text, negative]
+        away = [negative or self._reader.empty] * len(texts)
         return Pass(
             denoiser=self._denoiser,
-            rows=Rows(self._row(text), unconditional),
+            rows=Rows(self._row(texts), self._row(away) if guided else {}),
             solver=solver,
-            latent_shape=(self.dimensions, 1, 1),
+            latent_shape=(len(texts) * self.dimensions, 1, 1),
             guidance=Guidance(scale=guidance_scale),
             stage=STAGE,
         )
@@ -108,17 +123,27 @@ class Prior:
     def rows(self, texts: Sequence[Embedding], *, guidance_scale: float) -> tuple[dict[str, torch.Tensor], bool]:
         """Of one call for all texts, [B, ...] by the transformer's names; and whether as many unconditional ones are
         behind."""
-        own, is_guided = [self._row(text) for text in texts], guidance_scale > 1
-        every = own + [self._row(self._reader.empty)] * (len(own) if is_guided else 0)
+        own, is_guided = [self.row_of(text) for text in texts], guidance_scale > 1
+        every = own + [self.row_of(self._reader.empty)] * (len(own) if is_guided else 0)
         return {name: torch.stack([row[name] for row in every]) for name in every[0]}, is_guided
 
-    def embedding(self, latents: torch.Tensor) -> torch.Tensor:
-        """The image embedding, float32 [D], of the latents [D, 1, 1] that the pass ended with."""
-        found: torch.Tensor = self._network.post_process_latents(latents.flatten()[None])[0]
+    def embeddings(self, latents: torch.Tensor) -> torch.Tensor:
+        """The image embeddings, float32 [n, D], of the latents [n D, 1, 1] that the pass ended with."""
+        found: torch.Tensor = self._network.post_process_latents(latents.reshape(-1, self.dimensions))
         return found.float()
 
-    def _row(self, text: Embedding) -> dict[str, torch.Tensor]:
-        """What a row has of its text. Beside the tokens of text, start and end count too; behind them is padding."""
+    def _row(self, texts: Sequence[Embedding]) -> dict[str, torch.Tensor]:
+        """What a row has of its text, or of its texts."""
+        each = [self.row_of(text) for text in texts]
+        return each[0] if len(each) == 1 else {name: torch.stack([own[name] for own in each]) for name in each[0]}
+
+    @property
+    def empty(self) -> Embedding:
+        """The empty text."""
+        return self._reader.empty
+
+    def row_of(self, text: Embedding) -> dict[str, torch.Tensor]:
+        """What the transformer reads of a text. Beside its tokens, start and end count too; behind them is padding."""
         assert text.pooled is not None, "This is a bug: a prior's text encoder has a projection."
         place = torch.arange(len(text.context), device=text.context.device)
         mask = (place < text.tokens_read + 2).to(text.context.dtype)

@@ -11,11 +11,13 @@ from worker.models.schedulers import for_name, step_options
 
 
 class NamedSchedulers:
-    """Each is made once: some take a fifth of a second. `channels` are those of the model's latents."""
+    """Each is made once: some take a fifth of a second. `channels` are those of the model's latents; behind its output
+    it may predict a variance."""
 
-    def __init__(self, model_scheduler: Any, *, channels: int) -> None:
+    def __init__(self, model_scheduler: Any, *, channels: int, predicts_variance: bool = False) -> None:
         self._model_scheduler = model_scheduler
         self._channels = channels
+        self._predicts_variance = predicts_variance
         self._made: dict[str, Any] = {}
 
     def schedule(self, name: str, num_inference_steps: int, *, strength: float | None = None) -> Schedule:
@@ -33,6 +35,7 @@ class NamedSchedulers:
             num_inference_steps=num_inference_steps,
             options=options,
             channels=self._channels,
+            predicts_variance=self._predicts_variance,
             beginning=_beginning(self._made[name], num_inference_steps, strength),
         )
 

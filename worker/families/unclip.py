@@ -57,7 +57,7 @@ class StableUnCLIP(StableDiffusion):
         return {LABEL: torch.zeros(2 * self._noise.dimensions, dtype=self._bundle.dtype, device=self.device)}
 
     def _condition(
-        self, embedding: torch.Tensor, request: Request, generator: torch.Generator
+        self, embedding: torch.Tensor, away: torch.Tensor | None, request: Request, generator: torch.Generator
     ) -> tuple[Tensors, Tensors]:
         label = self._noise.label(embedding, request.noise_level, generator)
         return {LABEL: label}, {LABEL: torch.zeros_like(label)}

@@ -36,7 +36,11 @@ def describe(
     if limits is None:
         with quiet_libraries():
             limits = step_limits(
-                bundle.scheduler, max_steps=most, channels=bundle.latent_channels, classes=bundle.scheduler_classes
+                bundle.scheduler,
+                max_steps=most,
+                channels=bundle.latent_channels,
+                predicts_variance=bundle.predicts_variance,
+                classes=bundle.scheduler_classes,
             )
     return ModelCard(
         name=bundle.name,

@@ -20,6 +20,7 @@ import torch
 from app.contract.messages.card import Safety
 from worker.engine.errors import is_out_of_memory
 from worker.models.adapters import embeddings_of, loras_of
+from worker.models.configs import vae_scale_factor
 from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder
 from worker.models.defaults import Defaults
 from worker.models.embedding_file import Word, load_words
@@ -28,7 +29,7 @@ from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
 from worker.models.lora_file import LoraFile
 from worker.models.need import no_room
-from worker.models.parts import load_part
+from worker.models.parts import SeldomPart, ready_part, seldom_parts
 from worker.models.pipelines import PIPELINES, SAFETY_CHECKER
 from worker.models.place import place_of
 from worker.models.quiet import quiet_libraries
@@ -60,7 +61,6 @@ class Bundle:
     name: str
     family: str
     unet: Any
-    vae: Any
     scheduler: Any
     device: torch.device
     dtype: torch.dtype
@@ -68,6 +68,8 @@ class Bundle:
     vae_scale_factor: int
     defaults: Defaults
     layout: str = "channels_first"
+    vae: Any = None
+    """None where pixels themselves are denoised."""
     tokenizer: Any = None
     text_encoder: Any = None
     tokenizer_2: Any = None
@@ -82,10 +84,12 @@ class Bundle:
     embeddings: Mapping[str, Word] = field(default_factory=dict)
     """Textual inversions, which the text encoders have by now, by the words that name them in a prompt."""
     others: Mapping[str, Any] = field(default_factory=dict)
-    """Parts that only some families have, by their names in the folder."""
+    """Parts that only some families have, by their names."""
+    seldom: Mapping[str, SeldomPart] = field(default_factory=dict)
+    """Those that are in memory only while a request needs them."""
 
     def part(self, name: str) -> Any:
-        """A part by its name in the folder."""
+        """A part by its name."""
         return self.others[name] if name in self.others else getattr(self, name)
 
     def place(self, network: Any) -> Any:
@@ -101,7 +105,12 @@ class Bundle:
 
     @property
     def latent_channels(self) -> int:
-        return int(self.vae.config.latent_channels)
+        return int(self.unet.config.in_channels if self.vae is None else self.vae.config.latent_channels)
+
+    @property
+    def predicts_variance(self) -> bool:
+        """Its UNet says something of the variance, in as many channels behind its output."""
+        return int(self.unet.config.out_channels) == 2 * self.latent_channels
 
     @property
     def reads_masks(self) -> bool:
@@ -116,8 +125,13 @@ class Bundle:
             return ("inpainting",)
         of_texts = ("text-to-image",) if self.reads_text else ()
         edits = ("image-to-image", "inpainting") if "image" in self.takes else ()
-        beside = {"image-variation": "image_encoder", "embed": "prior_text_encoder"}
-        return (*of_texts, *edits, *(task for task, part in beside.items() if part in self.others))
+        beside = ("image-variation",) * self.sees_pictures + ("embed",) * ("prior_text_encoder" in self.others)
+        return (*of_texts, *edits, *beside)
+
+    @property
+    def sees_pictures(self) -> bool:
+        """It has an image encoder."""
+        return "image_encoder" in self.others or "image_encoder" in self.seldom
 
     @property
     def reads_text(self) -> bool:
@@ -152,6 +166,9 @@ class Bundle:
         """Numbers of an image embedding that it draws from."""
         if "image_normalizer" in self.others:
             return int(self.others["image_normalizer"].config.embedding_dim)
+        if "prior" in self.others:
+            config = self.others["prior"].config
+            return int(config.clip_embed_dim or config.embedding_dim)
         return int(self.others["image_encoder"].config.projection_dim) if "image_encoder" in self.others else None
 
     @property
@@ -167,7 +184,9 @@ class Bundle:
     @property
     def side_multiple(self) -> int:
         """Pixels. The UNet itself copes with latents that do not halve evenly."""
-        return self.vae_scale_factor
+        scale = self.vae_scale_factor
+        native = max(self.defaults.width, self.defaults.height)
+        return {"latents": scale, "squares": scale**2, "fixed": native}[PIPELINES[self.family].sides]
 
     @property
     def context_length(self) -> int:
@@ -190,6 +209,9 @@ class Bundle:
     @property
     def max_prompt_tokens(self) -> int:
         """Tokens of text that are read of a prompt."""
+        if self.tokenizer is None and "prior_tokenizer" in self.others:
+            # A prior has no place for a second window.
+            return int(self.part("prior").config.num_embeddings) - 2
         return PROMPT_WINDOWS * (self.context_length - 2)
 
 
@@ -202,6 +224,7 @@ def load(
     channels_last: Literal["auto", "on", "off"] = "auto",
     controlnets: KeptFolder | None = None,
     vae: Path | None = None,
+    prior: Path | None = None,
     loras: Path | None = None,
     embeddings: Path | None = None,
     safety: Safety = "off",
@@ -211,14 +234,20 @@ def load(
 
     `device` may be auto: the first GPU if there is one. `dtype` may be a name of torch's, or auto: float16 on a GPU,
     float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on a GPU, whose convolutions
-    are faster in it. `vae` is a folder whose VAE takes the place of the model's own. `loras` and `embeddings` are
-    folders of adapters; what of them does not fit the model is left out. With a `safety` other than off, the model's
-    safety checker is loaded too. Raises ModelError, one sentence with its remedy for each thing about the folder that
-    is not right.
+    are faster in it. `vae` is a folder whose VAE takes the place of the model's own, `prior` one with the parts before
+    it, where a model comes in two. `loras` and `embeddings` are folders of adapters; what of them does not fit the
+    model is left out. With a `safety` other than off, the model's safety checker is loaded too. Raises ModelError, one
+    sentence with its remedy for each thing about the folder that is not right.
     """
     place = place_of(device, dtype)
     verdict = judge(
-        Path(folder), dtype=place.dtype_name, rooms=place.rooms(), controlnets=controlnets, vae=vae, safety=safety
+        Path(folder),
+        dtype=place.dtype_name,
+        rooms=place.rooms(),
+        controlnets=controlnets,
+        vae=vae,
+        prior=prior,
+        safety=safety,
     )
     source, defaults = verdict.folder, verdict.defaults
     if verdict.faults or source is None or defaults is None:
@@ -228,25 +257,25 @@ def load(
     source.check_hashes()
     last = channels_last == "on" or (channels_last == "auto" and place.device.type == "cuda")
     with quiet_libraries(), _refusing(verdict):
-        parts = {name: load_part(source, name, place.dtype_name) for name in source.components}
+        # They go before the others come.
+        seldom, once = seldom_parts(source, place)
+        parts = {name: ready_part(source, name, place, last=last) for name in source.components if name not in seldom}
         zeros = source.pipeline.is_xl and bool(source.index.get("force_zeros_for_empty_prompt", True))
-        for part in source.weighted:
-            layout = {"memory_format": torch.channels_last} if last and part in ("unet", "vae") else {}
-            parts[part].to(place.device, **layout).eval().requires_grad_(False)
         checker, preparation = parts.pop(SAFETY_CHECKER, None), parts.get("feature_extractor")
-        pipeline = _pipeline(source.pipeline.name, parts, zeros=zeros)
+        _pipeline(source.pipeline.name, parts, zeros=zeros)
         beside = _beside(parts, loras=loras, embeddings=embeddings)
     named = {name: parts.pop(name) for name in Bundle.__dataclass_fields__.keys() & parts.keys()}
     return Bundle(
         **named | {"scheduler": configured(named["scheduler"], source.pipeline)},
-        others=parts,
+        others=parts | once,
+        seldom=seldom,
         name=name or source.name,
         family=source.pipeline.name,
         force_zeros_for_empty_prompt=zeros,
         device=place.device,
         dtype=place.dtype,
         sha256=source.sha256,
-        vae_scale_factor=pipeline.vae_scale_factor,
+        vae_scale_factor=vae_scale_factor(named["vae"].config) if "vae" in named else 1,
         defaults=defaults,
         layout="channels_last" if last else "channels_first",
         left_out=_left_out(source),
@@ -277,7 +306,8 @@ def _left_out(source: ModelFolder) -> tuple[str, ...]:
 def stock_pipeline(bundle: Bundle, scheduler: str, class_name: str | None = None) -> Any:
     """diffusers' own pipeline around the model, for comparison: the model's own, or one of the class of that name.
     Raises ValueError for an unknown scheduler."""
-    parts = {name: bundle.part(name) for name in PIPELINES[bundle.family].components}
+    pipeline = PIPELINES[bundle.family]
+    parts = {name: bundle.part(name) for name in pipeline.components if name not in pipeline.seldom}
     parts["scheduler"] = for_name(bundle.scheduler, scheduler)
     pipeline = _pipeline(class_name or bundle.family, parts, zeros=bundle.force_zeros_for_empty_prompt)
     pipeline.set_progress_bar_config(disable=True)
@@ -301,7 +331,9 @@ def _pipeline(class_name: str, parts: Mapping[str, Any], *, zeros: bool) -> Any:
     """The stock pipeline around the parts. Its constructor alters the configuration of scheduler and UNet."""
     cls = getattr(diffusers, class_name)
     options = inspect.signature(cls.__init__).parameters
-    absent = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
-    plain = absent | {"requires_safety_checker": False, "add_watermarker": False, "force_zeros_for_empty_prompt": zeros}
-    given = plain | dict(parts)
+    pipeline = PIPELINES.get(class_name)
+    names, seldom = (pipeline.named, pipeline.seldom) if pipeline else ({}, ())
+    absent = ("safety_checker", "feature_extractor", "image_encoder", *(names.get(name, name) for name in seldom))
+    plain = {"requires_safety_checker": False, "add_watermarker": False, "force_zeros_for_empty_prompt": zeros}
+    given = dict.fromkeys(absent) | plain | {names.get(name, name): part for name, part in parts.items()}
     return cls(**{name: value for name, value in given.items() if name in options})

@@ -33,6 +33,7 @@ CLASS_DEFAULTS: Mapping[str, Config] = {
         "num_class_embeds": None,
         "addition_embed_type": None,
         "addition_time_embed_dim": None,
+        "encoder_hid_dim": None,
         "encoder_hid_dim_type": None,
         "time_cond_proj_dim": None,
         "projection_class_embeddings_input_dim": None,
@@ -46,6 +47,20 @@ CLASS_DEFAULTS: Mapping[str, Config] = {
         "latents_std": None,
         "force_upcast": True,
     },
+    "VQModel": {
+        "block_out_channels": (64,),
+        "latent_channels": 3,
+        "vq_embed_dim": None,
+        # Nobody multiplies by it.
+        "scaling_factor": 0.18215,
+    },
+    "UNet2DModel": {
+        "sample_size": None,
+        "in_channels": 3,
+        "out_channels": 3,
+        "block_out_channels": (224, 448, 672, 896),
+    },
+    "UnCLIPTextProjModel": {"clip_extra_context_tokens": 4, "clip_embeddings_dim": 768},
     "StableDiffusionSafetyChecker": {"projection_dim": 512},
     "CLIPVisionModelWithProjection": {"projection_dim": 512, "image_size": 224, "hidden_act": "quick_gelu"},
     "PriorTransformer": {
@@ -92,10 +107,26 @@ def part_dtype(folder: ModelFolder, component: str, dtype: str) -> str:
     return "float32" if component == "image_normalizer" else dtype
 
 
-def native_size(folder: ModelFolder, unet: Config, vae: Config) -> tuple[int, int]:
-    """Width and height in pixels: what the model was trained at, or its family where the UNet does not say."""
-    size = unet["sample_size"]
+def pixels_per_latent(configs: Mapping[str, Config]) -> int:
+    """Of a model with parts of these configurations: 1 where pixels themselves are denoised."""
+    return vae_scale_factor(configs["vae"]) if "vae" in configs else 1
+
+
+def last_network(configs: Mapping[str, Config]) -> Config:
+    """Of the one that denoises a picture at last, in its full size: what its steps cost most in."""
+    return configs.get("super_res_last") or configs["unet"]
+
+
+def native_size(folder: ModelFolder, configs: Mapping[str, Config]) -> tuple[int, int]:
+    """Width and height in pixels: what the model was trained at, or its family where the network does not say."""
+    size, scale = last_network(configs)["sample_size"], pixels_per_latent(configs)
     if size is None:
         return folder.pipeline.native_side, folder.pipeline.native_side
     height, width = (size, size) if isinstance(size, int) else size
-    return width * vae_scale_factor(vae), height * vae_scale_factor(vae)
+    return width * scale, height * scale
+
+
+def side_multiple(folder: ModelFolder, configs: Mapping[str, Config]) -> int:
+    """Pixels that both sides of a picture are multiples of."""
+    scale = pixels_per_latent(configs)
+    return {"latents": scale, "squares": scale**2, "fixed": max(native_size(folder, configs))}[folder.pipeline.sides]

@@ -85,6 +85,10 @@ def read_defaults(folder: ModelFolder, *, width: int, height: int, side_multiple
         "max_side": _multiple(max(width, height) * 2, side_multiple),
         "scheduler": scheduler,
     }
+    if folder.pipeline.sides == "fixed":
+        derived |= {"min_side": min(width, height), "max_side": max(width, height)}
+    if folder.pipeline.usual is not None:
+        derived["num_inference_steps"], derived["guidance_scale"] = folder.pipeline.usual
     if folder.pipeline.prior is not None:
         derived["prior_num_inference_steps"], derived["prior_guidance_scale"] = folder.pipeline.prior
     stated = folder.read_json(DEFAULTS) if (folder.path / DEFAULTS).is_file() else {}
@@ -102,7 +106,7 @@ def read_defaults(folder: ModelFolder, *, width: int, height: int, side_multiple
     except ValidationError as error:
         where = ", ".join(map(_said, error.errors()))
         raise ModelError(f"{folder.path / DEFAULTS} has a wrong entry ({where}); correct it.") from error
-    config = folder.read_json("scheduler/scheduler_config.json")
+    config = folder.config("scheduler")
     is_stated = bool({"num_inference_steps", "guidance_scale"} & stated.keys())
     tell(distilled, defaults.model_dump(), is_stated=is_stated, may_be=may_be_turbo(scheduler, config))
     return defaults
@@ -124,7 +128,7 @@ def _distilled(folder: ModelFolder, schedulers: tuple[str, str]) -> FewSteps | N
 def _names(folder: ModelFolder) -> list[str]:
     """What the folder and its authors call the model."""
     # Of a hub's repository or of a folder elsewhere: only the last word is a name.
-    paths = (folder.index.get("_name_or_path"), folder.read_json("unet/config.json").get("_name_or_path"))
+    paths = (folder.index.get("_name_or_path"), folder.config("unet").get("_name_or_path"))
     return [folder_name(folder.path), *(folder_name(Path(str(path))) for path in paths if path)]
 
 

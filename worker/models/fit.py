@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.models.configs import Config
+from worker.models.configs import Config, last_network
+from worker.models.fit_decoders import kandinsky_misfits, karlo_misfits
 from worker.models.folder import ModelFolder
+from worker.models.pipelines import KANDINSKY, KANDINSKY_DECODER, KARLO
 
 SIZES = 6
 """Numbers about sizes that SDXL's UNet reads: original height and width, top and left of the crop, target height and
@@ -20,12 +22,22 @@ width."""
 CLIP_NAME = re.compile(r"vit-?(bigg|g|h|l|b)")
 """How large a CLIP is, in the names of those that are published: CLIP-ViT-H-14-laion2B, clip-vit-large-patch14."""
 
+OTHERS = {
+    KANDINSKY.name: kandinsky_misfits,
+    KANDINSKY_DECODER.name: kandinsky_misfits,
+    KARLO.name: karlo_misfits,
+}
+"""Of pipelines whose UNet reads no context of texts alone."""
+
 PLAIN = "take a plain Stable Diffusion 1.x, 2.x or XL base model."
 
 
 def misfits(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
     """One sentence for each, with the remedy. `configs` are those of all parts that have weights."""
     yield from _wrong_types(folder, configs)
+    if other := OTHERS.get(folder.pipeline.name):
+        yield from other(folder, configs)
+        return
     yield from _of_unet(folder, configs)
     yield from _of_vae(folder, configs["vae"])
     yield from _of_embeddings(folder, configs)
@@ -130,12 +142,11 @@ def _of_vae(folder: ModelFolder, vae: Config) -> Iterator[str]:
 
 def _wrong_types(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:
     """Values with which a configuration is none: the classes take some of them and fail later."""
-    unet, vae = configs["unet"], configs["vae"]
-    size = unet["sample_size"]
+    size = last_network(configs)["sample_size"]
     sides = size if isinstance(size, list) and len(size) == 2 else [size]
     if size is not None and not all(_is_natural(side) for side in sides):
-        yield _wrong(folder, "unet", "sample_size", size)
-    scale = vae["scaling_factor"]
+        yield _wrong(folder, "super_res_last" if "super_res_last" in configs else "unet", "sample_size", size)
+    scale = configs["vae"]["scaling_factor"] if "vae" in configs else 1
     if not isinstance(scale, int | float) or not math.isfinite(scale) or not scale > 0:
         yield _wrong(folder, "vae", "scaling_factor", scale)
 

@@ -19,6 +19,7 @@ from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
 from worker.models.pipelines import PIPELINES, SAFETY_CHECKER, Pipeline, is_of_transformers
 from worker.models.single_file import what_it_is
+from worker.models.two_folders import index_behind
 
 WEIGHTS: Mapping[str, str] = {
     "text_encoder": "model",
@@ -30,6 +31,9 @@ WEIGHTS: Mapping[str, str] = {
     "prior": "diffusion_pytorch_model",
     "image_normalizer": "diffusion_pytorch_model",
     "image_encoder": "model",
+    "text_proj": "diffusion_pytorch_model",
+    "super_res_first": "diffusion_pytorch_model",
+    "super_res_last": "diffusion_pytorch_model",
 }
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -39,7 +43,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-SCHEDULERS = ("scheduler", "prior_scheduler", "image_noising_scheduler")
+SCHEDULERS = ("scheduler", "prior_scheduler", "image_noising_scheduler", "super_res_scheduler")
 CONFIGS: Mapping[str, str] = {
     **dict.fromkeys(SCHEDULERS, "scheduler_config.json"),
     "feature_extractor": "preprocessor_config.json",
@@ -63,30 +67,45 @@ class Weights:
 
 
 class ModelFolder:
-    """A folder of a known pipeline; `vae` is a folder whose VAE takes the place of its own. `checked`: its safety
-    checker is wanted too.
+    """A folder of a known pipeline; `vae` is a folder whose VAE takes the place of its own, `prior` one with the parts
+    before its own, where a model comes in two. `checked`: its safety checker is wanted too. Parts have our names here.
 
     Files may be symlinks, as in a snapshot of the Hugging Face cache. Raises ModelError where it is none.
     """
 
-    def __init__(self, path: Path, *, vae: Path | None = None, checked: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, vae: Path | None = None, prior: Path | None = None, checked: bool = False
+    ) -> None:
         self.path = path
         self.vae = vae
+        self.prior = prior
         self.checked = checked
         if not path.is_dir():
             raise ModelError(what_it_is(path))
         self.index = self._read_index()
         self.pipeline = self._pipeline()
+        self.index |= {own: self.index.get(theirs) for own, theirs in self.pipeline.named.items()}
+        self.index |= index_behind(path, self.pipeline, prior, read_json)
         if vae is not None:
             self.index = self.index | {"vae": ["diffusers", self._class_of_vae(vae)]}
 
     def part(self, component: str) -> Path:
         """The folder of a part."""
-        return self.vae if component == "vae" and self.vae is not None else self.path / component
+        if component == "vae" and self.vae is not None:
+            return self.vae
+        path, name = self.home(component)
+        return path / name
+
+    def home(self, component: str) -> tuple[Path, str]:
+        """The folder whose model_index.json names the part, and the name that it has there."""
+        behind = self.pipeline.behind
+        if behind and self.prior and component in behind.named:
+            return self.prior, behind.named[component]
+        return self.path, self.pipeline.named.get(component, component)
 
     def without_vae(self) -> ModelFolder:
         """The same with its own VAE."""
-        return ModelFolder(self.path, checked=self.checked)
+        return ModelFolder(self.path, prior=self.prior, checked=self.checked)
 
     @property
     def name(self) -> str:
@@ -125,13 +144,19 @@ class ModelFolder:
 
     def relative(self, file: Path) -> str:
         """The file's name in the model, wherever its part lies."""
-        if self.vae is not None and file.is_relative_to(self.vae):
-            return f"vae/{file.relative_to(self.vae).as_posix()}"
+        for name, path in self._elsewhere.items():
+            if file.is_relative_to(path):
+                return f"{name}/{file.relative_to(path).as_posix()}"
         return file.relative_to(self.path).as_posix()
 
     def is_elsewhere(self, name: str) -> bool:
         """Is a file of that name in the model one of another folder?"""
-        return self.vae is not None and name.startswith("vae/")
+        return name.partition("/")[0] in self._elsewhere
+
+    @property
+    def _elsewhere(self) -> dict[str, Path]:
+        """Other folders with parts of it, by what stands for them in names of files."""
+        return {name: path for name, path in (("vae", self.vae), ("prior", self.prior)) if path is not None}
 
     def class_of(self, component: str) -> str:
         """The component's class name in diffusers or transformers."""
@@ -189,6 +214,8 @@ class ModelFolder:
         return PIPELINES[name]
 
     def _class_of_vae(self, vae: Path) -> str:
+        if "AutoencoderKL" not in self.pipeline.components.get("vae", ()):
+            raise ModelError(f"DARKROOM_VAE: a {self.pipeline.name} has an autoencoder of its own kind; unset it.")
         if not vae.is_dir():
             raise ModelError(f"DARKROOM_VAE: {vae} is no folder; name one that AutoencoderKL.save_pretrained wrote.")
         if not (vae / "config.json").is_file() and (vae / "vae" / "config.json").is_file():

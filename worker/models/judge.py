@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.contract.messages.card import Safety
-from worker.models.configs import Config, config_of, native_size, vae_scale_factor
+from worker.models.configs import Config, config_of, last_network, native_size, side_multiple, vae_scale_factor
 from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder, OfModel, read_controlnets
 from worker.models.defaults import Defaults, read_defaults
 from worker.models.errors import ModelError
@@ -33,8 +33,8 @@ from worker.models.pipelines import SAFETY_CHECKER
 from worker.models.tokens import tokenizer_file_faults
 from worker.models.unsafe import unsafe_faults
 
-LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
-"""As model_index.json names them; the last is a folder of diffusers, where it keeps the safety checker."""
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion", "unclip")
+"""As model_index.json names them; the last two are folders of diffusers, where it keeps what one pipeline alone has."""
 
 NEEDS_PACKAGES = "names and shapes of tensors, tokenizer, scheduler (they need darkroom[worker])"
 
@@ -65,16 +65,17 @@ def judge(
     rooms: Rooms | None = None,
     controlnets: KeptFolder | None = None,
     vae: Path | None = None,
+    prior: Path | None = None,
     safety: Safety = "off",
 ) -> Verdict:
     """The verdict on a folder, also on one that does not exist, for a model that runs in `dtype`, in torch's words.
 
     Without `rooms`, the memory that there is for it, what it needs is told and not judged. `vae` is a folder whose VAE
-    is to take the place of the model's own. With a `safety` other than off, a model without a safety checker cannot be
-    served.
+    is to take the place of the model's own, `prior` the one before it, where a model comes in two. With a `safety`
+    other than off, a model without a safety checker cannot be served.
     """
     try:
-        folder = ModelFolder(path, vae=vae, checked=safety != "off")
+        folder = ModelFolder(path, vae=vae, prior=prior, checked=safety != "off")
         return _Examination(folder).verdict(dtype, rooms, controlnets, safety)
     except ModelError as error:
         return Verdict(path=path, faults=error.faults)
@@ -135,23 +136,23 @@ class _Examination:
 
     def _is_named(self, component: str) -> bool:
         """Does model_index.json name a class that is served, and is the part's folder there?"""
-        path, entry = self.folder.path, self.folder.index.get(component)
+        (path, name), entry = self.folder.home(component), self.folder.index.get(component)
         if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
-            self.faults.append(f"model_index.json in {path} names no {component}; {self._remedy(component)}.")
+            self.faults.append(f"model_index.json in {path} names no {name}; {self._remedy(component)}.")
             return False
         library, cls = entry
         allowed = self.folder.components[component]
         if library not in LIBRARIES or (allowed and cls not in allowed):
             supported = " or ".join(allowed) or "those of diffusers"
-            self.faults.append(f"The {component} of {path} is a {library}.{cls}; supported: {supported}.")
+            self.faults.append(f"The {name} of {path} is a {library}.{cls}; supported: {supported}.")
             return False
         if not self.folder.part(component).is_dir():
-            self.faults.append(f"{path} has no folder {component}; fetch the whole model.")
+            self.faults.append(f"{path} has no folder {name}; fetch the whole model.")
             return False
         return True
 
     def _remedy(self, component: str) -> str:
-        if not component.startswith("prior"):
+        if not component.startswith("prior") or "image_normalizer" not in self.folder.components:
             return "fetch the whole model"
         return (
             "a decoder without a prior is a StableUnCLIPImg2ImgPipeline; `darkroom models compose` writes a whole model"
@@ -168,7 +169,7 @@ class _Examination:
 
     def _look_at_the_whole(self) -> Defaults | None:
         """Do the parts fit each other, and what is the model good at?"""
-        folder, unet, vae = self.folder, self.configs["unet"], self.configs["vae"]
+        folder = self.folder
         before = len(self.faults)
         try:
             self.faults += misfits(folder, self.configs)
@@ -177,8 +178,8 @@ class _Examination:
             self.faults.append(f"A config.json in {folder.path} has an impossible value ({error}); fetch it again.")
         if len(self.faults) > before:
             return None
-        width, height = native_size(folder, unet, vae)
-        if unet["sample_size"] is None and not (folder.path / DEFAULTS).is_file():
+        width, height = native_size(folder, self.configs)
+        if last_network(self.configs)["sample_size"] is None and not (folder.path / DEFAULTS).is_file():
             self.notes.append(
                 f"{folder.config_file('unet')} does not say at which size the model was trained: {width} x {height} is "
                 f"assumed; if that is wrong, write width and height into {folder.path / DEFAULTS}."
@@ -188,7 +189,7 @@ class _Examination:
                 folder,
                 width=width,
                 height=height,
-                side_multiple=vae_scale_factor(vae),
+                side_multiple=side_multiple(folder, self.configs),
                 scheduler=folder.class_of("scheduler"),
             )
         return None
@@ -213,6 +214,9 @@ class _Examination:
 
     def _look_at_controlnets(self, controlnets: KeptFolder) -> ControlNetFiles:
         """Those that fit this model. One that does not is no reason not to serve the others."""
+        if "vae" not in self.configs:
+            self.notes.append(f"A {self.folder.pipeline.name} takes no ControlNets: those in {controlnets.path} wait.")
+            return NO_CONTROLNETS
         unet, vae = self.configs["unet"], self.configs["vae"]
         model = OfModel(unet, self.tensors["unet"], vae["latent_channels"], vae_scale_factor(vae))
         with self._noting():

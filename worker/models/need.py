@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from worker.machine import Room
-from worker.models.configs import Config, part_dtype, vae_scale_factor
+from worker.models.configs import Config, last_network, part_dtype, pixels_per_latent
 from worker.models.defaults import Defaults
 from worker.models.folder import ModelFolder
 
@@ -51,12 +51,16 @@ def need_of(
     folder: ModelFolder, configs: Mapping[str, Config], elements: Mapping[str, int], defaults: Defaults, dtype: str
 ) -> Need:
     """`elements` are the numbers in the weights of each part."""
-    vae = configs["vae"]
-    scale = vae_scale_factor(vae)
+    scale, network = pixels_per_latent(configs), last_network(configs)
+    decode = 0.0
+    if "vae" in configs:
+        itemsize = BYTES[part_dtype(folder, "vae", dtype)]
+        decode = decode_bytes(configs["vae"], defaults.height, defaults.width, itemsize)
+    kept = {part: count for part, count in elements.items() if part not in folder.pipeline.seldom}
     return Need(
-        weights=sum(count * BYTES[part_dtype(folder, part, dtype)] for part, count in elements.items()),
-        step=2 * row_bytes(configs["unet"], defaults.height // scale, defaults.width // scale, BYTES[dtype]),
-        decode=decode_bytes(vae, defaults.height, defaults.width, BYTES[part_dtype(folder, "vae", dtype)]),
+        weights=sum(count * BYTES[part_dtype(folder, part, dtype)] for part, count in kept.items()),
+        step=2 * row_bytes(network, defaults.height // scale, defaults.width // scale, BYTES[dtype]),
+        decode=decode,
         dtype=dtype,
     )
 

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 EDITS = ("image", "strength", "mask_image", "mask_blur")
 """Parameters of requests that start from a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Another pipeline's folder with parts of a model: `name` is diffusers' class, `named` are the folder's names for
+    the parts that are taken from it."""
+
+    name: str
+    named: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,12 @@ class Pipeline:
     `optional`: parts that are loaded where the folder names them, though diffusers' pipeline knows nothing of them.
     `reads_text`: its UNet reads a prompt. `reads_embeddings`: it reads a CLIP embedding of a picture, as a class label.
     `prior`: usual steps and guidance_scale of the prior that makes such embeddings, if it has one.
+
+    `named`: what the folder calls a part, where that is another name than ours. `behind`: the pipeline whose folder has
+    the parts before its own, by their names there, for models that come in two folders. `usual`: the pipeline's own
+    default of steps and guidance_scale, where our usual ones would not do. `sides`: of a picture, what the pipeline
+    makes of them: multiples of a latent, of the square of that, or always the native ones. `seldom`: parts that are in
+    memory only while a request needs them.
     """
 
     name: str
@@ -54,6 +69,11 @@ class Pipeline:
     reads_text: bool = True
     reads_embeddings: bool = False
     prior: tuple[int, float] | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
+    behind: Behind | None = None
+    usual: tuple[int, float] | None = None
+    sides: Literal["latents", "squares", "fixed"] = "latents"
+    seldom: tuple[str, ...] = ()
 
     @property
     def is_xl(self) -> bool:
@@ -195,6 +215,92 @@ IMAGE_VARIATION = replace(
 )
 """Stable Diffusion 1.x trained on to draw from the CLIP embedding of a picture in the place of a text."""
 
+PRIOR = {
+    "prior_tokenizer": TOKENIZER,
+    "prior_text_encoder": ("CLIPTextModelWithProjection",),
+    "prior": ("PriorTransformer",),
+    "prior_scheduler": ("UnCLIPScheduler",),
+}
+"""As Karlo came with it, and Kandinsky: stepped with its own scheduler alone."""
+
+KANDINSKY = Pipeline(
+    name="KandinskyV22CombinedPipeline",
+    components={
+        **PRIOR,
+        **IMAGE_ENCODER,
+        "unet": ("UNet2DConditionModel",),
+        "vae": ("VQModel",),
+        # Its pipeline never calls scale_model_input, which those that work with sigmas need.
+        "scheduler": (
+            "DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
+        ),
+    },
+    rewritten={},
+    native_side=512,
+    takes=("prior", "image_embedding"),
+    reads_embeddings=True,
+    # diffusers' defaults for this pipeline.
+    prior=(25, 4.0),
+    usual=(100, 4.0),
+    named={
+        "prior": "prior_prior",
+        "image_encoder": "prior_image_encoder",
+        "feature_extractor": "prior_image_processor",
+        "vae": "movq",
+    },
+    sides="squares",
+    # 3.4 GiB in half precision, for the pictures that requests name, and once for a black one.
+    seldom=("image_encoder",),
+)  # fmt: skip
+"""Kandinsky 2.2 (Razzhigaev et al. 2023): a prior, and a decoder that reads nothing but an image embedding."""
+
+KANDINSKY_DECODER = replace(
+    KANDINSKY,
+    name="KandinskyV22Pipeline",
+    named={"vae": "movq"},
+    behind=Behind(
+        "KandinskyV22PriorPipeline",
+        {
+            "prior_tokenizer": "tokenizer",
+            "prior_text_encoder": "text_encoder",
+            "prior": "prior",
+            "prior_scheduler": "scheduler",
+            "image_encoder": "image_encoder",
+            "feature_extractor": "image_processor",
+        },
+    ),
+)
+"""The same, as it is published: in two folders."""
+
+KARLO = Pipeline(
+    name="UnCLIPPipeline",
+    components={
+        **PRIOR,
+        "text_proj": ("UnCLIPTextProjModel",),
+        "unet": ("UNet2DConditionModel",),
+        "super_res_first": ("UNet2DModel",),
+        "super_res_last": ("UNet2DModel",),
+        "scheduler": ("UnCLIPScheduler",),
+        "super_res_scheduler": ("UnCLIPScheduler",),
+    },
+    rewritten={},
+    native_side=256,
+    takes=("prior",),
+    reads_embeddings=True,
+    # diffusers' defaults for this pipeline.
+    prior=(25, 4.0),
+    usual=(25, 8.0),
+    named={
+        "prior_tokenizer": "tokenizer",
+        "prior_text_encoder": "text_encoder",
+        "unet": "decoder",
+        "scheduler": "decoder_scheduler",
+    },
+    sides="fixed",
+)
+"""Karlo (Lee et al. 2022), the nearest to Ramesh et al. 2022 that there is: prior, decoder in pixels, super-resolution.
+"""
+
 PIPELINES = {
     pipeline.name: pipeline
     for pipeline in (
@@ -206,6 +312,9 @@ PIPELINES = {
         STABLE_UNCLIP,
         STABLE_UNCLIP_IMAGE,
         IMAGE_VARIATION,
+        KANDINSKY,
+        KANDINSKY_DECODER,
+        KARLO,
     )
 }
 

@@ -13,9 +13,9 @@ from typing import Any
 import diffusers
 import structlog
 
-from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS, canonical, nearest
+from app.contract.messages.schedulers import CLASS_NAMES, OWN_CLASS_NAMES, SCHEDULERS, canonical, nearest
 from worker.engine.errors import is_out_of_memory
-from worker.engine.stepping import LATENT_CHANNELS, rehearse, takes
+from worker.engine.stepping import LATENT_CHANNELS, LEARNED, reads_variance, rehearse, takes
 from worker.models.errors import ModelError
 from worker.models.pipelines import Pipeline
 
@@ -54,7 +54,11 @@ def for_name(model_scheduler: Any, name: str) -> Any:
     class name changes nothing in the configuration. Raises ValueError for a name that is not in it.
     """
     cls, options = _configuration(name)
-    return cls.from_config(model_scheduler.config, **options)
+    made = cls.from_config(model_scheduler.config, **options)
+    if made.config.get("variance_type") in LEARNED and not reads_variance(made):
+        # Left over from a model whose own scheduler reads it. DPM++ would drop channels for it.
+        made.register_to_config(variance_type=None)
+    return made
 
 
 def step_options(name: str) -> dict[str, float]:
@@ -66,28 +70,35 @@ def step_options(name: str) -> dict[str, float]:
     return {"eta": scheduler.eta if scheduler else 0.0}
 
 
-def works(model_scheduler: Any, name: str, classes: Collection[str] = ()) -> bool:
+def works(model_scheduler: Any, name: str, classes: Collection[str] = (), *, predicts_variance: bool = False) -> bool:
     """Does the scheduler of that name work with this model, whose pipeline takes these `classes`?"""
-    return _is_of(name, classes) and _limits(model_scheduler, name, max(FEW), LATENT_CHANNELS) is not None
+    trial = _Trial(model_scheduler, max(FEW), LATENT_CHANNELS, predicts_variance)
+    return _is_of(name, classes) and trial.limits(name) is not None
 
 
 def step_limits(
-    model_scheduler: Any, *, max_steps: int, channels: int = LATENT_CHANNELS, classes: Collection[str] = ()
+    model_scheduler: Any,
+    *,
+    max_steps: int,
+    channels: int = LATENT_CHANNELS,
+    predicts_variance: bool = False,
+    classes: Collection[str] = (),
 ) -> dict[str, StepLimits]:
     """For each name that works with this model, the numbers of steps, up to `max_steps`, that it takes: of all names,
     or of those for the `classes` that the model's pipeline takes.
 
-    Found by trying on a small picture of as many channels as the model's. A name drops out if it cannot follow the
-    model's prediction_type, needs a package that is not installed, or fails in any other way. LCM and TCD have no more
-    steps than they were distilled for; PNDM needs four for its Runge-Kutta start.
+    Found by trying on a small picture of as many channels as the model's, and a variance where it predicts one. A name
+    drops out if it cannot follow the model's prediction_type, needs a package that is not installed, or fails in any
+    other way. LCM and TCD have no more steps than they were distilled for; PNDM needs four for its Runge-Kutta start.
     """
     limits: dict[str, StepLimits | None] = {}
     found: dict[str, StepLimits | None] = {}
-    for name in filter(lambda name: _is_of(name, classes), (*SCHEDULERS, *CLASS_NAMES)):
+    trial = _Trial(model_scheduler, max_steps, channels, predicts_variance)
+    for name in filter(lambda name: _is_of(name, classes), (*SCHEDULERS, *CLASS_NAMES, *OWN_CLASS_NAMES)):
         # Several names may mean the same, and some schedulers take a fifth of a second to make.
         meaning = _what_it_means(model_scheduler, name)
         if meaning not in found:
-            found[meaning] = _limits(model_scheduler, name, max_steps, channels)
+            found[meaning] = trial.limits(name)
         limits[name] = found[meaning]
     return {name: limit for name, limit in limits.items() if limit is not None}
 
@@ -102,7 +113,7 @@ def _what_it_means(model_scheduler: Any, name: str) -> str:
 
 
 def _is_of(name: str, classes: Collection[str]) -> bool:
-    return not classes or _configuration(name)[0].__name__ in classes
+    return _configuration(name)[0].__name__ in (classes or CLASS_NAMES)
 
 
 def _configuration(name: str) -> tuple[Any, dict[str, Any]]:
@@ -123,25 +134,44 @@ def _known(name: str) -> str:
     return known
 
 
-def _limits(model_scheduler: Any, name: str, max_steps: int, channels: int) -> StepLimits | None:
-    """None if it does not work."""
-    try:
-        scheduler, options = for_name(model_scheduler, name), step_options(name)
-        most = _most(scheduler, max_steps)
-        tried = {steps: takes(scheduler, steps, options, channels=channels) for steps in {*FEW, most} if steps <= most}
-        if not any(tried.values()):
-            rehearse(scheduler, min(max(FEW), most), options, channels=channels)  # For its reason.
-        elif not all(tried.values()):
-            # Too few steps for it, or a fault in between: only trying each tells.
-            end = FEWEST_AT_MOST if all(took for steps, took in tried.items() if steps >= FEWEST_AT_MOST) else most
-            tried |= {steps: takes(scheduler, steps, options, channels=channels) for steps in range(1, end + 1)}
-    except Exception as reason:
-        _raise_for_memory(reason)
-        log.info("scheduler left out", scheduler=name, reason=repr(reason))
-        return None
-    taken = sorted(steps for steps in tried if tried[steps])
-    refused = tuple(steps for steps in sorted(tried) if not tried[steps] and taken[0] < steps < taken[-1])
-    return StepLimits(taken[0], taken[-1], refused)
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Of schedulers with one model, whose pictures have so many `channels`."""
+
+    model_scheduler: Any
+    max_steps: int
+    channels: int
+    predicts_variance: bool
+
+    def limits(self, name: str) -> StepLimits | None:
+        """None if it does not work."""
+        try:
+            scheduler, options = for_name(self.model_scheduler, name), step_options(name)
+            most = _most(scheduler, self.max_steps)
+            tried = {steps: self._takes(scheduler, steps, options) for steps in {*FEW, most} if steps <= most}
+            if not any(tried.values()):
+                # For its reason.
+                rehearse(
+                    scheduler,
+                    min(max(FEW), most),
+                    options,
+                    channels=self.channels,
+                    predicts_variance=self.predicts_variance,
+                )
+            elif not all(tried.values()):
+                # Too few steps for it, or a fault in between: only trying each tells.
+                end = FEWEST_AT_MOST if all(took for steps, took in tried.items() if steps >= FEWEST_AT_MOST) else most
+                tried |= {steps: self._takes(scheduler, steps, options) for steps in range(1, end + 1)}
+        except Exception as reason:
+            _raise_for_memory(reason)
+            log.info("scheduler left out", scheduler=name, reason=repr(reason))
+            return None
+        taken = sorted(steps for steps in tried if tried[steps])
+        refused = tuple(steps for steps in sorted(tried) if not tried[steps] and taken[0] < steps < taken[-1])
+        return StepLimits(taken[0], taken[-1], refused)
+
+    def _takes(self, scheduler: Any, steps: int, options: dict[str, float]) -> bool:
+        return takes(scheduler, steps, options, channels=self.channels, predicts_variance=self.predicts_variance)
 
 
 def _raise_for_memory(reason: Exception) -> None:

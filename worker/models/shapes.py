@@ -12,10 +12,12 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
 from app.contract.messages.schedulers import CLASS_NAMES
+from worker.engine.stepping import reads_variance
 from worker.models.configs import Config
 from worker.models.errors import ModelError
 from worker.models.folder import SCHEDULERS, ModelFolder
@@ -27,7 +29,11 @@ from worker.models.schedulers import configured, works
 
 AGAIN = "fetch the model again"
 
-OF_PIPELINES = {SAFETY_CHECKER: StableDiffusionSafetyChecker, "image_normalizer": StableUnCLIPImageNormalizer}
+OF_PIPELINES = {
+    SAFETY_CHECKER: StableDiffusionSafetyChecker,
+    "image_normalizer": StableUnCLIPImageNormalizer,
+    "text_proj": UnCLIPTextProjModel,
+}
 """Parts whose class diffusers keeps in a folder of pipelines."""
 
 
@@ -89,17 +95,20 @@ def scheduler_faults(folder: ModelFolder, default: str | None) -> Iterator[str]:
             with quiet_libraries():
                 load_scheduler(folder, component)
         except Exception as error:
-            yield cannot_be_loaded(folder.path / component, error)
+            yield cannot_be_loaded(folder.part(component), error)
     class_name = folder.class_of("scheduler")
-    if class_name not in CLASS_NAMES:
-        yield f"The scheduler of {folder.path} is a {class_name}; supported: {', '.join(CLASS_NAMES)}."
+    supported = folder.pipeline.schedulers or CLASS_NAMES
+    if class_name not in supported:
+        yield f"The scheduler of {folder.path} is a {class_name}; supported: {', '.join(supported)}."
         return
     try:
         with quiet_libraries():
             scheduler = configured(load_scheduler(folder, "scheduler"), folder.pipeline)
-            fits = default is None or works(scheduler, default, folder.pipeline.schedulers)
+            fits = default is None or works(
+                scheduler, default, folder.pipeline.schedulers, predicts_variance=reads_variance(scheduler)
+            )
     except Exception as error:
-        yield cannot_be_loaded(folder.path / "scheduler", error)
+        yield cannot_be_loaded(folder.part("scheduler"), error)
         return
     if not fits:
         yield f"The default scheduler {default} does not work with {folder.path}; set another in darkroom.json."
@@ -124,15 +133,13 @@ def layer_shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 def preparation_faults(folder: ModelFolder, component: str) -> Iterator[str]:
     """One sentence about a feature_extractor that makes pictures of another size than the part sees that it is for."""
     try:
-        side = read_preparation(folder.path / "feature_extractor").side
-        config = class_of(folder, component).config_class.from_pretrained(
-            folder.path / component, local_files_only=True
-        )
+        side = read_preparation(folder.part("feature_extractor")).side
+        config = class_of(folder, component).config_class.from_pretrained(folder.part(component), local_files_only=True)
     except ModelError as error:
         yield from error.faults
         return
     except Exception as error:
-        yield cannot_be_loaded(folder.path / component, error)
+        yield cannot_be_loaded(folder.part(component), error)
         return
     seen = getattr(config, "vision_config", config).image_size
     if side != seen:
@@ -155,7 +162,7 @@ def load_tokenizer(folder: ModelFolder, component: str) -> Any:
 
 def load_scheduler(folder: ModelFolder, component: str) -> Any:
     cls = getattr(diffusers, folder.class_of(component))
-    return cls.from_pretrained(folder.path / component, local_files_only=True)
+    return cls.from_pretrained(folder.part(component), local_files_only=True)
 
 
 def cannot_be_loaded(path: object, error: Exception) -> str:

@@ -21,7 +21,7 @@ CODE = (".py", ".pyc", ".so")
 def unsafe_faults(folder: ModelFolder) -> list[str]:
     """One sentence about all such files, with the one command that helps; none where there are none."""
     found = _unsafe_files([folder.part(component) for component in folder.components])
-    only_pickled = [part for part in WEIGHTS if _has_only(folder.path / part, found)]
+    only_pickled = [part for part in WEIGHTS if _has_only(folder.part(part), found)]
     return _sentence(
         folder.path,
         found,

@@ -73,6 +73,7 @@ WORKER = frozenset(
         "DARKROOM_LORAS",
         "DARKROOM_MODEL",
         "DARKROOM_MODEL_NAME",
+        "DARKROOM_PRIOR",
         "DARKROOM_PROFILE_FOLDER",
         "DARKROOM_SAFETY",
         "DARKROOM_SCORER",

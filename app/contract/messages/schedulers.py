@@ -136,10 +136,13 @@ SCHEDULERS: Mapping[str, Scheduler] = {
 CLASS_NAMES = tuple(dict.fromkeys(scheduler.cls for scheduler in SCHEDULERS.values()))
 """diffusers' names, which are names here too: they change nothing in the model's own configuration."""
 
+OWN_CLASS_NAMES = ("UnCLIPScheduler",)
+"""The same of schedulers that only models are stepped with that were made with them."""
+
 
 def _written() -> Iterator[tuple[str, str]]:
     """Every way to write a scheduler, and which is meant. Where one word has two meanings, the first comes first."""
-    yield from ((name, name) for name in (*SCHEDULERS, *CLASS_NAMES))
+    yield from ((name, name) for name in (*SCHEDULERS, *CLASS_NAMES, *OWN_CLASS_NAMES))
     yield from ((other, name) for name, scheduler in SCHEDULERS.items() for other in scheduler.other_names)
 
 
