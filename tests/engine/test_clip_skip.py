@@ -13,6 +13,7 @@ from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
 from worker.models.announced import describe
 from worker.models.bundle import Bundle
+from worker.models.schedulers import StepLimits
 
 LAYERS = 2
 """Of the tiny models' text encoders."""
@@ -72,7 +73,8 @@ def test_more_layers_than_there_are_are_refused_by_a_sentence(name: str, request
 
 @pytest.mark.parametrize("name", MOST)
 def test_the_gateway_refuses_them_by_the_card(name: str, request: pytest.FixtureRequest) -> None:
-    card, most = describe(request.getfixturevalue(name), seats=1), MOST[name]
+    bundle, most = request.getfixturevalue(name), MOST[name]
+    card = describe(bundle, seats=1, limits={bundle.defaults.scheduler: StepLimits(1, 50)})
     assert card.max_clip_skip == most
     assert resolve(JobRequest(prompt="a", clip_skip=most), card).clip_skip == most
     with pytest.raises(ParamsRejected) as refused:

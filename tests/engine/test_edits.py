@@ -96,12 +96,6 @@ def test_every_scheduler_edits_as_in_the_stock_pipeline(epsilon_bundle: Bundle, 
         assert distance(latents, stock(epsilon_bundle, each, output_type="latent")) <= ALONE, each.id
 
 
-@pytest.mark.parametrize("each", REQUESTS[::3], ids=lambda each: each.id)
-def test_an_edit_alone_is_the_stock_pipelines(epsilon_bundle: Bundle, each: Request) -> None:
-    [alone] = final_latents(epsilon_bundle, each)
-    assert distance(alone, stock(epsilon_bundle, each, output_type="latent")) <= ALONE
-
-
 @pytest.mark.parametrize("mask", [False, True])
 def test_latent_consistency_models_edit_in_as_many_steps_as_asked(lcm_bundle: Bundle, mask: bool) -> None:
     """Their own pipeline for pictures takes all steps on the way that is left."""

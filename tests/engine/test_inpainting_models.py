@@ -66,7 +66,7 @@ def test_what_is_no_inpainting_is_refused_with_what_is_missing(bundle: Bundle) -
 
 
 def test_they_are_announced_with_what_they_do(bundle: Bundle) -> None:
-    card = describe(bundle, seats=1)
+    card = describe(bundle, seats=1, limits={})
     assert card.tasks == ("inpainting",)
     assert {"image", "strength", "mask_image", "mask_blur"} <= set(card.takes)
 

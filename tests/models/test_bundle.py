@@ -58,12 +58,12 @@ def test_the_folders_own_defaults_win(folder: Path) -> None:
 )
 def test_sizes_that_memory_can_never_hold_are_not_offered(tiny: Bundle, largest: float, most: int) -> None:
     """88 is the next multiple of four below the square root of two sides; the native size is always offered."""
-    card = describe(tiny, seats=1, largest=largest)
+    card = describe(tiny, seats=1, largest=largest, limits={})
     assert (card.max_side, card.min_side) == (most, SIDE // 2)
 
 
 def test_a_model_is_announced_with_what_it_does_with_pictures(tiny: Bundle) -> None:
-    card = describe(tiny, seats=1)
+    card = describe(tiny, seats=1, limits={})
     assert card.tasks == ("text-to-image", "image-to-image", "inpainting")
     assert {"image", "strength", "mask_image", "mask_blur"} <= set(card.takes)
 
@@ -119,7 +119,7 @@ def test_sdxl_loads_with_both_text_encoders(xl_folder: Path) -> None:
         True,
         32,
     )
-    card = describe(bundle, seats=2)
+    card = describe(bundle, seats=2, limits={})
     assert (card.family, card.scheduler, card.width) == (bundle.family, "EulerDiscreteScheduler", SIDE)
 
 
@@ -226,7 +226,7 @@ def test_a_folder_with_an_lcm_scheduler_wants_few_steps(folder: Path) -> None:
     edit_json(folder / "model_index.json", scheduler=["diffusers", "LCMScheduler"])
     edit_json(folder / "scheduler" / "scheduler_config.json", _class_name="LCMScheduler")
     with capture_logs() as lines:
-        card = describe(load(folder), seats=1)
+        card = describe(load(folder), seats=1, limits={})
     assert (card.num_inference_steps, card.guidance_scale, card.scheduler) == (4, 1.0, "LCMScheduler")
     [said] = [line for line in lines if line["event"] == "defaults for few steps"]
     assert "LCMScheduler" in said["because"]

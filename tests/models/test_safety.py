@@ -13,8 +13,10 @@ import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPImageProcessorPil
 
+from app.contract.common.exits import CANNOT_START
 from tests.engine.tiny_models import add_tiny_checker, save_tiny_model
 from tests.models.spoilt import configure, cut_short, drop_a_tensor, forget, remove, write
+from worker import main as worker_main
 from worker.examine import examine
 from worker.models.announced import describe
 from worker.models.bundle import ModelError, load
@@ -112,8 +114,8 @@ def test_it_is_loaded_only_where_it_is_asked_for(checked_folder: Path) -> None:
     assert flagging.left_out == ()
     assert flagging.sha256 == without.sha256
     assert flagging.weights_bytes > without.weights_bytes
-    said = [describe(bundle, seats=1, safety=safety) for bundle, safety in ((without, "off"), (flagging, "block"))]  # type: ignore[arg-type]
-    assert [card.safety for card in said] == ["off", "block"]
+    cards = (describe(without, seats=1, limits={}), describe(flagging, seats=1, limits={}, safety="block"))
+    assert [card.safety for card in cards] == ["off", "block"]
     assert judge(checked_folder, safety="flag").need.weights > judge(checked_folder).need.weights  # type: ignore[union-attr]
 
 
@@ -164,6 +166,18 @@ def test_a_model_without_one_is_refused_where_one_is_wanted(folder: Path, forget
         assert f"DARKROOM_SAFETY={safety} needs one" in fault
         assert fault.endswith("or set DARKROOM_SAFETY=off.")
     assert judge(folder).faults == ()
+
+
+def test_a_worker_rather_does_not_start_than_serve_one_unchecked(
+    folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("configure", "_open_store"):
+        monkeypatch.setattr(worker_main, name, lambda *_, **__: None)
+    said = {"DARKROOM_MODEL": str(folder), "DARKROOM_SAFETY": "block", "REDIS_URL": valkey_url}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert worker_main.run() == CANNOT_START
+    assert "DARKROOM_SAFETY=block needs one" in capsys.readouterr().err
 
 
 def test_models_of_the_xl_kind_have_none(xl_folder: Path) -> None:

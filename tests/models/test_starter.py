@@ -36,7 +36,7 @@ def test_it_is_small_enough_to_travel_with_the_code() -> None:
 
 
 def test_its_card(starter: Bundle) -> None:
-    card = describe(starter, seats=4)
+    card = describe(starter, seats=4, limits={})
     assert (card.name, card.width, card.height) == ("starter", 128, 128)
     assert (card.num_inference_steps, card.guidance_scale, card.scheduler) == (30, 3.0, "euler_a")
 

@@ -18,17 +18,17 @@ WORDS = {"vocabulary": ["cat", "ice cream", "cat", "घोड़ा"], "examples
 
 
 def test_the_card_carries_them(folder: Path) -> None:
-    before = describe(load(folder), seats=1)
+    before = describe(load(folder), seats=1, limits={})
     assert (before.vocabulary, before.examples) == ((), ())
     (folder / "darkroom.json").write_text(json.dumps(WORDS), encoding="utf-8")
-    card = describe(load(folder), seats=1)
+    card = describe(load(folder), seats=1, limits={})
     assert (card.vocabulary, card.examples) == (("cat", "ice cream", "घोड़ा"), ("a cat", "an ice cream"))
     assert card.sha256 == before.sha256, "a list changes no picture"
     assert ModelCard.model_validate_json(card.model_dump_json()) == card
 
 
 def test_a_card_of_an_older_worker_is_read(folder: Path) -> None:
-    card = describe(load(folder), seats=1)
+    card = describe(load(folder), seats=1, limits={})
     older = card.model_dump(exclude={"vocabulary", "examples"})
     assert ModelCard.model_validate(older) == card
 

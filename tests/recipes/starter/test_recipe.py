@@ -134,7 +134,7 @@ def test_training_goes_on_where_it_was(work: Path, composer: Composer) -> None:
 
 def test_the_folder_is_served_and_drawn_by_the_stock_pipeline(model: Path) -> None:
     bundle = load(model)
-    described = describe(bundle, seats=2)
+    described = describe(bundle, seats=2, limits={})
     assert (described.scheduler, described.width, described.max_prompt_tokens) == ("euler_a", 128, 90)
     assert bundle.scheduler.config.prediction_type == "v_prediction"
     assert bundle.scheduler.config.num_train_timesteps == STEPS
