@@ -42,8 +42,11 @@ class Examination:
 
     def __init__(self, drawing: Drawing, composer: Composer) -> None:
         self.drawing, self.composer = drawing, composer
-        objects = [name for name in composer.sprites.names if name not in SHAPES]
-        self.templates = Templates(composer, objects)
+        self.objects = [name for name in composer.sprites.names if name not in SHAPES]
+        self.templates = Templates(composer, self.objects)
+
+    def plans(self, category: str, count: int, seed: int = 0) -> list[Plan]:
+        return exam.plans(category, count, seed=seed, objects=self.objects)
 
     def composed(self, plans: Sequence[Plan]) -> list[Picture]:
         """The plans as true pictures."""
@@ -139,8 +142,9 @@ def _share(passed: Sequence[bool]) -> float:
 
 
 def evaluate(examination: Examination, count: int, prior_guidance: float) -> dict[str, Any]:
-    shapes, objects = exam.plans("shape", count), exam.plans("object", count)
-    places, counts = exam.plans("position", max(1, count // 2)), exam.plans("count", max(1, count // 2))
+    plans = examination.plans
+    shapes, objects = plans("shape", count), plans("object", count)
+    places, counts = plans("position", max(1, count // 2)), plans("count", max(1, count // 2))
     asked = {
         "text, prior and caption": lambda: examination.texts(shapes, prior_guidance=prior_guidance, said=True),
         "text, prior alone": lambda: examination.texts(shapes, prior_guidance=prior_guidance, said=False),

@@ -2,8 +2,10 @@
 
 Most of the network stays as it is; `TRAINED` says what learns. Captions are dropped from most of the examples, because
 one that is there says nearly all that the vector says; vectors from one in ten, for classifier-free guidance; and noise
-is added to some vectors as `noise_level` does. Needs `examples/` in the work folder; leaves `unet/` with the averaged
-weights. Knows one size of pictures, the native one.
+is added to some vectors as `noise_level` does. The bundled UNet, which reads the caption, is the teacher: what it has
+behind each of its attention blocks, the one that only has the vector shall have too (Romero et al. 2015, arXiv
+1412.6550). Needs `examples/` in the work folder; leaves `unet/` with the averaged weights. Knows one size of pictures,
+the native one.
 """
 
 from __future__ import annotations
@@ -59,10 +61,11 @@ class Model:
         self.tokenizer = transformers.CLIPTokenizer.from_pretrained(start / "tokenizer", local_files_only=True)
         self.text_encoder, unet = adopt.networks_of(start)
         self.text_encoder.eval().requires_grad_(False)
+        self.teacher = unet.requires_grad_(False).to(memory_format=torch.channels_last)
         self.unet = parts.widened(unet, normalizer.config.embedding_dim).to(memory_format=torch.channels_last)
         for name, weight in self.unet.named_parameters():
             weight.requires_grad_(re.search(TRAINED, name) is not None)
-        for network in (self.text_encoder, self.unet):
+        for network in (self.text_encoder, self.teacher, self.unet):
             networks.write_out_attention(network, "cpu")
         self.noiser = parts.Noiser(normalizer.requires_grad_(False))
         self.a_bar = diffusion.alphas_cumprod()
@@ -80,23 +83,43 @@ class Model:
         labels = self.noiser(vectors, levels, torch.randn(vectors.shape, generator=chance))
         return labels * (torch.rand(count, 1, generator=chance) >= WITHOUT_VECTOR)
 
-    def context(self, tokens: torch.Tensor, chance: torch.Generator, without: float) -> torch.Tensor:
-        dropped = torch.rand(len(tokens), 1, generator=chance) < without
-        with torch.no_grad():
-            states: torch.Tensor = self.text_encoder(torch.where(dropped, self.empty, tokens))[0]
-        return states
-
     def loss(self, rows: Rows, chance: torch.Generator, without: float) -> torch.Tensor:
-        """The weighted v-prediction loss of one batch."""
+        """The weighted v-prediction loss of one batch, and what its features are away from the teacher's."""
         t = diffusion.draw_timesteps(len(rows), chance, lean=LEAN)
         noised = diffusion.noise(rows.latents, t, torch.randn(rows.latents.shape, generator=chance), self.a_bar)
-        context = self.context(rows.tokens, chance, without)
         labels = self.labels(rows.vectors, chance)
+        dropped = torch.rand(len(rows), 1, generator=chance) < without
+        # The teacher has the caption wherever something says what there is to see.
+        silent = dropped & (labels == 0).all(1, keepdim=True)
         x_t = noised.x_t.contiguous(memory_format=torch.channels_last)
-        v = self.unet(x_t, t, context, class_labels=labels, return_dict=False)[0]
-        return (noised.weight * (v - noised.v).square().mean((1, 2, 3))).mean()
+        with torch.no_grad():
+            heard, told = (
+                self.text_encoder(torch.where(left_out, self.empty, rows.tokens))[0] for left_out in (dropped, silent)
+            )
+            _, wanted = with_features(self.teacher, x_t, t, told)
+        v, features = with_features(self.unet, x_t, t, heard, class_labels=labels)
+        away = [(ours - theirs).square().mean() / theirs.var() for ours, theirs in zip(features, wanted, strict=True)]
+        error = (noised.weight * (v - noised.v).square().mean((1, 2, 3))).mean()
+        return error + FEATURES * torch.stack(away).mean()
 
 
+def with_features(
+    unet: Any, *arguments: torch.Tensor, **named: torch.Tensor
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """What the network answers, and what is behind each of its attention blocks, [B, C, h, w] each."""
+    found: list[torch.Tensor] = []
+    blocks = [block for name, block in unet.named_modules() if re.search(r"attentions\.\d+$", name)]
+    hooks = [block.register_forward_hook(lambda _, __, output: found.append(output[0])) for block in blocks]
+    try:
+        return unet(*arguments, **named, return_dict=False)[0], found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+FEATURES = 1.0
+"""What features count beside the error of the prediction. An outline is a few pixels of that; of the features, it is as
+much as a colour."""
 LEAN = 0.6
 """What the picture shows is decided at high noise; at low noise the network has nothing new to learn."""
 
