@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import redis
 
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.scorer import ScriptedScorer, scorer_card_of
+from tests.app.test_trajectory import succeed_with_steps
 from tests.app.webui import drawn
 from tests.conftest import IN_CI
 from tests.pictures import file_of, noise
@@ -31,7 +33,8 @@ ADDRESS = "http://127.0.0.1:8000"
 def drawing(running: Running, worker: ScriptedWorker, redis_client: redis.Redis) -> Iterator[Running]:
     """Whatever is asked for is drawn at once, from pictures as well, and a scorer is there."""
     tasks = ("text-to-image", "image-to-image", "inpainting")
-    worker.card = worker.card.model_copy(update={"takes": ("image", "strength", "mask_image"), "tasks": tasks})
+    takes = ("image", "strength", "mask_image", "trajectory")
+    worker.card = worker.card.model_copy(update={"takes": takes, "tasks": tasks})
     worker.announce()
     over = threading.Event()
 
@@ -39,7 +42,8 @@ def drawing(running: Running, worker: ScriptedWorker, redis_client: redis.Redis)
         while not over.wait(0.005):
             while (claim := worker.ownership.claim(worker.card.name, "w1")) is not None:
                 worker.progress(claim, 10)
-                worker.succeed(claim, data=drawn(claim))
+                end = worker.succeed if claim.spec.trajectory is None else partial(succeed_with_steps, worker)
+                end(claim, data=drawn(claim))
 
     thread = threading.Thread(target=draw)
     thread.start()
