@@ -78,12 +78,12 @@ def run() -> int:
         own_name = worker_name()
         settings = settings_from_env()
         configure(settings.log_level, process="worker")
-        settings.name()
+        name = settings.name()
         store = _open_store(settings)
         connections = connect(settings)
         starting = Starting(Ownership(connections.leases), own_name)
         with starting.published():
-            served = _start(settings, starting)
+            served = _start(settings, name, starting)
         worker = Worker(settings, served, store, connections, name=own_name)
     except (SettingsError, IllegalName, AssemblyError, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)
@@ -91,12 +91,11 @@ def run() -> int:
     return worker.run()
 
 
-def _start(settings: WorkerSettings, starting: Starting) -> Served:
-    """What the settings name, ready to work."""
-    name = settings.name()
+def _start(settings: WorkerSettings, name: str, starting: Starting) -> Served:
+    """What the settings name, ready to work. `name` is the model's."""
     if is_scorer(settings.model):
         starting.say("loading the scorer")
-        return scorer_alone(settings)
+        return scorer_alone(settings, name=name)
     # First: the memory that it takes is not there for pictures.
     answering = scorer_beside(settings, name=name)
     bundle, engine = _start_model(settings, name, starting)

@@ -56,11 +56,11 @@ class Served:
         return [each.card for each in (self.drawing, self.answering) if each is not None]
 
 
-def scorer_alone(settings: WorkerSettings) -> Served:
-    """A worker whose model is a scorer. Raises ModelError and IllegalName."""
-    scorer = load_scorer(settings.model, device=settings.device, dtype=settings.dtype)
+def scorer_alone(settings: WorkerSettings, *, name: str) -> Served:
+    """A worker whose model, called `name`, is a scorer. Raises ModelError."""
+    scorer = load_scorer(settings.model, name=name, device=settings.device, dtype=settings.dtype)
     weights = provenance(scorer.sha256, device=scorer.device, dtype=scorer.model.dtype)
-    return Served(None, Answering(scorer, card_of(scorer, settings.name())), weights)
+    return Served(None, Answering(scorer, card_of(scorer, name)), weights)
 
 
 def scorer_beside(settings: WorkerSettings, *, name: str) -> Answering | None:

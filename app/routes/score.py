@@ -14,6 +14,7 @@ from app.contract.messages.questions import ScoreResult, ScoreSpec
 from app.edge import errors
 from app.jobs.schemas import JobView
 from app.routes.answers import ACCESS, SUBMIT, TRACEPARENT, described, problems, render, wait_wanted
+from app.routes.jobs import IDEMPOTENCY_KEY
 from app.routes.joining import admit
 from app.routes.long_waits import succeeded
 from app.routes.waiting import applied, send, wait_for_end
@@ -29,17 +30,6 @@ PREFER = {
     "description": f"`wait=30`: answer when it is over, at most 60 s; missing: {DEFAULT_WAIT}. `wait=0`: at once, with "
     "the job. Beside it, `cancel-on-disconnect` and `heartbeat` as with POST /v1/jobs",
 }
-
-QUESTIONS = (
-    *ACCESS,
-    *SUBMIT,
-    errors.ModelAway,
-    errors.JobDeleted,
-    errors.IdempotencyKeyReused,
-    errors.JobFailed,
-    errors.JobWasCanceled,
-)
-"""What a route that asks something can answer."""
 
 
 class ScoreAnswer(ScoreResult):
@@ -72,9 +62,17 @@ class ScoreAnswer(ScoreResult):
     summary="How well do texts fit pictures?",
     responses={
         202: {"model": JobView, "description": "It was not over in time. Location says where the job is"},
-        **problems(*QUESTIONS),
+        **problems(
+            *ACCESS,
+            *SUBMIT,
+            errors.ModelAway,
+            errors.JobDeleted,
+            errors.IdempotencyKeyReused,
+            errors.JobFailed,
+            errors.JobWasCanceled,
+        ),
     },
-    openapi_extra=described(PREFER, TRACEPARENT),
+    openapi_extra=described(PREFER, IDEMPOTENCY_KEY, TRACEPARENT),
 )
 async def score(body: ScoreRequest, request: Request, services: TheServices, caller: TheCaller) -> Response:
     """Every text with every picture: their cosine, and the probability of each text among those of the request."""

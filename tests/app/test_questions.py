@@ -69,7 +69,7 @@ def test_texts_are_scored_and_the_job_is_one_like_any_other(
     assert [each["width"] for each in job["input"]["images"]] == [8, 8]
     assert job["result"]["cosine"] == found["cosine"]
     assert (job["images"], job["metadata"]) == ([], {"order": "17"})
-    assert job["progress"] == {"step": 1, "steps": 1, "images_done": 0}
+    assert (job["progress"]["step"], job["progress"]["steps"], job["progress"]["images_done"]) == (1, 1, 0)
     [claim] = scorer.claims
     assert claim.spec.num_images == 0
     events = client.get(f"/v1/jobs/{job['id']}/events").text

@@ -269,7 +269,7 @@ def test_a_scorer_that_cannot_be_served_is_said_with_its_setting(tmp_path: Path)
     with pytest.raises(CannotStart, match="DARKROOM_SCORER has the name of the model, starter-scorer"):
         scorer_beside(WorkerSettings(), name="starter-scorer")
     with pytest.raises(ModelError):
-        scorer_alone(WorkerSettings(model=tmp_path))
-    alone = scorer_alone(WorkerSettings(model=BUNDLED_SCORER, model_name="mine"))
+        scorer_alone(WorkerSettings(model=tmp_path), name="mine")
+    alone = scorer_alone(WorkerSettings(model=BUNDLED_SCORER), name="mine")
     assert [card.name for card in alone.cards] == ["mine"]
     assert alone.provenance.model_hash == alone.cards[0].sha256
