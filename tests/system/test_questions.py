@@ -67,7 +67,9 @@ def test_scores_are_those_of_clip(
         first = Image.open(io.BytesIO(client.get(f"/v1/jobs/{job}/images/0").content)).convert("RGB")
     wide, glass = sent()
     white = Image.alpha_composite(Image.new("RGBA", glass.size, "white"), glass).convert("RGB")
-    prepared = processor(text=TEXTS, images=[first, wide, white], return_tensors="pt", padding=True)
+    prepared = processor(
+        text=TEXTS, images=[first, wide, white], return_tensors="pt", padding="max_length", truncation=True
+    )
     logits = model(**prepared).logits_per_image
     cosine = logits / model.logit_scale.exp()
     assert np.abs(np.array(ours["cosine"]) - cosine.numpy()).max() <= 1e-5
@@ -80,7 +82,7 @@ def test_openais_client_gets_clips_vectors(
     installation: Installation, pictures: list[dict[str, object]], theirs: tuple[CLIPModel, CLIPProcessor]
 ) -> None:
     model, processor = theirs
-    tokens = processor(text=TEXTS, return_tensors="pt", padding=True)
+    tokens = processor(text=TEXTS, return_tensors="pt", padding="max_length", truncation=True)
     expected = torch.nn.functional.normalize(model.get_text_features(**tokens).pooler_output, dim=1).numpy()
     with openai.OpenAI(base_url=f"{installation.url}/v1", api_key="any") as client:
         by_itself = client.embeddings.create(model="starter-scorer", input=TEXTS)
@@ -106,7 +108,7 @@ def test_hugging_faces_client_classifies(installation: Installation, pictures: l
     file = io.BytesIO()
     Image.new("RGB", (128, 128), (222, 41, 41)).save(file, "PNG")
     url = f"{installation.url}/v1/zero-shot-image-classification"
-    found = InferenceClient(token=False).zero_shot_image_classification(
+    found = InferenceClient().zero_shot_image_classification(
         file.getvalue(), candidate_labels=["a panda", "a red background"], hypothesis_template="{}", model=url
     )
     assert [label.label for label in found] == ["a red background", "a panda"]
@@ -139,13 +141,15 @@ def scorer_alone(installation: Installation, tmp_path: Path) -> Iterator[str]:
         "DARKROOM_STORAGE_URL": (installation.data / "pictures").as_uri(),
         "DARKROOM_MODEL_NAME": "another-scorer",
     }
-    process = subprocess.Popen(
-        [COMMAND, "worker", "--model", str(BUNDLED_SCORER)],
-        env=environment, stdout=(tmp_path / "log").open("w"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    yield "another-scorer"
-    process.terminate()
-    assert process.wait() == 0, (tmp_path / "log").read_text()
+    command = [COMMAND, "worker", "--model", str(BUNDLED_SCORER)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield "another-scorer"
+        finally:
+            process.terminate()
+            code = process.wait()
+    assert code == 0, (tmp_path / "log").read_text()
 
 
 def test_a_scorer_may_have_a_worker_of_its_own(installation: Installation, scorer_alone: str) -> None:
