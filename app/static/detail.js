@@ -86,11 +86,13 @@ function Opened({ job, index, darkroom, close, again, use }) {
     </div>`;
 }
 
-/** Parameters of this one picture: picture k of a job is drawn from seed + k. */
+/** Parameters of this one picture: picture k of a job is drawn from seed + k; those on a way have one seed, and a place each. */
 function inputOf(job, index) {
   const { input } = job;
-  const seed = imageOf(job, index)?.seed ?? String(BigInt(input.seed) + BigInt(index));
-  return { ...input, seed, num_images: 1 };
+  const { at } = input.image_embedding ?? {};
+  const seed = imageOf(job, index)?.seed ?? (at ? input.seed : String(BigInt(input.seed) + BigInt(index)));
+  const place = at && { image_embedding: { ...input.image_embedding, at: [at[index]] } };
+  return { ...input, ...place, seed, num_images: 1 };
 }
 
 function Actions({ job, index, close, again, use, darkroom }) {
