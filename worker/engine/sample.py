@@ -266,9 +266,10 @@ class Sample:
         self.run, self.ended, self.number, self.evaluation = run, ended, self.number + 1, 0
 
     def begin_recording(self) -> Recordings:
-        """Of its last pass: what the ones before are about need not be latents of a picture."""
-        table, of, last = self.run.solver.table, self.run.of, self.job.evaluations
-        self.recordings = Recordings.of(self.job.request, table, of.latent_shape, first=self.step, last=last)
+        """Of the first pass that is shown."""
+        table, of, first = self.run.solver.table, self.run.of, self.step
+        last = first + of.evaluations
+        self.recordings = Recordings.of(self.job.request, table, of.latent_shape, first=first, last=last)
         return self.recordings
 
     def leave(self) -> None:
