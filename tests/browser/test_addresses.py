@@ -165,6 +165,7 @@ def test_every_running_job_emerges_over_one_stream(opened: Page, worker: Scripte
         claims.append(worker.claim())
     sheets = opened.locator(".sheet[data-status=running]")
     expect(sheets).to_have_count(len(claims))
+    expect(sheets.get_by_role("progressbar")).to_have_count(len(claims))
     for step in (3, 6):
         estimates = [jpeg(f"rgb({20 * number}, {20 * step}, 0)") for number in range(len(claims))]
         for claim, estimate in zip(claims, estimates, strict=True):

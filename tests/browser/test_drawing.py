@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -21,6 +23,13 @@ def opened(page: Page, installation: Installation) -> Page:
     page.goto(installation.url)
     expect(page.locator("#size")).to_be_visible()
     return page
+
+
+@pytest.fixture
+def quick(opened: Page) -> Page:
+    """The form, asked for fewer steps: what is drawn does not matter."""
+    opened.get_by_label("Steps", exact=True).fill("4")
+    return opened
 
 
 def ask(page: Page, prompt: str) -> Locator:
@@ -52,10 +61,9 @@ def test_the_model_says_what_may_be_asked(opened: Page, installation: Installati
     assert faults_of_access(opened) == []
 
 
-def test_a_picture_emerges(opened: Page) -> None:
+def test_how_a_picture_emerged_is_kept(opened: Page) -> None:
+    """A browser may be too late to see it emerge: in test_states.py and test_addresses.py the worker waits for it."""
     drawn = ask(opened, "a panda on a pink background")
-    glimpse = drawn.locator("img.glimpse")
-    expect(glimpse).to_have_attribute("src", re.compile("^data:image/jpeg;base64,"))
     picture = finished(drawn).get_by_role("img", name="a panda on a pink background")
     assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 128
     drawn.get_by_role("button").click()
@@ -83,40 +91,35 @@ def scrub(page: Page, prompt: str) -> dict[int, str]:
     return seen
 
 
-def test_several_jobs_each_with_their_progress(opened: Page) -> None:
-    opened.get_by_label("Steps", exact=True).fill("40")
-    first, second = ask(opened, "a rocket in space"), ask(opened, "a small balloon in the sky")
-    for each in (first, second):
-        expect(each.get_by_role("progressbar")).to_be_visible()
-        expect(each).to_contain_text(re.compile(r"Step \d+ of \d+"))
-    for each in (first, second):
-        finished(each)
-
-
-def test_cancel(opened: Page) -> None:
+def test_cancel(opened: Page, installation: Installation) -> None:
     opened.get_by_label("Steps", exact=True).fill("100")
+    opened.get_by_label("Pictures", exact=True).fill("4")
     running = ask(opened, "a frog that is called off")
     expect(running).to_have_attribute("data-status", "running")
+    with installation.client() as client:
+        [job] = client.get("/v1/jobs", params={"limit": 1}).json()["data"]
+    worker = installation.put_worker_to_sleep(job["id"])
     running.get_by_role("button", name="Cancel: a frog that is called off").click()
+    os.kill(worker, signal.SIGCONT)
     expect(running).to_have_attribute("data-status", "canceled")
     running.get_by_role("button", name="Remove").click()
     expect(running).to_have_count(0)
 
 
-def test_the_gallery_outlives_a_reload(opened: Page) -> None:
-    finished(ask(opened, "a yellow star on a purple background"))
-    opened.reload()
-    again = finished(sheet(opened, "a yellow star on a purple background"))
+def test_the_gallery_outlives_a_reload(quick: Page) -> None:
+    finished(ask(quick, "a yellow star on a purple background"))
+    quick.reload()
+    again = finished(sheet(quick, "a yellow star on a purple background"))
     assert again.get_by_role("img").evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 128
 
 
-def test_a_prompt_full_of_html_is_text(opened: Page) -> None:
+def test_a_prompt_full_of_html_is_text(quick: Page) -> None:
     prompt = '<img src=x onerror="document.title=1"> <b>bold</b> {{7*7}} \u202egnp.exe'
-    drawn = finished(ask(opened, prompt))
+    drawn = finished(ask(quick, prompt))
     expect(drawn.locator(".prompt")).to_have_text(prompt)
     assert drawn.locator(".prompt *").count() == 0
     drawn.get_by_role("button").click()
-    heading = opened.get_by_role("dialog").get_by_role("heading")
+    heading = quick.get_by_role("dialog").get_by_role("heading")
     expect(heading).to_have_text(prompt)
     assert heading.locator("*").count() == 0
 
@@ -129,6 +132,7 @@ def test_enter_and_the_other_keys(opened: Page) -> None:
     opened.keyboard.type("on a blue background")
     expect(prompt).to_have_value("a red circle\non a blue background")
     opened.get_by_label("Pictures", exact=True).fill("2")
+    opened.get_by_label("Steps", exact=True).fill("4")
     prompt.focus()
     opened.keyboard.press("Enter")
     frames = opened.locator(".sheet").first.locator("button.frame")
@@ -145,57 +149,57 @@ def test_enter_and_the_other_keys(opened: Page) -> None:
     expect(frames.first).to_be_focused()
 
 
-def test_the_same_again_and_more_like_it(opened: Page) -> None:
+def test_the_same_again_and_more_like_it(quick: Page) -> None:
     prompt = "a lion on a green background"
-    finished(ask(opened, prompt)).get_by_role("button").click()
+    finished(ask(quick, prompt)).get_by_role("button").click()
     # Not its slider, which would take the arrow keys.
-    expect(opened.get_by_role("dialog")).to_be_focused()
-    seed = opened.get_by_role("dialog").locator("dd").first.inner_text()
-    opened.get_by_role("button", name="Same again").click()
-    expect(opened.get_by_text(prompt, exact=True)).to_have_count(2)
-    finished(sheet(opened, prompt)).get_by_role("button").click()
-    expect(opened.get_by_role("dialog").locator("dd").first).to_have_text(seed)
-    expect(opened.locator(".verdict")).to_have_text(re.compile("identical|at most [12] of 255"))
-    opened.get_by_role("button", name="More like this").click()
-    expect(opened.get_by_text(prompt, exact=True)).to_have_count(3)
-    finished(sheet(opened, prompt)).get_by_role("button").click()
-    expect(opened.get_by_role("dialog").locator("dd").first).not_to_have_text(seed)
+    expect(quick.get_by_role("dialog")).to_be_focused()
+    seed = quick.get_by_role("dialog").locator("dd").first.inner_text()
+    quick.get_by_role("button", name="Same again").click()
+    expect(quick.get_by_text(prompt, exact=True)).to_have_count(2)
+    finished(sheet(quick, prompt)).get_by_role("button").click()
+    expect(quick.get_by_role("dialog").locator("dd").first).to_have_text(seed)
+    expect(quick.locator(".verdict")).to_have_text(re.compile("identical|at most [12] of 255"))
+    quick.get_by_role("button", name="More like this").click()
+    expect(quick.get_by_text(prompt, exact=True)).to_have_count(3)
+    finished(sheet(quick, prompt)).get_by_role("button").click()
+    expect(quick.get_by_role("dialog").locator("dd").first).not_to_have_text(seed)
 
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="needs curl and bash")
-def test_the_curl_recipe_draws_the_picture(opened: Page, installation: Installation) -> None:
+def test_the_curl_recipe_draws_the_picture(quick: Page, installation: Installation) -> None:
     prompt = 'it\'s a "blue" circle $HOME `id`'
-    finished(ask(opened, prompt)).get_by_role("button").click()
-    opened.get_by_role("button", name="curl").click()
-    recipe = opened.locator(".copies pre").inner_text()
+    finished(ask(quick, prompt)).get_by_role("button").click()
+    quick.get_by_role("button", name="curl").click()
+    recipe = quick.locator(".copies pre").inner_text()
     done = subprocess.run(["bash", "-c", recipe], capture_output=True, text=True, timeout=WAIT_SECONDS)
-    seed = opened.get_by_role("dialog").locator("dd").first.inner_text()
+    seed = quick.get_by_role("dialog").locator("dd").first.inner_text()
     assert '"status":"succeeded"' in done.stdout, done
     with installation.client() as client:
         newest = client.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
     assert (newest["input"]["prompt"], newest["input"]["seed"]) == (prompt, int(seed))
 
 
-def test_a_part_of_a_print_is_painted_over_and_drawn_anew(opened: Page) -> None:
+def test_a_part_of_a_print_is_painted_over_and_drawn_anew(quick: Page) -> None:
     """From words to a print, from the print to a mask, from the mask to another print."""
-    opened.get_by_label("Seed", exact=True).fill("7")
-    first = finished(ask(opened, "a big red circle on a blue background"))
+    quick.get_by_label("Seed", exact=True).fill("7")
+    first = finished(ask(quick, "a big red circle on a blue background"))
     first.get_by_role("button").click()
-    opened.get_by_role("button", name="Edit this").click()
-    opened.get_by_role("button", name="Paint a mask").click()
-    canvas = opened.get_by_role("application", name="Mask")
+    quick.get_by_role("button", name="Edit this").click()
+    quick.get_by_role("button", name="Paint a mask").click()
+    canvas = quick.get_by_role("application", name="Mask")
     expect(canvas).to_be_focused()
     place = canvas.bounding_box()
     assert place is not None
-    opened.mouse.move(place["x"] + place["width"] / 8, place["y"] + place["height"] / 8)
-    opened.mouse.down()
+    quick.mouse.move(place["x"] + place["width"] / 8, place["y"] + place["height"] / 8)
+    quick.mouse.down()
     for row in range(1, 8):
         across = 7 if row % 2 else 1
-        opened.mouse.move(place["x"] + across * place["width"] / 8, place["y"] + row * place["height"] / 8, steps=4)
-    opened.mouse.up()
-    opened.get_by_role("button", name="Done").click()
-    again = finished(ask(opened, "a big green square on a blue background"))
+        quick.mouse.move(place["x"] + across * place["width"] / 8, place["y"] + row * place["height"] / 8, steps=4)
+    quick.mouse.up()
+    quick.get_by_role("button", name="Done").click()
+    again = finished(ask(quick, "a big green square on a blue background"))
     again.get_by_role("button").click()
-    origins = opened.get_by_role("list", name="Made from")
+    origins = quick.get_by_role("list", name="Made from")
     expect(origins.locator("img")).to_have_count(2)
-    assert faults_of_access(opened) == []
+    assert faults_of_access(quick) == []

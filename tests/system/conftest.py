@@ -106,8 +106,9 @@ class Installation:
         """Its own Valkey."""
         return redis.Redis.from_url(EmbeddedValkey(self.data).url, decode_responses=True)
 
-    def stop_worker_for_good(self, job_id: str) -> int:
-        """The worker sleeps while it draws this job, whose lease never runs out. Its pid, to be killed."""
+    def put_worker_to_sleep(self, job_id: str) -> int:
+        """The worker sleeps while it draws this job, whose lease does not run out. Its pid, to be killed or
+        woken."""
         (pid,) = self.pids("worker")
         with self.redis() as client:
             os.kill(pid, signal.SIGSTOP)

@@ -161,6 +161,21 @@ def test_a_watcher_sees_the_picture_come(installation: Installation) -> None:
     assert middle[0] > middle[2], "red within"
 
 
+def test_a_second_one_in_the_same_folder(installation: Installation) -> None:
+    """It waits until it is told to stop, and the first goes on."""
+    second = Installation(installation.data)
+    second.start()
+    assert second.process is not None
+    assert second.process.stderr is not None
+    try:
+        assert "waiting for the processes of an earlier start" in second.process.stderr.readline()
+        assert second.stop() == 78
+    finally:
+        second.process.kill()
+    with installation.client() as client:
+        assert client.get("/healthz").status_code == 200
+
+
 def test_everything_on_disk_is_for_this_user_alone(installation: Installation) -> None:
     """It was started under umask 0, and has drawn."""
     with installation.client() as client:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.contract.common.exits import CANNOT_START
 from app.contract.messages.picture_record import read_record
 from app.contract.redis import keys
 from tests.engine.driving import engine_of, run, wish
@@ -86,15 +85,3 @@ def test_flagged_pictures_are_nowhere_and_the_others_are_delivered(
     assert redis.keys(f"{keys.PREVIEW}*") == []
     events = [fields["event"] for _, fields in redis.xrange(keys.EVENTS + job["id"])]
     assert "job.preview" not in events
-
-
-def test_a_model_without_a_checker_is_not_served_with_block(closed_installation: Installation) -> None:
-    """Rather not at all than unchecked; and the sentence names the setting. The bundled model comes without one."""
-    closed_installation.environment |= {"DARKROOM_SAFETY": "block", "DARKROOM_DEVICE": "cpu"}
-    closed_installation.start()
-    said = closed_installation.output()
-    assert closed_installation.process is not None
-    assert closed_installation.process.returncode == CANNOT_START
-    assert "worker cannot start" in said
-    assert "has no safety checker" in said
-    assert "DARKROOM_SAFETY=block needs one" in said

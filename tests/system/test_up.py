@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +12,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.contract.messages.model_name import BUNDLED_MODEL
 from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.storage_servers import S3Server
@@ -25,15 +23,17 @@ LONG_PARAMETERS = PARAMETERS | {"num_inference_steps": 100, "num_images": 4}
 
 
 def test_stopping_leaves_nothing_and_starting_again_finds_everything(closed_installation: Installation) -> None:
-    """Also what the worker found out about its model, which takes it seconds."""
+    """The job that it had begun, too, and what the worker found out about its model, which takes it seconds."""
     installation = closed_installation
     del installation.environment["DARKROOM_PROFILE_FOLDER"]
+    installation.environment["DARKROOM_GRACE_SECONDS"] = "0"
     installation.start_and_wait()
     [tried] = [file for file in (installation.data / "profiles").iterdir() if "step_limits" in file.read_text()]
     written = tried.stat().st_mtime_ns
     with installation.client() as client:
         job = drawn(client, PARAMETERS)
         picture = client.get(job["images"][0]["url"]).content
+        running = _begun(client)
     assert installation.stop(signal.SIGINT) == 0
     assert processes_of(installation.data) == {}
 
@@ -42,38 +42,24 @@ def test_stopping_leaves_nothing_and_starting_again_finds_everything(closed_inst
     with installation.client() as client:
         assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "succeeded"
         assert client.get(job["images"][0]["url"]).content == picture, "links outlive a restart"
-        assert [each["id"] for each in client.get("/v1/jobs").json()["data"]] == [job["id"]]
-    assert installation.stop(signal.SIGTERM) == 0
+        assert {each["id"] for each in client.get("/v1/jobs").json()["data"]} == {job["id"], running["id"]}
+        _is_taken_up_again(client, running)
+    _is_told_again_and_again(installation)
     assert processes_of(installation.data) == {}
 
 
-def test_impatient_signals_stop_it_all_the_same(closed_installation: Installation) -> None:
-    """One came inside a lock that the handler wanted, others while the interpreter ended."""
-    installation = closed_installation
-    installation.start_and_wait()
-    assert installation.process is not None
+def _is_told_again_and_again(installation: Installation) -> None:
+    """Impatient signals stop it all the same: one came inside a lock that the handler wanted, others while the
+    interpreter ended."""
+    process = installation.process
+    assert process is not None
 
     def told_again() -> bool:
-        installation.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
-        return installation.process.poll() is not None  # type: ignore[union-attr]
+        process.send_signal(signal.SIGTERM)
+        return process.poll() is not None
 
     until(told_again, pause=0.001)
-    assert installation.process.returncode == 0
-    assert processes_of(installation.data) == {}
-
-
-def test_a_running_job_survives_a_restart(closed_installation: Installation) -> None:
-    installation = closed_installation
-    installation.environment["DARKROOM_GRACE_SECONDS"] = "0"
-    installation.start_and_wait()
-    with installation.client() as client:
-        job = client.post("/v1/jobs", json=LONG_PARAMETERS).json()
-        until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["status"] == "running")
-    assert installation.stop() == 0
-    installation.start_and_wait()
-    with installation.client() as client:
-        seen = ended(client, job)
-    assert (seen["status"], seen["attempts"]) == ("succeeded", 2)
+    assert process.returncode == 0
 
 
 @pytest.mark.timeout(600)
@@ -83,9 +69,8 @@ def test_starting_after_the_parent_was_killed(closed_installation: Installation)
     installation.start_and_wait()
     with installation.client() as client:
         job = drawn(client, PARAMETERS)
-        running = client.post("/v1/jobs", json=LONG_PARAMETERS).json()
-        until(lambda: client.get(f"/v1/jobs/{running['id']}").json()["status"] == "running")
-    worker = installation.stop_worker_for_good(running["id"])
+        running = _begun(client)
+    worker = installation.put_worker_to_sleep(running["id"])
     assert installation.process is not None
     installation.process.kill()
     installation.process.communicate()
@@ -154,13 +139,13 @@ def test_everything_that_its_environment_says_is_done(closed_installation: Insta
 
 
 def test_children_that_die_are_started_again(closed_installation: Installation) -> None:
-    """What the worker was drawing is taken up by the next one, although its lease would last for an hour."""
+    """What the worker was drawing is taken up by the next one, although its lease would last for an hour; and Valkey's
+    death loses no job."""
     installation = closed_installation
     installation.start_and_wait()
     with installation.client() as client:
-        running = client.post("/v1/jobs", json=LONG_PARAMETERS).json()
-        until(lambda: client.get(f"/v1/jobs/{running['id']}").json()["status"] == "running")
-    installation.stop_worker_for_good(running["id"])
+        running = _begun(client)
+    installation.put_worker_to_sleep(running["id"])
     for name in ("worker", "gateway", "webhooks"):
         (pid,) = installation.pids(name)
         os.kill(pid, signal.SIGKILL)
@@ -168,21 +153,21 @@ def test_children_that_die_are_started_again(closed_installation: Installation) 
     with installation.client() as client:
         until(lambda: _is_ready(installation))
         _is_taken_up_again(client, running)
-        assert drawn(client, PARAMETERS)["status"] == "succeeded"
+        jobs = [client.post("/v1/jobs", json=PARAMETERS | {"seed": seed}).json()["id"] for seed in range(5)]
+        (pid,) = valkeys(installation)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: valkeys(installation) not in ([], [pid]) and _is_ready(installation))
+        for job_id in jobs:
+            assert ended(client, {"id": job_id})["status"] == "succeeded"
     with installation.redis() as client:
         assert client.hget(keys.JOB + running["id"], "failures") == "1", "a death is a death"
 
 
-def test_valkey_killed_loses_no_job(closed_installation: Installation) -> None:
-    installation = closed_installation
-    installation.start_and_wait()
-    with installation.client() as client:
-        jobs = [client.post("/v1/jobs", json=PARAMETERS | {"seed": seed}).json()["id"] for seed in range(5)]
-        (pid,) = [pid for pid, line in processes_of(installation.data).items() if "valkey-server" in line]
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: _is_ready(installation))
-        for job_id in jobs:
-            assert ended(client, {"id": job_id})["status"] == "succeeded"
+def _begun(client: httpx2.Client) -> dict[str, Any]:
+    """A long job that is being drawn."""
+    job: dict[str, Any] = client.post("/v1/jobs", json=LONG_PARAMETERS).json()
+    until(lambda: client.get(f"/v1/jobs/{job['id']}").json()["status"] == "running")
+    return job
 
 
 def _is_taken_up_again(client: httpx2.Client, job: dict[str, Any]) -> None:
@@ -224,34 +209,9 @@ def test_a_data_folder_that_cannot_be_written(closed_installation: Installation,
     fails_with(closed_installation, "cannot be written", "--data")
 
 
-def test_a_second_one_in_the_same_folder(installation_pair: tuple[Installation, Installation]) -> None:
-    first, second = installation_pair
-    first.start_and_wait()
-    second.start()
-    assert second.process is not None
-    assert second.process.stderr is not None
-    assert "waiting for the processes of an earlier start" in second.process.stderr.readline()
-    assert second.stop() == 78
-    with first.client() as client:
-        assert client.get("/healthz").status_code == 200
-
-
-@pytest.fixture
-def installation_pair(closed_installation: Installation) -> tuple[Installation, Installation]:
-    return closed_installation, Installation(closed_installation.data)
-
-
 def test_a_folder_that_is_no_model(closed_installation: Installation, tmp_path: Path) -> None:
     closed_installation.environment["DARKROOM_MODEL"] = str(tmp_path)
     fails_with(closed_installation, "worker cannot start", "model_index.json")
-
-
-def test_weights_in_pickle_form(closed_installation: Installation, tmp_path: Path) -> None:
-    shutil.copytree(BUNDLED_MODEL, tmp_path / "model")
-    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin")).write_bytes(b"\x80\x04.")
-    closed_installation.environment["DARKROOM_MODEL"] = str(tmp_path / "model")
-    fails_with(closed_installation, "worker cannot start", "safetensors")
 
 
 def test_a_misspelt_setting(closed_installation: Installation) -> None:
