@@ -51,31 +51,25 @@ function layout(job) {
 }
 
 function frames(job, darkroom, onOpen) {
-  if (job.images.length) return job.images.map((image) => html`<${Print} job=${job} image=${image} darkroom=${darkroom} onOpen=${onOpen} />`);
-  if (isTerminal(job)) return html`<button class="frame blank" onClick=${() => onOpen(job.id, 0)} aria-label=${`Details: ${job.input.prompt}`}>
+  if (isTerminal(job) && !job.images.length) return html`<button class="frame blank" onClick=${() => onOpen(job.id, 0)} aria-label=${`Details: ${job.input.prompt}`}>
     ${isBlocked(job) ? "Not shown" : job.status === "failed" ? "No picture" : "Canceled"}
   </button>`;
-  return frameNumbers(job).map(
-    (index) => html`<${Developing} key=${index} job=${job} index=${index} glimpse=${darkroom.estimatesOf(job.id, index).at(-1)} onOpen=${onOpen} />`,
-  );
+  return frameNumbers(job).map((index) => html`<${Frame} key=${index} job=${job} index=${index} darkroom=${darkroom} onOpen=${onOpen} />`);
 }
 
 /** The frame's proportions come from the job, so that nothing jumps when the picture arrives. */
 const proportions = ({ width, height }) => ({ aspectRatio: `${width} / ${height}` });
 
-function Print({ job, image, darkroom, onOpen }) {
-  const glimpse = darkroom.estimatesOf(job.id, image.index).at(-1);
-  return html`<button class=${image.nsfw ? "frame flagged" : "frame"} style=${proportions(image)} onClick=${() => onOpen(job.id, image.index)}
-    aria-label=${`${job.input.prompt}, seed ${image.seed}${image.nsfw ? ", flagged by the safety checker" : ""}: details`}>
-    ${glimpse && html`<img class="glimpse" src=${glimpse.source} alt="" />`}
-    <${Picture} image=${image} alt=${job.input.prompt} renew=${() => darkroom.reload(job.id).catch(() => {})} />
-  </button>`;
-}
-
-function Developing({ job, index, glimpse, onOpen }) {
-  return html`<button class="frame developing" style=${proportions(job.input)} onClick=${() => onOpen(job.id, index)}
-    aria-label=${`${job.input.prompt}, not finished: details`}>
-    ${glimpse ? html`<img class="glimpse" src=${glimpse.source} alt="" />` : html`<span class="grain"></span>`}
+/** One button from the first step to the picture: whoever opened it meanwhile finds the focus on it again. */
+function Frame({ job, index, darkroom, onOpen }) {
+  const image = job.images.find((each) => each.index === index);
+  const glimpse = darkroom.estimatesOf(job.id, index).at(-1);
+  const kind = !image ? "frame developing" : image.nsfw ? "frame flagged" : "frame";
+  const state = !image ? "not finished" : `seed ${image.seed}${image.nsfw ? ", flagged by the safety checker" : ""}`;
+  return html`<button class=${kind} style=${proportions(image ?? job.input)} onClick=${() => onOpen(job.id, index)}
+    aria-label=${`${job.input.prompt}, ${state}: details`}>
+    ${glimpse ? html`<img class="glimpse" src=${glimpse.source} alt="" />` : !image && html`<span class="grain"></span>`}
+    ${image && html`<${Picture} image=${image} alt=${job.input.prompt} renew=${() => darkroom.reload(job.id).catch(() => {})} />`}
   </button>`;
 }
 

@@ -124,6 +124,9 @@ def test_a_picture_is_large_while_it_emerges(opened: Page, worker: ScriptedWorke
     assert faults_of_access(opened) == []
     worker.succeed(claim, data=picture("teal"))
     expect(dialog.get_by_role("img", name="a slow one")).to_be_visible()
+    opened.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(opened.locator("button.frame")).to_be_focused()
 
 
 @pytest.mark.parametrize("context_options", [PHONE])
