@@ -34,6 +34,8 @@ DEFAULTS = {
     "guidance_scale": 3.0,
     "max_guidance_scale": 20.0,
     "scheduler": "euler_a",
+    "prior_num_inference_steps": 25,
+    "prior_guidance_scale": 1.0,
 }
 FOR_PICTURES = {
     "feature_extractor": ["transformers", "CLIPImageProcessor"],
@@ -138,6 +140,8 @@ def assemble(made: dict[str, Any], model: Path, scorer: Path, folder: Path) -> N
         put_together(folder, whole)
         write_manifest(whole)
         shutil.copy(whole / MANIFEST, folder)
+    # Learnt from the same icons and words.
+    shutil.copy(model / "NOTICE", folder)
 
 
 def _take(source: Path, target: Path) -> None:

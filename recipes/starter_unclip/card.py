@@ -35,6 +35,7 @@ def card(work: Path, folder: Path, device: str) -> str:
             "guidance": evaluation["guidance_scale"],
             "prior_guidance": evaluation["prior_guidance_scale"],
             "prompts": evaluation["prompts"],
+            "objects": evaluation["objects"],
             "table": _table(evaluation),
         }
     )

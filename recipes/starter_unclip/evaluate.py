@@ -14,6 +14,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,15 @@ DIFFERENCE = 0.4
 class Examination:
     """The model, the plans that are asked, and the experts."""
 
-    def __init__(self, drawing: Drawing, composer: Composer) -> None:
+    def __init__(self, drawing: Drawing, composer: Composer, objects: Sequence[str] | None = None) -> None:
+        """`objects` are asked for, and told apart; all that have a sprite by default."""
         self.drawing, self.composer = drawing, composer
-        self.objects = [name for name in composer.sprites.names if name not in SHAPES]
-        self.templates = Templates(composer, self.objects)
+        self.objects = objects or [name for name in composer.sprites.names if name not in SHAPES]
+
+    @cached_property
+    def templates(self) -> Templates:
+        """A second of a core for each object."""
+        return Templates(self.composer, self.objects)
 
     def plans(self, category: str, count: int, seed: int = 0) -> list[Plan]:
         return exam.plans(category, count, seed=seed, objects=self.objects)
@@ -173,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--whole", type=Path, help="the whole folder; default: WORK/whole")
     parser.add_argument("--scorer", type=Path, default=Path("models/starter-scorer"))
     parser.add_argument("--prompts", type=int, default=60, help="of shapes, and of objects")
+    parser.add_argument("--objects", nargs="+", help="names of sprites; default: all. Each costs a second")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--prior-guidance", type=float, default=1.0)
@@ -181,8 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.whole or options.work / "whole", options.scorer, steps=options.steps, guidance=options.guidance
     )
     composer = Composer(sprites.load(options.work / "sprites.npz"), variations=2)
-    found = evaluate(Examination(drawing, composer), options.prompts, options.prior_guidance)
-    found |= {"steps": options.steps, "guidance_scale": options.guidance}
+    examination = Examination(drawing, composer, options.objects)
+    found = evaluate(examination, options.prompts, options.prior_guidance)
+    found |= {"steps": options.steps, "guidance_scale": options.guidance, "objects": len(examination.objects)}
     (options.work / "evaluation.json").write_text(json.dumps(found, indent=2) + "\n")
 
 

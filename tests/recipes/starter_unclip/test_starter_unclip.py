@@ -74,8 +74,12 @@ def test_the_widened_unet_begins_as_the_bundled_one_whatever_the_vector_says() -
     x, t = torch.randn(2, 12, 8, 8), torch.tensor([900, 10])
     context = text_encoder(torch.randint(1900, (2, 32)))[0]
     with torch.no_grad():
-        before = unet(x, t, context).sample
-        assert torch.equal(wide(x, t, context, class_labels=torch.randn(2, 256)).sample, before)
+        before, features = train_unet.with_features(unet, x, t, context)
+        after, same = train_unet.with_features(wide, x, t, context, class_labels=torch.randn(2, 256))
+    assert torch.equal(after, before)
+    assert len(features) == 7
+    assert all(torch.equal(*pair) for pair in zip(features, same, strict=True))
+    assert not any(module._forward_hooks for module in wide.modules())
 
 
 def test_only_what_is_trained_differs_and_is_shipped(work: Path, whole: Path) -> None:
@@ -155,11 +159,15 @@ def test_examples_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
         examples.load(tmp_path)
 
 
-def test_half_of_the_shapes_are_single_ones_and_no_kind_is_missing(work: Path) -> None:
+def test_single_shapes_are_shown_more_often_than_they_were_composed(work: Path) -> None:
     data = examples.load(work / "examples")
-    assert set(np.unique(data.kinds)) == {0, 1, 2}
-    rows = train_unet._rows(data, np.random.default_rng(0), 400)
-    assert len(rows) == 400
+    assert {examples.KINDS[kind] for kind in np.unique(data.kinds)} == {"shape", "object", "several"}
+    # Each vector says which example it is of.
+    marked = examples.Examples(data.latents, np.arange(len(data), dtype=np.float32)[:, None], data.tokens, data.kinds)
+    rows = train_unet._rows(marked, np.random.default_rng(0), 400)
+    kinds = np.bincount(data.kinds[rows.vectors.flatten().int().numpy()], minlength=3) / 400
+    assert np.allclose(kinds, train_unet.SHARES, atol=0.08)
+    assert abs(np.mean(data.kinds == 0) - train_unet.SHARES[0]) > 0.2, "or this shows nothing"
 
 
 def test_the_examination_and_the_sheets_in_miniature(
