@@ -26,6 +26,7 @@ from tests.system.conftest import COMMAND, Installation, drawn
 from tests.waiting import until
 
 TEXTS = ["a red circle on a blue background", "a yellow star", "a blue square", "a panda"]
+AS_TENSORS = {"return_tensors": "pt", "padding": "max_length", "truncation": True}
 PARAMETERS = {"prompt": TEXTS[0], "seed": 7, "num_inference_steps": 4}
 
 
@@ -82,7 +83,7 @@ def test_openais_client_gets_clips_vectors(
     installation: Installation, pictures: list[dict[str, object]], theirs: tuple[CLIPModel, CLIPProcessor]
 ) -> None:
     model, processor = theirs
-    tokens = processor(text=TEXTS, return_tensors="pt", padding="max_length", truncation=True)
+    tokens = processor(text=TEXTS, **AS_TENSORS)
     expected = torch.nn.functional.normalize(model.get_text_features(**tokens).pooler_output, dim=1).numpy()
     with openai.OpenAI(base_url=f"{installation.url}/v1", api_key="any") as client:
         by_itself = client.embeddings.create(model="starter-scorer", input=TEXTS)
