@@ -186,11 +186,8 @@ class Worker:
 
     def _roads(self, served: Served) -> Iterator[tuple[ModelCard, Road]]:
         if served.drawing:
-            engine, safety = served.drawing.engine, self.settings.safety
-            yield (
-                served.drawing.card,
-                Arrivals(engine, self.fetching, self.attempts, self.reporter, safety, self.embedding),
-            )
+            engine, beside = served.drawing.engine, (self.settings.safety, self.embedding)
+            yield served.drawing.card, Arrivals(engine, self.fetching, self.attempts, self.reporter, *beside)
         if served.answering and self.scoring:
             yield served.answering.card, self.scoring
 

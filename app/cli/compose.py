@@ -17,12 +17,8 @@ from app.cli.plain import plain
 def compose(target: Path, *, decoder: Path, prior: Path, text: Path | None) -> int:
     """Write it, and say where it is or why not. Returns the exit code."""
     parts = [target, decoder, prior, *([text] if text else [])]
-    done = subprocess.run(
-        [sys.executable, "-m", "worker.compose", *map(str, parts)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", "worker.compose", *map(str, parts)]
+    done = subprocess.run(command, capture_output=True, text=True)
     try:
         answer = json.loads(done.stdout)
     except ValueError:
