@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
@@ -113,3 +114,11 @@ def test_a_dead_job_of_a_forgotten_model_is_not_run_again(
     done = run("jobs", "retry", job["id"])
     assert done.exit_code == 2
     assert "its model starter was forgotten" in done.stderr
+
+
+def test_a_model_that_cannot_be_composed_is_refused_in_a_sentence(run: Run, tmp_path: Path) -> None:
+    parts = ("--decoder", str(tmp_path / "nowhere"), "--prior", str(tmp_path / "nothing"))
+    done = run("models", "compose", str(tmp_path / "whole"), *parts)
+    assert done.exit_code == 2
+    assert "nowhere does not exist" in done.stderr
+    assert not (tmp_path / "whole").exists()

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load
 
+from app.contract.messages.kept_spec import asked_again
 from app.contract.messages.picture_record import read_record
-from app.contract.messages.spec import asked_again
 from tests.engine.tiny_models import EMBEDDING, save_tiny_unclip
 from tests.system.conftest import Installation, drawn
 from worker.models.quiet import quiet_libraries
