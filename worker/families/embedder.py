@@ -7,7 +7,6 @@ hands in what is entered for each forward.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 
 from worker.engine.errors import EngineError, GenerationFailed
 from worker.engine.noise import generator_for, normal_noise
-from worker.engine.stepping import scaled, understood
+from worker.engine.stepping import arguments, scaled
 from worker.engine.transfer import to_device
 from worker.families.from_points import NO_ENCODER
 from worker.families.image_encoder import ImageEncoder
@@ -65,14 +64,14 @@ class Embedder:
         with the usual steps and guidance begins with. One forward of all texts for each step."""
         walks = [_Walk(self._schedule.prepared(self.device), seed, self) for _ in texts]
         rows, guided = self._prior.rows(texts, guidance_scale=self._guidance)
-        for t in walks[0].scheduler.timesteps:
+        for i, t in enumerate(walks[0].scheduler.timesteps):
             with turn():
                 x = torch.stack([scaled(walk.scheduler, walk.x, t) for walk in walks])
                 both = torch.cat([x, x]) if guided else x
                 said = self._prior.network(both, t.float().expand(len(both)), rows).float()
                 c, u = said.chunk(2) if guided else (said, said)
                 for walk, m in zip(walks, u + (self._guidance if guided else 1.0) * (c - u), strict=True):
-                    walk.step(m, t)
+                    walk.step(m, i, self._schedule.options)
         return [self._prior.embeddings(walk.x)[0] for walk in walks]
 
 
@@ -82,12 +81,9 @@ class _Walk:
     def __init__(self, scheduler: Any, seed: int, of: Embedder) -> None:
         self.scheduler = scheduler
         self._generator = generator_for(seed)
-        accepted = inspect.signature(scheduler.step).parameters
-        self._options = understood(scheduler, {"eta": 0.0}) | (
-            {"generator": self._generator} if "generator" in accepted else {}
-        )
         noise = normal_noise((of.dimensions, 1, 1), self._generator) * float(scheduler.init_noise_sigma)
         self.x = to_device(noise, of.device)
 
-    def step(self, m: torch.Tensor, t: torch.Tensor) -> None:
-        self.x = self.scheduler.step(m[None], t, self.x[None], return_dict=False, **self._options)[0][0]
+    def step(self, m: torch.Tensor, i: int, options: Mapping[str, Any]) -> None:
+        given = arguments(self.scheduler, options, i, self._generator)
+        self.x = self.scheduler.step(m[None], self.scheduler.timesteps[i], self.x[None], **given)[0][0]
