@@ -75,7 +75,7 @@ class Arrivals:
             self._submit(attempt, {})
             return
         with self._lock:
-            self._under_way[claim.token] = claim.spec.num_images
+            self._under_way[claim.token] = claim.spec.drawn
         self._fetching.bring(attempt, self._submit, over=lambda: self._arrived(claim.token))
 
     def cancel(self, token: str) -> None:

@@ -64,6 +64,8 @@ class Finisher:
             note |= {"dtype": "float32", "rescued": True}
         if image.nsfw is not None:
             note |= {"nsfw": image.nsfw}
+        if image.score is not None:
+            note |= {"score": image.score, "scorer": finished.judged_by["scorer"]}
         of_job = {"job_id": claim.id, "index": index, "solver": finished.solver}
         record = recorded(claim.spec, seed=seed, index=index) | of_job | note | dict(finished.drawn_with)
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
@@ -74,6 +76,7 @@ class Finisher:
             width=pixels.shape[1], height=pixels.shape[0], content_type=stored.content_type,
             previews=self._store_sheet(attempt, image), trajectory=self._store_trajectory(attempt, image),
             at=place_of(claim.spec, index), embedding=self._store_embedding(attempt, image), nsfw=image.nsfw,
+            score=image.score, probability=image.probability,
         )  # fmt: skip
 
     def _store_sheet(self, attempt: Attempt, image: DrawnImage) -> Sheet | None:

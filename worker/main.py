@@ -35,6 +35,7 @@ from worker.arrivals import Arrivals
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
 from worker.engine.engine import Engine
+from worker.engine.judging import Judge
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
 from worker.families.choose import embedder_of
@@ -52,7 +53,7 @@ from worker.profiles import start_engine
 from worker.provenance import provenance_of
 from worker.reporter import Reporter
 from worker.scoring import Answering, Scoring
-from worker.served import Drawing, Served, scorer_alone, scorer_beside
+from worker.served import Drawing, Served, judge_beside, judged_by, scorer_alone, scorer_beside
 from worker.settings import WorkerSettings, settings_from_env, worker_name
 from worker.starting import Starting
 from worker.storage import ObjectStore
@@ -98,17 +99,21 @@ def _start(settings: WorkerSettings, name: str, starting: Starting) -> Served:
         return scorer_alone(settings, name=name)
     # First: the memory that it takes is not there for pictures.
     answering = scorer_beside(settings, name=name)
-    bundle, engine = _start_model(settings, name, starting)
+    bundle, engine = _start_model(settings, name, starting, partial(judge_beside, answering))
     limits = tried_schedulers(bundle, settings.profile_folder)
     largest = engine.costs.largest
     card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
+    card = judged_by(card, answering)
     drawing = Drawing(engine, card, look_up=partial(with_hashes, card, bundle), embedder=embedder_of(bundle))
     return Served(drawing, answering, provenance_of(bundle))
 
 
-def _start_model(settings: WorkerSettings, name: str, starting: Starting) -> tuple[Bundle, Engine]:
+def _start_model(
+    settings: WorkerSettings, name: str, starting: Starting, judge_of: Callable[[Bundle], Judge | None]
+) -> tuple[Bundle, Engine]:
     starting.say("loading the model")
     bundle = _load(settings, name)
+    judge = judge_of(bundle)
     starting.say("warming up")
     with ends_within(WARM_UP_SECONDS, what="warming up") as deadline:
 
@@ -116,20 +121,14 @@ def _start_model(settings: WorkerSettings, name: str, starting: Starting) -> tup
             deadline.begin_again()
             starting.measured(rows)
 
-        return bundle, start_engine(bundle, settings, on_measured=on_measured)
+        return bundle, start_engine(bundle, settings, judge=judge, on_measured=on_measured)
 
 
 class Worker:
     """The parts of this process, wired."""
 
     def __init__(
-        self,
-        settings: WorkerSettings,
-        served: Served,
-        store: ObjectStore,
-        connections: Connections,
-        *,
-        name: str,
+        self, settings: WorkerSettings, served: Served, store: ObjectStore, connections: Connections, *, name: str
     ) -> None:
         self.name = name
         self.settings = settings

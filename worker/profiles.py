@@ -15,6 +15,7 @@ import torch
 
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
+from worker.engine.judging import Judge
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle, ModelError
 from worker.provenance import provenance_of
@@ -29,7 +30,11 @@ FILE_VERSION = 2
 
 
 def start_engine(
-    bundle: Bundle, settings: WorkerSettings, *, on_measured: Callable[[int], None] = lambda rows: None
+    bundle: Bundle,
+    settings: WorkerSettings,
+    *,
+    judge: Judge | None = None,
+    on_measured: Callable[[int], None] = lambda rows: None,
 ) -> Engine:
     """An engine, warmed up; `on_measured` hears of each size of a step, in rows, that had to be measured.
 
@@ -38,7 +43,12 @@ def start_engine(
     compiler = ThreadPoolExecutor(COMPILERS, thread_name_prefix="compile")
     try:
         engine = Engine(
-            family_of(bundle), seats=settings.seats, compiler=compiler, graphs=settings.graphs, checker=bundle.checker
+            family_of(bundle),
+            seats=settings.seats,
+            compiler=compiler,
+            graphs=settings.graphs,
+            checker=bundle.checker,
+            judge=judge,
         )
     except ValueError as error:
         raise ModelError(f"DARKROOM_GRAPHS: {error}.") from error

@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import redis
 import structlog
 
 from app.contract.messages.card import Safety
-from app.contract.messages.job import BlockedPicture, JobError
+from app.contract.messages.job import BlockedPicture, Candidate, JobError, Selection
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Answered, Attempt, Attempts, NotBegun, Stop
 from worker.engine.errors import GenerationFailed
@@ -178,7 +179,7 @@ class Reporter:
         timings = {"encode": spent.encode, "denoise": spent.denoise, "decode": spent.decode}
         timings = {name: round(value, 4) for name, value in (timings | {"upload": time.monotonic() - started}).items()}
         facts: dict[str, Any] = {"timings": timings, "warnings": finished.warnings}
-        facts |= {"steps": finished.steps, "blocked": _blocked(finished)}
+        facts |= {"steps": finished.steps, "blocked": _blocked(finished), "selection": _selection(finished)}
         return lambda: self._ownership.succeed(claim, pictures, **facts) or self._finisher.take_away(claim)
 
     def _after_fault(self, attempt: Attempt, error: WorkerError) -> Callable[[], bool]:
@@ -212,6 +213,12 @@ class Reporter:
         if self._storage_fault != detail:
             log.error("storage fault; claiming pauses", reason=detail)
         self._storage_fault = detail
+
+
+def _selection(event: Finished) -> Selection | None:
+    if not event.judged_by:
+        return None
+    return Selection(**event.judged_by, candidates=tuple(Candidate(**asdict(each)) for each in event.candidates))
 
 
 def _blocked(event: Finished | Failed) -> list[BlockedPicture]:

@@ -9,14 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+import torch
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import BUNDLED_SCORER, IllegalName, model_name
+from app.contract.messages.spec import JUDGED
 from worker.engine.engine import Engine
+from worker.engine.judging import Judge
 from worker.errors import CannotStart
+from worker.expectations import Expectations
 from worker.families.embedder import Embedder
+from worker.models.bundle import Bundle
 from worker.models.errors import ModelError
 from worker.models.scorer import Scorer, load_scorer
+from worker.models.shared_weights import share
 from worker.provenance import Provenance, provenance
 from worker.scoring import SEATS
 from worker.settings import WorkerSettings
@@ -83,6 +89,27 @@ def scorer_beside(settings: WorkerSettings, *, name: str) -> Answering | None:
     if own == name:
         raise CannotStart(f"DARKROOM_SCORER has the name of the model, {name}: rename one of the folders.")
     return Answering(scorer, card_of(scorer, own))
+
+
+def judge_beside(answering: Answering | None, bundle: Bundle) -> Judge | None:
+    """Who judges what the model draws. What the scorer and the model have in common lies in memory once from now on:
+    CLIP's towers, in Stable Diffusion 1.x."""
+    if answering is None:
+        return None
+    network = answering.scorer.model
+    encoders = [part for part in (bundle.text_encoder, bundle.text_encoder_2) if isinstance(part, torch.nn.Module)]
+    freed = sum(share(network.text_model, of=encoder) for encoder in encoders)
+    freed += share(network.vision_model, of=bundle.checker.model.vision_model) if bundle.checker else 0
+    if freed:
+        log.info("the scorer shares weights with the model", bytes=freed)
+    return Expectations(answering.scorer)
+
+
+def judged_by(card: ModelCard, answering: Answering | None) -> ModelCard:
+    """The card of a model that draws: beside a scorer, its pictures can be judged."""
+    if answering is None:
+        return card
+    return card.model_copy(update={"takes": (*card.takes, *JUDGED), "scorer": answering.card.name})
 
 
 def card_of(scorer: Scorer, name: str) -> ModelCard:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ def require_text(text: str) -> None:
 
 def requests_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Parameters) -> list[Parameters]:
     """A request for every prompt with every seed. An empty negative prompt is none: it comes of an empty variable."""
-    given = {name: value for name, value in parameters.items() if value is not None}
+    given = {name: value for name, value in parameters.items() if value not in (None, [])}
     if not given.get("negative_prompt"):
         given.pop("negative_prompt", None)
     return [
@@ -208,15 +208,19 @@ class Batch:
             raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)
         if job["status"] == "canceled":
             raise CommandError(f"{job['id']} was canceled", FAILED)
+        # Of pictures that were chosen from more, the best is the first.
+        ranks = {each["index"]: rank for rank, each in enumerate(job["images"])} if job.get("selection") else {}
         for picture in job["images"]:
             data = await self._service.download(picture["url"])
-            path = self._names.write(data, job, picture, number=first_picture + picture["index"])
+            path = self._names.write(
+                data, job, picture, number=first_picture + ranks.get(picture["index"], picture["index"])
+            )
             self.saved.append(path)
             picture["file"] = str(path)
             with self._bars.aside():
                 self._painter.paint(data)
                 if not self._as_json:
-                    say(f"{path}  seed {picture['seed']}  {picture['width']}x{picture['height']}")
+                    say(f"{path}  seed {picture['seed']}  {picture['width']}x{picture['height']}{_score(picture)}")
         with self._bars.aside():
             if self._as_json:
                 say(json.dumps(job))
@@ -257,6 +261,11 @@ class Batch:
             return "over"
         except (CommandError, TimeoutError):
             return "unheard"
+
+
+def _score(picture: Mapping[str, Any]) -> str:
+    score = picture.get("score")
+    return "" if score is None else f"  score {score:.3f}"
 
 
 def _account(job_ids: Sequence[str], outcomes: Sequence[str]) -> Iterator[str]:

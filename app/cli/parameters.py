@@ -38,6 +38,9 @@ SPELLINGS: Final = {
     "width": Spelling(("--width",), "Pixels."),
     "height": Spelling(("--height",), "Pixels."),
     "num_images": Spelling(("--num-images", "--images", "-n"), "Pictures of each job.", default=1),
+    "best_of": Spelling(("--best-of",), "Draw so many, and keep those that fit best."),
+    "expect": Spelling(("--expect",), "What the pictures are to fit, in the place of the prompt. Several are allowed."),
+    "min_probability": Spelling(("--min-probability",), "Draw again what fits with less, a few times at most."),
     "model": Spelling(("--model",), "One of the served models.", completing.models),
     "output_quality": Spelling(("--quality",), "Of .jpg (else 95) and .webp (else 90) files."),
     "reproducible": Spelling(("--reproducible",), "The same bits in any company."),
@@ -113,4 +116,6 @@ def _kind(annotation: Any) -> Any:
     """Of `int | None` int. A name out of several is text: the service knows which there are."""
     if get_origin(annotation) is Literal:
         return str
+    if get_origin(annotation) is tuple:
+        return list[str]
     return next((kind for kind in get_args(annotation) if kind is not NoneType), annotation)

@@ -82,6 +82,8 @@ class ImageView(BaseModel):
     embedding: EmbeddingView | None = Field(description="What an unCLIP model drew it from")
     embedding_url: str | None = Field(description="Those vectors, as safetensors; works as long as `url` does")
     nsfw: bool | None = Field(description="Flagged by the model's safety checker; null: it did not look, see `safety`")
+    score: float | None = Field(description="How well it fits what is expected, as the job's `selection` tells")
+    probability: float | None = Field(description="That it fits each of the expected texts")
 
     @classmethod
     def of(cls, picture: Picture, links: Mapping[str, str], *, job_url: str) -> ImageView:

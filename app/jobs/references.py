@@ -186,6 +186,9 @@ def _picture_of(record: Record, index: int) -> Picture:
     picture = next((each for each in record.images if each.index == index), None)
     if any(each.index == index for each in record.blocked):
         raise _Unusable("/index", "not_shown", "is not shown: the safety checker flagged it")
+    if picture is None and record.selection is not None:
+        kept = " or ".join(str(each.index) for each in record.images)
+        raise _Unusable("/index", "not_kept", f"must be {kept}: the pictures that were kept of those drawn")
     if picture is None:
         last = record.spec.num_images - 1
         raise _Unusable("/index", "no_such_picture", f"must be 0 to {last}: so many pictures it has")

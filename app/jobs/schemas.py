@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.from_pictures import fitting_notes
-from app.contract.messages.job import BlockedPicture, JobError, Record
+from app.contract.messages.job import BlockedPicture, JobError, Record, Selection
 from app.contract.messages.questions import EmbedSpec, Result, ScoreSpec, Task
 from app.contract.messages.served import ServedModel
 from app.contract.messages.spec import JobSpec
@@ -86,6 +86,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "queue": None,
     "images": [],
     "blocked": [],
+    "selection": None,
     "result": None,
     "error": None,
     "warnings": [],
@@ -117,6 +118,9 @@ class JobView(BaseModel):
     queue: QueuePlace | None = Field(description="While it is queued")
     images: list[ImageView]
     blocked: list[BlockedPicture] = Field(description="Pictures that are not shown: the safety checker flagged them")
+    selection: Selection | None = Field(
+        description="Of jobs with best_of, expect or min_probability: all that were drawn, and how well each fits"
+    )
     result: Result | None = Field(description="What a job that draws nothing found out. Lists leave it out")
     error: JobErrorView | None
     warnings: list[str]
@@ -158,6 +162,7 @@ class JobView(BaseModel):
             queue=queue,
             images=[ImageView.of(picture, links or {}, job_url=own) for picture in record.images],
             blocked=list(record.blocked),
+            selection=record.selection,
             result=record.result,
             error=error and JobErrorView.of(error, prefix=urlsplit(base).path),
             warnings=[*warnings, *fitting_notes(record.spec), *record.warnings],

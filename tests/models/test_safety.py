@@ -92,7 +92,7 @@ def test_the_verdict_is_the_stock_pipelines(checker: SafetyChecker, dtype: torch
 
 
 def _cosines(checker: SafetyChecker, pictures: torch.Tensor) -> torch.Tensor:
-    prepared = torch.cat([checker.preparation(each) for each in pictures]).to(checker.model.dtype)
+    prepared = checker.preparation(pictures).to(checker.model.dtype)
     embeds = checker.model.visual_projection(checker.model.vision_model(prepared)[1])
     return torch.nn.functional.cosine_similarity(embeds[:, None], checker.model.concept_embeds[None], dim=2)
 

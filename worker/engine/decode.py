@@ -6,7 +6,7 @@ Knows samples, the autoencoder and whoever looks at finished pictures. Knows no 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from worker.engine.costs import AT_ONCE
 from worker.engine.denoise import Finite
 from worker.engine.errors import NumericalError
 from worker.engine.family import Autoencoder
+from worker.engine.judging import Judge, Verdict
+from worker.engine.request import Request
 from worker.engine.sample import Sample
 from worker.engine.tiles import as_memory_allows, in_tiles
 from worker.engine.transfer import to_host
@@ -24,23 +26,39 @@ Checker = Callable[[torch.Tensor], torch.Tensor]
 """Looks at pictures, uint8 [B, H, W, 3] on the device: how far each is into what is not to be shown, float32 [B] on the
 device. Above 0 it is flagged."""
 
+NOBODY: Mapping[int, Request] = {}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedPicture:
-    """`pixels` are uint8 [H, W, 3]. `nsfw`: the checker has flagged it; None where there is no checker."""
+    """`pixels` are uint8 [H, W, 3]. `nsfw`: the checker has flagged it; None where there is no checker. `verdict`: what
+    the judge says, where its request wants to know."""
 
     pixels: np.ndarray
     nsfw: bool | None = None
+    verdict: Verdict | None = None
 
 
 class Decoded:
-    """The pictures of one decode, and what the checker says of them, on their way to the host."""
+    """The pictures of one decode, and what the checker and the judge say of them, on their way to the host. `judged`
+    are those that the judge is asked about, by their place."""
 
-    def __init__(self, images: torch.Tensor, checker: Checker | None = None) -> None:
+    def __init__(
+        self,
+        images: torch.Tensor,
+        checker: Checker | None = None,
+        judge: Judge | None = None,
+        judged: Mapping[int, Request] = NOBODY,
+    ) -> None:
         # Before the conversion to uint8, which would turn NaN into a black picture. Honest black pictures are finite.
         self._finite = Finite(torch.isfinite(images).flatten(1).all(1))
         pixels = to_pixels(images)
         self._scores = None if checker is None else to_host(checker(pixels))[0]
+        self._judged = {place: row for row, place in enumerate(judged)}
+        self._verdicts: torch.Tensor | None = None
+        if judge is not None and judged:
+            asked = pixels if len(judged) == len(pixels) else torch.stack([pixels[place] for place in judged])
+            self._verdicts = to_host(judge(asked, [*judged.values()]))[0]
         # Behind the scores: when the pictures have come, so have they.
         self._pixels, self._arrived = to_host(pixels)
 
@@ -50,12 +68,18 @@ class Decoded:
             self._arrived.synchronize()
         if not self._finite[k]:
             return NumericalError("The decoded picture was not a number; try another seed or scheduler.")
+        verdict = self._verdict(k)
         if self._scores is None:
-            return DecodedPicture(self._pixels[k].numpy())
+            return DecodedPicture(self._pixels[k].numpy(), verdict=verdict)
         score = float(self._scores[k])
         if math.isnan(score):
             return NumericalError("What the safety checker says of the picture is not a number.")
-        return DecodedPicture(self._pixels[k].numpy(), nsfw=score > 0)
+        return DecodedPicture(self._pixels[k].numpy(), nsfw=score > 0, verdict=verdict)
+
+    def _verdict(self, k: int) -> Verdict | None:
+        if self._verdicts is None or k not in self._judged:
+            return None
+        return Verdict.of(self._verdicts[self._judged[k]].tolist())
 
 
 def ready_to_decode(samples: Sequence[Sample]) -> tuple[list[Sample], int | None]:
@@ -78,6 +102,7 @@ def decode(
     tile: int | None = None,
     make_room: Callable[[], bool] = lambda: False,
     checker: Checker | None = None,
+    judge: Judge | None = None,
 ) -> list[tuple[Decoded, int]]:
     """Where the picture of each sample of one lane will be: in which decode, and its place there.
 
@@ -86,11 +111,12 @@ def decode(
     """
     latents = torch.stack([sample.latents for sample in samples])
     scale = autoencoder.pixels_per_latent
+    judged = {place: each.job.request for place, each in enumerate(samples) if each.job.request.is_judged}
 
     def call(tile: int | None) -> Decoded:
         if tile is None:
-            return Decoded(autoencoder.decode(latents), checker)
-        return Decoded(in_tiles(autoencoder.decode, latents, tile=tile, leaves=scale), checker)
+            return Decoded(autoencoder.decode(latents), checker, judge, judged)
+        return Decoded(in_tiles(autoencoder.decode, latents, tile=tile, leaves=scale), checker, judge, judged)
 
     decoded, is_tiled = as_memory_allows(
         call,

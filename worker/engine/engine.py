@@ -35,6 +35,7 @@ from worker.engine.events import EngineEvent, Progress, Stopped
 from worker.engine.family import Family
 from worker.engine.frames import FrameDecoder
 from worker.engine.isolate import isolate
+from worker.engine.judging import Judge
 from worker.engine.lane import Graphs, Lane, Lanes
 from worker.engine.looks import Looks
 from worker.engine.memory import measure_memory
@@ -43,6 +44,7 @@ from worker.engine.profile import profile_of
 from worker.engine.request import Request
 from worker.engine.sample import Job, Sample
 from worker.engine.seating import Seating
+from worker.engine.selection import Selection
 from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device
@@ -59,7 +61,7 @@ class Engine:
     only. `clock` gives seconds and decides about timings. `compiler` compiles solvers, so that a request
     with a new one keeps nobody waiting; without it, `submit` compiles before it returns. `graphs`: whether whole steps
     are captured as CUDA graphs; on means that one that cannot be is an error. `checker` looks at finished pictures.
-    Raises ValueError.
+    `judge` says how well pictures fit, for requests that want to know. Raises ValueError.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Engine:
         compiler: Executor | None = None,
         graphs: Graphs = "auto",
         checker: Checker | None = None,
+        judge: Judge | None = None,
     ) -> None:
         if seats < 1:
             raise ValueError(f"seats must be at least 1, not {seats}")
@@ -78,6 +81,7 @@ class Engine:
         self.clock = clock
         self._family = family
         self._checker = checker
+        self._judge = judge
         self._solvers = Solvers(compiler)
         self._jobs = OpenJobs(seats, open=partial(opened, family, self._solvers, clock), close=family.close)
         self._lanes = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs)
@@ -96,6 +100,7 @@ class Engine:
             clock=clock,
             report=lambda event: self._events.append(event),
         )
+        self._selection = Selection(judge, lambda: self._looks.factors)
         self._runs_ahead = family.device.type == "cuda"
         self._unread: list[tuple[Sample, Finite, int]] = []
         self._decoding: list[tuple[Sample, Decoded, int]] = []
@@ -120,9 +125,12 @@ class Engine:
 
     def _rehearse_check(self) -> None:
         """Its kernels are loaded, and what it keeps on the device is there, before memory is measured."""
+        sides = [self._family.autoencoder.pixels_per_latent * side for side in self._lanes.native.latent_shape[1:]]
+        pictures = torch.zeros(1, *sides, 3, dtype=torch.uint8, device=self._family.device)
         if self._checker is not None:
-            sides = [self._family.autoencoder.pixels_per_latent * side for side in self._lanes.native.latent_shape[1:]]
-            self._checker(torch.zeros(1, *sides, 3, dtype=torch.uint8, device=self._family.device))
+            self._checker(pictures)
+        if self._judge is not None:
+            self._judge.rehearse(pictures)
 
     def submit(self, request: Request) -> None:
         """Take in a request. It will get exactly one of Finished, Failed and Stopped, whatever is wrong with it."""
@@ -168,6 +176,8 @@ class Engine:
             self._seating.admit()
             self._denoise(self._batcher.choose([each for each in self._seating.seated if not each.is_at_end_of_pass]))
             self._seating.move_on()
+            self._close_complete(self._selection.prune())
+            self._seating.drop_those_who_left()
             self._events += self._looks.take()
             batch, tile = ready_to_decode(self._seating.seated)
             self._decode([] if self._decode_frames(pictures_wait=bool(batch)) else batch, tile)
@@ -194,6 +204,7 @@ class Engine:
             self._advance(sample, flag)
         with self._stages.at("preview", expected=self._lanes.picture_seconds):
             self._looks.look([sample for sample in batch if sample.is_seated])
+            self._selection.look(batch)
         self._count_denoising(batch, since=started)
         if not self._runs_ahead:
             self._read_flags()
@@ -209,7 +220,8 @@ class Engine:
         self, lane: Lane, samples: Sequence[Sample], *, tile: int | None
     ) -> list[tuple[Decoded, int]]:
         with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
-            return decode(lane.autoencoder, samples, tile=tile, make_room=self._drop_idle_lanes, checker=self._checker)
+            looked_at_by = {"checker": self._checker, "judge": self._judge}
+            return decode(lane.autoencoder, samples, tile=tile, make_room=self._drop_idle_lanes, **looked_at_by)
 
     def _too_many_decodes(self, lane: Lane, batch: Sequence[Sample]) -> None:
         lane.lower_decodes(len(batch))
@@ -268,10 +280,12 @@ class Engine:
         return is_their_turn
 
     def _close_complete(self, jobs: Sequence[Job]) -> None:
-        """End those of the jobs that have all of their pictures, and all that is kept of them."""
+        """End those of the jobs that have all of their pictures, and all that is kept of them. Some want others."""
         for job in jobs:
-            if job.open_samples == 0 and not job.is_terminal and not self._frames.is_busy_for(job):
-                self._seating.close(job, job.finished(self.clock()))
+            if job.open_samples or job.is_terminal or self._frames.is_busy_for(job):
+                continue
+            if (last := self._selection.finished(job, self.clock())) is not None:
+                self._seating.close(job, last)
 
     def _decode(self, batch: list[Sample], tile: int | None) -> None:
         """Send them off. On a GPU their pictures are taken in the next step, behind all that it launches: where it has
@@ -318,7 +332,7 @@ class Engine:
         if isinstance(picture, NumericalError):
             self._seating.rescue(sample, picture)
         else:
-            sample.picture, sample.nsfw = picture.pixels, picture.nsfw
+            sample.picture, sample.nsfw, sample.verdict = picture.pixels, picture.nsfw, picture.verdict
             sample.leave()
 
     def _count_decoding(self, samples: Sequence[Sample], *, since: float) -> None:

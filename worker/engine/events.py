@@ -59,9 +59,9 @@ class Preview:
 class DrawnImage:
     """A picture, uint8 [height, width, 3], with the seed that draws it again, and its place in the job.
 
-    `is_rescued`: it was drawn again in float32. `score`: how well it fits its prompt, where that was asked. `nsfw`: the
-    model's safety checker has flagged it; None where it was not asked. `found`: vectors, float32 [n] each, that belong
-    to its record. `recordings`: what was kept of it on the way.
+    `is_rescued`: it was drawn again in float32. `score`, `probability`: how well it fits what is expected of it, where
+    that was asked. `nsfw`: the model's safety checker has flagged it; None where it was not asked. `found`: vectors,
+    float32 [n] each, that belong to its record. `recordings`: what was kept of it on the way.
     """
 
     pixels: np.ndarray
@@ -70,16 +70,32 @@ class DrawnImage:
     index: int
     is_rescued: bool = False
     score: float | None = None
+    probability: float | None = None
     nsfw: bool | None = None
     found: Mapping[str, np.ndarray] = field(default_factory=dict)
     recordings: Recordings = NOTHING_KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A picture that was drawn to choose from. `estimated_score`: what its estimate was worth when the worse half went;
+    `pruned_at`: after so many model evaluations it was one of those, and was never finished."""
+
+    index: int
+    seed: int
+    score: float | None
+    probability: float | None
+    estimated_score: float | None
+    pruned_at: int | None
+    kept: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finished:
     """All images of the request. `solver`: class and configuration of the scheduler, as JSON has it; `drawn_with`: the
     files beside the model's, by what they are. `blocked`: index and seed of those that are not shown, where somebody
-    has taken them out."""
+    has taken them out. `candidates`: all that were drawn, where the best were to be kept; `images` are those then, the
+    best first. `judged_by`: who judged, and by what."""
 
     request_id: str
     images: Sequence[DrawnImage]
@@ -89,6 +105,8 @@ class Finished:
     solver: Mapping[str, Any] = field(default_factory=dict)
     drawn_with: Mapping[str, Any] = field(default_factory=dict)
     blocked: Sequence[tuple[int, int]] = ()
+    candidates: Sequence[Candidate] = ()
+    judged_by: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pictures(self) -> list[np.ndarray]:

@@ -10,12 +10,14 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, Field
 
+from app.contract.messages.series import SeriesSpec
 from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec, PictureSpec, seed_of
 from app.contract.messages.trajectory import Trajectory
 
 
-class Request(PictureSpec):
-    """One job, whose pictures have seeds of their own (`seed_of`).
+class Request(SeriesSpec, PictureSpec):
+    """One job, whose pictures have seeds of their own (`seed_of`). More may be drawn than are kept, where somebody
+    judges.
 
     Raises ValueError for a value out of its declared limits the moment it is built. Sides are in pixels.
     A `reproducible` one is denoised alone, in batches of one fixed size: the same bits whoever else is drawn, on one
@@ -28,7 +30,6 @@ class Request(PictureSpec):
     model_config = ConfigDict(extra="forbid")
 
     id: str
-    num_images: int
     preview_every: int = 0
     keep_previews: bool = False
     trajectory: Trajectory | None = None
@@ -40,8 +41,10 @@ class Request(PictureSpec):
         for name, parameter in PARAMETERS.items():
             if name in type(self).model_fields:
                 parameter.check(name, getattr(self, name))
-        if self.seed + self.num_images - 1 > MAX_SEED:
-            raise ValueError(f"seed + num_images must be at most 2^63, not {self.seed} + {self.num_images}")
+        if self.seed + self.most_drawn - 1 > MAX_SEED:
+            raise ValueError(f"the last seed must be below 2^63, not {self.seed} + {self.most_drawn - 1}")
+        if self.num_images > self.drawn:
+            raise ValueError(f"best_of must be at least num_images, not {self.best_of}")
 
     @classmethod
     def of(cls, id: str, spec: JobSpec, pictures: Mapping[str, Any] | None = None) -> Self:

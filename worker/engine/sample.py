@@ -17,6 +17,7 @@ import torch
 from worker.engine.denoise import StepInput
 from worker.engine.events import DrawnImage, Finished, Timings
 from worker.engine.family import Inputs, Prepared
+from worker.engine.judging import Verdict
 from worker.engine.lane import Lane, Lanes
 from worker.engine.noise import normal_noise
 from worker.engine.passes import Before, Pass
@@ -57,9 +58,16 @@ class Job:
     reported_step: int = 0
     is_tiled: bool = False
     """One of its pictures was encoded in tiles."""
+    wanted: int = 0
+    """Samples to draw: as many as were asked for, and those that are drawn again from further seeds."""
+    is_pruned: bool = False
+    """The worse half of its samples has gone."""
     seconds_encoding: float = 0.0
     seconds_denoising: float = 0.0
     seconds_decoding: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.wanted = self.request.drawn
 
     @property
     def passes(self) -> Sequence[Pass]:
@@ -69,7 +77,7 @@ class Job:
     @property
     def waiting(self) -> int:
         """Samples that have not yet had a seat."""
-        return self.request.num_images - len(self.samples)
+        return self.wanted - len(self.samples)
 
     @property
     def is_ready(self) -> bool:
@@ -88,12 +96,16 @@ class Job:
     @property
     def step(self) -> int:
         """Model evaluations that every sample has behind it."""
-        return 0 if self.waiting else min(sample.step for sample in self.samples)
+        return 0 if self.waiting else self._slowest.step
 
     @property
     def stage(self) -> str | None:
         """What the pass is called that the slowest sample is in."""
-        return None if self.waiting else min(self.samples, key=lambda sample: sample.step).run.of.stage
+        return None if self.waiting else self._slowest.run.of.stage
+
+    @property
+    def _slowest(self) -> Sample:
+        return min((each for each in self.samples if each.pruned_at is None), key=lambda sample: sample.step)
 
     @property
     def evaluations(self) -> int:
@@ -107,12 +119,12 @@ class Job:
         lost = [warning for sample in self.samples if sample.recordings for warning in sample.recordings.warnings]
         return [*(self.prepared.warnings if self.prepared else ()), *read, *drawn, *dict.fromkeys(lost)]
 
-    def finished(self, now: float) -> Finished:
-        """The event of a job whose samples all have their pictures."""
+    def finished(self, now: float, kept: Sequence[Sample]) -> Finished:
+        """The event of a job whose samples all have their pictures, of which some are `kept`."""
         wall = now - self.submitted_at
         return Finished(
             self.request.id,
-            images=[sample.drawn(sample.picture) for sample in self.samples if sample.picture is not None],
+            images=[sample.drawn(sample.picture) for sample in kept if sample.picture is not None],
             steps=self.evaluations,
             timings=Timings(self.seconds_encoding, self.seconds_denoising, self.seconds_decoding, wall),
             warnings=self.warnings(),
@@ -173,6 +185,12 @@ class Sample:
     evaluation: int = 0
     picture: np.ndarray | None = None
     nsfw: bool | None = None
+    estimated: Verdict | None = None
+    """On its estimate, when the worse half of its job went."""
+    verdict: Verdict | None = None
+    """On its picture."""
+    pruned_at: int | None = None
+    """After so many evaluations it was not worth finishing."""
     is_seated: bool = True
     is_decoding: bool = False
     """Sent off to be decoded; the picture has not come yet."""
@@ -220,7 +238,7 @@ class Sample:
 
     @property
     def is_finished(self) -> bool:
-        return self.picture is not None
+        return self.picture is not None or self.pruned_at is not None
 
     @property
     def latents(self) -> torch.Tensor:
@@ -278,7 +296,13 @@ class Sample:
             self.is_seated = False
             self.lane.leave(self.run.seat)
 
+    def prune(self, *, at: int | None) -> None:
+        """Give up seat and picture."""
+        self.pruned_at, self.picture, self.recordings = at, None, None
+        self.leave()
+
     def drawn(self, picture: np.ndarray) -> DrawnImage:
+        verdict = self.verdict or Verdict(None, None)
         found = {name: vector.float().cpu().numpy() for name, vector in self.run.of.found.items()}
         return DrawnImage(
             picture,
@@ -286,6 +310,8 @@ class Sample:
             index=self.index,
             is_rescued=self.is_rescue,
             nsfw=self.nsfw,
+            score=verdict.score,
+            probability=verdict.probability,
             found=found,
             recordings=self.recordings or NOTHING_KEPT,
         )

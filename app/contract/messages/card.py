@@ -77,6 +77,9 @@ class ModelCard(BaseModel):
         " with pictures and texts beside: score, embed",
     )
     takes: tuple[str, ...] = Field(default=(), description="Parameters that not every model takes, and this one does")
+    scorer: str | None = Field(
+        default=None, description="Whose scores best_of, expect and min_probability go by, if anybody's"
+    )
     controls: tuple[Adapter, ...] = Field(default=(), description="ControlNets that `control` may name")
     max_controls: int = Field(default=0, ge=0, description="Different ControlNets that one request may name")
     loras: tuple[Adapter, ...] = Field(default=(), description="What `loras` may name")

@@ -51,14 +51,14 @@ def cost_of(spec: JobSpec, *, classifier_free_guidance: bool = True) -> float:
     """What a job takes from the others: steps x pixels x images x rows of the model's batch, in megapixel steps.
 
     Two rows with guidance, one for the prompt and one without it, by a model that does it so; and what decoding the
-    frames of a trajectory costs.
+    frames of a trajectory costs. All images count that may be drawn, kept or not.
     """
     rows = 2 if classifier_free_guidance and spec.guidance_scale > 1 else 1
     # A prior costs as much as a step or two. The way back to noise is walked through the whole model.
     ways = 2 if spec.start == "inverted" else 1
     work = ways * spec.num_inference_steps * rows
     work += DECODE_ROWS * decoded_frames(spec.trajectory, spec.num_inference_steps)
-    return work * spec.width * spec.height * spec.num_images / MEGAPIXEL
+    return work * spec.width * spec.height * spec.most_drawn / MEGAPIXEL
 
 
 class Sheet(BaseModel):
@@ -129,6 +129,34 @@ class Picture(BaseModel):
     embedding: KeptEmbedding | None = None
     nsfw: bool | None = None
     """The model's safety checker has flagged it; None where it was not asked."""
+    score: float | None = None
+    """How well it fits what was expected of it, by the job's `selection`; None where nobody judged."""
+    probability: float | None = None
+
+
+class Candidate(BaseModel):
+    """A picture that was drawn to choose from."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    index: int
+    seed: int
+    score: float | None = Field(description="Mean cosine of the finished picture and the texts, -1 to 1")
+    probability: float | None = Field(description="That it fits each of the texts")
+    estimated_score: float | None = Field(description="Of the estimate by which the worse half was given up")
+    pruned_at: int | None = Field(description="Given up after so many model evaluations, and never finished")
+    kept: bool
+
+
+class Selection(BaseModel):
+    """By what the pictures of a job were judged, and all that were drawn to choose from."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    scorer: str = Field(description="The model that judged; scores of different ones cannot be compared")
+    scorer_sha256: str
+    texts: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
 
     @property
     def object_keys(self) -> list[str]:
@@ -184,6 +212,7 @@ class Record(BaseModel):
     cancel: bool = False
     images: tuple[Picture, ...] = ()
     blocked: tuple[BlockedPicture, ...] = ()
+    selection: Selection | None = None
     error: JobError | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = {}
@@ -221,5 +250,6 @@ class Record(BaseModel):
 
 JSON_FIELDS = (
     "images", "blocked", "error", "warnings", "timings", "metadata", "webhook", "webhook_headers", "question", "result",
+    "selection",
 )  # fmt: skip
 """Fields of the hash that hold JSON, as the spec does; the others are plain strings and numbers."""

@@ -52,7 +52,7 @@ class NewJob:
             "spec": stored(self.spec),
             "metadata": json.dumps(self.metadata),
             "retention_ms": self.retention_ms,
-            "seats": max(1, self.spec.num_images),
+            "seats": max(1, self.spec.drawn),
             "traceparent": self.traceparent,
         }
         if self.question is not None:

@@ -25,6 +25,7 @@ from app.contract.messages.lora_tags import Untagged, WrongTag, untagged
 from app.contract.messages.parameter import request_fields
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.schedulers import canonical, nearest
+from app.contract.messages.series import broken_series
 from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec
 from app.contract.messages.texts import READABLE, Text
 from app.contract.messages.trajectory import MOST_PICTURES
@@ -263,9 +264,8 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
     for name, prompt in (("prompt", spec.prompt), ("negative_prompt", spec.negative_prompt or "")):
         if spec.prompt_syntax == "a1111" and heaviest(prompt) > MOST_WEIGHT:
             yield ParamError(f"/{name}", "out_of_range", f"weighs words by more than {MOST_WEIGHT:g}")
-    if spec.num_images > card.max_images:
-        yield ParamError("/num_images", "out_of_range", f"must be 1 to {card.max_images}")
-    if spec.seed + spec.num_images - 1 > MAX_SEED:
+    yield from (ParamError(*each) for each in broken_series(spec, max_images=card.max_images))
+    if spec.seed + spec.most_drawn - 1 > MAX_SEED:
         yield ParamError("/seed", "out_of_range", "seed + num_images must stay below 2^63")
     if spec.scheduler not in card.schedulers:
         yield ParamError("/scheduler", "unknown", _no_such_scheduler(spec.scheduler, card))
@@ -280,11 +280,14 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
         yield ParamError(
             "/keep_previews", "no_previews", "needs preview_every: after how many evaluations each is made"
         )
-    if spec.trajectory is not None and spec.num_images > MOST_PICTURES:
-        yield ParamError("/trajectory", "too_many", f"takes num_images of 1 to {MOST_PICTURES}: all steps are kept")
-    work = spec.width * spec.height * spec.num_images * spec.num_inference_steps
+    if spec.trajectory is not None and spec.most_drawn > MOST_PICTURES:
+        yield ParamError(
+            "/trajectory", "too_many", f"takes 1 to {MOST_PICTURES} pictures that may be drawn: all steps are kept"
+        )
+    work = spec.width * spec.height * spec.most_drawn * spec.num_inference_steps
     if work > card.max_work:
-        yield ParamError("", "too_much_work", f"width x height x num_images x steps is {work}; at most {card.max_work}")
+        drawn = "num_images" if spec.most_drawn == spec.num_images else "images that may be drawn"
+        yield ParamError("", "too_much_work", f"width x height x {drawn} x steps is {work}; at most {card.max_work}")
 
 
 def _needed_scheduler(request: JobRequest) -> str | None:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from app.contract.messages.inputs import Control, Controls, ImageReference, InputPicture, Lora, Loras
 from app.contract.messages.parameter import Parameter, is_plain, parameters_of
+from app.contract.messages.series import SeriesSpec
 from app.contract.messages.texts import VISIBLE, Name, Text
 from app.contract.messages.trajectory import AskedTrajectory, Trajectory
 from app.contract.messages.unclip import AskedImageEmbedding, AskedPrior, ImageEmbedding, Prior
@@ -38,7 +39,6 @@ _AskedSeed = Annotated[
     AfterValidator(lambda seed: None if seed == DRAW_A_SEED else seed),
 ]
 _AskedSides = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
-_AskedTexts = Annotated[list[Annotated[Text, VISIBLE]], Field(min_length=1, max_length=32)]
 _AskedCorner = Annotated[list[Annotated[int, Field(ge=0, le=16_384)]], Field(min_length=2, max_length=2)]
 
 
@@ -220,34 +220,6 @@ class FileSpec(_Spec):
     ] = None
 
 
-class SeriesSpec(_Spec):
-    """How many pictures."""
-
-    num_images: Annotated[int, Parameter(default=1, least=1, most=1_000)]
-    best_of: Annotated[
-        int | None,
-        Parameter(
-            about="Draw so many, and keep the num_images that fit `expect` best, else the prompt",
-            least=1,
-            most=1_000,
-            announced=True,
-        ),
-    ] = None
-    expect: Annotated[
-        tuple[str, ...],
-        Parameter(about="What the pictures are scored by", asked=_AskedTexts | None, announced=True),
-    ] = ()
-    min_probability: Annotated[
-        float | None,
-        Parameter(
-            about="A picture that fits `expect` with less is drawn again from another seed, a few times at most",
-            least=0,
-            most=1,
-            announced=True,
-        ),
-    ] = None
-
-
 class PreviewSpec(_Spec):
     """What is shown of a picture before it is finished."""
 
@@ -278,6 +250,8 @@ class RecordedSpec(FileSpec, PictureSpec, ServedSpec):
 
 
 PARAMETERS: Final[dict[str, Parameter]] = parameters_of(JobSpec)
+JUDGED: Final = tuple(name for name in SeriesSpec.model_fields if PARAMETERS[name].announced)
+"""The parameters for which pictures are judged: models take them that are served beside a scorer."""
 PLAIN: Final = frozenset(name for name, field in JobSpec.model_fields.items() if is_plain(field.annotation))
 """The parameters whose value is one number, text or choice. The others are pictures, and lists with parts of their
 own."""

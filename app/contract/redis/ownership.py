@@ -15,7 +15,7 @@ import redis
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.inputs import InputPicture
-from app.contract.messages.job import BlockedPicture, JobError, Picture, new_token
+from app.contract.messages.job import BlockedPicture, JobError, Picture, Selection, new_token
 from app.contract.messages.kept_spec import read_stored
 from app.contract.messages.questions import Question, Result, read_question
 from app.contract.messages.spec import JobSpec, pictures_of
@@ -137,12 +137,14 @@ class Ownership:
         warnings: list[str],
         steps: int,
         blocked: Sequence[BlockedPicture] = (),
+        selection: Selection | None = None,
     ) -> bool:
-        """The pictures are in the store under their keys, but those that are `blocked`. False if the job is no longer
-        ours."""
+        """The pictures are in the store under their keys, but those that are `blocked`. `selection` says what they were
+        chosen from. False if the job is no longer ours."""
         images = json.dumps([picture.model_dump() for picture in pictures])
         fields: list[str | int] = ["images", images, "timings", json.dumps(timings), "warnings", json.dumps(warnings)]
         fields += ["step", steps, "steps", steps, *_not_shown(blocked)]
+        fields += ["selection", selection.model_dump_json()] if selection else []
         return self._finish(claim, Status.SUCCEEDED, {"images": len(pictures)}, fields)
 
     def answered(self, claim: Claim, result: Result, *, timings: dict[str, float], warnings: list[str]) -> bool:
