@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,9 +18,11 @@ from typing import Any
 from app.contract.common.environment import SettingsError
 from app.contract.messages.assembly import AssemblyError, whole_model
 from app.contract.messages.model_name import IllegalName, model_name
+from worker.models.configs import part_dtype
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
+from worker.models.need import BYTES, Need
 from worker.settings import WorkerSettings, settings_from_env
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "PIL")
@@ -83,20 +87,37 @@ def _model(folder: Path, settings: WorkerSettings) -> dict[str, Any]:
     facts["vae"] = str(settings.vae) if settings.vae else None
     facts["prior"] = str(settings.prior) if settings.prior else None
     facts["controlnets"] = sorted(verdict.controlnets.files)
-    if verdict.folder and not verdict.faults and not verdict.unjudged:
-        facts["adapters"] = _adapters(verdict.folder, settings)
+    if verdict.folder and verdict.need and not verdict.faults and not verdict.unjudged:
+        facts["adapters"], bank = _adapters(verdict.folder, verdict.need, settings)
+        if bank:
+            # A bank is there from the start on, also while nobody asks for a LoRA.
+            more = replace(verdict.need, weights=verdict.need.weights + bank)
+            facts["notes"] = (*verdict.notes, *_tight(more, folder, settings)) if not verdict.notes else verdict.notes
     return {"model": facts | {"unjudged": verdict.unjudged}}
 
 
-def _adapters(folder: ModelFolder, settings: WorkerSettings) -> dict[str, Any]:
-    """What lies in the folders beside the model: names of what a start serves, and what it leaves out; or `fault`."""
+def _tight(need: Need, folder: Path, settings: WorkerSettings) -> Iterator[str]:
+    from worker.models.place import place_of
+
+    yield from place_of(settings.device, settings.dtype).rooms().notes(need, folder)
+
+
+def _adapters(folder: ModelFolder, need: Need, settings: WorkerSettings) -> tuple[dict[str, Any], int]:
+    """What lies in the folders beside the model: names of what a start serves, and what it leaves out; or `fault`. And
+    the bytes that the bank of its LoRAs takes."""
     from worker.models.adapters import adapters_beside
 
     try:
-        shelves = adapters_beside(folder, loras=settings.loras, embeddings=settings.embeddings)
+        shelves, values = adapters_beside(folder, loras=settings.loras, embeddings=settings.embeddings)
     except ModelError as error:
-        return {"fault": str(error)}
-    return {kind: {"served": list(shelf.served), "faults": shelf.faults} for kind, shelf in shelves.items()}
+        return {"fault": str(error)}, 0
+    told: dict[str, Any] = {
+        kind: {"served": list(shelf.served), "faults": shelf.faults} for kind, shelf in shelves.items()
+    }
+    bank = values * BYTES[part_dtype(folder, "unet", need.dtype)]
+    if bank:
+        told["loras"]["bytes"] = bank
+    return told, bank
 
 
 def _verdict(folder: Path, settings: WorkerSettings) -> Verdict:

@@ -167,6 +167,8 @@ def _adapters(shelves: dict[str, Any]) -> Iterator[Finding]:
         return
     for kind, shelf in shelves.items():
         names = ", ".join(shelf["served"]) or "none"
+        if "bytes" in shelf:
+            names += f"; {shelf['bytes'] / GB:.2f} GB of memory beside the model"
         remedy = "a worker starts without them" if shelf["faults"] else ""
         yield Finding(kind, "note" if remedy else "ok", "\n".join([names, *shelf["faults"]]), remedy)
 

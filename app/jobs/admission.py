@@ -167,7 +167,7 @@ class Admission:
             metadata=request.metadata,
             webhook=request.webhook,
             traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else "",
-            classifier_free_guidance=model.card.classifier_free_guidance,
+            card=model.card,
         )
         terms = self._terms(caller, job.cost)
         submission = await self._store.submit(job, idempotency_key=key, body_hash=hashed, **terms.limits())
@@ -206,7 +206,7 @@ class Admission:
         model = (await self._registry.models(record.model)).get(record.model)
         if model is None:
             raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
-        terms = self._terms(caller, record.cost(classifier_free_guidance=model.card.classifier_free_guidance))
+        terms = self._terms(caller, record.cost(model.card))
         await self._room.look()
         again = await self._store.retry(record.id, caller.tenant, **terms.limits())
         if again.outcome == "input-gone":

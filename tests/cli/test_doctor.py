@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -92,7 +93,7 @@ def test_adapters_are_judged_by_the_model_that_they_are_for(tmp_path: Path, monk
     said = json.loads(json.dumps(examine(BUNDLED_MODEL)))
     found = {finding.name: finding for finding in doctor._model(said)}
     assert found["loras"].level == found["embeddings"].level == "note"
-    assert found["loras"].detail.startswith("ink\n")
+    assert re.match(r"ink; \d+\.\d\d GB of memory beside the model\n", found["loras"].detail)
     assert "old.pt is a pickle" in found["loras"].detail
     assert "toy.safetensors is no LoRA" in found["loras"].detail
     assert "toy.safetensors was made for another model" in found["embeddings"].detail

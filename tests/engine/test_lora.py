@@ -19,6 +19,7 @@ from tests.engine.tiny_models import SD2, save_tiny_model, save_tiny_xl
 from tests.waiting import WAIT_SECONDS
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
+from worker.models.adapters import bank_values
 from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
 
@@ -89,6 +90,12 @@ def together(bundle: Bundle, *requests: Request) -> list[torch.Tensor]:
 def test_all_of_them_fit(kit: Kit) -> None:
     assert sorted(kit.bundle.loras) == ["both", "full", "ink", "words"]
     assert [name for name, file in kit.bundle.loras.items() if file.reads_text] == ["both", "words"]
+
+
+def test_what_the_bank_takes_is_known_beforehand(kit: Kit) -> None:
+    engine = engine_of(kit.bundle)
+    bank = engine._family._adapters.bank
+    assert bank.nbytes == bank_values(kit.bundle.loras, kit.bundle.unet) * 4
 
 
 def test_in_company_a_row_is_drawn_as_with_merged_weights(kit: Kit) -> None:

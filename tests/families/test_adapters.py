@@ -18,9 +18,9 @@ from tests.engine.tiny_loras import Factors, factors, is_any, is_attention, merg
 from tests.engine.tiny_models import SIDE, save_tiny_model
 from worker.engine.events import Failed, Finished, Started
 from worker.engine.request import Request
-from worker.families import adapters
 from worker.families.choose import family_of
 from worker.families.lora_bank import filled_up
+from worker.models import adapters
 from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
 

@@ -20,15 +20,12 @@ from worker.engine.request import Request
 from worker.engine.rows import Some
 from worker.engine.transfer import to_device
 from worker.families.lora_bank import COLUMNS, SCALES, LoraBank, filled_up
+from worker.models.adapters import bank_columns, bank_paths
 from worker.models.errors import ModelError
 from worker.models.lending import Lending
 from worker.models.lora_file import Factors, LoraFile, load_lora
 
 log = structlog.get_logger()
-
-WORKING_SET = 128
-"""Columns of the bank, unless there are adapters for less, or the largest request needs more: eight LoRAs of rank 16.
-With SDXL a column takes some 7 MB in float16."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,10 +55,9 @@ class Adapters:
         self._files = files
         self._dtype, self._device = dtype, device
         ranks = sorted((file.rank for file in files.values()), reverse=True)
-        largest = sum(ranks[:MOST_LORAS])
-        self._most_of_a_row = filled_up(largest)
-        columns = min(sum(ranks), max(WORKING_SET, largest))
-        self.bank = LoraBank(unet, _paths(files), columns=1 + columns) if columns else None
+        self._most_of_a_row = filled_up(sum(ranks[:MOST_LORAS]))
+        columns = bank_columns(files)
+        self.bank = LoraBank(unet, bank_paths(files), columns=1 + columns) if columns else None
         self._free = list(range(columns, 0, -1))
         # One without any rank in the UNet takes a place as well: as many as there are columns may be kept.
         self._lending: Lending[Loaded] = Lending(
@@ -153,11 +149,6 @@ class Adapters:
         self._texts.pop(loaded.sha256, None)
         with self._lock:
             self._free += loaded.columns or ()
-
-
-def _paths(files: Mapping[str, LoraFile]) -> list[str]:
-    """Layers of the UNet that any of them changes."""
-    return sorted({layer.path for file in files.values() for layer in file.layers if layer.part == "unet"})
 
 
 OfText = Callable[[str, str], Mapping[str, Factors]]

@@ -157,12 +157,19 @@ def _nothing_left(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
     steps = spec.num_inference_steps
     if spec.strength == 0:
         yield "/strength", "too_little", "must be above 0: nothing would be drawn"
-    elif int(steps * spec.strength) < 1 and not (card.family in ALL_STEPS and spec.mask_image is None):
+    elif steps_drawn(spec, card.family) < 1:
         yield (
             "/strength",
             "too_little",
             f"leaves nothing to do in {steps} steps: take at least {1 / steps:.3g}, or more steps",
         )
+
+
+def steps_drawn(spec: PictureSpec, family: str) -> int:
+    """Of the steps of a job, those that are left where it begins with a picture: as its pipeline rounds them."""
+    if spec.strength is None or (family in ALL_STEPS and spec.mask_image is None):
+        return spec.num_inference_steps
+    return int(spec.num_inference_steps * spec.strength)
 
 
 def _differ(one: InputPicture, other: InputPicture) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.input_id import input_id
 from app.contract.messages.job import Record, cost_of
@@ -19,7 +20,7 @@ from app.contract.messages.spec import JobSpec, pictures_of
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """Everything the record starts with. `classifier_free_guidance` is the model's, and decides the cost.
+    """Everything the record starts with. `card` is the model's, and part of what decides the cost.
 
     A job that asks a `question` draws nothing: its spec is `no_picture`.
     """
@@ -31,14 +32,14 @@ class NewJob:
     metadata: dict[str, str]
     webhook: Webhook | None = None
     traceparent: str = ""
-    classifier_free_guidance: bool = True
+    card: ModelCard | None = None
     question: Question | None = None
 
     @property
     def cost(self) -> float:
         if self.question is not None:
             return cost_of_question(self.question)
-        return cost_of(self.spec, classifier_free_guidance=self.classifier_free_guidance)
+        return cost_of(self.spec, self.card)
 
     @property
     def inputs(self) -> list[str]:
