@@ -18,7 +18,8 @@ SUFFIX = "_embedding"
 
 def vectors_file(found: Mapping[str, np.ndarray]) -> bytes:
     """Float32 vectors [n] by their names, as safetensors."""
-    return save({name: np.ascontiguousarray(vector, np.float32) for name, vector in found.items()})
+    data: bytes = save({name: np.ascontiguousarray(vector, np.float32) for name, vector in found.items()})
+    return data
 
 
 def cosines(found: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -27,9 +27,10 @@ from app.contract.objects.names import (
 )
 from app.contract.redis.ownership import Claim
 from worker.attempts import Attempt
-from worker.embedding import EMBEDDING, cosines, vectors_file
+from worker.embedding import cosines, vectors_file
 from worker.engine.events import DrawnImage, Finished
 from worker.errors import StorageError
+from worker.families.points import EMBEDDING
 from worker.images import encode, encode_sheet
 from worker.provenance import Provenance
 from worker.storage import ObjectStore, Stored
@@ -59,7 +60,7 @@ class Finisher:
 
     def _store_picture(self, attempt: Attempt, finished: Finished, image: DrawnImage) -> Picture:
         claim, pixels, seed, index = attempt.claim, image.pixels, image.seed, image.index
-        note = self._provenance.note(reproducible=claim.spec.reproducible)
+        note: dict[str, Any] = {**self._provenance.note(reproducible=claim.spec.reproducible)}
         if image.is_rescued:
             note |= {"dtype": "float32", "rescued": True}
         if image.nsfw is not None:

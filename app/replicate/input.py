@@ -16,7 +16,8 @@ from app.contract.messages.events import JobEvent
 from app.contract.messages.inputs import MAX_BASE64
 from app.contract.messages.params import JobRequest, OwedWebhook, ParamError, ParamsRejected
 from app.contract.messages.request_body import RequestBody
-from app.contract.messages.spec import PARAMETERS, PLAIN, FileSpec, PictureSpec, SeriesSpec
+from app.contract.messages.series import SeriesSpec
+from app.contract.messages.spec import PARAMETERS, PLAIN, FileSpec, PictureSpec
 from app.contract.messages.texts import Name
 from app.jobs.translation import Wording, linked, sides
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.parameter import Parameter
+from app.contract.messages.series import SeriesSpec
 from app.contract.messages.spec import (
     PARAMETERS,
     PLAIN,
@@ -19,7 +20,6 @@ from app.contract.messages.spec import (
     JobSpec,
     PictureSpec,
     PreviewSpec,
-    SeriesSpec,
     ServedSpec,
 )
 

@@ -220,8 +220,8 @@ class Engine:
         self, lane: Lane, samples: Sequence[Sample], *, tile: int | None
     ) -> list[tuple[Decoded, int]]:
         with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
-            looked_at_by = {"checker": self._checker, "judge": self._judge}
-            return decode(lane.autoencoder, samples, tile=tile, make_room=self._drop_idle_lanes, **looked_at_by)
+            sees = partial(decode, checker=self._checker, judge=self._judge, make_room=self._drop_idle_lanes)
+            return sees(lane.autoencoder, samples, tile=tile)
 
     def _too_many_decodes(self, lane: Lane, batch: Sequence[Sample]) -> None:
         lane.lower_decodes(len(batch))

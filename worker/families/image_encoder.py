@@ -65,7 +65,7 @@ class ImageEncoder:
         return answer
 
     def _encode(self, pictures: Sequence[np.ndarray]) -> Sequence[torch.Tensor]:
-        network = self._lending.lent(self._place) if self._lending else self._network
+        network: Any = self._lending.lent(self._place) if self._lending else self._network
         pixels = [np.array(on_white(picture)) for picture in pictures]
         prepared = [self._preparation(to_device(torch.from_numpy(each), self._device)) for each in pixels]
         embeddings: torch.Tensor = network(torch.stack(prepared).to(self._dtype)).image_embeds

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from worker.engine.errors import EngineError, GenerationFailed, engine_error
-from worker.engine.family import Asked, Inputs, Prepared
+from worker.engine.family import Asked, Autoencoder, Inputs, Prepared
 from worker.engine.guidance import Guidance
 from worker.engine.passes import Before, Pass
 from worker.engine.request import Request
@@ -65,7 +65,7 @@ class Karlo:
         self.device = bundle.device
         self.weights_bytes = bundle.weights_bytes
         self.later_bytes = 0.0
-        self.autoencoder = Pixels(bundle.device)
+        self.autoencoder: Autoencoder = Pixels(bundle.device)
         self._bundle = bundle
         self._prior = Prior(bundle, encoder="prior_text_encoder", scheduler="prior_scheduler")
         self._text_proj = bundle.part("text_proj")

@@ -13,11 +13,11 @@ BLACK = "black_embedding"
 """What it is called among the parts of a model."""
 
 
-@torch.inference_mode()
 def black_embedding(image_encoder: Any) -> torch.Tensor:
     """Float32 [D] on the encoder's device, as KandinskyV22PriorPipeline.get_zero_embed has it: of zeros where pixels
     are otherwise normalised, which is no black but the mean of all pictures."""
     side = image_encoder.config.image_size
     zeros = torch.zeros(1, 3, side, side, dtype=image_encoder.dtype, device=image_encoder.device)
-    embedding: torch.Tensor = image_encoder(zeros).image_embeds[0]
-    return embedding.float()
+    with torch.inference_mode():
+        embedding: torch.Tensor = image_encoder(zeros).image_embeds[0]
+        return embedding.float()

@@ -215,7 +215,9 @@ class _Examination:
     def _look_at_controlnets(self, controlnets: KeptFolder) -> ControlNetFiles:
         """Those that fit this model. One that does not is no reason not to serve the others."""
         if "vae" not in self.configs:
-            self.notes.append(f"A {self.folder.pipeline.name} takes no ControlNets: those in {controlnets.path} wait.")
+            self.notes.append(
+                f"A {self.folder.pipeline.name} takes no ControlNets: those in {controlnets.folder} wait."
+            )
             return NO_CONTROLNETS
         unet, vae = self.configs["unet"], self.configs["vae"]
         model = OfModel(unet, self.tensors["unet"], vae["latent_channels"], vae_scale_factor(vae))

@@ -143,6 +143,14 @@ class Picture(BaseModel):
     """How well it fits what was expected of it, by the job's `selection`; None where nobody judged."""
     probability: float | None = None
 
+    @property
+    def object_keys(self) -> list[str]:
+        """Of the picture, and of the files beside it."""
+        sheet = [self.previews.key] if self.previews else []
+        files = [file.key for file in self.trajectory.files.values()] if self.trajectory else []
+        vectors = [self.embedding.file.key] if self.embedding else []
+        return [self.key, *sheet, *files, *vectors]
+
 
 class Candidate(BaseModel):
     """A picture that was drawn to choose from."""
@@ -167,14 +175,6 @@ class Selection(BaseModel):
     scorer_sha256: str
     texts: tuple[str, ...]
     candidates: tuple[Candidate, ...]
-
-    @property
-    def object_keys(self) -> list[str]:
-        """Of the picture, and of the files beside it."""
-        sheet = [self.previews.key] if self.previews else []
-        files = [file.key for file in self.trajectory.files.values()] if self.trajectory else []
-        vectors = [self.embedding.file.key] if self.embedding else []
-        return [self.key, *sheet, *files, *vectors]
 
 
 class BlockedPicture(BaseModel):
