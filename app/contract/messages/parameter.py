@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 
 class Undeclared(TypeError):
     """A stored field without a `Parameter`: nothing would ask for it, check it or show it. Raised on import."""
+
+
+class Spec(BaseModel):
+    """Parameters with nothing left open. Fields of a later version are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from app.contract.messages.parameter import Parameter
+from app.contract.messages.parameter import Parameter, Spec
 from app.contract.messages.texts import VISIBLE, Text
 
 _AskedTexts = Annotated[list[Annotated[Text, VISIBLE]], Field(min_length=1, max_length=32)]
@@ -19,10 +19,8 @@ REDRAWN: Final = 2
 """Times as many pictures as are wanted are drawn again at most, where they fit too badly."""
 
 
-class SeriesSpec(BaseModel):
+class SeriesSpec(Spec):
     """How many pictures, and of how many they are the best."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     num_images: Annotated[int, Parameter(default=1, least=1, most=1_000)]
     best_of: Annotated[

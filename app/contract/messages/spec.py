@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from app.contract.messages.inputs import Control, Controls, ImageReference, InputPicture, Lora, Loras
-from app.contract.messages.parameter import Parameter, is_plain, parameters_of
+from app.contract.messages.parameter import Parameter, Spec, is_plain, parameters_of
 from app.contract.messages.series import SeriesSpec
 from app.contract.messages.texts import VISIBLE, Name, Text
 from app.contract.messages.trajectory import AskedTrajectory, Trajectory
@@ -42,11 +42,7 @@ _AskedSides = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_
 _AskedCorner = Annotated[list[Annotated[int, Field(ge=0, le=16_384)]], Field(min_length=2, max_length=2)]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class ServedSpec(_Spec):
+class ServedSpec(Spec):
     """Which model: its queue is where the job waits. What is drawn depends on its weights, not on its name."""
 
     model: Annotated[
@@ -55,7 +51,7 @@ class ServedSpec(_Spec):
     ]
 
 
-class PictureSpec(_Spec):
+class PictureSpec(Spec):
     """What decides the pixels: the same values, weights and versions draw the same picture.
 
     The engine's requests have these fields, every picture's record repeats them, and `darkroom reproduce` sends them.
@@ -210,7 +206,7 @@ class PictureSpec(_Spec):
     ] = "noise"
 
 
-class FileSpec(_Spec):
+class FileSpec(Spec):
     """How a picture is written into its file."""
 
     output_format: Annotated[OutputFormat, Parameter(default="png", asked=_AskedFormat)]
@@ -220,7 +216,7 @@ class FileSpec(_Spec):
     ] = None
 
 
-class PreviewSpec(_Spec):
+class PreviewSpec(Spec):
     """What is shown of a picture before it is finished."""
 
     preview_every: Annotated[
