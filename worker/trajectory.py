@@ -88,7 +88,6 @@ def _step(recording: Recording, place: int, boxes: Mapping[tuple[Shown, int], Bo
 
 def _frames(recording: Recording, picture: NDArray[np.uint8]) -> Iterator[tuple[Shown, int, NDArray[np.uint8]]]:
     """All that there are, series by series. The last noisy one is the picture: its latents are the picture's."""
-    last = len(recording.moments) - 1
     for series in recording.latents:
         for place in recording.whole:
             if series not in recording.moments[place].series:
@@ -96,7 +95,7 @@ def _frames(recording: Recording, picture: NDArray[np.uint8]) -> Iterator[tuple[
             pixels = recording.pixels(series, place)
             if pixels is None:
                 return
-            yield series, place, _small(picture, like=pixels) if (series, place) == ("noisy", last) else pixels
+            yield series, place, _small(picture, like=pixels) if recording.is_picture(series, place) else pixels
 
 
 def _sheet(

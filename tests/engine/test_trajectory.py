@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 
 from app.contract.messages import trajectory as limits
 from app.contract.messages.trajectory import BOTH, Trajectory
+from app.contract.messages.unclip import Prior
 from tests.engine.driving import (
     Recorder,
     drain,
@@ -25,13 +27,15 @@ from tests.engine.driving import (
 )
 from tests.engine.pictures import box_mask, edit, picture
 from tests.engine.test_passes import Enlarging
+from tests.engine.tiny_models import SIDE, save_tiny_karlo
 from worker.engine import recording
 from worker.engine.engine import Engine
 from worker.engine.events import DrawnImage, Finished, Preview
 from worker.engine.recording import Recording, frames_of_each, spread
 from worker.engine.request import Request
 from worker.families.choose import family_of
-from worker.models.bundle import Bundle
+from worker.models.bundle import Bundle, load
+from worker.models.quiet import quiet_libraries
 
 EVERY = Trajectory()
 HALF = 2.0**-11
@@ -337,3 +341,23 @@ def test_nothing_waits_for_the_frames_of_a_job_that_is_called_off(epsilon_bundle
     drain(engine)
     assert drawn(engine, wish("b"))["b"].images
     assert not engine._frames._waiting
+
+
+def test_of_karlo_what_its_decoder_draws(tmp_path: Path) -> None:
+    """A prior comes before it, and a super-resolution behind: the last latents are not the picture's."""
+    with quiet_libraries():
+        bundle = load(save_tiny_karlo(tmp_path / "tiny-karlo"))
+    asked = wish(
+        scheduler="UnCLIPScheduler", prior=Prior(num_inference_steps=2), trajectory=Trajectory(decode="vae"),
+        num_inference_steps=3, preview_every=1, keep_previews=True,
+    )  # fmt: skip
+    ended = drawn(engine_of(bundle), asked)["a"]
+    found, previews = kept(ended.images[0]), ended.images[0].recordings.previews
+    assert [moment.step for moment in found.moments] == [2, 3, 4, 5]
+    assert found.latents["noisy"].shape == (4, 3, SIDE // 4, SIDE // 4)
+    assert (found.whole, found.undecoded, ended.warnings) == ([0, 1, 2, 3], 0, [])
+    assert not found.is_picture("noisy", 3)
+    assert ("noisy", 3) in found.decoded
+    assert previews is not None
+    assert [moment.step for moment in previews.moments] == [3, 4, 5]
+    assert previews.whole == [0, 1, 2]

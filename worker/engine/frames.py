@@ -19,6 +19,7 @@ from app.contract.messages.trajectory import Shown
 from worker.engine.costs import AT_ONCE
 from worker.engine.decode import to_pixels
 from worker.engine.errors import DeviceLost, is_lost_device
+from worker.engine.lane import Lane
 from worker.engine.recording import FRAME_SIDE, Recording
 from worker.engine.sample import Job, Sample
 from worker.engine.stage import Stages
@@ -41,6 +42,11 @@ class Frame:
         """Its job goes on, and its sample has not started over."""
         recordings = self.sample.recordings
         return not self.sample.job.is_terminal and recordings is not None and self.recording in recordings
+
+    @property
+    def kind(self) -> tuple[Lane, tuple[int, ...]]:
+        """The same for frames that may be decoded together: a later pass may have larger latents than is shown."""
+        return self.sample.lane, self.recording.latents[self.series].shape[1:]
 
     @property
     def at_once(self) -> int:
@@ -110,7 +116,7 @@ class FrameDecoder:
         if not self._waiting or self._sent or (pictures_wait and self._had_last_turn):
             return []
         first = self._waiting[0]
-        alike = [frame for frame in self._waiting if frame.sample.lane is first.sample.lane]
+        alike = [frame for frame in self._waiting if frame.kind == first.kind]
         batch = alike[: max(1, first.at_once)]
         self._waiting = deque(frame for frame in self._waiting if frame not in batch)
         return batch

@@ -77,6 +77,7 @@ class Recording:
     """Of one sample. `moments` are those that are kept, in order, out of `asked`; `latents` of each series float16
     [moments, C, h, w], of which those count that have `arrived`, bool [moments].
 
+    `makes_picture`: of the last noisy latents the autoencoder makes the picture itself; else there are passes behind.
     `linear` is the map from latents to colours (preview.py), on the host. `decoded` are the frames that the autoencoder
     has made, by series and place, where `is_decoded`.
     """
@@ -85,17 +86,19 @@ class Recording:
     asked: int
     latents: dict[Shown, NDArray[np.float16]]
     arrived: dict[Shown, NDArray[np.bool_]]
+    makes_picture: bool = True
     is_decoded: bool = False
     linear: torch.Tensor | None = None
     decoded: dict[tuple[Shown, int], Pixels] = field(default_factory=dict)
 
     @classmethod
     def empty(
-        cls, moments: Sequence[Moment], shape: LatentShape, series: Sequence[Shown], *, asked: int, is_decoded: bool
+        cls, moments: Sequence[Moment], shape: LatentShape, series: Sequence[Shown], *, asked: int, **options: bool
     ) -> Recording:
+        """Nothing has arrived yet."""
         latents = {each: np.empty((len(moments), *shape), np.float16) for each in series}
         arrived = {each: np.zeros(len(moments), np.bool_) for each in series}
-        return cls(moments=moments, asked=asked, latents=latents, arrived=arrived, is_decoded=is_decoded)
+        return cls(moments=moments, asked=asked, latents=latents, arrived=arrived, **options)
 
     @cached_property
     def places(self) -> dict[int, int]:
@@ -128,9 +131,13 @@ class Recording:
         each = [(series, int(place)) for series in self.latents for place in np.flatnonzero(self.arrived[series])]
         return sum(self.is_decoded_at(series, place) for series, place in each) - len(self.decoded)
 
+    def is_picture(self, series: Shown, place: int) -> bool:
+        """Are they the finished latents?"""
+        return self.makes_picture and (series, place) == ("noisy", len(self.moments) - 1)
+
     def is_decoded_at(self, series: Shown, place: int) -> bool:
-        """Does the autoencoder make that frame? Of the last noisy latents it makes the picture itself."""
-        return self.is_decoded and (series, place) != ("noisy", len(self.moments) - 1)
+        """Does the autoencoder make that frame? The picture it makes in any case."""
+        return self.is_decoded and not self.is_picture(series, place)
 
     def norm(self, series: Shown, place: int) -> float | None:
         """Euclidean, over all numbers of the latents; None where some were too large for float16."""
@@ -166,22 +173,26 @@ class Recordings:
         return (each for each in (self.previews, self.trajectory) if each is not None)
 
     @classmethod
-    def of(cls, request: Request, table: Table, shape: LatentShape, *, first: int, last: int) -> Recordings:
-        """Empty ones for the sample's last pass, which begins after `first` evaluations and ends after `last`."""
+    def of(cls, request: Request, table: Table, shape: LatentShape, *, first: int, makes_picture: bool) -> Recordings:
+        """Empty ones for a pass of the sample that begins after `first` evaluations, and whose last latents may be
+        those of the picture."""
+        last = first + table.evaluations
 
         def moments(steps: Sequence[int]) -> list[Moment]:
             return [Moment.of(table, step - first, step=step) for step in steps]
 
         previews = trajectory = None
         if request.keep_previews and (every := request.preview_every):
-            kept, asked = (spread(first, last, every=every, most=most) for most in (MOST_PREVIEWS, last))
-            previews = Recording.empty(moments(kept), shape, ["estimate"], asked=len(asked), is_decoded=False)
+            # A preview of the last evaluation would be the picture.
+            end = last if makes_picture else last + 1
+            kept, asked = (spread(first, end, every=every, most=most) for most in (MOST_PREVIEWS, end))
+            previews = Recording.empty(moments(kept), shape, ["estimate"], asked=len(asked))
         if (wish := request.trajectory) is not None:
+            options = {"is_decoded": wish.decode == "vae", "makes_picture": makes_picture}
             most = frames_of_each(request.num_images, shape, len(wish.show), is_decoded=wish.decode == "vae")
             kept, asked = (spread(first, last, every=wish.every, most=each) for each in (most - 2, last))
-            trajectory = Recording.empty(
-                moments([first, *kept, last]), shape, wish.show, asked=len(asked) + 2, is_decoded=wish.decode == "vae"
-            )
+            steps = [first, *kept, last]
+            trajectory = Recording.empty(moments(steps), shape, wish.show, asked=len(asked) + 2, **options)
         return cls(previews, trajectory)
 
     @property

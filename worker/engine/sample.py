@@ -284,10 +284,11 @@ class Sample:
         self.run, self.ended, self.number, self.evaluation = run, ended, self.number + 1, 0
 
     def begin_recording(self) -> Recordings:
-        """Of the first pass that is shown."""
-        table, of, first = self.run.solver.table, self.run.of, self.step
-        last = first + of.evaluations
-        self.recordings = Recordings.of(self.job.request, table, of.latent_shape, first=first, last=last)
+        """Of the first pass that is shown, before its first evaluation."""
+        table, of = self.run.solver.table, self.run.of
+        self.recordings = Recordings.of(
+            self.job.request, table, of.latent_shape, first=self.step, makes_picture=self.is_in_last_pass
+        )
         return self.recordings
 
     def leave(self) -> None:
