@@ -193,7 +193,7 @@ def test_what_cannot_be_asked_for(client: httpx2.Client, asked: Any, pointer: st
 
 def test_too_many_pictures_and_a_model_that_keeps_none(card: ModelCard) -> None:
     taking = card.model_copy(update={"takes": ("trajectory",), "max_images": 100, "max_work": 10**12})
-    for of, pictures, words in ((taking, 65, "num_images of 1 to 64"), (card, 1, "starter does not take")):
+    for of, pictures, words in ((taking, 65, "1 to 64 pictures"), (card, 1, "starter does not take")):
         with pytest.raises(ParamsRejected) as refused:
             resolve(JobRequest(prompt="a", trajectory={}, num_images=pictures), of)
         [error] = refused.value.errors

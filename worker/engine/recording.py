@@ -189,7 +189,7 @@ class Recordings:
             previews = Recording.empty(moments(kept), shape, ["estimate"], asked=len(asked))
         if (wish := request.trajectory) is not None:
             options = {"is_decoded": wish.decode == "vae", "makes_picture": makes_picture}
-            most = frames_of_each(request.num_images, shape, len(wish.show), is_decoded=wish.decode == "vae")
+            most = frames_of_each(request.most_drawn, shape, len(wish.show), is_decoded=wish.decode == "vae")
             kept, asked = (spread(first, last, every=wish.every, most=each) for each in (most - 2, last))
             steps = [first, *kept, last]
             trajectory = Recording.empty(moments(steps), shape, wish.show, asked=len(asked) + 2, **options)
