@@ -69,7 +69,7 @@ class NamedPictures:
             mask=GivenPicture.read(self.mask) if self.mask is not None else None,
             controls=tuple((said, GivenPicture.read(file)) for said, file in split),
             loras=tuple(map(_lora, self.loras)),
-            origin=Origin.of(image.data) if image and self.is_varied else None,
+            origin=Origin.of(image.name, image.data) if image and self.is_varied else None,
         )
 
 

@@ -27,16 +27,17 @@ class Origin:
     record: dict[str, Any]
 
     @classmethod
-    def of(cls, data: bytes) -> Self:
-        """Raises CommandError for a picture that is broken, or whose record is."""
+    def of(cls, name: str, data: bytes) -> Self:
+        """Of the file that was called so. Raises CommandError for a picture that is broken, or whose record is."""
         try:
             record = read_record(data)
         except RecordMissing:
             return cls({})
         except PictureError as error:
-            raise CommandError(error.detail, REFUSED) from None
+            raise CommandError(f"{name}: {error.detail}", REFUSED) from None
         if not isinstance(record.get("prompt"), str):
-            raise CommandError("the picture's darkroom record has no prompt: it was changed after it was made", REFUSED)
+            said = "the picture's darkroom record has no prompt: it was changed after it was made"
+            raise CommandError(f"{name}: {said}", REFUSED)
         return cls(record)
 
     @property

@@ -83,7 +83,8 @@ def length_warning(prompt: str, *, field: str) -> list[str]:
 
 def linked(picture: str) -> dict[str, str]:
     """A picture that dialects write as one text, as a job refers to it: a link, else a data: URL or bare base64."""
-    return {"url" if picture.startswith(("https://", "http://")) else "b64": picture}
+    is_link = picture[:8].lower().startswith(("https://", "http://"))
+    return {"url" if is_link else "b64": picture}
 
 
 def sides(size: str) -> dict[str, int]:

@@ -14,6 +14,7 @@ from app.contract.messages.inputs import ImageReference
 from app.contract.messages.params import ParamsRejected
 from app.edge.auth import Caller
 from app.edge.bodies import JSON
+from app.edge.errors import MalformedJson
 from app.edge.guard import body_of
 from app.edge.strict_json import parse_json
 from app.jobs.translation import Wording, linked
@@ -33,7 +34,10 @@ class ReferredPictures:
     @classmethod
     async def read(cls, request: Request) -> tuple[ImageEditInJson, ReferredPictures]:
         """The request, and its pictures. Raises MalformedJson and RequestValidationError."""
-        body = validated(parse_json(await request.body()), ImageEditInJson)
+        said = parse_json(await request.body())
+        if not isinstance(said, dict):
+            raise MalformedJson("The body is no JSON object.")
+        body = validated(said, ImageEditInJson)
         return body, cls(body, request)
 
     async def keep(

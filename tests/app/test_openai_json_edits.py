@@ -81,6 +81,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no base64": ({"images": [{"image_url": "data:image/png;base64,zanzibar!"}]}, "images.0.image_url", "not_base64"),
     "no picture": ({"images": [data_url(b"zanzibar")]}, "images.0.image_url", "not_a_picture"),
     "a link": ({"images": [LINK]}, "images.0.image_url", "not_fetched"),
+    "a link in capitals": (
+        {"images": [{"image_url": "HTTPS://example.org/z.png"}]},
+        "images.0.image_url",
+        "not_fetched",
+    ),
     "a mask of nobody": ({"mask": {"file_id": ID}}, "mask.file_id", "input_not_found"),
     "a mask that is a link": ({"mask": LINK}, "mask.image_url", "not_fetched"),
     "an opaque mask": ({"mask": IMAGE}, "mask.image_url", "not_transparent"),
@@ -107,7 +112,7 @@ def test_what_is_refused(running: Running, painter: ScriptedWorker, redis_client
 @pytest.mark.parametrize("body", [b"zanzibar", b"[]", b'{"images": [], "images": []}', b'"a"', b"null"])
 def test_what_is_no_edit(running: Running, painter: ScriptedWorker, body: bytes) -> None:
     answer = running.client.post(EDITS, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 400
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed-json")
     assert "zanz" not in answer.text
 
 

@@ -135,6 +135,13 @@ def test_what_is_said_goes_before_the_record(run: Run, hand: Hand, folder: Path)
     assert (spec.width, spec.height) == (128, 128)
 
 
+def test_a_file_that_is_no_picture_is_called_by_its_name(run: Run, hand: Hand, folder: Path) -> None:
+    (folder / "notes.txt").write_text("no picture")
+    assert "darkroom vary: notes.txt: these bytes are no readable" in run("vary", "notes.txt").stderr
+    assert "darkroom edit: notes.txt is no PNG, JPEG or WebP picture" in run("edit", "notes.txt", "a boat").stderr
+    assert hand.claims == []
+
+
 def test_a_picture_without_a_record_is_varied_by_a_prompt(run: Run, hand: Hand, folder: Path) -> None:
     refused = run("vary", "photo.jpg")
     assert (refused.exit_code, hand.claims) == (2, [])
