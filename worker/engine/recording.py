@@ -93,12 +93,26 @@ class Recording:
 
     @classmethod
     def empty(
-        cls, moments: Sequence[Moment], shape: LatentShape, series: Sequence[Shown], *, asked: int, **options: bool
+        cls,
+        moments: Sequence[Moment],
+        shape: LatentShape,
+        series: Sequence[Shown],
+        *,
+        asked: int,
+        is_decoded: bool = False,
+        makes_picture: bool = True,
     ) -> Recording:
         """Nothing has arrived yet."""
         latents = {each: np.empty((len(moments), *shape), np.float16) for each in series}
         arrived = {each: np.zeros(len(moments), np.bool_) for each in series}
-        return cls(moments=moments, asked=asked, latents=latents, arrived=arrived, **options)
+        return cls(
+            moments=moments,
+            asked=asked,
+            latents=latents,
+            arrived=arrived,
+            is_decoded=is_decoded,
+            makes_picture=makes_picture,
+        )
 
     @cached_property
     def places(self) -> dict[int, int]:
@@ -188,11 +202,17 @@ class Recordings:
             kept, asked = (spread(first, end, every=every, most=most) for most in (MOST_PREVIEWS, end))
             previews = Recording.empty(moments(kept), shape, ["estimate"], asked=len(asked))
         if (wish := request.trajectory) is not None:
-            options = {"is_decoded": wish.decode == "vae", "makes_picture": makes_picture}
-            most = frames_of_each(request.most_drawn, shape, len(wish.show), is_decoded=wish.decode == "vae")
+            is_decoded = wish.decode == "vae"
+            most = frames_of_each(request.most_drawn, shape, len(wish.show), is_decoded=is_decoded)
             kept, asked = (spread(first, last, every=wish.every, most=each) for each in (most - 2, last))
-            steps = [first, *kept, last]
-            trajectory = Recording.empty(moments(steps), shape, wish.show, asked=len(asked) + 2, **options)
+            trajectory = Recording.empty(
+                moments([first, *kept, last]),
+                shape,
+                wish.show,
+                asked=len(asked) + 2,
+                is_decoded=is_decoded,
+                makes_picture=makes_picture,
+            )
         return cls(previews, trajectory)
 
     @property
