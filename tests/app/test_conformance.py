@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
+from tests.app.scorer import ScriptedScorer, scorer_card_of
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import PARAMETERS
 
@@ -33,8 +35,8 @@ EXAMPLES = 2
 
 
 @pytest.fixture
-def busy(gateway_with: OneGateway, worker: ScriptedWorker) -> Iterator[Running]:
-    """A gateway with keys and a worker that draws whatever comes, at once."""
+def busy(gateway_with: OneGateway, worker: ScriptedWorker, redis_client: redis.Redis) -> Iterator[Running]:
+    """A gateway with keys, a worker that draws whatever comes, at once, and a scorer that answers whatever is asked."""
     worker.announce()
     over = threading.Event()
 
@@ -47,7 +49,8 @@ def busy(gateway_with: OneGateway, worker: ScriptedWorker) -> Iterator[Running]:
     drawing = threading.Thread(target=draw)
     drawing.start()
     # A body of which half is missing is told apart from a slow one after this time.
-    with gateway_with(api_keys=f"ann:{KEY}", tenant_limit=100_000, queue_limit=100_000, body_seconds=5) as running:
+    options = {"api_keys": f"ann:{KEY}", "tenant_limit": 100_000, "queue_limit": 100_000, "body_seconds": 5}
+    with ScriptedScorer(redis_client, scorer_card_of(worker.card)), gateway_with(**options) as running:
         running.client.headers["Authorization"] = f"Bearer {KEY}"
         running.client.post("/v1/jobs", json=PARAMETERS).raise_for_status()
         yield running

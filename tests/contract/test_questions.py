@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -11,8 +12,8 @@ import redis
 from app.contract.messages.events import Status
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.job import JobError, Record, new_job_id
+from app.contract.messages.kept_spec import read_stored
 from app.contract.messages.questions import EmbedSpec, Question, ScoreResult, ScoreSpec, no_picture
-from app.contract.messages.spec import read_stored
 from app.contract.redis import keys
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.scripts import source
@@ -103,19 +104,24 @@ async def test_jobs_of_one_task_are_found_among_thousands(store: JobStore, new_j
     in_small_pieces = source("list").replace(f"LISTED_AT_ONCE = {keys.LISTED_AT_ONCE}", "LISTED_AT_ONCE = 4")
     assert in_small_pieces != source("list")
     store._lists._list = store._redis.register_script(in_small_pieces)
-    asked = [asking(SCORE) for _ in range(3)]
-    await store.submit(asked[0], **LIMITS)
-    drawn = [new_job() for _ in range(30)]
-    for job in (*drawn[:10], asked[1], *drawn[10:], asked[2]):
+    asked, drawn = [asking(SCORE) for _ in range(3)], [new_job() for _ in range(30)]
+    for job in (asked[0], *drawn[:10], asked[1], *drawn[10:], asked[2]):
         await store.submit(job, **LIMITS)
-    wanted = [job.id for job in reversed(asked)]
-    assert [each.id for each in await store.list_jobs("ann", limit=10, task="score")] == wanted
-    assert [each.id for each in await store.list_jobs("ann", limit=2, task="score")] == wanted[:2]
-    last = await store.get(wanted[1], "ann")
-    assert last is not None
-    place = (last.created_ms, last.id)
-    assert [each.id for each in await store.list_jobs("ann", limit=5, task="score", before=place)] == wanted[2:]
-    assert [each.id for each in await store.list_jobs("ann", limit=99, task="draw")] == [j.id for j in reversed(drawn)]
-    assert [each.id for each in await store.open_jobs("ann", limit=9, task="score")] == wanted
-    assert await store.list_jobs("ann", limit=9, task="embed") == []
-    assert await store.list_jobs("ann", limit=9, task="score", status=Status.SUCCEEDED) == []
+
+    async def listed(**wanted: Any) -> list[str]:
+        return [record.id for record in await store.list_jobs("ann", **wanted)]
+
+    # Of those of one millisecond, any may come first.
+    everything = await listed(limit=99)
+    scores = [job_id for job_id in everything if job_id in {job.id for job in asked}]
+    assert (len(everything), len(scores)) == (33, 3)
+    assert await listed(limit=10, task="score") == scores
+    assert await listed(limit=2, task="score") == scores[:2]
+    second = await store.get(scores[1], "ann")
+    assert second is not None
+    assert await listed(limit=5, task="score", before=(second.created_ms, second.id)) == scores[2:]
+    assert await listed(limit=99, task="draw") == [job_id for job_id in everything if job_id not in scores]
+    assert await listed(limit=7, task="draw") == [job_id for job_id in everything if job_id not in scores][:7]
+    assert [each.id for each in await store.open_jobs("ann", limit=9, task="score")] == scores
+    assert await listed(limit=9, task="embed") == []
+    assert await listed(limit=9, task="score", status=Status.SUCCEEDED) == []

@@ -105,7 +105,9 @@ class Item(RequestBody):
 
 def _items(given: Any) -> Any:
     """Every input as an object. Token ids belong to a tokenizer of OpenAI's: to this model's they mean other words."""
-    listed = given if isinstance(given, list) else [given]
+    listed = [given] if isinstance(given, str | int) else given
+    if not isinstance(listed, list):
+        return given
     if any(isinstance(each, int | list) and not isinstance(each, bool) for each in listed):
         raise PydanticCustomError("tokens", "must be text: token ids of another tokenizer mean nothing to this model")
     return [{"text": each} if isinstance(each, str) else each for each in listed]
