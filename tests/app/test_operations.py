@@ -21,14 +21,18 @@ from app.contract.messages.card import ModelCard
 from app.edge.errors import all_problems
 from app.edge.keyring import Keyring
 from app.edge.problems import JOB_PROBLEMS
+from app.huggingface import errors as huggingface_errors
 from app.jobs.pictures import open_pictures
-from app.openai.errors import PATHS
+from app.openai import errors as openai_errors
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for
 from tests.app.test_jobs import PARAMETERS, send
 from tests.app.test_refusals import problem
 from tests.waiting import until
+
+DIALECTS = openai_errors.PATHS | huggingface_errors.PATHS
+"""Paths whose refusals are JSON of another shape."""
 
 CROWD = 90
 """Callers at once: one timeout of Redis after the other, they would outlast their own patience."""
@@ -208,7 +212,7 @@ def test_the_openapi_names_what_can_happen(client: httpx2.Client) -> None:
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             if path.startswith("/v1/"):
-                form = "application/json" if path in PATHS else "application/problem+json"
+                form = "application/json" if path in DIALECTS else "application/problem+json"
                 assert form in operation["responses"]["503"]["content"], (method, path)
                 assert "HTTPValidationError" not in json.dumps(operation), (method, path)
     submit = schema["paths"]["/v1/jobs"]["post"]

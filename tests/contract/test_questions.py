@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.job import JobError, Record, new_job_id
@@ -34,7 +35,7 @@ def asking(question: Question, tenant: str = "ann") -> NewJob:
 
 @pytest.mark.parametrize("question", [SCORE, EMBED, EMBED.model_copy(update={"input": ("a", PICTURE)})], ids=str)
 async def test_a_question_is_read_as_it_was_asked(
-    store: JobStore, ownership: Ownership, redis_client: redis.Redis, question: Question
+    store: JobStore, ownership: Ownership, redis_client: redis.Redis, card: ModelCard, question: Question
 ) -> None:
     job = asking(question)
     for input_id in job.inputs:
@@ -47,7 +48,7 @@ async def test_a_question_is_read_as_it_was_asked(
     claim = ownership.claim("scorer", "w1")
     assert claim is not None
     assert (claim.question, list(claim.pictures)) == (question, list(question.pictures))
-    assert 0 < job.cost == record.cost(classifier_free_guidance=True) < 1
+    assert 0 < job.cost == record.cost(card) < 1
 
 
 async def test_the_answer_is_in_the_record(store: JobStore, ownership: Ownership) -> None:

@@ -103,7 +103,7 @@ class House:
         self.ownership, self.attempts, self.engine = Listening(client), Attempts(), Seats()
         self.store = Slow(store)
         self.reporter = Reporter(self.ownership, self.store, self.attempts, PROVENANCE)
-        fetching = Fetching(Inputs(self.store), self.reporter)
+        self.fetching = fetching = Fetching(Inputs(self.store), self.reporter)
         self.arrivals = Arrivals(self.engine, fetching, self.attempts, self.reporter)
 
     def begin(self, claim: Claim) -> None:
@@ -130,7 +130,7 @@ def house(redis_client: redis.Redis, store: ObjectStore) -> Iterator[House]:
     for claim in house.attempts.claims():
         house.attempts.close(claim.token)
     house.reporter.close(seconds=WAIT_SECONDS)
-    house.arrivals.close()
+    house.fetching.close()
 
 
 @pytest.fixture
