@@ -14,7 +14,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from app.contract.messages.events import Status
-from app.contract.messages.job import JobError, Picture, Record
+from app.contract.messages.job import Candidate, JobError, Picture, Record, Selection
 from app.contract.messages.params import Webhook
 from app.contract.redis import keys
 from app.contract.redis.ownership import Beat, Ownership
@@ -69,6 +69,21 @@ async def test_the_whole_road(store: JobStore, ownership: Ownership, new_job: Ne
     assert (record.images, record.timings, record.warnings) == ((PICTURE,), {"denoise": 0.5}, ("cut",))
     assert record.created_ms <= (record.started_ms or 0) <= (record.ended_ms or 0) < (record.expires_ms or 0)
     assert await events_of(store, job) == ["job.queued", "job.started", "job.progress", "job.succeeded"]
+
+
+async def test_what_was_chosen_from_is_in_the_record(store: JobStore, ownership: Ownership, new_job: NewJobs) -> None:
+    job = new_job()
+    await submit(store, job)
+    claim = ownership.claim("starter", "w1")
+    assert claim is not None
+    kept = Candidate(index=1, seed=8, score=0.8, probability=0.9, estimated_score=0.7, pruned_at=None, kept=True)
+    lost = kept.model_copy(update={"index": 0, "seed": 7, "score": None, "pruned_at": 12, "kept": False})
+    chosen = Selection(scorer="starter-scorer", scorer_sha256="f" * 64, texts=("a circle",), candidates=(lost, kept))
+    scored = PICTURE.model_copy(update={"index": 1, "score": 0.8, "probability": 0.9})
+    assert ownership.succeed(claim, [scored], timings={}, warnings=[], steps=20, selection=chosen)
+    record = await record_of(store, job)
+    assert (record.selection, record.images) == (chosen, (scored,))
+    assert record.object_keys == [PICTURE.key]
 
 
 async def test_the_last_word_may_be_repeated_but_not_changed(
