@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.engine.tiny_models import SIDE, save_tiny_kandinsky
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Failed, Finished, Preview, Progress
 from worker.engine.request import Request
+from worker.families.choose import embedder_of
 from worker.models.bundle import Bundle, load
 from worker.models.parts import SeldomPart
 from worker.models.quiet import quiet_libraries
@@ -186,6 +188,20 @@ def test_a_way_between_two_texts_ends_at_them_also_away_from_a_third(bundle: Bun
     for end, text in zip(way, texts, strict=True):
         [alone] = drawn(bundle, wish(prompt=text, **changes))
         assert torch.equal(end, alone)
+
+
+def test_its_embeddings_are_what_it_draws_from(bundle: Bundle) -> None:
+    """Also where the prior's scheduler has to be told which timestep follows, and of pictures."""
+    embedder = embedder_of(bundle)
+    assert embedder is not None
+    finished = run(engine_of(bundle), wish(num_inference_steps=2), drawn_from("b", of={}))
+    assert all(isinstance(event, Finished) for event in finished.values()), finished
+    with torch.inference_mode():
+        [text] = embedder.among_pictures(embedder.texts(["a red circle"], nullcontext), 7, nullcontext)
+        [picture] = embedder.pictures({"a": A}, nullcontext).values()
+    for id, vector in (("a", text), ("b", picture)):
+        drawn_from_it = finished[id].images[0].found["image_embedding"]
+        assert np.allclose(vector.numpy(), drawn_from_it, atol=1e-4 * abs(drawn_from_it).max())
 
 
 def test_an_encoder_that_cannot_be_loaded_ends_its_own_request(bundle: Bundle) -> None:

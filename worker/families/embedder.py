@@ -26,6 +26,9 @@ from worker.models.bundle import Bundle
 
 Turn = Callable[[], AbstractContextManager[Any]]
 
+BORROWER = "embedder"
+"""For whom an image encoder is in memory that seldom is: one question at a time."""
+
 
 class Embedder:
     """Of a model with a prior. One thread at a time; vectors are float32 [D] on the device."""
@@ -33,7 +36,7 @@ class Embedder:
     def __init__(self, bundle: Bundle, prior: Prior) -> None:
         self.sha256, self.device, self.dimensions = bundle.sha256, bundle.device, prior.dimensions
         self._prior = prior
-        self._encoder = ImageEncoder(bundle) if "image_encoder" in bundle.others else None
+        self._encoder = ImageEncoder(bundle) if bundle.sees_pictures else None
         self._guidance = bundle.defaults.prior_guidance_scale or 0.0
         self._schedule = prior.schedule(bundle.defaults.prior_num_inference_steps or 1)
 
@@ -51,13 +54,24 @@ class Embedder:
             return {}
         if self._encoder is None:
             raise GenerationFailed(NO_ENCODER)
-        with turn():
-            found = self._encoder.read(pictures)
+        found = self._seen(self._encoder, pictures, turn)
         vectors = {name: vector for name, vector in found.items() if not isinstance(vector, EngineError)}
         for error in found.values():
             if isinstance(error, EngineError):
                 raise error
         return vectors
+
+    def _seen(
+        self, encoder: ImageEncoder, pictures: Mapping[str, np.ndarray], turn: Turn
+    ) -> dict[str, torch.Tensor | EngineError]:
+        """With the encoder in memory, also where it seldom is."""
+        try:
+            for brought in encoder.bring(BORROWER):
+                brought.result()
+            with turn():
+                return encoder.read(pictures)
+        finally:
+            encoder.close(BORROWER)
 
     def among_pictures(self, texts: Sequence[Embedding], seed: int, turn: Turn) -> list[torch.Tensor]:
         """Where the prior takes each text to be, all of them from the noise of one seed: what a drawing of the text
