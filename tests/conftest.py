@@ -70,12 +70,13 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def remembered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a worker that measures a model, and tries its schedulers, only if no other of this run has."""
+def shared_machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a worker beside other tests. It measures a model, and tries its schedulers, only if no other
+    of this run has. It computes in one thread: several wait for each other, which on a busy machine takes for ever."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "remembered"
     folder.mkdir(exist_ok=True)
-    return {"DARKROOM_PROFILE_FOLDER": str(folder)}
+    return {"DARKROOM_PROFILE_FOLDER": str(folder), "DARKROOM_THREADS": "1"}
 
 
 @pytest.fixture

@@ -141,10 +141,10 @@ def faults_of_access(page: Page) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory, remembered: dict[str, str]) -> Iterator[Installation]:
+def installation(tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[str, str]) -> Iterator[Installation]:
     """The whole service with the bundled model, shared by the tests of a file."""
     find_chromium()
-    installation = Installation(tmp_path_factory.mktemp("installation") / "data", environment=dict(remembered))
+    installation = Installation(tmp_path_factory.mktemp("installation") / "data", environment=dict(shared_machine))
     installation.start_and_wait()
     yield installation
     installation.kill_everything()

@@ -152,17 +152,17 @@ def ended(client: httpx2.Client, job: dict[str, Any], **headers: str) -> dict[st
 
 
 @pytest.fixture
-def closed_installation(tmp_path: Path, remembered: dict[str, str]) -> Iterator[Installation]:
+def closed_installation(tmp_path: Path, shared_machine: dict[str, str]) -> Iterator[Installation]:
     """Not started yet."""
-    installation = Installation(tmp_path / "data", environment=dict(remembered))
+    installation = Installation(tmp_path / "data", environment=dict(shared_machine))
     yield installation
     installation.kill_everything()
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory, remembered: dict[str, str]) -> Iterator[Installation]:
+def installation(tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[str, str]) -> Iterator[Installation]:
     """Ready, and shared by the tests of a file."""
-    installation = Installation(tmp_path_factory.mktemp("installation") / "data", environment=dict(remembered))
+    installation = Installation(tmp_path_factory.mktemp("installation") / "data", environment=dict(shared_machine))
     installation.start_and_wait()
     yield installation
     installation.kill_everything()

@@ -52,11 +52,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installation(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory, remembered: dict[str, str]
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[str, str]
 ) -> Iterator[Installation]:
     beside = {"DARKROOM_CONTROLNETS": str(folder / "controlnets"), "DARKROOM_VAE": str(folder / "finer")}
     beside["DARKROOM_LORAS"] = str(folder / "loras")
-    installation = Installation(tmp_path_factory.mktemp("installation") / "data", environment=beside | remembered)
+    installation = Installation(tmp_path_factory.mktemp("installation") / "data", environment=beside | shared_machine)
     installation.start_and_wait()
     yield installation
     installation.kill_everything()

@@ -44,7 +44,7 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, remembered: dict[str, str]) -> Iterator[Found]:
+def found(tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[str, str]) -> Iterator[Found]:
     folder = tmp_path_factory.mktemp("before")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder, filter="data")
@@ -55,7 +55,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, remembered: dict[str, str]) 
         file = folder / "data" / "valkey" / "appendonlydir" / "appendonly.aof.1.incr.aof"
         file.write_bytes(file.read_bytes().replace(b":" + PORT_OF_BEFORE.encode(), b":" + port.encode()))
         installation = Installation(folder / "data")
-        installation.environment |= remembered | {
+        installation.environment |= shared_machine | {
             "DARKROOM_RETENTION_HOURS": "876000",
             "DARKROOM_WEBHOOK_ALLOW_HTTP": "true",
             "DARKROOM_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",

@@ -50,8 +50,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, boo
 
 
 @pytest.fixture(scope="module")
-def blocking(tmp_path_factory: pytest.TempPathFactory, model: tuple[Path, Any]) -> Iterator[Installation]:
-    environment = {"DARKROOM_MODEL": str(model[0]), "DARKROOM_SAFETY": "block", "DARKROOM_DEVICE": "cpu"}
+def blocking(
+    tmp_path_factory: pytest.TempPathFactory, model: tuple[Path, Any], shared_machine: dict[str, str]
+) -> Iterator[Installation]:
+    environment = shared_machine | {
+        "DARKROOM_MODEL": str(model[0]), "DARKROOM_SAFETY": "block", "DARKROOM_DEVICE": "cpu"
+    }  # fmt: skip
     installation = Installation(tmp_path_factory.mktemp("blocking") / "data", environment=environment)
     installation.start_and_wait()
     yield installation

@@ -98,6 +98,7 @@ def apart(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
             "OTEL_EXPORTER_OTLP_ENDPOINT": outside.url,
             "OTEL_EXPORTER_OTLP_HEADERS": f"x-collector-key={CANARIES['collector key']}",
             "PYTHONASYNCIODEBUG": "1",
+            "DARKROOM_THREADS": "1",
         }
         service = Separate(folder, bare_environment() | environment | place, valkey)
         try:

@@ -24,11 +24,11 @@ PRIOR = {"prior": {"num_inference_steps": 2}}
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installation(tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[str, str]) -> Iterator[Installation]:
     with quiet_libraries():
         folder: Path = save_tiny_unclip(tmp_path_factory.mktemp("models") / "tiny-unclip")
     data = tmp_path_factory.mktemp("installation") / "data"
-    installation = Installation(data, environment={"DARKROOM_MODEL": str(folder)})
+    installation = Installation(data, environment=shared_machine | {"DARKROOM_MODEL": str(folder)})
     installation.start_and_wait()
     yield installation
     installation.kill_everything()
