@@ -123,9 +123,12 @@ class EmbeddingsRequest(QuestionRequest):
         Field(min_length=1, max_length=MOST_INPUTS),
         BeforeValidator(
             _items,
-            json_schema_input_type=Words | Annotated[list[Words | Item], Field(min_length=1, max_length=MOST_INPUTS)],
+            # Without maxItems: what tools make of it to go beyond is more than a body may have.
+            json_schema_input_type=Words | Annotated[list[Words | Item], Field(min_length=1)],
         ),
-    ] = Field(description='A text, or a list of texts and pictures: `{"image": {"job": …}}`')
+    ] = Field(
+        description=f'A text, or a list of texts and pictures, `{{"image": {{"job": …}}}}`: at most {MOST_INPUTS}'
+    )
     dimensions: int | None = Field(
         default=None, ge=1, le=1_000_000, description="The model's own number; its vectors cannot be cut"
     )
