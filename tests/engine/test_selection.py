@@ -91,6 +91,7 @@ def test_who_is_kept_does_not_depend_on_company_and_seats(epsilon_bundle: Bundle
     )
     assert [image.seed for image in crowded.images] == [image.seed for image in free.images]
     assert [each.pruned_at for each in crowded.candidates] == [each.pruned_at for each in free.candidates]
+    assert [each.score is None for each in crowded.candidates] == [each.score is None for each in free.candidates]
 
 
 def test_seats_of_those_who_go_are_free_at_once(epsilon_bundle: Bundle) -> None:

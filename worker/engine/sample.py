@@ -298,8 +298,8 @@ class Sample:
             self.lane.leave(self.run.seat)
 
     def prune(self, *, at: int | None) -> None:
-        """Give up seat and picture."""
-        self.pruned_at, self.picture, self.recordings = at, None, None
+        """Give up seat and picture, whether it has one already or not: what is said of it does not depend on that."""
+        self.pruned_at, self.picture, self.verdict, self.recordings = at, None, None, None
         self.leave()
 
     def drawn(self, picture: np.ndarray) -> DrawnImage:
