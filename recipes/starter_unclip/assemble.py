@@ -63,7 +63,7 @@ def trained(work: Path) -> dict[str, Any]:
     options = {"local_files_only": True}
     return {
         "prior": diffusers.PriorTransformer.from_pretrained(work / "prior", **options),
-        "image_normalizer": parts.StableUnCLIPImageNormalizer.from_pretrained(work / "image_normalizer", **options),
+        "image_normalizer": parts.load_normalizer(work / "image_normalizer"),
         "unet": diffusers.UNet2DConditionModel.from_pretrained(work / "unet", **options),
     }
 

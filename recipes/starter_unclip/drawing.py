@@ -29,7 +29,8 @@ class Drawing:
         )
         self.pipe.set_progress_bar_config(disable=True)
         self.pipe.scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(self.pipe.scheduler.config)
-        self.prior = diffusers.PriorTransformer.from_pretrained(folder / "prior", local_files_only=True).float()
+        prior = diffusers.PriorTransformer.from_pretrained(folder / "prior", local_files_only=True)
+        self.prior = prior.float().requires_grad_(False)
         self.prior_scheduler = diffusers.DDPMScheduler.from_pretrained(folder / "prior_scheduler")
         self.texts = Texts(scorer)
         self.steps, self.guidance, self.rows = steps, guidance, rows
@@ -44,7 +45,6 @@ class Drawing:
         """[B, D], the scorer's."""
         return self.texts(self.texts.ids(prompts))["proj_embedding"]
 
-    @torch.no_grad()
     def from_prior(
         self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int = 25, guidance: float = 1.0
     ) -> torch.Tensor:

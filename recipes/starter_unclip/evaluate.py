@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -151,7 +151,7 @@ def evaluate(examination: Examination, count: int, prior_guidance: float) -> dic
     plans = examination.plans
     shapes, objects = plans("shape", count), plans("object", count)
     places, counts = plans("position", max(1, count // 2)), plans("count", max(1, count // 2))
-    asked = {
+    asked: dict[str, Callable[[], dict[str, float]]] = {
         "text, prior and caption": lambda: examination.texts(shapes, prior_guidance=prior_guidance, said=True),
         "text, prior alone": lambda: examination.texts(shapes, prior_guidance=prior_guidance, said=False),
         "objects: text, prior and caption": lambda: examination.texts(

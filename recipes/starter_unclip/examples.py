@@ -92,15 +92,16 @@ class Maker:
         stream = PlanStream(composer.sprites.names, rows=ROWS, seed=seed, buckets=SQUARE, wishes=MIXTURE)
         self.stream = batches(stream, processes=0)
 
-    @torch.no_grad()
     def rows(self) -> dict[str, NDArray[Any]]:
         batch = next(self.stream)
         pictures = self.composer.draw(batch.packed)
+        with torch.no_grad():
+            vectors = embed(self.vision, pictures)
         said = [[caption(self.chance, plan) for _ in range(CAPTIONS)] for plan in batch.plans]
         tokens = tokenise(self.tokenizer, [words for each in said for words in each])
         return {
             "latents": autoencoder.encode(pictures, self.components).half().numpy(),
-            "vectors": embed(self.vision, pictures).numpy(),
+            "vectors": vectors.numpy(),
             "tokens": tokens.view(len(said), CAPTIONS, -1).numpy().astype(np.int16),
             "kinds": np.array([kind_of(plan) for plan in batch.plans], np.int8),
         }
@@ -113,7 +114,11 @@ def write(maker: Maker, folder: Path, count: int) -> None:
     while done < count:
         rows = maker.rows()
         if not done:
-            np.savez(folder / "shapes.npz", **{name: np.array(array.shape[1:]) for name, array in rows.items()})
+            np.savez(
+                folder / "shapes.npz",
+                allow_pickle=False,
+                **{name: np.array(array.shape[1:]) for name, array in rows.items()},
+            )
         for name, array in rows.items():
             with (folder / f"{name}.bin").open("ab") as file:
                 file.write(array.tobytes())

@@ -6,6 +6,7 @@ Knows diffusers' classes and their sizes; trains nothing. Everything is of stock
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -63,6 +64,11 @@ def widened(unet: Any, dimensions: int) -> Any:
     torch.nn.init.zeros_(wide.class_embedding.linear_2.weight)
     torch.nn.init.zeros_(wide.class_embedding.linear_2.bias)
     return wide
+
+
+def load_normalizer(folder: Path) -> Any:
+    """The one that was saved in `folder`, in float32."""
+    return StableUnCLIPImageNormalizer.from_pretrained(folder, local_files_only=True)
 
 
 class Noiser:

@@ -44,11 +44,11 @@ class Texts:
         ).input_ids
         return ids
 
-    @torch.no_grad()
     def __call__(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """What a PriorTransformer takes beside vector and timestep, of token ids [B, P]. The end of a text counts, the
         padding behind it, which has the same token, does not."""
-        said = self.tower(ids)
+        with torch.no_grad():
+            said = self.tower(ids)
         ends = (ids == self.tokenizer.eos_token_id).int().argmax(1)
         mask = torch.arange(ids.shape[1]) <= ends[:, None]
         return {

@@ -153,7 +153,7 @@ def distil(model: Model, data: Examples, *, steps: int, chance: np.random.Genera
 def normalizer_of(data: Examples, folder: Path) -> Any:
     """The one of an earlier call, or one made of the first examples and kept."""
     if (folder / "config.json").is_file():
-        return parts.StableUnCLIPImageNormalizer.from_pretrained(folder, local_files_only=True)
+        return parts.load_normalizer(folder)
     vectors = torch.from_numpy(np.array(data.vectors[:FIRST_ROWS]))
     normalizer = parts.image_normalizer(vectors.mean(0, keepdim=True), vectors.std(0, keepdim=True))
     normalizer.save_pretrained(folder)

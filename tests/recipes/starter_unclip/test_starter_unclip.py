@@ -179,4 +179,5 @@ def test_the_examination_and_the_sheets_in_miniature(
     assert set(found["ways"]) == {"closer to the end", "away from the beginning"}
     monkeypatch.setattr(sheets, "DISTANCES", (0.0, 0.5))
     sheets.save(sheets.differences(examination, 1), tmp_path / "sheet.webp")
-    assert Image.open(tmp_path / "sheet.webp").size == (3 * 132 - 4, 128)
+    with Image.open(tmp_path / "sheet.webp") as sheet:
+        assert sheet.size == (3 * 132 - 4, 128)
