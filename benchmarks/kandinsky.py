@@ -87,7 +87,9 @@ def _write(folder: Path) -> None:
     }
     for name, make in makers.items():
         _random(make).save_pretrained(folder / name, safe_serialization=True)
-    transformers.CLIPTokenizer.from_pretrained(TOKENIZER).save_pretrained(folder / "prior/tokenizer")
+    # The bundled model reads less at once than CLIP.
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=77)
+    tokenizer.save_pretrained(folder / "prior/tokenizer")
     transformers.CLIPImageProcessorPil().save_pretrained(folder / "prior/image_processor")
     diffusers.UnCLIPScheduler(
         variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0

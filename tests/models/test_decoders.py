@@ -43,6 +43,11 @@ FINDINGS: dict[str, tuple[str, Spoiling, str]] = {
         configure("prior_image_encoder/config.json", projection_dim=48),
         "projection_dim=48, the other parts need 32",
     ),
+    "a tokenizer of a shorter text encoder": (
+        "karlo",
+        configure("tokenizer/tokenizer_config.json", model_max_length=16),
+        "fills texts up to 16 tokens, and the prior reads 32",
+    ),
     "a tensor of the prior": ("kandinsky", drop_a_tensor(f"prior_prior/{WEIGHTS}", "proj_in.weight"), "lack 1 tensors"),
     "a tensor of the movq": ("kandinsky", drop_a_tensor(f"movq/{WEIGHTS}", "quant_conv.bias"), "lack 1 tensors"),
     "Karlo without super-resolution": ("karlo", remove("super_res_last"), "has no folder super_res_last"),

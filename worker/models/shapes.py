@@ -82,6 +82,12 @@ def tokenizer_faults(folder: ModelFolder, configs: Mapping[str, Config]) -> Iter
                 f"The {component} of {folder.path} has {len(tokenizer)} tokens, its text encoder only "
                 f"{known}; fetch both from the same model."
             )
+        reads = encoder["max_position_embeddings"] if encoder else 0
+        if component == "prior_tokenizer" and tokenizer.model_max_length < reads:
+            yield (
+                f"The {folder.home(component)[1]} of {folder.path} fills texts up to {tokenizer.model_max_length} "
+                f"tokens, and the prior reads {reads}; fetch both from the same model."
+            )
     # A prior reads a prompt by itself.
     together = [each for name, each in loaded.items() if name.startswith("tokenizer")]
     if len({frozenset(each.get_vocab().items()) for each in together}) > 1:
