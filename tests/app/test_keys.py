@@ -414,6 +414,7 @@ def filled(path: str, job_id: str) -> str:
         "index": "0",
         "event": "job.succeeded",
         "owner": "darkroom",
+        "kind": "webp",
     }
     for name, value in (values | {"name": "starter", "version": "0" * 64}).items():
         path = path.replace(f"{{{name}}}", value)

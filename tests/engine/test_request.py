@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from app.contract.messages.card import ModelCard
 from app.contract.messages.params import JobRequest, resolve
 from app.contract.messages.series import SeriesSpec
 from app.contract.messages.spec import PictureSpec
-from tests.engine.driving import engine_of, run
+from tests.engine.driving import engine_of, run, wish
 from tests.engine.pictures import edit, half_mask, picture
+from tests.engine.tiny_models import save_tiny_unclip
 from worker.engine.events import Finished
 from worker.engine.request import Request
-from worker.models.bundle import Bundle
+from worker.models.bundle import Bundle, load
+from worker.models.quiet import quiet_libraries
 
 
 class Watched(Request):
@@ -27,11 +31,20 @@ class Watched(Request):
 READ = dict.fromkeys(PictureSpec.model_fields, 0)
 
 
-def test_every_parameter_of_a_picture_is_read(xl_bundle: Bundle) -> None:
+@pytest.fixture(scope="module")
+def unclip_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    with quiet_libraries():
+        return load(save_tiny_unclip(tmp_path_factory.mktemp("models") / "tiny-unclip"))
+
+
+def test_every_parameter_of_a_picture_is_read(xl_bundle: Bundle, unclip_bundle: Bundle) -> None:
     """One that nobody reads would stand in the picture's record, and have changed nothing."""
-    request = Watched(**edit("watched", picture(), half_mask(), strength=0.5).model_dump())
     READ.update(dict.fromkeys(READ, 0))
-    assert isinstance(run(engine_of(xl_bundle), request)["watched"], Finished)
+    for bundle, request in (
+        (xl_bundle, edit("watched", picture(), half_mask(), strength=0.5)),
+        (unclip_bundle, wish("watched", width=64, height=64)),
+    ):
+        assert isinstance(run(engine_of(bundle), Watched(**request.model_dump()))["watched"], Finished)
     assert [name for name, times in READ.items() if not times] == []
 
 

@@ -18,6 +18,7 @@ import diffusers
 import pytest
 import torch
 import transformers
+from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
 
@@ -340,7 +341,12 @@ def test_a_size_that_nobody_tells_is_the_familys(folder: Path, whole_xl_folder: 
         assert judge(path).notes == ()
 
 
-OF_PIPELINES = {"StableUnCLIPImageNormalizer": StableUnCLIPImageNormalizer}
+OF_PIPELINES = {
+    "StableUnCLIPImageNormalizer": StableUnCLIPImageNormalizer,
+    "UnCLIPTextProjModel": UnCLIPTextProjModel,
+}
+NEEDED = {"UnCLIPTextProjModel": {"time_embed_dim": 8, "cross_attention_dim": 8}}
+"""Without defaults."""
 
 
 @pytest.mark.parametrize("name", CLASS_DEFAULTS)
@@ -348,7 +354,7 @@ def test_what_a_configuration_leaves_out_is_as_in_the_class(name: str) -> None:
     with quiet_libraries():
         of_transformers = transformers.CLIPVisionConfig if "Vision" in name else transformers.CLIPTextConfig
         cls = getattr(diffusers, name, OF_PIPELINES.get(name))
-        made = cls().config if cls else of_transformers().to_dict()
+        made = cls(**NEEDED.get(name, {})).config if cls else of_transformers().to_dict()
     said = {key: tuple(value) if isinstance(value, list) else value for key, value in made.items()}
     assert {key: said[key] for key in CLASS_DEFAULTS[name]} == CLASS_DEFAULTS[name]
 

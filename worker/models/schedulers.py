@@ -73,7 +73,7 @@ def step_options(name: str) -> dict[str, float]:
 def works(model_scheduler: Any, name: str, classes: Collection[str] = (), *, predicts_variance: bool = False) -> bool:
     """Does the scheduler of that name work with this model, whose pipeline takes these `classes`?"""
     trial = _Trial(model_scheduler, max(FEW), LATENT_CHANNELS, predicts_variance)
-    return _is_of(name, classes) and trial.limits(name) is not None
+    return trial.limits(name) is not None and _is_of(name, classes)
 
 
 def step_limits(
@@ -113,7 +113,8 @@ def _what_it_means(model_scheduler: Any, name: str) -> str:
 
 
 def _is_of(name: str, classes: Collection[str]) -> bool:
-    return _configuration(name)[0].__name__ in (classes or CLASS_NAMES)
+    """Without `classes`, of those that any pipeline may take."""
+    return _configuration(name)[0].__name__ in classes if classes else name not in OWN_CLASS_NAMES
 
 
 def _configuration(name: str) -> tuple[Any, dict[str, Any]]:
