@@ -63,9 +63,12 @@ def edit(picture: Picture, prompts: Prompts = None, **options: Any) -> None:
 def vary(picture: Picture, prompts: Prompts = None, **options: Any) -> None:
     """Draw pictures like one. One that Darkroom made brings its prompt, model and settings; others need a prompt.
 
+    A model that draws from the embedding of a picture needs none, and takes the picture as its embedding.
+
     \b
     darkroom vary out.png
     darkroom vary out.png --strength 0.3 -n 4
+    darkroom vary photo.png --model starter-unclip -n 4
     """
     _draw(prompts, picture, command="vary", **options)
 

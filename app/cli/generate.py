@@ -85,6 +85,17 @@ def requests_of(prompts: Sequence[str], seeds: Sequence[int], parameters: Parame
     ]
 
 
+def without_prompt(requests: Sequence[Parameters], shared: Parameters) -> list[Parameters]:
+    """Requests of a picture that is varied, whose prompt is its own: drawn from its embedding, they say none.
+
+    Raises CommandError where one is needed and the picture has none."""
+    if "image_embedding" in shared:
+        return [{name: value for name, value in each.items() if name != "prompt"} for each in requests]
+    if not all(each["prompt"] for each in requests):
+        raise CommandError("the picture carries no darkroom record: give a prompt", REFUSED)
+    return list(requests)
+
+
 def draw(
     prompts: Sequence[str], file: str | None, seeds: Sequence[int], parameters: Parameters, *,
     output: str, overwrite: bool, url: str, api_key: str | None, display: Display, pictures: NamedPictures,
@@ -95,9 +106,9 @@ def draw(
         if file == STDIN == pictures.image:
             raise CommandError("prompts and a picture cannot both come from stdin", REFUSED)
         given = pictures.read()
-        if given.origin and not prompts and file is None:
-            prompts = given.origin.prompts
-        requests = requests_of(read_prompts(prompts, file), seeds, parameters)
+        own = given.origin if not prompts and file is None else None
+        asked = own.prompts or [""] if own else read_prompts(prompts, file)
+        requests = requests_of(asked, seeds, parameters)
         for value in (output, *parameters.values()):
             require_text(str(value))
         images = parameters.get("num_images") or 1
@@ -107,13 +118,14 @@ def draw(
     painter = Painter.for_terminal(display.preview)
 
     async def work(service: Service) -> int:
-        shared = await given.send(service)
+        shared = await given.send(service, parameters)
+        wanted = requests if own is None else without_prompt(requests, shared)
         if "aspect_ratio" in parameters:
             shared = {name: value for name, value in shared.items() if name not in ("width", "height")}
         written = {"output_format": names.output_format}
         with Bars(jobs=len(requests)) as bars:
             batch = Batch(service, names, bars, painter, display)
-            code = await batch.draw([shared | request | written for request in requests])
+            code = await batch.draw([shared | request | written for request in wanted])
         for path in batch.saved if display.show else []:
             typer.launch(str(path))
         return code

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -83,11 +84,14 @@ class GivenPictures:
     loras: tuple[dict[str, Any], ...]
     origin: Origin | None
 
-    async def send(self, service: Service) -> dict[str, Any]:
-        """Members of a request; every file has been sent in. Raises CommandError."""
-        members = await self.origin.settings(service) if self.origin else {}
+    async def send(self, service: Service, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Members of a request for what is asked; every file has been sent in. Raises CommandError."""
+        variation = await self.origin.variation(service, asked) if self.origin else None
+        members = dict(variation.members) if variation else {}
         if self.image:
-            members["image"] = await self.image.send(service)
+            reference = await self.image.send(service)
+            is_point = variation is not None and variation.from_embedding
+            members |= {"image_embedding": {"of": reference}} if is_point else {"image": reference}
         if self.mask:
             members["mask_image"] = await self.mask.send(service)
             members.pop("strength", None)

@@ -10,6 +10,7 @@ import json
 import struct
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from app.cli.answers import NUMBER, fits
@@ -24,6 +25,9 @@ LONGEST = 60
 
 SHOWN = 4
 """Numbers of a vector in a table."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+"""How the name of a picture ends."""
 
 SCORE = {"texts": [str], "cosine": [[NUMBER]], "probability": [[NUMBER]], "warnings": [str]}
 EMBEDDINGS = {"data": [{"embedding": str}], "dimensions": int, "warnings": [str]}
@@ -45,6 +49,7 @@ def score(
     """Print how well each text fits each picture. Returns the exit code."""
 
     async def work(service: Service) -> int:
+        _require_words(texts)
         images = await _sent(service, files)
         asked = {"images": images, "texts": list(texts), "template": template, "model": model}
         found = await _asked(service, "/v1/score", asked, SCORE)
@@ -91,6 +96,13 @@ def embed(
 def is_terminal() -> bool:
     """Whether somebody reads what is printed."""
     return sys.stdout.isatty()
+
+
+def _require_words(texts: Sequence[str]) -> None:
+    """Raises CommandError for a text that names a picture: a shell makes several words of *.png."""
+    for text in texts:
+        if text.lower().endswith(PICTURES) and Path(text).is_file():
+            raise CommandError(f"{plain(text)} is a file: name every picture but the first with --image", REFUSED)
 
 
 async def _sent(service: Service, files: Sequence[str]) -> list[dict[str, str]]:

@@ -150,6 +150,35 @@ def test_a_picture_without_a_record_is_varied_by_a_prompt(run: Run, hand: Hand, 
     assert hand.claims[0].spec.strength == 0.6
 
 
+@pytest.fixture
+def of_embeddings(worker: ScriptedWorker) -> None:
+    """The model draws from the embeddings of pictures, and has no prior."""
+    takes, tasks = ("image_embedding", "noise_level"), ("text-to-image", "image-variation")
+    worker.card = worker.card.model_copy(update={"takes": takes, "tasks": tasks, "embedding_dimensions": 4})
+    worker.announce()
+
+
+def test_a_model_of_embeddings_varies_a_picture_without_words(
+    run: Run, of_embeddings: None, hand: Hand, folder: Path
+) -> None:
+    done = run("vary", "photo.jpg", "--model", "starter", "-n", "2", "--seed", "3", "-o", "out.png")
+    assert done.exit_code == 0, done.stderr
+    spec = hand.claims[0].spec
+    assert (spec.prompt, spec.image, spec.num_images, spec.seed) == ("", None, 2, 3)
+    assert spec.image_embedding is not None
+    (point,) = spec.image_embedding.points
+    assert point.of is not None
+    assert point.of.content_type == "image/jpeg"
+
+
+def test_a_print_of_such_a_model_is_varied_by_it(run: Run, of_embeddings: None, hand: Hand, folder: Path) -> None:
+    a_print(folder, num_inference_steps=9)
+    assert run("vary", "out.png", "a frog", "-o", "new.png").exit_code == 0
+    spec = hand.claims[0].spec
+    assert (spec.prompt, spec.num_inference_steps, spec.image, spec.width) == ("a frog", 9, None, 64)
+    assert spec.image_embedding is not None
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -89,3 +89,13 @@ def test_what_takes_too_long_leads_to_its_job(
     assert result.exit_code == 3
     until(lambda: scorer.claims)
     assert f"`darkroom jobs show {scorer.claims[0].id}`" in result.stderr
+
+
+def test_a_picture_among_the_texts_is_told(run: Run, scorer: ScriptedScorer) -> None:
+    """`darkroom score *.png "a frog"`, as the shell writes it."""
+    for name in ("a.png", "b.png"):
+        Path(name).write_bytes(picture("red"))
+    refused = run("score", "a.png", "b.png", "a frog")
+    assert (refused.exit_code, scorer.claims) == (2, [])
+    assert refused.stderr == "darkroom score: b.png is a file: name every picture but the first with --image\n"
+    assert run("score", "a.png", "c.png").exit_code == 0
