@@ -105,8 +105,11 @@ def is_job(value: Any) -> bool:
 
 
 def about(job: dict[str, Any]) -> str:
-    """The prompt; or the task, and the texts of a job that draws nothing."""
+    """The prompt, or what is drawn from in its place; or the task, and the texts of a job that draws nothing."""
     request = job["input"]
+    points = request.get("image_embedding")
+    if not request.get("prompt") and isinstance(points, dict):
+        return f"image embedding: {', '.join(name for name, value in points.items() if value is not None)}"
     if "prompt" in request:
         return str(request["prompt"])
     texts = request.get("texts") or [each for each in request["input"] if isinstance(each, str)]

@@ -2,7 +2,7 @@
 // Knows the API's calls; refuses to know the DOM. watch.js decides when unfinished jobs are asked for.
 
 import { WAIT_MS, Refused, Unreachable, call, uniqueName } from "./api.js";
-import { ending, isTerminal } from "./words.js";
+import { ending, isTerminal, shows } from "./words.js";
 import { bodyOf } from "./request.js";
 
 const PAGE = 24;
@@ -92,7 +92,7 @@ export class Darkroom {
       const job = await call("/v1/jobs", { method: "POST", body, headers: { "Idempotency-Key": name } });
       this.away = false;
       this.take(job);
-      this.#say(`Sent: ${job.input.prompt}`);
+      this.#say(`Sent: ${shows(job.input)}`);
       return job;
     } catch (error) {
       this.note(error);

@@ -7,7 +7,7 @@ import { Sameness } from "./sameness.js";
 import { Estimate, Trajectory, useFrames } from "./trajectory.js";
 import { copy, recipes } from "./recipes.js";
 import { frameNumbers, neighbour, strokes } from "./walk.js";
-import { imageOf, isTerminal, moment, size, standing } from "./words.js";
+import { imageOf, isTerminal, moment, shows, size, standing } from "./words.js";
 
 const LONG_PROMPT = 150;
 /** Characters. The heading is cut after some lines, so that what can be done stays in sight. */
@@ -69,14 +69,14 @@ function Opened({ job, index, darkroom, close, again, use }) {
   const shown = image && !frame;
   const renew = () => darkroom.reload(job.id).catch(() => {});
   return html`<div class="easel">
-      ${shown && html`<${Picture} image=${image} alt=${job.input.prompt} renew=${renew} />`}
+      ${shown && html`<${Picture} image=${image} alt=${shows(job.input)} renew=${renew} />`}
       ${frame && html`<${Estimate} frame=${frame} image=${image} renew=${renew} />`}
       ${!image && estimates.length > 0 && html`<${Estimate} frame=${estimates.at(-1)} />`}
       ${!image && html`<p class="quiet">${standing(job)}</p>${!isTerminal(job) && html`<${Bar} job=${job} />`}`}
       ${image && steps && html`<${Trajectory} key=${steps.series.join()} job=${job} image=${image} ...${steps} show=${setFrame} />`}
     </div>
     <div class="notes">
-      <div class="row spread top"><h2>${job.input.prompt}</h2><button type="button" class="small" onClick=${close}>Close</button></div>
+      <div class="row spread top"><h2>${shows(job.input)}</h2><button type="button" class="small" onClick=${close}>Close</button></div>
       <${Actions} job=${job} index=${index} close=${close} again=${again} use=${use} darkroom=${darkroom} />
       ${image && html`<${Sameness} job=${job} darkroom=${darkroom} />`}
       <${Warnings} warnings=${job.warnings} />

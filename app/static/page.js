@@ -13,7 +13,7 @@ import { Wall } from "./prints.js";
 import { useSender } from "./sending.js";
 import { Watch } from "./watch.js";
 import { defaults, fitted, requestOf } from "./request.js";
-import { count, isTerminal } from "./words.js";
+import { count, isTerminal, shows } from "./words.js";
 
 const darkroom = new Darkroom();
 const watch = new Watch(darkroom);
@@ -106,7 +106,7 @@ function Service() {
 
 function title() {
   const open = darkroom.jobs.get(address.print?.id);
-  if (open && isTerminal(open)) return `${open.input.prompt} - Darkroom`;
+  if (open && isTerminal(open)) return `${shows(open.input)} - Darkroom`;
   const running = darkroom.unfinished.filter((job) => job.status === "running");
   if (!running.length) return "Darkroom";
   const { step, steps } = running[running.length - 1].progress;

@@ -3,7 +3,7 @@
 import { html } from "./preact-htm.js";
 import { Bar, Explained, Picture, Warnings } from "./parts.js";
 import { frameNumbers } from "./walk.js";
-import { count, explanation, isBlocked, isTerminal, seconds, standing } from "./words.js";
+import { count, explanation, isBlocked, isTerminal, seconds, shows, standing } from "./words.js";
 
 export function Wall({ darkroom, onOpen, onAgain }) {
   const prints = darkroom.prints;
@@ -39,7 +39,7 @@ function Sheet({ job, darkroom, onOpen, onAgain }) {
   return html`<li class="sheet" data-status=${job.status}>
     <div class=${`frames frames-${layout(job)}`}>${frames(job, darkroom, onOpen)}</div>
     <div class="caption">
-      <p class="prompt" title=${job.input.prompt}>${job.input.prompt}</p>
+      <p class="prompt" title=${shows(job.input)}>${shows(job.input)}</p>
       ${isTerminal(job) ? html`<${Ended} job=${job} darkroom=${darkroom} onAgain=${onAgain} />` : html`<${Unfinished} job=${job} darkroom=${darkroom} />`}
     </div>
   </li>`;
@@ -51,7 +51,7 @@ function layout(job) {
 }
 
 function frames(job, darkroom, onOpen) {
-  if (isTerminal(job) && !job.images.length) return html`<button class="frame blank" onClick=${() => onOpen(job.id, 0)} aria-label=${`Details: ${job.input.prompt}`}>
+  if (isTerminal(job) && !job.images.length) return html`<button class="frame blank" onClick=${() => onOpen(job.id, 0)} aria-label=${`Details: ${shows(job.input)}`}>
     ${isBlocked(job) ? "Not shown" : job.status === "failed" ? "No picture" : "Canceled"}
   </button>`;
   return frameNumbers(job).map((index) => html`<${Frame} key=${index} job=${job} index=${index} darkroom=${darkroom} onOpen=${onOpen} />`);
@@ -67,9 +67,9 @@ function Frame({ job, index, darkroom, onOpen }) {
   const kind = !image ? "frame developing" : image.nsfw ? "frame flagged" : "frame";
   const state = !image ? "not finished" : `seed ${image.seed}${image.nsfw ? ", flagged by the safety checker" : ""}`;
   return html`<button class=${kind} style=${proportions(image ?? job.input)} onClick=${() => onOpen(job.id, index)}
-    aria-label=${`${job.input.prompt}, ${state}: details`}>
+    aria-label=${`${shows(job.input)}, ${state}: details`}>
     ${glimpse ? html`<img class="glimpse" src=${glimpse.source} alt="" />` : !image && html`<span class="grain"></span>`}
-    ${image && html`<${Picture} image=${image} alt=${job.input.prompt} renew=${() => darkroom.reload(job.id).catch(() => {})} />`}
+    ${image && html`<${Picture} image=${image} alt=${shows(job.input)} renew=${() => darkroom.reload(job.id).catch(() => {})} />`}
   </button>`;
 }
 
@@ -77,7 +77,7 @@ function Unfinished({ job, darkroom }) {
   return html`<${Bar} job=${job} />
     <div class="row spread">
       <span class="quiet">${standing(job)}</span>
-      <button type="button" class="small" onClick=${() => darkroom.cancel(job.id)} aria-label=${`Cancel: ${job.input.prompt}`}>Cancel</button>
+      <button type="button" class="small" onClick=${() => darkroom.cancel(job.id)} aria-label=${`Cancel: ${shows(job.input)}`}>Cancel</button>
     </div>
     <${Warnings} warnings=${job.warnings} />`;
 }

@@ -18,10 +18,18 @@ export const imageOf = (job, index) => job.images.find((image) => image.index ==
 /** Whether all pictures of a job were flagged and are not shown. */
 export const isBlocked = (job) => /\/problems\/content-blocked$/.test(job.error?.type ?? "");
 
+/** What a job's pictures show: its prompt, or what they are drawn from in the place of one. */
+export function shows({ prompt, image_embedding: points }) {
+  if (prompt || !points) return prompt;
+  if (points.slerp) return "Between two points";
+  if (points.diff) return `From “${points.diff.from}” to “${points.diff.to}”`;
+  return points.text ?? (points.of ? "Variation of a picture" : "From a vector");
+}
+
 /** How a job ended, for those who listen to the page. */
 export function ending(job) {
-  if (job.status === "succeeded") return `${count(job.images.length, "picture")} finished: ${job.input.prompt}`;
-  return `${job.status === "failed" ? "Failed" : "Canceled"}: ${job.input.prompt}`;
+  if (job.status === "succeeded") return `${count(job.images.length, "picture")} finished: ${shows(job.input)}`;
+  return `${job.status === "failed" ? "Failed" : "Canceled"}: ${shows(job.input)}`;
 }
 
 function waiting(job) {

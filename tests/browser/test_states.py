@@ -342,3 +342,16 @@ def test_the_service_goes_away_and_comes_back(
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".sheet")).to_have_count(2)
     assert worker.claim().spec.prompt == "a green square"
+
+
+SHOWS = """async (inputs) => {
+    const { shows } = await import("/static/words.js");
+    return inputs.map(shows);
+}"""
+
+
+def test_a_job_without_a_prompt_is_called_by_what_it_draws_from(opened: Page) -> None:
+    points = [{"of": {}}, {"slerp": [{}, {}]}, {"of": {}, "diff": {"from": "a", "to": "b"}}, {"text": "c"}, {}]
+    asked = [{"prompt": "", "image_embedding": each} for each in points]
+    said = ["Variation of a picture", "Between two points", "From “a” to “b”", "c", "From a vector"]
+    assert opened.evaluate(SHOWS, [*asked, {"prompt": "a frog", "image_embedding": {"of": {}}}]) == [*said, "a frog"]

@@ -169,6 +169,7 @@ def test_a_model_of_embeddings_varies_a_picture_without_words(
     (point,) = spec.image_embedding.points
     assert point.of is not None
     assert point.of.content_type == "image/jpeg"
+    assert "image embedding: of" in run("jobs", "list").stdout
 
 
 def test_a_print_of_such_a_model_is_varied_by_it(run: Run, of_embeddings: None, hand: Hand, folder: Path) -> None:
