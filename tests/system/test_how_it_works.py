@@ -83,12 +83,12 @@ def in_terminal(command: str, folder: Path, url: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory, remembered: dict[str, str]) -> Iterator[Walk]:
+def walk(tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[str, str]) -> Iterator[Walk]:
     """Where the page begins: its service runs, in a folder that has of the clone what the commands read."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / "models").symlink_to(ROOT / "models")
     _, started = START.splitlines()
-    installation = Installation(folder / "data", environment=dict(remembered))
+    installation = Installation(folder / "data", environment=dict(shared_machine))
     models = shlex.split(started)[2:]
     installation.options = ["--port", str(installation.port), "--data", str(installation.data), *models]
     installation.start_and_wait()
