@@ -18,9 +18,12 @@ help:
 run: .venv/serve.stamp
 	@exec $(BIN)/darkroom up $(if $(PORT),--port $(PORT)) --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)")
 
-# A file's tests stay in one process, because they share what it starts.
+# A file's tests stay in one process, because they share what it starts. One process more than there are cores: about half
+# of a test's time is spent waiting for what it started.
+TESTERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 test-stalled: .venv/dev.stamp
 	$(BIN)/python -m tests.stalled

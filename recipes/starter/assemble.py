@@ -85,10 +85,10 @@ def assemble(work: Path, folder: Path) -> int:
 
 
 def assemble_scorer(work: Path) -> Path:
-    """The scorer without what its training left beside it, in a folder of its own."""
+    """The scorer with its hashes, in a folder of the name that it is shipped by."""
     folder = work / SCORER
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(work / "scorer", folder, ignore=shutil.ignore_patterns("state.pt", "log.jsonl"))
+    shutil.copytree(work / "scorer", folder)
     write_manifest(folder)
     return folder
 

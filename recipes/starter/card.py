@@ -22,7 +22,7 @@ from recipes.starter.words import COLOURS, OBJECTS, POSITIONS, SCENES, SHAPES
 TEMPLATE = Path(__file__).with_name("card.md")
 SCORER_TEMPLATE = Path(__file__).with_name("scorer_card.md")
 FROM_SCRATCH = "From scratch with `make starter-model`"
-STAGES = {"train_decoder": "decoder", "train_unet": "text encoder and UNet", "scorer": "scorer", "judge": "judge"}
+STAGES = {"train_decoder": "decoder", "train_unet": "text encoder and UNet", "train_scorer": "scorer", "judge": "judge"}
 
 
 def table(evaluation: Mapping[str, Any]) -> str:
@@ -102,7 +102,7 @@ def write(work: Path, folder: Path, evaluation: Mapping[str, Any], *, device: st
 def write_scorer(work: Path, evaluation: Mapping[str, Any], *, device: str) -> None:
     """README.md of the scorer that `assemble` made, with the evaluation's ceilings: they are of true pictures."""
     folder = work / assemble.SCORER
-    last = last_line(work / "scorer" / "log.jsonl")
+    last = last_line(work / "train_scorer" / "log.jsonl")
     asked = evaluation["categories"]
     seen = {name: figures["checks"].get("object_by_scorer") for name, figures in asked.items()}
     ceilings = {name: f"{shares['ceiling']:.2f}" for name, shares in seen.items() if shares}

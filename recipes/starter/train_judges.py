@@ -156,7 +156,7 @@ def train_scorer(
     stream = PlanStream(
         names, rows=options.rows, seed=options.seed, buckets=SQUARE, wishes=wishes or SCORED, close=CLOSE
     )
-    _train("scorer", scorer, loss_of, stream, composer, options)
+    _train("train_scorer", scorer, loss_of, stream, composer, options)
     save_scorer(scorer, tokenizer, options.work / "scorer")
 
 

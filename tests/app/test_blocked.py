@@ -65,7 +65,11 @@ def test_a_job_that_names_a_picture_which_is_not_shown_is_told_so() -> None:
     """And the numbers that there are do not become fewer."""
     shown: Any = SimpleNamespace(index=0)
     record: Any = SimpleNamespace(
-        status=Status.SUCCEEDED, images=[shown], blocked=[SimpleNamespace(index=1)], spec=SimpleNamespace(num_images=3)
+        status=Status.SUCCEEDED,
+        images=[shown],
+        blocked=[SimpleNamespace(index=1)],
+        selection=None,
+        spec=SimpleNamespace(num_images=3),
     )
     assert _picture_of(record, 0) is shown
     for index, words in ((1, "is not shown: the safety checker flagged it"), (3, "must be 0 to 2")):

@@ -41,7 +41,7 @@ def test_the_whole_road(client: httpx2.Client, worker: ScriptedWorker) -> None:
     worker.progress(claim, 5)
     running = client.get(job["urls"]["self"])
     assert running.json()["status"] == "running"
-    assert running.json()["progress"] == {"step": 5, "steps": 20, "images_done": 0}
+    assert running.json()["progress"] == {"step": 5, "steps": 20, "images_done": 0, "stage": None}
     assert "retry-after" in running.headers
 
     worker.succeed(claim)

@@ -66,6 +66,8 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "controlnets": ("controlnets", Path("controlnets")),
     "controlnets_kept": ("3", 3),
     "vae": ("vae", Path("vae")),
+    "prior": ("prior", Path("prior")),
+    "scorer": ("scorer", Path("scorer")),
     "dtype": ("float32", "float32"),
     "seats": ("11", 11),
     "threads": ("1", 1),

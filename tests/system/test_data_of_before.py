@@ -78,7 +78,8 @@ def test_a_job_is_what_it_was(found: Found, which: str) -> None:
     # Where nothing was asked for an empty text stood then.
     asked = then["input"] | {"negative_prompt": then["input"]["negative_prompt"] or None}
     assert now["input"].items() >= asked.items(), "a parameter that came later has its default"
-    compared_apart = {"urls", "images", "input"}
+    assert now["progress"].items() >= then["progress"].items()
+    compared_apart = {"urls", "images", "input", "progress"}
     assert {name: now[name] for name in then if name not in compared_apart} == {
         name: value for name, value in then.items() if name not in compared_apart
     }

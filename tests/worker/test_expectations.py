@@ -30,9 +30,10 @@ def shown(*pictures: np.ndarray) -> torch.Tensor:
 
 def test_each_picture_is_held_against_its_own_words(scorer: Scorer) -> None:
     red, yellow = painted("red", "blue"), painted("yellow", "purple")
-    rows = Expectations(scorer)(shown(red, yellow, yellow), [asked("a red circle")] * 2 + [asked("a yellow circle")])
-    cosines = scorer.image_features([red, yellow]) @ scorer.text_features(["a red circle", "a yellow circle"]).T
-    assert rows[:, 0].tolist() == pytest.approx([float(cosines[k]) for k in ((0, 0), (1, 0), (1, 1))], abs=1e-6)
+    words = ["a red circle", "a cat", "a yellow circle"]
+    rows = Expectations(scorer)(shown(red, yellow, yellow), [asked(text) for text in words])
+    cosines = scorer.image_features([red, yellow]) @ scorer.text_features(words).T
+    assert rows[:, 0].tolist() == pytest.approx([float(cosines[k]) for k in ((0, 0), (1, 1), (1, 2))], abs=1e-6)
     assert rows[0, 1] > 0.99
     assert rows[1, 1] < 0.5 < rows[2, 1]
 

@@ -36,6 +36,7 @@ def hanging_worker(valkey_url: str, redis_client: redis.Redis, tmp_path: Path) -
             "DARKROOM_PROFILE_FOLDER": str(tmp_path / "profiles"),
             "DARKROOM_STALL_SECONDS": "1",
             "DARKROOM_THREADS": "1",
+            "DARKROOM_SCORER": "off",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -72,7 +72,7 @@ def test_sprites_come_back_from_their_file(work: Path, composer: Composer) -> No
 
 
 def test_every_training_leaves_a_log_with_finite_losses(work: Path) -> None:
-    for stage in ("train_decoder", "train_unet", "judge", "scorer"):
+    for stage in ("train_decoder", "train_unet", "judge", "train_scorer"):
         [line] = [json.loads(line) for line in (work / stage / "log.jsonl").read_text().splitlines()]
         assert (line["steps"], line["samples"]) == (10, 40)
         assert 0 < line["loss"] < 20
