@@ -18,8 +18,8 @@ help:
 run: .venv/serve.stamp
 	@exec $(BIN)/darkroom up $(if $(PORT),--port $(PORT)) --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)")
 
-# A file's tests stay in one process, because they share what it starts. One process more than there are cores: about half
-# of a test's time is spent waiting for what it started.
+# A file's tests stay in one process, because they share what it starts. One process more than there are cores: two on
+# two cores left nearly half of them idle, waiting for what they had started.
 TESTERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 
 test: .venv/dev.stamp
