@@ -6,28 +6,26 @@ Vectors of texts are remembered. Knows questions and their results, and the scor
 from __future__ import annotations
 
 import base64
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from app.contract.messages.questions import EmbedResult, EmbedSpec, Question, Result, ScoreResult, ScoreSpec
 from worker.engine.errors import EngineError, GenerationFailed, NumericalError, device_watch
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device
-from worker.models.scorer import Picture, Scorer
+from worker.families.inputs import on_white
+from worker.models.scorer import Scorer
+from worker.models.text_vectors import TextVectors
 
 PICTURES_AT_ONCE = 16
 TEXTS_AT_ONCE = 64
 """Of one forward: a turn on the device must not keep a drawing waiting for longer than a step or two."""
-
-REMEMBERED = 4_096
-"""Texts whose vectors are kept: 16 MiB with 1,024 numbers each."""
 
 DIGITS = 7
 """Decimals of what is answered: float32 has no more."""
@@ -57,7 +55,7 @@ class Answers:
     def __init__(self, scorer: Scorer, *, turn: AbstractContextManager[object]) -> None:
         self._scorer = scorer
         self._turn = turn
-        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._texts = TextVectors(partial(self._in_parts, size=TEXTS_AT_ONCE, forward=scorer.text_features))
         self._stages = Stages()
 
     @property
@@ -69,7 +67,7 @@ class Answers:
         """An answer to each. Raises DeviceLost, and what the network raises."""
         words = dict.fromkeys(text for asked in questions for text in asked.question.words)
         pictures = {sha256: pixels for asked in questions for sha256, pixels in asked.pictures.items()}
-        texts = self._of_texts(list(words))
+        texts = self._texts.of(list(words))
         images = dict(zip(pictures, self._of_pictures([*pictures.values()]), strict=True))
         return [self._answer(asked.question, texts, images) for asked in questions]
 
@@ -79,13 +77,14 @@ class Answers:
         vectors = [texts[each] for each in question.words] + [images[each.sha256] for each in question.pictures]
         if not all(bool(torch.isfinite(vector).all()) for vector in vectors):
             return NumericalError("The scorer's numbers overflowed at one of the pictures or texts.")
+        counts = self._scorer.tokens(question.words) if question.words else []
         if isinstance(question, ScoreSpec):
             result: Result = self._score(question, texts, images)
         elif question.space == "joint":
-            result = self._embed(question, texts, images)
+            result = self._embed(question, texts, images, counts)
         else:
             return GenerationFailed("This model has no prior that takes texts among pictures.")
-        return Found(result, self._cut(question.words))
+        return Found(result, self._cut(counts))
 
     def _score(
         self, question: ScoreSpec, texts: Mapping[str, torch.Tensor], images: Mapping[str, torch.Tensor]
@@ -102,33 +101,30 @@ class Answers:
         )
 
     def _embed(
-        self, question: EmbedSpec, texts: Mapping[str, torch.Tensor], images: Mapping[str, torch.Tensor]
+        self,
+        question: EmbedSpec,
+        texts: Mapping[str, torch.Tensor],
+        images: Mapping[str, torch.Tensor],
+        counts: Sequence[int],
     ) -> EmbedResult:
         vectors = [texts[each] if isinstance(each, str) else images[each.sha256] for each in question.input]
         return EmbedResult(
             model_sha256=self._scorer.sha256,
             dimensions=self._scorer.dimensions,
             vectors=tuple(in_base64(vector) for vector in vectors),
-            tokens=sum(min(count, self._scorer.max_tokens) for count in self._scorer.tokens(question.words)),
+            tokens=sum(min(count, self._scorer.max_tokens) for count in counts),
         )
 
-    def _cut(self, words: Sequence[str]) -> list[str]:
+    def _cut(self, counts: Sequence[int]) -> list[str]:
         most = self._scorer.max_tokens
-        long = [(at, count) for at, count in enumerate(self._scorer.tokens(words)) if count > most] if words else []
-        return [f"Of text {at}, the first {most} of {count} tokens were read." for at, count in long]
-
-    def _of_texts(self, words: Sequence[str]) -> dict[str, torch.Tensor]:
-        new = [text for text in words if text not in self._texts]
-        self._texts |= zip(new, self._in_parts(new, TEXTS_AT_ONCE, self._scorer.text_features), strict=True)
-        found = {text: self._texts[text] for text in words}
-        for text in words:
-            self._texts.move_to_end(text)
-        while len(self._texts) > REMEMBERED:
-            self._texts.popitem(last=False)
-        return found
+        return [
+            f"Of text {at}, the first {most} of {count} tokens were read."
+            for at, count in enumerate(counts)
+            if count > most
+        ]
 
     def _of_pictures(self, pictures: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        shown = [over_white(each) for each in pictures]
+        shown = [np.asarray(on_white(each)) for each in pictures]
         return self._in_parts(shown, PICTURES_AT_ONCE, self._scorer.image_features)
 
     def _in_parts(
@@ -146,14 +142,6 @@ class Answers:
         on_device = current_device(self._scorer.device)
         with self._turn, self._stages.at("score"), on_device, torch.inference_mode(), device_watch():
             yield
-
-
-def over_white(pixels: np.ndarray) -> Picture:
-    """uint8 [H, W, 3], of a picture that may be transparent: what is shows white, as where pictures are drawn from."""
-    if pixels.shape[2] == 3:
-        return pixels
-    image = Image.fromarray(pixels)
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
 def in_base64(vector: torch.Tensor) -> str:

@@ -30,6 +30,9 @@ class Engine(Protocol):
 class Questions(Protocol):
     """Where a claimed job goes that draws nothing."""
 
+    @property
+    def free_seats(self) -> int: ...
+
     def begin(self, claim: Claim, /) -> None: ...
 
 
@@ -57,7 +60,10 @@ class Arrivals:
 
     @property
     def free_seats(self) -> int:
-        """Of the engine, that nobody under way has a claim to."""
+        """Of the engine, that nobody under way has a claim to; none while too many questions wait, since nobody knows
+        beforehand which kind the next job is."""
+        if self._questions is not None and not self._questions.free_seats:
+            return 0
         with self._lock:
             taken = sum(self._under_way.values())
         return max(0, self._engine.free_seats - taken)

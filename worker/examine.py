@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.contract.common.environment import SettingsError
-from app.contract.messages.assembly import AssemblyError, whole_model
+from app.contract.messages.assembly import AssemblyError, meant, whole_model
 from app.contract.messages.model_name import BUNDLED_SCORER, IllegalName, model_name
 from worker.models.configs import part_dtype
 from worker.models.errors import ModelError
@@ -40,7 +40,7 @@ def examine(folder: Path | None) -> dict[str, Any]:
         settings = settings_from_env()
     except SettingsError as error:
         return {"settings_error": str(error)}
-    model = folder or settings.model
+    model = meant(folder or settings.model)
     if is_scorer(model):
         return _packages() | _devices(settings.device) | {"scorer": _scorer(model, settings)}
     scorer = settings.scorer

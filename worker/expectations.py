@@ -5,7 +5,6 @@ Knows the scorer and the words of requests. Refuses to know which pictures are k
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +13,10 @@ import torch
 from app.contract.messages.prompt_syntax import words_read
 from worker.engine.request import Request
 from worker.models.scorer import Scorer
+from worker.models.text_vectors import TextVectors
 
 NOTHING = ""
 """What a text is compared with, where probabilities are among several: a softmax over one text is always 1."""
-
-REMEMBERED = 1_024
-"""Texts whose vectors are kept: 4 MiB with 1,024 numbers each."""
 
 
 class Expectations:
@@ -27,7 +24,7 @@ class Expectations:
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
-        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._texts = TextVectors(scorer.text_features)
 
     def __call__(self, pictures: torch.Tensor, requests: Sequence[Request]) -> torch.Tensor:
         """Score and probability of each of `pictures`, uint8 [B, H, W, 3]: float32 [B, 2] on their device.
@@ -53,15 +50,8 @@ class Expectations:
         return torch.stack([cosines.mean(), self._scorer.probabilities(among)[:, 0].amin()])
 
     def _of_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        if new:
-            self._texts.update(zip(new, self._scorer.text_features(new), strict=True))
-        found = torch.stack([self._texts[text] for text in texts])
-        for text in texts:
-            self._texts.move_to_end(text)
-        while len(self._texts) > REMEMBERED:
-            self._texts.popitem(last=False)
-        return found
+        known = self._texts.of(texts)
+        return torch.stack([known[text] for text in texts])
 
 
 def expected(request: Request) -> Sequence[str]:

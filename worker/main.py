@@ -80,6 +80,7 @@ def run() -> int:
         settings = settings_from_env()
         configure(settings.log_level, process="worker")
         name = settings.name()
+        settings = settings.model_copy(update={"model": whole_model(settings.model)})
         store = _open_store(settings)
         connections = connect(settings)
         starting = Starting(Ownership(connections.leases), own_name)
@@ -171,17 +172,17 @@ class Worker:
     def _open_scoring(self, served: Served) -> Scoring | None:
         if served.answering is None:
             return None
-        return self._open_answers(Answers(served.answering.scorer, turn=self.turns))
+        return self._open_answers(Answers(served.answering.scorer, turn=self.turns), served.answering.card)
 
     def _open_embedding(self, served: Served) -> Scoring | None:
         """The road of questions to the model that draws."""
         if served.drawing is None or served.drawing.embedder is None:
             return None
-        return self._open_answers(PriorAnswers(served.drawing.embedder, turn=self.turns))
+        return self._open_answers(PriorAnswers(served.drawing.embedder, turn=self.turns), served.drawing.card)
 
-    def _open_answers(self, answers: Answering) -> Scoring:
+    def _open_answers(self, answers: Answering, card: ModelCard) -> Scoring:
         counted = {"count": self.metrics.answered} if self.metrics else {}
-        return Scoring(answers, self.fetching, self.attempts, self.reporter, **counted)
+        return Scoring(answers, self.fetching, self.attempts, self.reporter, model=card.name, **counted)
 
     def _roads(self, served: Served) -> Iterator[tuple[ModelCard, Road]]:
         if served.drawing:
@@ -331,7 +332,7 @@ def _load(settings: WorkerSettings, name: str) -> Bundle:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     bundle = load(
-        whole_model(settings.model),
+        settings.model,
         name=name,
         device=settings.device,
         dtype=settings.dtype,

@@ -39,7 +39,8 @@ class Answering(Protocol):
 
 
 class Scoring:
-    """`run` is for a thread of its own, everything else for any. `count` hears of each answer, and of failures."""
+    """Of one `model`. `run` is for a thread of its own, everything else for any. `count` hears of each answer, and of
+    failures."""
 
     def __init__(
         self,
@@ -48,12 +49,14 @@ class Scoring:
         attempts: Attempts,
         reporter: Reporter,
         *,
+        model: str,
         count: Callable[[Question, str], None] = lambda question, outcome: None,
     ) -> None:
         self._answers = answers
         self._fetching = fetching
         self._attempts = attempts
         self._reporter = reporter
+        self._model = model
         self._count = count
         self._changed = threading.Condition()
         self._ready: list[tuple[Attempt, Asked]] = []
@@ -61,7 +64,7 @@ class Scoring:
     @property
     def free_seats(self) -> int:
         """Room for so many more; a question that is larger than all of it comes in when there is some."""
-        asked = (claim.question for claim in self._attempts.claims())
+        asked = (claim.question for claim in self._attempts.claims() if claim.spec.model == self._model)
         return max(0, SEATS - sum(max(1, len(question.pictures)) for question in asked if question is not None))
 
     @property

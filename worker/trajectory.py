@@ -88,14 +88,17 @@ def _step(recording: Recording, place: int, boxes: Mapping[tuple[Shown, int], Bo
 
 def _frames(recording: Recording, picture: NDArray[np.uint8]) -> Iterator[tuple[Shown, int, NDArray[np.uint8]]]:
     """All that there are, series by series. The last noisy one is the picture: its latents are the picture's."""
+    decoded = next(iter(recording.decoded.values()), None)
     for series in recording.latents:
         for place in recording.whole:
             if series not in recording.moments[place].series:
                 continue
             pixels = recording.pixels(series, place)
-            if pixels is None:
-                return
-            yield series, place, _small(picture, like=pixels) if recording.is_picture(series, place) else pixels
+            if recording.is_picture(series, place):
+                like = decoded if pixels is None else pixels
+                pixels = None if like is None else _small(picture, like=like)
+            if pixels is not None:
+                yield series, place, pixels
 
 
 def _sheet(

@@ -15,9 +15,9 @@ from typing import Any
 from app import __version__
 from app.contract.messages import schedulers as table
 from worker.models import schedulers
+from worker.models.announced import step_limits_of
 from worker.models.bundle import Bundle
-from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import StepLimits, step_limits
+from worker.models.schedulers import StepLimits
 from worker.remembered import Remembered
 
 LIBRARIES = ("diffusers", "torch", "numpy", "scipy")
@@ -31,14 +31,7 @@ def tried_schedulers(bundle: Bundle, folder: Path | None) -> dict[str, StepLimit
     remembered = Remembered(folder, "step_limits", _circumstances(bundle))
     limits = remembered.recall(lambda content: _believed(content, most))
     if limits is None:
-        with quiet_libraries():
-            limits = step_limits(
-                bundle.scheduler,
-                max_steps=most,
-                channels=bundle.latent_channels,
-                predicts_variance=bundle.predicts_variance,
-                classes=bundle.scheduler_classes,
-            )
+        limits = step_limits_of(bundle)
         remembered.keep({name: asdict(limit) for name, limit in limits.items()})
     return limits
 

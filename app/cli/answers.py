@@ -118,7 +118,10 @@ def about(job: dict[str, Any]) -> str:
 
 def schedulers_of(models: list[dict[str, Any]], name: object) -> list[str]:
     """Those of the model of this name, or of the one that is meant without a name."""
-    for model in models:
-        if (model["id"] == name if name else model.get("default")) and fits(model.get("schedulers"), [str]):
-            return list(model["schedulers"])
-    return []
+    found = meant(models, name).get("schedulers")
+    return list(found) if found and fits(found, [str]) else []
+
+
+def meant(models: list[dict[str, Any]], name: object) -> dict[str, Any]:
+    """The card of the model of this name, or of the one that is meant without a name; empty if there is none."""
+    return next((each for each in models if (each["id"] == name if name else each.get("default"))), {})

@@ -5,9 +5,7 @@ Knows files, the two routes and tables. Refuses to know what a score means.
 
 from __future__ import annotations
 
-import base64
 import json
-import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from app.cli.exits import OK, REFUSED, UNREACHABLE
 from app.cli.pictures_in import STDIN, GivenPicture
 from app.cli.plain import plain
 from app.cli.tables import print_table
+from app.contract.messages.unclip import numbers_of
 
 LONGEST = 60
 """Characters of a text in a table."""
@@ -80,7 +79,7 @@ def embed(
         pictures = [{"image": reference} for reference in await _sent(service, files)]
         asked = {"input": [*texts, *pictures], "model": model, "encoding_format": "base64"}
         found = await _asked(service, "/v1/embeddings", asked, EMBEDDINGS)
-        vectors = [_numbers(each["embedding"]) for each in found["data"]]
+        vectors = [list(numbers_of(each["embedding"])) for each in found["data"]]
         if as_json or not is_terminal():
             for each, vector in zip(found["data"], vectors, strict=True):
                 each["embedding"] = vector
@@ -145,11 +144,6 @@ def _print_vectors(names: Sequence[str], vectors: Sequence[list[float]]) -> None
         for name, vector in zip(names, vectors, strict=True)
     ]
     print_table(("input", "cosine to the first", "vector"), rows)
-
-
-def _numbers(vector: str) -> list[float]:
-    data = base64.b64decode(vector)
-    return list(struct.unpack(f"<{len(data) // 4}f", data))
 
 
 def _warn(command: str, found: dict[str, Any]) -> None:

@@ -46,6 +46,9 @@ NEIGHBOUR_SECONDS = 45.0
 COMPLAIN_SECONDS = 30.0
 """A start takes a few seconds. After this long without being ready, the screen says what is missing."""
 
+OF_ONE_MODEL = ("DARKROOM_MODEL_NAME", "DARKROOM_PRIOR", "DARKROOM_VAE")
+"""Settings that go with the folder of DARKROOM_MODEL."""
+
 EXAMPLE = """\
   curl -X POST {url}/v1/jobs -H 'content-type: application/json' \\
     -d '{{"prompt":"a red circle on a blue background","seed":7}}'
@@ -167,8 +170,8 @@ class Supervisor:
         return [Child("gateway", logs=logs), *workers, Child("webhooks", logs=logs)]
 
     def own_of(self, child: str, folder: Path) -> dict[str, str]:
-        """What the worker of another model has for itself; DARKROOM_MODEL_NAME is the first one's."""
-        return self.lost_workers.name_one(child) | {"DARKROOM_MODEL": str(folder), "DARKROOM_MODEL_NAME": ""}
+        """What the worker of another model has for itself: what is said of the first one's folder is not meant."""
+        return self.lost_workers.name_one(child) | {"DARKROOM_MODEL": str(folder)} | dict.fromkeys(OF_ONE_MODEL, "")
 
     def ask_redis(self, url: str) -> None:
         """Somebody else's Redis has to be there at the start. If it goes later, the processes wait for it."""

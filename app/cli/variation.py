@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from app.cli.answers import meant
 from app.cli.client import CommandError, Service
 from app.cli.exits import REFUSED
 from app.cli.plain import plain
@@ -54,7 +55,7 @@ class Origin:
         """How the service draws one, by the model that is asked for, or has drawn the picture. Raises CommandError."""
         served = await service.models()
         model = asked.get("model") or (same_weights(self.record, served) if self.record else None)
-        card: dict[str, Any] = next((each for each in served if each["id"] == model), {})
+        card = meant(served, model)
         is_its_own = bool(self.record) and card.get("sha256") == self.record.get("model_hash")
         if self.record and model is None:
             said = f"no model here has the weights of {plain(self.record.get('model'))}; the default one draws"

@@ -20,7 +20,7 @@ from app.contract.redis.store import JobStore
 from app.edge.errors import InputInUse, InputNotFound, PicturesUnavailable, Unavailable
 from app.jobs.room import Room
 from app.pictures.clean_picture import CleanPicture
-from app.pictures.cleaners import CleanerDied, Cleaners, cleaned
+from app.pictures.cleaners import Clean, CleanerDied, Cleaners, cleaned
 from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
 
@@ -37,9 +37,6 @@ STORE_SECONDS = 60.0
 
 REMOVAL_SECONDS = 10.0
 """So long an upload waits until the same picture, which is just being deleted, is gone."""
-
-Clean = Callable[[bytes], CleanPicture]
-"""Makes what is kept of a file that came. Can be pickled, and raises UnfitPicture."""
 
 
 class Inputs:

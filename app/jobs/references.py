@@ -22,10 +22,10 @@ from app.contract.redis.inputs import StoredInput
 from app.contract.redis.store import JobStore
 from app.edge.bodies import Body
 from app.edge.errors import InputNotFound
-from app.jobs.inputs import Clean, Inputs
+from app.jobs.inputs import Inputs
 from app.outbound.fetch import NotFetched
 from app.pictures.clean_picture import UnfitPicture
-from app.pictures.cleaners import cleaned
+from app.pictures.cleaners import Clean, cleaned
 from app.pictures.errors import PictureMissing
 from app.pictures.store import PictureStore
 
@@ -77,13 +77,14 @@ class References:
     async def keep(
         self, reference: ImageReference, pointer: str, tenant: str, body: Body | None, clean: Clean
     ) -> StoredInput:
-        """The one that is meant, as `clean` reads it: as `Inputs.add`. `pointer` is where it is named.
+        """The one that is meant, an input's or one that comes along, as `clean` reads it: as `Inputs.add`. `pointer` is
+        where it is named.
 
         Raises ParamsRejected.
         """
         try:
             stored = await self._stored(reference, tenant, body, clean)
-            if reference.input is None and reference.sha256 is None:
+            if reference.input is None:
                 return stored
             key = input_key(tenant, stored.sha256)
             return await self._added(lambda: self._pictures.read_input(key), tenant, "/input", clean)

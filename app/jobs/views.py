@@ -5,6 +5,7 @@ Knows records, links and estimates. Refuses to know who asks: that was decided b
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -43,7 +44,10 @@ class Viewer:
 
     async def view(self, record: Record, *, base: str) -> JobView:
         """The job with links that work for `link_seconds` but a part of it, or until the pictures go."""
-        links = {key: await self.url(key, base=base, until_ms=record.expires_ms) for key in record.object_keys}
+        keys, until = record.object_keys, record.expires_ms
+        # At once: a picture with a trajectory has seven, and a bucket's are signed in another thread.
+        urls = await asyncio.gather(*(self.url(key, base=base, until_ms=until) for key in keys))
+        links = dict(zip(keys, urls, strict=True))
         if record.status is not Status.QUEUED:
             return JobView.of(record, base=base, links=links)
         model = (await self._registry.models()).get(record.model)

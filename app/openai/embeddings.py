@@ -5,8 +5,6 @@ A request waits for its job, as one for pictures does; what lies in the vectors 
 
 from __future__ import annotations
 
-import base64
-import struct
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -16,6 +14,7 @@ from starlette.responses import Response
 from app.contract.messages.job import Record
 from app.contract.messages.question_requests import EmbeddingsRequest
 from app.contract.messages.questions import EmbedResult
+from app.contract.messages.unclip import numbers_of
 from app.openai.routes import REFUSALS, RetryCount, tried_before
 from app.routes.answers import TRACEPARENT, described
 from app.routes.joining import Waiting, admit
@@ -96,7 +95,9 @@ def _embeddings(record: Record, encoding: Literal["float", "base64"]) -> Embeddi
         raise TypeError(f"{record.id} made no embeddings")
     near = result.cosine_to_text or [None] * len(result.vectors)
     data = [
-        Embedding(index=at, embedding=vector if encoding == "base64" else _numbers(vector), cosine_to_text=cosine)
+        Embedding(
+            index=at, embedding=list(numbers_of(vector)) if encoding == "float" else vector, cosine_to_text=cosine
+        )
         for at, (vector, cosine) in enumerate(zip(result.vectors, near, strict=True))
     ]
     return Embeddings(
@@ -108,8 +109,3 @@ def _embeddings(record: Record, encoding: Literal["float", "base64"]) -> Embeddi
         warnings=list(record.warnings),
         job_id=record.id,
     )
-
-
-def _numbers(vector: str) -> list[float]:
-    data = base64.b64decode(vector)
-    return list(struct.unpack(f"<{len(data) // 4}f", data))

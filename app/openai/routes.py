@@ -110,7 +110,7 @@ async def vary(request: Request, services: TheServices, caller: TheCaller, retry
     the picture was drawn with, if its file has Darkroom's record; by `prompt`, if not."""
     form = PictureForm.of(request, (IMAGE,))
     body = await form.read(ImageVariation)
-    if varies((await services.models.choose(body.model)).card):
+    if await _draws_from_points(body.model, request, services, caller):
         form.places = AS_POINT
         drawing = _Drawing(body, body.in_our_words(), "image_edit", form)
         return await _draw(drawing, request, services, caller, retry_count)
@@ -120,6 +120,14 @@ async def vary(request: Request, services: TheServices, caller: TheCaller, retry
         raise ParamsRejected([ParamError("/prompt", "missing", "is needed: this picture's file does not tell its own")])
     drawing = _Drawing(body, body.in_our_words(), "image_edit", form)
     return await _draw(drawing, request, services, caller, retry_count)
+
+
+async def _draws_from_points(model: str | None, request: Request, services: Services, caller: Caller) -> bool:
+    """A variation that a key has brought in was meant as it was drawn, whatever has become of the model."""
+    key = valid_idempotency_key(request.headers.getlist("idempotency-key"))
+    if key is not None and (job := await services.admission.brought_in(key, caller)) is not None:
+        return job.spec.image_embedding is not None
+    return varies((await services.models.choose(model)).card)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,9 @@ class UnfitPicture(Exception):
     """The picture cannot be taken. `code` is a word for programs, `detail` a sentence for a person."""
 
     def __init__(self, code: str, detail: str) -> None:
-        # Both of them: it is pickled on its way from the process that decodes.
-        super().__init__(code, detail)
+        super().__init__(detail)
         self.code = code
         self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
 
 
 @dataclass(frozen=True, slots=True)

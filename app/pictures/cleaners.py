@@ -6,6 +6,8 @@ processes and what travels between. Refuses to know what is done with a picture 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import socket
@@ -14,11 +16,15 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from app.pictures.clean_picture import CleanPicture
+from app.pictures.clean_picture import CleanPicture, UnfitPicture
 
-Made = TypeVar("Made")
+Clean = Callable[[bytes], CleanPicture]
+"""Makes what is kept of a file that came. Can be pickled, and raises UnfitPicture."""
+
+KINDS: Final = ("image/png", "image/jpeg")
+"""Of cleaned pictures."""
 
 NICENESS: Final = 10
 """Whoever polls or draws goes first; a tenth of a busy core is left, so that uploads come to an end."""
@@ -27,6 +33,13 @@ ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "TEMP",
 """What these processes are given of ours: no keys, which a decoder that was taken over could read."""
 
 END_SECONDS: Final = 5.0
+
+LONGEST_SECONDS: Final = 120.0
+"""For one file. One of 12 megapixels takes a fraction of a second (docs/benchmarks.md)."""
+
+MOST_SAID: Final = 64 * 1024
+MOST_BYTES: Final = 512 * 1024 * 1024
+"""Of a cleaned file, which may be larger than the one that came: a PNG of what did not compress."""
 
 
 def cleaned(data: bytes, declared: str | None = None) -> CleanPicture:
@@ -38,7 +51,8 @@ def cleaned(data: bytes, declared: str | None = None) -> CleanPicture:
 
 
 class CleanerDied(Exception):
-    """The process ended before it answered: killed for its memory, or the decoder crashed."""
+    """The process ended before it answered: killed for its memory, or the decoder crashed; or it could not be started,
+    or took too long."""
 
 
 class Cleaners:
@@ -49,10 +63,10 @@ class Cleaners:
         self._lock = threading.Lock()
         self._closed = False
 
-    def run(self, work: Callable[..., Made], *args: Any) -> Made:
-        """`work(*args)` in one of them; all of it can be pickled. For a thread: waits until it is over.
+    def run(self, clean: Clean, data: bytes) -> CleanPicture:
+        """`clean(data)` in one of them; `clean` can be pickled. For a thread: waits until it is over.
 
-        Raises what `work` does, and CleanerDied.
+        Raises UnfitPicture, CleanerDied, and RuntimeError for what `clean` raises beside.
         """
         with self._lock:
             cleaner = self._idle.pop() if self._idle else None
@@ -60,18 +74,16 @@ class Cleaners:
         if cleaner is None or not cleaner.is_alive:
             cleaner = _Cleaner()
         try:
-            answer = cleaner.ask(work, args)
+            answer = cleaner.ask(clean, data)
         except BaseException:
-            cleaner.end()
+            cleaner.kill()
             raise
         with self._lock:
             if keep := not self._closed:
                 self._idle.append(cleaner)
         if not keep:
             cleaner.end()
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer  # type: ignore[no-any-return]
+        return read_answer(*answer)
 
     @property
     def pids(self) -> list[int]:
@@ -89,18 +101,25 @@ class Cleaners:
 
 
 class _Cleaner:
-    """One process, and the end of a socket on which it is asked. It ends when that is closed, however we end."""
+    """One process, and the end of a socket on which it is asked. It ends when that is closed, however we end.
+
+    Raises CleanerDied where none can be started.
+    """
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-W", "ignore", "-m", __name__, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-W", "ignore", "-m", __name__, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
+            except OSError as error:
+                ours.close()
+                raise CleanerDied(f"no process could be started: {error.strerror}") from error
         self._connection = Connection(ours.detach())
 
     @property
@@ -111,10 +130,13 @@ class _Cleaner:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    def ask(self, clean: Clean, data: bytes) -> tuple[bytes, bytes]:
+        """What it says of the file, and the file that it made. Raises CleanerDied."""
         try:
-            self._connection.send((work, args))
-            return self._connection.recv()
+            self._connection.send((clean, data))
+            if not self._connection.poll(LONGEST_SECONDS):
+                raise CleanerDied(f"the process did not answer within {LONGEST_SECONDS:g} s")
+            return self._connection.recv_bytes(MOST_SAID), self._connection.recv_bytes(MOST_BYTES)
         except (EOFError, OSError) as error:
             raise CleanerDied(f"the process ended with {self._process.poll()}") from error
 
@@ -123,8 +145,27 @@ class _Cleaner:
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """It owes nobody anything."""
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def read_answer(said: bytes, data: bytes) -> CleanPicture:
+    """Nothing of it is believed that could do harm: a decoder may have been taken over by what it decoded. So it is no
+    pickle, and the hash, which names an object, is made here."""
+    told = json.loads(said)
+    if "broken" in told:
+        raise RuntimeError(f"a picture could not be cleaned: {told['broken']}")
+    if "code" in told:
+        raise UnfitPicture(str(told["code"]), str(told["detail"]))
+    if told["content_type"] not in KINDS:
+        raise RuntimeError("a cleaned picture is of no kind that is stored")
+    digest = hashlib.sha256(data).hexdigest()
+    return CleanPicture(data, digest, int(told["width"]), int(told["height"]), told["content_type"])
 
 
 def serve(connection: Connection) -> None:
@@ -134,17 +175,22 @@ def serve(connection: Connection) -> None:
     os.nice(NICENESS)
     while True:
         try:
-            work, args = connection.recv()
-            connection.send(_done(work, args))
+            said, data = _done(*connection.recv())
+            connection.send_bytes(json.dumps(said).encode())
+            connection.send_bytes(data)
         except (EOFError, OSError):
             return
 
 
-def _done(work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def _done(clean: Clean, data: bytes) -> tuple[dict[str, str | int], bytes]:
     try:
-        return work(*args)
+        picture = clean(data)
+    except UnfitPicture as unfit:
+        return {"code": unfit.code, "detail": unfit.detail}, b""
     except Exception as error:
-        return error
+        return {"broken": f"{type(error).__name__}: {error}"[:500]}, b""
+    sides = {"width": picture.width, "height": picture.height}
+    return {**sides, "content_type": picture.content_type}, picture.data
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from app.routes.answers import (
     write_cursor,
 )
 from app.routes.joining import admit
-from app.routes.waiting import applied, send, wait_for_end
+from app.routes.waiting import answer_in_time
 from app.services import OwnRecord, TheCaller, TheServices, caller_of, services_of
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -80,23 +80,7 @@ async def submit(body: JobRequest, request: Request) -> Response:
     services, caller = services_of(request), caller_of(request)
     seconds = wait_wanted(request.headers.getlist("prefer"))
     waiting = await admit(services, body, caller, request, waits=seconds is not None, is_awaited=False)
-    record, headers = waiting.record, {"Location": services.path(f"/v1/jobs/{waiting.record.id}")}
-    if not waiting.is_own:
-        headers["Idempotency-Replayed"] = "true"
-    if seconds is None:
-        rendered = await render(services, record, request)
-        return Response(rendered.body, 202, rendered.headers | headers, media_type="application/json")
-    headers |= applied(request, seconds=seconds)
-
-    async def answer() -> Response:
-        end = services.feed.wait_for_end(record, seconds=seconds)
-        async with waiting.answering():
-            after = await wait_for_end(services, waiting, request, end)
-            rendered = await render(services, after, request)
-        status = 200 if after.status.is_terminal else 202
-        return Response(rendered.body, status, rendered.headers | headers, media_type="application/json")
-
-    return await send(request, answer(), status=202, headers=headers)
+    return await answer_in_time(services, waiting, request, seconds=seconds)
 
 
 @router.get(
@@ -119,9 +103,7 @@ async def list_jobs(
     records = await services.jobs.list_jobs(
         caller.tenant, limit=limit + 1, before=read_cursor(cursor), status=status, task=task, prefix=id_prefix
     )
-    # A result may have a hundred thousand bytes, and who wants it asks for its job.
-    shown = [record.model_copy(update={"result": None}) for record in records[:limit]]
-    views = await asyncio.gather(*(services.view(record, request) for record in shown))
+    views = await asyncio.gather(*(services.view(record, request) for record in records[:limit]))
     more = len(records) > limit
     return JobList(data=list(views), next_cursor=write_cursor(records[limit - 1]) if more else None)
 

@@ -13,11 +13,11 @@ from app.contract.messages.question_requests import ScoreRequest
 from app.contract.messages.questions import ScoreResult, ScoreSpec
 from app.edge import errors
 from app.jobs.schemas import JobView
-from app.routes.answers import ACCESS, SUBMIT, TRACEPARENT, described, problems, render, wait_wanted
+from app.routes.answers import ACCESS, SUBMIT, TRACEPARENT, described, problems, wait_wanted
 from app.routes.jobs import IDEMPOTENCY_KEY
 from app.routes.joining import admit
 from app.routes.long_waits import succeeded
-from app.routes.waiting import applied, send, wait_for_end
+from app.routes.waiting import answer_in_time
 from app.services import TheCaller, TheServices
 
 router = APIRouter(tags=["scores"])
@@ -79,20 +79,6 @@ async def score(body: ScoreRequest, request: Request, services: TheServices, cal
     seconds = wait_wanted(request.headers.getlist("prefer"), otherwise=DEFAULT_WAIT)
     waits = seconds is not None
     waiting = await admit(services, body, caller, request, waits=waits, is_awaited=waits)
-    record, headers = waiting.record, {"Location": services.path(f"/v1/jobs/{waiting.record.id}")}
-    if seconds is None:
-        rendered = await render(services, record, request)
-        return Response(rendered.body, 202, rendered.headers | headers, media_type="application/json")
-    headers |= applied(request, seconds=seconds)
-
-    async def answer() -> Response:
-        end = services.feed.wait_for_end(record, seconds=seconds)
-        async with waiting.answering():
-            after = await wait_for_end(services, waiting, request, end)
-            if not after.status.is_terminal:
-                rendered = await render(services, after, request)
-                return Response(rendered.body, 202, rendered.headers | headers, media_type="application/json")
-            found = ScoreAnswer.of(succeeded(after))
-        return Response(found.model_dump_json(), headers=headers, media_type="application/json")
-
-    return await send(request, answer(), status=200, headers=headers)
+    return await answer_in_time(
+        services, waiting, request, seconds=seconds, whole=lambda record: ScoreAnswer.of(succeeded(record)), status=200
+    )

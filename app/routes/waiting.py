@@ -7,17 +7,19 @@ the answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import redis
 import structlog
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.contract.messages.job import Record
 from app.edge.error_handler import answer_to
 from app.edge.waiting import ClientGone, end, wait_for
+from app.routes.answers import render
 from app.routes.joining import Waiting
 from app.services import Services
 
@@ -25,6 +27,8 @@ log = structlog.get_logger()
 
 CANCEL: Final = "cancel-on-disconnect"
 HEARTBEAT: Final = "heartbeat"
+
+JSON: Final = "application/json"
 
 PREFER: Final = {
     "name": "Prefer",
@@ -83,6 +87,41 @@ async def _call_off(services: Services, waiting: Waiting) -> None:
         log.info("caller left, job called off", job_id=record.id, outcome=outcome)
 
 
+async def answer_in_time(
+    services: Services,
+    waiting: Waiting,
+    request: Request,
+    *,
+    seconds: float | None,
+    whole: Callable[[Record], BaseModel] | None = None,
+    status: int = 202,
+) -> Response:
+    """The job, 202, at once or as it stands after `seconds`; if it is over, what `whole` makes of it, else the job
+    again, 200. Location leads to it in any case. `status` is sent ahead of an answer with a heartbeat.
+
+    Raises what `whole` does, and ClientGone.
+    """
+    headers = {"Location": services.path(f"/v1/jobs/{waiting.record.id}")}
+    if not waiting.is_own:
+        headers["Idempotency-Replayed"] = "true"
+    if seconds is None:
+        rendered = await render(services, waiting.record, request)
+        return Response(rendered.body, 202, rendered.headers | headers, media_type=JSON)
+    headers |= applied(request, seconds=seconds)
+
+    async def answer() -> Response:
+        end = services.feed.wait_for_end(waiting.record, seconds=seconds)
+        async with waiting.answering():
+            after = await wait_for_end(services, waiting, request, end)
+            is_over = after.status.is_terminal
+            if is_over and whole is not None:
+                return Response(whole(after).model_dump_json(), headers=headers, media_type=JSON)
+            rendered = await render(services, after, request)
+        return Response(rendered.body, 200 if is_over else 202, rendered.headers | headers, media_type=JSON)
+
+    return await send(request, answer(), status=status, headers=headers)
+
+
 async def send(
     request: Request, answer: Coroutine[Any, Any, Response], *, status: int = 200, headers: Mapping[str, str]
 ) -> Response:
@@ -95,7 +134,7 @@ async def send(
     now = {**headers, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     # Begun here, and not with the first beat: whoever leaves before that is noticed as well.
     task = asyncio.ensure_future(answer)
-    return StreamingResponse(_beats(request, task), status, now, media_type="application/json")
+    return StreamingResponse(_beats(request, task), status, now, media_type=JSON)
 
 
 async def _beats(request: Request, task: asyncio.Future[Response]) -> AsyncIterator[bytes]:

@@ -26,7 +26,8 @@ export function useFrames(job, image, seen) {
   }, [job.id, image?.index]);
   if (!image) return { frames: [], series: [] };
   if (kept?.files.jpg && !steps) return null;
-  if (steps?.steps.length) return { frames: steps.steps.map((step) => ({ ...step, sheet: kept.files.jpg, in: steps.sheet })), series: steps.show };
+  const seenSteps = (steps?.steps ?? []).filter(({ boxes }) => Object.keys(boxes).length);
+  if (seenSteps.length) return { frames: seenSteps.map((step) => ({ ...step, sheet: kept.files.jpg })), series: steps.show };
   const { previews } = image;
   if (!previews) return { frames: seen, series: [] };
   return { frames: previews.steps.map((step, number) => ({ step, sheet: previews, boxes: { estimate: boxIn(previews, number) } })), series: [] };

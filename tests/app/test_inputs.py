@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +18,8 @@ import redis
 
 from app.contract.redis import keys
 from app.jobs.inputs import CLEANED_AT_ONCE
-from app.pictures.cleaners import Cleaners
+from app.pictures import cleaners
+from app.pictures.cleaners import Cleaners, read_answer
 from app.pictures.errors import StoreUnavailable
 from tests.app.conftest import OneGateway, Running
 from tests.app.test_jobs import send
@@ -291,6 +295,24 @@ class TestDecoder:
         assert int(answer.headers["retry-after"]) > 0
         assert len(stored(picture_folder)) == 1
         assert upload(client, file_of(noise(32, 32))).status_code == 201
+
+    def test_one_that_never_answers_is_ended(
+        self, client: httpx2.Client, decoder: psutil.Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cleaners, "LONGEST_SECONDS", 0.1)
+        decoder.suspend()
+        assert problem(upload(client, file_of(noise(32, 32)))) == (503, "unavailable")
+        assert not decoder.is_running()
+        monkeypatch.undo()
+        assert upload(client, file_of(noise(32, 32))).status_code == 201
+
+    def test_nothing_that_it_says_is_run_or_names_an_object(self) -> None:
+        """It may have been taken over by the picture that it decoded."""
+        said = {"content_type": "image/png", "width": 1, "height": 1, "sha256": "../../other"}
+        assert read_answer(json.dumps(said).encode(), b"x").sha256 == hashlib.sha256(b"x").hexdigest()
+        for wrong in (pickle.dumps(said), json.dumps(said | {"content_type": "text/html"}).encode()):
+            with pytest.raises((ValueError, RuntimeError)):
+                read_answer(wrong, b"x")
 
     def test_one_that_died_unused_is_nobodys_fault(self, client: httpx2.Client, decoder: psutil.Process) -> None:
         decoder.kill()

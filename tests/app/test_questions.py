@@ -238,7 +238,7 @@ def test_a_question_is_called_off_and_repeated_like_any_job(
     assert client.delete(f"/v1/inputs/{picture}").status_code == 409
     scorer.may_answer.set()
     again = client.post("/v1/score", json=body, headers={"Idempotency-Key": "k"})
-    assert again.json()["job_id"] == first.json()["id"]
+    assert (again.json()["job_id"], again.headers["idempotency-replayed"]) == (first.json()["id"], "true")
     other = client.post("/v1/embeddings", json={"input": "a"}, headers={"Idempotency-Key": "k"})
     assert other.status_code == 400
     assert other.json()["error"]["code"] == "idempotency-key-reused"

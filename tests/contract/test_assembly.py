@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from app.contract.messages.assembly import ASSEMBLY, MANIFEST, AssemblyError, assembled, put_together, whole_model
 from app.contract.messages.model_name import BUNDLED_MODEL
 from recipes.starter.manifest import write_manifest
+from worker.models.scorer_folder import is_scorer
 
 
 @pytest.fixture
@@ -111,6 +112,7 @@ def test_a_bundled_model_is_found_by_name_unless_a_folder_of_that_name_is_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert whole_model(Path("starter")) == BUNDLED_MODEL
+    assert is_scorer(whole_model(Path("starter-scorer"))), "a worker may be given its name as well"
     (tmp_path / "starter").mkdir()
     assert whole_model(Path("starter")) == Path("starter")
     assert whole_model(Path("no-such-model")) == Path("no-such-model")

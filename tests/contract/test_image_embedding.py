@@ -184,3 +184,12 @@ def test_pictures_on_a_way_share_a_seed_and_each_records_its_own_place(takes: Mo
     assert resolve(again, takes).image_embedding.at == (0.5,)
     plain = resolve(JobRequest(prompt="a", num_images=2, seed=5), takes)
     assert [seed_of(plain, k) for k in range(2)] == [5, 6]
+
+
+@pytest.mark.parametrize(("asked", "pointer"), [({"best_of": 5}, "/best_of"), ({"min_probability": 0.5}, "/min_prob")])
+def test_nobody_chooses_among_places_on_a_way(takes: ModelCard, asked: dict[str, Any], pointer: str) -> None:
+    """Each is drawn once: there is no sixth of five places."""
+    many = takes.model_copy(update={"max_images": 50, "max_work": 10**12})
+    way = {"slerp": [{"text": "a"}, {"text": "b"}], "at": [0, 0.5, 1]}
+    with pytest.raises(ParamsRejected, match=f"{pointer}.*each place is drawn once"):
+        resolve(JobRequest(prompt="a", image_embedding=way, **asked), many)

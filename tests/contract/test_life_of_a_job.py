@@ -172,6 +172,10 @@ async def test_giving_back_costs_no_attempt(store: JobStore, ownership: Ownershi
         claim = ownership.claim("starter", "w1")
         assert claim is not None
         assert (claim.id, claim.attempt, claim.failures) == (first.id, attempt, 0)
+        assert (await record_of(store, first)).stage == "", "where the last attempt was says nothing of this one"
+        for stage in ("prior", "decoder"):
+            ownership.progress(claim, 3, 20, stage)
+            assert (await record_of(store, first)).stage == stage, "also where no step was taken between"
         assert ownership.give_back(claim, "worker-stopped")
     assert (await record_of(store, first)).status is Status.QUEUED
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.inputs import InputPicture
 from app.contract.messages.job import cost_of
 from app.contract.messages.params import JobRequest, ParamsRejected, resolve
 from app.contract.messages.spec import JUDGED, JobSpec
@@ -57,3 +58,15 @@ def test_all_work_that_may_be_done_is_bounded(card: ModelCard) -> None:
     with pytest.raises(ParamsRejected) as refused:
         resolve(JobRequest(prompt="a red circle", best_of=4), own)
     assert refused.value.errors[0].code == "too_much_work"
+
+
+@pytest.mark.parametrize("asked", [{"best_of": 4}, {"min_probability": 0.2}])
+def test_a_picture_is_fitted_to_all_that_may_be_drawn(card: ModelCard, asked: dict[str, Any]) -> None:
+    """Sides that nobody said are such as can be drawn."""
+    takes = ("image", "strength", *JUDGED)
+    edits = beside_a_scorer(card).model_copy(update={"takes": takes, "tasks": ("image-to-image",), "max_side": 4096})
+    bounded = edits.model_copy(update={"max_work": 4 * edits.num_inference_steps * 512**2})
+    picture = InputPicture(sha256="a" * 64, width=2048, height=2048, content_type="image/png")
+    request = JobRequest(prompt="a", image={"sha256": "a" * 64}, **asked)
+    spec = resolve(request, bounded, {"/image": picture})
+    assert spec.width * spec.height * spec.most_drawn * spec.num_inference_steps <= bounded.max_work

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.driving import drain, engine_of, run, wish
+from app.contract.messages.trajectory import Trajectory
+from tests.engine.driving import drain, engine_of, last_events, run, wish
 from tests.engine.tiny_models import SIDE
+from worker.engine import selection
 from worker.engine.engine import Engine
 from worker.engine.events import Finished, Progress, Stopped
+from worker.engine.lane import Lane
 from worker.engine.request import Request
+from worker.engine.sample import Job, Sample
 from worker.models.bundle import Bundle
 
 
@@ -184,3 +188,55 @@ def test_a_canceled_one_lets_all_go(epsilon_bundle: Bundle) -> None:
 def test_more_to_keep_than_to_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="best_of must be at least num_images"):
         wish(num_images=3, best_of=2)
+
+
+@pytest.mark.parametrize(("steps", "reproducible"), [(5, True), (8, True), (9, False)])
+def test_frames_of_those_who_left_hold_nobody_up(epsilon_bundle: Bundle, steps: int, reproducible: bool) -> None:
+    """A job's last open sample is given up while frames of it wait to be decoded: those are dropped, not missed."""
+    engine = engine_of(epsilon_bundle, judge=Brightest(), seats=2)
+    engine.submit(wish("long", num_inference_steps=steps))
+    frames = Trajectory(decode="vae")
+    engine.submit(wish("a", num_images=1, best_of=2, seed=7, trajectory=frames, reproducible=reproducible))
+    for k in range(12):
+        engine.submit(wish(f"b{k}", num_inference_steps=1 + k % 3))
+    assert all(isinstance(event, Finished) for event in last_events(drain(engine)).values())
+
+
+class Late:
+    """An event of the device that comes when the test says so."""
+
+    has_come = False
+
+    def query(self) -> bool:
+        return Late.has_come
+
+    def synchronize(self) -> None:
+        Late.has_come = True
+
+
+def test_who_is_given_up_while_another_job_ends_takes_no_further_step(
+    epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its seat is somebody else's already."""
+    to_host = selection.to_host
+    monkeypatch.setattr(selection, "to_host", lambda tensor: (to_host(tensor)[0], Late()))
+    engine = engine_of(epsilon_bundle, judge=Brightest(), seats=5)
+    finished, take_step = engine._selection.finished, Engine._take_step
+
+    def ending(job: Job, now: float) -> Finished | None:
+        Late.has_come = True
+        try:
+            return finished(job, now)
+        finally:
+            Late.has_come = False
+
+    def stepping(self: Engine, lane: Lane, samples: Sequence[Sample]) -> Any:
+        assert all(sample.is_seated for sample in samples)
+        assert len({sample.run.seat for sample in samples}) == len(samples)
+        return take_step(self, lane, samples)
+
+    monkeypatch.setattr(engine._selection, "finished", ending)
+    monkeypatch.setattr(Engine, "_take_step", stepping)
+    engine.submit(wish("b", num_images=1, best_of=4, num_inference_steps=10))
+    engine.submit(wish("a", num_images=1, num_inference_steps=6, min_probability=1.0, expect=("x",)))
+    assert all(isinstance(event, Finished) for event in last_events(drain(engine)).values())

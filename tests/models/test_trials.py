@@ -13,7 +13,7 @@ import pytest
 
 from app.contract.messages.schedulers import SCHEDULERS
 from worker import trials
-from worker.models import schedulers
+from worker.models import announced, schedulers
 from worker.models.announced import describe
 from worker.models.bundle import Bundle, load
 from worker.models.errors import ModelError
@@ -41,7 +41,7 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[None]:
         seen.append(None)
         return schedulers.step_limits(*given, **options)
 
-    monkeypatch.setattr(trials, "step_limits", step_limits)
+    monkeypatch.setattr(announced, "step_limits", step_limits)
     return seen
 
 
@@ -123,7 +123,7 @@ def test_pipelines_with_one_scheduler_have_verdicts_of_their_own(
 
 def test_refusals_are_kept(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"ddim": StepLimits(2, 9, (4, 5)), "lcm": StepLimits(1, 1)}
-    monkeypatch.setattr(trials, "step_limits", lambda *_, **__: limits)
+    monkeypatch.setattr(announced, "step_limits", lambda *_, **__: limits)
     assert tried_schedulers(bundle, tmp_path) == tried_schedulers(bundle, tmp_path) == limits
 
 

@@ -26,6 +26,7 @@ from worker.attempts import Answered, Attempts, NotBegun, Stop
 from worker.engine.errors import NumericalError
 from worker.engine.events import Failed, Stopped
 from worker.errors import CannotStart
+from worker.models import text_vectors
 from worker.models.errors import ModelError
 from worker.models.scorer import Scorer, load_scorer
 from worker.scoring import SEATS, Scoring
@@ -98,7 +99,7 @@ def test_a_text_is_read_once(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) ->
         return features(texts)
 
     monkeypatch.setattr(scorer, "text_features", reading)
-    monkeypatch.setattr(answers_module, "REMEMBERED", 3)
+    monkeypatch.setattr(text_vectors, "REMEMBERED", 3)
     answers = Answers(scorer, turn=nullcontext())
     answers.find([embedded("a", "b"), embedded("b", "a")])
     answers.find([embedded("a", "c")])
@@ -184,7 +185,7 @@ class Road:
         self.attempts, self.said, self.counted = Attempts(), list[Any](), list[tuple[str, str]]()
         self.fetched: dict[str, np.ndarray] | None = {}
         self.scoring = Scoring(
-            answers, self, self.attempts, self,  # type: ignore[arg-type]
+            answers, self, self.attempts, self, model="s",  # type: ignore[arg-type]
             count=lambda question, outcome: self.counted.append((question.task, outcome)),
         )  # fmt: skip
 

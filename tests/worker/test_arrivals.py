@@ -7,6 +7,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -264,3 +265,13 @@ def test_a_store_tells_what_is_gone_from_what_cannot_be_read(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="not an input"):
         store.get("images/../secrets")
     assert InputMissing.slug == "input-missing"
+
+
+def test_questions_of_the_model_that_draws_are_bounded_too(redis_client: redis.Redis, store: ObjectStore) -> None:
+    """Nobody knows beforehand of which kind the next job is."""
+    house = House(redis_client, store)
+    waiting = SimpleNamespace(free_seats=0, begin=lambda claim: None)
+    arrivals = Arrivals(house.engine, house.fetching, house.attempts, house.reporter, questions=waiting)  # type: ignore[arg-type]
+    assert arrivals.free_seats == 0
+    waiting.free_seats = 1
+    assert arrivals.free_seats == house.engine.free_seats > 0

@@ -177,7 +177,6 @@ class Engine:
             self._denoise(self._batcher.choose([each for each in self._seating.seated if not each.is_at_end_of_pass]))
             self._seating.move_on()
             self._close_complete(self._selection.prune())
-            self._seating.drop_those_who_left()
             self._events += self._looks.take()
             batch, tile = ready_to_decode(self._seating.seated)
             self._decode([] if self._decode_frames(pictures_wait=bool(batch)) else batch, tile)
@@ -286,6 +285,8 @@ class Engine:
                 continue
             if (last := self._selection.finished(job, self.clock())) is not None:
                 self._seating.close(job, last)
+        # Verdicts may have come meanwhile by which other jobs' samples left: their seats are the next ones'.
+        self._seating.drop_those_who_left()
 
     def _decode(self, batch: list[Sample], tile: int | None) -> None:
         """Send them off. On a GPU their pictures are taken in the next step, behind all that it launches: where it has
@@ -323,9 +324,9 @@ class Engine:
             for sample, decoded, k in decoding:
                 if sample.is_seated:
                     self._end(sample, decoded[k])
-        self._seating.drop_those_who_left()
         self._count_decoding(samples, since=started)
-        self._events += self._looks.take(of=samples)
+        # Whose picture was read, of those everything has come: a copy for one that left may still be under way.
+        self._events += self._looks.take(of=[each for each in samples if each.picture is not None])
         self._close_complete(_jobs_of(samples))
 
     def _end(self, sample: Sample, picture: DecodedPicture | NumericalError) -> None:

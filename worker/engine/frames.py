@@ -40,8 +40,7 @@ class Frame:
     @property
     def is_wanted(self) -> bool:
         """Its job goes on, and its sample has not started over."""
-        recordings = self.sample.recordings
-        return not self.sample.job.is_terminal and recordings is not None and self.recording in recordings
+        return not self.sample.job.is_terminal and self.sample.recordings is not None
 
     @property
     def kind(self) -> tuple[Lane, tuple[int, ...]]:
@@ -83,7 +82,9 @@ class FrameDecoder:
     def is_busy_for(self, job: Job) -> bool:
         """Frames of it are still to come."""
         sent = self._sent.frames if self._sent else ()
-        return any(frame.sample.job is job for frame in (*sent, *self._waiting))
+        # Those that nobody wants any more are dropped without a word.
+        waiting = (frame for frame in self._waiting if frame.is_wanted)
+        return any(frame.sample.job is job for frame in (*sent, *waiting))
 
     def turn(self, *, pictures_wait: bool, wait: bool) -> tuple[list[Sample], bool]:
         """Put away what has been decoded, and send off a batch if it is their turn: whose frames these are, and

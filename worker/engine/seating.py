@@ -70,6 +70,7 @@ class Seating:
         """Start the sample over, alone and in float32. It has one chance: the second time, `error` ends its job."""
         job = sample.job
         sample.leave()
+        sample.recordings = None
         self.seated.remove(sample)
         if sample.is_rescue:
             self.fail(job, error)

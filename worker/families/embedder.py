@@ -37,8 +37,8 @@ class Embedder:
         self.sha256, self.device, self.dimensions = bundle.sha256, bundle.device, prior.dimensions
         self._prior = prior
         self._encoder = ImageEncoder(bundle) if bundle.sees_pictures else None
-        self._guidance = bundle.defaults.prior_guidance_scale or 0.0
-        self._schedule = prior.schedule(bundle.defaults.prior_num_inference_steps or 1)
+        self._guidance = prior.guidance_scale
+        self._schedule = prior.schedule(prior.num_inference_steps)
 
     def texts(self, texts: Sequence[str], turn: Turn) -> list[Embedding]:
         """As the text encoder in front of the prior reads them. Raises EngineError."""

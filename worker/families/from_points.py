@@ -74,8 +74,6 @@ class FromPoints:
         self._dimensions = dimensions
         self._condition = condition
         self._pictures = pictures
-        self._steps = bundle.defaults.prior_num_inference_steps or 25
-        self._guidance = bundle.defaults.prior_guidance_scale or 1.0
         self._device = bundle.device
 
     def schedules(self, request: Request, decoder: Schedule) -> list[Schedule]:
@@ -85,7 +83,7 @@ class FromPoints:
             raise GenerationFailed(NO_PRIOR)
         if pictures_of(request) and self._encoder is None:
             raise GenerationFailed(NO_ENCODER)
-        before = [self._prior.schedule(self._prior_steps(request)) for _ in texts if self._prior]
+        before = [self._prior.schedule(self._prior.steps_of(request)) for _ in texts if self._prior]
         back = [inverted(decoder)] if request.start == "inverted" else []
         return [*before, *back, decoder]
 
@@ -141,7 +139,7 @@ class FromPoints:
             asked, before = asked_of(request), len(self._negative(request))
             negative, of_prior = texts[:before], texts[before : before + len(texts_of(request))]
             known = self._known(request)
-            vectors = [text.pooled.float() for text in texts if text.pooled is not None]
+            vectors = [text.pooled.float() for text in texts[before:] if text.pooled is not None]
             direction = difference(*vectors[-2:]) if asked.diff else None
         except Exception as error:
             return engine_error(error, stage="prepare")
@@ -187,8 +185,7 @@ class FromPoints:
 
     def _of_prior(self, request: Request, read: _Read, asked: Asked) -> list[Pass]:
         """Each begins with the same noise, so that the ends of a way are what their texts alone would give."""
-        said = request.prior.guidance_scale if request.prior else None
-        scale = self._guidance if said is None else said
+        scale = self._prior.scale_of(request) if self._prior else 0.0
         return [
             replace(self._prior.pass_for(text, solver, guidance_scale=scale, negative=read.negative), complete=_afresh)
             for text, solver in zip(read.texts, asked.solvers, strict=False)
@@ -229,10 +226,6 @@ class FromPoints:
         if rows.is_guided:
             rows = replace(rows, unconditional={**rows.unconditional, **unconditional})
         return replace(of, rows=rows)
-
-    def _prior_steps(self, request: Request) -> int:
-        said = request.prior.num_inference_steps if request.prior else None
-        return self._steps if said is None else said
 
 
 def _afresh(of: Pass, before: Before) -> Pass:

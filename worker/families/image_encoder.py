@@ -19,7 +19,6 @@ from worker.engine.isolate import isolate
 from worker.engine.transfer import to_device
 from worker.families.inputs import on_white
 from worker.models.bundle import Bundle
-from worker.models.seldom import Seldom
 
 REMEMBERED = 256
 """Embeddings: variations of one picture, and the ends of a way, come back. At most 5 MB of them."""
@@ -35,7 +34,7 @@ class ImageEncoder:
     def __init__(self, bundle: Bundle) -> None:
         self._network = bundle.others.get("image_encoder")
         self._place = bundle.place
-        self._lending = Seldom(bundle.seldom["image_encoder"].load) if "image_encoder" in bundle.seldom else None
+        self._lending = bundle.seldom["image_encoder"].lending if "image_encoder" in bundle.seldom else None
         self._preparation = bundle.part("feature_extractor")
         self._device, self._dtype = bundle.device, bundle.dtype
         self._recent: OrderedDict[tuple[str, bool], torch.Tensor] = OrderedDict()
@@ -60,6 +59,9 @@ class ImageEncoder:
             found |= zip(batch, made, strict=True)
         self._recent |= {name: each for name, each in found.items() if isinstance(each, torch.Tensor)}
         answer = {name[0]: found[name] if name in found else self._recent[name] for name in names}
+        for name in names:
+            if name in self._recent:
+                self._recent.move_to_end(name)
         while len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
         return answer

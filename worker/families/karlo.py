@@ -93,7 +93,7 @@ class Karlo:
         )
         last = SUPER_RESOLUTION_STEPS - 1
         return [
-            self._prior.schedule(self._prior_steps(request)),
+            self._prior.schedule(self._prior.steps_of(request)),
             self._schedulers.schedule(request.scheduler, request.num_inference_steps),
             *(replace(enlarging, beginning=part) for part in (Beginning(end=last), Beginning(index=last))),
         ]
@@ -191,10 +191,4 @@ class Karlo:
         return 3, self._side, self._side
 
     def _scales(self, request: Request) -> _Scales:
-        said = request.prior.guidance_scale if request.prior else None
-        usual = self._bundle.defaults.prior_guidance_scale
-        return _Scales((usual or 0.0) if said is None else said, request.guidance_scale)
-
-    def _prior_steps(self, request: Request) -> int:
-        said = request.prior.num_inference_steps if request.prior else None
-        return said or self._bundle.defaults.prior_num_inference_steps or 0
+        return _Scales(self._prior.scale_of(request), request.guidance_scale)

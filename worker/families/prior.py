@@ -18,6 +18,7 @@ import torch
 from worker.engine.errors import EngineError
 from worker.engine.guidance import Guidance
 from worker.engine.passes import Pass
+from worker.engine.request import Request
 from worker.engine.rows import LatentShape, Rows
 from worker.engine.solver import Schedule, SolverFactory
 from worker.families.text import Embedding, PromptReader, Reading, Text, TextEncoder
@@ -64,6 +65,10 @@ class Prior:
         self._network = bundle.part("prior")
         self._denoiser = PriorNetwork(self._network, dtype=bundle.dtype, device=bundle.device)
         self._scheduler = bundle.part(scheduler)
+        usual = bundle.defaults
+        assert usual.prior_num_inference_steps is not None, "This is a bug: a model with a prior has defaults of it."
+        assert usual.prior_guidance_scale is not None, "This is a bug: a model with a prior has defaults of it."
+        self.num_inference_steps, self.guidance_scale = usual.prior_num_inference_steps, usual.prior_guidance_scale
         # Learned words are the other text encoder's, and a prior has no place for a second window.
         plain = replace(bundle, embeddings={})
         self._reader = PromptReader(plain, [TextEncoder(encoder, bundle)], lambda part, sha256: {}, windows=1)
@@ -73,6 +78,16 @@ class Prior:
         """Numbers in an embedding."""
         config = self._network.config
         return int(config.clip_embed_dim or config.embedding_dim)
+
+    def steps_of(self, request: Request) -> int:
+        """As asked, else the model's own."""
+        said = request.prior.num_inference_steps if request.prior else None
+        return self.num_inference_steps if said is None else said
+
+    def scale_of(self, request: Request) -> float:
+        """The guidance scale, as asked, else the model's own."""
+        said = request.prior.guidance_scale if request.prior else None
+        return self.guidance_scale if said is None else said
 
     def schedule(self, num_inference_steps: int) -> Schedule:
         return Schedule(

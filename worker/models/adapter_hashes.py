@@ -13,7 +13,7 @@ import structlog
 
 from app.contract.messages.card import Adapter, ModelCard
 from worker.models.bundle import Bundle
-from worker.models.folder import sha256_of
+from worker.models.hashes import sha256_of
 
 log = structlog.get_logger()
 

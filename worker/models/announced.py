@@ -33,15 +33,7 @@ def describe(
     """
     defaults = bundle.defaults.model_dump() | {"max_side": _most_side(bundle, largest), "vocabulary": bundle.vocabulary}
     most = bundle.defaults.max_steps
-    if limits is None:
-        with quiet_libraries():
-            limits = step_limits(
-                bundle.scheduler,
-                max_steps=most,
-                channels=bundle.latent_channels,
-                predicts_variance=bundle.predicts_variance,
-                classes=bundle.scheduler_classes,
-            )
+    limits = step_limits_of(bundle) if limits is None else limits
     return ModelCard(
         name=bundle.name,
         family=bundle.family,
@@ -69,6 +61,18 @@ def describe(
         seats=seats,
         **defaults,
     )
+
+
+def step_limits_of(bundle: Bundle) -> dict[str, StepLimits]:
+    """Of the schedulers that work with the model: tried, which takes seconds."""
+    with quiet_libraries():
+        return step_limits(
+            bundle.scheduler,
+            max_steps=bundle.defaults.max_steps,
+            channels=bundle.latent_channels,
+            predicts_variance=bundle.predicts_variance,
+            classes=bundle.scheduler_classes,
+        )
 
 
 def _most_side(bundle: Bundle, largest: float) -> int:

@@ -31,7 +31,7 @@ from worker.models.lora_file import LoraFile
 from worker.models.need import no_room
 from worker.models.parts import SeldomPart, ready_part, seldom_parts
 from worker.models.pipelines import PIPELINES, SAFETY_CHECKER
-from worker.models.place import place_of
+from worker.models.place import Place, place_of
 from worker.models.quiet import quiet_libraries
 from worker.models.safety import SafetyChecker
 from worker.models.schedulers import configured, for_name
@@ -249,19 +249,26 @@ def load(
         prior=prior,
         safety=safety,
     )
+    last = channels_last == "on" or (channels_last == "auto" and place.device.type == "cuda")
+    return _load(verdict, place, name=name, last=last, loras=loras, embeddings=embeddings)
+
+
+def _load(
+    verdict: Verdict, place: Place, *, name: str | None, last: bool, loras: Path | None, embeddings: Path | None
+) -> Bundle:
+    """The model that was judged. `last`: with the channels of its convolutions last. Raises ModelError."""
     source, defaults = verdict.folder, verdict.defaults
     if verdict.faults or source is None or defaults is None:
         raise ModelError(*verdict.faults)
     for note in verdict.notes:
         log.warning("about the model", note=note)
     source.check_hashes()
-    last = channels_last == "on" or (channels_last == "auto" and place.device.type == "cuda")
     with quiet_libraries(), _refusing(verdict):
         # They go before the others come.
         seldom, once = seldom_parts(source, place)
         parts = {name: ready_part(source, name, place, last=last) for name in source.components if name not in seldom}
         zeros = source.pipeline.is_xl and bool(source.index.get("force_zeros_for_empty_prompt", True))
-        checker, preparation = parts.pop(SAFETY_CHECKER, None), parts.get("feature_extractor")
+        checker = parts.pop(SAFETY_CHECKER, None)
         _pipeline(source.pipeline.name, parts, zeros=zeros)
         beside = _beside(parts, loras=loras, embeddings=embeddings)
     named = {name: parts.pop(name) for name in Bundle.__dataclass_fields__.keys() & parts.keys()}
@@ -282,7 +289,7 @@ def load(
         controlnets=verdict.controlnets,
         vae_name=source.vae.name if source.vae else None,
         **beside,
-        checker=SafetyChecker(checker, preparation) if checker and preparation else None,
+        checker=SafetyChecker(checker, parts["feature_extractor"]) if checker else None,
     )
 
 

@@ -18,7 +18,8 @@ import transformers
 
 from app.contract.messages.model_name import folder_name
 from worker.models.errors import ModelError
-from worker.models.folder import MANIFEST, ModelFolder
+from worker.models.folder import ModelFolder
+from worker.models.hashes import MANIFEST
 from worker.models.judge import judge
 from worker.models.pipelines import STABLE_UNCLIP, STABLE_UNCLIP_IMAGE
 from worker.models.quiet import quiet_libraries

@@ -17,7 +17,8 @@ from typing import Any
 from app.contract.messages.model_name import LEGAL, folder_name, is_legal
 from worker.models.configs import Config
 from worker.models.errors import ModelError
-from worker.models.folder import LONGEST_JSON, file_fault, sha256_of
+from worker.models.folder import LONGEST_JSON, file_fault
+from worker.models.hashes import sha256_of
 from worker.models.headers import HeaderError, Tensor, read_header
 from worker.models.single_file import PICKLED
 

@@ -61,8 +61,7 @@ def karlo_misfits(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterato
     if not isinstance(last["sample_size"], int):
         yield f"{folder.config_file('super_res_last')} has sample_size={last['sample_size']}; {ONE_MODEL}."
     yield from _unlike(folder, "text_proj", text_proj, {"clip_embeddings_dim": space})
-    if configs["prior_text_encoder"]["hidden_size"] != space:
-        yield from _unlike(folder, "prior_text_encoder", configs["prior_text_encoder"], {"hidden_size": space})
+    yield from _unlike(folder, "prior_text_encoder", configs["prior_text_encoder"], {"hidden_size": space})
     yield from _of_prior(folder, configs)
 
 

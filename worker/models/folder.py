@@ -6,7 +6,6 @@ no tensors and imports no torch. Whatever it does not name is never opened, so i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import stat
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
+from worker.models.hashes import MANIFEST, hash_of, hold_against_manifest, sha256_of
 from worker.models.pipelines import PIPELINES, SAFETY_CHECKER, Pipeline, is_of_transformers
 from worker.models.single_file import what_it_is
 from worker.models.two_folders import index_behind
@@ -50,8 +50,6 @@ CONFIGS: Mapping[str, str] = {
 }
 """Of parts whose configuration is not called config.json."""
 DEFAULTS = "darkroom.json"
-MANIFEST = "sha256sums.txt"
-CHUNK = 1 << 22
 LONGEST_JSON = 1 << 26
 """Bytes. The longest one there is, a tokenizer, has some three million."""
 
@@ -110,10 +108,7 @@ class ModelFolder:
     @property
     def name(self) -> str:
         """What requests call it unless somebody chose a name. Raises ModelError if they could not."""
-        try:
-            return model_name(self.path)
-        except IllegalName as error:
-            raise ModelError(str(error)) from None
+        return name_of(self.path)
 
     @property
     def has_checker(self) -> bool:
@@ -223,6 +218,14 @@ class ModelFolder:
         return str(read_json(vae / "config.json").get("_class_name"))
 
 
+def name_of(path: Path) -> str:
+    """What requests call the model in a folder. Raises ModelError if they could not."""
+    try:
+        return model_name(path)
+    except IllegalName as error:
+        raise ModelError(str(error)) from None
+
+
 def _is_named(entry: object) -> bool:
     """Does an entry of model_index.json name a class? One of a part that is not there has nulls."""
     return isinstance(entry, list) and any(entry)
@@ -277,21 +280,6 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def read_manifest(path: Path) -> dict[str, str]:
-    """`hash  path` lines, as sha256sum writes and checks them. Raises ModelError."""
-    entries = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); fetch the model again.") from error
-    for line in lines:
-        digest, _, name = line.partition(" ")
-        if len(digest) != 64 or not name:
-            raise ModelError(f"{path} has a line that sha256sum would not write; fetch the model again.")
-        entries[name[1:].removeprefix("./")] = digest.lower()
-    return entries
-
-
 def file_fault(file: Path) -> str | None:
     """Why a file cannot be opened, or None."""
     if not file.is_file():
@@ -323,27 +311,3 @@ def _instead_of_a_file(file: Path) -> str:
     except OSError as error:
         return f"out of reach ({error.strerror})"
     return "a folder, not a file" if stat.S_ISDIR(kind) else "not a file that can be read"
-
-
-def hash_of(hashes: Mapping[str, str]) -> str:
-    """Of a whole model: over the sorted `hash  name` lines of its files."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def hold_against_manifest(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Compare hashes of files, by their names, with those in the folder's sha256sums.txt. Raises ModelError with all
-    that differ."""
-    expected = read_manifest(folder / MANIFEST)
-    wrong = [folder / name for name, digest in hashes.items() if expected.get(name) != digest]
-    if wrong:
-        raise ModelError(*(f"{file} differs from {MANIFEST}; fetch the model again." for file in wrong))
-
-
-def sha256_of(path: Path) -> str:
-    """Of a whole file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

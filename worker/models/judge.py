@@ -17,16 +17,8 @@ from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolde
 from worker.models.defaults import Defaults, read_defaults
 from worker.models.errors import ModelError
 from worker.models.fit import misfits
-from worker.models.folder import (
-    DEFAULTS,
-    MANIFEST,
-    WEIGHTS,
-    ModelFolder,
-    Weights,
-    file_fault,
-    read_manifest,
-    weight_map,
-)
+from worker.models.folder import DEFAULTS, WEIGHTS, ModelFolder, Weights, file_fault, weight_map
+from worker.models.hashes import MANIFEST, read_manifest
 from worker.models.headers import HeaderError, Tensor, read_header
 from worker.models.need import Need, Rooms, need_of
 from worker.models.pipelines import SAFETY_CHECKER

@@ -5,7 +5,6 @@ Knows how each kind of part is loaded. Knows not what the parts make together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from worker.models.errors import ModelError
 from worker.models.folder import SCHEDULERS, ModelFolder
 from worker.models.place import Place
 from worker.models.preparation import read_preparation
+from worker.models.seldom import Seldom
 from worker.models.shapes import class_of, load_scheduler, load_tokenizer
 
 CONVOLUTIONS = ("unet", "vae", "super_res_first", "super_res_last")
@@ -38,9 +38,9 @@ def load_part(source: ModelFolder, component: str, dtype: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class SeldomPart:
-    """A part that is in memory only while a request needs it: how it comes into the host's, and its size in bytes."""
+    """A part that is in memory only while a request needs it: who lends it to all of them, and its size in bytes."""
 
-    load: Callable[[], Any]
+    lending: Seldom
     nbytes: int
 
 
@@ -62,7 +62,7 @@ def seldom_parts(source: ModelFolder, place: Place) -> tuple[dict[str, SeldomPar
     load = partial(ready_part, source, "image_encoder", replace(place, device=torch.device("cpu")))
     encoder = load()
     nbytes = sum(each.nbytes for each in encoder.parameters())
-    return {"image_encoder": SeldomPart(load, nbytes)}, {BLACK: black_embedding(encoder.to(place.device))}
+    return {"image_encoder": SeldomPart(Seldom(load), nbytes)}, {BLACK: black_embedding(encoder.to(place.device))}
 
 
 def _load_weights(source: ModelFolder, component: str, dtype: torch.dtype) -> Any:

@@ -12,18 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
-from worker.models.folder import (
-    MANIFEST,
-    TOKENIZER_FILES,
-    Weights,
-    hash_of,
-    hold_against_manifest,
-    read_json,
-    sha256_of,
-    weights_in,
-)
+from worker.models.folder import TOKENIZER_FILES, Weights, name_of, read_json, weights_in
+from worker.models.hashes import MANIFEST, hash_of, hold_against_manifest, sha256_of
 from worker.models.single_file import what_it_is
 
 OPEN_CLIP = "open_clip_config.json"
@@ -67,10 +58,7 @@ class ScorerFolder:
     @property
     def name(self) -> str:
         """What requests call it unless somebody chose a name. Raises ModelError if they could not."""
-        try:
-            return model_name(self.path)
-        except IllegalName as error:
-            raise ModelError(str(error)) from None
+        return name_of(self.path)
 
     @property
     def family(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.models.errors import ModelError
-from worker.models.folder import MANIFEST, read_manifest
+from worker.models.hashes import MANIFEST, read_manifest
 from worker.models.headers import Tensor
 from worker.models.judge import raise_all, tensors_in
 from worker.models.need import BYTES, Need, Rooms

@@ -81,7 +81,8 @@ def _convert_scorer(folder: ScorerFolder, found: list[Path]) -> str:
     """Of open_clip's checkpoint the tensors alone are taken: `weights_only` runs nothing."""
     path, cls = folder.path, folder.family
     if folder.layout.kind == "open_clip":
-        source, copy = json.dumps(str(found[0])), json.dumps(str(path / f"{folder.layout.stem}.safetensors"))
+        pickled = next(file for file in found if file.suffix in PICKLED)
+        source, copy = json.dumps(str(pickled)), json.dumps(str(path / f"{folder.layout.stem}.safetensors"))
         command = (
             "import torch; from safetensors.torch import save_file; "
             f"save_file(torch.load({source}, weights_only=True), {copy})"

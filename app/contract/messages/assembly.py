@@ -62,16 +62,25 @@ class Assembly(BaseModel):
         return frozenset(source.file for files in self.tensors.values() for source in files)
 
 
-def whole_model(folder: Path) -> Path:
-    """The folder that is meant by `folder`, and is whole.
+def meant(folder: Path) -> Path:
+    """The name of a bundled model means that model, unless there is a folder of this name here."""
+    bundled = BUNDLED_MODEL.parent / folder
+    return bundled if len(folder.parts) == 1 and not folder.exists() and bundled.is_dir() else folder
 
-    The name of a bundled model means that model, unless there is a folder of this name here. A folder with an
-    `assembly.json` is put together in the user's cache, if that was not done before; any other is whole, or somebody
-    else's to judge. Raises AssemblyError.
+
+def whole_model(folder: Path) -> Path:
+    """The folder that is `meant`, and is whole.
+
+    One with an `assembly.json` is put together in the user's cache, if that was not done before; any other is whole, or
+    somebody else's to judge. Raises AssemblyError.
     """
-    if len(folder.parts) == 1 and not folder.exists() and (BUNDLED_MODEL.parent / folder).is_dir():
-        folder = BUNDLED_MODEL.parent / folder
-    return assembled(folder, _cache()) if (folder / ASSEMBLY).is_file() else folder
+    folder = meant(folder)
+    if not (folder / ASSEMBLY).is_file():
+        return folder
+    try:
+        return assembled(folder, _cache())
+    except RuntimeError as error:  # a user without a home
+        raise AssemblyError(f"{folder} cannot be put together ({error}); {REMEDY}") from error
 
 
 def assembled(folder: Path, cache: Path) -> Path:
@@ -180,7 +189,7 @@ def _tensors(file: Path) -> Iterator[tuple[str, dict[str, Any], bytes]]:
 
 def _listed(manifest: str) -> Iterator[tuple[str, str]]:
     for line in manifest.splitlines():
-        digest, name = line.split("  ", 1)
+        digest, _, name = line.partition("  ")
         yield digest, name
 
 

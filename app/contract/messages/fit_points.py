@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from app.contract.messages.card import ModelCard
-from app.contract.messages.spec import PictureSpec
+from app.contract.messages.spec import JobSpec, PictureSpec
 from app.contract.messages.unclip import ImageEmbedding, Point, numbers_of
 
 VARIATION: Final = "image-variation"
@@ -29,7 +29,7 @@ def varies(card: ModelCard) -> bool:
     return VARIATION in card.tasks and "image_embedding" in card.takes
 
 
-def unfit_points(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
+def unfit_points(spec: JobSpec, card: ModelCard) -> Iterator[Fault]:
     """What the model cannot draw from, or what would have no effect."""
     asked = spec.image_embedding
     if asked is None:
@@ -38,6 +38,9 @@ def unfit_points(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
             yield "/image_embedding", "missing", detail
     else:
         yield from _unfit_asked(asked, card)
+        if asked.at is not None and spec.most_drawn > len(asked.at):
+            name = "best_of" if spec.drawn > spec.num_images else "min_probability"
+            yield f"/{name}", "no_choice", "goes without image_embedding.at: each place is drawn once, and wanted"
     goes_through_prior = asked is None or any(point.text is not None for point in asked.points)
     yield from _unfit_prior(spec, card, used=goes_through_prior)
     if spec.noise_level > card.max_noise_level:

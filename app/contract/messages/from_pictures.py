@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from app.contract.messages.card import ModelCard
 from app.contract.messages.fit_points import TEXT_TO_IMAGE, VARIATION, unfit_points
 from app.contract.messages.inputs import AskedControl, AskedLora, ImageReference, InputPicture
-from app.contract.messages.spec import PictureSpec
+from app.contract.messages.spec import JobSpec, PictureSpec
 from app.contract.messages.unclip import AskedImageEmbedding
 
 STRENGTH: Final = 0.8
@@ -133,7 +133,7 @@ def _side(pixels: float, card: ModelCard) -> int:
     return min(max(round(pixels / unit), least), most) * unit
 
 
-def unfit_together(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
+def unfit_together(spec: JobSpec, card: ModelCard) -> Iterator[Fault]:
     """Parameters that mean nothing without others, or that the model cannot draw from together."""
     if spec.image is None:
         for name in ("mask_image", "strength"):

@@ -71,6 +71,11 @@ def cost_of(spec: JobSpec, card: ModelCard | None = None) -> float:
     return work * spec.width * spec.height * spec.most_drawn / MEGAPIXEL
 
 
+def cost_of_job(spec: JobSpec, question: Question | None, card: ModelCard | None) -> float:
+    """The same of a job that may ask a question instead."""
+    return cost_of(spec, card) if question is None else cost_of_question(question)
+
+
 class Sheet(BaseModel):
     """The previews of one picture in one file: frames of width x height pixels, row by row, as many as `steps`."""
 
@@ -235,9 +240,7 @@ class Record(BaseModel):
 
     def cost(self, card: ModelCard) -> float:
         """What it takes from the others, by the model of this card."""
-        if self.question is not None:
-            return cost_of_question(self.question)
-        return cost_of(self.spec, card)
+        return cost_of_job(self.spec, self.question, card)
 
     @property
     def object_keys(self) -> list[str]:

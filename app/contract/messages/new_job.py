@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.input_id import input_id
-from app.contract.messages.job import Record, cost_of
+from app.contract.messages.job import Record, cost_of_job
 from app.contract.messages.kept_spec import stored
 from app.contract.messages.params import OwedWebhook, Webhook
-from app.contract.messages.questions import Question, cost_of_question
+from app.contract.messages.questions import Question
 from app.contract.messages.spec import JobSpec, pictures_of
 
 
@@ -37,9 +37,7 @@ class NewJob:
 
     @property
     def cost(self) -> float:
-        if self.question is not None:
-            return cost_of_question(self.question)
-        return cost_of(self.spec, self.card)
+        return cost_of_job(self.spec, self.question, self.card)
 
     @property
     def inputs(self) -> list[str]:

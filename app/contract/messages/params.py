@@ -25,7 +25,7 @@ from app.contract.messages.lora_tags import Untagged, WrongTag, untagged
 from app.contract.messages.parameter import request_fields
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.schedulers import canonical, nearest
-from app.contract.messages.series import broken_series
+from app.contract.messages.series import broken_series, most_drawn
 from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec
 from app.contract.messages.texts import READABLE, Text
 from app.contract.messages.trajectory import MOST_PICTURES
@@ -238,7 +238,8 @@ def _not_taken(values: Mapping[str, Any], card: ModelCard) -> Iterator[ParamErro
 def _sides(request: JobRequest, card: ModelCard, image: InputPicture | None) -> tuple[int, int]:
     if request.aspect_ratio is None and image is not None:
         steps = request.num_inference_steps or card.num_inference_steps
-        return fitted(image, card, width=request.width, height=request.height, work=steps * request.num_images)
+        drawn = most_drawn(request.num_images, request.best_of, request.min_probability)
+        return fitted(image, card, width=request.width, height=request.height, work=steps * drawn)
     if request.aspect_ratio is None:
         width = card.width if request.width is None else request.width
         return width, card.height if request.height is None else request.height

@@ -19,6 +19,12 @@ REDRAWN: Final = 2
 """Times as many pictures as are wanted are drawn again at most, where they fit too badly."""
 
 
+def most_drawn(num_images: int, best_of: int | None, min_probability: float | None) -> int:
+    """Pictures that may be drawn to find so many: what the job is let in for and costs."""
+    again = 0 if min_probability is None else REDRAWN * num_images
+    return (num_images if best_of is None else best_of) + again
+
+
 class SeriesSpec(Spec):
     """How many pictures, and of how many they are the best."""
 
@@ -53,8 +59,8 @@ class SeriesSpec(Spec):
 
     @property
     def most_drawn(self) -> int:
-        """With those that may be drawn again: what the job is let in for and costs."""
-        return self.drawn + (0 if self.min_probability is None else REDRAWN * self.num_images)
+        """With those that may be drawn again."""
+        return most_drawn(self.num_images, self.best_of, self.min_probability)
 
     @property
     def is_judged(self) -> bool:

@@ -76,7 +76,7 @@ class JobLists:
         scan = self._redis.zscan_iter(keys.TENANT + tenant, match=f"{prefix}*", count=INDEXED_AT_ONCE)
         places = sorted({(int(created), job_id) async for job_id, created in scan}, reverse=True)
         ids = [job_id for created, job_id in places if before is None or (created, job_id) < before]
-        found = records_of(await self._read(args=ids)) if ids else []
+        found = records_of(await self._read(args=["brief", *ids])) if ids else []
         return [each for each in found if status in (None, each.status) and task in (None, each.task)][:limit]
 
     async def _make_whole(self, tenant: str) -> None:

@@ -195,7 +195,7 @@ class JobStore:
 
     async def _read(self, job_ids: list[str]) -> list[Record]:
         """The records that exist, each with its place in the queue, in one round trip."""
-        return records_of(await self._scripts["read"](args=job_ids))
+        return records_of(await self._scripts["read"](args=["", *job_ids]))
 
     async def cancel(self, job_id: str, tenant: str) -> Cancel:
         """Call a job off; 'requested' means that its worker was told, 'canceled' that it is, since now or before."""

@@ -6,9 +6,10 @@ if not owns(id, token) then
   local r = redis.call('HMGET', JOB .. id, 'status', 'token')
   return (r[1] == status and r[2] == token) and 'done' or 'stale'
 end
-local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms', 'seats')
+local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms', 'seats', 'task')
 over(id, status, ARGV[4], {unpack(ARGV, 5)})
-if status == 'succeeded' then
+-- A question takes milliseconds, and says nothing of how long the model draws.
+if status == 'succeeded' and not r[4] then
   local took, pace = now() - r[2], PACE .. r[1]
   for name, value in pairs({job_ms = took, seat_ms = took * (tonumber(r[3]) or 1)}) do
     local before = tonumber(redis.call('HGET', pace, name) or value)

@@ -2,7 +2,7 @@
 -- ARGV: tenant, status ('' any, 'open' queued or running), moment and id of the place ('+inf' and '~': the beginning),
 --       how many, 'checked' if it need not be looked whether the index of ended jobs is whole, task ('' any), then names
 --       and values that the metadata of an open job must have
--- Answers {1, what `seen` says of each, moment and id of the place to go on from where jobs of other tasks were passed
+-- Answers {1, what `seen` says of each in brief, moment and id of the place to go on from where jobs of other tasks were passed
 -- over, or {} at the end}, or {0}: the index is not whole; see index.lua.
 local tenant, status, moment, last, n, task = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[7]
 
@@ -73,5 +73,5 @@ else
   ids, place = listed(ENDED .. status .. ':' .. tenant)
 end
 local jobs = {}
-for i, id in ipairs(ids) do jobs[i] = seen(id) end
+for i, id in ipairs(ids) do jobs[i] = seen(id, true) end
 return {1, jobs, place or {}}

@@ -11,10 +11,18 @@ local function field(id, name)
 end
 
 -- A job as readers see it: {fields and values, how many are claimed before it or false}. No fields: there is none.
-local function seen(id)
+-- `brief`: without its result, which may have a hundred thousand bytes.
+local function seen(id, brief)
   local r = redis.call('HMGET', JOB .. id, 'status', 'model')
   local position = r[1] == 'queued' and redis.call('ZRANK', QUEUED .. r[2], id)
-  return {redis.call('HGETALL', JOB .. id), position}
+  local fields = redis.call('HGETALL', JOB .. id)
+  for i = #fields - 1, 1, -2 do
+    if brief and fields[i] == 'result' then
+      table.remove(fields, i + 1)
+      table.remove(fields, i)
+    end
+  end
+  return {fields, position}
 end
 
 -- Of a sorted set by time, newest first, what comes after a place (a moment, and an id of that moment): at most n ids,
@@ -191,7 +199,7 @@ local function requeue(id, reason)
   orphan(id, r[3])
   redis.call('ZREM', LEASES, id)
   redis.call('HDEL', JOB .. id, 'token', 'worker')
-  redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'place', list_add(id, r[1]))
+  redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, r[1]))
   local clock = tonumber(redis.call('HGET', CLOCK .. r[1], 'now') or 0)
   redis.call('ZADD', QUEUED .. r[1], math.min(clock, tonumber(r[4]) or 0) - 1, id)
   redis.call('HSET', RQ_JOB .. id, 'status', 'queued', 'worker_name', '')

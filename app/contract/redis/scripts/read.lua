@@ -1,4 +1,4 @@
--- ARGV: ids. Answers what `seen` says of each. Changes nothing.
+-- ARGV: 'brief' or '', ids. Answers what `seen` says of each. Changes nothing.
 local found = {}
-for i, id in ipairs(ARGV) do found[i] = seen(id) end
+for i = 2, #ARGV do found[i - 1] = seen(ARGV[i], ARGV[1] == 'brief') end
 return found
