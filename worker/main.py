@@ -154,7 +154,7 @@ class Worker:
             ownership=ownership,
             leasing=self.leasing,
             attempts=self.attempts,
-            may_claim=lambda: not self.is_lost and self.reporter.storage_is_well(),
+            may_claim=lambda: not self.is_lost and self.reporter.has_room and self.reporter.storage_is_well(),
             claimed=self.traces.claimed,
         )
         self.watchdog = Watchdog(self.stage, stall_seconds=settings.stall_seconds)

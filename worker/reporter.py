@@ -38,6 +38,9 @@ PROGRESS_SECONDS = 0.2
 
 News = TypeVar("News")
 
+MOST_ENDING = 16
+"""Jobs that have been drawn and not yet put away, before no more are claimed. One may have 128 MiB of steps."""
+
 FINISHERS = 4
 """Threads that write and store pictures. PNG compression releases the interpreter lock."""
 
@@ -60,6 +63,7 @@ class Reporter:
         self._attempts = attempts
         self._safety: Safety = safety
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
+        self._ending, self._counting = 0, threading.Lock()
         self._progress: dict[str, Progress] = {}
         self._previews: dict[tuple[str, int], Preview] = {}
         self._finisher = Finisher(store, provenance)
@@ -83,12 +87,22 @@ class Reporter:
             self._progress.pop(event.request_id, None)
             attempt = self._attempts.get(event.request_id)
             if attempt is not None:
-                self._finishers.submit(self._end, attempt, event)
+                self._end_soon(attempt, event)
+
+    @property
+    def has_room(self) -> bool:
+        """No more jobs than so many wait to be put away: each holds its pictures, and maybe all of their steps."""
+        return self._ending < MOST_ENDING
+
+    def _end_soon(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> None:
+        with self._counting:
+            self._ending += 1
+        self._finishers.submit(self._end, attempt, event)
 
     def refuse(self, claim: Claim, detail: str) -> None:
         """The engine cannot take this job at all."""
         failed = Failed(claim.token, GenerationFailed(detail))
-        self._finishers.submit(self._end, Attempt(claim), failed)
+        self._end_soon(Attempt(claim), failed)
 
     def storage_is_well(self) -> bool:
         """False at first and after pictures could not be stored, until a probe succeeds. Blocks for the probe."""
@@ -146,6 +160,8 @@ class Reporter:
             error = JobError(slug="internal", detail="The picture was made, but could not be written. It is logged.")
             self._until_said(claim, lambda: self._ownership.fail(claim, error))
         finally:
+            with self._counting:
+                self._ending -= 1
             self._traces.ended(claim, event, owned=owned)
             self._attempts.close(claim.token)
 

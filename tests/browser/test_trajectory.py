@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from safetensors.numpy import load
 
 from tests.browser.conftest import faults_of_access
@@ -83,6 +83,24 @@ def test_scrub_and_step_through_what_was_kept(page: Page, player: Locator) -> No
     assert faults_of_access(page) == []
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_steps_without_frames_are_passed_over(page: Page, player: Locator) -> None:
+    """Such as have lost their frames to full memory."""
+
+    def lose(route: Route) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        told["steps"][3]["boxes"] = {}
+        route.fulfill(response=answer, json=told)
+
+    expect(slider(player)).to_have_attribute("max", "13")
+    page.route("**/trajectory.json", lose)
+    page.reload()
+    finished(sheet(page, PROMPT)).get_by_role("button").first.click()
+    expect(slider(player)).to_have_attribute("max", "12")
+    slider(player).fill("3")
+    expect(player).to_contain_text("Estimate at step 4")
 
 
 def test_play_pause_and_the_picture_at_the_end(page: Page, player: Locator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,18 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
-from app.contract.messages.unclip import Prior
+from app.contract.messages.unclip import ImageEmbedding, Prior
 from tests.engine.driving import distance, engine_of, run, wish
 from tests.engine.test_unclip import CLOSE, A, B, drawn, drawn_from, in_company, nearest
-from tests.engine.tiny_models import SIDE, save_tiny_kandinsky
+from tests.engine.tiny_models import EMBEDDING, SIDE, save_tiny_kandinsky
+from tests.waiting import WAIT_SECONDS
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Failed, Finished, Preview, Progress
 from worker.engine.request import Request
 from worker.families.choose import embedder_of
+from worker.families.image_encoder import ImageEncoder
 from worker.models.bundle import Bundle, load
 from worker.models.parts import SeldomPart
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import for_name
+from worker.models.seldom import Seldom
 
 Stock = diffusers.KandinskyV22CombinedPipeline
 
@@ -125,6 +129,20 @@ def test_the_negative_prompt_counts(bundle: Bundle) -> None:
     assert distance(against, without) > 100 * CLOSE
 
 
+def test_the_negative_prompt_is_no_end_of_a_way(bundle: Bundle) -> None:
+    """Its vector is not among those that a picture is said to lie between."""
+    way = {"slerp": [{"text": "a red circle"}, {"vector": vector_in_base64(1.0)}], "at": (0.5,)}
+    steps = {"prior": Prior(num_inference_steps=2), "num_inference_steps": 2, "scheduler": "dpmpp_2m"}
+    asked = wish(image_embedding=ImageEmbedding.model_validate(way), negative_prompt="a dog", **steps)
+    finished = run(engine_of(bundle), asked)["a"]
+    assert isinstance(finished, Finished)
+    assert "from_embedding" not in finished.images[0].found
+
+
+def vector_in_base64(number: float) -> str:
+    return base64.b64encode(np.full(EMBEDDING, number, "<f4").tobytes()).decode()
+
+
 @pytest.fixture
 def counted(bundle: Bundle) -> tuple[Bundle, list[object]]:
     """The same, and how often its image encoder was loaded."""
@@ -132,9 +150,21 @@ def counted(bundle: Bundle) -> tuple[Bundle, list[object]]:
 
     def load_it() -> Any:
         loaded.append(None)
-        return part.load()
+        return part.lending.load()
 
-    return dataclasses.replace(bundle, seldom={"image_encoder": SeldomPart(load_it, part.nbytes)}), loaded
+    return dataclasses.replace(bundle, seldom={"image_encoder": SeldomPart(Seldom(load_it), part.nbytes)}), loaded
+
+
+def test_who_draws_and_who_answers_share_one_encoder(counted: tuple[Bundle, list[object]]) -> None:
+    """It is what was counted once where memory was measured."""
+    bundle, loaded = counted
+    drawing, answering = ImageEncoder(bundle), ImageEncoder(bundle)
+    for number, encoder in enumerate((drawing, answering)):
+        [future] = encoder.bring(str(number))
+        future.result(WAIT_SECONDS)
+    for number, encoder in enumerate((drawing, answering)):
+        encoder.close(str(number))
+    assert len(loaded) == 1
 
 
 def test_variations_of_a_picture(counted: tuple[Bundle, list[object]], folder: Path, stock: Stock) -> None:
@@ -208,7 +238,7 @@ def test_an_encoder_that_cannot_be_loaded_ends_its_own_request(bundle: Bundle) -
     def fails() -> Any:
         raise GenerationFailed("The image encoder is gone.")
 
-    broken = dataclasses.replace(bundle, seldom={"image_encoder": SeldomPart(fails, 0)})
+    broken = dataclasses.replace(bundle, seldom={"image_encoder": SeldomPart(Seldom(fails), 0)})
     well = wish("well", scheduler="dpmpp_2m", num_inference_steps=2, prior=Prior(num_inference_steps=2))
     last = run(engine_of(broken), drawn_from(of={}), well)
     assert isinstance(last["a"], Failed)

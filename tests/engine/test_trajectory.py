@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -361,3 +361,16 @@ def test_of_karlo_what_its_decoder_draws(tmp_path: Path) -> None:
     assert previews is not None
     assert [moment.step for moment in previews.moments] == [3, 4, 5]
     assert previews.whole == [0, 1, 2]
+
+
+def test_a_trajectory_without_memory_for_it_costs_nobody_a_picture(
+    epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(Recording, "empty", full)
+    engine = engine_of(epsilon_bundle)
+    engine.submit(wish("kept", trajectory=Trajectory()))
+    engine.submit(wish("other"))
+    assert all(isinstance(event, Finished) for event in last_events(drain(engine)).values())

@@ -28,7 +28,7 @@ from worker.attempts import Attempts
 from worker.engine.events import DrawnImage, Finished, Preview, Progress, Timings
 from worker.engine.recording import Moment, Recording, Recordings
 from worker.provenance import Provenance
-from worker.reporter import Reporter
+from worker.reporter import MOST_ENDING, Reporter
 from worker.storage import ObjectStore
 
 PROVENANCE = Provenance("f" * 64, "1.2.3", "2.13.0", "0.42.1", "cpu, x86_64", "float16", 2)
@@ -207,3 +207,13 @@ def test_every_picture_says_what_drew_it(
         "solver": solver,
     }  # fmt: skip
     assert {name: records[1][name] for name in ("dtype", "rescued")} == {"dtype": "float32", "rescued": True}
+
+
+def test_who_has_much_to_put_away_claims_no_more(hanging: Recorder, reporter: Reporter, claim: Claim) -> None:
+    """What is drawn and not yet stored lies in memory."""
+    assert reporter.has_room
+    for _ in range(MOST_ENDING):
+        reporter.refuse(claim, "It cannot be drawn.")
+    assert not reporter.has_room
+    hanging.answers.set()
+    until(lambda: reporter.has_room)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import structlog
 import torch
@@ -89,6 +89,17 @@ def device_watch() -> Iterator[None]:
         if is_lost_device(error):
             raise DeviceLost(str(error)) from error
         raise
+
+
+@contextmanager
+def at_worst_without(what: str, **facts: Any) -> Iterator[None]:
+    """Around what nobody's picture depends on: if it raises, the log says `what`. Raises DeviceLost alone."""
+    try:
+        yield
+    except Exception as error:
+        if is_lost_device(error):
+            raise DeviceLost(str(error)) from error
+        log.warning(what, exc_info=error, **facts)
 
 
 def is_lost_device(error: Exception) -> bool:

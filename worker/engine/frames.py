@@ -11,21 +11,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
 import torch
 from torch.nn import functional
 
 from app.contract.messages.trajectory import Shown
 from worker.engine.costs import AT_ONCE
 from worker.engine.decode import to_pixels
-from worker.engine.errors import DeviceLost, is_lost_device
+from worker.engine.errors import at_worst_without
 from worker.engine.lane import Lane
 from worker.engine.recording import FRAME_SIDE, Recording
 from worker.engine.sample import Job, Sample
 from worker.engine.stage import Stages
 from worker.engine.transfer import to_device, to_host
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,14 +121,12 @@ class FrameDecoder:
 
     def _decode(self, batch: Sequence[Frame]) -> None:
         """Send them off. Those for which that fails stay what the linear map makes of them."""
-        try:
-            if batch[0].at_once:
-                self._sent = _sent_off(batch)
-        except Exception as error:
-            if is_lost_device(error):
-                raise DeviceLost(str(error)) from error
+        if not batch[0].at_once:
+            return
+        with at_worst_without("frames of a trajectory could not be decoded", frames=len(batch)):
+            self._sent = _sent_off(batch)
+        if self._sent is None:
             self._make_room()
-            log.warning("frames of a trajectory could not be decoded", frames=len(batch), exc_info=error)
 
 
 def _sent_off(batch: Sequence[Frame]) -> _Sent:

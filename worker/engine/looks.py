@@ -17,11 +17,12 @@ import structlog
 import torch
 
 from app.contract.messages.trajectory import BOTH
-from worker.engine.errors import DeviceLost, is_lost_device
+from worker.engine.errors import DeviceLost, at_worst_without, is_lost_device
 from worker.engine.events import Preview
 from worker.engine.family import Autoencoder
 from worker.engine.frames import Frame
 from worker.engine.preview import SIDE, fit, to_pixels
+from worker.engine.recording import NOTHING_KEPT, Recording
 from worker.engine.sample import Sample
 from worker.engine.transfer import to_host
 
@@ -86,7 +87,12 @@ class Looks:
     def begin(self, samples: Sequence[Sample]) -> None:
         """Before a step of samples of one latent shape: what those begin with that are at their first evaluation."""
         fresh = [each for each in samples if each.recordings is None and each.is_shown]
-        kept = [recording for sample in fresh for recording in sample.begin_recording()]
+        kept: list[Recording] = []
+        for sample in fresh:
+            # Once, also where there is no memory for it.
+            sample.recordings = NOTHING_KEPT
+            with at_worst_without("a trajectory could not be begun; the picture goes on without it"):
+                kept += sample.begin_recording()
         if kept and self._in_a_row < MOST_FAILURES:
             with self._failing_alone():
                 for recording in kept:
@@ -104,7 +110,8 @@ class Looks:
         copied, self._copied = self._copied, []
         for each in copied:
             if _has_arrived(each.arrived) or each.has_left_with(of):
-                self._put_away(each)
+                with at_worst_without("latents could not be kept; a trajectory will lack them"):
+                    self._put_away(each)
             else:
                 self._copied.append(each)
         shown, self._shown = self._shown, []
@@ -127,15 +134,10 @@ class Looks:
         wanted = [wish for sample in samples for wish in _wanted(sample)]
         if not wanted:
             return
-        try:
+        with at_worst_without("latents could not be copied; a trajectory will lack them"):
             # Of float16 as they are kept: half the way, and no solver reads them.
             latents, arrived = to_host(torch.stack([tensor for tensor, _ in wanted]).half())
-        except Exception as error:
-            if is_lost_device(error):
-                raise DeviceLost(str(error)) from error
-            log.warning("latents could not be copied; a trajectory will lack them", exc_info=error)
-            return
-        self._copied.append(_Copied(latents, [frames for _, frames in wanted], arrived))
+            self._copied.append(_Copied(latents, [frames for _, frames in wanted], arrived))
 
     def _put_away(self, copied: _Copied) -> None:
         numbers: np.ndarray = copied.latents.numpy()

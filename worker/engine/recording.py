@@ -223,6 +223,8 @@ class Recordings:
     @property
     def _lost(self) -> Iterator[str]:
         made = self.trajectory
+        if made is not None and made.linear is None:
+            yield "No colours could be made of the trajectory's latents: it has no frames but the autoencoder's."
         if made is not None and (lost := len(made.moments) - len(made.whole)):
             yield f"{lost} of {len(made.moments)} steps of the trajectory are missing: memory was too small for them."
         if made is not None and (left := made.undecoded):

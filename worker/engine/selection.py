@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import structlog
 import torch
 
-from worker.engine.errors import DeviceLost, is_lost_device
+from worker.engine.errors import at_worst_without
 from worker.engine.events import Candidate, Finished
 from worker.engine.judging import Judge, Verdict
 from worker.engine.preview import to_pixels
@@ -87,14 +87,10 @@ class Selection:
         return replace(last, candidates=candidates(job), judged_by=said, warnings=warnings)
 
     def _judge_estimates(self, judge: Judge, samples: Sequence[Sample]) -> None:
-        try:
+        with at_worst_without("estimates could not be judged; all pictures of the job are drawn"):
             pictures = to_pixels(self._factors(), torch.stack([sample.estimate for sample in samples]))
             judged = judge(pictures, [each.job.request for each in samples])
             self._pending.append(_Pending(samples, *to_host(judged)))
-        except Exception as error:
-            if is_lost_device(error):
-                raise DeviceLost(str(error)) from error
-            log.warning("estimates could not be judged; all pictures of the job are drawn", exc_info=error)
 
     def _read(self) -> None:
         """What has arrived, and who goes by it."""

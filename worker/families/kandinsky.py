@@ -37,7 +37,7 @@ class Kandinsky(LatentDiffusion):
         self.autoencoder = Movq(bundle.vae, pixels_per_latent=bundle.vae_scale_factor, device=bundle.device)
         self._points = FromPoints(
             bundle,
-            prior=Prior(bundle, encoder="prior_text_encoder", scheduler="prior_scheduler"),
+            prior=Prior(bundle),
             dimensions=len(self._black),
             condition=self._condition,
             pictures=self._inputs,

@@ -67,7 +67,7 @@ class Karlo:
         self.later_bytes = 0.0
         self.autoencoder: Autoencoder = Pixels(bundle.device)
         self._bundle = bundle
-        self._prior = Prior(bundle, encoder="prior_text_encoder", scheduler="prior_scheduler")
+        self._prior = Prior(bundle)
         self._text_proj = bundle.part("text_proj")
         place = {"dtype": bundle.dtype, "device": bundle.device}
         self._decoder = UNet(bundle.unet, **place)

@@ -58,20 +58,22 @@ class PriorNetwork(torch.nn.Module):
 
 
 class Prior:
-    """The prior of a model, with the text encoder `encoder`, one of the model's parts. Its scheduler is the model's
-    own: what a request asks for is the decoder's."""
+    """The prior of a model, with the text encoder in front of it. Its scheduler is the model's own: what a request asks
+    for is the decoder's."""
 
-    def __init__(self, bundle: Bundle, *, encoder: str, scheduler: str) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         self._network = bundle.part("prior")
         self._denoiser = PriorNetwork(self._network, dtype=bundle.dtype, device=bundle.device)
-        self._scheduler = bundle.part(scheduler)
+        self._scheduler = bundle.part("prior_scheduler")
         usual = bundle.defaults
         assert usual.prior_num_inference_steps is not None, "This is a bug: a model with a prior has defaults of it."
         assert usual.prior_guidance_scale is not None, "This is a bug: a model with a prior has defaults of it."
         self.num_inference_steps, self.guidance_scale = usual.prior_num_inference_steps, usual.prior_guidance_scale
         # Learned words are the other text encoder's, and a prior has no place for a second window.
         plain = replace(bundle, embeddings={})
-        self._reader = PromptReader(plain, [TextEncoder(encoder, bundle)], lambda part, sha256: {}, windows=1)
+        self._reader = PromptReader(
+            plain, [TextEncoder("prior_text_encoder", bundle)], lambda part, sha256: {}, windows=1
+        )
 
     @property
     def dimensions(self) -> int:

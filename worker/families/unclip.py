@@ -67,7 +67,7 @@ def prior_of(bundle: Bundle) -> Prior | None:
     """The prior of a StableUnCLIP folder that has one."""
     if "prior_text_encoder" not in bundle.others:
         return None
-    return Prior(bundle, encoder="prior_text_encoder", scheduler="prior_scheduler")
+    return Prior(bundle)
 
 
 class EmbeddingNoise:

@@ -16,7 +16,7 @@ class Seldom:
     gives it back last drops it: unlike an adapter (lending.py) it is large, and the next borrower may never come."""
 
     def __init__(self, load: Callable[[], Any]) -> None:
-        self._load = load
+        self.load = load
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="seldom")
         self._lock = threading.Lock()
         self._held: set[str] = set()
@@ -28,7 +28,7 @@ class Seldom:
         with self._lock:
             self._held.add(borrower)
             if self._future is None or (self._future.done() and self._future.exception()):
-                self._future = self._loader.submit(self._load)
+                self._future = self._loader.submit(self.load)
             return self._future
 
     def lent(self, place: Callable[[Any], Any]) -> Any:
