@@ -1,7 +1,7 @@
 // A request: what the form holds, and the body it becomes. Pure functions; knows a model's limits, refuses to know the DOM.
 
 import { PARAMETERS } from "./parameters.js";
-import { pictured, spoken } from "./pictured.js";
+import { pictured, spoken, takes } from "./pictured.js";
 
 /** What the form holds: which model, all that decides the pixels, how many pictures, in which kind of file, and whether
  * every step is kept. */
@@ -87,6 +87,7 @@ export function limitsOf(model) {
 export function fitted(request, model) {
   return {
     ...pictured(request, model),
+    ...untaken(model),
     width: side(request.width, model),
     height: side(request.height, model),
     num_inference_steps: Math.min(request.num_inference_steps, model.max_steps),
@@ -95,6 +96,12 @@ export function fitted(request, model) {
     clip_skip: Math.min(request.clip_skip, model.max_clip_skip ?? Infinity) || "",
     scheduler: model.schedulers.includes(request.scheduler) ? request.scheduler : model.scheduler,
   };
+}
+
+/** Where the model does not take a parameter that has a plain control: what says nothing of it. */
+function untaken(model) {
+  const names = FIELDS.filter(({ name, type, announced }) => announced && type !== "object" && !takes(model, name));
+  return Object.fromEntries(names.map((field) => [field.name, initial(field, model)]));
 }
 
 /** A picture's own size, as near as the model draws it: with its proportions, within the limits, also those of one

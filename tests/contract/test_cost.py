@@ -20,7 +20,7 @@ def able(card: ModelCard) -> ModelCard:
     return card.model_copy(
         update={
             "tasks": ("text-to-image", "image-to-image", "inpainting"),
-            "takes": ("image", "strength", "mask_image", "control"),
+            "takes": ("guidance_end", "image", "strength", "mask_image", "control"),
             "controls": (Adapter(name="canny"), Adapter(name="depth")),
             "max_controls": 2,
         }
@@ -57,3 +57,10 @@ def test_a_controlnet_is_charged_while_it_is_asked(able: ModelCard) -> None:
     assert cost(able, control=[guided_by("canny", end=0.5)]) == pytest.approx(4 * 1.175)
     assert cost(able, control=[guided_by("canny"), guided_by("depth")]) == pytest.approx(4 * 1.7)
     assert cost(able, control=[guided_by("canny", scale=0)]) == 4, "it is not asked"
+
+
+def test_guidance_is_charged_while_there_is_some(able: ModelCard) -> None:
+    assert cost(able, guidance_end=0.5) == 3
+    assert cost(able, guidance_end=0.5, image=IMAGE, strength=0.5) == 1.5, "of what is left of the way"
+    assert cost(able, guidance_end=0.5, guidance_scale=1) == 2
+    assert cost(able.model_copy(update={"classifier_free_guidance": False}), guidance_end=0.5) == 2

@@ -11,7 +11,7 @@ from app.cli.parameters import spelled
 from app.contract.messages.card import ModelCard
 from app.contract.messages.kept_spec import asked_again, recorded
 from app.contract.messages.params import JobRequest, resolve
-from app.contract.messages.spec import JobSpec
+from app.contract.messages.spec import PARAMETERS, JobSpec
 from app.openai.schemas import ImageGeneration
 from app.replicate.input import published_schema
 from app.routes.page_parameters import parameters_module
@@ -20,8 +20,14 @@ from worker.engine.request import Request
 DECLARED: dict[str, tuple[Any, Any, str]] = {
     "guidance_rescale": (0.7, 1.5, "guidance_rescale must be at most 1, not 1.5"),
     "clip_skip": (2, 33, "clip_skip must be at most 32, not 33"),
+    "guidance_end": (0.5, 1.5, "guidance_end must be at most 1, not 1.5"),
 }
 """A value, one that is too much, and what is said of that."""
+
+
+@pytest.fixture
+def card(card: ModelCard) -> ModelCard:
+    return card.model_copy(update={"takes": tuple(name for name in DECLARED if PARAMETERS[name].announced)})
 
 
 @pytest.mark.parametrize("name", DECLARED)

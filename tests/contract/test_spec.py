@@ -64,6 +64,10 @@ STORED[6] = STORED[5] | {
     "min_probability": "float | None",
     "trajectory": "app.contract.messages.trajectory.Trajectory | None",
 }
+STORED[7] = STORED[6] | {
+    "guidance_end": "float",
+    "cache": "app.contract.messages.deep_cache.Cache | None",
+}
 """What a worker of each record version reads of a job. Never changed: a new set of fields is a new version."""
 
 OF_BEFORE = (
@@ -91,6 +95,8 @@ SINCE_THEN = {
     "image_embedding": None,
     "noise_level": 0,
     "start": "noise",
+    "guidance_end": 1.0,
+    "cache": None,
     "best_of": None,
     "expect": (),
     "min_probability": None,
@@ -206,6 +212,7 @@ PICTURE = {"sha256": "a" * 64, "width": 64, "height": 48, "content_type": "image
 
 def test_what_only_some_models_take_is_refused_by_the_others(card: ModelCard) -> None:
     asked = {
+        "guidance_end": 0.5,
         "prompt_syntax": "a1111",
         "image": PICTURE,
         "strength": 0.5,
@@ -220,6 +227,7 @@ def test_what_only_some_models_take_is_refused_by_the_others(card: ModelCard) ->
         "image_embedding": {"of": PICTURE},
         "noise_level": 3,
         "start": "inverted",
+        "cache": {"interval": 3},
         "best_of": 4,
         "expect": ["a red circle"],
         "min_probability": 0.5,
@@ -229,7 +237,7 @@ def test_what_only_some_models_take_is_refused_by_the_others(card: ModelCard) ->
     with pytest.raises(ParamsRejected) as refused:
         resolve(JobRequest(prompt="a red circle", **asked), card)
     assert [error.pointer.strip("/") for error in refused.value.errors] == [*asked]
-    nothing = {"prompt_syntax": "plain", "mask_blur": 0, "control": [], "loras": []}
+    nothing = {"guidance_end": 1, "prompt_syntax": "plain", "mask_blur": 0, "control": [], "loras": []}
     assert resolve(JobRequest(prompt="a red circle", **nothing), card).loras == ()
 
 

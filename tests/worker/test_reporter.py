@@ -200,7 +200,7 @@ def test_every_picture_says_what_drew_it(
     assert first == {
         "model": "starter", "prompt": "a red circle", "negative_prompt": "", "width": 128, "height": 128,
         "num_inference_steps": 20, "guidance_scale": 4.0, "guidance_rescale": 0.0, "scheduler": "dpmpp_2m", "seed": 7,
-        "output_format": "png",
+        "output_format": "png", "guidance_end": 1.0,
         "reproducible": True, "prompt_syntax": "plain", "mask_blur": 0.0, "noise_level": 0, "start": "noise",
         "job_id": claim.id, "index": 0, "model_hash": "f" * 64, "version": "1.2.3",
         "torch": "2.13.0", "diffusers": "0.42.1", "device": "cpu, x86_64", "dtype": "float16", "bucket": 2,

@@ -16,10 +16,18 @@ class Guidance:
 
     `rescale`, 0 to 1: so far m is brought back to the standard deviation that c has (Lin et al. 2023, "Common Diffusion
     Noise Schedules and Sample Steps are Flawed", section 3.4).
+
+    It ends with the part `end` of a pass, above 0, at most 1: what guidance decides is decided early (Kynkäänniemi et
+    al. 2024, "Applying Guidance in a Limited Interval").
     """
 
     scale: float = 1.0
     rescale: float = 0.0
+    end: float = 1.0
+
+    def is_asked(self, evaluation: int, evaluations: int) -> bool:
+        """At that one of so many. Rounded as the end of a ControlNet is."""
+        return (evaluation + 1) / evaluations <= self.end
 
 
 NO_GUIDANCE = Guidance()

@@ -80,6 +80,11 @@ class Pass:
         """Model calls that it takes."""
         return self.solver.evaluations
 
+    def guidance_at(self, evaluation: int) -> Guidance | None:
+        """Of that evaluation; None where it takes one row."""
+        is_guided = self.rows.is_guided and self.guidance.is_asked(evaluation, self.evaluations)
+        return self.guidance if is_guided else None
+
     def lane_key(self, rows: Rows, mode: Mode) -> LaneKey:
         """Of a sample with these rows."""
         return LaneKey(self.denoiser, self.latent_shape, rows.shapes, mode)

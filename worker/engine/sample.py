@@ -205,8 +205,8 @@ class Sample:
 
     @property
     def rows(self) -> int:
-        """Lines it takes in the denoiser's batch."""
-        return 2 if self.run.of.rows.is_guided else 1
+        """Lines it takes in the denoiser's batch at its next evaluation."""
+        return 1 if self.run.of.guidance_at(self.evaluation) is None else 2
 
     @property
     def is_rescue(self) -> bool:
@@ -255,7 +255,7 @@ class Sample:
         table, i, of = self.run.solver.table, self.evaluation, self.run.of
         if table.draws[i] and self._noise is None:
             self._noise = normal_noise(of.latent_shape, self.generator)
-        guidance = of.guidance if of.rows.is_guided else None
+        guidance = of.guidance_at(i)
         return StepInput(
             seat=self.run.seat,
             guidance=guidance,

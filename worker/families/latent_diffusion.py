@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from app.contract.messages.deep_cache import interval_of
 from worker.engine.errors import EngineError, GenerationFailed
 from worker.engine.family import Asked, Autoencoder, Inputs, Prepared
 from worker.engine.guidance import Guidance
@@ -86,12 +87,14 @@ class LatentDiffusion:
     def _pass(self, asked: Asked, rows: Rows) -> Pass:
         """The request's last pass, with its only solver. Raises GenerationFailed."""
         request, [solver] = asked.request, asked.solvers
+        if interval_of(request.cache) > 1:
+            raise GenerationFailed("Features of this model cannot be kept between evaluations: take no cache.")
         return Pass(
             denoiser=self._denoiser,
             rows=rows,
             solver=solver,
             latent_shape=self._latent_shape(request),
-            guidance=Guidance(scale=request.guidance_scale, rescale=request.guidance_rescale),
+            guidance=Guidance(scale=request.guidance_scale, rescale=request.guidance_rescale, end=request.guidance_end),
             start=start_of(asked, reads_masks=self._bundle.reads_masks),
             sides=self._controlnets.sides(request, solver.evaluations),
         )

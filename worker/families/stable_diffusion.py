@@ -79,7 +79,11 @@ class StableDiffusion(LatentDiffusion):
 
     def _idle(self, request: Request) -> list[str]:
         """What was asked for and needs an unconditional row that is not there."""
-        said = {"The negative prompt": request.negative_prompt, "guidance_rescale": request.guidance_rescale}
+        said = {
+            "The negative prompt": request.negative_prompt,
+            "guidance_rescale": request.guidance_rescale,
+            "guidance_end": request.guidance_end < 1,
+        }
         return [what for what, value in said.items() if value and not self._is_guided(request)]
 
     def _is_guided(self, request: Request) -> bool:

@@ -60,7 +60,7 @@ class Pipeline:
     native_side: int
     layers_left_out: int = 0
     classifier_free_guidance: bool = True
-    takes: tuple[str, ...] = ("prompt_syntax", *EDITS)
+    takes: tuple[str, ...] = ("prompt_syntax", "guidance_end", *EDITS)
     unet_inputs: tuple[str, ...] = ()
     repaints: bool = False
     few_steps: tuple[int, float] | None = None
@@ -124,7 +124,7 @@ STABLE_DIFFUSION_XL = Pipeline(
     native_side=1024,
     # Section 2.1 of the paper.
     layers_left_out=1,
-    takes=("prompt_syntax", *EDITS, *SIZES),
+    takes=("prompt_syntax", "guidance_end", *EDITS, *SIZES),
 )
 """Two text encoders, and a UNet that also reads the prompt as one vector and the sizes (Podell et al. 2023)."""
 
@@ -135,6 +135,7 @@ LATENT_CONSISTENCY = Pipeline(
     native_side=512,
     unet_inputs=("time_cond_proj_dim",),
     classifier_free_guidance=False,
+    takes=("prompt_syntax", *EDITS),
     # diffusers' defaults for this pipeline.
     few_steps=(4, 8.5),
     checker=CHECKER,
@@ -172,7 +173,7 @@ STABLE_UNCLIP_IMAGE = replace(
     },
     rewritten=UNCLIPPED,
     native_side=768,
-    takes=("prompt_syntax", "image_embedding", "noise_level", "start"),
+    takes=("prompt_syntax", "guidance_end", "image_embedding", "noise_level", "start"),
     reads_embeddings=True,
     checker={},
 )
@@ -191,7 +192,7 @@ STABLE_UNCLIP = replace(
         "prior_scheduler": ("DDPMScheduler", "DDIMScheduler"),
     },
     optional=IMAGE_ENCODER,
-    takes=("prompt_syntax", "prior", "image_embedding", "noise_level", "start"),
+    takes=("prompt_syntax", "guidance_end", "prior", "image_embedding", "noise_level", "start"),
     # diffusers' defaults for this pipeline.
     prior=(25, 4.0),
 )
@@ -209,7 +210,7 @@ IMAGE_VARIATION = replace(
         **IMAGE_ENCODER,
     },
     rewritten=UNCLIPPED,
-    takes=("image_embedding", "start"),
+    takes=("guidance_end", "image_embedding", "start"),
     reads_text=False,
     checker={SAFETY_CHECKER: CHECKER[SAFETY_CHECKER]},
 )
@@ -237,7 +238,7 @@ KANDINSKY = Pipeline(
     },
     rewritten={},
     native_side=512,
-    takes=("prior", "image_embedding"),
+    takes=("guidance_end", "prior", "image_embedding"),
     reads_embeddings=True,
     # diffusers' defaults for this pipeline.
     prior=(25, 4.0),

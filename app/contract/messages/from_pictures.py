@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.fit_fewer import unfit_for_fewer
 from app.contract.messages.fit_points import TEXT_TO_IMAGE, VARIATION, unfit_points
 from app.contract.messages.inputs import AskedControl, AskedLora, ImageReference, InputPicture
 from app.contract.messages.spec import JobSpec, PictureSpec
@@ -147,6 +148,7 @@ def unfit_together(spec: JobSpec, card: ModelCard) -> Iterator[Fault]:
     if spec.image_embedding is None:
         yield from _task_unknown(spec, card)
     yield from unfit_points(spec, card)
+    yield from unfit_for_fewer(spec)
     yield from _nothing_left(spec, card)
 
 

@@ -57,11 +57,12 @@ def cost_of(spec: JobSpec, card: ModelCard | None = None) -> float:
     """What a job takes from the others, in megapixel steps: steps that are drawn x pixels x images x rows of the batch.
     `card` is the model's; without it, one that has guidance.
 
-    Two rows with guidance, one for the prompt and one without it, by a model that does it so; what its ControlNets take
-    beside each; and what decoding the frames of a trajectory costs. All images count that may be drawn, kept or not.
+    Two rows with guidance, one for the prompt and one without it, by a model that does it so, until it ends; what its
+    ControlNets take beside each; and what decoding the frames of a trajectory costs. All images count that may be
+    drawn, kept or not.
     """
     has_guidance = card is None or card.classifier_free_guidance
-    rows = 2 if has_guidance and spec.guidance_scale > 1 else 1
+    rows = 1 + spec.guidance_end if has_guidance and spec.guidance_scale > 1 else 1
     beside = CONTROLNET * sum(each.end - each.start for each in spec.control if each.scale)
     steps = steps_drawn(spec, card.family if card else "")
     # A prior costs as much as a step or two. The way back to noise is walked through the whole model.

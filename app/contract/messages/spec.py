@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 
+from app.contract.messages.deep_cache import AskedCache, Cache
 from app.contract.messages.inputs import Control, Controls, ImageReference, InputPicture, Lora, Loras
 from app.contract.messages.parameter import Parameter, Spec, is_plain, parameters_of
 from app.contract.messages.series import SeriesSpec
@@ -24,6 +25,9 @@ from app.contract.messages.unclip import AskedImageEmbedding, AskedPrior, ImageE
 MAX_SEED = 2**63 - 1
 DRAW_A_SEED = -1
 """What other programs send for a seed that is to be drawn."""
+
+LEAST_GUIDED = 0.01
+"""Forms and command lines have no lower limit that is left out: without any guidance, guidance_scale is 1."""
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 PromptSyntax = Literal["plain", "a1111"]
@@ -78,6 +82,17 @@ class PictureSpec(Spec):
             most=1,
         ),
     ] = 0.0
+    guidance_end: Annotated[
+        float,
+        Parameter(
+            about="Guidance ends after this part of the evaluations, and with it half of what each costs; 1: it stays."
+            " Rounded down",
+            default=1,
+            least=LEAST_GUIDED,
+            most=1,
+            announced=True,
+        ),
+    ] = 1.0
     clip_skip: Annotated[
         int | None,
         Parameter(
@@ -204,6 +219,14 @@ class PictureSpec(Spec):
             announced=True,
         ),
     ] = "noise"
+    cache: Annotated[
+        Cache | None,
+        Parameter(
+            about="Keep deep features of the model between evaluations: faster, and another picture",
+            asked=AskedCache | None,
+            announced=True,
+        ),
+    ] = None
 
 
 class FileSpec(Spec):

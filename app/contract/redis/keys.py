@@ -230,7 +230,7 @@ RQ_TTL_SECONDS = 3_600
 QUEUE_PREFIX = "generate-"
 WEBHOOK_QUEUE = "webhooks"
 
-RECORD_VERSION = 6
+RECORD_VERSION = 7
 """Raised when an older worker could misread a record; it then leaves the job to others."""
 
 
