@@ -11,8 +11,10 @@ import typer
 from app.cli.defaults import DEFAULT_URL
 from app.cli.options import ApiKey, AsJson, JobId, Overwrite, Url
 from app.cli.parameters import with_options_of
+from app.contract.messages.deep_cache import MOST_INTERVAL
 
 WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {model}."
+KEPT_FEATURES = "The whole model at every so many evaluations only, 3 for one: faster, and another picture."
 STEPS = "Keep the latents after every so many evaluations, for `darkroom trajectory`: 1 keeps all."
 IN_TERMINAL = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
 
@@ -103,6 +105,9 @@ def _draw(
     decode: Annotated[
         str | None, typer.Option("--trajectory-decode", metavar="linear|vae", help="How its frames are made.")
     ] = None,
+    interval: Annotated[
+        int | None, typer.Option("--cache", metavar="INTERVAL", help=KEPT_FEATURES, min=1, max=MOST_INTERVAL)
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A line of JSON for each finished job, with the files' names.")
@@ -124,6 +129,8 @@ def _draw(
         asked["keep_previews"] = True
     if steps is not None or decode is not None:
         asked["trajectory"] = {"every": steps or 1} | ({} if decode is None else {"decode": decode})
+    if interval is not None:
+        asked["cache"] = {"interval": interval}
     display = Display(command=command, as_json=as_json, show=show, preview=preview)
     named = NamedPictures(picture, mask, tuple(loras or ()), tuple(controls or ()), is_varied=command == "vary")
     code = draw(

@@ -59,6 +59,7 @@ SAID_OTHERWISE: Final = {
     "control": "--control",
     "loras": "--lora",
     "trajectory": "--trajectory",
+    "cache": "--cache",
 }
 """What other words of the command line decide."""
 

@@ -7,11 +7,14 @@ import { defaults, FIELDS, shapes, shortSchedulers } from "./request.js";
 
 const PLACED = new Set([
   ..."prompt model width height num_inference_steps guidance_scale num_images seed".split(" "),
-  ..."negative_prompt scheduler output_format reproducible strength mask_blur trajectory".split(" "),
+  ..."negative_prompt scheduler output_format reproducible strength mask_blur trajectory cache".split(" "),
 ]);
 /** Parameters that have a control of their own, here or elsewhere in the form. Every other one gets a plain control. */
 
 const EVERY_STEP = { every: 1 };
+
+const INTERVALS = Array.from({ length: 10 }, (_, k) => String(k + 1));
+/** Evaluations from one of the whole model to the next; 1: all of them are. As app/contract/messages/deep_cache.py. */
 
 /** `set` takes the fields that change. */
 export function Controls({ request, set, model }) {
@@ -92,6 +95,8 @@ function More({ request, set, model }) {
       Repeatable to the last bit: drawn alone, so slower</label>
     ${takes(model, "trajectory") && model.safety !== "block" && html`<label class="tick"><input type="checkbox" checked=${!!request.trajectory} onChange=${(event) => set({ trajectory: event.target.checked ? EVERY_STEP : null })} />
       Keep every step, to play them and to save their latents</label>`}
+    ${takes(model, "cache") && html`<${Choice} label="Cache interval" id="cache" value=${String(request.cache?.interval ?? 1)} names=${INTERVALS}
+      choose=${(said) => set({ cache: said === "1" ? null : { interval: Number(said) } })} />`}
     ${FIELDS.filter((field) => !PLACED.has(field.name) && isPlain(field, model)).map((field) => html`<${Plain} field=${field} most=${model[`max_${field.name}`] ?? field.most} value=${request[field.name]} set=${set} />`)}
     <button type="button" class="small" onClick=${() => set(defaults(model, request.prompt))}>Back to the model's defaults</button>
   </details>`;

@@ -45,6 +45,7 @@ export function pictured(request, model) {
     mask_blur: mask && takes(model, "mask_blur") ? request.mask_blur : 0,
     control: takes(model, "control") ? among(request.control, model.controls, "model") : null,
     trajectory: takes(model, "trajectory") ? (request.trajectory ?? null) : null,
+    cache: takes(model, "cache") ? (request.cache ?? null) : null,
     loras: takes(model, "loras") ? among(request.loras, model.loras, "name") : null,
   };
 }

@@ -20,7 +20,7 @@ def able(card: ModelCard) -> ModelCard:
     return card.model_copy(
         update={
             "tasks": ("text-to-image", "image-to-image", "inpainting"),
-            "takes": ("guidance_end", "image", "strength", "mask_image", "control"),
+            "takes": ("guidance_end", "cache", "image", "strength", "mask_image", "control"),
             "controls": (Adapter(name="canny"), Adapter(name="depth")),
             "max_controls": 2,
         }
@@ -64,3 +64,9 @@ def test_guidance_is_charged_while_there_is_some(able: ModelCard) -> None:
     assert cost(able, guidance_end=0.5, image=IMAGE, strength=0.5) == 1.5, "of what is left of the way"
     assert cost(able, guidance_end=0.5, guidance_scale=1) == 2
     assert cost(able.model_copy(update={"classifier_free_guidance": False}), guidance_end=0.5) == 2
+
+
+def test_a_cache_is_charged_for_the_outermost_layers_in_between(able: ModelCard) -> None:
+    assert cost(able, cache={"interval": 1}) == 4
+    assert cost(able, cache={"interval": 2}) == pytest.approx(4 * 1.08 / 2)
+    assert cost(able, cache={"interval": 4}, guidance_end=0.5) == pytest.approx(3 * 1.24 / 4)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.engine.batcher import Batcher
+from worker.engine.deep import Depth
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Road:
 class Sitter:
     lane: Road = field(default_factory=lambda: Road("a"))
     rows: int = 1
+    depth: Depth = Depth.WHOLE
+
+    @property
+    def cost(self) -> float:
+        return self.rows * self.lane.row_cost
 
 
 def test_nobody_seated_nobody_chosen() -> None:

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from app.contract.messages.deep_cache import Cache
 from app.contract.messages.trajectory import Trajectory
 from tests.engine.driving import engine_of, last_events, wish
 from tests.engine.fake_cuda import Crossing, FakeCuda, Launch, Made, Wait
@@ -29,6 +30,9 @@ INDEX = 1
 PROFILE = Profile(rows=8, row_cost=1.0, rows_a_second={2: 1.0}, seconds={2: 1.0})
 
 
+SAVING = Cache(interval=3)
+
+
 class Served:
     """Three requests, the last one admitted while the others are drawn; and the diary of it."""
 
@@ -39,7 +43,9 @@ class Served:
             self._engine = self._warm(bundle)
             self.warm_up, self.cuda.diary = self.cuda.diary, []
             self._submit("a", num_inference_steps=9, scheduler="euler_a", trajectory=Trajectory(decode="vae"))
-            self._submit("b", num_inference_steps=7, scheduler="dpmpp_2m", guidance_scale=1.0, preview_every=2)
+            self._submit(
+                "b", num_inference_steps=7, scheduler="dpmpp_2m", guidance_scale=1.0, preview_every=2, cache=SAVING
+            )
             self._step(3)
             self._submit("c", prompt="a blue square", num_inference_steps=2, scheduler="euler")
             self._step(40)
@@ -87,7 +93,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
 def test_it_draws(served: Served) -> None:
     assert {id: type(event) for id, event in last_events(served.events).items()} == dict.fromkeys("abc", Finished)
     assert any(isinstance(event, Preview) for event in served.events)
-    assert sum(isinstance(entry, Launch) for entry in served.serving) == 9
+    assert sum(isinstance(entry, Launch) for entry in served.serving) == 9 + 4, "of b, 4 are of the outermost layers"
 
 
 def test_the_next_step_is_launched_before_the_last_one_is_waited_for(served: Served) -> None:

@@ -1,29 +1,36 @@
-"""Who takes the next step together. Pure Python: sees lanes, rows and the order of arrival, never a tensor."""
+"""Who takes the next step together. Pure Python: sees lanes, rows, depths and the order of arrival, never a tensor."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+from worker.engine.deep import Depth
+
 
 class Lane(Protocol):
-    """Samples of one lane may share a step. `row_cost` is in any unit, as long as all lanes have the same."""
-
-    @property
-    def row_cost(self) -> float: ...
+    """Samples of one lane may share a step."""
 
     @property
     def most_rows(self) -> int | None: ...
 
 
 class Seated(Protocol):
-    """All the batcher asks of a sample."""
+    """All the batcher asks of a sample. `rows`, `depth` and `cost` are its next evaluation's; the cost is in any unit,
+    as long as all lanes have the same."""
 
     @property
     def lane(self) -> Lane: ...
 
     @property
     def rows(self) -> int: ...
+
+    @property
+    def depth(self) -> Depth: ...
+
+    @property
+    def cost(self) -> float: ...
 
 
 S = TypeVar("S", bound=Seated)
@@ -47,7 +54,7 @@ class Batcher:
         chosen = self._oldest(lane, lanes[lane])
         # Where there is no choice nothing is charged, and a row's cost need not be known.
         if len(lanes) > 1:
-            spent = self._spent.pop(lane) + sum(sample.rows for sample in chosen) * lane.row_cost
+            spent = self._spent.pop(lane) + sum(sample.cost for sample in chosen)
             # At the end of the order: of two that have spent the same, the one that has waited longer goes first.
             self._spent[lane] = spent
         return chosen
@@ -57,14 +64,17 @@ class Batcher:
         self._caps[lane] = max(1, rows // 2)
 
     def _oldest(self, lane: Lane, samples: Sequence[S]) -> list[S]:
-        """As many as the lane takes rows for, and always the first: nobody is too large to go alone."""
+        """As many as the lane takes rows for, and always the first: nobody is too large to go alone. Those that ask the
+        outermost layers only are launched one after the other with the others: so many rows of either."""
         limits = [limit for limit in (lane.most_rows, self._caps.get(lane)) if limit is not None]
-        chosen, rows = list(samples[:1]), samples[0].rows
-        for sample in samples[1:]:
-            rows += sample.rows
-            if limits and rows > min(limits):
-                break
-            chosen.append(sample)
+        chosen: list[S] = []
+        rows: Counter[bool] = Counter()
+        for sample in samples:
+            part = sample.depth is Depth.OUTER
+            is_first = not rows[part]
+            rows[part] += sample.rows
+            if is_first or not limits or rows[part] <= min(limits):
+                chosen.append(sample)
         return chosen
 
     def _by_lane(self, samples: Sequence[S]) -> dict[Lane, list[S]]:
@@ -78,3 +88,10 @@ class Batcher:
         self._spent = kept | {lane: last for lane in lanes if lane not in kept}
         self._caps = {lane: cap for lane, cap in self._caps.items() if lane in lanes}
         return lanes
+
+
+def in_parts(samples: Sequence[S]) -> list[list[S]]:
+    """Those that step together, by what is launched for them: the whole network, and its outermost layers."""
+    whole = [sample for sample in samples if sample.depth is not Depth.OUTER]
+    outer = [sample for sample in samples if sample.depth is Depth.OUTER]
+    return [part for part in (whole, outer) if part]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from worker.engine.deep import Depth
 from worker.engine.flops import row_flops
 from worker.engine.rows import LaneKey
 from worker.engine.tiles import SMALLEST
@@ -91,11 +92,11 @@ class Costs:
         """Of a picture of the model's own size, for which both are."""
         self._rows: dict[tuple[object, ...], float] = {}
 
-    def row(self, key: LaneKey) -> float:
+    def row(self, key: LaneKey, depth: Depth = Depth.WHOLE) -> float:
         """Floating point operations of one."""
-        shape = key.denoiser, key.latent_shape, key.conditioning
+        shape = key.denoiser, key.latent_shape, key.conditioning, depth is Depth.OUTER
         if shape not in self._rows:
-            self._rows[shape] = row_flops(key.denoiser, key.latent_shape, dict(key.conditioning))
+            self._rows[shape] = row_flops(key.denoiser, key.latent_shape, dict(key.conditioning), depth)
         return self._rows[shape]
 
     def most_rows(self, key: LaneKey) -> int | None:
@@ -106,11 +107,11 @@ class Costs:
         possible = self.memory.rows(self.scale(key))
         return possible if wise is None else min(wise, possible)
 
-    def step_seconds(self, key: LaneKey, rows: int) -> float:
+    def step_seconds(self, key: LaneKey, rows: int, depth: Depth = Depth.WHOLE) -> float:
         """What a step is expected to take; 0 before anything was measured."""
         if self.profile is None or not self.profile.row_seconds:
             return 0.0
-        return self.profile.row_seconds * rows * self.row(key) / self.profile.row_cost
+        return self.profile.row_seconds * rows * self.row(key, depth) / self.profile.row_cost
 
     def encode_seconds(self, height: int, width: int, pictures: int) -> float:
         """What encoding them is expected to take at most, as long as decoding them; sides are in latents."""

@@ -8,12 +8,14 @@ Knows no requests and no schedulers. Changes nothing if the denoiser raises, so 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from worker.engine.deep import Depth, deep_shape, evaluate
 from worker.engine.guidance import Guidance, rescaling
 from worker.engine.keep import NO_NOISE, Keep, noised
 from worker.engine.rows import Denoiser, LatentShape, Rows
@@ -30,7 +32,8 @@ class StaticStep(torch.nn.Module):
 
     `state` is float32 [seats + 1, registers + x0, C, h, w], whatever the model's own type: solvers lose up to 6 % of
     the standard deviation in bfloat16. `conditioning` holds, by the denoiser's names for them, [seats + 1, 2, ...]:
-    conditional at 0, unconditional at 1. `some` holds what both rows of some samples have, [seats + 1, most, ...];
+    conditional at 0, unconditional at 1, and so does `deep` what is kept of the denoiser's inner layers, once a sample
+    wants that. `some` holds what both rows of some samples have, [seats + 1, most, ...];
     `sides` what was given to each side network, by its names, [seats + 1, ...].
     `stays` is float32 [seats + 1, 2, C, h, w], a picture's latents and noise, which take their place wherever
     `repainted`, bool [seats + 1, 1, h, w], is not true: nowhere for who keeps nothing.
@@ -52,6 +55,7 @@ class StaticStep(torch.nn.Module):
             for name, shape in conditioning.items()
         }
         self.some: dict[str, torch.Tensor] = {}
+        self.deep: torch.Tensor | None = None
         self.sides: dict[SideNetwork, dict[str, torch.Tensor]] = {}
         self.stays = torch.zeros(seats + 1, 2, *latent_shape, device=denoiser.device)
         self.repainted = torch.ones(seats + 1, 1, *latent_shape[1:], dtype=torch.bool, device=denoiser.device)
@@ -71,6 +75,22 @@ class StaticStep(torch.nn.Module):
         if picture is not None:
             self.stays[seat, 0], self.stays[seat, 1] = picture.latents, picture.noise
 
+    def make_deep(self) -> None:
+        """A place for each row's deep features. They are written before they are read."""
+        if self.deep is None:
+            dtype, device = self.denoiser.dtype, self.denoiser.device
+            self.deep = torch.zeros(2 * len(self.state), *self._deep_shape, dtype=dtype, device=device)
+
+    @property
+    def deep_bytes(self) -> int:
+        """That these places take, once somebody wants one; 0 where nobody can."""
+        return 2 * len(self.state) * math.prod(self._deep_shape) * self.denoiser.dtype.itemsize
+
+    @property
+    def _deep_shape(self) -> LatentShape:
+        _, _, c, h, w = self.state.shape
+        return deep_shape(self.denoiser, (c, h, w))
+
     def give(self, seat: int, network: SideNetwork, given: Mapping[str, torch.Tensor]) -> None:
         """Keep what a side network is given for the sample in that seat."""
         if network not in self.sides:
@@ -86,6 +106,7 @@ class StaticStep(torch.nn.Module):
         noise: torch.Tensor,
         used: Used = (),
         sides: Sequence[SideRows] = (),
+        depth: Depth = Depth.WHOLE,
     ) -> torch.Tensor:
         """Take the step that a plan describes (see `Plan`). Whether each sample is finite, bool [samples]."""
         samples = len(noise)
@@ -97,7 +118,8 @@ class StaticStep(torch.nn.Module):
         x = self.state[:, 0].index_select(0, row_seat) * scale.view(-1, 1, 1, 1)
         given = {name: kept.flatten(0, 1).index_select(0, row_context) for name, kept in self.conditioning.items()}
         given |= {name: self.some[name][:, :most].index_select(0, row_seat) for name, most in used}
-        output = self.denoiser(x, timestep, given | answers(sides, x, timestep, given))
+        given |= answers(sides, x, timestep, given)
+        output = evaluate(self.denoiser, depth, (x, timestep, given), self.deep, row_context)
         # The update is nine multiplications and additions and no matrix product: TF32 would shift results by 1 % of
         # the standard deviation, and elementwise arithmetic is the same in any company.
         with torch.autocast(x.device.type, enabled=False):
@@ -131,7 +153,7 @@ class StepInput:
     """What one sample brings to a step. `guidance` is None for a sample of one row; `block` is its table's; `noise` is
     float32 [C, h, w] where the solver draws. `used`: how much it has of what not every sample has, by name. `sides` are
     the side networks that it asks in this step. `noise_levels` are of what stays of a picture after the step (see
-    Table)."""
+    Table). `depth`: how much of the denoiser it asks; those of OUTER take steps of their own."""
 
     seat: int
     guidance: Guidance | None
@@ -142,6 +164,7 @@ class StepInput:
     used: Mapping[str, int] = field(default_factory=dict)
     noise_levels: tuple[float, float] = NO_NOISE
     sides: Sequence[AskedSide] = ()
+    depth: Depth = Depth.WHOLE
 
     @property
     def rows(self) -> int:
@@ -159,6 +182,7 @@ class Plan:
     `noise` float32 [samples, C, h, w].
     `used`: which step it is, of those with more or less of what only some rows have.
     `sides`: the rows of each side network that is asked, as many as `fill_up` makes of them.
+    `depth`: of the step. Where one of its samples wants features kept, all are: the others' are never read.
     """
 
     def __init__(
@@ -192,6 +216,7 @@ class Plan:
         self.index = torch.from_numpy(np.concatenate(parts))
         self.numbers = torch.from_numpy(np.concatenate((row_numbers.ravel(), of_samples.ravel(), blocks.ravel())))
         self.used: Used = _most_used(inputs)
+        self.depth = next((each.depth for each in inputs if each.depth is not Depth.WHOLE), Depth.WHOLE)
         self.noise = torch.zeros(samples, *latent_shape)
         for k, given in enumerate(inputs):
             if given.noise is not None:

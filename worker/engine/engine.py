@@ -20,7 +20,7 @@ from functools import partial
 import structlog
 import torch
 
-from worker.engine.batcher import Batcher
+from worker.engine.batcher import Batcher, in_parts
 from worker.engine.costs import Profile
 from worker.engine.decode import Checker, Decoded, DecodedPicture, decode, ready_to_decode
 from worker.engine.denoise import Finite
@@ -103,6 +103,8 @@ class Engine:
         self._selection = Selection(judge, lambda: self._looks.factors)
         self._runs_ahead = family.device.type == "cuda"
         self._unread: list[tuple[Sample, Finite, int]] = []
+        self._launched: set[Finite] = set()
+        """Of those, the flags of the newest step."""
         self._decoding: list[tuple[Sample, Decoded, int]] = []
         self.last_batch = 0
         """Samples that took a model evaluation together in the last step."""
@@ -118,7 +120,8 @@ class Engine:
         with current_device(self._family.device), torch.inference_mode(), device_watch():
             lane = self._lanes.open(self._lanes.native)
             self._rehearse_check()
-            self.costs.memory = measure_memory(lane, weights=self._family.weights_bytes, later=self._family.later_bytes)
+            later = self._family.later_bytes + lane.deep_bytes
+            self.costs.memory = measure_memory(lane, weights=self._family.weights_bytes, later=later)
             profile = profile_of(lane, known, most_rows=2 * self.seats, seconds=seconds, on_measured=on_measured)
         self.costs.profile = profile
         return profile
@@ -196,11 +199,13 @@ class Engine:
         started = self.clock()
         lane = batch[0].lane
         self._looks.begin(batch)
-        flags = isolate(
-            batch, partial(self._take_step, lane), name="denoise", on_out_of_memory=partial(self._make_room, lane)
-        )
-        for sample, flag in zip(batch, flags, strict=True):
-            self._advance(sample, flag)
+        self._launched = set()
+        for part in in_parts(batch):
+            flags = isolate(
+                part, partial(self._take_step, lane), name="denoise", on_out_of_memory=partial(self._make_room, lane)
+            )
+            for sample, flag in zip(part, flags, strict=True):
+                self._advance(sample, flag)
         with self._stages.at("preview", expected=self._lanes.picture_seconds):
             self._looks.look([sample for sample in batch if sample.is_seated])
             self._selection.look(batch)
@@ -211,7 +216,8 @@ class Engine:
             self._report_progress(job)
 
     def _take_step(self, lane: Lane, samples: Sequence[Sample]) -> list[tuple[Finite, int]]:
-        with self._stages.at("denoise", expected=lane.step_seconds(sum(sample.rows for sample in samples))):
+        rows, depth = sum(sample.rows for sample in samples), samples[0].depth
+        with self._stages.at("denoise", expected=lane.step_seconds(rows, depth)):
             finite = lane.take_step([sample.step_input() for sample in samples])
         return [(finite, k) for k in range(len(samples))]
 
@@ -236,6 +242,7 @@ class Engine:
             self._seating.fail(sample.job, engine_error(error, stage="solver"))
             return
         self._unread.append((sample, *flag))
+        self._launched.add(flag[0])
 
     def _make_room(self, lane: Lane, batch: Sequence[Sample]) -> None:
         self._batcher.lower_cap(lane, sum(sample.rows for sample in batch))
@@ -247,8 +254,7 @@ class Engine:
     def _read_flags(self, *, but_newest: bool = False, of: Collection[Sample] = ()) -> None:
         """Look after samples whose last step was not made of numbers. Reading the newest step's flags waits for it:
         with `but_newest`, only those `of` the samples given are read."""
-        newest = self._unread[-1][1] if self._unread and but_newest else None
-        due = [each for each in self._unread if each[1] is not newest or each[0] in of]
+        due = [each for each in self._unread if not but_newest or each[1] not in self._launched or each[0] in of]
         if not due:
             return
         self._unread = [each for each in self._unread if each not in due]

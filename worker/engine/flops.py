@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from worker.engine.deep import Depth, deep_shape
 from worker.engine.rows import Denoiser, LatentShape
 
 
-def row_flops(denoiser: Denoiser, latent_shape: LatentShape, conditioning: Mapping[str, torch.Size]) -> float:
+def row_flops(
+    denoiser: Denoiser, latent_shape: LatentShape, conditioning: Mapping[str, torch.Size], depth: Depth = Depth.WHOLE
+) -> float:
     """Of one row of that latent shape. On the meta device, where tensors have shapes and no values.
 
     A denoiser without weights of torch's is taken to cost as much as its latents are large.
@@ -21,11 +24,15 @@ def row_flops(denoiser: Denoiser, latent_shape: LatentShape, conditioning: Mappi
         return float(torch.Size(latent_shape).numel())
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         rows = {name: torch.empty(1, *shape, dtype=denoiser.dtype) for name, shape in conditioning.items()}
-        _without_values(denoiser)(torch.empty(1, *latent_shape), torch.empty(1), rows)
+        own, x, t = _without_values(denoiser), torch.empty(1, *latent_shape), torch.empty(1)
+        if depth is Depth.OUTER:
+            own.outer(x, t, rows, torch.empty(1, *deep_shape(denoiser, latent_shape), dtype=denoiser.dtype))
+        else:
+            own(x, t, rows)
     return float(counter.get_total_flops())
 
 
-def _without_values(denoiser: torch.nn.Module) -> torch.nn.Module:
+def _without_values(denoiser: torch.nn.Module) -> Any:
     """The same layers on the meta device. deepcopy asks its memo first, so no weight is ever copied."""
     memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in denoiser.buffers()}
     for parameter in denoiser.parameters():

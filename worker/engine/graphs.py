@@ -13,6 +13,7 @@ from weakref import WeakSet
 import structlog
 import torch
 
+from worker.engine.deep import Depth
 from worker.engine.denoise import Plan, StaticStep, Used
 from worker.engine.sides import SideNetwork, SideRows
 
@@ -29,8 +30,9 @@ WITH_SIDES = 32
 """Captured steps of a lane that ask side networks, at most: there are many ways to share a step, each takes some 0.2 s
 to capture, and one more is launched kernel by kernel."""
 
-Which = tuple[torch.Size, Used, tuple[tuple[SideNetwork, int], ...]]
-"""One of a lane's steps: sizes of its inputs, what only some rows have, and the rows of each side network."""
+Which = tuple[torch.Size, Used, tuple[tuple[SideNetwork, int], ...], Depth]
+"""One of a lane's steps: sizes of its inputs, what only some rows have, the rows of each side network, and how much of
+the denoiser is asked: one of the outermost layers is a graph of its own, and one that keeps features another."""
 
 
 class GraphMemory:
@@ -79,24 +81,25 @@ class StepGraphs:
         noise: torch.Tensor,
         used: Used = (),
         sides: Sequence[SideRows] = (),
+        depth: Depth = Depth.WHOLE,
     ) -> torch.Tensor:
-        which = index.shape, used, tuple(side.signature for side in sides)
+        which = index.shape, used, tuple(side.signature for side in sides), depth
         if which not in self._captured and self._may_capture(sides):
-            self._captured[which] = self._capture(len(noise), used, sides)
+            self._captured[which] = self._capture(len(noise), used, sides, depth)
         captured = self._captured.get(which)
         if captured is None:
-            return self._step(index, numbers, noise, used, sides)
+            return self._step(index, numbers, noise, used, sides, depth)
         return captured.replay(index, numbers, noise, sides)
 
     def _may_capture(self, sides: Sequence[SideRows]) -> bool:
-        return not sides or sum(bool(asked) for _, _, asked in self._captured) < WITH_SIDES
+        return not sides or sum(bool(which[2]) for which in self._captured) < WITH_SIDES
 
-    def _capture(self, rows: int, used: Used, sides: Sequence[SideRows]) -> _Captured | None:
+    def _capture(self, rows: int, used: Used, sides: Sequence[SideRows], depth: Depth) -> _Captured | None:
         """Of a filled-up batch: as many samples as rows."""
         if rows not in BUCKETS:
             return None
         try:
-            return _Captured(self._step, rows, used, sides, self._memory)
+            return _Captured(self._step, rows, (used, sides, depth), self._memory)
         except RuntimeError as error:
             if self._strict:
                 raise
@@ -105,7 +108,14 @@ class StepGraphs:
 
 
 class _Captured:
-    def __init__(self, step: StaticStep, rows: int, used: Used, sides: Sequence[SideRows], memory: GraphMemory) -> None:
+    def __init__(
+        self,
+        step: StaticStep,
+        rows: int,
+        asked: tuple[Used, Sequence[SideRows], Depth],
+        memory: GraphMemory,
+    ) -> None:
+        used, sides, depth = asked
         side = memory.stream
         device = step.state.device
         shape = step.state.shape[2:]
@@ -117,9 +127,9 @@ class _Captured:
         # Around the capture as well: one that fails would leave its stream the thread's current one.
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
-                step(*self._inputs, used, self._sides)
+                step(*self._inputs, used, self._sides, depth)
             with torch.cuda.graph(self._graph, pool=memory.pool, stream=side):
-                self._finite = step(*self._inputs, used, self._sides)
+                self._finite = step(*self._inputs, used, self._sides, depth)
         current.wait_stream(side)
         memory.note(self)
 

@@ -13,6 +13,7 @@ import structlog
 import torch
 
 from worker.engine.costs import AT_ONCE, Costs
+from worker.engine.deep import Depth
 from worker.engine.denoise import Finite, Plan, StaticStep, StepInput
 from worker.engine.errors import is_out_of_memory
 from worker.engine.family import Autoencoder
@@ -78,14 +79,18 @@ class Lane:
         """Floating point operations of one row."""
         return self._costs.row(self.key)
 
+    def cost(self, rows: int, depth: Depth) -> float:
+        """The same of so many rows at that depth."""
+        return rows * self._costs.row(self.key, depth)
+
     @property
     def most_rows(self) -> int | None:
         """In one step; None for as many as there are. One sample goes in any case: with 1, every one goes alone."""
         return self._costs.most_rows(self.key) if self.key.mode is Mode.SHARED else 1
 
-    def step_seconds(self, rows: int) -> float:
+    def step_seconds(self, rows: int, depth: Depth = Depth.WHOLE) -> float:
         """What a step of so many rows is expected to take; 0 where nobody knows."""
-        return self._costs.step_seconds(self.key, rows)
+        return self._costs.step_seconds(self.key, rows, depth)
 
     def decode_seconds(self, pictures: int) -> float:
         """What their decode is expected to take; 0 where nobody knows."""
@@ -103,12 +108,21 @@ class Lane:
         first, for memory that is full now may be free then, and tiles can be seen."""
         self._most_decodes = min(self._most_decodes, max(1, pictures // 2))
 
-    def take_seat(self, rows: Rows, keep: Keep | None = None, sides: Sequence[Side] = ()) -> int:
+    def take_seat(
+        self, rows: Rows, keep: Keep | None = None, sides: Sequence[Side] = (), *, keeps_deep: bool = False
+    ) -> int:
+        if keeps_deep:
+            self.step.make_deep()
         seat = self._free.pop()
         self.step.keep(seat, rows, keep)
         for side in sides:
             self.step.give(seat, self._side_network(side), side.given)
         return seat
+
+    @property
+    def deep_bytes(self) -> int:
+        """That features of all seats take, if they are to be kept."""
+        return self.step.deep_bytes
 
     def asked(self, sides: Sequence[Side], evaluation: int) -> list[AskedSide]:
         """The side networks that a sample with such `sides` asks at an evaluation of its pass."""
@@ -131,7 +145,8 @@ class Lane:
         return self.step.state[seat]
 
     def take_step(self, inputs: Sequence[StepInput]) -> Finite:
-        """One model evaluation for each of `inputs`, and what its solver makes of it."""
+        """One model evaluation for each of `inputs`, and what its solver makes of it. They are all of the outermost
+        layers only, or none is."""
         rows, samples = self._size(inputs)
         latent_shape = self.key.latent_shape
         plan = Plan(inputs, rows=rows, samples=samples, latent_shape=latent_shape, fill_up=self._filled_up)
@@ -139,7 +154,7 @@ class Lane:
 
     def run(self, plan: Plan) -> torch.Tensor:
         """Launch a step: whether each sample of it is finite, bool [samples] on the device."""
-        return self._run(*plan.on(self.device), plan.used, plan.sides_on(self.device))
+        return self._run(*plan.on(self.device), plan.used, plan.sides_on(self.device), plan.depth)
 
     def capture(self, most_rows: int) -> None:
         """Have the graphs of all steps up to that size ready, where steps are captured: anew, the largest first, for

@@ -56,11 +56,12 @@ def _as_it_is(of: Pass, before: Before) -> Pass:
 class Pass:
     """One denoising run of a sample.
 
-    `guidance` counts where the rows are guided. `complete` is called when the pass is to begin, before its start draws:
-    with the pass itself, and what the sample has behind it. It answers with the pass as it begins, and may change
-    everything but the solver. `stage`: what it is called where progress is told. `is_shown`: previews
-    are made of its latents; by themselves, of those of the last pass. `found`: vectors [n] on the device
-    that belong to the picture's record, by their names there.
+    `guidance` counts where the rows are guided. `cache_interval`: every so many evaluations are of the whole
+    denoiser, the others of its outermost layers (deep.py); above 1 for a DeepDenoiser only. `complete` is called when
+    the pass is to begin, before its start draws: with the pass itself, and what the sample has behind it. It answers
+    with the pass as it begins, and may change everything but the solver. `stage`: what it is called where progress is
+    told. `is_shown`: previews are made of its latents; by themselves, of those of the last pass. `found`: vectors [n]
+    on the device that belong to the picture's record, by their names there.
     """
 
     denoiser: Denoiser
@@ -69,6 +70,7 @@ class Pass:
     latent_shape: LatentShape
     guidance: Guidance = NO_GUIDANCE
     sides: Sequence[Side] = ()
+    cache_interval: int = 1
     start: Start = from_noise
     complete: Callable[[Pass, Before], Pass] = _as_it_is
     stage: str | None = None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worker.engine.deep import Depth, depth_at
 from worker.engine.denoise import StepInput
 from worker.engine.events import DrawnImage, Finished, Timings
 from worker.engine.family import Inputs, Prepared
@@ -151,7 +152,7 @@ class Run:
         begun = of.start(of.latent_shape, generator, solver)
         latents, rows = to_device(begun.latents, device), of.rows.with_both(begun.rows)
         lane = lanes.open(of.lane_key(rows, mode))
-        seat = lane.take_seat(rows, begun.keep, of.sides)
+        seat = lane.take_seat(rows, begun.keep, of.sides, keeps_deep=of.cache_interval > 1)
         try:
             solver.begin(lane.registers(seat), latents, begun.keep)
         except Exception:
@@ -207,6 +208,16 @@ class Sample:
     def rows(self) -> int:
         """Lines it takes in the denoiser's batch at its next evaluation."""
         return 1 if self.run.of.guidance_at(self.evaluation) is None else 2
+
+    @property
+    def depth(self) -> Depth:
+        """How much of the denoiser its next evaluation is of."""
+        return depth_at(self.evaluation, interval=self.run.of.cache_interval, phase=self.seed)
+
+    @property
+    def cost(self) -> float:
+        """Floating point operations of its next evaluation."""
+        return self.lane.cost(self.rows, self.depth)
 
     @property
     def is_rescue(self) -> bool:
@@ -266,6 +277,7 @@ class Sample:
             used={name: some.used for name, some in of.rows.some.items()},
             noise_levels=table.noise_levels(i),
             sides=self.lane.asked(of.sides, i),
+            depth=self.depth,
         )
 
     def advance(self) -> None:

@@ -27,6 +27,7 @@ from worker.families.inputs import MASK, MASKED, InputPictures, start_of
 from worker.families.schedulers import NamedSchedulers
 from worker.families.unet import UNet
 from worker.models.bundle import Bundle
+from worker.models.configs import has_outer_layers
 
 CONTEXT = "encoder_hidden_states"
 """What the UNet calls the tokens that its rows read, [tokens, width]."""
@@ -87,8 +88,6 @@ class LatentDiffusion:
     def _pass(self, asked: Asked, rows: Rows) -> Pass:
         """The request's last pass, with its only solver. Raises GenerationFailed."""
         request, [solver] = asked.request, asked.solvers
-        if interval_of(request.cache) > 1:
-            raise GenerationFailed("Features of this model cannot be kept between evaluations: take no cache.")
         return Pass(
             denoiser=self._denoiser,
             rows=rows,
@@ -97,7 +96,16 @@ class LatentDiffusion:
             guidance=Guidance(scale=request.guidance_scale, rescale=request.guidance_rescale, end=request.guidance_end),
             start=start_of(asked, reads_masks=self._bundle.reads_masks),
             sides=self._controlnets.sides(request, solver.evaluations),
+            cache_interval=self._cache_interval(request),
         )
+
+    def _cache_interval(self, request: Request) -> int:
+        interval = interval_of(request.cache)
+        if interval > 1 and not has_outer_layers(self._bundle.unet.config):
+            raise GenerationFailed("Features of this model cannot be kept between evaluations: take no cache.")
+        if interval > 1 and request.control:
+            raise GenerationFailed("A cache does not go with ControlNets.")
+        return interval
 
     def _latent_shape(self, request: Request) -> LatentShape:
         multiple = self._bundle.side_multiple

@@ -7,13 +7,17 @@ the residuals that ControlNets add to its skip connections. Knows no prompt and 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from worker.engine.rows import LatentShape
+from worker.families.deep_cache import OuterLayers
 from worker.families.lora_bank import LoraBank
+from worker.models.configs import has_outer_layers
 from worker.models.need import row_bytes
 
 ADDED = frozenset({"text_embeds", "time_ids", "image_embeds"})
@@ -41,12 +45,43 @@ class UNet(torch.nn.Module):
         self._bank = bank
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return self._asked(x, rows, lambda entering, arguments: self._whole(entering, t, arguments))
+
+    def deep_shape(self, latent_shape: LatentShape) -> LatentShape | None:
+        """As DeepDenoiser has it (worker/engine/deep.py), like the two that follow."""
+        if not has_outer_layers(self.unet.config):
+            return None
+        return self._outer_layers.channels, *latent_shape[1:]
+
+    def keeping(
+        self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._outer_layers.keeping(lambda: self.forward(x, t, rows))
+
+    def outer(
+        self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor], deep: torch.Tensor
+    ) -> torch.Tensor:
+        return self._asked(x, rows, lambda entering, arguments: self._outer_layers(entering, t, deep, **arguments))
+
+    def _asked(
+        self,
+        x: torch.Tensor,
+        rows: Mapping[str, torch.Tensor],
+        call: Callable[[torch.Tensor, dict[str, Any]], torch.Tensor],
+    ) -> torch.Tensor:
+        """What `call` says, of the channels that enter and the arguments beside."""
         entering = [x.to(self.dtype), *(rows[name] for name in CHANNELS if name in rows)]
         with self._bank.serving(rows) if self._bank else nullcontext(rows) as own:
             # There is no default for a context: those that read none want None.
-            arguments = {"encoder_hidden_states": None} | as_arguments(own)
-            output: torch.Tensor = self.unet(torch.cat(entering, 1), t, **arguments, return_dict=False)[0]
+            return call(torch.cat(entering, 1), {"encoder_hidden_states": None} | as_arguments(own))
+
+    def _whole(self, entering: torch.Tensor, t: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        output: torch.Tensor = self.unet(entering, t, **arguments, return_dict=False)[0]
         return output
+
+    @cached_property
+    def _outer_layers(self) -> OuterLayers:
+        return OuterLayers(self.unet)
 
     def in_float32(self) -> UNet:
         """Itself, or a copy that takes twice the memory."""

@@ -130,3 +130,13 @@ def side_multiple(folder: ModelFolder, configs: Mapping[str, Config]) -> int:
     """Pixels that both sides of a picture are multiples of."""
     scale = pixels_per_latent(configs)
     return {"latents": scale, "squares": scale**2, "fixed": max(native_size(folder, configs))}[folder.pipeline.sides]
+
+
+SPLIT = frozenset({"CrossAttnUpBlock2D", "UpBlock2D"})
+"""Up blocks whose layers are a residual network each, which reads what comes from below and one skip connection."""
+
+
+def has_outer_layers(unet: Config) -> bool:
+    """Whether the outermost layers of a UNet of this configuration are a network by themselves, around features that
+    enter the last layer of its last block (worker/families/deep_cache.py)."""
+    return unet["up_block_types"][-1] in SPLIT

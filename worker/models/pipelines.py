@@ -12,6 +12,9 @@ from typing import Any, Literal
 EDITS = ("image", "strength", "mask_image", "mask_blur")
 """Parameters of requests that start from a picture."""
 
+FEWER = ("guidance_end", "cache")
+"""Parameters that save evaluations."""
+
 
 @dataclass(frozen=True, slots=True)
 class Behind:
@@ -60,7 +63,7 @@ class Pipeline:
     native_side: int
     layers_left_out: int = 0
     classifier_free_guidance: bool = True
-    takes: tuple[str, ...] = ("prompt_syntax", "guidance_end", *EDITS)
+    takes: tuple[str, ...] = ("prompt_syntax", *FEWER, *EDITS)
     unet_inputs: tuple[str, ...] = ()
     repaints: bool = False
     few_steps: tuple[int, float] | None = None
@@ -124,7 +127,7 @@ STABLE_DIFFUSION_XL = Pipeline(
     native_side=1024,
     # Section 2.1 of the paper.
     layers_left_out=1,
-    takes=("prompt_syntax", "guidance_end", *EDITS, *SIZES),
+    takes=("prompt_syntax", *FEWER, *EDITS, *SIZES),
 )
 """Two text encoders, and a UNet that also reads the prompt as one vector and the sizes (Podell et al. 2023)."""
 
@@ -173,7 +176,7 @@ STABLE_UNCLIP_IMAGE = replace(
     },
     rewritten=UNCLIPPED,
     native_side=768,
-    takes=("prompt_syntax", "guidance_end", "image_embedding", "noise_level", "start"),
+    takes=("prompt_syntax", *FEWER, "image_embedding", "noise_level", "start"),
     reads_embeddings=True,
     checker={},
 )
@@ -192,7 +195,7 @@ STABLE_UNCLIP = replace(
         "prior_scheduler": ("DDPMScheduler", "DDIMScheduler"),
     },
     optional=IMAGE_ENCODER,
-    takes=("prompt_syntax", "guidance_end", "prior", "image_embedding", "noise_level", "start"),
+    takes=("prompt_syntax", *FEWER, "prior", "image_embedding", "noise_level", "start"),
     # diffusers' defaults for this pipeline.
     prior=(25, 4.0),
 )
@@ -210,7 +213,7 @@ IMAGE_VARIATION = replace(
         **IMAGE_ENCODER,
     },
     rewritten=UNCLIPPED,
-    takes=("guidance_end", "image_embedding", "start"),
+    takes=(*FEWER, "image_embedding", "start"),
     reads_text=False,
     checker={SAFETY_CHECKER: CHECKER[SAFETY_CHECKER]},
 )
