@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from worker.models.configs import outer_channels
+
 
 class OuterLayers:
     """Those of one UNet, whose weights they share. One call at a time."""
@@ -20,8 +22,7 @@ class OuterLayers:
     def __init__(self, unet: Any) -> None:
         last = unet.up_blocks[-1]
         self._entry = last.resnets[-1]
-        self.channels = int(self._entry.in_channels - unet.conv_in.out_channels)
-        """Of the features that enter the last layer."""
+        self._channels = outer_channels(unet.config)
         self._below = _Below()
         self._shell = _with_parts(
             unet,
@@ -31,11 +32,11 @@ class OuterLayers:
         )
 
     def keeping(self, call: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a call of the whole network returns, and the features [B, channels, h, w] in it."""
+        """What a call of the whole network returns, and its features, [B, channels, h, w]."""
         kept: list[torch.Tensor] = []
 
         def note(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            kept.append(inputs[0][:, : self.channels])
+            kept.append(inputs[0][:, : self._channels])
 
         with self._entry.register_forward_pre_hook(note):
             output = call()
@@ -63,11 +64,8 @@ class _Below(torch.nn.Module):
 
 def _last_layer(block: Any) -> Any:
     """Of an up block that enlarges nothing."""
-    lists = {name: torch.nn.ModuleList(part[-1:]) for name, part in block.named_children() if name in _LAYERS}
-    return _with_parts(block, **lists)
-
-
-_LAYERS = ("resnets", "attentions")
+    lists = {name: part for name, part in block.named_children() if name in ("resnets", "attentions")}
+    return _with_parts(block, **{name: torch.nn.ModuleList(part[-1:]) for name, part in lists.items()})
 
 
 def _with_parts(module: Any, **parts: torch.nn.Module) -> Any:

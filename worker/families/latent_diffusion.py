@@ -27,7 +27,7 @@ from worker.families.inputs import MASK, MASKED, InputPictures, start_of
 from worker.families.schedulers import NamedSchedulers
 from worker.families.unet import UNet
 from worker.models.bundle import Bundle
-from worker.models.configs import has_outer_layers
+from worker.models.configs import outer_channels
 
 CONTEXT = "encoder_hidden_states"
 """What the UNet calls the tokens that its rows read, [tokens, width]."""
@@ -101,7 +101,7 @@ class LatentDiffusion:
 
     def _cache_interval(self, request: Request) -> int:
         interval = interval_of(request.cache)
-        if interval > 1 and not has_outer_layers(self._bundle.unet.config):
+        if interval > 1 and outer_channels(self._bundle.unet.config) is None:
             raise GenerationFailed("Features of this model cannot be kept between evaluations: take no cache.")
         if interval > 1 and request.control:
             raise GenerationFailed("A cache does not go with ControlNets.")

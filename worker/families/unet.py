@@ -17,7 +17,7 @@ import torch
 from worker.engine.rows import LatentShape
 from worker.families.deep_cache import OuterLayers
 from worker.families.lora_bank import LoraBank
-from worker.models.configs import has_outer_layers
+from worker.models.configs import outer_channels
 from worker.models.need import row_bytes
 
 ADDED = frozenset({"text_embeds", "time_ids", "image_embeds"})
@@ -49,9 +49,8 @@ class UNet(torch.nn.Module):
 
     def deep_shape(self, latent_shape: LatentShape) -> LatentShape | None:
         """As DeepDenoiser has it (worker/engine/deep.py), like the two that follow."""
-        if not has_outer_layers(self.unet.config):
-            return None
-        return self._outer_layers.channels, *latent_shape[1:]
+        channels = outer_channels(self.unet.config)
+        return None if channels is None else (channels, *latent_shape[1:])
 
     def keeping(
         self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]

@@ -20,7 +20,7 @@ import torch
 from app.contract.messages.card import Safety
 from worker.engine.errors import is_out_of_memory
 from worker.models.adapters import embeddings_of, loras_of
-from worker.models.configs import has_outer_layers, vae_scale_factor
+from worker.models.configs import outer_channels, vae_scale_factor
 from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder
 from worker.models.defaults import Defaults
 from worker.models.embedding_file import Word, load_words
@@ -160,7 +160,7 @@ class Bundle:
         """Parameters that not every model takes, and this one does."""
         beside = {"control": self.controlnets.files, "loras": self.loras}
         takes = ("trajectory", *PIPELINES[self.family].takes, *(name for name, files in beside.items() if files))
-        return tuple(name for name in takes if name != "cache" or has_outer_layers(self.unet.config))
+        return tuple(name for name in takes if name != "cache" or outer_channels(self.unet.config))
 
     @property
     def embedding_dimensions(self) -> int | None:

@@ -136,7 +136,7 @@ SPLIT = frozenset({"CrossAttnUpBlock2D", "UpBlock2D"})
 """Up blocks whose layers are a residual network each, which reads what comes from below and one skip connection."""
 
 
-def has_outer_layers(unet: Config) -> bool:
-    """Whether the outermost layers of a UNet of this configuration are a network by themselves, around features that
-    enter the last layer of its last block (worker/families/deep_cache.py)."""
-    return unet["up_block_types"][-1] in SPLIT
+def outer_channels(unet: Config) -> int | None:
+    """Of the features that enter the last layer of a UNet's last block, around which its outermost layers are a network
+    by themselves (worker/families/deep_cache.py). None where the block is of another kind."""
+    return int(unet["block_out_channels"][0]) if unet["up_block_types"][-1] in SPLIT else None
