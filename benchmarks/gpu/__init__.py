@@ -6,6 +6,7 @@
   trace     mixed arrivals at 1.2 and 2 times what one after the other carries
   xl        SDXL at 1024 pixels: eager and graphs, decode, the stock pipeline
   compiled  the same sizes with a compiled UNet, and the stock pipeline with one
+  fewer     pictures a second with guidance_end and cache, beside plain ones
 
 Full-size random weights, made on the device; nothing is timed on zeros. A part that runs out of minutes says what it
 left out. Figures go to gpu-PART.json in $OUT as well. `--device cpu --small` tries the script itself.

@@ -10,12 +10,13 @@ import benchmarks.gpu
 from benchmarks.gpu.arrivals import trace
 from benchmarks.gpu.bits import bits
 from benchmarks.gpu.compiled import compiled
+from benchmarks.gpu.fewer import fewer
 from benchmarks.gpu.probe import probe
 from benchmarks.gpu.run import Run
 from benchmarks.gpu.speed import speed, xl
 from worker.models.quiet import quiet_libraries
 
-PARTS = {part.__name__: part for part in (probe, bits, speed, trace, xl, compiled)}
+PARTS = {part.__name__: part for part in (probe, bits, speed, trace, xl, compiled, fewer)}
 
 
 def main() -> None:

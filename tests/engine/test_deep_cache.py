@@ -17,7 +17,7 @@ from app.contract.messages.deep_cache import Cache
 from tests.engine.driving import distance, drain, engine_of, final_latents, lanes_of, last_events, prepared, run, wish
 from tests.engine.pictures import edit, half_mask, picture
 from tests.engine.test_equation import IN_COMPANY
-from tests.engine.tiny_models import save_tiny_inpainting, save_tiny_kandinsky, save_tiny_unclip
+from tests.engine.tiny_models import save_tiny_inpainting, save_tiny_kandinsky, save_tiny_model, save_tiny_unclip
 from worker.engine.costs import Costs
 from worker.engine.deep import Depth, deep_shape, depth_at
 from worker.engine.errors import GenerationFailed
@@ -34,6 +34,22 @@ STARTER = Path(__file__).parents[2] / "models" / "starter"
 
 def cached(id: str = "a", interval: int = 3, **changes: Any) -> Request:
     return wish(id, cache=Cache(interval=interval), **changes)
+
+
+AS_SD: dict[str, Any] = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+"""The last up block reads the prompt, as in Stable Diffusion; in the other tiny models, SDXL and the starter it does
+not."""
+
+
+@pytest.fixture(scope="module")
+def reading_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Whose outermost layers read the prompt."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-reading"
+    with quiet_libraries():
+        return load(save_tiny_model(folder, prediction_type="epsilon", unet=AS_SD), dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +72,13 @@ def starter_bundle() -> Bundle:
         return load(STARTER, device="cpu", dtype=torch.float32)
 
 
-BUNDLES = ["epsilon_bundle", "velocity_bundle", "xl_bundle", "inpainting_bundle", "unclip_bundle", "starter_bundle"]
+BUNDLES = [
+    f"{name}_bundle"
+    for name in ("epsilon", "reading", "velocity", "xl", "inpainting", "unclip", "starter", "lcm", "half")
+]
 
 
-@pytest.mark.parametrize("name", [*BUNDLES, "lcm_bundle", "half_bundle"])
+@pytest.mark.parametrize("name", BUNDLES)
 def test_around_features_of_the_same_evaluation_it_is_the_whole_network(
     name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -120,7 +139,8 @@ def by_hand(bundle: Bundle, request: Request) -> torch.Tensor:
             else:
                 time = unet.time_embedding(unet.time_proj(t.expand(2)).to(x.dtype))
                 h = last.resnets[-1](torch.cat([kept, unet.conv_in(entering)], 1), time)
-                h = last.attentions[-1](h, encoder_hidden_states=context).sample
+                if hasattr(last, "attentions"):
+                    h = last.attentions[-1](h, encoder_hidden_states=context).sample
                 m = unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))
             u, c = m.chunk(2)
             x = scheduler.step(u + request.guidance_scale * (c - u), t, x).prev_sample
@@ -136,7 +156,7 @@ IN_PHASES = [
 COMPANY = [wish("e", seed=3, scheduler="euler_a"), wish("f", seed=4, guidance_scale=1.0), wish("g", guidance_end=0.5)]
 
 
-@pytest.mark.parametrize("name", ["epsilon_bundle", "velocity_bundle"])
+@pytest.mark.parametrize("name", ["reading_bundle", "velocity_bundle"])
 def test_in_company_it_is_what_is_written_out_by_hand(name: str, request: pytest.FixtureRequest) -> None:
     bundle: Bundle = request.getfixturevalue(name)
     together = final_latents(bundle, *IN_PHASES, *COMPANY, seats=5)
@@ -268,7 +288,7 @@ def test_features_take_memory_once_somebody_keeps_them_and_all_of_it_is_counted(
     assert lane.step.deep is None
     lane.take_seat(rows, keeps_deep=True)
     assert lane.step.deep is not None
-    assert lane.deep_bytes == lane.step.deep.nbytes == 8 * 16 * lanes.native.latent_shape[1] ** 2 * 4 * 2
+    assert lane.deep_bytes == lane.step.deep.nbytes == 8 * 32 * lanes.native.latent_shape[1] ** 2 * 4
 
 
 def test_a_row_of_the_outer_layers_costs_what_they_do(epsilon_bundle: Bundle) -> None:

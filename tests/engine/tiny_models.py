@@ -234,12 +234,12 @@ def _unet(*, in_channels: int = 4, attention_head_dim: Any = 4, **options: Any) 
         out_channels=4,
         block_out_channels=(32, 64),
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=32,
         attention_head_dim=attention_head_dim,
         norm_num_groups=8,
-        **options,
+        **{"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
+        | {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
+        | options,
     )
 
 
