@@ -135,6 +135,11 @@ class Settings(BaseSettings):
     signing_key: SecretStr | None = Field(
         default=None, description="Signs picture links; the same on every gateway. 32 bytes or more"
     )
+    signing_keys_accepted: SecretStr | None = Field(
+        default=None,
+        description="Further keys whose picture links open, commas between: the former one until its links have ended, "
+        "or the next one before all gateways sign with it",
+    )
     picture_url_seconds: int = Field(
         default=LONGEST_LINK,
         ge=60,
@@ -184,6 +189,11 @@ class Settings(BaseSettings):
         self.keys()
         if self.signing_key is not None and len(self.signing_key.get_secret_value().encode()) < SHORTEST_KEY:
             raise ValueError(f"DARKROOM_SIGNING_KEY is too short: give it {SHORTEST_KEY} random bytes or more")
+        if any(len(key) < SHORTEST_KEY for key in self.accepted_signing_keys()):
+            raise ValueError(
+                f"one of DARKROOM_SIGNING_KEYS_ACCEPTED is too short: each has {SHORTEST_KEY} bytes or more, with "
+                "commas between"
+            )
         if self.picture_url_seconds > (longest := self._longest_link()):
             raise ValueError(
                 f"DARKROOM_PICTURE_URL_SECONDS is at most {longest} here: as long as pictures are kept "
@@ -237,6 +247,12 @@ class Settings(BaseSettings):
     def keys(self) -> Keys:
         """Digest of every configured key, with its tenant. ValueError if the option cannot be read."""
         return {} if self.api_keys is None else keys_from_text(self.api_keys.get_secret_value())
+
+    def accepted_signing_keys(self) -> tuple[bytes, ...]:
+        """Keys that sign nothing here, and whose links open."""
+        if self.signing_keys_accepted is None:
+            return ()
+        return tuple(key.strip().encode() for key in self.signing_keys_accepted.get_secret_value().split(","))
 
     def store_options(self) -> StoreOptions:
         """The storage options as `open_store` takes them."""

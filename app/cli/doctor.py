@@ -83,6 +83,7 @@ def _look(data: Path, port: int | None, model: Path | None) -> Iterator[Finding]
     yield from _worker_side(model)
     yield _redis(settings, data)
     yield _storage(settings, data)
+    yield from _former_keys(settings)
     yield _disk(settings, data)
     yield _port(settings)
 
@@ -244,6 +245,13 @@ def _storage(settings: Settings, data: Path) -> Finding:
         reason = str(error) or "no answer within 15 s"
         return Finding("storage", "bad", f"{place}: {reason}", "correct the DARKROOM_STORAGE_ settings, or its rights")
     return Finding("storage", "ok", f"{place} takes, gives and deletes")
+
+
+def _former_keys(settings: Settings) -> Iterator[Finding]:
+    if accepted := settings.accepted_signing_keys():
+        longest = f"{settings.picture_url_seconds} s (DARKROOM_PICTURE_URL_SECONDS) after it signed the last"
+        remedy = f"take a former key out of DARKROOM_SIGNING_KEYS_ACCEPTED once its links have ended: {longest}"
+        yield Finding("signing", "note", f"links of {len(accepted)} more signing keys open, too", remedy)
 
 
 def _disk(settings: Settings, data: Path) -> Finding:

@@ -23,6 +23,7 @@ def open_pictures(settings: Settings) -> PictureStore:
     pictures = PictureStore.from_url(
         settings.storage_url,
         signing_key=key,
+        accepted=settings.accepted_signing_keys(),
         options=settings.store_options(),
         public_endpoint=settings.storage_public_endpoint,
         longest_link=settings.picture_url_seconds,

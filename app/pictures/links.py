@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from app.contract.objects.names import parse_key
@@ -29,14 +30,13 @@ _EXPIRES = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 
 
 class LinkSigner:
-    """Signs with `signing_key` and accepts what it signed. ValueError for a key that is too short."""
+    """Signs with `signing_key`, and accepts what it or one of the `accepted` keys signed: a former one while its links
+    live, or the next one before every gateway signs with it. ValueError for a key that is too short."""
 
-    def __init__(self, signing_key: bytes, *, longest_link: int = LONGEST_LINK) -> None:
-        if len(signing_key) < SHORTEST_KEY:
-            raise ValueError(
-                f"the signing key has {len(signing_key)} bytes; give it {SHORTEST_KEY} random ones or more"
-            )
-        self._signing_key = signing_key
+    def __init__(self, signing_key: bytes, *, accepted: Sequence[bytes] = (), longest_link: int = LONGEST_LINK) -> None:
+        self._keys = (signing_key, *accepted)
+        if (shortest := min(map(len, self._keys))) < SHORTEST_KEY:
+            raise ValueError(f"a signing key has {shortest} bytes; give it {SHORTEST_KEY} random ones or more")
         self._longest_link = longest_link
 
     def path(self, key: str, *, expires_in: int, now: float) -> str:
@@ -46,7 +46,9 @@ class LinkSigner:
         """
         parse_key(key)
         expires = int(now) + self.lifetime(expires_in)
-        return f"/pictures/{key}?" + urlencode({"expires": expires, "signature": self._signature(key, expires)})
+        return f"/pictures/{key}?" + urlencode(
+            {"expires": expires, "signature": _signature(self._keys[0], key, expires)}
+        )
 
     def lifetime(self, seconds: int) -> int:
         """`seconds`, if a link may live for so long. ValueError otherwise."""
@@ -58,14 +60,16 @@ class LinkSigner:
         """Accepts what `path` made, while it is young. SignatureInvalid or SignatureExpired otherwise."""
         if not _EXPIRES.fullmatch(expires):
             raise SignatureInvalid("the link is not one of ours")
-        expected = self._signature(key, int(expires))
-        if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
+        given = signature.encode("utf-8", "replace")
+        expected = [_signature(each, key, int(expires)).encode() for each in self._keys]
+        if not any(hmac.compare_digest(each, given) for each in expected):
             raise SignatureInvalid("the link is not one of ours")
         if now >= int(expires):
             raise SignatureExpired("the link's time is over: ask for the job again to get a new one")
         if int(expires) - now > self._longest_link + CLOCKS_DIFFER_SECONDS:
             raise SignatureInvalid("the link would live longer than links may: a clock went back, or a setting changed")
 
-    def _signature(self, key: str, expires: int) -> str:
-        message = f"darkroom picture v1\n{key}\n{expires}".encode("utf-8", "replace")
-        return hmac.new(self._signing_key, message, hashlib.sha256).hexdigest()
+
+def _signature(signing_key: bytes, key: str, expires: int) -> str:
+    message = f"darkroom picture v1\n{key}\n{expires}".encode("utf-8", "replace")
+    return hmac.new(signing_key, message, hashlib.sha256).hexdigest()

@@ -7,7 +7,7 @@ a picture: that is decided before a link is made, and a link is proof enough aft
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
@@ -34,11 +34,12 @@ class PictureStore:
         place: Folder | Bucket,
         *,
         signing_key: bytes,
+        accepted: Sequence[bytes] = (),
         signer: Bucket | None = None,
         longest_link: int = LONGEST_LINK,
     ) -> None:
         self.place = place
-        self.links = LinkSigner(signing_key, longest_link=longest_link)
+        self.links = LinkSigner(signing_key, accepted=accepted, longest_link=longest_link)
         self._signer = signer or (place if isinstance(place, Bucket) and place.can_sign else None)
 
     @classmethod
@@ -47,11 +48,12 @@ class PictureStore:
         url: str,
         *,
         signing_key: bytes,
+        accepted: Sequence[bytes] = (),
         options: StoreOptions | None = None,
         public_endpoint: str | None = None,
         longest_link: int = LONGEST_LINK,
     ) -> PictureStore:
-        """Opens what `open_store` opens.
+        """Opens what `open_store` opens. Links are signed with `signing_key`; those of `accepted` keys open too.
 
         `public_endpoint` is the bucket's address as browsers see it, where that differs from the one the gateway uses:
         the host is part of a presigned URL's signature.
@@ -68,7 +70,7 @@ class PictureStore:
                 raise ValueError("a public endpoint needs a bucket (s3://) to sign for")
             opened = open_store(url, replace(options, endpoint=public_endpoint))
             signer = opened if isinstance(opened, Bucket) else None
-        return cls(place, signing_key=signing_key, signer=signer, longest_link=longest_link)
+        return cls(place, signing_key=signing_key, accepted=accepted, signer=signer, longest_link=longest_link)
 
     @property
     def can_sign(self) -> bool:

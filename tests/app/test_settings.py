@@ -78,6 +78,8 @@ def test_the_workers_options_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
         ("WEBHOOK_ALLOW_CIDRS", "here", "DARKROOM_WEBHOOK_ALLOW_CIDRS"),
         ("PUBLIC_URL", "example.org", "DARKROOM_PUBLIC_URL: must look like"),
         ("SIGNING_KEY", "short", "DARKROOM_SIGNING_KEY is too short"),
+        ("SIGNING_KEYS_ACCEPTED", f"{KEY},short-secret", "one of DARKROOM_SIGNING_KEYS_ACCEPTED is too short"),
+        ("SIGNING_KEYS_ACCEPTED", f"{KEY},", "one of DARKROOM_SIGNING_KEYS_ACCEPTED is too short"),
         ("API_KEYS", "ann", "entry 1 must read tenant:key"),
         ("API_KEYS", f"ann:{KEY},bob:short-secret", "the key of entry 2"),
         ("API_KEYS", f"ann:{KEY},bob:{KEY}", "entry 2 belongs to another tenant"),
@@ -127,6 +129,7 @@ def test_an_empty_url_of_ours_lets_the_plain_one_through(monkeypatch: pytest.Mon
     [
         ("DARKROOM_API_KEYS", "me:change-me-change-me-change-me-change-me"),
         ("DARKROOM_SIGNING_KEY", "CHANGE_ME_CHANGE_ME_CHANGE_ME_CHANGE_ME"),
+        ("DARKROOM_SIGNING_KEYS_ACCEPTED", f"{KEY},CHANGE_ME_CHANGE_ME_CHANGE_ME_CHANGE_ME"),
         ("DARKROOM_STORAGE_SECRET_ACCESS_KEY", "changeme-store"),
         ("DARKROOM_REDIS_URL", "redis://default:replace-me@valkey:6379/0"),
         ("REDIS_URL", "redis://default:change-me@valkey:6379/0"),

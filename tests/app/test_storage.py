@@ -306,6 +306,25 @@ async def test_another_key_signs_other_links(store: PictureStore, root: Path):
         store.links.verify(key, expires=expires, signature=signature, now=NOW)
 
 
+async def test_keys_change_while_links_live(root: Path):
+    """First every gateway accepts the next key, then they sign with it one by one, then the former one goes."""
+    former, following = SIGNING_KEY, bytes(32)
+
+    def gateway(signing_key: bytes, *accepted: bytes) -> PictureStore:
+        return PictureStore.from_url(root.as_uri(), signing_key=signing_key, accepted=accepted)
+
+    at_first, changing, changed = gateway(former, following), gateway(following, former), gateway(following)
+    for maker in (gateway(former), at_first, changing):
+        key, expires, signature = signed(maker)
+        for opener in (at_first, changing):
+            opener.links.verify(key, expires=expires, signature=signature, now=NOW)
+    with pytest.raises(SignatureExpired):
+        changing.links.verify(key, expires=expires, signature=signature, now=NOW + 7200)
+    key, expires, signature = signed(at_first)
+    with pytest.raises(SignatureInvalid):
+        changed.links.verify(key, expires=expires, signature=signature, now=NOW)
+
+
 async def test_a_link_made_by_a_clock_far_ahead_is_refused(store: PictureStore):
     key, expires, signature = signed(store, expires_in=3600)
     store.links.verify(key, expires=expires, signature=signature, now=NOW)
@@ -335,6 +354,8 @@ async def test_a_folder_is_linked_through_the_gateway(store: PictureStore):
 async def test_settings_that_cannot_work_are_refused(root: Path):
     with pytest.raises(ValueError, match="32 random ones"):
         PictureStore.from_url(root.as_uri(), signing_key=b"short")
+    with pytest.raises(ValueError, match="32 random ones"):
+        PictureStore.from_url(root.as_uri(), signing_key=SIGNING_KEY, accepted=[b"short"])
     with pytest.raises(ValueError, match="needs a bucket"):
         PictureStore.from_url(root.as_uri(), signing_key=SIGNING_KEY, public_endpoint="https://s3.example")
     with pytest.raises(StoreDenied, match="make it a writable folder"):

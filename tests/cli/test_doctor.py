@@ -110,13 +110,14 @@ def test_everything_wrong_at_once(tmp_path: Path, forgetful_valkey: str) -> None
             REDIS_URL=forgetful_valkey, DARKROOM_STORAGE_URL="ftp://pictures",
             DARKROOM_STORAGE_RESERVE_BYTES=str(10**18), DARKROOM_DEVICE="cuda:7",
             DARKROOM_API_KEYS=f"me:{canary}1", DARKROOM_SIGNING_KEY=f"{canary}2",
-            DARKROOM_STORAGE_SECRET_ACCESS_KEY=f"{canary}3",
+            DARKROOM_STORAGE_SECRET_ACCESS_KEY=f"{canary}3", DARKROOM_SIGNING_KEYS_ACCEPTED=f"{canary}4",
         )  # fmt: skip
     assert code == 1
     wrong = {name for name, check in found.items() if check["level"] == "bad"}
     assert wrong >= {"model", "redis", "storage", "disk", "port"}
     assert all(check["remedy"] for check in found.values() if check["level"] == "bad")
     assert "appendonly yes" in found["redis"]["remedy"]
+    assert "links of 1 more signing keys open" in found["signing"]["detail"]
     assert canary not in json.dumps(found)
 
 

@@ -44,6 +44,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "storage_secret_access_key": ("a-secret", "a-secret"),
     "storage_reserve_bytes": ("5", 5),
     "signing_key": ("s" * 32, "s" * 32),
+    "signing_keys_accepted": ("t" * 32, "t" * 32),
     "picture_url_seconds": ("77", 77),
     "default_model": ("painter", "painter"),
     "model_aliases": ("gpt-image-1=painter", {"gpt-image-1": "painter"}),
