@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,9 @@ import httpx2
 import pytest
 from standardwebhooks import Webhook
 
-from tests.system.conftest import Installation, ended
+from app.cli.embedded import EmbeddedValkey
+from tests.cli.test_backup import assert_serves
+from tests.system.conftest import COMMAND, Installation, ended
 from tests.system.separate import Listener, listener
 from tests.waiting import WAIT_SECONDS, until
 
@@ -36,6 +40,7 @@ class Found:
     expected: dict[str, Any]
     client: httpx2.Client
     outside: Listener
+    data: Path
 
     def job(self, id: str) -> dict[str, Any]:
         answer = self.client.get(f"/v1/jobs/{id}")
@@ -65,7 +70,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[str, st
             installation.start_and_wait()
             with installation.client() as client:
                 client.headers["Authorization"] = f"Bearer {expected['key']}"
-                yield Found(expected, client, outside)
+                yield Found(expected, client, outside, installation.data)
         finally:
             installation.kill_everything()
 
@@ -109,6 +114,22 @@ def test_webhooks_that_were_owed_come_signed_with_the_same_secret(found: Found) 
     messages = [Webhook(secret).verify(body, headers) for headers, body in found.outside.came["/hook"]]
     assert {message["data"]["id"] for message in messages} == set(found.expected["webhooks"])
     assert {message["type"] for message in messages} == {"job.succeeded"}
+
+
+def test_a_backup_of_the_running_service_serves_the_same(found: Found) -> None:
+    with tempfile.TemporaryDirectory(prefix="dr-") as folder:
+        file, new = Path(folder) / "a.tar", Path(folder) / "new"
+        for command, data in (("backup", found.data), ("restore", new)):
+            done = subprocess.run([COMMAND, command, file, "--data", data], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        assert found.client.get("/readyz").status_code == 200
+        (new / "logs").mkdir()
+        valkey = EmbeddedValkey(new)
+        valkey.start()
+        try:
+            assert_serves(new, found.expected)
+        finally:
+            valkey.stop()
 
 
 @pytest.mark.timeout(WAIT_SECONDS + 600)
