@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import tempfile
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +21,8 @@ from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from app.edge.errors import BodyTooLarge, BodyTooSlow, TooManyUploads, UnsupportedMediaType
+from app.edge.body_queues import Space, Turns
+from app.edge.errors import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from app.edge.strict_json import parse_json
 from app.edge.waiting import ClientGone
 
@@ -44,6 +44,10 @@ LONG: Final = 4 * 1024
 
 BATCH: Final = 1024 * 1024
 """Bytes that are written at once, in a thread."""
+
+WRITTEN_AT_ONCE: Final = 4
+"""Of the threads that pictures are read in: with a slow disk, those who look at pictures would wait for those who send
+some."""
 
 JSON: Final = "application/json"
 FORM: Final = "multipart/form-data"
@@ -120,46 +124,6 @@ def too_large(most: int) -> BodyTooLarge:
     return BodyTooLarge(f"A body has at most {most} bytes.")
 
 
-class Space:
-    """Bytes that large bodies may have together. Who comes first is served first, also where a later one would fit."""
-
-    def __init__(self, total: int) -> None:
-        self._total = self._free = total
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    async def take(self, amount: int, *, seconds: float) -> int:
-        """Wait until there are so many, or all, and say how many are to be given back. Raises TooManyUploads after
-        `seconds`."""
-        amount = min(amount, self._total)
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((amount, turn))
-        self._serve()
-        try:
-            async with asyncio.timeout(seconds):
-                await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self.give(amount)
-            else:
-                self._waiting.remove((amount, turn))
-                self._serve()
-            if not isinstance(error, TimeoutError):
-                raise
-            raise TooManyUploads("More large bodies come in than are taken at a time.", retry_after=5) from None
-        return amount
-
-    def give(self, amount: int) -> None:
-        """So many are free again."""
-        self._free += amount
-        self._serve()
-
-    def _serve(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            amount, turn = self._waiting.popleft()
-            self._free -= amount
-            turn.set_result(None)
-
-
 class Body:
     """The bytes of one body. Once they are large they lie in a file, which is gone when the body is closed."""
 
@@ -177,13 +141,13 @@ class Body:
     def is_large(self) -> bool:
         return self._space is not None
 
-    async def add(self, chunk: bytes) -> None:
-        """The next bytes."""
+    async def add(self, chunk: bytes, *, writing: anyio.CapacityLimiter | None = None) -> None:
+        """The next bytes. `writing` bounds the threads in which bodies are written."""
         self.size += len(chunk)
         self._unwritten.append(chunk)
         self._unwritten_bytes += len(chunk)
         if self._unwritten_bytes >= BATCH:
-            await to_thread.run_sync(self._write)
+            await to_thread.run_sync(self._write, limiter=writing)
 
     async def take(self, space: Space, amount: int, *, seconds: float) -> None:
         """Take so many bytes of the space, until it is closed. Raises TooManyUploads after `seconds`."""
@@ -255,6 +219,8 @@ class Arrivals:
     def __init__(self, *, seconds: float) -> None:
         self._seconds = seconds
         self._space = Space(SPACE)
+        self._turns = Turns()
+        self._writing = anyio.CapacityLimiter(WRITTEN_AT_ONCE)
         # Each holds the JSON as bytes, as text and as strings at the same time.
         self._parsing = anyio.CapacityLimiter(1)
 
@@ -273,6 +239,24 @@ class Arrivals:
         """`body.take_out`, one at a time."""
         return await to_thread.run_sync(body.take_out, names, limiter=self._parsing)
 
+    async def drain(self, receive: Receive, headers: Headers, *, most: int, seconds: float) -> None:
+        """Read a body of up to so many bytes and forget it, or as much of it as comes in so many seconds."""
+        length = headers.get("content-length", "")
+        if "expect" in headers or len(length) > 18 or (length.isdecimal() and int(length) > most):
+            return
+        came, more = 0, True
+        ends = asyncio.get_running_loop().time() + seconds
+        try:
+            while more and came < most:
+                async with asyncio.timeout_at(ends):
+                    message = await receive()
+                came += len(message.get("body", b""))
+                more = message.get("more_body", False)
+                if came > SMALL:
+                    ends += await self._turns.take()
+        except TimeoutError:
+            return
+
     async def _fill(self, body: Body, receive: Receive, most: int, announced: int) -> None:
         clock = asyncio.get_running_loop().time
         began, more = clock(), True
@@ -285,11 +269,18 @@ class Arrivals:
                 raise BodyTooSlow(f"The body did not arrive within {allowed:g} seconds.") from None
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            await body.add(message.get("body", b""))
+            await body.add(message.get("body", b""), writing=self._writing)
             if body.size > most:
                 raise too_large(most)
             more = message.get("more_body", False)
-            if body.size > SMALL and not body.is_large:
-                waited_from = clock()
-                await body.take(self._space, announced, seconds=self._seconds)
-                began += clock() - waited_from
+            if body.size > SMALL:
+                began += await self._wait(body, announced)
+
+    async def _wait(self, body: Body, announced: int) -> float:
+        """For the others that come in. The seconds are not the sender's."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        if not body.is_large:
+            await body.take(self._space, announced, seconds=self._seconds)
+        await self._turns.take()
+        return clock() - began

@@ -163,7 +163,7 @@ class Guard:
         try:
             self._refusals.refuse_unserved(scope["method"], scope["path"])
         except NotServedHere:
-            await _drain(receive, headers, most=FILES_BYTES)
+            await self._arrivals.drain(receive, headers, most=FILES_BYTES, seconds=DRAIN_SECONDS)
             raise
         if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
             return _until_revoked(scope, receive)
@@ -172,7 +172,8 @@ class Guard:
             media_type = rule.check(headers)
             body = await self._arrivals.read(receive, headers, most=rule.most[media_type])
         except (BodyTooLarge, UnsupportedMediaType):
-            await _drain(receive, headers, most=FILES_BYTES if rule.is_for_pictures else DRAIN_BYTES)
+            most = FILES_BYTES if rule.is_for_pictures else DRAIN_BYTES
+            await self._arrivals.drain(receive, headers, most=most, seconds=DRAIN_SECONDS)
             raise
         scope["state"]["body"] = body
         if _is_revoked(scope):
@@ -278,21 +279,6 @@ def body_of(scope: Scope) -> Body | None:
     """The request's body where it was read: of one that is not JSON it is the only place."""
     body: Body | None = scope["state"].get("body")
     return body
-
-
-async def _drain(receive: Receive, headers: Headers, *, most: int) -> None:
-    length = headers.get("content-length", "")
-    if "expect" in headers or len(length) > 18 or (length.isdecimal() and int(length) > most):
-        return
-    left, more = most, True
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while more and left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                more = message.get("more_body", False)
-    except TimeoutError:
-        return
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

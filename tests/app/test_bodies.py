@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
+import anyio
 import pytest
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive
 
-from app.edge.bodies import Body, BodyRule, BodyRules, Space
+from app.edge.bodies import BATCH, SMALL, Arrivals, Body, BodyRule, BodyRules
+from app.edge.body_queues import Space, Turns
 from app.edge.errors import BodyTooLarge, MalformedJson, TooManyUploads
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +59,82 @@ async def test_who_leaves_in_the_moment_of_being_served_gives_it_back() -> None:
     with pytest.raises(asyncio.CancelledError):
         await leaving
     await space.take(10, seconds=0)
+
+
+class Rounds:
+    """Counts the rounds of the event loop, and in which of them something happened."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._now = 0
+        self.noted: list[int] = []
+        self._next()
+
+    def _next(self) -> None:
+        self._now += 1
+        self._loop.call_soon(self._next)
+
+    def note(self) -> None:
+        self.noted.append(self._now)
+
+
+def sender(pieces: int, size: int, note: Callable[[int], None]) -> Receive:
+    """Sends so many pieces of so many bytes, as soon as each is asked for. `note` hears how many came before."""
+    asked = 0
+
+    async def receive() -> Message:
+        nonlocal asked
+        note(asked)
+        asked += 1
+        return {"type": "http.request", "body": bytes(size), "more_body": asked < pieces}
+
+    return receive
+
+
+async def test_large_bodies_are_read_in_turn_one_piece_a_round() -> None:
+    rounds, arrivals, order = Rounds(), Arrivals(seconds=3_600), list[str]()
+
+    def note(name: str, before: int) -> None:
+        # The first piece makes it a large one.
+        if before:
+            rounds.note()
+            order.append(name)
+
+    senders = [sender(6, SMALL + 1, partial(note, name)) for name in "abcd"]
+    bodies = await asyncio.gather(*(arrivals.read(each, Headers(), most=10**6) for each in senders))
+    assert [body.size for body in bodies] == [6 * (SMALL + 1)] * 4
+    assert len(set(rounds.noted)) == len(rounds.noted) == 20
+    assert order == [*"abcd"] * 5
+    for body in bodies:
+        body.close()
+
+
+async def test_what_is_read_to_be_thrown_away_takes_turns_too() -> None:
+    rounds, arrivals = Rounds(), Arrivals(seconds=3_600)
+    senders = [sender(3, SMALL + 1, lambda before: rounds.note() if before else None) for _ in range(4)]
+    await asyncio.gather(*(arrivals.drain(each, Headers(), most=10**6, seconds=3_600) for each in senders))
+    assert len(set(rounds.noted)) == len(rounds.noted) == 8
+
+
+async def test_who_leaves_keeps_nobody_from_a_turn() -> None:
+    turns = Turns()
+    taking = [asyncio.create_task(turns.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    taking[1].cancel()
+    await asyncio.gather(*taking, return_exceptions=True)
+    assert [each.cancelled() for each in taking] == [False, True, False]
+    await turns.take()
+
+
+async def test_bodies_are_written_by_threads_of_their_own() -> None:
+    """The others are for those who look at pictures."""
+    arrivals, limiter = Arrivals(seconds=3_600), anyio.to_thread.current_default_thread_limiter()
+    busy = list[float]()
+    senders = [sender(3, BATCH, lambda before: busy.append(limiter.borrowed_tokens)) for _ in range(4)]
+    bodies = await asyncio.gather(*(arrivals.read(each, Headers(), most=4 * BATCH) for each in senders))
+    assert set(busy) == {0}
+    for body in bodies:
+        body.close()
 
 
 async def body_of(data: bytes) -> Body:

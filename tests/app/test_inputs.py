@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import redis
 from app.contract.redis import keys
 from app.jobs.inputs import CLEANED_AT_ONCE
 from app.pictures import cleaners
-from app.pictures.cleaners import Cleaners, read_answer
+from app.pictures.cleaners import NICENESS, SESSION, Cleaners, read_answer
 from app.pictures.errors import StoreUnavailable
 from tests.app.conftest import OneGateway, Running
 from tests.app.test_jobs import send
@@ -281,6 +282,12 @@ class TestDecoder:
     def test_it_gives_way_to_others_and_has_no_keys(self, decoder: psutil.Process) -> None:
         assert decoder.nice() > psutil.Process().nice()
         assert not [name for name in decoder.environ() if name.startswith(("DARKROOM_", "AWS_", "REDIS_"))]
+
+    @pytest.mark.skipif(not SESSION.exists(), reason="sessions are not scheduled as groups here")
+    def test_its_session_gives_way_too(self, decoder: psutil.Process) -> None:
+        """Linux may count niceness within a session only: two gateways would not give way to each other's polls."""
+        assert os.getsid(decoder.pid) == decoder.pid
+        assert Path(str(SESSION).replace("self", str(decoder.pid))).read_text().endswith(f"nice {NICENESS}\n")
 
     def test_one_that_dies_takes_one_picture_with_it(
         self, client: httpx2.Client, running: Running, decoder: psutil.Process, picture_folder: Path
