@@ -23,6 +23,7 @@ from app.a1111 import errors as a1111_errors
 from app.a1111 import lists as a1111_lists
 from app.a1111 import routes as a1111
 from app.contract.common.tracing import close_provider, open_provider
+from app.contract.redis.clients import async_pool
 from app.contract.redis.connections import FairPool, StallAwareRetry
 from app.contract.redis.inputs import InputStore
 from app.contract.redis.outbox import Outbox
@@ -193,7 +194,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     metrics: GatewayMetrics = app.state.metrics
     metrics.registry.register(
         QueueMetrics(
-            process=metrics.process, feed=services.feed, registry=services.registry, stats=services.queue_stats
+            process=metrics.process,
+            feed=services.feed,
+            registry=services.registry,
+            stats=services.queue_stats,
+            accepted=services.jobs.accepted,
         )
     )
     looks = asyncio.create_task(services.keyring.keep_looking())
@@ -220,8 +225,9 @@ async def _end_streams(services: Services) -> None:
 
 def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
     """A client for commands, with short timeouts, and one for reads that block. Both decode."""
-    commands = FairPool.from_url(
+    commands = async_pool(
         url,
+        FairPool,
         decode_responses=True,
         max_connections=COMMAND_CONNECTIONS,
         stalled_seconds=COMMAND_SECONDS,
@@ -229,8 +235,9 @@ def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
         socket_connect_timeout=CONNECT_SECONDS,
         retry=StallAwareRetry(seconds=COMMAND_SECONDS),
     )
-    waiting = redis.asyncio.ConnectionPool.from_url(
+    waiting = async_pool(
         url,
+        redis.asyncio.ConnectionPool,
         decode_responses=True,
         max_connections=WAITING_CONNECTIONS,
         socket_timeout=LONGEST_BLOCK + 2,

@@ -16,7 +16,8 @@ import structlog
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
-from app.contract.redis.durability import durability_faults
+from app.contract.redis import clients
+from app.contract.redis.durability import cluster_fault, durability_faults
 from worker.errors import CannotStart
 from worker.settings import WorkerSettings
 
@@ -43,19 +44,20 @@ class Connections:
 
 
 def connect(settings: WorkerSettings) -> Connections:
-    """The clients, once Redis has answered. Raises CannotStart for one that may forget jobs."""
+    """The clients, once Redis has answered. Raises CannotStart for one that may forget jobs, or cannot be the queue."""
     connections = _clients(settings.redis_url.get_secret_value())
-    if settings.redis_durability == "require":
-        faults = _until_answered(lambda: durability_faults(connections.commands.info()))
-        if faults:
-            raise CannotStart("; ".join(faults) + ", or accept the loss with DARKROOM_REDIS_DURABILITY=ignore")
+    info = _until_answered(connections.commands.info)
+    if fault := cluster_fault(info):
+        raise CannotStart(fault)
+    if settings.redis_durability == "require" and (faults := durability_faults(info)):
+        raise CannotStart("; ".join(faults) + ", or accept the loss with DARKROOM_REDIS_DURABILITY=ignore")
     return connections
 
 
 def _clients(url: str) -> Connections:
     def client(seconds: float, retry: Retry, **options: Any) -> redis.Redis:
         options |= {"socket_timeout": seconds, "socket_connect_timeout": min(seconds, CONNECT_SECONDS), "retry": retry}
-        return redis.Redis.from_url(url, **options)
+        return clients.client(url, **options)
 
     # The first retry finds a new connection where the old one was dead; for a Redis that is away there are the loops.
     patient = Retry(ExponentialBackoff(cap=1, base=0.05), 2)
@@ -66,7 +68,7 @@ def _clients(url: str) -> Connections:
     )
 
 
-def _until_answered(ask: Callable[[], list[str]]) -> list[str]:
+def _until_answered(ask: Callable[[], Any]) -> Any:
     """Redis may come up after us. Wait for it and say so."""
     said = 0.0
     while True:

@@ -33,8 +33,8 @@ from app import __version__
 from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
 from app.cli.tables import paper
 from app.contract.common.environment import SettingsError
-from app.contract.redis import keys
-from app.contract.redis.durability import durability_faults, reasons_to_refuse_writes
+from app.contract.redis import clients, keys
+from app.contract.redis.durability import cluster_fault, durability_faults, reasons_to_refuse_writes
 from app.jobs.pictures import open_pictures
 from app.pictures.errors import PictureStoreError
 from app.settings import Settings, settings_from_env
@@ -200,7 +200,7 @@ def _redis(settings: Settings, data: Path) -> Finding:
     try:
         if own:
             embedded.require_own()
-        client = redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+        client = clients.client(url, socket_connect_timeout=3, socket_timeout=5, retry=Retry(NoBackoff(), 0))
         with client:
             info = client.info()
             refused = _refused(client, info)
@@ -213,6 +213,8 @@ def _redis(settings: Settings, data: Path) -> Finding:
 
 
 def _refused(client: redis.Redis, info: dict[str, Any]) -> Finding | None:
+    if fault := cluster_fault(info):
+        return Finding("redis", "bad", "is part of a cluster", fault)
     try:
         client.setrange(keys.WRITE_PROBE, 0, "")
     except redis.ResponseError as error:

@@ -22,6 +22,7 @@ from app.cli.gateway_workers import GatewayWorkers, processes_by_default
 from app.contract.common.environment import SettingsError
 from app.contract.common.exits import CANNOT_START
 from app.contract.common.logs import configure
+from app.contract.redis import clients
 from app.edge.http_protocol import LimitedProtocol
 from app.edge.metrics import GatewayMetrics
 from app.jobs.pictures import open_pictures
@@ -50,6 +51,8 @@ def run() -> int:
         configure(settings.log_level, process="gateway")
         listener = listen(settings)
         open_pictures(settings)
+        if fault := clients.why_refused(settings.redis_url.get_secret_value()):
+            raise CannotStart(fault)
         metrics = GatewayMetrics(process=0)
         if settings.metrics_port is not None:
             _serve_metrics(metrics, settings)

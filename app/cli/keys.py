@@ -17,6 +17,7 @@ from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.exits import REFUSED, UNREACHABLE
 from app.cli.tables import print_table
 from app.contract.common.environment import SettingsError
+from app.contract.redis import clients
 from app.contract.redis.webhook_secrets import Secrets
 from app.edge.keyring import KeyInfo, Keyring
 from app.settings import settings_from_env
@@ -120,7 +121,7 @@ def with_redis(command: str, data: Path, work: Work) -> int:
 
 
 async def _connected(url: str, work: Work) -> int:
-    async with redis.asyncio.Redis.from_url(url, decode_responses=True, socket_connect_timeout=2) as client:
+    async with clients.async_client(url, decode_responses=True, socket_connect_timeout=2) as client:
         return await work(client)
 
 

@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.contract.common.environment import WORKER_NAME
+from app.contract.redis import clients
 from app.contract.redis.ownership import Ownership
 
 REDIS_SECONDS = 2.0
@@ -43,7 +44,7 @@ class LostWorkers:
 
         def connect() -> redis.Redis:
             options = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
-            return redis.Redis.from_url(redis_url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)
+            return clients.client(redis_url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)
 
         self._connect = connect
         for name in self._written():

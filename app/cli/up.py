@@ -29,6 +29,7 @@ from app.cli.signing_key import signing_key
 from app.contract.common.environment import SettingsError, given
 from app.contract.common.exits import CANNOT_START
 from app.contract.messages.model_name import BUNDLED_MODEL, IllegalName, model_name
+from app.contract.redis import clients
 from app.settings import Settings, settings_from_env
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -176,10 +177,12 @@ class Supervisor:
     def ask_redis(self, url: str) -> None:
         """Somebody else's Redis has to be there at the start. If it goes later, the processes wait for it."""
         try:
-            redis.Redis.from_url(url, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0)).ping()
+            clients.client(url, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0)).ping()
         except (redis.RedisError, ValueError) as error:
             remedy = "start it, or unset REDIS_URL to use the embedded one"
             raise CannotOpen(f"the Redis of REDIS_URL does not answer ({error}); {remedy}") from error
+        if fault := clients.why_refused(url):
+            raise CannotOpen(fault)
 
     def lock_folder(self) -> int:
         """One supervisor per folder. The children inherit the lock: it is free when the last of them has ended."""

@@ -18,9 +18,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
 from app.contract.messages.params import ParamsRejected
+from app.contract.redis import lost_jobs
 from app.edge.errors import (
     InternalError,
     InvalidRequest,
+    JobLost,
     LinkExpired,
     LinkInvalid,
     MalformedJson,
@@ -80,6 +82,8 @@ def problem_for(error: Exception, request: Request) -> Problem:
         return _invalid([{"pointer": e.pointer, "code": e.code, "detail": e.detail} for e in error.errors])
     if isinstance(error, HTTPException):
         return _http_problem(error, request)
+    if isinstance(error, lost_jobs.JobLost):
+        return JobLost("The job was accepted and then lost in a failure of the queue: send the request again.")
     if isinstance(error, redis.RedisError):
         return _redis_problem(error)
     if isinstance(error, storage.PictureStoreError):

@@ -33,6 +33,13 @@ class Problem(Exception):
         """The class's docstring as flowing text."""
         return inspect.cleandoc(cls.__doc__ or "")
 
+    @classmethod
+    def below(cls) -> Iterator[type[Problem]]:
+        """Every class below this one, in the order of the tree."""
+        for child in cls.__subclasses__():
+            yield child
+            yield from child.below()
+
 
 class InvalidHeader(Problem):
     """A header of the request is missing, doubled or of a form that it may not have."""
@@ -50,10 +57,8 @@ class MalformedJson(Problem):
 
 
 class MalformedForm(Problem):
-    """The body is no multipart/form-data as RFC 7578 has it, or has more parts than any form here.
-
-    Let your HTTP library write it: it draws the boundary and puts it into the Content-Type.
-    """
+    """The body is no multipart/form-data as RFC 7578 has it, or has more parts than any form here. Let your HTTP
+    library write it: it draws the boundary and puts it into the Content-Type."""
 
     status, slug, title = 400, "malformed-form", "The form cannot be read"
 
@@ -103,8 +108,16 @@ class JobNotFound(NotFound):
 
     slug, title = "job-not-found", "There is no such job"
 
-    def __init__(self) -> None:
-        super().__init__("No job of yours has this id. It may have been deleted or its time of keeping may be over.")
+    def __init__(
+        self, detail: str = "No job of yours has this id. It may have been deleted or its time of keeping may be over."
+    ) -> None:
+        super().__init__(detail)
+
+
+class JobLost(JobNotFound):
+    """The job was accepted, and the queue has lost its last moments in a failure. Send the request again."""
+
+    slug, title = "job-lost", "The job is lost"
 
 
 class PictureNotFound(NotFound):
@@ -335,14 +348,3 @@ class PicturesFull(PicturesUnavailable):
     """The picture store is nearly full; what is left is kept for jobs that are running."""
 
     slug, title = "storage-full", "The picture store is full"
-
-
-def all_problems() -> list[type[Problem]]:
-    """Every class that an answer can have, in the order of the tree."""
-
-    def below(parent: type[Problem]) -> Iterator[type[Problem]]:
-        for child in parent.__subclasses__():
-            yield child
-            yield from below(child)
-
-    return list(below(Problem))

@@ -64,6 +64,6 @@ class ModelRegistry:
 
     async def _ask(self) -> None:
         models = await self._store.models()
-        info = await self._store.server_info()
+        info = await self._store.server.info()
         self._memory_used = info["used_memory"] / info["maxmemory"] if info["maxmemory"] else 0.0
         self._models, self._asked_at = models, self._clock()

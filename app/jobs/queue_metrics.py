@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Iterator
 
 import redis
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.contract.redis.lost_jobs import AcceptedJobs
 from app.contract.redis.queue_stats import QueueStats
 from app.jobs.follow import Feed
 from app.jobs.model_registry import ModelRegistry
@@ -25,18 +26,24 @@ class QueueMetrics(Collector):
     `process` labels what is this process's own.
     """
 
-    def __init__(self, *, process: str, feed: Feed, registry: ModelRegistry, stats: QueueStats) -> None:
+    def __init__(
+        self, *, process: str, feed: Feed, registry: ModelRegistry, stats: QueueStats, accepted: AcceptedJobs
+    ) -> None:
         self._process = process
+        self._accepted = accepted
         self._feed = feed
         self._registry = registry
         self._stats = stats
         self._loop = asyncio.get_running_loop()
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """Called in a thread. While Redis is away, only `darkroom_redis_up` is left, and is 0."""
         streams = GaugeMetricFamily("darkroom_streams", "Open waits and event streams", labels=["process"])
         streams.add_metric([self._process], self._feed.listeners)
         yield streams
+        lost = CounterMetricFamily("darkroom_jobs_lost", "Accepted jobs that Redis has lost", labels=["process"])
+        lost.add_metric([self._process], self._accepted.lost)
+        yield lost
         asked = asyncio.run_coroutine_threadsafe(self._ask(), self._loop)
         try:
             families = asked.result(ASK_SECONDS)

@@ -14,7 +14,7 @@ import redis
 import structlog
 
 from app.contract.messages.served import ServedModel
-from app.contract.redis.durability import durability_faults, reasons_to_refuse_writes
+from app.contract.redis.durability import cluster_fault, durability_faults, reasons_to_refuse_writes
 from app.contract.redis.store import JobStore, QueueLost
 from app.jobs.model_registry import ModelRegistry
 from app.jobs.schemas import CheckView, ReadinessView
@@ -65,8 +65,10 @@ class Readiness:
     async def _redis(self) -> CheckView:
         info: dict[str, Any] = {}
         try:
-            info = await self._store.server_info() | await self._store.replication_info()
-            await self._store.try_a_write()
+            info = await self._store.server.info() | await self._store.server.role()
+            if fault := cluster_fault(info):
+                return _red(fault)
+            await self._store.server.try_a_write()
             await self._store.require_epoch()
         except QueueLost as error:
             return _red(str(error))

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from app.edge.errors import NotFound, all_problems
+from app.edge.errors import NotFound, Problem
 from app.edge.problems import JOB_PROBLEMS
 from app.routes.page_parameters import parameters_module
 from app.services import Services, TheServices
@@ -54,7 +54,7 @@ async def parameters() -> Response:
 @router.get("/problems/")
 async def list_problems(services: TheServices) -> Response:
     """Every problem, one line each."""
-    rows = [(kind.slug, f"{kind.status} {kind.title}") for kind in all_problems()]
+    rows = [(kind.slug, f"{kind.status} {kind.title}") for kind in Problem.below()]
     jobs = [(slug, problem.title) for slug, problem in JOB_PROBLEMS.items()]
     return _html("Problems", f"<h2>Answers</h2>{_links(rows)}<h2>Failed jobs</h2>{_links(jobs)}", services)
 
@@ -63,7 +63,7 @@ async def list_problems(services: TheServices) -> Response:
 async def problem(slug: str, services: TheServices) -> Response:
     """What one `type` means and what helps."""
     found: list[tuple[str, str]] = []
-    for kind in all_problems():
+    for kind in Problem.below():
         if kind.slug == slug:
             found.append((f"{kind.title} ({kind.status})", kind.meaning()))
     if slug in JOB_PROBLEMS:

@@ -25,6 +25,7 @@ from app import __version__
 from app.contract.common.exits import CANNOT_START
 from app.contract.common.tracing import close_provider, open_provider
 from app.contract.messages.job import Record
+from app.contract.redis import clients
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.store import JobStore
 from app.contract.redis.webhook_secrets import Secrets
@@ -69,6 +70,8 @@ def run(settings: Settings) -> int:
         pictures = open_pictures(settings)
         if not settings.signing_key and not pictures.can_sign:
             raise ValueError("no gateway would open the picture links made here: set its DARKROOM_SIGNING_KEY here too")
+        if fault := clients.why_refused(settings.redis_url.get_secret_value()):
+            raise ValueError(fault)
     except (ValueError, OSError, PictureStoreError) as error:
         print(f"darkroom webhooks: {error}", file=sys.stderr)
         return CANNOT_START
@@ -201,8 +204,9 @@ async def _clients(url: str) -> AsyncIterator[tuple[redis.asyncio.Redis, redis.a
     """
 
     def pool(connections: int, seconds: float, *, again: int = 0) -> redis.asyncio.BlockingConnectionPool:
-        return redis.asyncio.BlockingConnectionPool.from_url(
+        return clients.async_pool(
             url,
+            redis.asyncio.BlockingConnectionPool,
             max_connections=connections,
             decode_responses=True,
             socket_timeout=seconds,
@@ -212,7 +216,7 @@ async def _clients(url: str) -> AsyncIterator[tuple[redis.asyncio.Redis, redis.a
 
     client = redis.asyncio.Redis.from_pool(pool(CONNECTIONS, 5, again=2))
     leasing = redis.asyncio.Redis.from_pool(pool(1, LEASE_SECONDS))
-    rq = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
+    rq = clients.client(url, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
     try:
         yield client, leasing, rq
     finally:

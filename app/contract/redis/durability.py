@@ -19,6 +19,16 @@ def durability_faults(info: Mapping[str, object]) -> list[str]:
     return faults
 
 
+def cluster_fault(info: Mapping[str, object]) -> str | None:
+    """Why a server cannot be the queue, whatever it keeps: one sentence with its remedy. None if it can.
+
+    `info` needs the section cluster.
+    """
+    if not info.get("cluster_enabled"):
+        return None
+    return "Redis is a node of a cluster, and the queue's keys change together: name a server with `cluster-enabled no`"
+
+
 def reasons_to_refuse_writes(info: Mapping[str, object]) -> list[str]:
     """Why a server that refuses writes may do so, one sentence with its remedy each; empty if INFO does not say.
 

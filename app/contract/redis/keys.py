@@ -52,6 +52,10 @@ DEAD = PREFIX + "dead"
 EPOCH = PREFIX + "epoch"
 """string, drawn when this Redis was first used. If it is gone, so is every accepted job. Kept."""
 
+LOST = PREFIX + "lost:"
+"""string per job that was accepted and then lost, because Redis failed over to a replica that lacked it or came back
+without its last second: its tenant, so that the caller is told so. Expires after LOST_SECONDS."""
+
 IDEMPOTENCY = PREFIX + "idempotency:"
 """string per tenant and hashed Idempotency-Key: "<job id> <hash of the body>". Expires after a day."""
 
@@ -184,6 +188,9 @@ ORPHAN_MS = 150_000
 """A worker that lost its job may go on storing pictures for its upload deadline (120 s) and a request more."""
 
 IDEMPOTENCY_SECONDS = 86_400
+LOST_SECONDS = 86_400
+"""Longer than a client asks for one job, and as long as its Idempotency-Key would have been known."""
+
 PENDING_SECONDS = 1_800
 """A client with the usual ten-minute deadline tries twice more, after pauses of at most two minutes."""
 

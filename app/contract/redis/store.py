@@ -20,9 +20,11 @@ from app.contract.messages.questions import Task
 from app.contract.messages.served import ServedModel, read_served
 from app.contract.redis import keys
 from app.contract.redis.job_lists import JobLists, records_of
+from app.contract.redis.lost_jobs import AcceptedJobs, JobLost
 from app.contract.redis.quota import Budget, Left
 from app.contract.redis.rq_job import rq_hash
 from app.contract.redis.scripts import source
+from app.contract.redis.server import RedisServer
 
 LONGEST_BLOCK = 5.0
 """Seconds a read waits inside Redis: shorter than any socket timeout, and than a departed client may stay unnoticed."""
@@ -81,6 +83,8 @@ class JobStore:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         self._epoch = ""
         self._lists = JobLists(client)
+        self.accepted = AcceptedJobs(client)
+        self.server = RedisServer(client)
         names = ("submit", "known", "read", "retry", "cancel", "reap", "forget", "models", "forget_model")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
@@ -104,6 +108,8 @@ class JobStore:
             raise QueueLost
         if outcome == "rate-limited":
             return Submission(outcome, job_id, left=Left.of(*found))
+        if outcome == "created":
+            self.accepted.add(job.id, job.tenant)
         if outcome == "created" and len(found) == 2:
             return Submission(outcome, job_id, job.accepted(*found))
         return Submission(outcome, job_id, _first(found))
@@ -129,7 +135,7 @@ class JobStore:
         """
         model = await self._redis.hget(keys.JOB + job_id, "model")
         if model is None:
-            await self.require_epoch()
+            await self._require_kept([job_id], tenant)
             return Retrial("missing", job_id)
         new = new_job_id()
         head: list[Any] = [job_id, new, tenant or "", queue_limit, tenant_limit, await self._known_epoch()]
@@ -137,6 +143,8 @@ class JobStore:
         outcome, found, *left = await self._scripts["retry"](args=head + _flat(rq_hash(new, model)))
         if outcome == "lost":
             raise QueueLost
+        if outcome == "created":
+            self.accepted.add(found, tenant)
         return Retrial(outcome, found, Left.of(*left) if left else None)
 
     async def retried(self, job_id: str) -> Retrial | None:
@@ -152,6 +160,15 @@ class JobStore:
         """Raises QueueLost if this is not the Redis that was there when this store first asked."""
         if await self._known_epoch() != await self._redis.get(keys.EPOCH):
             raise QueueLost
+
+    async def _require_kept(self, missing: list[str], tenant: str | None) -> None:
+        """Raises QueueLost as above, and JobLost if one of these ids is of a job of the tenant that Redis has lost."""
+        known = await self._known_epoch()
+        epoch, *owners = await self._redis.mget(keys.EPOCH, *(keys.LOST + job_id for job_id in missing))
+        if epoch != known:
+            raise QueueLost
+        if tenant in owners and tenant is not None:
+            raise JobLost(missing[owners.index(tenant)])
 
     def begin_anew(self) -> None:
         """Take Redis as it is now for the one to trust."""
@@ -172,7 +189,7 @@ class JobStore:
         """Those of the records that exist and belong to the tenant. One round trip; raises QueueLost as `get` does."""
         found = await self._read(job_ids)
         if len(found) < len(job_ids):
-            await self.require_epoch()
+            await self._require_kept(sorted({*job_ids} - {record.id for record in found}), tenant)
         return [record for record in found if record.tenant == tenant]
 
     async def list_jobs(
@@ -213,6 +230,7 @@ class JobStore:
 
     async def forget(self, job_id: str) -> bool:
         """Remove the record and its events. False while the job is not over."""
+        self.accepted.drop(job_id)
         return bool(await self._scripts["forget"](args=[job_id]))
 
     async def reap(self, *, limit: int = 100) -> tuple[int, int, int]:
@@ -298,23 +316,6 @@ class JobStore:
                 pipeline.xrevrange(keys.EVENTS + job_id, count=1)
             newest = await pipeline.execute()
         return {job_id: events[0][0] if events else "0-0" for job_id, events in zip(job_ids, newest, strict=True)}
-
-    async def server_info(self) -> dict[str, Any]:
-        """Redis INFO, sections memory and persistence: whether it keeps what it accepts, and how full it is."""
-        memory, persistence = await self._redis.info("memory"), await self._redis.info("persistence")
-        return {**memory, **persistence}
-
-    async def replication_info(self) -> dict[str, Any]:
-        """Redis INFO, section replication: whether this is the primary."""
-        return dict(await self._redis.info("replication"))
-
-    async def try_a_write(self) -> None:
-        """Raises redis.ResponseError if Redis refuses writes now: a full disk, a replica, no memory.
-
-        Nothing put into a key that is not there: judged like any write, and neither kept nor put into the append-only
-        file, so that everybody may ask for it as often as they like.
-        """
-        await self._redis.setrange(keys.WRITE_PROBE, 0, "")
 
     async def wait_for_end(self, record: Record, *, seconds: float) -> Record:
         """The record as it is once the job is over, or when the time is up."""
