@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     redis_url: RedisUrl = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
         validation_alias=AliasChoices("DARKROOM_REDIS_URL", "REDIS_URL"),
-        description="Where the queue is. redis://, rediss:// or unix://",
+        description="Where the queue is. redis://, rediss://, unix://, or redis+sentinel://host:port,host:port/service/0",
     )
     redis_durability: Literal["require", "ignore"] = Field(
         default="require", description="`ignore` serves on a Redis that may forget accepted jobs"

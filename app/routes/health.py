@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from app.edge.errors import InvalidRequest
+from app.jobs.readiness import Check
 from app.jobs.schemas import ReadinessView
 from app.routes.answers import ACCESS, problems
 from app.services import TheServices
 
 router = APIRouter(tags=["operations"])
+
+Exclude = Annotated[
+    tuple[Check, ...],
+    Query(
+        description="Checks that are left out: `workers` where they are started only when jobs wait, so that the first "
+        "of these is taken"
+    ),
+]
 
 
 @router.get(
@@ -36,10 +48,13 @@ async def metrics(request: Request) -> Response:
     "/readyz",
     response_model=ReadinessView,
     summary="The gateway can do its work",
-    responses={503: {"model": ReadinessView, "description": "Something is in the way; the body names it"}},
+    responses={
+        503: {"model": ReadinessView, "description": "Something is in the way; the body names it"},
+        **problems(InvalidRequest),
+    },
 )
-async def readyz(services: TheServices, response: Response) -> ReadinessView:
+async def readyz(services: TheServices, response: Response, exclude: Exclude = ()) -> ReadinessView:
     """Redis durable and reachable, pictures writable, a worker heard of lately."""
-    readiness = await services.readiness.look()
+    readiness = await services.readiness.look(exclude)
     response.status_code = 200 if readiness.ready else 503
     return readiness

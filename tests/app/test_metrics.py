@@ -42,6 +42,7 @@ def test_the_queue(client: httpx2.Client, worker: ScriptedWorker, redis_client: 
     assert samples["darkroom_queue_depth", STARTER] == 2
     assert 60 <= samples["darkroom_queue_wait_seconds", STARTER] < 70
     assert (samples["darkroom_workers", STARTER], samples["darkroom_seats_served", STARTER]) == (1, 4)
+    assert samples["darkroom_model_jobs_running", STARTER] == 1
     assert (samples["darkroom_jobs_running", ()], samples["darkroom_redis_up", ()]) == (1, 1)
     worker.succeed(worker.claim())
     text = until(lambda: "darkroom_job_seconds{" in (page := client.get("/metrics").text) and page)

@@ -33,7 +33,9 @@ class Server:
     def __init__(self, folder: Path, **options: object) -> None:
         folder.mkdir(parents=True)
         self.port = free_port()
-        users = f"user {REPLICA_USER} on >{REPLICA_PASSWORD} +psync +replconf +ping\nuser default on nopass ~* &* +@all\n"
+        users = (
+            f"user {REPLICA_USER} on >{REPLICA_PASSWORD} +psync +replconf +ping\nuser default on nopass ~* &* +@all\n"
+        )
         (folder / "users.acl").write_text(users)
         said = {
             "port": self.port, "bind": "127.0.0.1", "dir": folder, "appendonly": "yes", "save": "",

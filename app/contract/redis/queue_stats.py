@@ -35,6 +35,10 @@ class QueueStats:
                 pipeline.zcard(name)
             return Counts(*await pipeline.execute())
 
+    async def running(self, model: str) -> int:
+        """Jobs of a model that a worker owns, as RQ's registry of the queue has them."""
+        return int(await self._redis.zcard(keys.RQ_STARTED + keys.queue_name(model)))
+
     async def waiting(self, model: str) -> tuple[int, float]:
         """Jobs of a model that wait, and the age in seconds of the one at the head of RQ's list: 0.0 without one."""
         async with self._redis.pipeline(transaction=False) as pipeline:
