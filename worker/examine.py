@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from app.contract.common.environment import SettingsError
-from app.contract.messages.assembly import AssemblyError, meant, whole_model
 from app.contract.messages.model_name import BUNDLED_SCORER, IllegalName, model_name
+from worker.models.assembly import AssemblyError, meant, whole_model
 from worker.models.configs import part_dtype
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder

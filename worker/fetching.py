@@ -35,24 +35,39 @@ class Fetching:
         self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="inputs")
 
     def bring(
-        self, attempt: Attempt, go_on: Callable[[Attempt, Pictures], None], *, over: Callable[[], None] = lambda: None
+        self,
+        attempt: Attempt,
+        go_on: Callable[[Attempt, Pictures], None],
+        *,
+        missed: Callable[[], None] = lambda: None,
+        over: Callable[[], None] = lambda: None,
     ) -> None:
-        """Call `go_on` with the pictures when they are here; without them the attempt ends. Then `over` in any case."""
-        self._pool.submit(self._carry, attempt, go_on, over)
+        """Call `go_on` with the pictures when they are here; without them the attempt ends, and `missed` hears of it.
+        Then `over` in any case."""
+        self._pool.submit(self._carry, attempt, go_on, missed, over)
 
     def close(self) -> None:
         """Fetch nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _carry(self, attempt: Attempt, go_on: Callable[[Attempt, Pictures], None], over: Callable[[], None]) -> None:
-        claim = attempt.claim
+    def _carry(
+        self,
+        attempt: Attempt,
+        go_on: Callable[[Attempt, Pictures], None],
+        missed: Callable[[], None],
+        over: Callable[[], None],
+    ) -> None:
         try:
-            go_on(attempt, self._inputs.fetch(claim, keep_trying=lambda: attempt.stop is None))
+            go_on(attempt, self._inputs.fetch(attempt.claim, keep_trying=lambda: attempt.stop is None))
         except WorkerError as error:
-            self._reporter.handle(NotBegun(claim.token, error))
+            self._end(attempt, error, missed)
         except Exception:
-            log.exception("a job could not be begun", job_id=claim.id)
+            log.exception("a job could not be begun", job_id=attempt.claim.id)
             unread = WorkerError("The pictures that this job needs could not be read. It is logged.")
-            self._reporter.handle(NotBegun(claim.token, unread))
+            self._end(attempt, unread, missed)
         finally:
             over()
+
+    def _end(self, attempt: Attempt, error: WorkerError, missed: Callable[[], None]) -> None:
+        missed()
+        self._reporter.handle(NotBegun(attempt.claim.token, error))

@@ -25,7 +25,6 @@ from app.contract.common.environment import SettingsError
 from app.contract.common.exits import CANNOT_START, LOST_DEVICE
 from app.contract.common.logs import configure
 from app.contract.common.tracing import close_provider, open_provider
-from app.contract.messages.assembly import AssemblyError, whole_model
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import IllegalName
 from app.contract.objects.store import StoreOptions
@@ -35,10 +34,12 @@ from worker.arrivals import Arrivals
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
 from worker.engine.engine import Engine
+from worker.engine.family import Family
 from worker.engine.judging import Judge
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
-from worker.families.choose import embedder_of
+from worker.families.choose import family_of
+from worker.families.embedder import embedder_of
 from worker.fetching import Fetching
 from worker.inputs import Inputs
 from worker.intake import Intake, Road
@@ -46,6 +47,7 @@ from worker.listeners import Listener, Listeners
 from worker.metrics import WorkerMetrics
 from worker.models.adapter_hashes import with_hashes
 from worker.models.announced import describe
+from worker.models.assembly import AssemblyError, whole_model
 from worker.models.bundle import Bundle, ModelError, load
 from worker.models.scorer_folder import is_scorer
 from worker.prior_answers import PriorAnswers
@@ -100,21 +102,21 @@ def _start(settings: WorkerSettings, name: str, starting: Starting) -> Served:
         return scorer_alone(settings, name=name)
     # First: the memory that it takes is not there for pictures.
     answering = scorer_beside(settings, name=name)
-    bundle, engine = _start_model(settings, name, starting, partial(judge_beside, answering))
+    starting.say("loading the model")
+    bundle = _load(settings, name)
+    judge, family = judge_beside(answering, bundle), family_of(bundle)
+    engine = _warm_engine(bundle, family, settings, starting, judge)
     limits = tried_schedulers(bundle, settings.profile_folder)
     largest = engine.costs.largest
     card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
     card = judged_by(card, answering)
-    drawing = Drawing(engine, card, look_up=partial(with_hashes, card, bundle), embedder=embedder_of(bundle))
+    drawing = Drawing(engine, card, partial(with_hashes, card, bundle), embedder_of(bundle, family))
     return Served(drawing, answering, provenance_of(bundle))
 
 
-def _start_model(
-    settings: WorkerSettings, name: str, starting: Starting, judge_of: Callable[[Bundle], Judge | None]
-) -> tuple[Bundle, Engine]:
-    starting.say("loading the model")
-    bundle = _load(settings, name)
-    judge = judge_of(bundle)
+def _warm_engine(
+    bundle: Bundle, family: Family, settings: WorkerSettings, starting: Starting, judge: Judge | None
+) -> Engine:
     starting.say("warming up")
     with ends_within(WARM_UP_SECONDS, what="warming up") as deadline:
 
@@ -122,7 +124,7 @@ def _start_model(
             deadline.begin_again()
             starting.measured(rows)
 
-        return bundle, start_engine(bundle, settings, judge=judge, on_measured=on_measured)
+        return start_engine(bundle, family, settings, judge=judge, on_measured=on_measured)
 
 
 class Worker:

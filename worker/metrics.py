@@ -99,7 +99,7 @@ class WorkerMetrics:
                 self._jobs.labels("stopped").inc()
 
     def answered(self, question: Question, outcome: str) -> None:
-        """Count a question that was answered, or could not be."""
+        """Count a question that has ended: succeeded, failed or stopped."""
         self._questions.labels(question.task, outcome).inc()
 
     def serve(self, host: str, port: int) -> int:

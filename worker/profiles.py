@@ -15,8 +15,8 @@ import torch
 
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
+from worker.engine.family import Family
 from worker.engine.judging import Judge
-from worker.families.choose import family_of
 from worker.models.bundle import Bundle, ModelError
 from worker.provenance import provenance_of
 from worker.remembered import Remembered
@@ -31,19 +31,21 @@ FILE_VERSION = 2
 
 def start_engine(
     bundle: Bundle,
+    family: Family,
     settings: WorkerSettings,
     *,
     judge: Judge | None = None,
     on_measured: Callable[[int], None] = lambda rows: None,
 ) -> Engine:
-    """An engine, warmed up; `on_measured` hears of each size of a step, in rows, that had to be measured.
+    """An engine around the bundle's family, warmed up; `on_measured` hears of each size of a step, in rows, that had to
+    be measured.
 
     Raises ModelError where the settings ask for graphs that the device has not.
     """
     compiler = ThreadPoolExecutor(COMPILERS, thread_name_prefix="compile")
     try:
         engine = Engine(
-            family_of(bundle),
+            family,
             seats=settings.seats,
             compiler=compiler,
             graphs=settings.graphs,

@@ -150,8 +150,8 @@ class Reporter:
     def _end(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> None:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
         claim, owned = attempt.claim, False
-        event = judged(event, claim.spec, self._safety)
         try:
+            event = judged(event, claim.spec, self._safety)
             said = self._last_word(attempt, event)
             owned = self._until_said(claim, said)
             log.info("ended" if owned else "ended, but no longer ours", job_id=claim.id, news=type(event).__name__)

@@ -39,8 +39,8 @@ class Answering(Protocol):
 
 
 class Scoring:
-    """Of one `model`. `run` is for a thread of its own, everything else for any. `count` hears of each answer, and of
-    failures."""
+    """Of one `model`. `run` is for a thread of its own, everything else for any. `count` hears how each
+    question ended: succeeded, failed or stopped."""
 
     def __init__(
         self,
@@ -79,7 +79,8 @@ class Scoring:
             self._reporter.refuse(claim, "This model draws nothing.")
             return
         if claim.question.pictures:
-            self._fetching.bring(attempt, self._take)
+            question = claim.question
+            self._fetching.bring(attempt, self._take, missed=lambda: self._count_end(attempt, question, "failed"))
         else:
             self._take(attempt, {})
 
@@ -107,22 +108,25 @@ class Scoring:
             return batch
 
     def _answer(self, batch: list[tuple[Attempt, Asked]]) -> None:
-        stopped = [attempt for attempt, _ in batch if attempt.stop is not None]
-        for attempt in stopped:
-            self._reporter.handle(Stopped(attempt.claim.token))
-        wanted = [each for each in batch if each[0] not in stopped]
+        stopped = [each for each in batch if each[0].stop is not None]
+        for attempt, asked in stopped:
+            self._end(attempt, asked.question, None, 0.0)
+        wanted = [each for each in batch if each not in stopped]
         began = time.monotonic()
         found = isolate([asked for _, asked in wanted], self._answers.find, name="score")
         for (attempt, asked), each in zip(wanted, found, strict=True):
             self._end(attempt, asked.question, each, time.monotonic() - began)
 
-    def _end(self, attempt: Attempt, question: Question, found: Found | EngineError, seconds: float) -> None:
+    def _end(self, attempt: Attempt, question: Question, found: Found | EngineError | None, seconds: float) -> None:
+        """With what was found; None where nobody has looked, because it was stopped before."""
         token = attempt.claim.token
-        if attempt.stop is not None:
+        self._count_end(attempt, question, "failed" if isinstance(found, EngineError) else "succeeded")
+        if found is None or attempt.stop is not None:
             self._reporter.handle(Stopped(token))
         elif isinstance(found, EngineError):
-            self._count(question, "failed")
             self._reporter.handle(Failed(token, found))
         else:
-            self._count(question, "succeeded")
             self._reporter.handle(Answered(token, found.result, found.warnings, seconds))
+
+    def _count_end(self, attempt: Attempt, question: Question, outcome: str) -> None:
+        self._count(question, outcome if attempt.stop is None else "stopped")

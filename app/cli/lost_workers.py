@@ -50,7 +50,7 @@ class LostWorkers:
         for name in self._written():
             self.hand_back(name)
 
-    def name_one(self, child: str = "worker") -> dict[str, str]:
+    def name_one(self, child: str) -> dict[str, str]:
         """The environment of a worker that is about to start as this child."""
         name = f"{socket.gethostname()}-{secrets.token_hex(6)}"
         with self._lock:
@@ -65,7 +65,7 @@ class LostWorkers:
         with suppress(redis.RedisError), self._connect() as client:
             Ownership(client).starting(name, "its process begins")
 
-    def died(self, child: str = "worker") -> None:
+    def died(self, child: str) -> None:
         """Every process that had a name as this child has ended, and was waited for."""
         with self._lock:
             dead = self._living.pop(child, set())

@@ -1,7 +1,7 @@
 """Put the trained parts together: `python -m recipes.starter_unclip.assemble` writes the folder that is shipped.
 
 It holds what was trained and an `assembly.json`, which says how a whole StableUnCLIPPipeline folder is made of it, the
-bundled model and the bundled scorer (app/contract/messages/assembly.py does so); `--whole FOLDER` writes that one too.
+bundled model and the bundled scorer (worker/models/assembly.py does so); `--whole FOLDER` writes that one too.
 Weights become float16. `--untrained` takes parts that know nothing yet, for those who need a folder of this layout.
 """
 
@@ -20,13 +20,13 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from app.contract.messages.assembly import ASSEMBLY, MANIFEST, put_together
 from recipes.starter import adopt, tokens
 from recipes.starter.assemble import forget_paths, size_of
 from recipes.starter.manifest import write_manifest
 from recipes.starter.networks import half_copy
 from recipes.starter_unclip import parts
 from recipes.starter_unclip.towers import towers
+from worker.models.assembly import ASSEMBLY, MANIFEST, put_together
 
 DEFAULTS = {
     "num_inference_steps": 30,

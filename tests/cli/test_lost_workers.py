@@ -55,7 +55,7 @@ def written(folder: Path) -> list[str]:
 
 
 def test_each_start_has_a_name_that_is_written_before_it(workers: LostWorkers, tmp_path: Path) -> None:
-    first, second = (workers.name_one()[WORKER_NAME] for _ in range(2))
+    first, second = (workers.name_one("worker")[WORKER_NAME] for _ in range(2))
     assert first != second
     assert written(tmp_path) == [first, second]
     assert (tmp_path / "workers").stat().st_mode & 0o777 == 0o600
@@ -64,24 +64,24 @@ def test_each_start_has_a_name_that_is_written_before_it(workers: LostWorkers, t
 def test_who_died_loses_its_jobs_and_then_its_name(
     workers: LostWorkers, tmp_path: Path, redis_client: redis.Redis
 ) -> None:
-    holds(redis_client, workers.name_one()[WORKER_NAME])
+    holds(redis_client, workers.name_one("worker")[WORKER_NAME])
     assert status(redis_client) == "running"
-    workers.died()
+    workers.died("worker")
     until(lambda: status(redis_client) == "queued")
     until(lambda: written(tmp_path) == [])
 
 
 def test_who_died_serves_no_model_any_more(workers: LostWorkers, redis_client: redis.Redis, card: ModelCard) -> None:
-    name = workers.name_one()[WORKER_NAME]
+    name = workers.name_one("worker")[WORKER_NAME]
     Ownership(redis_client).announce(card, name)
     Ownership(redis_client).announce(card, "another")
-    workers.died()
+    workers.died("worker")
     until(lambda: redis_client.zrange(keys.ALIVE + card.name, 0, -1) == ["another"])
 
 
 def test_a_process_that_begins_is_said_to(workers: LostWorkers, redis_client: redis.Redis) -> None:
     """Importing torch takes seconds, in which it cannot speak for itself."""
-    name = workers.name_one()[WORKER_NAME]
+    name = workers.name_one("worker")[WORKER_NAME]
     until(lambda: (redis_client.hget(keys.STARTING, name) or "").endswith("its process begins"))
 
 
@@ -95,9 +95,9 @@ def test_another_child_that_lives_is_not_meant(workers: LostWorkers, tmp_path: P
 
 
 def test_who_was_started_since_is_not_meant(workers: LostWorkers, tmp_path: Path, redis_client: redis.Redis) -> None:
-    workers.name_one()
-    workers.died()
-    living = workers.name_one()[WORKER_NAME]
+    workers.name_one("worker")
+    workers.died("worker")
+    living = workers.name_one("worker")[WORKER_NAME]
     holds(redis_client, living)
     until(lambda: written(tmp_path) == [living])
     assert status(redis_client) == "running"
@@ -106,7 +106,7 @@ def test_who_was_started_since_is_not_meant(workers: LostWorkers, tmp_path: Path
 def test_a_next_start_knows_the_names_that_are_left(
     workers: LostWorkers, tmp_path: Path, valkey_url: str, redis_client: redis.Redis
 ) -> None:
-    holds(redis_client, workers.name_one()[WORKER_NAME])
+    holds(redis_client, workers.name_one("worker")[WORKER_NAME])
     LostWorkers(tmp_path).open(url(valkey_url))
     until(lambda: status(redis_client) == "queued")
     until(lambda: written(tmp_path) == [])
@@ -116,7 +116,7 @@ def test_one_who_never_got_the_folder_judges_nobody(
     workers: LostWorkers, tmp_path: Path, redis_client: redis.Redis
 ) -> None:
     """A second start in a folder that is in use ends with `close` as well."""
-    holds(redis_client, workers.name_one()[WORKER_NAME])
+    holds(redis_client, workers.name_one("worker")[WORKER_NAME])
     LostWorkers(tmp_path).close()
     assert status(redis_client) == "running"
     assert len(written(tmp_path)) == 1
@@ -138,8 +138,8 @@ def test_redis_away_is_waited_for(
     workers: LostWorkers, tmp_path: Path, redis_client: redis.Redis, hanging: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lost_workers, "REDIS_SECONDS", 0.2)
-    name = workers.name_one()[WORKER_NAME]
-    workers.died()
+    name = workers.name_one("worker")[WORKER_NAME]
+    workers.died("worker")
     workers.close()
     assert written(tmp_path) == [name], "it is the next start's, if this one ends before Redis is back"
     os.kill(hanging, signal.SIGCONT)
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_start_a_worker(
 ) -> None:
     workers = LostWorkers(tmp_path / "no such folder")
     workers.open(url(valkey_url))
-    assert workers.name_one()[WORKER_NAME]
+    assert workers.name_one("worker")[WORKER_NAME]
     assert "cannot be written" in capsys.readouterr().err
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import redis
 
-from app.contract.messages.events import TERMINAL, Status
-from app.contract.messages.job import JobError, Record
+from app.contract.messages.events import Status
+from app.contract.messages.job import JobError, Record, new_job_id
+from app.contract.messages.questions import ScoreSpec, Task, no_picture
 from app.contract.redis import keys
 from app.contract.redis.ownership import Ownership
+from app.contract.redis.scripts import source
 from app.contract.redis.store import JobStore, NewJob
 
 pytestmark = pytest.mark.anyio
@@ -20,10 +24,17 @@ NewJobs = Callable[..., NewJob]
 LIMITS = {"queue_limit": 1_000, "tenant_limit": 1_000}
 
 
+def asking(tenant: str, *, model: str) -> NewJob:
+    question = ScoreSpec(model=model, images=(), texts=("a red circle",))
+    return NewJob(new_job_id(), tenant, no_picture(question), retention_ms=60_000, metadata={}, question=question)
+
+
 async def some_jobs(store: JobStore, ownership: Ownership, new_job: NewJobs, count: int) -> None:
     """Jobs of ann and a few of bob that have come to every end there is, and some that have not."""
     for number in range(count):
         job = new_job(tenant="bob" if number % 7 == 0 else "ann")
+        if number % 4 == 0:
+            job = asking(job.tenant, model=job.spec.model)
         await store.submit(job, **LIMITS)
         kind = number % 5
         if kind == 0:
@@ -42,23 +53,27 @@ def crowd_in_time(redis_client: redis.Redis, chance: random.Random) -> None:
         moments = {job_id: 1_700_000_000_000 + chance.randrange(3) for job_id in ids}
         for job_id, moment in moments.items():
             redis_client.hset(keys.JOB + job_id, "created_ms", moment)
-        for key in [keys.TENANT + tenant, *(f"{keys.ENDED}{status}:{tenant}" for status in TERMINAL)]:
+        indices = redis_client.keys(f"{keys.ENDED}*:{tenant}") + redis_client.keys(f"{keys.OF_TASK}*:{tenant}")
+        for key in [keys.TENANT + tenant, *indices]:
             for job_id in redis_client.zrange(key, 0, -1):
                 redis_client.zadd(key, {job_id: moments[job_id]})
 
 
-def filtered(redis_client: redis.Redis, tenant: str, status: Status | None) -> list[str]:
+def filtered(redis_client: redis.Redis, tenant: str, status: Status | None, task: Task | None) -> list[str]:
     """The truth, by looking at every record there is."""
     records = [Record.from_hash(redis_client.hgetall(key)) for key in redis_client.keys(keys.JOB + "*")]
-    mine = [record for record in records if record.tenant == tenant and status in (None, record.status)]
+    asked = [record for record in records if status in (None, record.status) and task in (None, record.task)]
+    mine = [record for record in asked if record.tenant == tenant]
     return [record.id for record in sorted(mine, key=lambda record: (record.created_ms, record.id), reverse=True)]
 
 
-async def paged(store: JobStore, tenant: str, status: Status | None, *, size: int) -> list[str]:
+async def paged(
+    store: JobStore, tenant: str, status: Status | None, task: Task | None = None, *, size: int
+) -> list[str]:
     """The same by following the pages."""
     found: list[str] = []
     place = None
-    while page := await store.list_jobs(tenant, limit=size, before=place, status=status):
+    while page := await store.list_jobs(tenant, limit=size, before=place, status=status, task=task):
         assert len(page) <= size
         found += [record.id for record in page]
         place = (page[-1].created_ms, page[-1].id)
@@ -67,10 +82,11 @@ async def paged(store: JobStore, tenant: str, status: Status | None, *, size: in
 
 async def all_is_listed(store: JobStore, redis_client: redis.Redis, *, sizes: tuple[int, ...] = (1, 4, 100)) -> None:
     for tenant in ("ann", "bob", "nobody"):
-        for status in (None, *Status):
-            expected = filtered(redis_client, tenant, status)
+        for status, task in itertools.product((None, *Status), (None, "draw", "score")):
+            expected = filtered(redis_client, tenant, status, task)  # type: ignore[arg-type]
             for size in sizes:
-                assert await paged(store, tenant, status, size=size) == expected, (tenant, status, size)
+                found = await paged(store, tenant, status, task, size=size)  # type: ignore[arg-type]
+                assert found == expected, (tenant, status, task, size)
 
 
 async def test_pages_are_what_filtering_would_give(
@@ -82,12 +98,16 @@ async def test_pages_are_what_filtering_would_give(
     await all_is_listed(store, redis_client)
 
 
+@pytest.mark.parametrize("task", [None, "draw", "score", "embed"])
+@pytest.mark.parametrize("index", [keys.ENDED, keys.OF_TASK])
 async def test_jobs_that_an_older_version_ended_are_found(
-    store: JobStore, ownership: Ownership, new_job: NewJobs, redis_client: redis.Redis
+    store: JobStore, ownership: Ownership, new_job: NewJobs, redis_client: redis.Redis, index: str, task: Task | None
 ) -> None:
-    """An installation before there was an index has none of its keys."""
-    await some_jobs(store, ownership, new_job, 40)
-    assert redis_client.delete(*redis_client.keys(keys.ENDED + "*")) >= 3
+    """An installation before there was an index has none of its keys, and anything may be the first to be asked for."""
+    await some_jobs(store, ownership, new_job, 20)
+    assert redis_client.delete(*redis_client.keys(index + "*")) >= 3
+    for status in (Status.FAILED, None):
+        assert await paged(store, "ann", status, task, size=3) == filtered(redis_client, "ann", status, task)
     await all_is_listed(store, redis_client, sizes=(3,))
 
 
@@ -102,6 +122,7 @@ async def test_older_processes_may_go_on_beside_newer_ones(
     redis_client.zrem(keys.TENANT + "ann", kept.id)
     redis_client.delete(keys.JOB + kept.id)
     assert kept.id not in await paged(store, "ann", Status.SUCCEEDED, size=3)
+    assert kept.id not in await paged(store, "ann", Status.SUCCEEDED, kept.task, size=3)
     await all_is_listed(store, redis_client, sizes=(3,))
 
 
@@ -111,13 +132,36 @@ async def test_what_is_forgotten_leaves_the_index(store: JobStore, new_job: NewJ
     await store.cancel(job.id, "ann")
     assert redis_client.zrange(f"{keys.ENDED}canceled:ann", 0, -1) == [job.id]
     await store.forget(job.id)
-    assert redis_client.keys(keys.ENDED + "*") == []
+    assert redis_client.keys(keys.ENDED + "*") + redis_client.keys(keys.OF_TASK + "*") == []
 
 
 def read_so_far(redis_client: redis.Redis) -> int:
     """Records and fields of records that Redis was asked for."""
     stats = redis_client.info("commandstats")
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("hgetall", "hmget", "hget", "exists"))
+
+
+async def test_a_page_of_a_task_costs_what_is_on_it(
+    store: JobStore, new_job: NewJobs, redis_client: redis.Redis
+) -> None:
+    """The page asks for drawings every few seconds; they may lie below hundreds of questions."""
+    drawn = new_job()
+    await store.submit(drawn, **LIMITS)
+    for _ in range(100):
+        job = asking("ann", model="starter")
+        await store.submit(job, **LIMITS)
+        await store.cancel(job.id, "ann")
+    before = read_so_far(redis_client)
+    [found] = await store.list_jobs("ann", limit=20, task="draw")
+    assert found.id == drawn.id
+    assert await store.list_jobs("ann", limit=20, task="draw", status=Status.CANCELED) == []
+    assert read_so_far(redis_client) - before <= 4
+
+
+def test_every_task_has_its_index() -> None:
+    """A task that the scripts know nothing of would make every list of one look as if it were not whole."""
+    known = source("list").partition("local TASKS = {")[2].partition("}")[0]
+    assert known == ", ".join(f"'{task}'" for task in get_args(Task))
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.QUEUED])

@@ -100,11 +100,8 @@ async def test_workers_of_before_leave_a_question_alone(store: JobStore, redis_c
     assert claim(args=["scorer", "w1", "u" * 32, 6, 0]) is not None
 
 
-async def test_jobs_of_one_task_are_found_among_thousands(store: JobStore, new_job: Callable[..., NewJob]) -> None:
-    """Some pieces of Redis' work further down, and whatever else of a list is asked for."""
-    in_small_pieces = source("list").replace(f"LISTED_AT_ONCE = {keys.LISTED_AT_ONCE}", "LISTED_AT_ONCE = 4")
-    assert in_small_pieces != source("list")
-    store._lists._list = store._redis.register_script(in_small_pieces)
+async def test_jobs_of_one_task_are_found_among_others(store: JobStore, new_job: Callable[..., NewJob]) -> None:
+    """By pages, and with whatever else of a list is asked for."""
     asked, drawn = [asking(SCORE) for _ in range(3)], [new_job() for _ in range(30)]
     for job in (asked[0], *drawn[:10], asked[1], *drawn[10:], asked[2]):
         await store.submit(job, **LIMITS)

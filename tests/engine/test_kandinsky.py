@@ -22,7 +22,8 @@ from tests.waiting import WAIT_SECONDS
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import Failed, Finished, Preview, Progress
 from worker.engine.request import Request
-from worker.families.choose import embedder_of
+from worker.families.choose import family_of
+from worker.families.embedder import embedder_of
 from worker.families.image_encoder import ImageEncoder
 from worker.models.bundle import Bundle, load
 from worker.models.parts import SeldomPart
@@ -160,7 +161,7 @@ def test_who_draws_and_who_answers_share_one_encoder(counted: tuple[Bundle, list
     bundle, loaded = counted
     drawing, answering = ImageEncoder(bundle), ImageEncoder(bundle)
     for number, encoder in enumerate((drawing, answering)):
-        [future] = encoder.bring(str(number))
+        [future] = encoder.bring(str(number), [str(number)])
         future.result(WAIT_SECONDS)
     for number, encoder in enumerate((drawing, answering)):
         encoder.close(str(number))
@@ -177,9 +178,11 @@ def test_variations_of_a_picture(counted: tuple[Bundle, list[object]], folder: P
         drawn_from("c", of={}, pictures=[B], changes={"seed": 2, "scheduler": "dpmpp_2m", "num_inference_steps": 4}),
     ]
     engine = engine_of(bundle)
-    for seed in (3, 4):
-        run(engine, drawn_from("one", of={}, pictures=[A], changes={"seed": seed, "num_inference_steps": 2}))
+    for picture in (A, B):
+        run(engine, drawn_from("one", of={}, pictures=[picture], changes={"num_inference_steps": 2}))
     assert len(loaded) == 2, "it stayed when nobody needed it"
+    run(engine, drawn_from("one", of={}, pictures=[A], changes={"seed": 3, "num_inference_steps": 2}))
+    assert len(loaded) == 2, "what it said of a picture was asked again"
     latents, _ = in_company(bundle, *asked)
     assert len(loaded) == 3
     preparation = stock.prior_image_processor
@@ -222,7 +225,7 @@ def test_a_way_between_two_texts_ends_at_them_also_away_from_a_third(bundle: Bun
 
 def test_its_embeddings_are_what_it_draws_from(bundle: Bundle) -> None:
     """Also where the prior's scheduler has to be told which timestep follows, and of pictures."""
-    embedder = embedder_of(bundle)
+    embedder = embedder_of(bundle, family_of(bundle))
     assert embedder is not None
     finished = run(engine_of(bundle), wish(num_inference_steps=2), drawn_from("b", of={}))
     assert all(isinstance(event, Finished) for event in finished.values()), finished

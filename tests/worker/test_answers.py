@@ -196,9 +196,10 @@ class Road:
         self.scoring.begin(claim)
         return claim
 
-    def bring(self, attempt: Any, go_on: Any) -> None:
+    def bring(self, attempt: Any, go_on: Any, *, missed: Any) -> None:
         if self.fetched is not None:
             go_on(attempt, self.fetched)
+        self.missed = missed
 
     def handle(self, event: Any) -> None:
         self.said.append(event)
@@ -238,7 +239,7 @@ def test_each_question_has_its_own_end(scorer: Scorer) -> None:
     assert isinstance(ends["b"], Failed)
     assert ends["b"].error.slug == "generation-failed"
     assert isinstance(ends["c"], Stopped)
-    assert sorted(road.counted) == [("embed", "failed"), ("embed", "succeeded")]
+    assert sorted(road.counted) == [("embed", "failed"), ("embed", "stopped"), ("embed", "succeeded")]
     assert road.scoring.free_seats == SEATS
 
 
@@ -248,6 +249,8 @@ def test_pictures_take_room_until_they_are_looked_at(scorer: Scorer) -> None:
     road.fetched = None
     road.claim(question.question, "a")
     assert road.scoring.free_seats == SEATS - 5
+    road.missed()
+    assert road.counted == [("score", "failed")], "also one whose pictures could not be had is counted"
     road.attempts.close("a")
     road.fetched = dict(question.pictures)
     road.claim(question.question, "b")

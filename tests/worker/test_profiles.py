@@ -81,12 +81,11 @@ def test_an_unfinished_profile_is_remembered_and_given_to_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(profiles, "Engine", SlowEngine)
-    monkeypatch.setattr(profiles, "family_of", lambda bundle: bundle)
     monkeypatch.setattr(profiles, "_circumstances", lambda bundle, settings: HERE)
     bundle: Any = SimpleNamespace(checker=None)
     settings = WorkerSettings(profile_folder=tmp_path)
     told: list[int] = []
     for before in (None, [2], [2, 4]):
-        start_engine(bundle, settings, on_measured=told.append)
+        start_engine(bundle, bundle, settings, on_measured=told.append)
         assert (SlowEngine.known and [*SlowEngine.known.seconds]) == before
     assert told == [2, 4, 8]

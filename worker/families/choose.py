@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from worker.engine.family import Family
-from worker.families.embedder import Embedder
 from worker.families.image_variation import ImageVariation
 from worker.families.kandinsky import Kandinsky
 from worker.families.karlo import Karlo
 from worker.families.lcm import LatentConsistency
 from worker.families.stable_diffusion import StableDiffusion
 from worker.families.stable_diffusion_xl import StableDiffusionXL
-from worker.families.unclip import StableUnCLIP, prior_of
+from worker.families.unclip import StableUnCLIP
 from worker.models.bundle import Bundle
 
 FAMILIES: dict[str, Callable[[Bundle], Family]] = {
@@ -29,12 +28,6 @@ FAMILIES: dict[str, Callable[[Bundle], Family]] = {
     "UnCLIPPipeline": Karlo,
 }
 """By the stock pipeline's class, which the model's folder names."""
-
-
-def embedder_of(bundle: Bundle) -> Embedder | None:
-    """What answers for the model where embeddings are asked for by themselves; None for one without a prior."""
-    prior = prior_of(bundle)
-    return Embedder(bundle, prior) if prior else None
 
 
 def family_of(bundle: Bundle) -> Family:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,13 +30,31 @@ BORROWER = "embedder"
 """For whom an image encoder is in memory that seldom is: one question at a time."""
 
 
+@runtime_checkable
+class FromVectors(Protocol):
+    """A family that draws from embeddings, and what it has them from."""
+
+    @property
+    def prior(self) -> Prior | None: ...
+    @property
+    def image_encoder(self) -> ImageEncoder | None: ...
+
+
+def embedder_of(bundle: Bundle, family: object) -> Embedder | None:
+    """What answers for the model where embeddings are asked for by themselves, with the networks, texts and vectors
+    that its family has; None for one without a prior."""
+    if not isinstance(family, FromVectors) or family.prior is None:
+        return None
+    return Embedder(bundle, family.prior, family.image_encoder)
+
+
 class Embedder:
     """Of a model with a prior. One thread at a time; vectors are float32 [D] on the device."""
 
-    def __init__(self, bundle: Bundle, prior: Prior) -> None:
+    def __init__(self, bundle: Bundle, prior: Prior, encoder: ImageEncoder | None) -> None:
         self.sha256, self.device, self.dimensions = bundle.sha256, bundle.device, prior.dimensions
         self._prior = prior
-        self._encoder = ImageEncoder(bundle) if bundle.sees_pictures else None
+        self._encoder = encoder
         self._guidance = prior.guidance_scale
         self._schedule = prior.schedule(prior.num_inference_steps)
 
@@ -66,7 +84,7 @@ class Embedder:
     ) -> dict[str, torch.Tensor | EngineError]:
         """With the encoder in memory, also where it seldom is."""
         try:
-            for brought in encoder.bring(BORROWER):
+            for brought in encoder.bring(BORROWER, pictures):
                 brought.result()
             with turn():
                 return encoder.read(pictures)

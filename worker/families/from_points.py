@@ -68,8 +68,8 @@ class FromPoints:
         pictures: InputPictures,
         reads_negative: bool = False,
     ) -> None:
-        self._prior = prior
-        self._encoder = ImageEncoder(bundle) if bundle.sees_pictures else None
+        self.prior = prior
+        self.image_encoder = ImageEncoder(bundle) if bundle.sees_pictures else None
         self._reads_negative = reads_negative
         self._dimensions = dimensions
         self._condition = condition
@@ -79,22 +79,23 @@ class FromPoints:
     def schedules(self, request: Request, decoder: Schedule) -> list[Schedule]:
         """Of all passes, around the decoder's. Raises GenerationFailed for what the model has not."""
         texts, asked = texts_of(request), asked_of(request)
-        if (texts or asked.diff) and self._prior is None:
+        if (texts or asked.diff) and self.prior is None:
             raise GenerationFailed(NO_PRIOR)
-        if pictures_of(request) and self._encoder is None:
+        if pictures_of(request) and self.image_encoder is None:
             raise GenerationFailed(NO_ENCODER)
-        before = [self._prior.schedule(self._prior.steps_of(request)) for _ in texts if self._prior]
+        before = [self.prior.schedule(self.prior.steps_of(request)) for _ in texts if self.prior]
         back = [inverted(decoder)] if request.start == "inverted" else []
         return [*before, *back, decoder]
 
     def bring(self, request: Request) -> list[Future[Any]]:
         """See Family."""
-        return self._encoder.bring(request.id) if self._encoder and pictures_of(request) else []
+        named, encoder = pictures_of(request), self.image_encoder
+        return encoder.bring(request.id, named, alone=request.reproducible) if encoder and named else []
 
     def close(self, request: Request) -> None:
         """See Family."""
-        if self._encoder:
-            self._encoder.close(request.id)
+        if self.image_encoder:
+            self.image_encoder.close(request.id)
 
     def inputs(self, request: Request) -> Inputs:
         """The picture that is kept, for the autoencoder. Raises GenerationFailed where there is none."""
@@ -118,14 +119,14 @@ class FromPoints:
 
     def _texts(self, requests: Sequence[Request]) -> Sequence[Sequence[Embedding] | EngineError]:
         """Of each request the negative text, then those that the prior gets, then the two of a difference."""
-        if self._prior is None:
+        if self.prior is None:
             return [[] for _ in requests]
         diffs = [asked_of(request).diff for request in requests]
         texts = [
             [*self._negative(request), *texts_of(request), *((diff.before, diff.to) if diff else ())]
             for request, diff in zip(requests, diffs, strict=True)
         ]
-        return self._prior.read(texts, alone=[request.reproducible for request in requests])
+        return self.prior.read(texts, alone=[request.reproducible for request in requests])
 
     def _negative(self, request: Request) -> list[str]:
         """The negative prompt, if the prior makes something of it: with each of its texts, from the same draws."""
@@ -151,7 +152,7 @@ class FromPoints:
     def _known(self, request: Request) -> list[torch.Tensor | None]:
         """The request's points, None for those that the prior makes."""
         named = {sha256: request.pictures[sha256] for sha256 in pictures_of(request)}
-        made = self._encoder.read(named, alone=request.reproducible) if self._encoder and named else {}
+        made = self.image_encoder.read(named, alone=request.reproducible) if self.image_encoder and named else {}
         known: list[torch.Tensor | None] = []
         for point in asked_of(request).points:
             if point.text is not None:
@@ -185,11 +186,11 @@ class FromPoints:
 
     def _of_prior(self, request: Request, read: _Read, asked: Asked) -> list[Pass]:
         """Each begins with the same noise, so that the ends of a way are what their texts alone would give."""
-        scale = self._prior.scale_of(request) if self._prior else 0.0
+        scale = self.prior.scale_of(request) if self.prior else 0.0
         return [
-            replace(self._prior.pass_for(text, solver, guidance_scale=scale, negative=read.negative), complete=_afresh)
+            replace(self.prior.pass_for(text, solver, guidance_scale=scale, negative=read.negative), complete=_afresh)
             for text, solver in zip(read.texts, asked.solvers, strict=False)
-            if self._prior
+            if self.prior
         ]
 
     def _back(self, decoder: Pass, asked: Asked, points: Points) -> list[Pass]:
@@ -211,7 +212,7 @@ class FromPoints:
             # Where a point is none of the prior's, what the prior draws for another one must not change the noise.
             of = _afresh(of, before) if points.from_pictures else of
             of = replace(of, start=FromLatents(before.ended[-1])) if request.start == "inverted" else of
-            made = [self._prior.embeddings(each) for each in before.ended[:through_prior] if self._prior]
+            made = [self.prior.embeddings(each) for each in before.ended[:through_prior] if self.prior]
             embedding = points.embedding(before.index, [each[0] for each in made])
             of = replace(of, found={EMBEDDING: embedding, **points.beside})
             return self._conditioned(of, embedding, made[0][1] if negative else None, request, before)

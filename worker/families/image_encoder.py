@@ -6,8 +6,9 @@ to know what is drawn from a vector.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,8 +25,12 @@ REMEMBERED = 256
 """Embeddings: variations of one picture, and the ends of a way, come back. At most 5 MB of them."""
 
 
+_Name = tuple[str, bool]
+"""Of a picture, and whether it was encoded by itself."""
+
+
 class ImageEncoder:
-    """Of one model. For the engine's thread, except `bring` and `close`.
+    """Of one model. For whoever has the device's turn, except `bring` and `close`.
 
     Where the network is a part that is seldom in memory, it is loaded while a request waits that names pictures, and
     dropped when no such request is open any more.
@@ -37,34 +42,53 @@ class ImageEncoder:
         self._lending = bundle.seldom["image_encoder"].lending if "image_encoder" in bundle.seldom else None
         self._preparation = bundle.part("feature_extractor")
         self._device, self._dtype = bundle.device, bundle.dtype
-        self._recent: OrderedDict[tuple[str, bool], torch.Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[_Name, torch.Tensor] = OrderedDict()
+        self._relied_on: dict[str, set[_Name]] = {}
 
-    def bring(self, borrower: str) -> list[Future[Any]]:
-        """What a request that names pictures has to wait for."""
-        return [self._lending.borrow(borrower)] if self._lending else []
+    def bring(self, borrower: str, pictures: Iterable[str], *, alone: bool = False) -> list[Future[Any]]:
+        """What a request that names these pictures has to wait for: nothing where what the network said of them is
+        remembered. Then it stays so until the request is closed."""
+        if self._lending is None:
+            return []
+        names = {(name, alone) for name in pictures}
+        with self._lock:
+            if names <= self._recent.keys():
+                self._relied_on[borrower] = names
+                return []
+        return [self._lending.borrow(borrower)]
 
     def close(self, borrower: str) -> None:
         """The request has ended, whether it named any or not."""
-        if self._lending:
-            self._lending.give_back(borrower)
+        if self._lending is None:
+            return
+        with self._lock:
+            self._relied_on.pop(borrower, None)
+        self._lending.give_back(borrower)
 
     def read(self, pictures: Mapping[str, np.ndarray], *, alone: bool = False) -> dict[str, torch.Tensor | EngineError]:
         """The embedding of each picture, uint8 [H, W, 3 or 4], by its name: float32 [D] on the device, or what went
         wrong. `alone`: each is encoded by itself, since the last bits depend on the company. Raises DeviceLost."""
         names = [(name, alone) for name in pictures]
         missing = [name for name in names if name not in self._recent]
-        found: dict[tuple[str, bool], torch.Tensor | EngineError] = {}
+        found: dict[_Name, torch.Tensor | EngineError] = {}
         for batch in [[each] for each in missing] if alone else [missing]:
             made = isolate([pictures[name] for name, _ in batch], self._encode, name="encode")
             found |= zip(batch, made, strict=True)
-        self._recent |= {name: each for name, each in found.items() if isinstance(each, torch.Tensor)}
         answer = {name[0]: found[name] if name in found else self._recent[name] for name in names}
-        for name in names:
-            if name in self._recent:
-                self._recent.move_to_end(name)
-        while len(self._recent) > REMEMBERED:
-            self._recent.popitem(last=False)
+        self._remember({name: each for name, each in found.items() if isinstance(each, torch.Tensor)}, used=names)
         return answer
+
+    def _remember(self, made: Mapping[_Name, torch.Tensor], *, used: Sequence[_Name]) -> None:
+        with self._lock:
+            self._recent |= made
+            for name in used:
+                if name in self._recent:
+                    self._recent.move_to_end(name)
+            kept = set().union(*self._relied_on.values())
+            passing = [name for name in self._recent if name not in kept]
+            for name in passing[: max(0, len(self._recent) - REMEMBERED)]:
+                del self._recent[name]
 
     def _encode(self, pictures: Sequence[np.ndarray]) -> Sequence[torch.Tensor]:
         network: Any = self._lending.lent(self._place) if self._lending else self._network

@@ -31,6 +31,7 @@ class ImageVariation(LatentDiffusion):
         self._points = FromPoints(
             bundle, prior=None, dimensions=self._dimensions, condition=self._condition, pictures=self._inputs
         )
+        self.prior, self.image_encoder = self._points.prior, self._points.image_encoder
 
     def schedules(self, request: Request) -> list[Schedule]:
         [decoder] = super().schedules(request)

@@ -43,6 +43,7 @@ class Kandinsky(LatentDiffusion):
             pictures=self._inputs,
             reads_negative=True,
         )
+        self.prior, self.image_encoder = self._points.prior, self._points.image_encoder
 
     def schedules(self, request: Request) -> list[Schedule]:
         [decoder] = super().schedules(request)

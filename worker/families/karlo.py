@@ -67,7 +67,7 @@ class Karlo:
         self.later_bytes = 0.0
         self.autoencoder: Autoencoder = Pixels(bundle.device)
         self._bundle = bundle
-        self._prior = Prior(bundle)
+        self.prior, self.image_encoder = Prior(bundle), None
         self._text_proj = bundle.part("text_proj")
         place = {"dtype": bundle.dtype, "device": bundle.device}
         self._decoder = UNet(bundle.unet, **place)
@@ -93,7 +93,7 @@ class Karlo:
         )
         last = SUPER_RESOLUTION_STEPS - 1
         return [
-            self._prior.schedule(self._prior.steps_of(request)),
+            self.prior.schedule(self.prior.steps_of(request)),
             self._schedulers.schedule(request.scheduler, request.num_inference_steps),
             *(replace(enlarging, beginning=part) for part in (Beginning(end=last), Beginning(index=last))),
         ]
@@ -109,7 +109,7 @@ class Karlo:
 
     def prepare(self, asked: Sequence[Asked]) -> list[Prepared | EngineError]:
         requests = [each.request for each in asked]
-        texts = self._prior.read(
+        texts = self.prior.read(
             [[request.prompt] for request in requests], alone=[request.reproducible for request in requests]
         )
         return [self._prepared(*each) for each in zip(asked, texts, strict=True)]
@@ -123,7 +123,7 @@ class Karlo:
             scales = self._scales(request)
             prior, decoder, first, last = asked.solvers
             passes = [
-                self._prior.pass_for(text, prior, guidance_scale=scales.prior, is_guided=scales.is_guided),
+                self.prior.pass_for(text, prior, guidance_scale=scales.prior, is_guided=scales.is_guided),
                 Pass(
                     denoiser=self._decoder,
                     rows=Rows({}),
@@ -143,7 +143,7 @@ class Karlo:
 
     def _decoding(self, text: Embedding, scales: _Scales) -> Callable[[Pass, Before], Pass]:
         def complete(of: Pass, before: Before) -> Pass:
-            embedding = self._prior.embeddings(before.ended[0])[0]
+            embedding = self.prior.embeddings(before.ended[0])[0]
             conditional, *away = self._read(embedding, text, is_guided=scales.is_guided)
             return replace(of, rows=Rows(conditional, away[0] if away else {}))
 
@@ -152,8 +152,8 @@ class Karlo:
     def _read(self, embedding: torch.Tensor, text: Embedding, *, is_guided: bool) -> list[dict[str, torch.Tensor]]:
         """What the decoder reads of an image embedding [D] and a text: conditional, then unconditional if it is
         guided. The unconditional row has a learned embedding, and the empty text."""
-        texts = [self._prior.empty, text] if is_guided else [text]
-        own = [self._prior.row_of(each) for each in texts]
+        texts = [self.prior.empty, text] if is_guided else [text]
+        own = [self.prior.row_of(each) for each in texts]
         context, labels = self._text_proj(
             image_embeddings=embedding[None].to(self._bundle.dtype),
             prompt_embeds=torch.stack([each["proj_embedding"] for each in own]),
@@ -172,7 +172,7 @@ class Karlo:
         read = text.pooled.float()
 
         def complete(of: Pass, before: Before) -> Pass:
-            found = {EMBEDDING: self._prior.embeddings(before.ended[0])[0], TEXT: read}
+            found = {EMBEDDING: self.prior.embeddings(before.ended[0])[0], TEXT: read}
             of = replace(of, rows=Rows({SMALL: enlarged(before.ended[1], side=self._side)}), found=found)
             return replace(of, start=FromLatents(before.ended[2])) if len(before.ended) > 2 else of
 
@@ -191,4 +191,4 @@ class Karlo:
         return 3, self._side, self._side
 
     def _scales(self, request: Request) -> _Scales:
-        return _Scales(self._prior.scale_of(request), request.guidance_scale)
+        return _Scales(self.prior.scale_of(request), request.guidance_scale)

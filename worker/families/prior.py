@@ -23,6 +23,7 @@ from worker.engine.rows import LatentShape, Rows
 from worker.engine.solver import Schedule, SolverFactory
 from worker.families.text import Embedding, PromptReader, Reading, Text, TextEncoder
 from worker.models.bundle import Bundle
+from worker.models.configs import prior_dimensions
 from worker.models.need import prior_row_bytes
 
 STAGE = "prior"
@@ -78,8 +79,7 @@ class Prior:
     @property
     def dimensions(self) -> int:
         """Numbers in an embedding."""
-        config = self._network.config
-        return int(config.clip_embed_dim or config.embedding_dim)
+        return prior_dimensions(self._network.config)
 
     def steps_of(self, request: Request) -> int:
         """As asked, else the model's own."""

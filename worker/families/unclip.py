@@ -40,6 +40,7 @@ class StableUnCLIP(StableDiffusion):
         self._points = FromPoints(
             bundle, prior=prior, dimensions=dimensions, condition=self._condition, pictures=self._inputs
         )
+        self.prior, self.image_encoder = self._points.prior, self._points.image_encoder
 
     def schedules(self, request: Request) -> list[Schedule]:
         [decoder] = super().schedules(request)

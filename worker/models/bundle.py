@@ -20,7 +20,7 @@ import torch
 from app.contract.messages.card import Safety
 from worker.engine.errors import is_out_of_memory
 from worker.models.adapters import embeddings_of, loras_of
-from worker.models.configs import outer_channels, vae_scale_factor
+from worker.models.configs import outer_channels, prior_dimensions, vae_scale_factor
 from worker.models.controlnets import NO_CONTROLNETS, ControlNetFiles, KeptFolder
 from worker.models.defaults import Defaults
 from worker.models.embedding_file import Word, load_words
@@ -168,8 +168,7 @@ class Bundle:
         if "image_normalizer" in self.others:
             return int(self.others["image_normalizer"].config.embedding_dim)
         if "prior" in self.others:
-            config = self.others["prior"].config
-            return int(config.clip_embed_dim or config.embedding_dim)
+            return prior_dimensions(self.others["prior"].config)
         return int(self.others["image_encoder"].config.projection_dim) if "image_encoder" in self.others else None
 
     @property
@@ -185,9 +184,8 @@ class Bundle:
     @property
     def side_multiple(self) -> int:
         """Pixels. The UNet itself copes with latents that do not halve evenly."""
-        scale = self.vae_scale_factor
         native = max(self.defaults.width, self.defaults.height)
-        return {"latents": scale, "squares": scale**2, "fixed": native}[PIPELINES[self.family].sides]
+        return PIPELINES[self.family].side_multiple(scale=self.vae_scale_factor, native=native)
 
     @property
     def context_length(self) -> int:

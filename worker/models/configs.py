@@ -128,8 +128,9 @@ def native_size(folder: ModelFolder, configs: Mapping[str, Config]) -> tuple[int
 
 def side_multiple(folder: ModelFolder, configs: Mapping[str, Config]) -> int:
     """Pixels that both sides of a picture are multiples of."""
-    scale = pixels_per_latent(configs)
-    return {"latents": scale, "squares": scale**2, "fixed": max(native_size(folder, configs))}[folder.pipeline.sides]
+    native = max(native_size(folder, configs))
+    return folder.pipeline.side_multiple(scale=pixels_per_latent(configs), native=native)
+
 
 
 SPLIT = frozenset({"CrossAttnUpBlock2D", "UpBlock2D"})
@@ -140,3 +141,8 @@ def outer_channels(unet: Config) -> int | None:
     """Of the features that enter the last layer of a UNet's last block, around which its outermost layers are a network
     by themselves (worker/families/deep_cache.py). None where the block is of another kind."""
     return int(unet["block_out_channels"][0]) if unet["up_block_types"][-1] in SPLIT else None
+
+
+def prior_dimensions(prior: Config) -> int:
+    """Numbers of the image embeddings that a prior makes."""
+    return int(prior["clip_embed_dim"] or prior["embedding_dim"])

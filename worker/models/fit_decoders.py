@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from worker.models.configs import Config
+from worker.models.configs import Config, prior_dimensions
 from worker.models.folder import ModelFolder
 
 ONE_MODEL = "fetch all parts from one model"
@@ -63,11 +63,6 @@ def karlo_misfits(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterato
     yield from _unlike(folder, "text_proj", text_proj, {"clip_embeddings_dim": space})
     yield from _unlike(folder, "prior_text_encoder", configs["prior_text_encoder"], {"hidden_size": space})
     yield from _of_prior(folder, configs)
-
-
-def prior_dimensions(prior: Config) -> int:
-    """Of the image embeddings that it makes."""
-    return int(prior["clip_embed_dim"] or prior["embedding_dim"])
 
 
 def _of_prior(folder: ModelFolder, configs: Mapping[str, Config]) -> Iterator[str]:

@@ -78,6 +78,10 @@ class Pipeline:
     sides: Literal["latents", "squares", "fixed"] = "latents"
     seldom: tuple[str, ...] = ()
 
+    def side_multiple(self, *, scale: int, native: int) -> int:
+        """Pixels that both sides of a picture are multiples of: with so many to a latent, and to the native side."""
+        return {"latents": scale, "squares": scale**2, "fixed": native}[self.sides]
+
     @property
     def is_xl(self) -> bool:
         return "text_encoder_2" in self.components

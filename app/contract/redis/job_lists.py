@@ -7,7 +7,7 @@ it, however many jobs there are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import redis.asyncio
 
@@ -38,21 +38,13 @@ class JobLists:
     async def page(
         self, tenant: str, *, limit: int, before: tuple[int, str] | None, status: Status | None, task: Task | None
     ) -> list[Record]:
-        """Newest first, at most `limit`; `before` is (created_ms, id) of the last one seen.
-
-        With a `task`, jobs of others are passed over, in pieces: Redis serves others in between.
-        """
-        found: list[Record] = []
-        place: Any = before or BEGINNING
-        while place and len(found) < limit:
-            wanted = [tenant, status or "", *place, limit - len(found)]
-            is_whole, *answer = await self._list(args=[*wanted, "", task or ""])
-            if not is_whole:
-                await self._make_whole(tenant)
-                _, *answer = await self._list(args=[*wanted, "checked", task or ""])
-            found += records_of(answer[0])
-            place = answer[1] if task else None
-        return found
+        """Newest first, at most `limit`; `before` is (created_ms, id) of the last one seen."""
+        wanted = [tenant, status or "", *(before or BEGINNING), limit]
+        is_whole, *answer = await self._list(args=[*wanted, "", task or ""])
+        if not is_whole:
+            await self._make_whole(tenant)
+            _, *answer = await self._list(args=[*wanted, "checked", task or ""])
+        return records_of(answer[0])
 
     async def open(
         self, tenant: str, *, limit: int, status: Status | None, task: Task | None, metadata: Mapping[str, str]
@@ -80,11 +72,13 @@ class JobLists:
         return [each for each in found if status in (None, each.status) and task in (None, each.task)][:limit]
 
     async def _make_whole(self, tenant: str) -> None:
-        """Enter what ended before there was an index, in small pieces: others ask Redis in between."""
-        for key in ("", *sorted(TERMINAL)):
+        """Enter what came or ended before there were indices, in small pieces: others ask Redis in between."""
+        finals = sorted(TERMINAL)
+        of_tasks = [f"{task}:{status}" for task in get_args(Task) for status in ("", *finals)]
+        for index in ("", *finals, *of_tasks):
             place: Any = BEGINNING
             while place:
-                place = await self._index(args=[tenant, key, *place, INDEXED_AT_ONCE])
+                place = await self._index(args=[tenant, index, *place, INDEXED_AT_ONCE])
 
 
 def records_of(seen: Iterable[Seen]) -> list[Record]:

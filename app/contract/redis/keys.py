@@ -21,6 +21,10 @@ ENDED = PREFIX + "ended:"
 """sorted set per final status and tenant ("<status>:<tenant>"), job id by creation time: the part of the caller's list
 that ended so. Earlier versions ended jobs without it; where the numbers differ, it is made whole when it is needed."""
 
+OF_TASK = PREFIX + "of-task:"
+"""sorted set per task, final status or none, and tenant ("<task>:<status>:<tenant>"), job id by creation time: the part
+of the caller's list, or of what ended so, that was asked for this. Made whole as ENDED is."""
+
 OPEN = PREFIX + "open:"
 """set per tenant of its jobs that are not over: the tenant's share of the queue."""
 
@@ -211,9 +215,6 @@ kept for ever where nobody delivers."""
 LIMIT_WINDOW_MS = 60_000
 COUNTED_MS = 10_000
 """A call whose answer was lost is said again within a few seconds, or never."""
-
-LISTED_AT_ONCE = 500
-"""Jobs of a list that one call looks at for those of a task: a millisecond of Redis' time."""
 
 EVENTS_KEPT = 1_000
 ALIVE_MS = 35_000

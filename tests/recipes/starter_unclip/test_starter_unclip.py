@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from app.contract.messages.assembly import assembled
 from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER
 from recipes.starter import adopt, sprites, training
 from recipes.starter.compose import Composer
 from recipes.starter_unclip import assemble, evaluate, examples, parts, sheets, train_prior, train_unet
 from recipes.starter_unclip.drawing import Drawing
 from recipes.starter_unclip.towers import embed, towers
+from worker.models.assembly import assembled
 from worker.models.quiet import quiet_libraries
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -2,13 +2,15 @@
 -- have to say is put aside for them, where no reader of jobs finds it.
 -- ARGV: id. Answers 1, also to what was said before, or 0 while the job is not over.
 local id = ARGV[1]
-local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'expires_ms')
+local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'expires_ms', 'task')
 if r[1] == 'queued' or r[1] == 'running' then return 0 end
 redis.call('ZREM', EXPIRY, id)
 redis.call('ZREM', DEAD, id)
 if r[2] then
   redis.call('ZREM', TENANT .. r[2], id)
   redis.call('ZREM', ENDED .. r[1] .. ':' .. r[2], id)
+  redis.call('ZREM', of_task(r[4], '', r[2]), id)
+  redis.call('ZREM', of_task(r[4], r[1], r[2]), id)
 end
 if owes(id, JOB .. id) then
   redis.call('RENAME', JOB .. id, OWED .. id)

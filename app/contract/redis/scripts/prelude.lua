@@ -43,6 +43,14 @@ local function after(key, moment, last, n)
   return found
 end
 
+-- Everything that a job may be asked for.
+local TASKS = {'draw', 'score', 'embed'}
+
+-- Where the jobs of a tenant are listed that were asked for a task: all, or those that ended so.
+local function of_task(task, status, tenant)
+  return OF_TASK .. (task or 'draw') .. ':' .. status .. ':' .. tenant
+end
+
 -- Does this token still own the job? A stale token must change nothing.
 local function owns(id, token)
   local r = redis.call('HMGET', JOB .. id, 'status', 'token')
@@ -230,12 +238,13 @@ end
 -- said twice by its owner is recognised.
 local function over(id, status, data, fields)
   local at = now()
-  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs')
+  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs', 'task')
   rq_ended(id, QUEUE_PREFIX .. r[1])
   if r[4] and status ~= 'succeeded' then orphan(id, r[4]) end
   redis.call('ZREM', LEASES, id)
   redis.call('SREM', OPEN .. r[3], id)
   redis.call('ZADD', ENDED .. status .. ':' .. r[3], r[5] or at, id)
+  redis.call('ZADD', of_task(r[7], status, r[3]), r[5] or at, id)
   redis.call('DEL', RQ_JOB .. id)
   redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', at + r[2], unpack(fields))
   redis.call('ZADD', EXPIRY, at + r[2], id)
@@ -276,6 +285,7 @@ local function accept(id, tenant, model, cost, ...)
   redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'cost', cost, 'status', 'queued',
     'attempt', 0, 'failures', 0, 'step', 0, 'created_ms', at, 'v', RECORD_VERSION, 'tag', tag, 'place', place, ...)
   redis.call('ZADD', TENANT .. tenant, at, id)
+  redis.call('ZADD', of_task(field(id, 'task'), '', tenant), at, id)
   redis.call('SADD', OPEN .. tenant, id)
   emit(id, 'job.queued', '{}')
   return at

@@ -3,7 +3,8 @@
 Such a folder has an `assembly.json` instead of some of its files: which are copied from another folder, and which
 safetensors files are made of the tensors of others. The bundled unCLIP model is the bundled model and the bundled
 scorer but for a few megabytes, and every clone would carry those twice. Knows paths, hashes and the container of
-safetensors (a length, a JSON header, bytes: https://huggingface.co/docs/safetensors); knows no tensor's numbers.
+safetensors (a length, a JSON header, bytes: https://huggingface.co/docs/safetensors); knows no tensor's numbers, and
+refuses to read what lies neither beside the folder nor among the bundled models.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Source(BaseModel):
 
 
 class Assembly(BaseModel):
-    """What `assembly.json` says. Paths of sources are relative to the folder and may lead out of it; `copies` are files
-    or folders. Of tensors with one name, the last source's is taken."""
+    """What `assembly.json` says. Paths of sources are relative to the folder and may lead to those beside it; `copies`
+    are files or folders. Of tensors with one name, the last source's is taken."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -84,14 +85,17 @@ def whole_model(folder: Path) -> Path:
 
 
 def assembled(folder: Path, cache: Path) -> Path:
-    """A folder of the same name somewhere in `cache`, made now or before. Raises AssemblyError."""
+    """A folder of the same name somewhere in `cache`, made now, or before: then it is looked at again, and made anew if
+    its files are others by now. Raises AssemblyError."""
     try:
-        manifest = (folder / MANIFEST).read_bytes()
-        place = cache / hashlib.sha256(manifest).hexdigest()[:16]
+        manifest = (folder / MANIFEST).read_text()
+        place = cache / hashlib.sha256(manifest.encode()).hexdigest()[:16]
         whole = place / os.path.realpath(folder).rsplit("/", 1)[-1]
+        if whole.is_dir() and _wrong_file(whole, manifest):
+            _take_away(whole)
         if not whole.is_dir():
             place.mkdir(parents=True, exist_ok=True)
-            _make(folder, whole, manifest.decode())
+            _make(folder, whole, manifest)
         return whole
     except OSError as error:
         where = error.filename or folder
@@ -106,10 +110,9 @@ def _make(folder: Path, whole: Path, manifest: str) -> None:
     partial = Path(tempfile.mkdtemp(dir=whole.parent))
     try:
         put_together(folder, partial)
-        if wrong := [name for digest, name in _listed(manifest) if _sha256(partial / name) != digest]:
-            others = f"from other files than it was made for ({wrong[0]})"
-            raise AssemblyError(f"{folder} is put together {others}; {REMEDY}")
         shutil.copy(folder / MANIFEST, partial)
+        if wrong := _wrong_file(partial, manifest):
+            raise AssemblyError(f"{folder} is put together from other files than it was made for ({wrong}); {REMEDY}")
         partial.chmod(0o755)
         partial.rename(whole)
     except OSError:
@@ -128,9 +131,9 @@ def put_together(folder: Path, into: Path) -> None:
         if file.is_file() and inside not in own:
             _copy(file, into / inside)
     for name, source in assembly.copies.items():
-        _copy(folder / source, into / name)
+        _copy(_source(folder, source), into / name)
     for name, sources in assembly.tensors.items():
-        _write_tensors([(folder / source.file, source.prefixes) for source in sources], into / name)
+        _write_tensors([(_source(folder, source.file), source.prefixes) for source in sources], into / name)
 
 
 def _read(folder: Path) -> Assembly:
@@ -140,6 +143,21 @@ def _read(folder: Path) -> Assembly:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise AssemblyError(f"{folder / ASSEMBLY} cannot be read ({where}: {first['msg']}); {REMEDY}") from None
+
+
+def _source(folder: Path, name: str) -> Path:
+    """Where a source lies, links followed. Raises AssemblyError for one that is somewhere else than models are: who
+    wrote the folder must not have any file of this machine copied."""
+    homes = [os.path.realpath(home) for home in (folder.resolve().parent, BUNDLED_MODEL.parent)]
+    source = (folder / name).resolve()
+    for each in (source, *source.rglob("*")):
+        real = each.resolve()
+        if not any(real.is_relative_to(home) for home in homes):
+            raise AssemblyError(
+                f"{folder / ASSEMBLY} takes {name} from {real}, which lies neither beside {folder.name} nor among the "
+                "bundled models; put the model that it shares parts with beside it"
+            )
+    return source
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -187,10 +205,22 @@ def _tensors(file: Path) -> Iterator[tuple[str, dict[str, Any], bytes]]:
         raise AssemblyError(f"{file} is no whole safetensors file ({error}); {REMEDY}") from None
 
 
-def _listed(manifest: str) -> Iterator[tuple[str, str]]:
-    for line in manifest.splitlines():
-        digest, _, name = line.partition("  ")
-        yield digest, name
+def _wrong_file(whole: Path, manifest: str) -> str | None:
+    """A file that is not what the manifest says, or of which it says nothing; None where all is as it should be."""
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in manifest.splitlines())}
+    there = {file.relative_to(whole).as_posix() for file in whole.rglob("*") if not file.is_dir()}
+    strange = sorted(there - listed.keys() - {MANIFEST})
+    wrong = (name for name, digest in listed.items() if _sha256(whole / name) != digest)
+    return strange[0] if strange else next(wrong, None)
+
+
+def _take_away(whole: Path) -> None:
+    """Whoever has its files open keeps them."""
+    away = Path(tempfile.mkdtemp(dir=whole.parent))
+    try:
+        whole.rename(away / whole.name)
+    finally:
+        shutil.rmtree(away, ignore_errors=True)
 
 
 def _sha256(file: Path) -> str:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.contract.messages.assembly import ASSEMBLY, MANIFEST, AssemblyError, assembled, put_together, whole_model
 from app.contract.messages.model_name import BUNDLED_MODEL
 from recipes.starter.manifest import write_manifest
+from worker.models.assembly import ASSEMBLY, MANIFEST, AssemblyError, assembled, put_together, whole_model
 from worker.models.scorer_folder import is_scorer
 
 
@@ -67,6 +67,39 @@ def test_what_is_there_is_taken_again(small: Path, tmp_path: Path) -> None:
     first = assembled(small, tmp_path / "cache")
     (tmp_path / "big" / "unet" / "all.safetensors").unlink()
     assert assembled(small, tmp_path / "cache") == first
+
+
+@pytest.mark.parametrize("spoil", ["changed", "gone", "more"])
+def test_what_was_kept_and_is_another_by_now_is_made_again(small: Path, tmp_path: Path, spoil: str) -> None:
+    whole = assembled(small, tmp_path / "cache")
+    file = whole / "text" / "model.safetensors"
+    before = file.read_bytes()
+    if spoil == "more":
+        (whole / "vae" / "extra.json").write_text("{}")
+    elif spoil == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(before[:-1] + b"x")
+    assert assembled(small, tmp_path / "cache") == whole
+    assert file.read_bytes() == before
+    assert not (whole / "vae" / "extra.json").exists()
+    assert [each.name for each in whole.parent.iterdir()] == ["small"]
+
+
+def test_nothing_is_taken_from_elsewhere_than_models_are(small: Path, tmp_path: Path) -> None:
+    """Neither by a path nor by a link."""
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "key").write_text("secret")
+    for source in (f"../../{elsewhere.name}/key", str(elsewhere / "key"), "link", "../big/vae"):
+        if source == "link":
+            (small / "link").symlink_to(elsewhere / "key")
+        elif source == "../big/vae":
+            (tmp_path / "big" / "vae" / "key").symlink_to(elsewhere / "key")
+        describe(small, copies={"vae/key": source})
+        with pytest.raises(AssemblyError, match=r"lies neither beside small nor among the bundled models"):
+            assembled(small, tmp_path / "cache")
+    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()] == []
 
 
 def test_other_sources_than_it_was_made_for_are_refused_and_nothing_is_kept(small: Path, tmp_path: Path) -> None:
