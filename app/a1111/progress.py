@@ -42,7 +42,7 @@ async def progress(services: Services, caller: Caller, *, with_picture: bool) ->
         eta_relative=await _seconds_left(services, record),
         state=_state(record),
         current_image=await services.webui.newest_preview(record.id) if with_picture else None,
-        textinfo="Waiting" if record.status is Status.QUEUED else None,
+        textinfo="Waiting" if record.status is Status.QUEUED else record.stage or None,
     )
 
 

@@ -61,7 +61,7 @@ JOB: Final = {
     "status": is_word,
     "model": str,
     "input": ({"prompt": str, "num_images": int}, {"texts": [str]}, {"input": list}),
-    "progress": {"step": int, "steps": int},
+    "progress": {"step": int, "steps": int, "stage": (None, str)},
     "queue": (None, {"position": (None, int)}),
     "images": [IMAGE],
     "blocked": (None, [{"index": int, "seed": int}]),
@@ -95,7 +95,7 @@ MODEL: Final = {
 }
 MODELS: Final = {"data": [MODEL]}
 CANCELLATION: Final = {"canceled": [is_id], "requested": [is_id], "has_more": bool}
-PROGRESS: Final = {"step": int, "steps": int}
+PROGRESS: Final = {"step": int, "steps": int, "stage": (None, str)}
 STARTED: Final = {"attempts": int}
 
 

@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from app.cli.answers import about
 from app.cli.client import Job, is_terminal
 from app.cli.plain import plain
 
@@ -162,10 +163,17 @@ def standing(job: Job) -> str:
     if job["status"] == "queued" and queue.get("position"):
         return f"queued, {queue['position']} before it"
     if job["status"] == "running":
-        return f"running, step {job['progress']['step']} of {job['progress']['steps']}"
+        progress = job["progress"]
+        return f"running, step {progress['step']} of {progress['steps']}{_stage(job)}"
     return str(job["status"])
+
+
+def _stage(job: Job) -> str:
+    """Which part of the way it is on, behind what else is said; nothing for a job whose pictures are drawn in one."""
+    stage = job["progress"].get("stage")
+    return f", {plain(stage)}" if stage else ""
 
 
 def _label(job: Job) -> str:
     state = standing(job).partition(", step")[0]
-    return f"{plain(job['input']['prompt'], LABEL)}  {state}"
+    return f"{plain(about(job), LABEL)}  {state}{_stage(job) if job['status'] == 'running' else ''}"

@@ -146,15 +146,16 @@ def logs(view: JobView) -> str:
     """What a model on Replicate would have printed by now."""
     lines = [f"Using seed: {_drawn(view).seed}"]
     if view.progress.step:
-        lines.append(progress_bar(view.progress.step, view.progress.steps))
+        lines.append(progress_bar(view.progress.step, view.progress.steps, view.progress.stage))
     lines += [f"NSFW content detected in image {picture.index}" for picture in view.blocked]
     return "".join(f"{line}\n" for line in lines)
 
 
-def progress_bar(step: int, steps: int) -> str:
-    """A line as tqdm writes it: the clients' `progress` is read from it."""
+def progress_bar(step: int, steps: int, stage: str | None = None) -> str:
+    """A line as tqdm writes it, the stage as its postfix: the clients' `progress` is read from it."""
     part = step / max(1, steps)
-    return f"{int(part * 100):3}%|{'#' * int(part * 10):10}| {step}/{steps}"
+    bar = f"{int(part * 100):3}%|{'#' * int(part * 10):10}| {step}/{steps}"
+    return f"{bar}, {stage}" if stage else bar
 
 
 def by_version(models: Mapping[str, ServedModel], version: str) -> ServedModel | None:

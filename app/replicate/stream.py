@@ -51,7 +51,7 @@ async def prediction_events(
                         yield chunk
                     return
                 if entry.event == JobEvent.PROGRESS:
-                    bar = progress_bar(entry.data["step"], entry.data["steps"])
+                    bar = progress_bar(entry.data["step"], entry.data["steps"], entry.data.get("stage"))
                     yield format_sse_event(event="logs", id=entry.id, data_str=bar)
                 place = entry.id
     except (redis.RedisError, PictureStoreError, Problem) as error:

@@ -1,6 +1,7 @@
 // LoRAs and controls of a request: chosen by name, each with its weight, a control with its picture.
 
 import { html, useRef, useState } from "./preact-htm.js";
+import { Slider } from "./controls.js";
 import { Place, useUpload } from "./picture.js";
 import { MOST_ADAPTERS, takes } from "./pictured.js";
 
@@ -70,17 +71,8 @@ function ControlNet({ control, change, remove, count, note, away }) {
 }
 
 const hundredths = (value) => Math.round(100 * value) / 100;
-let made = 0;
-
 /** A number that is set by sliding. */
-function Weight({ label, value, change, ...range }) {
-  const [id] = useState(() => `weight-${++made}`);
-  return html`<div class="field dial">
-    <label for=${id}>${label}</label>
-    <output for=${id}>${value}</output>
-    <input id=${id} type="range" step="0.05" ...${range} value=${value} onInput=${(event) => change(Number(event.target.value))} />
-  </div>`;
-}
+const Weight = (options) => html`<${Slider} step="0.05" ...${options} />`;
 
 /** A list from which one is taken at a time. */
 function More({ label, names, taken, add }) {

@@ -1,13 +1,16 @@
 // The settings of a request, within the limits that the chosen model announces.
 
 import { html, useState } from "./preact-htm.js";
+import { Judging } from "./judging.js";
 import { Strangers, useStrangers } from "./learned.js";
 import { takes } from "./pictured.js";
+import { goesThroughPrior } from "./pointed.js";
 import { defaults, FIELDS, shapes, shortSchedulers } from "./request.js";
 
 const PLACED = new Set([
   ..."prompt model width height num_inference_steps guidance_scale num_images seed".split(" "),
   ..."negative_prompt scheduler output_format reproducible strength mask_blur trajectory cache".split(" "),
+  ..."noise_level start best_of min_probability".split(" "),
 ]);
 /** Parameters that have a control of their own, here or elsewhere in the form. Every other one gets a plain control. */
 
@@ -21,7 +24,7 @@ export function Controls({ request, set, model }) {
   return html`<${Size} request=${request} set=${set} model=${model} />
     <${Dial} name="num_inference_steps" label="Steps" min="1" max=${model.max_steps} step="1" request=${request} set=${set} />
     <${Dial} name="guidance_scale" label="Guidance" min="0" max=${model.max_guidance_scale} step="0.1" request=${request} set=${set} />
-    ${model.max_images > 1 && html`<${Dial} name="num_images" label="Pictures" min="1" max=${model.max_images} step="1" request=${request} set=${set} />`}
+    ${model.max_images > 1 && !request.image_embedding?.at && html`<${Dial} name="num_images" label="Pictures" min="1" max=${model.max_images} step="1" request=${request} set=${set} />`}
     <div class="field">
       <label for="seed">Seed</label>
       <input id="seed" inputmode="numeric" pattern="[0-9]{1,19}" title="A whole number from 0, or nothing" placeholder="drawn anew each time"
@@ -30,13 +33,20 @@ export function Controls({ request, set, model }) {
     <${More} request=${request} set=${set} model=${model} />`;
 }
 
+/** A number of the request that is set by sliding. */
+export function Dial({ name, request, set, ...options }) {
+  return html`<${Slider} id=${`dial-${name}`} value=${request[name]} change=${(value) => set({ [name]: value })} ...${options} />`;
+}
+
+let made = 0;
+
 /** A number that is set by sliding. */
-export function Dial({ name, label, request, set, ...range }) {
-  const id = `dial-${name}`;
+export function Slider({ id: given, label, value, change, ...range }) {
+  const [id] = useState(() => given ?? `slider-${++made}`);
   return html`<div class="field dial">
     <label for=${id}>${label}</label>
-    <output for=${id}>${request[name]}</output>
-    <input id=${id} type="range" ...${range} value=${request[name]} onInput=${(event) => set({ [name]: Number(event.target.value) })} />
+    <output for=${id}>${value}</output>
+    <input id=${id} type="range" ...${range} value=${value} onInput=${(event) => change(Number(event.target.value))} />
   </div>`;
 }
 
@@ -97,9 +107,25 @@ function More({ request, set, model }) {
       Keep every step, to play them and to save their latents</label>`}
     ${takes(model, "cache") && html`<${Choice} label="Cache interval" id="cache" value=${String(request.cache?.interval ?? 1)} names=${INTERVALS}
       choose=${(said) => set({ cache: said === "1" ? null : { interval: Number(said) } })} />`}
+    <${Judging} request=${request} set=${set} model=${model} />
+    <${Prior} request=${request} set=${set} model=${model} />
     ${FIELDS.filter((field) => !PLACED.has(field.name) && isPlain(field, model)).map((field) => html`<${Plain} field=${field} most=${model[`max_${field.name}`] ?? field.most} value=${request[field.name]} set=${set} />`)}
     <button type="button" class="small" onClick=${() => set(defaults(model, request.prompt))}>Back to the model's defaults</button>
   </details>`;
+}
+
+/** How the prior gets from a text to an embedding, where one goes through it. */
+function Prior({ request, set, model }) {
+  if (!takes(model, "prior") || !goesThroughPrior(request)) return null;
+  const field = (name, label, usual, range) => html`<div class="field">
+    <label for=${`prior-${name}`}>${label}</label>
+    <input id=${`prior-${name}`} type="number" ...${range} placeholder=${usual} autocomplete="off" value=${request.prior?.[name] ?? ""}
+      onInput=${({ target }) => set({ prior: { ...request.prior, [name]: target.value === "" ? null : Number(target.value) } })} />
+  </div>`;
+  return html`<div class="pair">
+    ${field("num_inference_steps", "Steps of the prior", model.prior_num_inference_steps, { min: 1, max: model.max_steps, step: 1 })}
+    ${field("guidance_scale", "Guidance of the prior", model.prior_guidance_scale, { min: 0, max: 100, step: "any" })}
+  </div>`;
 }
 
 /** Whether one control is enough for it, and this model takes it. */
@@ -127,12 +153,12 @@ function Plain({ field, most, value, set }) {
   </div>`;
 }
 
-/** One of several names. */
-export function Choice({ label, id, value, names, choose }) {
+/** One of several names, each in other words where `words` has some for it. */
+export function Choice({ label, id, value, names, words = {}, choose }) {
   return html`<div class="field">
     <label for=${id}>${label}</label>
     <select id=${id} value=${value} onChange=${(event) => choose(event.target.value)}>
-      ${names.map((name) => html`<option value=${name} selected=${name === value}>${name}</option>`)}
+      ${names.map((name) => html`<option value=${name} selected=${name === value}>${words[name] ?? name}</option>`)}
     </select>
   </div>`;
 }

@@ -2,10 +2,14 @@
 
 import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { Bar, Picture, Warnings, source } from "./parts.js";
-import { Origins, edited, modelFrom, varied } from "./origins.js";
+import { Candidates } from "./judging.js";
+import { verdict } from "./judged.js";
+import { Origins, edited, modelFrom, modelVarying, printOf, varied } from "./origins.js";
+import { mixed, variation } from "./pointed.js";
 import { Sameness } from "./sameness.js";
 import { Estimate, Trajectory, useFrames } from "./trajectory.js";
 import { copy, recipes } from "./recipes.js";
+import { moved } from "./request.js";
 import { frameNumbers, neighbour, strokes } from "./walk.js";
 import { imageOf, isTerminal, moment, shows, size, standing } from "./words.js";
 
@@ -82,6 +86,7 @@ function Opened({ job, index, darkroom, close, again, use }) {
       <${Warnings} warnings=${job.warnings} />
       <${Origins} input=${job.input} />
       <${Facts} job=${job} index=${index} />
+      <${Candidates} selection=${job.selection} />
       <${Copies} input=${inputOf(job, index)} />
     </div>`;
 }
@@ -99,13 +104,18 @@ function Actions({ job, index, close, again, use, darkroom }) {
   const image = imageOf(job, index);
   const { seed, ...unseeded } = inputOf(job, index);
   const model = image && modelFrom(job, darkroom);
+  const varying = image && modelVarying(job, darkroom);
+  const isVaried = varying && (!model || varying.id === job.model);
+  const mixing = (request) => mixed(request.model === varying.id ? request : moved(request, varying), printOf(job, image), varying);
   const removed = () => darkroom.remove(job.id).then(close);
   return html`<div class="row actions">
     <button type="button" class="primary" onClick=${() => again({ ...unseeded, seed: "" })}>More like this</button>
     <button type="button" onClick=${() => again(job.input, { same_as: job.id })}>Same again</button>
     <button type="button" onClick=${() => use(inputOf(job, index))}>Use these settings</button>
-    ${model && html`<button type="button" onClick=${() => use(edited(unseeded, job, image, model))}>Edit this</button>
-      <button type="button" onClick=${() => again(varied(unseeded, job, image, model))}>Vary this</button>`}
+    ${model && html`<button type="button" onClick=${() => use(edited(unseeded, job, image, model))}>Edit this</button>`}
+    ${model && !isVaried && html`<button type="button" onClick=${() => again(varied(unseeded, job, image, model))}>Vary this</button>`}
+    ${isVaried && html`<button type="button" onClick=${() => use(variation(unseeded, printOf(job, image), varying))}>Vary this</button>`}
+    ${varying && html`<button type="button" onClick=${() => use(mixing)}>Mix this</button>`}
     ${image && html`<a class="button" href=${source(image)} download=${`${job.id}-${image.index}.${job.input.output_format}`}>Download</a>`}
     ${isTerminal(job)
       ? html`<${Twice} label="Delete" question=${job.images.length > 1 ? `Delete all ${job.images.length}?` : "Delete for good?"} act=${removed} />`
@@ -130,6 +140,9 @@ function Facts({ job, index }) {
     Steps: input.num_inference_steps,
     Guidance: input.guidance_scale,
     Scheduler: input.scheduler,
+    "Place on the way": image?.at,
+    "Near to": image?.embedding && nearness(image.embedding.cosine_to),
+    Fits: image ? verdict(image) : "",
     Prompt: input.prompt.length > LONG_PROMPT ? input.prompt : "",
     "Not in it": input.negative_prompt,
     Model: job.model,
@@ -142,6 +155,11 @@ function Facts({ job, index }) {
   };
   const rows = Object.entries(facts).filter(([, value]) => value !== "" && value != null);
   return html`<dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+}
+
+/** How near the embedding that was drawn from is to the texts beside it, as cosines. */
+function nearness(cosines) {
+  return Object.entries(cosines).map(([name, cosine]) => `${name} ${cosine.toFixed(3)}`).join(", ");
 }
 
 function Copies({ input }) {

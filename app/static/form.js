@@ -9,13 +9,15 @@ import { Failure } from "./failure.js";
 import { Learned, Strangers, useStrangers } from "./learned.js";
 import { useUpload } from "./picture.js";
 import { missing, takes } from "./pictured.js";
+import { missingPoint } from "./pointed.js";
+import { Points } from "./points.js";
 import { defaults, fitted, limitsOf, moved, requestOfRecord, sizeLike, tooMuch } from "./request.js";
 import { Starting } from "./starting.js";
 
 const WIDE = matchMedia("(min-width: 56rem)").matches;
 /** Beside the wall there is room for the settings, and no keyboard on the screen that a focus would call up. */
 
-/** `given` replaces the form's values each time it changes; `sender` sends them in. `note` hears of errors of uploads. */
+/** `given` replaces the form's values each time it changes, or makes others of them; `sender` sends them in. `note` hears of errors of uploads. */
 export function RequestForm({ models, model, given, sender, away, note }) {
   const [request, setRequest] = useState(() => restored(defaults(null)));
   const [early, setEarly] = useState(false);
@@ -39,9 +41,9 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     if (model) setRequest((before) => (chosen ? fitted(before, chosen) : moved(before, model)));
   }, [model?.id, chosen && limitsOf(chosen)]);
   useEffect(() => {
-    if (given) replace(given);
+    if (given) replace(typeof given === "function" ? given(request) : given);
   }, [given]);
-  const excess = missing(request, chosen) ?? tooMuch(request, chosen);
+  const excess = missing(request, chosen) ?? missingPoint(request) ?? tooMuch(request, chosen);
   const { isBusy, failure, send } = sender;
   useEffect(() => {
     if (!early || !models || isBusy || uploads) return;
@@ -91,13 +93,14 @@ export function RequestForm({ models, model, given, sender, away, note }) {
   }
 
   return html`<form class=${isOver ? "request over" : "request"} ref=${form} onSubmit=${submit}>
-    <${Prompt} value=${request.prompt} set=${set} />
+    <${Prompt} value=${request.prompt} set=${set} isNeeded=${!request.image_embedding} />
     <${Notes} excess=${excess} model=${chosen} prompt=${request.prompt} set=${set} />
     <button type="submit" class="primary" disabled=${isBusy || !chosen || !!excess}>${isBusy || early ? "Sending" : "Generate"}</button>
     ${failure && html`<${Failure} failure=${failure} form=${request} away=${away} retry=${() => submit()} />`}
     ${question}
     ${takes(chosen, "image") && html`<${Starting} request=${request} set=${set} model=${chosen} upload=${upload} lost=${lost} setLost=${setLost} away=${away}
       count=${count} note=${note} />`}
+    ${takes(chosen, "image_embedding") && html`<${Points} request=${request} set=${set} model=${chosen} away=${away} count=${count} note=${note} />`}
     ${chosen && html`<${Adapters} request=${request} set=${set} model=${chosen} write=${write} away=${away} count=${count} note=${note} />`}
     ${chosen && models.length > 1 && html`<${Choice} label="Model" id="model" value=${request.model} names=${models.map((each) => each.id)}
       choose=${(id) => setRequest(moved(request, models.find((each) => each.id === id)))} />`}
@@ -115,14 +118,15 @@ function settled(request) {
   return `${request.width} × ${request.height}, ${request.num_inference_steps} steps${seed}`;
 }
 
-function Prompt({ value, set }) {
+/** `isNeeded`: there is nothing else to draw from. */
+function Prompt({ value, set, isNeeded }) {
   const onKeyDown = (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     event.target.form.requestSubmit();
   };
   return html`<label for="prompt">What should the picture show?</label>
-    <textarea id="prompt" name="prompt" rows=${WIDE ? 3 : 1} required autofocus=${WIDE} enterkeyhint="send" placeholder="Describe a picture"
+    <textarea id="prompt" name="prompt" rows=${WIDE ? 3 : 1} required=${isNeeded} autofocus=${WIDE} enterkeyhint="send" placeholder="Describe a picture"
       aria-describedby="prompt-notes" value=${value} onInput=${(event) => set({ prompt: event.target.value })} onKeyDown=${onKeyDown}></textarea>`;
 }
 

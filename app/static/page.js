@@ -40,8 +40,9 @@ function Page() {
   };
   const use = (input) => {
     address.close();
+    if (typeof input === "function") return setGiven(() => input);
     const model = darkroom.models?.find((each) => each.id === input.model);
-    setGiven(model ? fitted(requestOf(input, model), model) : requestOf(input, darkroom.model));
+    return setGiven(model ? fitted(requestOf(input, model), model) : requestOf(input, darkroom.model));
   };
   const open = (id, index) => {
     setLost(false);

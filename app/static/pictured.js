@@ -75,10 +75,10 @@ export function spoken({ image, mask_image: mask, strength, mask_blur, control, 
 }
 
 /** What is still to be chosen before the request can be sent, as a sentence, or null. */
-export function missing({ image, mask_image, control }, model) {
+export function missing({ image, mask_image, control, image_embedding }, model) {
   if (!model) return null;
   const tasks = model.tasks ?? ["text-to-image"];
-  if (!image && !tasks.includes("text-to-image")) return `${model.id} draws over pictures only: add one below.`;
+  if (!image && !image_embedding && !tasks.includes("text-to-image")) return `${model.id} draws over pictures only: add one below.`;
   if (image && !mask_image && !tasks.includes("image-to-image")) return `${model.id} only repaints parts of a picture: paint a mask over it.`;
   const empty = control?.find((each) => !each.image);
   return empty ? `Choose a picture for ${empty.model}, or remove it.` : null;

@@ -2,10 +2,14 @@
 
 import { PARAMETERS } from "./parameters.js";
 import { pictured, spoken, takes } from "./pictured.js";
+import { spokenExpectations } from "./judged.js";
+import { pictureCount, pointed, spokenPoints } from "./pointed.js";
 
 /** What the form holds: which model, all that decides the pixels, how many pictures, in which kind of file, and whether
  * every step is kept. */
 export const FIELDS = PARAMETERS.filter(({ name, part }) => ["served", "picture", "series"].includes(part) || ["output_format", "trajectory"].includes(name));
+const STAYING = ["image", "mask_image", "strength", "mask_blur", "control", "loras", "trajectory", "image_embedding", "noise_level", "start"];
+/** What goes along to another model, if that takes it. */
 const SHAPES = [
   ["Square", 1, 1],
   ["Portrait", 3, 4],
@@ -28,7 +32,7 @@ function initial({ name, type, by_model, default: own }, model) {
 
 /** The body of POST /v1/jobs: what is empty is left out, an empty seed gets drawn, a kept one travels as its digits. */
 export function bodyOf(request, model) {
-  const body = { ...request, ...spoken(request), seed: String(request.seed).trim() };
+  const body = { ...request, ...spoken(request), ...spokenPoints(request), ...spokenExpectations(request), seed: String(request.seed).trim() };
   const says = ({ name, default: own, announced }) =>
     body[name] !== "" && (body[name] !== false || own === true) && !(announced && isUnsaid(body[name], own));
   const said = Object.fromEntries(FIELDS.filter(says).map(({ name }) => [name, body[name]]));
@@ -71,12 +75,15 @@ export function requestOfRecord(record, models, fallback) {
 export function moved(request, model) {
   const { prompt, negative_prompt, seed, output_format } = request;
   const stays = { prompt, negative_prompt, seed, output_format };
-  for (const name of ["image", "mask_image", "strength", "mask_blur", "control", "loras", "trajectory"]) if (name in request) stays[name] = request[name];
+  for (const name of STAYING) if (name in request) stays[name] = request[name];
   const sized = { ...defaults(model), ...stays };
-  return pictured({ ...sized, ...(request.image ? sizeLike(request.image, model) : {}) }, model);
+  return pointed(pictured({ ...sized, ...(request.image ? sizeLike(request.image, model) : {}) }, model), model);
 }
 
-const LIMITS = "id max_steps max_guidance_scale max_images max_clip_skip side_multiple min_side max_side schedulers takes loras controls".split(" ");
+const LIMITS = [
+  ..."id max_steps max_guidance_scale max_images max_clip_skip side_multiple min_side max_side schedulers takes loras controls".split(" "),
+  ..."tasks max_noise_level prior_num_inference_steps".split(" "),
+];
 
 /** What `fitted` looks at, to tell whether it is another model's, or has changed. */
 export function limitsOf(model) {
@@ -86,7 +93,7 @@ export function limitsOf(model) {
 /** The same within the limits that the model announces now: a draft may be older than they are. */
 export function fitted(request, model) {
   return {
-    ...pictured(request, model),
+    ...pointed(pictured(request, model), model),
     ...untaken(model),
     width: side(request.width, model),
     height: side(request.height, model),
@@ -141,9 +148,14 @@ export function shortSchedulers(model, chosen) {
   return short.length ? short : model.schedulers;
 }
 
+/** Pictures that may be drawn: more than are wanted, where some of them are chosen. */
+function mostDrawn(request) {
+  return Math.max(pictureCount(request), Number(request.best_of) || 0);
+}
+
 /** Why the service would refuse the work as a whole, or null. */
 export function tooMuch(request, model) {
-  const work = request.width * request.height * request.num_images * request.num_inference_steps;
+  const work = request.width * request.height * mostDrawn(request) * request.num_inference_steps;
   if (!model?.max_work || work <= model.max_work) return null;
   const share = Math.ceil((work / model.max_work) * 100);
   return `${share} % of what one job may ask for: lower size, pictures or steps.`;

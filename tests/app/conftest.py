@@ -180,8 +180,8 @@ class ScriptedWorker:
     def claim(self) -> Claim:
         return self.until(lambda: self.ownership.claim(self.card.name, "w1"))
 
-    def progress(self, claim: Claim, step: int) -> None:
-        assert self.ownership.progress(claim, step, claim.spec.num_inference_steps)
+    def progress(self, claim: Claim, step: int, stage: str | None = None) -> None:
+        assert self.ownership.progress(claim, step, claim.spec.num_inference_steps, stage)
 
     def succeed(
         self,

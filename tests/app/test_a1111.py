@@ -325,6 +325,9 @@ def test_how_far_it_is(api: webuiapi.WebUIApi, running: Running, worker: Scripte
             state = half["state"]
             assert (state["sampling_step"], state["sampling_steps"], state["job"]) == (10, 20, "scripts_txt2img")
             assert half["eta_relative"] >= 0
+            assert half["textinfo"] is None
+            worker.progress(claim, 11, "decoder")
+            assert watcher.get_progress()["textinfo"] == "decoder"
             bare = running.client.get("/sdapi/v1/progress", params={"skip_current_image": "true"}).json()
             assert bare["current_image"] is None
             worker.succeed(claim)

@@ -110,6 +110,11 @@ def test_the_life_of_a_prediction(client: Client, worker: ScriptedWorker) -> Non
     assert prediction.status == "processing"
     assert prediction.progress is not None
     assert (prediction.progress.percentage, prediction.progress.current, prediction.progress.total) == (0.25, 5, 20)
+    worker.progress(claim, 10, "decoder")
+    prediction.reload()
+    assert prediction.progress is not None
+    assert (prediction.progress.percentage, prediction.progress.current) == (0.5, 10)
+    assert prediction.logs.endswith(" 10/20, decoder\n")
     worker.succeed(claim)
     prediction.wait()
     assert (prediction.status, len(prediction.output or [])) == ("succeeded", 1)
@@ -145,6 +150,8 @@ def test_a_stream(client: Client, worker: ScriptedWorker) -> None:
     claim = worker.claim()
     worker.progress(claim, 10)
     assert next(events).data.strip() == "50%|#####     | 10/20"
+    worker.progress(claim, 12, "decoder")
+    assert next(events).data.strip() == "60%|######    | 12/20, decoder"
     worker.succeed(claim)
     rest = list(events)
     assert [event.event.value for event in rest] == ["output", "done"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.screen import _label, standing
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Hand, environment_of
 from tests.cli.terminal import STOOD, in_a_terminal
@@ -135,3 +136,13 @@ def test_tables_at_fifty_columns(gateway: Running, worker: ScriptedWorker, tmp_p
     with in_a_terminal(gateway, "jobs", "list", cwd=tmp_path, columns=120) as term:
         assert term.end() == 0
     assert [line.split()[0] for line in term.lines[len(STOOD) :]] == ["job", job]
+
+
+def test_the_stage_of_a_job_is_said_beside_its_step() -> None:
+    """Also of one that has no prompt: what it is drawn from stands in its place."""
+    progress = {"step": 3, "steps": 20, "stage": "prior"}
+    points = {"of": {"sha256": "a" * 64}, "text": None}
+    job = {"status": "running", "progress": progress, "input": {"prompt": "", "image_embedding": points}}
+    assert standing(job) == "running, step 3 of 20, prior"
+    assert _label(job) == "image embedding: of  running, prior"
+    assert standing(job | {"progress": progress | {"stage": None}}) == "running, step 3 of 20"

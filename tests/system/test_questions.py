@@ -21,7 +21,9 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from app.cli.embedded import EmbeddedValkey
+from app.contract.messages.kept_spec import asked_again
 from app.contract.messages.model_name import BUNDLED_SCORER
+from app.contract.messages.picture_record import read_record
 from tests.system.conftest import COMMAND, Installation, drawn
 from tests.waiting import until
 
@@ -168,3 +170,68 @@ def test_a_scorer_may_have_a_worker_of_its_own(installation: Installation, score
         assert client.post("/v1/jobs", json={"prompt": "a frog", "model": scorer_alone}).status_code == 422
         # Which model draws is as clear as before.
         assert [model["id"] for model in client.get("/v1/models").json()["data"] if model["default"]] == ["starter"]
+
+
+def test_the_best_of_several_are_kept_with_every_score(installation: Installation) -> None:
+    """Four are drawn, two give their seats away at 60 % of the steps, and the record says who and when."""
+    expected = "a red circle"
+    asked = PARAMETERS | {"num_inference_steps": 5, "best_of": 4, "num_images": 2, "expect": [expected]}
+    with installation.client() as client:
+        job = drawn(client, asked | {"reproducible": True})
+        assert job["status"] == "succeeded", job
+        selection, images = job["selection"], job["images"]
+        assert (selection["scorer"], selection["texts"]) == ("starter-scorer", [expected])
+        candidates = {each["index"]: each for each in selection["candidates"]}
+        assert {index: each["seed"] for index, each in candidates.items()} == {0: 7, 1: 8, 2: 9, 3: 10}
+        given_up = [each for each in candidates.values() if each["pruned_at"] is not None]
+        assert [each["pruned_at"] for each in given_up] == [3, 3]
+        assert [each["score"] for each in given_up] == [None, None]
+        finished = [each for each in candidates.values() if each not in given_up]
+        estimates = [[each["estimated_score"] for each in some] for some in (finished, given_up)]
+        assert min(estimates[0]) >= max(estimates[1])
+        assert all(each["kept"] for each in finished)
+        # The best first, each with the score that the record has of it, and that /v1/score gives to the stored picture.
+        assert [image["score"] for image in images] == sorted((each["score"] for each in finished), reverse=True)
+        asked_of = [{"job": job["id"], "index": image["index"]} for image in images]
+        body = {"model": "starter-scorer", "images": asked_of, "texts": [expected]}
+        scored = client.post("/v1/score", json=body).raise_for_status().json()
+        for image, [cosine] in zip(images, scored["cosine"], strict=True):
+            assert image["score"] == candidates[image["index"]]["score"] == pytest.approx(cosine, abs=1e-4)
+            assert 0 <= image["probability"] <= 1
+        # Its seed alone draws the picture again, without the others.
+        file = client.get(images[0]["url"]).content
+        record = read_record(file)
+        assert (record["score"], record["scorer"]) == (images[0]["score"], "starter-scorer")
+        [again] = drawn(client, asked_again(record))["images"]
+        assert (pixels_of(client.get(again["url"]).content) == pixels_of(file)).all()
+
+
+def test_what_fits_too_badly_is_drawn_again_a_few_times(installation: Installation) -> None:
+    asked = {"prompt": TEXTS[0], "seed": 7, "num_inference_steps": 2, "expect": ["a cat"], "min_probability": 1}
+    with installation.client() as client:
+        job = drawn(client, asked)
+    assert job["status"] == "succeeded", job
+    assert [each["seed"] for each in job["selection"]["candidates"]] == [7, 8, 9], "twice num_images at most"
+    assert sum(each["kept"] for each in job["selection"]["candidates"]) == len(job["images"]) == 1
+    assert any("3 were drawn, which is the most" in warning for warning in job["warnings"])
+
+
+def test_what_cannot_be_judged_is_said_where_it_stands(installation: Installation) -> None:
+    wrong = [
+        ({"best_of": 1, "num_images": 2}, "/best_of"),
+        ({"best_of": 10_000}, "/best_of"),
+        ({"best_of": 0}, "/best_of"),
+        ({"min_probability": 1.5}, "/min_probability"),
+        ({"expect": []}, "/expect"),
+        ({"expect": ["a"] * 33}, "/expect"),
+        ({"expect": [" "]}, "/expect/0"),
+    ]
+    with installation.client() as client:
+        for body, pointer in wrong:
+            answer = client.post("/v1/jobs", json=PARAMETERS | body)
+            assert answer.status_code == 422, (body, answer.text)
+            assert pointer in [error["pointer"] for error in answer.json()["errors"]], (body, answer.text)
+
+
+def pixels_of(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file)))

@@ -1,10 +1,10 @@
-"""An unCLIP model through the whole service: texts, pictures and ways between them, and each picture drawn again."""
+"""Models behind CLIP embeddings through the whole service: texts, pictures and ways between them, and each picture
+drawn again. One `darkroom up` serves StableUnCLIP, Kandinsky 2.2 and Karlo, with a worker for each."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,20 +15,26 @@ from safetensors.numpy import load
 
 from app.contract.messages.kept_spec import asked_again
 from app.contract.messages.picture_record import read_record
-from tests.engine.tiny_models import EMBEDDING, save_tiny_unclip
+from tests.engine.tiny_models import EMBEDDING, SIDE, save_tiny_kandinsky, save_tiny_karlo, save_tiny_unclip
 from tests.system.conftest import Installation, drawn
 from worker.models.quiet import quiet_libraries
 
-QUICK: dict[str, Any] = {"num_inference_steps": 3, "reproducible": True, "seed": 7}
+UNCLIP, KANDINSKY, KARLO = "tiny-unclip", "tiny-kandinsky", "tiny-karlo"
+QUICK: dict[str, Any] = {"model": UNCLIP, "num_inference_steps": 3, "reproducible": True, "seed": 7}
 PRIOR = {"prior": {"num_inference_steps": 2}}
 
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[str, str]) -> Iterator[Installation]:
+    models = tmp_path_factory.mktemp("models")
     with quiet_libraries():
-        folder: Path = save_tiny_unclip(tmp_path_factory.mktemp("models") / "tiny-unclip")
+        save_tiny_unclip(models / UNCLIP)
+        save_tiny_kandinsky(models / KANDINSKY)
+        save_tiny_karlo(models / KARLO)
     data = tmp_path_factory.mktemp("installation") / "data"
-    installation = Installation(data, environment=shared_machine | {"DARKROOM_MODEL": str(folder)})
+    installation = Installation(data, environment=shared_machine | {"DARKROOM_DEFAULT_MODEL": UNCLIP})
+    served = [option for name in (UNCLIP, KANDINSKY, KARLO) for option in ("--model", str(models / name))]
+    installation.options = ["--port", str(installation.port), "--data", str(data), *served]
     installation.start_and_wait()
     yield installation
     installation.kill_everything()
@@ -124,6 +130,9 @@ def test_what_cannot_be_drawn_is_said_where_it_stands(client: httpx2.Client) -> 
         ({"prompt": "a", "start": "inverted"}, "/start"),
         ({"prompt": "a", "noise_level": 2_000}, "/noise_level"),
         ({}, "/prompt"),
+        # What Kandinsky and Karlo are not made for is said by the card of each.
+        ({"model": KANDINSKY, "prompt": "a", "noise_level": 1}, "/noise_level"),
+        ({"model": KARLO, "prompt": "a", "width": 2 * SIDE}, "/width"),
     ]
     for body, pointer in wrong:
         answer = client.post("/v1/jobs", json=body)
@@ -144,3 +153,57 @@ def test_the_priors_vector_of_a_text_is_what_its_picture_is_drawn_from(client: h
     assert from_numbers["embedding"]["kind"] == "vector"
     joint = client.post("/v1/embeddings", json={"model": "tiny-unclip", "input": "a red circle"}).json()
     assert len(joint["data"][0]["embedding"]) == EMBEDDING
+
+
+def drawn_again(client: httpx2.Client, job: dict[str, Any]) -> None:
+    """Each picture of a job has the same pixels when it is asked for by the record in its file."""
+    for image in job["images"]:
+        [again] = drawn(client, asked_again(read_record(file_of(client, image))))["images"]
+        assert (pixels(client, again) == pixels(client, image)).all()
+
+
+def test_kandinsky_draws_texts_pictures_and_ways_between_them(client: httpx2.Client) -> None:
+    quick = QUICK | PRIOR | {"model": KANDINSKY, "scheduler": "dpmpp_2m"}
+    of_text = drawn(client, quick | {"prompt": "a red circle", "negative_prompt": "a dog"})
+    assert of_text["status"] == "succeeded", of_text
+    assert (of_text["progress"]["steps"], of_text["images"][0]["embedding"]["kind"]) == (5, "prior")
+    drawn_again(client, of_text)
+    picture = {"of": {"job": of_text["id"], "index": 0}}
+    no_prior = {name: value for name, value in quick.items() if name != "prior"}
+    of_picture = drawn(client, no_prior | {"image_embedding": picture, "num_images": 2})
+    assert of_picture["status"] == "succeeded", of_picture
+    drawn_again(client, of_picture)
+    way = drawn(client, quick | {"image_embedding": {"slerp": [picture, {"text": "a blue star"}], "at": [0, 0.5, 1]}})
+    assert [image["at"] for image in way["images"]] == [0, 0.5, 1]
+    assert (pixels(client, way["images"][0]) == pixels(client, of_picture["images"][0])).all()
+    drawn_again(client, way)
+
+
+def test_karlo_draws_texts_with_a_picture_of_its_own_size(client: httpx2.Client) -> None:
+    quick = QUICK | PRIOR | {"model": KARLO, "prompt": "a red circle", "num_images": 2}
+    job = drawn(client, {name: value for name, value in quick.items() if name != "scheduler"})
+    assert job["status"] == "succeeded", job
+    assert {image["embedding"]["kind"] for image in job["images"]} == {"prior"}
+    assert {(image["width"], image["height"]) for image in job["images"]} == {(SIDE, SIDE)}
+    # The prior, the decoder, seven steps of the super-resolution.
+    assert job["progress"]["steps"] == 2 + 3 + 7
+    drawn_again(client, job)
+    of = {"image_embedding": {"of": {"job": job["id"], "index": 0}}}
+    for wrong, pointer in (
+        (of, "/image_embedding"),
+        ({"width": SIDE // 2}, "/width"),
+        ({"start": "inverted"}, "/start"),
+    ):
+        answer = client.post("/v1/jobs", json=quick | wrong)
+        assert answer.status_code == 422, answer.text
+        assert pointer in [error["pointer"] for error in answer.json()["errors"]], answer.text
+
+
+@pytest.mark.parametrize("model", [KANDINSKY, KARLO])
+def test_where_its_prior_takes_a_text_to_be_among_pictures(client: httpx2.Client, model: str) -> None:
+    """The vector that the drawing of the same seed begins with."""
+    asked = {"model": model, "input": ["a red circle"], "space": "image", "seed": 7}
+    [answer] = client.post("/v1/embeddings", json=asked).raise_for_status().json()["data"]
+    [picture] = drawn(client, {"model": model, "prompt": "a red circle", "seed": 7, "num_inference_steps": 2})["images"]
+    own = vectors_of(client, picture)["image_embedding"]
+    assert np.allclose(answer["embedding"], own / np.linalg.norm(own), atol=1e-4)

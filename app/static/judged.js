@@ -1,0 +1,27 @@
+// What pictures are scored by, and what came of it, in words. Pure functions; refuses to know who judges.
+
+const LEAST_PERCENT = 0.001;
+
+/** The texts of the form's lines, as the body says them; nothing is chosen among the places of a way. */
+export function spokenExpectations({ expect, best_of, min_probability, image_embedding }) {
+  const texts = (expect ?? []).map((text) => text.trim()).filter(Boolean);
+  const isWay = !!image_embedding?.at;
+  return { expect: texts, best_of: isWay ? "" : best_of, min_probability: isWay ? "" : min_probability };
+}
+
+/** How well a picture fits, in one line; "" where nobody has judged it. */
+export function verdict({ score, probability }) {
+  if (score == null) return "";
+  return probability == null ? `score ${score.toFixed(3)}` : `score ${score.toFixed(3)}, probability ${percent(probability)}`;
+}
+
+/** What became of a picture that was drawn to choose from. */
+export function fate({ kept, pruned_at: at }) {
+  if (kept) return "kept";
+  return at == null ? "not kept" : `given up after step ${at}`;
+}
+
+function percent(probability) {
+  if (probability > 0 && probability < LEAST_PERCENT) return "under 0.1 %";
+  return `${(100 * probability).toFixed(1)} %`;
+}

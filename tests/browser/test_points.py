@@ -1,0 +1,213 @@
+"""What is drawn from in the place of a prompt: variations, ways, differences of texts; pictures chosen by a judge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import Candidate, Selection
+from tests.app.conftest import Running, ScriptedWorker
+from tests.browser.conftest import ask, faults_of_access, picture
+from tests.browser.edits import Door, a_png, choose
+
+pytestmark = pytest.mark.browser
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+POINTS = ("image_embedding", "prior", "noise_level", "start")
+JUDGED = ("best_of", "expect", "min_probability")
+
+
+@pytest.fixture
+def card(card: ModelCard) -> ModelCard:
+    """An unCLIP model, served beside a scorer."""
+    return card.model_copy(
+        update={
+            "takes": (*POINTS, *JUDGED),
+            "tasks": ("text-to-image", "image-variation", "embed"),
+            "prior_num_inference_steps": 25,
+            "prior_guidance_scale": 4.0,
+            "max_noise_level": 999,
+            "embedding_dimensions": 32,
+            "scorer": "tiny-scorer",
+        }
+    )
+
+
+def group(page: Page, name: str) -> Locator:
+    return page.get_by_role("group", name=name, exact=True)
+
+
+def drawn(running: Running, worker: ScriptedWorker, **request: Any) -> str:
+    """The id of a job that has its picture."""
+    job = running.client.post("/v1/jobs", json={"prompt": "a red circle", **request}).json()["id"]
+    worker.succeed(worker.claim(), data=picture("teal"))
+    return str(job)
+
+
+def generate(page: Page) -> None:
+    page.get_by_role("button", name="Generate").click()
+
+
+def test_a_print_is_varied_by_its_embedding(opened: Page, running: Running, worker: ScriptedWorker, door: Door) -> None:
+    job = drawn(running, worker, negative_prompt="a dog")
+    opened.goto(f"{running.url}/?job={job}")
+    opened.get_by_role("button", name="Vary this").click()
+    expect(opened.get_by_label("Draw from")).to_have_value("of")
+    expect(group(opened, "Picture").locator("img")).to_be_visible()
+    expect(opened.get_by_label("Pictures", exact=True)).to_have_value(str(min(4, worker.card.max_images)))
+    opened.get_by_label("Pictures", exact=True).fill("2")
+    opened.get_by_label("Noise on the embedding").fill("40")
+    opened.fill("#prompt", "")
+    generate(opened)
+    asked = worker.claim().spec
+    assert asked.image_embedding is not None
+    assert asked.image_embedding.of is not None
+    assert (asked.num_images, asked.noise_level, asked.prompt) == (2, 40, "")
+    [sent] = door.sent
+    assert sent["image_embedding"] == {"of": {"job": job, "index": 0}}
+    assert not sent.keys() & {"start", "prior", "image"}
+
+
+@pytest.mark.parametrize(
+    "context_options", [{"viewport": {"width": 1200, "height": 850}}, PHONE], ids=["desk", "phone"]
+)
+def test_a_way_between_a_picture_and_a_text(opened: Page, worker: ScriptedWorker, door: Door) -> None:
+    opened.get_by_label("Draw from").select_option("slerp")
+    expect(opened.get_by_text("Choose a picture for each end of the way.")).to_be_visible()
+    expect(opened.get_by_role("button", name="Generate")).to_be_disabled()
+    choose(opened, a_png(96, 64), label="First point: choose a picture")
+    expect(group(opened, "First point").locator("img")).to_have_attribute("src", re.compile("^data:image/"))
+    opened.get_by_label("Second point", exact=True).last.select_option("text")
+    expect(opened.get_by_text("Write the text to draw from.")).to_be_visible()
+    opened.get_by_label("Second point: text").fill("a blue star")
+    opened.get_by_label("Pictures on the way").fill("3")
+    expect(opened.get_by_label("Pictures", exact=True)).to_have_count(0)
+    assert faults_of_access(opened) == []
+    assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    opened.reload()
+    expect(opened.get_by_label("Second point: text")).to_have_value("a blue star")
+    expect(group(opened, "First point").locator("img")).to_have_attribute("src", re.compile("^data:image/"))
+    if opened.viewport_size == PHONE["viewport"]:
+        opened.get_by_text("Settings", exact=True).click()
+    opened.get_by_text("More", exact=True).click()
+    opened.get_by_label("Steps of the prior").fill("7")
+    generate(opened)
+    assert worker.claim().spec.num_images == 3
+    [sent], (name,) = door.sent, door.files
+    ends = [{"of": {"input": name}}, {"text": "a blue star"}]
+    assert sent["image_embedding"] == {"slerp": ends, "at": [0, 0.5, 1]}
+    assert sent["prior"] == {"num_inference_steps": 7}
+    assert "num_images" not in sent or sent["num_images"] == 3
+
+
+def test_two_prints_are_mixed(opened: Page, running: Running, worker: ScriptedWorker, door: Door) -> None:
+    jobs = [drawn(running, worker, seed=seed) for seed in (1, 2)]
+    for job in jobs:
+        opened.goto(f"{running.url}/?job={job}")
+        opened.get_by_role("button", name="Mix this").click()
+        expect(opened.get_by_label("Draw from")).to_have_value("slerp")
+    generate(opened)
+    worker.claim()
+    [sent] = door.sent
+    assert sent["image_embedding"]["slerp"] == [{"of": {"job": job, "index": 0}} for job in jobs]
+    opened.goto(f"{running.url}/?job={running.client.get('/v1/jobs').json()['data'][0]['id']}")
+    origins = opened.get_by_role("list", name="Made from").get_by_role("listitem")
+    expect(origins).to_have_text(["Embedding of a picture", "Embedding of a picture"])
+
+
+def test_a_picture_is_changed_by_words_and_the_rest_is_kept(
+    opened: Page, running: Running, worker: ScriptedWorker, door: Door
+) -> None:
+    job = drawn(running, worker)
+    opened.goto(f"{running.url}/?job={job}")
+    opened.get_by_role("button", name="Vary this").click()
+    opened.get_by_label("Draw from").select_option("diff")
+    expect(group(opened, "Picture").locator("img")).to_be_visible()
+    expect(opened.get_by_text("Write what is in the picture, and what it should become.")).to_be_visible()
+    opened.get_by_label("From: what is there now").fill("a red circle")
+    opened.get_by_label("To: what it should become").fill("a blue circle")
+    opened.get_by_label("How far it goes").fill("0.8")
+    opened.get_by_label("Keep what is not changed").check()
+    assert faults_of_access(opened) == []
+    generate(opened)
+    asked = worker.claim().spec
+    assert (asked.start, asked.scheduler, asked.num_images) == ("inverted", "ddim", 3)
+    [sent] = door.sent
+    diff = {"from": "a red circle", "to": "a blue circle"}
+    assert sent["image_embedding"] == {"of": {"job": job, "index": 0}, "diff": diff, "at": [0, 0.4, 0.8]}
+    # Asked for again, a part of it: what a record holds is sent as a request has it.
+    again = running.client.get("/v1/jobs").json()["data"][0]["id"]
+    opened.goto(f"{running.url}/?job={again}")
+    opened.get_by_role("button", name="Same again").click()
+    assert worker.claim().spec.image_embedding == asked.image_embedding
+
+
+def chosen(indices: Collection[int]) -> Selection:
+    return Selection(
+        scorer="tiny-scorer",
+        scorer_sha256="1" * 64,
+        texts=("a red circle",),
+        candidates=tuple(
+            Candidate(
+                index=at, seed=7 + at, score=0.3 - 0.1 * at, probability=0.9, estimated_score=0.2,
+                pruned_at=None if at < 2 else 6, kept=at in indices,
+            )
+            for at in range(3)
+        ),
+    )  # fmt: skip
+
+
+def test_the_best_of_several_are_asked_for_and_say_how_well_they_fit(
+    opened: Page, running: Running, worker: ScriptedWorker, door: Door
+) -> None:
+    opened.get_by_text("More", exact=True).click()
+    opened.get_by_label("Draw so many, keep the best").fill("2")
+    opened.get_by_label("Draw again below a probability of").fill("0.5")
+    opened.get_by_label("Expect in the picture").fill("a red circle\n\nround")
+    assert faults_of_access(opened) == []
+    ask(opened, "a red circle")
+    claim = worker.claim()
+    [sent] = door.sent
+    assert (sent["best_of"], sent["min_probability"], sent["expect"]) == (2, 0.5, ["a red circle", "round"])
+    [stored] = [worker._put(claim, 0, picture("teal")).model_copy(update={"score": 0.3, "probability": 0.9})]
+    facts: dict[str, Any] = {"timings": {}, "warnings": [], "steps": claim.spec.num_inference_steps}
+    assert worker.ownership.succeed(claim, [stored], selection=chosen([0]), blocked=[], **facts)
+    opened.get_by_role("button", name=re.compile("a red circle, seed")).click()
+    dialog = opened.get_by_role("dialog")
+    expect(dialog).to_contain_text("score 0.300, probability 90.0 %")
+    dialog.get_by_text("3 pictures drawn, 1 kept").click()
+    expect(dialog.locator(".candidates li")).to_have_text(
+        [
+            "Seed 7: score 0.300, probability 90.0 %, kept",
+            "Seed 8: score 0.200, probability 90.0 %, not kept",
+            "Seed 9: score 0.100, probability 90.0 %, given up after step 6",
+        ]
+    )
+    assert faults_of_access(opened) == []
+
+
+def test_only_models_that_take_it_are_asked_for_it(opened: Page, worker: ScriptedWorker, door: Door) -> None:
+    """Another model has a prior alone; a third draws from pictures alone."""
+    plain = {"sha256": "1" * 64, "max_noise_level": 0}
+    karlo = worker.card.model_copy(update=plain | {"name": "karlo", "takes": ("prior",), "tasks": ("text-to-image",)})
+    none = {"tasks": ("image-variation",), "takes": ("image_embedding",), "prior_num_inference_steps": None}
+    variation = worker.card.model_copy(update=plain | none | {"name": "variation"})
+    worker.ownership.announce(karlo, "w2")
+    worker.ownership.announce(variation, "w3")
+    opened.reload()
+    opened.get_by_label("Model").select_option("karlo")
+    expect(opened.get_by_label("Draw from")).to_have_count(0)
+    opened.get_by_text("More", exact=True).click()
+    expect(opened.get_by_label("Steps of the prior")).to_have_attribute("placeholder", "25")
+    expect(opened.get_by_label("Expect in the picture")).to_have_count(0)
+    opened.get_by_label("Model").select_option("variation")
+    expect(opened.get_by_label("Draw from").get_by_role("option")).to_have_text(
+        ["A picture: variations of it", "A way between two"]
+    )
+    expect(opened.get_by_label("Steps of the prior")).to_have_count(0)
+    expect(opened.get_by_text("Choose the picture to draw from.")).to_be_visible()
