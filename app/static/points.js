@@ -32,7 +32,7 @@ export function Points({ request, set, model, ...sending }) {
     <${Choice} label="Draw from" id="points-draw-from" value=${mode} names=${modesOf(model, mode)} words=${MODES} choose=${choose} />
     ${points?.slerp?.map((point, at) => html`<${Point} key=${at} label=${`${ENDS[at]} point`} point=${point} kinds=${kinds}
       change=${(point) => change({ slerp: latest.current.slerp.with(at, point) })} ...${sending} />`)}
-    ${points && !points.slerp && html`<${Point} label="Picture" point=${points} kinds=${points.diff ? kinds : []}
+    ${points && !points.slerp && html`<${Point} label=${points.diff ? "Begin with" : "Picture"} point=${points} kinds=${points.diff ? kinds : []}
       change=${(point) => set({ image_embedding: from(point, latest.current) })} ...${sending} />`}
     ${points?.diff && html`<${Difference} diff=${points.diff} change=${(diff) => change({ diff })} />`}
     ${points?.at && html`<${Way} points=${points} model=${model} change=${change} />`}

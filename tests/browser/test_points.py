@@ -127,7 +127,7 @@ def test_a_picture_is_changed_by_words_and_the_rest_is_kept(
     opened.goto(f"{running.url}/?job={job}")
     opened.get_by_role("button", name="Vary this").click()
     opened.get_by_label("Draw from").select_option("diff")
-    expect(group(opened, "Picture").locator("img")).to_be_visible()
+    expect(group(opened, "Begin with").locator("img")).to_be_visible()
     expect(opened.get_by_text("Write what is in the picture, and what it should become.")).to_be_visible()
     opened.get_by_label("From: what is there now").fill("a red circle")
     opened.get_by_label("To: what it should become").fill("a blue circle")

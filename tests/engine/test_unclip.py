@@ -13,6 +13,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from app.contract.messages.unclip import ImageEmbedding, Prior
@@ -141,10 +142,26 @@ def drawn_from(id: str = "a", *, pictures: Sequence[np.ndarray] = (A,), **way: A
     return wish(id, pictures={named(each).sha256: each for each in pictures}, **(plain | changes))
 
 
+def decoder_of(folder: Path) -> diffusers.StableUnCLIPImg2ImgPipeline:
+    """The decoder behind a prior, with the image encoder of the folder, of which diffusers' own knows nothing."""
+    whole = diffusers.StableUnCLIPPipeline.from_pretrained(folder)
+    shared = ("image_normalizer", "image_noising_scheduler", "tokenizer", "text_encoder", "unet", "scheduler", "vae")
+    return diffusers.StableUnCLIPImg2ImgPipeline(
+        feature_extractor=transformers.CLIPImageProcessor.from_pretrained(folder / "feature_extractor"),
+        image_encoder=transformers.CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder").eval(),
+        **{name: getattr(whole, name) for name in shared},
+    )
+
+
 def of_pictures(bundle: Bundle, folder: Path, request: Request, pixels: np.ndarray, seed: int = 7) -> torch.Tensor:
     """Latents of diffusers' own pipelines that draw from a picture."""
     with quiet_libraries():
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, safety_checker=None)
+        has_prior = (folder / "prior").is_dir()
+        pipeline = (
+            decoder_of(folder)
+            if has_prior
+            else diffusers.DiffusionPipeline.from_pretrained(folder, safety_checker=None)
+        )
         pipeline.set_progress_bar_config(disable=True)
         pipeline.scheduler = for_name(bundle.scheduler, request.scheduler)
         more = {"noise_level": request.noise_level, "prompt": request.prompt} if "unclip" in folder.name else {}
@@ -175,6 +192,16 @@ def test_variations_in_company_are_what_the_stock_pipelines_draw(
     assert len(latents) == 4
     for request, pixels, seed in zip([*asked, asked[2]], (A, B, A, A), (1, 2, 3, 4), strict=True):
         assert nearest(latents, of_pictures(bundle, folder, request, pixels, seed)) <= CLOSE, request.id
+
+
+def test_variations_beside_texts_are_what_the_stock_pipelines_draw(bundle: Bundle, folder: Path) -> None:
+    """Both join the same batches of one decoder: who comes through the prior, and who does not."""
+    texts = [UNEQUAL[0], UNEQUAL[2]]
+    of = drawn_from("v", of={}, changes={"seed": 5, "noise_level": 20, "num_inference_steps": 8, "prompt": "a star"})
+    latents, _ = in_company(bundle, of, *texts)
+    assert nearest(latents, of_pictures(bundle, folder, of, A, 5)) <= CLOSE
+    for request in texts:
+        assert nearest(latents, stock(bundle, folder, request)) <= CLOSE, request.id
 
 
 def drawn(bundle: Bundle, request: Request) -> list[torch.Tensor]:

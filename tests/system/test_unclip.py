@@ -17,6 +17,7 @@ from app.contract.messages.kept_spec import asked_again
 from app.contract.messages.picture_record import read_record
 from tests.engine.tiny_models import EMBEDDING, SIDE, save_tiny_kandinsky, save_tiny_karlo, save_tiny_unclip
 from tests.system.conftest import Installation, drawn
+from tests.waiting import until
 from worker.models.quiet import quiet_libraries
 
 UNCLIP, KANDINSKY, KARLO = "tiny-unclip", "tiny-kandinsky", "tiny-karlo"
@@ -36,6 +37,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[
     served = [option for name in (UNCLIP, KANDINSKY, KARLO) for option in ("--model", str(models / name))]
     installation.options = ["--port", str(installation.port), "--data", str(data), *served]
     installation.start_and_wait()
+    with installation.client() as client:
+        # It is ready with its first worker.
+        until(lambda: {each["id"] for each in client.get("/v1/models").json()["data"]} >= {UNCLIP, KANDINSKY, KARLO})
     yield installation
     installation.kill_everything()
 

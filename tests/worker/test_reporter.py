@@ -217,3 +217,21 @@ def test_who_has_much_to_put_away_claims_no_more(hanging: Recorder, reporter: Re
     assert not reporter.has_room
     hanging.answers.set()
     until(lambda: reporter.has_room)
+
+
+def test_a_job_whose_flags_cannot_be_read_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, ownership: Recorder, reporter: Reporter, claim: Claim
+) -> None:
+    """Nothing is shown of it, and its attempt does not stay open for ever."""
+
+    def breaks(*given: Any) -> Any:
+        raise RuntimeError("a mistake of ours")
+
+    failed: list[str] = []
+    monkeypatch.setattr("worker.reporter.judged", breaks)
+    monkeypatch.setattr(ownership, "fail", lambda claim, error: failed.append(error.slug) or True)
+    finished = Finished(claim.token, drawn(PIXELS), 20, Timings(0, 0, 0, 0), [])
+    reporter.handle(finished)
+    until(lambda: not reporter._attempts.claims())
+    assert failed == ["internal"]
+    assert ownership.told == []
