@@ -132,7 +132,6 @@ def side_multiple(folder: ModelFolder, configs: Mapping[str, Config]) -> int:
     return folder.pipeline.side_multiple(scale=pixels_per_latent(configs), native=native)
 
 
-
 SPLIT = frozenset({"CrossAttnUpBlock2D", "UpBlock2D"})
 """Up blocks whose layers are a residual network each, which reads what comes from below and one skip connection."""
 
