@@ -140,7 +140,7 @@ def by_hand(bundle: Bundle, request: Request) -> torch.Tensor:
                 time = unet.time_embedding(unet.time_proj(t.expand(2)).to(x.dtype))
                 h = last.resnets[-1](torch.cat([kept, unet.conv_in(entering)], 1), time)
                 if hasattr(last, "attentions"):
-                    h = last.attentions[-1](h, encoder_hidden_states=context).sample
+                    [h] = last.attentions[-1](h, encoder_hidden_states=context, return_dict=False)
                 m = unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))
             u, c = m.chunk(2)
             x = scheduler.step(u + request.guidance_scale * (c - u), t, x).prev_sample
