@@ -25,12 +25,7 @@ from worker.engine.costs import Profile
 from worker.engine.decode import Checker, Decoded, DecodedPicture, decode, ready_to_decode
 from worker.engine.denoise import Finite
 from worker.engine.encode import PictureEncoder
-from worker.engine.errors import (
-    EngineError,
-    NumericalError,
-    device_watch,
-    engine_error,
-)
+from worker.engine.errors import EngineError, NumericalError, device_watch, engine_error
 from worker.engine.events import EngineEvent, Progress, Stopped
 from worker.engine.family import Family
 from worker.engine.frames import FrameDecoder
