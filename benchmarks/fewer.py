@@ -43,12 +43,15 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     model = load(options.model, device=options.device, dtype=options.dtype)
     print(f"{machine(model)}; {options.samples} guided pictures at once, {options.steps} steps, {options.clock} time\n")
-    for bundle in (model, sd_shaped(model)):
-        print(f"| {bundle.name}, {bundle.defaults.width} pixels | ms a picture's step | plain / this |\n|---|---|---|")
+    for shape in options.shapes:
+        bundle = sd_shaped(model) if shape == "sd" else model
+        print(
+            f"| {bundle.name}, {bundle.defaults.width} pixels | ms a picture's step | {options.ways[0]} / this |\n|---|---|---|"
+        )
         seconds = measured(bundle, options)
         for way, each in seconds.items():
             own = statistics.median(each) / options.samples / options.steps
-            ratio = statistics.median(plain / mine for plain, mine in zip(seconds["plain"], each, strict=True))
+            ratio = statistics.median(plain / mine for plain, mine in zip(seconds[options.ways[0]], each, strict=True))
             print(f"| {way} | {1e3 * own:.2f} | {ratio:.2f} |", flush=True)
         print()
 
@@ -62,21 +65,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--samples", type=int, default=4, help="pictures at once")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="the first is what others are compared with"
+    )
+    parser.add_argument("--shapes", nargs="+", default=["model", "sd"], choices=["model", "sd"])
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     return parser
 
 
 def measured(bundle: Bundle, options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds that each way takes, once in each round."""
-    ways = {way: denoising(bundle, _requests(bundle, options, changes)) for way, changes in WAYS.items()}
+    ways = {way: denoising(bundle, _requests(bundle, options, WAYS[way])) for way in options.ways}
     taken: dict[str, list[float]] = {way: [] for way in ways}
     clock = CLOCKS[options.clock]
-    for turn in range(-1, options.rounds):
+    for _ in range(options.rounds):
         for way, draw in ways.items():
             started = clock()
             draw()
-            if turn >= 0:
-                taken[way].append(clock() - started)
+            taken[way].append(clock() - started)
     return taken
 
 
