@@ -45,9 +45,8 @@ def main() -> None:
     print(f"{machine(model)}; {options.samples} guided pictures at once, {options.steps} steps, {options.clock} time\n")
     for shape in options.shapes:
         bundle = sd_shaped(model) if shape == "sd" else model
-        print(
-            f"| {bundle.name}, {bundle.defaults.width} pixels | ms a picture's step | {options.ways[0]} / this |\n|---|---|---|"
-        )
+        head = f"{bundle.name}, {bundle.defaults.width} pixels | ms a picture's step | {options.ways[0]} / this"
+        print(f"| {head} |\n|---|---|---|", flush=True)
         seconds = measured(bundle, options)
         for way, each in seconds.items():
             own = statistics.median(each) / options.samples / options.steps
