@@ -123,11 +123,12 @@ export const pictureCount = ({ image_embedding: points, num_images: asked }) => 
 
 /** How the body says all this. */
 export function spokenPoints(request) {
-  const { image_embedding: points, prior } = request;
+  const { image_embedding: points, prior, start } = request;
   const set = Object.fromEntries(Object.entries(prior ?? {}).filter(([, value]) => value != null && value !== ""));
   return {
     image_embedding: points ? spokenWay(points) : null,
     num_images: points?.at ? points.at.length : request.num_images,
+    start: points?.of ? start : "noise",
     prior: Object.keys(set).length && goesThroughPrior(request) ? set : null,
   };
 }
