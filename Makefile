@@ -4,7 +4,7 @@ DATA ?= data
 
 BIN := .venv/bin
 
-.PHONY: starter-model run test test-stalled browser-deps nginx-deps lint types bench load chaos fuzz check-deploy clean help
+.PHONY: starter-model run test test-stalled browser-deps nginx-deps prometheus-deps lint types bench load chaos fuzz check-deploy clean help
 
 help:
 	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
@@ -55,6 +55,16 @@ nginx-deps:
 	fi; \
 	command -v nginx >/dev/null || { echo "install nginx for its tests, e.g. apt-get install nginx-light as root"; exit 1; }
 
+# tests/deploy plays the alerts with promtool, which comes with Prometheus. No server is started.
+prometheus-deps:
+	@command -v promtool >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq || echo "the package index is as old as it was" >&2; \
+	  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    -o DPkg::Lock::Timeout=120 prometheus >/dev/null; \
+	fi; \
+	command -v promtool >/dev/null || { echo "install promtool for its tests, e.g. apt-get install prometheus as root"; exit 1; }
+
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,6 +83,7 @@ fuzz: .venv/dev.stamp
 check-deploy: .venv/dev.stamp
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/caddy validate --adapter caddyfile --config deploy/caddy/Caddyfile 2>&1 | grep -q "Valid configuration"
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.engine

@@ -68,6 +68,7 @@ def sample(folder: Path, *, port: int, gateway: int) -> str:
     changes = {
         "server 127.0.0.1:8000;": f"server 127.0.0.1:{gateway};",
         "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
+        "listen 443 ssl http2 default_server;": f"listen 127.0.0.1:{port} ssl http2 default_server;",
         "server_name pictures.example.org;": "server_name localhost;",
         "/etc/nginx/darkroom.crt": f"{folder}/darkroom.crt",
         "/etc/nginx/darkroom.key": f"{folder}/darkroom.key",

@@ -19,7 +19,7 @@ from worker.settings import BUNDLED_MODEL, WorkerSettings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FOLDERS = ("docs", "models", "recipes")
+FOLDERS = ("docs", "models", "recipes", "deploy")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -136,6 +137,16 @@ def test_http_2(nginx: Nginx, worker: ScriptedWorker, outside: httpx2.Client) ->
     worker.succeed(worker.claim())
     told = curl(nginx, "-N", "-H", key, job["urls"]["events"])
     assert '"status": "succeeded"' in told
+
+
+def test_another_name_is_shown_no_certificate(nginx: Nginx) -> None:
+    port = int(nginx.url.rpartition(":")[2].partition("/")[0])
+    anything = ssl.create_default_context()
+    anything.check_hostname, anything.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port)) as line, pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+        anything.wrap_socket(line, server_hostname="other.example.org")
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        anything.wrap_socket(line, server_hostname="localhost").close()
 
 
 def test_the_log_of_the_proxy_holds_no_query(nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker) -> None:

@@ -56,8 +56,8 @@ USERS = {
             *(f"input_{name}" for name in INPUTS),
             *(f"outbox_{name}" for name in OUTBOX),
         ),
-        "del exists expire get getex hdel hexists hget hgetall hmget hset lindex lrange mget set setrange xadd xrange xread "
-        "xrevrange zadd zcard zcount zrange zrangebyscore zrank zrem zrevrange zscan zscore",
+        "del exists expire get getex hdel hexists hget hgetall hmget hset lindex lrange mget set setrange xadd xrange "
+        "xread xrevrange zadd zcard zcount zrange zrangebyscore zrank zrem zrevrange zscan zscore",
         "JOB EVENTS TENANT ENDED OPEN LEASES QUEUED EXPIRY ORPHANS DEAD EPOCH IDEMPOTENCY LOST OUTBOX DELIVERIES CARDS "
         "ALIVE SEEN STARTING PREVIEW WAKE PENDING STREAM_TOKEN LIMITS CHECKPOINT INTERRUPTED WRITE_PROBE INPUT "
         "INPUT_EXPIRY INPUT_ORPHANS INPUT_UPLOADS INPUT_REMOVAL REAPER_LOCK RQ_QUEUE",
@@ -87,8 +87,8 @@ OF_OTHERS = {
     # darkroom keys, darkroom models forget, darkroom jobs dead, rq info.
     "operator": "~darkroom:* ~rq:* resetchannels &rq:pubsub:* -@all +@read +@write " + EVERYBODY,
     # Redis' own: `sentinel auth-user SERVICE sentinel`, and `masteruser replica`. As Valkey's documentation has them.
-    "sentinel": "resetchannels &* -@all +multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish "
-    "+info +client|setname +client|kill +script|kill",
+    "sentinel": "resetchannels &* -@all +multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role "
+    "+publish +info +client|setname +client|kill +script|kill",
     "replica": "resetchannels -@all +psync +replconf +ping",
 }
 

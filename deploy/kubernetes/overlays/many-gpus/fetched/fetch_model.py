@@ -1,8 +1,8 @@
 """Fetch a model's files from a pinned address and keep only what has the hash that was written down.
 
-python fetch_model.py URL MANIFEST FOLDER: URL is followed by each path of MANIFEST, which has the lines of sha256sum. What
-is there already and has its hash is not fetched again. A file gets its name once it is whole, and the folder is what the
-manifest says and nothing else. Standard library only: it runs before anything else does. Knows no model.
+python fetch_model.py URL MANIFEST FOLDER: URL is followed by each path of MANIFEST, which has the lines of sha256sum.
+What is there already and has its hash is not fetched again. A file gets its name once it is whole, and the folder is
+what the manifest says and nothing else. Standard library only: it runs before anything else does. Knows no model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def read_manifest(text: str) -> dict[str, str]:
         found = _LINE.fullmatch(line)
         path = found[2].removeprefix("./") if found else ""
         if found is None or path.startswith("/") or ".." in path.split("/") or "\\" in path:
-            raise Refused(f"the manifest has a line that is none of sha256sum's for a file below the folder: {line[:120]!r}")
+            raise Refused(
+                f"the manifest has a line that is none of sha256sum's, or leads out of the folder: {line[:99]!r}"
+            )
         wanted[path] = found[1]
     if not wanted:
         raise Refused("the manifest names no file")

@@ -1,0 +1,152 @@
+"""The service below a path of a real Caddy, over TLS: with the configuration that deploy/caddy offers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx2
+import pytest
+import redis
+import trustme
+
+from app.contract.messages.card import ModelCard
+from benchmarks.ports import free_port
+from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.app.test_jobs import PARAMETERS
+from tests.pictures import file_of, noise
+from tests.waiting import WAIT_SECONDS, until
+
+SAMPLE = Path(__file__).parents[2] / "deploy" / "caddy" / "Caddyfile"
+PROGRAM = Path(sys.executable).with_name("caddy")
+KEY = "k" * 32
+PREFIX = "/darkroom"
+
+
+@dataclass(frozen=True)
+class Caddy:
+    """A proxy that listens. `url` is how clients reach the gateway through it."""
+
+    url: str
+    port: int
+    client: httpx2.Client
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def running(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    url = f"https://localhost:{free_port()}{PREFIX}"
+    yield from serve(settings_for(valkey_url, tmp_path_factory.mktemp("g"), public_url=url, api_keys=f"ann:{KEY}"))
+
+
+@pytest.fixture
+def worker(redis_client: redis.Redis, card: ModelCard, running: Running) -> ScriptedWorker:
+    running.app.state.services.jobs.begin_anew()
+    worker = ScriptedWorker(redis_client, card, running.app.state.settings)
+    worker.announce()
+    return worker
+
+
+@pytest.fixture(scope="module")
+def caddy(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caddy]:
+    folder, authority = tmp_path_factory.mktemp("caddy"), trustme.CA()
+    url = str(running.app.state.settings.public_url)
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(folder / "both.pem"))
+    (folder / "Caddyfile").write_text(sample(folder, port, running.port))
+    environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
+    with (folder / "log").open("wb") as log:
+        command = [PROGRAM, "run", "--adapter", "caddyfile", "--config", folder / "Caddyfile"]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    trusts = ssl.create_default_context()
+    authority.configure_trust(trusts)
+    bearer = {"Authorization": f"Bearer {KEY}"}
+    try:
+        until(lambda: process.poll() is not None or _answers(port))
+        assert process.poll() is None, (folder / "log").read_text()
+        with httpx2.Client(verify=trusts, timeout=WAIT_SECONDS, trust_env=False, headers=bearer) as client:
+            yield Caddy(url, port, client, folder / "log")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(WAIT_SECONDS)
+
+
+def sample(folder: Path, port: int, gateway: int) -> str:
+    """The configuration as an operator would change it: name, address and, as this name is no public one, its
+    certificate."""
+    text = SAMPLE.read_text()
+    changes = {
+        "\npictures.example.org {": f"\nlocalhost:{port} {{\n\ttls {folder}/both.pem {folder}/both.pem",
+        "reverse_proxy 127.0.0.1:8000 {": f"reverse_proxy 127.0.0.1:{gateway} {{",
+    }
+    for ours, theirs in changes.items():
+        assert text.count(ours) == 1, ours
+        text = text.replace(ours, theirs)
+    return "{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n}\n" + text
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_every_lead_can_be_followed_from_outside(caddy: Caddy, worker: ScriptedWorker) -> None:
+    outside = caddy.client
+    sent = outside.post(f"{caddy.url}/v1/jobs", json=PARAMETERS)
+    assert sent.status_code == 202
+    located = urljoin(str(sent.url), sent.headers["location"])
+    assert located == sent.json()["urls"]["self"] == f"{caddy.url}/v1/jobs/{sent.json()['id']}"
+    worker.succeed(worker.claim())
+    link = outside.get(located).json()["images"][0]["url"]
+    assert link.startswith(f"{caddy.url}/pictures/")
+    assert outside.get(link, headers={"Authorization": ""}).content == b"not really a PNG"
+    bare = outside.get(caddy.url)
+    assert (bare.status_code, urljoin(caddy.url, bare.headers["location"])) == (308, f"{caddy.url}/")
+    assert outside.get(f"{caddy.url}/").headers["content-type"].startswith("text/html")
+    until(lambda: "/pictures/" in caddy.log.read_text())
+    said = [json.loads(line) for line in caddy.log.read_text().splitlines() if "/pictures/" in line]
+    assert not [line for line in said if "signature" in str(line) or KEY in str(line)], (
+        "what opens something for a reader"
+    )
+
+
+def test_events_come_while_the_job_runs(caddy: Caddy, worker: ScriptedWorker) -> None:
+    """Each one is read before the next one is made: a proxy that held them back would never let this end."""
+    job = caddy.client.post(f"{caddy.url}/v1/jobs", json=PARAMETERS).json()
+    with caddy.client.stream("GET", job["urls"]["events"]) as stream:
+        names = (line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: "))
+        assert next(names) == "job"
+        claim = worker.claim()
+        assert next(names) == "job.started"
+        for step in (5, 10):
+            worker.progress(claim, step)
+            assert next(names) == "job.progress"
+        worker.succeed(claim)
+        assert next(names) == "job.succeeded"
+
+
+def test_a_picture_of_megabytes_goes_in_and_too_much_is_the_gateways_to_say(
+    caddy: Caddy, worker: ScriptedWorker
+) -> None:
+    file = file_of(noise(1200, 1200))
+    assert len(file) > 2 * 2**20
+    sent = caddy.client.post(f"{caddy.url}/v1/inputs", content=file, headers={"Content-Type": "image/png"})
+    assert (sent.status_code, sent.headers["location"]) == (201, f"{PREFIX}/v1/inputs/{sent.json()['id']}")
+    too_much = caddy.client.post(f"{caddy.url}/v1/jobs", json=PARAMETERS | {"prompt": "a" * 200_000})
+    assert too_much.json()["type"] == f"{PREFIX}/problems/body-too-large", "not the proxy's page"
+
+
+def test_another_name_is_shown_no_certificate(caddy: Caddy) -> None:
+    anything = ssl.create_default_context()
+    anything.check_hostname, anything.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", caddy.port)) as line, pytest.raises(ssl.SSLError):
+        anything.wrap_socket(line, server_hostname="other.example.org")
