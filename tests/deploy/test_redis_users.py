@@ -76,7 +76,7 @@ SECRETS = (keys.API_KEYS, keys.API_KEYS_VERSION, keys.STREAM_TOKEN + "x", keys.W
         ("sentinel", ["GET", keys.EPOCH], False),
         *((user, command, False) for user in (*USERS, "operator") for command in (
             ["FLUSHALL"], ["CONFIG", "GET", "*"], ["KEYS", "*"], ["GET", "other"], ["SHUTDOWN"], ["ACL", "LIST"],
-            ["SCRIPT", "FLUSH"], ["DEBUG", "SLEEP", "0"], ["REPLICAOF", "NO", "ONE"], ["MONITOR"],
+            ["SCRIPT", "FLUSH"], ["BGREWRITEAOF"], ["REPLICAOF", "NO", "ONE"], ["MONITOR"],
         )),
     ],
 )  # fmt: skip
