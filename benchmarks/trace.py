@@ -11,12 +11,15 @@ at 0.6, 1.2 and 2 times what one after the other can carry. A figure, never a ga
 arrival to pixels; idle time is skipped. The length of the trace follows from `--seconds`: where a queue grows without
 end, a longer trace shows a worse median, so compare figures of equal length.
 
+Then how regularly requests took their steps in the engine, with and without the decodes in between (benchmarks.gaps).
+
 On a machine that others use too, `--clock cpu --threads 1` counts only what this process computes.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import random
 import statistics
 import time
@@ -29,6 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks.engine import machine
+from benchmarks.gaps import Gaps, TimedVae
 from worker.engine.engine import Engine
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
@@ -118,9 +122,18 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     bundle = load(options.model, device=options.device, dtype=options.dtype)
     base = time.process_time if options.clock == "cpu" else time.perf_counter
-    stock, engine = Stock(bundle), Engine(family_of(bundle), seats=MOST)
+    vae = TimedVae(bundle.vae, base)
+    plain = load(options.model, device=options.device, dtype=options.dtype, channels_last="off")
+    stock, engine = Stock(plain), Engine(family_of(dataclasses.replace(bundle, vae=vae)), seats=MOST)
+    engine.warm_up(seconds=options.seconds / 9)
+    gaps: list[Gaps] = []
+
+    def served(trace: Trace) -> list[float]:
+        gaps.append(Gaps(lambda: vae.seconds))
+        return through_engine(engine, trace, Clock(base), gaps=gaps[-1])
+
     ways: dict[str, Way] = {
-        "engine": lambda trace: through_engine(engine, trace, Clock(base)),
+        "engine": served,
         "one after the other": lambda trace: through_stock(stock, trace, Clock(base), first),
         "static batches": lambda trace: through_stock(stock, trace, Clock(base), all_of_a_kind),
     }
@@ -141,6 +154,9 @@ def main() -> None:
             row = Row.of(trace, way(trace))
             ours = ours or row.p50
             print(f"| {load_factor:g} | {name} | {row} | {row.p50 / ours:.1f} |", flush=True)
+    print("\n| load | from step to step: p99, most | without decodes | a decode over its step |\n|---|---|---|---|")
+    for load_factor, own in zip(LOADS, gaps[-len(LOADS) :], strict=True):
+        print(f"| {load_factor:g} | {own} |")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -183,16 +199,20 @@ def _request(bundle: Bundle, chance: random.Random, id: str, *, same: bool) -> R
     )
 
 
-def through_engine(engine: Engine, trace: Trace, clock: Clock) -> list[float]:
+def through_engine(engine: Engine, trace: Trace, clock: Clock, *, gaps: Gaps | None = None) -> list[float]:
     """When each request of the trace was done, in seconds since the start."""
     done: dict[str, float] = {}
-    waiting = deque(trace)
+    waiting, gaps = deque(trace), gaps or Gaps(lambda: 0.0)
     while len(done) < len(trace):
         if engine.idle:
             clock.wait_until(waiting[0].at)
         while waiting and waiting[0].at <= clock():
             engine.submit(waiting.popleft().request)
-        for event in engine.step():
+        began = clock()
+        gaps.begin()
+        events = engine.step()
+        gaps.note(clock() - began, events)
+        for event in events:
             assert not isinstance(event, Failed), event
             if isinstance(event, Finished):
                 done[event.request_id] = clock()

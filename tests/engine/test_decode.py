@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.driving import drain, engine_of, run, wish
+from tests.engine.driving import drain, engine_of, run, scripted, wish
 from tests.engine.tiny_models import SIDE
 from tests.waiting import WAIT_SECONDS
-from worker.engine.costs import SPARE, Memory
+from worker.engine.costs import SPARE, Memory, Profile
 from worker.engine.decode import Decoded
 from worker.engine.engine import Engine
 from worker.engine.errors import engine_error
@@ -71,6 +71,47 @@ def test_so_many_are_decoded_together_as_there_is_memory_for(
     assert [shape[0] for shape in vae.shapes] == batches
     assert pictures_of(last)
     assert last.warnings == []
+
+
+class InOrder:
+    """A VAE that notes in `log`, as d3 for three pictures, what it decodes, where a UNet notes its steps."""
+
+    def __init__(self, bundle: Bundle, log: list[str]) -> None:
+        self._vae, self._log = bundle.vae, log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
+
+    def decode(self, z: torch.Tensor, **options: Any) -> Any:
+        self._log.append(f"d{len(z)}")
+        return self._vae.decode(z, **options)
+
+
+@pytest.mark.parametrize(
+    ("decode_seconds", "order"),
+    [
+        (4.0, "s7 d2 s1 d1 s1 d1 s1 d1 s1 d1 s1 d1"),
+        (0.5, "s7 d4 s1 d2 s1 s1 s1 s1 d1"),
+        (99.0, "s7 d1 s1 d1 s1 d1 s1 d1 s1 d1 s1 d2"),
+    ],
+)
+def test_nobodys_next_step_is_later_by_more_than_a_step(
+    epsilon_bundle: Bundle, decode_seconds: float, order: str
+) -> None:
+    """Six pictures of one step, and one of more, which waits for no more decodes than a step takes: eight seconds for
+    seven rows, one for a row alone. One picture is decoded in any case; all that fit are, where nobody waits."""
+    log: list[str] = []
+    bundle, _ = scripted(epsilon_bundle, lambda call, rows: log.append(f"s{len(rows)}"))
+    engine = engine_of(dataclasses.replace(bundle, vae=InOrder(bundle, log)))
+    engine.costs.profile = Profile(
+        None, engine.costs.row(engine.costs.native), {}, seconds={7: 8.0}, decode_seconds=decode_seconds
+    )
+    run(
+        engine,
+        wish("short", guidance_scale=1.0, num_images=6, num_inference_steps=1),
+        wish("long", guidance_scale=1.0),
+    )
+    assert " ".join(log) == order
 
 
 def test_what_is_free_is_asked_each_time(epsilon_bundle: Bundle) -> None:

@@ -82,14 +82,21 @@ class Decoded:
         return Verdict.of(self._verdicts[self._judged[k]].tolist())
 
 
-def ready_to_decode(samples: Sequence[Sample]) -> tuple[list[Sample], int | None]:
-    """The samples to decode next: the oldest denoised one, and as many others of its lane as there is memory for; and
-    the side of a tile in latents, where there is none even for one."""
+def time_to_decode(samples: Sequence[Sample], step_seconds: float) -> float:
+    """Seconds that a decode may take after a step of `step_seconds`, among these samples: nobody's next step comes
+    later by more than that. As long as it likes where nobody waits for a step."""
+    return step_seconds if any(not sample.is_at_end_of_pass for sample in samples) else math.inf
+
+
+def ready_to_decode(samples: Sequence[Sample], *, within: float = math.inf) -> tuple[list[Sample], int | None]:
+    """The samples to decode next: the oldest denoised one, and as many others of its lane as there is memory for and as
+    are expected to be done `within` so many seconds; and the side of a tile in latents, where there is no memory even
+    for one."""
     denoised = [sample for sample in samples if sample.is_denoised and not sample.is_decoding]
     if not denoised:
         return [], None
     lane = denoised[0].lane
-    fit, tile = lane.decodes
+    fit, tile = lane.decodes(within)
     # Kernels differ with the size of the batch, and so would the pixels.
     at_once = 1 if denoised[0].job.request.reproducible else min(AT_ONCE, fit)
     return [sample for sample in denoised if sample.lane is lane][:at_once], tile

@@ -22,7 +22,7 @@ import torch
 
 from worker.engine.batcher import Batcher, in_parts
 from worker.engine.costs import Profile
-from worker.engine.decode import Checker, Decoded, DecodedPicture, decode, ready_to_decode
+from worker.engine.decode import Checker, Decoded, DecodedPicture, decode, ready_to_decode, time_to_decode
 from worker.engine.denoise import Finite
 from worker.engine.encode import PictureEncoder
 from worker.engine.errors import EngineError, NumericalError, device_watch, engine_error
@@ -37,7 +37,7 @@ from worker.engine.memory import measure_memory
 from worker.engine.open_jobs import OpenJobs, opened
 from worker.engine.profile import profile_of
 from worker.engine.request import Request
-from worker.engine.sample import Job, Sample
+from worker.engine.sample import Job, Sample, step_seconds
 from worker.engine.seating import Seating
 from worker.engine.selection import Selection
 from worker.engine.solver import Solvers
@@ -172,12 +172,15 @@ class Engine:
             self._read_flags(but_newest=True)
             self._stop_canceled()
             self._seating.admit()
-            self._denoise(self._batcher.choose([each for each in self._seating.seated if not each.is_at_end_of_pass]))
+            stepping = self._batcher.choose([each for each in self._seating.seated if not each.is_at_end_of_pass])
+            one_step = step_seconds(stepping)
+            self._denoise(stepping)
             self._seating.move_on()
             self._close_complete(self._selection.prune())
             self._events += self._looks.take()
-            batch, tile = ready_to_decode(self._seating.seated)
-            self._decode([] if self._decode_frames(pictures_wait=bool(batch)) else batch, tile)
+            within = time_to_decode(self._seating.seated, one_step)
+            batch, tile = ready_to_decode(self._seating.seated, within=within)
+            self._decode([] if self._decode_frames(pictures_wait=bool(batch), within=within) else batch, tile)
             self._lanes.sweep(self.clock())
         events, self._events = self._events, []
         return events
@@ -211,8 +214,7 @@ class Engine:
             self._report_progress(job)
 
     def _take_step(self, lane: Lane, samples: Sequence[Sample]) -> list[tuple[Finite, int]]:
-        rows, depth = sum(sample.rows for sample in samples), samples[0].depth
-        with self._stages.at("denoise", expected=lane.step_seconds(rows, depth)):
+        with self._stages.at("denoise", expected=step_seconds(samples)):
             finite = lane.take_step([sample.step_input() for sample in samples])
         return [(finite, k) for k in range(len(samples))]
 
@@ -271,10 +273,11 @@ class Engine:
             job.reported_step = job.step
             self._events.append(Progress(job.request.id, job.step, job.evaluations, job.stage))
 
-    def _decode_frames(self, *, pictures_wait: bool) -> bool:
+    def _decode_frames(self, *, pictures_wait: bool, within: float) -> bool:
         """Of trajectories. Was it their turn?"""
         started = self.clock()
-        samples, is_their_turn = self._frames.turn(pictures_wait=pictures_wait, wait=not self._seating.seated)
+        is_idle = not self._seating.seated
+        samples, is_their_turn = self._frames.turn(pictures_wait=pictures_wait, wait=is_idle, within=within)
         self._count_decoding(samples, since=started)
         self._close_complete(_jobs_of(samples))
         return is_their_turn

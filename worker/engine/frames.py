@@ -1,12 +1,13 @@
 """Frames of trajectories that the autoencoder decodes, a few at a time, between the steps and pictures of everybody.
 
 A frame costs as much as a picture's decode and nobody waits for it as for a picture: one batch is sent off at a time,
-and where pictures wait as well they take turns. No step comes later by more than a decode.
+and where pictures wait as well they take turns. A step comes later by no more than one batch.
 Knows recordings and the autoencoder. Knows no seats, and not when a step is taken.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,10 +45,10 @@ class Frame:
         """The same for frames that may be decoded together: a later pass may have larger latents than is shown."""
         return self.sample.lane, self.recording.latents[self.series].shape[1:]
 
-    @property
-    def at_once(self) -> int:
-        """With how many others it is decoded; 0 where there is no memory for a whole one."""
-        fit, tile = self.sample.lane.decodes
+    def at_once(self, within: float = math.inf) -> int:
+        """How many are decoded together with it, itself included, that are expected to be done `within` so many
+        seconds; 0 where there is no memory for a whole one."""
+        fit, tile = self.sample.lane.decodes(within)
         if tile is not None:
             return 0
         return 1 if self.sample.job.request.reproducible else min(AT_ONCE, fit)
@@ -83,11 +84,12 @@ class FrameDecoder:
         waiting = (frame for frame in self._waiting if frame.is_wanted)
         return any(frame.sample.job is job for frame in (*sent, *waiting))
 
-    def turn(self, *, pictures_wait: bool, wait: bool) -> tuple[list[Sample], bool]:
-        """Put away what has been decoded, and send off a batch if it is their turn: whose frames these are, and
-        whether it was. `wait` for what was sent off, where there is nothing else to do."""
+    def turn(self, *, pictures_wait: bool, wait: bool, within: float = math.inf) -> tuple[list[Sample], bool]:
+        """Put away what has been decoded, and send off a batch if it is their turn, expected to be done `within` so
+        many seconds: whose frames these are, and whether it was. `wait` for what was sent off, where there is nothing
+        else to do."""
         done = self._taken(wait=wait)
-        batch = self._next_batch(pictures_wait=pictures_wait)
+        batch = self._next_batch(pictures_wait=pictures_wait, within=within)
         if batch:
             with self._stages.at("decode", expected=batch[0].sample.lane.decode_seconds(len(batch))):
                 self._decode(batch)
@@ -108,20 +110,20 @@ class FrameDecoder:
         self._sent = None
         return sent.frames
 
-    def _next_batch(self, *, pictures_wait: bool) -> list[Frame]:
+    def _next_batch(self, *, pictures_wait: bool, within: float) -> list[Frame]:
         """What is decoded now: nothing while a batch is under way, or where it is the turn of pictures."""
         self._waiting = deque(frame for frame in self._waiting if frame.is_wanted)
         if not self._waiting or self._sent or (pictures_wait and self._had_last_turn):
             return []
         first = self._waiting[0]
         alike = [frame for frame in self._waiting if frame.kind == first.kind]
-        batch = alike[: max(1, first.at_once)]
+        batch = alike[: max(1, first.at_once(within))]
         self._waiting = deque(frame for frame in self._waiting if frame not in batch)
         return batch
 
     def _decode(self, batch: Sequence[Frame]) -> None:
         """Send them off. Those for which that fails stay what the linear map makes of them."""
-        if not batch[0].at_once:
+        if not batch[0].at_once():
             return
         with at_worst_without("frames of a trajectory could not be decoded", frames=len(batch)):
             self._sent = _sent_off(batch)

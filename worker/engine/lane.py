@@ -5,6 +5,7 @@ Knows shapes, seats and sizes of batches. Knows no requests, and not who steps w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
@@ -96,12 +97,14 @@ class Lane:
         """What their decode is expected to take; 0 where nobody knows."""
         return self._costs.decode_seconds(self.key, pictures)
 
-    @property
-    def decodes(self) -> tuple[int, int | None]:
-        """Samples to decode together, as far as memory goes; and the side of a tile in latents, where it does not go
-        as far as one."""
+    def decodes(self, within: float = math.inf) -> tuple[int, int | None]:
+        """Samples to decode together, as far as memory goes and as is expected to be done `within` so many seconds, one
+        in any case; and the side of a tile in latents, where memory does not go as far as one."""
         fit, tile = self._costs.decodes(self.key)
-        return min(fit, self._most_decodes), tile
+        most = min(fit, self._most_decodes)
+        while most > 1 and self.decode_seconds(most) > within:
+            most -= 1
+        return most, tile
 
     def lower_decodes(self, pictures: int) -> None:
         """There was no memory for so many at once: fewer, as long as the lane lasts. A single one is always tried whole

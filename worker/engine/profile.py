@@ -110,7 +110,7 @@ def time_decode(lane: Lane, *, clock: Clock = time.perf_counter) -> float:
 
     Raises DeviceLost.
     """
-    if lane.decodes[1] is not None:
+    if lane.decodes()[1] is not None:
         return 0.0
     device, started = lane.device, clock()
     try:

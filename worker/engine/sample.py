@@ -328,3 +328,8 @@ class Sample:
             found=found,
             recordings=self.recordings or NOTHING_KEPT,
         )
+
+
+def step_seconds(samples: Sequence[Sample]) -> float:
+    """What a step of these is expected to take; 0 where nobody knows."""
+    return sum(sample.lane.step_seconds(sample.rows, sample.depth) for sample in samples)
