@@ -1,8 +1,9 @@
 """The engine against the stock pipeline, in one process on one machine: `python -m benchmarks.engine`.
 
 A figure, never a gate. Prints markdown: what a lone request costs in either, taken in turns so that a busy machine
-slows both; how long a step takes at each batch size, how much of it is not the UNet's, and how far it is from what the
-chip's matrix products could do; the same for a UNet in the shape of Stable Diffusion's, at a fraction of its width.
+slows both, the stock pipeline with its weights as diffusers loads them; how long a step takes at each batch size, how
+much of it is not the UNet's, and how far it is from what the chip's matrix products could do; the same for a UNet in
+the shape of Stable Diffusion's, at a fraction of its width.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from worker.models.quiet import quiet_libraries
 PRODUCT_SIDE = 1_536
 PRODUCT_FLOPS = 2 * PRODUCT_SIDE**3
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
 PROMPT = "a red circle on a blue background"
 
 
@@ -38,11 +41,15 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     bundle = load(options.model, device=options.device, dtype=options.dtype)
-    print(f"{machine(bundle)}; {bundle.name}, {options.steps} steps, guidance {options.guidance}\n")
+    plain = load(options.model, device=options.device, dtype=options.dtype, channels_last="off")
+    about = f"{machine(bundle)}; {bundle.name}, {options.steps} steps, guidance {options.guidance}"
+    print(f"{about}; clock: {options.clock}\n")
     print("| scheduler | stock pipeline, s | engine, s | engine / stock | pairs |\n|---|---|---|---|---|")
     for scheduler in options.schedulers:
         request = _request(bundle, options, scheduler)
-        stock, engine = alternate(options.pairs, _stock(bundle, request), _lone(bundle, request))
+        stock, engine = alternate(
+            options.pairs, _stock(plain, request), _lone(bundle, request), clock=CLOCKS[options.clock]
+        )
         ratio = statistics.median(ours / theirs for theirs, ours in zip(stock, engine, strict=True))
         a, b = statistics.median(stock), statistics.median(engine)
         print(f"| {scheduler} | {a:.3f} | {b:.3f} | {ratio:.3f} | {options.pairs} |", flush=True)
@@ -61,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice if missing")
+    parser.add_argument("--clock", choices=[*CLOCKS], default="wall", help="cpu: what this process computes")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--pairs", type=int, default=9)
@@ -85,16 +93,18 @@ def _request(bundle: Bundle, options: argparse.Namespace, scheduler: str, *, num
     )
 
 
-def alternate(pairs: int, *ways: Callable[[], object]) -> list[list[float]]:
+def alternate(
+    pairs: int, *ways: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
     """Seconds of each way, one list each. The order turns round with every pair; a first round is not counted."""
     seconds: list[list[float]] = [[] for _ in ways]
     for pair in range(-1, pairs):
         turns = list(enumerate(ways))
         for index, way in turns if pair % 2 else reversed(turns):
-            started = time.perf_counter()
+            started = clock()
             way()
             if pair >= 0:
-                seconds[index].append(time.perf_counter() - started)
+                seconds[index].append(clock() - started)
     return seconds
 
 
@@ -127,7 +137,7 @@ def _step_row(bundle: Bundle, options: argparse.Namespace, samples: int) -> str:
     """Of guided samples, two rows each; the VAE is left out. Ratios are of each round, since machines are noisy."""
     free = dataclasses.replace(bundle, unet=FreeUnet(bundle.unet.config))
     ways = (_stepper(bundle, options, samples), _stepper(free, options, samples), _product(bundle))
-    whole, rest, product = alternate(options.rounds, *ways)
+    whole, rest, product = alternate(options.rounds, *ways, clock=CLOCKS[options.clock])
     costs, rows = Engine(family_of(bundle)).costs, 2 * samples
     operations = rows * costs.row(costs.native)
     step = statistics.median(whole)

@@ -63,6 +63,8 @@ def _packages() -> dict[str, Any]:
 def _devices(wanted: str) -> dict[str, Any]:
     try:
         import torch
+
+        from worker.models.place import multiplies_bfloat16
     except ImportError:
         return {"gpus": [], "device": None}
     properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
@@ -72,6 +74,7 @@ def _devices(wanted: str) -> dict[str, Any]:
         "device": ("cuda" if gpus else "cpu") if wanted == "auto" else wanted,
         "cuda_build": torch.version.cuda,
         "threads": torch.get_num_threads(),
+        "multiplies_bfloat16": multiplies_bfloat16(),
     }
 
 

@@ -95,7 +95,7 @@ class WorkerSettings(BaseSettings):
         description="Capture whole steps as CUDA graphs. auto: on a GPU, as far as they can be; on: or fail",
     )
     channels_last: Literal["auto", "on", "off"] = Field(
-        default="auto", description="Memory layout of the convolutions. auto: on a GPU"
+        default="auto", description="Memory layout of the convolutions. auto: on CUDA and on a CPU"
     )
     safety: Safety = Field(
         default="off",

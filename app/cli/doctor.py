@@ -133,7 +133,9 @@ def _gpu(facts: dict[str, Any]) -> Finding:
         build = f"is built for CUDA {facts['cuda_build']}" if facts["cuda_build"] else "is a build for CPUs"
         remedy = "compare the driver with torch's build at https://pytorch.org/get-started/locally/"
         return Finding("gpu", "note", f"this machine has nvidia-smi, but torch {build} and sees no GPU", remedy)
-    return Finding("gpu", "ok", f"none; a worker draws on the {facts['device']} with {facts['threads']} threads")
+    drawn = f"none; a worker draws on the {facts['device']} with {facts['threads']} threads"
+    halved = "; the processor multiplies bfloat16, try DARKROOM_DTYPE=bfloat16" if facts["multiplies_bfloat16"] else ""
+    return Finding("gpu", "ok", drawn + halved * (facts["device"] == "cpu"))
 
 
 def _model(facts: dict[str, Any]) -> Iterator[Finding]:

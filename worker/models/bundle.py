@@ -44,6 +44,10 @@ log = structlog.get_logger()
 NO_TEXT = 3
 """Tokens of a model that reads no prompt: a card has at least one, beside start and end."""
 
+CHANNELS_LAST = ("cuda", "cpu")
+"""Kinds of devices whose convolutions are faster with their channels last. oneDNN's on a CPU want them in blocks, and
+take a fifth longer where they have to bring weights and pictures into that order from channels that come first."""
+
 PROMPT_WINDOWS = 3
 """A prompt is read in so many windows of `context_length` tokens at most: 225 tokens of text for CLIP."""
 
@@ -232,11 +236,11 @@ def load(
     where its configuration says that float16 is too small for it.
 
     `device` may be auto: the first GPU if there is one. `dtype` may be a name of torch's, or auto: float16 on a GPU,
-    float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on a GPU, whose convolutions
-    are faster in it. `vae` is a folder whose VAE takes the place of the model's own, `prior` one with the parts before
-    it, where a model comes in two. `loras` and `embeddings` are folders of adapters; what of them does not fit the
-    model is left out. With a `safety` other than off, the model's safety checker is loaded too. Raises ModelError, one
-    sentence with its remedy for each thing about the folder that is not right.
+    float32 elsewhere. `channels_last` is the memory layout of the convolutions; auto means on CUDA and on a CPU, whose
+    convolutions are faster in it. `vae` is a folder whose VAE takes the place of the model's own, `prior` one with the
+    parts before it, where a model comes in two. `loras` and `embeddings` are folders of adapters; what of them does not
+    fit the model is left out. With a `safety` other than off, the model's safety checker is loaded too. Raises
+    ModelError, one sentence with its remedy for each thing about the folder that is not right.
     """
     place = place_of(device, dtype)
     verdict = judge(
@@ -248,7 +252,7 @@ def load(
         prior=prior,
         safety=safety,
     )
-    last = channels_last == "on" or (channels_last == "auto" and place.device.type == "cuda")
+    last = channels_last == "on" or (channels_last == "auto" and place.device.type in CHANNELS_LAST)
     return _load(verdict, place, name=name, last=last, loras=loras, embeddings=embeddings)
 
 

@@ -13,6 +13,9 @@ from worker.machine import Room, main_memory
 from worker.models.errors import ModelError
 from worker.models.need import Rooms
 
+BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")
+"""Instructions that multiply it, as torch names them: of Intel and AMD, and of ARM."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -36,6 +39,12 @@ class Place:
         return Rooms(
             Room(float(total), float(free), f"the GPU {torch.cuda.get_device_name(self.device)}"), main_memory()
         )
+
+
+def multiplies_bfloat16() -> bool:
+    """Has this machine's processor instructions for it? One without computes in float32 and converts on the way."""
+    told = torch.cpu.get_capabilities()
+    return any(told.get(name, False) for name in BFLOAT16)
 
 
 def place_of(device: str, dtype: torch.dtype | str) -> Place:
