@@ -4,7 +4,7 @@ DATA ?= data
 
 BIN := .venv/bin
 
-.PHONY: starter-model run test test-stalled browser-deps nginx-deps prometheus-deps lint types bench load chaos fuzz check-deploy clean help
+.PHONY: starter-model run test test-stalled browser-deps nginx-deps prometheus-deps lint types bench figures plots load chaos fuzz check-deploy clean help
 
 help:
 	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
@@ -13,6 +13,8 @@ help:
 	@echo "make fuzz [SEED=7] [SECONDS=180]                   some 5,000 requests that the OpenAPI allows or forbids"
 	@echo "make chaos [SEED=1] [SECONDS=60] [MUTANTS=1]       kill everything at random, then count what was lost"
 	@echo "make load [ARGS='--soak 300']                      traffic beside a bare FastAPI, some 5 minutes"
+	@echo "make figures                                      measures anew what docs/benchmarks.md draws, some 25 minutes"
+	@echo "make plots                                        draws it from docs/figures/*.json"
 	@echo "make lint | types | check-deploy | bench | clean"
 
 run: .venv/serve.stamp
@@ -89,6 +91,19 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.trace
 	$(BIN)/python -m benchmarks.gateway
+
+# What a quiet machine says, with the commands that the page has. The figures of a GPU are taken on one: benchmarks/gpu.
+figures: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.engine --pairs 25 --batches 1 2 4 8 16 --json docs/figures/engine.json
+	$(BIN)/python -m benchmarks.trace --seconds 600 --clock cpu --threads 1 --json docs/figures/trace.json
+	$(BIN)/python -m benchmarks.trace --same --seconds 150 --clock cpu --threads 1 --json docs/figures/trace-same.json
+	$(BIN)/python -m benchmarks.gateway --json docs/figures/gateway.json
+	$(BIN)/python -m benchmarks.memory --json docs/figures/memory.json
+	$(BIN)/python -m benchmarks.load --json docs/figures/load.json
+	$(BIN)/python -m benchmarks.plots
+
+plots: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.plots
 
 load: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.load $(ARGS)

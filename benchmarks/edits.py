@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 
 from app.contract.messages.inputs import InputPicture, Lora
-from benchmarks.engine import PROMPT, alternate, machine, sd_shaped, stepper
+from benchmarks.engine import PROMPT, alternate, report_of, sd_shaped, stepper
 from benchmarks.loras import KINDS, with_lora
+from benchmarks.report import Column, add_option
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.request import Request
@@ -39,34 +40,47 @@ WITH_LORAS: Sequence[str] = ("plain", "repaint", "LoRA")
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 """diffusers' for a plain picture, from a picture, and repainting one."""
 
+STEPS = {
+    "model": Column(label="model"),
+    "plain_ms": Column(label="step, plain, ms", format=".1f"),
+    "edits_ms": Column(label="two thirds edits, ms", format=".1f"),
+    "edits": Column(label="a row costs", format=".3f"),
+    "loras_ms": Column(label="a third edits, a third LoRAs, ms", format=".1f"),
+    "loras": Column(label="a row costs", format=".3f"),
+}
+
+WHOLE = {
+    "plain_s": Column(label="plain, s", format=".2f"),
+    "edits_s": Column(label="two thirds edits, s", format=".2f"),
+    "edits": Column(label="ratio", format=".3f"),
+    "stock_s": Column(label="stock pipelines in turn, s", format=".2f"),
+    "stock": Column(label="stock / engine", format=".3f"),
+    "pairs": Column(label="pairs"),
+}
+"""Of whole requests, from pixels to pictures."""
+
 
 def main() -> None:
     options = _parser().parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     model = load(options.model, device=options.device, dtype=options.dtype)
-    print(f"{machine(model)}\n")
-    _row("model", "step, plain, ms", "two thirds edits", "a row costs", "a third edits, a third LoRAs", "a row costs")
-    _row(*["---"] * 6)
+    report = report_of("edits", options, model)
+    report.note(f"{options.samples} samples, {options.rounds} rounds, LoRAs of {options.lora}")
     for bundle in (model, sd_shaped(model)):
         with tempfile.TemporaryDirectory() as folder:
             adapted = with_lora(bundle, Path(folder), *KINDS[options.lora])
             steppers = [_stepper(adapted, options, kinds) for kinds in (PLAIN, EDITS, WITH_LORAS)]
             plain, edits, loras = alternate(options.rounds, *steppers)
-        _row(bundle.name, _ms(plain), _ms(edits), _ratio(edits, plain), _ms(loras), _ratio(loras, plain))
-    print(f"\n{options.samples} samples, {options.rounds} rounds, LoRAs of {options.lora}")
+        report.add("steps", STEPS, model=bundle.name, plain_ms=1e3 * statistics.median(plain),
+            edits_ms=1e3 * statistics.median(edits), edits=_ratio(edits, plain),
+            loras_ms=1e3 * statistics.median(loras), loras=_ratio(loras, plain))  # fmt: skip
     asked = [_request(model, options, k, EDITS) for k in range(options.samples)]
     ways = _drawing(model, _as_long(asked)), _drawing(model, asked), _one_by_one(model, asked)
     plain, edits, stock = alternate(options.pairs, *ways)
-    print(f"\n{model.name}, {options.samples} requests, from pixels to pictures\n")
-    _row("plain, s", "two thirds edits, s", "ratio", "stock pipelines in turn, s", "stock / engine", "pairs")
-    _row(*["---"] * 6)
-    a, b, c = (f"{statistics.median(each):.2f}" for each in (plain, edits, stock))
-    _row(a, b, _ratio(edits, plain), c, _ratio(stock, edits), options.pairs)
-
-
-def _row(*cells: object) -> None:
-    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+    a, b, c = map(statistics.median, (plain, edits, stock))
+    report.add("whole", WHOLE, plain_s=a, edits_s=b, edits=_ratio(edits, plain), stock_s=c,
+        stock=_ratio(stock, edits), pairs=options.pairs)  # fmt: skip
 
 
 def _as_long(asked: list[Request]) -> list[Request]:
@@ -90,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=int, default=5, help="of whole batches")
     parser.add_argument("--scheduler", default="dpmpp_2m")
     parser.add_argument("--lora", choices=list(KINDS), default=next(iter(KINDS)))
+    add_option(parser)
     return parser
 
 
@@ -177,13 +192,9 @@ def _given(request: Request) -> tuple[dict[str, Any], int]:
     return edit | sides | {"mask_image": Image.fromarray(request.pictures[request.mask_image.sha256])}, 2
 
 
-def _ms(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds) * 1e3:.1f}"
-
-
-def _ratio(of: list[float], over: list[float]) -> str:
+def _ratio(of: list[float], over: list[float]) -> float:
     """Of each round, since machines are noisy."""
-    return f"{statistics.median(a / b for a, b in zip(of, over, strict=True)):.3f}"
+    return statistics.median(a / b for a, b in zip(of, over, strict=True))
 
 
 if __name__ == "__main__":

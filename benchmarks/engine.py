@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import diffusers
 import torch
 
+from benchmarks.report import Column, Report, add_option
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.family import Family
@@ -35,6 +35,28 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 PROMPT = "a red circle on a blue background"
 
+ENDLESS = 1_000
+"""Inference steps of a batch that is not to end while it is measured."""
+
+LONE = {
+    "scheduler": Column(label="scheduler"),
+    "stock_s": Column(label="stock pipeline, s", format=".3f"),
+    "engine_s": Column(label="engine, s", format=".3f"),
+    "ratio": Column(label="engine / stock, median of pairs", format=".3f"),
+    "pairs": Column(label="pairs"),
+}
+
+STEPS = {
+    "model": Column(label="model"),
+    "rows": Column(label="rows"),
+    "step_ms": Column(label="step, ms", format=".1f"),
+    "rows_s": Column(label="rows/s", format=".1f"),
+    "rest": Column(label="not the UNet's", format=".2%"),
+    "gflop_s": Column(label="GFLOP/s", format=".1f"),
+    "reach": Column(label="of a matrix product's", format=".0%"),
+}
+"""`rest` and `reach` are shares of 1, of each round."""
+
 
 def main() -> None:
     options = _parser().parse_args()
@@ -42,9 +64,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     bundle = load(options.model, device=options.device, dtype=options.dtype)
     plain = load(options.model, device=options.device, dtype=options.dtype, channels_last="off")
-    about = f"{machine(bundle)}; {bundle.name}, {options.steps} steps, guidance {options.guidance}"
-    print(f"{about}; clock: {options.clock}\n")
-    print("| scheduler | stock pipeline, s | engine, s | engine / stock | pairs |\n|---|---|---|---|---|")
+    report = report_of("engine", options, bundle)
+    report.note(f"{options.steps} steps, guidance {options.guidance}; clock: {options.clock}")
     for scheduler in options.schedulers:
         request = _request(bundle, options, scheduler)
         stock, engine = alternate(
@@ -52,14 +73,10 @@ def main() -> None:
         )
         ratio = statistics.median(ours / theirs for theirs, ours in zip(stock, engine, strict=True))
         a, b = statistics.median(stock), statistics.median(engine)
-        print(f"| {scheduler} | {a:.3f} | {b:.3f} | {ratio:.3f} | {options.pairs} |", flush=True)
+        report.add("lone", LONE, scheduler=scheduler, stock_s=a, engine_s=b, ratio=ratio, pairs=options.pairs)
     for shaped in (bundle, sd_shaped(bundle)):
-        print(f"\n{shaped.name}, {shaped.defaults.width} pixels, guided\n")
-        print(
-            "| rows | step, ms | rows/s | not the UNet's | GFLOP/s | of a matrix product's |\n|---|---|---|---|---|---|"
-        )
         for samples in options.batches:
-            print(_step_row(shaped, options, samples), flush=True)
+            report.add("steps", STEPS, **_step_row(shaped, options, samples))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=7, help="steps of each batch size")
     parser.add_argument("--schedulers", nargs="+", default=["dpmpp_2m", "euler_a", "unipc"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16])
+    add_option(parser)
     return parser
 
 
@@ -133,7 +151,7 @@ def _stock(bundle: Bundle, request: Request) -> Callable[[], object]:
     )
 
 
-def _step_row(bundle: Bundle, options: argparse.Namespace, samples: int) -> str:
+def _step_row(bundle: Bundle, options: argparse.Namespace, samples: int) -> dict[str, Any]:
     """Of guided samples, two rows each; the VAE is left out. Ratios are of each round, since machines are noisy."""
     free = dataclasses.replace(bundle, unet=FreeUnet(bundle.unet.config))
     ways = (_stepper(bundle, options, samples), _stepper(free, options, samples), _product(bundle))
@@ -143,9 +161,15 @@ def _step_row(bundle: Bundle, options: argparse.Namespace, samples: int) -> str:
     step = statistics.median(whole)
     share = statistics.median(own / all_of_it for own, all_of_it in zip(rest, whole, strict=True))
     reach = statistics.median(operations / a * b / PRODUCT_FLOPS for a, b in zip(whole, product, strict=True))
-    return (
-        f"| {rows} | {step * 1e3:.1f} | {rows / step:.1f} | {share:.2%} | {operations / step / 1e9:.1f} | {reach:.0%} |"
-    )
+    return {
+        "model": f"{bundle.name}, {bundle.defaults.width} pixels",
+        "rows": rows,
+        "step_ms": step * 1e3,
+        "rows_s": rows / step,
+        "rest": share,
+        "gflop_s": operations / step / 1e9,
+        "reach": reach,
+    }
 
 
 class FreeUnet:
@@ -168,7 +192,7 @@ def stepper(family: Family, requests: Sequence[Request], samples: int) -> Callab
     are."""
     engine = Engine(family, seats=samples)
     for request in requests:
-        engine.submit(request.model_copy(update={"num_inference_steps": 1_000}))
+        engine.submit(request.model_copy(update={"num_inference_steps": ENDLESS}))
     while not all(job.is_ready for job in engine._jobs.all()):
         time.sleep(0.01)
 
@@ -217,19 +241,12 @@ def sd_shaped(bundle: Bundle) -> Bundle:
     return dataclasses.replace(bundle, name="UNet in the shape of SD 1.x", unet=unet, defaults=defaults)
 
 
-def machine(bundle: Bundle) -> str:
+def report_of(benchmark: str, options: argparse.Namespace, bundle: Bundle) -> Report:
+    """Of a benchmark that computes in this process with `bundle`."""
     on_gpu = bundle.device.type == "cuda"
-    chip = torch.cuda.get_device_name(bundle.device) if on_gpu else f"{_cpu()}, {torch.get_num_threads()} threads"
-    return f"{chip}; {bundle.dtype}; torch {torch.__version__}, diffusers {diffusers.__version__}"
-
-
-def _cpu() -> str:
-    """The processor's name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    report = Report(benchmark, options.json, gpu=torch.cuda.get_device_name(bundle.device) if on_gpu else None)
+    report.note(f"{bundle.name} in {bundle.dtype}, {torch.get_num_threads()} threads")
+    return report
 
 
 if __name__ == "__main__":

@@ -10,7 +10,19 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from benchmarks.report import Column
 from worker.engine.events import EngineEvent, Progress
+
+
+GAPS = {
+    "load": Column(label="load"),
+    "gap_p99": Column(label="from step to step, p99", format=".2f"),
+    "gap_most": Column(label="most", format=".2f"),
+    "without_p99": Column(label="without decodes, p99", format=".2f"),
+    "without_most": Column(label="most", format=".2f"),
+    "decode_p99": Column(label="a decode over its step, p99", format=".2f"),
+    "decode_most": Column(label="most", format=".2f"),
+}
 
 
 class TimedVae:
@@ -53,16 +65,21 @@ class Gaps:
         self.seconds.append(seconds)
         self.decoding.append(self.decoded() - self._before)
 
-    def __str__(self) -> str:
-        """Of consecutive steps of one request, from the beginning of the one to the beginning of the other, over what
-        the first of them took by itself; the same without the decodes in between; and each decode over the step that
-        it followed: the 99th percentile and the worst."""
+    def cells(self) -> dict[str, float]:
+        """GAPS' of consecutive steps of one request, from the beginning of the one to the beginning of the other, over
+        what the first of them took by itself; the same without the decodes in between; and each decode over the step
+        that it followed."""
         own = [whole - decode for whole, decode in zip(self.seconds, self.decoding, strict=True)]
         gaps = [gap for turns in self.steps.values() for gap in pairwise(turns)]
-        whole = [sum(self.seconds[one:other]) / own[one] for one, other in gaps]
-        without = [sum(own[one:other]) / own[one] for one, other in gaps]
-        decodes = [decode / own[turn] for turn, decode in enumerate(self.decoding) if decode]
-        return " | ".join(f"{percentile(ratios):.2f}, {max(ratios):.2f}" for ratios in (whole, without, decodes))
+        ratios = {
+            "gap": [sum(self.seconds[one:other]) / own[one] for one, other in gaps],
+            "without": [sum(own[one:other]) / own[one] for one, other in gaps],
+            "decode": [decode / own[turn] for turn, decode in enumerate(self.decoding) if decode],
+        }
+        cells: dict[str, float] = {}
+        for name, found in ratios.items():
+            cells |= {f"{name}_p99": percentile(found), f"{name}_most": max(found)}
+        return cells
 
 
 def percentile(ratios: Sequence[float], of: float = 0.99) -> float:

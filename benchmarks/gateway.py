@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import platform
+import argparse
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
 
-ROUNDS = 9
+from benchmarks.report import Column, Report, add_option
 
 GATEWAY = "from app.main import create_app; from app.settings import Settings; create_app(Settings())"
 SKELETON = "import uvicorn; from fastapi import FastAPI; import redis.asyncio; FastAPI()"
@@ -23,6 +22,13 @@ print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru
 """
 
 
+START = {
+    "what": Column(label=""),
+    "seconds": Column(label="import to application, s", format=".2f"),
+    "megabytes": Column(label="peak memory, MB", format=".3g"),
+}
+
+
 def measure(code: str) -> tuple[float, float]:
     """Seconds from a started interpreter to an application, and its peak resident memory in MB."""
     done = subprocess.run([sys.executable, "-c", MEASURE.format(code=code)], capture_output=True, text=True, check=True)
@@ -31,20 +37,18 @@ def measure(code: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    results: dict[str, list[tuple[float, float]]] = {"gateway": [], "bare FastAPI with redis and uvicorn": []}
-    for _ in range(ROUNDS):
-        for name, code in zip(results, (GATEWAY, SKELETON), strict=True):
-            results[name].append(measure(code))
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, ", end="")
-    print(", ".join(f"{name} {version(name)}" for name in ("fastapi", "redis", "rq", "pydantic")))
-    print("\n| | import to application, s | peak memory, MB |\n|---|---|---|")
-    for name, runs in results.items():
-        seconds, megabytes = (statistics.median(column) for column in zip(*runs, strict=True))
-        print(f"| {name} | {seconds:.2f} | {megabytes:.0f} |")
-    pairs = zip(*results.values(), strict=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    add_option(parser)
+    options = parser.parse_args()
+    report = Report("gateway", options.json)
+    pairs = [(measure(GATEWAY), measure(SKELETON)) for _ in range(options.rounds)]
+    ours, bare = zip(*pairs, strict=True)
     ratios = [(a[0] / b[0], a[1] / b[1]) for a, b in pairs]
-    seconds, megabytes = (statistics.median(column) for column in zip(*ratios, strict=True))
-    print(f"| ratio, pair by pair | {seconds:.2f} | {megabytes:.2f} |")
+    rows = {"gateway": ours, "bare FastAPI with redis and uvicorn": bare, "ratio, pair by pair": ratios}
+    for what, runs in rows.items():
+        seconds, megabytes = (statistics.median(column) for column in zip(*runs, strict=True))
+        report.add("start", START, what=what, seconds=seconds, megabytes=megabytes)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ loading it, and drawing in a few steps. The picture is noise. FOLDER gets ten gi
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ import torch
 import transformers
 
 from app.contract.messages.unclip import Prior
+from benchmarks.report import Column, Report, add_option
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.request import Request
@@ -34,25 +35,36 @@ SIDE, STEPS = 128, 2
 BLOCK = 1 << 20
 """Random numbers that are repeated: what they are does not matter, and a billion of them take a minute."""
 
+STAGES = {
+    "what": Column(label=""),
+    "seconds": Column(label="on the clock, s", format=".0f"),
+    "cpu_seconds": Column(label="processor time, s", format=".0f"),
+    "peak_gb": Column(label="the most memory of the process so far, GB", format=".2f"),
+}
+
 
 def main() -> None:
-    """Write what is missing, load, draw, and print one JSON object for each."""
-    folder = Path(sys.argv[1])
+    """Write what is missing, load, and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    add_option(parser)
+    options = parser.parse_args()
+    folder, report = options.folder, Report("kandinsky", options.json)
     if not (folder / "decoder" / "model_index.json").is_file():
-        with quiet_libraries(), _measured("write"):
+        with quiet_libraries(), _measured(report, "write"):
             _write(folder)
-    with quiet_libraries(), _measured("load"):
+    with quiet_libraries(), _measured(report, "load"):
         bundle = load(folder / "decoder", prior=folder / "prior", dtype="bfloat16")
-    print(json.dumps({"weights_gb": round(bundle.weights_bytes / 1e9, 2)}), flush=True)
+    report.note(f"Weights of {bundle.weights_bytes / 1e9:.2f} GB")
     engine = Engine(family_of(bundle))
-    with _measured("draw"):
+    with _measured(report, "draw"):
         engine.submit(_request())
         events = []
         while not engine.idle:
             events += engine.step()
     last = events[-1]
     assert isinstance(last, Finished), last
-    print(json.dumps({"shape": last.pictures[0].shape, "timings": vars_of(last.timings)}), flush=True)
+    report.note(f"{last.pictures[0].shape}, seconds: {vars_of(last.timings)}")
 
 
 def vars_of(timings: Any) -> dict[str, float]:
@@ -61,12 +73,12 @@ def vars_of(timings: Any) -> dict[str, float]:
 
 
 @contextmanager
-def _measured(what: str) -> Iterator[None]:
+def _measured(report: Report, what: str) -> Iterator[None]:
     began, cpu = time.monotonic(), time.process_time()
     yield
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    seconds, of_cpu = round(time.monotonic() - began, 1), round(time.process_time() - cpu, 1)
-    print(json.dumps({"what": what, "seconds": seconds, "cpu_seconds": of_cpu, "peak_gb": round(peak, 2)}), flush=True)
+    seconds, of_cpu = time.monotonic() - began, time.process_time() - cpu
+    report.add("stages", STAGES, what=what, seconds=seconds, cpu_seconds=of_cpu, peak_gb=peak)
 
 
 def _request() -> Request:

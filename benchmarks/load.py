@@ -8,6 +8,7 @@ ratios mean something. Servers, load and Valkey share the machine.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import tempfile
@@ -22,10 +23,22 @@ from benchmarks.load_client import Tally, quantile
 from benchmarks.load_servers import Server, server
 from benchmarks.load_streams import streams
 from benchmarks.load_worker import clockwork
+from benchmarks.report import Column, Report, add_option
 
 RETENTION_SECONDS = 10
 SOAK_CAPACITY = 160
 """Jobs a second of the worker in the soak: a seat is always free, so a claim waits for nothing but the claiming."""
+
+TRAFFIC = {
+    "case": Column(label="case"),
+    "what": Column(label=""),
+    "bare": Column(label="bare FastAPI"),
+    "ours": Column(label="Darkroom"),
+    "ratio": Column(label="ratio", format=".2f"),
+    "lowest": Column(label="lowest", format=".2f"),
+    "highest": Column(label="highest", format=".2f"),
+    "target": Column(label="wanted"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +46,24 @@ class Row:
     """One line of the table. With a rival, `ratio` is above 1 where ours is better, whichever way better is."""
 
     what: str
-    ours: str
-    bare: str = ""
-    ratio: str = ""
+    ours: float | str
+    bare: float | None = None
+    ratio: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
     target: str = ""
-
-    def __str__(self) -> str:
-        return f"| {self.what} | {self.bare} | {self.ours} | {self.ratio} | {self.target} |"
 
 
 def compared(what: str, bare: list[float], ours: list[float], *, more_is_better: bool = False, target: str = "") -> Row:
     """Medians, and the median of the ratios pair by pair, with the lowest and the highest."""
     ratios = sorted(b / a if more_is_better else a / b for a, b in zip(bare, ours, strict=True))
-    ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    return Row(what, _shown(statistics.median(ours)), _shown(statistics.median(bare)), ratio, target)
+    medians = (_rounded(statistics.median(each)) for each in (ours, bare))
+    return Row(what, *medians, statistics.median(ratios), ratios[0], ratios[-1], target)
 
 
-def _shown(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+def _rounded(value: float) -> float:
+    """To what may be said of it."""
+    return round(value) if value >= 100 else float(f"{value:.3g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +108,9 @@ class Bench:
         for pace, name in ((250.0, "at 250 events a second"), (1e9, "all told as fast as one worker can")):
             with server("gateway", self.folder / f"streams-{pace:g}") as ours:
                 found = uvloop.run(streams(ours, count=self.streams, events_a_second=pace))
-            late = _shown(quantile(found.late_ms, 0.99))
+            late = _rounded(quantile(found.late_ms, 0.99))
             rows.append(Row(f"from event to its reader, p99, ms, {self.streams} streams, {name}", late, target="≤ 150"))
-        memory = Row(f"memory of one of {self.streams} event streams, KB", _shown(found.kilobytes), target="≤ 40")
+        memory = Row(f"memory of one of {self.streams} event streams, KB", _rounded(found.kilobytes), target="≤ 40")
         return [memory, *rows]
 
     def overload(self) -> list[Row]:
@@ -111,8 +124,8 @@ class Bench:
         refused = found.offered.count(429, 503)
         return [
             Row(f"{what}: refused with 429", f"{refused} of {refused + found.offered.count(202)}"),
-            Row("p99 of a refusal, ms", _shown(found.offered.quantile(0.99, 429, 503)), target="≤ 100"),
-            Row("last refusal after the overload, s", _shown(found.recovered), target="≤ 5"),
+            Row("p99 of a refusal, ms", _rounded(found.offered.quantile(0.99, 429, 503)), target="≤ 100"),
+            Row("last refusal after the overload, s", _rounded(found.recovered), target="≤ 5"),
         ]
 
     def soak_(self) -> list[Row]:
@@ -126,11 +139,13 @@ class Bench:
         what = f"{self.soak:g} s of {cases.ACCEPTS} jobs/s"
         (files, files_after), (mb, mb_after) = found.descriptors, found.redis_mb
         return [
-            Row(f"{what}: accepted to claimed, p99, ms", _shown(quantile(found.claimed_ms, 0.99)), target="≤ 50"),
-            Row("the same, growth of the gateway's memory, MB per 10 min", f"{found.memory_slope():.1f}", target="≤ 1"),
+            Row(f"{what}: accepted to claimed, p99, ms", _rounded(quantile(found.claimed_ms, 0.99)), target="≤ 50"),
+            Row(
+                "the same, growth of the gateway's memory, MB per 10 min", _rounded(found.memory_slope()), target="≤ 1"
+            ),
             Row("the same, open files before and after", f"{files}, {files_after}", target="equal"),
             Row("the same, Redis before and after, MB", f"{mb:.1f}, {mb_after:.1f}", target="equal"),
-            Row("the same, keys of jobs left in Redis", str(found.keys), target="0"),
+            Row("the same, keys of jobs left in Redis", found.keys, target="0"),
         ]
 
     def _in_turns(self, measure: Callable[[Server], Tally]) -> tuple[list[Tally], list[Tally]]:
@@ -156,10 +171,13 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1_000)
     parser.add_argument("--soak", type=float, default=60, help="seconds")
     parser.add_argument("--only", default="accepts,polls,streams,overload,soak", help="names with commas")
+    add_option(parser)
     options = parser.parse_args()
-    print(f"{os.cpu_count()} cores for servers, load and Valkey together; two processes each; AOF everysec;")
-    print(f"{options.pairs} pairs of {options.seconds:g} s. The ratio is above 1 where Darkroom is better.\n")
-    print("| | bare FastAPI | Darkroom | ratio | wanted |\n|---|---|---|---|---|")
+    report = Report("load", options.json)
+    report.note(
+        f"{os.cpu_count()} cores for servers, load and Valkey together; two processes each; AOF everysec; "
+        f"{options.pairs} pairs of {options.seconds:g} s. The ratio is above 1 where Darkroom is better."
+    )
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), options.seconds, options.pairs, options.streams, options.soak)
         parts = {
@@ -168,7 +186,7 @@ def main() -> None:
         }  # fmt: skip
         for part in options.only.split(","):
             for row in parts[part]():
-                print(row, flush=True)
+                report.add("traffic", TRAFFIC, case=part, **dataclasses.asdict(row))
 
 
 if __name__ == "__main__":

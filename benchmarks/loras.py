@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import save_file
 
 from app.contract.messages.inputs import Lora
-from benchmarks.engine import PROMPT, machine, sd_shaped, stepper
+from benchmarks.engine import PROMPT, report_of, sd_shaped, stepper
+from benchmarks.report import Column, add_option
 from worker.engine.request import Request
 from worker.families.choose import family_of
 from worker.models.adapters import loras_of
@@ -34,20 +35,30 @@ KINDS: dict[str, tuple[int, Callable[[str], bool]]] = {
 }
 
 
+STEPS = {
+    "model": Column(label="model"),
+    "lora": Column(label="LoRA"),
+    "samples": Column(label="samples"),
+    "plain_ms": Column(label="step, plain, ms", format=".1f"),
+    "mixed_ms": Column(label="step, a third with it, ms", format=".1f"),
+    "ratio": Column(label="a row costs", format=".3f"),
+    "rounds": Column(label="rounds"),
+}
+
+
 def main() -> None:
     options = _parser().parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     model = load(options.model, device=options.device, dtype=options.dtype)
-    print(f"{machine(model)}\n")
-    _row("model", "LoRA", "samples", "step, plain, ms", "step, a third with it, ms", "a row costs", "rounds")
-    _row(*["---"] * 7)
+    report = report_of("loras", options, model)
     for bundle in (model, sd_shaped(model)):
         for kind, (rank, chosen) in KINDS.items():
             with tempfile.TemporaryDirectory() as folder:
                 plain, mixed = _measured(with_lora(bundle, Path(folder), rank, chosen), options)
             ratio = statistics.median(b / a for a, b in zip(plain, mixed, strict=True))
-            _row(bundle.name, kind, options.samples, _ms(plain), _ms(mixed), f"{ratio:.3f}", options.rounds)
+            report.add("steps", STEPS, model=bundle.name, lora=kind, samples=options.samples,
+                plain_ms=_ms(plain), mixed_ms=_ms(mixed), ratio=ratio, rounds=options.rounds)  # fmt: skip
 
 
 def with_lora(bundle: Bundle, folder: Path, rank: int, chosen: Callable[[str], bool]) -> Bundle:
@@ -106,15 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice if missing")
     parser.add_argument("--samples", type=int, default=6, help="in a batch; a multiple of three")
     parser.add_argument("--rounds", type=int, default=15, help="steps of each kind")
+    add_option(parser)
     return parser
 
 
-def _row(*cells: object) -> None:
-    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-
-
-def _ms(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds) * 1e3:.1f}"
+def _ms(seconds: list[float]) -> float:
+    return statistics.median(seconds) * 1e3
 
 
 if __name__ == "__main__":

@@ -24,15 +24,16 @@ import random
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.engine import machine
-from benchmarks.gaps import Gaps, TimedVae
+from benchmarks.engine import report_of
+from benchmarks.gaps import GAPS, Gaps, TimedVae
+from benchmarks.report import Column, add_option
 from worker.engine.engine import Engine
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
@@ -79,6 +80,15 @@ class Arrival:
         return parameters.scheduler, parameters.num_inference_steps, parameters.guidance_scale
 
 
+MIXED = {
+    "load": Column(label="load", format="g"),
+    "way": Column(label="way"),
+    "p50": Column(label="p50, s", format=".2f"),
+    "p95": Column(label="p95, s", format=".2f"),
+    "rate": Column(label="pictures/s", format=".2f"),
+    "ratio": Column(label="p50 / engine's", format=".1f"),
+}
+
 Trace = Sequence[Arrival]
 Way = Callable[[Trace], list[float]]
 """Serves a trace, and says when each request was done."""
@@ -97,9 +107,6 @@ class Row:
     def of(cls, trace: Trace, ends: Sequence[float]) -> Row:
         waits = sorted(done - arrival.at for arrival, done in zip(trace, ends, strict=True))
         return cls(statistics.median(waits), waits[int(0.95 * len(waits))], len(waits) / (max(ends) - trace[0].at))
-
-    def __str__(self) -> str:
-        return f"{self.p50:.2f} | {self.p95:.2f} | {self.rate:.2f}"
 
 
 class Clock:
@@ -121,6 +128,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     bundle = load(options.model, device=options.device, dtype=options.dtype)
+    report = report_of("trace", options, bundle)
     base = time.process_time if options.clock == "cpu" else time.perf_counter
     vae = TimedVae(bundle.vae, base)
     plain = load(options.model, device=options.device, dtype=options.dtype, channels_last="off")
@@ -143,20 +151,22 @@ def main() -> None:
     alone = poisson(bundle, chance, count=CALIBRATION, rate=1e6, same=options.same)
     cost = max(ways["one after the other"](alone)) / CALIBRATION
     count = max(CALIBRATION, int(options.seconds / len(LOADS) / cost / TRACES_A_LOAD))
-    print(
-        f"{machine(bundle)}; {bundle.name}; clock: {options.clock}; one request alone {cost:.3f} s; {count} requests\n"
-    )
-    print("| load | way | p50, s | p95, s | pictures/s | p50 / engine's |\n|---|---|---|---|---|---|", flush=True)
+    report.note(f"Clock: {options.clock}. One request alone takes {cost:.3f} s. {count} requests at each load.")
     for load_factor in LOADS:
         trace = poisson(bundle, chance, count=count, rate=load_factor / cost, same=options.same)
-        ours = None
-        for name, way in ways.items():
-            row = Row.of(trace, way(trace))
-            ours = ours or row.p50
-            print(f"| {load_factor:g} | {name} | {row} | {row.p50 / ours:.1f} |", flush=True)
-    print("\n| load | from step to step: p99, most | without decodes | a decode over its step |\n|---|---|---|---|")
+        for row in compared(trace, ways):
+            report.add("mixed", MIXED, load=load_factor, **row)
     for load_factor, own in zip(LOADS, gaps[-len(LOADS) :], strict=True):
-        print(f"| {load_factor:g} | {own} |")
+        report.add("gaps", GAPS, load=load_factor, **own.cells())
+
+
+def compared(trace: Trace, ways: dict[str, Way]) -> Iterator[dict[str, Any]]:
+    """MIXED's cells of each way, but for the load. The engine is the first of the ways."""
+    ours = None
+    for name, way in ways.items():
+        row = Row.of(trace, way(trace))
+        ours = ours or row.p50
+        yield {"way": name, **dataclasses.asdict(row), "ratio": row.p50 / ours}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -169,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--same", action="store_true", help="All requests of one kind: what static batches are best at")
+    add_option(parser)
     return parser
 
 

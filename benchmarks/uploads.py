@@ -23,11 +23,20 @@ from PIL import Image
 
 from benchmarks.load_client import Address, Tally, Wires, open_loop
 from benchmarks.load_servers import PARAMETERS, Server, server
+from benchmarks.report import Column, Report, add_option
 
 WARM_SECONDS = 3.0
 
 SENDERS_NICENESS = 5
 """It stands for machines elsewhere, and is not to take a processor from those that are measured."""
+
+
+POLLS = {
+    "polls": Column(label="polls"),
+    "count": Column(label="count"),
+    "p50_ms": Column(label="p50, ms", format=".1f"),
+    "p99_ms": Column(label="p99, ms", format=".1f"),
+}
 
 
 def photo(megapixels: float) -> bytes:
@@ -90,17 +99,18 @@ def main() -> None:
     parser.add_argument("--polls", type=float, default=100, help="a second")
     parser.add_argument("--seconds", type=float, default=20, help="of polls by themselves")
     parser.add_argument("--processes", type=int, default=2, help="of the gateway")
+    add_option(parser)
     options = parser.parse_args()
-    data = photo(options.megapixels)
+    report, data = Report("uploads", options.json), photo(options.megapixels)
     with (
         tempfile.TemporaryDirectory() as folder,
         server("gateway", Path(folder) / "data", processes=options.processes) as running,
     ):
         quiet, beside, answers, seconds = asyncio.run(polls(running, options, data))
-    print(f"{options.uploads} JPEGs of {len(data) / 2**20:.1f} MiB at once: {dict(answers)} in {seconds:.1f} s\n")
-    print("| polls | count | p50, ms | p99, ms |\n| --- | --- | --- | --- |")
+    report.note(f"{options.uploads} JPEGs of {len(data) / 2**20:.1f} MiB at once: {dict(answers)} in {seconds:.1f} s")
     for what, tally in (("by themselves", quiet), ("beside the uploads", beside)):
-        print(f"| {what} | {tally.count(200)} | {tally.quantile(0.5, 200):.1f} | {tally.quantile(0.99, 200):.1f} |")
+        p50, p99 = (tally.quantile(share, 200) for share in (0.5, 0.99))
+        report.add("polls", POLLS, polls=what, count=tally.count(200), p50_ms=p50, p99_ms=p99)
 
 
 if __name__ == "__main__":

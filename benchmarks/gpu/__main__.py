@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import argparse
 
-import diffusers
 import torch
-import transformers
 
 import benchmarks.gpu
 from benchmarks.gpu.arrivals import trace
@@ -14,6 +12,7 @@ from benchmarks.gpu.fewer import fewer
 from benchmarks.gpu.probe import probe
 from benchmarks.gpu.run import Run
 from benchmarks.gpu.speed import speed, xl
+from benchmarks.report import add_option
 from worker.models.quiet import quiet_libraries
 
 PARTS = {part.__name__: part for part in (probe, bits, speed, trace, xl, compiled, fewer)}
@@ -27,16 +26,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--small", action="store_true", help="on tiny models, to try the script itself on a CPU")
+    add_option(parser)
     options = parser.parse_args()
     quiet_libraries()
     run = Run(options)
     if run.on_gpu:
         torch.cuda.set_device(run.device)
-        versions = {"cudnn": torch.backends.cudnn.version(), "cuda": torch.version.cuda}
-        run.note("machine", gpu=torch.cuda.get_device_name(), **versions)
-    run.note(
-        "versions", torch=torch.__version__, diffusers=diffusers.__version__, transformers=transformers.__version__
-    )
+        run.note("machine", cudnn=torch.backends.cudnn.version(), cuda=torch.version.cuda)
     PARTS[options.part](run)
 
 

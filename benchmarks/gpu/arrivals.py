@@ -40,6 +40,6 @@ def _trace(run: Run) -> None:
     for load in LOADS:
         count = few if run.small else max(few, int(left / len(LOADS) / cost / traces.TRACES_A_LOAD))
         arrivals = traces.poisson(bundle, chance, count=count, rate=load / cost, same=False)
-        for name, way in ways.items():
-            row = traces.Row.of(arrivals, way(arrivals))
-            run.note(f"load {load}, {name}", p50=row.p50, p95=row.p95, pictures_s=row.rate, requests=count, alone=cost)
+        run.note(f"load {load:g}", requests=count, alone_s=cost)
+        for row in traces.compared(arrivals, ways):
+            run.add("mixed", traces.MIXED, load=load, **row)

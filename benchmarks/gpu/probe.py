@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu.models import STARTER, finish, full_size, native_lane, plan_of, request
-from benchmarks.gpu.run import Run, distance
+from benchmarks.gpu.run import Run, ceilings, distance
 from worker.engine.engine import Engine
 from worker.engine.events import Finished, Preview
 from worker.families.choose import family_of
@@ -25,16 +25,6 @@ def probe(run: Run) -> None:
     run.section("another thread", 15, on_another_thread)
     run.section("attention", 5, attention)
     run.section("captured", 30, a_captured_step_is_the_step)
-
-
-def ceilings(run: Run) -> None:
-    """What the chip can do: a large matrix product, and a copy that counts bytes read and written."""
-    side, size = (512, 1 << 20) if run.small else (8192, 1 << 31)
-    a, b = (torch.randn(side, side, device=run.device, dtype=torch.bfloat16) for _ in range(2))
-    product = run.seconds(lambda: a @ b)
-    source = torch.randn(size // 4, device=run.device)
-    copy = run.seconds(lambda: source.clone())
-    run.note("ceilings", bf16_tflops=2 * side**3 / product / 1e12, copy_tb_s=2 * size / copy / 1e12)
 
 
 def as_on_a_cpu(run: Run) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -14,6 +13,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.report import Cell, Column, Report
+
+NOTES = {"name": Column(label="what"), "figure": Column(label="figure"), "value": Column(label="", format=".4g")}
+"""Whatever has no table of its own."""
+
 
 class Run:
     """`device` is where to measure; `small`: on tiny models, to try the script itself."""
@@ -22,8 +26,8 @@ class Run:
         self.device: torch.device = torch.device(options.device)
         self.small: bool = options.small
         self.ends = time.monotonic() + 60 * options.minutes
-        self._figures: dict[str, Any] = {}
-        self._file = Path(os.environ.get("OUT", ".")) / f"gpu-{options.part}.json"
+        file = options.json or Path(os.environ.get("OUT", ".")) / f"gpu-{options.part}.json"
+        self._report = Report("gpu", file, gpu=torch.cuda.get_device_name(self.device) if self.on_gpu else None)
 
     @property
     def on_gpu(self) -> bool:
@@ -50,10 +54,13 @@ class Run:
         return True
 
     def note(self, name: str, **figures: Any) -> None:
-        self._figures[name] = figures
-        told = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in figures.items())
-        print(name, " ".join(told), flush=True)
-        self._file.write_text(json.dumps(self._figures, default=str))
+        for figure, value in figures.items():
+            cell = value if isinstance(value, int | float) else str(value)
+            self.add("notes", NOTES, name=name, figure=figure, value=cell)
+
+    def add(self, name: str, columns: dict[str, Column], /, **cells: Cell) -> None:
+        """One more row of a table."""
+        self._report.add(name, columns, **cells)
 
     def section(self, name: str, seconds: float, work: Callable[..., None], *arguments: Any) -> None:
         """Whatever it raises is printed, and the next one runs."""
@@ -90,3 +97,13 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Of `a` from `b`, relative to `b`."""
     a, b = a.double().cpu(), b.double().cpu()
     return float((a - b).norm() / b.norm())
+
+
+def ceilings(run: Run) -> None:
+    """What the chip can do: a large matrix product, and a copy that counts bytes read and written."""
+    side, size = (512, 1 << 20) if run.small else (8192, 1 << 31)
+    a, b = (torch.randn(side, side, device=run.device, dtype=torch.bfloat16) for _ in range(2))
+    product = run.seconds(lambda: a @ b)
+    source = torch.randn(size // 4, device=run.device)
+    copy = run.seconds(lambda: source.clone())
+    run.note("ceilings", bf16_tflops=2 * side**3 / product / 1e12, copy_tb_s=2 * size / copy / 1e12)

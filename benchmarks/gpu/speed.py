@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection
 import torch
 
 from benchmarks.gpu.models import GFLOP, finish, full_size, native_lane, plan_of, request
-from benchmarks.gpu.run import Run
+from benchmarks.gpu.run import Run, ceilings
+from benchmarks.report import Column
 from worker.engine.engine import Engine
 from worker.engine.graphs import BUCKETS
 from worker.engine.lane import Graphs
@@ -23,10 +24,22 @@ from worker.models.bundle import Bundle, stock_pipeline
 AHEAD = 8
 """Steps launched one after the other before the last is waited for."""
 
+STEPS = {
+    "way": Column(label="network, way"),
+    "rows": Column(label="rows"),
+    "ms": Column(label="ms", format=".1f"),
+    "waited_ms": Column(label="waited for each, ms", format=".1f"),
+    "rows_s": Column(label="rows/s", format=".0f"),
+    "tflop_s": Column(label="TFLOP/s", format=".0f"),
+    "first_s": Column(label="first step of that size, s", format=".1f"),
+    "reserved_gib": Column(label="reserved, GiB", format=".1f"),
+}
+
 
 def speed(run: Run) -> None:
     sizes = (2, 4) if run.small else SIZES
     bundle = full_size(run, "sd", run.half)
+    run.section("ceilings", 5, ceilings)
     run.section("lone", 15, lone, bundle)
     run.section("graphs", 25, by_size, bundle, "sd graphs", "auto", sizes)
     run.section("eager", 25, by_size, bundle, "sd eager", "off", sizes)
@@ -57,12 +70,15 @@ def by_size(run: Run, bundle: Bundle, label: str, graphs: Graphs, sizes: tuple[i
             first = time.perf_counter() - started
             waited = run.seconds(lambda p=plan: lane.run(p), rounds=9)  # type: ignore[misc]
             step = run.seconds(lambda p=plan: [lane.run(p) for _ in range(AHEAD)], rounds=3, warm=1) / AHEAD  # type: ignore[misc]
-            run.note(
-                f"{label}, {rows} rows",
+            run.add(
+                "steps",
+                STEPS,
+                way=label,
+                rows=rows,
                 ms=step * 1e3,
                 waited_ms=waited * 1e3,
                 rows_s=rows / step,
-                tflops=rows * GFLOP[bundle.name] / step / 1e3,
+                tflop_s=rows * GFLOP[bundle.name] / step / 1e3,
                 first_s=first,
                 reserved_gib=torch.cuda.max_memory_reserved(run.device) / 2**30 if run.on_gpu else 0.0,
             )

@@ -6,18 +6,23 @@ Counted, not timed: how many jobs a machine accepts in half a second is no bound
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from app.contract.redis import keys
+from benchmarks import load, uploads
 from benchmarks.load_cases import CONNECTIONS, accepts, overload, polls
 from benchmarks.load_client import Answer, Wires, closed_loop
 from benchmarks.load_servers import CARD, PARAMETERS, Server, server
 from benchmarks.load_streams import streams
 from benchmarks.load_worker import clockwork
+from benchmarks.report import Figures
 from tests.waiting import WAIT_SECONDS, until
 
 JOBS = 200
@@ -55,6 +60,26 @@ def test_every_accepted_job_is_in_redis_and_waits_once(gateway: Server) -> None:
 def test_the_cases_of_the_bench_end_and_see_no_fault(gateway: Server) -> None:
     assert asyncio.run(polls(gateway, seconds=0.5)).count(200) == 200
     assert asyncio.run(accepts(gateway, seconds=WAIT_SECONDS, most=JOBS)).count(202) == JOBS
+
+
+def test_the_benches_keep_what_they_found(gateway: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One server stands for both: what is compared is no business of a test's."""
+
+    @contextmanager
+    def the_one_that_runs(kind: str, folder: Path, **settings: object) -> Iterator[Server]:
+        yield dataclasses.replace(gateway, kind=kind)
+
+    file = tmp_path / "figures.json"
+    for module, words in (
+        (load, ["--only", "accepts,polls", "--seconds", "0.5", "--pairs", "1"]),
+        (uploads, ["--uploads", "2", "--megapixels", "0.1", "--seconds", "0.5"]),
+    ):
+        monkeypatch.setattr(module, "server", the_one_that_runs)
+        monkeypatch.setattr(sys, "argv", [module.__name__, *words, "--json", str(file)])
+        module.main()
+        (table,) = Figures.read(file).tables.values()
+        assert table.columns == (load.TRAFFIC if module is load else uploads.POLLS)
+        assert len(table.rows) == (5 if module is load else 2)
 
 
 def test_streams_hear_their_job(gateway: Server) -> None:

@@ -13,6 +13,8 @@ import httpx2
 import pytest
 
 from app.contract.redis import keys
+from benchmarks import memory
+from benchmarks.one_machine import Service
 from benchmarks.ports import free_port
 from tests.storage_servers import S3Server
 from tests.system.conftest import COMMAND, Installation, drawn, ended, processes_of
@@ -253,3 +255,11 @@ def test_storage_away_loses_no_job(closed_installation: Installation, s3_server_
         found = ended(client, lost)
         assert found["status"] == "succeeded"
         assert httpx2.get(found["images"][0]["url"], trust_env=False, timeout=WAIT_SECONDS).content[:4] == b"\x89PNG"
+
+
+def test_the_bench_of_memory_sees_its_worker(installation: Installation) -> None:
+    assert installation.process is not None
+    service = Service(installation.data, installation.url, installation.process.pid)
+    ready, peak = memory.worker_mb(service, 1, 2)
+    assert service.worker().pid in installation.pids("worker")
+    assert 100 < ready <= peak
