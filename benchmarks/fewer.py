@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from app.contract.messages.deep_cache import Cache
-from benchmarks.engine import PROMPT, machine, sd_shaped
+from benchmarks.engine import PROMPT, report_of, sd_shaped
+from benchmarks.report import Column, add_option
 from worker.engine.engine import Engine
 from worker.engine.request import Request
 from worker.families.choose import family_of
@@ -37,22 +38,29 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+STEPS = {
+    "model": Column(label="model"),
+    "way": Column(label="way"),
+    "ms": Column(label="ms a picture's step", format=".2f"),
+    "ratio": Column(label="plain / this", format=".2f"),
+}
+
+
 def main() -> None:
     options = _parser().parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     model = load(options.model, device=options.device, dtype=options.dtype)
-    print(f"{machine(model)}; {options.samples} guided pictures at once, {options.steps} steps, {options.clock} time\n")
+    report = report_of("fewer", options, model)
+    report.note(f"{options.samples} guided pictures at once, {options.steps} steps, {options.clock} time")
     for shape in options.shapes:
         bundle = sd_shaped(model) if shape == "sd" else model
-        head = f"{bundle.name}, {bundle.defaults.width} pixels | ms a picture's step | {options.ways[0]} / this"
-        print(f"| {head} |\n|---|---|---|", flush=True)
         seconds = measured(bundle, options)
         for way, each in seconds.items():
             own = statistics.median(each) / options.samples / options.steps
             ratio = statistics.median(plain / mine for plain, mine in zip(seconds[options.ways[0]], each, strict=True))
-            print(f"| {way} | {1e3 * own:.2f} | {ratio:.2f} |", flush=True)
-        print()
+            shaped = f"{bundle.name}, {bundle.defaults.width} pixels"
+            report.add("steps", STEPS, model=shaped, way=way, ms=1e3 * own, ratio=ratio)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--shapes", nargs="+", default=["model", "sd"], choices=["model", "sd"])
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    add_option(parser)
     return parser
 
 

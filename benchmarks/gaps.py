@@ -13,7 +13,6 @@ from typing import Any
 from benchmarks.report import Column
 from worker.engine.events import EngineEvent, Progress
 
-
 GAPS = {
     "load": Column(label="load"),
     "gap_p99": Column(label="from step to step, p99", format=".2f"),

@@ -7,7 +7,7 @@ each of them scored, and the best of so many. CPU time and no clock: other progr
 
 from __future__ import annotations
 
-import json
+import argparse
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER
+from benchmarks.report import Column, Report, add_option
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.request import Request
@@ -30,6 +31,15 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "nobody judges": {"num_images": PICTURES},
     "each is scored": {"num_images": PICTURES, "expect": EXPECTED},
     f"the best {WANTED} are kept": {"num_images": WANTED, "best_of": PICTURES, "expect": EXPECTED},
+}
+
+
+JUDGING = {
+    "way": Column(label=""),
+    "cpu_seconds": Column(label="CPU time, s", format=".2f"),
+    "judging_seconds": Column(label="of it judging, s", format=".3f"),
+    "judging_percent": Column(label="%", format=".2f"),
+    "judged_pictures": Column(label="pictures judged"),
 }
 
 
@@ -56,7 +66,10 @@ class Timed:
 
 
 def main() -> None:
-    """Print one JSON object for each way, of the round that took the least CPU time."""
+    """One row for each way, of the round that took the least CPU time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_option(parser)
+    report = Report("judging", parser.parse_args().json)
     torch.set_num_threads(1)
     with quiet_libraries():
         bundle = load(BUNDLED_MODEL)
@@ -65,7 +78,7 @@ def main() -> None:
     _drawn(engine, judge, num_images=1, expect=EXPECTED)
     for way, asked in WAYS.items():
         best = min((_drawn(engine, judge, **asked) for _ in range(ROUNDS)), key=lambda each: float(each["cpu_seconds"]))
-        print(json.dumps({"way": way} | best), flush=True)
+        report.add("judging", JUDGING, way=way, **best)
 
 
 def _drawn(engine: Engine, judge: Timed, **asked: Any) -> dict[str, float]:
@@ -79,9 +92,9 @@ def _drawn(engine: Engine, judge: Timed, **asked: Any) -> dict[str, float]:
     seconds = time.process_time() - began
     assert isinstance(events[-1], Finished), events[-1]
     return {
-        "cpu_seconds": round(seconds, 2),
-        "judging_seconds": round(judge.seconds, 3),
-        "judging_percent": round(100 * judge.seconds / seconds, 2),
+        "cpu_seconds": seconds,
+        "judging_seconds": judge.seconds,
+        "judging_percent": 100 * judge.seconds / seconds,
         "judged_pictures": judge.pictures,
     }
 

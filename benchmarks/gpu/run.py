@@ -55,7 +55,7 @@ class Run:
 
     def note(self, name: str, **figures: Any) -> None:
         for figure, value in figures.items():
-            cell = value if isinstance(value, int | float) else str(value)
+            cell = value if isinstance(value, int | float | None) else str(value)
             self.add("notes", NOTES, name=name, figure=figure, value=cell)
 
     def add(self, name: str, columns: dict[str, Column], /, **cells: Cell) -> None:

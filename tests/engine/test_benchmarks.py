@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import edits, engine, gateway, kandinsky, loras, reclaim, trace
+from benchmarks import edits, engine, fewer, gateway, kandinsky, loras, reclaim, trace
 from benchmarks.gpu import arrivals, speed
 from benchmarks.gpu.run import NOTES, Run
 from benchmarks.report import Column, Figures, Report
@@ -42,7 +42,7 @@ def assert_shape(found: Figures, tables: Tables) -> None:
 def tiny(epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """In place of the bundled model, and of the UNet in the shape of Stable Diffusion's."""
     monkeypatch.setattr(engine, "ENDLESS", 20)
-    for module in (engine, trace, loras, edits):
+    for module in (engine, trace, loras, edits, fewer):
         monkeypatch.setattr(module, "load", lambda *args, **options: epsilon_bundle)
         if hasattr(module, "sd_shaped"):
             monkeypatch.setattr(module, "sd_shaped", lambda bundle: bundle)
@@ -67,6 +67,11 @@ def test_trace(tiny: Bundle, run: Callable[..., Figures], monkeypatch: pytest.Mo
 
 def test_loras(tiny: Bundle, run: Callable[..., Figures]) -> None:
     assert_shape(run(loras, "--samples", "3", "--rounds", "1"), {"steps": loras.STEPS})
+
+
+def test_fewer(tiny: Bundle, run: Callable[..., Figures], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fewer, "WAYS", {"plain": {}, "guidance_end 0.5": {"guidance_end": 0.5}})
+    assert_shape(run(fewer, "--samples", "1", "--rounds", "1", "--steps", "2"), {"steps": fewer.STEPS})
 
 
 def test_edits(tiny: Bundle, run: Callable[..., Figures]) -> None:
