@@ -27,6 +27,7 @@ from app.cli.exits import OK, REFUSED, UNREACHABLE
 from app.cli.private import keep_private, own_folder, private_folder
 from app.cli.sockets import NOTE
 from app.contract.common.environment import SettingsError
+from app.contract.redis import clients
 from app.settings import settings_from_env
 
 LOAD_SECONDS = 600.0
@@ -134,11 +135,11 @@ def _locked(lock: IO[bytes]) -> bool:
 @contextmanager
 def _snapshot(valkey: EmbeddedValkey) -> Iterator[IO[bytes]]:
     """What the server holds at this moment, as an open file whose name is gone. Raises Busy, BackupError."""
-    with (valkey.folder / "lock").open("wb") as lock, redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+    with (valkey.folder / "lock").open("wb") as lock, clients.client(valkey.url, decode_responses=True) as client:
         if not _locked(lock):
             raise Busy("another backup takes its snapshot; try again when it has")
         _save(client, valkey)
-        path = valkey.folder / client.config_get("dbfilename")["dbfilename"]  # type: ignore[index]
+        path = valkey.folder / client.config_get("dbfilename")["dbfilename"]
         taken = path.open("rb")
         path.unlink()
     with taken:
@@ -147,7 +148,7 @@ def _snapshot(valkey: EmbeddedValkey) -> Iterator[IO[bytes]]:
 
 def _save(client: redis.Redis, valkey: EmbeddedValkey) -> None:
     def persistence() -> dict[str, Any]:
-        return dict(client.info("persistence"))  # type: ignore[arg-type]
+        return dict(client.info("persistence"))
 
     while persistence()["rdb_bgsave_in_progress"]:
         time.sleep(PAUSE_SECONDS)

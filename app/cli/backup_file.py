@@ -168,7 +168,7 @@ class _Hashing:
         self._hash = hashlib.sha256()
         self.hexdigest = self._hash.hexdigest
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         block = self._source.read(size)
         self._hash.update(block)
         return block
