@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import structlog
-import torch
 
 from app import __version__
 from app.contract.common.environment import SettingsError
@@ -34,40 +33,28 @@ from worker.arrivals import Arrivals
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
 from worker.engine.engine import Engine
-from worker.engine.family import Family
-from worker.engine.judging import Judge
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
-from worker.families.choose import family_of
-from worker.families.embedder import embedder_of
 from worker.fetching import Fetching
 from worker.inputs import Inputs
 from worker.intake import Intake, Road
 from worker.listeners import Listener, Listeners
+from worker.loading import start
 from worker.metrics import WorkerMetrics
-from worker.models.adapter_hashes import with_hashes
-from worker.models.announced import describe
 from worker.models.assembly import AssemblyError, whole_model
-from worker.models.bundle import Bundle, ModelError, load
-from worker.models.scorer_folder import is_scorer
+from worker.models.bundle import ModelError
 from worker.prior_answers import PriorAnswers
-from worker.profiles import start_engine
-from worker.provenance import provenance_of
 from worker.reporter import Reporter
 from worker.scoring import Answering, Scoring
-from worker.served import Drawing, Served, judge_beside, judged_by, scorer_alone, scorer_beside
+from worker.served import Served
 from worker.settings import WorkerSettings, settings_from_env, worker_name
 from worker.starting import Starting
 from worker.storage import ObjectStore
 from worker.tracing import Traces
-from worker.trials import tried_schedulers
 from worker.turns import Turns
-from worker.watchdog import Watchdog, ends_within, hard_exit
+from worker.watchdog import Watchdog, hard_exit
 
 log = structlog.get_logger()
-
-WARM_UP_SECONDS = 600.0
-"""For each size that is measured: one step of a large model on a slow CPU, or the graphs of a GPU, take minutes."""
 
 FLUSH_SECONDS = 10.0
 """After the grace period: time to hand jobs back and to say so, before the process goes anyway."""
@@ -87,44 +74,12 @@ def run() -> int:
         connections = connect(settings)
         starting = Starting(Ownership(connections.leases), own_name)
         with starting.published():
-            served = _start(settings, name, starting)
+            served = start(settings, name, starting)
         worker = Worker(settings, served, store, connections, name=own_name)
     except (SettingsError, IllegalName, AssemblyError, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)
         return CANNOT_START
     return worker.run()
-
-
-def _start(settings: WorkerSettings, name: str, starting: Starting) -> Served:
-    """What the settings name, ready to work. `name` is the model's."""
-    if is_scorer(settings.model):
-        starting.say("loading the scorer")
-        return scorer_alone(settings, name=name)
-    # First: the memory that it takes is not there for pictures.
-    answering = scorer_beside(settings, name=name)
-    starting.say("loading the model")
-    bundle = _load(settings, name)
-    judge, family = judge_beside(answering, bundle), family_of(bundle)
-    engine = _warm_engine(bundle, family, settings, starting, judge)
-    limits = tried_schedulers(bundle, settings.profile_folder)
-    largest = engine.costs.largest
-    card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
-    card = judged_by(card, answering)
-    drawing = Drawing(engine, card, partial(with_hashes, card, bundle), embedder_of(bundle, family))
-    return Served(drawing, answering, provenance_of(bundle))
-
-
-def _warm_engine(
-    bundle: Bundle, family: Family, settings: WorkerSettings, starting: Starting, judge: Judge | None
-) -> Engine:
-    starting.say("warming up")
-    with ends_within(WARM_UP_SECONDS, what="warming up") as deadline:
-
-        def on_measured(rows: int) -> None:
-            deadline.begin_again()
-            starting.measured(rows)
-
-        return start_engine(bundle, family, settings, judge=judge, on_measured=on_measured)
 
 
 class Worker:
@@ -136,6 +91,7 @@ class Worker:
         self.name = name
         self.settings = settings
         self.cards = served.cards
+        self.drawing = served.drawing
         self.look_up = served.drawing.look_up if served.drawing else None
         self.attempts = Attempts()
         ownership, self.leasing = Ownership(connections.commands), Ownership(connections.leases)
@@ -145,7 +101,7 @@ class Worker:
         self.fetching = Fetching(Inputs(store), self.reporter)
         self.turns = Turns()
         self.engine = served.drawing.engine if served.drawing else None
-        self.metrics = self._open_metrics()
+        self.metrics = self._open_metrics(served)
         observers: list[Listener] = [self.traces, *([self.metrics] if self.metrics else [])]
         self.listeners = Listeners(observers, reporter=self.reporter)
         self.scoring, self.embedding = self._open_scoring(served), self._open_embedding(served)
@@ -163,11 +119,11 @@ class Worker:
         self.stopped = threading.Event()
         self.is_lost = False
 
-    def _open_metrics(self) -> WorkerMetrics | None:
+    def _open_metrics(self, served: Served) -> WorkerMetrics | None:
         port = self.settings.worker_metrics_port
         if port is None:
             return None
-        metrics = WorkerMetrics(self.engine, models=[card.name for card in self.cards])
+        metrics = WorkerMetrics(self.engine, models=[card.name for card in self.cards], device=served.device)
         metrics.serve(self.settings.metrics_host, port)
         return metrics
 
@@ -202,8 +158,8 @@ class Worker:
         """Claim until a signal, then finish what fits into the grace period and hand back the rest."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.intake.request_stop)
-        if self.engine is not None:
-            threading.Thread(target=self.denoise, args=[self.engine], name="engine", daemon=True).start()
+        if self.drawing is not None:
+            self.drawing.thread.begin(partial(self.denoise, self.drawing.engine))
         for name, road in (("scoring", self.scoring), ("embedding", self.embedding)):
             if road is not None:
                 threading.Thread(target=self.answer, args=[road], name=name, daemon=True).start()
@@ -327,24 +283,3 @@ def _open_store(settings: WorkerSettings) -> ObjectStore:
 def _secret(settings: WorkerSettings) -> str | None:
     secret = settings.storage_secret_access_key
     return secret.get_secret_value() if secret else None
-
-
-def _load(settings: WorkerSettings, name: str) -> Bundle:
-    started = time.monotonic()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    bundle = load(
-        settings.model,
-        name=name,
-        device=settings.device,
-        dtype=settings.dtype,
-        channels_last=settings.channels_last,
-        controlnets=settings.kept_controlnets(),
-        vae=settings.vae,
-        prior=settings.prior,
-        loras=settings.loras,
-        embeddings=settings.embeddings,
-        safety=settings.safety,
-    )
-    log.info("model loaded", model=bundle.name, seconds=round(time.monotonic() - started, 2))
-    return bundle

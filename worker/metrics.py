@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import structlog
+import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -36,9 +37,10 @@ class Seated(Protocol):
 
 
 class WorkerMetrics:
-    """One worker's figures. `stepped` is called from the engine's thread."""
+    """One worker's figures. `stepped` is called from the engine's thread. `device` is where it computes: if that is a
+    GPU, it is told of as well."""
 
-    def __init__(self, engine: Seated | None, *, models: Sequence[str]) -> None:
+    def __init__(self, engine: Seated | None, *, models: Sequence[str], device: torch.device | None = None) -> None:
         self.registry = CollectorRegistry()
         self._engine = engine
         self._steps = Histogram(
@@ -73,7 +75,7 @@ class WorkerMetrics:
         served = Gauge("darkroom_worker", "1, with what is served", ["model"], registry=self.registry)
         for model in models:
             served.labels(model).set(1)
-        if (gpu := _Gpus.found()) is not None:
+        if device is not None and device.type == "cuda" and (gpu := _Gpu.found(device)) is not None:
             self.registry.register(gpu)
 
     def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
@@ -109,43 +111,56 @@ class WorkerMetrics:
         return int(server.server_port)
 
 
-class _Gpus(Collector):
-    """NVML's figures of every GPU that this process can see."""
+class _Gpu(Collector):
+    """NVML's figures of one GPU."""
 
-    def __init__(self, nvml: Any) -> None:
+    def __init__(self, nvml: Any, handle: Any) -> None:
         self._nvml = nvml
+        self._handle = handle
 
     @classmethod
-    def found(cls) -> _Gpus | None:
-        """None without the library, a driver or a GPU."""
+    def found(cls, device: torch.device) -> _Gpu | None:
+        """Of this worker's GPU. None without the library or a driver that knows it."""
         try:
             import pynvml  # type: ignore[import-untyped]
 
             pynvml.nvmlInit()
-            return cls(pynvml) if pynvml.nvmlDeviceGetCount() else None
-        except Exception:  # NVML's errors are made at run time, and a missing driver is no fault
+            return cls(pynvml, handle_of(pynvml, str(torch.cuda.get_device_properties(device).uuid)))
+        except Exception as error:  # NVML's errors are made at run time, and a missing driver is no fault
+            log.info("no figures of the GPU", reason=str(error))
             return None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Memory in bytes, power in watts, use from 0 to 1, temperature in degrees Celsius."""
-        names = ("memory_used_bytes", "memory_total_bytes", "utilization", "power_watts", "temperature_celsius")
-        families = {name: GaugeMetricFamily(f"darkroom_gpu_{name}", "Of one GPU", labels=["gpu"]) for name in names}
-        for index in range(self._nvml.nvmlDeviceGetCount()):
-            for name, value in self._read(self._nvml.nvmlDeviceGetHandleByIndex(index)).items():
-                families[name].add_metric([str(index)], value)
-        yield from families.values()
-
-    def _read(self, handle: Any) -> dict[str, float]:
-        nvml, memory = self._nvml, self._nvml.nvmlDeviceGetMemoryInfo(handle)
-        values: dict[str, float] = {"memory_used_bytes": memory.used, "memory_total_bytes": memory.total}
+        nvml, handle = self._nvml, self._handle
         questions: dict[str, Callable[[], Any]] = {
+            "memory_used_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used,
+            "memory_total_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total,
             "utilization": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
             "power_watts": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
             "temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
         }
-        for name, ask in questions.items():
-            try:
-                values[name] = float(ask())
-            except nvml.NVMLError:  # not every device answers every question; a MIG slice has no power of its own
-                continue
-        return values
+        values = {name: self._answer(ask) for name, ask in questions.items()}
+        number = self._answer(lambda: nvml.nvmlDeviceGetIndex(handle))
+        for name, value in values.items():
+            family = GaugeMetricFamily(f"darkroom_gpu_{name}", "Of this worker's GPU", labels=["gpu"])
+            if value is not None:
+                family.add_metric(["" if number is None else str(int(number))], value)
+            yield family
+
+    def _answer(self, ask: Callable[[], Any]) -> float | None:
+        """None if there is none: not every device answers every question, a MIG slice has no power of its own, and a
+        GPU that has fallen off its bus must not take the other figures along."""
+        try:
+            return float(ask())
+        except self._nvml.NVMLError:
+            return None
+
+
+def handle_of(nvml: Any, uuid: str) -> Any:
+    """NVML's handle of the GPU, or the slice of one, that has this UUID. Numbers would not do: NVML counts all of a
+    machine's GPUs, whatever CUDA_VISIBLE_DEVICES leaves to this process."""
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except nvml.NVMLError:
+        return nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")

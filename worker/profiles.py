@@ -6,17 +6,20 @@ Measuring that takes seconds, so it is remembered, for each model on each device
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from worker.compile_cache import keep_compiled
+from worker.engine.compiled import CannotCompile
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.family import Family
 from worker.engine.judging import Judge
+from worker.engine.profile import NOBODY, Told
 from worker.models.bundle import Bundle, ModelError
 from worker.provenance import provenance_of
 from worker.remembered import Remembered
@@ -35,12 +38,11 @@ def start_engine(
     settings: WorkerSettings,
     *,
     judge: Judge | None = None,
-    on_measured: Callable[[int], None] = lambda rows: None,
+    told: Told = NOBODY,
 ) -> Engine:
-    """An engine around the bundle's family, warmed up; `on_measured` hears of each size of a step, in rows, that had to
-    be measured.
+    """An engine around the bundle's family, warmed up.
 
-    Raises ModelError where the settings ask for graphs that the device has not.
+    Raises ModelError where the settings ask for graphs that the device has not, or for a compiled model that cannot be.
     """
     compiler = ThreadPoolExecutor(COMPILERS, thread_name_prefix="compile")
     try:
@@ -49,6 +51,7 @@ def start_engine(
             seats=settings.seats,
             compiler=compiler,
             graphs=settings.graphs,
+            compile=settings.compile,
             checker=bundle.checker,
             judge=judge,
         )
@@ -56,7 +59,12 @@ def start_engine(
         raise ModelError(f"DARKROOM_GRAPHS: {error}.") from error
     remembered = Remembered(settings.profile_folder, "profile", _circumstances(bundle, settings))
     known = remembered.recall(_believed)
-    profile = engine.warm_up(known, on_measured=on_measured)
+    if settings.compile != "off":
+        keep_compiled(remembered.folder)
+    try:
+        profile = engine.warm_up(known, told=told)
+    except CannotCompile as error:
+        raise ModelError(f"DARKROOM_COMPILE: {error}; auto goes on without, off does not try.") from error
     if profile != known:
         remembered.keep(asdict(profile))
     return engine
@@ -73,7 +81,16 @@ def _believed(measured: Mapping[str, Any]) -> Profile:
     values = (*rates.values(), *seconds.values())
     if rates.keys() != seconds.keys() or not all(0 < value < math.inf for value in values):
         raise ValueError("impossible measurements")
-    return Profile(rows, row_cost, rates, is_complete=is_complete, seconds=seconds, decode_seconds=decode_seconds)
+    return Profile(
+        rows,
+        row_cost,
+        rates,
+        is_complete=is_complete,
+        seconds=seconds,
+        decode_seconds=decode_seconds,
+        # Files from before do not say.
+        is_compiled=measured.get("is_compiled", False) is True,
+    )
 
 
 def _circumstances(bundle: Bundle, settings: WorkerSettings) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Whoever has this and the parameters can draw the picture again, or say why it ca
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import diffusers
 import torch
@@ -20,7 +20,8 @@ from worker.models.bundle import Bundle
 class Provenance:
     """`model_hash` is over all files of the model; `device` is the chip's name, `dtype` the type of its numbers;
     `bucket` is how many rows each step of a reproducible picture has; `vae` the name of a VAE that is not the
-    model's own, whose files are then among those of the hash."""
+    model's own, whose files are then among those of the hash; `compiled`: steps were, or may have been, taken by a
+    compiled network, which rounds in other places."""
 
     model_hash: str
     version: str
@@ -30,16 +31,20 @@ class Provenance:
     dtype: str
     bucket: int
     vae: str | None = None
+    compiled: bool | None = None
 
     def note(self, *, reproducible: bool) -> dict[str, str | int | bool]:
         """As it stands in a picture's record. Other pictures are drawn with as many rows as there happen to be."""
         note = {name: value for name, value in asdict(self).items() if value is not None}
-        return note if reproducible else {name: value for name, value in note.items() if name != "bucket"}
+        # Steps of a reproducible picture are never compiled.
+        absent = "compiled" if reproducible else "bucket"
+        return {name: value for name, value in note.items() if name != absent}
 
 
-def provenance_of(bundle: Bundle) -> Provenance:
+def provenance_of(bundle: Bundle, *, is_compiled: bool = False) -> Provenance:
     """Of what this process draws with this model."""
-    return provenance(bundle.sha256, device=bundle.device, dtype=bundle.dtype, vae=bundle.vae_name)
+    own = provenance(bundle.sha256, device=bundle.device, dtype=bundle.dtype, vae=bundle.vae_name)
+    return replace(own, compiled=is_compiled or None)
 
 
 def provenance(sha256: str, *, device: torch.device, dtype: torch.dtype, vae: str | None = None) -> Provenance:

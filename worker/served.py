@@ -23,6 +23,7 @@ from worker.models.bundle import Bundle
 from worker.models.errors import ModelError
 from worker.models.scorer import Scorer, load_scorer
 from worker.models.shared_weights import share
+from worker.own_thread import OwnThread
 from worker.provenance import Provenance, provenance
 from worker.scoring import SEATS
 from worker.settings import WorkerSettings
@@ -32,11 +33,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """`engine` draws what `card` promises. `look_up` makes the same card with more on it, and takes its time.
-    `embedder` answers questions about what it draws from, if it can."""
+    """`engine` draws what `card` promises, in `thread`, where it was warmed up. `look_up` makes the same card with more
+    on it, and takes its time. `embedder` answers questions about what it draws from, if it can."""
 
     engine: Engine
     card: ModelCard
+    thread: OwnThread
     look_up: Callable[[], ModelCard] | None = None
     embedder: Embedder | None = None
 
@@ -60,6 +62,13 @@ class Served:
     @property
     def cards(self) -> list[ModelCard]:
         return [each.card for each in (self.drawing, self.answering) if each is not None]
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the worker computes."""
+        if self.drawing is not None:
+            return self.drawing.engine.device
+        return self.answering.scorer.device if self.answering is not None else None
 
 
 def scorer_alone(settings: WorkerSettings, *, name: str) -> Served:

@@ -16,6 +16,7 @@ from app.contract.messages.inputs import MOST_CONTROLS
 from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER, model_name
 from app.contract.objects.store import as_storage_url
 from app.contract.redis.url import RedisUrl
+from worker.engine.compiled import Compile
 from worker.models.controlnets import KeptFolder
 
 
@@ -93,6 +94,11 @@ class WorkerSettings(BaseSettings):
     graphs: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Capture whole steps as CUDA graphs. auto: on a GPU, as far as they can be; on: or fail",
+    )
+    compile: Compile = Field(
+        default="off",
+        description="Compile the network for the sizes of a step: minutes at the first start, kept for later ones. "
+        "auto: on a GPU, as far as it can be; on: or fail",
     )
     channels_last: Literal["auto", "on", "off"] = Field(
         default="auto", description="Memory layout of the convolutions. auto: on CUDA and on a CPU"

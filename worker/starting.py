@@ -39,6 +39,11 @@ class Starting:
         log.info("warming up", rows_measured=rows)
         self.say(f"warming up, {rows} rows measured")
 
+    def compiling(self, rows: int) -> None:
+        """The network is compiled for a step of so many rows."""
+        log.info("compiling", rows=rows)
+        self.say(f"warming up, compiling for {rows} rows")
+
     @contextmanager
     def published(self) -> Iterator[None]:
         """Readers hear of it while the context lasts."""

@@ -24,7 +24,7 @@ from app.contract.messages.picture_record import PictureError
 if TYPE_CHECKING:
     from PIL import Image
 
-CIRCUMSTANCES = ("model_hash", "version", "torch", "diffusers", "device", "dtype", "bucket")
+CIRCUMSTANCES = ("model_hash", "version", "torch", "diffusers", "device", "dtype", "bucket", "compiled")
 """What else the pixels depend on. Where one differs, a difference is no surprise."""
 
 FILES_BESIDE = {"controlnets": "ControlNet", "lora_files": "LoRA", "embedding_files": "textual inversion"}

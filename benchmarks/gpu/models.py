@@ -12,6 +12,7 @@ import transformers
 
 from benchmarks.gpu.run import Run
 from worker.engine.compile import compile_table
+from worker.engine.compiled import Compile
 from worker.engine.denoise import Plan, StepInput
 from worker.engine.engine import Engine
 from worker.engine.events import EngineEvent, Failed
@@ -153,10 +154,11 @@ def finish(engine: Engine) -> list[EngineEvent]:
     return events
 
 
-def native_lane(bundle: Bundle, graphs: Graphs, *, seats: int = 16) -> Lane:
+def native_lane(bundle: Bundle, graphs: Graphs, *, compile: Compile = "off", seats: int = 16) -> Lane:
     """With noise in every seat."""
     family = family_of(bundle)
-    lane = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs).open(family.native)
+    lanes = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs, compile=compile)
+    lane = lanes.open(family.native)
     generator = torch.Generator(bundle.device).manual_seed(0)
     lane.step.state.normal_(generator=generator)
     for kept in lane.step.conditioning.values():
@@ -174,8 +176,7 @@ def plan_of(lane: Lane, rows: int, *, seats: int = 16) -> Plan:
             input_scale=float(table.input_scale[9]),
             timestep=float(table.timesteps[9]),
             block=table.block(9, 7.5),
-            noise=None,
         )
         for k in range(rows // 2)
     ]
-    return Plan(inputs, rows=rows, samples=rows, latent_shape=lane.key.latent_shape)
+    return Plan(inputs, rows=rows, samples=rows)

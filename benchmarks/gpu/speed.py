@@ -12,6 +12,7 @@ import torch
 from benchmarks.gpu.models import GFLOP, finish, full_size, native_lane, plan_of, request
 from benchmarks.gpu.run import Run, ceilings
 from benchmarks.report import Column
+from worker.engine.compiled import Compile
 from worker.engine.engine import Engine
 from worker.engine.graphs import BUCKETS
 from worker.engine.lane import Graphs
@@ -57,14 +58,18 @@ def xl(run: Run) -> None:
     run.section("xl rest", 10, rest_of_a_picture, bundle)
 
 
-def by_size(run: Run, bundle: Bundle, label: str, graphs: Graphs, sizes: tuple[int, ...]) -> None:
-    """`ms` with the host ahead, `waited_ms` with a wait after each; `first_s` is the first of its size."""
-    lane = native_lane(bundle, graphs)
+def by_size(
+    run: Run, bundle: Bundle, label: str, graphs: Graphs, sizes: tuple[int, ...], compile: Compile = "off"
+) -> None:
+    """`ms` with the host ahead, `waited_ms` with a wait after each; `first_s` is the first of its size, with what it
+    takes to compile it."""
+    lane = native_lane(bundle, graphs, compile=compile)
     with torch.inference_mode():
         for rows in sizes:
             if not run.has(4, f"{label} {rows} rows"):
                 return
             plan, started = plan_of(lane, rows), time.perf_counter()
+            lane.compile(rows)
             lane.run(plan)
             run.wait()
             first = time.perf_counter() - started
@@ -162,21 +167,25 @@ def saturated(run: Run, bundle: Bundle, count: int) -> None:
     for name, kind in (("ahead", Engine), ("waiting", Waiting)):
         engine = kind(family_of(bundle), seats=16)
         engine.warm_up(seconds=30.0)
-        seconds = 0.0
-        for turn in range(2):
-            for k in range(count):
-                engine.submit(request(bundle, f"{turn}-{k}", num_inference_steps=run.steps, seed=k))
-            started = time.perf_counter()
-            finish(engine)
-            seconds = time.perf_counter() - started
-        tflops = count * 2 * run.steps * GFLOP[bundle.name] / 1e3 / seconds
-        profile = engine.costs.profile
-        run.note(
-            f"{bundle.name}: {count} pictures at once, the host {name}",
-            pictures_s=count / seconds,
-            tflops=tflops,
-            most_rows=profile.rows if profile else None,
-        )
+        all_at_once(run, engine, bundle, count, f"the host {name}")
+
+
+def all_at_once(run: Run, engine: Engine, bundle: Bundle, count: int, label: str) -> None:
+    """Twice: the second time counts."""
+    seconds = 0.0
+    for turn in range(2):
+        for k in range(count):
+            engine.submit(request(bundle, f"{turn}-{k}", num_inference_steps=run.steps, seed=k))
+        started = time.perf_counter()
+        finish(engine)
+        seconds = time.perf_counter() - started
+    profile = engine.costs.profile
+    run.note(
+        f"{bundle.name}: {count} pictures at once, {label}",
+        pictures_s=count / seconds,
+        tflops=count * 2 * run.steps * GFLOP[bundle.name] / 1e3 / seconds,
+        most_rows=profile.rows if profile else None,
+    )
 
 
 def stock_compiled(run: Run, bundle: Bundle) -> None:

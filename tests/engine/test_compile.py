@@ -18,7 +18,7 @@ from worker.engine.compile import NotAffine, compile_table, residual
 from worker.engine.errors import GenerationFailed
 from worker.engine.solver import ObjectSolver, Schedule, SolverFactory, Solvers, TableSolver
 from worker.engine.stepping import at_steps
-from worker.engine.table import CONDITIONAL, ESTIMATE, NOISE, UNCONDITIONAL, Table
+from worker.engine.table import BLOCK, CONDITIONAL, ESTIMATE, NOISE, UNCONDITIONAL, Table
 from worker.families.schedulers import NamedSchedulers
 from worker.models.pipelines import STABLE_DIFFUSION
 from worker.models.quiet import quiet_libraries
@@ -295,17 +295,37 @@ def test_one_table_for_all_who_want_the_same() -> None:
     assert first is not other
     assert len(executor.waiting) == 2
     executor.go_on()
-    device = torch.device("cpu")
-    assert first.result().solver(device).table is first.result().solver(device).table
+    assert first.result().solver().table is first.result().solver().table
 
 
 def test_what_is_not_affine_is_stepped_as_an_object() -> None:
     clipping = diffusers.DDIMScheduler(**BETAS, thresholding=True)
-    device = torch.device("cpu")
     objects, table = factory(clipping, "ddim", 5), factory(clipping, "euler", 5)
     assert (objects.evaluations, table.evaluations) == (5, 5)
-    assert isinstance(objects.solver(device), ObjectSolver)
-    assert isinstance(table.solver(device), TableSolver)
+    assert isinstance(objects.solver(), ObjectSolver)
+    assert isinstance(table.solver(), TableSolver)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        diffusers.DDIMScheduler(**BETAS, thresholding=True),
+        diffusers.DDPMScheduler(**BETAS, clip_sample=True),
+        diffusers.DPMSolverMultistepScheduler(**BETAS, thresholding=True),
+        diffusers.UniPCMultistepScheduler(**BETAS, thresholding=True),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_an_object_is_stepped_without_a_question_to_the_device(scheduler: Any) -> None:
+    """On a device whose values nobody can read: its timesteps are not there, nor is anything else that is asked."""
+    given = Schedule(name="own", scheduler=scheduler, num_inference_steps=5, options={"eta": 1.0}, channels=4)
+    solver, chance = SolverFactory(given).solver(), torch.Generator()
+    assert isinstance(solver, ObjectSolver)
+    registers = torch.zeros(BLOCK[0], 4, 8, 8, device="meta")
+    solver.begin(registers, torch.zeros(4, 8, 8, device="meta"))
+    for i in range(solver.table.evaluations):
+        solver.after_step(registers, i, chance)
+    assert solver.latents(registers).device.type == "meta"
 
 
 @pytest.mark.parametrize(
@@ -334,7 +354,7 @@ def test_what_ends_in_nan_is_refused_before_it_is_drawn_and_the_advice_is_good()
         ) as no:
             factory(zero_snr(), "ddim_eta1", 20)
         for other in re.findall(r"(\d+)(?= or | will do)", str(no.value)):
-            assert isinstance(factory(zero_snr(), "ddim_eta1", int(other)).solver(torch.device("cpu")), TableSolver)
+            assert isinstance(factory(zero_snr(), "ddim_eta1", int(other)).solver(), TableSolver)
 
 
 class Falls(diffusers.DDIMScheduler):

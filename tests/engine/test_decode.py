@@ -244,6 +244,9 @@ def test_other_errors_of_a_decode_are_not_repeated_in_tiles(epsilon_bundle: Bund
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),
+        torch.AcceleratorError("CUDA error: out of memory"),
     ],
     ids=lambda error: str(error)[:12],
 )

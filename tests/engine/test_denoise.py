@@ -34,6 +34,7 @@ def filled(step: StaticStep) -> StaticStep:
     step.state[:, 0] = torch.randn(step.state[:, 0].shape, generator=generator)
     for kept in step.conditioning.values():
         kept.copy_(torch.randn(kept.shape, generator=generator))
+    step.noise.copy_(torch.randn(step.noise.shape, generator=generator))
     return step
 
 
@@ -44,24 +45,22 @@ def step_of(unet: Any, *, seats: int = 4, dtype: torch.dtype = torch.float32) ->
 
 
 def step_input(table: Table, seat: int, *, i: int = 1, guidance: float = 5.0) -> StepInput:
-    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seat))
     return StepInput(
         seat=seat,
         guidance=Guidance(scale=guidance) if guidance > 1 else None,
         input_scale=float(table.input_scale[i]),
         timestep=float(table.timesteps[i]),
         block=table.block(i, guidance),
-        noise=noise,
     )
 
 
 def arguments(inputs: list[StepInput], *, rows: int, samples: int) -> tuple[torch.Tensor, ...]:
-    return Plan(inputs, rows=rows, samples=samples, latent_shape=SHAPE).on(torch.device("cpu"))
+    return Plan(inputs, rows=rows, samples=samples).on(torch.device("cpu"))
 
 
 def exact_arguments(inputs: list[StepInput], *, rows: int, samples: int) -> tuple[torch.Tensor, ...]:
-    index, numbers, noise = arguments(inputs, rows=rows, samples=samples)
-    return index, numbers.double(), noise.double()
+    index, numbers = arguments(inputs, rows=rows, samples=samples)
+    return index, numbers.double()
 
 
 class Listening(TorchDispatchMode):
@@ -184,7 +183,7 @@ def test_conditioning_beside_the_text_has_seats_as_well(table: Table) -> None:
     }
     denoiser = UNet(unet, dtype=torch.float64, device=torch.device("cpu"))
     step = filled(StaticStep(denoiser, seats=3, latent_shape=SHAPE, conditioning=conditioning))
-    step.state = step.state.double()
+    step.state, step.noise = step.state.double(), step.noise.double()
     before = step.state.clone()
     with torch.no_grad():
         step(*exact_arguments([step_input(table, 1), step_input(table, 3, guidance=1.0)], rows=3, samples=2))
@@ -197,7 +196,7 @@ def test_conditioning_beside_the_text_has_seats_as_well(table: Table) -> None:
             c, *u = unet(x * own.input_scale, own.timestep, context, added_cond_kwargs=kept)[0]
             m = u[0] + guidance * (c - u[0]) if u else c
             matrix = torch.from_numpy(table.matrices[1][0])
-            expected = matrix[0] * before[seat, 0] + matrix[1] * m + matrix[2] * own.noise
+            expected = matrix[0] * before[seat, 0] + matrix[1] * m + matrix[2] * step.noise[seat]
             assert distance(step.state[seat, 0], expected) < 1e-5, "what is left is the float32 of the UNet's output"
 
 
@@ -214,6 +213,6 @@ def test_a_captured_step_is_the_step(epsilon_bundle: Bundle, table: Table, dtype
     with torch.inference_mode():
         for i in range(table.evaluations):
             inputs = [step_input(table, 1, i=i), step_input(table, 2, i=i, guidance=1.0)]
-            given = Plan(inputs, rows=4, samples=4, latent_shape=SHAPE).on(device)
+            given = Plan(inputs, rows=4, samples=4).on(device)
             assert graphs(*given)[:2].tolist() == eager(*given)[:2].tolist() == [True, True]
     assert distance(captured.state[1:3, 0], eager.state[1:3, 0]) < (1e-5 if dtype == torch.float32 else 1e-2)

@@ -14,6 +14,7 @@ import torch
 
 from tests.engine.driving import SIDE, drain, engine_of, lanes_of, last_events, run, scripted, wish
 from tests.waiting import WAIT_SECONDS
+from worker.engine import errors
 from worker.engine.costs import Profile
 from worker.engine.errors import DeviceLost
 from worker.engine.events import Failed, Finished, Progress, Started, Stopped
@@ -188,6 +189,23 @@ def test_a_lost_device_may_show_late(epsilon_bundle: Bundle, monkeypatch: pytest
     monkeypatch.setattr(torch, "isfinite", late)
     with pytest.raises(DeviceLost):
         engine.step()
+
+
+def test_a_call_that_left_the_device_well_ends_its_own_request(
+    epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel of an impossible size is one request's affair: the device is asked before it is given up."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(errors, "one_small_kernel", lambda: None)
+
+    def impossible(call: int, rows: torch.Tensor) -> None:
+        if len(rows) != 2:
+            raise torch.AcceleratorError("CUDA error: invalid configuration argument")
+
+    bundle, _ = scripted(epsilon_bundle, impossible)
+    last = run(engine_of(bundle), wish("two rows"), wish("one row", guidance_scale=1.0))
+    assert isinstance(last["two rows"], Finished)
+    assert slug(last["one row"]) == "generation-failed"
 
 
 def test_a_scheduler_that_raises_ends_its_own_request(epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

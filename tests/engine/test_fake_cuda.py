@@ -6,8 +6,11 @@ On cuda:1, where whatever forgets to name its device lands on another.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -17,9 +20,11 @@ from app.contract.messages.deep_cache import Cache
 from app.contract.messages.trajectory import Trajectory
 from tests.engine.driving import engine_of, last_events, wish
 from tests.engine.fake_cuda import Crossing, FakeCuda, Launch, Made, Wait
+from tests.engine.tiny_models import SIDE
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.events import EngineEvent, Finished, Preview
+from worker.engine.family import Autoencoder
 from worker.engine.rows import Mode
 from worker.engine.transfer import current_device
 from worker.models.bundle import Bundle
@@ -38,10 +43,11 @@ class Served:
 
     def __init__(self, bundle: Bundle) -> None:
         self.cuda = FakeCuda(INDEX)
+        self.latents = math.prod(bundle.latent_shape(SIDE, SIDE))
         self.events: list[EngineEvent] = []
         with self.cuda.in_place(), patch("worker.engine.costs.row_flops", return_value=1.0):
             self._engine = self._warm(bundle)
-            self.warm_up, self.cuda.diary = self.cuda.diary, []
+            self.warm_up, self.cuda.diary, self.cuda.launches = self.cuda.diary, [], 0
             self._submit("a", num_inference_steps=9, scheduler="euler_a", trajectory=Trajectory(decode="vae"))
             self._submit(
                 "b", num_inference_steps=7, scheduler="dpmpp_2m", guidance_scale=1.0, preview_every=2, cache=SAVING
@@ -56,7 +62,11 @@ class Served:
         on_cuda = self.cuda.bundle(bundle, torch.float16)
         with self.cuda.computing():
             engine = engine_of(on_cuda, seats=4, graphs="on", checker=on_cuda.checker)
-            engine.warm_up(PROFILE)
+            self.rehearsed: dict[str, list[int]] = {"decode": [], "encode": []}
+            with ExitStack() as stack:
+                for name, sizes in self.rehearsed.items():
+                    stack.enter_context(_noting(engine._family.autoencoder, name, sizes))
+                engine.warm_up(PROFILE)
             # Its fit asks for values.
             factors = torch.zeros(bundle.latent_channels + 1, 12, device=self.cuda.device)
             engine._looks.__dict__.update(factors=factors, _map=factors.cpu())
@@ -79,8 +89,21 @@ class Served:
             for _ in range(2):
                 lanes.open(replace(lanes.native, mode=Mode.REPRODUCIBLE)).rehearse(2)
                 for now in (0.0, 1e6):
-                    lanes.sweep(now)
+                    lanes.sweep(now, idle_seconds=0)
                 gc.collect()
+
+
+@contextmanager
+def _noting(autoencoder: Autoencoder, name: str, sizes: list[int]) -> Iterator[None]:
+    """How many pictures each call is of."""
+    call = getattr(autoencoder, name)
+
+    def noted(batch: torch.Tensor) -> Any:
+        sizes.append(len(batch))
+        return call(batch)
+
+    with patch.object(autoencoder, name, noted):
+        yield
 
 
 @pytest.fixture(scope="module", params=["epsilon_bundle", "xl_bundle", "checked_bundle"])
@@ -113,6 +136,21 @@ def test_nothing_that_crosses_stops_the_host(served: Served) -> None:
     crossings = [entry for entry in served.serving if isinstance(entry, Crossing)]
     assert {entry.what for entry in crossings} == {"cpu to cuda", "cuda to cpu"}
     assert [entry for entry in crossings if entry.is_blocking] == []
+
+
+def test_noise_crosses_for_who_draws_and_behind_the_step_before(served: Served) -> None:
+    """One of the three has a solver that draws, in all of its steps but the last."""
+    launched, behind = 0, list[int]()
+    for entry in served.serving:
+        if isinstance(entry, Launch):
+            launched = entry.number
+        elif isinstance(entry, Crossing) and entry.is_filling and entry.numbers == served.latents:
+            behind.append(launched)
+    assert behind == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_as_many_pictures_as_there_may_be_are_rehearsed(served: Served) -> None:
+    assert served.rehearsed == {"decode": [1, 1, 2, 3, 4], "encode": [1, 2, 3, 4]}, "the first is measured"
 
 
 def test_nothing_crosses_within_a_capture(served: Served) -> None:

@@ -47,12 +47,11 @@ def _ours(solver: Solver, latents: torch.Tensor, generator: torch.Generator) -> 
     solver.begin(step.state[2], latents)
     table = solver.table
     for i in range(table.evaluations):
-        own = StepInput(
-            2, Guidance(scale=SCALE), 1.0, float(table.timesteps[i]), table.block(i, SCALE),
-            torch.randn(SHAPE, generator=generator) if table.draws[i] else None,
-        )  # fmt: skip
-        other = StepInput(1, None, 1.0, 77.0, table.block(i, 1.0), None)
-        flags = step(*Plan([other, own], rows=3, samples=2, latent_shape=SHAPE).on(CPU))
+        own = StepInput(2, Guidance(scale=SCALE), 1.0, float(table.timesteps[i]), table.block(i, SCALE))
+        other = StepInput(1, None, 1.0, 77.0, table.block(i, 1.0))
+        if table.draws[i]:
+            step.noise[2] = torch.randn(SHAPE, generator=generator)
+        flags = step(*Plan([other, own], rows=3, samples=2).on(CPU))
         assert flags.all()
         solver.after_step(step.state[2], i, generator)
     return solver.latents(step.state[2])
@@ -85,7 +84,7 @@ def _theirs(scheduler: Any, latents: torch.Tensor, generator: torch.Generator, *
 def test_a_variance_reaches_who_reads_it_and_nobody_else(scheduler: Any) -> None:
     """DDIM reads none: its table does not mind what lies in that register."""
     latents = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    solver = SolverFactory(_schedule(scheduler)).solver(CPU)
+    solver = SolverFactory(_schedule(scheduler)).solver()
     ours = _ours(solver, latents, torch.Generator().manual_seed(2))
     theirs = _theirs(scheduler, latents, torch.Generator().manual_seed(2))
     assert torch.allclose(ours, theirs, atol=1e-5)
@@ -112,7 +111,7 @@ def test_a_way_in_two_parts_is_the_way_in_one() -> None:
     factories = [SolverFactory(_schedule(scheduler, beginning=part)) for part in parts]
     assert [factory.evaluations for factory in factories] == [5, 1]
     for factory in factories:
-        latents = _ours(factory.solver(CPU), latents, generator)
+        latents = _ours(factory.solver(), latents, generator)
     start = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(latents, _theirs(scheduler, start, torch.Generator().manual_seed(2)), atol=1e-5)
 
@@ -123,7 +122,7 @@ def test_a_table_is_told_which_timestep_follows() -> None:
     table = compile_table(scheduler, 6)
     assert table.draws == (True,) * 5 + (False,)
     latents = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    ours = _ours(SolverFactory(_schedule(scheduler)).solver(CPU), latents, torch.Generator().manual_seed(2))
+    ours = _ours(SolverFactory(_schedule(scheduler)).solver(), latents, torch.Generator().manual_seed(2))
     theirs = _theirs(scheduler, latents, torch.Generator().manual_seed(2))
     assert torch.allclose(ours, theirs, atol=1e-5)
 

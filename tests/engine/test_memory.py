@@ -10,6 +10,8 @@ import torch
 from tests.engine.driving import engine_of, lanes_of, scripted, wish
 from tests.engine.tiny_models import SIDE
 from worker.engine.costs import AT_ONCE, SPARE, Memory
+from worker.engine.denoise import sizes
+from worker.engine.graphs import StepGraphs
 from worker.engine.lane import Lane
 from worker.engine.memory import estimated_memory, measure_memory
 from worker.machine import Room
@@ -28,7 +30,7 @@ class ScriptedMeter:
         lane.step.register_forward_pre_hook(self._look)
 
     def _look(self, step: object, given: tuple[torch.Tensor, ...]) -> None:
-        self._rows = len(given[2])
+        self._rows, _ = sizes(given[0], given[1])
         if self._rows > self._fits:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -54,6 +56,16 @@ def test_a_row_a_step_and_a_decode_are_told_apart(lane: Lane) -> None:
     assert (memory.row, memory.step) == (30 * MIB, 100 * MIB)
     assert memory.free == ((1 - SPARE) * 2_000 - AT_ONCE * 200) * MIB
     assert memory.rows(1.0) == (1_900 - 800 - 100) // 30
+
+
+def test_graphs_take_a_steps_memory_once_more(lane: Lane) -> None:
+    """They keep theirs, and the runs before the next capture need as much beside it."""
+    with torch.inference_mode():
+        lane._run = StepGraphs(lane.step, None)  # type: ignore[arg-type]
+        memory = measure_memory(lane, weights=WEIGHTS, meter=ScriptedMeter(lane, free=2_000))
+    assert memory is not None
+    assert memory.rows(1.0) == (1_900 - 800 - 200) // 60
+    assert memory.largest == (1_900 - 100) / 60, "one that cannot be captured is launched kernel by kernel"
 
 
 def test_where_a_few_rows_do_not_fit_nothing_is_promised(lane: Lane) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from worker.engine.engine import Engine
 from worker.engine.events import Finished, Progress, Started
 from worker.engine.graphs import StepGraphs
 from worker.engine.lane import IDLE_SECONDS
-from worker.engine.profile import SIZES, knee, measure
+from worker.engine.profile import SIZES, Told, knee, measure, profile_of
 from worker.engine.rows import Rows
 from worker.models.bundle import Bundle
 
@@ -34,6 +36,9 @@ class TimedLane:
         self._seen: set[int] = set()
         self.told: list[int] = []
 
+    def is_to_compile(self, rows: int) -> bool:
+        return False
+
     def rehearse(self, rows: int) -> None:
         if rows > self._fits:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -46,7 +51,7 @@ class TimedLane:
         return measure(
             self,  # type: ignore[arg-type]
             most_rows=most_rows, seconds=seconds, known=known,
-            on_measured=self.told.append, clock=clock, stopwatch=clock,
+            told=Told(self.told.append), clock=clock, stopwatch=clock,
         )  # fmt: skip
 
 
@@ -156,7 +161,7 @@ def test_the_engine_keeps_to_its_profile(epsilon_bundle: Bundle) -> None:
 def test_warming_up_measures_and_leaves_nothing_behind(epsilon_bundle: Bundle) -> None:
     engine = engine_of(epsilon_bundle, seats=2)
     told: list[int] = []
-    profile = engine.warm_up(seconds=0.5, on_measured=told.append)
+    profile = engine.warm_up(seconds=0.5, told=Told(told.append))
     assert profile.rows_a_second.keys() == profile.seconds.keys() == set(told) <= {2, 4}
     assert profile.row_cost > 1e6
     assert profile.decode_seconds > 0
@@ -194,6 +199,63 @@ def test_steps_are_captured_from_the_largest_on_and_without_those_that_memory_is
     lane.rehearse = rehearse  # type: ignore[assignment]
     lane.capture(9)
     assert asked == [10, 8, 6, 4, 2], "nine rows are filled up to ten"
+
+
+class CompilingLane(TimedLane):
+    """Each size takes a minute to compile."""
+
+    is_compiled = True
+    most_rows = None
+    decodes = (1, 32)
+
+    def is_to_compile(self, rows: int) -> bool:
+        return rows not in self.ready
+
+    def compile(self, rows: int) -> None:
+        self.now += 60.0
+        self.ready.append(rows)
+
+    def capture(self, most_rows: int) -> None:
+        self.captured = most_rows
+
+    def profile(self, known: Profile | None) -> Profile:
+        self.ready, self.heard = list[int](), list[tuple[str, int]]()
+        told = Told(lambda rows: self.heard.append(("measured", rows)), lambda rows: self.heard.append(("next", rows)))
+        clock = partial(getattr, self, "now")
+        with patch("worker.engine.profile.measure", partial(measure, clock=clock, stopwatch=clock)):
+            return profile_of(self, known, most_rows=32, seconds=4.5, told=told)  # type: ignore[arg-type]
+
+
+def test_sizes_are_compiled_before_they_are_timed_and_that_takes_no_time_from_it() -> None:
+    lane = CompilingLane({size: 0.01 * max(1.0, size / 4) for size in SIZES})
+    profile = lane.profile(None)
+    assert (profile.rows, profile.is_complete, profile.is_compiled) == (4, True, True)
+    assert lane.ready == [2, 4, 8, 12], "the knee is seen from there"
+    assert lane.heard[:4] == [("next", 2), ("measured", 2), ("next", 4), ("measured", 4)]
+    assert lane.captured == 4
+
+
+def test_what_is_known_of_another_start_is_compiled_again_as_far_as_it_is_needed() -> None:
+    lane = CompilingLane({})
+    known = Profile(8, 1.0, {2: 1.0, 4: 2.0, 8: 4.0}, seconds={2: 2.0, 4: 2.0, 8: 2.0}, is_compiled=True)
+    assert lane.profile(known) == known
+    assert (lane.ready, lane.captured, lane.steps) == ([2, 4, 8], 8, 0)
+
+
+def test_what_is_known_of_steps_that_were_not_compiled_is_found_out_anew() -> None:
+    lane = CompilingLane(dict.fromkeys(SIZES, 0.01))
+    known = Profile(2, 1.0, {2: 1.0}, seconds={2: 2.0}, decode_seconds=9.0)
+    profile = lane.profile(known)
+    assert (profile.rows, profile.is_compiled, profile.decode_seconds) == (None, True, 0.0)
+
+
+def test_a_step_is_filled_up_to_one_that_is_compiled(epsilon_bundle: Bundle) -> None:
+    lanes = lanes_of(epsilon_bundle, seats=2)
+    lane = lanes.open(lanes.native)
+    lane._run = StepGraphs(lane.step, None)  # type: ignore[arg-type]
+    assert [lane._filled_up(rows) for rows in (1, 5, 9, 65)] == [2, 6, 10, 65]
+    lane._compiled = SimpleNamespace(sizes=[2, 4, 8])  # type: ignore[assignment]
+    assert [lane._filled_up(rows) for rows in (1, 5, 9, 65)] == [2, 8, 10, 65]
 
 
 def test_graphs_need_a_gpu(epsilon_bundle: Bundle) -> None:

@@ -83,7 +83,6 @@ def step_of_sample(lane: Lane, *sides: Side, guided: bool = True) -> StepInput:
         input_scale=1.0,
         timestep=1.0,
         block=torch.zeros(*BLOCK).numpy(),
-        noise=None,
         sides=lane.asked(sides, 0),
     )
 
@@ -126,7 +125,7 @@ def test_who_fills_up_changes_nobody() -> None:
     lane, network = lane_on(CPU), Factor()
     given = step_of_sample(lane, side(network, 2.0)), step_of_sample(lane)
     lane.step.sides[network]["given"][0] = float("nan")
-    plan = Plan(given, rows=6, samples=6, latent_shape=SHAPE, fill_up=lambda rows: 4)
+    plan = Plan(given, rows=6, samples=6, fill_up=lambda rows: 4)
     lane.run(plan)
     assert said(lane) == [2.0, 0.0, 2.0, 0.0, 0.0, 0.0]
     assert network.asked == [4]
@@ -213,11 +212,11 @@ def arguments(bundle: Bundle, folder: Path) -> tuple[StaticStep, tuple[Any, ...]
     inputs = [
         StepInput(
             seat=first.seat, guidance=first.guidance, input_scale=first.input_scale, timestep=first.timestep,
-            block=first.block, noise=first.noise, sides=asked,
+            block=first.block, sides=asked,
         ),
         step_input(table, 2, guidance=1.0),
     ]  # fmt: skip
-    plan = Plan(inputs, rows=4, samples=4, latent_shape=SHAPE, fill_up=lambda rows: 4)
+    plan = Plan(inputs, rows=4, samples=4, fill_up=lambda rows: 4)
     return step, (*plan.on(CPU), plan.used, plan.sides_on(CPU))
 
 

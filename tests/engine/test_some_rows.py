@@ -52,9 +52,7 @@ def step_input(seat: int, rows: Rows) -> StepInput:
     block[0, CONDITIONAL] = 1
     guidance = Guidance(scale=2.0) if rows.is_guided else None
     used = {name: some.used for name, some in rows.some.items()}
-    return StepInput(
-        seat=seat, guidance=guidance, input_scale=1.0, timestep=1.0, block=block.numpy(), noise=None, used=used
-    )
+    return StepInput(seat=seat, guidance=guidance, input_scale=1.0, timestep=1.0, block=block.numpy(), used=used)
 
 
 def step_with(*seated: Rows) -> StaticStep:
@@ -67,7 +65,7 @@ def step_with(*seated: Rows) -> StaticStep:
 def take(step: StaticStep, *seated: Rows) -> tuple[Used, Mapping[str, torch.Tensor]]:
     """One step of them all. What of `used` it took, and what the denoiser was given."""
     inputs = [step_input(seat, rows) for seat, rows in enumerate(seated, 1)]
-    plan = Plan(inputs, rows=2 * len(inputs), samples=len(inputs), latent_shape=SHAPE)
+    plan = Plan(inputs, rows=2 * len(inputs), samples=len(inputs))
     step(*plan.on(torch.device("cpu")), plan.used)
     assert isinstance(step.denoiser, Summing)
     return plan.used, step.denoiser.calls[-1]
@@ -81,7 +79,7 @@ def test_samples_with_and_without_share_a_lane() -> None:
 def test_where_nobody_has_any_the_denoiser_is_not_given_the_name() -> None:
     step = step_with(rows_of(1.0), rows_of())
     inputs = [step_input(2, rows_of())]
-    plan = Plan(inputs, rows=2, samples=1, latent_shape=SHAPE)
+    plan = Plan(inputs, rows=2, samples=1)
     step(*plan.on(torch.device("cpu")), plan.used)
     assert plan.used == ()
     assert step.denoiser.calls[-1].keys() == {"context"}  # type: ignore[union-attr]

@@ -30,6 +30,7 @@ from worker.engine.errors import DeviceLost
 from worker.engine.events import DrawnImage, EngineEvent, Finished, Progress, Started, Stopped, Timings
 from worker.engine.request import Request
 from worker.engine.stage import Stage
+from worker.own_thread import OwnThread
 from worker.provenance import Provenance
 from worker.served import Drawing, Served
 from worker.settings import settings_from_env, worker_name
@@ -210,5 +211,5 @@ def run() -> int:
     hold = Path(diary).with_name(HOLD) if diary else None
     engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds, hold=hold)
     store = MortalStore(open_store(settings.storage_url), fate)
-    served = Served(Drawing(engine, CARD), None, NOWHERE)
+    served = Served(Drawing(engine, CARD, OwnThread("engine")), None, NOWHERE)
     return main.Worker(settings, served, store, connect(settings), name=worker_name()).run()

@@ -136,7 +136,7 @@ def test_the_worker_says_so_before_anything_is_opened(
         raise AssertionError("too late")
 
     monkeypatch.setattr(worker_main, "configure", lambda *_, **__: None)
-    for name in ("_open_store", "connect", "_load"):
+    for name in ("_open_store", "connect", "start"):
         monkeypatch.setattr(worker_main, name, opened)
     monkeypatch.setenv("DARKROOM_MODEL", str(tmp_path / "My Model (v2)"))
     assert worker_main.run() == CANNOT_START

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+import worker.loading
 import worker.main
 from worker.models.bundle import Bundle, load
 from worker.settings import WorkerSettings
@@ -35,5 +36,5 @@ def load_hanging(settings: WorkerSettings, name: str) -> Bundle:
 
 
 if __name__ == "__main__":
-    worker.main._load = load_hanging
+    worker.loading._load = load_hanging
     sys.exit(worker.main.run())

@@ -15,7 +15,7 @@ from app.contract.messages.questions import EmbedSpec
 from tests.waiting import WAIT_SECONDS
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import DrawnImage, Failed, Finished, Progress, Stopped, Timings
-from worker.metrics import WorkerMetrics, _Gpus
+from worker.metrics import WorkerMetrics, _Gpu, handle_of
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
@@ -76,8 +76,14 @@ class NvmlError(Exception):
     pass
 
 
-def no_power(handle: int) -> int:
+def no_power(handle: str, *which: int) -> int:
     raise NvmlError
+
+
+def by_uuid(uuid: str) -> str:
+    if uuid not in ("GPU-b", "MIG-c"):
+        raise NvmlError
+    return uuid
 
 
 @pytest.fixture
@@ -86,8 +92,8 @@ def slice_without_power() -> Any:
     return SimpleNamespace(
         NVMLError=NvmlError,
         NVML_TEMPERATURE_GPU=0,
-        nvmlDeviceGetCount=lambda: 1,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetIndex=lambda handle: 3,
+        nvmlDeviceGetHandleByUUID=by_uuid,
         nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=5, total=10),
         nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=50),
         nvmlDeviceGetPowerUsage=no_power,
@@ -96,8 +102,23 @@ def slice_without_power() -> Any:
 
 
 def test_a_gpu_that_does_not_answer_everything(slice_without_power: Any) -> None:
-    families = {family.name: family.samples for family in _Gpus(slice_without_power).collect()}
+    families = {family.name: family.samples for family in _Gpu(slice_without_power, "GPU-b").collect()}
     assert all(f"`{name}`" in OPERATIONS for name in families)
     assert [sample.value for sample in families["darkroom_gpu_utilization"]] == [0.5]
     assert [sample.value for sample in families["darkroom_gpu_memory_used_bytes"]] == [5]
+    assert [sample.labels for sample in families["darkroom_gpu_memory_used_bytes"]] == [{"gpu": "3"}]
     assert families["darkroom_gpu_power_watts"] == []
+
+
+def test_a_gpu_that_answers_nothing_any_more_takes_no_other_figure_along(slice_without_power: Any) -> None:
+    fallen = SimpleNamespace(**vars(slice_without_power))
+    for question in [name for name in vars(fallen) if name.startswith("nvmlDeviceGet")]:
+        setattr(fallen, question, no_power)
+    assert [family.samples for family in _Gpu(fallen, "GPU-b").collect()] == [[]] * 5
+
+
+def test_a_worker_tells_of_its_own_gpu_whatever_its_number_is(slice_without_power: Any) -> None:
+    assert handle_of(slice_without_power, "b") == "GPU-b"
+    assert handle_of(slice_without_power, "c") == "MIG-c"
+    with pytest.raises(NvmlError):
+        handle_of(slice_without_power, "a")

@@ -12,6 +12,7 @@ import pytest
 
 from worker import profiles
 from worker.engine.costs import Profile
+from worker.engine.profile import Told
 from worker.profiles import start_engine
 from worker.remembered import Remembered
 from worker.settings import WorkerSettings
@@ -69,10 +70,10 @@ class SlowEngine:
 
     def __init__(self, bundle: Any, **options: Any) -> None: ...
 
-    def warm_up(self, known: Profile | None, *, on_measured: Any) -> Profile:
+    def warm_up(self, known: Profile | None, *, told: Told) -> Profile:
         type(self).known = known
         sizes = [2, 4, 8][: len(known.seconds) + 1 if known else 1]
-        on_measured(sizes[-1])
+        told.measured(sizes[-1])
         measured = dict.fromkeys(sizes, 1.0)
         return Profile(8, 1.0, measured, is_complete=len(sizes) == 3, seconds=measured, decode_seconds=2.0)
 
@@ -86,6 +87,6 @@ def test_an_unfinished_profile_is_remembered_and_given_to_the_next_start(
     settings = WorkerSettings(profile_folder=tmp_path)
     told: list[int] = []
     for before in (None, [2], [2, 4]):
-        start_engine(bundle, bundle, settings, on_measured=told.append)
+        start_engine(bundle, bundle, settings, told=Told(told.append))
         assert (SlowEngine.known and [*SlowEngine.known.seconds]) == before
     assert told == [2, 4, 8]

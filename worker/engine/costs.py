@@ -32,6 +32,7 @@ class Profile:
     `rows_a_second` by rows in the step, as far as it was measured; on a CPU, of the process's own time. `seconds`: how
     long such a step was waited for, also by rows. `decode_seconds`: the same of one picture of the native size, 0 if it
     could not be decoded. `is_complete`: there was time to find the best size; if not, a later `measure` goes on.
+    `is_compiled`: the denoiser was, for these sizes.
     """
 
     rows: int | None
@@ -40,6 +41,7 @@ class Profile:
     is_complete: bool = True
     seconds: Mapping[int, float] = field(default_factory=dict)
     decode_seconds: float = 0.0
+    is_compiled: bool = False
 
     def rows_for(self, row_cost: float) -> int | None:
         """The most rows of another size: they fill the device as well when they cost as much. Never below two."""
@@ -55,8 +57,8 @@ class Profile:
 class Memory:
     """In bytes: `free` for steps, `step` for one of no rows, `row` for each row at the native size.
 
-    `most`: for a step, if all others gave back what they have. `picture`: for a decode at the native size, out of what
-    `free_now` tells; where it tells nothing, a decode is tried.
+    `steps`: how many times that is taken at once. `most`: for a step, if all others gave back what they have.
+    `picture`: for a decode at the native size, out of what `free_now` tells; where it tells nothing, a decode is tried.
     """
 
     free: float
@@ -65,11 +67,12 @@ class Memory:
     most: float = math.inf
     picture: float = 1.0
     free_now: Callable[[], float] = lambda: math.inf
+    steps: int = 1
 
     def rows(self, scale: float) -> int:
         """That fit into a step whose rows are `scale` times as large as native ones. Never below two: one guided
         picture is tried in any case, and may fail by itself."""
-        return max(2, int((self.free - self.step) / (self.row * scale)))
+        return max(2, int((self.free / self.steps - self.step) / (self.row * scale)))
 
     def pictures(self, scale: float) -> float:
         """That can be decoded together, of `scale` times the native size. Below one: so much of one."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from worker.engine.compiled import CompiledDenoiser
 from worker.engine.deep import Depth, deep_shape, evaluate
 from worker.engine.guidance import Guidance, rescaling
 from worker.engine.keep import NO_NOISE, Keep, noised
@@ -35,8 +36,10 @@ class StaticStep(torch.nn.Module):
     conditional at 0, unconditional at 1, and so does `deep` what is kept of the denoiser's inner layers, once a sample
     wants that. `some` holds what both rows of some samples have, [seats + 1, most, ...];
     `sides` what was given to each side network, by its names, [seats + 1, ...].
-    `stays` is float32 [seats + 1, 2, C, h, w], a picture's latents and noise, which take their place wherever
-    `repainted`, bool [seats + 1, 1, h, w], is not true: nowhere for who keeps nothing.
+    `noise` is float32 [seats + 1, C, h, w], what the solver of each adds, which may come while the step before is still
+    computed. `stays` is float32 [seats + 1, 2, C, h, w], a picture's latents and noise, which take their place wherever
+    `repainted`, bool [seats + 1, 1, h, w], is not true: nowhere for who keeps nothing. `compiled` is the same denoiser,
+    compiled for some steps.
     """
 
     def __init__(
@@ -46,9 +49,11 @@ class StaticStep(torch.nn.Module):
         seats: int,
         latent_shape: LatentShape,
         conditioning: Mapping[str, torch.Size],
+        compiled: CompiledDenoiser | None = None,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
+        self._compiled = compiled
         self.state = torch.zeros(seats + 1, BLOCK[0], *latent_shape, device=denoiser.device)
         self.conditioning = {
             name: torch.zeros(seats + 1, 2, *shape, dtype=denoiser.dtype, device=denoiser.device)
@@ -57,6 +62,7 @@ class StaticStep(torch.nn.Module):
         self.some: dict[str, torch.Tensor] = {}
         self.deep: torch.Tensor | None = None
         self.sides: dict[SideNetwork, dict[str, torch.Tensor]] = {}
+        self.noise = torch.zeros(seats + 1, *latent_shape, device=denoiser.device)
         self.stays = torch.zeros(seats + 1, 2, *latent_shape, device=denoiser.device)
         self.repainted = torch.ones(seats + 1, 1, *latent_shape[1:], dtype=torch.bool, device=denoiser.device)
 
@@ -103,14 +109,12 @@ class StaticStep(torch.nn.Module):
         self,
         index: torch.Tensor,
         numbers: torch.Tensor,
-        noise: torch.Tensor,
         used: Used = (),
         sides: Sequence[SideRows] = (),
         depth: Depth = Depth.WHOLE,
     ) -> torch.Tensor:
         """Take the step that a plan describes (see `Plan`). Whether each sample is finite, bool [samples]."""
-        samples = len(noise)
-        rows = (len(index) - 3 * samples) // 2
+        rows, samples = sizes(index, numbers)
         row_seat, row_context, seat, conditional, unconditional = index.split([rows, rows, samples, samples, samples])
         parts = [rows, rows, samples, samples, samples, samples, samples * BLOCK[0] * BLOCK[1]]
         scale, timestep, *of_samples, blocks = numbers.split(parts)
@@ -119,7 +123,10 @@ class StaticStep(torch.nn.Module):
         given = {name: kept.flatten(0, 1).index_select(0, row_context) for name, kept in self.conditioning.items()}
         given |= {name: self.some[name][:, :most].index_select(0, row_seat) for name, most in used}
         given |= answers(sides, x, timestep, given)
-        output = evaluate(self.denoiser, depth, (x, timestep, given), self.deep, row_context)
+        if self._compiled is not None and depth is Depth.WHOLE:
+            output = self._compiled(x, timestep, given)
+        else:
+            output = evaluate(self.denoiser, depth, (x, timestep, given), self.deep, row_context)
         # The update is nine multiplications and additions and no matrix product: TF32 would shift results by 1 % of
         # the standard deviation, and elementwise arithmetic is the same in any company.
         with torch.autocast(x.device.type, enabled=False):
@@ -127,6 +134,7 @@ class StaticStep(torch.nn.Module):
             registers = self.state.index_select(0, seat)[:, :REGISTERS].unbind(1)
             c, u = output.index_select(0, conditional), output.index_select(0, unconditional)
             k = rescaling(c, u, *guidance)
+            noise = self.noise.index_select(0, seat)
             new = _combine(blocks.view(samples, *BLOCK), (*registers, k * c, k * u, noise))
             z0, n = self.stays.index_select(0, seat).unbind(1)
             stays = noised(z0, n, a, s)
@@ -136,6 +144,12 @@ class StaticStep(torch.nn.Module):
                 new[:, VARIANCE] = variance.index_select(0, conditional)
             self.state.index_copy_(0, seat, new)
             return torch.isfinite(new[:, :REGISTERS]).flatten(1).all(1)
+
+
+def sizes(index: torch.Tensor, numbers: torch.Tensor) -> tuple[int, int]:
+    """Rows and samples of the plan with these numbers."""
+    samples = (len(numbers) - len(index)) // (1 + BLOCK[0] * BLOCK[1])
+    return (len(index) - 3 * samples) // 2, samples
 
 
 def _combine(blocks: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -150,17 +164,16 @@ def _combine(blocks: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tens
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """What one sample brings to a step. `guidance` is None for a sample of one row; `block` is its table's; `noise` is
-    float32 [C, h, w] where the solver draws. `used`: how much it has of what not every sample has, by name. `sides` are
-    the side networks that it asks in this step. `noise_levels` are of what stays of a picture after the step (see
-    Table). `depth`: how much of the denoiser it asks; those of OUTER take steps of their own."""
+    """What one sample brings to a step. `guidance` is None for a sample of one row; `block` is its table's. `used`: how
+    much it has of what not every sample has, by name. `sides` are the side networks that it asks in this step.
+    `noise_levels` are of what stays of a picture after the step (see Table). `depth`: how much of the denoiser it asks;
+    those of OUTER take steps of their own."""
 
     seat: int
     guidance: Guidance | None
     input_scale: float
     timestep: float
     block: Numbers
-    noise: torch.Tensor | None
     used: Mapping[str, int] = field(default_factory=dict)
     noise_levels: tuple[float, float] = NO_NOISE
     sides: Sequence[AskedSide] = ()
@@ -179,7 +192,6 @@ class Plan:
     the seat of each sample; its conditional row; its unconditional row, or the conditional one again.
     `numbers` float32: input scale of each row, timestep of each row; of each sample the scale of its guidance, how far
     that is rescaled, and the two levels of what stays; block of each sample.
-    `noise` float32 [samples, C, h, w].
     `used`: which step it is, of those with more or less of what only some rows have.
     `sides`: the rows of each side network that is asked, as many as `fill_up` makes of them.
     `depth`: of the step. Where one of its samples wants features kept, all are: the others' are never read.
@@ -191,7 +203,6 @@ class Plan:
         *,
         rows: int,
         samples: int,
-        latent_shape: LatentShape,
         fill_up: Callable[[int], int] = lambda rows: rows,
     ) -> None:
         own = np.full((5, max(rows, samples)), NOBODY, np.int64)
@@ -217,17 +228,13 @@ class Plan:
         self.numbers = torch.from_numpy(np.concatenate((row_numbers.ravel(), of_samples.ravel(), blocks.ravel())))
         self.used: Used = _most_used(inputs)
         self.depth = next((each.depth for each in inputs if each.depth is not Depth.WHOLE), Depth.WHOLE)
-        self.noise = torch.zeros(samples, *latent_shape)
-        for k, given in enumerate(inputs):
-            if given.noise is not None:
-                self.noise[k] = given.noise
         places = [sorted({int(conditional[k]), int(unconditional[k])}) for k in range(len(inputs))]
         asking = [(given.seat, own, given.sides) for given, own in zip(inputs, places, strict=True)]
         self.sides = side_rows(asking, rows=rows, fill_up=fill_up)
 
-    def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """The arguments of the step. Does not wait for the device: what it still has to read is pinned until then."""
-        return to_device(self.index, device), to_device(self.numbers, device), to_device(self.noise, device)
+        return to_device(self.index, device), to_device(self.numbers, device)
 
     def sides_on(self, device: torch.device) -> list[SideRows]:
         """The same of the rows that ask side networks."""

@@ -21,6 +21,7 @@ import structlog
 import torch
 
 from worker.engine.batcher import Batcher, in_parts
+from worker.engine.compiled import Compile
 from worker.engine.costs import Profile
 from worker.engine.decode import Checker, Decoded, DecodedPicture, decode, ready_to_decode, time_to_decode
 from worker.engine.denoise import Finite
@@ -33,9 +34,8 @@ from worker.engine.isolate import isolate
 from worker.engine.judging import Judge
 from worker.engine.lane import Graphs, Lane, Lanes
 from worker.engine.looks import Looks
-from worker.engine.memory import measure_memory
 from worker.engine.open_jobs import OpenJobs, opened
-from worker.engine.profile import profile_of
+from worker.engine.profile import NOBODY, Told
 from worker.engine.request import Request
 from worker.engine.sample import Job, Sample, step_seconds
 from worker.engine.seating import Seating
@@ -43,6 +43,7 @@ from worker.engine.selection import Selection
 from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device
+from worker.engine.warm_up import warm_up
 
 log = structlog.get_logger()
 
@@ -55,8 +56,9 @@ class Engine:
     `submit`, `cancel`, `wait_for_work` and the properties are for any thread; `step` and `warm_up` are for one thread
     only. `clock` gives seconds and decides about timings. `compiler` compiles solvers, so that a request
     with a new one keeps nobody waiting; without it, `submit` compiles before it returns. `graphs`: whether whole steps
-    are captured as CUDA graphs; on means that one that cannot be is an error. `checker` looks at finished pictures.
-    `judge` says how well pictures fit, for requests that want to know. Raises ValueError.
+    are captured as CUDA graphs; on means that one that cannot be is an error. `compile`: whether warm-up compiles the
+    denoiser; auto means on a GPU, on that it is an error if it cannot be. `checker` looks at finished pictures. `judge`
+    says how well pictures fit, for requests that want to know. Raises ValueError.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         compiler: Executor | None = None,
         graphs: Graphs = "auto",
+        compile: Compile = "off",
         checker: Checker | None = None,
         judge: Judge | None = None,
     ) -> None:
@@ -79,7 +82,7 @@ class Engine:
         self._judge = judge
         self._solvers = Solvers(compiler)
         self._jobs = OpenJobs(seats, open=partial(opened, family, self._solvers, clock), close=family.close)
-        self._lanes = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs)
+        self._lanes = Lanes(family.native, family.autoencoder, seats=seats, graphs=graphs, compile=compile)
         self.costs = self._lanes.costs
         self._batcher = Batcher()
         self._events: list[EngineEvent] = []
@@ -104,31 +107,14 @@ class Engine:
         self.last_batch = 0
         """Samples that took a model evaluation together in the last step."""
 
-    def warm_up(
-        self, known: Profile | None = None, *, seconds: float = 3.0, on_measured: Callable[[int], None] = lambda _: None
-    ) -> Profile:
+    def warm_up(self, known: Profile | None = None, *, seconds: float = 3.0, told: Told = NOBODY) -> Profile:
         """Find out how large a step should be at the native size, in some `seconds`, unless it is `known`.
 
-        On a GPU, measures its memory and captures the steps up to that size. `on_measured` hears of each size, in rows.
-        Raises DeviceLost.
+        On a GPU, measures its memory and captures the steps up to that size. Raises DeviceLost and CannotCompile.
         """
-        with current_device(self._family.device), torch.inference_mode(), device_watch():
-            lane = self._lanes.open(self._lanes.native)
-            self._rehearse_check()
-            later = self._family.later_bytes + lane.deep_bytes
-            self.costs.memory = measure_memory(lane, weights=self._family.weights_bytes, later=later)
-            profile = profile_of(lane, known, most_rows=2 * self.seats, seconds=seconds, on_measured=on_measured)
-        self.costs.profile = profile
-        return profile
-
-    def _rehearse_check(self) -> None:
-        """Its kernels are loaded, and what it keeps on the device is there, before memory is measured."""
-        sides = [self._family.autoencoder.pixels_per_latent * side for side in self._lanes.native.latent_shape[1:]]
-        pictures = torch.zeros(1, *sides, 3, dtype=torch.uint8, device=self._family.device)
-        if self._checker is not None:
-            self._checker(pictures)
-        if self._judge is not None:
-            self._judge.rehearse(pictures)
+        with current_device(self.device), torch.inference_mode(), device_watch():
+            looks = self._checker, self._judge
+            return warm_up(self._family, self._lanes, known, looks, 2 * self.seats, seconds=seconds, told=told)
 
     def submit(self, request: Request) -> None:
         """Take in a request. It will get exactly one of Finished, Failed and Stopped, whatever is wrong with it."""
@@ -151,6 +137,16 @@ class Engine:
     def free_seats(self) -> int:
         """Seats that no open sample, seated or waiting, has a claim to."""
         return self._jobs.free_seats
+
+    @property
+    def device(self) -> torch.device:
+        """Where its model is."""
+        return self._family.device
+
+    @property
+    def is_compiled(self) -> bool:
+        """Its denoiser is, for some sizes of a step."""
+        return self._lanes.compiled is not None and bool(self._lanes.compiled.sizes)
 
     @property
     def stage(self) -> Stage | None:

@@ -30,9 +30,13 @@ SIGNS_OF_FULL_MEMORY = (
     "DefaultCPUAllocator: not enough memory",
     "Cannot allocate memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "unable to find an engine to execute this computation",
+    "CUDA error: out of memory",
 )
 """torch's allocator for CPUs raises a plain RuntimeError with one of the first two (the other is Windows'), a file that
-cannot be mapped is an error of safetensors with the third; cuBLAS has no room for its workspace."""
+cannot be mapped is an error of safetensors with the third. cuBLAS has no room for its workspace or its handle, cuDNN
+for any of its plans, and the driver for what it loads beside torch's allocator."""
 
 
 class EngineError(Exception):
@@ -106,7 +110,27 @@ def is_lost_device(error: Exception) -> bool:
     """Will every later call fail as well?"""
     if is_out_of_memory(error):
         return False
-    return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in SIGNS_OF_A_LOST_DEVICE)
+    if not isinstance(error, torch.AcceleratorError) and not any(sign in str(error) for sign in SIGNS_OF_A_LOST_DEVICE):
+        return False
+    return not still_computes()
+
+
+def still_computes() -> bool:
+    """Does the thread's current GPU? What one odd call caused, such as a kernel of an impossible size, leaves it well;
+    behind an illegal access, every call fails. A device that cannot be asked is taken to be lost."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        one_small_kernel()
+    except Exception as error:
+        return is_out_of_memory(error)
+    return True
+
+
+def one_small_kernel() -> None:
+    """Launched, and waited for."""
+    torch.zeros(1, device="cuda").add_(1)
+    torch.cuda.synchronize()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -14,7 +14,8 @@ import structlog
 import torch
 
 from worker.engine.deep import Depth
-from worker.engine.denoise import Plan, StaticStep, Used
+from worker.engine.denoise import Plan, StaticStep, Used, sizes
+from worker.engine.errors import is_lost_device, is_out_of_memory
 from worker.engine.sides import SideNetwork, SideRows
 
 log = structlog.get_logger()
@@ -25,6 +26,9 @@ launched kernel by kernel. Of graphs that share their memory, more cost the time
 
 WARM_UPS = 3
 """Runs before the capture, in which libraries choose their kernels and take their workspaces."""
+
+UNWRITTEN = 2
+"""Is neither of the two bytes that a bool is written as."""
 
 WITH_SIDES = 32
 """Captured steps of a lane that ask side networks, at most: there are many ways to share a step, each takes some 0.2 s
@@ -45,6 +49,8 @@ class GraphMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)
+        self.rooms = 0
+        """Times that memory was given back: a capture that there was none for may be tried again."""
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: WeakSet[_Captured] = WeakSet()
 
@@ -66,7 +72,10 @@ class StepGraphs:
         self._step = step
         self._strict = strict
         self._memory = memory
-        self._captured: dict[Which, _Captured | None] = {}
+        self._captured: dict[Which, _Captured] = {}
+        self._without: dict[Which, int] = {}
+        """Steps that there was no memory to capture, and `rooms` then."""
+        self._is_given_up = False
 
     def forget(self, networks: Collection[SideNetwork] | None = None) -> None:
         """All graphs, or those that ask one of these side networks. A step is captured again when its sizes come up."""
@@ -78,33 +87,42 @@ class StepGraphs:
         self,
         index: torch.Tensor,
         numbers: torch.Tensor,
-        noise: torch.Tensor,
         used: Used = (),
         sides: Sequence[SideRows] = (),
         depth: Depth = Depth.WHOLE,
     ) -> torch.Tensor:
         which = index.shape, used, tuple(side.signature for side in sides), depth
-        if which not in self._captured and self._may_capture(sides):
-            self._captured[which] = self._capture(len(noise), used, sides, depth)
         captured = self._captured.get(which)
+        if captured is None and self._may_capture(which, sides):
+            captured = self._capture(which, sizes(index, numbers)[0], sides)
         if captured is None:
-            return self._step(index, numbers, noise, used, sides, depth)
-        return captured.replay(index, numbers, noise, sides)
+            return self._step(index, numbers, used, sides, depth)
+        return captured.replay(index, numbers, sides)
 
-    def _may_capture(self, sides: Sequence[SideRows]) -> bool:
-        return not sides or sum(bool(which[2]) for which in self._captured) < WITH_SIDES
+    def _may_capture(self, which: Which, sides: Sequence[SideRows]) -> bool:
+        if self._is_given_up or self._without.get(which) == self._memory.rooms:
+            return False
+        return not sides or sum(bool(each[2]) for each in self._captured) < WITH_SIDES
 
-    def _capture(self, rows: int, used: Used, sides: Sequence[SideRows], depth: Depth) -> _Captured | None:
+    def _capture(self, which: Which, rows: int, sides: Sequence[SideRows]) -> _Captured | None:
         """Of a filled-up batch: as many samples as rows."""
         if rows not in BUCKETS:
             return None
         try:
-            return _Captured(self._step, rows, (used, sides, depth), self._memory)
+            _, used, _, depth = which
+            captured = self._captured[which] = _Captured(self._step, rows, (used, sides, depth), self._memory)
+            return captured
         except RuntimeError as error:
-            if self._strict:
+            if self._strict or is_lost_device(error):
                 raise
-            log.warning("a step cannot be captured and is launched kernel by kernel", rows=rows, reason=str(error))
-            return None
+            if is_out_of_memory(error):
+                log.warning("no memory to capture a step; until there is, it is launched kernel by kernel", rows=rows)
+                self._without[which] = self._memory.rooms
+            else:
+                # torch's allocator may take a capture that failed to be still under way, so no other follows it.
+                log.warning("a step cannot be captured; this lane's are launched kernel by kernel", reason=str(error))
+                self._is_given_up = True
+        return None
 
 
 class _Captured:
@@ -118,8 +136,7 @@ class _Captured:
         used, sides, depth = asked
         side = memory.stream
         device = step.state.device
-        shape = step.state.shape[2:]
-        self._inputs = Plan((), rows=rows, samples=rows, latent_shape=(shape[0], shape[1], shape[2])).on(device)
+        self._inputs = Plan((), rows=rows, samples=rows).on(device)
         self._sides = [each.cloned() for each in sides]
         current = torch.cuda.current_stream(device)
         side.wait_stream(current)
@@ -131,12 +148,19 @@ class _Captured:
             with torch.cuda.graph(self._graph, pool=memory.pool, stream=side):
                 self._finite = step(*self._inputs, used, self._sides, depth)
         current.wait_stream(side)
+        self._check()
         memory.note(self)
 
-    def replay(
-        self, index: torch.Tensor, numbers: torch.Tensor, noise: torch.Tensor, sides: Sequence[SideRows]
-    ) -> torch.Tensor:
-        for own, given in zip(self._inputs, (index, numbers, noise), strict=True):
+    def _check(self) -> None:
+        """Raises RuntimeError if a replay does nothing: so it is with what was captured on another device's stream."""
+        answers = self._finite.view(torch.uint8)
+        answers.fill_(UNWRITTEN)
+        self._graph.replay()
+        if not bool((answers != UNWRITTEN).all()):
+            raise RuntimeError("what was captured does nothing")
+
+    def replay(self, index: torch.Tensor, numbers: torch.Tensor, sides: Sequence[SideRows]) -> torch.Tensor:
+        for own, given in zip(self._inputs, (index, numbers), strict=True):
             own.copy_(given, non_blocking=True)
         for own_side, asked in zip(self._sides, sides, strict=True):
             own_side.fill(asked)

@@ -13,6 +13,7 @@ from typing import Literal
 import structlog
 import torch
 
+from worker.engine.compiled import Compile, CompiledDenoiser
 from worker.engine.costs import AT_ONCE, Costs
 from worker.engine.deep import Depth
 from worker.engine.denoise import Finite, Plan, StaticStep, StepInput
@@ -22,6 +23,7 @@ from worker.engine.graphs import BUCKETS, GraphMemory, StepGraphs
 from worker.engine.keep import Keep
 from worker.engine.rows import LaneKey, Mode, Rows
 from worker.engine.sides import AskedSide, Side, SideNetwork
+from worker.engine.transfer import fill
 
 log = structlog.get_logger()
 
@@ -30,6 +32,9 @@ Graphs = Literal["auto", "on", "off"]
 IDLE_SECONDS = 30.0
 """How long an empty lane keeps its buffers and graphs: sizes come back more often than not."""
 
+WITH_GRAPHS = 16
+"""Lanes that capture their steps, at most: with the buffers of each graph, and what the driver keeps for it, many of
+them take memory that steps need. Another one launches its steps kernel by kernel."""
 
 REPRODUCIBLE_ROWS = 2
 """In each step of a reproducible sample, which takes it alone: those of one guided picture. On a GPU a row's bits also
@@ -39,7 +44,8 @@ depend on its place in the batch, as measured on an H100."""
 class Lane:
     """Buffers for `seats` samples, the step over them, and what decodes them.
 
-    Steps are captured where there is `graph_memory`; `strict`: one that cannot be is an error.
+    Steps are captured where there is `graph_memory`; `strict`: one that cannot be is an error. `compiled` is the key's
+    denoiser, compiled for some sizes.
     """
 
     def __init__(
@@ -51,10 +57,12 @@ class Lane:
         costs: Costs,
         graph_memory: GraphMemory | None = None,
         strict: bool = False,
+        compiled: CompiledDenoiser | None = None,
     ) -> None:
         in_float32 = key.mode is Mode.RESCUE
         denoiser = key.denoiser.in_float32() if in_float32 else key.denoiser
         self.key = key
+        self._compiled = compiled
         self.denoiser = denoiser
         self.device = denoiser.device
         self.autoencoder = autoencoder.in_float32() if in_float32 else autoencoder
@@ -64,7 +72,7 @@ class Lane:
         self._seats = seats
         self._most_decodes = AT_ONCE
         self.step = StaticStep(
-            denoiser, seats=seats, latent_shape=key.latent_shape, conditioning=dict(key.conditioning)
+            denoiser, seats=seats, latent_shape=key.latent_shape, conditioning=dict(key.conditioning), compiled=compiled
         )
         self._in_float32: dict[SideNetwork, SideNetwork] | None = {} if in_float32 else None
         self._run: Callable[..., torch.Tensor] = self.step
@@ -74,6 +82,17 @@ class Lane:
     @property
     def is_empty(self) -> bool:
         return len(self._free) == self._seats
+
+    @property
+    def picture_sides(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        _, height, width = self.key.latent_shape
+        return self.autoencoder.pixels_per_latent * height, self.autoencoder.pixels_per_latent * width
+
+    @property
+    def captures(self) -> bool:
+        """Its steps are captured as graphs, as far as they can be."""
+        return isinstance(self._run, StepGraphs)
 
     @property
     def row_cost(self) -> float:
@@ -122,6 +141,11 @@ class Lane:
             self.step.give(seat, self._side_network(side), side.given)
         return seat
 
+    def send_noise(self, seat: int, noise: torch.Tensor) -> None:
+        """What the solver of the sample in that seat adds in its next step, float32 [C, h, w] from the host. Behind
+        the step that may still be computed."""
+        fill(self.step.noise[seat], noise)
+
     @property
     def deep_bytes(self) -> int:
         """That features of all seats take, if they are to be kept."""
@@ -151,8 +175,7 @@ class Lane:
         """One model evaluation for each of `inputs`, and what its solver makes of it. They are all of the outermost
         layers only, or none is."""
         rows, samples = self._size(inputs)
-        latent_shape = self.key.latent_shape
-        plan = Plan(inputs, rows=rows, samples=samples, latent_shape=latent_shape, fill_up=self._filled_up)
+        plan = Plan(inputs, rows=rows, samples=samples, fill_up=self._filled_up)
         return Finite(self.run(plan))
 
     def run(self, plan: Plan) -> torch.Tensor:
@@ -165,7 +188,7 @@ class Lane:
         if not isinstance(self._run, StepGraphs):
             return
         self._run.forget()
-        for size in reversed([size for size in BUCKETS if size <= self._filled_up(most_rows)]):
+        for size in reversed([size for size in self._buckets() if size <= self._filled_up(most_rows)]):
             try:
                 self.rehearse(size)
             except Exception as error:
@@ -173,16 +196,39 @@ class Lane:
                     raise
                 log.warning("no memory to capture a step", rows=size)
 
+    def is_to_compile(self, rows: int) -> bool:
+        """Its denoiser can be compiled for such a step, and is not yet."""
+        compiled = self._compiled
+        return compiled is not None and not compiled.is_given_up and self._compiled_rows(rows) not in compiled.sizes
+
+    def compile(self, rows: int) -> None:
+        """Have the denoiser compiled for such a step. Raises CannotCompile."""
+        if self._compiled is not None:
+            with self._compiled.compiling():
+                self.rehearse(self._compiled_rows(rows), eager=True)
+
+    def _compiled_rows(self, rows: int) -> int:
+        return _bucket(rows, BUCKETS) if self.captures else rows
+
+    @property
+    def is_compiled(self) -> bool:
+        """For some sizes of a step at least."""
+        return self._compiled is not None and bool(self._compiled.sizes)
+
     def rehearse(self, rows: int, *, eager: bool = False) -> None:
         """A step of `rows` rows that are nobody's, filled up as in service, and waited for. `eager`: neither as a graph
         nor filled up."""
         size = rows if eager else self._filled_up(rows)
-        plan = Plan((), rows=size, samples=size, latent_shape=self.key.latent_shape)
+        plan = Plan((), rows=size, samples=size)
         Finite((self.step if eager else self._run)(*plan.on(self.device)))[0]
 
-    def rehearse_decode(self) -> None:
-        """A picture of this size that is nobody's, decoded."""
-        self.autoencoder.decode(torch.zeros(1, *self.key.latent_shape, device=self.device))
+    def rehearse_decode(self, pictures: int = 1) -> None:
+        """Pictures of this size that are nobody's, decoded."""
+        self.autoencoder.decode(torch.zeros(pictures, *self.key.latent_shape, device=self.device))
+
+    def rehearse_encode(self, pictures: int) -> None:
+        """The same from pixels to latents."""
+        self.autoencoder.encode(torch.zeros(pictures, 3, *self.picture_sides))
 
     def _side_network(self, side: Side) -> SideNetwork:
         """As this lane asks it."""
@@ -205,14 +251,33 @@ class Lane:
         """Rows of the step that is launched for so many."""
         if not isinstance(self._run, StepGraphs):
             return rows
-        return next((bucket for bucket in BUCKETS if bucket >= rows), rows)
+        return _bucket(rows, self._buckets())
+
+    def _buckets(self) -> list[int]:
+        """Rows of the steps that are captured. To fill a step up to one that is compiled costs less than what compiling
+        saves."""
+        compiled = self._compiled.sizes if self._compiled is not None else []
+        return [*compiled, *(bucket for bucket in BUCKETS if bucket > max(compiled, default=0))]
+
+
+def _bucket(rows: int, buckets: Sequence[int]) -> int:
+    return next((bucket for bucket in buckets if bucket >= rows), rows)
 
 
 class Lanes:
     """All lanes of one model. `native` is the lane of a picture of the model's own size."""
 
-    def __init__(self, native: LaneKey, autoencoder: Autoencoder, *, seats: int, graphs: Graphs = "auto") -> None:
-        if graphs == "on" and native.denoiser.device.type != "cuda":
+    def __init__(
+        self,
+        native: LaneKey,
+        autoencoder: Autoencoder,
+        *,
+        seats: int,
+        graphs: Graphs = "auto",
+        compile: Compile = "off",
+    ) -> None:
+        on_cuda = native.denoiser.device.type == "cuda"
+        if graphs == "on" and not on_cuda:
             raise ValueError("graphs need a CUDA device; set graphs to auto or off")
         self.native = native
         self.costs = Costs(native)
@@ -220,6 +285,9 @@ class Lanes:
         self._seats = seats
         self._graphs: Graphs = graphs
         self._lanes: dict[LaneKey, Lane] = {}
+        self.compiled: CompiledDenoiser | None = None
+        if compile == "on" or (compile == "auto" and on_cuda):
+            self.compiled = CompiledDenoiser(native.denoiser, strict=compile == "on")
 
     @property
     def picture_seconds(self) -> float:
@@ -236,11 +304,23 @@ class Lanes:
                 self._autoencoder,
                 seats=self._seats,
                 costs=self.costs,
-                graph_memory=self._graph_memory,
+                graph_memory=self._graph_memory if self._has_room_for_graphs() else None,
                 strict=self._graphs == "on",
+                compiled=self.compiled if key.denoiser is self.native.denoiser and key.mode is Mode.SHARED else None,
             )
             self._lanes[key] = lane
         return lane
+
+    def _has_room_for_graphs(self) -> bool:
+        """Of another lane; of those that have some and are empty, the one that has been so for longest makes place."""
+        captured = [key for key, lane in self._lanes.items() if lane.captures]
+        if len(captured) < WITH_GRAPHS:
+            return True
+        idle = {key: since for key in captured if (since := self._lanes[key].idle_since) is not None}
+        if not idle:
+            return False
+        del self._lanes[min(idle, key=lambda key: idle[key])]
+        return True
 
     @cached_property
     def _graph_memory(self) -> GraphMemory | None:
@@ -249,7 +329,8 @@ class Lanes:
         return GraphMemory(device) if self._graphs != "off" and device.type == "cuda" else None
 
     def sweep(self, now: float, *, idle_seconds: float = IDLE_SECONDS) -> bool:
-        """Drop lanes that have been empty for `idle_seconds` seconds, and those for rescue at once. Were there any?"""
+        """Drop lanes that have been empty for `idle_seconds` seconds, and those for rescue at once. Were there any? The
+        native one stays where its steps are captured, unless `idle_seconds` is 0."""
         before = len(self._lanes)
         for key, lane in list(self._lanes.items()):
             lane.drop_sides()
@@ -257,6 +338,12 @@ class Lanes:
                 lane.idle_since = None
                 continue
             lane.idle_since = now if lane.idle_since is None else lane.idle_since
+            if key == self.native and lane.captures and idle_seconds:
+                # What warm-up captured: whoever comes after a pause should not wait for it again.
+                continue
             if key.mode is Mode.RESCUE or now - lane.idle_since >= idle_seconds:
                 del self._lanes[key]
-        return len(self._lanes) < before
+        has_dropped = len(self._lanes) < before
+        if has_dropped and self._graph_memory is not None:
+            self._graph_memory.rooms += 1
+        return has_dropped

@@ -22,6 +22,11 @@ from worker.machine import Room, main_memory
 log = structlog.get_logger()
 
 
+WITH_GRAPHS = 2
+"""Times that the memory of a step is taken where steps are captured: graphs keep theirs, and a step that is launched
+kernel by kernel, as each is before its capture, needs as much beside it."""
+
+
 class Meter(Protocol):
     """What a device tells about its memory, in bytes."""
 
@@ -73,7 +78,14 @@ def measure_memory(lane: Lane, *, weights: float, later: float = 0.0, meter: Met
         return None
     row = max(1.0, (more - few) / (MORE - FEW))
     free = (1 - SPARE) * meter.free() - later
-    return _logged(Memory(free=free - AT_ONCE * picture, step=max(0.0, few - FEW * row), row=row, most=free), picture)
+    memory = Memory(
+        free=free - AT_ONCE * picture,
+        step=max(0.0, few - FEW * row),
+        row=row,
+        most=free,
+        steps=WITH_GRAPHS if lane.captures else 1,
+    )
+    return _logged(memory, picture)
 
 
 def estimated_memory(lane: Lane, room: Callable[[], Room], *, weights: float, later: float = 0.0) -> Memory:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 import torch
@@ -35,22 +35,44 @@ waiting for longer."""
 Clock = Callable[[], float]
 
 
-def profile_of(
-    lane: Lane, known: Profile | None, *, most_rows: int, seconds: float, on_measured: Callable[[int], None]
-) -> Profile:
-    """What is `known` of the lane, completed: a later start goes on where time ran out. The graphs of all steps that
-    it will take are captured then.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who hears how far a warm-up is, in rows of a step: before one is compiled, and when one has been timed."""
 
-    Raises DeviceLost.
+    measured: Callable[[int], None] = lambda rows: None
+    compiling: Callable[[int], None] = lambda rows: None
+
+
+NOBODY = Told()
+
+
+def profile_of(lane: Lane, known: Profile | None, *, most_rows: int, seconds: float, told: Told = NOBODY) -> Profile:
+    """What is `known` of the lane, completed: a later start goes on where time ran out. All steps that it will take are
+    compiled and captured then, as far as the lane does that.
+
+    Raises DeviceLost and CannotCompile.
     """
+    # The smallest first: what is known of steps that were not compiled says nothing of those that are.
+    _compile(lane, min(SIZES), told)
+    if known is not None and known.is_compiled != lane.is_compiled:
+        known = None
     if known is not None and known.is_complete:
         profile = known
     else:
-        measured = measure(lane, most_rows=most_rows, seconds=seconds, known=known, on_measured=on_measured)
-        profile = replace(measured, decode_seconds=known.decode_seconds if known else time_decode(lane))
-    bounds = (most_rows, profile.rows, lane.most_rows)
-    lane.capture(min(rows for rows in bounds if rows is not None))
+        measured = measure(lane, most_rows=most_rows, seconds=seconds, known=known, told=told)
+        decode_seconds = known.decode_seconds if known else time_decode(lane)
+        profile = replace(measured, decode_seconds=decode_seconds, is_compiled=lane.is_compiled)
+    most = min(rows for rows in (most_rows, profile.rows, lane.most_rows) if rows is not None)
+    for size in [*(size for size in SIZES if size < most), most]:
+        _compile(lane, size, told)
+    lane.capture(most)
     return profile
+
+
+def _compile(lane: Lane, rows: int, told: Told) -> None:
+    if lane.is_to_compile(rows):
+        told.compiling(rows)
+        lane.compile(rows)
 
 
 def measure(
@@ -59,16 +81,16 @@ def measure(
     most_rows: int,
     seconds: float,
     known: Profile | None = None,
-    on_measured: Callable[[int], None] = lambda rows: None,
+    told: Told = NOBODY,
     clock: Clock = time.perf_counter,
     stopwatch: Clock | None = None,
 ) -> Profile:
     """Time steps of `lane`, larger and larger ones, until they are no longer worth it.
 
     `most_rows` is what all seats together can need; an incomplete `known` is gone on with, if a further size would fit
-    into the time. Takes some `seconds` by `clock` at most, and one step if that takes longer; on a GPU, beside the
-    first run of each size. Steps are timed by `stopwatch`: on a CPU that is the time this process was given, which
-    others who use the machine at the moment do not distort as much.
+    into the time. Takes some `seconds` by `clock` at most, and one step if that takes longer; beside compiling each
+    size and, on a GPU, its first run. Steps are timed by `stopwatch`: on a CPU that is the time this process was given,
+    which others who use the machine at the moment do not distort as much.
     """
     on_cpu, on_cuda = lane.device.type == "cpu", lane.device.type == "cuda"
     most_runs = TRIES if on_cuda else 1 + TRIES
@@ -87,8 +109,7 @@ def measure(
             rows = max(largest, int(largest * LONGEST_STEP / last))
             return _logged(Profile(rows, lane.row_cost, rates, is_complete=False, seconds=waits))
         try:
-            if on_cuda:
-                ends += _first_run(lane, size, clock)
+            ends += _first_run(lane, size, clock, told)
             enough = 0.0 if on_cuda else seconds if on_cpu else math.inf
             best, runs = _seconds_of(lane, size, ends, clock, stopwatch, most=most_runs, enough=enough)
         except Exception as error:
@@ -98,7 +119,7 @@ def measure(
             break
         rates[size], waits[size] = size / best, runs[-1]
         last = sum(runs) / len(runs)
-        on_measured(size)
+        told.measured(size)
         if (rows := knee(rates)) is not None:
             break
     return _logged(Profile(rows, lane.row_cost, rates, seconds=waits))
@@ -141,11 +162,14 @@ def knee(rates: Mapping[int, float]) -> int | None:
     return None
 
 
-def _first_run(lane: Lane, rows: int, clock: Clock) -> float:
-    """Seconds of what the timed runs find made: kernels chosen and loaded, workspaces, a graph. On an H100 that was 0.2
-    to 1.1 s for steps of 11 to 110 ms, which it says nothing about."""
+def _first_run(lane: Lane, rows: int, clock: Clock, told: Told) -> float:
+    """Seconds of what the timed runs find made. Compiling takes about a minute. On a GPU, kernels are chosen and
+    loaded, workspaces taken, a graph captured: on an H100 that was 0.2 to 1.1 s for steps of 11 to 110 ms, which it
+    says nothing about."""
     started = clock()
-    lane.rehearse(rows)
+    _compile(lane, rows, told)
+    if lane.device.type == "cuda":
+        lane.rehearse(rows)
     return clock() - started
 
 

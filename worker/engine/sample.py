@@ -147,10 +147,9 @@ class Run:
     def begin(cls, following: Pass, before: Before, mode: Mode, lanes: Lanes) -> Run:
         """Take a seat and fill it. Takes none if anything of that raises."""
         of, generator = following.complete(following, before), before.generator
-        device = of.denoiser.device
-        solver = of.solver.solver(device)
+        solver = of.solver.solver()
         begun = of.start(of.latent_shape, generator, solver)
-        latents, rows = to_device(begun.latents, device), of.rows.with_both(begun.rows)
+        latents, rows = to_device(begun.latents, of.denoiser.device), of.rows.with_both(begun.rows)
         lane = lanes.open(of.lane_key(rows, mode))
         seat = lane.take_seat(rows, begun.keep, of.sides, keeps_deep=of.cache_interval > 1)
         try:
@@ -198,7 +197,9 @@ class Sample:
     is_tiled: bool = False
     recordings: Recordings | None = None
     """What its request keeps of it on the way, once its last pass has begun."""
-    _noise: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self._draw()
 
     @property
     def lane(self) -> Lane:
@@ -264,8 +265,6 @@ class Sample:
     def step_input(self) -> StepInput:
         """What it brings to its next evaluation. May be asked again before `advance`, and is the same then."""
         table, i, of = self.run.solver.table, self.evaluation, self.run.of
-        if table.draws[i] and self._noise is None:
-            self._noise = normal_noise(of.latent_shape, self.generator)
         guidance = of.guidance_at(i)
         return StepInput(
             seat=self.run.seat,
@@ -273,7 +272,6 @@ class Sample:
             input_scale=float(table.input_scale[i]),
             timestep=float(table.timesteps[i]),
             block=table.block(i, guidance.scale if guidance else 1.0),
-            noise=self._noise,
             used={name: some.used for name, some in of.rows.some.items()},
             noise_levels=table.noise_levels(i),
             sides=self.lane.asked(of.sides, i),
@@ -281,10 +279,15 @@ class Sample:
         )
 
     def advance(self) -> None:
-        """The step with its input has been taken."""
-        self._noise = None
+        """The step with its input has been taken, or launched: the device may still be computing it."""
         self.run.solver.after_step(self.run.registers, self.evaluation, self.generator)
         self.evaluation += 1
+        self._draw()
+
+    def _draw(self) -> None:
+        """The noise that the solver adds in the next evaluation, if it adds any: ahead of it, for it takes time."""
+        if not self.is_at_end_of_pass and self.run.solver.table.draws[self.evaluation]:
+            self.lane.send_noise(self.run.seat, normal_noise(self.run.of.latent_shape, self.generator))
 
     def next_pass(self, lanes: Lanes) -> None:
         """Go over to the next pass: onto another seat, maybe in another lane. Stays where it is if that raises."""
@@ -294,6 +297,7 @@ class Sample:
         run = Run.begin(self.job.passes[self.number + 1], before, self.mode, lanes)
         self.lane.leave(self.run.seat)
         self.run, self.ended, self.number, self.evaluation = run, ended, self.number + 1, 0
+        self._draw()
 
     def begin_recording(self) -> Recordings:
         """Of the first pass that is shown, before its first evaluation."""

@@ -106,8 +106,8 @@ class ObjectSolver:
     What the model says of the variance is in a register of its own, for those that read it.
     """
 
-    def __init__(self, schedule: Schedule, device: torch.device) -> None:
-        self._scheduler = schedule.prepared(device)
+    def __init__(self, schedule: Schedule) -> None:
+        self._scheduler = schedule.prepared()
         self._begin_index = schedule.beginning.index
         self._timesteps = evaluated(self._scheduler, schedule.beginning)
         self._options = schedule.options
@@ -168,9 +168,10 @@ class Schedule:
     beginning: Beginning = FROM_NOISE
     predicts_variance: bool = False
 
-    def prepared(self, device: torch.device | str = "cpu") -> Any:
-        """A copy of the scheduler with its timesteps set. Raises what it raises for a number that it cannot take."""
-        return at_steps(self.scheduler, self.num_inference_steps, device, beginning=self.beginning)
+    def prepared(self) -> Any:
+        """A copy of the scheduler with its timesteps set. They are on the CPU, wherever the picture is: where it stands
+        among them is asked of their values. Raises what the scheduler raises for a number that it cannot take."""
+        return at_steps(self.scheduler, self.num_inference_steps, beginning=self.beginning)
 
     @property
     def meaning(self) -> str:
@@ -214,8 +215,8 @@ class SolverFactory:
             self.evaluations = len(evaluated(schedule.prepared(), beginning))
             log.info("stepping a scheduler object", scheduler=type(scheduler).__name__, reason=str(reason))
 
-    def solver(self, device: torch.device) -> Solver:
-        return ObjectSolver(self._schedule, device) if self.table is None else TableSolver(self.table)
+    def solver(self) -> Solver:
+        return ObjectSolver(self._schedule) if self.table is None else TableSolver(self.table)
 
 
 class Solvers:

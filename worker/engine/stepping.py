@@ -65,20 +65,14 @@ def reads_variance(scheduler: Any) -> bool:
     return vars(scheduler).get("variance_type") in LEARNED
 
 
-def at_steps(
-    scheduler: Any,
-    num_inference_steps: int,
-    device: torch.device | str = "cpu",
-    *,
-    beginning: Beginning = FROM_NOISE,
-) -> Any:
+def at_steps(scheduler: Any, num_inference_steps: int, *, beginning: Beginning = FROM_NOISE) -> Any:
     """A copy with its timesteps set, ready for its first step. Those that are stepped are `evaluated`.
 
     Raises whatever the scheduler raises for a number of steps that it cannot take.
     """
     own = copy.deepcopy(scheduler)
     strength = {} if beginning.strength is None else {"strength": beginning.strength}
-    own.set_timesteps(num_inference_steps, device=device, **strength)
+    own.set_timesteps(num_inference_steps, device="cpu", **strength)
     if hasattr(own, "set_begin_index"):
         # Left to itself it looks its place up by the timestep. Where the first timestep stands twice, as with Karras
         # sigmas on models with zero terminal SNR, it begins at the second and fails at the end.

@@ -36,6 +36,11 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def fill(buffer: torch.Tensor, tensor: torch.Tensor) -> None:
+    """The host's `tensor` into a buffer of the device, behind all that was launched before."""
+    buffer.copy_(tensor.pin_memory() if buffer.is_cuda else tensor, non_blocking=True)
+
+
 def to_host(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
     """A copy of the device's `tensor`, and the event after which it has arrived; None if it has."""
     if not tensor.is_cuda:

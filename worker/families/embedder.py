@@ -94,13 +94,14 @@ class Embedder:
     def among_pictures(self, texts: Sequence[Embedding], seed: int, turn: Turn) -> list[torch.Tensor]:
         """Where the prior takes each text to be, all of them from the noise of one seed: what a drawing of the text
         with the usual steps and guidance begins with. One forward of all texts for each step."""
-        walks = [_Walk(self._schedule.prepared(self.device), seed, self) for _ in texts]
+        walks = [_Walk(self._schedule.prepared(), seed, self) for _ in texts]
         rows, guided = self._prior.rows(texts, guidance_scale=self._guidance)
         for i, t in enumerate(walks[0].scheduler.timesteps):
             with turn():
                 x = torch.stack([scaled(walk.scheduler, walk.x, t) for walk in walks])
                 both = torch.cat([x, x]) if guided else x
-                said = self._prior.network(both, t.float().expand(len(both)), rows).float()
+                timestep = torch.full((len(both),), float(t), device=self.device)
+                said = self._prior.network(both, timestep, rows).float()
                 c, u = said.chunk(2) if guided else (said, said)
                 for walk, m in zip(walks, u + (self._guidance if guided else 1.0) * (c - u), strict=True):
                     walk.step(m, i, self._schedule.options)

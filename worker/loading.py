@@ -1,0 +1,89 @@
+"""From the settings to what a worker serves: folders are loaded, the engine is warmed up, schedulers are tried.
+
+Knows the order of a start, and how long it may take. Knows no queue and no job.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+import torch
+
+from worker.engine.engine import Engine
+from worker.engine.profile import Told
+from worker.families.choose import family_of
+from worker.families.embedder import embedder_of
+from worker.models.adapter_hashes import with_hashes
+from worker.models.announced import describe
+from worker.models.bundle import Bundle, load
+from worker.models.scorer_folder import is_scorer
+from worker.own_thread import OwnThread
+from worker.profiles import start_engine
+from worker.provenance import provenance_of
+from worker.served import Drawing, Served, judge_beside, judged_by, scorer_alone, scorer_beside
+from worker.settings import WorkerSettings
+from worker.starting import Starting
+from worker.trials import tried_schedulers
+from worker.watchdog import ends_within
+
+log = structlog.get_logger()
+
+WARM_UP_SECONDS = 600.0
+"""For each size that is measured or compiled: one step of a large model on a slow CPU takes minutes, and so does a
+compile."""
+
+
+def start(settings: WorkerSettings, name: str, starting: Starting) -> Served:
+    """What the settings name, ready to work. `name` is the model's. Raises ModelError, CannotStart."""
+    if is_scorer(settings.model):
+        starting.say("loading the scorer")
+        return scorer_alone(settings, name=name)
+    # First: the memory that it takes is not there for pictures.
+    answering = scorer_beside(settings, name=name)
+    starting.say("loading the model")
+    bundle, thread = _load(settings, name), OwnThread("engine")
+    judge, family = judge_beside(answering, bundle), thread.wait_for(partial(family_of, bundle))
+    engine = _warm_engine(partial(start_engine, bundle, family, settings, judge=judge), starting, thread)
+    limits = tried_schedulers(bundle, settings.profile_folder)
+    largest = engine.costs.largest
+    card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
+    card = judged_by(card, answering)
+    drawing = Drawing(engine, card, thread, partial(with_hashes, card, bundle), embedder_of(bundle, family))
+    return Served(drawing, answering, provenance_of(bundle, is_compiled=engine.is_compiled))
+
+
+def _warm_engine(start: Callable[..., Engine], starting: Starting, thread: OwnThread) -> Engine:
+    """Warmed up in the thread that it will step in."""
+    starting.say("warming up")
+    with ends_within(WARM_UP_SECONDS, what="warming up") as deadline:
+
+        def further(say: Callable[[int], None], rows: int) -> None:
+            deadline.begin_again()
+            say(rows)
+
+        told = Told(partial(further, starting.measured), partial(further, starting.compiling))
+        return thread.wait_for(partial(start, told=told))
+
+
+def _load(settings: WorkerSettings, name: str) -> Bundle:
+    started = time.monotonic()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    bundle = load(
+        settings.model,
+        name=name,
+        device=settings.device,
+        dtype=settings.dtype,
+        channels_last=settings.channels_last,
+        controlnets=settings.kept_controlnets(),
+        vae=settings.vae,
+        prior=settings.prior,
+        loras=settings.loras,
+        embeddings=settings.embeddings,
+        safety=settings.safety,
+    )
+    log.info("model loaded", model=bundle.name, seconds=round(time.monotonic() - started, 2))
+    return bundle
