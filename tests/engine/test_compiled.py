@@ -186,14 +186,13 @@ def test_the_worker_says_which_setting_it_was(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_memory_that_is_full_says_nothing_about_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(graph: torch.fx.GraphModule, given: list[Any]) -> Any:
+    def full(*given: torch.Tensor) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(compiled, "BACKEND", full)
+    monkeypatch.setattr(compiled, "BACKEND", lambda graph, given: full)
     denoiser = CompiledDenoiser(Twice(), strict=False)
-    with denoiser.compiling(), pytest.raises(Exception, match="out of memory") as raised:
+    with denoiser.compiling(), pytest.raises(torch.OutOfMemoryError):
         call(denoiser, 2)
-    assert isinstance(raised.value, torch.OutOfMemoryError) or raised.value.__cause__ is not None
     assert not denoiser.is_given_up
     torch._dynamo.reset()
 

@@ -14,6 +14,7 @@ from worker import profiles
 from worker.engine.costs import Profile
 from worker.engine.profile import Told
 from worker.profiles import start_engine
+from worker.provenance import Provenance
 from worker.remembered import Remembered
 from worker.settings import WorkerSettings
 
@@ -90,3 +91,11 @@ def test_an_unfinished_profile_is_remembered_and_given_to_the_next_start(
         start_engine(bundle, bundle, settings, told=Told(told.append))
         assert (SlowEngine.known and [*SlowEngine.known.seconds]) == before
     assert told == [2, 4, 8]
+
+
+def test_a_record_says_that_steps_were_compiled_where_they_can_have_been() -> None:
+    plain = Provenance("f" * 64, "1.2.3", "2.13.0", "0.42.1", "cuda, H100", "float16", 2)
+    compiled = replace(plain, compiled=True)
+    assert compiled.note(reproducible=False)["compiled"] is True
+    assert compiled.note(reproducible=True) == plain.note(reproducible=True)
+    assert "compiled" not in plain.note(reproducible=False)

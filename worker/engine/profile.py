@@ -70,9 +70,15 @@ def profile_of(lane: Lane, known: Profile | None, *, most_rows: int, seconds: fl
 
 
 def _compile(lane: Lane, rows: int, told: Told) -> None:
-    if lane.is_to_compile(rows):
-        told.compiling(rows)
+    if not lane.is_to_compile(rows):
+        return
+    told.compiling(rows)
+    try:
         lane.compile(rows)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("no memory to compile a step", rows=rows)
 
 
 def measure(

@@ -152,16 +152,23 @@ class Run:
         latents, rows = to_device(begun.latents, of.denoiser.device), of.rows.with_both(begun.rows)
         lane = lanes.open(of.lane_key(rows, mode))
         seat = lane.take_seat(rows, begun.keep, of.sides, keeps_deep=of.cache_interval > 1)
+        run = cls(of, lane, seat, solver)
         try:
-            solver.begin(lane.registers(seat), latents, begun.keep)
+            solver.begin(run.registers, latents, begun.keep)
+            run.draw(0, generator)
         except Exception:
             lane.leave(seat)
             raise
-        return cls(of, lane, seat, solver)
+        return run
 
     @property
     def registers(self) -> torch.Tensor:
         return self.lane.registers(self.seat)
+
+    def draw(self, evaluation: int, generator: torch.Generator) -> None:
+        """The noise that the solver adds at that evaluation, if it adds any: ahead of it, for it takes time."""
+        if evaluation < self.of.evaluations and self.solver.table.draws[evaluation]:
+            self.lane.send_noise(self.seat, normal_noise(self.of.latent_shape, generator))
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -197,9 +204,6 @@ class Sample:
     is_tiled: bool = False
     recordings: Recordings | None = None
     """What its request keeps of it on the way, once its last pass has begun."""
-
-    def __post_init__(self) -> None:
-        self._draw()
 
     @property
     def lane(self) -> Lane:
@@ -282,12 +286,7 @@ class Sample:
         """The step with its input has been taken, or launched: the device may still be computing it."""
         self.run.solver.after_step(self.run.registers, self.evaluation, self.generator)
         self.evaluation += 1
-        self._draw()
-
-    def _draw(self) -> None:
-        """The noise that the solver adds in the next evaluation, if it adds any: ahead of it, for it takes time."""
-        if not self.is_at_end_of_pass and self.run.solver.table.draws[self.evaluation]:
-            self.lane.send_noise(self.run.seat, normal_noise(self.run.of.latent_shape, self.generator))
+        self.run.draw(self.evaluation, self.generator)
 
     def next_pass(self, lanes: Lanes) -> None:
         """Go over to the next pass: onto another seat, maybe in another lane. Stays where it is if that raises."""
@@ -297,7 +296,6 @@ class Sample:
         run = Run.begin(self.job.passes[self.number + 1], before, self.mode, lanes)
         self.lane.leave(self.run.seat)
         self.run, self.ended, self.number, self.evaluation = run, ended, self.number + 1, 0
-        self._draw()
 
     def begin_recording(self) -> Recordings:
         """Of the first pass that is shown, before its first evaluation."""

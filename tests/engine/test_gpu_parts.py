@@ -1,0 +1,68 @@
+"""What is measured when there is a GPU, rehearsed on a CPU: each part goes through and leaves figures.
+
+What it says of this machine is no business of a test's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import traceback
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu import bits, compiled, probe, speed
+from benchmarks.gpu.models import full_size
+from benchmarks.gpu.run import Run
+from worker.engine import compiled as compiling
+from worker.models.bundle import Bundle
+
+MODULES: tuple[ModuleType, ...] = (bits, compiled, probe, speed)
+
+
+def run_of(part: str) -> Run:
+    return Run(argparse.Namespace(device="cpu", small=True, minutes=1_000.0, part=part, json=None))
+
+
+@cache
+def small(kind: str, dtype: torch.dtype) -> Bundle:
+    """Made once: every part would make its own."""
+    return full_size(run_of("small"), kind, dtype)
+
+
+def failing() -> None:
+    raise
+
+
+@pytest.fixture
+def rehearsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, epsilon_bundle: Bundle) -> Path:
+    """The folder where figures go. A section that fails raises here; on a GPU the next one is run."""
+    monkeypatch.setenv("OUT", str(tmp_path))
+    monkeypatch.setattr(traceback, "print_exc", failing)
+    monkeypatch.setattr(probe, "load", lambda *given, **options: epsilon_bundle)
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+    monkeypatch.setattr(bits, "TRIALS", 2)
+    for module in MODULES:
+        monkeypatch.setattr(module, "full_size", lambda run, kind, dtype: small(kind, dtype), raising=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        (probe.probe, "graph equals eager"),
+        (bits.bits, "bits in company"),
+        (speed.speed, "sd eager"),
+        (speed.xl, "xl eager"),
+        (compiled.compiled, "sd compiled"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_it_goes_through(part: Any, told: str, rehearsed: Path) -> None:
+    part(run_of(part.__name__))
+    assert told in (rehearsed / f"gpu-{part.__name__}.json").read_text()
+    torch._dynamo.reset()
