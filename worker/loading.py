@@ -12,11 +12,11 @@ from functools import partial
 import structlog
 import torch
 
+from worker.adapter_details import look_up
 from worker.engine.engine import Engine
 from worker.engine.profile import Told
 from worker.families.choose import family_of
 from worker.families.embedder import embedder_of
-from worker.models.adapter_hashes import with_hashes
 from worker.models.announced import describe
 from worker.models.bundle import Bundle, load
 from worker.models.scorer_folder import is_scorer
@@ -51,7 +51,7 @@ def start(settings: WorkerSettings, name: str, starting: Starting) -> Served:
     largest = engine.costs.largest
     card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
     card = judged_by(card, answering)
-    drawing = Drawing(engine, card, thread, partial(with_hashes, card, bundle), embedder_of(bundle, family))
+    drawing = Drawing(engine, card, thread, partial(look_up, card, bundle), embedder_of(bundle, family))
     return Served(drawing, answering, provenance_of(bundle, is_compiled=engine.is_compiled))
 
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -92,6 +92,7 @@ class Worker:
         self.settings = settings
         self.cards = served.cards
         self.drawing = served.drawing
+        self.store = store
         self.look_up = served.drawing.look_up if served.drawing else None
         self.attempts = Attempts()
         ownership, self.leasing = Ownership(connections.commands), Ownership(connections.leases)
@@ -167,7 +168,8 @@ class Worker:
         if self.settings.heartbeat_file:
             threading.Thread(target=self.pulse, args=[self.settings.heartbeat_file], name="pulse", daemon=True).start()
         if self.look_up is not None:
-            threading.Thread(target=self.learn, args=[self.look_up], name="adapter hashes", daemon=True).start()
+            details = [self.store, self.intake.announce_from_now_on]
+            threading.Thread(target=self.look_up, args=details, name="adapter details", daemon=True).start()
         self.intake.claim_until_stopped(registered=self.say_ready)
         log.info("stopping", jobs=len(self.attempts.claims()), grace_seconds=self.settings.grace_seconds)
         self.finish_or_hand_back()
@@ -179,9 +181,6 @@ class Worker:
     def say_ready(self) -> None:
         for card in self.cards:
             log.info("ready", model=card.name, seats=card.seats, sha256=card.sha256[:12])
-
-    def learn(self, look_up: Callable[[], ModelCard]) -> None:
-        self.intake.announce_from_now_on(look_up())
 
     def denoise(self, engine: Engine) -> None:
         """The engine's thread: step, and pass on what happened."""

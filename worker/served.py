@@ -5,7 +5,6 @@ Knows the settings that say which, and what is announced of each. Refuses to kno
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -14,6 +13,7 @@ import torch
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import BUNDLED_SCORER, IllegalName, model_name
 from app.contract.messages.spec import JUDGED
+from worker.adapter_details import LookUp
 from worker.engine.engine import Engine
 from worker.engine.judging import Judge
 from worker.errors import CannotStart
@@ -33,13 +33,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """`engine` draws what `card` promises, in `thread`, where it was warmed up. `look_up` makes the same card with more
-    on it, and takes its time. `embedder` answers questions about what it draws from, if it can."""
+    """`engine` draws what `card` promises, in `thread`, where it was warmed up. `look_up` announces the same card
+    with more on it, and takes its time. `embedder` answers questions about what it draws from, if it can."""
 
     engine: Engine
     card: ModelCard
     thread: OwnThread
-    look_up: Callable[[], ModelCard] | None = None
+    look_up: LookUp | None = None
     embedder: Embedder | None = None
 
 

@@ -17,7 +17,7 @@ from obstore.exceptions import BaseError
 
 from app.contract.objects.faults import Fault, diagnose
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import parse_key, require_input, require_prefix
+from app.contract.objects.names import parse_key, require_input, require_prefix, thumbnail_key
 from app.contract.objects.store import Bucket, StoreOptions, open_store, probe
 from worker.errors import Abandoned, StorageDenied, StorageError, StorageFull, StorageUnavailable
 
@@ -86,6 +86,13 @@ class ObjectStore:
         said = log.bind(transfer="upload", job_id=picture.job_id, index=picture.index)
         self._persist(lambda: self.place.put(key, data, content_type), said, deadline, keep_trying)
         return Stored(key, hashlib.sha256(data).hexdigest(), len(data), content_type)
+
+    def put_thumbnail(self, data: bytes, *, deadline: float = DEADLINE) -> str:
+        """Stores a JPEG under what it hashes to, and says that. Tries as `put` does, and raises the same."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        key, said = thumbnail_key(sha256), log.bind(transfer="thumbnail")
+        self._persist(lambda: self.place.put(key, data, "image/jpeg"), said, deadline, lambda: True)
+        return sha256
 
     def get(
         self, key: str, *, deadline: float = DEADLINE, keep_trying: Callable[[], bool] = lambda: True

@@ -121,7 +121,8 @@ class JobLost(JobNotFound):
 
 
 class PictureNotFound(NotFound):
-    """The job has no picture of this number: it may not be finished, or it has fewer, or they are deleted."""
+    """The job has no picture of this number: it may not be finished, or it has fewer, or they are deleted. Or no LoRA
+    has a thumbnail of this hash."""
 
     slug, title = "picture-not-found", "There is no such picture"
 

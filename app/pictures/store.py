@@ -17,7 +17,7 @@ from anyio import to_thread
 from obstore.exceptions import BaseError
 
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import parse_key, require_input, require_prefix
+from app.contract.objects.names import parse_key, require_input, require_prefix, thumbnail_key
 from app.contract.objects.store import Bucket, StoreOptions, open_store, probe, sweep_probes
 from app.pictures.errors import PictureMissing, StoreUnavailable, translated
 from app.pictures.links import LONGEST_LINK, LinkSigner
@@ -116,6 +116,14 @@ class PictureStore:
     async def open_input(self, key: str, label: Label, *, byte_range: str | None = None) -> PictureStream:
         """The same for a picture that came in. No link leads to those. ValueError for any other key."""
         return await self._open(require_input(key), byte_range, label)
+
+    async def open_thumbnail(self, sha256: str, *, byte_range: str | None = None) -> PictureStream:
+        """The same for what an adapter does. Raises PictureMissing also for what is no hash."""
+        try:
+            key = thumbnail_key(sha256)
+        except ValueError as error:
+            raise PictureMissing("no such picture") from error
+        return await self._open(key, byte_range, Label(f"{sha256[:12]}.jpg", "image/jpeg"))
 
     async def _open(self, key: str, byte_range: str | None, label: Label) -> PictureStream:
         try:

@@ -1,13 +1,15 @@
-"""Models: what workers serve, with the limits and words of each."""
+"""Models: what workers serve, with the limits and words of each, and small pictures of what their LoRAs do."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
+from starlette.responses import Response
 
 from app.contract.messages.served import ServedModel
-from app.edge.errors import ModelNotFound
+from app.edge.errors import ModelNotFound, PictureNotFound, PicturesUnavailable, RangeNotSatisfiable
 from app.jobs.schemas import ModelList, ModelView
 from app.routes.answers import ACCESS, QUEUE, problems
+from app.routes.images import TheConditions, send_bytes
 from app.services import TheServices
 
 router = APIRouter(tags=["models"])
@@ -35,6 +37,20 @@ async def get_model(model_id: str, services: TheServices) -> ModelView:
     if model is None:
         raise ModelNotFound
     return _view(model_id, model, await services.models.default())
+
+
+@router.get(
+    "/v1/thumbnails/{sha256}",
+    response_class=Response,
+    summary="A small picture of what a LoRA does",
+    responses={
+        200: {"description": "A JPEG, at most 256 pixels wide and high", "content": {"image/jpeg": {}}},
+        **problems(*ACCESS, PictureNotFound, RangeNotSatisfiable, PicturesUnavailable),
+    },
+)
+async def get_thumbnail(sha256: str, services: TheServices, conditions: TheConditions) -> Response:
+    """`sha256` is what `loras` of a model has as `thumbnail`."""
+    return await send_bytes(lambda part: services.pictures.open_thumbnail(sha256, byte_range=part), conditions)
 
 
 def _view(name: str, model: ServedModel, default: ServedModel | None) -> ModelView:

@@ -1,7 +1,8 @@
-// LoRAs and controls of a request: chosen by name, each with its weight, a control with its picture.
+// LoRAs and controls of a request: chosen by name or by what they do, each with its weight, a control with its picture.
 
-import { html, useRef, useState } from "./preact-htm.js";
+import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { Slider } from "./controls.js";
+import { sightOfThumbnail } from "./inputs.js";
 import { Place, useUpload } from "./picture.js";
 import { MOST_ADAPTERS, takes } from "./pictured.js";
 
@@ -18,14 +19,40 @@ export function Adapters({ request, set, model, write, ...sending }) {
 
 function Loras({ chosen, known, set, write }) {
   const left = known.filter(({ name }) => !chosen.some((each) => each.name === name));
+  const of = (wanted) => known.find(({ name }) => name === wanted) ?? {};
+  const add = (name) => set([...chosen, { name, weight: 1 }]);
   return html`${chosen.map((lora, at) => html`<div class="adapter" key=${lora.name} role="group" aria-label=${`LoRA ${lora.name}`}>
       <${Weight} label=${`LoRA ${lora.name}`} value=${lora.weight} min="-1" max="2" change=${(weight) => set(chosen.with(at, { ...lora, weight }))} />
       <div class="row">
-        <${Words} words=${known.find(({ name }) => name === lora.name)?.words ?? []} write=${write} />
+        <${Thumbnail} sha256=${of(lora.name).thumbnail} />
+        <${Words} words=${of(lora.name).words ?? []} write=${write} />
         <button type="button" class="small" aria-label=${`Remove: LoRA ${lora.name}`} onClick=${() => set(chosen.toSpliced(at, 1))}>Remove</button>
       </div>
     </div>`)}
-    <${More} label="Add a LoRA" names=${left.map(({ name }) => name)} taken=${chosen.length} add=${(name) => set([...chosen, { name, weight: 1 }])} />`;
+    ${chosen.length < MOST_ADAPTERS && html`<${Shown} loras=${left.filter(({ thumbnail }) => thumbnail)} add=${add} />`}
+    <${More} label="Add a LoRA" names=${left.map(({ name }) => name)} taken=${chosen.length} add=${add} />`;
+}
+
+/** Those of which there is something to see. */
+function Shown({ loras, add }) {
+  if (!loras.length) return null;
+  return html`<div class="shown" role="group" aria-label="LoRAs by what they do">
+    ${loras.map(({ name, thumbnail }) => html`<button type="button" key=${name} aria-label=${`Add LoRA ${name}`} title=${name} onClick=${() => add(name)}>
+      <${Thumbnail} sha256=${thumbnail} /><span>${name}</span>
+    </button>`)}
+  </div>`;
+}
+
+function Thumbnail({ sha256 }) {
+  const [src, setSrc] = useState(null);
+  useEffect(() => {
+    let wanted = true;
+    setSrc(null);
+    if (sha256) sightOfThumbnail(sha256).then((found) => wanted && setSrc(found), () => {});
+    return () => (wanted = false);
+  }, [sha256]);
+  // One that is gone leaves the name.
+  return src && html`<img class="thumbnail" src=${src} alt="" />`;
 }
 
 /** What a LoRA wants to be called by, if its file says so. */

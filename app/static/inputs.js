@@ -49,6 +49,11 @@ export function sightOf(picture) {
   return sights.get(name) ?? remember(name, sightFrom(picture));
 }
 
+/** The same of what a LoRA does, by the hash that the model's list has. */
+export function sightOfThumbnail(sha256) {
+  return sights.get(sha256) ?? remember(sha256, load(`/v1/thumbnails/${sha256}`).then(sightOfFile));
+}
+
 /** The link to a print ends after a while: then it is asked for anew. */
 export function forgetSight(picture) {
   sights.delete(nameOf(picture));

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,6 +23,8 @@ from app.jobs.model_choice import AWAY_RETRY_SECONDS, RESTART_SECONDS, by_defaul
 from app.settings import Settings, settings_from_env
 from tests.app import test_openai, test_replicate
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
+from tests.app.test_refusals import problem
+from tests.pictures import file_of, noise
 from tests.waiting import until
 
 LONG_AGO = 1_767_225_600_000
@@ -347,3 +351,16 @@ def test_a_failed_job_of_a_forgotten_model_is_not_run_again(
     answer = http.post(f"{job['urls']['self']}/retry")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/job-not-retryable")
     assert "starter" in answer.json()["detail"]
+
+
+def test_what_a_lora_does_is_shown(client: httpx2.Client, picture_folder: Path) -> None:
+    data, folder = file_of(noise(), "JPEG"), picture_folder / "thumbnails"
+    sha256 = hashlib.sha256(data).hexdigest()
+    folder.mkdir(exist_ok=True)
+    (folder / f"{sha256}.jpg").write_bytes(data)
+    shown = client.get(f"/v1/thumbnails/{sha256}")
+    assert (shown.status_code, shown.content, shown.headers["content-type"]) == (200, data, "image/jpeg")
+    again = client.get(f"/v1/thumbnails/{sha256}", headers={"If-None-Match": shown.headers["etag"]})
+    assert again.status_code == 304
+    for unknown in ("0" * 64, sha256.upper(), f"{sha256}%00", f"{sha256}.jpg"):
+        assert problem(client.get(f"/v1/thumbnails/{unknown}")) == (404, "picture-not-found")

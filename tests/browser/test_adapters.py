@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -11,6 +13,7 @@ from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import Ear, ask, faults_of_access, picture
 from tests.browser.edits import Door, a_png, choose, editing
+from tests.browser.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -50,6 +53,32 @@ def test_loras_are_chosen_weighed_and_named_in_the_prompt(opened: Page, worker: 
     ask(opened, "a lighthouse")
     worker.claim()
     assert "loras" not in door.sent[1]
+
+
+class TestThumbnails:
+    @pytest.fixture
+    def card(self, card: ModelCard, tmp_path: Path) -> ModelCard:
+        """There is something to see of a LoRA, and of the other the thumbnail is gone."""
+        data, folder = a_png(64, 64), tmp_path / "pictures" / "thumbnails"
+        sha256 = hashlib.sha256(data).hexdigest()
+        folder.mkdir(parents=True)
+        (folder / f"{sha256}.jpg").write_bytes(data)
+        ink, film = card.loras
+        seen = (ink.model_copy(update={"thumbnail": sha256}), film.model_copy(update={"thumbnail": "0" * 64}))
+        return card.model_copy(update={"loras": seen})
+
+    def test_a_lora_is_chosen_by_what_it_does(self, opened: Page, worker: ScriptedWorker, door: Door, ear: Ear) -> None:
+        ear.forgives.append("404")
+        ink = opened.get_by_role("button", name="Add LoRA ink", exact=True)
+        until(opened, lambda: ink.locator("img").evaluate("image => image.complete && image.naturalWidth") == 64)
+        expect(opened.get_by_role("button", name="Add LoRA film", exact=True)).to_have_text("film")
+        assert faults_of_access(opened) == []
+        ink.click()
+        expect(group(opened, "LoRA ink").locator("img")).to_be_visible()
+        expect(ink).to_have_count(0)
+        ask(opened, "a lighthouse by its thumbnail")
+        worker.claim()
+        assert door.sent[0]["loras"] == [{"name": "ink", "weight": 1}]
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,7 @@ def test_other_things_in_the_folder_are_named(kind: str, parts: dict[str, Any], 
     save_file(SPELLED["peft"][0], tmp_path / "Good.safetensors")
     write(tmp_path / name)
     (tmp_path / ".DS_Store").write_bytes(b"")
+    (tmp_path / "Good.preview.png").write_bytes(b"")
     shelf = loras_of(parts, tmp_path)
     assert list(shelf.served) == ["Good"]
     [fault] = shelf.faults

@@ -59,7 +59,7 @@ def _rehearse_pictures(lane: Lane) -> None:
     for each number. What fails is a request's affair, later."""
     if lane.device.type != "cuda":
         return
-    most, _ = lane.decodes
+    most, _ = lane.decodes()
     for rehearse in (lane.rehearse_decode, lane.rehearse_encode):
         with at_worst_without("pictures could not be rehearsed"):
             for pictures in range(1, most + 1):

@@ -5,6 +5,7 @@ An adapter is a safetensors file by itself, and its name is the file's. Knows fi
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from worker.models.headers import HeaderError
 from worker.models.single_file import PICKLED
 
 SUFFIX = ".safetensors"
+
+PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")
+PREVIEW = ".preview"
+"""What other programs keep beside an adapter to show what it does: `ink.preview.png` or `ink.png`."""
 
 LEGAL_NAME = re.compile(r"[\w][\w .()+-]{0,63}", re.ASCII)
 """Of a request, a prompt or another program's `<lora:name:1>`: no colon, no bracket, no separator of a path."""
@@ -45,8 +50,8 @@ def look_into(folder: Path | None, read: Callable[[str, Path], Read], *, setting
     served: dict[str, Read] = {}
     faults: list[str] = []
     for entry in entries:
-        if entry.name.startswith("."):
-            continue  # What file managers and version control leave behind.
+        if entry.name.startswith(".") or is_preview(entry):
+            continue  # What file managers and version control leave behind, and pictures of adapters.
         try:
             _check_entry(entry, served)
             served[entry.stem] = read(entry.stem, entry)
@@ -57,6 +62,18 @@ def look_into(folder: Path | None, read: Callable[[str, Path], Read], *, setting
         except ModelError as error:
             faults += error.faults
     return Shelf(served, tuple(faults))
+
+
+def is_preview(file: Path) -> bool:
+    """Whether this is the preview of an adapter in the same folder."""
+    name = file.name.removesuffix(file.suffix).removesuffix(PREVIEW)
+    return file.suffix.lower() in PREVIEWS and file.with_name(name + SUFFIX).is_file()
+
+
+def preview_beside(file: Path) -> Path | None:
+    """The preview of this adapter's file, whatever is in it."""
+    names = [f"{file.stem}{mark}{suffix}" for mark in (PREVIEW, "") for suffix in PREVIEWS]
+    return next((file.with_name(name) for name in names if os.path.lexists(file.with_name(name))), None)
 
 
 def _check_entry(entry: Path, served: Mapping[str, object]) -> None:

@@ -23,6 +23,9 @@ class Adapter(BaseModel):
     name: str = Field(max_length=64)
     words: tuple[str, ...] = Field(default=(), description="What to write in a prompt for it, if it says so")
     sha256: str | None = Field(default=None, description="Of its file, once a worker has read all of it")
+    thumbnail: str | None = Field(
+        default=None, description="Of a small picture of what it does, if there is one: GET /v1/thumbnails/{thumbnail}"
+    )
 
 
 class ModelCard(BaseModel):

@@ -1,5 +1,5 @@
-"""How the key of an object is spelled: of a picture, of what is kept of its steps, of a picture that came in, and what
-the keys of a job begin with.
+"""How the key of an object is spelled: of a picture, of what is kept of its steps, of a picture that came in, of an
+adapter's thumbnail, and what the keys of a job begin with.
 
 Refuses to know where objects lie.
 """
@@ -37,6 +37,9 @@ VECTORS = "safetensors"
 INPUTS = "inputs"
 """Where pictures that came in lie, in a folder for each tenant."""
 
+THUMBNAILS = "thumbnails"
+"""Where small pictures of what adapters do lie: JPEGs, for everybody who may ask for a model."""
+
 _FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
 _PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
 _KEY = re.compile(
@@ -44,6 +47,7 @@ _KEY = re.compile(
     r"(?:(-previews)?\.(png|jpg|webp)|(-trajectory)\.(json|safetensors|webp|jpg)|(-embedding)\.(safetensors))",
     re.ASCII,
 )
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _INPUT_KEY = re.compile(INPUTS + r"/[a-z0-9][a-z0-9_-]{0,63}/[0-9a-f]{64}", re.ASCII)
 
 
@@ -117,6 +121,13 @@ def require_input(key: str) -> str:
     if not _INPUT_KEY.fullmatch(key):
         raise ValueError("not an input's key: inputs/<tenant>/<sha256>")
     return key
+
+
+def thumbnail_key(sha256: str) -> str:
+    """The key of an adapter's thumbnail, by what it hashes to. ValueError for anything but 64 hex digits."""
+    if not _SHA256.fullmatch(sha256):
+        raise ValueError("not a thumbnail's hash: 64 hex digits")
+    return f"{THUMBNAILS}/{sha256}.jpg"
 
 
 def job_prefix(job_id: str) -> str:
