@@ -9,7 +9,7 @@ import { Failure } from "./failure.js";
 import { Learned, Strangers, useStrangers } from "./learned.js";
 import { useUpload } from "./picture.js";
 import { missing, takes } from "./pictured.js";
-import { missingPoint } from "./pointed.js";
+import { missingPoint, opened, varies } from "./pointed.js";
 import { Points } from "./points.js";
 import { defaults, fitted, limitsOf, moved, requestOfRecord, sizeLike, tooMuch } from "./request.js";
 import { Starting } from "./starting.js";
@@ -23,6 +23,7 @@ export function RequestForm({ models, model, given, sender, away, note }) {
   const [early, setEarly] = useState(false);
   const [uploads, setUploads] = useState(0);
   const [lost, setLost] = useState(false);
+  const [arrived, setArrived] = useState(null);
   const form = useRef();
   const sent = useRef(null);
   const chosen = models?.find((each) => each.id === request.model) ?? null;
@@ -32,7 +33,8 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     if (isMissed) setEarly(false);
   };
   const upload = useUpload({ give: begin, count, note });
-  const { arrive, question } = useMeaning({ isTaken: takes(chosen, "image"), load, take: upload.take });
+  const begins = takes(chosen, "image");
+  const { arrive, question } = useMeaning({ isTaken: begins || varies(chosen), load, take: begins ? upload.take : vary });
   const isOver = useArrivals(arrive);
 
   // At once, not after the next frame: the page may be left before it.
@@ -81,6 +83,12 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     setRequest((before) => ({ ...before, image, mask_image: null, ...(chosen ? sizeLike(image, chosen) : {}) }));
   }
 
+  /** A file has come, and the model draws from pictures by their embedding alone. */
+  function vary(file) {
+    set({ image_embedding: opened(request.image_embedding, chosen), start: "noise" });
+    setArrived({ file });
+  }
+
   function load(record) {
     if (model) replace(requestOfRecord(record, models, chosen ?? model));
   }
@@ -98,9 +106,9 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     <button type="submit" class="primary" disabled=${isBusy || !chosen || !!excess}>${isBusy || early ? "Sending" : "Generate"}</button>
     ${failure && html`<${Failure} failure=${failure} form=${request} away=${away} retry=${() => submit()} />`}
     ${question}
-    ${takes(chosen, "image") && html`<${Starting} request=${request} set=${set} model=${chosen} upload=${upload} lost=${lost} setLost=${setLost} away=${away}
+    ${begins && html`<${Starting} request=${request} set=${set} model=${chosen} upload=${upload} lost=${lost} setLost=${setLost} away=${away}
       count=${count} note=${note} />`}
-    ${takes(chosen, "image_embedding") && html`<${Points} request=${request} set=${set} model=${chosen} away=${away} count=${count} note=${note} />`}
+    ${takes(chosen, "image_embedding") && html`<${Points} request=${request} set=${set} model=${chosen} arrived=${arrived} away=${away} count=${count} note=${note} />`}
     ${chosen && html`<${Adapters} request=${request} set=${set} model=${chosen} write=${write} away=${away} count=${count} note=${note} />`}
     ${chosen && models.length > 1 && html`<${Choice} label="Model" id="model" value=${request.model} names=${models.map((each) => each.id)}
       choose=${(id) => setRequest(moved(request, models.find((each) => each.id === id)))} />`}

@@ -75,6 +75,15 @@ export function from(point, points) {
 /** A picture that is still to be chosen. */
 const isOpen = (point) => kindOf(point) === "of" && !point.of;
 
+/** Which of the points is one, -1 if none is. */
+export const openPoint = (points) => (points.slerp ?? [points]).findIndex(isOpen);
+
+/** The same with a place for a picture: the end of a way that is still open, or the one point that there is. */
+export function opened(points, model) {
+  if (!points || (points.slerp && openPoint(points) < 0)) return begun("of", model, null);
+  return points.slerp ? points : from({ of: null }, points);
+}
+
 function firstPicture(points) {
   return [points, ...(points?.slerp ?? [])].map((point) => point?.of).find(Boolean) ?? null;
 }
@@ -164,7 +173,7 @@ export function variation(input, picture, model) {
 /** The request with a print as an end of a way: as the one that is still open, or as the first of a new one. */
 export function mixed(request, picture, model) {
   const ends = request.model === model.id ? (request.image_embedding?.slerp ?? []) : [];
-  const open = ends.findIndex(isOpen);
+  const open = openPoint({ slerp: ends });
   const begunWay = begun("slerp", model, { of: picture });
   const way = open < 0 ? begunWay : { ...request.image_embedding, slerp: ends.with(open, { of: picture }) };
   return { ...request, image: null, mask_image: null, strength: "", start: "noise", image_embedding: way };

@@ -1,11 +1,11 @@
 // The controls of what is drawn from in the place of the prompt: a picture's variations, a way between two points, what
 // one text has more than another. Knows the form; refuses to know how the service is told: that is pointed.js.
 
-import { html, useRef, useState } from "./preact-htm.js";
+import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { Choice, Dial, Slider } from "./controls.js";
 import { Place, useUpload } from "./picture.js";
 import { takes } from "./pictured.js";
-import { begun, emptied, from, INVERTIBLE, kindOf, kindsOf, modeOf, modesOf, mostPlaces, places } from "./pointed.js";
+import { begun, emptied, from, INVERTIBLE, kindOf, kindsOf, modeOf, modesOf, mostPlaces, openPoint, places } from "./pointed.js";
 
 const MODES = {
   "": "The prompt",
@@ -18,11 +18,18 @@ const MODES = {
 const KINDS = { of: "Picture", text: "Text", vector: "Vector" };
 const ENDS = ["First", "Second"];
 
-/** `set` takes the fields that change; `sending` is what a place for a picture needs. */
-export function Points({ request, set, model, ...sending }) {
+/** `set` takes the fields that change, `arrived` is a file {file} for the point that is open, `sending` what a place for a
+ * picture needs. */
+export function Points({ request, set, model, arrived, ...sending }) {
   const { image_embedding: points } = request;
   const latest = useRef();
   latest.current = points;
+  const [incoming, setIncoming] = useState(null);
+  // Once for each file: when it has come, another point may be open.
+  useEffect(() => {
+    if (arrived && points) setIncoming({ file: arrived.file, at: openPoint(points) });
+  }, [arrived]);
+  const bringing = (at) => ({ incoming: incoming?.at === at ? incoming : null, taken: () => setIncoming(null) });
   const mode = modeOf(points);
   const choose = (chosen) => set({ image_embedding: begun(chosen, model, points), start: "noise" });
   // A picture that was sent in comes later: what stands there by then is changed.
@@ -31,9 +38,9 @@ export function Points({ request, set, model, ...sending }) {
   return html`<div class="points">
     <${Choice} label="Draw from" id="points-draw-from" value=${mode} names=${modesOf(model, mode)} words=${MODES} choose=${choose} />
     ${points?.slerp?.map((point, at) => html`<${Point} key=${at} label=${`${ENDS[at]} point`} point=${point} kinds=${kinds}
-      change=${(point) => change({ slerp: latest.current.slerp.with(at, point) })} ...${sending} />`)}
+      ...${bringing(at)} change=${(point) => change({ slerp: latest.current.slerp.with(at, point) })} ...${sending} />`)}
     ${points && !points.slerp && html`<${Point} label=${points.diff ? "Begin with" : "Picture"} point=${points} kinds=${points.diff ? kinds : []}
-      change=${(point) => set({ image_embedding: from(point, latest.current) })} ...${sending} />`}
+      ...${bringing(0)} change=${(point) => set({ image_embedding: from(point, latest.current) })} ...${sending} />`}
     ${points?.diff && html`<${Difference} diff=${points.diff} change=${(diff) => change({ diff })} />`}
     ${points?.at && html`<${Way} points=${points} model=${model} change=${change} />`}
     ${takes(model, "noise_level") && model.max_noise_level > 0 && html`<${Dial} name="noise_level" label="Noise on the embedding: more of it, more freedom" min="0"
@@ -43,10 +50,15 @@ export function Points({ request, set, model, ...sending }) {
 }
 
 /** One point: a picture or a text, and which of the two if it can be either. */
-function Point({ label, point, kinds, change, count, note, away }) {
+function Point({ label, point, kinds, incoming, taken, change, count, note, away }) {
   const kind = kindOf(point);
   const [isLost, setLost] = useState(false);
   const upload = useUpload({ give, count, note });
+  useEffect(() => {
+    if (!incoming) return;
+    upload.take(incoming.file);
+    taken();
+  }, [incoming]);
   function give(of) {
     setLost(false);
     change({ of });

@@ -13,7 +13,7 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.job import Candidate, Selection
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import ask, faults_of_access, picture
-from tests.browser.edits import Door, a_png, choose
+from tests.browser.edits import Door, a_png, bring, choose
 
 pytestmark = pytest.mark.browser
 
@@ -103,6 +103,22 @@ def test_a_way_between_a_picture_and_a_text(opened: Page, worker: ScriptedWorker
     assert sent["image_embedding"] == {"slerp": ends, "at": [0, 0.5, 1]}
     assert sent["prior"] == {"num_inference_steps": 7}
     assert "num_images" not in sent or sent["num_images"] == 3
+
+
+def test_a_picture_that_is_dropped_is_varied_or_fills_the_open_end_of_a_way(
+    opened: Page, worker: ScriptedWorker, door: Door
+) -> None:
+    bring(opened, "drop", a_png(96, 64))
+    expect(opened.get_by_label("Draw from")).to_have_value("of")
+    expect(group(opened, "Picture")).to_contain_text("Picture, 96 \u00d7 64")
+    opened.get_by_label("Draw from").select_option("slerp")
+    bring(opened, "paste", a_png(64, 96, "gold"))
+    expect(group(opened, "Second point")).to_contain_text("Second point, 64 \u00d7 96")
+    expect(group(opened, "First point")).to_contain_text("First point, 96 \u00d7 64")
+    generate(opened)
+    worker.claim()
+    [sent] = door.sent
+    assert sent["image_embedding"]["slerp"] == [{"of": {"input": name}} for name in door.files]
 
 
 def test_two_prints_are_mixed(opened: Page, running: Running, worker: ScriptedWorker, door: Door) -> None:
