@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,13 @@ def test_an_import_upward_and_a_circle_are_seen(tmp_path: Path, monkeypatch: pyt
     assert seen == {"app/edge/guard.py", "app/jobs/admission.py", "app/openai/routes.py", "app/services.py"}
     circle = {"app.edge.guard", "app.jobs.admission", "app.services", "app.main", "app.settings"}
     assert in_circles(sorted(cases)) == circle
+
+
+def test_one_file_makes_clients_of_a_url() -> None:
+    """Any other would take the URL of sentinels for that of a server."""
+    texts = {file: (ROOT / file).read_text() for file in files_of_the_product()}
+    made = {file for file, text in texts.items() if re.search(r"\b(?:Redis|ConnectionPool)\.from_url\(", text)}
+    assert made == {"app/contract/redis/clients.py", "app/contract/redis/url.py"}
 
 
 @pytest.mark.parametrize("module", ["app.main", "app.cli.main", "app.webhooks.main"])
