@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.gaps import Gaps
 from benchmarks.trace import Clock, Row, Stock, Trace, all_of_a_kind, first, poisson, through_engine, through_stock
 from tests.engine.driving import engine_of
+from worker.engine.events import Progress
 from worker.models.bundle import Bundle
 
 
@@ -54,3 +56,15 @@ def test_figures_of_a_row(epsilon_bundle: Bundle) -> None:
     row = Row.of(trace, ends)
     assert (row.p50, row.p95) == pytest.approx((3, 5))
     assert row.rate == pytest.approx(5 / (max(ends) - trace[0].at))
+
+
+def test_gaps_are_told_with_and_without_decodes() -> None:
+    """Two requests: one steps in each of three turns, of which the second decodes as well; one in the last two."""
+    decoded = iter([0.0, 0.0, 0.0, 4.0, 4.0, 4.0])
+    gaps = Gaps(lambda: next(decoded))
+    for seconds, ids in ((2.0, "a"), (6.0, "ab"), (1.0, "ab")):
+        gaps.begin()
+        gaps.note(seconds, [Progress(id, 1, 9, None) for id in ids])
+    assert gaps.decoding == [0.0, 4.0, 0.0]
+    assert gaps.steps == {"a": [0, 1, 2], "b": [1, 2]}
+    assert str(gaps) == "3.00, 3.00 | 1.00, 1.00 | 2.00, 2.00"

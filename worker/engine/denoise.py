@@ -18,11 +18,12 @@ import torch
 from worker.engine.compiled import CompiledDenoiser
 from worker.engine.deep import Depth, deep_shape, evaluate
 from worker.engine.guidance import Guidance, rescaling
-from worker.engine.keep import NO_NOISE, Keep, noised
+from worker.engine.keep import Keep, noised
 from worker.engine.rows import Denoiser, LatentShape, Rows
 from worker.engine.sides import NOBODY, AskedSide, SideNetwork, SideRows, answers, side_rows
-from worker.engine.table import BLOCK, REGISTERS, VARIANCE, Numbers
+from worker.engine.table import BLOCK, NOISE, REGISTERS, UNCONDITIONAL, VARIANCE, Numbers
 from worker.engine.transfer import to_device, to_host
+from worker.engine.update import ALL_OF_IT, Update, combine
 
 Used = tuple[tuple[str, int], ...]
 """Of what only some rows have, by name: as much as the row with the most. Empty where no row of the step has any."""
@@ -112,6 +113,7 @@ class StaticStep(torch.nn.Module):
         used: Used = (),
         sides: Sequence[SideRows] = (),
         depth: Depth = Depth.WHOLE,
+        update: Update = ALL_OF_IT,
     ) -> torch.Tensor:
         """Take the step that a plan describes (see `Plan`). Whether each sample is finite, bool [samples]."""
         rows, samples = sizes(index, numbers)
@@ -127,23 +129,25 @@ class StaticStep(torch.nn.Module):
             output = self._compiled(x, timestep, given)
         else:
             output = evaluate(self.denoiser, depth, (x, timestep, given), self.deep, row_context)
-        # The update is nine multiplications and additions and no matrix product: TF32 would shift results by 1 % of
-        # the standard deviation, and elementwise arithmetic is the same in any company.
-        with torch.autocast(x.device.type, enabled=False):
-            output, variance = output.float().tensor_split([self.state.shape[2]], dim=1)
-            registers = self.state.index_select(0, seat)[:, :REGISTERS].unbind(1)
-            c, u = output.index_select(0, conditional), output.index_select(0, unconditional)
+        # Elementwise in float32: autocast, should somebody have switched it on, has nothing to say of it.
+        output, variance = output.float().tensor_split([self.state.shape[2]], dim=1)
+        registers = self.state.index_select(0, seat)[:, :REGISTERS].unbind(1)
+        c = output.index_select(0, conditional)
+        u = output.index_select(0, unconditional) if update.rescales or UNCONDITIONAL in update.columns else c
+        if update.rescales:
             k = rescaling(c, u, *guidance)
-            noise = self.noise.index_select(0, seat)
-            new = _combine(blocks.view(samples, *BLOCK), (*registers, k * c, k * u, noise))
+            c, u = k * c, k * u
+        noise = self.noise.index_select(0, seat) if NOISE in update.columns else c
+        values = (*registers, c, u, noise)
+        new = combine(blocks.view(samples, *BLOCK), update.columns, [values[column] for column in update.columns])
+        if update.keeps:
             z0, n = self.stays.index_select(0, seat).unbind(1)
-            stays = noised(z0, n, a, s)
             # Chosen and not added up: no bit changes of who keeps nothing.
-            new[:, 0] = torch.where(self.repainted.index_select(0, seat), new[:, 0], stays)
-            if variance.shape[1]:
-                new[:, VARIANCE] = variance.index_select(0, conditional)
-            self.state.index_copy_(0, seat, new)
-            return torch.isfinite(new[:, :REGISTERS]).flatten(1).all(1)
+            new[:, 0] = torch.where(self.repainted.index_select(0, seat), new[:, 0], noised(z0, n, a, s))
+        if variance.shape[1]:
+            new[:, VARIANCE] = variance.index_select(0, conditional)
+        self.state.index_copy_(0, seat, new)
+        return torch.isfinite(new[:, :REGISTERS]).flatten(1).all(1)
 
 
 def sizes(index: torch.Tensor, numbers: torch.Tensor) -> tuple[int, int]:
@@ -152,22 +156,12 @@ def sizes(index: torch.Tensor, numbers: torch.Tensor) -> tuple[int, int]:
     return (len(index) - 3 * samples) // 2, samples
 
 
-def _combine(blocks: torch.Tensor, values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """[samples, registers + x0, ...]: each new register as the sum of `values`, [samples, ...] each, that its row of
-    the block, [samples, registers + x0, len(values)], says."""
-    coefficients = blocks.unflatten(2, (-1, 1, 1, 1)).unbind(2)
-    new = coefficients[0] * values[0].unsqueeze(1)
-    for coefficient, value in zip(coefficients[1:], values[1:], strict=True):
-        new = torch.addcmul(new, coefficient, value.unsqueeze(1))
-    return new
-
-
 @dataclass(frozen=True, slots=True)
 class StepInput:
     """What one sample brings to a step. `guidance` is None for a sample of one row; `block` is its table's. `used`: how
     much it has of what not every sample has, by name. `sides` are the side networks that it asks in this step.
-    `noise_levels` are of what stays of a picture after the step (see Table). `depth`: how much of the denoiser it asks;
-    those of OUTER take steps of their own."""
+    `noise_levels` are of what stays of a picture after the step (see Table), None where nothing does. `depth`: how much
+    of the denoiser it asks; those of OUTER take steps of their own."""
 
     seat: int
     guidance: Guidance | None
@@ -175,7 +169,7 @@ class StepInput:
     timestep: float
     block: Numbers
     used: Mapping[str, int] = field(default_factory=dict)
-    noise_levels: tuple[float, float] = NO_NOISE
+    noise_levels: tuple[float, float] | None = None
     sides: Sequence[AskedSide] = ()
     depth: Depth = Depth.WHOLE
 
@@ -194,6 +188,7 @@ class Plan:
     that is rescaled, and the two levels of what stays; block of each sample.
     `used`: which step it is, of those with more or less of what only some rows have.
     `sides`: the rows of each side network that is asked, as many as `fill_up` makes of them.
+    `update`: what of a solver's update its samples need, which is little as a rule.
     `depth`: of the step. Where one of its samples wants features kept, all are: the others' are never read.
     """
 
@@ -216,7 +211,9 @@ class Plan:
             row_seat[k], row_context[k] = given.seat, 2 * given.seat
             row_numbers[:, k] = given.input_scale, given.timestep
             seat[k], conditional[k], unconditional[k] = given.seat, k, k
-            blocks[k], of_samples[2:, k] = given.block, given.noise_levels
+            blocks[k] = given.block
+            if given.noise_levels is not None:
+                of_samples[2:, k] = given.noise_levels
             if given.guidance is not None:
                 row_seat[next_unconditional], row_context[next_unconditional] = given.seat, 2 * given.seat + 1
                 row_numbers[:, next_unconditional] = row_numbers[:, k]
@@ -227,6 +224,8 @@ class Plan:
         self.index = torch.from_numpy(np.concatenate(parts))
         self.numbers = torch.from_numpy(np.concatenate((row_numbers.ravel(), of_samples.ravel(), blocks.ravel())))
         self.used: Used = _most_used(inputs)
+        keeps = any(given.noise_levels is not None for given in inputs)
+        self.update = Update.of(blocks, of_samples[1], keeps=keeps)
         self.depth = next((each.depth for each in inputs if each.depth is not Depth.WHOLE), Depth.WHOLE)
         places = [sorted({int(conditional[k]), int(unconditional[k])}) for k in range(len(inputs))]
         asking = [(given.seat, own, given.sides) for given, own in zip(inputs, places, strict=True)]

@@ -179,8 +179,10 @@ class Lane:
         return Finite(self.run(plan))
 
     def run(self, plan: Plan) -> torch.Tensor:
-        """Launch a step: whether each sample of it is finite, bool [samples] on the device."""
-        return self._run(*plan.on(self.device), plan.used, plan.sides_on(self.device), plan.depth)
+        """Launch a step: whether each sample of it is finite, bool [samples] on the device. A graph does all of the
+        update for whoever comes, so that there are no more graphs than sizes."""
+        given = *plan.on(self.device), plan.used, plan.sides_on(self.device), plan.depth
+        return self._run(*given) if isinstance(self._run, StepGraphs) else self._run(*given, plan.update)
 
     def capture(self, most_rows: int) -> None:
         """Have the graphs of all steps up to that size ready, where steps are captured: anew, the largest first, for

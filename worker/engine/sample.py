@@ -142,6 +142,8 @@ class Run:
     lane: Lane
     seat: int
     solver: Solver
+    keeps: bool
+    """Something of a picture stays as it is."""
 
     @classmethod
     def begin(cls, following: Pass, before: Before, mode: Mode, lanes: Lanes) -> Run:
@@ -152,7 +154,7 @@ class Run:
         latents, rows = to_device(begun.latents, of.denoiser.device), of.rows.with_both(begun.rows)
         lane = lanes.open(of.lane_key(rows, mode))
         seat = lane.take_seat(rows, begun.keep, of.sides, keeps_deep=of.cache_interval > 1)
-        run = cls(of, lane, seat, solver)
+        run = cls(of, lane, seat, solver, begun.keep is not None)
         try:
             solver.begin(run.registers, latents, begun.keep)
             run.draw(0, generator)
@@ -277,7 +279,7 @@ class Sample:
             timestep=float(table.timesteps[i]),
             block=table.block(i, guidance.scale if guidance else 1.0),
             used={name: some.used for name, some in of.rows.some.items()},
-            noise_levels=table.noise_levels(i),
+            noise_levels=table.noise_levels(i) if self.run.keeps else None,
             sides=self.lane.asked(of.sides, i),
             depth=self.depth,
         )

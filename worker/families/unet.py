@@ -72,7 +72,8 @@ class UNet(torch.nn.Module):
         entering = [x.to(self.dtype), *(rows[name] for name in CHANNELS if name in rows)]
         with self._bank.serving(rows) if self._bank else nullcontext(rows) as own:
             # There is no default for a context: those that read none want None.
-            return call(torch.cat(entering, 1), {"encoder_hidden_states": None} | as_arguments(own))
+            channels = torch.cat(entering, 1) if len(entering) > 1 else entering[0]
+            return call(channels, {"encoder_hidden_states": None} | as_arguments(own))
 
     def _whole(self, entering: torch.Tensor, t: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
         output: torch.Tensor = self.unet(entering, t, **arguments, return_dict=False)[0]
