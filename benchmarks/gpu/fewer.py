@@ -22,13 +22,14 @@ WAYS: dict[str, dict[str, object]] = {
 
 def fewer(run: Run) -> None:
     bundle = full_size(run, "sd", run.half)
-    run.section("fewer", 30, saturated_by_way, bundle, 4 if run.small else 48)
+    run.section("fewer", 30, saturated_by_way, bundle, 2 if run.small else 48)
 
 
 def saturated_by_way(run: Run, bundle: Bundle, count: int) -> None:
     """All at once, decodes included; the first turn of each way captures its steps, and the second counts."""
-    engine = Engine(family_of(bundle), seats=4 if run.small else 32)
-    engine.warm_up(seconds=1.0 if run.small else 30.0)
+    engine = Engine(family_of(bundle), seats=32)
+    if run.on_gpu:
+        engine.warm_up(seconds=30.0)
     plain = 0.0
     for way, changes in WAYS.items():
         if not run.has(10, way):

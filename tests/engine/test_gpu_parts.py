@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu import bits, compiled, probe, speed
+from benchmarks.gpu import bits, compiled, fewer, probe, speed
 from benchmarks.gpu.models import full_size
 from benchmarks.gpu.run import Run
 from worker.engine import compiled as compiling
 from worker.models.bundle import Bundle
 
-MODULES: tuple[ModuleType, ...] = (bits, compiled, probe, speed)
+MODULES: tuple[ModuleType, ...] = (bits, compiled, fewer, probe, speed)
 
 
 def run_of(part: str) -> Run:
@@ -59,6 +59,7 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, epsilon_bundle: B
         (speed.speed, "sd eager"),
         (speed.xl, "xl eager"),
         (compiled.compiled, "sd compiled"),
+        (fewer.fewer, "2 pictures at once, cache 3"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
