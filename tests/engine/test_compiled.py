@@ -17,6 +17,7 @@ import torch
 
 from app.contract.messages.inputs import Lora
 from tests.engine.driving import SIDE, engine_of, run, wish
+from tests.engine.pictures import edit, half_mask, picture
 from tests.engine.tiny_loras import factors, is_any, save_peft
 from tests.engine.tiny_models import save_tiny_inpainting, save_tiny_model
 from worker import profiles
@@ -82,15 +83,15 @@ def test_pictures_are_the_same_and_nothing_is_compiled_after_warm_up(
     if kind == "lora_bundle":
         requests.append(wish("with a lora", num_inference_steps=1, loras=(Lora(name="ink", weight=1.0),)))
     if kind == "inpainting_bundle":
-        requests = requests[:1]
+        requests = [edit("edited", picture(), half_mask(), strength=1.0, num_inference_steps=2)]
     eager, faster = engine_of(bundle, seats=1), engine_of(bundle, seats=1, compile="on")
     faster.warm_up(PROFILE)
     assert faster.is_compiled
     assert [shape[0] for shape in compiles] == [2]
     own, others = pictures(faster, *requests), pictures(eager, *requests)
     assert len(compiles) == 1
-    for id, picture in others.items():
-        assert np.array_equal(own[id], picture), id
+    for id, drawn in others.items():
+        assert np.array_equal(own[id], drawn), id
 
 
 class Twice(torch.nn.Module):

@@ -87,10 +87,9 @@ class CompiledDenoiser:
         except Exception as error:
             if is_out_of_memory(error) or is_lost_device(error):
                 raise
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
             if self._strict:
-                raise CannotCompile(f"the model cannot be compiled ({reason})") from error
-            log.warning("the model cannot be compiled and is run as it is", reason=reason)
+                raise CannotCompile(f"the model cannot be compiled ({_reason(error)})") from error
+            log.warning("the model cannot be compiled and is run as it is", reason=_reason(error))
             self.is_given_up = True
             return self._denoiser(x, t, rows)
         self._known.add(shapes)
@@ -102,6 +101,13 @@ class CompiledDenoiser:
         if (names := tuple(rows)) not in self._told:
             self._told.add(names)
             log.info("a step is not compiled", rows=len(x), latents=list(x.shape[1:]), given=sorted(names))
+
+
+def _reason(error: Exception) -> str:
+    """In one line. torch's own begins with who raised, and says on the next what."""
+    cause: Exception = getattr(error, "inner_exception", error)
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0]}" if lines else type(cause).__name__
 
 
 def end_compilers() -> None:
