@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.batcher import Batcher
+from worker.engine.batcher import Batcher, in_parts
 from worker.engine.deep import Depth
 
 
@@ -23,13 +23,15 @@ class Road:
 
 @dataclass(eq=False)
 class Sitter:
+    """Rows of the outermost layers cost a tenth."""
+
     lane: Road = field(default_factory=lambda: Road("a"))
     rows: int = 1
     depth: Depth = Depth.WHOLE
 
     @property
     def cost(self) -> float:
-        return self.rows * self.lane.row_cost
+        return self.rows * self.lane.row_cost * (0.1 if self.depth is Depth.OUTER else 1)
 
 
 def test_nobody_seated_nobody_chosen() -> None:
@@ -64,6 +66,24 @@ def test_the_profiles_rows_bound_a_step_and_the_oldest_go() -> None:
     sitters = [Sitter(road, rows) for rows in (2, 2, 2, 1)]
     assert Batcher().choose(sitters) == sitters[:2], "a younger one does not slip in before an older one"
     assert Batcher().choose([Sitter(Road("a", most_rows=1), rows=2)]), "nobody is too large to go alone"
+
+
+def test_so_many_rows_of_the_whole_network_and_as_many_of_its_outermost_layers() -> None:
+    road = Road("a", most_rows=4)
+    whole, keeping, outer, late = (
+        [Sitter(road, 2, depth) for _ in range(3)] for depth in (Depth.WHOLE, Depth.KEEPING, Depth.OUTER, Depth.OUTER)
+    )
+    seated = [whole[0], *outer, keeping[0], whole[1], late[0]]
+    chosen = Batcher().choose(seated)
+    assert chosen == [whole[0], *outer[:2], keeping[0]]
+    assert in_parts(chosen) == [[whole[0], keeping[0]], outer[:2]]
+
+
+def test_a_lane_of_outer_rows_is_charged_for_what_they_cost() -> None:
+    outer, whole = Sitter(Road("outer"), depth=Depth.OUTER), Sitter(Road("whole"))
+    batcher = Batcher()
+    turns = Counter(batcher.choose([outer, whole])[0].lane.name for _ in range(110))
+    assert 8 <= turns["outer"] / turns["whole"] <= 12
 
 
 def test_a_cap_takes_the_oldest_and_ends_when_the_lane_has_been_empty() -> None:
