@@ -4,6 +4,7 @@ module declares. What they say of this machine is no business of a test's."""
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -97,11 +98,12 @@ def test_what_cannot_be_run_here_keeps_its_figures(tmp_path: Path) -> None:
 
 
 def test_parts_for_a_gpu(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrivals, "full_size", lambda *args: tiny)
+    small = dataclasses.replace(tiny, name="sd")
+    monkeypatch.setattr(arrivals, "full_size", lambda *args: small)
     monkeypatch.setattr(trace, "STEPS", {2: 1})
     file = tmp_path / "figures.json"
     part = Run(argparse.Namespace(device="cpu", small=True, minutes=1_000.0, part="speed", json=file))
     arrivals._trace(part)
-    speed.by_size(part, tiny, "sd eager", "off", (2,))
+    speed.by_size(part, small, "sd eager", "off", (2,))
     part.note("bits", same=[True, False])
     assert_shape(Figures.read(file), {"mixed": trace.MIXED, "steps": speed.STEPS, "notes": NOTES})
