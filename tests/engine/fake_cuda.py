@@ -51,15 +51,12 @@ class Wait:
 
 @dataclass(frozen=True)
 class Crossing:
-    """A copy between host and device, of so many numbers, or a value that Python read. `file` of the worker is
-    where. `is_filling`: into a buffer that was there."""
+    """A copy between host and device, or a value that Python read. `file` of the worker is where."""
 
     what: str
     file: str
     is_blocking: bool
     in_capture: bool
-    numbers: int = 1
-    is_filling: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,7 +193,7 @@ class _Watch(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         if name == "_local_scalar_dense" and isinstance(args[0], FakeTensor):
             if args[0].device.type == "cuda":
-                self._note("a value read", True)
+                self._note("a value read", is_blocking=True)
             try:
                 return func(*args, **kwargs)
             except DataDependentOutputException:
@@ -209,16 +206,13 @@ class _Watch(TorchDispatchMode):
                 host = source if source.device.type == "cpu" else target
                 # What _to_copy brings to the host is pinned, but nobody can tell when it is there.
                 is_blocking = not (asynchronous and getattr(host, "is_fake_pinned", False))
-                self._note(
-                    f"{source.device.type} to {target.device.type}", is_blocking, source.numel(), name == "copy_"
-                )
+                self._note(f"{source.device.type} to {target.device.type}", is_blocking=is_blocking)
         elif isinstance(result, torch.Tensor) and result.device.type == "cuda" and _from_host(args):
-            self._note(f"{name} with what lies on the host", True)
+            self._note(f"{name} with what lies on the host", is_blocking=True)
         return result
 
-    def _note(self, what: str, is_blocking: bool, numbers: int = 1, is_filling: bool = False) -> None:
-        crossing = Crossing(what, _file_of_worker(), is_blocking, self._cuda.is_capturing, numbers, is_filling)
-        self._cuda.diary.append(crossing)
+    def _note(self, what: str, *, is_blocking: bool) -> None:
+        self._cuda.diary.append(Crossing(what, _file_of_worker(), is_blocking, self._cuda.is_capturing))
 
 
 def _from_host(args: tuple[Any, ...]) -> bool:

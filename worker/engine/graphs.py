@@ -51,6 +51,8 @@ class GraphMemory:
         self.stream = torch.cuda.Stream(device)
         self.rooms = 0
         """Times that memory was given back: a capture that there was none for may be tried again."""
+        self.is_checked = False
+        """A first graph did something when it was replayed."""
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: WeakSet[_Captured] = WeakSet()
 
@@ -148,11 +150,14 @@ class _Captured:
             with torch.cuda.graph(self._graph, pool=memory.pool, stream=side):
                 self._finite = step(*self._inputs, used, self._sides, depth)
         current.wait_stream(side)
-        self._check()
+        if not memory.is_checked:
+            self._check()
+            memory.is_checked = True
         memory.note(self)
 
     def _check(self) -> None:
-        """Raises RuntimeError if a replay does nothing: so it is with what was captured on another device's stream."""
+        """Raises RuntimeError if a replay does nothing: so it is with what was captured on another device's stream.
+        Waits for it."""
         answers = self._finite.view(torch.uint8)
         answers.fill_(UNWRITTEN)
         self._graph.replay()
