@@ -121,8 +121,7 @@ class JobLost(JobNotFound):
 
 
 class PictureNotFound(NotFound):
-    """The job has no picture of this number: it may not be finished, or it has fewer, or they are deleted. Or no LoRA
-    has a thumbnail of this hash."""
+    """The job has no such picture: not finished, fewer, or deleted. Or no LoRA has a thumbnail of this hash."""
 
     slug, title = "picture-not-found", "There is no such picture"
 
