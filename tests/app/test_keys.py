@@ -416,7 +416,7 @@ def filled(path: str, job_id: str) -> str:
         "owner": "darkroom",
         "kind": "webp",
     }
-    for name, value in (values | {"name": "starter", "version": "0" * 64}).items():
+    for name, value in (values | {"name": "starter", "version": "0" * 64, "sha256": "0" * 64}).items():
         path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, f"{path} has a parameter this test does not know"
     return path
