@@ -5,7 +5,6 @@ Knows keys only by their SHA-256, and which scope a method needs. Refuses to kno
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 
 from app.edge.errors import Forbidden, Unauthenticated
 from app.edge.keyring import KEY_PREFIX, TENANT, HeldKey, Keyring
+from app.edge.revocation import Revocation
 
 SHORTEST_API_KEY = 32
 """Characters. Random hexadecimal of this length has 128 bits, base64 has 192."""
@@ -44,7 +44,7 @@ class Caller:
     requests_per_minute: int | None = None
     jobs: int | None = None
     cost_per_minute: int | None = None
-    revoked: asyncio.Event | None = None
+    revoked: Revocation | None = None
     """Set when the key is revoked, or when one is needed by somebody who has none: whatever is open for it ends."""
 
     def require(self, method: str) -> None:

@@ -253,13 +253,21 @@ def _until_revoked(scope: Scope, receive: Receive) -> Receive:
     over = caller.revoked
 
     async def either() -> Message:
-        message, end = asyncio.ensure_future(receive()), asyncio.ensure_future(over.wait())
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def has_come(*_: object) -> None:
+            if not first.done():
+                first.set_result(None)
+
+        message = asyncio.ensure_future(receive())
+        message.add_done_callback(has_come)
+        over.listen(has_come)
         try:
-            await asyncio.wait((message, end), return_when=asyncio.FIRST_COMPLETED)
+            await first
             return message.result() if message.done() else {"type": "http.disconnect"}
         finally:
+            over.forget(has_come)
             message.cancel()
-            end.cancel()
 
     return either
 

@@ -25,6 +25,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.redis import keys
+from app.edge.revocation import Revocation
 from app.edge.single_flight import SingleFlight
 
 log = structlog.get_logger()
@@ -74,7 +75,7 @@ class HeldKey:
     """A key that is known to this process, and the event that tells of its revocation."""
 
     info: KeyInfo
-    revoked: asyncio.Event = field(default_factory=asyncio.Event)
+    revoked: Revocation = field(default_factory=Revocation)
 
 
 def new_key() -> tuple[str, str]:
@@ -104,7 +105,7 @@ class Keyring:
         """Forget what was seen, as a restart does."""
         self._version: str | None = ""
         self._looked_at = float("-inf")
-        self._needed = asyncio.Event()
+        self._needed = Revocation()
 
     async def create(self, tenant: str, **options: Any) -> tuple[str, KeyInfo]:
         """A new key, whole for the only time, and what is kept of it. ValueError for a tenant that cannot be."""
@@ -163,7 +164,7 @@ class Keyring:
             await self.look()
         return self._held.get(key_id)
 
-    async def open_until(self) -> asyncio.Event | None:
+    async def open_until(self) -> Revocation | None:
         """While nobody needs a key, the event that will end this; None where keys are needed."""
         if self._is_stale():
             await self.look()
@@ -190,7 +191,7 @@ class Keyring:
         if self._held or (version is not None and not version.startswith(OPENED)):
             self._needed.set()
         elif version is not None and self._needed.is_set():
-            self._needed = asyncio.Event()
+            self._needed = Revocation()
 
     async def keep_looking(self) -> None:
         """Look again and again, until cancelled."""
