@@ -67,5 +67,12 @@ def test_gaps_are_told_with_and_without_decodes() -> None:
         gaps.note(seconds, [Progress(id, 1, 9, None) for id in ids])
     assert gaps.decoding == [0.0, 4.0, 0.0]
     assert gaps.steps == {"a": [0, 1, 2], "b": [1, 2]}
-    told = {"gap_p99": 3.0, "gap_most": 3.0, "without_p99": 1.0, "without_most": 1.0, "decode_p99": 2.0, "decode_most": 2.0}
+    told = {
+        "gap_p99": 3.0,
+        "gap_most": 3.0,
+        "without_p99": 1.0,
+        "without_most": 1.0,
+        "decode_p99": 2.0,
+        "decode_most": 2.0,
+    }
     assert gaps.cells() == told

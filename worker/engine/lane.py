@@ -121,9 +121,7 @@ class Lane:
         in any case; and the side of a tile in latents, where memory does not go as far as one."""
         fit, tile = self._costs.decodes(self.key)
         most = min(fit, self._most_decodes)
-        while most > 1 and self.decode_seconds(most) > within:
-            most -= 1
-        return most, tile
+        return next((n for n in range(most, 1, -1) if self.decode_seconds(n) <= within), 1), tile
 
     def lower_decodes(self, pictures: int) -> None:
         """There was no memory for so many at once: fewer, as long as the lane lasts. A single one is always tried whole
