@@ -90,7 +90,7 @@ class InOrder:
 @pytest.mark.parametrize(
     ("decode_seconds", "order"),
     [
-        (4.0, "s7 d2 s1 d1 s1 d1 s1 d1 s1 d1 s1 d1"),
+        (3.9, "s7 d2 s1 d1 s1 d1 s1 d1 s1 d1 s1 d1"),
         (0.5, "s7 d4 s1 d2 s1 s1 s1 s1 d1"),
         (99.0, "s7 d1 s1 d1 s1 d1 s1 d1 s1 d1 s1 d2"),
     ],
