@@ -76,6 +76,11 @@ def titled(axis: Axes, title: str, x: str, y: str) -> None:
     axis.set_ylabel(y)
 
 
+def from_zero(axis: Axes) -> None:
+    """What is twice as much is drawn twice as high."""
+    axis.set_ylim(0, 1.08 * axis.dataLim.ymax)
+
+
 def signed(figure: Figure, *found: Figures) -> None:
     """From which machines and days it is."""
     figure.supxlabel("; ".join(f"{each.hardware}, {each.date}" for each in found), fontsize=7.5, color=MUTED)

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from benchmarks.plot_style import INK, MUTED, SERIES, figure_of, save, signed, titled
+from benchmarks.plot_style import INK, MUTED, SERIES, figure_of, from_zero, save, signed, titled
 from benchmarks.report import Figures, provenance
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def rows(kept: Kept) -> Figure:
         titled(axis, f"{model.replace(', ', chr(10))}, CPU", "rows in a step", "rows a second")
     _rows_on_a_gpu(axes[2], kept("gpu-speed"))
     for axis in axes:
-        axis.set_ylim(bottom=0)
+        from_zero(axis)
         axis.legend()
     signed(figure, kept("engine"), kept("gpu-speed"))
     return figure
@@ -129,7 +129,7 @@ def memory(kept: Kept) -> Figure:
     for color, (column, label) in zip(SERIES, columns.items(), strict=True):
         axis.plot(seats, [record[column] for record in records], "o-", color=color, label=label)
     axis.set_xticks(seats)
-    axis.set_ylim(bottom=0)
+    from_zero(axis)
     axis.legend()
     titled(axis, "Bundled model, CPU", "seats, or pictures in one call", "resident memory, MB")
     signed(figure, found)
