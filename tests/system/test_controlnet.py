@@ -46,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "loras").mkdir()
     made = factors(SimpleNamespace(unet=unet), rank=4, seed=1, chosen=is_attention)
     save_kohya(folder / "loras" / "ink.safetensors", made, alpha=4.0)
+    Image.new("RGBA", (1_024, 512), "teal").save(folder / "loras" / "ink.preview.png")
     shutil.copytree(BUNDLED_MODEL / "vae", folder / "finer")
     return folder
 
@@ -112,16 +113,22 @@ def sha256_of(file: Path) -> str:
 
 
 def test_the_files_beside_the_model_are_told_by_their_hashes(installation: Installation, folder: Path) -> None:
-    """Once the worker has read them, which it does beside its work."""
+    """Once the worker has read them, which it does beside its work. A LoRA has something to see."""
+
+    def model() -> dict[str, Any]:
+        [found] = [each for each in client.get("/v1/models").json()["data"] if each["default"]]
+        return dict(found)
 
     def hashes() -> list[str | None]:
-        [model] = [each for each in client.get("/v1/models").json()["data"] if each["default"]]
-        return [each["sha256"] for kind in ("controls", "loras") for each in model[kind]]
+        return [each["sha256"] for kind in ("controls", "loras") for each in model()[kind]]
 
     with installation.client() as client:
         until(lambda: None not in hashes())
         files = (folder / "controlnets" / "Edges" / WEIGHTS, folder / "loras" / "ink.safetensors")
         assert hashes() == [sha256_of(file) for file in files]
+        shown = client.get(f"/v1/thumbnails/{model()['loras'][0]['thumbnail']}").content
+    with Image.open(io.BytesIO(shown)) as thumbnail:
+        assert thumbnail.size == (256, 128)
 
 
 def test_a_picture_with_a_lora(installation: Installation, folder: Path, tmp_path: Path) -> None:
