@@ -63,6 +63,7 @@ GATEWAY = frozenset(
 WORKER = frozenset(
     {
         "DARKROOM_CHANNELS_LAST",
+        "DARKROOM_COMPILE",
         "DARKROOM_CONTROLNETS",
         "DARKROOM_CONTROLNETS_KEPT",
         "DARKROOM_DEVICE",
