@@ -130,7 +130,7 @@ def memory(kept: Kept) -> Figure:
         axis.plot(seats, [record[column] for record in records], "o-", color=color, label=label)
     axis.set_xticks(seats)
     from_zero(axis)
-    axis.legend()
+    axis.legend(loc="lower right")
     titled(axis, "Bundled model, CPU", "seats, or pictures in one call", "resident memory, MB")
     signed(figure, found)
     return figure
