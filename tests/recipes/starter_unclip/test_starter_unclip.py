@@ -32,7 +32,7 @@ def options(work: Path, **given: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     training.add_arguments(parser, minutes=30, rows=4)
     chosen = parser.parse_args(["--work", str(work), "--steps", "3", "--rows", "4", "--device", "cpu"])
-    return argparse.Namespace(**{**vars(chosen), "learning_rate": 1e-3, "distil": 5, **given})
+    return argparse.Namespace(**{**vars(chosen), "learning_rate": 1e-3, "distil": 5, "unet": None, **given})
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,16 @@ def test_a_resumed_training_goes_on(work: Path) -> None:
     with quiet_libraries():
         progress = train_unet.train(options(work, resume=True, steps=4), BUNDLED_MODEL, copies=2)
     assert (progress.steps, progress.samples) == (4, 3 * 4 + 8)
+
+
+def test_a_training_begins_with_the_unet_of_an_earlier_one(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(work / "examples")
+    with quiet_libraries():
+        train_unet.train(options(tmp_path, steps=0, unet=work / "unet"), BUNDLED_MODEL)
+    name = Path(UNET).name
+    earlier, begun = load_file(work / "unet" / name), load_file(tmp_path / "unet" / name)
+    assert earlier.keys() == begun.keys()
+    assert all(torch.equal(earlier[weight], begun[weight]) for weight in begun)
 
 
 def test_examples_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
