@@ -69,6 +69,14 @@ def test_what_is_there_is_taken_again(small: Path, tmp_path: Path) -> None:
     assert assembled(small, tmp_path / "cache") == first
 
 
+def test_a_card_and_a_notice_go_with_it_whatever_they_say(small: Path, tmp_path: Path) -> None:
+    for name in ("README.md", "NOTICE"):
+        (small / name).write_text("Written later.")
+    whole = assembled(small, tmp_path / "cache")
+    assert (whole / "README.md").read_text() == (whole / "NOTICE").read_text() == "Written later."
+    assert assembled(small, tmp_path / "cache") == whole
+
+
 @pytest.mark.parametrize("spoil", ["changed", "gone", "more"])
 def test_what_was_kept_and_is_another_by_now_is_made_again(small: Path, tmp_path: Path, spoil: str) -> None:
     whole = assembled(small, tmp_path / "cache")

@@ -24,6 +24,8 @@ from app.contract.messages.model_name import BUNDLED_MODEL
 
 ASSEMBLY = "assembly.json"
 MANIFEST = "sha256sums.txt"
+UNLISTED = frozenset({MANIFEST, "README.md", "NOTICE"})
+"""What the manifest does not name, because no picture depends on it: a card is corrected later."""
 LONGEST_HEADER = 1 << 26
 """Bytes of a safetensors header."""
 
@@ -209,7 +211,7 @@ def _wrong_file(whole: Path, manifest: str) -> str | None:
     """A file that is not what the manifest says, or of which it says nothing; None where all is as it should be."""
     listed = {name: digest for digest, _, name in (line.partition("  ") for line in manifest.splitlines())}
     there = {file.relative_to(whole).as_posix() for file in whole.rglob("*") if not file.is_dir()}
-    strange = sorted(there - listed.keys() - {MANIFEST})
+    strange = sorted(there - listed.keys() - UNLISTED)
     wrong = (name for name, digest in listed.items() if _sha256(whole / name) != digest)
     return strange[0] if strange else next(wrong, None)
 
