@@ -43,6 +43,8 @@ FROM base AS worker
 COPY --from=worker-build /opt/darkroom /opt/darkroom
 COPY models/starter /srv/darkroom/models/starter
 COPY models/starter-scorer /srv/darkroom/models/starter-scorer
+# Put together from itself and the two above at a worker's start, below $HOME.
+COPY models/starter-unclip /srv/darkroom/models/starter-unclip
 # A named volume takes over the owner of the folder that it is mounted on.
 RUN install -d -o 10001 -g 10001 /var/lib/darkroom/profiles
 USER 10001:10001

@@ -13,7 +13,7 @@ Url = Annotated[str, typer.Option(envvar="DARKROOM_URL", help="The service.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="DARKROOM_API_KEY", help="Your key, if it asks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API writes it.")]
 Data = Annotated[Path, typer.Option(help="Data folder of `darkroom up`.")]
-MODEL_HELP = "Model folder in the diffusers layout, or a bundled model's name: starter, starter-scorer."
+MODEL_HELP = "Model folder in the diffusers layout, or a bundled model's name: starter, starter-unclip."
 Model = Annotated[Path | None, typer.Option(help=MODEL_HELP)]
 Models = Annotated[
     list[Path] | None,

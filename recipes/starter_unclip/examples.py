@@ -31,7 +31,9 @@ CAPTIONS = 2
 """Of each picture, in different words."""
 ROWS = 64
 MIXTURE = Wishes(shape_share=0.5, style_share=0.12)
-
+SINGLE_SHAPES = Wishes(modes=("single",), shape_share=1.0, style_share=0.12)
+"""What is shown most often, and one example of five in the mixture: of 3,700 of those, a network of two layers learnt
+to tell 0.72 of the shapes by their vectors."""
 
 KINDS = ("shape", "object", "several")
 """One shape, one object, or more things than one."""
@@ -83,13 +85,13 @@ def kind_of(plan: Plan) -> int:
 class Maker:
     """Turns plans into rows of the files."""
 
-    def __init__(self, composer: Composer, model: Path, scorer: Path, seed: int) -> None:
+    def __init__(self, composer: Composer, model: Path, scorer: Path, seed: int, wishes: Wishes = MIXTURE) -> None:
         self.composer = composer
         self.text, self.vision = towers(scorer)
         self.tokenizer = transformers.CLIPTokenizer.from_pretrained(scorer, local_files_only=True)
         self.components = autoencoder.components_of(adopt.autoencoder_of(model))
         self.chance = random.Random(f"{seed}/captions")
-        stream = PlanStream(composer.sprites.names, rows=ROWS, seed=seed, buckets=SQUARE, wishes=MIXTURE)
+        stream = PlanStream(composer.sprites.names, rows=ROWS, seed=seed, buckets=SQUARE, wishes=wishes)
         self.stream = batches(stream, processes=0)
 
     def rows(self) -> dict[str, NDArray[Any]]:
@@ -133,10 +135,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("models/starter"))
     parser.add_argument("--scorer", type=Path, default=Path("models/starter-scorer"))
     parser.add_argument("--count", type=int, default=60_000)
+    parser.add_argument("--single-shapes", action="store_true", help="nothing but those")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     composer = Composer(sprites.load(options.work / "sprites.npz"))
-    maker = Maker(composer, options.model, options.scorer, options.seed)
+    wishes = SINGLE_SHAPES if options.single_shapes else MIXTURE
+    maker = Maker(composer, options.model, options.scorer, options.seed, wishes)
     write(maker, options.work / "examples", options.count)
 
 

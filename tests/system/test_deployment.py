@@ -24,7 +24,7 @@ from standardwebhooks import Webhook
 
 from app.cli.embedded import find_binary
 from app.contract.common.environment import GATEWAY, WORKER
-from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER
+from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER, BUNDLED_UNCLIP
 from app.settings import Settings
 from benchmarks.ports import free_port
 from tests.system.conftest import drawn
@@ -117,7 +117,7 @@ def test_the_worker_has_the_bundled_models() -> None:
     """Copied by the Dockerfile, and not kept from the build by .dockerignore."""
     copied = read_dockerfile(ROOT / "Dockerfile")["worker"].copied
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    for folder in (BUNDLED_MODEL, BUNDLED_SCORER):
+    for folder in (BUNDLED_MODEL, BUNDLED_SCORER, BUNDLED_UNCLIP):
         source = str(folder.relative_to(ROOT))
         assert copied[f"/srv/darkroom/{source}"] == source
         assert source in allowed

@@ -12,6 +12,7 @@ from pathlib import Path
 
 BUNDLED_MODEL = Path(__file__).parents[3] / "models" / "starter"
 BUNDLED_SCORER = BUNDLED_MODEL.with_name("starter-scorer")
+BUNDLED_UNCLIP = BUNDLED_MODEL.with_name("starter-unclip")
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """A name is part of Redis keys, of RQ's queue, of URLs and of file names."""

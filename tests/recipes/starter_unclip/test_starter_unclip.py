@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER
+from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER, BUNDLED_UNCLIP
 from recipes.starter import adopt, sprites, training
+from recipes.starter.captions import plain
 from recipes.starter.compose import Composer
 from recipes.starter_unclip import assemble, evaluate, examples, parts, sheets, train_prior, train_unet
 from recipes.starter_unclip.drawing import Drawing
@@ -169,6 +170,12 @@ def test_examples_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
         examples.load(tmp_path)
 
 
+def test_examples_of_single_shapes_are_nothing_else(composer: Composer) -> None:
+    with quiet_libraries():
+        maker = examples.Maker(composer, BUNDLED_MODEL, BUNDLED_SCORER, seed=0, wishes=examples.SINGLE_SHAPES)
+    assert not maker.rows()["kinds"].any()
+
+
 def test_single_shapes_are_shown_more_often_than_they_were_composed(work: Path) -> None:
     data = examples.load(work / "examples")
     assert {examples.KINDS[kind] for kind in np.unique(data.kinds)} == {"shape", "object", "several"}
@@ -191,3 +198,27 @@ def test_the_examination_and_the_sheets_in_miniature(
     sheets.save(sheets.differences(examination, 1), tmp_path / "sheet.webp")
     with Image.open(tmp_path / "sheet.webp") as sheet:
         assert sheet.size == (3 * 132 - 4, 128)
+
+
+@pytest.fixture(scope="module")
+def bundled(composer: Composer, tmp_path_factory: pytest.TempPathFactory) -> evaluate.Examination:
+    """The bundled model, which was never shown what is asked of it."""
+    with quiet_libraries():
+        whole = assembled(BUNDLED_UNCLIP, tmp_path_factory.mktemp("bundled"))
+        return evaluate.Examination(Drawing(whole, BUNDLED_SCORER, steps=12, guidance=3.0), composer)
+
+
+def test_the_bundled_prior_makes_the_vector_of_the_picture_that_a_text_says(bundled: evaluate.Examination) -> None:
+    plans = bundled.plans("shape", 8)
+    true = torch.nn.functional.normalize(bundled.drawing.vectors_of(bundled.composed(plans)))
+    made = bundled.drawing.from_prior([plain(plan) for plan in plans], range(8))
+    cosines = torch.nn.functional.normalize(made) @ true.T
+    assert torch.equal(cosines.argmax(1), torch.arange(8))
+    assert cosines.diag().mean() > 0.85
+
+
+def test_variations_by_the_bundled_decoder_keep_what_their_picture_shows(bundled: evaluate.Examination) -> None:
+    kept = bundled.variations(bundled.plans("shape", 8))
+    assert kept["background"] >= 0.75
+    assert kept["colour"] >= 0.5
+    assert kept["shape"] >= 0.5
