@@ -155,11 +155,11 @@ def _save(client: redis.Redis, valkey: EmbeddedValkey) -> None:
     before = persistence()["rdb_saves"]
     # Behind a rewrite of the append-only file, if one is under way.
     client.bgsave(schedule=True)
-    while (now := persistence())["rdb_saves"] == before:
-        waits = now["rdb_bgsave_in_progress"] or now["aof_rewrite_in_progress"]
-        if not waits and now["rdb_last_bgsave_status"] != "ok":
-            raise BackupError(f"Valkey could not write its snapshot; {valkey.log} says why")
+    # It is counted when it begins.
+    while (now := persistence())["rdb_saves"] == before or now["rdb_bgsave_in_progress"]:
         time.sleep(PAUSE_SECONDS)
+    if now["rdb_last_bgsave_status"] != "ok":
+        raise BackupError(f"Valkey could not write its snapshot; {valkey.log} says why")
 
 
 def _restore(file: Path, data: Path) -> str:

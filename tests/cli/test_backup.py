@@ -133,6 +133,13 @@ def test_two_backups_at_once_do_not_take_each_others_snapshot(folder: Path) -> N
         assert restore(file, data=folder / f"new-{number}") == 0
 
 
+def test_a_snapshot_that_cannot_be_written_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "data" / "valkey" / "dump.rdb" / "in the way").mkdir(parents=True)
+    assert backup(folder / "a.tar", data=folder / "data", overwrite=False) == 2
+    assert "could not write its snapshot" in capsys.readouterr().err
+    assert not list(folder.glob("*.tar"))
+
+
 def test_what_cannot_be_backed_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
