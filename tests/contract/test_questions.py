@@ -97,7 +97,7 @@ async def test_workers_of_before_leave_a_question_alone(store: JobStore, redis_c
     await store.submit(asking(SCORE), **LIMITS)
     claim = redis_client.register_script(source("claim"))
     assert claim(args=["scorer", "w1", "t" * 32, 5, 0]) is None
-    assert claim(args=["scorer", "w1", "u" * 32, 6, 0]) is not None
+    assert claim(args=["scorer", "w1", "u" * 32, keys.RECORD_VERSION, 0]) is not None
 
 
 async def test_jobs_of_one_task_are_found_among_others(store: JobStore, new_job: Callable[..., NewJob]) -> None:
