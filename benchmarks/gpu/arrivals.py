@@ -21,7 +21,7 @@ def trace(run: Run) -> None:
 def _trace(run: Run) -> None:
     bundle = full_size(run, "sd", run.half)
     engine, stock, chance = Engine(family_of(bundle), seats=traces.MOST), traces.Stock(bundle), random.Random(7)
-    engine.warm_up(seconds=30.0)
+    engine.warm_up(seconds=run.warm_up_seconds)
     ways: dict[str, traces.Way] = {
         "engine": lambda trace: traces.through_engine(engine, trace, traces.Clock(time.perf_counter)),
         "one after the other": lambda trace: traces.through_stock(

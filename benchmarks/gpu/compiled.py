@@ -31,6 +31,6 @@ def warmed_up(run: Run, count: int) -> None:
     bundle = full_size(run, "sd", run.half)
     engine, sizes = Engine(family_of(bundle), seats=2 if run.small else 16, compile="on"), list[int]()
     started = time.perf_counter()
-    engine.warm_up(seconds=10.0, told=Told(compiling=sizes.append))
+    engine.warm_up(seconds=run.warm_up_seconds, told=Told(compiling=sizes.append))
     run.note("sd: a start", seconds=time.perf_counter() - started, compiled_for=sizes, is_compiled=engine.is_compiled)
     all_at_once(run, engine, bundle, count, "compiled")

@@ -57,7 +57,7 @@ def on_another_thread(run: Run) -> None:
     """Warmed up on one thread and stepped on another, with previews, as a worker does it."""
     bundle = load(STARTER, device=str(run.device), dtype="auto")
     engine = Engine(family_of(bundle), seats=4)
-    engine.warm_up(seconds=10.0)
+    engine.warm_up(seconds=run.warm_up_seconds)
     engine.submit(request(bundle, "seen", preview_every=2, scheduler="euler_a", guidance_scale=4.0))
     with ThreadPoolExecutor(1) as pool:
         events = pool.submit(finish, engine).result()

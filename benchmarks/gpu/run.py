@@ -43,6 +43,11 @@ class Run:
         return (torch.float32,) if self.small else (torch.float16, torch.bfloat16)
 
     @property
+    def warm_up_seconds(self) -> float:
+        """For timing an engine's steps before it is measured."""
+        return 0.1 if self.small else 30.0
+
+    @property
     def steps(self) -> int:
         return 3 if self.small else 20
 

@@ -166,7 +166,7 @@ def saturated(run: Run, bundle: Bundle, count: int) -> None:
     """All at once, the host ahead of the device, and waiting for it at each step."""
     for name, kind in (("ahead", Engine), ("waiting", Waiting)):
         engine = kind(family_of(bundle), seats=16)
-        engine.warm_up(seconds=30.0)
+        engine.warm_up(seconds=run.warm_up_seconds)
         all_at_once(run, engine, bundle, count, f"the host {name}")
 
 
