@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from app.contract.messages.deep_cache import Cache
 from benchmarks.gpu.models import finish, full_size, request
@@ -11,7 +12,7 @@ from worker.engine.engine import Engine
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle
 
-WAYS: dict[str, dict[str, object]] = {
+WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "guidance_end 0.5": {"guidance_end": 0.5},
     "cache 2": {"cache": Cache(interval=2)},
