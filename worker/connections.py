@@ -44,12 +44,18 @@ class Connections:
 
 
 def connect(settings: WorkerSettings) -> Connections:
-    """The clients, once Redis has answered. Raises CannotStart for one that may forget jobs, or cannot be the queue."""
-    connections = _clients(settings.redis_url.get_secret_value())
+    """The clients; where jobs must not be forgotten, once Redis has answered. Raises CannotStart for one that may forget
+    them, or cannot be the queue."""
+    url = settings.redis_url.get_secret_value()
+    connections = _clients(url)
+    if settings.redis_durability == "ignore":
+        if fault := clients.why_refused(url):
+            raise CannotStart(fault)
+        return connections
     info = _until_answered(connections.commands.info)
     if fault := cluster_fault(info):
         raise CannotStart(fault)
-    if settings.redis_durability == "require" and (faults := durability_faults(info)):
+    if faults := durability_faults(info):
         raise CannotStart("; ".join(faults) + ", or accept the loss with DARKROOM_REDIS_DURABILITY=ignore")
     return connections
 

@@ -73,6 +73,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "seats": ("11", 11),
     "threads": ("1", 1),
     "graphs": ("off", "off"),
+    "compile": ("auto", "auto"),
     "channels_last": ("on", "on"),
     "profile_folder": ("profiles", Path("profiles")),
     "grace_seconds": ("12.5", 12.5),
