@@ -44,8 +44,8 @@ class Connections:
 
 
 def connect(settings: WorkerSettings) -> Connections:
-    """The clients; where jobs must not be forgotten, once Redis has answered. Raises CannotStart for one that may forget
-    them, or cannot be the queue."""
+    """The clients; where no job may be forgotten, once Redis has answered. Raises CannotStart for one that may forget
+    some, or cannot be the queue."""
     url = settings.redis_url.get_secret_value()
     connections = _clients(url)
     if settings.redis_durability == "ignore":
