@@ -9,7 +9,9 @@ the shape of Stable Diffusion's, at a fraction of its width.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
+import operator
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ import diffusers
 import torch
 
 from benchmarks.report import Column, Report, add_option
+from worker.engine.compiled import Compile
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.family import Family
@@ -43,6 +46,16 @@ LONE = {
     "stock_s": Column(label="stock pipeline, s", format=".3f"),
     "engine_s": Column(label="engine, s", format=".3f"),
     "ratio": Column(label="engine / stock, median of pairs", format=".3f"),
+    "pairs": Column(label="pairs"),
+}
+
+COMPILED = {
+    "scheduler": Column(label="scheduler"),
+    "stock_s": Column(label="compiled stock pipeline, s", format=".3f"),
+    "engine_s": Column(label="engine, s", format=".3f"),
+    "compiled_s": Column(label="engine with DARKROOM_COMPILE=on, s", format=".3f"),
+    "ratio": Column(label="engine / stock, median of pairs", format=".3f"),
+    "compiled_ratio": Column(label="compiled engine / stock", format=".3f"),
     "pairs": Column(label="pairs"),
 }
 
@@ -74,6 +87,8 @@ def main() -> None:
         ratio = statistics.median(ours / theirs for theirs, ours in zip(stock, engine, strict=True))
         a, b = statistics.median(stock), statistics.median(engine)
         report.add("lone", LONE, scheduler=scheduler, stock_s=a, engine_s=b, ratio=ratio, pairs=options.pairs)
+    if options.compiled:
+        _beside_compiled(report, bundle, plain, options)
     for shaped in (bundle, sd_shaped(bundle)):
         for samples in options.batches:
             report.add("steps", STEPS, **_step_row(shaped, options, samples))
@@ -91,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--rounds", type=int, default=7, help="steps of each batch size")
     parser.add_argument("--schedulers", nargs="+", default=["dpmpp_2m", "euler_a", "unipc"])
+    parser.add_argument("--compiled", action="store_true", help="also beside the stock pipeline with a compiled UNet")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     add_option(parser)
     return parser
@@ -126,8 +142,27 @@ def alternate(
     return seconds
 
 
-def _lone(bundle: Bundle, request: Request) -> Callable[[], object]:
-    engine = Engine(family_of(bundle))
+def _beside_compiled(report: Report, bundle: Bundle, plain: Bundle, options: argparse.Namespace) -> None:
+    """The stock pipeline as diffusers' own page on speed compiles it, for the one size that it is asked for."""
+    unet = torch.compile(copy.deepcopy(plain.unet), fullgraph=True)
+    compiled = dataclasses.replace(plain, unet=unet)
+    for scheduler in options.schedulers:
+        request = _request(bundle, options, scheduler)
+        ways = _stock(compiled, request), _lone(bundle, request), _lone(bundle, request, compile="on")
+        stock, *engines = alternate(options.pairs, *ways, clock=CLOCKS[options.clock])
+        ratios = [statistics.median(map(operator.truediv, ours, stock)) for ours in engines]
+        seconds = dict(
+            zip(("stock_s", "engine_s", "compiled_s"), map(statistics.median, (stock, *engines)), strict=True)
+        )
+        cells = {"scheduler": scheduler, "ratio": ratios[0], "compiled_ratio": ratios[1], "pairs": options.pairs}
+        report.add("compiled", COMPILED, **seconds, **cells)
+
+
+def _lone(bundle: Bundle, request: Request, *, compile: Compile = "off") -> Callable[[], object]:
+    # As few seats as there are sizes to compile.
+    engine = Engine(family_of(bundle), compile="on", seats=1) if compile == "on" else Engine(family_of(bundle))
+    if compile == "on":
+        engine.warm_up()
 
     def draw() -> None:
         engine.submit(request)
