@@ -26,6 +26,8 @@ class WorkerError(Exception):
     """Base of those that end a job. `slug` is stable, `detail` is one sentence with the remedy in it."""
 
     slug: ClassVar[str] = "internal"
+    is_given_back: ClassVar[bool] = False
+    """The job does not end: it is tried again later, maybe by another worker."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -34,6 +36,7 @@ class WorkerError(Exception):
 
 class StorageError(WorkerError):
     slug = "storage-unavailable"
+    is_given_back = True
 
 
 class StorageUnavailable(StorageError):
@@ -46,6 +49,7 @@ class StorageFull(StorageError):
 
 class StorageDenied(StorageError):
     slug = "storage-denied"
+    is_given_back = False
 
 
 class Abandoned(WorkerError):

@@ -42,8 +42,8 @@ class Fetching:
         missed: Callable[[], None] = lambda: None,
         over: Callable[[], None] = lambda: None,
     ) -> None:
-        """Call `go_on` with the pictures when they are here; without them the attempt ends, and `missed` hears of it.
-        Then `over` in any case."""
+        """Call `go_on` with the pictures when they are here; without them the attempt ends, and `missed` hears of it
+        if its job ends with it. Then `over` in any case."""
         self._pool.submit(self._carry, attempt, go_on, missed, over)
 
     def close(self) -> None:
@@ -69,5 +69,6 @@ class Fetching:
             over()
 
     def _end(self, attempt: Attempt, error: WorkerError, missed: Callable[[], None]) -> None:
-        missed()
+        if not error.is_given_back:
+            missed()
         self._reporter.handle(NotBegun(attempt.claim.token, error))

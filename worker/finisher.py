@@ -63,6 +63,8 @@ class Finisher:
         note: dict[str, Any] = {**self._provenance.note(reproducible=claim.spec.reproducible)}
         if image.is_rescued:
             note |= {"dtype": "float32", "rescued": True}
+            # A rescue is drawn by the network as it is.
+            note.pop("compiled", None)
         if image.nsfw is not None:
             note |= {"nsfw": image.nsfw}
         if image.score is not None:

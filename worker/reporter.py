@@ -207,7 +207,7 @@ class Reporter:
             return self._last_word(attempt, Stopped(claim.token))
         if isinstance(error, StorageError):
             self._note_storage_fault(error.detail)
-            if not isinstance(error, StorageDenied):
+            if error.is_given_back:
                 return lambda: self._ownership.give_back(claim, "storage-unavailable")
             error = StorageDenied("The service may not use its storage. It is logged.")
         failed = JobError(slug=error.slug, detail=error.detail)

@@ -42,19 +42,15 @@ class Housekeeper:
         """Work until closing. A fault is logged when it begins and when it is over."""
         while not self._closing.is_set():
             try:
-                await self.look_for_lost()
                 await self.round()
+                # What this process saw accepted, and another server lacks. Every gateway looks for its own.
+                await self._store.accepted.find_lost()
                 self._over("redis")
             except redis.RedisError as error:
                 self._fault("redis", error)
             except Exception:
                 log.exception("housekeeping round failed")
             await self._rest()
-
-    async def look_for_lost(self) -> None:
-        """What this process saw accepted, and another server now lacks. Every gateway looks for its own."""
-        if lost := await self._store.accepted.find_lost():
-            log.error("accepted jobs are lost: redis came back without them", count=len(lost), job_ids=lost[:BATCH])
 
     async def round(self) -> None:
         """Reap and sweep, if no other gateway does. Raises redis.RedisError."""

@@ -68,5 +68,16 @@ def test_guidance_is_charged_while_there_is_some(able: ModelCard) -> None:
 
 def test_a_cache_is_charged_for_the_outermost_layers_in_between(able: ModelCard) -> None:
     assert cost(able, cache={"interval": 1}) == 4
-    assert cost(able, cache={"interval": 2}) == pytest.approx(4 * 1.08 / 2)
-    assert cost(able, cache={"interval": 4}, guidance_end=0.5) == pytest.approx(3 * 1.24 / 4)
+    assert cost(able, cache={"interval": 2}) == pytest.approx(4 * (17 + 15 * 0.08) / 32)
+    assert cost(able, cache={"interval": 4}, guidance_end=0.5) == pytest.approx(3 * (9 + 23 * 0.08) / 32)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 9, 10, 31])
+@pytest.mark.parametrize("interval", [2, 3, 10])
+def test_a_cache_is_charged_for_as_many_whole_evaluations_as_a_seed_can_have(
+    able: ModelCard, steps: int, interval: int
+) -> None:
+    """The first is whole, and after it every one of the seed's phase."""
+    most = max(1 + sum(i % interval == phase for i in range(1, steps)) for phase in range(interval))
+    asked = cost(able, cache={"interval": interval}, num_inference_steps=steps)
+    assert asked == pytest.approx(cost(able, num_inference_steps=steps) * (most + (steps - most) * 0.08) / steps)

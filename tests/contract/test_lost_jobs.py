@@ -104,6 +104,44 @@ async def test_a_minute_is_remembered_up_to_the_last_that_was_accepted(
     assert await store.accepted.find_lost() == [last]
 
 
+async def test_what_was_accepted_long_ago_is_not_looked_for(
+    store: JobStore, new_job: Callable[..., NewJob], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """In a quiet service nothing else is accepted, and another process may have removed it long since."""
+    job = await submitted(store, new_job())
+    await store.accepted.find_lost()
+    clock.now += lost_jobs.REMEMBERED_SECONDS + 1
+    assert await store.accepted.find_lost() == []
+    redis_client.delete(keys.JOB + job)
+    another_server_answers(store)
+    assert await store.accepted.find_lost() == []
+
+
+async def test_one_that_cannot_be_marked_is_found_again(
+    store: JobStore, new_job: Callable[..., NewJob], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """What was marked before it is counted, and nothing is struck from memory that nobody can be told of."""
+    first, second = await submitted(store, new_job()), await submitted(store, new_job())
+    await store.accepted.find_lost()
+    redis_client.delete(keys.JOB + first, keys.JOB + second)
+    another_server_answers(store)
+    own, said = store.accepted._redis.set, list[str]()
+
+    async def refuses_the_second(key: str, *args: object, **options: object) -> object:
+        said.append(key)
+        if len(said) == 2:
+            raise redis.ConnectionError
+        return await own(key, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.accepted._redis, "set", refuses_the_second)
+        with pytest.raises(redis.ConnectionError):
+            await store.accepted.find_lost()
+    assert store.accepted.lost == 1
+    assert await store.accepted.find_lost() == [second]
+    assert redis_client.exists(keys.LOST + first, keys.LOST + second) == 2
+
+
 async def test_memory_is_bounded(store: JobStore, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setattr(lost_jobs, "MOST_REMEMBERED", 3)
     for number in range(10):

@@ -99,7 +99,15 @@ def test_nothing_is_taken_from_elsewhere_than_models_are(small: Path, tmp_path: 
     elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
     elsewhere.mkdir()
     (elsewhere / "key").write_text("secret")
-    for source in (f"../../{elsewhere.name}/key", str(elsewhere / "key"), "link", "../big/vae"):
+    for source in (f"../../{elsewhere.name}/key", str(elsewhere / "key"), "NOTICE", "link", "../big/vae"):
+        if source == "NOTICE":
+            # Its own files may be links as well.
+            (small / "NOTICE").unlink(missing_ok=True)
+            (small / "NOTICE").symlink_to(elsewhere / "key")
+            with pytest.raises(AssemblyError, match=r"lies neither beside small nor among the bundled models"):
+                assembled(small, tmp_path / "cache")
+            (small / "NOTICE").unlink()
+            continue
         if source == "link":
             (small / "link").symlink_to(elsewhere / "key")
         elif source == "../big/vae":
@@ -126,6 +134,12 @@ def test_a_source_that_is_missing_or_cut_has_a_sentence(small: Path, tmp_path: P
         assembled(small, tmp_path / "cache")
     source.unlink()
     with pytest.raises(AssemblyError, match=r"all.safetensors: No such file or directory"):
+        assembled(small, tmp_path / "cache")
+
+
+def test_a_manifest_that_is_no_text_has_a_sentence(small: Path, tmp_path: Path) -> None:
+    (small / "sha256sums.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(AssemblyError, match=r"sha256sums.txt is no text"):
         assembled(small, tmp_path / "cache")
 
 

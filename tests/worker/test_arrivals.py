@@ -25,7 +25,7 @@ from tests.waiting import WAIT_SECONDS, until
 from worker.arrivals import Arrivals
 from worker.attempts import Attempts, Stop
 from worker.engine.request import Request
-from worker.errors import InputMissing, StorageUnavailable
+from worker.errors import InputMissing, StorageDenied, StorageUnavailable, WorkerError
 from worker.fetching import Fetching
 from worker.inputs import Inputs, pixels
 from worker.provenance import Provenance
@@ -191,6 +191,28 @@ def test_a_store_that_is_away_gives_the_job_back_and_claiming_pauses(
     assert not house.reporter.storage_is_well()
     (tmp_path / "away").rename(tmp_path / "pictures")
     assert house.reporter.storage_is_well()
+
+
+@pytest.mark.parametrize(("error", "ends"), [(StorageUnavailable, False), (StorageDenied, True), (InputMissing, True)])
+def test_who_waits_for_pictures_hears_of_a_job_that_ends_without_them(
+    house: House, claim_of: Callable[..., Claim], error: type[WorkerError], ends: bool
+) -> None:
+    """And of none that is given back: it comes again."""
+
+    class Failing(Inputs):
+        def fetch(self, *_: Any, **__: Any) -> Any:
+            raise error("They cannot be had.")
+
+    heard, over = list[str](), threading.Event()
+    claim = claim_of()
+    house.attempts.open(claim)
+    attempt = house.attempts.get(claim.token)
+    assert attempt is not None
+    fetching = Fetching(Failing(house.store), house.reporter)
+    fetching.bring(attempt, lambda *_: None, missed=lambda: heard.append("missed"), over=over.set)
+    assert over.wait(WAIT_SECONDS)
+    fetching.close()
+    assert bool(heard) is ends
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,9 @@ class Recorder(Ownership):
         self.facts = facts
         return self._note("succeed", pictures)
 
+    def fail(self, claim: Claim, error: Any, **facts: Any) -> bool:
+        return self._note("fail", error.slug)
+
     def _note(self, *fact: Any) -> bool:
         self.threads.add(threading.current_thread().name)
         self.is_asked.set()
@@ -207,6 +210,21 @@ def test_every_picture_says_what_drew_it(
         "solver": solver,
     }  # fmt: skip
     assert {name: records[1][name] for name in ("dtype", "rescued")} == {"dtype": "float32", "rescued": True}
+
+
+def test_a_rescued_picture_was_drawn_by_the_network_as_it_is(
+    ownership: Recorder, pictures: ObjectStore, claim: Claim, tmp_path: Path
+) -> None:
+    own = Reporter(ownership, pictures, Attempts(), dataclasses.replace(PROVENANCE, compiled=True))
+    spec = claim.spec.model_copy(update={"reproducible": False})
+    asking = dataclasses.replace(claim, token="c" * 32, spec=spec)
+    own._attempts.open(asking)
+    timings = Timings(encode=0.1, denoise=0.2, decode=0.3, wall=0.6)
+    own.handle(Finished(asking.token, drawn(PIXELS, PIXELS, rescued=[1]), 20, timings, []))
+    [(_, stored)] = until(lambda: ownership.told)
+    own.close(seconds=WAIT_SECONDS)
+    records = [read_record((tmp_path / "pictures" / picture.key).read_bytes()) for picture in stored]
+    assert [record.get("compiled") for record in records] == [True, None]
 
 
 def test_who_has_much_to_put_away_claims_no_more(hanging: Recorder, reporter: Reporter, claim: Claim) -> None:

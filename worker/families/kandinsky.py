@@ -65,7 +65,8 @@ class Kandinsky(LatentDiffusion):
         request, place = asked.request, self._place
         try:
             rows = Rows(place, place) if request.is_guided else Rows(place)
-            return Prepared([self._pass(Asked(request, asked.solvers[-1:]), rows)])
+            decoder = self._pass(Asked(request, asked.solvers[-1:]), rows)
+            return Prepared([decoder], self._ends_nothing(request))
         except Exception as error:
             return engine_error(error, stage="prepare")
 

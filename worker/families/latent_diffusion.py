@@ -99,6 +99,11 @@ class LatentDiffusion:
             cache_interval=self._cache_interval(request),
         )
 
+    def _ends_nothing(self, request: Request) -> list[str]:
+        """The warning of a `guidance_end` without guidance, for families that read no text."""
+        is_idle = request.guidance_end < 1 and not request.is_guided
+        return ["guidance_end had no effect: it needs a guidance_scale above 1."] if is_idle else []
+
     def _cache_interval(self, request: Request) -> int:
         interval = interval_of(request.cache)
         if interval > 1 and outer_channels(self._bundle.unet.config) is None:

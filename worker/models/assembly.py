@@ -102,6 +102,8 @@ def assembled(folder: Path, cache: Path) -> Path:
     except OSError as error:
         where = error.filename or folder
         raise AssemblyError(f"{folder} cannot be put together ({where}: {error.strerror}); {REMEDY}") from error
+    except UnicodeDecodeError as error:
+        raise AssemblyError(f"{folder / MANIFEST} is no text; {REMEDY}") from error
 
 
 REMEDY = "check it out again beside the folders that it shares parts with, and let XDG_CACHE_HOME be a writable folder"
@@ -131,7 +133,7 @@ def put_together(folder: Path, into: Path) -> None:
     for file in folder.rglob("*"):
         inside = PurePosixPath(file.relative_to(folder).as_posix())
         if file.is_file() and inside not in own:
-            _copy(file, into / inside)
+            _copy(_source(folder, str(inside)), into / inside)
     for name, source in assembly.copies.items():
         _copy(_source(folder, source), into / name)
     for name, sources in assembly.tensors.items():

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -73,10 +74,18 @@ def cost_of(spec: JobSpec, card: ModelCard | None = None) -> float:
     # A prior costs as much as a step or two. The way back to noise is walked through the whole model.
     ways = 2 if spec.start == "inverted" else 1
     interval = interval_of(spec.cache)
-    whole = (1 + (interval - 1) * OUTER) / interval
-    work = ways * steps * rows * (whole + beside)
+    work = ways * steps * rows * (_whole_part(steps, interval) + beside)
     work += DECODE_ROWS * decoded_frames(spec.trajectory, steps)
     return work * spec.width * spec.height * spec.most_drawn / MEGAPIXEL
+
+
+def _whole_part(steps: float, interval: int) -> float:
+    """What a step costs on average, of one of the whole model: the first is whole, and after it one in `interval`,
+    which of them the seed says. At most as many as that can be."""
+    if interval == 1 or not steps:
+        return 1.0
+    whole = min(steps, 1 + ceil((steps - 1) / interval))
+    return (whole + (steps - whole) * OUTER) / steps
 
 
 def cost_of_job(spec: JobSpec, question: Question | None, card: ModelCard | None) -> float:

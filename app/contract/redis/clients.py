@@ -83,14 +83,14 @@ class Primary:
     check_connection = False
 
     def __init__(self, watched: Watched) -> None:
-        self._service = watched.service
+        self.service_name = watched.service
         own = _asking(watched) | {"retry": Retry(NoBackoff(), 0)}
         self._sentinel: Any = redis.sentinel.Sentinel(watched.sentinels, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
 
     def get_master_address(self) -> tuple[str, int]:
         """Host and port. Raises redis.ConnectionError while no sentinel knows a primary that is up."""
         try:
-            host, port = self._sentinel.discover_master(self._service)
+            host, port = self._sentinel.discover_master(self.service_name)
         finally:
             for each in list(self._sentinel.sentinels):
                 each.connection_pool.disconnect(inuse_connections=False)
@@ -104,14 +104,14 @@ class AsyncPrimary:
     check_connection = False
 
     def __init__(self, watched: Watched) -> None:
-        self._service = watched.service
+        self.service_name = watched.service
         own = _asking(watched) | {"retry": AsyncRetry(NoBackoff(), 0)}
         self._sentinel: Any = redis.asyncio.sentinel.Sentinel(watched.sentinels, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
 
     async def get_master_address(self) -> tuple[str, int]:
         """Host and port. Raises redis.ConnectionError while no sentinel knows a primary that is up."""
         try:
-            host, port = await self._sentinel.discover_master(self._service)
+            host, port = await self._sentinel.discover_master(self.service_name)
         finally:
             for each in list(self._sentinel.sentinels):
                 await each.connection_pool.disconnect(inuse_connections=False)

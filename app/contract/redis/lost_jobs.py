@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import redis.asyncio
+import structlog
 
 from app.contract.redis import keys
 
+log = structlog.get_logger()
+
 REMEMBERED_SECONDS = 60.0
-"""Before the last job that was accepted: a replica that lags by more is not promoted (Sentinel leaves one out whose
+"""Before the server was last seen, or a further job accepted: a replica that lags by more is not promoted (Sentinel leaves one out whose
 link was down for ten times `down-after-milliseconds`), and an append-only file lacks a second or two."""
 
 LOOKS_SECONDS = 60.0
@@ -51,10 +54,8 @@ class AcceptedJobs:
 
     def add(self, job_id: str, tenant: str | None) -> None:
         """Redis has acknowledged this job. `tenant` None: an operator retried somebody's."""
-        now = self._clock()
-        self._jobs[job_id] = (tenant, now)
-        for old in [*self._outdated(now)]:
-            del self._jobs[old]
+        self._jobs[job_id] = (tenant, self._clock())
+        self._forget_outdated()
 
     def drop(self, job_id: str) -> None:
         """It is about to be removed because its caller or its age wants it so: when it is missing, it is not lost."""
@@ -65,18 +66,27 @@ class AcceptedJobs:
 
         To be called every few seconds: it costs one question while the same server answers.
         """
-        server = (await self._redis.info("server"))["run_id"]
+        server = (await self._redis.info("server")).get("run_id", "")
         if self._server and server != self._server:
             self._looks_until = self._clock() + LOOKS_SECONDS
         self._server = server
         if self._clock() >= self._looks_until:
+            # Long since written and replicated. Whoever removes one of them later may be another process.
+            self._forget_outdated()
             return []
-        lost = [job_id for job_id in await self._missing(list(self._jobs)) if job_id in self._jobs]
-        for job_id in lost:
-            tenant, _ = self._jobs.pop(job_id)
-            await self._redis.set(keys.LOST + job_id, tenant or "", ex=keys.LOST_SECONDS)
-        self.lost += len(lost)
-        return lost
+        return [job_id for job_id in await self._missing(list(self._jobs)) if await self._mark_lost(job_id)]
+
+    async def _mark_lost(self, job_id: str) -> bool:
+        """Whoever asks for it is told so from now on. False if it was removed meanwhile. Until it is marked it stays
+        remembered: where this raises, the next look finds it again."""
+        if job_id not in self._jobs:
+            return False
+        tenant, _ = self._jobs[job_id]
+        await self._redis.set(keys.LOST + job_id, tenant or "", ex=keys.LOST_SECONDS)
+        self._jobs.pop(job_id, None)
+        self.lost += 1
+        log.error("an accepted job is lost: redis came back without it", job_id=job_id)
+        return True
 
     async def _missing(self, job_ids: list[str]) -> list[str]:
         missing: list[str] = []
@@ -88,6 +98,10 @@ class AcceptedJobs:
                 found = await pipeline.execute()
             missing += [job_id for job_id, there in zip(asked, found, strict=True) if not there]
         return missing
+
+    def _forget_outdated(self) -> None:
+        for old in [*self._outdated(self._clock())]:
+            del self._jobs[old]
 
     def _outdated(self, now: float) -> Iterator[str]:
         too_many = len(self._jobs) - MOST_REMEMBERED

@@ -9,6 +9,7 @@ from importlib.resources import files
 from app.contract.redis.keys import lua_constants
 
 _COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
+_TEXT = re.compile(r"'[^'\n]*'")
 _PART = re.compile(r"^local (?:function )?(\w+).*\n(?:(?!local ).*\n)*", re.MULTILINE)
 """A constant or function at the beginning of a line, with all lines that belong to it."""
 
@@ -38,4 +39,5 @@ def _text(name: str) -> str:
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", _COMMENT.sub("", text)))
+    """Names in it, and none that only a text says."""
+    return set(re.findall(r"\w+", _TEXT.sub("", _COMMENT.sub("", text))))
