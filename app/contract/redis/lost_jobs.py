@@ -19,8 +19,9 @@ from app.contract.redis import keys
 log = structlog.get_logger()
 
 REMEMBERED_SECONDS = 60.0
-"""Before the server was last seen, or a further job accepted: a replica that lags by more is not promoted (Sentinel leaves one out whose
-link was down for ten times `down-after-milliseconds`), and an append-only file lacks a second or two."""
+"""Before the server was last seen, or a further job accepted: a replica that lags by more is not promoted (Sentinel
+leaves one out whose link was down for ten times `down-after-milliseconds`), and an append-only file lacks a second or
+two."""
 
 LOOKS_SECONDS = 60.0
 """For so long after another server answered. Where the network has split, some connections still write to the old
