@@ -37,7 +37,7 @@ class Space:
             if turn.done() and not turn.cancelled():
                 self.give(amount)
             else:
-                self._waiting.remove((amount, turn))
+                turn.cancel()
                 self._serve()
             if not isinstance(error, TimeoutError):
                 raise
@@ -50,10 +50,15 @@ class Space:
         self._serve()
 
     def _serve(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            amount, turn = self._waiting.popleft()
-            self._free -= amount
-            turn.set_result(None)
+        while self._waiting:
+            amount, turn = self._waiting[0]
+            # Who gives up hears of it a round after the turn was canceled: nothing is given to it in between.
+            if not turn.done():
+                if amount > self._free:
+                    return
+                self._free -= amount
+                turn.set_result(None)
+            self._waiting.popleft()
 
 
 class Turns:

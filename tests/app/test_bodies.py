@@ -61,6 +61,30 @@ async def test_who_leaves_in_the_moment_of_being_served_gives_it_back() -> None:
     await space.take(10, seconds=0)
 
 
+async def test_who_give_up_in_the_same_round_are_told_so_and_take_nothing() -> None:
+    """Both turns are canceled before the first of them hears of it, and the second would fit into what is free."""
+    space = Space(100)
+    await space.take(95, seconds=3_600)
+    ends = await asyncio.gather(*(space.take(amount, seconds=0) for amount in (10, 5)), return_exceptions=True)
+    assert [type(end) for end in ends] == [TooManyUploads, TooManyUploads]
+    space.give(95)
+    await space.take(100, seconds=0)
+
+
+async def test_what_becomes_free_in_the_round_of_a_cancellation_goes_to_the_next() -> None:
+    space = Space(10)
+    await space.take(10, seconds=3_600)
+    leaving, behind = (asyncio.create_task(space.take(10, seconds=3_600)) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    space.give(10)
+    assert await behind == 10
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    space.give(10)
+    await space.take(10, seconds=0)
+
+
 class Rounds:
     """Counts the rounds of the event loop, and in which of them something happened."""
 
