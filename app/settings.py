@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.contract.common.environment import PREFIX, read_settings
+from app.contract.common.environment import LONGEST_SECONDS, PREFIX, read_settings
 from app.contract.messages.model_name import LEGAL, is_legal
 from app.contract.objects.store import StoreOptions, as_storage_url
 from app.contract.redis.url import RedisUrl
@@ -73,7 +73,12 @@ class Settings(BaseSettings):
     """Read once, at the start."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        allow_inf_nan=False,
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on. Any but loopback needs `api_keys`")
@@ -158,7 +163,9 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(default=10_000, ge=1, description="Waiting jobs per model; more are refused with 429")
     tenant_limit: int = Field(default=1_000, ge=1, description="Jobs of one tenant that are not over; more: 429")
-    retention_hours: float = Field(default=24 * 7, gt=0, description="How long pictures and records are kept")
+    retention_hours: float = Field(
+        default=24 * 7, gt=0, le=1_000_000, description="How long pictures and records are kept"
+    )
 
     input_bytes: int = Field(
         default=20 * 2**20, ge=1024, le=64 * 2**20, description="Largest file of a picture that is sent in"
@@ -170,10 +177,14 @@ class Settings(BaseSettings):
     body_seconds: float = Field(
         default=30,
         gt=0,
+        le=LONGEST_SECONDS,
         description="A request body must have arrived after so long, and 8 s more for each MiB of it that has come",
     )
     stream_seconds: float = Field(
-        default=600, gt=0, description="Longest life of one event stream; clients resume where it ended"
+        default=600,
+        gt=0,
+        le=LONGEST_SECONDS,
+        description="Longest life of one event stream; clients resume where it ended",
     )
 
     webhook_allow_http: bool = Field(default=False, description="Webhooks to http:// too: readable on the way")

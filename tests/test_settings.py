@@ -54,6 +54,30 @@ def test_a_worker_refuses_what_cannot_be(monkeypatch: pytest.MonkeyPatch, name: 
         read_settings(WorkerSettings)
 
 
+AMOUNTS = [
+    (kind, name)
+    for kind in (Settings, WorkerSettings)
+    for name, field in kind.model_fields.items()
+    if field.annotation is float
+]
+
+
+def test_the_table_of_amounts_is_not_empty() -> None:
+    assert {kind for kind, _ in AMOUNTS} == {Settings, WorkerSettings}
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e308"])
+@pytest.mark.parametrize(("kind", "name"), AMOUNTS)
+def test_an_amount_without_end_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Settings] | type[WorkerSettings], name: str, value: str
+) -> None:
+    """A service that never forgets would have been a traceback, and a wait for so long an error when it began."""
+    variable = PREFIX + name.upper()
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"^{variable}: "):
+        read_settings(kind)
+
+
 def test_a_secret_is_not_repeated_in_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_API_KEYS", "name:short-secret")
     with pytest.raises(SettingsError) as caught:

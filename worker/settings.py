@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.contract.common.environment import PREFIX, WORKER_NAME, read_settings
+from app.contract.common.environment import LONGEST_SECONDS, PREFIX, WORKER_NAME, read_settings
 from app.contract.messages.card import Safety
 from app.contract.messages.inputs import MOST_CONTROLS
 from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER, model_name
@@ -24,7 +24,12 @@ class WorkerSettings(BaseSettings):
     """Read once, at the start."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", protected_namespaces=()
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
     redis_url: RedisUrl = Field(
@@ -115,11 +120,15 @@ class WorkerSettings(BaseSettings):
     )
 
     grace_seconds: float = Field(
-        default=20.0, ge=0, description="After SIGTERM, how long running jobs may take before they are handed back"
+        default=20.0,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="After SIGTERM, how long running jobs may take before they are handed back",
     )
     stall_seconds: float = Field(
         default=60.0,
         gt=0,
+        le=LONGEST_SECONDS,
         description="A step or a decode that takes longer, and longer than ten times what was measured at the start, "
         "ends the process, so that its jobs run elsewhere",
     )

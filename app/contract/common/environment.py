@@ -93,6 +93,9 @@ ASKING_FOR_KEYS = ("DARKROOM_API_KEYS", "DARKROOM_REQUIRE_KEYS")
 
 _EXAMPLE = re.compile(r"(?:change|replace)[-_ ]?me|placeholder", re.IGNORECASE)
 
+LONGEST_SECONDS = 366 * 86_400
+"""Of a setting in seconds: a year. Clocks and locks take no number of seconds that is much longer than a life."""
+
 S = TypeVar("S", bound=BaseSettings)
 
 
