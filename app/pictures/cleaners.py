@@ -43,7 +43,8 @@ ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "TEMP",
 END_SECONDS: Final = 5.0
 
 LONGEST_SECONDS: Final = 120.0
-"""For one file. One of 12 megapixels takes a fraction of a second (docs/benchmarks.md)."""
+"""For one file, from its first byte in to the last one out. One of 12 megapixels takes a fraction of a second
+(docs/benchmarks.md)."""
 
 MOST_SAID: Final = 64 * 1024
 MOST_BYTES: Final = 512 * 1024 * 1024
@@ -60,7 +61,7 @@ def cleaned(data: bytes, declared: str | None = None) -> CleanPicture:
 
 class CleanerDied(Exception):
     """The process ended before it answered: killed for its memory, or the decoder crashed; or it could not be started,
-    or took too long."""
+    took too long, or said what is no answer."""
 
 
 class Cleaners:
@@ -76,22 +77,18 @@ class Cleaners:
 
         Raises UnfitPicture, CleanerDied, and RuntimeError for what `clean` raises beside.
         """
-        with self._lock:
-            cleaner = self._idle.pop() if self._idle else None
-        # One that died while nobody needed it is nobody's fault.
-        if cleaner is None or not cleaner.is_alive:
-            cleaner = _Cleaner()
+        cleaner = self._take()
         try:
-            answer = cleaner.ask(clean, data)
+            picture = read_answer(*cleaner.ask(clean, data))
+        except UnfitPicture:
+            self._put_back(cleaner)
+            raise
         except BaseException:
+            # It may have been taken over by this picture: it gets no other.
             cleaner.kill()
             raise
-        with self._lock:
-            if keep := not self._closed:
-                self._idle.append(cleaner)
-        if not keep:
-            cleaner.end()
-        return read_answer(*answer)
+        self._put_back(cleaner)
+        return picture
 
     @property
     def pids(self) -> list[int]:
@@ -107,6 +104,24 @@ class Cleaners:
         for cleaner in idle:
             cleaner.end()
 
+    def _take(self) -> _Cleaner:
+        with self._lock:
+            cleaner = self._idle.pop() if self._idle else None
+        if cleaner is None:
+            return _Cleaner()
+        if not cleaner.is_alive:
+            # It died while nobody needed it, which is nobody's fault.
+            cleaner.end()
+            return _Cleaner()
+        return cleaner
+
+    def _put_back(self, cleaner: _Cleaner) -> None:
+        with self._lock:
+            if keep := not self._closed:
+                self._idle.append(cleaner)
+        if not keep:
+            cleaner.end()
+
 
 class _Cleaner:
     """One process, and the end of a socket on which it is asked. It ends when that is closed, however we end.
@@ -118,6 +133,7 @@ class _Cleaner:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
+                self._connection = Connection(os.dup(ours.fileno()))
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-W", "ignore", "-m", __name__, str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
@@ -128,7 +144,7 @@ class _Cleaner:
             except OSError as error:
                 ours.close()
                 raise CleanerDied(f"no process could be started: {error.strerror}") from error
-        self._connection = Connection(ours.detach())
+        self._socket = ours
 
     @property
     def pid(self) -> int:
@@ -140,16 +156,32 @@ class _Cleaner:
 
     def ask(self, clean: Clean, data: bytes) -> tuple[bytes, bytes]:
         """What it says of the file, and the file that it made. Raises CleanerDied."""
+        is_late = threading.Event()
+        timer = threading.Timer(LONGEST_SECONDS, self._give_up, args=[is_late])
+        timer.daemon = True
+        timer.start()
         try:
             self._connection.send((clean, data))
-            if not self._connection.poll(LONGEST_SECONDS):
-                raise CleanerDied(f"the process did not answer within {LONGEST_SECONDS:g} s")
             return self._connection.recv_bytes(MOST_SAID), self._connection.recv_bytes(MOST_BYTES)
         except (EOFError, OSError) as error:
+            if is_late.is_set():
+                raise CleanerDied(f"the process did not answer within {LONGEST_SECONDS:g} s") from error
             raise CleanerDied(f"the process ended with {self._process.poll()}") from error
+        finally:
+            # Waited for, so that it never ends a process that has the next picture.
+            timer.cancel()
+            timer.join()
+
+    def _give_up(self, is_late: threading.Event) -> None:
+        """Wake who sends or reads, wherever it is: a child of the process may hold the other end open."""
+        is_late.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._process.kill()
+        self._process.wait()
 
     def end(self) -> None:
-        self._connection.close()
+        self._close()
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -157,23 +189,33 @@ class _Cleaner:
 
     def kill(self) -> None:
         """It owes nobody anything."""
-        self._connection.close()
+        self._close()
         self._process.kill()
         self._process.wait()
+
+    def _close(self) -> None:
+        self._connection.close()
+        self._socket.close()
 
 
 def read_answer(said: bytes, data: bytes) -> CleanPicture:
     """Nothing of it is believed that could do harm: a decoder may have been taken over by what it decoded. So it is no
-    pickle, and the hash, which names an object, is made here."""
-    told = json.loads(said)
-    if "broken" in told:
-        raise RuntimeError(f"a picture could not be cleaned: {told['broken']}")
-    if "code" in told:
-        raise UnfitPicture(str(told["code"]), str(told["detail"]))
-    if told["content_type"] not in KINDS:
-        raise RuntimeError("a cleaned picture is of no kind that is stored")
-    digest = hashlib.sha256(data).hexdigest()
-    return CleanPicture(data, digest, int(told["width"]), int(told["height"]), told["content_type"])
+    pickle, and the hash, which names an object, is made here.
+
+    Raises UnfitPicture; RuntimeError for what went wrong in our code there; CleanerDied for what it never says.
+    """
+    try:
+        told = json.loads(said)
+    except (ValueError, RecursionError):
+        told = None
+    match told:
+        case {"broken": str(why)}:
+            raise RuntimeError(f"a picture could not be cleaned: {why}")
+        case {"code": str(code), "detail": str(detail)}:
+            raise UnfitPicture(code, detail)
+        case {"width": int(width), "height": int(height), "content_type": str(kind)} if kind in KINDS:
+            return CleanPicture(data, hashlib.sha256(data).hexdigest(), width, height, kind)
+    raise CleanerDied("the process said what is no answer")
 
 
 def serve(connection: Connection) -> None:

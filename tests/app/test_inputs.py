@@ -20,7 +20,7 @@ import redis
 from app.contract.redis import keys
 from app.jobs.inputs import CLEANED_AT_ONCE
 from app.pictures import cleaners
-from app.pictures.cleaners import NICENESS, SESSION, Cleaners, read_answer
+from app.pictures.cleaners import NICENESS, SESSION, CleanerDied, Cleaners, read_answer
 from app.pictures.errors import StoreUnavailable
 from tests.app.conftest import OneGateway, Running
 from tests.app.test_jobs import send
@@ -318,7 +318,7 @@ class TestDecoder:
         said = {"content_type": "image/png", "width": 1, "height": 1, "sha256": "../../other"}
         assert read_answer(json.dumps(said).encode(), b"x").sha256 == hashlib.sha256(b"x").hexdigest()
         for wrong in (pickle.dumps(said), json.dumps(said | {"content_type": "text/html"}).encode()):
-            with pytest.raises((ValueError, RuntimeError)):
+            with pytest.raises(CleanerDied):
                 read_answer(wrong, b"x")
 
     def test_one_that_died_unused_is_nobodys_fault(self, client: httpx2.Client, decoder: psutil.Process) -> None:
