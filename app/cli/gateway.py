@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.cli.gateway_workers import GatewayWorkers, processes_by_default
+from app.cli.own_memory import close_memory
 from app.contract.common.environment import SettingsError
 from app.contract.common.exits import CANNOT_START
 from app.contract.common.logs import configure
@@ -49,6 +50,7 @@ def run() -> int:
     try:
         settings = settings_from_env()
         configure(settings.log_level, process="gateway")
+        close_memory()
         listener = listen(settings)
         open_pictures(settings)
         if fault := clients.why_refused(settings.redis_url.get_secret_value()):
@@ -73,6 +75,7 @@ def run_gateway_worker(number: int, listener: int) -> int:
     """Answer on a socket that another gateway opened, until it tells this process to stop, or is gone."""
     settings = settings_from_env()
     configure(settings.log_level, process="gateway")
+    close_memory()
     return _answer(settings, socket.socket(fileno=listener), GatewayMetrics(process=number))
 
 

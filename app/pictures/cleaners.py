@@ -38,7 +38,8 @@ SESSION: Final = Path("/proc/self/autogroup")
 SESSION_TRIES: Final = 20
 
 ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "TEMP", "TMP")
-"""What these processes are given of ours: no keys, which a decoder that was taken over could read."""
+"""What these processes are given of ours: no keys. They run as the same user, so one that was taken over reads what
+else this user may: files and other processes, but not the gateway's memory (app/cli/own_memory.py)."""
 
 END_SECONDS: Final = 5.0
 

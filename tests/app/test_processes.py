@@ -91,6 +91,29 @@ def test_both_answer_and_links_of_one_work_at_the_other(
     until(ask)
 
 
+def dumpable(*, closing: bool) -> int:
+    """Whether a process of its own is dumpable, as the kernel says (prctl(2), PR_GET_DUMPABLE)."""
+    script = (
+        f"from app.cli.own_memory import *; {closing} and close_memory(); raise SystemExit(ctypes.CDLL(None).prctl(3))"
+    )
+    return subprocess.run([sys.executable, "-c", script], timeout=WAIT_SECONDS).returncode
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) is Linux'")
+def test_memory_is_closed_to_processes_of_the_same_user() -> None:
+    assert dumpable(closing=False) == 1
+    assert dumpable(closing=True) == 0
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() == 0, reason="root reads every process, and others' on Linux"
+)
+def test_no_process_of_the_same_user_reads_the_keys(pair: Pair) -> None:
+    for pid in (pair.first.pid, pair.gateway_worker()):
+        with pytest.raises(PermissionError):
+            Path(f"/proc/{pid}/environ").read_bytes()
+
+
 def test_a_dead_gateway_worker_is_started_again(pair: Pair) -> None:
     gateway_worker = pair.gateway_worker()
     assert gateway_worker is not None
