@@ -12,23 +12,31 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 import redis
 
 from app.cli.backup_file import SNAPSHOT, BackupError, BackupWriter, extract, state_of
+from app.cli.data_folder import RESTORING, Places
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.exits import OK, REFUSED, UNREACHABLE
 from app.cli.private import keep_private, own_folder, private_folder
 from app.cli.sockets import NOTE
 from app.contract.common.environment import SettingsError
-from app.contract.redis import clients
+from app.contract.messages.input_id import input_id
+from app.contract.objects.names import INPUTS
+from app.contract.redis import clients, keys
 from app.settings import settings_from_env
+
+ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 LOAD_SECONDS = 600.0
 """For a Valkey to read its file: some gigabytes from a slow disk."""
@@ -57,7 +65,8 @@ def restore(file: Path, *, data: Path) -> int:
 def _said(command: str, work: Callable[[], str]) -> int:
     keep_private()
     try:
-        print(work())
+        with _ending_in_order():
+            print(work())
     except (BackupError, NoServer, SettingsError) as error:
         print(f"darkroom {command}: {error}", file=sys.stderr)
         return UNREACHABLE if isinstance(error, Busy) else REFUSED
@@ -65,6 +74,31 @@ def _said(command: str, work: Callable[[], str]) -> int:
         print(f"darkroom {command}: {error}", file=sys.stderr)
         return REFUSED
     return OK
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """What would end the process at once raises SystemExit: half a file or folder, and a server of ours, are removed.
+
+    One that is ignored, as under nohup, stays so.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are its alone
+        yield
+        return
+    ours = [number for number in ENDS if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in ours:  # a second one would cut the removal short
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _backup(file: Path, data: Path, *, overwrite: bool) -> str:
@@ -92,13 +126,16 @@ def _backup(file: Path, data: Path, *, overwrite: bool) -> str:
 
 
 def _require_own_state(data: Path) -> None:
-    """Raises BackupError if jobs or pictures lie elsewhere, or there is no data folder."""
+    """Raises BackupError if jobs or pictures lie elsewhere, or there is no data folder.
+
+    The service's own word goes before the environment, which is that of a shell or of cron.
+    """
     if not (data / "lock").is_file():
         raise BackupError(f"{data} is no data folder of `darkroom up`; name it with --data")
-    settings = settings_from_env()
-    if "redis_url" in settings.model_fields_set or not (data / "valkey").is_dir():
+    places = Places.noted(data) or Places.of(settings_from_env(), data)
+    if places.jobs == "elsewhere" or not (data / "valkey").is_dir():
         raise BackupError("the jobs lie in the Redis of REDIS_URL: back up that server by its own means")
-    if "storage_url" in settings.model_fields_set and settings.storage_url != (data / "pictures").as_uri():
+    if places.pictures == "elsewhere":
         raise BackupError("the pictures lie in DARKROOM_STORAGE_URL: back up that store by its own means")
 
 
@@ -110,8 +147,8 @@ def _valkey_of(data: Path) -> Iterator[EmbeddedValkey]:
     with (data / "lock").open("r+b") as lock:
         if _locked(lock):
             private_folder(data / "logs")
-            valkey.start(seconds=LOAD_SECONDS)
             try:
+                valkey.start(seconds=LOAD_SECONDS)
                 yield valkey
             finally:
                 valkey.stop()
@@ -169,7 +206,7 @@ def _restore(file: Path, data: Path) -> str:
         raise BackupError(f"{data} is not empty; name a new folder with --data, or move this one away")
     was_there = data.exists()
     own_folder(data)
-    aside = data / f".restoring-{secrets.token_hex(8)}"
+    aside = data / f"{RESTORING}{secrets.token_hex(8)}"
     try:
         # `darkroom up` waits for it: nobody starts on half a folder.
         with (data / "lock").open("xb") as lock:
@@ -191,7 +228,10 @@ def _restore(file: Path, data: Path) -> str:
 
 
 def _prove(aside: Path) -> None:
-    """Make Valkey's append-only file of the snapshot, and have a Valkey read it. Raises BackupError."""
+    """Make Valkey's append-only file of the snapshot, have a Valkey read it, and ask it which pictures are wanted.
+
+    Raises BackupError.
+    """
     valkey = EmbeddedValkey(aside)
     parts = valkey.folder / "appendonlydir"
     private_folder(parts)
@@ -201,9 +241,22 @@ def _prove(aside: Path) -> None:
     (parts / f"{AOF}.manifest").write_text(MANIFEST)
     try:
         valkey.start(seconds=LOAD_SECONDS)
+        _remove_unknown(aside / "pictures", valkey)
     except NoServer as error:
         words = valkey.log.read_text(errors="replace").strip().splitlines()[-1:] if valkey.log.exists() else []
         raise BackupError(f"Valkey does not read its snapshot: {' '.join(words) or error}") from error
-    valkey.stop()
+    finally:
+        valkey.stop()
     (valkey.folder / NOTE).unlink(missing_ok=True)
     shutil.rmtree(aside / "logs")
+
+
+def _remove_unknown(pictures: Path, valkey: EmbeddedValkey) -> None:
+    """What came after the snapshot: no record leads to it, so no retention would ever end it."""
+    with clients.client(valkey.url) as client:
+        for folder in (pictures / "images").glob("job_*"):
+            if not client.exists(keys.JOB + folder.name, keys.OWED + folder.name):
+                shutil.rmtree(folder)
+        for file in (pictures / INPUTS).glob("*/*"):
+            if not client.exists(keys.INPUT + input_id(tenant=file.parent.name, sha256=file.name)):
+                file.unlink()

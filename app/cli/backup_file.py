@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import stat
 import tarfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -35,8 +36,8 @@ FOLDERS, FILES = ("pictures", "profiles"), ("signing.key", "workers")
 lock and the socket belong to the machine."""
 
 BLOCK = 1 << 20
-LONGEST_TEXT = 64 << 20
-"""Bytes of the first and the last entry: some 500,000 files."""
+LONGEST_TEXT = 1 << 20
+"""Bytes of the first entry; and of the last one, beside what the hashes of the files take."""
 
 
 class BackupError(Exception):
@@ -95,16 +96,33 @@ class BackupWriter:
 
 
 def state_of(data: Path) -> Iterator[tuple[str, Path]]:
-    """Names and places of the files that belong into a backup, but for the snapshot. Half-written ones are left out."""
+    """Names and places of the files that belong into a backup, but for the snapshot. Half-written ones are left out.
+
+    Raises BackupError for a folder that cannot be read, OSError for a file.
+    """
     for name in FILES:
-        if (data / name).is_file():
+        if _is_file(data / name):
             yield name, data / name
     for folder in FOLDERS:
-        for place, _, names in os.walk(data / folder):
+        for place, _, names in os.walk(data / folder, onerror=_refuse_unreadable):
             for name in sorted(names):
                 path = Path(place, name)
-                if path.is_file() and not path.is_symlink() and not (name.startswith(".") and name.endswith(".tmp")):
+                if not (name.startswith(".") and name.endswith(".tmp")) and _is_file(path):
                     yield path.relative_to(data).as_posix(), path
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    # What was removed meanwhile is no longer meant.
+    if not isinstance(error, FileNotFoundError):
+        raise BackupError(f"{error.filename} cannot be read ({error.strerror})") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there and no link. pathlib's own word is False as well for what may not be looked at."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def extract(file: Path, into: Path) -> Description:
@@ -128,7 +146,8 @@ def _extract(archive: tarfile.TarFile, into: Path) -> Description:
     found: dict[str, str] = {}
     for entry in islice(archive, 1, None):
         if entry.name == LAST:
-            if json.loads(_text(archive, entry)) != found:
+            # As many files as its writer has found: what was written can be read.
+            if json.loads(_text(archive, entry, more=len(json.dumps(found)))) != found:
                 raise BackupError("it is damaged: not every file in it has the hash that it had")
             if SNAPSHOT not in found:
                 raise BackupError("it is no backup of darkroom's: there is no snapshot of jobs in it")
@@ -155,7 +174,7 @@ def _put(archive: tarfile.TarFile, entry: tarfile.TarInfo, into: Path) -> str:
             sink.write(block)
         sink.flush()
         os.fsync(sink.fileno())
-    # Pictures without a record are swept by their age.
+    # It is the Last-Modified of a picture.
     os.utime(place, (entry.mtime, entry.mtime))
     return reader.hexdigest()
 
@@ -180,8 +199,8 @@ def _entry(name: str, size: int, mtime: float) -> tarfile.TarInfo:
     return entry
 
 
-def _text(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
-    source = archive.extractfile(entry) if entry.isreg() and entry.size <= LONGEST_TEXT else None
+def _text(archive: tarfile.TarFile, entry: tarfile.TarInfo, *, more: int = 0) -> bytes:
+    source = archive.extractfile(entry) if entry.isreg() and entry.size <= LONGEST_TEXT + more else None
     if source is None:
         raise BackupError(f"it is no backup of darkroom's: {entry.name} is no text")
     return source.read()

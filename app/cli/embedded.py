@@ -65,10 +65,11 @@ class EmbeddedValkey:
         return not self._listens()
 
     def stop(self, *, seconds: float = 10.0) -> None:
-        """End the server, with everything it accepted on disk."""
+        """End the server, with everything it accepted on disk. A stranger's that answers in its place is left alone."""
         try:
+            self.require_own()
             self._client().shutdown()
-        except redis.RedisError:
+        except (redis.RedisError, NoServer):
             if self.process:
                 self.process.terminate()
         if self.process:
@@ -77,7 +78,7 @@ class EmbeddedValkey:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        if self.has_ended():
+        if not self._listens():
             remove_socket(self.socket, self.folder)
 
     def require_own(self) -> None:

@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.cli.children import Child
+from app.cli.data_folder import Places, is_half_restored
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.lost_workers import LostWorkers
 from app.cli.private import keep_private, own_folder, private_folder
@@ -115,6 +116,8 @@ class Supervisor:
         self.settle_port(settings)
         pipe, _ = os.pipe()
         self.keep = [pipe, self.lock_folder()]
+        if is_half_restored(self.data):
+            raise CannotOpen(f"a restore into {self.data} was cut off: remove that folder and restore again")
         if "redis_url" in settings.model_fields_set:
             redis_url = settings.redis_url.get_secret_value()
             self.ask_redis(redis_url)
@@ -122,6 +125,10 @@ class Supervisor:
             self.valkey = EmbeddedValkey(self.data)
             self.valkey.start()
             redis_url = self.environment["DARKROOM_REDIS_URL"] = self.valkey.url
+        try:
+            Places.of(settings, self.data).note(self.data)
+        except OSError as error:
+            raise CannotOpen(f"{self.data} cannot be written ({error.strerror}); make room or own it") from error
         self.lost_workers.open(redis_url)
         self.complete("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
         try:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import io
 import json
+import signal
 import stat
 import tarfile
 import tempfile
@@ -23,7 +24,10 @@ from app.cli import backup as commands
 from app.cli import backup_file
 from app.cli.backup import backup, restore
 from app.cli.backup_file import FIRST, LAST, SNAPSHOT
+from app.cli.data_folder import Places
 from app.cli.embedded import EmbeddedValkey
+from app.contract.messages.input_id import input_id
+from app.contract.redis import keys
 from tests.app.conftest import serve, settings_for
 
 ARCHIVE = Path(__file__).parents[1] / "system" / "data_of_before.tar.gz"
@@ -112,6 +116,80 @@ def test_a_service_that_runs_is_copied_as_it_runs(folder: Path) -> None:
         assert client.get("written") == b"just before"
 
 
+def test_pictures_that_came_after_the_snapshot_do_not_come_back(folder: Path) -> None:
+    """No record leads to them: they would stay for ever."""
+    data, file, new = folder / "data", folder / "a.tar", folder / "new"
+    pictures = data / "pictures"
+    jobs = {name: pictures / "images" / f"job_{name * 24}" for name in "0123"}
+    came_in = {name: pictures / "inputs" / "ann" / (name * 64) for name in "45"}
+    for path in [each / ("a" * 32) / "0.png" for each in jobs.values()] + list(came_in.values()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"picture")
+    with valkey_of(data) as client:
+        client.set(keys.JOB + jobs["0"].name, "a record")
+        client.set(keys.OWED + jobs["1"].name, "what a webhook needs")
+        client.set(keys.INPUT + input_id("ann", "4" * 64), "a record")
+    before = files(data)
+    assert backup(file, data=data, overwrite=False) == 0
+    assert restore(file, data=new) == 0
+    gone = {path.relative_to(data).as_posix() for path in (jobs["2"], jobs["3"], came_in["5"])}
+    assert files(new) == {name: data for name, data in before.items() if not name.startswith(tuple(gone))}
+    assert len(files(new)) == len(before) - 3
+
+
+def interrupting(number: signal.Signals) -> None:
+    """What `kill` does, and no more where nobody would notice it."""
+    assert signal.getsignal(number) is not signal.SIG_DFL, "this process would end at once"
+    signal.raise_signal(number)
+
+
+@pytest.fixture
+def deadly() -> Iterator[None]:
+    """Signals as a terminal gives them to a command, also under nohup."""
+    former = {number: signal.signal(number, signal.SIG_DFL) for number in commands.ENDS}
+    yield
+    assert {signal.getsignal(number) for number in commands.ENDS} == {signal.SIG_DFL}
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+def test_a_restore_that_is_told_to_end_leaves_nothing(
+    made: Path, deadly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No half folder that a start would take for one, and no Valkey."""
+    beside, started, start = set(made.parent.iterdir()), list[EmbeddedValkey](), EmbeddedValkey.start
+
+    def start_and_end(valkey: EmbeddedValkey, **options: Any) -> None:
+        start(valkey, **options)
+        started.append(valkey)
+        interrupting(signal.SIGHUP)
+
+    monkeypatch.setattr(EmbeddedValkey, "start", start_and_end)
+    with pytest.raises(SystemExit) as ended:
+        restore(made, data=made.parent / "new")
+    assert ended.value.code == 128 + signal.SIGHUP
+    assert started[0].process is not None
+    assert started[0].process.poll() is not None
+    assert set(made.parent.iterdir()) == beside
+
+
+def test_a_backup_that_is_told_to_end_leaves_nothing(
+    folder: Path, deadly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, state_of = set(folder.iterdir()), backup_file.state_of
+
+    def some(data: Path) -> Iterator[tuple[str, Path]]:
+        yield next(state_of(data))
+        assert list(folder.glob(".a.tar.*")), "with keys in it"
+        interrupting(signal.SIGTERM)
+
+    monkeypatch.setattr(commands, "state_of", some)
+    with pytest.raises(SystemExit) as ended:
+        backup(folder / "a.tar", data=folder / "data", overwrite=False)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert set(folder.iterdir()) == beside
+
+
 def test_two_backups_at_once_do_not_take_each_others_snapshot(folder: Path) -> None:
     data, codes = folder / "data", list[int]()
     with (data / "lock").open("rb") as lock, valkey_of(data):
@@ -158,6 +236,13 @@ def test_what_cannot_be_backed_up(
     monkeypatch.setenv("DARKROOM_STORAGE_URL", "s3://bucket/pictures")
     refused("back up that store by its own means")
     monkeypatch.delenv("DARKROOM_STORAGE_URL")
+    Places(jobs="elsewhere", pictures="own").note(data)
+    refused("back up that server by its own means")
+    Places(jobs="own", pictures="elsewhere").note(data)
+    refused("back up that store by its own means")
+    # A shell's own, that the service does not have.
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    Places(jobs="own", pictures="own").note(data)
     with (data / "lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         refused("is starting or ending", code=3)
@@ -167,6 +252,15 @@ def test_what_cannot_be_backed_up(
     assert file.read_bytes() == b"mine"
     assert backup(file, data=data, overwrite=True) == 0
     assert not list(folder.glob(".*"))
+
+
+def test_a_folder_that_cannot_be_read_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Root may read every folder: here is something else in its place."""
+    (folder / "data" / "profiles").rename(folder / "away")
+    (folder / "data" / "profiles").touch()
+    assert backup(folder / "a.tar", data=folder / "data", overwrite=False) == 2
+    assert "profiles cannot be read" in capsys.readouterr().err
+    assert not list(folder.glob("*.tar"))
 
 
 @pytest.fixture
@@ -280,6 +374,19 @@ def refused(case: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reason in said
     assert said.count("\n") == 1
     assert set(file.parent.iterdir()) == beside, "nothing is left behind"
+
+
+def test_as_many_files_as_were_written_are_read(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their hashes take more than what a text may."""
+    monkeypatch.setattr(backup_file, "LONGEST_TEXT", 200)
+    assert len(json.dumps(hashes_in(small))) > backup_file.LONGEST_TEXT
+    backup_file.extract(small, small.parent)
+    assert (small.parent / "signing.key").is_file()
+
+
+def hashes_in(file: Path) -> dict[str, str]:
+    with tarfile.open(file) as archive:
+        return dict(json.load(archive.extractfile(LAST)))  # type: ignore[arg-type]
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,9 +101,12 @@ def test_a_strangers_server_in_the_folder_itself(short: Path, capsys: pytest.Cap
     """A folder that was copied or renamed while its server ran: it would keep the jobs of two."""
     (short / "logs").mkdir()
     (short / "valkey").mkdir(mode=0o700)
-    with stranger(short / "valkey" / "valkey.sock", short / "elsewhere"):
+    with stranger(short / "valkey" / "valkey.sock", short / "elsewhere") as client:
+        server = EmbeddedValkey(short)
         with pytest.raises(NoServer, match="is not the server of"):
-            EmbeddedValkey(short).start()
+            server.start()
+        server.stop()
+        assert client.ping(), "what was refused is not ended"
         assert show(data=short, as_json=True) == 2
         assert "is not the server of" in capsys.readouterr().err
 

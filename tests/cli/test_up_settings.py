@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from app.cli.data_folder import PLACES, Places
 from app.cli.main import app
 from app.cli.up import Supervisor
 from app.contract.common.environment import PREFIX, read_settings
@@ -172,6 +173,32 @@ def test_what_nobody_says_is_decided_by_the_data_folder(
     assert found["DARKROOM_STORAGE_URL"] == (tmp_path / "here" / "pictures").as_uri()
     assert found["DARKROOM_PROFILE_FOLDER"] == str(tmp_path / "here" / "profiles")
     assert len(found["DARKROOM_SIGNING_KEY"]) == 64
+
+
+def test_where_things_lie_is_noted_for_a_backup(
+    monkeypatch: pytest.MonkeyPatch, valkey_url: str, tmp_path: Path
+) -> None:
+    """It may be asked for where the service's environment is not: its own unit, or a container."""
+    monkeypatch.chdir(tmp_path)
+    given = {"REDIS_URL": valkey_url.replace("://", "://:a-password@", 1), "DARKROOM_STORAGE_URL": "./data/pictures"}
+    monkeypatch.setattr(Supervisor, "ask_redis", lambda *_: None)
+    monkeypatch.setattr("app.cli.lost_workers.LostWorkers.open", lambda *_: None)
+    environment_of_children("--data", "data", **given)
+    assert Places.noted(tmp_path / "data") == Places(jobs="elsewhere", pictures="own")
+    environment_of_children("--data", "data", **given | {"DARKROOM_STORAGE_URL": "./elsewhere"})
+    assert Places.noted(tmp_path / "data") == Places(jobs="elsewhere", pictures="elsewhere")
+    assert "a-password" not in (tmp_path / "data" / PLACES).read_text()
+
+
+def test_half_a_folder_is_not_started_on(tmp_path: Path) -> None:
+    """That of a restore that was killed: its pictures may be there, and its jobs not yet."""
+    (tmp_path / "data" / ".restoring-0123").mkdir(parents=True)
+    with nothing_given() as nothing:
+        nothing.setattr("app.cli.up.signal.signal", lambda *_: None)
+        result = CliRunner().invoke(app, ["up", "--data", str(tmp_path / "data")])
+    assert result.exit_code == CANNOT_START
+    assert "was cut off: remove that folder and restore again" in result.stderr
+    assert not (tmp_path / "data" / "valkey").exists()
 
 
 def test_port_zero_is_one_free_port_for_all(monkeypatch: pytest.MonkeyPatch, valkey_url: str, tmp_path: Path) -> None:
