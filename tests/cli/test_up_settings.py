@@ -195,6 +195,7 @@ def test_half_a_folder_is_not_started_on(tmp_path: Path) -> None:
     (tmp_path / "data" / ".restoring-0123").mkdir(parents=True)
     with nothing_given() as nothing:
         nothing.setattr("app.cli.up.signal.signal", lambda *_: None)
+        nothing.setattr(Supervisor, "watch", lambda _: None)
         result = CliRunner().invoke(app, ["up", "--data", str(tmp_path / "data")])
     assert result.exit_code == CANNOT_START
     assert "was cut off: remove that folder and restore again" in result.stderr
