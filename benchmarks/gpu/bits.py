@@ -9,7 +9,7 @@ import torch
 from benchmarks.gpu.models import finish, full_size, request
 from benchmarks.gpu.run import Run, distance
 from worker.engine.engine import Engine
-from worker.engine.lane import Graphs
+from worker.engine.lanes import Graphs
 from worker.engine.request import Request
 from worker.engine.sample import Sample
 from worker.families.choose import family_of

@@ -17,7 +17,8 @@ from worker.engine.denoise import Plan, StepInput
 from worker.engine.engine import Engine
 from worker.engine.events import EngineEvent, Failed
 from worker.engine.guidance import Guidance
-from worker.engine.lane import Graphs, Lane, Lanes
+from worker.engine.lane import Lane
+from worker.engine.lanes import Graphs, Lanes
 from worker.engine.request import Request
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load

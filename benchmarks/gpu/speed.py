@@ -15,7 +15,7 @@ from benchmarks.report import Column
 from worker.engine.compiled import Compile
 from worker.engine.engine import Engine
 from worker.engine.graphs import BUCKETS
-from worker.engine.lane import Graphs
+from worker.engine.lanes import Graphs
 from worker.engine.profile import SIZES
 from worker.engine.sample import Sample
 from worker.families.choose import family_of

@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.engine.errors import EngineError
 from worker.engine.events import EngineEvent, Failed, Finished, Stopped
 from worker.engine.family import Asked, Prepared
-from worker.engine.lane import Lanes
+from worker.engine.lanes import Lanes
 from worker.engine.request import Request
 from worker.engine.solver import Solvers
 from worker.families.choose import family_of

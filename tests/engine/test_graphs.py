@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.engine.driving import lanes_of
-from worker.engine import graphs, lane
+from worker.engine import graphs
 from worker.engine.denoise import Plan
 from worker.engine.graphs import StepGraphs
 from worker.engine.rows import Mode
@@ -113,7 +113,7 @@ def test_what_warm_up_captured_outlives_a_pause_and_gives_way_when_memory_is_sho
 def test_of_too_many_lanes_with_graphs_the_one_that_was_empty_for_longest_goes(
     epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "WITH_GRAPHS", 2)
+    monkeypatch.setattr("worker.engine.lanes.WITH_GRAPHS", 2)
     lanes = lanes_of(epsilon_bundle, seats=2)
     for mode in (Mode.REPRODUCIBLE, Mode.SHARED):
         own = lanes.open(replace(lanes.native, mode=mode))

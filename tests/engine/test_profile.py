@@ -17,7 +17,7 @@ from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.events import Finished, Progress, Started
 from worker.engine.graphs import StepGraphs
-from worker.engine.lane import IDLE_SECONDS
+from worker.engine.lanes import IDLE_SECONDS
 from worker.engine.profile import SIZES, Told, knee, measure, profile_of
 from worker.engine.rows import Rows
 from worker.models.bundle import Bundle

@@ -32,7 +32,8 @@ from worker.engine.family import Family
 from worker.engine.frames import FrameDecoder
 from worker.engine.isolate import isolate
 from worker.engine.judging import Judge
-from worker.engine.lane import Graphs, Lane, Lanes
+from worker.engine.lane import Lane
+from worker.engine.lanes import Graphs, Lanes
 from worker.engine.looks import Looks
 from worker.engine.open_jobs import OpenJobs, opened
 from worker.engine.profile import NOBODY, Told

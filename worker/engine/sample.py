@@ -19,7 +19,8 @@ from worker.engine.denoise import StepInput
 from worker.engine.events import DrawnImage, Finished, Timings
 from worker.engine.family import Inputs, Prepared
 from worker.engine.judging import Verdict
-from worker.engine.lane import Lane, Lanes
+from worker.engine.lane import Lane
+from worker.engine.lanes import Lanes
 from worker.engine.noise import normal_noise
 from worker.engine.passes import Before, Pass
 from worker.engine.recording import NOTHING_KEPT, Recordings

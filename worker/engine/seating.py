@@ -15,7 +15,7 @@ from worker.engine.encode import PictureEncoder
 from worker.engine.errors import EngineError, engine_error
 from worker.engine.events import EngineEvent, Failed, Finished, Started, Stopped
 from worker.engine.family import Asked, Family, Inputs
-from worker.engine.lane import Lanes
+from worker.engine.lanes import Lanes
 from worker.engine.noise import generator_for
 from worker.engine.open_jobs import OpenJobs
 from worker.engine.passes import Before

@@ -13,7 +13,8 @@ from worker.engine.decode import Checker
 from worker.engine.errors import at_worst_without
 from worker.engine.family import Family
 from worker.engine.judging import Judge
-from worker.engine.lane import Lane, Lanes
+from worker.engine.lane import Lane
+from worker.engine.lanes import Lanes
 from worker.engine.memory import measure_memory
 from worker.engine.profile import Told, profile_of
 
