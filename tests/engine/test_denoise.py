@@ -72,9 +72,11 @@ class Listening(TorchDispatchMode):
         super().__init__()
         self.heard: list[str] = []
         self.operations = 0
+        self.last = ""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
+        self.last = func.overloadpacket.__name__
         if func.overloadpacket.__name__ in self.WAITING:
             self.heard.append(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
@@ -111,6 +113,15 @@ def test_a_call_that_raises_changes_nothing(epsilon_bundle: Bundle, table: Table
     with torch.no_grad(), pytest.raises(torch.OutOfMemoryError):
         step(*arguments([step_input(table, 1)], rows=2, samples=1))
     assert torch.equal(step.state, before)
+
+
+def test_nothing_can_raise_once_the_state_has_moved(epsilon_bundle: Bundle, table: Table) -> None:
+    """A step that raised is repeated."""
+    step = step_of(epsilon_bundle.unet)
+    given = arguments([step_input(table, 1)], rows=2, samples=1)
+    with torch.no_grad(), Listening() as listening:
+        step(*given)
+    assert listening.last == "index_copy_"
 
 
 class Crowded(torch.nn.Module):

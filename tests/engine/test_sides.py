@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.engine.driving import wish
 from tests.engine.fake_cuda import FakeCuda, Launch, Made
@@ -20,7 +22,7 @@ from worker.engine.denoise import Plan, StaticStep, StepInput
 from worker.engine.graphs import WITH_SIDES, GraphMemory
 from worker.engine.guidance import NO_GUIDANCE
 from worker.engine.lane import Lane
-from worker.engine.rows import LaneKey, LatentShape, Rows
+from worker.engine.rows import LaneKey, LatentShape, Mode, Rows
 from worker.engine.sides import AskedSide, Side
 from worker.engine.table import BLOCK
 from worker.families.controlnet import ControlNets
@@ -68,9 +70,10 @@ class Factor:
         return self
 
 
-def lane_on(device: torch.device, memory: GraphMemory | None = None) -> Lane:
-    key = LaneKey(Denoiser(device), SHAPE, (("context", torch.Size((1,))),))
-    return Lane(key, None, seats=4, costs=Costs(key), graph_memory=memory)  # type: ignore[arg-type]
+def lane_on(device: torch.device, memory: GraphMemory | None = None, mode: Mode = Mode.SHARED) -> Lane:
+    key = LaneKey(Denoiser(device), SHAPE, (("context", torch.Size((1,))),), mode)
+    autoencoder: Any = SimpleNamespace(in_float32=lambda: None)
+    return Lane(key, autoencoder, seats=4, costs=Costs(key), graph_memory=memory)
 
 
 def step_of_sample(lane: Lane, *sides: Side, guided: bool = True) -> StepInput:
@@ -147,6 +150,37 @@ def test_nothing_is_kept_for_a_network_that_nobody_wants_any_more() -> None:
     assert lane.step.sides.keys() == {kept}
 
 
+def test_a_seat_that_could_not_be_filled_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = lane_on(CPU)
+
+    def full(*given: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StaticStep, "give", full)
+        for _ in range(5):
+            with pytest.raises(torch.OutOfMemoryError):
+                step_of_sample(lane, side(Factor(), 1.0))
+    assert lane.is_empty
+    assert len({step_of_sample(lane).seat for _ in range(4)}) == 4
+
+
+def test_a_rescue_copies_each_of_its_networks_once() -> None:
+    class Copied(Factor):
+        copies = 0
+
+        def in_float32(self) -> Factor:
+            self.copies += 1
+            return Factor(self.factor)
+
+    network, lane = Copied(3.0), lane_on(CPU, mode=Mode.RESCUE)
+    given = side(network, 2.0)
+    lane.take_seat(Rows({"context": torch.zeros(1)}), sides=[given])
+    asked = [lane.asked([given], 0)[0].network for _ in range(3)]
+    assert (network.copies, len({*asked})) == (1, 1)
+    assert network not in asked
+
+
 class Captured:
     """A lane of a CUDA device that is not there, with captured steps."""
 
@@ -192,6 +226,32 @@ def test_so_many_ways_to_ask_are_captured_and_more_are_launched() -> None:
         assert captured.step((Factor(),)) == "launched"
         assert captured.step((networks[0],)) == "captured"
         assert captured.step(()) == "captured now"
+
+
+class Noting(TorchDispatchMode):
+    """Names of torch's operations behind the next launch; questions about tensors are none."""
+
+    def __init__(self, cuda: FakeCuda) -> None:
+        super().__init__()
+        self.behind: list[str] = []
+        self._cuda, self._before = cuda, cuda.launches
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._cuda.launches > self._before and func.namespace == "aten":
+            self.behind.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_behind_a_replay_nothing_is_allocated() -> None:
+    """Out of memory there, the step would be taken for one that failed, and be repeated on samples that have moved."""
+    cuda = FakeCuda(1)
+    with cuda.in_place(), cuda.computing(), torch.inference_mode():
+        captured = Captured(cuda)
+        assert captured.step(()) == "captured now"
+        given = step_of_sample(captured.lane)
+        with Noting(cuda) as noting:
+            captured.lane.take_step([given])
+    assert noting.behind == ["copy_", "copy_"], "flags out of the graph, and to the host"
 
 
 def arguments(bundle: Bundle, folder: Path) -> tuple[StaticStep, tuple[Any, ...]]:

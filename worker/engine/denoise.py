@@ -146,8 +146,10 @@ class StaticStep(torch.nn.Module):
             new[:, 0] = torch.where(self.repainted.index_select(0, seat), new[:, 0], noised(z0, n, a, s))
         if variance.shape[1]:
             new[:, VARIANCE] = variance.index_select(0, conditional)
+        finite = torch.isfinite(new[:, :REGISTERS]).flatten(1).all(1)
+        # Last: whatever may raise has been, so that a step that did can be repeated.
         self.state.index_copy_(0, seat, new)
-        return torch.isfinite(new[:, :REGISTERS]).flatten(1).all(1)
+        return finite
 
 
 def sizes(index: torch.Tensor, numbers: torch.Tensor) -> tuple[int, int]:
@@ -249,10 +251,13 @@ def _most_used(inputs: Sequence[StepInput]) -> Used:
 
 
 class Finite:
-    """Whether each sample of a step is still made of numbers. Reading waits for the step; read it one step late."""
+    """Whether each sample of a step is still made of numbers. Reading waits for the step; read it one step late.
 
-    def __init__(self, flags: torch.Tensor) -> None:
-        self._flags, self._arrived = to_host(flags)
+    `room`: where the flags go (see `to_host`), for who must not fail for memory once they are computed.
+    """
+
+    def __init__(self, flags: torch.Tensor, room: torch.Tensor | None = None) -> None:
+        self._flags, self._arrived = to_host(flags, room)
 
     def __getitem__(self, k: int) -> bool:
         if self._arrived is not None:

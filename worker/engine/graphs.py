@@ -169,6 +169,8 @@ class _Captured:
             own.copy_(given, non_blocking=True)
         for own_side, asked in zip(self._sides, sides, strict=True):
             own_side.fill(asked)
+        # The next replay writes over the graph's own, before the host has read it. Room first: behind the replay the
+        # samples have moved, and nothing may raise.
+        finite = torch.empty_like(self._finite)
         self._graph.replay()
-        # The next replay writes over it, before the host has read it.
-        return self._finite.clone()
+        return finite.copy_(self._finite)

@@ -21,7 +21,7 @@ from worker.engine.graphs import BUCKETS, GraphMemory, StepGraphs
 from worker.engine.keep import Keep
 from worker.engine.rows import LaneKey, Mode, Rows
 from worker.engine.sides import AskedSide, Side, SideNetwork
-from worker.engine.transfer import fill
+from worker.engine.transfer import fill, room_on_host
 
 log = structlog.get_logger()
 
@@ -120,13 +120,14 @@ class Lane:
     def take_seat(
         self, rows: Rows, keep: Keep | None = None, sides: Sequence[Side] = (), *, keeps_deep: bool = False
     ) -> int:
+        """With all that is kept there. May raise torch.OutOfMemoryError; the seat is then as free as before."""
         if keeps_deep:
             self.step.make_deep()
-        seat = self._free.pop()
+        seat = self._free[-1]
         self.step.keep(seat, rows, keep)
         for side in sides:
             self.step.give(seat, self._side_network(side), side.given)
-        return seat
+        return self._free.pop()
 
     def send_noise(self, seat: int, noise: torch.Tensor) -> None:
         """What the solver of the sample in that seat adds in its next step, float32 [C, h, w] from the host. Behind
@@ -163,7 +164,9 @@ class Lane:
         layers only, or none is."""
         rows, samples = self._size(inputs)
         plan = Plan(inputs, rows=rows, samples=samples, fill_up=self._filled_up)
-        return Finite(self.run(plan))
+        # Before the launch: behind it the samples have moved, and the step must not be taken for one that failed.
+        room = room_on_host((samples,), torch.bool, self.device)
+        return Finite(self.run(plan), room)
 
     def run(self, plan: Plan) -> torch.Tensor:
         """Launch a step: whether each sample of it is finite, bool [samples] on the device. A graph does all of the
@@ -223,7 +226,9 @@ class Lane:
         """As this lane asks it."""
         if self._in_float32 is None:
             return side.network
-        return self._in_float32.setdefault(side.network, side.network.in_float32())
+        if side.network not in self._in_float32:
+            self._in_float32[side.network] = side.network.in_float32()
+        return self._in_float32[side.network]
 
     def _size(self, inputs: Sequence[StepInput]) -> tuple[int, int]:
         """Rows and samples of the step. A CPU takes exactly what there is, since every row costs its time."""

@@ -6,7 +6,7 @@ from pageable memory waits for all that was launched before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -41,12 +41,22 @@ def fill(buffer: torch.Tensor, tensor: torch.Tensor) -> None:
     buffer.copy_(tensor.pin_memory() if buffer.is_cuda else tensor, non_blocking=True)
 
 
-def to_host(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
-    """A copy of the device's `tensor`, and the event after which it has arrived; None if it has."""
+def room_on_host(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
+    """For a tensor of that device to arrive at; None where it would be on the host already."""
+    return _pinned(shape, dtype) if device.type == "cuda" else None
+
+
+def to_host(tensor: torch.Tensor, room: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+    """A copy of the device's `tensor`, and the event after which it has arrived; None if it has. With `room` for it
+    (see `room_on_host`), nothing is allocated."""
     if not tensor.is_cuda:
         return tensor.cpu(), None
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host = _pinned(tensor.shape, tensor.dtype) if room is None else room
     host.copy_(tensor, non_blocking=True)
     arrived = torch.cuda.Event()
     arrived.record()
     return host, arrived
+
+
+def _pinned(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, pin_memory=True)
