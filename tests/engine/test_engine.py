@@ -320,6 +320,8 @@ def test_what_is_expected_grows_with_rows_and_size(epsilon_bundle: Bundle) -> No
     assert lanes.costs.step_seconds(large, 8) >= 4 * 12.0
     assert lanes.costs.decode_seconds(large, 2) == pytest.approx(40.0)
     assert lanes.picture_seconds == pytest.approx(3.0 + 5.0)
+    lanes.costs.profile = dataclasses.replace(lanes.costs.profile, decode_seconds=0.0)
+    assert lanes.costs.decode_seconds(large, 2) == pytest.approx(36.0), "as three rows, where none could be timed"
 
 
 class Watched:

@@ -31,7 +31,7 @@ from worker.models.preparation import channels
 from worker.models.resampling import weights
 
 INDEX = 1
-PROFILE = Profile(rows=8, row_cost=1.0, rows_a_second={2: 1.0}, seconds={2: 1.0})
+PROFILE = Profile(rows=8, row_cost=1.0, rows_a_second={2: 1.0}, seconds={2: 1.0}, decode_seconds=0.1)
 
 
 SAVING = Cache(interval=3)

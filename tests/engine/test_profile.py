@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -18,7 +19,7 @@ from worker.engine.engine import Engine
 from worker.engine.events import Finished, Progress, Started
 from worker.engine.graphs import StepGraphs
 from worker.engine.lanes import IDLE_SECONDS
-from worker.engine.profile import SIZES, Told, knee, measure, profile_of
+from worker.engine.profile import SIZES, Told, knee, measure, profile_of, time_decode
 from worker.engine.rows import Rows
 from worker.models.bundle import Bundle
 
@@ -243,6 +244,19 @@ def test_what_is_known_of_another_start_is_compiled_again_as_far_as_it_is_needed
     known = Profile(8, 1.0, {2: 1.0, 4: 2.0, 8: 4.0}, seconds={2: 2.0, 4: 2.0, 8: 2.0}, is_compiled=True)
     assert lane.profile(known) == known
     assert (lane.ready, lane.captured, lane.steps) == ([2, 4, 8], 8, 0)
+
+
+def test_a_decode_that_could_not_be_timed_is_timed_at_the_next_start() -> None:
+    """Also where all else is known."""
+    lane, decoded = CompilingLane({}), list[int]()
+    lane.decodes = lambda: (1, None)  # type: ignore[assignment]
+    lane.rehearse_decode = lambda: decoded.append(1)  # type: ignore[attr-defined]
+    known = Profile(8, 1.0, {8: 4.0}, seconds={8: 2.0}, is_compiled=True)
+    with patch("worker.engine.profile.time_decode", wraps=partial(time_decode, clock=iter([1.0, 8.0]).__next__)):
+        profile = lane.profile(known)
+        assert profile == replace(known, decode_seconds=7.0)
+        assert lane.profile(profile) == profile
+    assert decoded == [1]
 
 
 def test_what_is_known_of_steps_that_were_not_compiled_is_found_out_anew() -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from app.contract.messages.job import DECODE_ROWS
 from worker.engine.deep import Depth
 from worker.engine.flops import row_flops
 from worker.engine.rows import LaneKey
@@ -31,7 +32,7 @@ class Profile:
 
     `rows_a_second` by rows in the step, as far as it was measured; on a CPU, of the process's own time. `seconds`: how
     long such a step was waited for, also by rows. `decode_seconds`: the same of one picture of the native size, 0 if it
-    could not be decoded. `is_complete`: there was time to find the best size; if not, a later `measure` goes on.
+    could not be timed. `is_complete`: there was time to find the best size; if not, a later `measure` goes on.
     `is_compiled`: the denoiser was, for these sizes.
     """
 
@@ -51,6 +52,11 @@ class Profile:
     def row_seconds(self) -> float:
         """Of a step, for each of its rows, in the size that suits the device worst. 0 where nothing was measured."""
         return max((seconds / rows for rows, seconds in self.seconds.items()), default=0.0)
+
+    @property
+    def expected_decode_seconds(self) -> float:
+        """Of one picture of the native size: by the arithmetic of it where none could be timed."""
+        return self.decode_seconds or DECODE_ROWS * self.row_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +126,13 @@ class Costs:
         """What encoding them is expected to take at most, as long as decoding them; sides are in latents."""
         if self.profile is None:
             return 0.0
-        return self.profile.decode_seconds * pictures * self._times_native(height, width)
+        return self.profile.expected_decode_seconds * pictures * self._times_native(height, width)
 
     def decode_seconds(self, key: LaneKey, pictures: int) -> float:
         """What a decode is expected to take; 0 before one was measured."""
         if self.profile is None:
             return 0.0
-        return self.profile.decode_seconds * pictures * self.scale(key)
+        return self.profile.expected_decode_seconds * pictures * self.scale(key)
 
     @property
     def largest(self) -> float:

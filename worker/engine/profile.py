@@ -56,12 +56,12 @@ def profile_of(lane: Lane, known: Profile | None, *, most_rows: int, seconds: fl
     _compile(lane, min(SIZES), told)
     if known is not None and known.is_compiled != lane.is_compiled:
         known = None
-    if known is not None and known.is_complete:
-        profile = known
-    else:
-        measured = measure(lane, most_rows=most_rows, seconds=seconds, known=known, told=told)
-        decode_seconds = known.decode_seconds if known else time_decode(lane)
-        profile = replace(measured, decode_seconds=decode_seconds, is_compiled=lane.is_compiled)
+    profile = known
+    if profile is None or not profile.is_complete:
+        profile = measure(lane, most_rows=most_rows, seconds=seconds, known=known, told=told)
+    # Where it could not be timed, there may be memory for it at another start.
+    decode_seconds = known.decode_seconds if known else 0.0
+    profile = replace(profile, decode_seconds=decode_seconds or time_decode(lane), is_compiled=lane.is_compiled)
     most = min(rows for rows in (most_rows, profile.rows, lane.most_rows) if rows is not None)
     for size in [*(size for size in SIZES if size < most), most]:
         _compile(lane, size, told)
