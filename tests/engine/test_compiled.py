@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,8 @@ from worker.engine import compiled
 from worker.engine.compiled import CannotCompile, CompiledDenoiser
 from worker.engine.costs import Profile
 from worker.engine.events import Finished
+from worker.engine.lanes import Lanes
+from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load
 from worker.models.errors import ModelError
 from worker.models.quiet import quiet_libraries
@@ -92,6 +95,18 @@ def test_pictures_are_the_same_and_nothing_is_compiled_after_warm_up(
     assert len(compiles) == 1
     for id, drawn in others.items():
         assert np.array_equal(own[id], drawn), id
+
+
+def test_only_steps_of_the_shapes_that_are_compiled_are_filled_up_to_them(epsilon_bundle: Bundle) -> None:
+    family = family_of(epsilon_bundle)
+    lanes = Lanes(family.native, family.autoencoder, seats=2, compile="on")
+    lanes.__dict__["_graph_memory"] = SimpleNamespace(rooms=0)
+    assert lanes.compiled is not None
+    lanes.compiled.sizes = [2, 8]
+    channels, height, width = family.native.latent_shape
+    wide = replace(family.native, latent_shape=(channels, height, 2 * width))
+    long = replace(family.native, conditioning=(("encoder_hidden_states", torch.Size((154, 32))),))
+    assert [lanes.open(key)._filled_up(3) for key in (family.native, wide, long)] == [8, 4, 4]
 
 
 class Twice(torch.nn.Module):

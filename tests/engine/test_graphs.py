@@ -14,7 +14,7 @@ from tests.engine.driving import lanes_of
 from worker.engine import graphs
 from worker.engine.denoise import Plan
 from worker.engine.graphs import StepGraphs
-from worker.engine.rows import Mode
+from worker.engine.rows import Mode, Rows
 from worker.models.bundle import Bundle
 
 CPU = torch.device("cpu")
@@ -113,14 +113,23 @@ def test_what_warm_up_captured_outlives_a_pause_and_gives_way_when_memory_is_sho
 def test_of_too_many_lanes_with_graphs_the_one_that_was_empty_for_longest_goes(
     epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.engine.lanes.WITH_GRAPHS", 2)
-    lanes = lanes_of(epsilon_bundle, seats=2)
-    for mode in (Mode.REPRODUCIBLE, Mode.SHARED):
-        own = lanes.open(replace(lanes.native, mode=mode))
-        own._run = StepGraphs(own.step, None)  # type: ignore[arg-type]
-        own.idle_since = None if mode is Mode.SHARED else 5.0
-    assert lanes._has_room_for_graphs()
-    assert [*lanes._lanes] == [lanes.native]
-    another = lanes.open(replace(lanes.native, mode=Mode.REPRODUCIBLE))
-    another._run = StepGraphs(another.step, None)  # type: ignore[arg-type]
-    assert not lanes._has_room_for_graphs(), "nobody's is empty"
+    """Not the native one, and not one in which somebody sits. For a rescue, which is not captured, nobody goes."""
+    monkeypatch.setattr("worker.engine.lanes.WITH_GRAPHS", 4)
+    lanes, memory = lanes_of(epsilon_bundle, seats=2), SimpleNamespace(rooms=0)
+    lanes.__dict__["_graph_memory"] = memory
+    native = lanes.native
+    channels, height, width = native.latent_shape
+    taken = replace(native, mode=Mode.REPRODUCIBLE)
+    older, newer, another, third, last = (
+        replace(native, latent_shape=(channels, height, width + 8 * k)) for k in range(1, 6)
+    )
+    for since, key in enumerate([native, taken, older, newer]):
+        lanes.open(key).idle_since = float(since)
+    lanes.open(taken).take_seat(Rows({name: torch.zeros(shape) for name, shape in taken.conditioning}))
+    lanes.open(replace(native, mode=Mode.RESCUE))
+    assert (len(lanes._lanes), memory.rooms) == (5, 0)
+    assert [lanes.open(key).captures for key in (another, third, last)] == [True, True, False]
+    assert older not in lanes._lanes
+    assert newer not in lanes._lanes
+    assert {native, taken} < lanes._lanes.keys()
+    assert memory.rooms == 2, "what there was no memory to capture may be tried again"

@@ -65,7 +65,7 @@ class Lane:
         )
         self._in_float32: dict[SideNetwork, SideNetwork] | None = {} if in_float32 else None
         self._run: Callable[..., torch.Tensor] = self.step
-        if graph_memory is not None and not in_float32:
+        if graph_memory is not None:
             self._run = StepGraphs(self.step, graph_memory, strict=strict)
 
     @property

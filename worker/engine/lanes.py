@@ -5,6 +5,7 @@ Knows when a lane's buffers and graphs are worth their memory. Knows no requests
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -65,23 +66,28 @@ class Lanes:
                 self._autoencoder,
                 seats=self._seats,
                 costs=self.costs,
-                graph_memory=self._graph_memory if self._has_room_for_graphs() else None,
+                # A lane for rescue captures nothing: nobody has to make place for it.
+                graph_memory=None if key.mode is Mode.RESCUE else self._memory_for_graphs(),
                 strict=self._graphs == "on",
-                compiled=self.compiled if key.denoiser is self.native.denoiser and key.mode is Mode.SHARED else None,
+                # For its shapes alone: steps of others would be filled up to sizes at which they gain nothing.
+                compiled=self.compiled if key == self.native else None,
             )
             self._lanes[key] = lane
         return lane
 
-    def _has_room_for_graphs(self) -> bool:
-        """Of another lane; of those that have some and are empty, the one that has been so for longest makes place."""
-        captured = [key for key, lane in self._lanes.items() if lane.captures]
+    def _memory_for_graphs(self) -> GraphMemory | None:
+        """Of another lane. Of those that have some and are empty, the one that has been so for longest makes place; not
+        the native one, which warm-up captured. None if nobody does."""
+        captured = {key: lane for key, lane in self._lanes.items() if lane.captures}
         if len(captured) < WITH_GRAPHS:
-            return True
-        idle = {key: since for key in captured if (since := self._lanes[key].idle_since) is not None}
+            return self._graph_memory
+        # `idle_since` is as old as the last sweep: somebody may sit there by now.
+        empty = {key: lane.idle_since for key, lane in captured.items() if lane.is_empty and key != self.native}
+        idle = {key: since for key, since in empty.items() if since is not None}
         if not idle:
-            return False
-        del self._lanes[min(idle, key=lambda key: idle[key])]
-        return True
+            return None
+        self._drop([min(idle, key=lambda key: idle[key])])
+        return self._graph_memory
 
     @cached_property
     def _graph_memory(self) -> GraphMemory | None:
@@ -92,8 +98,8 @@ class Lanes:
     def sweep(self, now: float, *, idle_seconds: float = IDLE_SECONDS) -> bool:
         """Drop lanes that have been empty for `idle_seconds` seconds, and those for rescue at once. Were there any? The
         native one stays where its steps are captured, unless `idle_seconds` is 0."""
-        before = len(self._lanes)
-        for key, lane in list(self._lanes.items()):
+        idle: list[LaneKey] = []
+        for key, lane in self._lanes.items():
             lane.drop_sides()
             if not lane.is_empty:
                 lane.idle_since = None
@@ -103,8 +109,13 @@ class Lanes:
                 # What warm-up captured: whoever comes after a pause should not wait for it again.
                 continue
             if key.mode is Mode.RESCUE or now - lane.idle_since >= idle_seconds:
-                del self._lanes[key]
-        has_dropped = len(self._lanes) < before
-        if has_dropped and self._graph_memory is not None:
+                idle.append(key)
+        return self._drop(idle)
+
+    def _drop(self, keys: Sequence[LaneKey]) -> bool:
+        """Were there any?"""
+        for key in keys:
+            del self._lanes[key]
+        if keys and self._graph_memory is not None:
             self._graph_memory.rooms += 1
-        return has_dropped
+        return bool(keys)
