@@ -9,12 +9,14 @@ import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 
 from worker.compile_cache import keep_compiled
-from worker.engine.compiled import CannotCompile
+from worker.engine.compiled import CannotCompile, Compile, is_to_compile
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.family import Family
@@ -24,6 +26,8 @@ from worker.models.bundle import Bundle, ModelError
 from worker.provenance import provenance_of
 from worker.remembered import Remembered
 from worker.settings import WorkerSettings
+
+log = structlog.get_logger()
 
 COMPILERS = 2
 """Threads that compile solvers, 10 to 500 ms each: a few requests with new schedulers must not queue up."""
@@ -44,6 +48,8 @@ def start_engine(
 
     Raises ModelError where the settings ask for graphs that the device has not, or for a compiled model that cannot be.
     """
+    remembered = Remembered(settings.profile_folder, "profile", _circumstances(bundle, settings))
+    compile = _compile_as_possible(settings.compile, bundle.device, remembered.folder)
     compiler = ThreadPoolExecutor(COMPILERS, thread_name_prefix="compile")
     try:
         engine = Engine(
@@ -51,16 +57,13 @@ def start_engine(
             seats=settings.seats,
             compiler=compiler,
             graphs=settings.graphs,
-            compile=settings.compile,
+            compile=compile,
             checker=bundle.checker,
             judge=judge,
         )
     except ValueError as error:
         raise ModelError(f"DARKROOM_GRAPHS: {error}.") from error
-    remembered = Remembered(settings.profile_folder, "profile", _circumstances(bundle, settings))
     known = remembered.recall(_believed)
-    if settings.compile != "off":
-        keep_compiled(remembered.folder)
     try:
         profile = engine.warm_up(known, told=told)
     except CannotCompile as error:
@@ -68,6 +71,20 @@ def start_engine(
     if profile != known:
         remembered.keep(asdict(profile))
     return engine
+
+
+def _compile_as_possible(wanted: Compile, device: torch.device, folder: Path) -> Compile:
+    """What that setting comes to. Raises ModelError where it is `on` and compiled code cannot be kept in the folder."""
+    if not is_to_compile(wanted, device):
+        return "off"
+    try:
+        keep_compiled(folder)
+    except ModelError as error:
+        if wanted == "on":
+            raise
+        log.warning("the model is run as it is, not compiled", reason=str(error))
+        return "off"
+    return wanted
 
 
 def _believed(measured: Mapping[str, Any]) -> Profile:

@@ -196,7 +196,7 @@ def test_the_worker_says_which_setting_it_was(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(profiles, "Engine", Failing)
     monkeypatch.setattr(profiles, "_circumstances", lambda bundle, settings: {})
     monkeypatch.setattr(profiles, "keep_compiled", lambda folder: None)
-    bundle: Any = SimpleNamespace(checker=None)
+    bundle: Any = SimpleNamespace(checker=None, device=torch.device("cpu"))
     with pytest.raises(ModelError, match=r"^DARKROOM_COMPILE: the model cannot be compiled \(no gcc\); auto goes on"):
         profiles.start_engine(bundle, bundle, WorkerSettings(profile_folder=tmp_path, compile="on"))
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from worker import profiles
+from worker.compile_cache import VARIABLE
 from worker.engine.costs import Profile
 from worker.engine.profile import Told
+from worker.models.errors import ModelError
 from worker.profiles import start_engine
 from worker.provenance import Provenance
 from worker.remembered import Remembered
@@ -84,13 +88,47 @@ def test_an_unfinished_profile_is_remembered_and_given_to_the_next_start(
 ) -> None:
     monkeypatch.setattr(profiles, "Engine", SlowEngine)
     monkeypatch.setattr(profiles, "_circumstances", lambda bundle, settings: HERE)
-    bundle: Any = SimpleNamespace(checker=None)
+    bundle: Any = SimpleNamespace(checker=None, device=torch.device("cpu"))
     settings = WorkerSettings(profile_folder=tmp_path)
     told: list[int] = []
     for before in (None, [2], [2, 4]):
         start_engine(bundle, bundle, settings, told=Told(told.append))
         assert (SlowEngine.known and [*SlowEngine.known.seconds]) == before
     assert told == [2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "kept", "came_to"),
+    [
+        ("auto", "cuda", True, "auto"),
+        ("auto", "cuda", False, "off"),
+        ("auto", "cpu", True, "off"),
+        ("auto", "cpu", False, "off"),
+        ("off", "cuda", False, "off"),
+        ("on", "cpu", True, "on"),
+        ("on", "cuda", False, None),
+    ],
+)
+def test_only_who_insists_on_a_compiled_model_has_to_have_a_place_for_it(
+    wanted: Any, device: str, kept: bool, came_to: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kept`: compiled code can be. None for a start that is refused."""
+    chosen: list[str] = []
+
+    class Choosing(SlowEngine):
+        def __init__(self, bundle: Any, **options: Any) -> None:
+            chosen.append(options["compile"])
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setattr(profiles, "Engine", Choosing)
+    monkeypatch.setattr(profiles, "_circumstances", lambda bundle, settings: HERE)
+    bundle: Any = SimpleNamespace(checker=None, device=torch.device(device))
+    settings = WorkerSettings(profile_folder=tmp_path / ("folder" if kept else "file"), compile=wanted)
+    with nullcontext() if came_to else pytest.raises(ModelError, match=r"^DARKROOM_COMPILE: "):
+        start_engine(bundle, bundle, settings)
+    assert chosen == ([came_to] if came_to else [])
+    assert (tmp_path / "folder" / "compiled").exists() == (came_to in ("auto", "on"))
 
 
 def test_a_record_says_that_steps_were_compiled_where_they_can_have_been() -> None:

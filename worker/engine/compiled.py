@@ -34,6 +34,11 @@ MOST_COMPILES = 64
 Shapes = tuple[torch.Size, tuple[tuple[str, torch.Size], ...]]
 
 
+def is_to_compile(compile: Compile, device: torch.device) -> bool:
+    """A denoiser on that device, where `compile` was chosen. `auto` compiles on a GPU alone."""
+    return compile == "on" or (compile == "auto" and device.type == "cuda")
+
+
 class CannotCompile(Exception):
     """Says why, in one sentence for whoever set up the worker."""
 

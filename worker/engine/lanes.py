@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
-from worker.engine.compiled import Compile, CompiledDenoiser
+from worker.engine.compiled import Compile, CompiledDenoiser, is_to_compile
 from worker.engine.costs import Costs
 from worker.engine.family import Autoencoder
 from worker.engine.graphs import GraphMemory
@@ -38,8 +38,7 @@ class Lanes:
         graphs: Graphs = "auto",
         compile: Compile = "off",
     ) -> None:
-        on_cuda = native.denoiser.device.type == "cuda"
-        if graphs == "on" and not on_cuda:
+        if graphs == "on" and native.denoiser.device.type != "cuda":
             raise ValueError("graphs need a CUDA device; set graphs to auto or off")
         self.native = native
         self.costs = Costs(native)
@@ -48,7 +47,7 @@ class Lanes:
         self._graphs: Graphs = graphs
         self._lanes: dict[LaneKey, Lane] = {}
         self.compiled: CompiledDenoiser | None = None
-        if compile == "on" or (compile == "auto" and on_cuda):
+        if is_to_compile(compile, native.denoiser.device):
             self.compiled = CompiledDenoiser(native.denoiser, strict=compile == "on")
 
     @property
