@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,14 +30,33 @@ def test_what_a_call_raises_reaches_who_waits_and_the_next_call_runs() -> None:
     assert thread.wait_for(lambda: 7) == 7
 
 
-def test_the_engine_is_warmed_up_in_the_thread_that_it_steps_in() -> None:
+def test_the_engine_is_warmed_up_in_the_thread_that_it_steps_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """And every size of which it is told gives it all the time again."""
-    starting: Any = SimpleNamespace(say=lambda sentence: None, measured=lambda rows: None, compiling=lambda rows: None)
+    diary: list[tuple[str, float]] = []
+
+    def note(what: str, number: float) -> None:
+        diary.append((what, number))
+
+    told: dict[str, Any] = {name: partial(note, name) for name in ("measured", "compiling")}
+
+    @contextmanager
+    def deadline(seconds: float, *, what: str) -> Iterator[Any]:
+        note("begins", seconds)
+        yield SimpleNamespace(begin_again=partial(note, "begins again", seconds))
+        note("ends", seconds)
 
     def warm(told: Told) -> Any:
         told.compiling(2)
-        told.measured(2)
+        told.measured(4)
         return threading.get_ident()
 
-    thread = OwnThread("engine")
-    assert loading._warm_engine(warm, starting, thread) == thread.wait_for(threading.get_ident)
+    monkeypatch.setattr(loading, "ends_within", deadline)
+    thread, starting = OwnThread("engine"), SimpleNamespace(say=lambda sentence: None, **told)
+    assert loading._warm_engine(warm, starting, thread) == thread.wait_for(threading.get_ident)  # type: ignore[arg-type]
+    limit = loading.WARM_UP_SECONDS
+    assert diary == [
+        ("begins", limit),
+        ("begins again", limit), ("compiling", 2),
+        ("begins again", limit), ("measured", 4),
+        ("ends", limit),
+    ]  # fmt: skip
