@@ -371,6 +371,16 @@ def test_a_trajectory_without_memory_for_it_costs_nobody_a_picture(
 
     monkeypatch.setattr(Recording, "empty", full)
     engine = engine_of(epsilon_bundle)
-    engine.submit(wish("kept", trajectory=Trajectory()))
-    engine.submit(wish("other"))
-    assert all(isinstance(event, Finished) for event in last_events(drain(engine)).values())
+    asked = {
+        "kept": wish("kept", trajectory=Trajectory(), num_images=2),
+        "both": wish("both", trajectory=Trajectory(), keep_previews=True, preview_every=2),
+        "other": wish("other", preview_every=2),
+    }
+    ended = drawn(engine, *asked.values())
+    no_trajectory = "No trajectory could be kept: there was no room to begin."
+    no_previews = "No previews could be kept: there was no room to begin."
+    assert {id: ended[id].warnings for id in asked} == {
+        "kept": [no_trajectory],
+        "both": [no_previews, no_trajectory],
+        "other": [],
+    }

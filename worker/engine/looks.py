@@ -22,7 +22,7 @@ from worker.engine.events import Preview
 from worker.engine.family import Autoencoder
 from worker.engine.frames import Frame
 from worker.engine.preview import SIDE, fit, to_pixels
-from worker.engine.recording import NOTHING_KEPT, Recording
+from worker.engine.recording import Recording, Recordings
 from worker.engine.sample import Sample
 from worker.engine.transfer import to_host
 
@@ -90,7 +90,7 @@ class Looks:
         kept: list[Recording] = []
         for sample in fresh:
             # Once, also where there is no memory for it.
-            sample.recordings = NOTHING_KEPT
+            sample.recordings = Recordings.none_of(sample.job.request)
             with at_worst_without("a trajectory could not be begun; the picture goes on without it"):
                 kept += sample.begin_recording()
         if kept and self._in_a_row < MOST_FAILURES:

@@ -179,6 +179,8 @@ class Recordings:
 
     previews: Recording | None = None
     trajectory: Recording | None = None
+    not_begun: Sequence[str] = ()
+    """What was asked for, and could not even be begun."""
 
     def __bool__(self) -> bool:
         return self.previews is not None or self.trajectory is not None
@@ -215,6 +217,12 @@ class Recordings:
             )
         return cls(previews, trajectory)
 
+    @classmethod
+    def none_of(cls, request: Request) -> Recordings:
+        """For a sample of that request for which nothing could be begun."""
+        asked = {"previews": request.keep_previews and request.preview_every > 0, "trajectory": request.trajectory}
+        return cls(not_begun=[what for what, wish in asked.items() if wish])
+
     @property
     def warnings(self) -> list[str]:
         """What whoever asked should know: what was asked for, and was not kept."""
@@ -222,6 +230,7 @@ class Recordings:
 
     @property
     def _lost(self) -> Iterator[str]:
+        yield from (f"No {what} could be kept: there was no room to begin." for what in self.not_begun)
         made = self.trajectory
         if made is not None and made.linear is None:
             yield "No colours could be made of the trajectory's latents: it has no frames but the autoencoder's."

@@ -118,7 +118,8 @@ class Job:
         """What whoever asked should know of the pictures."""
         read = [READ_TILED] if self.is_tiled else []
         drawn = [TILED] if any(sample.is_tiled for sample in self.samples) else []
-        lost = [warning for sample in self.samples if sample.recordings for warning in sample.recordings.warnings]
+        recordings = [sample.recordings for sample in self.samples if sample.recordings is not None]
+        lost = [warning for each in recordings for warning in each.warnings]
         return [*(self.prepared.warnings if self.prepared else ()), *read, *drawn, *dict.fromkeys(lost)]
 
     def finished(self, now: float, kept: Sequence[Sample]) -> Finished:
