@@ -31,11 +31,11 @@ SETTINGS: dict[str, type[Settings] | type[WorkerSettings]] = {
 
 def kustomize() -> list[str]:
     """The command. Without one the tests are skipped, in CI as well: neither pip nor Debian has one that is new enough,
-    so that no step of this project could install it."""
+    so that no step of this project could install it. Asked also while tests are collected, for their parameters."""
     for program, *arguments in (["kustomize", "build"], ["kubectl", "kustomize"]):
         if found := shutil.which(program):
             return [found, *arguments]
-    pytest.skip("no kustomize here: kubectl has one")
+    pytest.skip("no kustomize here: kubectl has one", allow_module_level=True)
 
 
 @cache
