@@ -51,6 +51,11 @@ class Nginx:
     def access_log(self) -> str:
         return (self.folder / "access.log").read_text()
 
+    @property
+    def error_log(self) -> str:
+        """What the proxy says beside: of itself, and of single requests."""
+        return "".join((self.folder / name).read_text() for name in ("error.log", "requests.log"))
+
 
 def find_nginx() -> str:
     """nginx's program. Without one the tests are skipped, and in CI they fail."""
@@ -73,6 +78,7 @@ def sample(folder: Path, *, port: int, gateway: int) -> str:
         "/etc/nginx/darkroom.crt": f"{folder}/darkroom.crt",
         "/etc/nginx/darkroom.key": f"{folder}/darkroom.key",
         "/var/log/nginx/darkroom.log": f"{folder}/access.log",
+        "/var/log/nginx/darkroom-error.log": f"{folder}/requests.log",
     }
     text = SAMPLE.read_text()
     for ours, theirs in changes.items():

@@ -9,8 +9,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -58,11 +61,17 @@ def worker(redis_client: redis.Redis, card: ModelCard, running: Running) -> Scri
 
 @pytest.fixture(scope="module")
 def caddy(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caddy]:
-    folder, authority = tmp_path_factory.mktemp("caddy"), trustme.CA()
     url = str(running.app.state.settings.public_url)
-    port = int(url.rpartition(":")[2].partition("/")[0])
+    with caddy_before(tmp_path_factory.mktemp("caddy"), url=url, gateway=running.port) as caddy:
+        yield caddy
+
+
+@contextmanager
+def caddy_before(folder: Path, *, url: str, gateway: int) -> Iterator[Caddy]:
+    """Caddy at the address, before the gateway's port. Ends with the block."""
+    authority, port = trustme.CA(), int(url.rpartition(":")[2].partition("/")[0])
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(folder / "both.pem"))
-    (folder / "Caddyfile").write_text(sample(folder, port, running.port))
+    (folder / "Caddyfile").write_text(sample(folder, port, gateway))
     environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
     with (folder / "log").open("wb") as log:
         command = [PROGRAM, "run", "--adapter", "caddyfile", "--config", folder / "Caddyfile"]
@@ -85,13 +94,14 @@ def sample(folder: Path, port: int, gateway: int) -> str:
     certificate."""
     text = SAMPLE.read_text()
     changes = {
+        "\n{\n": "\n{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n",
         "\npictures.example.org {": f"\nlocalhost:{port} {{\n\ttls {folder}/both.pem {folder}/both.pem",
         "reverse_proxy 127.0.0.1:8000 {": f"reverse_proxy 127.0.0.1:{gateway} {{",
     }
     for ours, theirs in changes.items():
         assert text.count(ours) == 1, ours
         text = text.replace(ours, theirs)
-    return "{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n}\n" + text
+    return text
 
 
 def _answers(port: int) -> bool:
@@ -112,11 +122,47 @@ def test_every_lead_can_be_followed_from_outside(caddy: Caddy, worker: ScriptedW
     bare = outside.get(caddy.url)
     assert (bare.status_code, urljoin(caddy.url, bare.headers["location"])) == (308, f"{caddy.url}/")
     assert outside.get(f"{caddy.url}/").headers["content-type"].startswith("text/html")
+    assert outside.get(urljoin(caddy.url, "/elsewhere")).status_code == 404
     until(lambda: "/pictures/" in caddy.log.read_text())
     said = [json.loads(line) for line in caddy.log.read_text().splitlines() if "/pictures/" in line]
     assert not [line for line in said if "signature" in str(line) or KEY in str(line)], (
         "what opens something for a reader"
     )
+
+
+def test_no_log_holds_a_query_when_the_gateway_is_away_or_leads_to_the_store(tmp_path: Path) -> None:
+    """Of its own errors as of its answers, whose Location may open a picture as well."""
+    url = f"https://localhost:{free_port()}{PREFIX}"
+    with gateway_that_redirects() as gateway, caddy_before(tmp_path, url=url, gateway=gateway.server_port) as caddy:
+        led = caddy.client.get(f"{url}/pictures/led?signature=opens")
+        assert (led.status_code, "opens" in led.headers["location"]) == (302, True)
+        gateway.shutdown()
+        gateway.server_close()
+        assert caddy.client.get(f"{url}/pictures/away?signature=opens").status_code == 502
+        until(lambda: "http.log.error" in caddy.log.read_text() and "/pictures/away" in caddy.log.read_text())
+        said = caddy.log.read_text()
+    assert '"status":302' in said
+    assert "opens" not in said
+
+
+@contextmanager
+def gateway_that_redirects() -> Iterator[ThreadingHTTPServer]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", "https://store.example.org/x?signature=opens")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def test_events_come_while_the_job_runs(caddy: Caddy, worker: ScriptedWorker) -> None:

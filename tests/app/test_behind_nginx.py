@@ -158,6 +158,15 @@ def test_the_log_of_the_proxy_holds_no_query(nginx: Nginx, outside: httpx2.Clien
     assert "expires" not in nginx.access_log
 
 
+def test_no_log_holds_a_query_when_the_gateway_is_away(tmp_path: Path, port: int) -> None:
+    with nginx_before(tmp_path, port=port, gateway=free_port()) as nginx:
+        trusts = ssl.create_default_context(cafile=str(nginx.ca))
+        with httpx2.Client(verify=trusts, timeout=WAIT_SECONDS, trust_env=False) as client:
+            assert client.get(f"{nginx.url}/pictures/x?signature=opens").status_code == 502
+        until(lambda: "/pictures/x" in nginx.access_log)
+        assert "opens" not in nginx.access_log + nginx.error_log
+
+
 def test_the_command_line_below_a_prefix(
     nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker, tmp_path: Path
 ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,6 +82,17 @@ def test_a_folder_becomes_what_the_manifest_says(source: Source, tmp_path: Path)
     (target / "model_index.json").write_bytes(b"[]")
     assert fetch(source.url, manifest(), target).returncode == 0
     assert found(target) == FILES, "what was changed is fetched again"
+
+
+def test_what_another_pod_is_fetching_is_let_alone(source: Source, tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / ".x.pod.7.part").write_bytes(b"half")
+    (target / ".x.gone.7.part").write_bytes(b"of a pod that was killed")
+    long_ago = time.time() - 2 * 3600
+    os.utime(target / ".x.gone.7.part", (long_ago, long_ago))
+    assert fetch(source.url, manifest(), target).returncode == 0
+    assert found(target) == FILES | {".x.pod.7.part": b"half"}
 
 
 def test_another_revision_is_refused_and_not_kept(source: Source, tmp_path: Path) -> None:

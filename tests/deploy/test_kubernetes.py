@@ -261,6 +261,7 @@ def test_the_way_in_keeps_the_path_and_lets_streams_and_pictures_through(overlay
     assert path["backend"]["service"] == {"name": "gateway", "port": {"name": service["spec"]["ports"][0]["name"]}}
     said = {name.rpartition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
     assert "rewrite-target" not in said
+    assert said["enable-access-log"] == "false", "it has the signatures of picture links"
     assert said["proxy-buffering"] == "off"
     assert int(said["proxy-read-timeout"]) > 590
     assert int(said["proxy-body-size"].removesuffix("m")) >= 33
@@ -286,6 +287,7 @@ def test_a_fetched_model_is_mounted_where_it_was_put() -> None:
     [fetch] = pod.spec["initContainers"]
     url, manifest, folder = fetch["args"]
     assert re.search(r"/[0-9a-f]{40}/$", url), "a revision that nobody can change"
+    assert folder.rpartition("/")[2] == url.split("/")[-2], "another revision is another folder: this one is being read"
     assert pod.environment()["DARKROOM_MODEL"] == folder
     mounts = {each["mountPath"]: each for each in fetch["volumeMounts"]}
     files = {each["metadata"]["name"]: each["data"] for each in of_kind("many-gpus", "ConfigMap")}
@@ -314,9 +316,14 @@ def test_its_valkey_keeps_what_it_accepts_and_knows_the_users(tmp_path: Path) ->
             info: Any = until(lambda: _info(client))
             assert (durability_faults(info), cluster_fault(info)) == ([], None)
             assert info["role"] == "master"
+            assert 0 < info["maxmemory"] < _bytes_of(container["resources"]["limits"]["memory"])
     finally:
         process.terminate()
         process.wait(WAIT_SECONDS)
+
+
+def _bytes_of(quantity: str) -> int:
+    return int(quantity.removesuffix("Gi")) * 2**30
 
 
 def _info(client: redis.Redis) -> Any:

@@ -17,6 +17,8 @@ import yaml
 from prometheus_client import generate_latest
 
 from app.contract.redis.ownership import Ownership
+from app.main import create_app
+from app.settings import Settings
 from tests.app.conftest import serve, settings_for
 from tests.conftest import IN_CI
 from tests.deploy.kubernetes import FOLDER as MANIFESTS
@@ -98,6 +100,24 @@ def test_every_label_that_is_asked_for_is_one_of_the_metric(exported: str) -> No
         }
         named |= {*re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", expression)}
         assert named <= known, expression
+
+
+def test_a_wait_that_was_asked_for_is_not_slow() -> None:
+    """Of every route that waits or streams for whoever asks for it, as the OpenAPI says, and of few others."""
+    [rule] = [rule for rule in RULES if rule.get("record") == "darkroom:http_first_byte_seconds:p99_5m"]
+    left_out = re.findall(r'route!~"([^"]*)"', rule["expr"])
+    paths = create_app(Settings()).openapi()["paths"]
+    can_wait = {path for path, ways in paths.items() if any(map(_can_wait, ways.values()))}
+    assert {"/v1/jobs", "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/events"} <= can_wait
+    measured = {path for path in paths if not any(re.fullmatch(pattern, path) for pattern in left_out)}
+    assert measured & can_wait == set()
+    assert {"/v1/models", "/v1/inputs", "/v1/jobs/{job_id}/cancel", "/sdapi/v1/progress"} <= measured
+
+
+def _can_wait(operation: dict[str, Any]) -> bool:
+    asked = {parameter["name"] for parameter in operation.get("parameters", [])}
+    streams = any("text/event-stream" in answer.get("content", {}) for answer in operation["responses"].values())
+    return streams or not asked.isdisjoint({"Prefer", "wait"})
 
 
 def test_the_rate_that_gateways_are_scaled_by_is_made_of_one_that_is_exported(exported: str) -> None:

@@ -2,7 +2,8 @@
 
 python fetch_model.py URL MANIFEST FOLDER: URL is followed by each path of MANIFEST, which has the lines of sha256sum.
 What is there already and has its hash is not fetched again. A file gets its name once it is whole, and the folder is
-what the manifest says and nothing else. Standard library only: it runs before anything else does. Knows no model.
+what the manifest says and nothing else, but for what another pod is fetching. Standard library only: it runs before
+anything else does. Knows no model, and not who reads the folder: another revision wants another one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import os
 import re
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,6 +20,8 @@ from pathlib import Path
 
 CHUNK = 2**20
 SILENT_SECONDS = 60
+PART = ".part"
+ABANDONED_SECONDS = 3600
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
 
 
@@ -51,15 +55,28 @@ def fetch(base: str, wanted: dict[str, str], folder: Path) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             _one(base, path, digest, target)
             fetched += 1
-    for stranger in (file for file in folder.rglob("*") if file.is_file()):
-        if str(stranger.relative_to(folder)) not in wanted:
-            stranger.unlink()
+    _clean(folder, wanted)
     return fetched
+
+
+def _clean(folder: Path, wanted: dict[str, str]) -> None:
+    for file in [each for each in folder.rglob("*") if each.is_file()]:
+        if str(file.relative_to(folder)) not in wanted and not _may_be_under_way(file):
+            # Another pod of the volume may clean up as well.
+            file.unlink(missing_ok=True)
+
+
+def _may_be_under_way(file: Path) -> bool:
+    """Whether another pod may be fetching it: what comes is written at once, and a server that is silent is left."""
+    try:
+        return file.suffix == PART and time.time() - file.stat().st_mtime < ABANDONED_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _one(base: str, path: str, digest: str, target: Path) -> None:
     # Its own name for each process: two pods of one volume must not write into each other's file.
-    part = target.with_name(f".{target.name}.{os.uname().nodename}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{os.uname().nodename}.{os.getpid()}{PART}")
     url = f"{base.rstrip('/')}/{urllib.parse.quote(path)}"
     try:
         with urllib.request.urlopen(url, timeout=SILENT_SECONDS) as answer, part.open("wb") as file:
