@@ -28,6 +28,7 @@ class User:
     names: str
     """Keys and prefixes, beside those of the scripts."""
     read_only: str = ""
+    """Of these nothing is written, by scripts neither."""
     rq: bool = True
     """Whether it registers itself with RQ. Its scripts keep RQ's view of the jobs in any case."""
 
@@ -71,10 +72,11 @@ USERS = {
         "JOB",
     ),
     "webhooks": User(
-        "Delivers what jobs owe. Sees no API key, and takes and ends no job.",
+        "Delivers what jobs owe. Sees no API key, and no script of it takes or ends a job: records and queues are read.",
         ("webhook_secret", "models", "read", *(f"outbox_{name}" for name in OUTBOX)),
         RQ_COMMANDS + " lpush mget zcard zrank zrange",
-        "JOB LOST EPOCH OUTBOX OUTBOX_STATE OWED DELIVERIES QUEUED CARDS",
+        "LOST EPOCH OUTBOX OUTBOX_STATE OWED DELIVERIES CARDS",
+        read_only="JOB QUEUED",
     ),
 }
 
@@ -102,7 +104,7 @@ def commands_of(user: User) -> list[str]:
 
 def patterns_of(user: User) -> list[str]:
     words = {word for script in _sources(user) for word in re.findall(r"\b[A-Z][A-Z_]+\b", script)}
-    used = {name for name in _names() if name in words} | {*user.names.split()}
+    used = ({name for name in _names() if name in words} | {*user.names.split()}) - {*user.read_only.split()}
     full = {_pattern(getattr(keys, name)) for name in used if not getattr(keys, name).startswith("rq:")}
     only_read = {f"%R~{_pattern(getattr(keys, name))}" for name in user.read_only.split()}
     return [*sorted(f"~{each}" for each in full), *sorted(only_read), "~rq:*"]
