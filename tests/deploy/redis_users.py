@@ -72,7 +72,7 @@ USERS = {
         "JOB",
     ),
     "webhooks": User(
-        "Delivers what jobs owe. Sees no API key, and no script of it takes or ends a job: records and queues are read.",
+        "Delivers what jobs owe. Sees no API key, only reads records and queues, and takes and ends no job.",
         ("webhook_secret", "models", "read", *(f"outbox_{name}" for name in OUTBOX)),
         RQ_COMMANDS + " lpush mget zcard zrank zrange",
         "LOST EPOCH OUTBOX OUTBOX_STATE OWED DELIVERIES CARDS",

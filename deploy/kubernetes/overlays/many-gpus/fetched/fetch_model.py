@@ -22,6 +22,7 @@ CHUNK = 2**20
 SILENT_SECONDS = 60
 PART = ".part"
 ABANDONED_SECONDS = 3600
+"""A part to which nothing came for so long is of a pod that was killed."""
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
 
 
