@@ -18,10 +18,10 @@ from tests.engine.driving import distance, drain, engine_of, final_latents, lane
 from tests.engine.pictures import edit, half_mask, picture
 from tests.engine.test_equation import IN_COMPANY
 from tests.engine.tiny_models import save_tiny_inpainting, save_tiny_kandinsky, save_tiny_model, save_tiny_unclip
-from worker.engine.costs import Costs
+from worker.engine.costs import Costs, Memory
 from worker.engine.deep import Depth, deep_shape, depth_at
 from worker.engine.errors import GenerationFailed
-from worker.engine.events import Failed, Finished, Stopped
+from worker.engine.events import Failed, Finished, Started, Stopped
 from worker.engine.noise import normal_noise
 from worker.engine.request import Request
 from worker.engine.rows import LaneKey, Rows
@@ -289,6 +289,27 @@ def test_features_take_memory_once_somebody_keeps_them_and_all_of_it_is_counted(
     lane.take_seat(rows, keeps_deep=True)
     assert lane.step.deep is not None
     assert lane.deep_bytes == lane.step.deep.nbytes == 8 * 32 * lanes.native.latent_shape[1] ** 2 * 4
+
+
+def test_features_for_which_there_is_no_memory_cost_one_request_and_no_process(epsilon_bundle: Bundle) -> None:
+    """A CPU's allocator takes whatever it is asked for: what is free is asked before. Lanes in which nobody sits make
+    place."""
+    free, engine = list[float](), engine_of(epsilon_bundle, seats=3)
+    engine.costs.memory = Memory(1e12, step=0.0, row=1.0, free_now=lambda: free.pop(0) if free else 1e12)
+    needed = engine._lanes.open(engine._lanes.native).deep_bytes
+    free[:] = [needed - 1.0, 1.1 * needed]
+    engine.submit(cached())
+    assert engine.step()[0] == Started("a")
+    assert free == []
+    [ended] = last_events(drain(engine)).values()
+    assert isinstance(ended, Finished)
+    engine._lanes.drop_idle()
+    free[:] = [needed - 1.0] * 2
+    ended = run(engine, cached("b"))["b"]
+    assert isinstance(ended, Failed)
+    assert ended.error.slug == "out-of-memory"
+    assert engine.free_seats == 3
+    assert isinstance(run(engine, wish("c"))["c"], Finished)
 
 
 def test_a_row_of_the_outer_layers_costs_what_they_do(epsilon_bundle: Bundle) -> None:

@@ -93,8 +93,7 @@ class Served:
         with self.cuda.computing(), torch.inference_mode(), current_device(self.cuda.device):
             for _ in range(2):
                 lanes.open(replace(lanes.native, mode=Mode.REPRODUCIBLE)).rehearse(2)
-                for now in (0.0, 1e6):
-                    lanes.sweep(now, idle_seconds=0)
+                lanes.drop_idle()
                 gc.collect()
 
 

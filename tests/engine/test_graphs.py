@@ -106,7 +106,7 @@ def test_what_warm_up_captured_outlives_a_pause_and_gives_way_when_memory_is_sho
     for now in (0.0, 1e6):
         lanes.sweep(now)
     assert lanes.open(lanes.native) is native
-    assert lanes.sweep(1e6, idle_seconds=0)
+    assert lanes.drop_idle()
     assert lanes.open(lanes.native) is not native
 
 

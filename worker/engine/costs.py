@@ -84,6 +84,10 @@ class Memory:
         """That can be decoded together, of `scale` times the native size. Below one: so much of one."""
         return (1 - SPARE) * self.free_now() / (self.picture * scale)
 
+    def takes(self, size: float) -> bool:
+        """Is there room now for so many bytes more? Yes where nobody can tell: then it is tried."""
+        return size <= (1 - SPARE) * self.free_now()
+
     @property
     def largest(self) -> float:
         """The size of the largest picture of which a guided step can ever be taken, in native ones."""

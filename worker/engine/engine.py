@@ -88,13 +88,13 @@ class Engine:
         self._batcher = Batcher()
         self._events: list[EngineEvent] = []
         self._stages = Stages()
-        self._frames = FrameDecoder(self._stages, make_room=self._drop_idle_lanes)
+        self._frames = FrameDecoder(self._stages, make_room=self._lanes.drop_idle)
         self._looks = Looks(family.autoencoder, family.device, on_frame=self._frames.add)
         self._seating = Seating(
             family,
             self._jobs,
             self._lanes,
-            PictureEncoder(family.autoencoder, self.costs, self._stages, make_room=self._drop_idle_lanes),
+            PictureEncoder(family.autoencoder, self.costs, self._stages, make_room=self._lanes.drop_idle),
             seats=seats,
             clock=clock,
             report=lambda event: self._events.append(event),
@@ -219,12 +219,12 @@ class Engine:
         self, lane: Lane, samples: Sequence[Sample], *, tile: int | None
     ) -> list[tuple[Decoded, int]]:
         with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
-            sees = partial(decode, checker=self._checker, judge=self._judge, make_room=self._drop_idle_lanes)
+            sees = partial(decode, checker=self._checker, judge=self._judge, make_room=self._lanes.drop_idle)
             return sees(lane.autoencoder, samples, tile=tile)
 
     def _too_many_decodes(self, lane: Lane, batch: Sequence[Sample]) -> None:
         lane.lower_decodes(len(batch))
-        self._drop_idle_lanes()
+        self._lanes.drop_idle()
 
     def _advance(self, sample: Sample, flag: tuple[Finite, int] | EngineError) -> None:
         if isinstance(flag, EngineError):
@@ -240,10 +240,7 @@ class Engine:
 
     def _make_room(self, lane: Lane, batch: Sequence[Sample]) -> None:
         self._batcher.lower_cap(lane, sum(sample.rows for sample in batch))
-        self._drop_idle_lanes()
-
-    def _drop_idle_lanes(self) -> bool:
-        return self._lanes.sweep(self.clock(), idle_seconds=0)
+        self._lanes.drop_idle()
 
     def _read_flags(self, *, but_newest: bool = False, of: Collection[Sample] = ()) -> None:
         """Look after samples whose last step was not made of numbers. Reading the newest step's flags waits for it:

@@ -122,12 +122,19 @@ class Lane:
     ) -> int:
         """With all that is kept there. May raise torch.OutOfMemoryError; the seat is then as free as before."""
         if keeps_deep:
-            self.step.make_deep()
+            self._make_deep()
         seat = self._free[-1]
         self.step.keep(seat, rows, keep)
         for side in sides:
             self.step.give(seat, self._side_network(side), side.given)
         return self._free.pop()
+
+    def _make_deep(self) -> None:
+        """On a CPU nothing raises where memory is full: the process is ended, with everybody's pictures."""
+        memory = self._costs.memory
+        if self.step.deep is None and memory is not None and not memory.takes(self.deep_bytes):
+            raise torch.OutOfMemoryError(f"no memory for {self.deep_bytes} bytes of deep features")
+        self.step.make_deep()
 
     def send_noise(self, seat: int, noise: torch.Tensor) -> None:
         """What the solver of the sample in that seat adds in its next step, float32 [C, h, w] from the host. Behind

@@ -5,12 +5,13 @@ Knows when a lane's buffers and graphs are worth their memory. Knows no requests
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
 
 from worker.engine.compiled import Compile, CompiledDenoiser, is_to_compile
 from worker.engine.costs import Costs
+from worker.engine.errors import is_out_of_memory
 from worker.engine.family import Autoencoder
 from worker.engine.graphs import GraphMemory
 from worker.engine.lane import Lane
@@ -74,6 +75,22 @@ class Lanes:
             self._lanes[key] = lane
         return lane
 
+    def seated(self, key: LaneKey, take: Callable[[Lane], int]) -> tuple[Lane, int]:
+        """The lane of that key, and the seat that `take` takes there. Where memory is full, once more without the lanes
+        in which nobody sits. May raise torch.OutOfMemoryError."""
+        try:
+            return self._seated(key, take)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Not in the handler: the error's traceback holds what was allocated.
+        self.drop_idle()
+        return self._seated(key, take)
+
+    def _seated(self, key: LaneKey, take: Callable[[Lane], int]) -> tuple[Lane, int]:
+        lane = self.open(key)
+        return lane, take(lane)
+
     def _memory_for_graphs(self) -> GraphMemory | None:
         """Of another lane. Of those that have some and are empty, the one that has been so for longest makes place; not
         the native one, which warm-up captured. None if nobody does."""
@@ -94,9 +111,15 @@ class Lanes:
         device = self.native.denoiser.device
         return GraphMemory(device) if self._graphs != "off" and device.type == "cuda" else None
 
-    def sweep(self, now: float, *, idle_seconds: float = IDLE_SECONDS) -> bool:
-        """Drop lanes that have been empty for `idle_seconds` seconds, and those for rescue at once. Were there any? The
-        native one stays where its steps are captured, unless `idle_seconds` is 0."""
+    def drop_idle(self) -> bool:
+        """To make room: drop all in which nobody sits, the native one as well. Were there any?"""
+        for lane in self._lanes.values():
+            lane.drop_sides()
+        return self._drop([key for key, lane in self._lanes.items() if lane.is_empty])
+
+    def sweep(self, now: float) -> None:
+        """Drop lanes that have been empty for IDLE_SECONDS, and those for rescue at once. The native one stays where
+        its steps are captured."""
         idle: list[LaneKey] = []
         for key, lane in self._lanes.items():
             lane.drop_sides()
@@ -104,12 +127,12 @@ class Lanes:
                 lane.idle_since = None
                 continue
             lane.idle_since = now if lane.idle_since is None else lane.idle_since
-            if key == self.native and lane.captures and idle_seconds:
+            if key == self.native and lane.captures:
                 # What warm-up captured: whoever comes after a pause should not wait for it again.
                 continue
-            if key.mode is Mode.RESCUE or now - lane.idle_since >= idle_seconds:
+            if key.mode is Mode.RESCUE or now - lane.idle_since >= IDLE_SECONDS:
                 idle.append(key)
-        return self._drop(idle)
+        self._drop(idle)
 
     def _drop(self, keys: Sequence[LaneKey]) -> bool:
         """Were there any?"""

@@ -154,8 +154,10 @@ class Run:
         solver = of.solver.solver()
         begun = of.start(of.latent_shape, generator, solver)
         latents, rows = to_device(begun.latents, of.denoiser.device), of.rows.with_both(begun.rows)
-        lane = lanes.open(of.lane_key(rows, mode))
-        seat = lane.take_seat(rows, begun.keep, of.sides, keeps_deep=of.cache_interval > 1)
+        lane, seat = lanes.seated(
+            of.lane_key(rows, mode),
+            lambda lane: lane.take_seat(rows, begun.keep, of.sides, keeps_deep=of.cache_interval > 1),
+        )
         run = cls(of, lane, seat, solver, begun.keep is not None)
         try:
             solver.begin(run.registers, latents, begun.keep)
