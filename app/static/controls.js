@@ -2,6 +2,7 @@
 
 import { html, useState } from "./preact-htm.js";
 import { Judging } from "./judging.js";
+import { stillChosen } from "./judged.js";
 import { Strangers, useStrangers } from "./learned.js";
 import { takes } from "./pictured.js";
 import { goesThroughPrior } from "./pointed.js";
@@ -21,10 +22,11 @@ const INTERVALS = Array.from({ length: 10 }, (_, k) => String(k + 1));
 
 /** `set` takes the fields that change. */
 export function Controls({ request, set, model }) {
+  const want = ({ num_images }) => set({ num_images, best_of: stillChosen(request.best_of, num_images) });
   return html`<${Size} request=${request} set=${set} model=${model} />
     <${Dial} name="num_inference_steps" label="Steps" min="1" max=${model.max_steps} step="1" request=${request} set=${set} />
     <${Dial} name="guidance_scale" label="Guidance" min="0" max=${model.max_guidance_scale} step="0.1" request=${request} set=${set} />
-    ${model.max_images > 1 && !request.image_embedding?.at && html`<${Dial} name="num_images" label="Pictures" min="1" max=${model.max_images} step="1" request=${request} set=${set} />`}
+    ${model.max_images > 1 && !request.image_embedding?.at && html`<${Dial} name="num_images" label="Pictures" min="1" max=${model.max_images} step="1" request=${request} set=${want} />`}
     <div class="field">
       <label for="seed">Seed</label>
       <input id="seed" inputmode="numeric" pattern="[0-9]{1,19}" title="A whole number from 0, or nothing" placeholder="drawn anew each time"

@@ -100,7 +100,7 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     form.current.elements.prompt.focus();
   }
 
-  return html`<form class=${isOver ? "request over" : "request"} ref=${form} onSubmit=${submit}>
+  return html`<form class=${isOver ? "request over" : "request"} ref=${form} onSubmit=${submit} onInvalidCapture=${unfold}>
     <${Prompt} value=${request.prompt} set=${set} isNeeded=${!request.image_embedding} />
     <${Notes} excess=${excess} model=${chosen} prompt=${request.prompt} set=${set} />
     <button type="submit" class="primary" disabled=${isBusy || !chosen || !!excess}>${isBusy || early ? "Sending" : "Generate"}</button>
@@ -119,6 +119,11 @@ export function RequestForm({ models, model, given, sender, away, note }) {
       <${Controls} request=${request} set=${set} model=${chosen} />
     </details>`}
   </form>`;
+}
+
+/** The browser says what is wrong with a field only where it can be seen. */
+function unfold({ target }) {
+  for (let at = target.closest("details"); at; at = at.parentElement.closest("details")) at.open = true;
 }
 
 function settled(request) {

@@ -46,9 +46,12 @@ export function kindOf(point) {
   return KINDS.find((kind) => point[kind] != null) ?? KINDS.find((kind) => kind in point);
 }
 
-/** Where on a way so many pictures are: from its beginning on, as far as `reach`. One alone is at the end, or between two. */
-export function places(count, reach = 1) {
-  if (count === 1) return [reach === 1 ? 0.5 : reach];
+/** Where so many pictures are on the way from one point to another. One alone is in the middle. */
+export const between = (count) => (count === 1 ? [0.5] : along(count, 1));
+
+/** Where they are along a difference: from its beginning on, as far as `reach`. One alone is there. */
+export function along(count, reach) {
+  if (count === 1) return [reach];
   return Array.from({ length: count }, (_, at) => Math.round((1_000 * reach * at) / (count - 1)) / 1_000);
 }
 
@@ -60,8 +63,8 @@ export function begun(mode, model, before) {
   const first = sees(model) ? { of: picture } : { text: "" };
   const most = mostPlaces(model);
   if (mode === "of") return { of: picture };
-  if (mode === "slerp") return { slerp: [first, emptied(kindOf(first))], at: places(Math.min(BETWEEN, most)) };
-  if (mode === "diff") return { ...first, diff: { from: "", to: "" }, at: places(Math.min(ALONG, most), AS_FAR_AS) };
+  if (mode === "slerp") return { slerp: [first, emptied(kindOf(first))], at: between(Math.min(BETWEEN, most)) };
+  if (mode === "diff") return { ...first, diff: { from: "", to: "" }, at: along(Math.min(ALONG, most), AS_FAR_AS) };
   return null;
 }
 
@@ -107,12 +110,12 @@ function tidied(value, model) {
   const said = Array.isArray(value.at) ? value.at.filter((each) => each >= 0 && each <= 1).slice(0, MOST_PLACES) : [];
   if (Array.isArray(value.slerp)) {
     const ends = value.slerp.slice(0, 2).map((point) => tidiedPoint(point, model));
-    return ends.length === 2 && ends.every(Boolean) ? { slerp: ends, at: said.length ? said : places(BETWEEN) } : null;
+    return ends.length === 2 && ends.every(Boolean) ? { slerp: ends, at: said.length ? said : between(BETWEEN) } : null;
   }
   const point = tidiedPoint(value, model);
   if (!point || !value.diff || !readsTexts(model)) return point;
   const diff = { from: String(value.diff.from ?? ""), to: String(value.diff.to ?? "") };
-  return { ...point, diff, at: said.length ? said : places(ALONG, AS_FAR_AS) };
+  return { ...point, diff, at: said.length ? said : along(ALONG, AS_FAR_AS) };
 }
 
 function tidiedPoint(value, model) {
@@ -160,13 +163,14 @@ export function missingPoint({ image_embedding: points, start, scheduler }) {
   if (ends.some(isOpen)) return points.slerp ? "Choose a picture for each end of the way." : "Choose the picture to draw from.";
   if (ends.some((point) => point.text?.trim() === "")) return "Write the text to draw from.";
   if (points.diff && !(points.diff.from.trim() && points.diff.to.trim())) return "Write what is in the picture, and what it should become.";
-  if (start === "inverted" && !INVERTIBLE.includes(scheduler)) return "To begin from the picture itself, choose the scheduler ddim.";
+  if (points.of && start === "inverted" && !INVERTIBLE.includes(scheduler)) return "To begin from the picture itself, choose the scheduler ddim.";
   return null;
 }
 
-/** The parameters of a print, with its embedding to draw from. The seed is drawn anew. */
+/** The parameters of a print, with its embedding to draw from. The seed is drawn anew, and all that are drawn are wanted. */
 export function variation(input, picture, model) {
-  const rest = { ...input, model: model.id, image: null, mask_image: null, strength: "", seed: "", start: "noise" };
+  const everyone = { best_of: "", min_probability: "" };
+  const rest = { ...input, ...everyone, model: model.id, image: null, mask_image: null, strength: "", seed: "", start: "noise" };
   return { ...rest, num_images: Math.min(VARIATIONS, model.max_images), image_embedding: { of: picture } };
 }
 

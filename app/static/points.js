@@ -5,7 +5,7 @@ import { html, useEffect, useRef, useState } from "./preact-htm.js";
 import { Choice, Dial, Slider } from "./controls.js";
 import { Place, useUpload } from "./picture.js";
 import { takes } from "./pictured.js";
-import { begun, emptied, from, INVERTIBLE, kindOf, kindsOf, modeOf, modesOf, mostPlaces, openPoint, places } from "./pointed.js";
+import { along, begun, between, emptied, from, INVERTIBLE, kindOf, kindsOf, modeOf, modesOf, mostPlaces, openPoint } from "./pointed.js";
 
 const MODES = {
   "": "The prompt",
@@ -88,9 +88,9 @@ function Difference({ diff, change }) {
 /** How many places the way has, and how far it goes. */
 function Way({ points, model, change }) {
   const { at, slerp } = points;
-  const reach = slerp ? 1 : at.at(-1);
-  return html`<${Slider} label="Pictures on the way" min="1" max=${mostPlaces(model)} step="1" value=${at.length} change=${(count) => change({ at: places(count, reach) })} />
-    ${!slerp && html`<${Slider} label="How far it goes" min="0.05" max="1" step="0.05" value=${reach} change=${(to) => change({ at: places(at.length, to) })} />`}`;
+  const reach = at.at(-1);
+  return html`<${Slider} label="Pictures on the way" min="1" max=${mostPlaces(model)} step="1" value=${at.length} change=${(count) => change({ at: slerp ? between(count) : along(count, reach) })} />
+    ${!slerp && html`<${Slider} label="How far it goes" min="0.05" max="1" step="0.05" value=${reach} change=${(to) => change({ at: along(at.length, to) })} />`}`;
 }
 
 /** What is not changed stays where the picture is carried back to the noise that it could have been drawn from. */

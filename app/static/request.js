@@ -2,7 +2,7 @@
 
 import { PARAMETERS } from "./parameters.js";
 import { pictured, spoken, takes } from "./pictured.js";
-import { spokenExpectations } from "./judged.js";
+import { mostDrawn, spokenExpectations, stillChosen } from "./judged.js";
 import { pictureCount, pointed, spokenPoints } from "./pointed.js";
 
 /** What the form holds: which model, all that decides the pixels, how many pictures, in which kind of file, and whether
@@ -92,14 +92,16 @@ export function limitsOf(model) {
 
 /** The same within the limits that the model announces now: a draft may be older than they are. */
 export function fitted(request, model) {
+  const wanted = Math.min(request.num_images, model.max_images);
   return {
     ...pointed(pictured(request, model), model),
+    best_of: stillChosen(Math.min(request.best_of, model.max_images), wanted),
     ...untaken(model),
     width: side(request.width, model),
     height: side(request.height, model),
     num_inference_steps: Math.min(request.num_inference_steps, model.max_steps),
     guidance_scale: Math.min(request.guidance_scale, model.max_guidance_scale),
-    num_images: Math.min(request.num_images, model.max_images),
+    num_images: wanted,
     clip_skip: Math.min(request.clip_skip, model.max_clip_skip ?? Infinity) || "",
     scheduler: model.schedulers.includes(request.scheduler) ? request.scheduler : model.scheduler,
   };
@@ -148,14 +150,11 @@ export function shortSchedulers(model, chosen) {
   return short.length ? short : model.schedulers;
 }
 
-/** Pictures that may be drawn: more than are wanted, where some of them are chosen. */
-function mostDrawn(request) {
-  return Math.max(pictureCount(request), Number(request.best_of) || 0);
-}
-
 /** Why the service would refuse the work as a whole, or null. */
 export function tooMuch(request, model) {
-  const work = request.width * request.height * mostDrawn(request) * request.num_inference_steps;
+  const drawn = mostDrawn(request, pictureCount(request));
+  if (drawn > model?.max_images) return `Up to ${drawn} pictures may be drawn for this, and a job draws ${model.max_images} at most.`;
+  const work = request.width * request.height * drawn * request.num_inference_steps;
   if (!model?.max_work || work <= model.max_work) return null;
   const share = Math.ceil((work / model.max_work) * 100);
   return `${share} % of what one job may ask for: lower size, pictures or steps.`;

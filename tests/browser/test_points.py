@@ -11,6 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import Candidate, Selection
+from app.contract.messages.series import most_drawn
 from tests.app.conftest import Running, ScriptedWorker
 from tests.browser.conftest import ask, faults_of_access, picture
 from tests.browser.edits import Door, a_png, bring, choose
@@ -54,15 +55,33 @@ def generate(page: Page) -> None:
 
 
 def test_a_print_is_varied_by_its_embedding(opened: Page, running: Running, worker: ScriptedWorker, door: Door) -> None:
-    job = drawn(running, worker, negative_prompt="a dog")
+    """Its own choice among several does not go along: all that are drawn are wanted."""
+    job = drawn(running, worker, negative_prompt="a dog", best_of=2, min_probability=0.2)
     opened.goto(f"{running.url}/?job={job}")
     opened.get_by_role("button", name="Vary this").click()
     expect(opened.get_by_label("Draw from")).to_have_value("of")
     expect(group(opened, "Picture").locator("img")).to_be_visible()
     expect(opened.get_by_label("Pictures", exact=True)).to_have_value(str(min(4, worker.card.max_images)))
+    opened.get_by_text("More", exact=True).click()
+    best = opened.get_by_label("Draw so many, keep the best")
+    expect(best).to_have_value("")
+    expect(opened.get_by_label("Draw again below a probability of")).to_have_value("")
+    opened.get_by_label("Pictures", exact=True).fill("2")
+    best.fill("3")
+    opened.get_by_label("Pictures", exact=True).fill("3")
+    expect(best).to_have_value("3")
+    opened.get_by_label("Pictures", exact=True).fill("4")
+    expect(best).to_have_value("")
     opened.get_by_label("Pictures", exact=True).fill("2")
     opened.get_by_label("Noise on the embedding").fill("40")
     opened.fill("#prompt", "")
+    # What is wrong in a part that is closed is shown.
+    best.fill("1")
+    opened.get_by_text("More", exact=True).click()
+    expect(best).to_be_hidden()
+    generate(opened)
+    expect(best).to_be_focused()
+    best.fill("")
     generate(opened)
     asked = worker.claim().spec
     assert asked.image_embedding is not None
@@ -70,7 +89,7 @@ def test_a_print_is_varied_by_its_embedding(opened: Page, running: Running, work
     assert (asked.num_images, asked.noise_level, asked.prompt) == (2, 40, "")
     [sent] = door.sent
     assert sent["image_embedding"] == {"of": {"job": job, "index": 0}}
-    assert not sent.keys() & {"start", "prior", "image"}
+    assert not sent.keys() & {"start", "prior", "image", "best_of", "min_probability"}
 
 
 @pytest.mark.parametrize(
@@ -161,6 +180,51 @@ def test_a_picture_is_changed_by_words_and_the_rest_is_kept(
     opened.goto(f"{running.url}/?job={again}")
     opened.get_by_role("button", name="Same again").click()
     assert worker.claim().spec.image_embedding == asked.image_embedding
+
+
+WOULD_SEND = """async (model) => {
+    const { along, between, missingPoint } = await import("/static/pointed.js");
+    const { fitted } = await import("/static/request.js");
+    const inverted = { start: "inverted", scheduler: "euler" };
+    const diff = { from: "a", to: "b" };
+    const chosen = [["", 2], [1, 2], [3, 2], [9, 2]];
+    return {
+        alone: [between(1), along(1, 1), along(1, 0.5)],
+        several: [between(3), along(3, 0.5)],
+        hidden: missingPoint({ ...inverted, image_embedding: { text: "a star", diff } }),
+        shown: missingPoint({ ...inverted, image_embedding: { of: { job: "j", index: 0 }, diff } }),
+        fitted: chosen.map(([best_of, num_images]) => fitted({ best_of, num_images }, model).best_of),
+    };
+}"""
+
+TOO_MUCH = """async ({ model, requests }) => {
+    const { tooMuch } = await import("/static/request.js");
+    const size = { width: 100, height: 1, num_inference_steps: 1 };
+    return requests.map((request) => tooMuch({ ...size, ...request }, model));
+}"""
+
+
+def test_what_the_form_holds_can_be_sent_and_is_counted_as_the_service_counts(opened: Page) -> None:
+    model = opened.evaluate("fetch('/v1/models').then((answer) => answer.json()).then(({ data }) => data[0])")
+    assert opened.evaluate(WOULD_SEND, model) == {
+        "alone": [[0.5], [1], [0.5]],
+        "several": [[0, 0.5, 1], [0, 0.25, 0.5]],
+        "hidden": None,
+        "shown": "To begin from the picture itself, choose the scheduler ddim.",
+        "fitted": ["", "", 3, model["max_images"]],
+    }
+    series = [(2, None, None), (2, 5, None), (2, None, 0.0), (2, 5, 0.5)]
+    requests = [
+        {"num_images": wanted, "best_of": best or "", "min_probability": "" if least is None else least}
+        for wanted, best, least in series
+    ]
+    way = {"num_images": 1, "best_of": 40, "min_probability": 0.5, "image_embedding": {"slerp": [], "at": [0, 0.5, 1]}}
+    said = opened.evaluate(TOO_MUCH, {"model": {"max_images": 50, "max_work": 1}, "requests": [*requests, way]})
+    counted = [*(most_drawn(*each) for each in series), 3]
+    assert [sentence.split()[0] for sentence in said] == [str(100 * 100 * each) for each in counted]
+    said = opened.evaluate(TOO_MUCH, {"model": {"max_images": 5, "max_work": 10_000}, "requests": requests})
+    assert [bool(sentence) for sentence in said] == [False, False, True, True]
+    assert said[2] == "Up to 6 pictures may be drawn for this, and a job draws 5 at most."
 
 
 def chosen(indices: Collection[int]) -> Selection:
