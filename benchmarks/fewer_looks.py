@@ -2,13 +2,14 @@
 
 Draws prompts of the starter's examination by the engine, each with the same seed, without and with `guidance_end` and
 `cache`. Prints markdown: the share of pictures that pass the examination's rules, the mean cosine with their prompts by
-the bundled scorer, and how far they are from the plain pictures (PSNR). Writes a sheet, a row for each way.
+the bundled scorer, and how far they are from the pictures of the first way (PSNR). Writes a sheet, a row for each way.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import torch
 from PIL import Image
 
 from app.contract.messages.model_name import BUNDLED_SCORER
+from benchmarks.engine import report_of
 from benchmarks.fewer import WAYS
+from benchmarks.report import Column, add_option
 from recipes.starter import exam, rules
 from recipes.starter.captions import plain
 from recipes.starter.evaluate import FIRST_SEED
@@ -31,6 +34,14 @@ from worker.models.scorer import load_scorer
 
 Picture = np.ndarray
 
+LOOKS = {
+    "way": Column(label="way"),
+    "all": Column(label="pass all rules", format=".2f"),
+    "rules": Column(label="rules passed", format=".3f"),
+    "cosine": Column(label="cosine", format=".3f"),
+    "psnr": Column(label="PSNR to the first", format=".1f"),
+}
+
 
 def main() -> None:
     options = _parser().parse_args()
@@ -41,8 +52,9 @@ def main() -> None:
     plans = [(name, plan) for name in options.categories for plan in exam.plans(name, options.prompts)]
     prompts = [plain(plan) for _, plan in plans]
     sheet: list[Sequence[Picture]] = []
-    print(f"{len(prompts)} prompts of {', '.join(options.categories)}; {bundle.defaults.num_inference_steps} steps\n")
-    print("| way | pass all rules | rules passed | cosine | PSNR to plain |\n|---|---|---|---|---|", flush=True)
+    report = report_of("fewer_looks", options, bundle)
+    steps = bundle.defaults.num_inference_steps
+    report.note(f"{len(prompts)} prompts of {', '.join(options.categories)}; {steps} steps")
     for way in options.ways:
         pictures = drawn(bundle, prompts, WAYS[way], seats=options.seats)
         passed = [
@@ -50,13 +62,15 @@ def main() -> None:
             for picture, (name, plan) in zip(pictures, plans, strict=True)
         ]
         sheet.append(pictures)
-        cells = (
-            f"{sum(map(all, passed)) / len(passed):.2f}",
-            f"{sum(map(sum, passed)) / sum(map(len, passed)):.3f}",
-            f"{sum(scorer.scores(pictures, prompts)) / len(prompts):.3f}",
-            f"{np.mean([psnr(one, other) for one, other in zip(pictures, sheet[0], strict=True)]):.1f}",
+        report.add(
+            "looks",
+            LOOKS,
+            way=way,
+            all=sum(map(all, passed)) / len(passed),
+            rules=sum(map(sum, passed)) / sum(map(len, passed)),
+            cosine=sum(scorer.scores(pictures, prompts)) / len(prompts),
+            psnr=mean_psnr(pictures, sheet[0]) if len(sheet) > 1 else None,
         )
-        print(f"| {way} | " + " | ".join(cells) + " |", flush=True)
         save(sheet, options.out / "fewer.png", columns=options.columns)
 
 
@@ -71,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seats", type=int, default=8)
     parser.add_argument("--columns", type=int, default=12, help="of the sheet")
     parser.add_argument("--out", type=Path, required=True)
+    add_option(parser)
     return parser
 
 
@@ -103,6 +118,10 @@ def drawn(bundle: Bundle, prompts: Sequence[str], changes: dict[str, Any], *, se
             if isinstance(event, Finished):
                 finished[event.request_id] = event.pictures[0]
     return [finished[str(k)] for k in range(len(prompts))]
+
+
+def mean_psnr(pictures: Sequence[Picture], others: Sequence[Picture]) -> float:
+    return statistics.mean(psnr(one, other) for one, other in zip(pictures, others, strict=True))
 
 
 def psnr(one: Picture, other: Picture) -> float:

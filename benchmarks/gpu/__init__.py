@@ -9,5 +9,6 @@
   fewer     pictures a second with guidance_end and cache, beside plain ones
 
 Full-size random weights, made on the device; nothing is timed on zeros. A part that runs out of minutes says what it
-left out. Figures go to gpu-PART.json in $OUT as well. `--device cpu --small` tries the script itself.
+left out. Figures are written where `--json` says, else to gpu-PART.json in $OUT if that is set, else nowhere.
+`--device cpu --small` tries the script itself.
 """

@@ -26,7 +26,7 @@ class Run:
         self.device: torch.device = torch.device(options.device)
         self.small: bool = options.small
         self.ends = time.monotonic() + 60 * options.minutes
-        file = options.json or Path(os.environ.get("OUT", ".")) / f"gpu-{options.part}.json"
+        file = options.json or _file_in_out(options.part)
         self._report = Report("gpu", file, gpu=torch.cuda.get_device_name(self.device) if self.on_gpu else None)
 
     @property
@@ -96,6 +96,12 @@ class Run:
             self.wait()
             taken.append(time.perf_counter() - started)
         return statistics.median(taken)
+
+
+def _file_in_out(part: str) -> Path | None:
+    """Where the figures of a part go of which nobody said where: into $OUT, or nowhere."""
+    folder = os.environ.get("OUT")
+    return Path(folder) / f"gpu-{part}.json" if folder else None
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:

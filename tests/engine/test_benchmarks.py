@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import edits, engine, fewer, gateway, kandinsky, loras, reclaim, trace
+from benchmarks import edits, engine, fewer, fewer_looks, gateway, kandinsky, loras, reclaim, trace
 from benchmarks.gpu import arrivals, speed
 from benchmarks.gpu.run import NOTES, Run
 from benchmarks.report import Column, Figures, Report
@@ -43,7 +43,7 @@ def assert_shape(found: Figures, tables: Tables) -> None:
 def tiny(epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """In place of the bundled model, and of the UNet in the shape of Stable Diffusion's."""
     monkeypatch.setattr(engine, "ENDLESS", 20)
-    for module in (engine, trace, loras, edits, fewer):
+    for module in (engine, trace, loras, edits, fewer, fewer_looks):
         monkeypatch.setattr(module, "load", lambda *args, **options: epsilon_bundle)
         if hasattr(module, "sd_shaped"):
             monkeypatch.setattr(module, "sd_shaped", lambda bundle: bundle)
@@ -73,6 +73,15 @@ def test_loras(tiny: Bundle, run: Callable[..., Figures]) -> None:
 def test_fewer(tiny: Bundle, run: Callable[..., Figures], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fewer, "WAYS", {"plain": {}, "guidance_end 0.5": {"guidance_end": 0.5}})
     assert_shape(run(fewer, "--samples", "1", "--rounds", "1", "--steps", "2"), {"steps": fewer.STEPS})
+
+
+def test_fewer_looks(tiny: Bundle, run: Callable[..., Figures], tmp_path: Path) -> None:
+    found = run(
+        fewer_looks, "--prompts", "1", "--categories", "shape", "--ways", "plain", "cache 2", "--out", str(tmp_path)
+    )
+    assert_shape(found, {"looks": fewer_looks.LOOKS})
+    # The first is compared with, so it has no distance.
+    assert [record["psnr"] is None for record in found.tables["looks"].records()] == [True, False]
 
 
 def test_edits(tiny: Bundle, run: Callable[..., Figures]) -> None:

@@ -24,8 +24,8 @@ from worker.models.bundle import Bundle
 MODULES: tuple[ModuleType, ...] = (bits, compiled, fewer, probe, speed)
 
 
-def run_of(part: str) -> Run:
-    return Run(argparse.Namespace(device="cpu", small=True, minutes=1_000.0, part=part, json=None))
+def run_of(part: str, *, json: Path | None = None) -> Run:
+    return Run(argparse.Namespace(device="cpu", small=True, minutes=1_000.0, part=part, json=json))
 
 
 @cache
@@ -67,3 +67,15 @@ def test_it_goes_through(part: Any, told: str, rehearsed: Path) -> None:
     part(run_of(part.__name__))
     assert told in (rehearsed / f"gpu-{part.__name__}.json").read_text()
     torch._dynamo.reset()
+
+
+def test_figures_go_where_somebody_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("OUT", raising=False)
+    run_of("xl").note("told", nowhere=1)
+    monkeypatch.setenv("OUT", str(tmp_path))
+    run_of("bits").note("told", by_folder=1)
+    run_of("speed", json=tmp_path / "named.json").note("told", by_name=1)
+    assert list(here.iterdir()) == []
+    assert {file.name for file in tmp_path.glob("*.json")} == {"gpu-bits.json", "named.json"}
