@@ -32,6 +32,9 @@ MOST_REMEMBERED = 50_000
 
 AT_ONCE = 500
 
+MOST_NAMED = 100
+"""Of a line in the log."""
+
 
 class JobLost(redis.RedisError):
     """The job was accepted, and Redis has lost it. `job_id` names it."""
@@ -75,7 +78,16 @@ class AcceptedJobs:
             # Long since written and replicated. Whoever removes one of them later may be another process.
             self._forget_outdated()
             return []
-        return [job_id for job_id in await self._missing(list(self._jobs)) if await self._mark_lost(job_id)]
+        marked: list[str] = []
+        try:
+            for job_id in await self._missing(list(self._jobs)):
+                if await self._mark_lost(job_id):
+                    marked.append(job_id)
+        finally:
+            if marked:
+                said = {"count": len(marked), "job_ids": marked[:MOST_NAMED]}
+                log.error("accepted jobs are lost: redis came back without them", **said)
+        return marked
 
     async def _mark_lost(self, job_id: str) -> bool:
         """Whoever asks for it is told so from now on. False if it was removed meanwhile. Until it is marked it stays
@@ -86,7 +98,6 @@ class AcceptedJobs:
         await self._redis.set(keys.LOST + job_id, tenant or "", ex=keys.LOST_SECONDS)
         self._jobs.pop(job_id, None)
         self.lost += 1
-        log.error("an accepted job is lost: redis came back without it", job_id=job_id)
         return True
 
     async def _missing(self, job_ids: list[str]) -> list[str]:
