@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from tests.engine.tiny_models import add_tiny_checker, save_tiny_lcm, save_tiny_model, save_tiny_xl
+from worker.models import bundle
 from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
 
@@ -16,6 +19,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Some of diffusers' schedulers hand tensors to numpy in a way that numpy 2 deprecates. Not ours to mend."""
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_diffusers_loads() -> Iterator[None]:
+    """Weights of engine and stock pipelines lie in memory in the same way, so that what their pictures are away from
+    each other is the engine's. What the other layout does to them: test_channels_last.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle, "CHANNELS_LAST", ("cuda",))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks import edits, engine, fewer, fewer_looks, gateway, kandinsky, loras, reclaim, trace
+from benchmarks.gaps import GAPS
 from benchmarks.gpu import arrivals, speed
 from benchmarks.gpu.run import NOTES, Run
 from benchmarks.report import Column, Figures, Report
@@ -60,7 +61,7 @@ def test_trace(tiny: Bundle, run: Callable[..., Figures], monkeypatch: pytest.Mo
     monkeypatch.setattr(trace, "CALIBRATION", 2)
     monkeypatch.setattr(trace, "STEPS", {2: 1})
     found = run(trace, "--seconds", "0", "--clock", "cpu")
-    assert_shape(found, {"mixed": trace.MIXED})
+    assert_shape(found, {"mixed": trace.MIXED, "gaps": GAPS})
     ways = ["engine", "one after the other", "static batches"]
     assert [record["way"] for record in found.tables["mixed"].records()] == 3 * ways
     assert [record["ratio"] for record in found.tables["mixed"].records(way="engine")] == [1, 1, 1]
