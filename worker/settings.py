@@ -16,7 +16,6 @@ from app.contract.messages.inputs import MOST_CONTROLS
 from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER, model_name
 from app.contract.objects.store import as_storage_url
 from app.contract.redis.url import RedisUrl
-from worker.engine.compiled import Compile
 from worker.models.controlnets import KeptFolder
 
 
@@ -100,7 +99,7 @@ class WorkerSettings(BaseSettings):
         default="auto",
         description="Capture whole steps as CUDA graphs. auto: on a GPU, as far as they can be; on: or fail",
     )
-    compile: Compile = Field(
+    compile: Literal["off", "auto", "on"] = Field(
         default="off",
         description="Compile the network for the sizes of a step: minutes at the first start, kept for later ones. "
         "auto: on a GPU, as far as it can be; on: or fail",
