@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 
 from app.contract.messages.inputs import InputPicture, Lora
-from benchmarks.engine import PROMPT, alternate, report_of, sd_shaped, stepper
+from benchmarks.engine import PROMPT, alternate, as_diffusers_loads, begin, sd_shaped, stepper
 from benchmarks.loras import KINDS, with_lora
 from benchmarks.report import Column, add_option
 from worker.engine.engine import Engine
 from worker.engine.events import Finished
 from worker.engine.request import Request
 from worker.families.choose import family_of
-from worker.models.bundle import Bundle, load, stock_pipeline
+from worker.models.bundle import Bundle, stock_pipeline
 
 STRENGTH = 0.5
 
@@ -62,10 +62,7 @@ WHOLE = {
 
 def main() -> None:
     options = _parser().parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    model = load(options.model, device=options.device, dtype=options.dtype)
-    report = report_of("edits", options, model)
+    model, report = begin("edits", options)
     report.note(f"{options.samples} samples, {options.rounds} rounds, LoRAs of {options.lora}")
     for bundle in (model, sd_shaped(model)):
         with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +73,7 @@ def main() -> None:
             edits_ms=1e3 * statistics.median(edits), edits=_ratio(edits, plain),
             loras_ms=1e3 * statistics.median(loras), loras=_ratio(loras, plain))  # fmt: skip
     asked = [_request(model, options, k, EDITS) for k in range(options.samples)]
-    ways = _drawing(model, _as_long(asked)), _drawing(model, asked), _one_by_one(model, asked)
+    ways = _drawing(model, _as_long(asked)), _drawing(model, asked), _one_by_one(as_diffusers_loads(options), asked)
     plain, edits, stock = alternate(options.pairs, *ways)
     a, b, c = map(statistics.median, (plain, edits, stock))
     report.add("whole", WHOLE, plain_s=a, edits_s=b, edits=_ratio(edits, plain), stock_s=c,

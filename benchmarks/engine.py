@@ -73,11 +73,8 @@ STEPS = {
 
 def main() -> None:
     options = _parser().parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    bundle = load(options.model, device=options.device, dtype=options.dtype)
-    plain = load(options.model, device=options.device, dtype=options.dtype, channels_last="off")
-    report = report_of("engine", options, bundle)
+    bundle, report = begin("engine", options)
+    plain = as_diffusers_loads(options)
     report.note(f"{options.steps} steps, guidance {options.guidance}; clock: {options.clock}")
     for scheduler in options.schedulers:
         request = _request(bundle, options, scheduler)
@@ -274,6 +271,19 @@ def sd_shaped(bundle: Bundle) -> Bundle:
     side = size * bundle.vae_scale_factor
     defaults = bundle.defaults.model_copy(update={"width": side, "height": side})
     return dataclasses.replace(bundle, name="UNet in the shape of SD 1.x", unet=unet, defaults=defaults)
+
+
+def begin(benchmark: str, options: argparse.Namespace) -> tuple[Bundle, Report]:
+    """The model that the options name, on as many threads as they say, and the report of what it does."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    bundle = load(options.model, device=options.device, dtype=options.dtype)
+    return bundle, report_of(benchmark, options, bundle)
+
+
+def as_diffusers_loads(options: argparse.Namespace) -> Bundle:
+    """The same model for the rival: its weights as they lie in memory when nobody asks for another layout."""
+    return load(options.model, device=options.device, dtype=options.dtype, channels_last="off")
 
 
 def report_of(benchmark: str, options: argparse.Namespace, bundle: Bundle) -> Report:

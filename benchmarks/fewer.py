@@ -15,15 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from app.contract.messages.deep_cache import Cache
-from benchmarks.engine import PROMPT, report_of, sd_shaped
+from benchmarks.engine import PROMPT, begin, sd_shaped
 from benchmarks.report import Column, add_option
 from worker.engine.engine import Engine
 from worker.engine.request import Request
 from worker.families.choose import family_of
-from worker.models.bundle import Bundle, load
+from worker.models.bundle import Bundle
 
 CLOCKS: dict[str, Callable[[], float]] = {"cpu": time.process_time, "wall": time.perf_counter}
 
@@ -48,10 +46,7 @@ STEPS = {
 
 def main() -> None:
     options = _parser().parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    model = load(options.model, device=options.device, dtype=options.dtype)
-    report = report_of("fewer", options, model)
+    model, report = begin("fewer", options)
     report.note(f"{options.samples} guided pictures at once, {options.steps} steps, {options.clock} time")
     for shape in options.shapes:
         bundle = sd_shaped(model) if shape == "sd" else model

@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import save_file
 
 from app.contract.messages.inputs import Lora
-from benchmarks.engine import PROMPT, report_of, sd_shaped, stepper
+from benchmarks.engine import PROMPT, begin, sd_shaped, stepper
 from benchmarks.report import Column, add_option
 from worker.engine.request import Request
 from worker.families.choose import family_of
 from worker.models.adapters import loras_of
-from worker.models.bundle import Bundle, load
+from worker.models.bundle import Bundle
 from worker.models.shapes import layer_shapes
 
 KINDS: dict[str, tuple[int, Callable[[str], bool]]] = {
@@ -48,10 +48,7 @@ STEPS = {
 
 def main() -> None:
     options = _parser().parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    model = load(options.model, device=options.device, dtype=options.dtype)
-    report = report_of("loras", options, model)
+    model, report = begin("loras", options)
     for bundle in (model, sd_shaped(model)):
         for kind, (rank, chosen) in KINDS.items():
             with tempfile.TemporaryDirectory() as folder:

@@ -31,14 +31,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine import report_of
+from benchmarks.engine import as_diffusers_loads, begin
 from benchmarks.gaps import GAPS, Gaps, TimedVae
 from benchmarks.report import Column, add_option
 from worker.engine.engine import Engine
 from worker.engine.events import Failed, Finished
 from worker.engine.request import Request
 from worker.families.choose import family_of
-from worker.models.bundle import Bundle, load, stock_pipeline
+from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.quiet import quiet_libraries
 
 LOADS = (0.6, 1.2, 2.0)
@@ -125,13 +125,10 @@ class Clock:
 
 def main() -> None:
     options = _parser().parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    bundle = load(options.model, device=options.device, dtype=options.dtype)
-    report = report_of("trace", options, bundle)
+    bundle, report = begin("trace", options)
     base = time.process_time if options.clock == "cpu" else time.perf_counter
     vae = TimedVae(bundle.vae, base)
-    plain = load(options.model, device=options.device, dtype=options.dtype, channels_last="off")
+    plain = as_diffusers_loads(options)
     stock, engine = Stock(plain), Engine(family_of(dataclasses.replace(bundle, vae=vae)), seats=MOST)
     engine.warm_up(seconds=options.seconds / 9)
     gaps: list[Gaps] = []

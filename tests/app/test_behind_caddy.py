@@ -25,6 +25,7 @@ import trustme
 from app.contract.messages.card import ModelCard
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.app.streams_behind_proxies import require_events_while_a_job_runs
 from tests.app.test_jobs import PARAMETERS
 from tests.pictures import file_of, noise
 from tests.waiting import WAIT_SECONDS, until
@@ -166,18 +167,7 @@ def gateway_that_redirects() -> Iterator[ThreadingHTTPServer]:
 
 
 def test_events_come_while_the_job_runs(caddy: Caddy, worker: ScriptedWorker) -> None:
-    """Each one is read before the next one is made: a proxy that held them back would never let this end."""
-    job = caddy.client.post(f"{caddy.url}/v1/jobs", json=PARAMETERS).json()
-    with caddy.client.stream("GET", job["urls"]["events"]) as stream:
-        names = (line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: "))
-        assert next(names) == "job"
-        claim = worker.claim()
-        assert next(names) == "job.started"
-        for step in (5, 10):
-            worker.progress(claim, step)
-            assert next(names) == "job.progress"
-        worker.succeed(claim)
-        assert next(names) == "job.succeeded"
+    require_events_while_a_job_runs(caddy.client, caddy.url, worker)
 
 
 def test_a_picture_of_megabytes_goes_in_and_too_much_is_the_gateways_to_say(

@@ -18,6 +18,7 @@ import redis
 
 from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.app.streams_behind_proxies import require_events_while_a_job_runs
 from tests.app.test_jobs import PARAMETERS
 from tests.conftest import IN_CI
 from tests.nginx_server import PREFIX, Nginx, nginx_before
@@ -86,18 +87,7 @@ def test_every_lead_can_be_followed_from_outside(nginx: Nginx, outside: httpx2.C
 
 
 def test_events_come_while_the_job_runs(nginx: Nginx, outside: httpx2.Client, worker: ScriptedWorker) -> None:
-    """Each one is read before the next one is made: a proxy that held them back would never let this end."""
-    job = outside.post(f"{nginx.url}/v1/jobs", json=PARAMETERS).json()
-    with outside.stream("GET", job["urls"]["events"]) as stream:
-        names = (line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: "))
-        assert next(names) == "job"
-        claim = worker.claim()
-        assert next(names) == "job.started"
-        for step in (5, 10):
-            worker.progress(claim, step)
-            assert next(names) == "job.progress"
-        worker.succeed(claim)
-        assert next(names) == "job.succeeded"
+    require_events_while_a_job_runs(outside, nginx.url, worker)
 
 
 def test_an_upload_of_sixty_kilobytes(nginx: Nginx, outside: httpx2.Client) -> None:
