@@ -2,7 +2,7 @@
 // as a sheet of previews; for a job that kept neither, there are the estimates that this tab saw.
 // Refuses to know where a sheet lies: it is loaded by the link that the job says.
 
-import { html, useEffect, useRef, useState } from "./preact-htm.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact-htm.js";
 import { call } from "./api.js";
 import { source } from "./parts.js";
 
@@ -125,7 +125,8 @@ function Cut({ frame, image, alt, renew }) {
   const canvas = useRef(null);
   const sheet = useSheet(frame.sheet, renew);
   const [left, top, width, height] = frame.boxes[frame.series];
-  useEffect(() => {
+  // In the same turn as the step's name: an effect that runs later leaves the step before under it.
+  useLayoutEffect(() => {
     if (sheet) canvas.current.getContext("2d").drawImage(sheet, left, top, width, height, 0, 0, width, height);
   }, [sheet, left, top]);
   const proportions = { aspectRatio: `${image.width} / ${image.height}` };

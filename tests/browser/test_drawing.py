@@ -75,20 +75,38 @@ def test_how_a_picture_emerged_is_kept(opened: Page) -> None:
     assert faults_of_access(opened) == []
 
 
-def scrub(page: Page, prompt: str) -> dict[int, str]:
-    """Move the slider over every estimate: pixels by step. Ends at the finished picture."""
+# What stands under a step's name the moment that it is named: a frame drawn later would show the step before.
+READ_WHEN_NAMED = """
+(dialog) => {
+  window.seenSteps = {};
+  const read = () => {
+    const canvas = dialog.querySelector("canvas[data-step]");
+    if (canvas?.dataset.step) (window.seenSteps[canvas.dataset.step] ??= new Set()).add(canvas.toDataURL());
+  };
+  new MutationObserver(read).observe(dialog, { subtree: true, childList: true, attributeFilter: ["data-step"] });
+}
+"""
+
+
+def scrub(page: Page, prompt: str) -> dict[str, str]:
+    """Move the slider over every estimate and back: pixels by step. Ends at the finished picture."""
     shown = page.get_by_role("dialog")
-    shown.get_by_label("How it emerged").focus()
-    page.keyboard.press("Home")
-    estimate, seen = shown.get_by_role("img", name=re.compile("Estimate at step")), {}
-    while estimate.count():
-        expect(estimate).to_have_attribute("data-step", re.compile("[0-9]+"))
-        step = int(estimate.get_attribute("data-step") or 0)
-        seen[step] = estimate.evaluate("(canvas) => canvas.toDataURL()")
-        page.keyboard.press("ArrowRight")
-        expect(shown.locator(f'canvas[data-step="{step}"]')).to_have_count(0)
+    shown.evaluate(READ_WHEN_NAMED)
+    slider = shown.get_by_label("How it emerged")
+    slider.focus()
+    estimate = shown.get_by_role("img", name=re.compile("Estimate at step"))
+    for start, onward in (("Home", "ArrowRight"), ("End", "ArrowLeft")):
+        page.keyboard.press(start)
+        for _ in range(int(slider.get_attribute("max") or 0)):
+            page.keyboard.press(onward)
+            expect(estimate.or_(shown.get_by_role("img", name=prompt))).to_be_visible()
+        expect(slider).to_have_value(slider.get_attribute("max" if onward == "ArrowRight" else "min") or "")
+    expect(estimate).to_have_attribute("data-step", re.compile("[0-9]+"))
+    page.keyboard.press("End")
     expect(shown.get_by_role("img", name=prompt)).to_be_visible()
-    return seen
+    seen = page.evaluate("Object.entries(window.seenSteps).map(([step, pixels]) => [step, [...pixels]])")
+    assert all(len(pixels) == 1 for _, pixels in seen), "under one step's name is one picture, from either side"
+    return {step: pixels for step, [pixels] in seen}
 
 
 def test_cancel(opened: Page, installation: Installation) -> None:
