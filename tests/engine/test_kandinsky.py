@@ -72,6 +72,13 @@ def by_stock(pipeline: Stock, request: Request, scheduler: Any, *, output_type: 
         ).images[0]  # fmt: skip
 
 
+def test_guidance_that_ends_where_there_is_none_is_said_to_be_idle(bundle: Bundle) -> None:
+    asked = wish(prior=Prior(num_inference_steps=2), num_inference_steps=2, guidance_scale=1.0, guidance_end=0.5)
+    finished = run(engine_of(bundle), asked)["a"]
+    assert isinstance(finished, Finished)
+    assert "guidance_end had no effect: it needs a guidance_scale above 1." in finished.warnings
+
+
 UNEQUAL = [
     wish("a", prior=Prior(num_inference_steps=4), seed=1, scheduler="ddim"),
     wish("b", prior=Prior(num_inference_steps=7, guidance_scale=1.0), seed=2, num_inference_steps=3,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from app.contract.messages.deep_cache import Cache
 from app.contract.messages.inputs import Lora
 from tests.engine.driving import Recorder, distance, drain, engine_of, final_latents, last_events, run, stock, wish
 from tests.engine.test_equation import IN_COMPANY
@@ -111,6 +112,22 @@ def test_in_company_a_row_is_drawn_as_with_merged_weights(kit: Kit) -> None:
     mixed = together(kit.bundle, *requests)
     for request in requests:
         expected = stock(kit.merged(request.loras), request, output_type="latent")
+        assert min(distance(latents, expected) for latents in mixed) <= IN_COMPANY, request.id
+
+
+def test_features_kept_by_seat_are_those_of_the_merged_weights(kit: Kit) -> None:
+    """A LoRA of deep layers enters through them, one of outer layers at every evaluation."""
+    cache = Cache(interval=2)
+    requests = [
+        with_loras("a", ("full", 0.2), cache=cache, seed=7),
+        with_loras("b", ("both", 0.6), ("ink", 0.3), cache=cache, seed=8, scheduler="euler"),
+        with_loras("c", cache=cache, seed=9),
+        with_loras("d", ("ink", 0.4), seed=10),
+    ]
+    mixed = together(kit.bundle, *requests)
+    for request in requests:
+        merged, plain = kit.merged(request.loras), request.model_copy(update={"loras": ()})
+        [expected] = final_latents(merged, plain)
         assert min(distance(latents, expected) for latents in mixed) <= IN_COMPANY, request.id
 
 

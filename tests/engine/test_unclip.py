@@ -16,6 +16,7 @@ import torch
 import transformers
 from PIL import Image
 
+from app.contract.messages.deep_cache import Cache
 from app.contract.messages.unclip import ImageEmbedding, Prior
 from tests.engine.driving import Recorder, distance, drain, engine_of, last_events, run, wish
 from tests.engine.pictures import named, picture
@@ -192,6 +193,22 @@ def test_variations_in_company_are_what_the_stock_pipelines_draw(
     assert len(latents) == 4
     for request, pixels, seed in zip([*asked, asked[2]], (A, B, A, A), (1, 2, 3, 4), strict=True):
         assert nearest(latents, of_pictures(bundle, folder, request, pixels, seed)) <= CLOSE, request.id
+
+
+def test_variations_keep_deep_features_and_say_when_guidance_cannot_end(tmp_path: Path) -> None:
+    with quiet_libraries():
+        bundle = load(save_tiny_variation(tmp_path / "tiny-variation"))
+    plain = drawn_from("a", of={}, changes={"seed": 1, "num_inference_steps": 6, "reproducible": True})
+    saved = plain.model_copy(update={"cache": Cache(interval=2)})
+    [whole], [kept] = drawn(bundle, plain), drawn(bundle, saved)
+    other = plain.model_copy(update={"id": "b", "seed": 2, "cache": Cache(interval=3)})
+    together, _ = in_company(bundle, saved, other)
+    assert any(torch.equal(kept, latents) for latents in together)
+    assert distance(kept, whole) > 10 * CLOSE
+    unguided = plain.model_copy(update={"guidance_scale": 1.0, "guidance_end": 0.5})
+    finished = run(engine_of(bundle), unguided)["a"]
+    assert isinstance(finished, Finished)
+    assert "guidance_end had no effect: it needs a guidance_scale above 1." in finished.warnings
 
 
 def test_variations_beside_texts_are_what_the_stock_pipelines_draw(bundle: Bundle, folder: Path) -> None:

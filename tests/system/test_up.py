@@ -250,7 +250,7 @@ def test_storage_away_loses_no_job(closed_installation: Installation, s3_server_
         assert httpx2.get(first["images"][0]["url"], trust_env=False, timeout=WAIT_SECONDS).content[:4] == b"\x89PNG"
         bucket.kill()
         lost = client.post("/v1/jobs", json=PARAMETERS).json()
-        until(lambda: "storage fault" in installation.log("worker") or "upload failed" in installation.log("worker"))
+        until(lambda: "transfer failed" in installation.log("worker"))
         bucket.start()
         found = ended(client, lost)
         assert found["status"] == "succeeded"
