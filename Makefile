@@ -94,7 +94,8 @@ bench: .venv/dev.stamp
 
 # What a quiet machine says, with the commands that the page has. The figures of a GPU are taken on one: benchmarks/gpu.
 figures: .venv/dev.stamp
-	$(BIN)/python -m benchmarks.engine --pairs 25 --batches 1 2 4 8 16 --json docs/figures/engine.json
+	$(BIN)/python -m benchmarks.engine --pairs 25 --compiled --batches --json docs/figures/lone.json
+	$(BIN)/python -m benchmarks.engine --schedulers --batches 1 2 4 8 16 --json docs/figures/engine.json
 	$(BIN)/python -m benchmarks.trace --seconds 600 --clock cpu --threads 1 --json docs/figures/trace.json
 	$(BIN)/python -m benchmarks.trace --same --seconds 150 --clock cpu --threads 1 --json docs/figures/trace-same.json
 	$(BIN)/python -m benchmarks.gateway --json docs/figures/gateway.json

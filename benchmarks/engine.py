@@ -102,9 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--rounds", type=int, default=7, help="steps of each batch size")
-    parser.add_argument("--schedulers", nargs="+", default=["dpmpp_2m", "euler_a", "unipc"])
+    parser.add_argument(
+        "--schedulers", nargs="*", default=["dpmpp_2m", "euler_a", "unipc"], help="of a lone request; none: none"
+    )
     parser.add_argument("--compiled", action="store_true", help="also beside the stock pipeline with a compiled UNet")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16])
+    parser.add_argument(
+        "--batches", nargs="*", type=int, default=[1, 2, 4, 8, 16], help="samples of a step; none: none"
+    )
     add_option(parser)
     return parser
 
