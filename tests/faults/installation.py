@@ -26,7 +26,7 @@ class Valkey:
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         folder.mkdir()
         self.port = free_port()
-        self._folder = folder
+        self.folder = folder
         self._durable = durable
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -40,7 +40,7 @@ class Valkey:
 
     def comes(self) -> None:
         append = "yes" if self._durable else "no"
-        options = {"port": self.port, "dir": self._folder, "appendonly": append, "save": "", "loglevel": "warning"}
+        options = {"port": self.port, "dir": self.folder, "appendonly": append, "save": "", "loglevel": "warning"}
         arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen([find_binary(), *arguments], stdout=subprocess.DEVNULL)
         until(self._answers)
