@@ -20,9 +20,9 @@ help:
 run: .venv/serve.stamp
 	@exec $(BIN)/darkroom up $(if $(PORT),--port $(PORT)) --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)")
 
-# A file's tests stay in one process, because they share what it starts. One process more than there are cores: two on
-# two cores left nearly half of them idle, waiting for what they had started.
-TESTERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+# A file's tests stay in one process, because they share what it starts. Two processes more than there are cores: with one
+# more, a third of two cores was idle, waiting for what they had started.
+TESTERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 2 + (os.cpu_count() or 1)))')
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
