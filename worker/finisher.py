@@ -6,7 +6,7 @@ Knows files, the store, and what a picture says of itself. Refuses to know Redis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -42,9 +42,12 @@ Made = TypeVar("Made")
 
 
 class Finisher:
-    """Blocks for as long as it takes, in any thread; gives up only when its attempt is stopped."""
+    """Blocks for as long as it takes, in any thread; gives up only when its attempt is stopped.
 
-    def __init__(self, store: ObjectStore, provenance: Provenance) -> None:
+    `provenance` is of the pictures of each model, by its name.
+    """
+
+    def __init__(self, store: ObjectStore, provenance: Mapping[str, Provenance]) -> None:
         self._store = store
         self._provenance = provenance
 
@@ -60,7 +63,7 @@ class Finisher:
 
     def _store_picture(self, attempt: Attempt, finished: Finished, image: DrawnImage) -> Picture:
         claim, pixels, seed, index = attempt.claim, image.pixels, image.seed, image.index
-        note: dict[str, Any] = {**self._provenance.note(reproducible=claim.spec.reproducible)}
+        note: dict[str, Any] = {**self._provenance[claim.spec.model].note(reproducible=claim.spec.reproducible)}
         if image.is_rescued:
             note |= {"dtype": "float32", "rescued": True}
             # A rescue is drawn by the network as it is.

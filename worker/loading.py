@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 import torch
 
-from worker.adapter_details import look_up
+from worker.adapter_details import AdapterFiles
 from worker.engine.engine import Engine
 from worker.engine.profile import Told
 from worker.families.choose import family_of
@@ -23,7 +23,7 @@ from worker.models.scorer_folder import is_scorer
 from worker.own_thread import OwnThread
 from worker.profiles import start_engine
 from worker.provenance import provenance_of
-from worker.served import Drawing, Served, judge_beside, judged_by, scorer_alone, scorer_beside
+from worker.served import Answering, Drawing, Served, judge_beside, judged_by, scorer_alone, scorer_beside
 from worker.settings import WorkerSettings
 from worker.starting import Starting
 from worker.trials import tried_schedulers
@@ -43,16 +43,26 @@ def start(settings: WorkerSettings, name: str, starting: Starting) -> Served:
         return scorer_alone(settings, name=name)
     # First: the memory that it takes is not there for pictures.
     answering = scorer_beside(settings, name=name)
+    return Served(open_drawing(settings, name, starting, answering=answering, thread=OwnThread("engine")), answering)
+
+
+def open_drawing(
+    settings: WorkerSettings, name: str, starting: Starting, *, answering: Answering | None, thread: OwnThread
+) -> Drawing:
+    """The model of the settings in memory, warmed up in `thread`. `answering` judges what it draws.
+
+    Raises ModelError.
+    """
     starting.say("loading the model")
-    bundle, thread = _load(settings, name), OwnThread("engine")
+    bundle = _load(settings, name)
     judge, family = judge_beside(answering, bundle), thread.wait_for(partial(family_of, bundle))
     engine = _warm_engine(partial(start_engine, bundle, family, settings, judge=judge), starting, thread)
     limits = tried_schedulers(bundle, settings.profile_folder)
     largest = engine.costs.largest
     card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
-    card = judged_by(card, answering)
-    drawing = Drawing(engine, card, thread, partial(look_up, card, bundle), embedder_of(bundle, family))
-    return Served(drawing, answering, provenance_of(bundle, is_compiled=engine.is_compiled))
+    weights = provenance_of(bundle, is_compiled=engine.is_compiled)
+    details = {"adapters": AdapterFiles.of(bundle), "embedder": embedder_of(bundle, family)}
+    return Drawing(engine, judged_by(card, answering), thread, weights, **details)
 
 
 def _warm_engine(start: Callable[..., Engine], starting: Starting, thread: OwnThread) -> Engine:

@@ -1,11 +1,12 @@
 """How much memory this process may have: of the machine, or of the control group that a container or a service is.
 
-Knows /proc/meminfo and the files of cgroups v1 and v2. Knows no torch and no GPU. Beyond a group's limit the kernel
-kills without a word, so nobody can wait for an error.
+Knows /proc/meminfo, the files of cgroups v1 and v2, and glibc's allocator. Knows no torch and no GPU. Beyond a group's
+limit the kernel kills without a word, so nobody can wait for an error.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,3 +105,10 @@ def _stat(folder: Path, name: str) -> float:
         return next((float(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0.0)
     except (OSError, ValueError, IndexError):
         return 0.0
+
+
+def give_back_freed_memory() -> None:
+    """What was freed goes back to the system, where the C library keeps it for later: glibc's malloc_trim(3)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,10 +28,8 @@ from app.contract.messages.model_name import IllegalName
 from app.contract.objects.store import StoreOptions
 from app.contract.redis.ownership import Ownership
 from worker.answers import Answers
-from worker.arrivals import Arrivals
 from worker.attempts import Attempts
 from worker.connections import Connections, connect
-from worker.engine.engine import Engine
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
 from worker.fetching import Fetching
@@ -43,15 +40,15 @@ from worker.loading import start
 from worker.metrics import WorkerMetrics
 from worker.models.assembly import AssemblyError, whole_model
 from worker.models.bundle import ModelError
-from worker.prior_answers import PriorAnswers
+from worker.open_model import OpenModel, Surroundings
+from worker.provenance import Provenance
 from worker.reporter import Reporter
-from worker.scoring import Answering, Scoring
+from worker.scoring import Scoring
 from worker.served import Served
 from worker.settings import WorkerSettings, settings_from_env, worker_name
 from worker.starting import Starting
 from worker.storage import ObjectStore
 from worker.tracing import Traces
-from worker.turns import Turns
 from worker.watchdog import Watchdog, hard_exit
 
 log = structlog.get_logger()
@@ -90,24 +87,29 @@ class Worker:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.cards = served.cards
-        self.drawing = served.drawing
-        self.store = store
-        self.look_up = served.drawing.look_up if served.drawing else None
         self.attempts = Attempts()
         ownership, self.leasing = Ownership(connections.commands), Ownership(connections.leases)
         self.provider = open_provider("darkroom-worker", version=__version__)
         self.traces = Traces(self.provider.get_tracer("darkroom.worker", __version__) if self.provider else None)
-        self.reporter = Reporter(ownership, store, self.attempts, served.provenance, self.traces, settings.safety)
-        self.fetching = Fetching(Inputs(store), self.reporter)
-        self.turns = Turns()
-        self.engine = served.drawing.engine if served.drawing else None
+        provenances: dict[str, Provenance] = {}
+        self.reporter = Reporter(ownership, store, self.attempts, provenances, self.traces, settings.safety)
         self.metrics = self._open_metrics(served)
         observers: list[Listener] = [self.traces, *([self.metrics] if self.metrics else [])]
-        self.listeners = Listeners(observers, reporter=self.reporter)
-        self.scoring, self.embedding = self._open_scoring(served), self._open_embedding(served)
+        self.around = Surroundings(
+            attempts=self.attempts,
+            reporter=self.reporter,
+            fetching=Fetching(Inputs(store), self.reporter),
+            listeners=Listeners(observers, reporter=self.reporter),
+            store=store,
+            computes=self.ends_with_the_device,
+            provenances=provenances,
+            metrics=self.metrics,
+            safety=settings.safety,
+        )
+        self.model = OpenModel(served.drawing, self.around) if served.drawing else None
+        self.scoring, self.scorer_card = self._open_scoring(served)
         self.intake = Intake(
-            served=[*self._roads(served)],
+            served=[*self._roads()],
             name=name,
             connection=connections.rq,
             ownership=ownership,
@@ -124,52 +126,40 @@ class Worker:
         port = self.settings.worker_metrics_port
         if port is None:
             return None
-        metrics = WorkerMetrics(self.engine, models=[card.name for card in self.cards], device=served.device)
+        engine = served.drawing.engine if served.drawing else None
+        metrics = WorkerMetrics(engine, models=[card.name for card in served.cards], device=served.device)
         metrics.serve(self.settings.metrics_host, port)
         return metrics
 
-    def _open_scoring(self, served: Served) -> Scoring | None:
+    def _open_scoring(self, served: Served) -> tuple[Scoring | None, ModelCard | None]:
+        """The road of questions to the scorer, and its card."""
         if served.answering is None:
-            return None
-        return self._open_answers(Answers(served.answering.scorer, turn=self.turns), served.answering.card)
+            return None, None
+        scorer, card = served.answering.scorer, served.answering.card
+        return self.around.scoring(Answers(scorer, turn=self.around.turns), card), card
 
-    def _open_embedding(self, served: Served) -> Scoring | None:
-        """The road of questions to the model that draws."""
-        if served.drawing is None or served.drawing.embedder is None:
-            return None
-        return self._open_answers(PriorAnswers(served.drawing.embedder, turn=self.turns), served.drawing.card)
-
-    def _open_answers(self, answers: Answering, card: ModelCard) -> Scoring:
-        counted = {"count": self.metrics.answered} if self.metrics else {}
-        return Scoring(answers, self.fetching, self.attempts, self.reporter, model=card.name, **counted)
-
-    def _roads(self, served: Served) -> Iterator[tuple[ModelCard, Road]]:
-        if served.drawing:
-            engine, beside = served.drawing.engine, (self.settings.safety, self.embedding)
-            yield served.drawing.card, Arrivals(engine, self.fetching, self.attempts, self.reporter, *beside)
-        if served.answering and self.scoring:
-            yield served.answering.card, self.scoring
+    def _roads(self) -> Iterator[tuple[ModelCard, Road]]:
+        if self.model is not None:
+            yield self.model.card, self.model.road
+        if self.scoring is not None and self.scorer_card is not None:
+            yield self.scorer_card, self.scoring
 
     def stage(self) -> Stage | None:
-        """What the device is at. While a question is looked at, the engine waits for its turn."""
-        working = (each.stage for each in (self.engine, self.scoring, self.embedding) if each is not None)
+        """What the device is at."""
+        working = (each.stage for each in (self.model, self.scoring) if each is not None)
         return next((stage for stage in working if stage is not None), None)
 
     def run(self) -> int:
         """Claim until a signal, then finish what fits into the grace period and hand back the rest."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.intake.request_stop)
-        if self.drawing is not None:
-            self.drawing.thread.begin(partial(self.denoise, self.drawing.engine))
-        for name, road in (("scoring", self.scoring), ("embedding", self.embedding)):
-            if road is not None:
-                threading.Thread(target=self.answer, args=[road], name=name, daemon=True).start()
+        if self.model is not None:
+            self.model.begin(self.intake.announce_from_now_on)
+        if self.scoring is not None:
+            self.around.answer(self.scoring, self.stopped, name="scoring")
         threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
         if self.settings.heartbeat_file:
             threading.Thread(target=self.pulse, args=[self.settings.heartbeat_file], name="pulse", daemon=True).start()
-        if self.look_up is not None:
-            details = [self.store, self.intake.announce_from_now_on]
-            threading.Thread(target=self.look_up, args=details, name="adapter details", daemon=True).start()
         self.intake.claim_until_stopped(registered=self.say_ready)
         log.info("stopping", jobs=len(self.attempts.claims()), grace_seconds=self.settings.grace_seconds)
         self.finish_or_hand_back()
@@ -179,23 +169,8 @@ class Worker:
         return 0
 
     def say_ready(self) -> None:
-        for card in self.cards:
+        for card, _ in self._roads():
             log.info("ready", model=card.name, seats=card.seats, sha256=card.sha256[:12])
-
-    def denoise(self, engine: Engine) -> None:
-        """The engine's thread: step, and pass on what happened."""
-        with self.ends_with_the_device():
-            while not self.stopped.is_set():
-                engine.wait_for_work(0.5)
-                with self.turns:
-                    began = time.perf_counter()
-                    events = engine.step()
-                self.listeners.stepped(time.perf_counter() - began, events)
-
-    def answer(self, scoring: Scoring) -> None:
-        """The thread of questions."""
-        with self.ends_with_the_device():
-            scoring.run(self.stopped)
 
     @contextmanager
     def ends_with_the_device(self) -> Iterator[None]:
@@ -213,7 +188,7 @@ class Worker:
                 break
         self.intake.hand_back()
         self.reporter.close(seconds=FLUSH_SECONDS)
-        self.fetching.close()
+        self.around.fetching.close()
 
     def watch(self) -> None:
         """A step that never ends cannot be interrupted from inside: the process goes, and its jobs run elsewhere."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -53,10 +53,11 @@ class Reporter:
         ownership: Ownership,
         store: ObjectStore,
         attempts: Attempts,
-        provenance: Provenance,
+        provenance: Mapping[str, Provenance],
         traces: Traces | None = None,
         safety: Safety = "off",
     ) -> None:
+        """`provenance` is of the pictures of each model, by its name; models may be added."""
         self._ownership = ownership
         self._traces = traces or Traces()
         self._store = store

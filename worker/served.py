@@ -13,7 +13,7 @@ import torch
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import BUNDLED_SCORER, IllegalName, model_name
 from app.contract.messages.spec import JUDGED
-from worker.adapter_details import LookUp
+from worker.adapter_details import AdapterFiles
 from worker.engine.engine import Engine
 from worker.engine.judging import Judge
 from worker.errors import CannotStart
@@ -24,7 +24,7 @@ from worker.models.errors import ModelError
 from worker.models.scorer import Scorer, load_scorer
 from worker.models.shared_weights import share
 from worker.own_thread import OwnThread
-from worker.provenance import Provenance, provenance
+from worker.provenance import Provenance
 from worker.scoring import SEATS
 from worker.settings import WorkerSettings
 
@@ -33,13 +33,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """`engine` draws what `card` promises, in `thread`, where it was warmed up. `look_up` announces the same card
-    with more on it, and takes its time. `embedder` answers questions about what it draws from, if it can."""
+    """`engine` draws what `card` promises, in `thread`, where it was warmed up. `provenance` says of its pictures where
+    they come from. More is found out about its `adapters` while it draws. `embedder` answers questions about what it
+    draws from, if it can."""
 
     engine: Engine
     card: ModelCard
     thread: OwnThread
-    look_up: LookUp | None = None
+    provenance: Provenance
+    adapters: AdapterFiles | None = None
     embedder: Embedder | None = None
 
 
@@ -53,11 +55,10 @@ class Answering:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """At least one of the two. `provenance` says of its pictures, or answers, where they come from."""
+    """At least one of the two."""
 
     drawing: Drawing | None
     answering: Answering | None
-    provenance: Provenance
 
     @property
     def cards(self) -> list[ModelCard]:
@@ -74,8 +75,7 @@ class Served:
 def scorer_alone(settings: WorkerSettings, *, name: str) -> Served:
     """A worker whose model, called `name`, is a scorer. Raises ModelError."""
     scorer = load_scorer(settings.model, name=name, device=settings.device, dtype=settings.dtype)
-    weights = provenance(scorer.sha256, device=scorer.device, dtype=scorer.model.dtype)
-    return Served(None, Answering(scorer, card_of(scorer, name)), weights)
+    return Served(None, Answering(scorer, card_of(scorer, name)))
 
 
 def scorer_beside(settings: WorkerSettings, *, name: str) -> Answering | None:

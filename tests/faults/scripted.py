@@ -211,5 +211,5 @@ def run() -> int:
     hold = Path(diary).with_name(HOLD) if diary else None
     engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds, hold=hold)
     store = MortalStore(open_store(settings.storage_url), fate)
-    served = Served(Drawing(engine, CARD, OwnThread("engine")), None, NOWHERE)
+    served = Served(Drawing(engine, CARD, OwnThread("engine"), NOWHERE), None)
     return main.Worker(settings, served, store, connect(settings), name=worker_name()).run()

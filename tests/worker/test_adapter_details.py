@@ -6,15 +6,13 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from app.contract.messages.card import Adapter, ModelCard
 from tests.pictures import file_of, noise
-from worker.adapter_details import look_up
+from worker.adapter_details import AdapterFiles
 from worker.models import thumbnails
 from worker.models.adapter_folder import is_preview
 from worker.storage import ObjectStore
@@ -31,12 +29,10 @@ def folder(tmp_path: Path) -> Path:
 
 def cards_of(card: ModelCard, folder: Path) -> list[Adapter]:
     """What is announced of the LoRA, one card after the other. The store lies beside the folder."""
-    bundle: Any = SimpleNamespace(
-        controlnets=SimpleNamespace(files={}), loras={"ink": SimpleNamespace(path=folder / "ink.safetensors")}
-    )
+    files = AdapterFiles(controls={}, loras={"ink": folder / "ink.safetensors"})
     announced: list[ModelCard] = []
     store = ObjectStore.from_url((folder.parent / "store").as_uri())
-    look_up(card.model_copy(update={"loras": (Adapter(name="ink"),)}), bundle, store, announced.append)
+    files.look_up(card.model_copy(update={"loras": (Adapter(name="ink"),)}), store, announced.append)
     return [each.loras[0] for each in announced]
 
 

@@ -103,7 +103,7 @@ class House:
     def __init__(self, client: redis.Redis, store: ObjectStore) -> None:
         self.ownership, self.attempts, self.engine = Listening(client), Attempts(), Seats()
         self.store = Slow(store)
-        self.reporter = Reporter(self.ownership, self.store, self.attempts, PROVENANCE)
+        self.reporter = Reporter(self.ownership, self.store, self.attempts, {"starter": PROVENANCE})
         self.fetching = fetching = Fetching(Inputs(self.store), self.reporter)
         self.arrivals = Arrivals(self.engine, fetching, self.attempts, self.reporter)
 

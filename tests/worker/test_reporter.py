@@ -100,7 +100,7 @@ def pictures(tmp_path: Path) -> ObjectStore:
 def reporter(ownership: Recorder, claim: Claim, pictures: ObjectStore) -> Iterator[Reporter]:
     attempts = Attempts()
     attempts.open(claim)
-    reporter = Reporter(ownership, pictures, attempts, PROVENANCE)
+    reporter = Reporter(ownership, pictures, attempts, {"starter": PROVENANCE})
     yield reporter
     ownership.answers.set()
     attempts.close(claim.token)
@@ -215,7 +215,7 @@ def test_every_picture_says_what_drew_it(
 def test_a_rescued_picture_was_drawn_by_the_network_as_it_is(
     ownership: Recorder, pictures: ObjectStore, claim: Claim, tmp_path: Path
 ) -> None:
-    own = Reporter(ownership, pictures, Attempts(), dataclasses.replace(PROVENANCE, compiled=True))
+    own = Reporter(ownership, pictures, Attempts(), {"starter": dataclasses.replace(PROVENANCE, compiled=True)})
     spec = claim.spec.model_copy(update={"reproducible": False})
     asking = dataclasses.replace(claim, token="c" * 32, spec=spec)
     own._attempts.open(asking)

@@ -65,7 +65,7 @@ def reporting(redis_client: redis.Redis, pictures: Path) -> Iterator[Reporting]:
 
     def report(safety: Safety) -> Reporter:
         store = ObjectStore.from_url(pictures.as_uri())
-        reporters.append(Reporter(Ownership(redis_client), store, Attempts(), PROVENANCE, safety=safety))
+        reporters.append(Reporter(Ownership(redis_client), store, Attempts(), {"starter": PROVENANCE}, safety=safety))
         return reporters[-1]
 
     yield report

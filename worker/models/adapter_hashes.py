@@ -12,16 +12,13 @@ from pathlib import Path
 import structlog
 
 from app.contract.messages.card import Adapter, ModelCard
-from worker.models.bundle import Bundle
 from worker.models.hashes import sha256_of
 
 log = structlog.get_logger()
 
 
-def with_hashes(card: ModelCard, bundle: Bundle) -> ModelCard:
+def with_hashes(card: ModelCard, *, controls: Mapping[str, Path], loras: Mapping[str, Path]) -> ModelCard:
     """The card with the hash of each ControlNet and LoRA whose file can be read."""
-    controls = {name: file.weights for name, file in bundle.controlnets.files.items()}
-    loras = {name: file.path for name, file in bundle.loras.items()}
     return card.model_copy(update={"controls": _hashed(card.controls, controls), "loras": _hashed(card.loras, loras)})
 
 

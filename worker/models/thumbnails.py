@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,6 @@ from PIL import Image, ImageOps
 
 from app.contract.messages.card import Adapter, ModelCard
 from worker.models.adapter_folder import preview_beside
-from worker.models.bundle import Bundle
 
 log = structlog.get_logger()
 
@@ -37,11 +36,9 @@ class UnfitPreview(Exception):
     """It is not shown; the text says why."""
 
 
-def with_thumbnails(card: ModelCard, bundle: Bundle, keep: Keep) -> ModelCard:
-    """The card with the thumbnail of each LoRA that has one."""
-    return card.model_copy(
-        update={"loras": tuple(_shown(each, bundle.loras[each.name].path, keep) for each in card.loras)}
-    )
+def with_thumbnails(card: ModelCard, loras: Mapping[str, Path], keep: Keep) -> ModelCard:
+    """The card with the thumbnail of each LoRA that has one. `loras` are their files."""
+    return card.model_copy(update={"loras": tuple(_shown(each, loras[each.name], keep) for each in card.loras)})
 
 
 def _shown(adapter: Adapter, file: Path, keep: Keep) -> Adapter:
