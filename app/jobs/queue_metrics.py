@@ -57,16 +57,22 @@ class QueueMetrics(Collector):
         depth = GaugeMetricFamily("darkroom_queue_depth", "Jobs that wait", labels=["model"])
         running = GaugeMetricFamily("darkroom_model_jobs_running", "Jobs that a worker owns", labels=["model"])
         oldest = GaugeMetricFamily("darkroom_queue_wait_seconds", "Age of the longest waiting job", labels=["model"])
+        unserved = GaugeMetricFamily(
+            "darkroom_queue_unserved_seconds", "Since when jobs wait and none was claimed", labels=["model"]
+        )
         workers = GaugeMetricFamily("darkroom_workers", "Workers heard of lately", labels=["model"])
-        seats = GaugeMetricFamily("darkroom_seats_served", "Seats of all workers together", labels=["model"])
+        having = GaugeMetricFamily("darkroom_workers_in_memory", "Of those, that have it in memory", labels=["model"])
+        seats = GaugeMetricFamily("darkroom_seats_served", "Seats of all workers that have it", labels=["model"])
         pace = GaugeMetricFamily("darkroom_job_seconds", "Moving average of how long a job runs", labels=["model"])
         for name, model in (await self._registry.models()).items():
-            waiting, age = await self._stats.waiting(name)
+            waiting, age, idle = await self._stats.waiting(name)
             depth.add_metric([name], waiting)
             running.add_metric([name], await self._stats.running(name))
             oldest.add_metric([name], age)
+            unserved.add_metric([name], idle)
             workers.add_metric([name], model.workers)
-            seats.add_metric([name], model.workers * model.card.seats)
+            having.add_metric([name], model.in_memory)
+            seats.add_metric([name], model.in_memory * model.card.seats)
             if model.pace_ms is not None:
                 pace.add_metric([name], model.pace_ms / 1000)
         counts = await self._stats.counts()
@@ -76,7 +82,7 @@ class QueueMetrics(Collector):
             _gauge("darkroom_webhooks_owed", "Webhook messages not delivered yet", counts.webhooks_owed),
         ]
         used = _gauge("darkroom_redis_memory_ratio", "Part of Redis' memory in use", await self._registry.memory_used())
-        return [depth, running, oldest, workers, seats, pace, used, *plain]
+        return [depth, running, oldest, unserved, workers, having, seats, pace, used, *plain]
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

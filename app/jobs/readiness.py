@@ -122,9 +122,13 @@ class Readiness:
 
 
 def _workers(models: Iterable[ServedModel]) -> int:
-    """Those that draw, and serve a scorer beside; else those that do only that."""
-    counts = [(model.workers, model.card.draws) for model in models]
-    return sum(count for count, draws in counts if draws) or sum(count for count, _ in counts)
+    """Those that draw, and serve a scorer beside; else those that do only that. One that has several folders serves
+    many models and is counted where it has one in memory; while it loads, it has none."""
+    counts = [(model.workers, model.in_memory, model.card.draws) for model in models]
+    for kind in ([each for each in counts if each[2]], counts):
+        if found := max(sum(having for _, having, _ in kind), max((workers for workers, _, _ in kind), default=0)):
+            return found
+    return 0
 
 
 def _red(detail: str) -> CheckView:

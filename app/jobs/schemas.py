@@ -197,6 +197,13 @@ class ModelView(ModelCard):
     owned_by: str = Field(default="darkroom", description="There for OpenAI's clients")
     state: ModelState = Field(description="away: no worker was heard of lately; jobs wait for one")
     workers: int
+    in_memory: int = Field(
+        description="Workers that have it in memory. The others of `workers` have another model there, and take this "
+        "one up when its jobs wait"
+    )
+    ready_seconds: float | None = Field(
+        description="Where no worker has it in memory: how long until one could, once a job waits. Else null"
+    )
     seen_at: str = Field(description="When a worker was last heard of: since then it is away")
     pace_seconds: float | None = Field(description="How long one job runs, moving average")
     default: bool = Field(description="The model of requests that name none, as things stand")
@@ -210,6 +217,8 @@ class ModelView(ModelCard):
             id=alias or card.name,
             state=state_of(model),
             workers=model.workers,
+            in_memory=model.in_memory,
+            ready_seconds=None if model.ready_ms is None else round(model.ready_ms / 1000, 1),
             seen_at=timestamp(model.seen_ms),
             pace_seconds=None if model.pace_ms is None else model.pace_ms / 1000,
             default=is_default and alias is None,

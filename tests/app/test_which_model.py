@@ -37,7 +37,8 @@ PARAMETERS = {"prompt": "a red circle", "seed": 7}
 def served(card: ModelCard) -> Callable[..., ServedModel]:
     def make(name: str, *, workers: int = 1, away: float = 0.0, seen_ms: int = 0) -> ServedModel:
         named = card.model_copy(update={"name": name})
-        return ServedModel(card=named, workers=workers, seen_ms=seen_ms, away_seconds=away, pace_ms=None, seat_ms=None)
+        beats = {"workers": workers, "in_memory": workers, "seen_ms": seen_ms, "away_seconds": away}
+        return ServedModel(card=named, **beats, pace_ms=None, seat_ms=None, ready_ms=None)
 
     return make
 

@@ -13,7 +13,8 @@ class ServedModel:
     """One announced model and the workers that were heard of lately.
 
     `seen_ms` is the moment of Redis time when one was last heard of, `away_seconds` how long ago that was, 0 while
-    there is one. `pace_ms` is how long a job runs and `seat_ms` that times the seats it holds: moving averages, None
+    there is one. `in_memory` of the workers have it loaded; where none has, one could in `ready_ms`, or nobody can say
+    (None). `pace_ms` is how long a job runs and `seat_ms` that times the seats it holds: moving averages, None
     before the first has ended.
     """
 
@@ -23,12 +24,14 @@ class ServedModel:
     away_seconds: float
     pace_ms: float | None
     seat_ms: float | None
+    in_memory: int
+    ready_ms: float | None
 
     def eta_seconds(self, ahead: int) -> float | None:
         """Until a job with `ahead` others before it has finished; None while nobody can say.
 
         Little's law: seats that are all taken let go of a job every seat_ms / seats. Those before it take that long
-        each, then it runs itself.
+        each, then it runs itself. Before all of it, a model that no worker has in memory is loaded.
         """
         room = self.room_in_seconds(ahead)
         return None if room is None or self.pace_ms is None else room + self.pace_ms / 1000
@@ -37,7 +40,8 @@ class ServedModel:
         """Until `wanted` of the jobs before have finished."""
         if not self.workers or self.seat_ms is None:
             return None
-        return wanted * self.seat_ms / 1000 / (self.card.seats * self.workers)
+        loading_ms = 0.0 if self.in_memory else self.ready_ms or 0.0
+        return (loading_ms + wanted * self.seat_ms / (self.card.seats * max(1, self.in_memory))) / 1000
 
 
 def read_served(answer: list[Any]) -> dict[str, ServedModel]:
@@ -46,7 +50,16 @@ def read_served(answer: list[Any]) -> dict[str, ServedModel]:
     return {name: _served(now_ms, *rest) for name, *rest in sorted(found, key=lambda each: str(each[0]))}
 
 
-def _served(now_ms: int, card: str, workers: int, seen_ms: int, job_ms: str | None, seat_ms: str | None) -> ServedModel:
+def _served(
+    now_ms: int,
+    card: str,
+    workers: int,
+    seen_ms: int,
+    job_ms: str | None,
+    seat_ms: str | None,
+    in_memory: int,
+    ready_ms: str | None,
+) -> ServedModel:
     return ServedModel(
         card=ModelCard.model_validate_json(card),
         workers=workers,
@@ -55,4 +68,6 @@ def _served(now_ms: int, card: str, workers: int, seen_ms: int, job_ms: str | No
         pace_ms=float(job_ms) if job_ms else None,
         # A release before fair queueing noted the first alone.
         seat_ms=float(seat_ms or job_ms or 0) or None,
+        in_memory=in_memory,
+        ready_ms=float(ready_ms) if ready_ms else None,
     )

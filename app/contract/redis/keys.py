@@ -38,8 +38,9 @@ TURNS = PREFIX + "turns:"
 """sorted set per model, tenant by the finish tag of its last queued job. Gone when the queue is empty."""
 
 CLOCK = PREFIX + "clock:"
-"""hash per model: `now`, the virtual time of fair queueing, and `popped`, which numbers the places of RQ's list. Gone
-when the queue is empty."""
+"""hash per model: `now`, the virtual time of fair queueing; `popped`, which numbers the places of RQ's list; and
+`unserved`, the moment since when its jobs wait without one of them being claimed (ms of Redis time). Gone when the
+queue is empty."""
 
 MODELS_QUEUED = PREFIX + "queues"
 """set of models that ever had a queue; the reaper walks it."""
@@ -90,6 +91,14 @@ CARDS = PREFIX + "models"
 
 ALIVE = PREFIX + "alive:"
 """sorted set per model, worker name by its last beat."""
+
+LOADABLE = PREFIX + "loadable:"
+"""hash per model: worker that serves it and has another one in memory now, to the ms after which it says that it could
+have this one. Its other workers have it in memory."""
+
+TAKING_UP = PREFIX + "taking-up:"
+"""string per model: the worker that is about to take it up, so that others leave it to that one. Expires after
+LEASE_MS, unless its worker beats."""
 
 SEEN = PREFIX + "seen"
 """sorted set, model by the moment a worker of it was last heard of (ms of Redis time): since when it is away. Kept with

@@ -71,9 +71,16 @@ class Ownership:
         self._scripts = {name: client.register_script(source(name)) for name in names}
         self._unanswered: dict[str, str] = {}
 
-    def announce(self, card: ModelCard, worker: str) -> None:
-        """Say what this worker serves, and that it is alive."""
-        self._scripts["announce"](args=[card.name, worker, card.model_dump_json()])
+    def announce(
+        self, card: ModelCard, worker: str, *, ready_in: float | None = None, is_taken_up: bool = False
+    ) -> None:
+        """Say what this worker serves, and that it is alive.
+
+        `ready_in`: seconds after which it could have the model in memory, None if it has. `is_taken_up`: it is about to
+        load it, see ModelDemand.
+        """
+        ms = "" if ready_in is None else round(ready_in * 1000)
+        self._scripts["announce"](args=[card.name, worker, card.model_dump_json(), ms, int(is_taken_up)])
 
     def starting(self, worker: str, sentence: str) -> None:
         """Say what a worker is at that cannot be announced yet; an empty sentence ends it."""

@@ -39,12 +39,20 @@ class QueueStats:
         """Jobs of a model that a worker owns, as RQ's registry of the queue has them."""
         return int(await self._redis.zcard(keys.RQ_STARTED + keys.queue_name(model)))
 
-    async def waiting(self, model: str) -> tuple[int, float]:
-        """Jobs of a model that wait, and the age in seconds of the one at the head of RQ's list: 0.0 without one."""
+    async def waiting(self, model: str) -> tuple[int, float, float]:
+        """Jobs of a model that wait; the age in seconds of the one at the head of RQ's list; and for how long none of
+        them has been claimed. 0.0 without one."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.zcard(keys.QUEUED + model)
             pipeline.lindex(keys.RQ_QUEUE + keys.queue_name(model), 0)
+            pipeline.hget(keys.CLOCK + model, "unserved")
             pipeline.time()
-            depth, first, now = await pipeline.execute()
+            depth, first, unserved, now = await pipeline.execute()
         created = await self._redis.hget(keys.JOB + first, "created_ms") if first else None
-        return depth, max(0.0, now[0] + now[1] / 1e6 - int(created) / 1000) if created else 0.0
+        at = now[0] + now[1] / 1e6
+        return depth, _since(created, at), _since(unserved, at)
+
+
+def _since(ms: str | None, at: float) -> float:
+    """Seconds from a moment in ms until `at`; 0.0 where there is none."""
+    return max(0.0, at - int(ms) / 1000) if ms else 0.0

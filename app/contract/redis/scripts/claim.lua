@@ -21,9 +21,12 @@ if redis.call('EXISTS', RQ_SUSPENDED) == 1 then return nil end
 
 local function own(id, tag)
   dequeue(id, model)
-  if redis.call('EXISTS', QUEUED .. model) == 1 and tag > tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0) then
-    redis.call('HSET', CLOCK .. model, 'now', tag)
-    redis.call('ZREMRANGEBYSCORE', TURNS .. model, '-inf', tag)
+  if redis.call('EXISTS', QUEUED .. model) == 1 then
+    redis.call('HSET', CLOCK .. model, 'unserved', at)
+    if tag > tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0) then
+      redis.call('HSET', CLOCK .. model, 'now', tag)
+      redis.call('ZREMRANGEBYSCORE', TURNS .. model, '-inf', tag)
+    end
   end
   local attempt = redis.call('HINCRBY', JOB .. id, 'attempt', 1)
   redis.call('HSETNX', JOB .. id, 'started_ms', at)

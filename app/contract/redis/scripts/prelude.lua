@@ -153,6 +153,7 @@ end
 -- Answers the place, which the caller writes into the record, with what else it has to write there.
 local function list_add(id, model)
   local length = redis.call('RPUSH', RQ_QUEUE .. QUEUE_PREFIX .. model, id)
+  redis.call('HSETNX', CLOCK .. model, 'unserved', now())
   return (redis.call('HGET', CLOCK .. model, 'popped') or 0) + length - 1
 end
 
@@ -191,6 +192,21 @@ local function dequeue(id, model)
   if redis.call('EXISTS', QUEUED .. model) == 0 then
     redis.call('DEL', TURNS .. model, CLOCK .. model, RQ_QUEUE .. QUEUE_PREFIX .. model)
   end
+end
+
+-- Workers that have the model in memory: of those that were heard of, the ones that do not have to load it.
+local function in_memory(model, at)
+  local workers = redis.call('ZCOUNT', ALIVE .. model, at - ALIVE_MS, '+inf')
+  return math.max(0, workers - redis.call('HLEN', LOADABLE .. model)), workers
+end
+
+-- This worker serves the model no longer. Answers whether it did.
+local function stop_serving(model, worker)
+  redis.call('HDEL', LOADABLE .. model, worker)
+  if redis.call('GET', TAKING_UP .. model) == worker then redis.call('DEL', TAKING_UP .. model) end
+  local served = redis.call('ZREM', ALIVE .. model, worker) == 1
+  if served then redis.call('ZADD', SEEN, now(), model) end
+  return served
 end
 
 -- Objects of an attempt that has no result are nobody's. Later, because a zombie may still be writing.

@@ -16,6 +16,6 @@ for _, model in ipairs(redis.call('SMEMBERS', MODELS_QUEUED)) do
 end
 redis.call('HDEL', STARTING, worker)
 for _, model in ipairs(redis.call('HKEYS', CARDS)) do
-  if redis.call('ZREM', ALIVE .. model, worker) == 1 then redis.call('ZADD', SEEN, now(), model) end
+  stop_serving(model, worker)
 end
 return {requeued, failed}

@@ -1,0 +1,18 @@
+-- What waits of the models that a worker could take up. Reads only. While the queue is suspended, nothing does.
+-- ARGV: models
+-- Answers per model {jobs that wait, ms since when they do without one of them being claimed, workers that have the model
+-- in memory, who is about to take it up or false, seat_ms or false}.
+local at, suspended, answer = now(), redis.call('EXISTS', RQ_SUSPENDED) == 1, {}
+for i, model in ipairs(ARGV) do
+  local waiting = suspended and 0 or redis.call('ZCARD', QUEUED .. model)
+  local since = waiting > 0 and redis.call('HGET', CLOCK .. model, 'unserved')
+  if waiting > 0 and not since then
+    -- Queued by a release that does not note it.
+    local first = redis.call('ZRANGE', QUEUED .. model, 0, 0)[1]
+    since = field(first, 'created_ms')
+  end
+  local having = in_memory(model, at)
+  answer[i] = {waiting, at - (since or at), having, redis.call('GET', TAKING_UP .. model),
+    redis.call('HGET', PACE .. model, 'seat_ms')}
+end
+return answer
