@@ -13,20 +13,20 @@ from typing import Any
 
 import redis.asyncio
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import Response
+from fastapi import FastAPI
 
 from app import __version__
 from app.a1111 import body as a1111_body
 from app.a1111 import errors as a1111_errors
 from app.a1111 import lists as a1111_lists
 from app.a1111 import routes as a1111
+from app.admin import routes as admin
 from app.contract.common.tracing import close_provider, open_provider
 from app.contract.redis.clients import async_pool
 from app.contract.redis.connections import FairPool, StallAwareRetry
 from app.contract.redis.inputs import InputStore
 from app.contract.redis.outbox import Outbox
+from app.contract.redis.overview import Overview
 from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.queue_stats import QueueStats
 from app.contract.redis.quota import Quota
@@ -72,7 +72,7 @@ from app.replicate import files as replicate_files
 from app.replicate import input as replicate_input
 from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
-from app.routes import events, health, images, inputs, jobs, models, page, score, trajectory, webhooks
+from app.routes import docs, events, health, images, inputs, jobs, models, page, score, trajectory, webhooks
 from app.routes.openapi import complete
 from app.services import Services
 from app.settings import Settings
@@ -95,13 +95,6 @@ WAITING_CONNECTIONS = 200
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
-DOCS_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; "
-    "connect-src 'self'; frame-ancestors 'none'"
-)
-
-
 SERVED = (
     # Before jobs: /v1/jobs/events is no job's id.
     events,
@@ -120,6 +113,7 @@ SERVED = (
     replicate_files,
     a1111,
     a1111_lists,
+    admin,
     health,
     page,
 )
@@ -144,7 +138,10 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     refusals = _refusals(settings)
     error_handler.install(app, refusals)
     app.state.metrics = metrics or GatewayMetrics(process=0)
-    app.state.doorkeeper = Doorkeeper(Authenticator(settings.keys(), required=settings.require_keys))
+    authenticator = Authenticator(
+        settings.keys(), required=settings.require_keys, visitors_are_operators=settings.is_for_its_machine
+    )
+    app.state.doorkeeper = Doorkeeper(authenticator)
     app.add_middleware(HeadAsGet)
     app.add_middleware(
         Guard,
@@ -164,7 +161,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         app.include_router(module.router)
     app.mount("/static", page.static_files)
     if settings.docs:
-        app.add_api_route("/docs", _docs, include_in_schema=False)
+        app.add_api_route("/docs", docs.show, include_in_schema=False)
     _describe(app, keyed=bool(settings.keys()) or settings.require_keys)
     return app
 
@@ -291,6 +288,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         stream_tokens=StreamTokens(commands),
         limiter=Limiter(Quota(commands)),
         queue_stats=QueueStats(commands),
+        overview=Overview(commands),
         webui=WebUiMemory(commands),
     )
 
@@ -327,13 +325,6 @@ def _host_names(settings: Settings) -> tuple[str, ...]:
         return settings.allowed_hosts
     public = settings.public_url.split("://", 1)[1].split("/", 1)[0].rsplit(":", 1)[0] if settings.public_url else None
     return (*LOOPBACK_NAMES, public) if public else LOOPBACK_NAMES
-
-
-async def _docs(request: Request) -> Response:
-    prefix = request.app.state.settings.prefix
-    page_html = get_swagger_ui_html(openapi_url=f"{prefix}/openapi.json", title="Darkroom")
-    page_html.headers["Content-Security-Policy"] = DOCS_POLICY
-    return page_html
 
 
 def _describe(app: FastAPI, *, keyed: bool) -> None:

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 from app.contract.messages.job import Record, is_job_id
 from app.contract.redis.outbox import Outbox
+from app.contract.redis.overview import Overview
 from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.queue_stats import QueueStats
 from app.contract.redis.store import JobStore
@@ -58,6 +59,7 @@ class Services:
     stream_tokens: StreamTokens
     limiter: Limiter
     queue_stats: QueueStats
+    overview: Overview
     webui: WebUiMemory
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: streams end with `retry:` and waits are answered at once."""

@@ -228,6 +228,11 @@ class Settings(BaseSettings):
             return False
 
     @property
+    def is_for_its_machine(self) -> bool:
+        """Whether nobody is meant to come from elsewhere, by a proxy either."""
+        return self.is_local and self.public_url is None and not self.allowed_hosts
+
+    @property
     def retention_ms(self) -> int:
         """How long pictures and records are kept."""
         return int(self.retention_hours * 3_600_000)

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("app.jobs",),
     ("app.services",),
     ("app.routes",),
-    ("app.a1111", "app.huggingface", "app.openai", "app.replicate"),
+    ("app.a1111", "app.admin", "app.huggingface", "app.openai", "app.replicate"),
     ("app.webhooks",),
     ("app.main",),
     ("app.cli",),

@@ -22,6 +22,7 @@ from rq.worker.base import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis.keys import queue_name
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts, Stop
@@ -76,10 +77,11 @@ class Intake(BaseWorker):
         attempts: Attempts,
         may_claim: Callable[[], bool],
         claimed: Callable[[Claim], None] = lambda claim: None,
+        note: Callable[[], WorkerNote | None] = lambda: None,
     ) -> None:
         """`connection` is RQ's own and does not decode; `leasing` is of a client that nothing but the leases uses.
 
-        `claimed` hears of each claim before its road does.
+        `claimed` hears of each claim before its road does. `note` is what the worker says of itself with each beat.
         """
         cards = [card for card, _ in served]
         queues = [queue_name(card.name) for card in cards]
@@ -89,7 +91,7 @@ class Intake(BaseWorker):
         self._attempts = attempts
         self._claimed = claimed
         self._may_claim = may_claim
-        self._leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop)
+        self._leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop, note=note)
         self._over = threading.Event()
         self.stops_asked = 0
 

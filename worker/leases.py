@@ -13,6 +13,7 @@ import redis
 import structlog
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis import keys
 from app.contract.redis.ownership import Beat, Claim, Ownership
 from worker.attempts import Attempts, Stop
@@ -26,7 +27,9 @@ AGAIN_SECONDS = 1.0
 
 
 class Leases:
-    """`ownership` is of a client of its own, which gives up in a tenth of a lease. `stop` ends an attempt early."""
+    """`ownership` is of a client of its own, which gives up in a tenth of a lease. `stop` ends an attempt early, `note`
+    is what the worker says of itself beside its cards.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Leases:
         cards: Sequence[ModelCard],
         worker: str,
         stop: Callable[[Claim, Stop], None],
+        note: Callable[[], WorkerNote | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ownership = ownership
@@ -43,6 +47,7 @@ class Leases:
         self._cards = list(cards)
         self._worker = worker
         self._stop = stop
+        self._note = note
         self._clock = clock
         self._good_at = clock()
 
@@ -64,8 +69,9 @@ class Leases:
         for claim, each in zip(claims, learned, strict=True):
             if each is not Beat.KEPT:
                 self._stop(claim, Stop.LOST if each is Beat.LOST else Stop.CANCELED)
+        note = self._note()
         for card in self._cards:
-            self._ownership.announce(card, self._worker)
+            self._ownership.announce(card, self._worker, note=note)
         # From before it was sent: the lease began when Redis heard it, which was later.
         self._good_at = began
 

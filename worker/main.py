@@ -40,6 +40,7 @@ from worker.loading import start
 from worker.metrics import WorkerMetrics
 from worker.models.assembly import AssemblyError, whole_model
 from worker.models.bundle import ModelError
+from worker.note import SelfReport, device_words
 from worker.open_model import OpenModel, Surroundings
 from worker.provenance import Provenance
 from worker.reporter import Reporter
@@ -117,6 +118,7 @@ class Worker:
             attempts=self.attempts,
             may_claim=lambda: not self.is_lost and self.reporter.has_room and self.reporter.storage_is_well(),
             claimed=self.traces.claimed,
+            note=self._self_report(served),
         )
         self.watchdog = Watchdog(self.stage, stall_seconds=settings.stall_seconds)
         self.stopped = threading.Event()
@@ -143,6 +145,15 @@ class Worker:
             yield self.model.card, self.model.road
         if self.scoring is not None and self.scorer_card is not None:
             yield self.scorer_card, self.scoring
+
+    def _self_report(self, served: Served) -> SelfReport:
+        return SelfReport(
+            device=device_words(served.device),
+            room=lambda: [(card.seats, road.free_seats) for card, road in self._roads()][:1],
+            attempts=self.attempts,
+            stage=self.stage,
+            rows=lambda: self.model.rows_done if self.model else 0,
+        )
 
     def stage(self) -> Stage | None:
         """What the device is at."""

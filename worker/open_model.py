@@ -95,6 +95,12 @@ class OpenModel:
         stages = (each.stage for each in working if each is not None)
         return next((stage for stage in stages if stage is not None), None)
 
+    @property
+    def rows_done(self) -> int:
+        """Rows that its denoiser has evaluated; 0 once it is closed."""
+        drawing = self._drawing
+        return drawing.engine.rows_done if drawing else 0
+
     def begin(self, announce: Callable[[ModelCard], None]) -> None:
         """Work from now on. `announce` hears of the card again whenever more is known of the model."""
         assert self._drawing is not None

@@ -20,6 +20,7 @@ from app.cli.tables import print_table
 from app.cli.which_job import meant, the_one
 from app.contract.messages.job import Record, is_job_id
 from app.contract.redis import keys
+from app.contract.redis.overview import Overview
 from app.contract.redis.store import JobStore
 from app.jobs.schemas import JobView
 from app.settings import settings_from_env
@@ -41,7 +42,7 @@ def dead(*, data: Path, as_json: bool) -> int:
     """Print the jobs that used up their attempts, the latest first, with their last error. Returns the exit code."""
 
     async def work(client: redis.asyncio.Redis) -> int:
-        found = await JobStore(client).dead(limit=SHOWN)
+        found = [record for record, _ in await Overview(client).dead(limit=SHOWN)]
         if as_json:
             print(json.dumps({"object": "list", "data": [_view(record) for record in found], "next_cursor": None}))
         elif found:

@@ -19,15 +19,17 @@ class Scope(StrEnum):
 
     read = "read"
     write = "write"
+    admin = "admin"
+
+
+SCOPE_HELP = "What it may do: read and write if missing. admin: as the operator, with all jobs, models and workers."
 
 
 @keys.command("create")
 def create_key(
     tenant: Annotated[str, typer.Argument(help="Whose jobs the key sees and sends: a-z, 0-9, - and _.")],
     name: Annotated[str, typer.Option(help="A note for the list.")] = "",
-    scopes: Annotated[
-        list[Scope] | None, typer.Option("--scope", help="What it may do; both if missing.", **one_of(Scope))
-    ] = None,
+    scopes: Annotated[list[Scope] | None, typer.Option("--scope", help=SCOPE_HELP, **one_of(Scope))] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="More are refused with 429.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Unfinished jobs of its tenant; then it adds none.")] = None,
     cost_per_minute: Annotated[
@@ -40,8 +42,10 @@ def create_key(
     from app.cli.keys import create
 
     limits = {"requests_per_minute": requests_per_minute, "jobs": jobs, "cost_per_minute": cost_per_minute}
-    granted = tuple(scope.value for scope in scopes or Scope)
-    raise typer.Exit(create(tenant, data=data, as_json=as_json, name=name, scopes=granted, **limits))
+    named = {scope.value for scope in scopes or ()}
+    own = tuple(scope for scope in ("read", "write") if scope in named) or ("read", "write")
+    made = {"name": name, "scopes": own, "admin": Scope.admin.value in named, **limits}
+    raise typer.Exit(create(tenant, data=data, as_json=as_json, **made))
 
 
 @keys.command("list")

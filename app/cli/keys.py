@@ -126,7 +126,7 @@ async def _connected(url: str, work: Work) -> int:
 
 
 def _shown(info: KeyInfo) -> dict[str, Any]:
-    return info.model_dump(mode="json", exclude={"sha256"})
+    return info.model_dump(mode="json", exclude={"sha256", "admin"}) | {"scopes": [*info.granted]}
 
 
 def _print(infos: list[dict[str, Any]]) -> None:

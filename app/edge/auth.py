@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.edge.errors import Forbidden, Unauthenticated
-from app.edge.keyring import KEY_PREFIX, TENANT, HeldKey, Keyring
+from app.edge.keyring import ADMIN, KEY_PREFIX, TENANT, HeldKey, Keyring
 from app.edge.revocation import Revocation
 
 SHORTEST_API_KEY = 32
@@ -22,6 +22,8 @@ SHORTEST_API_KEY = 32
 
 OPEN_TENANT = "default"
 SCOPES = frozenset({"read", "write"})
+"""What a caller may do with jobs of its own."""
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 Keys = Mapping[bytes, str]
@@ -57,6 +59,12 @@ class Caller:
         for scope in sorted(SCOPES):
             self._require(scope)
 
+    def require_admin(self) -> None:
+        """Raises Forbidden for whoever is no operator. What else it needs, to read or to write, the guard has asked."""
+        if not self.key_id and ADMIN not in self.scopes:
+            raise Forbidden("This needs a key here: `darkroom keys create NAME --scope admin` makes one.")
+        self._require(ADMIN)
+
     def _require(self, scope: str) -> None:
         if scope not in self.scopes:
             raise Forbidden(f"This key does not have the scope {scope!r}.")
@@ -67,12 +75,13 @@ class Authenticator:
 
     As long as there never was one of either, everybody is one tenant, whatever the header says, so that clients that
     insist on sending some key work; unless `required`, or the key is one of ours. That this only happens on loopback is
-    the settings' affair.
+    the settings' affair, and so is whether such a visitor can only be the operator.
     """
 
-    def __init__(self, keys: Keys, *, required: bool = False) -> None:
+    def __init__(self, keys: Keys, *, required: bool = False, visitors_are_operators: bool = False) -> None:
         self._keys = keys
         self._required = required
+        self._of_visitors = SCOPES | {ADMIN} if visitors_are_operators else SCOPES
         self.keyring: Keyring | None = None
 
     async def authenticate(self, header: str | None) -> Caller:
@@ -94,9 +103,9 @@ class Authenticator:
         if self._keys or self._required:
             return None
         if self.keyring is None:
-            return Caller(OPEN_TENANT)
+            return Caller(OPEN_TENANT, scopes=self._of_visitors)
         until = await self.keyring.open_until()
-        return Caller(OPEN_TENANT, revoked=until) if until else None
+        return Caller(OPEN_TENANT, scopes=self._of_visitors, revoked=until) if until else None
 
     async def of_key(self, key_id: str) -> Caller | None:
         """Who holds the key of this id, if it is still good. "" is whoever needs none."""
@@ -145,7 +154,7 @@ def _caller(held: HeldKey) -> Caller:
     return Caller(
         tenant=info.tenant,
         key_id=info.id,
-        scopes=frozenset(info.scopes),
+        scopes=frozenset(info.granted),
         requests_per_minute=info.requests_per_minute,
         jobs=info.jobs,
         cost_per_minute=info.cost_per_minute,

@@ -80,7 +80,7 @@ class Unauthenticated(Problem):
 
 
 class Forbidden(Problem):
-    """The key is good, but may not do this: the operator gave it other scopes. A scope is one of read and write."""
+    """The key is good, but may not do this: the operator gave it other scopes. A scope is read, write or admin."""
 
     status, slug, title = 403, "forbidden", "The key may not do this"
 

@@ -31,6 +31,8 @@ from app.edge.single_flight import SingleFlight
 log = structlog.get_logger()
 
 Scope = Literal["read", "write"]
+ADMIN: Final = "admin"
+"""The scope of operators. With `read` it looks at everybody's jobs, with `write` it changes what is everybody's."""
 
 KEY_PREFIX: Final = "drk_"
 OPENED: Final = "open:"
@@ -64,10 +66,20 @@ class KeyInfo(BaseModel):
     name: str = ""
     sha256: str
     scopes: tuple[Scope, ...] = ("read", "write")
+    admin: bool = Field(
+        default=False,
+        description="It reads, or changes, what is everybody's. Not one of `scopes`: an earlier gateway that meets a"
+        " word that it does not know there can read none of the keys",
+    )
     requests_per_minute: int | None = Field(default=None, ge=1)
     jobs: int | None = Field(default=None, ge=1, description="Unfinished jobs of its tenant with which it adds none")
     cost_per_minute: int | None = Field(default=None, ge=1, description="Megapixel steps")
     created_ms: int
+
+    @property
+    def granted(self) -> tuple[str, ...]:
+        """Every scope of the key."""
+        return (*self.scopes, ADMIN) if self.admin else self.scopes
 
 
 @dataclass(frozen=True, slots=True)

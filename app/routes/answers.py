@@ -166,7 +166,12 @@ async def picture_base64(services: Services, picture: Picture) -> str:
 
 def write_cursor(last: Record | StoredInput) -> str:
     """The place after this one in the list."""
-    return base64.urlsafe_b64encode(f"{last.created_ms}.{last.id}".encode()).decode().rstrip("=")
+    return write_cursor_at(last.created_ms, last.id)
+
+
+def write_cursor_at(moment_ms: int, entry_id: str) -> str:
+    """The same, of a list by other moments than those of creation."""
+    return base64.urlsafe_b64encode(f"{moment_ms}.{entry_id}".encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str | None, *, is_id: Callable[[str], bool] = is_job_id) -> tuple[int, str] | None:

@@ -12,6 +12,7 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.job import new_job_id
 from app.contract.messages.params import JobRequest, Webhook, resolve
 from app.contract.redis import keys
+from app.contract.redis.overview import Overview
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore, NewJob
 
@@ -20,6 +21,13 @@ from app.contract.redis.store import JobStore, NewJob
 async def store(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[JobStore]:
     client = redis.asyncio.Redis.from_url(valkey_url, decode_responses=True)
     yield JobStore(client)
+    await client.aclose()
+
+
+@pytest.fixture
+async def overview(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[Overview]:
+    client = redis.asyncio.Redis.from_url(valkey_url, decode_responses=True)
+    yield Overview(client)
     await client.aclose()
 
 

@@ -11,6 +11,7 @@ from app.contract.messages.events import Status
 from app.contract.messages.job import BlockedPicture, JobError
 from app.contract.messages.params import Webhook
 from app.contract.redis import keys
+from app.contract.redis.overview import Overview
 from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob, QueueLost
 
@@ -120,21 +121,25 @@ async def dead(installation: Installation, suspect: str) -> str:
     return suspect
 
 
-async def test_dead_jobs_are_listed_with_their_last_error(installation: Installation, dead: str) -> None:
-    [record] = await installation.store.dead()
+async def test_dead_jobs_are_listed_with_their_last_error(
+    installation: Installation, dead: str, overview: Overview
+) -> None:
+    [(record, _)] = await overview.dead(limit=10)
     assert (record.id, record.status) == (dead, Status.FAILED)
     assert record.error is not None
     assert record.error.slug == "attempts-exhausted"
     await installation.store.forget(dead)
-    assert await installation.store.dead() == []
+    assert await overview.dead(limit=10) == []
 
 
-async def test_a_retry_is_a_new_job_once(installation: Installation, dead: str, redis_client: redis.Redis) -> None:
+async def test_a_retry_is_a_new_job_once(
+    installation: Installation, dead: str, overview: Overview, redis_client: redis.Redis
+) -> None:
     first = await installation.store.retry(dead, "ann", **LIMITS)
     assert first.outcome == "created"
     again = await installation.store.retry(dead, None, **LIMITS)
     assert (again.outcome, again.id) == ("replayed", first.id)
-    assert await installation.store.dead() == []
+    assert await overview.dead(limit=10) == []
     new, old = await installation.store.get(first.id, "ann"), await installation.store.get(dead, "ann")
     assert new is not None
     assert old is not None

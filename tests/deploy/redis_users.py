@@ -50,6 +50,8 @@ USERS = {
             "models",
             "list",
             "index",
+            "tally",
+            "newest",
             "count",
             "pending_join",
             "pending_hold",
@@ -57,10 +59,11 @@ USERS = {
             *(f"input_{name}" for name in INPUTS),
             *(f"outbox_{name}" for name in OUTBOX),
         ),
-        "del exists expire get getex hdel hexists hget hgetall hmget hset lindex lrange mget set setrange xadd xrange "
-        "xread xrevrange zadd zcard zcount zrange zrangebyscore zrank zrem zrevrange zscan zscore",
+        "del exists expire get getex hdel hexists hget hgetall hkeys hmget hset lindex lrange mget set setrange "
+        "smembers xadd xrange xread xrevrange zadd zcard zcount zrange zrangebyscore zrank zrem zrevrange zscan zscore",
         "JOB EVENTS TENANT ENDED OPEN LEASES QUEUED EXPIRY ORPHANS DEAD EPOCH IDEMPOTENCY LOST OUTBOX DELIVERIES CARDS "
-        "ALIVE SEEN STARTING PREVIEW WAKE PENDING STREAM_TOKEN LIMITS CHECKPOINT INTERRUPTED WRITE_PROBE INPUT "
+        "ALIVE SEEN STARTING WORKER DRAINING MODELS_QUEUED "
+        "PREVIEW WAKE PENDING STREAM_TOKEN LIMITS CHECKPOINT INTERRUPTED WRITE_PROBE INPUT "
         "INPUT_EXPIRY INPUT_ORPHANS INPUT_UPLOADS INPUT_REMOVAL REAPER_LOCK RQ_QUEUE",
         read_only="API_KEYS API_KEYS_VERSION",
         rq=False,

@@ -108,6 +108,21 @@ STARTING = PREFIX + "starting"
 """hash, worker that is not announced yet to when it said what it is at, and what: "<ms> <sentence>". Expires soon after
 the last of them has fallen silent."""
 
+WORKER = PREFIX + "worker:"
+"""string per worker: what it said of itself with its last beat (JSON). Expires when it is silent."""
+
+PAUSED = PREFIX + "paused:"
+"""string per model that nobody claims jobs of: since when, until when and why (JSON). Expires at its end, if it has
+one."""
+
+DRAINING = PREFIX + "draining"
+"""sorted set, worker that takes no more jobs and leaves with its last one, by the moment it was told. Kept for a day:
+for who asks again whether it has."""
+
+AUDIT = PREFIX + "audit"
+"""sorted set, what operators have changed ("<id of the line> <JSON>") by when. Kept for AUDIT_MS, and AUDIT_KEPT lines
+at most."""
+
 PACE = PREFIX + "pace:"
 """hash per model, moving averages over jobs that succeeded: `job_ms`, how long one runs, and `seat_ms`, the same times
 the seats it holds. For the estimates a client sees."""
@@ -220,6 +235,11 @@ INTERRUPTED_SECONDS = 900
 OWED_MS = 7 * 86_400_000
 """Three days of tries, and a webhook process that was away before for as long. What a deleted job still owes is not
 kept for ever where nobody delivers."""
+
+DRAINED_MS = 86_400_000
+AUDIT_MS = 400 * 86_400_000
+AUDIT_KEPT = 10_000
+"""Some 3 MB."""
 
 LIMIT_WINDOW_MS = 60_000
 COUNTED_MS = 10_000

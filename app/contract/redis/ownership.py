@@ -19,6 +19,7 @@ from app.contract.messages.job import BlockedPicture, JobError, Picture, Selecti
 from app.contract.messages.kept_spec import read_stored
 from app.contract.messages.questions import Question, Result, read_question
 from app.contract.messages.spec import JobSpec, pictures_of
+from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis.keys import RECORD_VERSION, SUSPECT_AFTER
 from app.contract.redis.scripts import source
 
@@ -72,15 +73,23 @@ class Ownership:
         self._unanswered: dict[str, str] = {}
 
     def announce(
-        self, card: ModelCard, worker: str, *, ready_in: float | None = None, is_taken_up: bool = False
-    ) -> None:
-        """Say what this worker serves, and that it is alive.
+        self,
+        card: ModelCard,
+        worker: str,
+        *,
+        ready_in: float | None = None,
+        is_taken_up: bool = False,
+        note: WorkerNote | None = None,
+    ) -> bool:
+        """Say what this worker serves, and that it is alive. True if an operator wants it to take no more and leave.
 
         `ready_in`: seconds after which it could have the model in memory, None if it has. `is_taken_up`: it is about to
-        load it, see ModelDemand.
+        load it, see ModelDemand. `note` is what it says of itself.
         """
         ms = "" if ready_in is None else round(ready_in * 1000)
-        self._scripts["announce"](args=[card.name, worker, card.model_dump_json(), ms, int(is_taken_up)])
+        about = note.model_dump_json() if note else ""
+        args = [card.name, worker, card.model_dump_json(), ms, int(is_taken_up), about]
+        return bool(self._scripts["announce"](args=args))
 
     def starting(self, worker: str, sentence: str) -> None:
         """Say what a worker is at that cannot be announced yet; an empty sentence ends it."""
@@ -95,7 +104,7 @@ class Ownership:
 
     def leave(self, model: str, worker: str) -> None:
         """Take this worker off the list of the living."""
-        self._scripts["announce"](args=[model, worker, ""])
+        self._scripts["announce"](args=[model, worker, "", ""])
 
     def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
         """Own the model's next job, or None if there is none for a worker that holds so many already.

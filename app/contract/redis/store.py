@@ -152,10 +152,6 @@ class JobStore:
         new = await self._redis.hget(keys.JOB + job_id, "retried_as")
         return Retrial("replayed", new) if new and await self._redis.exists(keys.JOB + new) else None
 
-    async def dead(self, *, limit: int = 100) -> list[Record]:
-        """Jobs that used up their attempts and were not retried, the latest first."""
-        return await self._read(await self._redis.zrevrange(keys.DEAD, 0, limit - 1))
-
     async def require_epoch(self) -> None:
         """Raises QueueLost if this is not the Redis that was there when this store first asked."""
         if await self._known_epoch() != await self._redis.get(keys.EPOCH):

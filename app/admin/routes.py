@@ -1,0 +1,78 @@
+"""What an operator looks at: queues by caller, workers, models, dead jobs. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+from app.admin.access import operators_router
+from app.admin.pages import Cursor, Limit, page
+from app.admin.schemas import (
+    AdminModelList,
+    AdminModelView,
+    DeadJobList,
+    DeadJobView,
+    QueueView,
+    ShareView,
+    WorkerList,
+    WorkerView,
+)
+from app.contract.messages.served import ServedModel
+from app.contract.redis.overview import Share
+from app.edge.errors import InvalidRequest
+from app.routes.answers import ACCESS, QUEUE, problems, read_cursor, write_cursor_at
+from app.services import Services, TheServices
+
+router = operators_router()
+
+OfModel = Annotated[str | None, Query(max_length=64, description="Only of this model")]
+READING = problems(*ACCESS, InvalidRequest, *QUEUE)
+
+
+@router.get("/queue", response_model=QueueView, summary="Who has jobs that wait or run", responses=READING)
+async def queue(services: TheServices, model: OfModel = None, limit: Limit = 100, cursor: Cursor = None) -> QueueView:
+    """By model and tenant, with what the jobs cost. Counted anew for each page, while the queue moves."""
+    shares = sorted(await services.overview.shares(model), key=_by_cost)
+    found, following = page(shares, _by_cost, kinds=(float, str, str), limit=limit, cursor=cursor)
+    return QueueView(data=[ShareView.of(each) for each in found], next_cursor=following)
+
+
+def _by_cost(share: Share) -> tuple[float, str, str]:
+    return -(share.waiting_cost + share.running_cost), share.model, share.tenant
+
+
+@router.get("/workers", response_model=WorkerList, summary="Workers, and what they are at", responses=READING)
+async def workers(
+    services: TheServices, model: OfModel = None, limit: Limit = 100, cursor: Cursor = None
+) -> WorkerList:
+    """Those that were heard of lately, by their names; those that still start among them."""
+    seen = await services.overview.workers(model)
+    found, following = page(seen, lambda each: (each.name,), kinds=(str,), limit=limit, cursor=cursor)
+    notes = await services.overview.notes([each.name for each in found])
+    views = [WorkerView.of(each, note) for each, note in zip(found, notes, strict=True)]
+    return WorkerList(data=views, next_cursor=following)
+
+
+@router.get("/models", response_model=AdminModelList, summary="Models and their queues", responses=READING)
+async def models(services: TheServices) -> AdminModelList:
+    """Under their own names; aliases are in GET /v1/models."""
+    served = await services.registry.look_again()
+    return AdminModelList(data=[await model_view(services, model) for model in served.values()])
+
+
+async def model_view(services: Services, model: ServedModel) -> AdminModelView:
+    """A model with its queue as it is now."""
+    name = model.card.name
+    waiting, oldest = await services.queue_stats.waiting(name)
+    running = await services.queue_stats.running(name)
+    return AdminModelView.of(model, waiting=waiting, running=running, oldest_seconds=oldest)
+
+
+@router.get("/dead", response_model=DeadJobList, summary="Jobs that used up their attempts", responses=READING)
+async def dead(services: TheServices, limit: Limit = 100, cursor: Cursor = None) -> DeadJobList:
+    """Of everybody, the latest first, until they are run again or their time of keeping is over."""
+    found = await services.overview.dead(limit=limit + 1, before=read_cursor(cursor))
+    views = [DeadJobView.of(record, died_ms) for record, died_ms in found[:limit]]
+    following = write_cursor_at(found[limit - 1][1], views[-1].id) if len(found) > limit else None
+    return DeadJobList(data=views, next_cursor=following)
