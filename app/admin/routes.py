@@ -64,9 +64,10 @@ async def models(services: TheServices) -> AdminModelList:
 async def model_view(services: Services, model: ServedModel) -> AdminModelView:
     """A model with its queue as it is now."""
     name = model.card.name
-    waiting, oldest = await services.queue_stats.waiting(name)
+    waiting, oldest, unserved = await services.queue_stats.waiting(name)
     running = await services.queue_stats.running(name)
-    return AdminModelView.of(model, waiting=waiting, running=running, oldest_seconds=oldest)
+    ages = {"oldest_waiting_seconds": round(oldest, 3), "unserved_seconds": round(unserved, 3)}
+    return AdminModelView.of(model, waiting=waiting, running=running, **ages)
 
 
 @router.get("/dead", response_model=DeadJobList, summary="Jobs that used up their attempts", responses=READING)

@@ -5,7 +5,7 @@ Knows shapes and how what was read becomes one. Refuses to fetch anything.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -60,6 +60,9 @@ class WorkerView(BaseModel):
     name: str
     state: WorkerState = Field(description="draining: it takes no more jobs, and leaves with its last one")
     models: list[str] = Field(description="What it serves; empty while it starts")
+    in_memory: list[str] = Field(
+        description="Those of them that it has in memory; it takes another up when it is needed"
+    )
     device: str | None
     seats: int | None = Field(description="Pictures it draws at the same time")
     free_seats: int | None
@@ -82,6 +85,7 @@ class WorkerView(BaseModel):
             name=worker.name,
             state=_state_of(worker),
             models=[*worker.models],
+            in_memory=[*worker.in_memory],
             last_beat_at=timestamp(worker.beat_ms),
             draining_since=None if worker.draining_ms is None else timestamp(worker.draining_ms),
             **known,
@@ -108,25 +112,27 @@ class AdminModelView(BaseModel):
     id: str
     state: ModelState
     workers: int
-    seats: int = Field(description="Of all its workers together")
+    in_memory: int = Field(description="Workers that have it in memory, and not another of theirs")
+    seats: int = Field(description="Of all workers together that have it in memory")
     waiting: int
     running: int
     oldest_waiting_seconds: float
+    unserved_seconds: float = Field(description="For how long jobs have waited and none was claimed")
     pace_seconds: float | None = Field(description="How long one job runs, moving average")
     seen_at: str = Field(description="When a worker was last heard of")
 
     @classmethod
-    def of(cls, model: ServedModel, *, waiting: int, running: int, oldest_seconds: float) -> AdminModelView:
+    def of(cls, model: ServedModel, **of_queue: Any) -> AdminModelView:
+        """`of_queue` are the fields that tell of its queue."""
         return cls(
             id=model.card.name,
             state=state_of(model),
             workers=model.workers,
-            seats=model.workers * model.card.seats,
-            waiting=waiting,
-            running=running,
-            oldest_waiting_seconds=round(oldest_seconds, 3),
+            in_memory=model.in_memory,
+            seats=model.in_memory * model.card.seats,
             pace_seconds=None if model.pace_ms is None else model.pace_ms / 1000,
             seen_at=timestamp(model.seen_ms),
+            **of_queue,
         )
 
 

@@ -77,13 +77,13 @@ def test_a_long_queue_is_counted_in_pieces(
 
 def test_workers(client: httpx2.Client, worker: ScriptedWorker, card: ModelCard, redis_client: redis.Redis) -> None:
     other = card.model_copy(update={"name": "other"})
-    worker.ownership.announce(card, "w2", note=NOTE)
+    worker.ownership.announce(card, "w2", ready_in=3.0, note=NOTE)
     worker.ownership.announce(other, "w2", note=NOTE)
     worker.ownership.starting("w3", "loading the model")
     old, new, starts = pages(client, "workers", limit=1)
     assert (old["name"], old["state"], old["models"]) == ("w1", "serving", ["starter"])
     assert (old["version"], old["free_seats"]) == (None, None), "one of an earlier release says nothing of itself"
-    assert (new["name"], new["models"]) == ("w2", ["other", "starter"])
+    assert (new["name"], new["models"], new["in_memory"]) == ("w2", ["other", "starter"], ["other"])
     assert {name: new[name] for name in WorkerNote.model_fields} == NOTE.model_dump()
     assert (starts["name"], starts["state"], starts["activity"]) == ("w3", "starting", "loading the model")
     assert all(datetime.fromisoformat(each["last_beat_at"]) for each in (old, new, starts))
@@ -101,6 +101,7 @@ def test_models(client: httpx2.Client, worker: ScriptedWorker) -> None:
     [model] = ask(client, "models")["data"]
     assert (model["id"], model["state"], model["workers"]) == ("starter", "ready", 1)
     assert (model["waiting"], model["running"], model["seats"]) == (2, 1, worker.card.seats)
+    assert model["oldest_waiting_seconds"] >= model["unserved_seconds"] > 0
 
 
 def test_dead_jobs(client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis) -> None:

@@ -5,8 +5,8 @@ Knows the lines and lists that the scripts keep. Refuses to know who may look, a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import redis.asyncio
@@ -52,6 +52,8 @@ class SeenWorker:
 
     name: str
     models: tuple[str, ...] = ()
+    in_memory: tuple[str, ...] = ()
+    """Of its models."""
     beat_ms: int = 0
     starting: str = ""
     """What it is at before it serves anything; empty once it does."""
@@ -95,19 +97,13 @@ class Overview:
         models = await self._redis.hkeys(keys.CARDS)
         now_ms = await self._now_ms()
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for name in models:
-                pipeline.zrangebyscore(keys.ALIVE + name, now_ms - keys.ALIVE_MS, "+inf", withscores=True)
             pipeline.zrange(keys.DRAINING, 0, -1, withscores=True)
             pipeline.hgetall(keys.STARTING)
-            *alive, draining, starting = await pipeline.execute()
-        left = {name: int(since) for name, since in draining}
-        beats: dict[str, int] = {}
-        served: dict[str, list[str]] = {}
-        for served_model, found in zip(models, alive, strict=True):
-            for name, beat in found:
-                beats[name] = max(int(beat), beats.get(name, 0))
-                served.setdefault(name, []).append(served_model)
-        workers = [SeenWorker(n, tuple(sorted(served[n])), beats[n], draining_ms=left.get(n)) for n in beats]
+            for name in models:
+                pipeline.zrangebyscore(keys.ALIVE + name, now_ms - keys.ALIVE_MS, "+inf", withscores=True)
+                pipeline.hkeys(keys.LOADABLE + name)
+            draining, starting, *found = await pipeline.execute()
+        workers = _serving(zip(models, found[::2], found[1::2], strict=True), dict(draining))
         workers += [] if model else _starting(starting, since_ms=now_ms - keys.ALIVE_MS)
         return sorted((each for each in workers if model in (None, *each.models)), key=lambda each: each.name)
 
@@ -132,6 +128,23 @@ class Overview:
     async def _now_ms(self) -> int:
         seconds, micros = await self._redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _serving(
+    found: Iterable[tuple[str, list[tuple[str, float]], list[str]]], draining: dict[str, float]
+) -> list[SeenWorker]:
+    """Of each model the workers with their last beats, and those of them that have another one in memory."""
+    workers: dict[str, SeenWorker] = {}
+    for model, beats, loadable in found:
+        for name, beat in beats:
+            known = workers.get(name) or SeenWorker(name, draining_ms=draining.get(name) and int(draining[name]))
+            workers[name] = replace(
+                known,
+                models=tuple(sorted([*known.models, model])),
+                in_memory=known.in_memory if name in loadable else tuple(sorted([*known.in_memory, model])),
+                beat_ms=max(int(beat), known.beat_ms),
+            )
+    return [*workers.values()]
 
 
 def _starting(told: dict[str, str], *, since_ms: int) -> list[SeenWorker]:

@@ -104,7 +104,7 @@ class Ownership:
 
     def leave(self, model: str, worker: str) -> None:
         """Take this worker off the list of the living."""
-        self._scripts["announce"](args=[model, worker, "", ""])
+        self._scripts["announce"](args=[model, worker, ""])
 
     def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
         """Own the model's next job, or None if there is none for a worker that holds so many already.
