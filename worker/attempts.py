@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,6 +54,11 @@ class Attempts:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._attempts: dict[str, Attempt] = {}
+        self._freed: Callable[[], None] = lambda: None
+
+    def hear_of_seats(self, freed: Callable[[], None]) -> None:
+        """`freed` is called, by any thread, whenever a seat may have become free."""
+        self._freed = freed
 
     def open(self, claim: Claim) -> None:
         with self._lock:
@@ -67,6 +73,11 @@ class Attempts:
         with self._changed:
             self._attempts.pop(token, None)
             self._changed.notify_all()
+        self._freed()
+
+    def seat_freed(self) -> None:
+        """An attempt needs its seat no more, though its last word is not said yet."""
+        self._freed()
 
     def stop(self, token: str, reason: Stop) -> bool:
         """Ask an attempt to end. The first reason stays, but a lost lease outranks all. False for an unknown one."""

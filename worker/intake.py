@@ -23,15 +23,19 @@ from rq.worker_registration import clean_worker_registry
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.worker_note import WorkerNote
-from app.contract.redis.keys import queue_name
+from app.contract.redis.keys import IDLE_SECONDS, queue_name
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts, Stop
 from worker.leases import Leases
+from worker.wakeups import Bell, Ear
 
 log = structlog.get_logger()
 
-LONGEST_NAP = 0.025
-"""Seconds between two looks at an empty queue: an accepted job is claimed well within 50 ms."""
+LOOK_SECONDS = 0.025
+"""Between two looks at whether a seat is free that was not. Redis is not asked for it."""
+
+AGAIN_SECONDS = 1.0
+"""Before a claim that failed is tried again."""
 
 REGISTRATION_SECONDS = 60
 """RQ forgets a worker that is silent for this long and another minute."""
@@ -77,11 +81,14 @@ class Intake(BaseWorker):
         attempts: Attempts,
         may_claim: Callable[[], bool],
         claimed: Callable[[Claim], None] = lambda claim: None,
+        found_late: Callable[[], None] = lambda: None,
         note: Callable[[], WorkerNote | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`connection` is RQ's own and does not decode; `leasing` is of a client that nothing but the leases uses.
 
-        `claimed` hears of each claim before its road does. `note` is what the worker says of itself with each beat.
+        `claimed` hears of each claim before its road does, `found_late` of each for which there was a free seat and no
+        word. `note` is what the worker says of itself with each beat.
         """
         cards = [card for card, _ in served]
         queues = [queue_name(card.name) for card in cards]
@@ -93,6 +100,11 @@ class Intake(BaseWorker):
         self._may_claim = may_claim
         self._leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop, note=note)
         self._over = threading.Event()
+        self._bell = Bell()
+        self._ears = {model: Ear(model, ownership, self._bell) for model in self._roads}
+        self._asked_at = dict.fromkeys(self._roads, float("-inf"))
+        self._found_late, self._clock = found_late, clock
+        attempts.hear_of_seats(self._bell.ring)
         self.stops_asked = 0
 
     def announce_from_now_on(self, card: ModelCard) -> None:
@@ -111,6 +123,7 @@ class Intake(BaseWorker):
         """
         self.stops_asked += 1
         self._stop_requested = True
+        self._bell.ring()
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """RQ's commands. Unlike a stock worker's, `stop-job` finds the job among all executions."""
@@ -128,14 +141,14 @@ class Intake(BaseWorker):
         self._outlive_redis(self._leases.beat)
         threading.Thread(target=self._leases.keep, args=[self._over], name="leases", daemon=True).start()
         threading.Thread(target=self._keep_books, name="books", daemon=True).start()
+        for ear in self._ears.values():
+            ear.listen()
         registered()
-        nap = 0.001
         while not self._stop_requested:
-            if sum(self._claim_one(model) for model in self._roads):
-                nap = 0.001
-                continue
-            time.sleep(nap)
-            nap = min(nap * 2, LONGEST_NAP)
+            if not sum(self._claim_one(model) for model in self._roads):
+                self._bell.wait(self._rest())
+        for ear in self._ears.values():
+            ear.close()
 
     def hand_back(self) -> None:
         """Stop every attempt in flight; whoever carries it gives it back."""
@@ -145,6 +158,8 @@ class Intake(BaseWorker):
     def leave(self) -> None:
         """Take this worker off every list. Without Redis there is nothing to do: the entries expire by themselves."""
         self._over.set()
+        for ear in self._ears.values():
+            ear.end()
         try:
             for model in self._roads:
                 self._ownership.leave(model, self.name)
@@ -153,24 +168,49 @@ class Intake(BaseWorker):
             log.warning("left without telling redis", reason=str(error))
 
     def _claim_one(self, model: str) -> bool:
-        if self._roads[model].free_seats < 1 or not self._leases.are_sure or not self._may_claim():
+        """True if a job was there. Asks with a free seat only, and where nobody has just found nothing."""
+        ear = self._ears[model]
+        if not self._can_take(model):
+            ear.close()
             return False
-        try:
-            held = self._attempts.claims()
-            if any(claim.runs_alone for claim in held):
-                return False
-            claim = self._ownership.claim(model, self.name, holding=len(held))
-        except redis.RedisError as error:
-            log.warning("redis is away; claiming pauses", reason=str(error))
-            time.sleep(1.0)
+        if ear.is_open and not self._is_due(model):
             return False
+        claim, is_late = self._ask(model), ear.is_open
         if claim is None:
+            ear.open()
             return False
-        log.info("claimed", job_id=claim.id, attempt=claim.attempt)
+        # There may be more.
+        ear.close()
+        if is_late:
+            self._found_late()
+        log.info("claimed", job_id=claim.id, attempt=claim.attempt, late=is_late)
         self._attempts.open(claim)
         self._claimed(claim)
         self._road_of(claim).begin(claim)
         return True
+
+    def _can_take(self, model: str) -> bool:
+        if self._roads[model].free_seats < 1 or not self._leases.are_sure or not self._may_claim():
+            return False
+        return not any(claim.runs_alone for claim in self._attempts.claims())
+
+    def _is_due(self, model: str) -> bool:
+        return self._clock() - self._asked_at[model] >= IDLE_SECONDS
+
+    def _ask(self, model: str) -> Claim | None:
+        self._asked_at[model] = self._clock()
+        try:
+            return self._ownership.claim(model, self.name, holding=len(self._attempts.claims()))
+        except redis.RedisError as error:
+            log.warning("redis is away; claiming pauses", reason=str(error))
+            self._bell.wait(AGAIN_SECONDS)
+            return None
+
+    def _rest(self) -> float:
+        """Seconds until it looks again if nothing rings: soon while seats are taken, which end in more than one way."""
+        if not all(ear.is_open for ear in self._ears.values()):
+            return LOOK_SECONDS
+        return max(0.0, min(self._asked_at.values()) + IDLE_SECONDS - self._clock())
 
     def _road_of(self, claim: Claim) -> Road:
         # Not by the queue that was asked: after a lost answer, what comes is what was asked for then.

@@ -68,6 +68,10 @@ class WorkerMetrics:
             Gauge("darkroom_seats", "Seats of this worker", registry=self.registry).set(engine.seats)
             used = Gauge("darkroom_seats_in_use", "Seats that samples claim", registry=self.registry)
             used.set_function(lambda: engine.seats - engine.free_seats)
+        self._late = Counter(
+            "darkroom_jobs_found_late", "Jobs that were claimed without word of them: a free seat had to ask",
+            registry=self.registry,
+        )  # fmt: skip
         self._questions = Counter(
             "darkroom_questions", "Questions about pictures and texts that ended", ["task", "outcome"],
             registry=self.registry,
@@ -103,6 +107,10 @@ class WorkerMetrics:
     def answered(self, question: Question, outcome: str) -> None:
         """Count a question that has ended: succeeded, failed or stopped."""
         self._questions.labels(question.task, outcome).inc()
+
+    def job_found_late(self) -> None:
+        """Count a job that was claimed only because the worker asked all the same."""
+        self._late.inc()
 
     def serve(self, host: str, port: int) -> int:
         """Answer GET /metrics in a thread until the process ends. Returns the port. OSError if it is taken."""

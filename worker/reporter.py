@@ -98,6 +98,7 @@ class Reporter:
     def _end_soon(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> None:
         with self._counting:
             self._ending += 1
+        self._attempts.seat_freed()
         self._finishers.submit(self._end, attempt, event)
 
     def refuse(self, claim: Claim, detail: str) -> None:

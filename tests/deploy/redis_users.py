@@ -71,8 +71,8 @@ USERS = {
     "worker": User(
         "Claims jobs of its model and ends them. Sees no API key, no stream's token and no webhook's secret.",
         ("claim", "beat", "progress", "preview", "finish", "give_back", "announce", "starting", "worker_lost"),
-        RQ_COMMANDS,
-        "JOB",
+        RQ_COMMANDS + " bzpopmin",
+        "JOB CLAIMABLE",
     ),
     "webhooks": User(
         "Delivers what jobs owe. Sees no API key, only reads records and queues, and takes and ends no job.",

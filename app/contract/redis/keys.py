@@ -42,6 +42,10 @@ CLOCK = PREFIX + "clock:"
 `unserved`, the moment since when its jobs wait without one of them being claimed (ms of Redis time). Gone when the
 queue is empty."""
 
+CLAIMABLE = PREFIX + "claimable:"
+"""sorted set per model of one member without a name: something waits to be claimed, and nobody has heard of it yet.
+Workers with a free seat block on it; Redis gives it to one of them. Gone when the queue is empty."""
+
 MODELS_QUEUED = PREFIX + "queues"
 """set of models that ever had a queue; the reaper walks it."""
 
@@ -193,6 +197,10 @@ LEASE_MS = 30_000
 """With a beat every 10 s, two may be lost before a living worker loses its jobs."""
 
 BEAT_SECONDS = 10.0
+IDLE_SECONDS = 1.0
+"""How long a worker with a free seat waits for word of a job before it asks all the same: a lost word costs no more.
+Shorter than any socket timeout."""
+
 REAP_SECONDS = 4.0
 """Lease + reap + one beat of slack keeps a crash under 35 s from being queued again."""
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import redis
 
@@ -20,7 +21,7 @@ from app.contract.messages.kept_spec import read_stored
 from app.contract.messages.questions import Question, Result, read_question
 from app.contract.messages.spec import JobSpec, pictures_of
 from app.contract.messages.worker_note import WorkerNote
-from app.contract.redis.keys import RECORD_VERSION, SUSPECT_AFTER
+from app.contract.redis.keys import CLAIMABLE, RECORD_VERSION, SUSPECT_AFTER
 from app.contract.redis.scripts import source
 
 
@@ -70,6 +71,7 @@ class Ownership:
     def __init__(self, client: redis.Redis) -> None:
         names = ("claim", "beat", "progress", "preview", "finish", "give_back", "announce", "starting", "worker_lost")
         self._scripts = {name: client.register_script(source(name)) for name in names}
+        self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         self._unanswered: dict[str, str] = {}
 
     def announce(
@@ -123,6 +125,15 @@ class Ownership:
         job_id, spec, attempt, failures, traceparent, waited, tenant, task, question = answer
         counts, asked = (int(attempt), int(failures)), read_question(task, json.loads(question)) if task else None
         return Claim(job_id, token, read_stored(spec), *counts, traceparent, int(waited), tenant, asked)
+
+    def hear(self, model: str, *, seconds: float) -> bool:
+        """Wait until a job of the model can be claimed, and nobody else has heard of it: True. False when the time is
+        up. Whoever hears it asks, or passes it on. May be called beside `claim`."""
+        return self._redis.bzpopmin(CLAIMABLE + model, timeout=seconds) is not None
+
+    def pass_on(self, model: str) -> None:
+        """What `hear` said, for another worker: this one cannot ask."""
+        self._redis.zadd(CLAIMABLE + model, {"": 0})
 
     def beat(self, claims: list[Claim]) -> list[Beat]:
         """Extend the leases of all jobs in flight; what was learned of each, in their order."""

@@ -23,6 +23,8 @@ local function own(id, tag)
   dequeue(id, model)
   if redis.call('EXISTS', QUEUED .. model) == 1 then
     redis.call('HSET', CLOCK .. model, 'unserved', at)
+    -- Two jobs may have come before anybody heard of the first.
+    tell_a_worker(model)
     if tag > tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0) then
       redis.call('HSET', CLOCK .. model, 'now', tag)
       redis.call('ZREMRANGEBYSCORE', TURNS .. model, '-inf', tag)

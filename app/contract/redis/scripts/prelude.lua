@@ -173,6 +173,13 @@ local function list_remove(id, model)
   redis.call('HINCRBY', CLOCK .. model, 'popped', 1)
 end
 
+-- Something of the model waits to be claimed. Redis gives this to one of the workers that block on it, longest waiting
+-- first; while none does, it stays for the next. Said again while nobody has heard, it is the same. No more than a hint:
+-- who hears it asks, and who hears nothing asks after IDLE_SECONDS.
+local function tell_a_worker(model)
+  redis.call('ZADD', CLAIMABLE .. model, 0, '')
+end
+
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996): a job starts, in virtual time, when its tenant's job before it is
 -- paid for, and no earlier than now; so an idle tenant saves up nothing and a thousand jobs delay only their owner.
 -- Answers what belongs into the record: when the job starts, and its place on the list.
@@ -183,6 +190,7 @@ local function enqueue(id, tenant, model, cost)
   redis.call('ZADD', QUEUED .. model, tag, id)
   redis.call('SADD', MODELS_QUEUED, model)
   redis.call('SADD', RQ_QUEUES, RQ_QUEUE .. QUEUE_PREFIX .. model)
+  tell_a_worker(model)
   return tag, list_add(id, model)
 end
 
@@ -190,7 +198,7 @@ local function dequeue(id, model)
   redis.call('ZREM', QUEUED .. model, id)
   list_remove(id, model)
   if redis.call('EXISTS', QUEUED .. model) == 0 then
-    redis.call('DEL', TURNS .. model, CLOCK .. model, RQ_QUEUE .. QUEUE_PREFIX .. model)
+    redis.call('DEL', TURNS .. model, CLOCK .. model, CLAIMABLE .. model, RQ_QUEUE .. QUEUE_PREFIX .. model)
   end
 end
 
@@ -226,6 +234,7 @@ local function requeue(id, reason)
   redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, r[1]))
   local clock = tonumber(redis.call('HGET', CLOCK .. r[1], 'now') or 0)
   redis.call('ZADD', QUEUED .. r[1], math.min(clock, tonumber(r[4]) or 0) - 1, id)
+  tell_a_worker(r[1])
   redis.call('HSET', RQ_JOB .. id, 'status', 'queued', 'worker_name', '')
   emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. r[2] .. '}')
 end
