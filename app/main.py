@@ -32,6 +32,7 @@ from app.contract.redis.queue_stats import QueueStats
 from app.contract.redis.quota import Quota
 from app.contract.redis.store import LONGEST_BLOCK, JobStore
 from app.contract.redis.streams import EventStreams
+from app.contract.redis.watch_marks import WatchMarks
 from app.contract.redis.webhook_secrets import Secrets
 from app.contract.redis.webui import WebUiMemory
 from app.edge import error_handler
@@ -61,6 +62,7 @@ from app.jobs.readiness import Readiness
 from app.jobs.references import References
 from app.jobs.room import Room
 from app.jobs.views import Viewer
+from app.jobs.watching import Watching
 from app.openai import embeddings
 from app.openai import errors as openai_errors
 from app.openai import pictures as openai_pictures
@@ -271,16 +273,11 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         inputs=came_in,
         references=references,
         admission=Admission(
-            jobs,
-            registry,
-            settings,
-            choice,
-            room=room,
-            references=references,
-            check_webhook=webhook_check(settings),
+            jobs, registry, settings, choice, room=room, references=references, check_webhook=webhook_check(settings)
         ),
         readiness=Readiness(jobs, pictures, registry, durability=settings.redis_durability),
-        feed=Feed(jobs, EventStreams(commands, waiting=waiting)),
+        feed=Feed(jobs, EventStreams(commands, waiting=waiting), WatchMarks(commands)),
+        watching=Watching(WatchMarks(commands)),
         pending=PendingRequests(commands),
         outbox=Outbox(commands),
         webhook_secrets=Secrets(commands),

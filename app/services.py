@@ -33,6 +33,7 @@ from app.jobs.readiness import Readiness
 from app.jobs.references import References
 from app.jobs.schemas import JobView
 from app.jobs.views import Viewer
+from app.jobs.watching import Watching
 from app.pictures.store import PictureStore
 from app.settings import Settings
 
@@ -52,6 +53,7 @@ class Services:
     admission: Admission
     readiness: Readiness
     feed: Feed
+    watching: Watching
     pending: PendingRequests
     outbox: Outbox
     webhook_secrets: Secrets

@@ -83,12 +83,14 @@ class Intake(BaseWorker):
         claimed: Callable[[Claim], None] = lambda claim: None,
         found_late: Callable[[], None] = lambda: None,
         note: Callable[[], WorkerNote | None] = lambda: None,
+        watched: Callable[[Claim], None] = lambda claim: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`connection` is RQ's own and does not decode; `leasing` is of a client that nothing but the leases uses.
 
         `claimed` hears of each claim before its road does, `found_late` of each for which there was a free seat and no
-        word. `note` is what the worker says of itself with each beat.
+        word, `watched` of those that somebody begins to look at. `note` is what the worker says of itself with each
+        beat.
         """
         cards = [card for card, _ in served]
         queues = [queue_name(card.name) for card in cards]
@@ -103,7 +105,7 @@ class Intake(BaseWorker):
         self._bell = Bell()
         self._ears = {model: Ear(model, ownership, self._bell) for model in self._roads}
         self._asked_at = dict.fromkeys(self._roads, float("-inf"))
-        self._found_late, self._clock = found_late, clock
+        self._found_late, self._watched, self._clock = found_late, watched, clock
         attempts.hear_of_seats(self._bell.ring)
         self.stops_asked = 0
 
@@ -126,14 +128,18 @@ class Intake(BaseWorker):
         self._bell.ring()
 
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """RQ's commands. Unlike a stock worker's, `stop-job` finds the job among all executions."""
+        """RQ's commands, and one of our own. Unlike a stock worker's, `stop-job` finds the job among all executions."""
         payload = parse_payload(message)
         if payload.get("command") == "shutdown":
             self.request_stop()
-        elif payload.get("command") in ("stop-job", "stop-execution"):
-            for claim in self._attempts.claims():
-                if claim.id == payload.get("job_id"):
-                    self._stop(claim, Stop.CANCELED)
+            return
+        for claim in self._attempts.claims():
+            if claim.id != payload.get("job_id"):
+                continue
+            if payload.get("command") in ("stop-job", "stop-execution"):
+                self._stop(claim, Stop.CANCELED)
+            elif payload.get("command") == "watch":
+                self._watched(claim)
 
     def claim_until_stopped(self, *, registered: Callable[[], None]) -> None:
         """Register, then claim until asked to stop. `registered` is called once others can see this worker."""

@@ -119,6 +119,7 @@ class Worker:
             may_claim=lambda: not self.is_lost and self.reporter.has_room and self.reporter.storage_is_well(),
             claimed=self.traces.claimed,
             note=self._self_report(served),
+            watched=self.reporter.live.watch,
             **({"found_late": self.metrics.job_found_late} if self.metrics else {}),
         )
         self.watchdog = Watchdog(self.stage, stall_seconds=settings.stall_seconds)

@@ -1,18 +1,17 @@
-"""What the engine says, told to the record: progress and previews now and then, the last word always.
+"""What the engine says, told to the record: progress and previews now and then (live_news.py), the last word always.
 
-Progress and previews are throttled, best effort and never hold up a step. Final news is never dropped: pictures are
-stored in a pool (finisher.py), and the result is kept here until the record has it, however long Redis is away.
+Final news is never dropped: pictures are stored in a pool (finisher.py), and the result is kept here until the record
+has it, however long Redis is away.
 """
 
 from __future__ import annotations
 
-import base64
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import redis
 import structlog
@@ -25,18 +24,13 @@ from worker.engine.errors import GenerationFailed
 from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress, Started, Stopped
 from worker.errors import Abandoned, StorageDenied, StorageError, WorkerError
 from worker.finisher import Finisher
-from worker.images import encode_preview
+from worker.live_news import LiveNews
 from worker.provenance import Provenance
 from worker.safety import judged
 from worker.storage import ObjectStore
 from worker.tracing import Traces
 
 log = structlog.get_logger()
-
-PROGRESS_SECONDS = 0.2
-"""A client that polls or watches sees five steps a second at most; more would only load Redis."""
-
-News = TypeVar("News")
 
 MOST_ENDING = 16
 """Jobs that have been drawn and not yet put away, before no more are claimed. One may have 128 MiB of steps."""
@@ -65,13 +59,12 @@ class Reporter:
         self._safety: Safety = safety
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
         self._ending, self._counting = 0, threading.Lock()
-        self._progress: dict[str, Progress] = {}
-        self._previews: dict[tuple[str, int], Preview] = {}
+        self.live = LiveNews(ownership, attempts)
         self._finisher = Finisher(store, provenance)
         self._over = threading.Event()
         self._gave_up = threading.Event()
         self._storage_fault: str | None = "not probed yet"
-        threading.Thread(target=self._report_progress, name="progress", daemon=True).start()
+        threading.Thread(target=self.live.keep_telling, args=[self._over], name="progress", daemon=True).start()
 
     def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         """Take the events of one step of the engine."""
@@ -80,12 +73,10 @@ class Reporter:
 
     def handle(self, event: EngineEvent | NotBegun | Answered) -> None:
         """Take one event of the engine, or the last word about a job that it has never heard of."""
-        if isinstance(event, Progress):
-            self._progress[event.request_id] = event
-        elif isinstance(event, Preview):
-            self._previews[event.request_id, event.index] = event
+        if isinstance(event, Progress | Preview):
+            self.live.put(event)
         elif not isinstance(event, Started):
-            self._progress.pop(event.request_id, None)
+            self.live.forget(event.request_id)
             attempt = self._attempts.get(event.request_id)
             if attempt is not None:
                 self._end_soon(attempt, event)
@@ -127,27 +118,6 @@ class Reporter:
             log.warning("leaving with words unsaid; the leases run out", jobs=len(self._attempts.claims()))
         self._gave_up.set()
         self._finishers.shutdown(wait=False, cancel_futures=True)
-
-    def _report_progress(self) -> None:
-        while not self._over.wait(PROGRESS_SECONDS):
-            fresh: list[Progress | Preview] = [*_drained(self._progress), *_drained(self._previews)]
-            for news in fresh:
-                attempt = self._attempts.get(news.request_id)
-                if attempt is not None:
-                    self._publish(attempt.claim, news)
-
-    def _publish(self, claim: Claim, news: Progress | Preview) -> None:
-        """Once, and no harm done if it cannot be told."""
-        try:
-            if isinstance(news, Progress):
-                self._ownership.progress(claim, news.step, news.steps, news.stage)
-            else:
-                jpeg = base64.b64encode(encode_preview(news.picture)).decode()
-                self._ownership.preview(claim, news.index, news.step, news.steps, jpeg)
-        except redis.RedisError:
-            log.debug("progress dropped", job_id=claim.id)
-        except Exception:
-            log.exception("progress could not be told", job_id=claim.id)
 
     def _end(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> None:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
@@ -241,9 +211,3 @@ def _selection(event: Finished) -> Selection | None:
 
 def _blocked(event: Finished | Failed) -> list[BlockedPicture]:
     return [BlockedPicture(index=index, seed=seed) for index, seed in event.blocked]
-
-
-def _drained(news: dict[Any, News]) -> list[News]:
-    """Take out all there is. The engine's thread may put more in, or take one out, meanwhile."""
-    taken = (news.pop(key, None) for key in list(news))
-    return [one for one in taken if one is not None]

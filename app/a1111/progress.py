@@ -37,6 +37,7 @@ async def progress(services: Services, caller: Caller, *, with_picture: bool) ->
     if not newest:
         return Progress(progress=0, eta_relative=0, state=_state(None), current_image=None)
     [record] = newest
+    await services.watching.looked_at(record)
     return Progress(
         progress=min(1.0, BEGUN + _part(record)),
         eta_relative=await _seconds_left(services, record),

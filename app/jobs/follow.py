@@ -18,8 +18,10 @@ import structlog
 
 from app.contract.messages.events import FINAL_EVENTS
 from app.contract.messages.job import Record
+from app.contract.redis.keys import RENEW_WATCH_SECONDS
 from app.contract.redis.store import LONGEST_BLOCK, JobStore
 from app.contract.redis.streams import READ_AT_ONCE, Entry, EventStreams
+from app.contract.redis.watch_marks import WatchMarks
 from app.edge.waiting import end
 from app.jobs.event_ids import order
 
@@ -69,6 +71,8 @@ class Place:
     _fresh: list[Entry] = field(default_factory=list)
     _error: redis.RedisError | None = None
     _is_closed: bool = False
+    is_watched: bool = False
+    """Whoever listens looks at the job's progress, and does not only wait for its end."""
 
     @property
     def has_news(self) -> bool:
@@ -170,9 +174,15 @@ def _next_beat() -> float:
 class Feed:
     """The one reader. It runs while somebody follows."""
 
-    def __init__(self, store: JobStore, streams: EventStreams) -> None:
+    def __init__(
+        self, store: JobStore, streams: EventStreams, marks: WatchMarks, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
         self._streams = streams
+        self._marks = marks
+        self._clock = clock
+        self._unmarked: set[str] = set()
+        self._marked_all_at = float("-inf")
         self._listening: dict[str, set[Place]] = {}
         self._read_to: dict[str, str] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -181,12 +191,13 @@ class Feed:
         """Open waits and streams, however many jobs each follows."""
 
     @contextlib.asynccontextmanager
-    async def follow(self, after: Mapping[str, str]) -> AsyncIterator[Following]:
-        """Jobs, each from a stream id on; "0-0" is the beginning. Raises redis.RedisError."""
+    async def follow(self, after: Mapping[str, str], *, watched: bool = True) -> AsyncIterator[Following]:
+        """Jobs, each from a stream id on; "0-0" is the beginning. `watched`: progress is wanted as often as there is
+        some, and not the end alone. Raises redis.RedisError."""
         signal = Signal()
         # The reader may be further on already with a job that it knows.
         places = {
-            job_id: Place(job_id, stream_id, self._streams, job_id in self._read_to, signal)
+            job_id: Place(job_id, stream_id, self._streams, job_id in self._read_to, signal, is_watched=watched)
             for job_id, stream_id in after.items()
         }
         self.listeners += 1
@@ -203,7 +214,7 @@ class Feed:
         ends = time.monotonic() + seconds
         if record.status.is_terminal or seconds <= 0:
             return record
-        async with self.follow({record.id: "0-0"}) as following:
+        async with self.follow({record.id: "0-0"}, watched=False) as following:
             async for _ in following.events(until=ends):
                 pass
         return await self._store.get(record.id, record.tenant) or record
@@ -220,11 +231,18 @@ class Feed:
         for place in places:
             if self._is_closed:
                 place.end()
+            if place.is_watched and not self._is_marked(place.job_id):
+                self._unmarked.add(place.job_id)
+                unknown = True
             self._listening.setdefault(place.job_id, set()).add(place)
             if place.job_id not in self._read_to:
                 self._read_to[place.job_id], unknown = place.after, True
         if unknown:
             await self._look_up()
+
+    def _is_marked(self, job_id: str) -> bool:
+        """Somebody watches it already, and it is told with the others."""
+        return job_id not in self._unmarked and any(each.is_watched for each in self._listening.get(job_id, ()))
 
     def _leave(self, place: Place) -> None:
         # After a loss of Redis the set may be one of others, who came later, or none.
@@ -244,6 +262,7 @@ class Feed:
     async def _read(self) -> None:
         failed = False
         while self._read_to:
+            await self._mark()
             try:
                 news = await self._streams.read(self._read_to, seconds=LONGEST_BLOCK)
             except redis.RedisError as error:
@@ -257,6 +276,21 @@ class Feed:
             for job_id, entries in news.items():
                 self._hand_out(job_id, entries)
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _mark(self) -> None:
+        """Tell the workers of jobs that are watched: of a new one at once, of all from time to time."""
+        at, due = self._clock(), self._unmarked
+        if at - self._marked_all_at >= RENEW_WATCH_SECONDS:
+            due = {job_id for job_id, places in self._listening.items() if any(each.is_watched for each in places)}
+            self._marked_all_at = at
+        self._unmarked = set()
+        if not due:
+            return
+        try:
+            await self._marks.mark(due)
+        except redis.RedisError as error:
+            # Progress comes once a second then.
+            log.debug("workers were not told who is watched", jobs=len(due), error=type(error).__name__)
 
     def _hand_out(self, job_id: str, entries: list[Entry]) -> None:
         if job_id in self._read_to:

@@ -39,7 +39,7 @@ class ImageStream:
         """Bytes of events. The head is sent, so that whatever goes wrong is an event as well."""
         try:
             async with self._waiting.answering():
-                async for entry in events(self._services, self._waiting):
+                async for entry in events(self._services, self._waiting, watched=True):
                     if entry is None:
                         yield HEARTBEAT
                     elif entry.event == JobEvent.PREVIEW and self._is_due(entry.data):

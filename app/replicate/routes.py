@@ -172,7 +172,9 @@ _FOUND = problems(*ACCESS, errors.JobNotFound, *QUEUE, errors.PicturesUnavailabl
 @router.get("/v1/predictions/{prediction_id}", response_model=Prediction, responses=_FOUND)
 async def get_prediction(prediction_id: str, request: Request, services: TheServices, caller: TheCaller) -> Prediction:
     """One prediction (Replicate's API)."""
-    return await render(services, await _drawing(services, prediction_id, caller), request)
+    record = await _drawing(services, prediction_id, caller)
+    await services.watching.looked_at(record)
+    return await render(services, record, request)
 
 
 @router.post("/v1/predictions/{prediction_id}/cancel", response_model=Prediction, responses=_FOUND)

@@ -146,6 +146,7 @@ async def get_job(
 ) -> Response:
     """With `wait`, the answer comes as soon as the job differs from If-None-Match, or from now without one."""
     services = services_of(request)
+    await services.watching.looked_at(record)
     rendered = await render(services, record, request)
     known = etag_matches(if_none_match, rendered.etag)
     if wait and not is_head(request) and not record.status.is_terminal and (known or if_none_match is None):

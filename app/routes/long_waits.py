@@ -25,20 +25,21 @@ FINAL_HEADERS = {"x-should-retry": "false"}
 
 async def until_end(services: Services, waiting: Waiting) -> Record:
     """The record once the job is over, or after LONGEST_WAIT. Raises ModelAway when nobody is there to draw it."""
-    async for _ in events(services, waiting):
+    async for _ in events(services, waiting, watched=False):
         pass
     return await services.jobs.get(waiting.record.id, waiting.record.tenant) or waiting.record
 
 
-async def events(services: Services, waiting: Waiting) -> AsyncIterator[Entry | None]:
+async def events(services: Services, waiting: Waiting, *, watched: bool) -> AsyncIterator[Entry | None]:
     """What happens to the job until it is over, at most for LONGEST_WAIT; None now and then, as a sign of life.
+    `watched` is that of Feed.follow.
 
     Raises ModelAway when nobody is there to draw it, redis.RedisError while Redis is away.
     """
     record, ends = waiting.record, time.monotonic() + LONGEST_WAIT
     if record.status.is_terminal:
         return
-    async with services.feed.follow({record.id: "0-0"}) as following:
+    async with services.feed.follow({record.id: "0-0"}, watched=watched) as following:
         async for news in following.events(until=ends):
             if news is None:
                 await waiting.go_on()

@@ -12,6 +12,7 @@ import redis.asyncio
 from app.contract.redis.keys import EVENTS
 from app.contract.redis.store import JobStore
 from app.contract.redis.streams import READ_AT_ONCE, Entry, EventStreams
+from app.contract.redis.watch_marks import WatchMarks
 from app.jobs import follow
 from app.jobs.follow import Feed, Following
 from tests.waiting import WAIT_SECONDS
@@ -31,7 +32,7 @@ async def client(valkey_url: str, redis_client: redis.Redis) -> AsyncIterator[re
 
 @pytest.fixture
 async def feed(client: redis.asyncio.Redis) -> AsyncIterator[Feed]:
-    feed = Feed(JobStore(client), EventStreams(client, waiting=client))
+    feed = Feed(JobStore(client), EventStreams(client, waiting=client), WatchMarks(client))
     yield feed
     await feed.close()
 
@@ -102,7 +103,7 @@ async def test_a_connection_that_dies_alone_is_not_heard_of(feed: Feed, client: 
 
 async def test_redis_going_away_is_heard_and_the_next_one_reads_again(client: redis.asyncio.Redis) -> None:
     streams = Away(client, waiting=client)
-    feed = Feed(JobStore(client), streams)
+    feed = Feed(JobStore(client), streams, WatchMarks(client))
     async with feed.follow({JOB: "0-0"}) as follower:
         with pytest.raises(redis.RedisError):
             await follower.next(5)

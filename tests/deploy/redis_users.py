@@ -55,6 +55,7 @@ USERS = {
             "count",
             "pending_join",
             "pending_hold",
+            "watch",
             "webhook_secret",
             *(f"input_{name}" for name in INPUTS),
             *(f"outbox_{name}" for name in OUTBOX),

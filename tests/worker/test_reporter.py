@@ -22,7 +22,7 @@ from app.contract.messages.params import JobRequest, resolve
 from app.contract.messages.picture_record import read_record
 from app.contract.messages.trajectory import Trajectory
 from app.contract.redis import keys
-from app.contract.redis.ownership import Claim, Ownership
+from app.contract.redis.ownership import Claim, Ownership, StepsDone
 from tests.waiting import WAIT_SECONDS, until
 from worker.attempts import Attempts
 from worker.engine.events import DrawnImage, Finished, Preview, Progress, Timings
@@ -47,8 +47,8 @@ class Recorder(Ownership):
         self.threads: set[str] = set()
         self.facts: dict[str, Any] = {}
 
-    def progress(self, claim: Claim, step: int, steps: int, stage: str | None = None) -> bool:
-        return self._note("progress", step)
+    def steps_done(self, news: Sequence[StepsDone]) -> list[int]:
+        return [60_000 * self._note("progress", each.step) for each in news]
 
     def preview(self, claim: Claim, index: int, step: int, steps: int, jpeg: str) -> bool:
         return self._note("preview", index, step, jpeg)

@@ -53,11 +53,13 @@ def books(valkey_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def intake_of(books: redis.Redis, ownership: Ownership, card: ModelCard, roads: dict[str, Road]) -> Intake:
+def intake_of(
+    books: redis.Redis, ownership: Ownership, card: ModelCard, roads: dict[str, Road], **heard: Any
+) -> Intake:
     served: Any = [(card.model_copy(update={"name": name}), road) for name, road in roads.items()]
     return Intake(
         served=served, name="w1", connection=books, ownership=ownership, leasing=ownership, attempts=Attempts(),
-        may_claim=lambda: True,
+        may_claim=lambda: True, **heard,
     )  # fmt: skip
 
 
@@ -105,3 +107,15 @@ def test_all_models_are_announced_and_left(books: redis.Redis, redis_client: red
     made.register_birth()
     made.leave()
     assert redis_client.exists(keys.ALIVE + "starter", keys.ALIVE + "scorer") == 0
+
+
+def test_a_look_at_a_job_is_heard_as_one_of_rqs_commands(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    ownership, watched = Giving(redis_client), list[str]()
+    made = intake_of(books, ownership, card, {"starter": Road(4)}, watched=lambda claim: watched.append(claim.token))
+    ownership.next = [claim_of("starter")]
+    assert made._claim_one("starter")
+    for job_id in ("job_1", "job_of_another"):
+        made.handle_payload({"data": f'{{"command":"watch","job_id":"{job_id}"}}'.encode()})
+    assert watched == ["token of starter"]

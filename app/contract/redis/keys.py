@@ -210,6 +210,10 @@ DELIVERY_LEASE_MS = 4_000
 DELIVERIES_KEPT = 100
 """Six events of ten tries each, and some sent again by hand."""
 
+WATCH_MS = 12_000
+RENEW_WATCH_SECONDS = 4.0
+"""Who goes on watching says so again: twice before the mark on the record wears off, and a read may last 5 s."""
+
 PREVIEW_MS = 30_000
 """Long enough for a listener that reconnects; and previews of hundreds of running jobs are a few megabytes."""
 

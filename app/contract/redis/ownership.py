@@ -45,6 +45,8 @@ class Claim:
     traceparent: str
     waited_ms: int = 0
     """Since it was accepted, by Redis' clock."""
+    watched_ms: int = 0
+    """For so long somebody is believed to watch it yet; 0: nobody does."""
     tenant: str = ""
     """Whose it is, and whose pictures it is drawn from."""
     question: Question | None = None
@@ -59,6 +61,16 @@ class Claim:
     def runs_alone(self) -> bool:
         """It has lost so many workers that nobody should share one with it."""
         return self.failures >= SUSPECT_AFTER
+
+
+@dataclass(frozen=True, slots=True)
+class StepsDone:
+    """`step` of `steps` model evaluations of the job are done, and it is in this `stage`, if it has any."""
+
+    claim: Claim
+    step: int
+    steps: int
+    stage: str | None = None
 
 
 class Ownership:
@@ -122,9 +134,10 @@ class Ownership:
             raise
         if answer is None:
             return None
-        job_id, spec, attempt, failures, traceparent, waited, tenant, task, question = answer
+        job_id, spec, attempt, failures, traceparent, waited, tenant, task, question, watched = answer
         counts, asked = (int(attempt), int(failures)), read_question(task, json.loads(question)) if task else None
-        return Claim(job_id, token, read_stored(spec), *counts, traceparent, int(waited), tenant, asked)
+        times = int(waited), int(watched)
+        return Claim(job_id, token, read_stored(spec), *counts, traceparent, *times, tenant, asked)
 
     def hear(self, model: str, *, seconds: float) -> bool:
         """Wait until a job of the model can be claimed, and nobody else has heard of it: True. False when the time is
@@ -143,10 +156,16 @@ class Ownership:
         answers = self._scripts["beat"](args=args)
         return [Beat(answer) for answer in answers]
 
+    def steps_done(self, news: Sequence[StepsDone]) -> list[int]:
+        """Note how far jobs are, one round trip for all. Answers for how many ms somebody is believed to watch each of
+        them yet: 0 if nobody does, -1 if the job is no longer ours."""
+        each_in_words = ((each.claim.id, each.claim.token, each.step, each.steps, each.stage or "") for each in news)
+        args = [word for words in each_in_words for word in words]
+        return [int(left) for left in self._scripts["progress"](args=args)]
+
     def progress(self, claim: Claim, step: int, steps: int, stage: str | None = None) -> bool:
-        """Note that `step` of `steps` model evaluations are done, and in which `stage` the job is, if it has any. False
-        if the job is no longer ours."""
-        return bool(self._scripts["progress"](args=[claim.id, claim.token, step, steps, stage or ""]))
+        """The same of one job. False if it is no longer ours."""
+        return self.steps_done([StepsDone(claim, step, steps, stage)]) != [-1]
 
     def preview(self, claim: Claim, index: int, step: int, steps: int, jpeg: str) -> bool:
         """Show how picture `index` looks after `step` of `steps` model evaluations: `jpeg` is base64.

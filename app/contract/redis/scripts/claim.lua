@@ -4,15 +4,16 @@
 -- Said again with its token, because the answer was lost, it gives the same attempt again. An attempt that was lost
 -- meanwhile uses the token up: nil, and the caller draws another.
 -- ARGV: model, worker, token, newest record version the worker understands, how many jobs it holds
--- Answers nil, or {id, spec, attempt, failures, traceparent, ms since it was accepted, tenant, task, question}; the last
--- two are empty of a job that draws.
+-- Answers nil, or {id, spec, attempt, failures, traceparent, ms since it was accepted, tenant, task, question, ms that it
+-- is watched yet}; task and question are empty of a job that draws.
 local model, worker, token, busy = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]) > 0
 local queue, at = QUEUE_PREFIX .. model, now()
 
 local function told(id)
   local job = redis.call('HMGET', JOB .. id, 'spec', 'attempt', 'failures', 'traceparent', 'created_ms', 'tenant', 'task',
-    'question')
-  return {id, job[1], job[2], job[3], job[4] or '', at - (job[5] or at), job[6] or '', job[7] or '', job[8] or ''}
+    'question', 'watched_ms')
+  return {id, job[1], job[2], job[3], job[4] or '', at - (job[5] or at), job[6] or '', job[7] or '', job[8] or '',
+    math.max(0, (tonumber(job[9]) or 0) - at)}
 end
 
 local before = given(worker, token)
