@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.contract.common.environment import LONGEST_SECONDS, PREFIX, read_settings
+from app.contract.common.environment import LONGEST_SECONDS, PREFIX, items, read_settings
 from app.contract.messages.model_name import LEGAL, is_legal
 from app.contract.objects.store import StoreOptions, as_storage_url
 from app.contract.redis.url import RedisUrl
@@ -28,16 +28,12 @@ OWN_NAMES = frozenset({"v1", "pictures", "static", "problems", "healthz", "ready
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
 
-def _items(value: Any) -> Any:
-    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
-
-
 def _aliases(value: Any) -> Any:
     """gpt-image-1=starter,dall-e-3=starter as a dict. Raises ValueError for names that could never lead to a model."""
     if not isinstance(value, str):
         return value
     aliases: dict[str, str] = {}
-    for item in _items(value):
+    for item in items(value):
         alias, equals, model = (part.strip() for part in item.partition("="))
         if not equals or not re.fullmatch(ALIAS_PATTERN, alias) or not is_legal(model):
             raise ValueError(f"write alias=model, commas between; a model's name is {LEGAL}")
@@ -65,7 +61,7 @@ def _web_address(url: str) -> str:
 ALIAS_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}"
 """What the programs of others call their models, stability-ai/sdxl among them."""
 
-Listed = (NoDecode, BeforeValidator(_items))
+Listed = (NoDecode, BeforeValidator(items))
 """A list written with commas: JSON in an environment variable helps nobody."""
 
 

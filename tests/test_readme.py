@@ -12,6 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from app.cli.up_settings import UpSettings
 from app.contract.common.environment import PREFIX
 from app.main import create_app
 from app.settings import Settings
@@ -26,10 +27,10 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in
 def settings_table() -> str:
     """The settings of both rooms as README shows them. `python -m tests.test_readme` prints it."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
-    for kind, room in ((Settings, "gateway, webhooks"), (WorkerSettings, "worker")):
+    for kind, room in ((Settings, "gateway, webhooks"), (WorkerSettings, "worker"), (UpSettings, "up")):
         others = WorkerSettings if kind is Settings else Settings
         for name, field in kind.model_fields.items():
-            if kind is WorkerSettings and name in Settings.model_fields:
+            if kind is not Settings and name in Settings.model_fields:
                 continue
             where = "all" if name in others.model_fields else room
             rows.append(f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description}. *{where}* |")

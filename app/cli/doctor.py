@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -32,12 +32,16 @@ from rich.text import Text
 from app import __version__
 from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
 from app.cli.tables import paper
-from app.contract.common.environment import SettingsError
+from app.cli.this_machine import cores
+from app.cli.up_settings import UpSettings, settings_from_env
+from app.cli.worker_plan import Asked, CannotPlan, Machine, plan
+from app.contract.common.environment import SettingsError, given
+from app.contract.messages.model_name import BUNDLED_MODEL
 from app.contract.redis import clients, keys
 from app.contract.redis.durability import cluster_fault, durability_faults, reasons_to_refuse_writes
 from app.jobs.pictures import open_pictures
 from app.pictures.errors import PictureStoreError
-from app.settings import Settings, settings_from_env
+from app.settings import Settings
 
 EXAMINATION_SECONDS = 600
 """torch takes seconds to import, and the hashes of a large model's files a while to compute: 14 GB from a slow disk two
@@ -58,9 +62,10 @@ class Finding:
     remedy: str = ""
 
 
-def diagnose(*, data: Path, port: int | None, model: Path | None, as_json: bool) -> int:
-    """Look, print, and return the exit code: 1 when something keeps the service from working."""
-    findings = list(_look(data.absolute(), port, model))
+def diagnose(*, data: Path, port: int | None, asked: Asked, as_json: bool) -> int:
+    """Look, print, and return the exit code: 1 when something keeps the service from working. `asked` is what `darkroom
+    up` would be told of workers."""
+    findings = list(_look(data.absolute(), port, asked))
     healthy = all(finding.level != "bad" for finding in findings)
     if as_json:
         print(json.dumps({"healthy": healthy, "checks": [asdict(finding) for finding in findings]}, indent=2))
@@ -69,18 +74,18 @@ def diagnose(*, data: Path, port: int | None, model: Path | None, as_json: bool)
     return 0 if healthy else 1
 
 
-def _look(data: Path, port: int | None, model: Path | None) -> Iterator[Finding]:
+def _look(data: Path, port: int | None, asked: Asked) -> Iterator[Finding]:
     yield Finding("python", "ok", f"{sys.version.split()[0]} on {sys.platform}, darkroom {__version__}")
     try:
         settings = settings_from_env()
     except SettingsError as error:
         yield Finding("settings", "bad", str(error), "correct the variable; README.md lists every setting")
-        settings = Settings.model_construct()
+        settings = UpSettings.model_construct()
     if port is not None:
         settings = settings.model_copy(update={"port": port})
     if reason := settings.why_not_listen():
         yield Finding("keys", "bad", reason.partition(": ")[0], reason.partition(": ")[2])
-    yield from _worker_side(model)
+    yield from _worker_side(asked.completed(settings, given(os.environ)))
     yield _redis(settings, data)
     yield _storage(settings, data)
     yield from _former_keys(settings)
@@ -88,16 +93,17 @@ def _look(data: Path, port: int | None, model: Path | None) -> Iterator[Finding]
     yield _port(settings)
 
 
-def _worker_side(model: Path | None) -> Iterator[Finding]:
+def _worker_side(asked: Asked) -> Iterator[Finding]:
+    first = {"DARKROOM_MODEL": str(asked.models[0]), "DARKROOM_DEVICE": asked.devices[0]}
     try:
         torch = installed("torch")
     except PackageNotFoundError:
         remedy = "pip install 'darkroom[worker]' on machines that draw"
         yield Finding("torch", "note", "not installed: this machine can run the gateway only", remedy)
-        if model or os.environ.get("DARKROOM_MODEL"):
-            yield from _model(_examination(model))
+        if asked.models != (BUNDLED_MODEL,):
+            yield from _model(_examination(first))
         return
-    facts = _examination(model)
+    facts = _examination(first)
     if "settings_error" in facts:
         yield Finding("worker", "bad", facts["settings_error"], "correct the variable; README.md lists every setting")
         return
@@ -108,12 +114,28 @@ def _worker_side(model: Path | None) -> Iterator[Finding]:
     yield Finding("torch", "ok", f"{torch}, diffusers {facts['versions']['diffusers']}")
     yield _gpu(facts)
     yield from _model(facts)
+    yield from _workers(asked, [f"cuda:{number}" for number in range(len(facts["gpus"]))])
 
 
-def _examination(model: Path | None) -> dict[str, Any]:
-    command = [sys.executable, "-m", "worker.examine", *([str(model)] if model else [])]
+def _workers(asked: Asked, gpus: list[str]) -> Iterator[Finding]:
+    """What `darkroom up` would start, and what is to be said of the models beside the first."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=EXAMINATION_SECONDS)
+        workers = plan(asked, Machine(cores(), lambda: gpus), given(os.environ))
+    except CannotPlan as error:
+        yield Finding("workers", "bad", str(error), "say it otherwise; `darkroom up --help` has a table")
+        return
+    for worker in {each.model: each for each in workers if not each.is_of_first_model}.values():
+        facts = _examination(worker.environment())
+        yield from _model({"model": facts.get("model"), "settings_error": facts.get("settings_error", "no answer")})
+    yield Finding("workers", "ok", "\n".join(f"{worker.name}: {worker}" for worker in workers))
+
+
+def _examination(own: Mapping[str, str]) -> dict[str, Any]:
+    """What the worker's side says, with this in its environment."""
+    command = [sys.executable, "-m", "worker.examine"]
+    environment = os.environ | own
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=EXAMINATION_SECONDS)
         return dict(json.loads(done.stdout))
     except subprocess.TimeoutExpired:
         return {"missing": {"the worker's packages": f"no answer within {EXAMINATION_SECONDS} s"}}

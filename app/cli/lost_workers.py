@@ -39,6 +39,11 @@ class LostWorkers:
         self._living: dict[str, set[str]] = {}
         self._connect: Callable[[], redis.Redis] | None = None
 
+    def connect(self) -> redis.Redis:
+        """A client whose every call ends within seconds."""
+        assert self._connect is not None, "This is a bug: Redis is not known yet."
+        return self._connect()
+
     def open(self, redis_url: str) -> None:
         """Names that an earlier start has left are those of dead processes."""
 
@@ -61,8 +66,7 @@ class LostWorkers:
 
     def _say_it_begins(self, name: str) -> None:
         """The process itself says what it is at once it has imported its libraries, which takes some seconds."""
-        assert self._connect is not None, "This is a bug: Redis is not known yet."
-        with suppress(redis.RedisError), self._connect() as client:
+        with suppress(redis.RedisError), self.connect() as client:
             Ownership(client).starting(name, "its process begins")
 
     def died(self, child: str) -> None:
@@ -97,8 +101,7 @@ class LostWorkers:
         self._strike_out(name)
 
     def _judge(self, name: str) -> None:
-        assert self._connect is not None, "This is a bug: Redis is not known yet."
-        with self._connect() as client:
+        with self.connect() as client:
             requeued, failed = Ownership(client).worker_lost(name)
         if requeued or failed:
             print(f"darkroom: of its jobs, {requeued} are queued again and {failed} have failed", file=sys.stderr)

@@ -15,7 +15,7 @@ from app.cli import backup_commands, drawing_commands, score_commands
 from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
 from app.cli.model_commands import models
-from app.cli.options import AsJson, Data, Model, Models
+from app.cli.options import DEVICE_HELP, AsJson, Data, Devices, Model, Models, Workers
 from app.cli.standard_streams import write_whole
 from app.cli.words import Words
 from app.contract.common.environment import PREFIX
@@ -63,17 +63,31 @@ def up(
     host: Host = None,
     data: Annotated[Path, typer.Option(help="Folder for jobs, pictures and logs.")] = Path("data"),
     model: Models = None,
+    device: Devices = None,
+    workers: Workers = None,
 ) -> None:
-    """Start everything on this machine: Valkey, gateway, a worker for each model, webhooks.
+    """Start everything on this machine: Valkey, gateway, workers, webhooks.
+
+    \b
+    nothing said               one worker: DARKROOM_MODEL on DARKROOM_DEVICE
+    --model A --model B        a worker of each
+    --device cuda:0 --device cuda:1
+                               a worker on each, of the one model
+    both, and --workers N      N in all; models and devices in turn:
+                               A on cuda:0, B on cuda:1, A on ...
+
+    A GPU is taken once, unless it is named once for each that shall share it. auto takes the next free GPU, and the
+    CPU where there is none. Workers on the CPU share its cores, unless DARKROOM_THREADS says otherwise.
 
     REDIS_URL replaces the embedded Valkey, DARKROOM_STORAGE_URL the local picture folder.
     Every other setting is honoured as well.
     """
     from app.cli.up import Supervisor
+    from app.cli.worker_plan import Asked
 
-    models = model or []
-    _options_go_first(port=port, host=host, model=models[0] if models else None)
-    raise typer.Exit(Supervisor(data=data, others=models[1:]).run())
+    _options_go_first(port=port, host=host)
+    asked = Asked(tuple(model or ()), tuple(device or ()), workers)
+    raise typer.Exit(Supervisor(data=data, asked=asked).run())
 
 
 @app.command()
@@ -96,7 +110,7 @@ def gateway(
 @app.command()
 def worker(
     model: Model = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
     """Hold a model in memory and draw."""
     _run("worker", model=model, device=device)
@@ -112,13 +126,20 @@ def webhooks() -> None:
 def doctor(
     data: Data = Path("data"),
     port: Port = None,
-    model: Model = None,
+    model: Models = None,
+    device: Devices = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at everything the service needs here, and say what to do about it. Exit code 1: something is in the way."""
-    from app.cli.doctor import diagnose
+    """Look at everything the service needs here, and say what to do about it. Exit code 1: something is in the way.
 
-    raise typer.Exit(diagnose(data=data, port=port, model=model, as_json=as_json))
+    It takes the options of `darkroom up`, and says which workers that would start.
+    """
+    from app.cli.doctor import diagnose
+    from app.cli.worker_plan import Asked
+
+    asked = Asked(tuple(model or ()), tuple(device or ()), workers)
+    raise typer.Exit(diagnose(data=data, port=port, asked=asked, as_json=as_json))
 
 
 drawing_commands.add_to(app)

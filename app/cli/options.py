@@ -19,6 +19,12 @@ Models = Annotated[
     list[Path] | None,
     typer.Option("--model", help=f"{MODEL_HELP} Given again: one more, with a worker of its own."),
 ]
+DEVICE_HELP = "auto, cpu, cuda, cuda:1 or mps."
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", help=f"{DEVICE_HELP} Given again: one more, with a worker of its own."),
+]
+Workers = Annotated[int | None, typer.Option(help="How many in all. Else one for each model or device.", min=1)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that exists.")]
 WHICH_JOB = "The id, or the first four or more of its digits, or a picture of the job."
 JobId = Annotated[str, typer.Argument(metavar="JOB", help=WHICH_JOB, autocompletion=completing.jobs)]

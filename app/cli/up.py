@@ -1,6 +1,7 @@
 """`darkroom up`: one machine, everything on it: starts the processes, watches them, and stops them in order.
 
-A child that dies is started again, later each time; one that says it cannot start ends all.
+A child that dies is started again, later each time. One that says it cannot start ends all, unless it is a worker and
+others serve already.
 """
 
 from __future__ import annotations
@@ -21,20 +22,22 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.cli.children import Child
+from app.cli.children import HOPELESS_PAUSE, Child
 from app.cli.data_folder import Places, is_half_restored
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.lost_workers import LostWorkers
 from app.cli.private import keep_private, own_folder, private_folder
 from app.cli.signing_key import signing_key
-from app.contract.common.environment import SettingsError, given
+from app.cli.this_machine import cores, gpus
+from app.cli.up_settings import UpSettings, settings_from_env
+from app.cli.worker_plan import Asked, CannotPlan, Machine, PlannedWorker, plan
+from app.cli.worker_states import WorkerStates
+from app.contract.common.environment import WORKER_NAME, SettingsError, given
 from app.contract.common.exits import CANNOT_START
-from app.contract.messages.model_name import BUNDLED_MODEL, IllegalName, model_name
 from app.contract.redis import clients
-from app.settings import Settings, settings_from_env
+from app.settings import Settings
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-FIRST_WORKER = "worker"
 
 FALSE_STARTS = 3
 """Deaths of one child before all were ever ready that are taken for 'cannot start'."""
@@ -47,9 +50,6 @@ NEIGHBOUR_SECONDS = 45.0
 
 COMPLAIN_SECONDS = 30.0
 """A start takes a few seconds. After this long without being ready, the screen says what is missing."""
-
-OF_ONE_MODEL = ("DARKROOM_MODEL_NAME", "DARKROOM_PRIOR", "DARKROOM_VAE")
-"""Settings that go with the folder of DARKROOM_MODEL."""
 
 EXAMPLE = """\
   curl -X POST {url}/v1/jobs -H 'content-type: application/json' \\
@@ -64,14 +64,15 @@ class CannotOpen(Exception):
 class Supervisor:
     """Everything `darkroom up` runs, over one data folder."""
 
-    def __init__(self, *, data: Path, others: Sequence[Path] = ()) -> None:
-        """`others` are models beside the one of DARKROOM_MODEL, each with a worker of its own."""
-        self.data, self.others = data.absolute(), others
+    def __init__(self, *, data: Path, asked: Asked | None = None) -> None:
+        """`asked` is what the options say of workers."""
+        self.data, self.asked = data.absolute(), asked or Asked()
         self.url = ""
         self.valkey: EmbeddedValkey | None = None
         self.lost_workers = LostWorkers(self.data)
         self.children: list[Child] = []
-        self.workers: frozenset[str] = frozenset()
+        self.workers: dict[str, Child] = {}
+        self.states = WorkerStates(())
         self.environment = given(os.environ)
         self.client = httpx2.Client(timeout=2, trust_env=False)
         self.keep: list[int] = []
@@ -88,7 +89,7 @@ class Supervisor:
             self.open()
             self.watch()
             return 0
-        except (CannotOpen, NoServer, SettingsError) as error:
+        except (CannotOpen, CannotPlan, NoServer, SettingsError) as error:
             print(f"darkroom: {error}", file=sys.stderr)
             return CANNOT_START
         finally:
@@ -108,11 +109,11 @@ class Supervisor:
         self.stopping = True
 
     def open(self) -> None:
-        """Settings, data folder, Redis, environment. Raises CannotOpen, NoServer or SettingsError."""
+        """Settings, data folder, Redis, environment. Raises CannotOpen, CannotPlan, NoServer or SettingsError."""
         settings = settings_from_env()
         if reason := settings.why_not_listen():
             raise CannotOpen(reason)
-        self.children = self.children_of(self.prefer_own_model())
+        self.children = self.children_of(self.planned(settings))
         self.settle_port(settings)
         pipe, _ = os.pipe()
         self.keep = [pipe, self.lock_folder()]
@@ -149,37 +150,30 @@ class Supervisor:
         if not self.environment.get(name):
             self.environment[name] = value
 
-    def prefer_own_model(self) -> list[str]:
-        """Requests that name no model mean the first one of this start, whichever was served from the folder before.
+    def planned(self, settings: UpSettings) -> tuple[PlannedWorker, ...]:
+        """The workers. Requests that name no model mean the first one's, whichever was served from the folder before.
 
-        The names of the others. Raises CannotOpen.
+        Raises CannotPlan.
         """
-        chosen = self.environment.get("DARKROOM_MODEL_NAME")
-        try:
-            name = model_name(Path(self.environment.get("DARKROOM_MODEL") or BUNDLED_MODEL), chosen)
-            others = [model_name(folder) for folder in self.others]
-        except IllegalName as error:
-            raise CannotOpen(str(error)) from None
-        if twice := sorted({each for each in others if [name, *others].count(each) > 1}):
-            raise CannotOpen(f"two of the models are called {twice[0]}; rename a folder")
-        if others and (single := self.environment.get("DARKROOM_WORKER_METRICS_PORT")) and single != "0":
-            raise CannotOpen("DARKROOM_WORKER_METRICS_PORT is one port for several workers; unset it, or let it be 0")
-        self.complete("DARKROOM_DEFAULT_MODEL", name)
-        return others
+        workers = plan(self.asked.completed(settings, self.environment), Machine(cores(), gpus), self.environment)
+        self.complete("DARKROOM_DEFAULT_MODEL", workers[0].model)
+        self.states = WorkerStates(workers)
+        return workers
 
-    def children_of(self, others: Sequence[str]) -> list[Child]:
-        """The processes in the order in which they start. Each worker's name is that of its log."""
+    def children_of(self, workers: Sequence[PlannedWorker]) -> list[Child]:
+        """The processes in the order in which they start."""
         logs = self.data / "logs"
-        workers = [Child(FIRST_WORKER, logs=logs, own=partial(self.lost_workers.name_one, FIRST_WORKER))]
-        for folder, name in zip(self.others, others, strict=True):
-            child = f"{FIRST_WORKER}-{name}"
-            workers.append(Child(child, process="worker", logs=logs, own=partial(self.own_of, child, folder)))
-        self.workers = frozenset(worker.name for worker in workers)
-        return [Child("gateway", logs=logs), *workers, Child("webhooks", logs=logs)]
+        self.workers = {
+            worker.name: Child(worker.name, process="worker", logs=logs, own=partial(self.own_of, worker))
+            for worker in workers
+        }
+        return [Child("gateway", logs=logs), *self.workers.values(), Child("webhooks", logs=logs)]
 
-    def own_of(self, child: str, folder: Path) -> dict[str, str]:
-        """What the worker of another model has for itself: what is said of the first one's folder is not meant."""
-        return self.lost_workers.name_one(child) | {"DARKROOM_MODEL": str(folder)} | dict.fromkeys(OF_ONE_MODEL, "")
+    def own_of(self, worker: PlannedWorker) -> dict[str, str]:
+        """What a worker that is about to start has in its environment for itself."""
+        own = self.lost_workers.name_one(worker.name)
+        self.states.began(worker.name, own[WORKER_NAME], time.monotonic())
+        return own | worker.environment()
 
     def ask_redis(self, url: str) -> None:
         """Somebody else's Redis has to be there at the start. If it goes later, the processes wait for it."""
@@ -220,22 +214,34 @@ class Supervisor:
             now = time.monotonic()
             for child in self.children:
                 if child.note_death(now):
-                    self.judge(child)
                     if child.name in self.workers:
+                        self.states.ended(child.name)
                         self.lost_workers.died(child.name)
+                    self.judge(child)
                 child.start_when_due(now, self.environment, keep=self.keep)
             if self.valkey and self.valkey.has_ended():
                 print("darkroom: Valkey ended; starting it again", file=sys.stderr)
                 self.valkey.start()
             if not self.ready:
                 self.look_whether_ready(now)
+            self.states.look(now, self.lost_workers.connect)
             time.sleep(0.1)
 
     def judge(self, child: Child) -> None:
         """A death is a reason to start again, unless it is plain that it would not help."""
+        if self.ready and child.says_it_cannot_start and self.others_serve(child):
+            again = f"the others go on, and it is tried again in {HOPELESS_PAUSE:g} s"
+            print(f"darkroom: {child.name} cannot start; {again}:\n{child.last_words()}", file=sys.stderr, flush=True)
+            return
         if child.says_it_cannot_start or (not self.ready and child.deaths >= FALSE_STARTS):
             raise CannotOpen(f"{child.name} cannot start:\n{child.last_words()}")
         print(f"darkroom: {child.name} ended with {child.last_code}; starting it again", file=sys.stderr)
+
+    def others_serve(self, child: Child) -> bool:
+        """Is there a worker beside this one that has not said the same?"""
+        return child.name in self.workers and any(
+            not other.says_it_cannot_start for other in self.workers.values() if other is not child
+        )
 
     def look_whether_ready(self, now: float) -> None:
         """Ask the gateway whether every part is in place; say so, or after a while say what is not."""

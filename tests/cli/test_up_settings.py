@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from app.cli.data_folder import PLACES, Places
 from app.cli.main import app
 from app.cli.up import Supervisor
+from app.cli.up_settings import settings_from_env
 from app.contract.common.environment import PREFIX, read_settings
 from app.contract.common.exits import CANNOT_START
 from app.settings import Settings
@@ -98,7 +99,8 @@ def environment_of_children(*options: str, **given: str) -> dict[str, str]:
     def opened(supervisor: Supervisor) -> int:
         try:
             supervisor.open()
-            found.update(supervisor.environment)
+            [worker] = supervisor.planned(settings_from_env())
+            found.update(supervisor.environment | worker.environment())
         finally:
             supervisor.close()
             for descriptor in supervisor.keep:

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
@@ -88,6 +88,9 @@ WORKER = frozenset(
 )
 """Fields of worker/settings.py that the gateway does not have. A test keeps the two equal."""
 
+UP = frozenset({"DARKROOM_UP_DEVICES", "DARKROOM_UP_MODELS", "DARKROOM_UP_WORKERS"})
+"""What `darkroom up` alone reads: fields of app/cli/up_settings.py. Its processes are given the same environment."""
+
 ASKING_FOR_KEYS = ("DARKROOM_API_KEYS", "DARKROOM_REQUIRE_KEYS")
 """Empty, these are refused: what was meant to close the service expanded to nothing, and missing would mean open."""
 
@@ -109,7 +112,7 @@ def read_settings(kind: type[S]) -> S:
     `kind` ignores empty variables (`env_ignore_empty`), which is what `given` does for a whole environment.
     """
     own = {PREFIX + name.upper() for name in kind.model_fields}
-    for name, closest in unknown_variables(os.environ, own | GATEWAY | WORKER | CLIENT).items():
+    for name, closest in unknown_variables(os.environ, own | GATEWAY | WORKER | UP | CLIENT).items():
         hint = f"; did you mean {closest}?" if closest else ": remove it"
         raise SettingsError(f"{name} is not an option of Darkroom{hint}")
     for name in ASKING_FOR_KEYS:
@@ -121,6 +124,11 @@ def read_settings(kind: type[S]) -> S:
         raise SettingsError(_sentence(error)) from None
     _refuse_examples(settings)
     return settings
+
+
+def items(value: Any) -> Any:
+    """A list as a variable has it, with commas: JSON in the environment helps nobody. Other values as they are."""
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
 def given(environ: Mapping[str, str]) -> dict[str, str]:

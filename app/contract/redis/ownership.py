@@ -21,6 +21,7 @@ from app.contract.messages.kept_spec import read_stored
 from app.contract.messages.questions import Question, Result, read_question
 from app.contract.messages.spec import JobSpec, pictures_of
 from app.contract.messages.worker_note import WorkerNote
+from app.contract.redis import keys
 from app.contract.redis.keys import CLAIMABLE, RECORD_VERSION, SUSPECT_AFTER
 from app.contract.redis.scripts import source
 
@@ -108,6 +109,15 @@ class Ownership:
     def starting(self, worker: str, sentence: str) -> None:
         """Say what a worker is at that cannot be announced yet; an empty sentence ends it."""
         self._scripts["starting"](args=[worker, sentence])
+
+    def is_announced(self, model: str, worker: str) -> bool:
+        """Has it said that it serves the model, and not left since? Not whether it still lives."""
+        return self._redis.zscore(keys.ALIVE + model, worker) is not None
+
+    def what_it_is_at(self, worker: str) -> str:
+        """What a worker has said while it could not be announced yet; empty if it has not, or is."""
+        told: Any = self._redis.hget(keys.STARTING, worker)
+        return str(told or "").partition(" ")[2]
 
     def worker_lost(self, worker: str, because: str = "") -> tuple[int, int]:
         """Judge the jobs of a worker that has gone for certain, as the reaper would once their leases are over:

@@ -1,0 +1,177 @@
+"""Which workers `darkroom up` starts: models and devices are dealt in turn, and no GPU is taken twice unawares.
+
+Knows names, numbers and what was asked for. Refuses to know processes, torch, and what a folder holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.cli.up_settings import MOST_WORKERS, UpSettings
+from app.contract.messages.model_name import BUNDLED_MODEL, IllegalName, model_name
+
+AUTO, CPU = "auto", "cpu"
+
+OF_ONE_MODEL = ("DARKROOM_MODEL_NAME", "DARKROOM_PRIOR", "DARKROOM_VAE")
+"""Settings that go with the folder of DARKROOM_MODEL."""
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+
+
+class CannotPlan(Exception):
+    """What was asked for together cannot be. `str()` is one sentence with the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Models, devices and how many workers there shall be: None for as many as the longer of the two lists."""
+
+    models: tuple[Path, ...] = ()
+    devices: tuple[str, ...] = ()
+    workers: int | None = None
+
+    def completed(self, settings: UpSettings, environment: Mapping[str, str]) -> Asked:
+        """With what the settings say where this says nothing, and then those of one worker."""
+        model, device = environment.get("DARKROOM_MODEL"), environment.get("DARKROOM_DEVICE")
+        return Asked(
+            self.models or settings.up_models or (Path(model) if model else BUNDLED_MODEL,),
+            self.devices or settings.up_devices or (device or AUTO,),
+            self.workers or settings.up_workers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What workers share: `gpus` is asked only where it matters, since the answer takes torch some seconds. `cores` are
+    those that compute, without their second threads."""
+
+    cores: int
+    gpus: Callable[[], Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWorker:
+    """One worker: `name` is that of the process and its log, `model` what requests call what it serves.
+
+    `threads` is its share of the cores, None where it has them to itself.
+    """
+
+    name: str
+    model: str
+    folder: Path
+    device: str
+    threads: int | None
+    is_of_first_model: bool
+
+    def environment(self) -> dict[str, str]:
+        """What this worker has for itself. What is said of the first model's folder is not meant for the others."""
+        own = {"DARKROOM_MODEL": str(self.folder), "DARKROOM_DEVICE": self.device}
+        share = {} if self.threads is None else {"DARKROOM_THREADS": str(self.threads)}
+        return own | share | ({} if self.is_of_first_model else dict.fromkeys(OF_ONE_MODEL, ""))
+
+    def __str__(self) -> str:
+        threads = "" if self.threads is None else f" with {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.model} on {self.device}{threads}"
+
+
+def plan(asked: Asked, machine: Machine, environment: Mapping[str, str]) -> tuple[PlannedWorker, ...]:
+    """The workers in the order in which they start, the first model's first. `asked` is complete. Raises CannotPlan."""
+    names = _names(asked.models, environment)
+    count = asked.workers or max(len(asked.models), len(asked.devices))
+    _refuse_idle(asked, count)
+    if count > 1 and (port := environment.get("DARKROOM_WORKER_METRICS_PORT")) and port != "0":
+        raise CannotPlan("DARKROOM_WORKER_METRICS_PORT is one port for several workers; unset it, or let it be 0")
+    devices = _dealt(asked, count, machine)
+    on_cpu = devices.count(CPU)
+    shared = on_cpu > 1 and not environment.get("DARKROOM_THREADS")
+    share = max(1, machine.cores // on_cpu) if shared else None
+    workers = []
+    for turn, device in enumerate(devices):
+        at = turn % len(names)
+        name = _process_name(names[at], is_of_first_model=at == 0, copy=turn // len(names))
+        threads = share if device == CPU else None
+        workers.append(PlannedWorker(name, names[at], asked.models[at], device, threads, at == 0))
+    return tuple(workers)
+
+
+def _process_name(model: str, *, is_of_first_model: bool, copy: int) -> str:
+    """No model's name has an @ in it."""
+    return ("worker" if is_of_first_model else f"worker-{model}") + (f"@{copy + 1}" if copy else "")
+
+
+def _names(models: Sequence[Path], environment: Mapping[str, str]) -> list[str]:
+    chosen = environment.get("DARKROOM_MODEL_NAME")
+    try:
+        names = [model_name(folder, chosen if at == 0 else None) for at, folder in enumerate(models)]
+    except IllegalName as error:
+        raise CannotPlan(str(error)) from None
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
+        remedy = "for more workers of one model there is --workers" if len(set(models)) < len(models) else ""
+        raise CannotPlan(f"two of the models are called {twice[0]}; rename a folder{'; ' if remedy else ''}{remedy}")
+    # The workers judge what is in them; but this one fault is a slip of the hand, and told before anything starts.
+    if len(models) > 1 and (missing := [each for each in models if not _exists(each)]):
+        raise CannotPlan(f"the model folder {missing[0]} does not exist")
+    return names
+
+
+def _exists(folder: Path) -> bool:
+    """A single word may be a bundled model's."""
+    return folder.exists() or (len(folder.parts) == 1 and BUNDLED_MODEL.with_name(folder.name).exists())
+
+
+def _refuse_idle(asked: Asked, count: int) -> None:
+    if count > MOST_WORKERS:
+        raise CannotPlan(f"{count} workers are more than the {MOST_WORKERS} that one machine may have")
+    for what, given in (("models", asked.models), ("devices", asked.devices)):
+        if count < len(given):
+            raise CannotPlan(f"{count} worker{'s' * (count > 1)} cannot have {len(given)} {what}: each takes one")
+    for device in asked.devices:
+        # One worker says itself what is wrong with DARKROOM_DEVICE: it may know more devices.
+        if count > 1 and not _DEVICE.fullmatch(device):
+            raise CannotPlan(f"the device {device} is unknown; name auto, cpu, cuda, cuda:1 or mps")
+
+
+def _dealt(asked: Asked, count: int, machine: Machine) -> list[str]:
+    """A device for each worker."""
+    wanted = [asked.devices[turn % len(asked.devices)] for turn in range(count)]
+    if count == 1:
+        return wanted
+    wanted = [*_without_auto(["cuda:0" if each == "cuda" else each for each in wanted], machine)]
+    _refuse_shared(Counter(wanted), Counter("cuda:0" if each == "cuda" else each for each in asked.devices))
+    return wanted
+
+
+def _without_auto(wanted: Sequence[str], machine: Machine) -> Iterator[str]:
+    """`auto` takes the next GPU that nobody named, and the CPU where there is no GPU at all."""
+    if AUTO not in wanted:
+        yield from wanted
+        return
+    gpus = machine.gpus()
+    free = iter([gpu for gpu in gpus if gpu not in wanted])
+    for device in wanted:
+        if device != AUTO:
+            yield device
+        elif not gpus:
+            yield CPU
+        elif gpu := next(free, None):
+            yield gpu
+        else:
+            there = "is 1 GPU" if len(gpus) == 1 else f"are {len(gpus)} GPUs"
+            each = (gpus[turn % len(gpus)] for turn in range(len(wanted)))
+            raise CannotPlan(f"{len(wanted)} workers do not find a GPU each: there {there}; {_to_share(each)}")
+
+
+def _refuse_shared(taken: Counter[str], named: Counter[str]) -> None:
+    """A device that was named several times is meant to be shared: each worker believes that its memory is free."""
+    for device, times in taken.items():
+        if device != CPU and times > max(1, named[device]):
+            raise CannotPlan(f"{times} workers would take {device}; {_to_share([device] * times)}")
+
+
+def _to_share(devices: Iterable[str]) -> str:
+    options = " ".join(f"--device {device}" for device in devices)
+    return f"start fewer, or name one that is shared once for each worker: {options}"

@@ -1,0 +1,73 @@
+"""Says in the terminal when each of several workers serves its model, and what it is at until then.
+
+Knows the names that the workers have in Redis, and what Redis was told of them. Refuses to know processes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import redis
+
+from app.cli.worker_plan import PlannedWorker
+from app.contract.redis.ownership import Ownership
+
+LOOK_SECONDS = 1.0
+SAY_SECONDS = 30.0
+"""A start takes seconds, or minutes with a large model: after this long, and then again, what it is at."""
+
+Connect = Callable[[], redis.Redis]
+
+
+@dataclass(slots=True)
+class _Start:
+    worker: PlannedWorker
+    name: str
+    say_at: float
+
+
+class WorkerStates:
+    """Of the workers of a plan. A single one is told of by the line that says that the service is ready."""
+
+    def __init__(self, workers: Iterable[PlannedWorker], *, say: Callable[[str], None] | None = None) -> None:
+        self._workers = {worker.name: worker for worker in workers}
+        self._say = say or _on_standard_error
+        self._starting: dict[str, _Start] = {}
+        self._look_at = 0.0
+
+    def began(self, child: str, name: str, now: float) -> None:
+        """A process of this worker begins, and is called `name` in Redis."""
+        if len(self._workers) > 1:
+            self._starting[child] = _Start(self._workers[child], name, now + SAY_SECONDS)
+
+    def ended(self, child: str) -> None:
+        """The process has died: whoever saw it says so."""
+        self._starting.pop(child, None)
+
+    def look(self, now: float, connect: Connect) -> None:
+        """Say what is new. Asks nothing once all serve, and is silent while Redis is away."""
+        if not self._starting or now < self._look_at:
+            return
+        self._look_at = now + LOOK_SECONDS
+        try:
+            with connect() as client:
+                ownership = Ownership(client)
+                for child, start in list(self._starting.items()):
+                    self._look_at_one(child, start, now, ownership)
+        except redis.RedisError:
+            return
+
+    def _look_at_one(self, child: str, start: _Start, now: float, ownership: Ownership) -> None:
+        worker = start.worker
+        if ownership.is_announced(worker.model, start.name):
+            del self._starting[child]
+            self._say(f"{worker} is ready ({child})")
+        elif now > start.say_at:
+            start.say_at = now + SAY_SECONDS
+            self._say(f"{worker} is not ready yet ({child}): {ownership.what_it_is_at(start.name) or 'it begins'}")
+
+
+def _on_standard_error(sentence: str) -> None:
+    print(f"darkroom: {sentence}", file=sys.stderr, flush=True)
