@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.contract.common.environment import LONGEST_SECONDS, PREFIX, items, read_settings
-from app.contract.messages.model_name import LEGAL, is_legal
+from app.contract.messages.model_name import LEGAL, is_legal, is_legal_alias
 from app.contract.objects.store import StoreOptions, as_storage_url
 from app.contract.redis.url import RedisUrl
 from app.edge.auth import Keys, keys_from_text
@@ -35,7 +35,7 @@ def _aliases(value: Any) -> Any:
     aliases: dict[str, str] = {}
     for item in items(value):
         alias, equals, model = (part.strip() for part in item.partition("="))
-        if not equals or not re.fullmatch(ALIAS_PATTERN, alias) or not is_legal(model):
+        if not equals or not is_legal_alias(alias) or not is_legal(model):
             raise ValueError(f"write alias=model, commas between; a model's name is {LEGAL}")
         if alias in aliases:
             raise ValueError(f"{alias} is given twice")
@@ -57,9 +57,6 @@ def _web_address(url: str) -> str:
         raise ValueError("must have a path of letters, digits, . _ ~ and - only, or none")
     return url.rstrip("/")
 
-
-ALIAS_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}"
-"""What the programs of others call their models, stability-ai/sdxl among them."""
 
 Listed = (NoDecode, BeforeValidator(items))
 """A list written with commas: JSON in an environment variable helps nobody."""

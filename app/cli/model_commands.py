@@ -12,7 +12,7 @@ from app.cli.defaults import DEFAULT_URL
 from app.cli.options import ApiKey, AsJson, Data, Url
 from app.cli.words import Words
 
-models = Words(help="Models: what a running service serves, and what it no longer shall know.")
+models = Words(help="Models: what a running service serves, under which names, and what it no longer shall know.")
 
 
 @models.callback(invoke_without_command=True)
@@ -75,6 +75,36 @@ def forget(
     from app.cli.models import forget_model
 
     raise typer.Exit(forget_model(name, cancel_jobs=cancel_jobs, data=data))
+
+
+@models.command("alias")
+def alias(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The further name, such as dall-e-3.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="The model that it shall mean.", autocompletion=completing.models),
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the name back.")] = False,
+    as_json: AsJson = False,
+    data: Data = Path("data"),
+) -> None:
+    """Give a model a further name, on the service's machine; without a name, show those that were given.
+
+    Requests may use it within a second. It hides no model, and leads to a model, never to another such name. Names of
+    DARKROOM_MODEL_ALIASES are not shown here, and go before these.
+
+    \b
+    darkroom models alias dall-e-3 starter
+    darkroom models alias dall-e-3 --remove
+    darkroom models alias
+    """
+    from app.cli.model_aliases import change_alias, show_aliases
+
+    if name is None or (remove and target is not None) or (target is None and not remove):
+        if name is not None or remove or target is not None:
+            raise typer.BadParameter("say NAME and MODEL, or NAME and --remove, or nothing for a list")
+        raise typer.Exit(show_aliases(data=data, as_json=as_json))
+    raise typer.Exit(change_alias(name, None if remove else target, data=data))
 
 
 @models.command("compose")

@@ -25,6 +25,10 @@ from app.contract.redis.store import JobStore
 
 MOST_EXAMPLES = 3
 
+COLUMNS = (
+    "model", "state", "workers", "waiting", "size", "steps", "guidance", "scheduler", "seats", "seconds a job", "tasks",
+)  # fmt: skip
+
 REASONS = {
     "awake": "has {} worker(s) that were heard of lately: stop them first",
     "queued": "has {} job(s) that wait for it: start a worker, or call them off with --cancel-jobs",
@@ -88,18 +92,24 @@ def forget_model(name: str, *, cancel_jobs: bool, data: Path) -> int:
 
     async def work(client: redis.asyncio.Redis) -> int:
         store = JobStore(client)
-        known = await store.models()
+        known, aliases = await store.models.all(), await store.models.aliases()
+        if name not in known and name in aliases:
+            remedy = f"`darkroom models alias {name} --remove` takes it back"
+            print(f"darkroom models: {name} is another name of {aliases[name]}; {remedy}", file=sys.stderr)
+            return REFUSED
         if name not in known:
             more = hint(name, known) or "; `darkroom models list` shows them"
             print(f"darkroom models: there is no such model{more}", file=sys.stderr)
             return REFUSED
-        outcome, count = await store.forget_model(name)
+        outcome, count = await store.models.forget(name)
         if outcome == "queued" and cancel_jobs:
             print(f"canceled {await store.cancel_waiting(name)} of its jobs")
-            outcome, count = await store.forget_model(name)
+            outcome, count = await store.models.forget(name)
         # "missing" by now: forgotten by this very call, whose answer was lost, or by somebody beside us.
         if outcome in ("forgotten", "missing"):
             print(f"{name} is forgotten; a worker that serves it brings it back")
+            if leading := [alias for alias, model in aliases.items() if model == name]:
+                print(f"until then these names of it lead nowhere: {', '.join(leading)}", file=sys.stderr)
             return OK
         print(f"darkroom models: {name} {REASONS[outcome].format(count)}", file=sys.stderr)
         return REFUSED
@@ -116,12 +126,22 @@ def _examples(models: list[dict[str, Any]]) -> Iterator[Text]:
 
 
 def _drawing_columns(model: dict[str, Any]) -> tuple[str, str, str]:
-    """Steps, guidance and scheduler; of a model that draws nothing, what it does instead."""
-    tasks = model.get("tasks") or ["text-to-image"]
-    if all(task in NOT_DRAWING for task in tasks):
-        return "", "", ", ".join(map(str, tasks))
+    """Steps, guidance and scheduler; nothing of a model that draws nothing."""
+    if all(task in NOT_DRAWING for task in _tasks(model)):
+        return "", "", ""
     steps = f"{model['num_inference_steps']} (1-{model['max_steps']})"
     return steps, f"{model['guidance_scale']:g}", model["scheduler"]
+
+
+def _tasks(model: dict[str, Any]) -> list[str]:
+    """Older services name none."""
+    return [str(task) for task in model.get("tasks") or ["text-to-image"]]
+
+
+def _state(model: dict[str, Any]) -> str:
+    if model["state"] == "ready" or "seen_at" not in model:
+        return str(model["state"])
+    return f"{model['state']} since {model['seen_at'][:16].replace('T', ' ')}"
 
 
 def _print(models: list[dict[str, Any]]) -> None:
@@ -134,13 +154,14 @@ def _print(models: list[dict[str, Any]]) -> None:
         rows.append(
             (
                 f"{model['id']} ({', '.join(notes)})" if notes else model["id"],
-                model["state"],
+                _state(model),
                 str(model["workers"]),
+                str(model.get("waiting", "")),
                 f"{model['width']}x{model['height']}",
                 *_drawing_columns(model),
                 str(model["seats"]),
                 "" if (pace := model["pace_seconds"]) is None else f"{pace:.1f}",
+                ", ".join(_tasks(model)),
             )
         )
-    columns = ("model", "state", "workers", "size", "steps", "guidance", "scheduler", "seats", "seconds a job")
-    print_table(columns, rows)
+    print_table(COLUMNS, rows)

@@ -21,7 +21,10 @@ GAP = 2
 WIDTH_OF_A_PIPE = 1_000_000
 """More than any row has."""
 
-NUMBERS = ("workers", "seats", "seconds", "pictures", "seconds a job", "probability", "cosine", "cosine to the first")
+NUMBERS = (
+    "workers", "waiting", "seats", "seconds", "pictures", "seconds a job", "probability",
+    "cosine", "cosine to the first",
+)  # fmt: skip
 
 Cell = str | Text
 

@@ -31,31 +31,51 @@ WORKER_START_SECONDS = 5
 class ModelChoice:
     """The models of the registry under all their names. Methods raise redis.RedisError as it does.
 
-    `aliases` are further names of models, `default` the one that the operator prefers.
+    `aliases` are further names of models that the settings give, `default` the one that the operator prefers.
     """
 
     def __init__(self, registry: ModelRegistry, *, aliases: Mapping[str, str], default: str | None = None) -> None:
-        self.aliases = aliases
         self._registry = registry
-        self._default = aliases.get(default, default) if default else None
+        self._settings = aliases
+        self._default = default
 
     async def named(self, name: str) -> ServedModel | None:
-        """The model of this name. An alias is looked at first: what the operator wrote down does not change with what
-        workers announce."""
-        own = self.aliases.get(name, name)
-        return (await self._registry.models(own)).get(own)
+        """The model of this name."""
+        models = await self._registry.models()
+        if (own := self._own(name, models)) not in models:
+            models = await self._registry.look_again()
+            own = self._own(name, models)
+        return models.get(own)
+
+    async def is_alias(self, name: str) -> bool:
+        """Whether it is another name of a model, served or not."""
+        return name in self._aliases(await self._registry.models())
 
     async def names(self, task: Task | None = None) -> list[str]:
         """Everything a request may name: the models, then the aliases that lead to one. With a task: for that."""
-        models = for_task(await self._registry.models(), task)
-        own = [name for name in models if name not in self.aliases]
-        return own + [alias for alias, target in self.aliases.items() if target in models]
+        known = await self._registry.models()
+        aliases, models = self._aliases(known), for_task(known, task)
+        own = [name for name in models if name not in aliases]
+        return own + [alias for alias, target in aliases.items() if target in models]
+
+    def _aliases(self, models: Mapping[str, ServedModel]) -> Mapping[str, str]:
+        """Those of the settings go before models, since what was written down does not change with what workers
+        announce; those that were given while the service ran go behind them, since they were not to hide one."""
+        given = {alias: model for alias, model in self._registry.aliases.items() if alias not in models}
+        return given | self._settings
+
+    def _own(self, name: str, models: Mapping[str, ServedModel]) -> str:
+        return self._aliases(models).get(name, name)
 
     async def default(self, task: Task = "draw") -> ServedModel | None:
         """The model of requests that name none; None where nobody can tell."""
         # The operator's word is about pictures.
-        preferred = self._default if task == "draw" else None
-        return by_default(for_task(await self._registry.models(preferred), task), preferred)
+        if task != "draw" or self._default is None:
+            return by_default(for_task(await self._registry.models(), task), None)
+        # So that a default which is not there is looked for anew.
+        await self.named(self._default)
+        models = await self._registry.models()
+        return by_default(for_task(models, task), self._own(self._default, models))
 
     async def choose(self, name: str | None, task: Task = "draw") -> ServedModel:
         """The model that a request means. Raises ParamsRejected, naming what is served, or NoModelYet."""
@@ -66,21 +86,23 @@ class ModelChoice:
             models = await self._registry.look_again()
             found = await (self.default(task) if name is None else self.named(name))
         if found is None:
-            self._refuse(name, task, sorted(for_task(models, task)), has_models=bool(models))
+            self._refuse(name, task, models)
         if not found.card.does(task):
             raise ParamsRejected([ParamError("/model", "task_unknown", task_unknown(found.card, task))])
         return found
 
-    def _refuse(self, name: str | None, task: Task, served: list[str], *, has_models: bool) -> NoReturn:
+    def _refuse(self, name: str | None, task: Task, models: Mapping[str, ServedModel]) -> NoReturn:
+        served = sorted(for_task(models, task))
         if not served:
-            raise _no_model_yet(task if has_models else "draw")
+            raise _no_model_yet(task if models else "draw")
         listed = ", ".join(served)
-        if name is not None and name in self.aliases:
-            code, detail = "model_unknown", f"is another name of {self.aliases[name]}, which is not served here"
+        if name is not None and (target := self._aliases(models).get(name)):
+            code, detail = "model_unknown", f"is another name of {target}, which is not served here"
         elif name is not None:
             code, detail = "model_unknown", "is not served here"
         elif self._default and task == "draw":
-            detail = f"No worker has announced {self._default} yet, the model of requests that name none."
+            preferred = self._own(self._default, models)
+            detail = f"No worker has announced {preferred} yet, the model of requests that name none."
             raise NoModelYet(detail, retry_after=WORKER_START_SECONDS)
         else:
             raise ParamsRejected([ParamError("/model", "model_missing", f"name one of the models: {listed}")])

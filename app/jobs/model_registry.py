@@ -33,6 +33,7 @@ class ModelRegistry:
         self._clock = clock
         self._ask_once = SingleFlight(self._ask)
         self._models: dict[str, ServedModel] = {}
+        self._aliases: dict[str, str] = {}
         self._memory_used = 0.0
         self._asked_at = -math.inf
 
@@ -50,6 +51,11 @@ class ModelRegistry:
         await self._ask_once()
         return self._models
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Other names that the operator gave while the service ran, and what they lead to: as of the last look."""
+        return self._aliases
+
     async def memory_used(self) -> float:
         """Used part of the memory Redis may use, 0 to 1; 0 if it has no limit."""
         await self._refresh()
@@ -63,7 +69,7 @@ class ModelRegistry:
         return self._clock() - self._asked_at < FRESH_SECONDS
 
     async def _ask(self) -> None:
-        models = await self._store.models()
+        models, aliases = await self._store.models.all(), await self._store.models.aliases()
         info = await self._store.server.info()
         self._memory_used = info["used_memory"] / info["maxmemory"] if info["maxmemory"] else 0.0
-        self._models, self._asked_at = models, self._clock()
+        self._models, self._aliases, self._asked_at = models, aliases, self._clock()

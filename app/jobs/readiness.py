@@ -111,7 +111,7 @@ class Readiness:
         try:
             models = await self._registry.models()
             workers = _workers(models.values())
-            starting = [] if workers else await self._store.starting()
+            starting = [] if workers else await self._store.models.starting()
         except redis.RedisError:
             return _red("unknown while Redis does not answer")
         if starting:

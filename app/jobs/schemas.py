@@ -69,6 +69,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "status": "running",
     "task": "draw",
     "model": "starter",
+    "requested_model": None,
     "input": {
         "model": "starter",
         "prompt": "a red circle on a blue background",
@@ -112,7 +113,8 @@ class JobView(BaseModel):
     object: Literal["job"] = "job"
     status: Status
     task: Task = Field(description="draw: pictures; score and embed: a result")
-    model: str
+    model: str = Field(description="The model that draws or answers, by its own name")
+    requested_model: str | None = Field(description="The other name under which it was asked for, if it was")
     input: JobSpec | ScoreSpec | EmbedSpec
     progress: Progress
     queue: QueuePlace | None = Field(description="While it is queued")
@@ -152,6 +154,7 @@ class JobView(BaseModel):
             status=record.status,
             task=record.task,
             model=record.model,
+            requested_model=record.requested_model or None,
             input=record.question or record.spec,
             progress=Progress(
                 step=record.step,
@@ -204,6 +207,7 @@ class ModelView(ModelCard):
     ready_seconds: float | None = Field(
         description="Where no worker has it in memory: how long until one could, once a job waits. Else null"
     )
+    waiting: int = Field(description="Jobs that wait for it, everybody's")
     seen_at: str = Field(description="When a worker was last heard of: since then it is away")
     pace_seconds: float | None = Field(description="How long one job runs, moving average")
     default: bool = Field(description="The model of requests that name none, as things stand")
@@ -219,6 +223,7 @@ class ModelView(ModelCard):
             workers=model.workers,
             in_memory=model.in_memory,
             ready_seconds=None if model.ready_ms is None else round(model.ready_ms / 1000, 1),
+            waiting=model.waiting,
             seen_at=timestamp(model.seen_ms),
             pace_seconds=None if model.pace_ms is None else model.pace_ms / 1000,
             default=is_default and alias is None,

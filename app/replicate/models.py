@@ -75,12 +75,19 @@ async def named(services: Services, body: VersionedPredictionRequest) -> ServedM
 
 
 async def _versioned(services: Services, version: str, pointer: str) -> ServedModel:
-    name = version.removeprefix(f"{OWNER}/")
-    if name in services.models.aliases:
-        model = await services.models.named(name)
-    else:
-        registry = services.registry
-        model = by_version(await registry.models(), version) or by_version(await registry.look_again(), version)
+    model = await _found(services, version)
     if model is None or not model.card.draws:
         raise ParamsRejected([ParamError(pointer, "model_unknown", "names no model or version that is served here")])
     return model
+
+
+async def _found(services: Services, version: str) -> ServedModel | None:
+    """In memory, and then in Redis: nobody is refused from memory."""
+    name = version.removeprefix(f"{OWNER}/")
+    for look in (services.registry.models, services.registry.look_again):
+        models = await look()
+        if await services.models.is_alias(name):
+            return await services.models.named(name)
+        if model := by_version(models, version):
+            return model
+    return None

@@ -215,6 +215,60 @@ def test_an_alias_hides_a_model_of_its_name(gateway_with: OneGateway, workers: W
         assert listed == [("b", "b"), ("a", "b")]
 
 
+def given(redis_client: redis.Redis, **aliases: str) -> None:
+    """By the operator, while the service runs."""
+    redis_client.hset(keys.MODEL_ALIASES, mapping={name.replace("_", "-"): model for name, model in aliases.items()})
+
+
+def test_names_that_were_given_meanwhile_are_names_everywhere(
+    running: Running, http: httpx2.Client, workers: Workers, redis_client: redis.Redis
+) -> None:
+    workers.come("a", "b")
+    given(redis_client, dall_e_3="b", nothing="nowhere")
+    job = send(http, model="dall-e-3")
+    assert (job["model"], job["requested_model"], job["input"]["model"]) == ("b", "dall-e-3", "b")
+    assert http.get(job["urls"]["self"]).json()["requested_model"] == "dall-e-3", "it is kept"
+    assert send(http, model="b")["requested_model"] is None
+    listed = {model["id"]: model for model in http.get("/v1/models").json()["data"]}
+    assert list(listed) == ["a", "b", "dall-e-3"], "a name that leads nowhere is not offered"
+    assert (listed["dall-e-3"]["alias_of"], listed["b"]["waiting"], listed["a"]["waiting"]) == ("b", 2, 0)
+    assert http.get("/v1/models/dall-e-3").json()["name"] == "b"
+    with test_openai.official(running) as client:
+        assert [model.id for model in client.models.list()] == ["a", "b", "dall-e-3"]
+    with test_replicate.official(running) as replicate:
+        assert replicate.predictions.create("dall-e-3", input=PARAMETERS).model == "darkroom/b"
+    checkpoints = [each["model_name"] for each in http.get("/sdapi/v1/sd-models").json()]
+    assert checkpoints == ["a", "b", "dall-e-3"]
+    refused = http.post("/v1/jobs", json=PARAMETERS | {"model": "nothing"})
+    assert "is another name of nowhere, which is not served here" in refused.json()["errors"][0]["detail"]
+    redis_client.hdel(keys.MODEL_ALIASES, "dall-e-3")
+    assert http.post("/v1/jobs", json=PARAMETERS | {"model": "dall-e-3"}).status_code == 422
+
+
+def test_of_two_with_a_name_the_settings_go_first_then_models_then_names_given_meanwhile(
+    gateway_with: OneGateway, workers: Workers, at_once: None, redis_client: redis.Redis
+) -> None:
+    workers.come("a", "b")
+    given(redis_client, a="b", gpt="b", mine="b")
+    with gateway_with(model_aliases={"gpt": "a"}, default_model="mine") as running:
+        assert send(running.client, model="a")["model"] == "a", "it came later, and is not hidden"
+        assert send(running.client, model="gpt")["model"] == "a"
+        assert send(running.client)["model"] == "b", "the default may be such a name"
+        listed = [(model["id"], model["name"]) for model in running.client.get("/v1/models").json()["data"]]
+    assert listed == [("a", "a"), ("b", "b"), ("gpt", "a"), ("mine", "b")]
+
+
+def test_a_retry_still_says_what_was_asked(
+    http: httpx2.Client, workers: Workers, worker: ScriptedWorker, redis_client: redis.Redis
+) -> None:
+    worker.announce()
+    given(redis_client, dall_e_3="starter")
+    job = send(http, model="dall-e-3")
+    worker.fail(worker.claim())
+    again = http.post(f"{job['urls']['self']}/retry").json()
+    assert (again["model"], again["requested_model"]) == ("starter", "dall-e-3")
+
+
 @pytest.mark.parametrize(
     ("written", "words"),
     [

@@ -116,6 +116,48 @@ def test_a_dead_job_of_a_forgotten_model_is_not_run_again(
     assert "its model starter was forgotten" in done.stderr
 
 
+def test_a_model_has_a_further_name(run: Run, worker: ScriptedWorker, gateway: Running, gone: str) -> None:
+    done = run("models", "alias", "dall-e-3", "starter")
+    assert (done.exit_code, done.stdout) == (0, "dall-e-3 means starter\n")
+    job = gateway.client.post("/v1/jobs", json={"prompt": "a", "model": "dall-e-3"}).json()
+    assert (job["model"], job["requested_model"]) == ("starter", "dall-e-3")
+    assert "starter (default, dall-e-3)" in run("models", "list").stdout
+    assert run("models", "alias", "dall-e-3", gone).stdout == f"dall-e-3 means {gone} and no more starter\n"
+    [listed] = json.loads(run("models", "alias", "--json").stdout)["data"]
+    assert listed == {"id": "dall-e-3", "alias_of": gone, "state": "works"}
+    assert "dall-e-3 is another name of gone" in run("models", "forget", "dall-e-3").stderr
+    forgotten = run("models", "forget", gone)
+    assert (forgotten.exit_code, forgotten.stderr) == (0, "until then these names of it lead nowhere: dall-e-3\n")
+    assert run("models", "alias").stdout.split()[-4:] == ["dall-e-3", gone, "leads", "nowhere"]
+    assert (
+        run("models", "alias", "dall-e-3", "--remove").stdout == f"dall-e-3 means nothing any more; it meant {gone}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["starter", "gone"], "a model is called starter"),
+        (["x", "stater"], "there is no model stater; did you mean starter?"),
+        (["x", "mine"], "mine is such a name itself: name the model that it means, starter"),
+        (["mien", "--remove"], "there is no such name; did you mean mine?"),
+        (["no name", "starter"], "is no name that requests could use"),
+        (["x"], "say NAME and MODEL, or NAME and --remove"),
+        (["x", "starter", "--remove"], "say NAME and MODEL, or NAME and --remove"),
+        (["--remove"], "say NAME and MODEL, or NAME and --remove"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused(
+    run: Run, worker: ScriptedWorker, gone: str, arguments: list[str], words: str
+) -> None:
+    worker.announce()
+    assert run("models", "alias", "mine", "starter").exit_code == 0
+    done = run("models", "alias", *arguments)
+    assert done.exit_code == 2
+    assert words in " ".join(done.stderr.replace("│", " ").split())
+    assert run("models", "alias").stdout.split()[-3:] == ["mine", "starter", "works"]
+
+
 def test_a_model_that_cannot_be_composed_is_refused_in_a_sentence(run: Run, tmp_path: Path) -> None:
     parts = ("--decoder", str(tmp_path / "nowhere"), "--prior", str(tmp_path / "nothing"))
     done = run("models", "compose", str(tmp_path / "whole"), *parts)

@@ -387,14 +387,14 @@ async def test_listing_pages_newest_first(store: JobStore, new_job: NewJobs) -> 
 async def test_models_outlive_their_workers(
     store: JobStore, ownership: Ownership, card: object, redis_client: redis.Redis
 ) -> None:
-    assert await store.models() == {}
+    assert await store.models.all() == {}
     ownership.announce(card, "w1")  # type: ignore[arg-type]
     ownership.announce(card, "w2")  # type: ignore[arg-type]
-    served = await store.models()
+    served = await store.models.all()
     assert (served["starter"].card, served["starter"].workers) == (card, 2)
     ownership.leave("starter", "w1")
     redis_client.zadd(keys.ALIVE + "starter", {"w2": 1})
-    assert (await store.models())["starter"].workers == 0
+    assert (await store.models.all())["starter"].workers == 0
 
 
 async def test_scripts_survive_a_flush_of_the_script_cache(

@@ -263,5 +263,5 @@ async def test_a_service_that_was_opened_is_told_so(
 async def test_a_model_is_forgotten_once(store: JobStore, redis_client: redis.Redis, card: ModelCard) -> None:
     Ownership(redis_client).announce(card, "w1")
     Ownership(redis_client).leave(card.name, "w1")
-    assert await store.forget_model(card.name) == ("forgotten", 0)
-    assert await store.forget_model(card.name) == ("missing", 0)
+    assert await store.models.forget(card.name) == ("forgotten", 0)
+    assert await store.models.forget(card.name) == ("missing", 0)

@@ -108,16 +108,16 @@ async def test_a_suspect_that_was_kept_for_it_is_anybodys(ownership: Ownership, 
 async def test_what_a_worker_is_at_before_it_is_ready(
     store: JobStore, ownership: Ownership, redis_client: redis.Redis
 ) -> None:
-    assert await store.starting() == []
+    assert await store.models.starting() == []
     ownership.starting("w1", "loading the model")
     ownership.starting("w2", "warming up, 2 rows measured")
     ownership.starting("w1", "warming up")
-    assert await store.starting() == ["warming up", "warming up, 2 rows measured"]
+    assert await store.models.starting() == ["warming up", "warming up, 2 rows measured"]
     redis_client.hset(keys.STARTING, "w1", "1 warming up")
-    assert await store.starting() == ["warming up, 2 rows measured"], "it has fallen silent"
+    assert await store.models.starting() == ["warming up, 2 rows measured"], "it has fallen silent"
     ownership.starting("w3", "loading the model")
     assert set(redis_client.hkeys(keys.STARTING)) == {"w2", "w3"}
     assert 0 < redis_client.pttl(keys.STARTING) <= keys.ALIVE_MS
     ownership.starting("w2", "")
     ownership.worker_lost("w3")
-    assert await store.starting() == []
+    assert await store.models.starting() == []

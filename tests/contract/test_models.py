@@ -30,7 +30,7 @@ async def test_a_model_is_seen_for_as_long_as_it_has_a_worker(
     ownership.announce(card, "w1")
     ownership.announce(card, "w2")
     ownership.leave("starter", "w1")
-    served = (await store.models())["starter"]
+    served = (await store.models.all())["starter"]
     assert (served.workers, served.away_seconds) == (1, 0.0)
     assert before <= served.seen_ms <= redis_ms(redis_client)
 
@@ -42,12 +42,12 @@ async def test_the_last_one_that_leaves_is_noted_once(
     redis_client.zadd(keys.SEEN, {"starter": 1})
     before = redis_ms(redis_client)
     ownership.leave("starter", "w1")
-    left = (await store.models())["starter"]
+    left = (await store.models.all())["starter"]
     assert left.workers == 0
     assert before <= left.seen_ms <= redis_ms(redis_client)
     redis_client.zadd(keys.SEEN, {"starter": 1_000})
     ownership.leave("starter", "w1")
-    again = (await store.models())["starter"]
+    again = (await store.models.all())["starter"]
     assert again.seen_ms == 1_000, "leaving twice is leaving once"
     assert again.away_seconds == pytest.approx((redis_ms(redis_client) - 1_000) / 1000, abs=3_600)
 
@@ -58,7 +58,7 @@ async def test_a_worker_that_fell_silent_was_seen_at_its_last_beat(
     ownership.announce(card, "w1")
     redis_client.zadd(keys.ALIVE + "starter", {"w1": 5_000})
     redis_client.zadd(keys.SEEN, {"starter": 4_000})
-    served = (await store.models())["starter"]
+    served = (await store.models.all())["starter"]
     assert (served.workers, served.seen_ms) == (0, 5_000)
 
 
@@ -69,11 +69,11 @@ async def test_a_card_of_an_older_release_is_away_since_it_was_looked_at(
     redis_client.hset(keys.CARDS, "starter", card.model_dump_json())
     redis_client.hset(keys.PACE + "starter", "job_ms", 8_000)
     before = redis_ms(redis_client)
-    first = (await store.models())["starter"]
+    first = (await store.models.all())["starter"]
     assert before <= first.seen_ms <= redis_ms(redis_client)
     assert (first.pace_ms, first.seat_ms) == (8_000.0, 8_000.0)
     redis_client.zadd(keys.SEEN, {"starter": 1_000})
-    assert (await store.models())["starter"].seen_ms == 1_000, "from then on it is remembered"
+    assert (await store.models.all())["starter"].seen_ms == 1_000, "from then on it is remembered"
 
 
 async def test_a_worker_of_an_older_release_was_seen_as_well(
@@ -83,9 +83,9 @@ async def test_a_worker_of_an_older_release_was_seen_as_well(
     ownership.announce(card, "w1")
     redis_client.zadd(keys.SEEN, {"starter": 1_000})
     redis_client.zadd(keys.ALIVE + "starter", {"w1": 100_000})
-    assert (await store.models())["starter"].seen_ms == 100_000
+    assert (await store.models.all())["starter"].seen_ms == 100_000
     redis_client.zrem(keys.ALIVE + "starter", "w1")
-    assert (await store.models())["starter"].seen_ms == 100_000
+    assert (await store.models.all())["starter"].seen_ms == 100_000
 
 
 async def test_a_model_is_forgotten_with_everything_but_its_jobs(
@@ -99,18 +99,18 @@ async def test_a_model_is_forgotten_with_everything_but_its_jobs(
     ownership.announce(card.model_copy(update={"name": "other"}), "w9")
     job = new_job()
     await store.submit(job, **LIMITS)
-    assert await store.forget_model("starter") == ("awake", 1)
+    assert await store.models.forget("starter") == ("awake", 1)
     ownership.leave("starter", "w1")
-    assert await store.forget_model("starter") == ("queued", 1)
+    assert await store.models.forget("starter") == ("queued", 1)
     claim = ownership.claim("starter", "w1")
     assert claim is not None
-    assert await store.forget_model("starter") == ("running", 1)
-    assert "starter" in await store.models()
+    assert await store.models.forget("starter") == ("running", 1)
+    assert "starter" in await store.models.all()
     assert ownership.succeed(claim, [], timings={}, warnings=[], steps=1)
 
-    assert await store.forget_model("starter") == ("forgotten", 0)
-    assert await store.forget_model("starter") == ("missing", 0), "called again because the answer was lost"
-    assert list(await store.models()) == ["other"]
+    assert await store.models.forget("starter") == ("forgotten", 0)
+    assert await store.models.forget("starter") == ("missing", 0), "called again because the answer was lost"
+    assert list(await store.models.all()) == ["other"]
     record = await store.get(job.id, "ann")
     assert record is not None
     assert record.status is Status.SUCCEEDED
@@ -120,9 +120,9 @@ async def test_a_model_is_forgotten_with_everything_but_its_jobs(
     assert not [name for name in names if "starter" in name]
 
     ownership.leave("starter", "w1")
-    assert list(await store.models()) == ["other"], "a late goodbye does not bring it back"
+    assert list(await store.models.all()) == ["other"], "a late goodbye does not bring it back"
     ownership.announce(card, "w2")
-    assert (await store.models())["starter"].workers == 1
+    assert (await store.models.all())["starter"].workers == 1
     assert (await store.submit(new_job(), **LIMITS)).outcome == "created"
     assert ownership.claim("starter", "w2") is not None
 

@@ -58,7 +58,7 @@ async def store(valkey_url: str) -> AsyncIterator[JobStore]:
 async def card_of(worker: subprocess.Popen[str], store: JobStore) -> ModelCard:
     """As soon as it is announced."""
     ends = time.monotonic() + WAIT_SECONDS
-    while not (served := await store.models()):
+    while not (served := await store.models.all()):
         assert worker.poll() is None, worker.communicate()[0]
         assert time.monotonic() < ends, "the worker never came up"
         await asyncio.sleep(0.05)

@@ -225,6 +225,8 @@ class Record(BaseModel):
     id: str
     tenant: str
     model: str
+    requested_model: str = ""
+    """The other name by which its caller asked for the model; empty if it was its own or none."""
     status: Status
     spec: JobSpec
     """What is drawn: no picture at all by a job that asks a `question`."""

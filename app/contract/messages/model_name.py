@@ -21,6 +21,11 @@ LONGEST_NAME = 64
 
 LEGAL = "1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit"
 
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+"""What the programs of others call their models, stability-ai/sdxl among them."""
+
+LEGAL_ALIAS = "1 to 64 of letters, digits, '.', '_', ':', '/' and '-', beginning with a letter or a digit"
+
 _SNAPSHOTS, _REPOSITORY = "snapshots", "models--"
 
 
@@ -30,6 +35,10 @@ class IllegalName(ValueError):
 
 def is_legal(name: str) -> bool:
     return re.fullmatch(NAME_PATTERN.strip("^$"), name) is not None
+
+
+def is_legal_alias(name: str) -> bool:
+    return _ALIAS.fullmatch(name) is not None
 
 
 def model_name(folder: Path, chosen: str | None = None) -> str:

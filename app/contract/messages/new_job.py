@@ -34,6 +34,8 @@ class NewJob:
     traceparent: str = ""
     card: ModelCard | None = None
     question: Question | None = None
+    requested_model: str = ""
+    """The other name by which the model was asked for, if it was."""
 
     @property
     def cost(self) -> float:
@@ -56,6 +58,8 @@ class NewJob:
         }
         if self.question is not None:
             fields |= {"task": self.question.task, "question": self.question.model_dump_json()}
+        if self.requested_model:
+            fields["requested_model"] = self.requested_model
         if self.inputs:
             fields["inputs"] = " ".join(self.inputs)
         if self.webhook:
@@ -74,6 +78,7 @@ class NewJob:
             id=self.id,
             tenant=self.tenant,
             model=self.spec.model,
+            requested_model=self.requested_model,
             status=Status.QUEUED,
             spec=self.spec,
             task=self.question.task if self.question is not None else "draw",

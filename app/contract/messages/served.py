@@ -21,6 +21,8 @@ class ServedModel:
     card: ModelCard
     workers: int
     seen_ms: int
+    waiting: int = 0
+    """Jobs in its queue, whoever's they are."""
     away_seconds: float
     pace_ms: float | None
     seat_ms: float | None
@@ -55,6 +57,7 @@ def _served(
     card: str,
     workers: int,
     seen_ms: int,
+    waiting: int,
     job_ms: str | None,
     seat_ms: str | None,
     in_memory: int,
@@ -64,6 +67,7 @@ def _served(
         card=ModelCard.model_validate_json(card),
         workers=workers,
         seen_ms=seen_ms,
+        waiting=waiting,
         away_seconds=0.0 if workers else (now_ms - seen_ms) / 1000,
         pace_ms=float(job_ms) if job_ms else None,
         # A release before fair queueing noted the first alone.

@@ -93,6 +93,9 @@ WEBHOOK_SECRET = PREFIX + "webhook-secret:"
 CARDS = PREFIX + "models"
 """hash, model name to the card its workers announced. Kept while workers are away: a restart must not refuse jobs."""
 
+MODEL_ALIASES = PREFIX + "model-aliases"
+"""hash, another name to the model that is meant by it, as the operator has said while the service ran. Kept."""
+
 ALIVE = PREFIX + "alive:"
 """sorted set per model, worker name by its last beat."""
 

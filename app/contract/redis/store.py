@@ -17,10 +17,10 @@ from app.contract.messages.events import FINAL_EVENTS, Status
 from app.contract.messages.job import Record, new_epoch, new_job_id
 from app.contract.messages.new_job import NewJob
 from app.contract.messages.questions import Task
-from app.contract.messages.served import ServedModel, read_served
 from app.contract.redis import keys
 from app.contract.redis.job_lists import JobLists, records_of
 from app.contract.redis.lost_jobs import AcceptedJobs, JobLost
+from app.contract.redis.models import Models
 from app.contract.redis.quota import Budget, Left
 from app.contract.redis.rq_job import rq_hash
 from app.contract.redis.scripts import source
@@ -38,7 +38,6 @@ Retry = Literal[
     "input-gone",
 ]  # fmt: skip
 Cancel = Literal["canceled", "requested", "over", "missing"]
-Forget = Literal["forgotten", "missing", "awake", "queued", "running"]
 
 
 class QueueLost(redis.RedisError):
@@ -84,8 +83,9 @@ class JobStore:
         self._epoch = ""
         self._lists = JobLists(client)
         self.accepted = AcceptedJobs(client)
+        self.models = Models(client)
         self.server = RedisServer(client)
-        names = ("submit", "known", "read", "retry", "cancel", "reap", "forget", "models", "forget_model")
+        names = ("submit", "known", "read", "retry", "cancel", "reap", "forget")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
     async def submit(
@@ -255,17 +255,6 @@ class JobStore:
         """The objects of such an attempt are gone."""
         await self._redis.zrem(keys.ORPHANS, attempt)
 
-    async def models(self) -> dict[str, ServedModel]:
-        """Models that workers have announced and nobody has forgotten, by name, in one round trip."""
-        return read_served(await self._scripts["models"]())
-
-    async def forget_model(self, name: str) -> tuple[Forget, int]:
-        """Take a model without workers and jobs off every list; or why not, and how many of them there are."""
-        was_known = await self._redis.hexists(keys.CARDS, name)
-        outcome, count = await self._scripts["forget_model"](args=[name])
-        # What is called again, because its answer was lost, finds nothing left to do.
-        return "forgotten" if was_known and outcome == "missing" else outcome, count
-
     async def cancel_waiting(self, model: str) -> int:
         """Call off every job that waits for the model, whoever's it is. How many there were."""
         called_off = 0
@@ -273,12 +262,6 @@ class JobStore:
             tenant = await self._redis.hget(keys.JOB + job_id, "tenant")
             called_off += tenant is not None and await self.cancel(job_id, tenant) == "canceled"
         return called_off
-
-    async def starting(self) -> list[str]:
-        """What workers are at that are not announced yet: one sentence each."""
-        since = await self._now_ms() - keys.ALIVE_MS
-        said = [told.split(" ", 1) for told in (await self._redis.hgetall(keys.STARTING)).values()]
-        return sorted(sentence for at, sentence in said if int(at) > since)
 
     async def position(self, record: Record) -> int | None:
         """How many jobs of the model are claimed before this one, or None if it does not wait."""

@@ -1,8 +1,8 @@
 -- Every announced model, with its workers and its pace, in one look.
 -- Workers of an older release note no leaving: what is known of them is noted here. A card of which nothing is known is
 -- taken for seen now, later than it was, so that nobody is refused too early.
--- Answers {now, {name, card, workers, last seen (ms), job_ms, seat_ms, how many have it in memory, ms until one could}}:
--- job_ms and seat_ms are false before the first job, the last where one has it or nobody can say.
+-- Answers {now, {name, card, workers, last seen (ms), jobs that wait, job_ms, seat_ms, how many have it in memory, ms until
+-- one could}}: job_ms and seat_ms are false before the first job, the last where one has it or nobody can say.
 local at, cards = now(), redis.call('HGETALL', CARDS)
 local answer = {at}
 for i = 1, #cards, 2 do
@@ -18,6 +18,8 @@ for i = 1, #cards, 2 do
   if seen == 0 then seen = at end
   if seen > noted + ALIVE_MS then redis.call('ZADD', SEEN, seen, name) end
   local pace = redis.call('HMGET', PACE .. name, 'job_ms', 'seat_ms')
-  answer[#answer + 1] = {name, cards[i + 1], workers, seen, pace[1], pace[2], having, ready and string.format('%.0f', ready)}
+  local waiting = redis.call('ZCARD', QUEUED .. name)
+  answer[#answer + 1] = {name, cards[i + 1], workers, seen, waiting, pace[1], pace[2], having,
+    ready and string.format('%.0f', ready)}
 end
 return answer
