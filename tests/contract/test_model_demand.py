@@ -27,14 +27,14 @@ async def test_who_has_a_model_in_memory_and_who_could(
 ) -> None:
     ownership.announce(card, "w1", ready_in=12.0)
     ownership.announce(card, "w2", ready_in=7.5)
-    served = (await store.models())["starter"]
+    served = (await store.models.all())["starter"]
     assert (served.workers, served.in_memory, served.ready_ms) == (2, 0, 7_500.0)
     ownership.announce(card, "w2")
-    served = (await store.models())["starter"]
+    served = (await store.models.all())["starter"]
     assert (served.workers, served.in_memory, served.ready_ms) == (2, 1, None)
     assert demand.look(["starter"])["starter"].in_memory == 1
     ownership.leave("starter", "w2")
-    served = (await store.models())["starter"]
+    served = (await store.models.all())["starter"]
     assert (served.workers, served.in_memory, served.ready_ms) == (1, 0, 12_000.0)
 
 
@@ -44,7 +44,7 @@ async def test_a_silent_worker_could_load_nothing(
     ownership.announce(card, "w1", ready_in=1.0)
     redis_client.zadd(keys.ALIVE + "starter", {"w1": 5_000})
     ownership.announce(card, "w2")
-    assert (await store.models())["starter"].in_memory == 1
+    assert (await store.models.all())["starter"].in_memory == 1
     assert redis_client.hlen(keys.LOADABLE + "starter") == 0
 
 
@@ -53,12 +53,12 @@ async def test_an_estimate_begins_with_the_loading(
 ) -> None:
     redis_client.hset(keys.PACE + "starter", mapping={"job_ms": 3_000, "seat_ms": 8_000})
     ownership.announce(card, "w1")
-    warm = (await store.models())["starter"].eta_seconds(2)
+    warm = (await store.models.all())["starter"].eta_seconds(2)
     ownership.announce(card, "w1", ready_in=20.0)
-    cold = (await store.models())["starter"].eta_seconds(2)
+    cold = (await store.models.all())["starter"].eta_seconds(2)
     assert (warm, cold) == (2 * 8 / card.seats + 3, 20 + 2 * 8 / card.seats + 3)
     ownership.announce(card, "w2", ready_in=30.0)
-    assert (await store.models())["starter"].eta_seconds(2) == cold, "those that could are not counted as if they did"
+    assert (await store.models.all())["starter"].eta_seconds(2) == cold, "those that could are not counted as if they did"
 
 
 async def test_a_queue_is_unserved_since_its_first_job_or_the_last_claim(
@@ -139,5 +139,5 @@ async def test_a_forgotten_model_leaves_nothing(
 ) -> None:
     ownership.announce(card, "w1", ready_in=1.0)
     redis_client.zadd(keys.ALIVE + "starter", {"w1": 5_000})
-    assert (await store.forget_model("starter")) == ("forgotten", 0)
+    assert (await store.models.forget("starter")) == ("forgotten", 0)
     assert redis_client.keys("*starter*") == []
