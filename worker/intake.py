@@ -81,7 +81,7 @@ class Intake(BaseWorker):
         attempts: Attempts,
         may_claim: Callable[[], bool],
         claimed: Callable[[Claim], None] = lambda claim: None,
-        found_late: Callable[[], None] = lambda: None,
+        found_late: Callable[[], None] | None = None,
         note: Callable[[], WorkerNote | None] = lambda: None,
         watched: Callable[[Claim], None] = lambda claim: None,
         clock: Callable[[], float] = time.monotonic,
@@ -105,7 +105,8 @@ class Intake(BaseWorker):
         self._bell = Bell()
         self._ears = {model: Ear(model, ownership, self._bell) for model in self._roads}
         self._asked_at = dict.fromkeys(self._roads, float("-inf"))
-        self._found_late, self._watched, self._clock = found_late, watched, clock
+        self._found_late = found_late or (lambda: None)
+        self._watched, self._clock = watched, clock
         attempts.hear_of_seats(self._bell.ring)
         self.stops_asked = 0
 

@@ -104,7 +104,8 @@ class LiveNews:
 
     def _drop_all_but(self, claims: Mapping[str, Claim]) -> None:
         """Of attempts that have ended something may have been new."""
-        for news in (self._progress, self._previews):
+        mappings: tuple[dict[Any, Any], ...] = (self._progress, self._previews)
+        for news in mappings:
             for key in [key for key, each in list(news.items()) if each.request_id not in claims]:
                 news.pop(key, None)
         for token in self._watched_until.keys() - claims.keys():

@@ -61,8 +61,8 @@ def open_drawing(
     largest = engine.costs.largest
     card = describe(bundle, seats=settings.seats, largest=largest, limits=limits, safety=settings.safety)
     weights = provenance_of(bundle, is_compiled=engine.is_compiled)
-    details = {"adapters": AdapterFiles.of(bundle), "embedder": embedder_of(bundle, family)}
-    return Drawing(engine, judged_by(card, answering), thread, weights, **details)
+    adapters, embedder = AdapterFiles.of(bundle), embedder_of(bundle, family)
+    return Drawing(engine, judged_by(card, answering), thread, weights, adapters, embedder)
 
 
 def _warm_engine(start: Callable[..., Engine], starting: Starting, thread: OwnThread) -> Engine:

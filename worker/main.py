@@ -120,7 +120,7 @@ class Worker:
             claimed=self.traces.claimed,
             note=self._self_report(served),
             watched=self.reporter.live.watch,
-            **({"found_late": self.metrics.job_found_late} if self.metrics else {}),
+            found_late=self.metrics.job_found_late if self.metrics else None,
         )
         self.watchdog = Watchdog(self.stage, stall_seconds=settings.stall_seconds)
         self.stopped = threading.Event()

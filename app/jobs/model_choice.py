@@ -62,7 +62,7 @@ class ModelChoice:
         """Those of the settings go before models, since what was written down does not change with what workers
         announce; those that were given while the service ran go behind them, since they were not to hide one."""
         given = {alias: model for alias, model in self._registry.aliases.items() if alias not in models}
-        return given | self._settings
+        return {**given, **self._settings}
 
     def _own(self, name: str, models: Mapping[str, ServedModel]) -> str:
         return self._aliases(models).get(name, name)

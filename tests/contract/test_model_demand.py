@@ -58,7 +58,8 @@ async def test_an_estimate_begins_with_the_loading(
     cold = (await store.models.all())["starter"].eta_seconds(2)
     assert (warm, cold) == (2 * 8 / card.seats + 3, 20 + 2 * 8 / card.seats + 3)
     ownership.announce(card, "w2", ready_in=30.0)
-    assert (await store.models.all())["starter"].eta_seconds(2) == cold, "those that could are not counted as if they did"
+    models = await store.models.all()
+    assert models["starter"].eta_seconds(2) == cold, "those that could are not counted as if they did"
 
 
 async def test_a_queue_is_unserved_since_its_first_job_or_the_last_claim(

@@ -276,4 +276,5 @@ def test_a_scorer_that_cannot_be_served_is_said_with_its_setting(tmp_path: Path)
         scorer_alone(WorkerSettings(model=tmp_path), name="mine")
     alone = scorer_alone(WorkerSettings(model=BUNDLED_SCORER), name="mine")
     assert [card.name for card in alone.cards] == ["mine"]
-    assert alone.provenance.model_hash == alone.cards[0].sha256
+    assert alone.answering
+    assert alone.answering.scorer.sha256 == alone.cards[0].sha256

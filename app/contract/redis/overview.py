@@ -137,7 +137,7 @@ def _serving(
     workers: dict[str, SeenWorker] = {}
     for model, beats, loadable in found:
         for name, beat in beats:
-            known = workers.get(name) or SeenWorker(name, draining_ms=draining.get(name) and int(draining[name]))
+            known = workers.get(name) or SeenWorker(name, draining_ms=int(draining[name]) if name in draining else None)
             workers[name] = replace(
                 known,
                 models=tuple(sorted([*known.models, model])),
