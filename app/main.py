@@ -20,11 +20,13 @@ from app.a1111 import body as a1111_body
 from app.a1111 import errors as a1111_errors
 from app.a1111 import lists as a1111_lists
 from app.a1111 import routes as a1111
+from app.admin import changes as admin_changes
 from app.admin import routes as admin
 from app.contract.common.tracing import close_provider, open_provider
 from app.contract.redis.clients import async_pool
 from app.contract.redis.connections import FairPool, StallAwareRetry
 from app.contract.redis.inputs import InputStore
+from app.contract.redis.operations import Operations
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.overview import Overview
 from app.contract.redis.pending_requests import PendingRequests
@@ -60,6 +62,7 @@ from app.jobs.pictures import open_pictures
 from app.jobs.queue_metrics import QueueMetrics
 from app.jobs.readiness import Readiness
 from app.jobs.references import References
+from app.jobs.retries import Retries
 from app.jobs.room import Room
 from app.jobs.views import Viewer
 from app.jobs.watching import Watching
@@ -116,6 +119,7 @@ SERVED = (
     a1111,
     a1111_lists,
     admin,
+    admin_changes,
     health,
     page,
 )
@@ -197,6 +201,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             feed=services.feed,
             registry=services.registry,
             stats=services.queue_stats,
+            overview=services.overview,
             accepted=services.jobs.accepted,
         )
     )
@@ -261,6 +266,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         most_bytes=settings.input_bytes,
         retention_ms=settings.retention_ms,
     )
+    overview, operations = Overview(commands), Operations(commands)
     fetch = Fetcher(GuardedBackend()) if settings.fetch_inputs else None
     references = References(came_in, jobs, pictures, fetch=fetch)
     return Services(
@@ -285,7 +291,11 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         stream_tokens=StreamTokens(commands),
         limiter=Limiter(Quota(commands)),
         queue_stats=QueueStats(commands),
-        overview=Overview(commands),
+        overview=overview,
+        operations=operations,
+        retries=Retries(
+            jobs, overview, operations, queue_limit=settings.queue_limit, tenant_limit=settings.tenant_limit
+        ),
         webui=WebUiMemory(commands),
     )
 

@@ -12,6 +12,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from app.contract.messages.job import Record, is_job_id
+from app.contract.redis.operations import Operations
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.overview import Overview
 from app.contract.redis.pending_requests import PendingRequests
@@ -31,6 +32,7 @@ from app.jobs.model_choice import ModelChoice
 from app.jobs.model_registry import ModelRegistry
 from app.jobs.readiness import Readiness
 from app.jobs.references import References
+from app.jobs.retries import Retries
 from app.jobs.schemas import JobView
 from app.jobs.views import Viewer
 from app.jobs.watching import Watching
@@ -62,6 +64,8 @@ class Services:
     limiter: Limiter
     queue_stats: QueueStats
     overview: Overview
+    operations: Operations
+    retries: Retries
     webui: WebUiMemory
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: streams end with `retry:` and waits are answered at once."""

@@ -100,7 +100,7 @@ class Intake(BaseWorker):
         self._attempts = attempts
         self._claimed = claimed
         self._may_claim = may_claim
-        self._leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop, note=note)
+        self._leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop, drain=self.drain, note=note)
         self._over = threading.Event()
         self._bell = Bell()
         self._ears = {model: Ear(model, ownership, self._bell) for model in self._roads}
@@ -109,6 +109,7 @@ class Intake(BaseWorker):
         self._watched, self._clock = watched, clock
         attempts.hear_of_seats(self._bell.ring)
         self.stops_asked = 0
+        self.is_draining = False
 
     def announce_from_now_on(self, card: ModelCard) -> None:
         """More is known of the same model."""
@@ -128,11 +129,21 @@ class Intake(BaseWorker):
         self._stop_requested = True
         self._bell.ring()
 
+    def drain(self) -> None:
+        """Take no more jobs, and stop when the last one has ended. For any thread, and more than once."""
+        if not self.is_draining:
+            log.info("draining", jobs=len(self._attempts.claims()))
+        self.is_draining = True
+        self._bell.ring()
+
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """RQ's commands, and one of our own. Unlike a stock worker's, `stop-job` finds the job among all executions."""
+        """RQ's commands, and two of our own. Unlike a stock worker's, `stop-job` finds the job among all executions."""
         payload = parse_payload(message)
         if payload.get("command") == "shutdown":
             self.request_stop()
+            return
+        if payload.get("command") == "drain":
+            self.drain()
             return
         for claim in self._attempts.claims():
             if claim.id != payload.get("job_id"):
@@ -151,7 +162,7 @@ class Intake(BaseWorker):
         for ear in self._ears.values():
             ear.listen()
         registered()
-        while not self._stop_requested:
+        while not (self._stop_requested or self._is_drained):
             if not sum(self._claim_one(model) for model in self._roads):
                 self._bell.wait(self._rest())
         for ear in self._ears.values():
@@ -173,6 +184,10 @@ class Intake(BaseWorker):
             self.teardown()
         except redis.RedisError as error:
             log.warning("left without telling redis", reason=str(error))
+
+    @property
+    def _is_drained(self) -> bool:
+        return self.is_draining and not self._attempts.claims()
 
     def _claim_one(self, model: str) -> bool:
         """True if a job was there. Asks with a free seat only, and where nobody has just found nothing."""
@@ -197,7 +212,9 @@ class Intake(BaseWorker):
         return True
 
     def _can_take(self, model: str) -> bool:
-        if self._roads[model].free_seats < 1 or not self._leases.are_sure or not self._may_claim():
+        if self.is_draining or self._roads[model].free_seats < 1:
+            return False
+        if not self._leases.are_sure or not self._may_claim():
             return False
         return not any(claim.runs_alone for claim in self._attempts.claims())
 

@@ -27,8 +27,8 @@ AGAIN_SECONDS = 1.0
 
 
 class Leases:
-    """`ownership` is of a client of its own, which gives up in a tenth of a lease. `stop` ends an attempt early, `note`
-    is what the worker says of itself beside its cards.
+    """`ownership` is of a client of its own, which gives up in a tenth of a lease. `stop` ends an attempt early;
+    `drain` is called while an operator wants the worker to leave; `note` is what it says of itself beside its cards.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Leases:
         cards: Sequence[ModelCard],
         worker: str,
         stop: Callable[[Claim, Stop], None],
+        drain: Callable[[], None] = lambda: None,
         note: Callable[[], WorkerNote | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -47,6 +48,7 @@ class Leases:
         self._cards = list(cards)
         self._worker = worker
         self._stop = stop
+        self._drain = drain
         self._note = note
         self._clock = clock
         self._good_at = clock()
@@ -70,8 +72,9 @@ class Leases:
             if each is not Beat.KEPT:
                 self._stop(claim, Stop.LOST if each is Beat.LOST else Stop.CANCELED)
         note = self._note()
-        for card in self._cards:
-            self._ownership.announce(card, self._worker, note=note)
+        told = [self._ownership.announce(card, self._worker, note=note) for card in self._cards]
+        if any(told):
+            self._drain()
         # From before it was sent: the lease began when Redis heard it, which was later.
         self._good_at = began
 

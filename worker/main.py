@@ -20,7 +20,7 @@ import structlog
 
 from app import __version__
 from app.contract.common.environment import SettingsError
-from app.contract.common.exits import CANNOT_START, LOST_DEVICE
+from app.contract.common.exits import CANNOT_START, DRAINED, LOST_DEVICE
 from app.contract.common.logs import configure
 from app.contract.common.tracing import close_provider, open_provider
 from app.contract.messages.card import ModelCard
@@ -163,7 +163,8 @@ class Worker:
         return next((stage for stage in working if stage is not None), None)
 
     def run(self) -> int:
-        """Claim until a signal, then finish what fits into the grace period and hand back the rest."""
+        """Claim until a signal, then finish what fits into the grace period and hand back the rest; or until it is
+        drained, which takes as long as its jobs do. Returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.intake.request_stop)
         if self.model is not None:
@@ -179,7 +180,7 @@ class Worker:
         self.stopped.set()
         self.intake.leave()
         self.close_traces("worker-stopped")
-        return 0
+        return DRAINED if self.intake.is_draining else 0
 
     def say_ready(self) -> None:
         for card, _ in self._roads():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from app.edge import errors
-from app.edge.errors import Problem
+from app.edge.problem import Problem
 from app.routes.answers import ACCESS, BODY, QUEUE, SUBMIT
 
 Responses = dict[int | str, dict[str, Any]]

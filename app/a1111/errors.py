@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from app.edge.errors import Problem
+from app.edge.problem import Problem
 from app.jobs.schemas import WebUiError
 
 PREFIX: Final = "/sdapi/v1/"

@@ -1,17 +1,20 @@
-"""Pages of the operator's lists: a cursor names the place after the last entry that was shown.
+"""Pages of the operator's lists: a cursor names the place after the last entry that was shown. And lists as CSV.
 
-Knows how a place is written. Refuses to know what the lists hold.
+Knows how a place and a row are written. Refuses to know what the lists hold.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import csv
+import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
+from pydantic import BaseModel
 
 from app.edge.errors import InvalidRequest
 
@@ -54,3 +57,12 @@ def read_place(cursor: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:
         }
         raise InvalidRequest("The cursor cannot be used; leave it out to start at the beginning.", errors=[error])
     return tuple(place)
+
+
+def as_csv(kind: type[BaseModel], rows: Iterable[BaseModel]) -> str:
+    """A line for each, after one with the names of the fields (RFC 4180)."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*kind.model_fields])
+    writer.writeheader()
+    writer.writerows(row.model_dump(mode="json") for row in rows)
+    return file.getvalue()

@@ -1,16 +1,19 @@
-"""What an operator looks at: queues by caller, workers, models, dead jobs. Nothing here changes anything."""
+"""What an operator looks at: queues by caller, workers, models, dead jobs, the audit. Nothing here changes anything."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import Query
+from fastapi import Header, Query
+from starlette.responses import Response
 
-from app.admin.access import operators_router
-from app.admin.pages import Cursor, Limit, page
+from app.admin.access import PREFIX, operators_router
+from app.admin.pages import Cursor, Limit, as_csv, page
 from app.admin.schemas import (
     AdminModelList,
     AdminModelView,
+    Audit,
+    ChangeView,
     DeadJobList,
     DeadJobView,
     QueueView,
@@ -18,15 +21,20 @@ from app.admin.schemas import (
     WorkerList,
     WorkerView,
 )
+from app.contract.messages.audit import is_change_id
 from app.contract.messages.served import ServedModel
 from app.contract.redis.overview import Share
 from app.edge.errors import InvalidRequest
+from app.routes.accept import preferred
 from app.routes.answers import ACCESS, QUEUE, problems, read_cursor, write_cursor_at
 from app.services import Services, TheServices
 
 router = operators_router()
 
 OfModel = Annotated[str | None, Query(max_length=64, description="Only of this model")]
+Format = Annotated[Literal["json", "csv"] | None, Query(description="Missing: as Accept says, else JSON")]
+Accept = Annotated[str, Header(description="application/json or text/csv")]
+KINDS = {"json": "application/json", "csv": "text/csv"}
 READING = problems(*ACCESS, InvalidRequest, *QUEUE)
 
 
@@ -77,3 +85,36 @@ async def dead(services: TheServices, limit: Limit = 100, cursor: Cursor = None)
     views = [DeadJobView.of(record, died_ms) for record, died_ms in found[:limit]]
     following = write_cursor_at(found[limit - 1][1], views[-1].id) if len(found) > limit else None
     return DeadJobList(data=views, next_cursor=following)
+
+
+@router.get(
+    "/audit",
+    response_class=Response,
+    summary="What operators have changed",
+    responses={
+        200: {
+            "model": Audit,
+            "description": "The latest first; as CSV a line for each, with the same columns",
+            "content": {"text/csv": {"schema": {"type": "string"}}},
+        },
+        **READING,
+    },
+)
+async def audit(
+    services: TheServices, limit: Limit = 100, cursor: Cursor = None, format: Format = None, accept: Accept = ""
+) -> Response:
+    """Pages of CSV begin with the names of the columns, too; the `Link` header leads to the next one."""
+    found = await services.operations.audit(limit=limit + 1, before=read_cursor(cursor, is_id=is_change_id))
+    views = [ChangeView.of(entry) for entry in found[:limit]]
+    last = found[limit - 1] if len(found) > limit else None
+    following = write_cursor_at(last.at_ms, last.id) if last else None
+    if (format or preferred(accept, KINDS)) == "csv":
+        answer = Response(as_csv(ChangeView, views), media_type="text/csv")
+        if following:
+            path = services.path(f"{PREFIX}/audit")
+            answer.headers["Link"] = f'<{path}?format=csv&limit={limit}&cursor={following}>; rel="next"'
+    else:
+        body = Audit(data=views, next_cursor=following).model_dump_json()
+        answer = Response(body, media_type="application/json")
+    answer.headers["Vary"] = "Accept"
+    return answer

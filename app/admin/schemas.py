@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from app.contract.messages.audit import Entry, Via
 from app.contract.messages.job import JobError, Record
 from app.contract.messages.questions import Task
 from app.contract.messages.served import ServedModel
 from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis.overview import SeenWorker, Share
-from app.jobs.schemas import ModelState, state_of, timestamp
+from app.jobs.retries import REFUSALS, Rerun
+from app.jobs.schemas import ModelState, PauseView, state_of, timestamp
 
 NEXT = "Give it as `cursor` to get the next page; null on the last"
 
@@ -118,6 +120,7 @@ class AdminModelView(BaseModel):
     running: int
     oldest_waiting_seconds: float
     unserved_seconds: float = Field(description="For how long jobs have waited and none was claimed")
+    paused: PauseView | None
     pace_seconds: float | None = Field(description="How long one job runs, moving average")
     seen_at: str = Field(description="When a worker was last heard of")
 
@@ -132,6 +135,7 @@ class AdminModelView(BaseModel):
             seats=model.in_memory * model.card.seats,
             pace_seconds=None if model.pace_ms is None else model.pace_ms / 1000,
             seen_at=timestamp(model.seen_ms),
+            paused=model.paused and PauseView.of(model.paused),
             **of_queue,
         )
 
@@ -175,4 +179,60 @@ class DeadJobList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[DeadJobView]
+    next_cursor: str | None = Field(description=NEXT)
+
+
+class DrainView(BaseModel):
+    """A worker that was told to leave."""
+
+    object: Literal["drain"] = "drain"
+    worker: str
+    state: Literal["draining", "left"]
+
+
+class RerunView(BaseModel):
+    """What became of a job that was to run again."""
+
+    object: Literal["retry"] = "retry"
+    retry_of: str
+    id: str | None = Field(description="The job that runs in its place; null if it cannot")
+    refusal: str | None = Field(description="Why it cannot: a word, and in `detail` a sentence")
+    detail: str | None
+
+    @classmethod
+    def of(cls, done: Rerun) -> RerunView:
+        detail = REFUSALS[done.refusal] if done.refusal else None
+        return cls(retry_of=done.id, id=done.new_id or None, refusal=done.refusal, detail=detail)
+
+
+class RerunList(BaseModel):
+    """What became of dead jobs, a page of them."""
+
+    object: Literal["list"] = "list"
+    data: list[RerunView]
+    next_cursor: str | None = Field(description=NEXT)
+
+
+class ChangeView(BaseModel):
+    """One change: when, who, what, on what, with what outcome."""
+
+    id: str
+    at: str
+    action: str
+    target: str = Field(description="The model, worker, tenant, job or key")
+    outcome: str
+    tenant: str = Field(description="Whose key it was; empty from the service's own machine")
+    key_id: str = Field(description="Which key; empty without one")
+    via: Via = Field(description="api, or machine: a command on the service's machine")
+
+    @classmethod
+    def of(cls, entry: Entry) -> ChangeView:
+        return cls(id=entry.id, at=timestamp(entry.at_ms), **entry.change.model_dump())
+
+
+class Audit(BaseModel):
+    """What operators have changed, the latest first: of the last 400 days, and 10,000 changes at most."""
+
+    object: Literal["list"] = "list"
+    data: list[ChangeView]
     next_cursor: str | None = Field(description=NEXT)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from app.cli.parent_watch import PARENT_PIPE
-from app.contract.common.exits import CANNOT_START
+from app.contract.common.exits import CANNOT_START, DRAINED
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a dead child is started again, doubled at each death."""
@@ -46,7 +46,7 @@ class Child:
 
     def start_when_due(self, now: float, environment: Mapping[str, str], *, keep: Sequence[int]) -> None:
         """Start it unless it runs or waits. `keep` are descriptors it inherits, the parent's pipe first."""
-        if self.process is not None or now < self._start_at:
+        if self.process is not None or now < self._start_at or self.was_drained:
             return
         if self.log.exists() and self.log.stat().st_size > LONGEST_LOG:
             self.log.replace(self.log.with_suffix(".log.1"))
@@ -80,6 +80,11 @@ class Child:
     @property
     def says_it_cannot_start(self) -> bool:
         return self.last_code == CANNOT_START
+
+    @property
+    def was_drained(self) -> bool:
+        """Whoever wants it back starts `darkroom up` again."""
+        return self.last_code == DRAINED
 
     def last_words(self, lines: int = 5) -> str:
         """The end of what it wrote since its last start."""

@@ -18,24 +18,19 @@ from app.cli.exits import OK, REFUSED
 from app.cli.keys import with_redis
 from app.cli.tables import print_table
 from app.cli.which_job import meant, the_one
+from app.contract.messages.audit import Operator
 from app.contract.messages.job import Record, is_job_id
 from app.contract.redis import keys
+from app.contract.redis.operations import Operations
 from app.contract.redis.overview import Overview
 from app.contract.redis.store import JobStore
+from app.jobs.retries import REFUSALS, Retries
 from app.jobs.schemas import JobView
 from app.settings import settings_from_env
 
 SHOWN = 100
 SCANNED = 1_000
 """Keys of one call, whoever's: a millisecond of Redis' time."""
-
-REFUSALS = {
-    "missing": "there is no such job; it may have been deleted, or its time of keeping is over",
-    "not-failed": "only a failed job can be run again",
-    "content-blocked": "its pictures were flagged, and the same seed would draw the same again",
-    "queue-full": "the queue is full: try again when it is shorter, or raise DARKROOM_QUEUE_LIMIT",
-    "tenant-full": "its owner has too many unfinished jobs: wait for some, or raise DARKROOM_TENANT_LIMIT",
-}
 
 
 def dead(*, data: Path, as_json: bool) -> int:
@@ -63,18 +58,14 @@ def retry(given: str, *, data: Path, as_json: bool) -> int:
         except CommandError as error:
             return complain("jobs", error)
         settings, store = settings_from_env(), JobStore(client)
-        model = await client.hget(keys.JOB + job_id, "model")
-        if model is not None and not await client.hexists(keys.CARDS, model):
-            print(f"darkroom jobs: {job_id}: its model {model!s} was forgotten: nobody would draw it", file=sys.stderr)
+        limits = {"queue_limit": settings.queue_limit, "tenant_limit": settings.tenant_limit}
+        done = await Retries(store, Overview(client), Operations(client), **limits).one(job_id, Operator())
+        if done.refusal:
+            print(f"darkroom jobs: {job_id}: {REFUSALS[done.refusal]}", file=sys.stderr)
             return REFUSED
-        queue, tenant = settings.queue_limit, settings.tenant_limit
-        done = await store.retry(job_id, None, queue_limit=queue, tenant_limit=tenant)
-        if done.outcome in REFUSALS:
-            print(f"darkroom jobs: {job_id}: {REFUSALS[done.outcome]}", file=sys.stderr)
-            return REFUSED
-        owner = await client.hget(keys.JOB + done.id, "tenant")
-        record = await store.get(done.id, str(owner)) if as_json else None
-        print(done.id if record is None else json.dumps(_view(record)))
+        owner = await client.hget(keys.JOB + done.new_id, "tenant")
+        record = await store.get(done.new_id, str(owner)) if as_json else None
+        print(done.new_id if record is None else json.dumps(_view(record)))
         return OK
 
     return with_redis("jobs", data, work)

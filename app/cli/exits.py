@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.contract.common.exits import CANNOT_START, LOST_DEVICE
+from app.contract.common.exits import CANNOT_START, DRAINED, LOST_DEVICE
 
 OK: Final = 0
 FAILED: Final = 1
@@ -22,5 +22,6 @@ MEANINGS: Final = {
     DIFFERENT: "`reproduce` only: it was drawn again, and is not the same",
     LOST_DEVICE: "`worker` only: its device or a step is stuck; start it again",
     CANNOT_START: "`up`, `gateway`, `worker`, `webhooks`: cannot start, and the message says what to change",
+    DRAINED: "`worker` only: it was drained, and `up` does not start it again",
     INTERRUPTED: "ended by Ctrl-C",
 }

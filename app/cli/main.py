@@ -23,7 +23,7 @@ from app.contract.common.exits import CANNOT_START
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 a job failed or something is in the way, 2 asked for wrongly, 3 no service or no room, "
-    "4 reproduced otherwise, 75 and 78 of processes, 130 Ctrl-C."
+    "4 reproduced otherwise, 75, 78 and 79 of processes, 130 Ctrl-C."
 )
 
 app = Words(

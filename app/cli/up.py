@@ -228,7 +228,10 @@ class Supervisor:
             time.sleep(0.1)
 
     def judge(self, child: Child) -> None:
-        """A death is a reason to start again, unless it is plain that it would not help."""
+        """A death is a reason to start again, unless it is plain that it would not help, or is not wanted."""
+        if child.was_drained:
+            print(f"darkroom: {child.name} was drained, and stays away until the next `darkroom up`", file=sys.stderr)
+            return
         if self.ready and child.says_it_cannot_start and self.others_serve(child):
             again = f"the others go on, and it is tried again in {HOPELESS_PAUSE:g} s"
             print(f"darkroom: {child.name} cannot start; {again}:\n{child.last_words()}", file=sys.stderr, flush=True)

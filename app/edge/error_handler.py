@@ -30,11 +30,11 @@ from app.edge.errors import (
     NotFound,
     PictureNotFound,
     PicturesUnavailable,
-    Problem,
     QueueStorageFull,
     QueueUnavailable,
     RangeNotSatisfiable,
 )
+from app.edge.problem import Problem
 from app.edge.refusals import Refusals
 from app.pictures import errors as storage
 

@@ -6,39 +6,7 @@ closely. The docstring of a class is what its page under /problems/ says. An ans
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
-
-MEDIA_TYPE = "application/problem+json"
-
-
-class Problem(Exception):
-    """Something is wrong with the request, or with us. The detail of the answer says what."""
-
-    status: ClassVar[int] = 500
-    slug: ClassVar[str] = "problem"
-    title: ClassVar[str] = "Something is wrong"
-
-    def __init__(
-        self, detail: str, *, headers: Mapping[str, str] | None = None, errors: Sequence[Mapping[str, str]] = ()
-    ) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.headers = dict(headers or {})
-        self.errors = list(errors)
-
-    @classmethod
-    def meaning(cls) -> str:
-        """The class's docstring as flowing text."""
-        return inspect.cleandoc(cls.__doc__ or "")
-
-    @classmethod
-    def below(cls) -> Iterator[type[Problem]]:
-        """Every class below this one, in the order of the tree."""
-        for child in cls.__subclasses__():
-            yield child
-            yield from child.below()
+from app.edge.problem import Problem
 
 
 class InvalidHeader(Problem):
@@ -144,6 +112,12 @@ class ModelNotFound(NotFound):
         super().__init__("No such model is served here; GET /v1/models lists those that are.")
 
 
+class WorkerNotFound(NotFound):
+    """No worker of this name was heard of in the last half a minute. GET /v1/admin/workers lists those that were."""
+
+    slug, title = "worker-not-found", "There is no such worker"
+
+
 class WebhookNotFound(NotFound):
     """Nothing of this kind was ever owed for the job: it has no webhook, or not for this event, or not yet."""
 
@@ -184,6 +158,12 @@ class JobWasCanceled(Problem):
     """Somebody called the job off while this request waited for its pictures."""
 
     status, slug, title = 409, "job-was-canceled", "The job was canceled"
+
+
+class WorkerCannotDrain(Problem):
+    """The worker is of a release that cannot be told to drain. SIGTERM has it finish what it can, and leave."""
+
+    status, slug, title = 409, "worker-cannot-drain", "The worker cannot be told"
 
 
 class InputInUse(Problem):
@@ -312,6 +292,13 @@ class ModelAway(Unavailable):
     """No worker has served the model for longer than a restart takes. `POST /v1/jobs` still takes jobs for it."""
 
     slug, title = "model-away", "Nobody serves the model now"
+
+
+class ModelPaused(Unavailable):
+    """The operator has paused the model: its jobs are not drawn, and further ones are not taken, or not waited for. If
+    it is known when the pause ends, Retry-After goes by it."""
+
+    slug, title = "model-paused", "The model is paused"
 
 
 class JobUnfinished(Unavailable):

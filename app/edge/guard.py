@@ -26,12 +26,12 @@ from app.edge.errors import (
     InternalError,
     InvalidHeader,
     NotServedHere,
-    Problem,
     QueueUnavailable,
     Unauthenticated,
     UnsupportedMediaType,
     WrongHost,
 )
+from app.edge.problem import Problem
 from app.edge.refusals import Refusals
 from app.edge.stream_tokens import StreamRequest, asks_for_a_token, stream_request
 from app.edge.strict_json import parse_json

@@ -11,7 +11,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from app.edge.errors import MEDIA_TYPE, NotServedHere, Problem
+from app.edge.errors import NotServedHere
+from app.edge.problem import MEDIA_TYPE, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

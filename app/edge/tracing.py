@@ -60,6 +60,11 @@ def note_job(record: Record) -> None:
     trace.get_current_span().set_attributes({"darkroom.job.id": record.id, "darkroom.model": record.model})
 
 
+def note_change(action: str, outcome: str) -> None:
+    """Say on the span around this request what an operator has changed, and not of whom."""
+    trace.get_current_span().set_attributes({"darkroom.admin.action": action, "darkroom.admin.outcome": outcome})
+
+
 def _describe(span: trace.Span, scope: Scope, status: int) -> None:
     route = getattr(scope.get("route"), "path", None)
     if route is not None:

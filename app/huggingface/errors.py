@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.responses import JSONResponse, Response
 
 from app.edge import errors
-from app.edge.errors import Problem
+from app.edge.problem import Problem
 from app.routes.answers import ACCESS, SUBMIT
 
 PATHS: Final = frozenset({"/v1/zero-shot-image-classification"})

@@ -36,13 +36,13 @@ from app.edge.errors import (
     JobDeleted,
     JobNotFound,
     JobNotRetryable,
-    Problem,
     QueueFull,
     TooManyJobs,
 )
 from app.edge.limiter import budget_for_jobs, counted, fits, too_dear_now
+from app.edge.problem import Problem
 from app.edge.tracing import note_job, traceparent_for_record
-from app.jobs.model_choice import ModelChoice, refuse_if_away
+from app.jobs.model_choice import ModelChoice, refuse_if_away, refuse_if_closed
 from app.jobs.model_registry import ModelRegistry, retry_after
 from app.jobs.references import References
 from app.jobs.room import Room
@@ -116,6 +116,7 @@ class Admission:
         hashed = body_hash(request) if idempotency_key else ""
         try:
             model = await self._models.choose(request.model, _task_of(request))
+            refuse_if_closed(model)
             if is_awaited:
                 refuse_if_away(model)
             submission = await self._submit(request, model, caller, key, hashed, traceparent, body)
@@ -207,6 +208,7 @@ class Admission:
         model = (await self._registry.models(record.model)).get(record.model)
         if model is None:
             raise JobNotRetryable(f"The operator has forgotten its model {record.model}: nobody would draw it.")
+        refuse_if_closed(model)
         terms = self._terms(caller, record.cost(model.card))
         await self._room.look()
         again = await self._store.retry(record.id, caller.tenant, **terms.limits())

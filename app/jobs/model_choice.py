@@ -12,9 +12,9 @@ from typing import NoReturn
 from app.contract.messages.params import ParamError, ParamsRejected
 from app.contract.messages.question_requests import task_unknown
 from app.contract.messages.questions import Task
-from app.contract.messages.served import ServedModel
-from app.edge.errors import ModelAway, NoModelYet
-from app.jobs.model_registry import ModelRegistry
+from app.contract.messages.served import Pause, ServedModel
+from app.edge.errors import ModelAway, ModelPaused, NoModelYet
+from app.jobs.model_registry import ModelRegistry, retry_after
 from app.jobs.schemas import timestamp
 
 RESTART_SECONDS = 120.0
@@ -81,7 +81,7 @@ class ModelChoice:
         """The model that a request means. Raises ParamsRejected, naming what is served, or NoModelYet."""
         models = await self._registry.models()
         found = await (self.default(task) if name is None else self.named(name))
-        if found is None or found.away_seconds > RESTART_SECONDS:
+        if found is None or found.away_seconds > RESTART_SECONDS or (found.paused and not found.paused.accepts):
             # Nobody is refused from memory: another gateway may have shown the caller a worker.
             models = await self._registry.look_again()
             found = await (self.default(task) if name is None else self.named(name))
@@ -141,15 +141,42 @@ def by_default(models: Mapping[str, ServedModel], default: str | None) -> Served
 
 
 def absence(name: str, model: ServedModel | None) -> str | None:
-    """What is said of a job that waits for this model, None if that was forgotten. None while there is a worker."""
+    """What is said of a job that waits for this model, None if that was forgotten. None while it is drawn."""
+    if model is not None and model.paused is not None:
+        return f"{pause_of(model.card.name, model.paused)}; the job waits."
     if model is not None and model.workers:
         return None
     since = f" since {timestamp(model.seen_ms)}" if model else ""
     return f"No worker serves {name}{since}; the job waits until one does."
 
 
+def pause_of(name: str, pause: Pause) -> str:
+    """What callers are told of it."""
+    ends = f" until {timestamp(pause.until_ms)}" if pause.until_ms else ""
+    why = f" ({pause.reason})" if pause.reason else ""
+    return f"The operator has paused {name}{why} since {timestamp(pause.since_ms)}{ends}"
+
+
+def refuse_if_closed(model: ServedModel) -> None:
+    """Raises ModelPaused where the operator lets no further job in."""
+    if model.paused is not None and not model.paused.accepts:
+        raise _paused(model.card.name, model.paused, "takes no jobs")
+
+
 def refuse_if_away(model: ServedModel) -> None:
-    """For callers who hold a connection and see nothing meanwhile. Raises ModelAway after RESTART_SECONDS."""
+    """For callers who hold a connection and see nothing meanwhile. Raises ModelAway after RESTART_SECONDS, and
+    ModelPaused unless the pause ends within that time."""
     if model.away_seconds > RESTART_SECONDS:
         since = timestamp(model.seen_ms)
         raise ModelAway(f"No worker serves {model.card.name} since {since}.", retry_after=AWAY_RETRY_SECONDS)
+    if model.paused is not None and _lasts(model.paused):
+        raise _paused(model.card.name, model.paused, "lets jobs wait")
+
+
+def _lasts(pause: Pause) -> bool:
+    return pause.left_seconds is None or pause.left_seconds > RESTART_SECONDS
+
+
+def _paused(name: str, pause: Pause, meanwhile: str) -> ModelPaused:
+    ends_in = AWAY_RETRY_SECONDS if pause.left_seconds is None else retry_after(pause.left_seconds)
+    return ModelPaused(f"{pause_of(name, pause)}, and {meanwhile} meanwhile.", retry_after=ends_in)

@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from app.contract.redis.lost_jobs import AcceptedJobs
+from app.contract.redis.overview import Overview
 from app.contract.redis.queue_stats import QueueStats
 from app.jobs.follow import Feed
 from app.jobs.model_registry import ModelRegistry
@@ -27,13 +28,21 @@ class QueueMetrics(Collector):
     """
 
     def __init__(
-        self, *, process: str, feed: Feed, registry: ModelRegistry, stats: QueueStats, accepted: AcceptedJobs
+        self,
+        *,
+        process: str,
+        feed: Feed,
+        registry: ModelRegistry,
+        stats: QueueStats,
+        overview: Overview,
+        accepted: AcceptedJobs,
     ) -> None:
         self._process = process
         self._accepted = accepted
         self._feed = feed
         self._registry = registry
         self._stats = stats
+        self._overview = overview
         self._loop = asyncio.get_running_loop()
 
     def collect(self) -> Iterator[Metric]:
@@ -63,6 +72,7 @@ class QueueMetrics(Collector):
         workers = GaugeMetricFamily("darkroom_workers", "Workers heard of lately", labels=["model"])
         having = GaugeMetricFamily("darkroom_workers_in_memory", "Of those, that have it in memory", labels=["model"])
         seats = GaugeMetricFamily("darkroom_seats_served", "Seats of all workers that have it", labels=["model"])
+        paused = GaugeMetricFamily("darkroom_model_paused", "1 while nobody claims its jobs", labels=["model"])
         pace = GaugeMetricFamily("darkroom_job_seconds", "Moving average of how long a job runs", labels=["model"])
         for name, model in (await self._registry.models()).items():
             waiting, age, idle = await self._stats.waiting(name)
@@ -73,16 +83,18 @@ class QueueMetrics(Collector):
             workers.add_metric([name], model.workers)
             having.add_metric([name], model.in_memory)
             seats.add_metric([name], model.in_memory * model.card.seats)
+            paused.add_metric([name], model.paused is not None)
             if model.pace_ms is not None:
                 pace.add_metric([name], model.pace_ms / 1000)
-        counts = await self._stats.counts()
+        counts, draining = await self._stats.counts(), await self._overview.draining()
         plain = [
             _gauge("darkroom_jobs_running", "Jobs that a worker owns", counts.running),
             _gauge("darkroom_jobs_dead", "Jobs that used up their attempts and were not retried", counts.dead),
+            _gauge("darkroom_workers_draining", "Workers that leave with their last job", draining),
             _gauge("darkroom_webhooks_owed", "Webhook messages not delivered yet", counts.webhooks_owed),
         ]
         used = _gauge("darkroom_redis_memory_ratio", "Part of Redis' memory in use", await self._registry.memory_used())
-        return [depth, running, oldest, unserved, workers, having, seats, pace, used, *plain]
+        return [depth, running, oldest, unserved, workers, having, seats, paused, pace, used, *plain]
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

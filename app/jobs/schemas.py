@@ -17,7 +17,7 @@ from app.contract.messages.events import Status
 from app.contract.messages.from_pictures import fitting_notes
 from app.contract.messages.job import BlockedPicture, JobError, Record, Selection
 from app.contract.messages.questions import EmbedSpec, Result, ScoreSpec, Task
-from app.contract.messages.served import ServedModel
+from app.contract.messages.served import Pause, ServedModel
 from app.contract.messages.spec import JobSpec
 from app.edge.problems import job_problem_title
 from app.jobs.picture_views import ImageView
@@ -191,6 +191,20 @@ class JobList(BaseModel):
 ModelState = Literal["ready", "away"]
 
 
+class PauseView(BaseModel):
+    """The operator has paused a model: its jobs are not drawn until it ends."""
+
+    since: str
+    until: str | None = Field(description="When it ends by itself; null if somebody has to end it")
+    accepts: bool = Field(description="Whether further jobs come in, to wait; else they are 503 `model-paused`")
+    reason: str = Field(description="What the operator says of it; may be empty")
+
+    @classmethod
+    def of(cls, pause: Pause) -> PauseView:
+        until = None if pause.until_ms is None else timestamp(pause.until_ms)
+        return cls(since=timestamp(pause.since_ms), until=until, accepts=pause.accepts, reason=pause.reason)
+
+
 class ModelView(ModelCard):
     """A served model: its card, and whether anybody serves it now."""
 
@@ -210,6 +224,7 @@ class ModelView(ModelCard):
     waiting: int = Field(description="Jobs that wait for it, everybody's")
     seen_at: str = Field(description="When a worker was last heard of: since then it is away")
     pace_seconds: float | None = Field(description="How long one job runs, moving average")
+    paused: PauseView | None = Field(description="While the operator has its jobs wait")
     default: bool = Field(description="The model of requests that name none, as things stand")
     alias_of: str | None = Field(description="This id is another name, given by the operator, of that model")
 
@@ -226,6 +241,7 @@ class ModelView(ModelCard):
             waiting=model.waiting,
             seen_at=timestamp(model.seen_ms),
             pace_seconds=None if model.pace_ms is None else model.pace_ms / 1000,
+            paused=model.paused and PauseView.of(model.paused),
             default=is_default and alias is None,
             alias_of=card.name if alias else None,
             **card.model_dump(),

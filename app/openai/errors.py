@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from app.edge.errors import ContentBlocked, InvalidRequest, Problem
+from app.edge.errors import ContentBlocked, InvalidRequest
+from app.edge.problem import Problem
 
 PATHS: Final = frozenset({*(f"/v1/images/{name}" for name in ("generations", "edits", "variations")), "/v1/embeddings"})
 

@@ -12,6 +12,7 @@ from fastapi.sse import format_sse_event
 from app.contract.messages.events import JobEvent
 from app.contract.messages.job import Picture
 from app.edge import errors
+from app.edge.problem import Problem
 from app.openai.errors import error_object
 from app.pictures.errors import PictureStoreError
 from app.routes.answers import picture_base64
@@ -50,7 +51,7 @@ class ImageStream:
                 self._record = record
                 for picture in succeeded(record).images:
                     yield self._event("completed", await picture_base64(self._services, picture), picture)
-        except errors.Problem as problem:
+        except Problem as problem:
             yield _error_event(problem)
         except redis.RedisError:
             yield _error_event(errors.QueueUnavailable("The queue does not answer at the moment; the job is safe."))
@@ -94,5 +95,5 @@ _NO_USAGE = {
 """The client's type demands the field; nobody is billed here."""
 
 
-def _error_event(problem: errors.Problem) -> bytes:
+def _error_event(problem: Problem) -> bytes:
     return format_sse_event(event="error", data_str=json.dumps({"type": "error", "error": error_object(problem)}))

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from app.contract.messages.events import FINAL_EVENTS, JobEvent, Status
 from app.contract.messages.job import Record
-from app.edge.errors import Problem
+from app.edge.problem import Problem
 from app.pictures.errors import PictureStoreError
 from app.replicate.schemas import Prediction, data_url, prediction, progress_bar
 from app.routes.answers import picture_base64

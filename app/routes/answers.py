@@ -18,8 +18,9 @@ from app.contract.messages.job import Picture, Record, is_job_id
 from app.contract.redis.inputs import StoredInput
 from app.contract.redis.store import LONGEST_BLOCK
 from app.edge import errors
-from app.edge.errors import MEDIA_TYPE, InvalidRequest, JobNotFound, Problem
+from app.edge.errors import InvalidRequest, JobNotFound
 from app.edge.head import is_head
+from app.edge.problem import MEDIA_TYPE, Problem
 from app.services import Services
 
 LONGEST_WAIT = 60
@@ -57,6 +58,7 @@ SUBMIT = (
     *QUEUE,
     errors.QueueStorageFull,
     errors.NoModelYet,
+    errors.ModelPaused,
     errors.Unavailable,
     errors.PicturesFull,
     errors.PicturesUnavailable,

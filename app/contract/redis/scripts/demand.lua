@@ -1,10 +1,12 @@
--- What waits of the models that a worker could take up. Reads only. While the queue is suspended, nothing does.
+-- What waits of the models that a worker could take up. Reads only. While the queue is suspended, or the model is paused,
+-- nothing does.
 -- ARGV: models
 -- Answers per model {jobs that wait, ms since when they do without one of them being claimed, workers that have the model
 -- in memory, who is about to take it up or false, seat_ms or false}.
-local at, suspended, answer = now(), redis.call('EXISTS', RQ_SUSPENDED) == 1, {}
+local at, answer = now(), {}
 for i, model in ipairs(ARGV) do
-  local waiting = suspended and 0 or redis.call('ZCARD', QUEUED .. model)
+  local held = redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0
+  local waiting = held and 0 or redis.call('ZCARD', QUEUED .. model)
   local since = waiting > 0 and redis.call('HGET', CLOCK .. model, 'unserved')
   if waiting > 0 and not since then
     -- Queued by a release that does not note it.

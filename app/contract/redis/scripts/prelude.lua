@@ -296,6 +296,14 @@ local function owner_lost(id, because)
   return 'failed'
 end
 
+-- A line for whoever asks what operators have changed. The same one, said again because an answer was lost, is one.
+local function audit(line)
+  local at = now()
+  redis.call('ZADD', AUDIT, 'NX', at, line)
+  redis.call('ZREMRANGEBYSCORE', AUDIT, '-inf', at - AUDIT_MS)
+  redis.call('ZREMRANGEBYRANK', AUDIT, 0, -AUDIT_KEPT - 1)
+end
+
 -- Why there is no room for another job, or nil.
 local function refusal(tenant, model, queue_limit, tenant_limit)
   if redis.call('ZCARD', QUEUED .. model) >= tonumber(queue_limit) then return 'queue-full' end

@@ -1,0 +1,18 @@
+-- A worker shall take no more jobs, finish those that it has, and leave. It hears of it at once, and with its next beat.
+-- Said again, nothing changes and nothing is noted, also when it has left meanwhile.
+-- ARGV: worker, line of the audit
+-- Answers 'draining', 'left', 'missing' (nobody of this name was heard of lately) or 'deaf' (one of an earlier release).
+local worker, at = ARGV[1], now()
+local starts, serves = redis.call('HEXISTS', STARTING, worker) == 1, false
+for _, model in ipairs(redis.call('HKEYS', CARDS)) do
+  local beat = tonumber(redis.call('ZSCORE', ALIVE .. model, worker) or 0)
+  serves = serves or beat >= at - ALIVE_MS
+end
+if redis.call('ZSCORE', DRAINING, worker) then return (serves or starts) and 'draining' or 'left' end
+if not (serves or starts) then return 'missing' end
+if serves and redis.call('EXISTS', WORKER .. worker) == 0 then return 'deaf' end
+redis.call('ZREMRANGEBYSCORE', DRAINING, '-inf', at - DRAINED_MS)
+redis.call('ZADD', DRAINING, at, worker)
+redis.call('PUBLISH', RQ_COMMANDS .. worker, '{"command":"drain"}')
+audit(ARGV[2])
+return 'draining'

@@ -1,0 +1,8 @@
+-- A model's jobs are claimed again. Of one that is not paused nothing changes, and nothing is noted.
+-- ARGV: model, line of the audit. Answers 1, or 0: nobody has announced such a model.
+local model = ARGV[1]
+if redis.call('DEL', PAUSED .. model) == 1 then
+  if redis.call('EXISTS', QUEUED .. model) == 1 then tell_a_worker(model) end
+  audit(ARGV[2])
+end
+return redis.call('HEXISTS', CARDS, model)

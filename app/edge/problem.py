@@ -1,0 +1,37 @@
+"""What all problems of errors.py have in common: a status, a slug with a page, and what an answer says of this one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """Something is wrong with the request, or with us. The detail of the answer says what."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "problem"
+    title: ClassVar[str] = "Something is wrong"
+
+    def __init__(
+        self, detail: str, *, headers: Mapping[str, str] | None = None, errors: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.errors = list(errors)
+
+    @classmethod
+    def meaning(cls) -> str:
+        """The class's docstring as flowing text."""
+        return inspect.cleandoc(cls.__doc__ or "")
+
+    @classmethod
+    def below(cls) -> Iterator[type[Problem]]:
+        """Every class below this one, in the order of the tree."""
+        for child in cls.__subclasses__():
+            yield child
+            yield from child.below()

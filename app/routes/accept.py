@@ -1,0 +1,32 @@
+"""Which of several kinds of answer a client prefers.
+
+Knows the header. Refuses to know what the kinds are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def preferred(accept: str, types: Mapping[str, str]) -> str:
+    """The kind that an Accept header prefers, of those whose media types are given (RFC 9110, 12.5.1). Of what it
+    leaves equal, and where it wants none of them, the first."""
+    wanted = [_range_of(each) for each in accept.split(",") if each.strip()]
+
+    def quality(media_type: str) -> float:
+        patterns = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        found = [next((q for name, q in wanted if name == pattern), None) for pattern in patterns]
+        return next((q for q in found if q is not None), 0.0)
+
+    qualities = {kind: quality(media_type) for kind, media_type in types.items()}
+    best = max(qualities.values())
+    return next(kind for kind, q in qualities.items() if q == best)
+
+
+def _range_of(text: str) -> tuple[str, float]:
+    name, *options = (part.strip().lower() for part in text.split(";"))
+    weight = next((option[2:] for option in options if option.startswith("q=")), "1")
+    try:
+        return name, min(1.0, max(0.0, float(weight)))
+    except ValueError:
+        return name, 0.0
