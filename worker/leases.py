@@ -71,12 +71,20 @@ class Leases:
         for claim, each in zip(claims, learned, strict=True):
             if each is not Beat.KEPT:
                 self._stop(claim, Stop.LOST if each is Beat.LOST else Stop.CANCELED)
-        note = self._note()
+        note = self._self_report()
         told = [self._ownership.announce(card, self._worker, note=note) for card in self._cards]
         if any(told):
             self._drain()
         # From before it was sent: the lease began when Redis heard it, which was later.
         self._good_at = began
+
+    def _self_report(self) -> WorkerNote | None:
+        """Nothing, if it cannot be made: no lease is lost for it."""
+        try:
+            return self._note()
+        except Exception:
+            log.exception("the worker could not say how it is")
+            return None
 
     def keep(self, over: threading.Event) -> None:
         """Beat until `over`. Ends for nothing else: without it every job would be lost."""

@@ -13,7 +13,7 @@ from app.cli.up_settings import UpSettings
 from app.cli.worker_plan import Asked, PlannedWorker
 from app.cli.worker_states import SAY_SECONDS, WorkerStates
 from app.contract.common.environment import WORKER_NAME
-from app.contract.common.exits import CANNOT_START
+from app.contract.common.exits import CANNOT_START, DRAINED
 from app.contract.messages.card import ModelCard
 from app.contract.redis.ownership import Ownership
 
@@ -87,6 +87,18 @@ def test_who_cannot_start_is_not_tried_all_the_time(tmp_path: Path, monkeypatch:
     assert len(started) == 1
     child.start_when_due(101.0 + HOPELESS_PAUSE, {}, keep=[0])
     assert len(started) == 2
+
+
+def test_who_was_drained_is_not_started_again(
+    supervisor: Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before all were ever ready, and as the only one of its model."""
+    _, first, *_ = supervisor.children
+    for _ in range(3):
+        supervisor.judge(died(first, DRAINED))
+    assert "worker was drained, and stays away until the next `darkroom up`" in capsys.readouterr().err
+    monkeypatch.setattr("app.cli.children.subprocess.Popen", lambda *_, **__: pytest.fail("it was started"))
+    first.start_when_due(1e9, {}, keep=[0])
 
 
 WORKERS = [

@@ -83,6 +83,7 @@ class ScriptedEngine:
 
     def __init__(self, fate: Fate, *, seats: int = 4, step_seconds: float = 0.01, hold: Path | None = None) -> None:
         self.seats = seats
+        self.rows_done = 0
         self.stage: Stage | None = None
         self._fate = fate
         self._step_seconds = step_seconds

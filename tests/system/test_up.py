@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from app import __version__
 from app.contract.redis import keys
 from benchmarks import memory
 from benchmarks.one_machine import Service
@@ -144,6 +145,8 @@ def test_children_that_die_are_started_again(closed_installation: Installation) 
     """What the worker was drawing is taken up by the next one, although its lease would last for an hour; and Valkey's
     death loses no job."""
     installation = closed_installation
+    # A worker that is drained takes as long as its jobs do.
+    installation.environment["DARKROOM_GRACE_SECONDS"] = "0"
     installation.start_and_wait()
     with installation.client() as client:
         running = _begun(client)
@@ -163,6 +166,28 @@ def test_children_that_die_are_started_again(closed_installation: Installation) 
             assert ended(client, {"id": job_id})["status"] == "succeeded"
     with installation.redis() as client:
         assert client.hget(keys.JOB + running["id"], "failures") == "1", "a death is a death"
+    _is_drained(installation)
+
+
+def _is_drained(installation: Installation) -> None:
+    """A worker that an operator wants away finishes what it draws, however long that takes, and stays away."""
+    with installation.client() as client:
+        [worker] = until(lambda: client.get("/v1/admin/workers").json()["data"])
+        assert (worker["state"], worker["version"]) == ("serving", __version__)
+        running = client.post("/v1/jobs", json=PARAMETERS | {"num_inference_steps": 30}).json()
+        until(lambda: client.get(running["urls"]["self"]).json()["status"] != "queued")
+        told = client.post(f"/v1/admin/workers/{worker['name']}/drain", json={}).json()
+        assert told["state"] == "draining"
+        later = client.post("/v1/jobs", json=PARAMETERS | {"seed": 8}).json()
+        done = ended(client, running)
+        assert (done["status"], done["attempts"]) == ("succeeded", 1)
+        until(lambda: installation.pids("worker") == [])
+        until(lambda: (installation.data / "workers").read_text() == "")  # the supervisor has seen it
+        assert client.post(f"/v1/admin/workers/{worker['name']}/drain", json={}).json()["state"] == "left"
+        assert client.get(later["urls"]["self"]).json()["status"] == "queued"
+    assert installation.stop() == 0
+    assert "worker was drained, and stays away until the next `darkroom up`" in installation.said
+    assert installation.said.count("starting it again") == 4
 
 
 def _begun(client: httpx2.Client) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def starts(redis_client: redis.Redis, card: ModelCard) -> Iterator[Starts]:
         )  # fmt: skip
         # RQ's thread for commands cannot be ended cleanly inside a process that goes on.
         made.subscribe = lambda: None  # type: ignore[method-assign]
-        thread = threading.Thread(target=partial(made.claim_until_stopped, registered=lambda: None))
+        thread = threading.Thread(target=partial(made.claim_until_stopped, registered=lambda: None), name=made.name)
         thread.start()
         running.append((made, thread))
         return made, attempts, room
@@ -97,6 +97,10 @@ def starts(redis_client: redis.Redis, card: ModelCard) -> Iterator[Starts]:
 
 @pytest.fixture
 async def queued(valkey_url: str, redis_client: redis.Redis, card: ModelCard) -> str:
+    return await queue(valkey_url, card)
+
+
+async def queue(valkey_url: str, card: ModelCard) -> str:
     spec = resolve(JobRequest(prompt="a red circle", seed=7), card)
     job = NewJob(new_job_id(), "ann", spec, retention_ms=600_000, metadata={}, webhook=None)
     async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
@@ -231,3 +235,46 @@ async def test_what_a_beat_learns_is_passed_on(redis_client: redis.Redis, card: 
     redis_client.hset(keys.JOB + queued, "token", "another's")
     kept.beat()
     assert stopped == [(queued, Stop.CANCELED), (queued, Stop.LOST)]
+
+
+@pytest.mark.parametrize("way", ["a beat", "a command"])
+async def test_a_drained_worker_takes_nothing_more_and_ends_with_its_last_job(
+    starts: Starts,
+    queued: str,
+    books: redis.Redis,
+    redis_client: redis.Redis,
+    valkey_url: str,
+    card: ModelCard,
+    way: str,
+) -> None:
+    made, attempts, _ = starts(books)
+    [claim] = until(attempts.claims)
+    if way == "a beat":
+        redis_client.zadd(keys.DRAINING, {made.name: 1})
+        made._leases.beat()
+    else:
+        made.handle_payload({"data": b'{"command":"drain"}'})
+    later = await queue(valkey_url, card)
+    assert any(thread.name == made.name for thread in threading.enumerate()), "it has a job"
+    assert Ownership(redis_client).succeed(claim, [], timings={}, warnings=[], steps=1)
+    attempts.close(claim.token)
+    until(lambda: not any(thread.name == made.name for thread in threading.enumerate()))
+    assert (made.is_draining, made.stops_asked) == (True, 0)
+    assert redis_client.hget(keys.JOB + later, "status") == "queued"
+
+
+async def test_what_a_worker_says_of_itself_costs_no_lease(
+    redis_client: redis.Redis, card: ModelCard, queued: str
+) -> None:
+    ownership, attempts = Ownership(redis_client), Attempts()
+    claim = ownership.claim(card.name, "w1")
+    assert claim is not None
+    attempts.open(claim)
+    clock = StoppedClock()
+    kept = leases_of(ownership, attempts, card, clock)
+    kept._note = lambda: _raise(ValueError("a mistake of ours"))
+    redis_client.zadd(keys.LEASES, {queued: 1})
+    kept.beat()
+    assert redis_client.zscore(keys.LEASES, queued) > 1
+    assert redis_client.zscore(keys.ALIVE + card.name, "w1") is not None
+    assert redis_client.get(keys.WORKER + "w1") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,8 +42,9 @@ class Change(BaseModel):
         return cls(action=action, target=target, outcome=outcome, **who)
 
     def line(self) -> str:
-        """As Redis keeps it, under an id of its own: a line that is sent twice is the same one."""
-        return f"aud_{secrets.token_hex(12)} {self.model_dump_json()}"
+        """As Redis keeps it, under an id of its own: a line that is sent twice is the same one. Of two in the same
+        millisecond of Redis the ids say which was made first."""
+        return f"aud_{time.time_ns():016x}{secrets.token_hex(4)} {self.model_dump_json()}"
 
 
 @dataclass(frozen=True, slots=True)
