@@ -166,12 +166,22 @@ class Picture(BaseModel):
     probability: float | None = None
 
     @property
+    def files(self) -> list[Picture | Sheet | StoredFile]:
+        """The picture itself, and the files beside it."""
+        sheet = [self.previews] if self.previews else []
+        files = [*self.trajectory.files.values()] if self.trajectory else []
+        vectors = [self.embedding.file] if self.embedding else []
+        return [self, *sheet, *files, *vectors]
+
+    @property
     def object_keys(self) -> list[str]:
-        """Of the picture, and of the files beside it."""
-        sheet = [self.previews.key] if self.previews else []
-        files = [file.key for file in self.trajectory.files.values()] if self.trajectory else []
-        vectors = [self.embedding.file.key] if self.embedding else []
-        return [self.key, *sheet, *files, *vectors]
+        """Of all of its files."""
+        return [file.key for file in self.files]
+
+    @property
+    def stored_bytes(self) -> int:
+        """That they take together."""
+        return sum(file.bytes for file in self.files)
 
 
 class Candidate(BaseModel):

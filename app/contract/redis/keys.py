@@ -158,6 +158,9 @@ LIMITS = PREFIX + "limits:"
 """hash per API key and limit ("requests:<key id>", "cost:<key id>"): what was used of the present minute and of the one
 before; and for seconds, a string per request that was counted ("requests:<key id>:<its own id>"). Expire."""
 
+USAGE = PREFIX + "usage:"
+"""hash per day (UTC, days since the epoch), tenant to its USAGE_COUNTERS. Expires USAGE_DAYS after the day."""
+
 CHECKPOINT = PREFIX + "checkpoint:"
 """string per tenant and API key ("<tenant>:<key id>"): the model that a program of AUTOMATIC1111's API has set for its
 later requests. Expires when nobody has asked with that key for CHECKPOINT_SECONDS."""
@@ -243,6 +246,15 @@ and must not become the token of another, whose pictures would be tidied away wi
 
 CHECKPOINT_SECONDS = 30 * 86_400
 """Such programs set a model once, in their own settings, and count on it for good."""
+
+USAGE_COUNTERS = "succeeded failed canceled pictures evaluations rows device_us stored_bytes uploaded_bytes"
+"""What such a field counts: whole numbers in this order, spaces between. New ones come at the end: what an older version
+has written is short, and what it does not know it drops. One string takes 65 bytes, a hash of counters 221."""
+
+USAGE_DAYS = 400
+"""A year, and the month in which somebody asks about it."""
+
+DAY_SECONDS = 86_400
 
 INTERRUPTED_SECONDS = 900
 """Longer than a request waits for its job."""

@@ -20,6 +20,7 @@ from app.contract.messages.job import BlockedPicture, JobError, Picture, Selecti
 from app.contract.messages.kept_spec import read_stored
 from app.contract.messages.questions import Question, Result, read_question
 from app.contract.messages.spec import JobSpec, pictures_of
+from app.contract.messages.usage import Work
 from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis import keys
 from app.contract.redis.keys import CLAIMABLE, RECORD_VERSION, SUSPECT_AFTER
@@ -194,37 +195,51 @@ class Ownership:
         steps: int,
         blocked: Sequence[BlockedPicture] = (),
         selection: Selection | None = None,
+        work: Work | None = None,
     ) -> bool:
         """The pictures are in the store under their keys, but those that are `blocked`. `selection` says what they were
-        chosen from. False if the job is no longer ours."""
+        chosen from; `work` what they took, here and below. False if the job is no longer ours."""
         images = json.dumps([picture.model_dump() for picture in pictures])
         fields: list[str | int] = ["images", images, "timings", json.dumps(timings), "warnings", json.dumps(warnings)]
         fields += ["step", steps, "steps", steps, *_not_shown(blocked)]
         fields += ["selection", selection.model_dump_json()] if selection else []
-        return self._finish(claim, Status.SUCCEEDED, {"images": len(pictures)}, fields)
+        kept = {"pictures": len(pictures), "stored_bytes": sum(picture.stored_bytes for picture in pictures)}
+        return self._finish(claim, Status.SUCCEEDED, {"images": len(pictures)}, fields, _counted(work, **kept))
 
-    def answered(self, claim: Claim, result: Result, *, timings: dict[str, float], warnings: list[str]) -> bool:
+    def answered(
+        self, claim: Claim, result: Result, *, timings: dict[str, float], warnings: list[str], work: Work | None = None
+    ) -> bool:
         """The question of a job that draws nothing has this answer. False if the job is no longer ours."""
         fields: list[str | int] = ["result", result.model_dump_json(), "timings", json.dumps(timings)]
         fields += ["warnings", json.dumps(warnings), "step", 1, "steps", 1]
-        return self._finish(claim, Status.SUCCEEDED, {"images": 0}, fields)
+        return self._finish(claim, Status.SUCCEEDED, {"images": 0}, fields, _counted(work))
 
-    def fail(self, claim: Claim, error: JobError, *, blocked: Sequence[BlockedPicture] = ()) -> bool:
+    def fail(
+        self, claim: Claim, error: JobError, *, blocked: Sequence[BlockedPicture] = (), work: Work | None = None
+    ) -> bool:
         """End the job for a reason of its own. False if it is no longer ours."""
         fields: list[str | int] = ["error", error.model_dump_json(), *_not_shown(blocked)]
-        return self._finish(claim, Status.FAILED, {"error": error.model_dump()}, fields)
+        return self._finish(claim, Status.FAILED, {"error": error.model_dump()}, fields, _counted(work))
 
-    def canceled(self, claim: Claim) -> bool:
+    def canceled(self, claim: Claim, *, work: Work | None = None) -> bool:
         """The cancel that was asked for has happened. False if the job is no longer ours."""
-        return self._finish(claim, Status.CANCELED, {}, ["cancel", 1])
+        return self._finish(claim, Status.CANCELED, {}, ["cancel", 1], _counted(work))
 
-    def give_back(self, claim: Claim, reason: str) -> bool:
+    def give_back(self, claim: Claim, reason: str, *, work: Work | None = None) -> bool:
         """Put the job at the front of its queue, without holding the attempt against it."""
-        return bool(self._scripts["give_back"](args=[claim.id, claim.token, reason]) == "done")
+        args = [claim.id, claim.token, reason, _counted(work)]
+        return bool(self._scripts["give_back"](args=args) == "done")
 
-    def _finish(self, claim: Claim, status: Status, data: dict[str, object], fields: list[str | int]) -> bool:
-        args = [claim.id, claim.token, status.value, json.dumps(data), *fields]
+    def _finish(
+        self, claim: Claim, status: Status, data: dict[str, object], fields: list[str | int], counted: str
+    ) -> bool:
+        args = [claim.id, claim.token, status.value, json.dumps(data), counted, *fields]
         return bool(self._scripts["finish"](args=args) == "done")
+
+
+def _counted(work: Work | None, **kept: int) -> str:
+    """What the scripts add to the caller's day."""
+    return json.dumps((work or Work()).counted(**kept))
 
 
 def _not_shown(blocked: Sequence[BlockedPicture]) -> list[str | int]:

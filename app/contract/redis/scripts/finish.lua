@@ -1,5 +1,5 @@
 -- The owner's last word: succeeded, failed or canceled, with everything a client will see.
--- ARGV: id, token, status, data of the event (JSON), then fields and values of the record
+-- ARGV: id, token, status, data of the event (JSON), what the attempt has used (JSON), then fields and values of the record
 -- Answers 'done' (also to the same word said again after a broken connection) or 'stale'.
 local id, token, status = ARGV[1], ARGV[2], ARGV[3]
 if not owns(id, token) then
@@ -7,7 +7,7 @@ if not owns(id, token) then
   return (r[1] == status and r[2] == token) and 'done' or 'stale'
 end
 local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms', 'seats', 'task')
-over(id, status, ARGV[4], {unpack(ARGV, 5)})
+over(id, status, ARGV[4], {unpack(ARGV, 6)}, cjson.decode(ARGV[5]))
 -- A question takes milliseconds, and says nothing of how long the model draws.
 if status == 'succeeded' and not r[4] then
   local took, pace = now() - r[2], PACE .. r[1]

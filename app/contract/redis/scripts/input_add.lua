@@ -5,6 +5,8 @@ local id, object, token, ends = ARGV[1], ARGV[2], ARGV[3], now() + ARGV[4]
 redis.call('ZREM', INPUT_UPLOADS .. object, token)
 if redis.call('EXISTS', INPUT .. id) == 0 then
   redis.call('HSET', INPUT .. id, 'token', token, 'created_ms', now(), unpack(ARGV, 5))
+  local r = redis.call('HMGET', INPUT .. id, 'tenant', 'bytes')
+  use(r[1], now(), {uploaded_bytes = tonumber(r[2])})
 end
 redis.call('ZADD', INPUT_EXPIRY, 'GT', ends, id)
 local r = redis.call('HMGET', INPUT .. id, 'tenant', 'created_ms')

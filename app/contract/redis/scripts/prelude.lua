@@ -259,9 +259,21 @@ local function release_inputs(id, inputs, ends)
   end
 end
 
+-- Add to what the tenant has used today: `more` is a table of USAGE_COUNTERS.
+local function use(tenant, at, more)
+  local day = math.floor(at / 1000 / DAY_SECONDS)
+  local before = redis.call('HGET', USAGE .. day, tenant)
+  local told, sums = string.gmatch(before or '', '%d+'), {}
+  for name in string.gmatch(USAGE_COUNTERS, '%S+') do
+    sums[#sums + 1] = string.format('%.0f', tonumber(told() or 0) + (more[name] or 0))
+  end
+  redis.call('HSET', USAGE .. day, tenant, table.concat(sums, ' '))
+  if not before then redis.call('EXPIREAT', USAGE .. day, (day + 1 + USAGE_DAYS) * DAY_SECONDS) end
+end
+
 -- The one way a job ends. `fields` are written with the status; the record keeps its token, so that the same word
--- said twice by its owner is recognised.
-local function over(id, status, data, fields)
+-- said twice by its owner is recognised. `used` is what the owner says of its work, as `use` takes it.
+local function over(id, status, data, fields, used)
   local at = now()
   local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs', 'task')
   rq_ended(id, QUEUE_PREFIX .. r[1])
@@ -274,6 +286,9 @@ local function over(id, status, data, fields)
   redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', at + r[2], unpack(fields))
   redis.call('ZADD', EXPIRY, at + r[2], id)
   release_inputs(id, r[6], at + r[2])
+  used = used or {}
+  used[status] = 1
+  use(r[3], at, used)
   emit(id, 'job.' .. status, data)
 end
 
