@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.contract.messages.questions import Result
+from app.contract.messages.usage import Work
 from app.contract.redis.ownership import Claim
 from worker.errors import WorkerError
 
@@ -38,12 +39,14 @@ class NotBegun:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A question's last event: it was answered, after so many seconds of looking at what it is about."""
+    """A question's last event: it was answered, after so many seconds of looking at what it is about, together with
+    others. `work` is its part of what the device did."""
 
     request_id: str
     result: Result
     warnings: list[str]
     seconds: float
+    work: Work = field(default_factory=Work)
 
 
 class Attempts:

@@ -94,7 +94,7 @@ class Worker:
         self.traces = Traces(self.provider.get_tracer("darkroom.worker", __version__) if self.provider else None)
         provenances: dict[str, Provenance] = {}
         self.reporter = Reporter(ownership, store, self.attempts, provenances, self.traces, settings.safety)
-        self.metrics = self._open_metrics(served)
+        self.metrics = self._open_metrics(served, store)
         observers: list[Listener] = [self.traces, *([self.metrics] if self.metrics else [])]
         self.around = Surroundings(
             attempts=self.attempts,
@@ -126,12 +126,13 @@ class Worker:
         self.stopped = threading.Event()
         self.is_lost = False
 
-    def _open_metrics(self, served: Served) -> WorkerMetrics | None:
+    def _open_metrics(self, served: Served, store: ObjectStore) -> WorkerMetrics | None:
         port = self.settings.worker_metrics_port
         if port is None:
             return None
         engine = served.drawing.engine if served.drawing else None
         metrics = WorkerMetrics(engine, models=[card.name for card in served.cards], device=served.device)
+        metrics.tell_stored(lambda: store.stored_bytes)
         metrics.serve(self.settings.metrics_host, port)
         return metrics
 
@@ -140,7 +141,7 @@ class Worker:
         if served.answering is None:
             return None, None
         scorer, card = served.answering.scorer, served.answering.card
-        return self.around.scoring(Answers(scorer, turn=self.around.turns), card), card
+        return self.around.scoring(partial(Answers, scorer), card), card
 
     def _roads(self) -> Iterator[tuple[ModelCard, Road]]:
         if self.model is not None:

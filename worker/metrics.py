@@ -6,15 +6,17 @@ Listens to the engine's events and reads its properties. Never a label per job, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from app.contract.messages.questions import Question
+from app.contract.messages.usage import Work
 from worker.engine.events import EngineEvent, Failed, Finished, Stopped
 
 log = structlog.get_logger()
@@ -28,6 +30,7 @@ class Seated(Protocol):
 
     seats: int
     last_batch: int
+    work: Work
 
     @property
     def free_seats(self) -> int: ...
@@ -64,6 +67,14 @@ class WorkerMetrics:
         )  # fmt: skip
         self._previews = Counter("darkroom_preview_failures", "Previews that could not be made", registry=self.registry)
         self._previews_lost = 0
+        self._evaluations = Counter(
+            "darkroom_evaluations", "Evaluations of the denoiser, one for each sample", registry=self.registry
+        )
+        self._rows = Counter("darkroom_rows", "Rows that they took in its batches", registry=self.registry)
+        self._device = Counter(
+            "darkroom_device_seconds", "Time that was divided among jobs and questions", registry=self.registry
+        )
+        self._worked = Work()
         if engine is not None:
             Gauge("darkroom_seats", "Seats of this worker", registry=self.registry).set(engine.seats)
             used = Gauge("darkroom_seats_in_use", "Seats that samples claim", registry=self.registry)
@@ -91,6 +102,7 @@ class WorkerMetrics:
         lost = self._engine.preview_failures
         self._previews.inc(lost - self._previews_lost)
         self._previews_lost = lost
+        self._count_work(self._engine.work)
         for event in events:
             if isinstance(event, Finished):
                 self._jobs.labels("succeeded").inc()
@@ -104,9 +116,21 @@ class WorkerMetrics:
             elif isinstance(event, Stopped):
                 self._jobs.labels("stopped").inc()
 
-    def answered(self, question: Question, outcome: str) -> None:
-        """Count a question that has ended: succeeded, failed or stopped."""
+    def _count_work(self, work: Work) -> None:
+        """What has come since the last look."""
+        before, self._worked = self._worked, replace(work)
+        self._evaluations.inc(work.evaluations - before.evaluations)
+        self._rows.inc(work.rows - before.rows)
+        self._device.inc(work.device_seconds - before.device_seconds)
+
+    def answered(self, question: Question, outcome: str, seconds: float) -> None:
+        """Count a question that has ended (succeeded, failed or stopped), and its part of the device's time."""
         self._questions.labels(question.task, outcome).inc()
+        self._device.inc(seconds)
+
+    def tell_stored(self, stored_bytes: Callable[[], int]) -> None:
+        """Ask at each scrape how much was stored since the start."""
+        self.registry.register(_Stored(stored_bytes))
 
     def job_found_late(self) -> None:
         """Count a job that was claimed only because the worker asked all the same."""
@@ -117,6 +141,17 @@ class WorkerMetrics:
         server, _ = start_http_server(port, addr=host, registry=self.registry)
         log.info("metrics", host=host, port=server.server_port)
         return int(server.server_port)
+
+
+class _Stored(Collector):
+    """What the store has counted."""
+
+    def __init__(self, stored_bytes: Callable[[], int]) -> None:
+        self._stored_bytes = stored_bytes
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        about = "Bytes of pictures, and of files beside them, that were stored"
+        yield CounterMetricFamily("darkroom_stored_bytes", about, value=self._stored_bytes())
 
 
 class _Gpu(Collector):

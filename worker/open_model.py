@@ -32,7 +32,7 @@ from worker.reporter import Reporter
 from worker.scoring import Answering, Scoring
 from worker.served import Drawing
 from worker.storage import ObjectStore
-from worker.turns import Turns
+from worker.turns import OwnTurns, Turns
 
 WAKES_SECONDS = 0.5
 """After so long without work the engine's thread looks whether it is to end."""
@@ -54,10 +54,11 @@ class Surroundings:
     metrics: WorkerMetrics | None = None
     safety: Safety = "off"
 
-    def scoring(self, answers: Answering, card: ModelCard) -> Scoring:
-        """A road of questions to the model of this card."""
-        counted = {"count": self.metrics.answered} if self.metrics else {}
-        return Scoring(answers, self.fetching, self.attempts, self.reporter, model=card.name, **counted)
+    def scoring(self, answers: Callable[..., Answering], card: ModelCard) -> Scoring:
+        """A road of questions to the model of this card; `answers` makes whoever answers, given its `turn`."""
+        counted, turns = {"count": self.metrics.answered} if self.metrics else {}, OwnTurns(self.turns)
+        roads = (self.fetching, self.attempts, self.reporter)
+        return Scoring(answers(turn=turns), *roads, model=card.name, turns=turns, **counted)
 
     def answer(self, scoring: Scoring, until: threading.Event, *, name: str) -> threading.Thread:
         """A thread that answers what comes by this road."""
@@ -82,7 +83,7 @@ class OpenModel:
         self._stepping: Future[None] | None = None
         self._answering: threading.Thread | None = None
         embedder = drawing.embedder
-        self._embedding = around.scoring(PriorAnswers(embedder, turn=around.turns), drawing.card) if embedder else None
+        self._embedding = around.scoring(partial(PriorAnswers, embedder), drawing.card) if embedder else None
         self.road = Arrivals(
             drawing.engine, around.fetching, around.attempts, around.reporter, around.safety, self._embedding
         )

@@ -18,6 +18,7 @@ import structlog
 
 from app.contract.messages.card import Safety
 from app.contract.messages.job import BlockedPicture, Candidate, JobError, Selection
+from app.contract.messages.usage import Work
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Answered, Attempt, Attempts, NotBegun, Stop
 from worker.engine.errors import GenerationFailed
@@ -130,7 +131,7 @@ class Reporter:
         except Exception:
             log.exception("attempt failed to end", job_id=claim.id)
             error = JobError(slug="internal", detail="The picture was made, but could not be written. It is logged.")
-            self._until_said(claim, lambda: self._ownership.fail(claim, error))
+            self._until_said(claim, lambda: self._ownership.fail(claim, error, work=work_of(event)))
         finally:
             with self._counting:
                 self._ending -= 1
@@ -140,20 +141,21 @@ class Reporter:
     def _last_word(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> Callable[[], bool]:
         claim = attempt.claim
         if isinstance(event, NotBegun):
-            return self._after_fault(attempt, event.error)
+            return self._after_fault(attempt, event.error, Work())
         if isinstance(event, Answered):
             spent = {"score": round(event.seconds, 4)}
-            return lambda: self._ownership.answered(claim, event.result, timings=spent, warnings=event.warnings)
+            facts: dict[str, Any] = {"timings": spent, "warnings": event.warnings, "work": event.work}
+            return lambda: self._ownership.answered(claim, event.result, **facts)
         if isinstance(event, Finished):
             return self._put_away(attempt, event)
         if isinstance(event, Failed):
             error, blocked = JobError(slug=event.error.slug, detail=event.error.detail), _blocked(event)
-            return lambda: self._ownership.fail(claim, error, blocked=blocked)
+            return lambda: self._ownership.fail(claim, error, blocked=blocked, work=event.work)
         if attempt.stop is Stop.GIVEN_BACK:
-            return lambda: self._ownership.give_back(claim, "worker-stopped")
+            return lambda: self._ownership.give_back(claim, "worker-stopped", work=event.work)
         if attempt.stop is Stop.LOST:
             return lambda: False
-        return lambda: self._ownership.canceled(claim)
+        return lambda: self._ownership.canceled(claim, work=event.work)
 
     def _put_away(self, attempt: Attempt, finished: Finished) -> Callable[[], bool]:
         """Store the pictures; the word that follows depends on whether that went well."""
@@ -162,28 +164,29 @@ class Reporter:
             with self._traces.upload(claim):
                 pictures = self._finisher.store(attempt, finished)
         except WorkerError as error:
-            return self._after_fault(attempt, error)
+            return self._after_fault(attempt, error, finished.work)
         spent = finished.timings
         timings = {"encode": spent.encode, "denoise": spent.denoise, "decode": spent.decode}
         timings = {name: round(value, 4) for name, value in (timings | {"upload": time.monotonic() - started}).items()}
         facts: dict[str, Any] = {"timings": timings, "warnings": finished.warnings}
         facts |= {"steps": finished.steps, "blocked": _blocked(finished), "selection": _selection(finished)}
+        facts |= {"work": finished.work}
         return lambda: self._ownership.succeed(claim, pictures, **facts) or self._finisher.take_away(claim)
 
-    def _after_fault(self, attempt: Attempt, error: WorkerError) -> Callable[[], bool]:
-        """Of a transfer between this process and the store, on either way."""
+    def _after_fault(self, attempt: Attempt, error: WorkerError, work: Work) -> Callable[[], bool]:
+        """Of a transfer between this process and the store, on either way, before or after the `work`."""
         claim = attempt.claim
         if isinstance(error, Abandoned):
             if attempt.stop is Stop.LOST:
                 return lambda: self._finisher.take_away(claim)
-            return self._last_word(attempt, Stopped(claim.token))
+            return self._last_word(attempt, Stopped(claim.token, work))
         if isinstance(error, StorageError):
             self._note_storage_fault(error.detail)
             if error.is_given_back:
-                return lambda: self._ownership.give_back(claim, "storage-unavailable")
+                return lambda: self._ownership.give_back(claim, "storage-unavailable", work=work)
             error = StorageDenied("The service may not use its storage. It is logged.")
         failed = JobError(slug=error.slug, detail=error.detail)
-        return lambda: self._ownership.fail(claim, failed)
+        return lambda: self._ownership.fail(claim, failed, work=work)
 
     def _until_said(self, claim: Claim, say: Callable[[], bool]) -> bool:
         """Say it until Redis has heard it, or the process must go. The scripts recognise what they have done."""
@@ -207,6 +210,11 @@ def _selection(event: Finished) -> Selection | None:
     if not event.judged_by:
         return None
     return Selection(**event.judged_by, candidates=tuple(Candidate(**asdict(each)) for each in event.candidates))
+
+
+def work_of(event: EngineEvent | NotBegun | Answered) -> Work:
+    """What a last event says that was done."""
+    return event.work if isinstance(event, Finished | Failed | Stopped | Answered) else Work()
 
 
 def _blocked(event: Finished | Failed) -> list[BlockedPicture]:

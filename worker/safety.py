@@ -41,7 +41,7 @@ def judged(event: News, spec: JobSpec, safety: Safety) -> News | Finished | Fail
     others = [image for image in event.images if image not in shown]
     blocked = [(image.index, image.seed) for image in others]
     if not shown:
-        return Failed(event.request_id, ContentBlocked(_nothing_left(len(others))), blocked)
+        return Failed(event.request_id, ContentBlocked(_nothing_left(len(others))), blocked, event.work)
     said = [f"NSFW content detected, and not shown: {_named(others)}."] if others else []
     said += [NO_PREVIEWS] * bool(spec.preview_every) + [NO_TRAJECTORY] * (spec.trajectory is not None)
     return replace(event, images=shown, blocked=blocked, warnings=[*event.warnings, *said])

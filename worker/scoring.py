@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from app.contract.messages.questions import Question
+from app.contract.messages.usage import Work
 from app.contract.redis.ownership import Claim
 from worker.answers import Asked, Found
 from worker.attempts import Answered, Attempt, Attempts
@@ -23,6 +24,7 @@ from worker.engine.isolate import isolate
 from worker.engine.stage import Stage
 from worker.fetching import Fetching, Pictures
 from worker.reporter import Reporter
+from worker.turns import OwnTurns
 
 log = structlog.get_logger()
 
@@ -39,8 +41,8 @@ class Answering(Protocol):
 
 
 class Scoring:
-    """Of one `model`. `run` is for a thread of its own, everything else for any. `count` hears how each
-    question ended: succeeded, failed or stopped."""
+    """Of one `model`. `run` is for a thread of its own, everything else for any. `turns` are those of `answers`.
+    `count` hears how each question ended (succeeded, failed or stopped), and how much of the device's time it took."""
 
     def __init__(
         self,
@@ -50,13 +52,15 @@ class Scoring:
         reporter: Reporter,
         *,
         model: str,
-        count: Callable[[Question, str], None] = lambda question, outcome: None,
+        turns: OwnTurns,
+        count: Callable[[Question, str, float], None] = lambda question, outcome, seconds: None,
     ) -> None:
         self._answers = answers
         self._fetching = fetching
         self._attempts = attempts
         self._reporter = reporter
         self._model = model
+        self._turns = turns
         self._count = count
         self._changed = threading.Condition()
         self._ready: list[tuple[Attempt, Asked]] = []
@@ -80,7 +84,7 @@ class Scoring:
             return
         if claim.question.pictures:
             question = claim.question
-            self._fetching.bring(attempt, self._take, missed=lambda: self._count_end(attempt, question, "failed"))
+            self._fetching.bring(attempt, self._take, missed=lambda: self._count_end(attempt, question, "failed", 0.0))
         else:
             self._take(attempt, {})
 
@@ -110,23 +114,33 @@ class Scoring:
     def _answer(self, batch: list[tuple[Attempt, Asked]]) -> None:
         stopped = [each for each in batch if each[0].stop is not None]
         for attempt, asked in stopped:
-            self._end(attempt, asked.question, None, 0.0)
+            self._end(attempt, asked.question, None, 0.0, Work())
         wanted = [each for each in batch if each not in stopped]
-        began = time.monotonic()
+        began, before = time.monotonic(), self._turns.seconds
         found = isolate([asked for _, asked in wanted], self._answers.find, name="score")
+        spent, whole = self._turns.seconds - before, sum(_size(asked.question) for _, asked in wanted)
         for (attempt, asked), each in zip(wanted, found, strict=True):
-            self._end(attempt, asked.question, each, time.monotonic() - began)
+            own = Work(device_seconds=spent * _size(asked.question) / whole)
+            self._end(attempt, asked.question, each, time.monotonic() - began, own)
 
-    def _end(self, attempt: Attempt, question: Question, found: Found | EngineError | None, seconds: float) -> None:
+    def _end(
+        self, attempt: Attempt, question: Question, found: Found | EngineError | None, seconds: float, work: Work
+    ) -> None:
         """With what was found; None where nobody has looked, because it was stopped before."""
         token = attempt.claim.token
-        self._count_end(attempt, question, "failed" if isinstance(found, EngineError) else "succeeded")
+        outcome = "failed" if isinstance(found, EngineError) else "succeeded"
+        self._count_end(attempt, question, outcome, work.device_seconds)
         if found is None or attempt.stop is not None:
-            self._reporter.handle(Stopped(token))
+            self._reporter.handle(Stopped(token, work))
         elif isinstance(found, EngineError):
-            self._reporter.handle(Failed(token, found))
+            self._reporter.handle(Failed(token, found, work=work))
         else:
-            self._reporter.handle(Answered(token, found.result, found.warnings, seconds))
+            self._reporter.handle(Answered(token, found.result, found.warnings, seconds, work))
 
-    def _count_end(self, attempt: Attempt, question: Question, outcome: str) -> None:
-        self._count(question, outcome if attempt.stop is None else "stopped")
+    def _count_end(self, attempt: Attempt, question: Question, outcome: str, seconds: float) -> None:
+        self._count(question, outcome if attempt.stop is None else "stopped", seconds)
+
+
+def _size(question: Question) -> int:
+    """Its part of what was looked at together: texts and pictures."""
+    return max(1, len(question.words) + len(question.pictures))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ class Stored:
 
 
 class ObjectStore:
-    """The worker's side of the store. Blocking and safe to share between threads; no call holds a lock."""
+    """The worker's side of the store. Blocking and safe to share between threads; no call holds a lock while it
+    waits."""
 
     def __init__(
         self,
@@ -58,6 +60,9 @@ class ObjectStore:
         self._clock = clock
         self._pause = pause
         self._chance = chance
+        self._counting = threading.Lock()
+        self.stored_bytes = 0
+        """Of pictures, and of files beside them, since the start."""
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions | None = None) -> ObjectStore:
@@ -85,6 +90,8 @@ class ObjectStore:
         picture = parse_key(key)
         said = log.bind(transfer="upload", job_id=picture.job_id, index=picture.index)
         self._persist(lambda: self.place.put(key, data, content_type), said, deadline, keep_trying)
+        with self._counting:
+            self.stored_bytes += len(data)
         return Stored(key, hashlib.sha256(data).hexdigest(), len(data), content_type)
 
     def put_thumbnail(self, data: bytes, *, deadline: float = DEADLINE) -> str:

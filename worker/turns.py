@@ -7,6 +7,7 @@ threads. Refuses to know what is done in a turn.
 from __future__ import annotations
 
 import threading
+import time
 
 
 class Turns:
@@ -26,3 +27,20 @@ class Turns:
         with self._changed:
             self._serving += 1
             self._changed.notify_all()
+
+
+class OwnTurns:
+    """Those of one who asks, in one thread at a time; `seconds` is how long they took together, without the waiting."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._began = 0.0
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._turns.__enter__()
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._began
+        self._turns.__exit__()

@@ -71,9 +71,7 @@ async def used(usage: UsageStore, tenant: str = "ann") -> Usage:
     return sum((each for _, _, each in days), Usage())
 
 
-async def test_what_each_end_counts(
-    store: JobStore, ownership: Ownership, usage: UsageStore, new_job: NewJobs
-) -> None:
+async def test_what_each_end_counts(store: JobStore, ownership: Ownership, usage: UsageStore, new_job: NewJobs) -> None:
     claim = await claimed(store, ownership, new_job())
     assert await used(usage) == Usage(), "nothing before its end"
     kept = [PICTURE, PICTURE.model_copy(update={"trajectory": KeptTrajectory(steps=2, files={"json": FILE})})]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -62,6 +64,10 @@ def test_every_request_ends_exactly_once(
     last = last_events(events)
     assert sorted(last) == sorted(submitted)
     assert (engine.free_seats, engine.idle) == (seats, True)
+    works = [end.work for end in last.values()]
+    assert sum(work.evaluations for work in works) == engine.work.evaluations
+    assert sum(work.rows for work in works) == engine.work.rows
+    assert math.fsum(work.device_seconds for work in works) == pytest.approx(engine.work.device_seconds)
     for id, end in last.items():
         story = [event for event in events if event.request_id == id]
         assert story[-1] is end, "nothing follows the last word"

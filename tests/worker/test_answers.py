@@ -32,7 +32,7 @@ from worker.models.scorer import Scorer, load_scorer
 from worker.scoring import SEATS, Scoring
 from worker.served import card_of, scorer_alone, scorer_beside
 from worker.settings import WorkerSettings
-from worker.turns import Turns
+from worker.turns import OwnTurns, Turns
 
 NOISE = np.random.default_rng(3)
 
@@ -181,13 +181,18 @@ def test_turns_go_by_who_asked_first() -> None:
 class Road:
     """A Scoring with what is around it, played."""
 
-    def __init__(self, answers: Any) -> None:
+    def __init__(self, answers: Any, turns: OwnTurns | None = None) -> None:
         self.attempts, self.said, self.counted = Attempts(), list[Any](), list[tuple[str, str]]()
+        self.seconds = 0.0
         self.fetched: dict[str, np.ndarray] | None = {}
         self.scoring = Scoring(
-            answers, self, self.attempts, self, model="s",  # type: ignore[arg-type]
-            count=lambda question, outcome: self.counted.append((question.task, outcome)),
+            answers, self, self.attempts, self, model="s", turns=turns or OwnTurns(Turns()),  # type: ignore[arg-type]
+            count=self.count,
         )  # fmt: skip
+
+    def count(self, question: Question, outcome: str, seconds: float) -> None:
+        self.counted.append((question.task, outcome))
+        self.seconds += seconds
 
     def claim(self, question: Question, token: str) -> Claim:
         spec = JobSpec.model_construct(model="s", num_images=0)
@@ -257,6 +262,29 @@ def test_pictures_take_room_until_they_are_looked_at(scorer: Scorer) -> None:
     road.run_until_quiet()
     [answered] = road.said
     assert isinstance(answered, Answered)
+
+
+def test_the_time_of_a_look_is_divided_among_who_asked(scorer: Scorer) -> None:
+    """By their texts and pictures; also where the look failed. Who was called off before has taken nothing."""
+    turns = OwnTurns(Turns())
+
+    class Breaking(Answers):
+        def find(self, questions: Sequence[Asked]) -> Any:
+            found = super().find(questions)
+            if any("broken" in asked.question.words for asked in questions):
+                raise RuntimeError("a mistake of ours")
+            return found
+
+    road = Road(Breaking(scorer, turn=turns), turns)
+    for token, words in (("a", ["a frog"]), ("b", ["a panda", "a toad", "a newt"]), ("c", ["broken"]), ("d", ["x"])):
+        road.claim(embedded(*words).question, token)
+    road.attempts.stop("d", Stop.CANCELED)
+    road.run_until_quiet()
+    took = {event.request_id: event.work.device_seconds for event in road.said}
+    assert took["d"] == 0 < took["a"]
+    assert took["b"] == pytest.approx(3 * took["a"])
+    assert took["c"] == pytest.approx(took["a"]), "what failed has taken its part"
+    assert sum(took.values()) == pytest.approx(turns.seconds) == pytest.approx(road.seconds)
 
 
 def test_a_scorers_card_says_that_it_draws_nothing(scorer: Scorer) -> None:

@@ -53,15 +53,15 @@ class Listening(Ownership):
         super().__init__(client)
         self.ends: list[tuple[str, str]] = []
 
-    def fail(self, claim: Claim, error: JobError) -> bool:
+    def fail(self, claim: Claim, error: JobError, **facts: Any) -> bool:
         self.ends.append((claim.token, error.slug))
         return True
 
-    def give_back(self, claim: Claim, reason: str) -> bool:
+    def give_back(self, claim: Claim, reason: str, **facts: Any) -> bool:
         self.ends.append((claim.token, reason))
         return True
 
-    def canceled(self, claim: Claim) -> bool:
+    def canceled(self, claim: Claim, **facts: Any) -> bool:
         self.ends.append((claim.token, "canceled"))
         return True
 

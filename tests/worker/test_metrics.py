@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from app.contract.messages.questions import EmbedSpec
+from app.contract.messages.usage import Work
 from tests.waiting import WAIT_SECONDS
 from worker.engine.errors import GenerationFailed
 from worker.engine.events import DrawnImage, Failed, Finished, Progress, Stopped, Timings
@@ -25,6 +26,7 @@ class ThreeSeatsTaken:
     free_seats = 5
     last_batch = 3
     preview_failures = 2
+    work = Work(evaluations=3, rows=5, device_seconds=0.5)
 
 
 def finished(request: str) -> Finished:
@@ -36,7 +38,8 @@ def finished(request: str) -> Finished:
 
 def test_what_a_scrape_shows() -> None:
     metrics = WorkerMetrics(ThreeSeatsTaken(), models=["starter", "starter-scorer"])
-    metrics.answered(EmbedSpec(model="starter-scorer", input=("zanzibar",)), "succeeded")
+    metrics.answered(EmbedSpec(model="starter-scorer", input=("zanzibar",)), "succeeded", 0.25)
+    metrics.tell_stored(lambda: 700)
     metrics.stepped(0.03, [Progress("secret-token", 1, 20)])
     metrics.stepped(0.03, [finished("a"), Failed("b", GenerationFailed("zanzibar")), Stopped("c")])
     port = metrics.serve("127.0.0.1", 0)
@@ -57,6 +60,10 @@ def test_what_a_scrape_shows() -> None:
         'darkroom_worker{model="starter"} 1.0',
         'darkroom_worker{model="starter-scorer"} 1.0',
         'darkroom_questions_total{outcome="succeeded",task="embed"} 1.0',
+        "darkroom_evaluations_total 3.0",
+        "darkroom_rows_total 5.0",
+        "darkroom_device_seconds_total 0.75",
+        "darkroom_stored_bytes_total 700.0",
     ):
         assert line in text.splitlines(), line
     told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE") and "_created " not in line}
@@ -66,7 +73,7 @@ def test_what_a_scrape_shows() -> None:
 
 
 def test_idle_steps_are_no_steps() -> None:
-    engine: Any = SimpleNamespace(seats=8, free_seats=8, last_batch=0, preview_failures=0)
+    engine: Any = SimpleNamespace(seats=8, free_seats=8, last_batch=0, preview_failures=0, work=Work())
     metrics = WorkerMetrics(engine, models=["starter"])
     metrics.stepped(0.5, [])
     assert b"darkroom_step_seconds_count 0.0" in generate_latest(metrics.registry)

@@ -247,7 +247,7 @@ def test_a_job_whose_flags_cannot_be_read_ends_all_the_same(
 
     failed: list[str] = []
     monkeypatch.setattr("worker.reporter.judged", breaks)
-    monkeypatch.setattr(ownership, "fail", lambda claim, error: failed.append(error.slug) or True)
+    monkeypatch.setattr(ownership, "fail", lambda claim, error, work: failed.append(error.slug) or True)
     finished = Finished(claim.token, drawn(PIXELS), 20, Timings(0, 0, 0, 0), [])
     reporter.handle(finished)
     until(lambda: not reporter._attempts.claims())

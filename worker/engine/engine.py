@@ -20,11 +20,13 @@ from functools import partial
 import structlog
 import torch
 
+from app.contract.messages.usage import Work
 from worker.engine.batcher import Batcher, in_parts
 from worker.engine.compiled import Compile
 from worker.engine.costs import Profile
 from worker.engine.decode import Checker, Decoded, DecodedPicture, decode, ready_to_decode, time_to_decode
 from worker.engine.denoise import Finite
+from worker.engine.device_time import DeviceTime
 from worker.engine.encode import PictureEncoder
 from worker.engine.errors import EngineError, NumericalError, device_watch, engine_error
 from worker.engine.events import EngineEvent, Progress, Stopped
@@ -44,6 +46,7 @@ from worker.engine.selection import Selection
 from worker.engine.solver import Solvers
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device
+from worker.engine.unread import Unread, UnreadFlags
 from worker.engine.warm_up import warm_up
 
 log = structlog.get_logger()
@@ -88,6 +91,9 @@ class Engine:
         self._batcher = Batcher()
         self._events: list[EngineEvent] = []
         self._stages = Stages()
+        self.work = Work()
+        """All that was done for requests since the start."""
+        self._time = DeviceTime(self.work, clock)
         self._frames = FrameDecoder(self._stages, make_room=self._lanes.drop_idle)
         self._looks = Looks(family.autoencoder, family.device, on_frame=self._frames.add)
         self._seating = Seating(
@@ -98,12 +104,11 @@ class Engine:
             seats=seats,
             clock=clock,
             report=lambda event: self._events.append(event),
+            time=self._time,
         )
         self._selection = Selection(judge, lambda: self._looks.factors)
         self._runs_ahead = family.device.type == "cuda"
-        self._unread: list[tuple[Sample, Finite, int]] = []
-        self._launched: set[Finite] = set()
-        """Of those, the flags of the newest step."""
+        self._flags = UnreadFlags()
         self._decoding: list[tuple[Sample, Decoded, int]] = []
         self.last_batch = 0
         """Samples that took a model evaluation together in the last step."""
@@ -166,6 +171,7 @@ class Engine:
 
         Raises DeviceLost if the device will not compute again; the process must end then.
         """
+        began = self.clock()
         at_step = self._stages.at("step", expected=self._lanes.picture_seconds)
         with current_device(self._family.device), torch.inference_mode(), device_watch(), at_step:
             self._read_flags(but_newest=True)
@@ -182,12 +188,13 @@ class Engine:
             self._decode([] if self._decode_frames(pictures_wait=bool(batch), within=within) else batch, tile)
             self._lanes.sweep(self.clock())
         events, self._events = self._events, []
+        self._time.divide(since=began, ended={event.request_id for event in events})
         return events
 
     def _stop_canceled(self) -> None:
         for job in self._jobs.all():
             if job.is_canceled:
-                self._seating.close(job, Stopped(job.request.id))
+                self._seating.close(job, Stopped(job.request.id, job.work))
 
     def _denoise(self, batch: list[Sample]) -> None:
         self.last_batch = len(batch)
@@ -197,7 +204,8 @@ class Engine:
         self.rows_done += sum(sample.rows for sample in batch)
         lane = batch[0].lane
         self._looks.begin(batch)
-        self._launched = set()
+        self._flags.begin_step()
+        rows = [(sample.job, sample.rows) for sample in batch]
         for part in in_parts(batch):
             flags = isolate(
                 part, partial(self._take_step, lane), name="denoise", on_out_of_memory=partial(self._make_room, lane)
@@ -207,7 +215,7 @@ class Engine:
         with self._stages.at("preview", expected=self._lanes.picture_seconds):
             self._looks.look([sample for sample in batch if sample.is_seated])
             self._selection.look(batch)
-        self._count_denoising(batch, since=started)
+        self._time.spent("denoise", rows, since=started)
         if not self._runs_ahead:
             self._read_flags()
         for job in _jobs_of(batch):
@@ -216,6 +224,8 @@ class Engine:
     def _take_step(self, lane: Lane, samples: Sequence[Sample]) -> list[tuple[Finite, int]]:
         with self._stages.at("denoise", expected=step_seconds(samples)):
             finite = lane.take_step([sample.step_input() for sample in samples])
+        self.work.evaluations += len(samples)
+        self.work.rows += sum(sample.rows for sample in samples)
         return [(finite, k) for k in range(len(samples))]
 
     def _decode_on_device(
@@ -233,13 +243,14 @@ class Engine:
         if isinstance(flag, EngineError):
             self._seating.fail(sample.job, flag)
             return
+        rows, work = sample.rows, sample.job.work
+        work.evaluations, work.rows = work.evaluations + 1, work.rows + rows
         try:
             sample.advance()
         except Exception as error:
             self._seating.fail(sample.job, engine_error(error, stage="solver"))
             return
-        self._unread.append((sample, *flag))
-        self._launched.add(flag[0])
+        self._flags.add(Unread(sample, *flag, rows))
 
     def _make_room(self, lane: Lane, batch: Sequence[Sample]) -> None:
         self._batcher.lower_cap(lane, sum(sample.rows for sample in batch))
@@ -248,22 +259,16 @@ class Engine:
     def _read_flags(self, *, but_newest: bool = False, of: Collection[Sample] = ()) -> None:
         """Look after samples whose last step was not made of numbers. Reading the newest step's flags waits for it:
         with `but_newest`, only those `of` the samples given are read."""
-        due = [each for each in self._unread if not but_newest or each[1] not in self._launched or each[0] in of]
+        due = self._flags.take(but_newest=but_newest, of=of)
         if not due:
             return
-        self._unread = [each for each in self._unread if each not in due]
         started = self.clock()
-        numbers = [finite[k] for _, finite, k in due]
-        self._count_denoising([sample for sample, _, _ in due], since=started)
-        for (sample, _, _), is_finite in zip(due, numbers, strict=True):
-            if sample.is_seated and not is_finite:
-                self._seating.rescue(sample, NumericalError(NOT_A_NUMBER))
-
-    def _count_denoising(self, samples: Sequence[Sample], *, since: float) -> None:
-        """On a GPU that is the launch of their step, and later the wait for it."""
-        seconds = self.clock() - since
-        for job in _jobs_of(samples):
-            job.seconds_denoising += seconds
+        numbers = [each.finite[each.k] for each in due]
+        # On a GPU that is the wait for a step; its launch was measured before.
+        self._time.spent("denoise", [(each.sample.job, each.rows) for each in due], since=started)
+        for each, is_finite in zip(due, numbers, strict=True):
+            if each.sample.is_seated and not is_finite:
+                self._seating.rescue(each.sample, NumericalError(NOT_A_NUMBER))
 
     def _report_progress(self, job: Job) -> None:
         if not job.is_terminal and job.step > job.reported_step:
@@ -338,9 +343,7 @@ class Engine:
             sample.leave()
 
     def _count_decoding(self, samples: Sequence[Sample], *, since: float) -> None:
-        seconds = self.clock() - since
-        for job in _jobs_of(samples):
-            job.seconds_decoding += seconds
+        self._time.spent("decode", [(sample.job, 1) for sample in samples], since=since)
 
 
 def _jobs_of(samples: Sequence[Sample]) -> list[Job]:

@@ -1,18 +1,23 @@
 """What the engine says about a request. It says it to whoever calls `Engine.step`, and knows no listener.
 
-A submitted request gets Started, Progress and Preview at most, and exactly one of Finished, Failed and Stopped.
+A submitted request gets Started, Progress and Preview at most, and exactly one of Finished, Failed and Stopped. `work`
+of these is what it took, complete when the step that ends it returns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from app.contract.messages.usage import Work
 from worker.engine.errors import EngineError
 from worker.engine.recording import NOTHING_KEPT, Recordings
+
+StageName = Literal["encode", "denoise", "decode"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class Finished:
     blocked: Sequence[tuple[int, int]] = ()
     candidates: Sequence[Candidate] = ()
     judged_by: Mapping[str, Any] = field(default_factory=dict)
+    work: Work = field(default_factory=Work)
 
     @property
     def pictures(self) -> list[np.ndarray]:
@@ -121,6 +127,7 @@ class Failed:
     request_id: str
     error: EngineError
     blocked: Sequence[tuple[int, int]] = ()
+    work: Work = field(default_factory=Work, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,7 @@ class Stopped:
     """The request was canceled before it was over."""
 
     request_id: str
+    work: Work = field(default_factory=Work, compare=False)
 
 
 EngineEvent = Started | Progress | Preview | Finished | Failed | Stopped

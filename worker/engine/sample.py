@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.contract.messages.usage import Work
 from worker.engine.deep import Depth, depth_at
 from worker.engine.denoise import StepInput
-from worker.engine.events import DrawnImage, Finished, Timings
+from worker.engine.events import STAGES, DrawnImage, Finished, StageName, Timings
 from worker.engine.family import Inputs, Prepared
 from worker.engine.judging import Verdict
 from worker.engine.lane import Lane
@@ -64,9 +65,10 @@ class Job:
     """Samples to draw: as many as were asked for, and those that are drawn again from further seeds."""
     is_pruned: bool = False
     """The worse half of its samples has gone."""
-    seconds_encoding: float = 0.0
-    seconds_denoising: float = 0.0
-    seconds_decoding: float = 0.0
+    seconds: dict[StageName, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """As its Timings will have them."""
+    work: Work = field(default_factory=Work)
+    """All that was done for it, also for samples that were given up or began again."""
 
     def __post_init__(self) -> None:
         self.wanted = self.request.drawn
@@ -129,10 +131,11 @@ class Job:
             self.request.id,
             images=[sample.drawn(sample.picture) for sample in kept if sample.picture is not None],
             steps=self.evaluations,
-            timings=Timings(self.seconds_encoding, self.seconds_denoising, self.seconds_decoding, wall),
+            timings=Timings(**self.seconds, wall=wall),
             warnings=self.warnings(),
             solver=self.passes[-1].solver.description,
             drawn_with=self.prepared.drawn_with if self.prepared else {},
+            work=self.work,
         )
 
 

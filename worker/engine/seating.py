@@ -11,6 +11,7 @@ from itertools import islice
 
 import structlog
 
+from worker.engine.device_time import DeviceTime
 from worker.engine.encode import PictureEncoder
 from worker.engine.errors import EngineError, engine_error
 from worker.engine.events import EngineEvent, Failed, Finished, Started, Stopped
@@ -39,6 +40,7 @@ class Seating:
         seats: int,
         clock: Callable[[], float],
         report: Callable[[EngineEvent], None],
+        time: DeviceTime,
     ) -> None:
         self.seated: list[Sample] = []
         self._family = family
@@ -48,6 +50,7 @@ class Seating:
         self._seats = seats
         self._clock = clock
         self._report = report
+        self._time = time
 
     def admit(self) -> None:
         """Give free seats to the samples that have waited longest. While a solver is compiled, others pass."""
@@ -88,7 +91,7 @@ class Seating:
         """End one job. Its other samples leave their seats with it."""
         if not job.is_terminal:
             log.warning("request failed", request_id=job.request.id, slug=error.slug, step=job.step)
-            self.close(job, Failed(job.request.id, error))
+            self.close(job, Failed(job.request.id, error, work=job.work))
 
     def close(self, job: Job, last: Finished | Failed | Stopped) -> None:
         """Report its last event, and let its samples go."""
@@ -109,8 +112,8 @@ class Seating:
         if not asked:
             return
         results = self._family.prepare([each for _, each in asked])
+        self._time.spent("encode", [(job, 1) for job, _ in asked], since=started)
         for (job, _), result in zip(asked, results, strict=True):
-            job.seconds_encoding = self._clock() - started
             if isinstance(result, EngineError):
                 self.fail(job, result)
             else:

@@ -248,8 +248,8 @@ CHECKPOINT_SECONDS = 30 * 86_400
 """Such programs set a model once, in their own settings, and count on it for good."""
 
 USAGE_COUNTERS = "succeeded failed canceled pictures evaluations rows device_us stored_bytes uploaded_bytes"
-"""What such a field counts: whole numbers in this order, spaces between. New ones come at the end: what an older version
-has written is short, and what it does not know it drops. One string takes 65 bytes, a hash of counters 221."""
+"""What such a field counts: whole numbers in this order, spaces between. New ones come at the end: what an older
+version has written is short, and what it does not know it drops. One string takes 65 bytes, a hash of counters 221."""
 
 USAGE_DAYS = 400
 """A year, and the month in which somebody asks about it."""

@@ -77,5 +77,3 @@ def _key(day: date) -> str:
 def _read(text: str) -> Usage:
     """What an older version has written is shorter, what a newer one has longer."""
     return Usage(**dict(zip(_COUNTERS, map(int, text.split()), strict=False)))
-
-
