@@ -34,6 +34,7 @@ from app.contract.redis.queue_stats import QueueStats
 from app.contract.redis.quota import Quota
 from app.contract.redis.store import LONGEST_BLOCK, JobStore
 from app.contract.redis.streams import EventStreams
+from app.contract.redis.usage import UsageStore
 from app.contract.redis.watch_marks import WatchMarks
 from app.contract.redis.webhook_secrets import Secrets
 from app.contract.redis.webui import WebUiMemory
@@ -77,7 +78,7 @@ from app.replicate import files as replicate_files
 from app.replicate import input as replicate_input
 from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
-from app.routes import docs, events, health, images, inputs, jobs, models, page, score, trajectory, webhooks
+from app.routes import docs, events, health, images, inputs, jobs, models, page, score, trajectory, usage, webhooks
 from app.routes.openapi import complete
 from app.services import Services
 from app.settings import Settings
@@ -120,6 +121,7 @@ SERVED = (
     a1111_lists,
     admin,
     admin_changes,
+    usage,
     health,
     page,
 )
@@ -296,6 +298,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         retries=Retries(
             jobs, overview, operations, queue_limit=settings.queue_limit, tenant_limit=settings.tenant_limit
         ),
+        usage=UsageStore(commands),
         webui=WebUiMemory(commands),
     )
 

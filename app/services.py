@@ -18,6 +18,7 @@ from app.contract.redis.overview import Overview
 from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.queue_stats import QueueStats
 from app.contract.redis.store import JobStore
+from app.contract.redis.usage import UsageStore
 from app.contract.redis.webhook_secrets import Secrets
 from app.contract.redis.webui import WebUiMemory
 from app.edge.auth import Caller
@@ -66,6 +67,7 @@ class Services:
     overview: Overview
     operations: Operations
     retries: Retries
+    usage: UsageStore
     webui: WebUiMemory
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: streams end with `retry:` and waits are answered at once."""

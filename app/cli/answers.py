@@ -95,6 +95,13 @@ MODEL: Final = {
 }
 MODELS: Final = {"data": [MODEL]}
 CANCELLATION: Final = {"canceled": [is_id], "requested": [is_id], "has_more": bool}
+COUNTS: Final = {
+    **dict.fromkeys(("jobs", "succeeded", "failed", "canceled", "pictures", "evaluations", "rows"), int),
+    "device_seconds": NUMBER,
+    "stored_bytes": int,
+    "uploaded_bytes": int,
+}
+USAGE: Final = {"from": str, "to": str, "data": [{"date": str, "tenant": str, **COUNTS}], "total": COUNTS}
 PROGRESS: Final = {"step": int, "steps": int, "stage": (None, str)}
 STARTED: Final = {"attempts": int}
 

@@ -158,6 +158,11 @@ class Service:
         served = await self.ask("GET", "/v1/models")
         return list(self._require(fits(served, MODELS), served)["data"])
 
+    async def report(self, path: str, shape: dict[str, Any], **query: Any) -> dict[str, Any]:
+        """What is there to read, if it has that shape (app/cli/answers.py)."""
+        found = await self.ask("GET", path, params={name: value for name, value in query.items() if value})
+        return self._require(fits(found, shape), found)
+
     async def download(self, url: str) -> bytes:
         """The bytes at a link of the job. A link to another origin, a bucket's, is its own proof: no key goes there."""
         try:

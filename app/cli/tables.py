@@ -23,7 +23,7 @@ WIDTH_OF_A_PIPE = 1_000_000
 
 NUMBERS = (
     "workers", "waiting", "seats", "seconds", "pictures", "seconds a job", "probability",
-    "cosine", "cosine to the first",
+    "cosine", "cosine to the first", "jobs", "failed", "canceled", "evaluations", "device", "stored", "uploaded",
 )  # fmt: skip
 
 Cell = str | Text

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from app.contract.messages.job import Picture, StoredFile
 from app.contract.objects.names import TRAJECTORY_TYPES
 from app.edge.errors import PictureNotFound
+from app.routes.accept import preferred
 from app.routes.images import OF_A_JOB, Conditions, TheConditions, lead_to, picture_of, send_picture
 from app.services import OwnRecord, Services, TheServices
 
@@ -46,7 +47,7 @@ async def job_trajectory(
     """For jobs with `trajectory`: of every step its number, timestep, sigma, norms, and where its frames are in the
     sheet. With `Accept: image/webp` the film, with `application/octet-stream` the latents, with `image/jpeg` the
     sheet."""
-    kind = preferred(accept)
+    kind = preferred(accept, TRAJECTORY_TYPES)
     answer = await _send(services, picture_of(record, index), kind, request, conditions)
     answer.headers.append("Vary", "Accept")
     return answer
@@ -69,29 +70,6 @@ async def job_trajectory_file(
     """`.json`: what each step is. `.safetensors`: the latents, float16 `noisy` [steps + 1, C, h, w] and `estimate`
     [steps, C, h, w], with `step`, `timestep` and `sigma`. `.webp`: a film. `.jpg`: a sheet of frames."""
     return await _send(services, picture_of(record, index), kind, request, conditions)
-
-
-def preferred(accept: str) -> str:
-    """The kind that a header prefers (RFC 9110, 12.5.1). What it leaves equal, or wants none of, is JSON."""
-    wanted = [_range_of(each) for each in accept.split(",") if each.strip()]
-
-    def quality(media_type: str) -> float:
-        patterns = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
-        found = [next((q for name, q in wanted if name == pattern), None) for pattern in patterns]
-        return next((q for q in found if q is not None), 0.0)
-
-    qualities = {kind: quality(media_type) for kind, media_type in TRAJECTORY_TYPES.items()}
-    best = max(qualities.values())
-    return next(kind for kind, q in qualities.items() if q == best)
-
-
-def _range_of(text: str) -> tuple[str, float]:
-    name, *options = (part.strip().lower() for part in text.split(";"))
-    weight = next((option[2:] for option in options if option.startswith("q=")), "1")
-    try:
-        return name, min(1.0, max(0.0, float(weight)))
-    except ValueError:
-        return name, 0.0
 
 
 def _file(picture: Picture, kind: str) -> StoredFile:

@@ -15,7 +15,7 @@ from app.contract.messages.job import KeptTrajectory, Picture, StoredFile, cost_
 from app.contract.messages.params import JobRequest, ParamsRejected, resolve
 from app.contract.objects.names import TRAJECTORY_TYPES, trajectory_key
 from app.contract.redis.ownership import Claim
-from app.routes.trajectory import preferred
+from app.routes.accept import preferred
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_jobs import PARAMETERS, send
 from tests.app.test_kept_previews import left_in
@@ -86,7 +86,7 @@ def test_a_picture_says_where_its_steps_are(client: httpx2.Client, worker: Scrip
     ],
 )
 def test_what_a_client_prefers(accept: str, kind: str) -> None:
-    assert preferred(accept) == kind
+    assert preferred(accept, TRAJECTORY_TYPES) == kind
 
 
 def test_one_address_for_every_kind(client: httpx2.Client, worker: ScriptedWorker) -> None:

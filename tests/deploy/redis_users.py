@@ -64,7 +64,7 @@ USERS = {
             *(f"input_{name}" for name in INPUTS),
             *(f"outbox_{name}" for name in OUTBOX),
         ),
-        "del exists expire get getex hdel hexists hget hgetall hkeys hmget hset lindex lrange mget set setrange "
+        "del exists expire get getex hdel hexists hget hgetall hkeys hmget hscan hset lindex lrange mget set setrange "
         "smembers xadd xrange xread xrevrange zadd zcard zcount zrange zrangebyscore zrank zrem zrevrange zscan zscore",
         "JOB EVENTS TENANT ENDED OPEN LEASES QUEUED EXPIRY ORPHANS DEAD EPOCH IDEMPOTENCY LOST OUTBOX DELIVERIES CARDS "
         "ALIVE SEEN STARTING WORKER DRAINING MODELS_QUEUED "

@@ -1,0 +1,85 @@
+"""`darkroom usage`: what was used by day, as a table, as CSV or as the JSON of GET /v1/usage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.cli.answers import USAGE
+from app.cli.client import Service, converse
+from app.cli.exits import OK
+from app.cli.plain import plain
+from app.cli.tables import print_table
+from app.jobs.usage import COLUMNS
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+Row = Mapping[str, Any]
+
+
+def show_usage(days: Mapping[str, str | None], *, as_csv: bool, as_json: bool, url: str, api_key: str | None) -> int:
+    """Print it for the days `from` and `to`, as far as they are given. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        report = await service.report("/v1/usage", USAGE, **days)
+        if as_json:
+            print(json.dumps(report, indent=2))
+        elif as_csv:
+            print_csv(report["data"])
+        else:
+            print_usage(report)
+        return OK
+
+    return converse("usage", url, api_key, work)
+
+
+def print_csv(rows: Sequence[Row]) -> None:
+    """A line for each, after one with the names of the columns."""
+    # RFC 4180 ends lines with CR LF; a terminal and its tools do not.
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([plain(str(row[name])) for name in COLUMNS] for row in rows)
+
+
+def print_usage(report: Row) -> None:
+    """A row for each day, and their sum where there are several."""
+    rows = report["data"]
+    if not rows:
+        print(f"nothing was used from {report['from']} to {report['to']}", file=sys.stderr)
+        return
+    total = [("total", report["total"])] if len(rows) > 1 else []
+    print_table(
+        ("day (UTC)", "jobs", "failed", "canceled", "pictures", "evaluations", "device", "stored", "uploaded"),
+        [_cells(name, row) for name, row in [*((str(row["date"]), row) for row in rows), *total]],
+    )
+
+
+def _cells(name: str, row: Row) -> list[str]:
+    counts = [str(row[each]) for each in ("jobs", "failed", "canceled", "pictures", "evaluations")]
+    return [
+        name,
+        *counts,
+        duration(row["device_seconds"]),
+        *(size(row[each]) for each in ("stored_bytes", "uploaded_bytes")),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """As 0.42 s, 12.3 s, 5 min 08 s or 31 h 02 min."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(count: int) -> str:
+    """Bytes in units of a thousand."""
+    value, unit = float(count), 0
+    while value >= 999.5 and unit < len(UNITS) - 1:
+        value, unit = value / 1_000, unit + 1
+    return f"{count} B" if unit == 0 else f"{value:.3g} {UNITS[unit]}"

@@ -1,0 +1,48 @@
+"""The words of `darkroom usage`. The command imports its work when it runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from app.cli.defaults import DEFAULT_URL
+from app.cli.options import ApiKey, AsJson, Url
+
+First = Annotated[
+    datetime | None,
+    typer.Option(
+        "--from", metavar="DAY", formats=["%Y-%m-%d"], help="The first day, UTC. Else 29 days before the last."
+    ),
+]
+Last = Annotated[
+    datetime | None, typer.Option("--to", metavar="DAY", formats=["%Y-%m-%d"], help="The last day, UTC. Else today.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the command to the root command."""
+    app.command()(usage)
+
+
+def usage(
+    first: First = None,
+    last: Last = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as the API writes it.")] = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Show what you have used, by day: jobs, pictures, evaluations, seconds of the device, bytes.
+
+    \b
+    darkroom usage
+    darkroom usage --from 2026-11-01 --to 2026-11-30 --csv
+    """
+    from app.cli.usage import show_usage
+
+    if as_csv and as_json:
+        raise typer.BadParameter("--csv and --json are two forms of the same; take one")
+    days = {"from": first and f"{first:%Y-%m-%d}", "to": last and f"{last:%Y-%m-%d}"}
+    raise typer.Exit(show_usage(days, as_csv=as_csv, as_json=as_json, url=url, api_key=api_key))
