@@ -121,16 +121,18 @@ def _examples(models: list[dict[str, Any]]) -> Iterator[Text]:
     """A few prompts that each model draws well, as something to paste. Older services name none."""
     for model in models:
         if model.get("examples") and not model.get("alias_of"):
-            commands = [f"darkroom generate {shlex.quote(plain(each))}" for each in model["examples"][:MOST_EXAMPLES]]
+            named = "" if model.get("default") else f" --model {plain(model['id'])}"
+            prompts = [shlex.quote(plain(each)) for each in model["examples"][:MOST_EXAMPLES]]
+            commands = [f"darkroom generate {prompt}{named}" for prompt in prompts]
             yield Text("\n  ".join([f"\n{plain(model['id'])} draws well, for example:", *commands]))
 
 
-def _drawing_columns(model: dict[str, Any]) -> tuple[str, str, str]:
-    """Steps, guidance and scheduler; nothing of a model that draws nothing."""
+def _drawing_columns(model: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Size, steps, guidance and scheduler; nothing of a model that draws nothing."""
     if all(task in NOT_DRAWING for task in _tasks(model)):
-        return "", "", ""
+        return "", "", "", ""
     steps = f"{model['num_inference_steps']} (1-{model['max_steps']})"
-    return steps, f"{model['guidance_scale']:g}", model["scheduler"]
+    return f"{model['width']}x{model['height']}", steps, f"{model['guidance_scale']:g}", model["scheduler"]
 
 
 def _tasks(model: dict[str, Any]) -> list[str]:
@@ -157,7 +159,6 @@ def _print(models: list[dict[str, Any]]) -> None:
                 _state(model),
                 str(model["workers"]),
                 str(model.get("waiting", "")),
-                f"{model['width']}x{model['height']}",
                 *_drawing_columns(model),
                 str(model["seats"]),
                 "" if (pace := model["pace_seconds"]) is None else f"{pace:.1f}",

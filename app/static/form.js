@@ -3,6 +3,7 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact-htm.js";
 import { Adapters } from "./adapters.js";
 import { useArrivals, useMeaning } from "./arrivals.js";
+import { switched } from "./choices.js";
 import { Choice, Controls } from "./controls.js";
 import { keep, restored } from "./draft.js";
 import { Failure } from "./failure.js";
@@ -111,7 +112,7 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     ${takes(chosen, "image_embedding") && html`<${Points} request=${request} set=${set} model=${chosen} arrived=${arrived} away=${away} count=${count} note=${note} />`}
     ${chosen && html`<${Adapters} request=${request} set=${set} model=${chosen} write=${write} away=${away} count=${count} note=${note} />`}
     ${chosen && models.length > 1 && html`<${Choice} label="Model" id="model" value=${request.model} names=${models.map((each) => each.id)}
-      choose=${(id) => setRequest(moved(request, models.find((each) => each.id === id)))} />`}
+      words=${told(models)} choose=${(id) => setRequest(switched(request, chosen, models.find((each) => each.id === id)))} />`}
     ${chosen && html`<${Learned} model=${chosen} take=${take} add=${write} />`}
     ${chosen &&
     html`<details class="settings" open=${WIDE}>
@@ -144,6 +145,11 @@ function Prompt({ value, set, isNeeded }) {
 }
 
 /** Lines under the prompt, in room that is kept for them: nothing moves while somebody types or turns a dial. */
+/** How the choice shows each model: those that nobody serves say so before they are chosen. */
+function told(models) {
+  return Object.fromEntries(models.filter((each) => each.state === "away").map(({ id }) => [id, `${id} (away)`]));
+}
+
 function Notes({ excess, model, prompt, set }) {
   const strangers = useStrangers(prompt, model);
   return html`<div id="prompt-notes" class=${`notes-line hint ${model?.vocabulary?.length ? "judging" : ""}`}>

@@ -8,7 +8,7 @@ import { pictureCount, pointed, spokenPoints } from "./pointed.js";
 /** What the form holds: which model, all that decides the pixels, how many pictures, in which kind of file, and whether
  * every step is kept. */
 export const FIELDS = PARAMETERS.filter(({ name, part }) => ["served", "picture", "series"].includes(part) || ["output_format", "trajectory"].includes(name));
-const STAYING = ["image", "mask_image", "strength", "mask_blur", "control", "loras", "trajectory", "image_embedding", "noise_level", "start"];
+export const STAYING = ["image", "mask_image", "strength", "mask_blur", "control", "loras", "trajectory", "image_embedding", "noise_level", "start"];
 /** What goes along to another model, if that takes it. */
 const SHAPES = [
   ["Square", 1, 1],

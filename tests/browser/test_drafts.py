@@ -241,6 +241,30 @@ def test_of_two_models_one_is_chosen_without_scrolling(two_models: Page, worker:
     assert faults_of_access(two_models) == []
 
 
+def test_whoever_looks_at_another_model_finds_what_was_set(two_models: Page, worker: ScriptedWorker) -> None:
+    choice, steps = two_models.get_by_label("Model"), two_models.get_by_label("Steps", exact=True)
+    choice.select_option("starter")
+    fill(two_models, "a lighthouse by several")
+    steps.fill("50")
+    choice.select_option("other")
+    expect(steps).to_have_value("20")
+    expect(steps).to_have_attribute("max", "40")
+    expect(two_models.get_by_label("Pictures", exact=True)).to_have_value("1")
+    expect(two_models.get_by_label("Seed", exact=True)).to_have_value("12")
+    steps.fill("31")
+    two_models.reload()
+    choice.select_option("starter")
+    expect(steps).to_have_value("50")
+    steps.fill("7")
+    is_filled(two_models, "a lighthouse by several")
+    choice.select_option("other")
+    expect(steps).to_have_value("31")
+    worker.ownership.leave("other", "w2")
+    two_models.reload()
+    expect(choice.locator("option[value=other]")).to_have_text("other (away)")
+    expect(two_models.locator("#prompt-notes")).to_contain_text("No worker serves other now")
+
+
 @pytest.mark.parametrize("context_options", [PHONE])
 def test_the_first_screen_of_a_phone_belongs_to_the_pictures(
     two_models: Page, worker: ScriptedWorker, ear: Ear
