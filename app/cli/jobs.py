@@ -123,13 +123,16 @@ def _print_list(found: Sequence[Job], *, more: bool) -> None:
     if not found:
         print("no jobs; `darkroom generate` makes one", file=sys.stderr)
         return
+    # Where all are of one model, it would say so a hundred times.
+    several = len({job["model"] for job in found}) > 1
     print_table(
-        ("job", "status", "created", "seconds", "pictures", "prompt"),
+        ("job", "status", "created", *(["model"] if several else []), "seconds", "pictures", "prompt"),
         [
             (
                 job["id"],
                 Text(standing(job), COLOURS.get(job["status"], "")),
                 moment(job["created_at"]),
+                *([plain(job["model"])] if several else []),
                 "" if (took := job["timings"].get("total")) is None else f"{took:.1f}",
                 f"{len(job['images'])}/{job['input']['num_images']}" if "prompt" in job["input"] else "",
                 plain(about(job), 60),
@@ -146,6 +149,8 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
     yield "job", job["id"]
     yield "status", standing(job)
     yield ("prompt" if "prompt" in request else "asks"), plain(about(job))
+    if asked_for := job.get("requested_model"):
+        yield "requested_model", plain(asked_for)
     for name in sorted(request.keys() - {"prompt"}):
         if request[name] not in ("", None):
             yield plain(name), plain(request[name])

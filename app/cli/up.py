@@ -67,7 +67,7 @@ class Supervisor:
     def __init__(self, *, data: Path, asked: Asked | None = None) -> None:
         """`asked` is what the options say of workers."""
         self.data, self.asked = data.absolute(), asked or Asked()
-        self.url = ""
+        self.url = self.first_model = ""
         self.valkey: EmbeddedValkey | None = None
         self.lost_workers = LostWorkers(self.data)
         self.children: list[Child] = []
@@ -156,7 +156,8 @@ class Supervisor:
         Raises CannotPlan.
         """
         workers = plan(self.asked.completed(settings, self.environment), Machine(cores(), gpus), self.environment)
-        self.complete("DARKROOM_DEFAULT_MODEL", workers[0].model)
+        self.first_model = workers[0].model
+        self.complete("DARKROOM_DEFAULT_MODEL", self.first_model)
         self.states = WorkerStates(workers)
         return workers
 
@@ -253,9 +254,11 @@ class Supervisor:
         except httpx2.TransportError:
             return
         if answer.status_code == 200:
-            self.ready = True
+            # With the first model, which requests mean that name none: another one would draw those until then.
+            self.ready = self.states.has_served(self.first_model)
+        if self.ready:
             self.say_ready()
-        elif now > self.complain_at:
+        elif answer.status_code != 200 and now > self.complain_at:
             self.complain_at = now + COMPLAIN_SECONDS
             checks = answer.json()["checks"].items()
             reasons = "; ".join(f"{name}: {check['detail']}" for name, check in checks if not check["ok"])

@@ -35,7 +35,12 @@ class WorkerStates:
         self._workers = {worker.name: worker for worker in workers}
         self._say = say or _on_standard_error
         self._starting: dict[str, _Start] = {}
+        self._never_ready = {worker.model for worker in self._workers.values()} if len(self._workers) > 1 else set()
         self._look_at = 0.0
+
+    def has_served(self, model: str) -> bool:
+        """Whether a worker of it was ever ready; True of a single worker's, on which the service itself waits."""
+        return model not in self._never_ready
 
     def began(self, child: str, name: str, now: float) -> None:
         """A process of this worker begins, and is called `name` in Redis."""
@@ -63,6 +68,7 @@ class WorkerStates:
         worker = start.worker
         if ownership.is_announced(worker.model, start.name):
             del self._starting[child]
+            self._never_ready.discard(worker.model)
             self._say(f"{worker} is ready ({child})")
         elif now > start.say_at:
             start.say_at = now + SAY_SECONDS

@@ -155,7 +155,8 @@ class Admission:
         self._judge_webhook(request)
         await self._room.look()
         if isinstance(request, JobRequest):
-            refuse_not_taken(request.__dict__, model.card)
+            served = (await self._registry.models()).values()
+            refuse_not_taken(request.__dict__, model.card, [each.card for each in served])
         pictures = await self._references.find(_references_of(request), caller.tenant, body)
         spec, question = _resolved(request, model.card, pictures)
         traceparent = traceparent_for_record(traceparent)

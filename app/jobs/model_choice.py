@@ -53,7 +53,9 @@ class ModelChoice:
 
     async def names(self, task: Task | None = None) -> list[str]:
         """Everything a request may name: the models, then the aliases that lead to one. With a task: for that."""
-        known = await self._registry.models()
+        return self._names(await self._registry.models(), task)
+
+    def _names(self, known: Mapping[str, ServedModel], task: Task | None) -> list[str]:
         aliases, models = self._aliases(known), for_task(known, task)
         own = [name for name in models if name not in aliases]
         return own + [alias for alias, target in aliases.items() if target in models]
@@ -92,10 +94,9 @@ class ModelChoice:
         return found
 
     def _refuse(self, name: str | None, task: Task, models: Mapping[str, ServedModel]) -> NoReturn:
-        served = sorted(for_task(models, task))
-        if not served:
+        if not for_task(models, task):
             raise _no_model_yet(task if models else "draw")
-        listed = ", ".join(served)
+        listed = ", ".join(self._names(models, task))
         if name is not None and (target := self._aliases(models).get(name)):
             code, detail = "model_unknown", f"is another name of {target}, which is not served here"
         elif name is not None:

@@ -77,7 +77,9 @@ async def named(services: Services, body: VersionedPredictionRequest) -> ServedM
 async def _versioned(services: Services, version: str, pointer: str) -> ServedModel:
     model = await _found(services, version)
     if model is None or not model.card.draws:
-        raise ParamsRejected([ParamError(pointer, "model_unknown", "names no model or version that is served here")])
+        named = ", ".join(await services.models.names("draw"))
+        detail = f"names no model or version that is served here{f'; the models are: {named}' if named else ''}"
+        raise ParamsRejected([ParamError(pointer, "model_unknown", detail)])
     return model
 
 

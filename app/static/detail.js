@@ -145,7 +145,7 @@ function Facts({ job, index }) {
     Fits: image ? verdict(image) : "",
     Prompt: input.prompt.length > LONG_PROMPT ? input.prompt : "",
     "Not in it": input.negative_prompt,
-    Model: job.model,
+    Model: job.requested_model ? `${job.model}, asked for as ${job.requested_model}` : job.model,
     Took: job.timings.total == null ? "" : `${job.timings.total.toFixed(2)} s, ${job.timings.queued?.toFixed(2) ?? 0} s of it waiting`,
     File: image ? `${image.content_type}, ${size(image.bytes)}` : "",
     "Safety checker": image?.nsfw == null ? "" : image.nsfw ? "flagged this picture" : "found nothing",

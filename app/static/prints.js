@@ -83,7 +83,7 @@ function Unfinished({ job, darkroom }) {
 }
 
 function Ended({ job, darkroom, onAgain }) {
-  if (job.status === "succeeded") return html`<p class="quiet">${summary(job)}</p><${Warnings} warnings=${job.warnings} />`;
+  if (job.status === "succeeded") return html`<p class="quiet">${summary(job, darkroom)}</p><${Warnings} warnings=${job.warnings} />`;
   const more = explanation(job.error?.type);
   return html`<p class="quiet">${job.error?.detail ?? "Canceled before it was finished."}</p>
     <div class="row">
@@ -95,7 +95,9 @@ function Ended({ job, darkroom, onAgain }) {
     </div>`;
 }
 
-function summary(job) {
+/** Which model it was where there are several to choose from. */
+function summary(job, darkroom) {
   const many = job.images.length > 1 ? [count(job.images.length, "picture")] : [];
-  return [...many, `${job.input.width} × ${job.input.height}`, seconds(job.timings.total)].join(" · ");
+  const of = darkroom.models?.length > 1 ? [job.model] : [];
+  return [...many, `${job.input.width} × ${job.input.height}`, seconds(job.timings.total), ...of].join(" · ");
 }

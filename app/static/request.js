@@ -77,7 +77,8 @@ export function moved(request, model) {
   const stays = { prompt, negative_prompt, seed, output_format };
   for (const name of STAYING) if (name in request) stays[name] = request[name];
   const sized = { ...defaults(model), ...stays };
-  return pointed(pictured({ ...sized, ...(request.image ? sizeLike(request.image, model) : {}) }, model), model);
+  const like = request.image && takes(model, "image") ? sizeLike(request.image, model) : {};
+  return pointed(pictured({ ...sized, ...like }, model), model);
 }
 
 const LIMITS = [

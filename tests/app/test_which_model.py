@@ -18,6 +18,7 @@ from app.contract.common.environment import SettingsError
 from app.contract.messages.card import ModelCard
 from app.contract.messages.served import ServedModel
 from app.contract.redis import keys
+from app.contract.redis.ownership import Ownership
 from app.jobs import follow
 from app.jobs.model_choice import AWAY_RETRY_SECONDS, RESTART_SECONDS, by_default
 from app.settings import Settings, settings_from_env
@@ -256,6 +257,26 @@ def test_of_two_with_a_name_the_settings_go_first_then_models_then_names_given_m
         assert send(running.client)["model"] == "b", "the default may be such a name"
         listed = [(model["id"], model["name"]) for model in running.client.get("/v1/models").json()["data"]]
     assert listed == [("a", "a"), ("b", "b"), ("gpt", "a"), ("mine", "b")]
+
+
+def test_a_refusal_says_which_model_takes_it(
+    http: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    """With several models it is the wrong one more often than the wrong wish."""
+    worker.announce()
+    painter = {"name": "painter", "takes": ("strength", "image"), "tasks": ("image-to-image",)}
+    Ownership(redis_client).announce(card.model_copy(update=painter), "w2")
+    given(redis_client, dall_e_3="painter")
+    body = PARAMETERS | {"model": "starter", "image": {"b64": "AAAA"}}
+    [error] = http.post("/v1/jobs", json=body).json()["errors"]
+    assert (error["pointer"], error["detail"]) == (
+        "/image",
+        "is something that starter does not take; taken by painter",
+    )
+    [error] = http.post("/v1/jobs", json=PARAMETERS | {"model": "pianter"}).json()["errors"]
+    assert error["detail"] == "is not served here; the models are: painter, starter, dall-e-3"
+    [error] = http.post("/v1/predictions", json={"version": "pianter", "input": PARAMETERS}).json()["errors"]
+    assert error["detail"].endswith("; the models are: painter, starter, dall-e-3")
 
 
 def test_a_retry_still_says_what_was_asked(

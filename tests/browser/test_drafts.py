@@ -235,10 +235,34 @@ def test_of_two_models_one_is_chosen_without_scrolling(two_models: Page, worker:
         choice.select_option(name)
         ask(two_models, f"by {name}")
         worker.card = worker.card.model_copy(update={"name": name})
-        assert worker.claim().spec.prompt == f"by {name}"
+        claim = worker.claim()
+        assert claim.spec.prompt == f"by {name}"
+        worker.succeed(claim, data=picture("teal"))
+        expect(two_models.locator(".sheet").first.locator(".quiet")).to_contain_text(f" · {name}")
     two_models.reload()
     expect(choice).to_have_value("other")
     assert faults_of_access(two_models) == []
+
+
+def test_a_picture_stays_with_a_model_that_takes_it(two_models: Page, worker: ScriptedWorker, card: ModelCard) -> None:
+    """Looked at another that takes none: neither the picture nor its size is meant there, and both come back."""
+    takes = card.model_copy(update={"takes": ("image", "strength"), "tasks": ("text-to-image", "image-to-image")})
+    worker.ownership.announce(takes, "w1")
+    two_models.reload()
+    choice, group = two_models.get_by_label("Model"), two_models.get_by_role("group", name="Begin with a picture")
+    choice.select_option("starter")
+    shown = picture("teal")
+    two_models.set_input_files("input[type=file]", [{"name": "a.png", "mimeType": "image/png", "buffer": shown}])
+    expect(group.get_by_role("button", name="Remove")).to_be_visible()
+    size = two_models.get_by_label("Size", exact=True)
+    size.select_option(index=2)
+    chosen = size.input_value()
+    choice.select_option("other")
+    expect(group).to_have_count(0)
+    expect(size.locator("option:checked")).to_have_text(re.compile("Square"))
+    choice.select_option("starter")
+    expect(group.get_by_role("button", name="Remove")).to_be_visible()
+    expect(size).to_have_value(chosen)
 
 
 def test_whoever_looks_at_another_model_finds_what_was_set(two_models: Page, worker: ScriptedWorker) -> None:

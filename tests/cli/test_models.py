@@ -122,6 +122,12 @@ def test_a_model_has_a_further_name(run: Run, worker: ScriptedWorker, gateway: R
     job = gateway.client.post("/v1/jobs", json={"prompt": "a", "model": "dall-e-3"}).json()
     assert (job["model"], job["requested_model"]) == ("starter", "dall-e-3")
     assert "starter (default, dall-e-3)" in run("models", "list").stdout
+    assert "requested_model      dall-e-3" in run("jobs", "show", job["id"]).stdout
+    assert "  starter  " not in run("jobs", "list").stdout
+    gateway.client.post("/v1/jobs", json={"prompt": "a", "model": gone})
+    [_, *rows] = run("jobs", "list").stdout.splitlines()
+    assert [("  gone  " in row, "  starter  " in row) for row in rows] == [(True, False), (False, True)]
+    gateway.client.delete("/v1/jobs/" + json.loads(run("jobs", "list", "--json").stdout)["data"][0]["id"])
     assert run("models", "alias", "dall-e-3", gone).stdout == f"dall-e-3 means {gone} and no more starter\n"
     [listed] = json.loads(run("models", "alias", "--json").stdout)["data"]
     assert listed == {"id": "dall-e-3", "alias_of": gone, "state": "works"}

@@ -120,7 +120,9 @@ def test_it_is_said_when_each_serves_and_what_it_is_at_until_then(redis_client: 
     assert look(1.0) == []
     ownership.announce(card.model_copy(update={"name": "starter"}), "w1")
     assert look(1.5) == [], "asked once a second at most"
+    assert not states.has_served("starter")
     assert look(2.0) == ["starter on cuda:0 is ready (worker)"]
+    assert (states.has_served("starter"), states.has_served("other")) == (True, False)
     ownership.starting("w2", "warming up, 4 rows measured")
     late = SAY_SECONDS + 1
     assert look(late) == ["other on cuda:1 is not ready yet (worker-other): warming up, 4 rows measured"]
@@ -144,5 +146,6 @@ def test_it_is_said_when_each_serves_and_what_it_is_at_until_then(redis_client: 
 
 def test_of_a_single_worker_the_service_itself_is_told() -> None:
     states = WorkerStates(WORKERS[:1])
+    assert states.has_served("starter")
     states.began("worker", "w1", 0.0)
     states.look(1e9, lambda: pytest.fail("nobody has to be asked"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -222,17 +222,20 @@ def _num_images(request: JobRequest) -> int:
     raise ParamsRejected([ParamError("/num_images", "said_twice", detail)])
 
 
-def refuse_not_taken(asked: Mapping[str, Any], card: ModelCard) -> None:
-    """Raises ParamsRejected for parameters that only other models take: before anybody looks for pictures."""
-    if refused := [*_not_taken(asked, card)]:
+def refuse_not_taken(asked: Mapping[str, Any], card: ModelCard, others: Iterable[ModelCard] = ()) -> None:
+    """Raises ParamsRejected for parameters that only other models take: before anybody looks for pictures. Those of
+    `others` that do are named."""
+    if refused := [*_not_taken(asked, card, [*others])]:
         raise ParamsRejected(refused)
 
 
-def _not_taken(values: Mapping[str, Any], card: ModelCard) -> Iterator[ParamError]:
+def _not_taken(values: Mapping[str, Any], card: ModelCard, others: Sequence[ModelCard] = ()) -> Iterator[ParamError]:
     """What was asked for, and only models take that announce it."""
     for name, parameter in PARAMETERS.items():
         if parameter.announced and name not in card.takes and values.get(name) not in (None, [], parameter.default):
-            yield ParamError(f"/{name}", "not_taken", f"is something that {card.name} does not take")
+            takers = ", ".join(other.name for other in others[:MOST_NAMED] if name in other.takes)
+            told = f"; taken by {takers}" if takers else ""
+            yield ParamError(f"/{name}", "not_taken", f"is something that {card.name} does not take{told}")
 
 
 def _sides(request: JobRequest, card: ModelCard, image: InputPicture | None) -> tuple[int, int]:
