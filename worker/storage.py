@@ -18,8 +18,9 @@ from obstore.exceptions import BaseError
 
 from app.contract.objects.faults import Fault, diagnose
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import parse_key, require_input, require_prefix, thumbnail_key
+from app.contract.objects.names import parse_key, require_input, require_prefix
 from app.contract.objects.store import Bucket, StoreOptions, open_store, probe
+from app.contract.objects.thumbnails import put_thumbnail
 from worker.errors import Abandoned, StorageDenied, StorageError, StorageFull, StorageUnavailable
 
 log = structlog.get_logger()
@@ -95,10 +96,11 @@ class ObjectStore:
         return Stored(key, hashlib.sha256(data).hexdigest(), len(data), content_type)
 
     def put_thumbnail(self, data: bytes, *, deadline: float = DEADLINE) -> str:
-        """Stores a JPEG under what it hashes to, and says that. Tries as `put` does, and raises the same."""
+        """Stores a JPEG under what it hashes to, unless it is there, and says that. Tries as `put` does, and raises the
+        same."""
         sha256 = hashlib.sha256(data).hexdigest()
-        key, said = thumbnail_key(sha256), log.bind(transfer="thumbnail")
-        self._persist(lambda: self.place.put(key, data, "image/jpeg"), said, deadline, lambda: True)
+        said = log.bind(transfer="thumbnail")
+        self._persist(lambda: put_thumbnail(self.place, sha256, data), said, deadline, lambda: True)
         return sha256
 
     def get(

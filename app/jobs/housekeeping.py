@@ -23,8 +23,8 @@ from app.pictures.store import PictureStore
 log = structlog.get_logger()
 
 BATCH = 100
-PROBE_SECONDS = 3_600.0
-"""Between two looks for probes that were left: they lie in a folder for each hour."""
+STRAYS_SECONDS = 3_600.0
+"""Between two looks for what nothing names. Probes that were left lie in a folder for each hour."""
 
 
 class Housekeeper:
@@ -36,7 +36,7 @@ class Housekeeper:
         self._inputs = inputs
         self._closing = closing
         self._faults: set[str] = set()
-        self._probes_due_at = 0.0
+        self._strays_due_at = 0.0
 
     async def run(self) -> None:
         """Work until closing. A fault is logged when it begins and when it is over."""
@@ -65,7 +65,7 @@ class Housekeeper:
             await self._sweep()
             if removed := await self._inputs.sweep(limit=BATCH):
                 log.info("inputs removed", count=removed)
-            await self._sweep_probes()
+            await self._sweep_strays()
             self._over("storage")
         except PictureStoreError as error:
             self._fault("storage", error)
@@ -91,12 +91,17 @@ class Housekeeper:
             if forgotten:
                 log.info("expired jobs forgotten", count=forgotten)
 
-    async def _sweep_probes(self) -> None:
-        if time.monotonic() < self._probes_due_at:
+    async def _sweep_strays(self) -> None:
+        """What no record names: probes, and thumbnails of adapters that no card has any more."""
+        if time.monotonic() < self._strays_due_at:
             return
         if removed := await self._pictures.sweep_probes():
             log.info("probes of killed processes removed", objects=removed)
-        self._probes_due_at = time.monotonic() + PROBE_SECONDS
+        cards = [model.card for model in (await self._store.models.all()).values()]
+        named = {adapter.thumbnail for card in cards for adapter in card.loras if adapter.thumbnail}
+        if removed := await self._pictures.sweep_thumbnails(named):
+            log.info("thumbnails of former adapters removed", objects=removed)
+        self._strays_due_at = time.monotonic() + STRAYS_SECONDS
 
     async def _rest(self) -> None:
         try:

@@ -7,7 +7,7 @@ a picture: that is decided before a link is made, and a link is proof enough aft
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
@@ -19,6 +19,7 @@ from obstore.exceptions import BaseError
 from app.contract.objects.folder import Folder
 from app.contract.objects.names import parse_key, require_input, require_prefix, thumbnail_key
 from app.contract.objects.store import Bucket, StoreOptions, open_store, probe, sweep_probes
+from app.contract.objects.thumbnails import sweep_thumbnails
 from app.pictures.errors import PictureMissing, StoreUnavailable, translated
 from app.pictures.links import LONGEST_LINK, LinkSigner
 from app.pictures.stream import Label, PictureStream, open_file, open_object
@@ -173,6 +174,11 @@ class PictureStore:
     async def sweep_probes(self) -> int:
         """Deletes what processes that were killed in `check` left half a day ago; returns how many. As `check`."""
         return await self._in_thread(lambda: sweep_probes(self.place))
+
+    async def sweep_thumbnails(self, named: Collection[str]) -> int:
+        """Deletes thumbnails that are old and on no card; returns how many. `named` are the hashes of those on
+        cards. As `check`."""
+        return await self._in_thread(lambda: sweep_thumbnails(self.place, named))
 
     async def free_bytes(self) -> int | None:
         """Bytes left for new pictures on the folder's disk; None for a bucket, which does not say."""

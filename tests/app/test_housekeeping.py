@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 import redis
 import structlog
 
+from app.contract.messages.card import Adapter, ModelCard
 from app.contract.objects.store import PROBES
 from app.contract.redis import keys
 from app.contract.redis.inputs import InputStore
+from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore
 from app.jobs.housekeeping import Housekeeper
 from app.jobs.inputs import Inputs
@@ -141,3 +144,20 @@ async def test_an_outage_is_survived_and_logged_once(monkeypatch: pytest.MonkeyP
         "housekeeping waits",
         "housekeeping goes on",
     ]
+
+
+async def test_a_thumbnail_goes_when_no_model_has_its_adapter(
+    store: JobStore, settings: Settings, redis_client: redis.Redis, card: ModelCard, tmp_path: Path
+) -> None:
+    """A card that is away still names its own."""
+    folder = tmp_path / "thumbnails"
+    folder.mkdir()
+    named, former = ("1" * 64, "2" * 64)
+    for sha256 in (named, former):
+        (folder / f"{sha256}.jpg").write_bytes(b"a small picture")
+        os.utime(folder / f"{sha256}.jpg", (0, 0))
+    ink = Adapter(name="ink", thumbnail=named)
+    Ownership(redis_client).announce(card.model_copy(update={"loras": (ink,)}), "w1")
+    Ownership(redis_client).leave(card.name, "w1")
+    await housekeeper_of(store, tmp_path.as_uri()).round()
+    assert [each.name for each in folder.iterdir()] == [f"{named}.jpg"]

@@ -440,3 +440,4 @@ def test_what_a_lora_does_is_shown(client: httpx2.Client, picture_folder: Path) 
     assert again.status_code == 304
     for unknown in ("0" * 64, sha256.upper(), f"{sha256}%00", f"{sha256}.jpg"):
         assert problem(client.get(f"/v1/thumbnails/{unknown}")) == (404, "picture-not-found")
+    (folder / f"{sha256}.jpg").unlink()

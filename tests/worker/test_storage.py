@@ -20,8 +20,9 @@ import obstore
 import pytest
 
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import image_key, job_prefix, token_prefix
+from app.contract.objects.names import image_key, job_prefix, thumbnail_key, token_prefix
 from app.contract.objects.store import PROBES, StoreOptions, open_store, probe, sweep_probes
+from app.contract.objects.thumbnails import FRESH_SECONDS, KEPT_SECONDS, put_thumbnail, sweep_thumbnails
 from tests.waiting import WAIT_SECONDS
 from worker.errors import Abandoned, StorageDenied, StorageError, StorageFull, StorageUnavailable
 from worker.storage import LONGEST_PAUSE, ObjectStore
@@ -570,3 +571,18 @@ def test_s3_that_stays_dead_is_unavailable(s3_server_killed: S3Server):
         store.check()
     with pytest.raises(StorageUnavailable):
         store.delete_prefix(job_prefix(JOB))
+
+
+def test_a_thumbnail_is_written_once_and_goes_when_nobody_names_it(any_store: ObjectStore) -> None:
+    """Each start wrote all of them again, and those of models that were gone stayed for ever."""
+    place, data = any_store.place, b"a small picture"
+    kept, gone = any_store.put_thumbnail(data), any_store.put_thumbnail(b"another")
+    now = time.time()
+    assert not put_thumbnail(place, kept, data), "it is there"
+    assert put_thumbnail(place, kept, data, clock=lambda: now + 2 * FRESH_SECONDS), (
+        "it is old, and not to be removed now"
+    )
+    assert sweep_thumbnails(place, [kept]) == 0, "a worker may be about to announce it"
+    assert sweep_thumbnails(place, [kept], clock=lambda: now + KEPT_SECONDS + 60) == 1
+    assert place.read(thumbnail_key(kept)) == data
+    assert place.written_at(thumbnail_key(gone)) is None

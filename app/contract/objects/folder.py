@@ -76,6 +76,27 @@ class Folder:
         except FileNotFoundError:
             return 0
 
+    def written_at(self, key: str) -> float | None:
+        """When the object was written, in seconds since 1970; None if there is none."""
+        try:
+            file, _, written_ns = self.open(key)
+        except FileNotFoundError:
+            return None
+        file.close()
+        return written_ns / 1e9
+
+    def modified(self, folder: str) -> dict[str, float]:
+        """The key of each object that lies directly in `folder`, and when it was written, in seconds since 1970."""
+        found = {}
+        try:
+            with self._directory(_parts(folder)) as opened:
+                for name in filter(_PART.fullmatch, os.listdir(opened)):
+                    with suppress(FileNotFoundError):
+                        found[f"{folder}/{name}"] = os.stat(name, dir_fd=opened, follow_symlinks=False).st_mtime
+        except FileNotFoundError:
+            return {}
+        return found
+
     @contextmanager
     def _directory(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
         folder = os.open(self.root, _READ | os.O_DIRECTORY)

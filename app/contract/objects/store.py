@@ -76,6 +76,18 @@ class Bucket:
         self.store.delete(keys)
         return len(keys)
 
+    def written_at(self, key: str) -> float | None:
+        """When the object was written, in seconds since 1970; None if there is none."""
+        try:
+            return float(self.store.head(key)["last_modified"].timestamp())
+        except FileNotFoundError:
+            return None
+
+    def modified(self, folder: str) -> dict[str, float]:
+        """The key of each object below `folder`, and when it was written, in seconds since 1970."""
+        pages = self.store.list(folder)
+        return {str(entry["path"]): entry["last_modified"].timestamp() for page in pages for entry in page}
+
 
 def open_store(url: str, options: StoreOptions | None = None) -> Folder | Bucket:
     """The place behind `url`: file:///path, {s3,gs}://bucket/prefix, az://container/prefix or memory://.
