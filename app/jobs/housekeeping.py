@@ -57,9 +57,7 @@ class Housekeeper:
         # Shorter than the pause, so that the one gateway of a small service finds its own lock gone.
         if not await self._store.try_lock_reaper(secrets.token_hex(8), seconds=keys.REAP_SECONDS * 0.8):
             return
-        requeued, failed, repaired = await self._store.reap()
-        if requeued or failed or repaired:
-            log.warning("jobs of lost workers", requeued=requeued, failed=failed, repaired=repaired)
+        await self._reap()
         try:
             await self._tidy()
             await self._sweep()
@@ -69,6 +67,15 @@ class Housekeeper:
             self._over("storage")
         except PictureStoreError as error:
             self._fault("storage", error)
+
+    async def _reap(self) -> None:
+        """All leases that have run out, in pieces between which Redis serves others: a site may lose a thousand workers
+        at once, and their jobs wait for nothing else."""
+        found = True
+        while found and not self._closing.is_set():
+            requeued, failed, repaired = await self._store.reap(limit=BATCH)
+            if found := bool(requeued or failed or repaired):
+                log.warning("jobs of lost workers", requeued=requeued, failed=failed, repaired=repaired)
 
     async def _tidy(self) -> None:
         """What attempts without a result have left in the store."""

@@ -19,7 +19,7 @@ from app.contract.redis import keys
 from app.contract.redis.inputs import InputStore
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore
-from app.jobs.housekeeping import Housekeeper
+from app.jobs.housekeeping import BATCH, Housekeeper
 from app.jobs.inputs import Inputs
 from app.jobs.model_registry import ModelRegistry
 from app.jobs.room import Room
@@ -100,6 +100,20 @@ async def test_a_lost_workers_job_is_queued_again(
     await housekeeper.round()
     until(lambda: client.get(job["urls"]["self"]).json()["status"] == "queued")
     assert client.get(job["urls"]["self"]).json()["attempts"] == 1
+
+
+async def test_all_jobs_of_a_site_that_is_lost_are_queued_again_in_one_round(
+    client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis, housekeeper: Housekeeper
+) -> None:
+    """More than a script judges at once, and among them one that was called off."""
+    jobs = [send(client) for _ in range(BATCH + 5)]
+    claims = [worker.claim() for _ in jobs]
+    assert client.post(f"/v1/jobs/{claims[0].id}/cancel").status_code == 200
+    redis_client.zadd(keys.LEASES, {job["id"]: 1 for job in jobs})
+    redis_client.delete(keys.REAPER_LOCK)
+    await housekeeper.round()
+    assert redis_client.zcard(keys.LEASES) == 0
+    assert redis_client.zcard(keys.QUEUED + worker.card.name) == BATCH + 4
 
 
 async def test_one_gateway_reaps_at_a_time(housekeeper: Housekeeper, redis_client: redis.Redis) -> None:
