@@ -4,7 +4,7 @@ DATA ?= data
 
 BIN := .venv/bin
 
-.PHONY: starter-model run test test-stalled browser-deps nginx-deps prometheus-deps lint types bench figures plots load chaos fuzz check-deploy clean help
+.PHONY: starter-model run test test-stalled browser-deps nginx-deps prometheus-deps lint types bench figures plots load scale chaos fuzz check-deploy clean help
 
 help:
 	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
@@ -13,6 +13,7 @@ help:
 	@echo "make fuzz [SEED=7] [SECONDS=180]                   some 5,000 requests that the OpenAPI allows or forbids"
 	@echo "make chaos [SEED=1] [SECONDS=60] [MUTANTS=1]       kill everything at random, then count what was lost"
 	@echo "make load [ARGS='--soak 300']                      traffic beside a bare FastAPI, some 5 minutes"
+	@echo "make scale [ARGS=--quick]                         a thousand workers on one Redis, beside an older version, some 8 minutes"
 	@echo "make figures                                      measures anew what docs/benchmarks.md draws, some 25 minutes"
 	@echo "make plots                                        draws it from docs/figures/*.json"
 	@echo "make lint | types | check-deploy | bench | clean"
@@ -108,6 +109,9 @@ plots: .venv/dev.stamp
 
 load: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.load $(ARGS)
+
+scale: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.scale $(or $(ARGS),--json docs/figures/scale.json)
 
 # Retrains the bundled model from nothing into build/starter. Needs npm for the icons, and a GPU to be quick.
 starter-model: .venv/dev.stamp
