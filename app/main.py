@@ -158,6 +158,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         body_seconds=settings.body_seconds,
         refusals=refusals,
         bodies=_bodies(settings),
+        cells=settings.known_cells(),
     )
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
@@ -270,9 +271,11 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
     )
     overview, operations = Overview(commands), Operations(commands)
     fetch = Fetcher(GuardedBackend()) if settings.fetch_inputs else None
-    references = References(came_in, jobs, pictures, fetch=fetch)
+    cells = settings.known_cells()
+    references = References(came_in, jobs, pictures, fetch=fetch, cells=cells)
     return Services(
         settings=settings,
+        cells=cells,
         jobs=jobs,
         pictures=pictures,
         registry=registry,
@@ -296,7 +299,12 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         overview=overview,
         operations=operations,
         retries=Retries(
-            jobs, overview, operations, queue_limit=settings.queue_limit, tenant_limit=settings.tenant_limit
+            jobs,
+            overview,
+            operations,
+            queue_limit=settings.queue_limit,
+            tenant_limit=settings.tenant_limit,
+            cell=settings.cell,
         ),
         usage=UsageStore(commands),
         webui=WebUiMemory(commands),

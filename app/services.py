@@ -11,8 +11,10 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from app.contract.messages.input_id import is_input_id
 from app.contract.messages.job import Record, is_job_id
 from app.contract.redis.operations import Operations
+from app.contract.redis.inputs import StoredInput
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.overview import Overview
 from app.contract.redis.pending_requests import PendingRequests
@@ -22,7 +24,8 @@ from app.contract.redis.usage import UsageStore
 from app.contract.redis.webhook_secrets import Secrets
 from app.contract.redis.webui import WebUiMemory
 from app.edge.auth import Caller
-from app.edge.errors import JobNotFound
+from app.edge.cells import Cells
+from app.edge.errors import InputNotFound, JobNotFound
 from app.edge.keyring import Keyring
 from app.edge.limiter import Limiter
 from app.edge.stream_tokens import StreamTokens
@@ -46,6 +49,7 @@ class Services:
     """Everything a route may need."""
 
     settings: Settings
+    cells: Cells
     jobs: JobStore
     pictures: PictureStore
     registry: ModelRegistry
@@ -76,7 +80,7 @@ class Services:
         """The caller's job. JobNotFound for every other id; Redis is not asked about ids that cannot be."""
         record = await self.jobs.get(job_id, caller.tenant) if is_job_id(job_id) else None
         if record is None:
-            raise JobNotFound
+            raise JobNotFound(self.cells.why_not_here(job_id))
         return record
 
     async def records(self, job_ids: list[str], caller: Caller) -> list[Record]:
@@ -84,9 +88,18 @@ class Services:
         if not all(is_job_id(job_id) for job_id in job_ids):
             raise JobNotFound
         records = await self.jobs.get_all(job_ids, caller.tenant)
-        if len(records) < len(job_ids):
-            raise JobNotFound
+        if missing := sorted({*job_ids} - {record.id for record in records}):
+            raise JobNotFound(next(filter(None, map(self.cells.why_not_here, missing)), ""))
         return records
+
+    async def own_input(self, input_id: str, tenant: str) -> StoredInput:
+        """The tenant's picture that came in. InputNotFound for every other id."""
+        try:
+            if is_input_id(input_id):
+                return await self.inputs.get(input_id, tenant)
+        except InputNotFound:
+            pass
+        raise InputNotFound(self.cells.why_not_here(input_id))
 
     async def view(self, record: Record, request: Request) -> JobView:
         """The job as the one who sent the request may see it."""

@@ -15,10 +15,12 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.contract.common.environment import LONGEST_SECONDS, PREFIX, items, read_settings
+from app.contract.messages.cells import CELL_NAME
 from app.contract.messages.model_name import LEGAL, is_legal, is_legal_alias
 from app.contract.objects.store import StoreOptions, as_storage_url
 from app.contract.redis.url import RedisUrl
 from app.edge.auth import Keys, keys_from_text
+from app.edge.cells import Cells, read_cells
 from app.edge.cors import origin
 from app.pictures.links import LONGEST_LINK, LONGEST_SIGNED, SHORTEST_KEY
 
@@ -88,6 +90,16 @@ class Settings(BaseSettings):
         default=(),
         description="Names in the Host header, commas between; *.example.org takes all below. Default: the loopback "
         "names when listening on loopback (a web page elsewhere must not reach it by rebinding), else any",
+    )
+    cell: str | None = Field(
+        default=None,
+        pattern=f"^{CELL_NAME}$",
+        description="This cell's name, where there are several: 1 to 5 of 0-9 and a-z. Ids made here end with it",
+    )
+    cells: Annotated[dict[str, str], NoDecode, BeforeValidator(read_cells)] = Field(
+        default_factory=dict,
+        description="Cells and their addresses: eu1=https://eu1.example,us1=https://us1.example. Requests about what "
+        "is in another cell are answered 421 with its address; the command line follows to these alone",
     )
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], *Listed] = Field(
         default=(), description="Pages elsewhere whose scripts may call the API: https://app.example, commas between"
@@ -252,6 +264,10 @@ class Settings(BaseSettings):
     def prefix(self) -> str:
         """The path under which a proxy shows the service: "" or "/darkroom"."""
         return urlsplit(self.public_url).path if self.public_url else ""
+
+    def known_cells(self) -> Cells:
+        """This cell and the others."""
+        return Cells(self.cell, {name: address for name, address in self.cells.items() if name != self.cell})
 
     def keys(self) -> Keys:
         """Digest of every configured key, with its tenant. ValueError if the option cannot be read."""

@@ -1,5 +1,5 @@
-"""The benchmark of a crowd on one Redis: it goes through, and its figures add up. How fast anything was is no business of
-a test's."""
+"""The benchmark of a crowd on one Redis: it goes through, and its figures add up. How fast anything was is no business
+of a test's."""
 
 from __future__ import annotations
 

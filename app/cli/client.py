@@ -7,9 +7,10 @@ Refuses to know what a command does with the answers.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +21,9 @@ import httpx2
 from app.cli.answers import CANCELLATION, JOBS, MODELS, fits, is_job
 from app.cli.exits import FAILED, INTERRUPTED, REFUSED, UNREACHABLE
 from app.cli.plain import plain
+from app.contract.common.environment import PREFIX
 from app.contract.messages.picture_record import MAX_FILE_BYTES
+from app.edge.cells import read_cells
 
 Job = dict[str, Any]
 """A job as GET /v1/jobs/{id} shows it."""
@@ -56,6 +59,8 @@ class Refused(CommandError):
         message = "; ".join(reason.strip() for reason in reasons) or str(said)
         if answer.status_code == 401:
             message += " Give it with --api-key or DARKROOM_API_KEY."
+        if answer.status_code == 421 and _is_an_address(location := str(body.get("location"))):
+            message += f" Name {urlsplit(location).netloc} with --url, or list it in DARKROOM_CELLS."
         self.status = answer.status_code
         self.errors: list[dict[str, Any]] = errors
         self.pointers = [str(error.get("pointer", "")) for error in errors]
@@ -81,7 +86,9 @@ def is_terminal(job: Job) -> bool:
 class Service:
     """A service at a URL. `async with` it; its methods raise CommandError."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    def __init__(self, url: str, api_key: str | None, *, cells: Iterable[str] = ()) -> None:
+        """`cells` are addresses that belong to the same service, by its user's word: what is in another of its cells is
+        asked for there, with the key. Nobody else's word sends a key anywhere."""
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise CommandError("the API key has characters that no key has; copy it again", REFUSED)
         self._authorization = f"Bearer {api_key}" if api_key else None
@@ -91,6 +98,7 @@ class Service:
             self.http = httpx2.AsyncClient(base_url=url, timeout=ANSWER_SECONDS)
         except httpx2.InvalidURL:
             raise CommandError(f"{url!r} is no URL; --url looks like http://127.0.0.1:8000", REFUSED) from None
+        self._own = {_origin(self.http.base_url), *(_origin(httpx2.URL(cell)) for cell in cells)}
 
     async def __aenter__(self) -> Self:
         await self.http.__aenter__()
@@ -185,10 +193,11 @@ class Service:
         for _ in range(MOST_REDIRECTS):
             self._give_key(request, roams=roams)
             answer = await self.http.send(request, stream=True)
-            if answer.next_request is None:
+            onward = answer.next_request or self._in_other_cell(answer, method, **options)
+            if onward is None:
                 break
             await answer.aclose()
-            request = answer.next_request
+            request = onward
         else:
             raise CommandError(f"{request.url} redirects without an end; name the service with --url", UNREACHABLE)
         try:
@@ -200,9 +209,16 @@ class Service:
         """The body, if it is a job."""
         return self._require(is_job(body), body)
 
+    def _in_other_cell(self, answer: httpx2.Response, method: str, **options: Any) -> httpx2.Request | None:
+        """The same request where the answer says that it belongs, if that is an address of ours."""
+        location = answer.headers.get("location", "")
+        if answer.status_code != 421 or not _is_an_address(location) or _origin(httpx2.URL(location)) not in self._own:
+            return None
+        return self.http.build_request(method, location, **options)
+
     def _give_key(self, request: httpx2.Request, *, roams: bool) -> None:
-        """To our own origin, by scheme, host and port, alone. httpx2 would keep it on the way from http to https."""
-        if _origin(request.url) == _origin(self.http.base_url):
+        """To our own origins, by scheme, host and port, alone. httpx2 would keep it on the way from http to https."""
+        if _origin(request.url) in self._own:
             if self._authorization:
                 request.headers["Authorization"] = self._authorization
             return
@@ -287,11 +303,19 @@ async def _end_others() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
+def _known_cells() -> Iterable[str]:
+    """The addresses that the user has listed. Raises CommandError."""
+    try:
+        return list(read_cells(os.environ.get(f"{PREFIX}CELLS", "")).values())
+    except ValueError as error:
+        raise CommandError(f"DARKROOM_CELLS: {error}", REFUSED) from None
+
+
 def converse(command: str, url: str, api_key: str | None, work: Callable[[Service], Awaitable[int]]) -> int:
     """Do a command's work with a service, and say what went wrong in one line. Returns the exit code."""
 
     async def conversation() -> int:
-        async with Service(url, api_key) as service:
+        async with Service(url, api_key, cells=_known_cells()) as service:
             try:
                 return await work(service)
             finally:

@@ -28,7 +28,7 @@ ALIKE = 0.85
 """difflib's measure: an id with a digit or two wrong. Two ids of chance are below 0.6."""
 
 PAGE = 100
-_BEGINNING = re.compile(r"job_[0-9a-f]{4,23}")
+_BEGINNING = re.compile(r"job_[0-9a-f]{4,23}(z[0-9a-z]{0,4})?")
 _WHERE = "`darkroom jobs list` shows them"
 
 

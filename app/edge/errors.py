@@ -75,11 +75,7 @@ class JobNotFound(NotFound):
     """The id is not that of a job, the job has been deleted, or it belongs to somebody else."""
 
     slug, title = "job-not-found", "There is no such job"
-
-    def __init__(
-        self, detail: str = "No job of yours has this id. It may have been deleted or its time of keeping may be over."
-    ) -> None:
-        super().__init__(detail)
+    usual = "No job of yours has this id. It may have been deleted or its time of keeping may be over."
 
 
 class JobLost(JobNotFound):
@@ -98,18 +94,14 @@ class InputNotFound(NotFound):
     """The id is not that of a picture that you have sent in, or it has been deleted, or its time of keeping is over."""
 
     slug, title = "input-not-found", "There is no such input"
-
-    def __init__(self) -> None:
-        super().__init__("No picture that you sent in has this id. Its time of keeping may be over: send it again.")
+    usual = "No picture that you sent in has this id. Its time of keeping may be over: send it again."
 
 
 class ModelNotFound(NotFound):
     """No worker has announced a model of this name or version. GET /v1/models lists those that are served."""
 
     slug, title = "model-not-found", "There is no such model"
-
-    def __init__(self) -> None:
-        super().__init__("No such model is served here; GET /v1/models lists those that are.")
+    usual = "No such model is served here; GET /v1/models lists those that are."
 
 
 class WorkerNotFound(NotFound):
@@ -201,6 +193,12 @@ class WrongHost(Problem):
     """The Host header names a server that this is not. The operator lists the names in DARKROOM_ALLOWED_HOSTS."""
 
     status, slug, title = 421, "wrong-host", "This is another host"
+
+
+class OtherCell(Problem):
+    """The end of the id names another cell of the service. `location` is the address of the same request there."""
+
+    status, slug, title = 421, "other-cell", "It is in another cell"
 
 
 class InvalidRequest(Problem):

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.edge.auth import Caller
 from app.edge.bodies import JSON, Arrivals, Body, BodyRule, BodyRules
+from app.edge.cells import Cells
 from app.edge.errors import (
     BodyTooLarge,
     HeadTooLarge,
@@ -103,8 +104,10 @@ class Guard:
         body_seconds: float,
         refusals: Refusals,
         bodies: BodyRules,
+        cells: Cells,
     ) -> None:
         self.app = app
+        self._cells = cells
         self._refusals = refusals
         self._doorkeeper = doorkeeper
         self._hosts = hosts
@@ -154,6 +157,7 @@ class Guard:
     async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> Receive:
         headers = Headers(scope=scope)
         self._check_head(scope, headers)
+        self._cells.require_here(scope)
         if not is_open(scope["path"]):
             method = "GET" if asks_for_a_token(scope["path"]) else scope["method"]
             caller, reply.extra = await self._doorkeeper.admit(

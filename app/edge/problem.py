@@ -15,12 +15,14 @@ class Problem(Exception):
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "problem"
     title: ClassVar[str] = "Something is wrong"
+    usual: ClassVar[str] = "Something is wrong."
+    """The detail where none is given."""
 
     def __init__(
-        self, detail: str, *, headers: Mapping[str, str] | None = None, errors: Sequence[Mapping[str, str]] = ()
+        self, detail: str = "", *, headers: Mapping[str, str] | None = None, errors: Sequence[Mapping[str, str]] = ()
     ) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        self.detail = detail or self.usual
+        super().__init__(self.detail)
         self.headers = dict(headers or {})
         self.errors = list(errors)
 

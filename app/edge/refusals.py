@@ -52,4 +52,6 @@ def _rfc_9457(problem: Problem, request_id: str, *, prefix: str) -> Response:
     }
     if problem.errors:
         body["errors"] = problem.errors
+    if "Location" in problem.headers:
+        body["location"] = problem.headers["Location"]
     return JSONResponse(body, problem.status, problem.headers, media_type=MEDIA_TYPE)

@@ -161,7 +161,7 @@ class Admission:
         spec, question = _resolved(request, model.card, pictures)
         traceparent = traceparent_for_record(traceparent)
         job = NewJob(
-            id=new_job_id(),
+            id=new_job_id(self._settings.cell),
             tenant=caller.tenant,
             spec=spec,
             question=question,
@@ -212,7 +212,7 @@ class Admission:
         refuse_if_closed(model)
         terms = self._terms(caller, record.cost(model.card))
         await self._room.look()
-        again = await self._store.retry(record.id, caller.tenant, **terms.limits())
+        again = await self._store.retry(record.id, caller.tenant, cell=self._settings.cell, **terms.limits())
         if again.outcome == "input-gone":
             raise JobNotRetryable("A picture that it was drawn from is not kept any more: send it again in a new job.")
         if again.outcome in ("queue-full", "tenant-full", "rate-limited"):

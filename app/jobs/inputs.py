@@ -13,6 +13,7 @@ from collections.abc import Callable
 import structlog
 from anyio import CapacityLimiter, to_thread
 
+from app.contract.messages.cells import without_cell
 from app.contract.messages.job import new_token
 from app.contract.objects.names import input_key
 from app.contract.redis.inputs import InputStore, Orphan, StoredInput
@@ -90,8 +91,8 @@ class Inputs:
         self._cleaners.close()
 
     async def get(self, input_id: str, tenant: str) -> StoredInput:
-        """The tenant's picture of this id. Raises InputNotFound."""
-        found = await self._store.get(input_id, tenant)
+        """The tenant's picture of this id, with a cell's name or without. Raises InputNotFound."""
+        found = await self._store.get(without_cell(input_id), tenant)
         if found is None:
             # Of a Redis that has lost everything nothing is denied.
             await self._jobs.require_epoch()

@@ -21,6 +21,7 @@ from app.contract.objects.names import input_key
 from app.contract.redis.inputs import StoredInput
 from app.contract.redis.store import JobStore
 from app.edge.bodies import Body
+from app.edge.cells import Cells
 from app.edge.errors import InputNotFound
 from app.jobs.inputs import Inputs
 from app.outbound.fetch import NotFetched
@@ -48,11 +49,14 @@ class Fetch(Protocol):
 class References:
     """Raises redis.RedisError and PictureStoreError while one of the two is away. Without `fetch` links are refused."""
 
-    def __init__(self, inputs: Inputs, jobs: JobStore, pictures: PictureStore, *, fetch: Fetch | None) -> None:
+    def __init__(
+        self, inputs: Inputs, jobs: JobStore, pictures: PictureStore, *, fetch: Fetch | None, cells: Cells
+    ) -> None:
         self._inputs = inputs
         self._jobs = jobs
         self._pictures = pictures
         self._fetch = fetch
+        self._cells = cells
         self._fetching = asyncio.Semaphore(FETCHED_AT_ONCE)
 
     async def find(
@@ -110,15 +114,22 @@ class References:
         try:
             return await self._inputs.get(asked, tenant)
         except InputNotFound:
+            self._refuse_elsewhere(asked, below)
             detail = "is no picture that you sent in, or is not kept any more: send it again"
             raise _Unusable(below, "input_not_found", detail) from None
 
     async def _drawn(self, job_id: str, index: int | None, tenant: str, clean: Clean) -> StoredInput:
         record = await self._jobs.get(job_id, tenant)
         if record is None:
+            self._refuse_elsewhere(job_id, "/job")
             raise _Unusable("/job", "job_not_found", "is no job of yours, or is not kept any more")
         picture = _picture_of(record, index or 0)
         return await self._added(lambda: self._pictures.read(picture.key), tenant, "/job", clean)
+
+    def _refuse_elsewhere(self, asked: str, below: str) -> None:
+        """A request is answered where it is sent, and another cell is not asked for pictures."""
+        if why := self._cells.why_not_here(asked):
+            raise _Unusable(below, "other_cell", f"is not here: {why[0].lower()}{why[1:]} Send the picture itself")
 
     async def _fetched(self, url: str, tenant: str, clean: Clean) -> StoredInput:
         if self._fetch is None:

@@ -45,12 +45,21 @@ class Retries:
     """Each change is a line of the audit. Methods raise redis.RedisError, and QueueLost, as JobStore does."""
 
     def __init__(
-        self, store: JobStore, overview: Overview, operations: Operations, *, queue_limit: int, tenant_limit: int
+        self,
+        store: JobStore,
+        overview: Overview,
+        operations: Operations,
+        *,
+        queue_limit: int,
+        tenant_limit: int,
+        cell: str | None = None,
     ) -> None:
+        """New jobs get ids of `cell`."""
         self._store = store
         self._overview = overview
         self._operations = operations
         self._limits = {"queue_limit": queue_limit, "tenant_limit": tenant_limit}
+        self._cell = cell
 
     async def one(self, job_id: str, by: Operator) -> Rerun:
         """Run a failed job again as a new one; the same new one however often this is said."""
@@ -76,7 +85,7 @@ class Retries:
     async def _run_again(self, job_id: str) -> Rerun:
         if await self._overview.is_of_forgotten_model(job_id):
             return Rerun(job_id, refusal="model-gone")
-        answer = await self._store.retry(job_id, None, **self._limits)
+        answer = await self._store.retry(job_id, None, cell=self._cell, **self._limits)
         if answer.outcome in ("created", "replayed"):
             return Rerun(job_id, answer.id, is_new=answer.outcome == "created")
         return Rerun(job_id, refusal=_refusal(answer.outcome))

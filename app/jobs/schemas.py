@@ -277,6 +277,7 @@ class ProblemView(BaseModel):
     detail: str
     instance: str
     errors: list[FieldError] | None = None
+    location: str | None = Field(default=None, description="Where to ask instead, in an answer 421 `other-cell`")
 
 
 class OpenAIErrorBody(BaseModel):

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from app.contract.messages.cells import in_cell
 from app.contract.messages.input_id import is_input_id
 from app.contract.redis.inputs import StoredInput
 from app.edge import errors
@@ -19,7 +20,7 @@ from app.edge.guard import body_of
 from app.jobs.schemas import timestamp
 from app.pictures.clean_picture import UnfitPicture
 from app.routes.answers import ACCESS, QUEUE, UPLOAD, problems, read_cursor, write_cursor
-from app.services import TheCaller, TheServices, caller_of, services_of
+from app.services import Services, TheCaller, TheServices, caller_of, services_of
 
 router = APIRouter(prefix="/v1/files", tags=["replicate"])
 
@@ -57,11 +58,12 @@ class ReplicateFile(BaseModel):
     urls: dict[str, str]
 
     @classmethod
-    def of(cls, stored: StoredInput, *, base: str) -> ReplicateFile:
-        """`base` is where the service is reached."""
+    def of(cls, stored: StoredInput, services: Services, request: Request) -> ReplicateFile:
+        """As the one who sent the request may see it."""
+        file_id = in_cell(stored.id, services.cells.own)
         return cls(
-            id=stored.id,
-            name=stored.id,
+            id=file_id,
+            name=file_id,
             content_type=stored.content_type,
             size=stored.bytes,
             etag=stored.sha256,
@@ -69,7 +71,7 @@ class ReplicateFile(BaseModel):
             metadata={},
             created_at=timestamp(stored.created_ms),
             expires_at=timestamp(stored.expires_ms),
-            urls={"get": f"{base}/v1/files/{stored.id}"},
+            urls={"get": f"{services.base(request)}/v1/files/{file_id}"},
         )
 
 
@@ -82,9 +84,7 @@ class FilePage(BaseModel):
 
 
 async def _own_file(file_id: str, request: Request) -> StoredInput:
-    if not is_input_id(file_id):
-        raise errors.InputNotFound
-    return await services_of(request).inputs.get(file_id, caller_of(request).tenant)
+    return await services_of(request).own_input(file_id, caller_of(request).tenant)
 
 
 OwnFile = Annotated[StoredInput, Depends(_own_file)]
@@ -106,7 +106,7 @@ async def create_file(request: Request, services: TheServices, caller: TheCaller
     except UnfitPicture as error:
         fault = {"pointer": f"/{CONTENT}", "code": error.code, "detail": error.detail}
         raise errors.PictureUnusable(f"The picture {error.detail}.", errors=[fault]) from error
-    return ReplicateFile.of(stored, base=services.base(request))
+    return ReplicateFile.of(stored, services, request)
 
 
 @router.get("", response_model=FilePage, responses=problems(*ACCESS, errors.InvalidRequest, *QUEUE))
@@ -118,18 +118,18 @@ async def list_files(
 ) -> FilePage:
     """The pictures that you sent in, newest first (Replicate's API)."""
     before = read_cursor(cursor, is_id=is_input_id)
-    found, base = await services.inputs.page(caller.tenant, limit=PAGE + 1, before=before), services.base(request)
+    found = await services.inputs.page(caller.tenant, limit=PAGE + 1, before=before)
     more = len(found) > PAGE
     return FilePage(
-        next=f"{base}/v1/files?cursor={write_cursor(found[PAGE - 1])}" if more else None,
-        results=[ReplicateFile.of(stored, base=base) for stored in found[:PAGE]],
+        next=f"{services.base(request)}/v1/files?cursor={write_cursor(found[PAGE - 1])}" if more else None,
+        results=[ReplicateFile.of(stored, services, request) for stored in found[:PAGE]],
     )
 
 
 @router.get("/{file_id}", response_model=ReplicateFile, responses=problems(*ACCESS, errors.InputNotFound, *QUEUE))
 async def get_file(picture: OwnFile, request: Request, services: TheServices) -> ReplicateFile:
     """A picture that you sent in (Replicate's API)."""
-    return ReplicateFile.of(picture, base=services.base(request))
+    return ReplicateFile.of(picture, services, request)
 
 
 @router.delete(

@@ -86,7 +86,7 @@ _WORDS: Final[dict[str, Any]] = {
 }
 
 
-_FILE: Final = re.compile(r"^https?://[^/?#]+(?:/[^?#]*)?/v1/files/(in_[0-9a-z]{24})$")
+_FILE: Final = re.compile(r"^https?://[^/?#]+(?:/[^?#]*)?/v1/files/(in_[0-9a-z]{24,30})$")
 """What `urls.get` of a file says. Whatever host it names, only the caller's own files are found by the id."""
 
 

@@ -31,6 +31,7 @@ ACCESS = (
     errors.Unauthenticated,
     errors.Forbidden,
     errors.WrongHost,
+    errors.OtherCell,
     errors.RateLimited,
     errors.HeadTooLarge,
 )

@@ -137,6 +137,7 @@ async def job_embedding(
             errors.LinkInvalid,
             errors.LinkExpired,
             errors.PictureNotFound,
+            errors.OtherCell,
             errors.RangeNotSatisfiable,
             errors.InvalidRequest,
             errors.InternalError,

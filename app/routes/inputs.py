@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from app.contract.messages.cells import in_cell
 from app.contract.messages.input_id import input_id as id_of
 from app.contract.messages.input_id import is_input_id
 from app.contract.messages.inputs import SHA256
@@ -67,9 +68,10 @@ class InputView(BaseModel):
     expires_at: str = Field(description="When it goes, unless a job that is not over needs it")
 
     @classmethod
-    def of(cls, stored: StoredInput) -> InputView:
+    def of(cls, stored: StoredInput, cell: str | None) -> InputView:
         return cls(
-            **stored.model_dump(exclude={"tenant", "created_ms", "expires_ms"}),
+            id=in_cell(stored.id, cell),
+            **stored.model_dump(exclude={"id", "tenant", "created_ms", "expires_ms"}),
             created_at=timestamp(stored.created_ms),
             expires_at=timestamp(stored.expires_ms),
         )
@@ -88,9 +90,7 @@ async def _own_input(input_id: str, request: Request) -> StoredInput:
     if SHA256.fullmatch(input_id):
         # As the records of jobs and pictures name it.
         return await services_of(request).inputs.get(id_of(tenant, input_id), tenant)
-    if not is_input_id(input_id):
-        raise errors.InputNotFound
-    return await services_of(request).inputs.get(input_id, tenant)
+    return await services_of(request).own_input(input_id, tenant)
 
 
 OwnInput = Annotated[StoredInput, Depends(_own_input)]
@@ -122,9 +122,9 @@ async def upload(request: Request, services: TheServices, caller: TheCaller) -> 
         )
     except UnfitPicture as error:
         raise _unusable(pointer, error) from error
-    view, location = InputView.of(stored), services.path(f"/v1/inputs/{stored.id}")
-    status = 201 if is_new else 200
-    return Response(view.model_dump_json(), status, {"Location": location}, media_type="application/json")
+    view, status = InputView.of(stored, services.cells.own), 201 if is_new else 200
+    headers = {"Location": services.path(f"/v1/inputs/{view.id}")}
+    return Response(view.model_dump_json(), status, headers, media_type="application/json")
 
 
 @router.get(
@@ -144,7 +144,7 @@ async def list_inputs(
     found = await services.inputs.page(caller.tenant, limit=limit + 1, before=before)
     more = len(found) > limit
     return InputList(
-        data=[InputView.of(stored) for stored in found[:limit]],
+        data=[InputView.of(stored, services.cells.own) for stored in found[:limit]],
         next_cursor=write_cursor(found[limit - 1]) if more else None,
     )
 
@@ -155,8 +155,8 @@ async def list_inputs(
     summary="Ask for a picture that you sent in",
     responses=problems(*ACCESS, errors.InputNotFound, *QUEUE),
 )
-async def get_input(picture: OwnInput) -> InputView:
-    return InputView.of(picture)
+async def get_input(picture: OwnInput, services: TheServices) -> InputView:
+    return InputView.of(picture, services.cells.own)
 
 
 @router.get(

@@ -43,7 +43,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 CANCELED_AT_MOST = 500
 """Jobs of one request: a tenth of a second of Redis' time, in pieces."""
 
-ID_PREFIX = "^job_[0-9a-f]{4,24}$"
+ID_PREFIX = "^job_[0-9a-f]{4,24}(z[0-9a-z]{0,5})?$"
 """Four of its digits at least: of ten thousand jobs not one in a thousand has the same."""
 
 PREFER = {

@@ -23,7 +23,7 @@ export function referenceOf({ input, job, index, sha256 }) {
 
 /** Whether a value, out of a draft or of a stranger's file, can be such a picture. */
 export function isPicture(value) {
-  const isNamed = /^in_[0-9a-z]{24}$/.test(value?.input) || /^job_[0-9a-z]{24}$/.test(value?.job) || /^[0-9a-f]{64}$/.test(value?.sha256);
+  const isNamed = /^in_[0-9a-z]{24,30}$/.test(value?.input) || /^job_[0-9a-z]{24}$/.test(value?.job) || /^[0-9a-f]{64}$/.test(value?.sha256);
   return isNamed && value.width > 0 && value.height > 0;
 }
 

@@ -57,10 +57,16 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
 
 
-def serve(settings: Settings, *, http: type[LimitedProtocol] = LimitedProtocol) -> Iterator[Running]:
+def serve(settings: Settings, *, http: type[LimitedProtocol] = LimitedProtocol, port: int = 0) -> Iterator[Running]:
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="critical", server_header=False, timeout_graceful_shutdown=2, http=http
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_level="critical",
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        http=http,
     )
     server = _Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -32,6 +32,8 @@ GATEWAY = frozenset(
         "DARKROOM_ALLOWED_HOSTS",
         "DARKROOM_API_KEYS",
         "DARKROOM_BODY_SECONDS",
+        "DARKROOM_CELL",
+        "DARKROOM_CELLS",
         "DARKROOM_CORS_ORIGINS",
         "DARKROOM_DEFAULT_MODEL",
         "DARKROOM_DOCS",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from app.contract.messages.cells import without_cell
+
 _ID = re.compile(r"in_[0-9a-f]{24}")
 
 
@@ -15,4 +17,4 @@ def input_id(tenant: str, sha256: str) -> str:
 
 def is_input_id(text: str) -> bool:
     """Could this be an id? Asked before Redis is."""
-    return _ID.fullmatch(text) is not None
+    return _ID.fullmatch(without_cell(text)) is not None

@@ -16,7 +16,7 @@ from app.contract.messages.request_body import RequestBody
 from app.contract.messages.texts import Name
 
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
-INPUT_ID: Final = r"^in_[0-9a-z]{24}$"
+INPUT_ID: Final = r"^in_[0-9a-z]{24,30}$"
 MAX_BASE64 = 32 * 1024 * 1024
 """Characters of a picture inside a JSON body."""
 

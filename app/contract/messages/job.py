@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.cells import ending
 from app.contract.messages.deep_cache import interval_of
 from app.contract.messages.events import Status
 from app.contract.messages.from_pictures import steps_drawn
@@ -24,9 +25,9 @@ from app.contract.messages.trajectory import decoded_frames
 _ID = re.compile(r"job_[0-9a-z]{24}")
 
 
-def new_job_id() -> str:
-    """An unguessable id that RQ, a URL and a file name all accept."""
-    return f"job_{secrets.token_hex(12)}"
+def new_job_id(cell: str | None = None) -> str:
+    """An unguessable id that RQ, a URL and a file name all accept, of a job in a cell."""
+    return f"job_{ending(secrets.token_hex(12), cell)}"
 
 
 def is_job_id(text: str) -> bool:

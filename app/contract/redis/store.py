@@ -125,11 +125,9 @@ class JobStore:
         job_id: str,
         tenant: str | None,
         *,
-        queue_limit: int,
-        tenant_limit: int,
-        budget: Budget | None = None,
-    ) -> Retrial:
-        """Ask for a failed job again: a new job with the same parameters, once however often this is called.
+        queue_limit: int, tenant_limit: int, budget: Budget | None = None, cell: str | None = None,
+    ) -> Retrial:  # fmt: skip
+        """Ask for a failed job again: a new job of this cell, once however often this is called.
 
         `tenant` None is the operator, who may retry anybody's. Raises QueueLost.
         """
@@ -137,7 +135,7 @@ class JobStore:
         if model is None:
             await self._require_kept([job_id], tenant)
             return Retrial("missing", job_id)
-        new = new_job_id()
+        new = new_job_id(cell)
         head: list[Any] = [job_id, new, tenant or "", queue_limit, tenant_limit, await self._known_epoch()]
         head += _charged_to(budget)
         outcome, found, *left = await self._scripts["retry"](args=head + _flat(rq_hash(new, model)))
