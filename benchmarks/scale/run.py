@@ -1,23 +1,89 @@
-"""One version's part of a run: plays workers and callers against a Redis of its own and prints what was found, as JSON.
+"""One version's process of a run: plays the parts whose names it reads, against a Redis of its own, and answers each
+with what was found, as a line of JSON.
 
-Run by __main__.py, with the code of that version in PYTHONPATH. Refuses to know of which.
+Run by versions.py, with the code of that version in PYTHONPATH. Refuses to know of which.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import redis
 
 from app.contract.common.logs import configure
-from app.contract.redis import keys
-from benchmarks.scale.crowd import Crowd, Crowded
+from benchmarks.scale.crowd import Crowd
 from benchmarks.scale.fairness import fairness
-from benchmarks.scale.flow import Flow, Flowed, flow, idle
-from benchmarks.scale.meter import Meter, Spent
+from benchmarks.scale.flow import Flow, flow, idle
+from benchmarks.scale.meter import Meter
+
+STEP_SECONDS = 0.1
+
+
+class Parts:
+    """Each method is a part, and answers what JSON takes."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._url: str = options.redis_url
+        self._redis: Any = redis.Redis.from_url(self._url, decode_responses=True)
+        self._meter = Meter(self._redis)
+
+    def idle(self) -> dict[str, Any]:
+        """Workers with nothing to do."""
+        given = self._options
+        spent = idle(self._url, self._meter, workers=given.real, registered=given.workers, seconds=given.seconds)
+        return {"wall_seconds": given.seconds, **asdict(spent)}
+
+    def few_steps(self) -> dict[str, Any]:
+        """Jobs of two steps."""
+        return self._flow(steps=2)
+
+    def many_steps(self) -> dict[str, Any]:
+        """Jobs of twenty."""
+        return self._flow(steps=20)
+
+    def watched(self) -> dict[str, Any]:
+        """The same, each with an open stream."""
+        return self._flow(steps=20, watched=True)
+
+    def crowd(self) -> dict[str, Any]:
+        """A full cell, in a Redis that has nothing else."""
+        self._redis.flushall()
+        given = self._options
+        found = Crowd(self._url, self._meter, workers=given.workers, callers=given.callers).move()
+        return {
+            "states": {name: {"jobs": jobs, **asdict(spent)} for name, (jobs, spent) in found.states.items()},
+            "bytes_per_job": found.bytes_per_job,
+            "fair": asdict(fairness(found.turns)),
+            "first_come": asdict(fairness(found.arrivals)),
+            "jobs": len(found.turns),
+            "reaped": found.reaped,
+            "rounds": found.rounds,
+            "requeued_after_seconds": found.requeued_after,
+        }
+
+    def _flow(self, *, steps: int, watched: bool = False) -> dict[str, Any]:
+        given = self._options
+        what = Flow(given.rate, given.seconds, steps=steps, step_seconds=STEP_SECONDS, watched=watched)
+        flowed = flow(self._url, self._meter, what, workers=given.real, callers=given.callers)
+        return {
+            "steps": steps,
+            "watched": watched,
+            "jobs": flowed.jobs,
+            "wall_seconds": flowed.seconds,
+            "waited_ms": sorted(flowed.waited_ms),
+            **asdict(flowed.spent),
+        }
+
+
+PARTS: dict[str, Callable[[Parts], dict[str, Any]]] = {
+    each.__name__: each for each in (Parts.idle, Parts.few_steps, Parts.many_steps, Parts.watched, Parts.crowd)
+}
 
 
 def main() -> None:
@@ -27,57 +93,11 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("seconds", "rate"):
         parser.add_argument(f"--{name}", type=float, required=True)
-    options = parser.parse_args()
+    # Only what is asked for stands on the standard output.
     configure("error", process="scale")
-    url, real = options.redis_url, options.real
-    client = redis.Redis.from_url(url, decode_responses=True)
-    meter = Meter(client)
-    resting = idle(url, meter, workers=real, registered=options.workers, seconds=options.seconds)
-    found: dict[str, Any] = {"idle": {"workers": real, "wall_seconds": options.seconds, **asdict(resting)}, "flows": []}
-    per_second = resting.seconds / options.seconds
-    for what in flows(options.rate, options.seconds):
-        flowed = flow(url, meter, what, workers=real, callers=options.callers)
-        found["flows"].append(asdict(what) | told(flowed, per_second))
-    client.flushall()
-    crowded = Crowd(url, meter, workers=options.workers, callers=options.callers).move()
-    print(json.dumps(found | {"crowd": told_of_crowd(crowded)}))
-
-
-def flows(rate: float, seconds: float) -> list[Flow]:
-    """Of 2 and of 20 steps, the latter without and with somebody who watches."""
-    return [
-        Flow(rate, seconds, steps=2, step_seconds=0.1),
-        Flow(rate, seconds, steps=20, step_seconds=0.1),
-        Flow(rate, seconds, steps=20, step_seconds=0.1, watched=True),
-    ]
-
-
-def told(flowed: Flowed, idle_per_second: float) -> dict[str, Any]:
-    """Per job, without what the workers would have asked of Redis all the same."""
-    own = flowed.spent.seconds - idle_per_second * flowed.seconds
-    return {
-        "jobs": flowed.jobs,
-        "took_seconds": flowed.seconds,
-        "redis_seconds": flowed.spent.seconds,
-        "scripts": flowed.spent.scripts,
-        "own_ms_per_job": 1000 * own / flowed.jobs,
-        "waited_ms": sorted(flowed.waited_ms),
-    }
-
-
-def told_of_crowd(crowded: Crowded) -> dict[str, Any]:
-    states: dict[str, tuple[int, Spent]] = crowded.states
-    return {
-        "states": {name: {"jobs": jobs, **asdict(spent)} for name, (jobs, spent) in states.items()},
-        "bytes_per_job": crowded.bytes_per_job,
-        "fair": asdict(fairness(crowded.turns)),
-        "first_come": asdict(fairness(crowded.arrivals)),
-        "jobs": len(crowded.turns),
-        "reaped": crowded.reaped,
-        "rounds": crowded.rounds,
-        "requeued_after_seconds": crowded.requeued_after,
-        "beat_seconds": keys.BEAT_SECONDS,
-    }
+    parts = Parts(parser.parse_args())
+    for line in sys.stdin:
+        print(json.dumps(PARTS[line.strip()](parts)), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Knows git and folders. Refuses to know what is done with the code.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TAKEN = ("app", "worker", "pyproject.toml")
@@ -43,12 +45,27 @@ def lay_out(revision: str | None, folder: Path) -> Path:
     return folder
 
 
-def play(folder: Path, *words: str) -> bytes:
-    """What `PLAYED` prints, run with the code in `folder`. Raises CalledProcessError; its log goes to our stderr."""
-    command = [sys.executable, "-m", PLAYED, *words]
-    # Both: the working directory is where -m looks first, and an editable install is asked after the path.
-    environment = os.environ | {"PYTHONPATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True).stdout
+class Player:
+    """`PLAYED` with the code in `folder`, until `close`. Its log goes to our stderr."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        # Both: the working directory is where -m looks first, and an editable install is asked after the path.
+        environment = os.environ | {"PYTHONPATH": str(folder)}
+        command = [sys.executable, "-m", PLAYED, *words]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, cwd=folder, env=environment, stdin=pipe, stdout=pipe, text=True)
+
+    def play(self, part: str) -> dict[str, Any]:
+        """What it found in a part. RuntimeError if it has ended instead."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(part, file=self._process.stdin, flush=True)
+        if not (line := self._process.stdout.readline()):
+            raise RuntimeError(f"the process that played {part} has ended")
+        return dict(json.loads(line))
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
 def _git(*words: str) -> bytes:

@@ -26,7 +26,7 @@ IDS = ("job_abcd1" + "0" * 19, "job_abcd2" + "0" * 19, "job_ffff0" + "1" * 19)
 def named(gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Three jobs, two of which begin alike."""
     ids = iter(IDS)
-    monkeypatch.setattr("app.jobs.admission.new_job_id", lambda: next(ids))
+    monkeypatch.setattr("app.jobs.admission.new_job_id", lambda cell: next(ids))
     prompts = ("a frog", "a lion", "a panda")
     made = [gateway.client.post("/v1/jobs", json={"prompt": prompt}).json()["id"] for prompt in prompts]
     assert made == list(IDS)

@@ -50,7 +50,7 @@ TERMINAL = ("succeeded", "failed", "canceled")
 _numbers = itertools.count()
 
 
-def next_id() -> str:
+def next_id(cell: str | None = None) -> str:
     """Ids in order: two jobs with one tag are claimed by id, and a replay must find the same order."""
     return f"job_{next(_numbers):024x}"
 
