@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
+from app.contract.common.environment import items
 from app.contract.messages.cells import CELL_NAME, cell_of, cells_in
 from app.edge.errors import OtherCell
 
@@ -57,7 +58,7 @@ def read_cells(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     cells: dict[str, str] = {}
-    for item in filter(None, (part.strip() for part in value.split(","))):
+    for item in items(value):
         name, equals, address = (part.strip() for part in item.partition("="))
         parts = urlsplit(address)
         if not equals or not re.fullmatch(CELL_NAME, name) or parts.scheme not in ("http", "https") or not parts.netloc:

@@ -19,7 +19,7 @@ from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_kept_previews import KEPT, succeed_with_sheet
 from tests.cli.conftest import Run, picture
 
-IDS = ("job_abcd1" + "0" * 19, "job_abcd2" + "0" * 19, "job_ffff0" + "1" * 19)
+IDS = ("job_abcd1" + "0" * 19, "job_abcd2" + "0" * 19, "job_ffff0" + "1" * 15 + "zeu1")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def file_of(job_id: Any, path: Path, **more: Any) -> None:
 
 
 def test_every_command_takes_the_first_digits(run: Run, named: list[str], worker: ScriptedWorker) -> None:
-    for given in ("ffff", "FFFF0", "job_ffff01", IDS[2]):
+    for given in ("ffff", "FFFF0", "job_ffff01", IDS[2][:-2], IDS[2], IDS[2].removeprefix("job_")):
         assert json.loads(run("jobs", "show", given, "--json").stdout)["id"] == IDS[2]
     assert run("jobs", "cancel", "abcd1", IDS[0]).stdout == f"{IDS[0]}  canceled\n", "once, however often it is named"
     assert run("jobs", "watch", "abcd1").stdout.startswith(f"{IDS[0]}  canceled")
@@ -120,6 +120,7 @@ def test_the_api_lists_by_the_beginning_of_an_id(named: list[str], gateway: Runn
 
     assert listed(id_prefix="job_abcd") == [IDS[1], IDS[0]]
     assert listed(id_prefix="job_abcd", status="failed") == []
+    assert listed(id_prefix=IDS[2]) == listed(id_prefix=IDS[2][:-2]) == [IDS[2]], "with the name of a cell"
     first = gateway.client.get("/v1/jobs", params={"id_prefix": "job_abcd", "limit": 1}).json()
     assert listed(id_prefix="job_abcd", cursor=first["next_cursor"]) == [IDS[0]]
     assert listed(id_prefix="job_0000") == []
