@@ -212,6 +212,39 @@ async def test_a_job_that_is_run_again_is_of_the_cell_that_runs_it(cells: TwoCel
     assert cell_of(again.json()["id"]) == "eu1"
 
 
+async def test_a_tenant_moves(cells: TwoCells, valkeys: tuple[str, str], tmp_path: Path, card: ModelCard) -> None:
+    """As docs/scaling.md has it: the key is known in both, new requests go to the new cell, old jobs end in the old."""
+    key, port = "a" * 32, free_port()
+    old_cell = settings_for(valkeys[0], tmp_path, cell="eu2", api_keys=f"ann:{key}")
+    addresses = {"eu2": f"http://127.0.0.1:{port}"}
+    new_cell = settings_for(valkeys[1], tmp_path / "new", cell="us2", api_keys=f"ann:{key}", cells=addresses)
+    ours = {"Authorization": f"Bearer {key}"}
+    with (
+        contextlib.contextmanager(serve)(old_cell, port=port) as old,
+        contextlib.contextmanager(serve)(new_cell) as new,
+        redis.Redis.from_url(valkeys[1], decode_responses=True) as there,
+    ):
+        worker = ScriptedWorker(there, card, new_cell)
+        worker.announce()
+        before = old.client.post("/v1/jobs", json=PARAMETERS, headers=ours | {"Idempotency-Key": "1"}).json()
+        # From here on she asks the new one only.
+        after = new.client.post("/v1/jobs", json=PARAMETERS, headers=ours | {"Idempotency-Key": "1"}).json()
+        assert (cell_of(before["id"]), cell_of(after["id"])) == ("eu2", "us2"), "a key of the old cell is new here"
+        worker.succeed(worker.claim())
+        cells.eu_worker.succeed(cells.eu_worker.claim())
+        async with Service(new.url, key, cells=[old.url]) as service:
+            for sent in (before, after):
+                job = await service.job(sent["id"])
+                assert job["status"] == "succeeded"
+            assert [job["id"] for job in (await service.jobs())["data"]] == [after["id"]]
+        sent_in = [
+            gateway.client.post("/v1/inputs", content=file_of(noise()), headers=ours | {"Content-Type": "image/png"})
+            for gateway in (old, new)
+        ]
+        assert [each.status_code for each in sent_in] == [201, 201], "pictures are sent again"
+        there.flushall()
+
+
 @contextlib.contextmanager
 def stranger() -> Iterator[tuple[str, list[str]]]:
     """A server that nobody configured, and what it was asked with."""
