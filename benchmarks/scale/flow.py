@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
-import redis
 import redis.asyncio
+from pydantic import SecretStr
 
-from app.contract.redis.store import JobStore
-from app.contract.redis.streams import EventStreams
 from app.jobs.follow import Feed
+from app.main import open_services
+from app.services import Services
+from app.settings import Settings
 from benchmarks.scale.meter import Meter, Spent
 from benchmarks.scale.players import Told, fleet, job_of, register
 
@@ -65,7 +67,7 @@ def idle(url: str, meter: Meter, *, workers: int, registered: int, seconds: floa
 def flow(url: str, meter: Meter, what: Flow, *, workers: int, callers: int) -> Flowed:
     """Jobs of `callers` through so many workers."""
     with fleet(url, workers, step_seconds=what.step_seconds) as told:
-        asyncio.run(_warm(url, told, callers))
+        asyncio.run(_warm(url, told))
         told.waited_ms.clear()
         began = time.monotonic()
         with meter.spent() as spent:
@@ -73,36 +75,43 @@ def flow(url: str, meter: Meter, what: Flow, *, workers: int, callers: int) -> F
         return Flowed(jobs, time.monotonic() - began, spent, told.waited_ms)
 
 
-async def _warm(url: str, told: Told, callers: int) -> None:
+async def _warm(url: str, told: Told) -> None:
     """Scripts are loaded and RQ's hash is made before anything is measured."""
-    with _store(url) as (store, feed):
-        await store.submit(job_of("caller-0", 1, random.Random(0)), **NO_LIMIT)
+    async with _gateway(url) as gateway:
+        await gateway.jobs.submit(job_of("caller-0", 1, random.Random(0)), **NO_LIMIT)
         await _until_ended(told, 1)
-        await feed.close()
 
 
 async def _send(url: str, what: Flow, told: Told, callers: int) -> int:
     chance, before, sent = random.Random(17), told.ended, 0
     began, due, tasks = time.monotonic(), 0.0, list[asyncio.Task[None]]()
-    with _store(url) as (store, feed):
+    async with _gateway(url) as gateway:
         while (due := due + chance.expovariate(what.rate)) < what.seconds:
             await asyncio.sleep(max(0.0, began + due - time.monotonic()))
             job = job_of(f"caller-{chance.randrange(callers)}", what.steps, chance)
-            await store.submit(job, **NO_LIMIT)
+            await gateway.jobs.submit(job, **NO_LIMIT)
             sent += 1
             if what.watched:
-                tasks.append(asyncio.create_task(_watch(feed, job.id)))
+                tasks.append(asyncio.create_task(_watch(gateway.feed, job.id)))
         await _until_ended(told, before + sent)
         await asyncio.gather(*tasks)
-        await feed.close()
     return sent
 
 
-@contextmanager
-def _store(url: str) -> Iterator[tuple[JobStore, Feed]]:
+@asynccontextmanager
+async def _gateway(url: str) -> AsyncIterator[Services]:
+    """What a gateway of this version has behind its routes."""
     commands, waiting = (redis.asyncio.Redis.from_url(url, decode_responses=True) for _ in range(2))
-    store = JobStore(commands, waiting=waiting)
-    yield store, Feed(store, EventStreams(commands, waiting=waiting))
+    with TemporaryDirectory(prefix="scale-pictures-") as folder:
+        settings = Settings(redis_url=SecretStr(url), storage_url=folder, signing_key=SecretStr("s" * 32))
+        services = open_services(settings, commands, waiting)
+        try:
+            yield services
+        finally:
+            await services.feed.close()
+            services.inputs.close()
+            await commands.aclose()
+            await waiting.aclose()
 
 
 async def _watch(feed: Feed, job_id: str) -> None:
