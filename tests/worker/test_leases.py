@@ -11,6 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 from pydantic import SecretStr
+from rq import Queue
 
 import app.webhooks.main as webhooks
 from app.contract.messages.card import Adapter, ModelCard
@@ -114,6 +115,19 @@ def test_more_that_is_known_of_the_model_is_announced(
     intake, _, _ = starts(books)
     intake.announce_from_now_on(card.model_copy(update={"loras": (Adapter(name="ink", sha256="a" * 64),)}))
     until(lambda: "a" * 64 in (redis_client.hget(keys.CARDS, card.name) or ""))
+
+
+def test_one_worker_of_many_looks_for_dead_ones(books: redis.Redis, redis_client: redis.Redis) -> None:
+    queue, names = Queue("generate-m", connection=books), [f"rq:worker:dead-{number}" for number in range(4)]
+    redis_client.sadd("rq:workers", *names)
+    redis_client.sadd("rq:workers:generate-m", *names)
+    intake.forget_dead_workers(queue, chance=0.25)
+    assert redis_client.scard("rq:workers:generate-m") == 4, "three of four leave it to the fourth"
+    intake.forget_dead_workers(queue, chance=0.24)
+    assert redis_client.scard("rq:workers:generate-m") == redis_client.scard("rq:workers") == 0
+    redis_client.sadd("rq:workers:generate-m", names[0])
+    intake.forget_dead_workers(queue, chance=0.99)
+    assert redis_client.scard("rq:workers:generate-m") == 0, "who is alone leaves it to nobody"
 
 
 async def test_rqs_books_that_hang_hold_up_no_beat(
