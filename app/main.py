@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: clients in the lifespan, routers, one error handler, the guard in front.
+"""The gateway as an ASGI application: services in the lifespan, routers, one error handler, the guard in front.
 
 Knows how the parts are put together. Refuses to know what any of them does.
 """
@@ -8,11 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
-import redis.asyncio
-import structlog
 from fastapi import FastAPI
 
 from app import __version__
@@ -23,57 +20,25 @@ from app.a1111 import routes as a1111
 from app.admin import changes as admin_changes
 from app.admin import routes as admin
 from app.contract.common.tracing import close_provider, open_provider
-from app.contract.redis.clients import async_pool
-from app.contract.redis.connections import FairPool, StallAwareRetry
-from app.contract.redis.inputs import InputStore
-from app.contract.redis.operations import Operations
-from app.contract.redis.outbox import Outbox
-from app.contract.redis.overview import Overview
-from app.contract.redis.pending_requests import PendingRequests
-from app.contract.redis.queue_stats import QueueStats
-from app.contract.redis.quota import Quota
-from app.contract.redis.store import LONGEST_BLOCK, JobStore
-from app.contract.redis.streams import EventStreams
-from app.contract.redis.usage import UsageStore
-from app.contract.redis.watch_marks import WatchMarks
-from app.contract.redis.webhook_secrets import Secrets
-from app.contract.redis.webui import WebUiMemory
 from app.edge import error_handler
 from app.edge.auth import Authenticator
 from app.edge.bodies import JSON, WITH_PICTURES, BodyRule, BodyRules
 from app.edge.cors import Cors
 from app.edge.guard import Guard, Hosts
 from app.edge.head import HeadAsGet
-from app.edge.keyring import Keyring
-from app.edge.limiter import Doorkeeper, Limiter
+from app.edge.limiter import Doorkeeper
 from app.edge.metrics import Counted, GatewayMetrics
 from app.edge.refusals import Refusals
-from app.edge.stream_tokens import StreamTokens
 from app.edge.tracing import FASTAPIS_OWN, Traced
 from app.edge.waiting import end
 from app.huggingface import errors as huggingface_errors
 from app.huggingface import routes as huggingface
-from app.jobs.admission import Admission, CheckWebhook
-from app.jobs.follow import Feed
 from app.jobs.housekeeping import Housekeeper
-from app.jobs.inputs import Inputs
-from app.jobs.model_choice import ModelChoice
-from app.jobs.model_registry import ModelRegistry
-from app.jobs.pictures import open_pictures
 from app.jobs.queue_metrics import QueueMetrics
-from app.jobs.readiness import Readiness
-from app.jobs.references import References
-from app.jobs.retries import Retries
-from app.jobs.room import Room
-from app.jobs.views import Viewer
-from app.jobs.watching import Watching
 from app.openai import embeddings
 from app.openai import errors as openai_errors
 from app.openai import pictures as openai_pictures
 from app.openai import routes as openai
-from app.outbound.address import check_url
-from app.outbound.dial import GuardedBackend
-from app.outbound.fetch import Fetcher
 from app.replicate import files as replicate_files
 from app.replicate import input as replicate_input
 from app.replicate import models as replicate_models
@@ -82,22 +47,7 @@ from app.routes import docs, events, health, images, inputs, jobs, models, page,
 from app.routes.openapi import complete
 from app.services import Services
 from app.settings import Settings
-from app.webhooks.options import WebhookOptions
-
-log = structlog.get_logger()
-
-COMMAND_SECONDS = 1.5
-"""A command that takes longer fails: a caller hears 503 within 2 s."""
-
-CONNECT_SECONDS = 1.5
-"""A machine that is gone is given up after this. Any shorter, and a loop busy with hundreds of new clients takes a
-connection that is there for one that is not."""
-
-COMMAND_CONNECTIONS = 16
-"""Commands take well under a millisecond, so that these carry more than one process can ask. Callers queue for them."""
-
-WAITING_CONNECTIONS = 200
-"""One for all streams and waits together, one per deletion of a running job."""
+from app.wiring import open_services, redis_clients
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -228,95 +178,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _end_streams(services: Services) -> None:
     await services.closing.wait()
     await services.feed.close()
-
-
-def redis_clients(url: str) -> tuple[redis.asyncio.Redis, redis.asyncio.Redis]:
-    """A client for commands, with short timeouts, and one for reads that block. Both decode."""
-    commands = async_pool(
-        url,
-        FairPool,
-        decode_responses=True,
-        max_connections=COMMAND_CONNECTIONS,
-        stalled_seconds=COMMAND_SECONDS,
-        socket_timeout=COMMAND_SECONDS,
-        socket_connect_timeout=CONNECT_SECONDS,
-        retry=StallAwareRetry(seconds=COMMAND_SECONDS),
-    )
-    waiting = async_pool(
-        url,
-        redis.asyncio.ConnectionPool,
-        decode_responses=True,
-        max_connections=WAITING_CONNECTIONS,
-        socket_timeout=LONGEST_BLOCK + 2,
-        socket_connect_timeout=CONNECT_SECONDS,
-        retry=StallAwareRetry(seconds=LONGEST_BLOCK + 2),
-    )
-    return redis.asyncio.Redis.from_pool(commands), redis.asyncio.Redis.from_pool(waiting)
-
-
-def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: redis.asyncio.Redis) -> Services:
-    """The services over these clients. ValueError or PictureStoreError for storage that cannot work."""
-    jobs = JobStore(commands, waiting=waiting)
-    pictures = open_pictures(settings)
-    registry = ModelRegistry(jobs)
-    choice = ModelChoice(registry, aliases=settings.model_aliases, default=settings.default_model)
-    room = Room(registry, pictures, reserve_bytes=settings.storage_reserve_bytes)
-    came_in = Inputs(
-        InputStore(commands),
-        pictures,
-        jobs,
-        room=room,
-        most_bytes=settings.input_bytes,
-        retention_ms=settings.retention_ms,
-    )
-    overview, operations = Overview(commands), Operations(commands)
-    fetch = Fetcher(GuardedBackend()) if settings.fetch_inputs else None
-    cells = settings.known_cells()
-    references = References(came_in, jobs, pictures, fetch=fetch, cells=cells)
-    return Services(
-        settings=settings,
-        cells=cells,
-        jobs=jobs,
-        pictures=pictures,
-        registry=registry,
-        models=choice,
-        viewer=Viewer(jobs, pictures, registry, link_seconds=settings.picture_url_seconds),
-        inputs=came_in,
-        references=references,
-        admission=Admission(
-            jobs, registry, settings, choice, room=room, references=references, check_webhook=webhook_check(settings)
-        ),
-        readiness=Readiness(jobs, pictures, registry, durability=settings.redis_durability),
-        feed=Feed(jobs, EventStreams(commands, waiting=waiting), WatchMarks(commands)),
-        watching=Watching(WatchMarks(commands)),
-        pending=PendingRequests(commands),
-        outbox=Outbox(commands),
-        webhook_secrets=Secrets(commands),
-        keyring=Keyring(commands),
-        stream_tokens=StreamTokens(commands),
-        limiter=Limiter(Quota(commands)),
-        queue_stats=QueueStats(commands),
-        overview=overview,
-        operations=operations,
-        retries=Retries(
-            jobs,
-            overview,
-            operations,
-            queue_limit=settings.queue_limit,
-            tenant_limit=settings.tenant_limit,
-            cell=settings.cell,
-        ),
-        usage=UsageStore(commands),
-        webui=WebUiMemory(commands),
-    )
-
-
-def webhook_check(settings: Settings) -> CheckWebhook:
-    """Judges a webhook's URL as delivery will, as far as that is possible without resolving its name."""
-    options = WebhookOptions.from_settings(settings)
-    return partial(
-        check_url, allow_http=options.allow_http, allow_ports=options.allow_ports, allow_cidrs=options.allow_cidrs
-    )
 
 
 def _bodies(settings: Settings) -> BodyRules:

@@ -13,8 +13,8 @@ from fastapi import Depends, Request
 
 from app.contract.messages.input_id import is_input_id
 from app.contract.messages.job import Record, is_job_id
-from app.contract.redis.operations import Operations
 from app.contract.redis.inputs import StoredInput
+from app.contract.redis.operations import Operations
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.overview import Overview
 from app.contract.redis.pending_requests import PendingRequests

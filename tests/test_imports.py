@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("app.routes",),
     ("app.a1111", "app.admin", "app.huggingface", "app.openai", "app.replicate"),
     ("app.webhooks",),
+    ("app.wiring",),
     ("app.main",),
     ("app.cli",),
 )

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 
 from app.contract.redis import connections
 from app.contract.redis.connections import FairPool, StallAwareRetry, _Light
-from app.main import COMMAND_CONNECTIONS
+from app.wiring import COMMAND_CONNECTIONS
 from tests.app.conftest import Running
 from tests.app.test_jobs import send
 from tests.waiting import WAIT_SECONDS

@@ -19,7 +19,7 @@ import uvicorn
 import app.webhooks.main as webhooks
 import worker.connections
 import worker.leases
-from app import main
+from app import main, wiring
 from app.contract.common.logs import configure
 from app.contract.redis import keys
 from app.settings import settings_from_env
@@ -81,7 +81,7 @@ def bear(kind: str, environment: dict[str, str], log: str) -> int:
         if LEASE in environment:
             keys.LEASE_MS = keys.DELIVERY_LEASE_MS = int(environment[LEASE])
         if REDIS_SECONDS in environment:
-            main.COMMAND_SECONDS = main.CONNECT_SECONDS = float(environment[REDIS_SECONDS])
+            wiring.COMMAND_SECONDS = wiring.CONNECT_SECONDS = float(environment[REDIS_SECONDS])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 1)
         os.dup2(1, 2)
