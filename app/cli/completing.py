@@ -1,4 +1,4 @@
-"""What Tab offers that only the service knows: models, schedulers, jobs. In silence, and soon or not at all.
+"""What Tab offers that only the service knows: models, schedulers, jobs, workers. In silence, and soon or not at all.
 
 Nothing but plain names is offered: a shell evaluates what it is given, and a service may be anybody's.
 """
@@ -58,6 +58,15 @@ def jobs(ctx: typer.Context, incomplete: str) -> list[str]:
     if incomplete and not incomplete.startswith("j"):
         ids = [job_id.removeprefix("job_") for job_id in ids]
     return _offered([*ids, *_pictures(incomplete)], incomplete)
+
+
+def workers(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of workers, for operators."""
+
+    async def ask(service: Service) -> list[str]:
+        return [worker["name"] for worker in (await service.ask("GET", "/v1/admin/workers"))["data"]]
+
+    return _offered(_ask(ctx, ask), incomplete)
 
 
 def _pictures(incomplete: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -80,18 +80,25 @@ def cancel_all_jobs(*, status: str | None, as_json: bool, url: str, api_key: str
     """Call off all jobs that are not over, or those in this state. Returns the exit code."""
 
     async def work(service: Service) -> int:
-        outcomes: dict[str, str] = {}
-        has_more, has_gone_on = True, True
-        while has_more and has_gone_on:
-            answer = await service.cancel_all(status)
-            told = dict.fromkeys(answer["requested"], "requested") | dict.fromkeys(answer["canceled"], "canceled")
-            # A running job is among the answers until its worker has let go of it.
-            has_more, has_gone_on = answer["has_more"], not told.keys() <= outcomes.keys()
-            outcomes |= told
+        outcomes, has_more = await call_all_off(lambda: service.cancel_all(status))
         _print_cancellation(outcomes, has_more=has_more, as_json=as_json)
         return FAILED if has_more else OK
 
     return converse("jobs cancel", url, api_key, work)
+
+
+async def call_all_off(some: Callable[[], Awaitable[dict[str, Any]]]) -> tuple[dict[str, str], bool]:
+    """Call `some` off, as the API does in one request, until all are or nothing goes on. What became of each job, by
+    its id, and whether there are more."""
+    outcomes: dict[str, str] = {}
+    has_more, has_gone_on = True, True
+    while has_more and has_gone_on:
+        answer = await some()
+        told = dict.fromkeys(answer["requested"], "requested") | dict.fromkeys(answer["canceled"], "canceled")
+        # A running job is among the answers until its worker has let go of it.
+        has_more, has_gone_on = answer["has_more"], not told.keys() <= outcomes.keys()
+        outcomes |= told
+    return outcomes, has_more
 
 
 def _print_cancellation(outcomes: Mapping[str, str], *, has_more: bool, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from app import __version__
 from app.cli import backup_commands, drawing_commands, score_commands, usage_commands
+from app.cli.admin_commands import admin
 from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
 from app.cli.model_commands import models
@@ -146,6 +147,7 @@ drawing_commands.add_to(app)
 score_commands.add_to(app)
 usage_commands.add_to(app)
 backup_commands.add_to(app)
+app.add_typer(admin, name="admin")
 app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")

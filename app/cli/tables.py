@@ -22,8 +22,9 @@ WIDTH_OF_A_PIPE = 1_000_000
 """More than any row has."""
 
 NUMBERS = (
-    "workers", "waiting", "seats", "seconds", "pictures", "seconds a job", "probability",
-    "cosine", "cosine to the first", "jobs", "failed", "canceled", "evaluations", "device", "stored", "uploaded",
+    "workers", "in memory", "waiting", "running", "waiting cost", "running cost", "seats", "free seats", "rows/s",
+    "seconds", "pictures", "seconds a job", "probability", "cosine", "cosine to the first", "jobs", "failed",
+    "canceled", "evaluations", "device", "stored", "uploaded",
 )  # fmt: skip
 
 Cell = str | Text

@@ -1,0 +1,68 @@
+"""What the service answers to operators: the shapes that a command believes, lists page by page, and changes.
+
+Knows the routes under /v1/admin. Refuses to know how anything is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.cli.answers import NUMBER, fits, is_id, is_word
+from app.cli.client import CommandError, Service
+from app.cli.exits import UNREACHABLE
+
+Row = dict[str, Any]
+
+PAGE = 1_000
+"""Entries of one answer, at most."""
+
+SHARE = {
+    "model": str, "tenant": str, "waiting": int, "running": int, "waiting_cost": NUMBER, "running_cost": NUMBER,
+    "oldest_waiting_at": (None, str),
+}  # fmt: skip
+WORKER = {
+    "name": str, "state": is_word, "models": [str], "in_memory": [str], "device": (None, str), "seats": (None, int),
+    "free_seats": (None, int), "jobs": (None, int), "rows_per_second": (None, *NUMBER), "activity": (None, str),
+    "version": (None, str), "last_beat_at": str,
+}  # fmt: skip
+PAUSE = {"since": str, "until": (None, str), "accepts": bool, "reason": str}
+MODEL = {
+    "id": str, "state": is_word, "workers": int, "in_memory": int, "seats": int, "waiting": int, "running": int,
+    "oldest_waiting_seconds": NUMBER, "unserved_seconds": NUMBER, "paused": (None, PAUSE),
+}  # fmt: skip
+DEAD = {"id": is_id, "tenant": str, "model": str, "error": (None, {"slug": str, "detail": str}), "died_at": str}
+RERUN = {"retry_of": is_id, "id": (None, is_id), "refusal": (None, str), "detail": (None, str)}
+RERUNS = {"data": [RERUN], "next_cursor": (None, str)}
+DRAIN = {"worker": str, "state": is_word}
+CHANGE = {"at": str, "action": str, "target": str, "outcome": str, "tenant": str, "key_id": str, "via": str}
+
+
+async def list_all(service: Service, path: str, shape: Any, *, limit: int, **query: str | None) -> list[Row]:
+    """At most so many entries, page by page."""
+    rows: list[Row] = []
+    asked = {name: value for name, value in query.items() if value}
+    cursor: str | None = None
+    while len(rows) < limit:
+        page = asked | {"limit": str(min(PAGE, limit - len(rows)))} | ({"cursor": cursor} if cursor else {})
+        found = await service.ask("GET", f"/v1/admin/{path}", params=page)
+        answer = require(service, found, {"data": [shape], "next_cursor": (None, str)})
+        rows += answer["data"]
+        cursor = answer["next_cursor"]
+        if cursor is None or not answer["data"]:
+            break
+    return rows
+
+
+async def change(service: Service, path: str, shape: Any, body: Mapping[str, Any]) -> Row:
+    """What is answered to a change. What the body has as None is left out."""
+    given = {name: value for name, value in body.items() if value is not None}
+    return require(service, await service.ask("POST", f"/v1/admin/{path}", json=given), shape)
+
+
+def require(service: Service, found: Row, shape: Any) -> Row:
+    """The answer, if it is what such a service answers. Raises CommandError."""
+    if not fits(found, shape):
+        message = f"{service.http.base_url} answers what no darkroom of this version does; name another with --url"
+        raise CommandError(message, UNREACHABLE)
+    return found

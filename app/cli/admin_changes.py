@@ -1,0 +1,120 @@
+"""`darkroom admin pause|resume|drain|cancel|retry`: what the service does for operators. Each may be said again.
+
+The service decides who may. What is printed says what has become of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from app.cli.admin import pause_words
+from app.cli.admin_answers import DEAD, DRAIN, MODEL, PAGE, RERUN, RERUNS, Row, change, list_all
+from app.cli.answers import CANCELLATION
+from app.cli.client import Service, converse
+from app.cli.exits import FAILED, OK
+from app.cli.jobs import CALLED_OFF, call_all_off
+from app.cli.plain import plain
+from app.cli.which_job import meant, the_one
+
+LOOK_SECONDS = 1.0
+"""Between two questions whether a drained worker has left."""
+
+
+def pause_model(model: str, body: Mapping[str, Any], *, as_json: bool, url: str, api_key: str | None) -> int:
+    """Have its jobs wait. Returns the exit code."""
+    return _change_model("pause", model, body, as_json=as_json, url=url, api_key=api_key)
+
+
+def resume_model(model: str, *, as_json: bool, url: str, api_key: str | None) -> int:
+    """Have its jobs claimed again. Returns the exit code."""
+    return _change_model("resume", model, {}, as_json=as_json, url=url, api_key=api_key)
+
+
+def _change_model(
+    way: str, model: str, body: Mapping[str, Any], *, as_json: bool, url: str, api_key: str | None
+) -> int:
+    async def work(service: Service) -> int:
+        row = await change(service, f"models/{quote(model, safe='')}/{way}", MODEL, body)
+        waiting = f"{row['waiting']} waiting, {row['running']} running"
+        said = f"paused ({pause_words(row['paused'])})" if row["paused"] else "its jobs are taken"
+        print(json.dumps(row, indent=2) if as_json else plain(f"{row['id']}: {said}; {waiting}"))
+        return OK
+
+    return converse(f"admin {way}", url, api_key, work)
+
+
+def drain_worker(worker: str, *, wait: bool, as_json: bool, url: str, api_key: str | None) -> int:
+    """Have it leave with its last job; with `wait`, see it leave. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        path = f"workers/{quote(worker, safe='')}/drain"
+        row = await change(service, path, DRAIN, {})
+        while wait and row["state"] != "left":
+            await asyncio.sleep(LOOK_SECONDS)
+            row = await change(service, path, DRAIN, {})
+        said = "has left" if row["state"] == "left" else "takes no more jobs, and leaves with its last one"
+        print(json.dumps(row, indent=2) if as_json else plain(f"{worker} {said}"))
+        return OK
+
+    return converse("admin drain", url, api_key, work)
+
+
+def cancel_jobs(tenant: str, status: str | None, *, as_json: bool, url: str, api_key: str | None) -> int:
+    """Call its unfinished jobs off. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        path = f"tenants/{quote(tenant, safe='')}/cancel"
+        told, has_more = await call_all_off(lambda: change(service, path, CANCELLATION, {"status": status}))
+        counts = {name: [job for job in told if told[job] == name] for name in CALLED_OFF}
+        if as_json:
+            print(json.dumps({"object": "cancellation", **counts, "has_more": has_more}, indent=2))
+        else:
+            print(f"{len(counts['canceled'])} canceled, {len(counts['requested'])} stop within a step")
+        if has_more:
+            print("there are more, say it again in a moment", file=sys.stderr)
+        return FAILED if has_more else OK
+
+    return converse("admin cancel", url, api_key, work)
+
+
+def retry_job(given: str, *, as_json: bool, url: str, api_key: str | None) -> int:
+    """Run a failed job again and print the new id; a short id is one of a dead job. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        wanted = meant(given)
+        job_id = wanted.id
+        if not wanted.is_whole:
+            rows = await list_all(service, "dead", DEAD, limit=PAGE)
+            job_id = the_one(wanted.id, [(row["id"], row["tenant"]) for row in rows if row["id"].startswith(wanted.id)])
+        row = await change(service, f"jobs/{job_id}/retry", RERUN, {})
+        print(json.dumps(row, indent=2) if as_json else str(row["id"]))
+        return OK
+
+    return converse("admin retry", url, api_key, work)
+
+
+def retry_all(*, as_json: bool, url: str, api_key: str | None) -> int:
+    """Run all dead jobs again, and say which cannot be. Returns the exit code, 1 if there are some."""
+
+    async def work(service: Service) -> int:
+        rows: list[Row] = []
+        answer: Row = {"next_cursor": None}
+        while not rows or answer["next_cursor"]:
+            answer = await change(service, "dead/retry", RERUNS, {"cursor": answer["next_cursor"]})
+            rows += answer["data"]
+            if not answer["data"]:
+                break
+        if as_json:
+            print(json.dumps({"object": "list", "data": rows, "next_cursor": None}, indent=2))
+        for row in [] if as_json else rows:
+            print(f"{row['retry_of']}  {row['id'] or plain(row['detail'])}")
+        if not rows:
+            print("no dead jobs", file=sys.stderr)
+        return FAILED if any(row["id"] is None for row in rows) else OK
+
+    return converse("admin retry", url, api_key, work)

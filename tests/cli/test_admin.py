@@ -1,0 +1,162 @@
+"""`darkroom admin`: the operator's view in a terminal, over a real gateway."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+
+from app.cli import admin_changes
+from app.contract.redis import keys
+from tests.app.conftest import Running, ScriptedWorker
+from tests.app.test_admin import NOTE, kill
+from tests.app.test_jobs import PARAMETERS
+from tests.cli.conftest import Run
+
+
+def send(gateway: Running) -> str:
+    return str(gateway.client.post("/v1/jobs", json=PARAMETERS).json()["id"])
+
+
+def test_who_waits(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    none = run("admin", "queue")
+    assert (none.exit_code, none.stdout, none.stderr) == (0, "", "no job waits or runs\n")
+    for _ in range(3):
+        send(gateway)
+    worker.claim()
+    done = run("admin", "queue")
+    [head, row] = done.stdout.splitlines()
+    assert head.split()[:4] == ["tenant", "model", "waiting", "running"]
+    assert row.split()[:4] == ["default", "starter", "2", "1"]
+    [listed] = json.loads(run("admin", "queue", "--json").stdout)["data"]
+    assert (listed["tenant"], listed["waiting"]) == ("default", 2)
+    assert json.loads(run("admin", "queue", "--model", "other", "--json").stdout)["data"] == []
+
+
+def test_workers_and_models(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    other = worker.card.model_copy(update={"name": "other"})
+    worker.ownership.announce(worker.card, "w2", note=NOTE)
+    worker.ownership.announce(other, "w2", ready_in=9.0, note=NOTE)
+    worker.ownership.starting("w3", "loading the model")
+    [head, old, new, starts] = run("admin", "workers").stdout.splitlines()
+    assert head.split()[:3] == ["worker", "state", "models"]
+    assert old.split()[:3] == ["w1", "serving", "starter"]
+    for words in ("serving", "starter (other)", "cuda:0 (H100)", "1/4", "31.5", "0.1.0", "denoise"):
+        assert words in new
+    assert starts.split()[:2] == ["w3", "starting"]
+    assert starts.endswith("loading the model")
+    [head, *rows] = run("admin", "models").stdout.splitlines()
+    assert [row.split()[:2] for row in rows] == [["other", "ready"], ["starter", "ready"]]
+
+
+def test_a_model_is_paused_and_goes_on(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    send(gateway)
+    done = run("admin", "pause", "starter", "--for", "30m", "--reason", "new weights", "--refuse")
+    assert done.exit_code == 0, done.stderr
+    assert "starter: paused (since " in done.stdout
+    assert "jobs are refused: new weights); 1 waiting, 0 running" in done.stdout
+    assert gateway.client.get("/v1/models/starter").json()["paused"]["until"] is not None
+    [_, row] = run("admin", "models").stdout.splitlines()
+    assert row.split()[:2] == ["starter", "paused"]
+    refused = run("generate", "a frog")
+    assert (refused.exit_code, "(new weights)" in refused.stderr) == (3, True)
+    assert "its jobs are taken" in run("admin", "resume", "starter").stdout
+    assert worker.claim()
+    assert json.loads(run("admin", "resume", "starter", "--json").stdout)["paused"] is None
+
+
+@pytest.mark.parametrize("length", ["", "x", "1w", "-5m", "1e9", "m"])
+def test_what_is_no_length_of_time(run: Run, worker: ScriptedWorker, length: str) -> None:
+    done = run("admin", "pause", "starter", "--for", length)
+    assert (done.exit_code, "90s, 30m, 2h or 1d" in done.stderr) == (2, True)
+
+
+def test_what_the_service_refuses_is_a_sentence(run: Run, worker: ScriptedWorker) -> None:
+    for words, said in (
+        (("pause", "nobodys"), "No such model is served here"),
+        (("resume", "a/b"), "Nothing is served at this path"),
+        (("drain", "nobody"), "No worker of this name was heard of lately"),
+        (("drain", "w1"), "send it SIGTERM"),
+        (("pause", "starter", "--for", "9999999"), "seconds"),
+        (("retry", "job_" + "0" * 24), "There is no such job"),
+        (("retry", "abcdef"), "no job has an id that begins with"),
+        (("cancel", "No One", "--yes"), "tenant"),
+    ):
+        done = run("admin", *words)
+        assert (done.exit_code, done.stdout) == (2, ""), words
+        assert said in done.stderr, words
+        assert "Traceback" not in done.stderr
+
+
+def test_a_worker_is_seen_leaving(
+    run: Run, gateway: Running, worker: ScriptedWorker, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_changes, "LOOK_SECONDS", 0.01)
+    worker.ownership.announce(worker.card, "w2", note=NOTE)
+    told = run("admin", "drain", "w2")
+    assert told.stdout == "w2 takes no more jobs, and leaves with its last one\n"
+    assert run("admin", "workers").stdout.splitlines()[2].split()[:2] == ["w2", "draining"]
+    with ThreadPoolExecutor() as pool:
+        waits = pool.submit(run, "admin", "drain", "w2", "--wait")
+        worker.ownership.leave("starter", "w2")
+        assert waits.result().stdout == "w2 has left\n"
+
+
+def test_a_callers_jobs_are_called_off(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    running, *waiting = [send(gateway) for _ in range(3)]
+    worker.claim()
+    assert run("admin", "cancel", "default").exit_code == 1, "nobody said yes"
+    assert gateway.client.get(f"/v1/jobs/{waiting[0]}").json()["status"] == "queued"
+    some = run("admin", "cancel", "default", "--status", "queued", "--yes")
+    assert (some.exit_code, some.stdout) == (0, "2 canceled, 0 stop within a step\n")
+    rest = json.loads(run("admin", "cancel", "default", "--yes", "--json").stdout)
+    assert (rest["canceled"], rest["requested"]) == ([], [running])
+
+
+def test_dead_jobs(run: Run, gateway: Running, worker: ScriptedWorker, redis_client: redis.Redis) -> None:
+    first, second, gone = (kill(gateway.client, worker, redis_client) for _ in range(3))
+    [_, *rows] = run("admin", "dead").stdout.splitlines()
+    assert [row.split()[0] for row in rows] == [gone, second, first]
+    assert all("attempts-exhausted: " in row for row in rows)
+    one = run("admin", "retry", first[4:20])
+    assert one.exit_code == 0, one.stderr
+    assert one.stdout == run("admin", "retry", first).stdout
+    assert gateway.client.get(f"/v1/jobs/{one.stdout.strip()}").json()["status"] == "queued"
+    redis_client.hset(keys.JOB + gone, "model", "forgotten")
+    rest = run("admin", "retry", "--all")
+    assert rest.exit_code == 1
+    [refused, again] = rest.stdout.splitlines()
+    assert refused == f"{gone}  its model was forgotten: nobody would draw it"
+    assert again.split()[0] == second
+    assert run("admin", "retry").exit_code == 2
+
+
+def test_the_audit(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    assert run("admin", "audit").stderr == "nothing was changed\n"
+    for _ in range(2):
+        run("admin", "pause", "starter")
+    run("admin", "resume", "starter")
+    [_, *rows] = run("admin", "audit").stdout.splitlines()
+    assert ["resume  starter  claimed again" in row for row in rows] == [True, False, False]
+    assert all("default (no key)" in row for row in rows)
+    listed = json.loads(run("admin", "audit", "--json", "--limit", "2").stdout)["data"]
+    told = [*csv.DictReader(io.StringIO(run("admin", "audit", "--csv", "--limit", "2").stdout))]
+    assert [row["outcome"] for row in told] == [each["outcome"] for each in listed]
+    assert run("admin", "audit", "--csv", "--json").exit_code == 2
+
+
+def test_an_answer_that_is_none(run: Run, gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another service, or a newer one."""
+
+    async def other(*_: Any, **__: Any) -> dict[str, Any]:
+        return {"data": [{"name": 5}], "next_cursor": None}
+
+    monkeypatch.setattr("app.cli.client.Service.ask", other)
+    for command in ("queue", "workers", "models", "dead", "audit"):
+        done = run("admin", command)
+        assert (done.exit_code, "answers what no darkroom" in done.stderr) == (3, True)
