@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.usage import Work
 from app.contract.objects import folder
 from app.contract.objects.store import open_store
 from app.contract.redis.ownership import Claim, Ownership
@@ -83,7 +85,8 @@ class ScriptedEngine:
 
     def __init__(self, fate: Fate, *, seats: int = 4, step_seconds: float = 0.01, hold: Path | None = None) -> None:
         self.seats = seats
-        self.rows_done = 0
+        self.device = torch.device("cpu")
+        self.work = Work()
         self.stage: Stage | None = None
         self._fate = fate
         self._step_seconds = step_seconds
