@@ -100,7 +100,7 @@ class OpenModel:
     def rows_done(self) -> int:
         """Rows that its denoiser has evaluated; 0 once it is closed."""
         drawing = self._drawing
-        return drawing.engine.rows_done if drawing else 0
+        return drawing.engine.work.rows if drawing else 0
 
     def begin(self, announce: Callable[[ModelCard], None]) -> None:
         """Work from now on. `announce` hears of the card again whenever more is known of the model."""

@@ -17,7 +17,9 @@ from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.exits import REFUSED, UNREACHABLE
 from app.cli.tables import print_table
 from app.contract.common.environment import SettingsError
+from app.contract.messages.audit import Change, Operator
 from app.contract.redis import clients
+from app.contract.redis.operations import Operations
 from app.contract.redis.webhook_secrets import Secrets
 from app.edge.keyring import KeyInfo, Keyring
 from app.settings import settings_from_env
@@ -43,6 +45,7 @@ def create(tenant: str, *, data: Path, as_json: bool, **options: Any) -> int:
         key, info = await Keyring(client).create(tenant, **options)
         print(json.dumps({"key": key, **_shown(info)}) if as_json else key)
         print(f"key {info.id} of {info.tenant}: keep it, it is not shown again", file=sys.stderr)
+        await noted(client, "keys create", info.id, f"for {info.tenant}: {', '.join(info.granted)}")
         return 0
 
     return with_redis("keys", data, work)
@@ -71,6 +74,7 @@ def revoke(key_id: str, *, data: Path) -> int:
             print("darkroom keys: there is no such key; `darkroom keys list` shows the ids", file=sys.stderr)
             return REFUSED
         print(f"key {key_id} is revoked")
+        await noted(client, "keys revoke", key_id, "revoked")
         if not await keyring.all():
             print(LAST_ONE, file=sys.stderr)
         return 0
@@ -84,6 +88,7 @@ def open_again(*, data: Path) -> int:
     async def work(client: redis.asyncio.Redis) -> int:
         if await Keyring(client).open():
             print(OPENED)
+            await noted(client, "keys open", "service", "no key is needed")
             return 0
         print("darkroom keys: there are keys; `darkroom keys revoke` ends them, and then this opens", file=sys.stderr)
         return REFUSED
@@ -98,6 +103,8 @@ def webhook_secret(tenant: str, *, rotate: bool, data: Path, as_json: bool) -> i
         secrets = Secrets(client)
         secret = (await (secrets.rotate(tenant) if rotate else secrets.current(tenant)))[0]
         print(json.dumps({"tenant": tenant, "secret": secret}) if as_json else secret)
+        if rotate:
+            await noted(client, "keys webhook-secret", tenant, "a new one")
         return 0
 
     return with_redis("keys", data, work)
@@ -118,6 +125,11 @@ def with_redis(command: str, data: Path, work: Work) -> int:
         remedy = f"start the service, set REDIS_URL, or name its data folder with --data (now {data})"
         print(f"darkroom {command}: the service's Redis does not answer ({error}); {remedy}", file=sys.stderr)
         return UNREACHABLE
+
+
+async def noted(client: redis.asyncio.Redis, action: str, target: str, outcome: str) -> None:
+    """A line of the audit for what a command on the service's machine has changed."""
+    await Operations(client).note(Change.by(Operator(), action, target, outcome))
 
 
 async def _connected(url: str, work: Work) -> int:

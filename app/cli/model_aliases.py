@@ -10,7 +10,7 @@ from pathlib import Path
 import redis.asyncio
 
 from app.cli.exits import OK, REFUSED
-from app.cli.keys import with_redis
+from app.cli.keys import noted, with_redis
 from app.cli.tables import print_table
 from app.cli.words import hint
 from app.contract.messages.model_name import LEGAL_ALIAS, is_legal_alias
@@ -52,9 +52,11 @@ def change_alias(alias: str, model: str | None, *, data: Path) -> int:
         if done.outcome == "set":
             instead = f" and no more {done.other}" if done.other not in ("", model) else ""
             print(f"{alias} means {model}{instead}")
+            await noted(client, "models alias", alias, f"means {model}")
             return OK
         if done.outcome == "removed":
             print(f"{alias} means nothing any more; it meant {done.other}")
+            await noted(client, "models alias", alias, "removed")
             return OK
         known = [*await models.all(), *await models.aliases()]
         print(f"darkroom models: {_refused(alias, model or '', done, known)}", file=sys.stderr)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from app.cli.client import CommandError, Service, converse
 from app.cli.exits import FAILED, OK, REFUSED
-from app.cli.keys import with_redis
+from app.cli.keys import noted, with_redis
 from app.cli.plain import plain
 from app.cli.tables import paper, print_facts, print_table
 from app.cli.words import hint
@@ -103,11 +103,14 @@ def forget_model(name: str, *, cancel_jobs: bool, data: Path) -> int:
             return REFUSED
         outcome, count = await store.models.forget(name)
         if outcome == "queued" and cancel_jobs:
-            print(f"canceled {await store.cancel_waiting(name)} of its jobs")
+            canceled = await store.cancel_waiting(name)
+            print(f"canceled {canceled} of its jobs")
+            await noted(client, "cancel", f"jobs of {name}", f"{canceled} canceled")
             outcome, count = await store.models.forget(name)
         # "missing" by now: forgotten by this very call, whose answer was lost, or by somebody beside us.
         if outcome in ("forgotten", "missing"):
             print(f"{name} is forgotten; a worker that serves it brings it back")
+            await noted(client, "models forget", name, "forgotten")
             if leading := [alias for alias, model in aliases.items() if model == name]:
                 print(f"until then these names of it lead nowhere: {', '.join(leading)}", file=sys.stderr)
             return OK

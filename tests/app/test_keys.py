@@ -448,6 +448,24 @@ def test_two_tenants_on_every_route_with_an_id(
     assert locked.client.get(job["urls"]["self"], headers=ann).status_code == 200
 
 
+def test_what_is_changed_on_the_machine_is_in_the_audit(keys: Keys, made: Made, running: Running) -> None:
+    made_id = key_id_of(keys("create", "ann", "--scope", "read").stdout.strip()) or ""
+    keys("webhook-secret", "--tenant", "ann", "--rotate")
+    keys("webhook-secret", "--tenant", "ann")
+    keys("revoke", made_id)
+    keys("revoke", made_id)
+    keys("open", "--yes")
+    until(lambda: running.client.get("/v1/admin/audit").status_code == 200)
+    lines = running.client.get("/v1/admin/audit").json()["data"]
+    assert [(each["action"], each["target"], each["outcome"]) for each in lines] == [
+        ("keys open", "service", "no key is needed"),
+        ("keys revoke", made_id, "revoked"),
+        ("keys webhook-secret", "ann", "a new one"),
+        ("keys create", made_id, "for ann: read"),
+    ]
+    assert {(each["via"], each["tenant"], each["key_id"]) for each in lines} == {("machine", "", "")}
+
+
 def test_the_scope_admin_says_what_else_the_key_may_do(keys: Keys, settings: Settings) -> None:
     """An earlier gateway reads the scopes that it knows, and makes nothing of the rest."""
     for scopes, granted in (

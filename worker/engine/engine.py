@@ -112,8 +112,6 @@ class Engine:
         self._decoding: list[tuple[Sample, Decoded, int]] = []
         self.last_batch = 0
         """Samples that took a model evaluation together in the last step."""
-        self.rows_done = 0
-        """Rows of all steps together."""
 
     def warm_up(self, known: Profile | None = None, *, seconds: float = 3.0, told: Told = NOBODY) -> Profile:
         """Find out how large a step should be at the native size, in some `seconds`, unless it is `known`.
@@ -201,7 +199,6 @@ class Engine:
         if not batch:
             return
         started = self.clock()
-        self.rows_done += sum(sample.rows for sample in batch)
         lane = batch[0].lane
         self._looks.begin(batch)
         self._flags.begin_step()
