@@ -17,6 +17,7 @@ from app.a1111 import body as a1111_body
 from app.a1111 import errors as a1111_errors
 from app.a1111 import lists as a1111_lists
 from app.a1111 import routes as a1111
+from app.admin import aliases as admin_aliases
 from app.admin import changes as admin_changes
 from app.admin import routes as admin
 from app.contract.common.tracing import close_provider, open_provider
@@ -72,6 +73,7 @@ SERVED = (
     admin,
     admin_changes,
     usage,
+    admin_aliases,
     health,
     page,
 )

@@ -83,9 +83,9 @@ async def pause(model: str, body: PauseRequest, services: TheServices, caller: T
     """Jobs that run go on to their end. Of a model that is paused, this changes how."""
     name = await _own_name(services, model)
     options = {"accepts": body.accepts, "reason": body.reason, "seconds": body.seconds}
-    if not await services.operations.pause(name, _operator(caller), **options):
+    if not await services.operations.pause(name, operator_of(caller), **options):
         raise errors.ModelNotFound
-    _tell(caller, "pause", name, "paused")
+    tell(caller, "pause", name, "paused")
     return await _model_now(services, name)
 
 
@@ -98,9 +98,9 @@ async def pause(model: str, body: PauseRequest, services: TheServices, caller: T
 async def resume(model: str, body: EmptyRequest, services: TheServices, caller: TheOperator) -> AdminModelView:
     """Of one that is not paused, nothing changes."""
     name = await _own_name(services, model)
-    if not await services.operations.resume(name, _operator(caller)):
+    if not await services.operations.resume(name, operator_of(caller)):
         raise errors.ModelNotFound
-    _tell(caller, "resume", name, "resumed")
+    tell(caller, "resume", name, "resumed")
     return await _model_now(services, name)
 
 
@@ -113,12 +113,12 @@ async def resume(model: str, body: EmptyRequest, services: TheServices, caller: 
 async def drain(worker: str, body: EmptyRequest, services: TheServices, caller: TheOperator) -> DrainView:
     """It takes no more jobs, finishes those that it has, however long they take, and ends with exit code 79. For a day
     after, this says whether it has left."""
-    outcome = await services.operations.drain(worker, _operator(caller))
+    outcome = await services.operations.drain(worker, operator_of(caller))
     if outcome == "missing":
         raise errors.WorkerNotFound("No worker of this name was heard of lately. GET /v1/admin/workers lists them.")
     if outcome == "deaf":
         raise errors.WorkerCannotDrain("It is of a release that cannot be told: send it SIGTERM.")
-    _tell(caller, "drain", worker, outcome)
+    tell(caller, "drain", worker, outcome)
     return DrainView(worker=worker, state=outcome)
 
 
@@ -135,8 +135,8 @@ async def cancel(tenant: Tenant, body: CancelRequest, services: TheServices, cal
     done = await cancel_all(services.jobs, tenant, limit=CANCELED_AT_MOST, status=status)
     outcome = f"{len(done.canceled)} canceled, {len(done.requested)} told to stop"
     if done.canceled or done.requested:
-        await services.operations.note(Change.by(_operator(caller), "cancel", tenant, outcome))
-    _tell(caller, "cancel", tenant, outcome)
+        await services.operations.note(Change.by(operator_of(caller), "cancel", tenant, outcome))
+    tell(caller, "cancel", tenant, outcome)
     return done
 
 
@@ -151,10 +151,10 @@ async def retry(job_id: str, body: EmptyRequest, services: TheServices, caller: 
     """A new job of the same owner with the same parameters, the drawn seed included; asked again, the same one."""
     if not is_job_id(job_id):
         raise errors.JobNotFound
-    done = await services.retries.one(job_id, _operator(caller))
+    done = await services.retries.one(job_id, operator_of(caller))
     if done.refusal is not None:
         raise _refused(done)
-    _tell(caller, "retry", job_id, "runs again")
+    tell(caller, "retry", job_id, "runs again")
     return RerunView.of(done)
 
 
@@ -166,8 +166,8 @@ async def retry(job_id: str, body: EmptyRequest, services: TheServices, caller: 
 )
 async def retry_dead(body: RetryRequest, services: TheServices, caller: TheOperator) -> RerunList:
     """The latest first. What cannot be run again stays dead, and says why; follow `next_cursor` until it is null."""
-    done, place = await services.retries.dead(_operator(caller), limit=body.limit, before=read_cursor(body.cursor))
-    _tell(caller, "retry", "dead", f"{sum(each.is_new for each in done)} run again")
+    done, place = await services.retries.dead(operator_of(caller), limit=body.limit, before=read_cursor(body.cursor))
+    tell(caller, "retry", "dead", f"{sum(each.is_new for each in done)} run again")
     return RerunList(data=[RerunView.of(each) for each in done], next_cursor=place and write_cursor_at(*place))
 
 
@@ -186,11 +186,11 @@ async def _model_now(services: Services, name: str) -> AdminModelView:
     return await model_view(services, model)
 
 
-def _operator(caller: Caller) -> Operator:
+def operator_of(caller: Caller) -> Operator:
     return Operator(caller.tenant, caller.key_id, "api")
 
 
-def _tell(caller: Caller, action: str, target: str, outcome: str) -> None:
+def tell(caller: Caller, action: str, target: str, outcome: str) -> None:
     log.info("operator", action=action, target=target, outcome=outcome, key_id=caller.key_id)
     note_change(action, outcome)
 

@@ -236,6 +236,32 @@ def test_what_cannot_run_again_does_not_hold_up_the_others(
     assert problem(client.post(f"/v1/admin/jobs/{queued}/retry", json={})) == (409, "job-not-retryable")
 
 
+def test_a_further_name_is_given_and_taken_back(client: httpx2.Client, worker: ScriptedWorker) -> None:
+    given = {"id": "stability-ai/sdxl", "alias_of": "starter", "state": "works"}
+    assert change(client, "aliases", alias="stability-ai/sdxl", model="starter")["data"] == [given]
+    assert client.get("/v1/admin/aliases").json()["data"] == [given]
+    until(lambda: client.get("/v1/models/darkroom/starter").status_code == 200)
+    until(lambda: client.post("/v1/jobs", json=PARAMETERS | {"model": "stability-ai/sdxl"}).status_code == 202)
+    for body, pointer, code in (
+        ({"alias": "starter", "model": "starter"}, "/alias", "is_model"),
+        ({"alias": "x", "model": "nowhere"}, "/model", "model_unknown"),
+        ({"alias": "x", "model": "stability-ai/sdxl"}, "/model", "is_alias"),
+        ({"alias": "a name", "model": "starter"}, "/alias", "alias_illegal"),
+        ({"alias": "x"}, "/model", "missing"),
+    ):
+        answer = client.post("/v1/admin/aliases", json=body)
+        assert answer.status_code == 422, body
+        [error] = answer.json()["errors"]
+        assert (error["pointer"], error["code"]) == (pointer, code)
+    assert change(client, "aliases/remove", alias="stability-ai/sdxl")["data"] == []
+    [error] = client.post("/v1/admin/aliases/remove", json={"alias": "stability-ai/sdxl"}).json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/alias", "alias_unknown")
+    assert lines(client) == [
+        ("alias", "stability-ai/sdxl", "means starter no more"),
+        ("alias", "stability-ai/sdxl", "means starter"),
+    ]
+
+
 def test_the_audit_as_csv(client: httpx2.Client) -> None:
     for reason in ("a", "b", "c"):
         change(client, "models/starter/pause", reason=reason)
