@@ -35,13 +35,17 @@ def installation(tmp_path_factory: pytest.TempPathFactory, shared_machine: dict[
     data = tmp_path_factory.mktemp("installation") / "data"
     installation = Installation(data, environment=shared_machine | {"DARKROOM_DEFAULT_MODEL": UNCLIP})
     served = [option for name in (UNCLIP, KANDINSKY, KARLO) for option in ("--model", str(models / name))]
-    installation.options = ["--port", str(installation.port), "--data", str(data), *served]
+    installation.options = ["--port", str(installation.port), "--data", str(data), "--device", "cpu", *served]
     installation.start_and_wait()
     with installation.client() as client:
-        # It is ready with its first worker.
+        # It is ready with its first model.
         until(lambda: {each["id"] for each in client.get("/v1/models").json()["data"]} >= {UNCLIP, KANDINSKY, KARLO})
     yield installation
-    installation.kill_everything()
+    try:
+        installation.stop()
+        assert f"{UNCLIP} on cpu is ready (worker)" in installation.said, "before the service said that it was"
+    finally:
+        installation.kill_everything()
 
 
 @pytest.fixture(scope="module")
