@@ -144,6 +144,8 @@ def _tasks(model: dict[str, Any]) -> list[str]:
 
 
 def _state(model: dict[str, Any]) -> str:
+    if model.get("paused"):
+        return "paused"
     if model["state"] == "ready" or "seen_at" not in model:
         return str(model["state"])
     return f"{model['state']} since {model['seen_at'][:16].replace('T', ' ')}"

@@ -145,9 +145,15 @@ function Prompt({ value, set, isNeeded }) {
 }
 
 /** Lines under the prompt, in room that is kept for them: nothing moves while somebody types or turns a dial. */
-/** How the choice shows each model: those that nobody serves say so before they are chosen. */
+/** How the choice shows each model: those that would not draw now say so before they are chosen. */
 function told(models) {
-  return Object.fromEntries(models.filter((each) => each.state === "away").map(({ id }) => [id, `${id} (away)`]));
+  const state = (each) => (each.paused ? "paused" : each.state);
+  return Object.fromEntries(models.filter((each) => state(each) !== "ready").map((each) => [each.id, `${each.id} (${state(each)})`]));
+}
+
+function paused({ id, paused: { accepts, reason } }) {
+  const why = reason ? ` (${reason})` : "";
+  return `The operator has paused ${id}${why}: ${accepts ? "a picture would wait" : "it takes no requests"} until that is over.`;
 }
 
 function Notes({ excess, model, prompt, set }) {
@@ -160,6 +166,7 @@ function Notes({ excess, model, prompt, set }) {
 /** What matters most of all there is to say. */
 function Note({ excess, model, strangers, prompt, set }) {
   if (excess) return html`<p role="alert">${excess}</p>`;
+  if (model?.paused) return html`<p role="status">${paused(model)}</p>`;
   if (model?.state === "away") return html`<p role="status">No worker serves ${model.id} now: a picture would wait for one.</p>`;
   if (strangers.length) return html`<${Strangers} strangers=${strangers} model=${model} text=${prompt} change=${(text) => set({ prompt: text })} />`;
   return html`<p class="keys">Enter to generate, Shift+Enter for a new line</p>`;

@@ -265,7 +265,9 @@ def test_a_picture_stays_with_a_model_that_takes_it(two_models: Page, worker: Sc
     expect(size).to_have_value(chosen)
 
 
-def test_whoever_looks_at_another_model_finds_what_was_set(two_models: Page, worker: ScriptedWorker) -> None:
+def test_whoever_looks_at_another_model_finds_what_was_set(
+    two_models: Page, worker: ScriptedWorker, running: Running
+) -> None:
     choice, steps = two_models.get_by_label("Model"), two_models.get_by_label("Steps", exact=True)
     choice.select_option("starter")
     fill(two_models, "a lighthouse by several")
@@ -287,6 +289,13 @@ def test_whoever_looks_at_another_model_finds_what_was_set(two_models: Page, wor
     two_models.reload()
     expect(choice.locator("option[value=other]")).to_have_text("other (away)")
     expect(two_models.locator("#prompt-notes")).to_contain_text("No worker serves other now")
+    running.client.post("/v1/admin/models/starter/pause", json={"reason": "new weights"}).raise_for_status()
+    two_models.reload()
+    expect(choice.locator("option[value=starter]")).to_have_text("starter (paused)")
+    choice.select_option("starter")
+    said = "The operator has paused starter (new weights): a picture would wait until that is over."
+    expect(two_models.locator("#prompt-notes")).to_have_text(said)
+    running.client.post("/v1/admin/models/starter/resume", json={}).raise_for_status()
 
 
 @pytest.mark.parametrize("context_options", [PHONE])

@@ -55,6 +55,13 @@ def test_the_list_shows_prompts_to_begin_with(
     assert (listed["vocabulary"], listed["examples"]) == (["fox"], list(prompts))
 
 
+def test_the_list_says_who_is_paused(run: Run, worker: ScriptedWorker, gateway: Running, gone: str) -> None:
+    gateway.client.post("/v1/admin/models/starter/pause", json={}).raise_for_status()
+    [_, away, paused] = run("models", "list").stdout.splitlines()[:3]
+    assert "  away since 20" in away
+    assert "starter (default)  paused" in paused
+
+
 def test_options_before_a_command_are_not_lost(run: Run, worker: ScriptedWorker) -> None:
     done = run("models", "--json", "list")
     assert done.exit_code == 2
