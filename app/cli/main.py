@@ -77,8 +77,11 @@ def up(
     both, and --workers N      N in all; models and devices in turn:
                                A on cuda:0, B on cuda:1, A on ...
 
-    A GPU is taken once, unless it is named once for each that shall share it. auto takes the next free GPU, and the
-    CPU where there is none. Workers on the CPU share its cores, unless DARKROOM_THREADS says otherwise.
+    A GPU is taken once, unless it is named once for each that shall share it.
+
+    auto takes the next free GPU, and the CPU where there is none.
+
+    Workers on the CPU share its cores, unless DARKROOM_THREADS says otherwise.
 
     REDIS_URL replaces the embedded Valkey, DARKROOM_STORAGE_URL the local picture folder.
     Every other setting is honoured as well.

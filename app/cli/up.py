@@ -242,10 +242,10 @@ class Supervisor:
         print(f"darkroom: {child.name} ended with {child.last_code}; starting it again", file=sys.stderr)
 
     def others_serve(self, child: Child) -> bool:
-        """Is there a worker beside this one that has not said the same?"""
-        return child.name in self.workers and any(
-            not other.says_it_cannot_start for other in self.workers.values() if other is not child
-        )
+        """Is there a worker beside this one that has not said the same, and was not told to leave?"""
+        others = [other for other in self.workers.values() if other is not child]
+        may_serve = (not (other.says_it_cannot_start or other.was_drained) for other in others)
+        return child.name in self.workers and any(may_serve)
 
     def look_whether_ready(self, now: float) -> None:
         """Ask the gateway whether every part is in place; say so, or after a while say what is not."""

@@ -68,9 +68,11 @@ def test_one_that_cannot_start_ends_nobody_elses_service(
     with pytest.raises(CannotOpen, match="gateway cannot start"):
         supervisor.judge(died(gateway, CANNOT_START))
     supervisor.judge(died(first, 1))
-    supervisor.judge(died(supervisor.workers["worker@2"], CANNOT_START))
+    copy = supervisor.workers["worker@2"]
+    supervisor.judge(died(copy, CANNOT_START))
+    supervisor.judge(died(copy, DRAINED))
     with pytest.raises(CannotOpen, match="worker cannot start"):
-        supervisor.judge(died(first, CANNOT_START))  # nobody is left
+        supervisor.judge(died(first, CANNOT_START))  # nobody is left: the third was told to leave
 
 
 def test_who_cannot_start_is_not_tried_all_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
