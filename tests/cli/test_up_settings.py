@@ -30,6 +30,8 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "gateway_processes": ("3", 3),
     "public_url": ("https://pictures.example.org", "https://pictures.example.org"),
     "allowed_hosts": ("pictures.example.org", ("pictures.example.org",)),
+    "cell": ("eu1", "eu1"),
+    "cells": ("eu1=https://eu1.example.org", {"eu1": "https://eu1.example.org"}),
     "cors_origins": ("https://app.example", ("https://app.example",)),
     "api_keys": (f"ann:{KEY}", f"ann:{KEY}"),
     "require_keys": ("true", True),
