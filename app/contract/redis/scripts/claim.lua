@@ -9,37 +9,41 @@
 local model, worker, token, busy = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]) > 0
 local queue, at = QUEUE_PREFIX .. model, now()
 
-local function told(id)
-  local job = redis.call('HMGET', JOB .. id, 'spec', 'attempt', 'failures', 'traceparent', 'created_ms', 'tenant', 'task',
-    'question', 'watched_ms')
+local function read(id)
+  return redis.call('HMGET', JOB .. id, 'spec', 'attempt', 'failures', 'traceparent', 'created_ms', 'tenant', 'task',
+    'question', 'watched_ms', 'started_ms', 'webhook_events')
+end
+
+local function told(id, job)
   return {id, job[1], job[2], job[3], job[4] or '', at - (job[5] or at), job[6] or '', job[7] or '', job[8] or '',
     math.max(0, (tonumber(job[9]) or 0) - at)}
 end
 
 local before = given(worker, token)
-if before then return owns(before, token) and told(before) or nil end
+if before then return owns(before, token) and told(before, read(before)) or nil end
 if redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 then return nil end
 
-local function own(id, tag)
-  dequeue(id, model)
-  if redis.call('EXISTS', QUEUED .. model) == 1 then
-    redis.call('HSET', CLOCK .. model, 'unserved', at)
+local function own(id, tag, is_kept)
+  if dequeue(id, model) then
     -- Two jobs may have come before anybody heard of the first.
     tell_a_worker(model)
     if tag > tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0) then
-      redis.call('HSET', CLOCK .. model, 'now', tag)
+      redis.call('HSET', CLOCK .. model, 'now', tag, 'unserved', at)
       redis.call('ZREMRANGEBYSCORE', TURNS .. model, '-inf', tag)
+    else
+      redis.call('HSET', CLOCK .. model, 'unserved', at)
     end
   end
-  local attempt = redis.call('HINCRBY', JOB .. id, 'attempt', 1)
-  redis.call('HSETNX', JOB .. id, 'started_ms', at)
-  redis.call('HSET', JOB .. id, 'status', 'running', 'token', token, 'worker', worker, 'claimed_ms', at)
-  redis.call('HDEL', JOB .. id, 'kept_by', 'kept_until')
+  local job = read(id)
+  job[2] = job[2] + 1
+  redis.call('HSET', JOB .. id, 'status', 'running', 'token', token, 'worker', worker, 'claimed_ms', at, 'attempt', job[2],
+    'started_ms', job[10] or at)
+  if is_kept then redis.call('HDEL', JOB .. id, 'kept_by', 'kept_until') end
   redis.call('ZADD', LEASES, at + LEASE_MS, id)
   rq_started(id, token, worker, queue, at)
-  emit(id, 'job.started', '{"attempts":' .. attempt .. '}')
+  emit(id, 'job.started', '{"attempts":' .. job[2] .. '}', job[11])
   give(worker, token, id)
-  return told(id)
+  return told(id, job)
 end
 
 local passed = 0
@@ -54,7 +58,7 @@ while passed < 100 do
   elseif tonumber(r[3]) > tonumber(ARGV[4]) then
     passed = passed + 1
   elseif not (suspect and busy) then
-    return own(id, tonumber(found[2]))
+    return own(id, tonumber(found[2]), r[5])
   elseif r[5] and r[5] ~= worker and tonumber(r[6]) > at then
     passed = passed + 1
   else

@@ -11,9 +11,8 @@ over(id, status, ARGV[4], {unpack(ARGV, 6)}, cjson.decode(ARGV[5]))
 -- A question takes milliseconds, and says nothing of how long the model draws.
 if status == 'succeeded' and not r[4] then
   local took, pace = now() - r[2], PACE .. r[1]
-  for name, value in pairs({job_ms = took, seat_ms = took * (tonumber(r[3]) or 1)}) do
-    local before = tonumber(redis.call('HGET', pace, name) or value)
-    redis.call('HSET', pace, name, before * 0.8 + value * 0.2)
-  end
+  local before, taken = redis.call('HMGET', pace, 'job_ms', 'seat_ms'), {took, took * (tonumber(r[3]) or 1)}
+  for i, value in ipairs(taken) do taken[i] = (tonumber(before[i]) or value) * 0.8 + value * 0.2 end
+  redis.call('HSET', pace, 'job_ms', taken[1], 'seat_ms', taken[2])
 end
 return 'done'

@@ -40,7 +40,7 @@ local function release(entry)
   redis.call('HDEL', state, p.name .. ':token', p.name .. ':worker')
   if r[1] and rq_id then
     local execution = rq_id .. ':' .. r[1]
-    redis.call('DEL', RQ_EXECUTION .. execution, RQ_JOB_EXECUTIONS .. rq_id)
+    redis.call('DEL', RQ_EXECUTION .. execution)
     redis.call('ZREM', RQ_STARTED .. WEBHOOK_QUEUE, execution)
     redis.call('SREM', RQ_WORKER .. r[2] .. ':executions', execution)
   end

@@ -1,9 +1,17 @@
 -- What every script shares. keys.py writes its names above this line as locals.
 -- Time is Redis time: hosts disagree about theirs.
+-- A call costs more than a field, and a write more than a read, since it goes into the log: what several functions need
+-- of a record is read once and handed on.
 
+local moment
+
+-- In ms. A script takes no time.
 local function now()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  if not moment then
+    local t = redis.call('TIME')
+    moment = t[1] * 1000 + math.floor(t[2] / 1000)
+  end
+  return moment
 end
 
 local function field(id, name)
@@ -115,37 +123,36 @@ local function owes(id, key)
   return false
 end
 
--- Append a fact to the job's stream and, if its webhook asked for it, to the outbox.
-local function emit(id, event, data)
+-- Append a fact to the job's stream and, if its webhook asked for it, to the outbox. `wanted`: its webhook's events, false
+-- for none; read here if it is not given.
+local function emit(id, event, data, wanted)
   redis.call('XADD', EVENTS .. id, 'MAXLEN', '~', EVENTS_KEPT, '*', 'event', event, 'data', data)
-  local wanted = field(id, 'webhook_events')
+  if wanted == nil then wanted = field(id, 'webhook_events') end
   if wanted and string.find(wanted, '"' .. event .. '"', 1, true) then
     redis.call('ZADD', OUTBOX, 'NX', now(), id .. '/' .. event .. '/' .. (field(id, 'attempt') or '0'))
   end
 end
 
--- RQ's view of one attempt: an execution whose id is our token.
+-- RQ's view of one attempt: an execution whose id is our token, on the list of its worker, which the worker's own beats
+-- keep, and on that of the queue.
 local function rq_started(id, token, worker, queue, at)
   local seconds, execution = at / 1000, id .. ':' .. token
   local ends = seconds + RQ_TTL_SECONDS
   redis.call('HSET', RQ_EXECUTION .. execution, 'id', token, 'job_id', id, 'worker_name', worker,
     'created_at', seconds, 'last_heartbeat', seconds)
   redis.call('EXPIRE', RQ_EXECUTION .. execution, RQ_TTL_SECONDS)
-  redis.call('ZADD', RQ_JOB_EXECUTIONS .. id, ends, token)
-  redis.call('EXPIRE', RQ_JOB_EXECUTIONS .. id, RQ_TTL_SECONDS)
   redis.call('ZADD', RQ_STARTED .. queue, ends, execution)
   redis.call('SADD', RQ_WORKER .. worker .. ':executions', execution)
-  redis.call('EXPIRE', RQ_WORKER .. worker .. ':executions', RQ_TTL_SECONDS)
   redis.call('HSET', RQ_JOB .. id, 'status', 'started', 'worker_name', worker)
 end
 
-local function rq_ended(id, queue)
-  local r = redis.call('HMGET', JOB .. id, 'token', 'worker')
-  if not r[1] then return end
-  local execution = id .. ':' .. r[1]
-  redis.call('DEL', RQ_EXECUTION .. execution, RQ_JOB_EXECUTIONS .. id)
+-- `token` and `worker` are the record's: false where it has none.
+local function rq_ended(id, queue, token, worker)
+  if not token then return end
+  local execution = id .. ':' .. token
+  redis.call('DEL', RQ_EXECUTION .. execution)
   redis.call('ZREM', RQ_STARTED .. queue, execution)
-  if r[2] then redis.call('SREM', RQ_WORKER .. r[2] .. ':executions', execution) end
+  if worker then redis.call('SREM', RQ_WORKER .. worker .. ':executions', execution) end
 end
 
 -- RQ's list shows which ids wait; the order is QUEUED's. A job knows its place on the list, so that taking it off costs
@@ -153,19 +160,25 @@ end
 -- Answers the place, which the caller writes into the record, with what else it has to write there.
 local function list_add(id, model)
   local length = redis.call('RPUSH', RQ_QUEUE .. QUEUE_PREFIX .. model, id)
-  redis.call('HSETNX', CLOCK .. model, 'unserved', now())
-  return (redis.call('HGET', CLOCK .. model, 'popped') or 0) + length - 1
+  local clock = redis.call('HMGET', CLOCK .. model, 'popped', 'unserved')
+  if not clock[2] then redis.call('HSET', CLOCK .. model, 'unserved', now()) end
+  if length == 1 then
+    redis.call('SADD', MODELS_QUEUED, model)
+    redis.call('SADD', RQ_QUEUES, RQ_QUEUE .. QUEUE_PREFIX .. model)
+  end
+  return (clock[1] or 0) + length - 1
 end
 
 local function list_remove(id, model)
-  local list, place = RQ_QUEUE .. QUEUE_PREFIX .. model, field(id, 'place')
-  local index = place and place - (redis.call('HGET', CLOCK .. model, 'popped') or 0)
-  if not index or index < 0 or redis.call('LINDEX', list, index) ~= id then
-    -- A foreign hand moved the list. The reaper will number it again.
-    return redis.call('LREM', list, 1, id)
-  end
+  local list = RQ_QUEUE .. QUEUE_PREFIX .. model
   local first = redis.call('LINDEX', list, 0)
   if first ~= id then
+    local place = field(id, 'place')
+    local index = place and place - (redis.call('HGET', CLOCK .. model, 'popped') or 0)
+    if not index or index < 0 or redis.call('LINDEX', list, index) ~= id then
+      -- A foreign hand moved the list. The reaper will number it again.
+      return redis.call('LREM', list, 1, id)
+    end
     redis.call('LSET', list, index, first)
     if redis.call('EXISTS', JOB .. first) == 1 then redis.call('HSET', JOB .. first, 'place', place) end
   end
@@ -188,18 +201,20 @@ local function enqueue(id, tenant, model, cost)
   local tag = math.max(clock, tonumber(redis.call('ZSCORE', TURNS .. model, tenant) or 0))
   redis.call('ZADD', TURNS .. model, tag + cost, tenant)
   redis.call('ZADD', QUEUED .. model, tag, id)
-  redis.call('SADD', MODELS_QUEUED, model)
-  redis.call('SADD', RQ_QUEUES, RQ_QUEUE .. QUEUE_PREFIX .. model)
   tell_a_worker(model)
   return tag, list_add(id, model)
 end
 
+-- Answers whether others wait.
 local function dequeue(id, model)
   redis.call('ZREM', QUEUED .. model, id)
-  list_remove(id, model)
-  if redis.call('EXISTS', QUEUED .. model) == 0 then
+  local others = redis.call('EXISTS', QUEUED .. model) == 1
+  if others then
+    list_remove(id, model)
+  else
     redis.call('DEL', TURNS .. model, CLOCK .. model, CLAIMABLE .. model, RQ_QUEUE .. QUEUE_PREFIX .. model)
   end
+  return others
 end
 
 -- Workers that have the model in memory: of those that were heard of, the ones that do not have to load it.
@@ -225,9 +240,9 @@ end
 -- Queue an attempt again, at the front: it was paid for, and has waited its turn already.
 -- Without a token nobody owns it, so whatever the old owner still says is stale.
 local function requeue(id, reason)
-  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag')
+  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag', 'worker')
   local queue = QUEUE_PREFIX .. r[1]
-  rq_ended(id, queue)
+  rq_ended(id, queue, r[3], r[5])
   orphan(id, r[3])
   redis.call('ZREM', LEASES, id)
   redis.call('HDEL', JOB .. id, 'token', 'worker')
@@ -275,8 +290,9 @@ end
 -- said twice by its owner is recognised. `used` is what the owner says of its work, as `use` takes it.
 local function over(id, status, data, fields, used)
   local at = now()
-  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs', 'task')
-  rq_ended(id, QUEUE_PREFIX .. r[1])
+  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs', 'task',
+    'worker', 'webhook_events')
+  rq_ended(id, QUEUE_PREFIX .. r[1], r[4], r[8])
   if r[4] and status ~= 'succeeded' then orphan(id, r[4]) end
   redis.call('ZREM', LEASES, id)
   redis.call('SREM', OPEN .. r[3], id)
@@ -289,7 +305,7 @@ local function over(id, status, data, fields, used)
   used = used or {}
   used[status] = 1
   use(r[3], at, used)
-  emit(id, 'job.' .. status, data)
+  emit(id, 'job.' .. status, data, r[9])
 end
 
 -- The worker of a running job is gone: queued again, or at its end after too many of them. `because` is a sentence that
@@ -325,6 +341,14 @@ local function refusal(tenant, model, queue_limit, tenant_limit)
   if redis.call('SCARD', OPEN .. tenant) >= tonumber(tenant_limit) then return 'tenant-full' end
 end
 
+-- One of fields and values, false if it is not among them.
+local function value_of(name, fields)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+  return false
+end
+
 -- The life of a job begins. RQ's job hash is written already; further arguments are fields and values of the record that
 -- only the submitter knows. The record is written at once: each further call and line of the log is dearer than a field.
 -- Answers when the job began.
@@ -333,8 +357,8 @@ local function accept(id, tenant, model, cost, ...)
   redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'cost', cost, 'status', 'queued',
     'attempt', 0, 'failures', 0, 'step', 0, 'created_ms', at, 'v', RECORD_VERSION, 'tag', tag, 'place', place, ...)
   redis.call('ZADD', TENANT .. tenant, at, id)
-  redis.call('ZADD', of_task(field(id, 'task'), '', tenant), at, id)
+  redis.call('ZADD', of_task(value_of('task', {...}), '', tenant), at, id)
   redis.call('SADD', OPEN .. tenant, id)
-  emit(id, 'job.queued', '{}')
+  emit(id, 'job.queued', '{}', value_of('webhook_events', {...}))
   return at
 end

@@ -5,14 +5,15 @@
 local answers, at = {}, now()
 for i = 1, #ARGV, 5 do
   local id, token, step, steps, stage = unpack(ARGV, i, i + 4)
-  local r = redis.call('HMGET', JOB .. id, 'status', 'token', 'step', 'steps', 'stage', 'watched_ms')
+  local r = redis.call('HMGET', JOB .. id, 'status', 'token', 'step', 'steps', 'stage', 'watched_ms',
+    'webhook_events')
   local left = -1
   if r[1] == 'running' and r[2] == token then
     left = math.max(0, (tonumber(r[6]) or 0) - at)
     if r[3] ~= step or r[4] ~= steps or (r[5] or '') ~= stage then
       redis.call('HSET', JOB .. id, 'step', step, 'steps', steps, 'stage', stage)
       local named = stage ~= '' and ',"stage":' .. cjson.encode(stage) or ''
-      emit(id, 'job.progress', '{"step":' .. step .. ',"steps":' .. steps .. named .. '}')
+      emit(id, 'job.progress', '{"step":' .. step .. ',"steps":' .. steps .. named .. '}', r[7])
     end
   end
   answers[#answers + 1] = left
