@@ -1,15 +1,18 @@
 """What word of a job costs Redis, by how it is spread and to how many workers: `python -m benchmarks.wake_ups`.
 
-Three ways: a sorted set of one member that workers block on (as worker/wakeups.py does: Redis gives it to one of them),
-a stream that they block on, and a channel that they subscribe to. Listeners are connections that read what comes and
-block again; they ask for nothing, which would cost more. Knows Redis' protocol; refuses to know jobs.
+Four ways: as the scripts do it (an idle worker is picked, and told by a key on which it alone blocks), one key on which
+all block and which Redis gives to one of them, a stream on which all block, a channel to which all subscribe. Listeners
+are connections that read what comes and listen again; they ask for nothing, which would cost more. Knows Redis'
+protocol; refuses to know jobs.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import selectors
+import socket
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,27 +20,47 @@ from typing import Any
 import hiredis
 import redis
 
+from app.contract.redis import keys
+from app.contract.redis.scripts import source
 from benchmarks.redis_cost import valkey
 from benchmarks.report import Column, Report, add_option
 
-BLOCK_MS = 60_000
+Command = tuple[Any, ...]
+MODEL = "measured"
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How workers listen, whether they have to say so again after each word, and how the word is said."""
+    """How the n-th worker listens, after a reply or for the first time (None), and how the word is said."""
 
-    listen: tuple[Any, ...]
-    blocks: bool
+    listen: Callable[[int, Any], list[Command]]
     say: Callable[[redis.Redis], Any]
+    tells_all: bool
+
+
+def _as_idle_workers_do(n: int, reply: Any) -> list[Command]:
+    entered = ("ZADD", keys.IDLE + MODEL, int(time.time() * 1000), f"w{n}")
+    return [entered, ("BZPOPMIN", f"{keys.WORD}w{n}", 60)]
+
+
+def _tell_one(client: redis.Redis) -> None:
+    client.register_script(source("pass_on"))(args=[MODEL])
+
+
+def _after_the_last(n: int, reply: Any) -> list[Command]:
+    last = reply[0][1][-1][0] if reply else "$"
+    return [("XREAD", "BLOCK", 60_000, "STREAMS", "words", last)]
 
 
 WAYS = {
-    "a sorted set, one is told": Way(("BZPOPMIN", "word", BLOCK_MS / 1000), True, lambda to: to.zadd("word", {"": 0})),
-    "a stream, all are told": Way(
-        ("XREAD", "BLOCK", BLOCK_MS, "STREAMS", "words", "$"), True, lambda to: to.xadd("words", {"": ""}, maxlen=1)
+    "a key for each, one is told": Way(_as_idle_workers_do, _tell_one, tells_all=False),
+    "one key, one is told": Way(
+        lambda n, reply: [("BZPOPMIN", "word", 60)], lambda to: to.zadd("word", {"": 0}), tells_all=False
     ),
-    "a channel, all are told": Way(("SUBSCRIBE", "words"), False, lambda to: to.publish("words", "")),
+    "a stream, all are told": Way(_after_the_last, lambda to: to.xadd("words", {"": ""}, maxlen=10), tells_all=True),
+    "a channel, all are told": Way(
+        lambda n, reply: [] if reply else [("SUBSCRIBE", "words")], lambda to: to.publish("words", ""), tells_all=True
+    ),
 }
 COLUMNS = {
     "way": Column(label="word of a job, over"),
@@ -50,53 +73,57 @@ COLUMNS = {
 class Listeners:
     """Connections that listen in one way, and count what they hear."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way, port: int, count: int) -> None:
         self._way, self.heard = way, 0
-        self._tasks: list[asyncio.Task[None]] = []
+        self._ready = selectors.DefaultSelector()
+        self._all = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+        for n, each in enumerate(self._all):
+            self._ready.register(each, selectors.EVENT_READ, (n, hiredis.Reader()))
+            self._listen(each, n, None)
 
-    async def start(self, port: int, count: int) -> None:
-        for _ in range(count):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(hiredis.pack_command(self._way.listen))
-            self._tasks.append(asyncio.create_task(self._listen(reader, writer)))
+    def _listen(self, each: socket.socket, n: int, reply: Any) -> None:
+        each.sendall(b"".join(hiredis.pack_command(command) for command in self._way.listen(n, reply)))
 
-    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        replies = hiredis.Reader()
-        while data := await reader.read(4096):
-            replies.feed(data)
-            while (reply := replies.gets()) is not False:
-                self.heard += not (isinstance(reply, list) and reply[0] == b"subscribe")
-                if self._way.blocks:
-                    writer.write(hiredis.pack_command(self._way.listen))
+    def hear(self, until: int) -> None:
+        """Read until so many words were heard, and listen again after each."""
+        while self.heard < until:
+            for key, _ in self._ready.select(1):
+                each, (n, replies) = key.fileobj, key.data
+                replies.feed(each.recv(4096))  # type: ignore[union-attr]
+                while (reply := replies.gets()) is not False:
+                    # Not what ZADD and SUBSCRIBE answer.
+                    if isinstance(reply, list) and reply[0] != b"subscribe":
+                        self.heard += 1
+                        self._listen(each, n, reply)  # type: ignore[arg-type]
 
-    async def until(self, heard: int) -> None:
-        while self.heard < heard:
-            await asyncio.sleep(0.002)
-
-    def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+    def close(self) -> None:
+        self._ready.close()
+        for each in self._all:
+            each.close()
 
 
-async def measure(way: Way, *, listeners: int, words: int) -> tuple[float, float]:
-    """ms of Redis for a word, once all listen again, and how many heard it."""
+def measure(way: Way, *, listeners: int, words: int) -> tuple[float, float]:
+    """ms of Redis for a word, listening again included, and how many heard it."""
     with valkey() as url, redis.Redis.from_url(url) as client:
         client.config_set("maxclients", listeners + 100)
-        hearing = Listeners(way)
-        await hearing.start(int(url.rsplit(":", 1)[1]), listeners)
-        woken = 1 if way.listen[0] == "BZPOPMIN" else listeners
-        info: Any = client.info("clients")
-        while way.blocks and info["blocked_clients"] < listeners:
-            await asyncio.sleep(0.05)
-            info = client.info("clients")
+        client.zadd(keys.QUEUED + MODEL, {"a job": 0})
+        hearing = Listeners(way, int(url.rsplit(":", 1)[1]), listeners)
+        _until_all_listen(client, listeners)
         before = spent(client)
         for n in range(1, words + 1):
             way.say(client)
-            await hearing.until(n * woken)
-        await asyncio.sleep(0.2)
+            hearing.hear(n * (listeners if way.tells_all else 1))
+        _until_all_listen(client, listeners)
         cost = (spent(client) - before) / words
-        hearing.stop()
+        hearing.close()
         return cost, hearing.heard / words
+
+
+def _until_all_listen(client: redis.Redis, listeners: int) -> None:
+    info: Any = client.info("clients")
+    while info["blocked_clients"] + info["pubsub_clients"] < listeners:
+        time.sleep(0.05)
+        info = client.info("clients")
 
 
 def spent(client: redis.Redis) -> float:
@@ -115,7 +142,7 @@ def main() -> None:
     report = Report("wake_ups", options.json)
     for listeners in options.listeners:
         for name, way in WAYS.items():
-            runs = [asyncio.run(measure(way, listeners=listeners, words=options.words)) for _ in range(options.rounds)]
+            runs = [measure(way, listeners=listeners, words=options.words) for _ in range(options.rounds)]
             cost, woken = (statistics.median(each) for each in zip(*runs, strict=True))
             report.add("words", COLUMNS, way=name, listeners=listeners, cost=cost, woken=woken)
 

@@ -29,7 +29,7 @@ from app.contract.redis.keys import IDLE_SECONDS, queue_name
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts, Stop
 from worker.leases import Leases
-from worker.wakeups import Bell, Ear
+from worker.wakeups import Bell, Ears
 
 log = structlog.get_logger()
 
@@ -114,7 +114,7 @@ class Intake(BaseWorker):
         self._leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop, drain=self.drain, note=note)
         self._over = threading.Event()
         self._bell = Bell()
-        self._ears = {model: Ear(model, ownership, self._bell) for model in self._roads}
+        self._ears = Ears(name, ownership, self._bell)
         self._asked_at = dict.fromkeys(self._roads, float("-inf"))
         self._found_late = found_late or (lambda: None)
         self._watched, self._clock = watched, clock
@@ -170,14 +170,13 @@ class Intake(BaseWorker):
         self._outlive_redis(self._leases.beat)
         threading.Thread(target=self._leases.keep, args=[self._over], name="leases", daemon=True).start()
         threading.Thread(target=self._keep_books, name="books", daemon=True).start()
-        for ear in self._ears.values():
-            ear.listen()
+        self._ears.listen()
         registered()
         while not (self._stop_requested or self._is_drained):
             if not sum(self._claim_one(model) for model in self._roads):
                 self._bell.wait(self._rest())
-        for ear in self._ears.values():
-            ear.close()
+        for model in self._roads:
+            self._ears.close(model)
 
     def hand_back(self) -> None:
         """Stop every attempt in flight; whoever carries it gives it back."""
@@ -187,8 +186,7 @@ class Intake(BaseWorker):
     def leave(self) -> None:
         """Take this worker off every list. Without Redis there is nothing to do: the entries expire by themselves."""
         self._over.set()
-        for ear in self._ears.values():
-            ear.end()
+        self._ears.end()
         try:
             for model in self._roads:
                 self._ownership.leave(model, self.name)
@@ -202,18 +200,19 @@ class Intake(BaseWorker):
 
     def _claim_one(self, model: str) -> bool:
         """True if a job was there. Asks with a free seat only, and where nobody has just found nothing."""
-        ear = self._ears[model]
         if not self._can_take(model):
-            ear.close()
+            self._ears.close(model)
             return False
-        if ear.is_open and not self._is_due(model):
+        if self._ears.is_open(model) and not self._is_due(model):
             return False
-        claim, is_late = self._ask(model), ear.is_open
+        is_late = self._ears.is_open(model)
+        # Before it asks: word may be there as soon as the queue was found empty.
+        self._ears.open(model)
+        claim = self._ask(model)
         if claim is None:
-            ear.open()
             return False
         # There may be more.
-        ear.close()
+        self._ears.close(model)
         if is_late:
             self._found_late()
         log.info("claimed", job_id=claim.id, attempt=claim.attempt, late=is_late)
@@ -243,7 +242,7 @@ class Intake(BaseWorker):
 
     def _rest(self) -> float:
         """Seconds until it looks again if nothing rings: soon while seats are taken, which end in more than one way."""
-        if not all(ear.is_open for ear in self._ears.values()):
+        if not all(self._ears.is_open(model) for model in self._roads):
             return LOOK_SECONDS
         return max(0.0, min(self._asked_at.values()) + IDLE_SECONDS - self._clock())
 

@@ -50,59 +50,67 @@ class Bell:
 class Word(Protocol):
     """Of app.contract.redis.ownership.Ownership."""
 
-    def hear(self, model: str, *, seconds: float) -> bool: ...
+    def hear(self, worker: str, *, seconds: float) -> str | None: ...
     def pass_on(self, model: str) -> None: ...
 
 
-class Ear:
-    """Listens for word of one model's jobs while it is `open`. Nothing is heard before `listen`."""
+class Ears:
+    """Which models a worker listens for, and the thread that does. Any thread may call."""
 
-    def __init__(self, model: str, word: Word, bell: Bell) -> None:
-        self._model = model
+    def __init__(self, worker: str, word: Word, bell: Bell) -> None:
+        self._worker = worker
         self._word = word
         self._bell = bell
-        self._open = threading.Event()
-        self._over = False
+        self._open: set[str] = set()
+        self._any, self._over = threading.Event(), False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether word that comes now would ring. It closes with the first."""
-        return self._open.is_set()
+    def is_open(self, model: str) -> bool:
+        """Whether word of the model that comes now would ring. The first that comes ends it."""
+        return model in self._open
 
-    def open(self) -> None:
-        """The queue was empty just now, and there is a free seat. Word that came since then is heard."""
-        self._open.set()
+    def open(self, model: str) -> None:
+        """Its queue was empty just now, and there is a free seat. Word that came since then is heard."""
+        self._open.add(model)
+        self._any.set()
 
-    def close(self) -> None:
-        """Word is for others from now on."""
-        self._open.clear()
+    def close(self, model: str) -> None:
+        """Word of this model is for others from now on."""
+        self._open.discard(model)
 
     def listen(self) -> None:
         """In a thread of its own, until the process ends or `end`."""
-        threading.Thread(target=self._listen, name=f"ear {self._model}", daemon=True).start()
+        threading.Thread(target=self._listen, name="ears", daemon=True).start()
 
     def end(self) -> None:
         """Hear nothing more. A read that is under way ends by itself."""
         self._over = True
-        self._open.set()
+        self._open.clear()
+        self._any.set()
 
     def _listen(self) -> None:
         while True:
-            self._open.wait()
+            self._any.wait()
             if self._over:
                 return
             try:
                 self._hear()
             except redis.RedisError as error:
                 # No matter: the worker asks all the same, if less often.
-                log.debug("no word of jobs is heard", model=self._model, reason=str(error))
+                log.debug("no word of jobs is heard", reason=str(error))
                 time.sleep(IDLE_SECONDS)
 
     def _hear(self) -> None:
-        if not self._word.hear(self._model, seconds=IDLE_SECONDS):
+        if not self._open:
+            self._any.clear()
+            # Somebody may have opened one, and set it, just before it was cleared.
+            if self._open:
+                self._any.set()
             return
-        if self._over or not self._open.is_set():
-            self._word.pass_on(self._model)
+        model = self._word.hear(self._worker, seconds=IDLE_SECONDS)
+        if model is None:
             return
-        self._open.clear()
-        self._bell.ring()
+        if model in self._open:
+            self._open.discard(model)
+            self._bell.ring()
+        else:
+            self._word.pass_on(model)

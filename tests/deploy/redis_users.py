@@ -75,9 +75,20 @@ USERS = {
     ),
     "worker": User(
         "Claims jobs of its model and ends them. Sees no API key, no stream's token and no webhook's secret.",
-        ("claim", "beat", "progress", "preview", "finish", "give_back", "announce", "starting", "worker_lost"),
+        (
+            "claim",
+            "pass_on",
+            "beat",
+            "progress",
+            "preview",
+            "finish",
+            "give_back",
+            "announce",
+            "starting",
+            "worker_lost",
+        ),
         RQ_COMMANDS + " bzpopmin",
-        "JOB CLAIMABLE",
+        "JOB",
     ),
     "webhooks": User(
         "Delivers what jobs owe. Sees no API key, only reads records and queues, and takes and ends no job.",

@@ -26,7 +26,7 @@ from worker import wakeups
 from worker.attempts import Attempts
 from worker.intake import Intake
 from worker.leases import Leases
-from worker.wakeups import Bell, Ear
+from worker.wakeups import Bell, Ears
 
 pytestmark = pytest.mark.anyio
 
@@ -62,8 +62,9 @@ class Counting(Ownership):
         self.asked += 1
         return super().claim(model, worker, holding=holding)
 
-    def hear(self, model: str, *, seconds: float) -> bool:
-        return super().hear(model, seconds=seconds) and not self.deaf
+    def hear(self, worker: str, *, seconds: float) -> str | None:
+        word = super().hear(worker, seconds=seconds)
+        return None if self.deaf else word
 
 
 class Worker:
@@ -182,22 +183,35 @@ async def test_one_job_wakes_one_worker_of_many(starts: Starts, submit: Submits)
     assert sum(worker.ownership.asked for worker in workers) == len(workers) + 1
 
 
-async def test_two_jobs_wake_two_workers_though_one_word_was_left(
-    starts: Starts, submit: Submits, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They came before anybody listened: word of both is one, and who claims the first passes it on."""
-    workers = [starts() for _ in range(2)]
-    for worker in workers:
-        worker.road.seats = 0
-    for worker in workers:
-        worker.look(1)
+async def test_each_of_several_jobs_wakes_a_worker(starts: Starts, submit: Submits) -> None:
+    workers = [starts() for _ in range(3)]
     for _ in workers:
         await submit()
-    assert redis_client.zcard(keys.CLAIMABLE + "starter") == 1
-    for worker in workers:
-        worker.road.seats = 1
-        worker.intake._ears["starter"].open()
     until(lambda: all(worker.road.begun for worker in workers))
+    assert sum(worker.late for worker in workers) == 0
+
+
+async def test_word_that_comes_before_the_answer_is_heard(
+    starts: Starts, submit: Submits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis tells a worker as soon as it has found nothing, which that worker does not know yet."""
+    worker = starts()
+    told, found = threading.Event(), Counting.claim
+
+    def claim(self: Counting, model: str, name: str, *, holding: int = 0) -> Claim | None:
+        answer = found(self, model, name, holding=holding)
+        told.set()
+        until(lambda: not worker.intake._ears.is_open(model))
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Counting, "claim", claim)
+        worker.clock.now += keys.IDLE_SECONDS
+        worker.attempts.seat_freed()
+        told.wait()
+        await submit()
+    until(lambda: worker.road.begun)
+    assert worker.late == 0
 
 
 async def test_a_freed_seat_is_asked_for_at_once(starts: Starts, submit: Submits) -> None:
@@ -219,7 +233,7 @@ async def test_nothing_that_it_waits_for_holds_up_a_stop(
 ) -> None:
     monkeypatch.setattr("worker.intake.IDLE_SECONDS", FOR_EVER)
     heard = threading.Event()
-    monkeypatch.setattr(Counting, "hear", lambda self, model, *, seconds: heard.wait() and False)
+    monkeypatch.setattr(Counting, "hear", lambda self, worker, *, seconds: heard.wait() and None)
     worker = starts()
     worker.intake.request_stop()
     worker.thread.join()
@@ -230,44 +244,81 @@ class Said:
     """Word as the test gives it."""
 
     def __init__(self) -> None:
-        self.words: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self.reading, self.passed = threading.Event(), threading.Event()
+        self.words: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.reading, self.passed = threading.Event(), queue.SimpleQueue[str]()
 
-    def hear(self, model: str, *, seconds: float) -> bool:
+    def hear(self, worker: str, *, seconds: float) -> str | None:
         self.reading.set()
         return self.words.get()
 
     def pass_on(self, model: str) -> None:
-        self.passed.set()
+        self.passed.put(model)
 
 
-def test_word_for_who_cannot_take_a_job_is_passed_on() -> None:
-    said, bell = Said(), Bell()
-    ear = Ear("starter", said, bell)
-    ear.listen()
-    ear.open()
+@pytest.fixture
+def said() -> Said:
+    return Said()
+
+
+@pytest.fixture
+def bell() -> Bell:
+    return Bell()
+
+
+@pytest.fixture
+def ears(said: Said, bell: Bell) -> Iterator[Ears]:
+    made = Ears("w1", said, bell)
+    made.listen()
+    yield made
+    made.end()
+    said.words.put(None)
+
+
+def test_word_for_who_cannot_take_a_job_is_passed_on(ears: Ears, said: Said) -> None:
+    ears.open("starter")
     said.reading.wait()
-    ear.close()
-    said.words.put(True)
-    said.passed.wait()
-    ear.end()
+    ears.close("starter")
+    said.words.put("starter")
+    assert said.passed.get() == "starter"
 
 
-def test_a_redis_that_is_away_ends_no_listening(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_word_of_one_model_leaves_the_ear_for_another_open(ears: Ears, said: Said, bell: Bell) -> None:
+    ears.open("starter")
+    ears.open("scorer")
+    said.words.put("scorer")
+    bell.wait(FOR_EVER)
+    assert (ears.is_open("starter"), ears.is_open("scorer")) == (True, False)
+    said.words.put("starter")
+    bell.wait(FOR_EVER)
+    assert not ears.is_open("starter")
+
+
+def test_who_listens_for_nothing_reads_nothing(ears: Ears, said: Said, bell: Bell) -> None:
+    for _ in range(3):
+        said.reading.clear()
+        ears.open("starter")
+        said.reading.wait()
+        said.words.put("starter")
+        bell.wait(FOR_EVER)
+    until(lambda: not ears._any.is_set())
+
+
+def test_a_redis_that_is_away_ends_no_listening(
+    ears: Ears, said: Said, bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wakeups, "IDLE_SECONDS", 0.0)
-    said, bell, tries = Said(), Bell(), iter((redis.ConnectionError("away"), redis.ResponseError("UNBLOCKED")))
+    tries = iter((redis.ConnectionError("away"), redis.ResponseError("UNBLOCKED")))
 
-    def hear(model: str, *, seconds: float) -> bool:
+    def hear(worker: str, *, seconds: float) -> str | None:
         for error in tries:
             raise error
-        return True
+        return said.words.get()
 
     monkeypatch.setattr(said, "hear", hear)
-    ear = Ear("starter", said, bell)
-    ear.listen()
-    ear.open()
+    said.words.put("starter")
+    ears.open("starter")
     bell.wait(FOR_EVER)
-    assert not ear.is_open
+    assert not ears.is_open("starter")
 
 
 def test_a_signal_ends_a_wait() -> None:

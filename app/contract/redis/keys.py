@@ -42,9 +42,12 @@ CLOCK = PREFIX + "clock:"
 `unserved`, the moment since when its jobs wait without one of them being claimed (ms of Redis time). Gone when the
 queue is empty."""
 
-CLAIMABLE = PREFIX + "claimable:"
-"""sorted set per model of one member without a name: something waits to be claimed, and nobody has heard of it yet.
-Workers with a free seat block on it; Redis gives it to one of them. Gone when the queue is empty."""
+IDLE = PREFIX + "idle:"
+"""sorted set per model: workers with a free seat that found its queue empty, by when (ms of Redis time; those that hold
+jobs a second earlier). Whoever is told of a job leaves it. What is left of dead workers goes with the next job."""
+
+WORD = PREFIX + "word:"
+"""sorted set per worker, which alone blocks on it: models of which it was told that there is a job. Expires soon."""
 
 MODELS_QUEUED = PREFIX + "queues"
 """set of models that ever had a queue; the reaper walks it."""
@@ -206,6 +209,14 @@ BEAT_SECONDS = 10.0
 IDLE_SECONDS = 1.0
 """How long a worker with a free seat waits for word of a job before it asks all the same: a lost word costs no more.
 Shorter than any socket timeout."""
+
+IDLE_AGAIN_MS = 4_000
+IDLE_KEPT_MS = 7_000
+"""A worker that goes on asking is entered as idle again after the first of these, which spares the log a line a second;
+one whose entry is older than the second, and a second for holding jobs, has gone, and is told nothing."""
+
+WORD_MS = 10_000
+"""A word that nobody has taken up by then is old: its job was found by asking."""
 
 REAP_SECONDS = 4.0
 """Lease + reap + one beat of slack keeps a crash under 35 s from being queued again."""

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -23,7 +23,7 @@ from app.contract.messages.spec import JobSpec, pictures_of
 from app.contract.messages.usage import Work
 from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis import keys
-from app.contract.redis.keys import CLAIMABLE, RECORD_VERSION, SUSPECT_AFTER
+from app.contract.redis.keys import RECORD_VERSION, SUSPECT_AFTER, WORD
 from app.contract.redis.scripts import source
 
 
@@ -83,7 +83,8 @@ class Ownership:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        names = ("claim", "beat", "progress", "preview", "finish", "give_back", "announce", "starting", "worker_lost")
+        names = ("claim", "pass_on", "beat", "progress", "preview", "finish", "give_back", "announce", "starting")
+        names += ("worker_lost",)
         self._scripts = {name: client.register_script(source(name)) for name in names}
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         self._unanswered: dict[str, str] = {}
@@ -150,14 +151,18 @@ class Ownership:
         times = int(waited), int(watched)
         return Claim(job_id, token, read_stored(spec), *counts, traceparent, *times, tenant, asked)
 
-    def hear(self, model: str, *, seconds: float) -> bool:
-        """Wait until a job of the model can be claimed, and nobody else has heard of it: True. False when the time is
-        up. Whoever hears it asks, or passes it on. May be called beside `claim`."""
-        return self._redis.bzpopmin(CLAIMABLE + model, timeout=seconds) is not None
+    def hear(self, worker: str, *, seconds: float) -> str | None:
+        """Wait until this worker is told that a job can be claimed: of which model. None when the time is up.
+
+        It is told once after each claim that found the queue empty. Whoever hears it asks, or passes it on. May be
+        called beside `claim`.
+        """
+        word = self._redis.bzpopmin(WORD + worker, timeout=seconds)
+        return cast("str", word[1]) if word else None
 
     def pass_on(self, model: str) -> None:
         """What `hear` said, for another worker: this one cannot ask."""
-        self._redis.zadd(CLAIMABLE + model, {"": 0})
+        self._scripts["pass_on"](args=[model])
 
     def beat(self, claims: list[Claim]) -> list[Beat]:
         """Extend the leases of all jobs in flight; what was learned of each, in their order."""

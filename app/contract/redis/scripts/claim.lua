@@ -3,6 +3,7 @@
 -- first of them keeps it for itself, gets nothing more, and so becomes free.
 -- Said again with its token, because the answer was lost, it gives the same attempt again. An attempt that was lost
 -- meanwhile uses the token up: nil, and the caller draws another.
+-- Where nothing waits, the worker is entered as idle, and will be told of the next job.
 -- ARGV: model, worker, token, newest record version the worker understands, how many jobs it holds
 -- Answers nil, or {id, spec, attempt, failures, traceparent, ms since it was accepted, tenant, task, question, ms that it
 -- is watched yet}; task and question are empty of a job that draws.
@@ -22,11 +23,13 @@ end
 local before = given(worker, token)
 if before then return owns(before, token) and told(before, read(before)) or nil end
 if redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 then return nil end
+if redis.call('EXISTS', QUEUED .. model) == 0 then
+  wait_for_word(model, worker, busy)
+  return nil
+end
 
 local function own(id, tag, is_kept)
   if dequeue(id, model) then
-    -- Two jobs may have come before anybody heard of the first.
-    tell_a_worker(model)
     if tag > tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0) then
       redis.call('HSET', CLOCK .. model, 'now', tag, 'unserved', at)
       redis.call('ZREMRANGEBYSCORE', TURNS .. model, '-inf', tag)

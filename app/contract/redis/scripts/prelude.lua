@@ -186,11 +186,26 @@ local function list_remove(id, model)
   redis.call('HINCRBY', CLOCK .. model, 'popped', 1)
 end
 
--- Something of the model waits to be claimed. Redis gives this to one of the workers that block on it, longest waiting
--- first; while none does, it stays for the next. Said again while nobody has heard, it is the same. No more than a hint:
--- who hears it asks, and who hears nothing asks after IDLE_SECONDS.
+-- A worker has a free seat and found nothing to claim: it is told of the next job. With nothing in hand it comes before
+-- those that draw already.
+local function wait_for_word(model, worker, is_busy)
+  local at, entered = now(), redis.call('ZSCORE', IDLE .. model, worker)
+  if is_busy then at = at - 1000 end
+  if not entered or tonumber(entered) < at - IDLE_AGAIN_MS then redis.call('ZADD', IDLE .. model, at, worker) end
+end
+
+-- There is a job of the model: one idle worker is told, by a key on which it alone blocks. A thousand that block on one
+-- key cost Redis milliseconds each time. No more than a hint: who hears it asks, who hears nothing asks after IDLE_SECONDS.
 local function tell_a_worker(model)
-  redis.call('ZADD', CLAIMABLE .. model, 0, '')
+  local idle = redis.call('ZPOPMAX', IDLE .. model)
+  if not idle[1] then return end
+  if tonumber(idle[2]) < now() - IDLE_KEPT_MS then
+    -- The latest of all: nobody that is entered lives.
+    redis.call('DEL', IDLE .. model)
+    return
+  end
+  redis.call('ZADD', WORD .. idle[1], 0, model)
+  redis.call('PEXPIRE', WORD .. idle[1], WORD_MS)
 end
 
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996): a job starts, in virtual time, when its tenant's job before it is
@@ -212,7 +227,7 @@ local function dequeue(id, model)
   if others then
     list_remove(id, model)
   else
-    redis.call('DEL', TURNS .. model, CLOCK .. model, CLAIMABLE .. model, RQ_QUEUE .. QUEUE_PREFIX .. model)
+    redis.call('DEL', TURNS .. model, CLOCK .. model, RQ_QUEUE .. QUEUE_PREFIX .. model)
   end
   return others
 end
@@ -226,6 +241,7 @@ end
 -- This worker serves the model no longer. Answers whether it did.
 local function stop_serving(model, worker)
   redis.call('HDEL', LOADABLE .. model, worker)
+  redis.call('ZREM', IDLE .. model, worker)
   if redis.call('GET', TAKING_UP .. model) == worker then redis.call('DEL', TAKING_UP .. model) end
   local served = redis.call('ZREM', ALIVE .. model, worker) == 1
   if served then redis.call('ZADD', SEEN, now(), model) end
