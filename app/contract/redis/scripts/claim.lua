@@ -3,7 +3,7 @@
 -- first of them keeps it for itself, gets nothing more, and so becomes free.
 -- Said again with its token, because the answer was lost, it gives the same attempt again. An attempt that was lost
 -- meanwhile uses the token up: nil, and the caller draws another.
--- Where nothing waits, the worker is entered as idle, and will be told of the next job.
+-- Where nothing waits, or nothing is to be claimed, the worker is entered as idle, and will be told of the next job.
 -- ARGV: model, worker, token, newest record version the worker understands, how many jobs it holds
 -- Answers nil, or {id, spec, attempt, failures, traceparent, ms since it was accepted, tenant, task, question, ms that it
 -- is watched yet}; task and question are empty of a job that draws.
@@ -22,8 +22,7 @@ end
 
 local before = given(worker, token)
 if before then return owns(before, token) and told(before, read(before)) or nil end
-if redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 then return nil end
-if redis.call('EXISTS', QUEUED .. model) == 0 then
+if redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 or redis.call('EXISTS', QUEUED .. model) == 0 then
   wait_for_word(model, worker, busy)
   return nil
 end

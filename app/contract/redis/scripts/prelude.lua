@@ -196,16 +196,18 @@ end
 
 -- There is a job of the model: one idle worker is told, by a key on which it alone blocks. A thousand that block on one
 -- key cost Redis milliseconds each time. No more than a hint: who hears it asks, who hears nothing asks after IDLE_SECONDS.
+-- Answers whether there was one.
 local function tell_a_worker(model)
   local idle = redis.call('ZPOPMAX', IDLE .. model)
-  if not idle[1] then return end
+  if not idle[1] then return false end
   if tonumber(idle[2]) < now() - IDLE_KEPT_MS then
     -- The latest of all: nobody that is entered lives.
     redis.call('DEL', IDLE .. model)
-    return
+    return false
   end
   redis.call('ZADD', WORD .. idle[1], 0, model)
   redis.call('PEXPIRE', WORD .. idle[1], WORD_MS)
+  return true
 end
 
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996): a job starts, in virtual time, when its tenant's job before it is
