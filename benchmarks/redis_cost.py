@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ OF_A_JOB = ("accept", "claim", "progress", "end")
 VERSIONS = ("before", "now")
 
 
-def main() -> None:
+def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", default="64813cc", metavar="COMMIT", help="the version to stand beside")
     parser.add_argument("--rounds", type=int, default=3)
@@ -60,7 +60,11 @@ def main() -> None:
     parser.add_argument("--idle-seconds", type=float, default=10)
     parser.add_argument("--claims", type=int, default=200, help="jobs of a round that come to an idle worker")
     add_option(parser)
-    options = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    options = options_of()
     report = Report("redis_cost", options.json)
     with tempfile.TemporaryDirectory() as folder:
         trees = {"before": exported(options.before, Path(folder)), "now": ROOT}

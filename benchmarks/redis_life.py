@@ -11,12 +11,12 @@ import asyncio
 import json
 import logging
 import os
-import random
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 import redis
@@ -83,9 +83,15 @@ class Nothing:
 
 async def life(url: str, *, jobs: int, steps: int, step_seconds: float, seats: int) -> dict[str, dict[str, float]]:
     """All of them side by side: accepted, claimed, drawn, ended, forgotten."""
-    client = redis.Redis.from_url(url, decode_responses=True)
-    store = JobStore(redis.asyncio.Redis.from_url(url, decode_responses=True))
-    ownership, meter = Ownership(client), Meter(client)
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        async with redis.asyncio.Redis.from_url(url, decode_responses=True) as of_gateway:
+            return await _lived(client, of_gateway, jobs=jobs, steps=steps, step_seconds=step_seconds, seats=seats)
+
+
+async def _lived(
+    client: redis.Redis, of_gateway: redis.asyncio.Redis, *, jobs: int, steps: int, step_seconds: float, seats: int
+) -> dict[str, dict[str, float]]:
+    store, ownership, meter = JobStore(of_gateway), Ownership(client), Meter(client)
     spec = resolve(JobRequest(prompt="a lighthouse in a storm, oil on canvas", num_inference_steps=steps), card())
     ownership.announce(card(), "first")
     await _one(store, ownership, spec)
@@ -223,14 +229,15 @@ async def claims(url: str) -> dict[str, float]:
 
 async def submits(url: str, *, jobs: int, longest_pause: float) -> dict[str, float]:
     """Jobs, now and then: of each when it was sent."""
-    store, chance = JobStore(redis.asyncio.Redis.from_url(url, decode_responses=True)), random.Random(7)
-    spec, told = resolve(JobRequest(prompt="a lighthouse in a storm"), card()), dict[str, float]()
-    for _ in range(jobs):
-        await asyncio.sleep(chance.uniform(0.02, longest_pause))
-        job = NewJob(new_job_id(), "tenant", spec, 86_400_000, {})
-        told[job.id] = time.monotonic()
-        await store.submit(job, queue_limit=10**6, tenant_limit=10**6)
-    await asyncio.sleep(2)
+    spec, told, chance = resolve(JobRequest(prompt="a lighthouse in a storm"), card()), dict[str, float](), Random(7)
+    async with redis.asyncio.Redis.from_url(url, decode_responses=True) as client:
+        store = JobStore(client)
+        for _ in range(jobs):
+            await asyncio.sleep(chance.uniform(0.02, longest_pause))
+            job = NewJob(new_job_id(), "tenant", spec, 86_400_000, {})
+            told[job.id] = time.monotonic()
+            await store.submit(job, queue_limit=10**6, tenant_limit=10**6)
+        await asyncio.sleep(2)
     return told
 
 

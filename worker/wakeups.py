@@ -63,6 +63,7 @@ class Ears:
         self._bell = bell
         self._open: set[str] = set()
         self._any, self._over = threading.Event(), False
+        self._thread = threading.Thread(target=self._listen, name="ears", daemon=True)
 
     def is_open(self, model: str) -> bool:
         """Whether word of the model that comes now would ring. The first that comes ends it."""
@@ -79,10 +80,10 @@ class Ears:
 
     def listen(self) -> None:
         """In a thread of its own, until the process ends or `end`."""
-        threading.Thread(target=self._listen, name="ears", daemon=True).start()
+        self._thread.start()
 
     def end(self) -> None:
-        """Hear nothing more. A read that is under way ends by itself."""
+        """Hear nothing more. A read that is under way ends by itself, and nobody waits for it."""
         self._over = True
         self._open.clear()
         self._any.set()

@@ -94,6 +94,8 @@ def starts(redis_client: redis.Redis, card: ModelCard) -> Iterator[Starts]:
         made.request_stop()
         thread.join()
         made.leave()
+        # What it reads from must not be closed under it.
+        made._ears._thread.join()
 
 
 @pytest.fixture

@@ -98,6 +98,8 @@ class Worker:
         self.intake.request_stop()
         self.thread.join()
         self.intake.leave()
+        # What it reads from must not be closed under it.
+        self.intake._ears._thread.join()
         self.client.close()
         self.rq.close()
 
@@ -237,6 +239,7 @@ async def test_nothing_that_it_waits_for_holds_up_a_stop(
     worker = starts()
     worker.intake.request_stop()
     worker.thread.join()
+    assert worker.intake._ears._thread.is_alive()
     heard.set()
 
 
@@ -272,6 +275,7 @@ def ears(said: Said, bell: Bell) -> Iterator[Ears]:
     yield made
     made.end()
     said.words.put(None)
+    made._thread.join()
 
 
 def test_word_for_who_cannot_take_a_job_is_passed_on(ears: Ears, said: Said) -> None:
