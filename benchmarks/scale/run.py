@@ -1,4 +1,4 @@
-"""One version's process of a run: plays the parts whose names it reads, against a Redis of its own, and answers each
+"""One version's process of a run: plays the parts whose names it reads, on a Valkey of its own, and answers each
 with what was found, as a line of JSON.
 
 Run by versions.py, with the code of that version in PYTHONPATH. Refuses to know of which.
@@ -11,10 +11,13 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import redis
 
+from app.cli.embedded import EmbeddedValkey
 from app.contract.common.logs import configure
 from benchmarks.scale.crowd import Crowd
 from benchmarks.scale.fairness import fairness
@@ -27,9 +30,9 @@ STEP_SECONDS = 0.1
 class Parts:
     """Each method is a part, and answers what JSON takes."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, url: str, options: argparse.Namespace) -> None:
         self._options = options
-        self._url: str = options.redis_url
+        self._url = url
         self._redis: Any = redis.Redis.from_url(self._url, decode_responses=True)
         self._meter = Meter(self._redis)
 
@@ -88,16 +91,23 @@ PARTS: dict[str, Callable[[Parts], dict[str, Any]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("redis_url")
     for name in ("workers", "callers", "real"):
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("seconds", "rate"):
         parser.add_argument(f"--{name}", type=float, required=True)
     # Only what is asked for stands on the standard output.
     configure("error", process="scale")
-    parts = Parts(parser.parse_args())
-    for line in sys.stdin:
-        print(json.dumps(PARTS[line.strip()](parts)), flush=True)
+    with TemporaryDirectory(prefix="scale-") as folder:
+        # With the settings that this version gives its own.
+        (Path(folder) / "logs").mkdir()
+        valkey = EmbeddedValkey(Path(folder))
+        valkey.start()
+        try:
+            parts = Parts(valkey.url, parser.parse_args())
+            for line in sys.stdin:
+                print(json.dumps(PARTS[line.strip()](parts)), flush=True)
+        finally:
+            valkey.stop()
 
 
 if __name__ == "__main__":
