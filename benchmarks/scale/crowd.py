@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import redis
-import redis.asyncio
 
 from app.contract.messages.new_job import NewJob
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
-from app.contract.redis.store import JobStore
 from app.jobs.housekeeping import Housekeeper
 from benchmarks.scale.fairness import Turn
-from benchmarks.scale.flow import NO_LIMIT
+from benchmarks.scale.gateway import NO_LIMIT, gateway
 from benchmarks.scale.meter import Meter, Spent
 from benchmarks.scale.players import CARD, SEATS, job_of, succeed
 
@@ -96,16 +94,16 @@ class Crowd:
         return [job_of(sender, chance.choice(STEPS), chance) for sender in senders]
 
     async def _submit(self, jobs: list[NewJob]) -> None:
-        store = JobStore(redis.asyncio.Redis.from_url(self._url, decode_responses=True))
         turn = asyncio.Semaphore(AT_ONCE)
+        async with gateway(self._url) as services:
 
-        async def one(job: NewJob) -> None:
-            async with turn:
-                await store.submit(job, **NO_LIMIT)
+            async def one(job: NewJob) -> None:
+                async with turn:
+                    await services.jobs.submit(job, **NO_LIMIT)
 
-        # The first makes what all others share.
-        await one(jobs[0])
-        await asyncio.gather(*map(one, jobs[1:]))
+            # The first makes what all others share.
+            await one(jobs[0])
+            await asyncio.gather(*map(one, jobs[1:]))
 
     def _claim(self, jobs: int) -> list[Claim]:
         """All of them, a seat of each worker after the other. In this order."""
@@ -126,14 +124,13 @@ class Crowd:
 
     async def _keep_house(self) -> int:
         """How many rounds it takes. The pauses between them are left out."""
-        client = redis.asyncio.Redis.from_url(self._url, decode_responses=True)
-        nothing = cast(Any, _NoPictures())
-        keeper = Housekeeper(JobStore(client), nothing, nothing, closing=asyncio.Event())
         rounds = 0
-        while await client.zcard(keys.LEASES):
-            await client.delete(keys.REAPER_LOCK)
-            await keeper.round()
-            rounds += 1
+        async with gateway(self._url) as services:
+            keeper = Housekeeper(services.jobs, services.pictures, services.inputs, closing=services.closing)
+            while self._redis.zcard(keys.LEASES):
+                self._redis.delete(keys.REAPER_LOCK)
+                await keeper.round()
+                rounds += 1
         return rounds
 
     @contextmanager
@@ -144,16 +141,3 @@ class Crowd:
 
     def _weigh(self, name: str, empty: int, jobs: int) -> None:
         self.found.bytes_per_job[name] = (self._meter.memory() - empty) / jobs
-
-
-class _NoPictures:
-    """In the place of the store of pictures and of inputs, for housekeeping that finds none."""
-
-    async def delete_prefix(self, prefix: str) -> int:
-        return 0
-
-    async def sweep_probes(self) -> int:
-        return 0
-
-    async def sweep(self, *, limit: int) -> int:
-        return 0

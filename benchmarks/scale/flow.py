@@ -8,26 +8,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
-
-import redis.asyncio
-from pydantic import SecretStr
 
 from app.jobs.follow import Feed
-from app.services import Services
-from app.settings import Settings
+from benchmarks.scale.gateway import NO_LIMIT, gateway
 from benchmarks.scale.meter import Meter, Spent
 from benchmarks.scale.players import Told, fleet, job_of, register
-
-try:
-    from app.wiring import open_services
-except ImportError:  # The code of an older version is before ours in the path.
-    from app.main import open_services  # type: ignore[attr-defined, no-redef]
-
-NO_LIMIT = {"queue_limit": 10**7, "tenant_limit": 10**7}
 
 LONGEST_SECONDS = 600.0
 """After which something hangs, on a machine however slow."""
@@ -81,41 +67,25 @@ def flow(url: str, meter: Meter, what: Flow, *, workers: int, callers: int) -> F
 
 async def _warm(url: str, told: Told) -> None:
     """Scripts are loaded and RQ's hash is made before anything is measured."""
-    async with _gateway(url) as gateway:
-        await gateway.jobs.submit(job_of("caller-0", 1, random.Random(0)), **NO_LIMIT)
+    async with gateway(url) as services:
+        await services.jobs.submit(job_of("caller-0", 1, random.Random(0)), **NO_LIMIT)
         await _until_ended(told, 1)
 
 
 async def _send(url: str, what: Flow, told: Told, callers: int) -> int:
     chance, before, sent = random.Random(17), told.ended, 0
     began, due, tasks = time.monotonic(), 0.0, list[asyncio.Task[None]]()
-    async with _gateway(url) as gateway:
+    async with gateway(url) as services:
         while (due := due + chance.expovariate(what.rate)) < what.seconds:
             await asyncio.sleep(max(0.0, began + due - time.monotonic()))
             job = job_of(f"caller-{chance.randrange(callers)}", what.steps, chance)
-            await gateway.jobs.submit(job, **NO_LIMIT)
+            await services.jobs.submit(job, **NO_LIMIT)
             sent += 1
             if what.watched:
-                tasks.append(asyncio.create_task(_watch(gateway.feed, job.id)))
+                tasks.append(asyncio.create_task(_watch(services.feed, job.id)))
         await _until_ended(told, before + sent)
         await asyncio.gather(*tasks)
     return sent
-
-
-@asynccontextmanager
-async def _gateway(url: str) -> AsyncIterator[Services]:
-    """What a gateway of this version has behind its routes."""
-    commands, waiting = (redis.asyncio.Redis.from_url(url, decode_responses=True) for _ in range(2))
-    with TemporaryDirectory(prefix="scale-pictures-") as folder:
-        settings = Settings(redis_url=SecretStr(url), storage_url=folder, signing_key=SecretStr("s" * 32))
-        services = open_services(settings, commands, waiting)
-        try:
-            yield services
-        finally:
-            await services.feed.close()
-            services.inputs.close()
-            await commands.aclose()
-            await waiting.aclose()
 
 
 async def _watch(feed: Feed, job_id: str) -> None:
