@@ -169,7 +169,10 @@ def register(url: str, names: list[str]) -> None:
             served=[(CARD, _Nowhere())], name=name, connection=rqs, ownership=ownership, leasing=ownership,
             attempts=Attempts(), may_claim=lambda: False,
         )  # fmt: skip
-        intake.register_birth()
+        if rqs.exists(intake.key):
+            intake.heartbeat()
+        else:
+            intake.register_birth()
         ownership.announce(CARD, name)
 
 
