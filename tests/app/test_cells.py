@@ -44,7 +44,7 @@ IDS = {
 """What a parameter of a path is called that says which job or picture is meant."""
 
 NO_IDS = {"event": "succeeded", "index": "0", "kind": "json"}
-OF_NO_JOB = {"model_id", "sha256", "owner", "name", "version"}
+OF_NO_JOB = {"model_id", "sha256", "owner", "name", "version", "model", "worker", "tenant"}
 """Parameters of paths that are the same in all cells."""
 
 
