@@ -139,9 +139,9 @@ class Reporter:
             self._attempts.close(claim.token)
 
     def _last_word(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> Callable[[], bool]:
-        claim = attempt.claim
+        claim, work = attempt.claim, work_of(event)
         if isinstance(event, NotBegun):
-            return self._after_fault(attempt, event.error, Work())
+            return self._after_fault(attempt, event.error, work)
         if isinstance(event, Answered):
             spent = {"score": round(event.seconds, 4)}
             facts: dict[str, Any] = {"timings": spent, "warnings": event.warnings, "work": event.work}
@@ -150,12 +150,12 @@ class Reporter:
             return self._put_away(attempt, event)
         if isinstance(event, Failed):
             error, blocked = JobError(slug=event.error.slug, detail=event.error.detail), _blocked(event)
-            return lambda: self._ownership.fail(claim, error, blocked=blocked, work=event.work)
+            return lambda: self._ownership.fail(claim, error, blocked=blocked, work=work)
         if attempt.stop is Stop.GIVEN_BACK:
-            return lambda: self._ownership.give_back(claim, "worker-stopped", work=event.work)
+            return lambda: self._ownership.give_back(claim, "worker-stopped", work=work)
         if attempt.stop is Stop.LOST:
             return lambda: False
-        return lambda: self._ownership.canceled(claim, work=event.work)
+        return lambda: self._ownership.canceled(claim, work=work)
 
     def _put_away(self, attempt: Attempt, finished: Finished) -> Callable[[], bool]:
         """Store the pictures; the word that follows depends on whether that went well."""
