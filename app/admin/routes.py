@@ -1,14 +1,15 @@
-"""What an operator looks at: queues by caller, workers, models, dead jobs, the audit. Nothing here changes anything."""
+"""What an operator looks at: queues by caller, workers, models, dead jobs, use, audit. Nothing is changed here."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import Header, Query
-from starlette.responses import Response
+from fastapi import Query
+from starlette.responses import Response, StreamingResponse
 
 from app.admin.access import PREFIX, operators_router
-from app.admin.pages import Cursor, Limit, as_csv, page
+from app.admin.pages import Cursor, Limit, as_csv, page, read_place, write_place
 from app.admin.schemas import (
     AdminModelList,
     AdminModelView,
@@ -24,17 +25,20 @@ from app.admin.schemas import (
 from app.contract.messages.audit import is_change_id
 from app.contract.messages.served import ServedModel
 from app.contract.redis.overview import Share
+from app.contract.redis.usage import Day
 from app.edge.errors import InvalidRequest
-from app.routes.accept import preferred
+from app.edge.keyring import TENANT
+from app.jobs.usage import Period, UsageDay, UsagePage
+from app.jobs.usage import as_csv as usage_csv
+from app.routes.accept import Accept, Format, table_of, wants_csv
 from app.routes.answers import ACCESS, QUEUE, problems, read_cursor, write_cursor_at
+from app.routes.usage import First, Last, download
 from app.services import Services, TheServices
 
 router = operators_router()
 
 OfModel = Annotated[str | None, Query(max_length=64, description="Only of this model")]
-Format = Annotated[Literal["json", "csv"] | None, Query(description="Missing: as Accept says, else JSON")]
-Accept = Annotated[str, Header(description="application/json or text/csv")]
-KINDS = {"json": "application/json", "csv": "text/csv"}
+OfTenant = Annotated[str | None, Query(pattern=f"^{TENANT.pattern}$", description="Only of this caller")]
 READING = problems(*ACCESS, InvalidRequest, *QUEUE)
 
 
@@ -88,15 +92,71 @@ async def dead(services: TheServices, limit: Limit = 100, cursor: Cursor = None)
 
 
 @router.get(
+    "/usage",
+    response_class=Response,
+    summary="What callers have used, by day",
+    responses={
+        200: table_of(UsagePage, "By day and caller; as CSV a line for each, with the same columns, all at once"),
+        **READING,
+    },
+)
+async def usage(
+    services: TheServices,
+    first: First = None,
+    last: Last = None,
+    tenant: OfTenant = None,
+    limit: Limit = 1_000,
+    cursor: Cursor = None,
+    format: Format = None,
+    accept: Accept = "",
+) -> Response:
+    """Of all, or of one. What counts is as in GET /v1/usage."""
+    today = await services.usage.today()
+    period = Period.asked(first, last, today=today)
+    days = _days(services, period.kept(today=today), tenant)
+    if wants_csv(format, accept):
+        answer: Response = StreamingResponse(_lines(days), media_type="text/csv", headers=download(period))
+    else:
+        after = read_place(cursor, (str, str)) if cursor is not None else ("", "")
+        body = UsagePage.of(period, *await _page_of(days, after, limit)).model_dump_json(by_alias=True)
+        answer = Response(body, media_type="application/json")
+    answer.headers["Vary"] = "Accept"
+    return answer
+
+
+async def _days(services: Services, period: Period | None, tenant: str | None) -> AsyncIterator[list[Day]]:
+    """Rows of the tenant, or of all, a few at a time and in their order."""
+    if period is not None and tenant is not None:
+        yield await services.usage.of(tenant, period.first, period.last)
+    elif period is not None:
+        async for rows in services.usage.of_all(period.first, period.last):
+            yield rows
+
+
+async def _page_of(
+    days: AsyncIterator[list[Day]], after: tuple[str, ...], limit: int
+) -> tuple[list[UsageDay], str | None]:
+    """At most `limit` rows after that date and tenant, and the cursor of the next page."""
+    found: list[UsageDay] = []
+    async for rows in days:
+        found += [view for row in rows if ((view := UsageDay.of(row)).date, view.tenant) > after]
+        if len(found) > limit:
+            return found[:limit], write_place((found[limit - 1].date, found[limit - 1].tenant))
+    return found, None
+
+
+async def _lines(days: AsyncIterator[list[Day]]) -> AsyncIterator[str]:
+    yield usage_csv([])
+    async for rows in days:
+        yield usage_csv(rows, head=False)
+
+
+@router.get(
     "/audit",
     response_class=Response,
     summary="What operators have changed",
     responses={
-        200: {
-            "model": Audit,
-            "description": "The latest first; as CSV a line for each, with the same columns",
-            "content": {"text/csv": {"schema": {"type": "string"}}},
-        },
+        200: table_of(Audit, "The latest first; as CSV a line for each, with the same columns"),
         **READING,
     },
 )
@@ -108,7 +168,7 @@ async def audit(
     views = [ChangeView.of(entry) for entry in found[:limit]]
     last = found[limit - 1] if len(found) > limit else None
     following = write_cursor_at(last.at_ms, last.id) if last else None
-    if (format or preferred(accept, KINDS)) == "csv":
+    if wants_csv(format, accept):
         answer = Response(as_csv(ChangeView, views), media_type="text/csv")
         if following:
             path = services.path(f"{PREFIX}/audit")

@@ -101,7 +101,9 @@ COUNTS: Final = {
     "stored_bytes": int,
     "uploaded_bytes": int,
 }
-USAGE: Final = {"from": str, "to": str, "data": [{"date": str, "tenant": str, **COUNTS}], "total": COUNTS}
+DAYS: Final = {"from": str, "to": str, "data": [{"date": str, "tenant": str, **COUNTS}]}
+USAGE: Final = DAYS | {"total": COUNTS}
+USAGE_PAGE: Final = DAYS | {"next_cursor": (None, str)}
 PROGRESS: Final = {"step": int, "steps": int, "stage": (None, str)}
 STARTED: Final = {"attempts": int}
 

@@ -6,34 +6,68 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from app.cli.answers import USAGE
-from app.cli.client import Service, converse
-from app.cli.exits import OK
+from app.cli.answers import COUNTS, USAGE, USAGE_PAGE
+from app.cli.client import CommandError, Service, converse
+from app.cli.exits import OK, REFUSED
 from app.cli.plain import plain
 from app.cli.tables import print_table
 from app.jobs.usage import COLUMNS
+
+ROWS_AT_ONCE = 1_000
+MOST_PAGES = 1_000
+"""A million rows. Whoever needs more takes them by the month."""
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 Row = Mapping[str, Any]
 
 
-def show_usage(days: Mapping[str, str | None], *, as_csv: bool, as_json: bool, url: str, api_key: str | None) -> int:
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """The caller's own, or with a key of the scope admin that of everybody or of one tenant."""
+
+    everybody: bool = False
+    tenant: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        return not self.everybody and self.tenant is None
+
+
+def show_usage(
+    days: Mapping[str, str | None], whose: Whose, *, as_csv: bool, as_json: bool, url: str, api_key: str | None
+) -> int:
     """Print it for the days `from` and `to`, as far as they are given. Returns the exit code."""
 
     async def work(service: Service) -> int:
-        report = await service.report("/v1/usage", USAGE, **days)
+        own = whose.is_own
+        report = await service.report("/v1/usage", USAGE, **days) if own else await _of_others(service, whose, days)
         if as_json:
             print(json.dumps(report, indent=2))
         elif as_csv:
             print_csv(report["data"])
         else:
-            print_usage(report)
+            print_usage(report, with_tenants=whose.everybody)
         return OK
 
     return converse("usage", url, api_key, work)
+
+
+async def _of_others(service: Service, whose: Whose, days: Mapping[str, str | None]) -> Row:
+    """All pages as one, with their sum."""
+    rows: list[Row] = []
+    page: Row = {"next_cursor": None}
+    for _ in range(MOST_PAGES):
+        place = {"tenant": whose.tenant, "limit": ROWS_AT_ONCE, "cursor": page["next_cursor"]}
+        page = await service.report("/v1/admin/usage", USAGE_PAGE, **days, **place)
+        rows += page["data"]
+        if page["next_cursor"] is None:
+            total = {name: sum(row[name] for row in rows) for name in COUNTS}
+            return {"object": "usage", "from": page["from"], "to": page["to"], "data": rows, "total": total}
+    raise CommandError("there is too much of it; ask for fewer days", REFUSED)
 
 
 def print_csv(rows: Sequence[Row]) -> None:
@@ -44,23 +78,22 @@ def print_csv(rows: Sequence[Row]) -> None:
     writer.writerows([plain(str(row[name])) for name in COLUMNS] for row in rows)
 
 
-def print_usage(report: Row) -> None:
-    """A row for each day, and their sum where there are several."""
+def print_usage(report: Row, *, with_tenants: bool = False) -> None:
+    """A row for each day (and tenant), and their sum where there are several."""
     rows = report["data"]
     if not rows:
         print(f"nothing was used from {report['from']} to {report['to']}", file=sys.stderr)
         return
-    total = [("total", report["total"])] if len(rows) > 1 else []
-    print_table(
-        ("day (UTC)", "jobs", "failed", "canceled", "pictures", "evaluations", "device", "stored", "uploaded"),
-        [_cells(name, row) for name, row in [*((str(row["date"]), row) for row in rows), *total]],
-    )
+    heads = ("day (UTC)", "tenant") if with_tenants else ("day (UTC)",)
+    counted = ("jobs", "failed", "canceled", "pictures", "evaluations", "device", "stored", "uploaded")
+    named = [([str(row["date"]), str(row["tenant"])], row) for row in rows]
+    total = [(["total", ""], report["total"])] if len(rows) > 1 else []
+    print_table((*heads, *counted), [[*names[: len(heads)], *_cells(row)] for names, row in (*named, *total)])
 
 
-def _cells(name: str, row: Row) -> list[str]:
+def _cells(row: Row) -> list[str]:
     counts = [str(row[each]) for each in ("jobs", "failed", "canceled", "pictures", "evaluations")]
     return [
-        name,
         *counts,
         duration(row["device_seconds"]),
         *(size(row[each]) for each in ("stored_bytes", "uploaded_bytes")),

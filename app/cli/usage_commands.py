@@ -29,6 +29,10 @@ def add_to(app: typer.Typer) -> None:
 def usage(
     first: First = None,
     last: Last = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Of all callers, with a key of the scope admin.")] = False,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of this caller, with a key of the scope admin.")
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as the API writes it.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -39,10 +43,15 @@ def usage(
     \b
     darkroom usage
     darkroom usage --from 2026-11-01 --to 2026-11-30 --csv
+    darkroom usage --all
     """
-    from app.cli.usage import show_usage
+    from app.cli.usage import Whose, show_usage
 
+    if everybody and tenant is not None:
+        raise typer.BadParameter("--all and --tenant mean different callers; take one")
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json are two forms of the same; take one")
-    days = {"from": first and f"{first:%Y-%m-%d}", "to": last and f"{last:%Y-%m-%d}"}
-    raise typer.Exit(show_usage(days, as_csv=as_csv, as_json=as_json, url=url, api_key=api_key))
+    days = {name: f"{day:%Y-%m-%d}" if day else None for name, day in (("from", first), ("to", last))}
+    raise typer.Exit(
+        show_usage(days, Whose(everybody, tenant), as_csv=as_csv, as_json=as_json, url=url, api_key=api_key)
+    )

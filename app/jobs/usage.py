@@ -78,6 +78,20 @@ class UsageReport(BaseModel):
         )
 
 
+class UsagePage(BaseModel):
+    """Of many tenants, by day and then by name. Days on which nothing was used are left out."""
+
+    object: Literal["usage"] = "usage"
+    first: str = Field(serialization_alias="from", json_schema_extra={"format": "date"})
+    last: str = Field(serialization_alias="to", json_schema_extra={"format": "date"})
+    data: list[UsageDay]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last")
+
+    @classmethod
+    def of(cls, period: Period, days: list[UsageDay], next_cursor: str | None) -> UsagePage:
+        return cls(first=period.first.isoformat(), last=period.last.isoformat(), data=days, next_cursor=next_cursor)
+
+
 @dataclass(frozen=True, slots=True)
 class Period:
     """The days from `first` to `last`, both included."""

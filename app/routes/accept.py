@@ -1,11 +1,28 @@
-"""Which of several kinds of answer a client prefers.
+"""Which of several kinds of answer a client prefers: by its Accept header, or of tables by `format` as well.
 
-Knows the header. Refuses to know what the kinds are.
+Knows the header. Refuses to know what is in an answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import Header, Query
+
+Format = Annotated[Literal["json", "csv"] | None, Query(description="Missing: as Accept says, else JSON")]
+Accept = Annotated[str, Header(description="application/json or text/csv")]
+TABLE_TYPES = {"json": "application/json", "csv": "text/csv"}
+
+
+def table_of(model: type[Any], about: str) -> dict[str, Any]:
+    """For `responses=` of a route: a table as JSON of this model, and as CSV."""
+    return {"model": model, "description": about, "content": {"text/csv": {"schema": {"type": "string"}}}}
+
+
+def wants_csv(format: str | None, accept: str) -> bool:
+    """Of a table."""
+    return (format or preferred(accept, TABLE_TYPES)) == "csv"
 
 
 def preferred(accept: str, types: Mapping[str, str]) -> str:

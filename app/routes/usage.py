@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from pydantic import BeforeValidator
 from starlette.responses import Response
 
 from app.edge import errors
 from app.jobs.usage import Period, UsageReport, as_csv
-from app.routes.accept import preferred
+from app.routes.accept import Accept, Format, table_of, wants_csv
 from app.routes.answers import ACCESS, QUEUE, problems
 from app.services import TheCaller, TheServices
 
 router = APIRouter(tags=["usage"])
-
-KINDS = {"json": "application/json", "csv": "text/csv"}
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
@@ -39,15 +37,9 @@ def _day(text: Any) -> date:
 Day = Annotated[date, BeforeValidator(_day)]
 First = Annotated[Day | None, Query(alias="from", description="The first day, UTC; missing: 29 days before the last")]
 Last = Annotated[Day | None, Query(alias="to", description="The last day, UTC; missing: today")]
-Format = Annotated[Literal["json", "csv"] | None, Query(description="Missing: as Accept says, else JSON")]
-Accept = Annotated[str, Header(description="application/json or text/csv")]
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "model": UsageReport,
-        "description": "By day; as CSV a line for each, with the same columns",
-        "content": {"text/csv": {"schema": {"type": "string"}}},
-    },
+    200: table_of(UsageReport, "By day; as CSV a line for each, with the same columns"),
     **problems(*ACCESS, errors.InvalidRequest, *QUEUE),
 }
 
@@ -67,8 +59,7 @@ async def own_usage(
     period = Period.asked(first, last, today=today)
     kept = period.kept(today=today)
     days = await services.usage.of(caller.tenant, kept.first, kept.last) if kept else []
-    kind = format or preferred(accept, KINDS)
-    if kind == "csv":
+    if wants_csv(format, accept):
         answer = Response(as_csv(days), media_type="text/csv", headers=download(period))
     else:
         body = UsageReport.of(period, days).model_dump_json(by_alias=True)

@@ -140,3 +140,34 @@ def test_a_tenant_sees_its_own(gateway_with: OneGateway, redis_client: redis.Red
         for key, tenant, jobs in ((KEY, "ann", 1), (OTHER_KEY, "bob", 2)):
             answer = running.client.get("/v1/usage", headers={"Authorization": f"Bearer {key}"}).json()
             assert [(day["tenant"], day["jobs"]) for day in answer["data"]] == [(tenant, jobs)]
+
+
+def test_an_operator_sees_everybodys_by_pages(client: httpx2.Client, redis_client: redis.Redis) -> None:
+    """A service without keys that serves its own machine alone is its visitors'; access is in test_admin_access.py."""
+    today = on_redis(redis_client)
+    for days, tenants in ((1, ("bob", "ann", "cat")), (3, ("ann",)), (40, ("ann",))):
+        for tenant in tenants:
+            put(redis_client, today - timedelta(days=days), tenant, f"{days} 0 0")
+    whole = client.get("/v1/admin/usage").raise_for_status().json()
+    rows = [(row["date"], row["tenant"]) for row in whole["data"]]
+    yesterday, before = f"{today - timedelta(days=1)}", f"{today - timedelta(days=3)}"
+    assert rows == [(before, "ann"), (yesterday, "ann"), (yesterday, "bob"), (yesterday, "cat")]
+    assert (whole["object"], whole["next_cursor"]) == ("usage", None)
+    paged, cursor = [], None
+    for _ in range(4):
+        page = client.get("/v1/admin/usage", params={"limit": 1} | ({"cursor": cursor} if cursor else {})).json()
+        paged += [(row["date"], row["tenant"]) for row in page["data"]]
+        cursor = page["next_cursor"]
+    assert (paged, cursor) == (rows, None)
+    ann = client.get("/v1/admin/usage?tenant=ann").json()["data"]
+    assert [(row["date"], row["jobs"]) for row in ann] == [(before, 3), (yesterday, 1)]
+    answer = client.get("/v1/admin/usage?format=csv&limit=1")
+    assert answer.headers["content-disposition"].startswith('attachment; filename="usage-20')
+    lines = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [(line["date"], line["tenant"]) for line in lines] == rows, "a file has all of it"
+    assert client.get("/v1/admin/usage?from=2020-01-01&to=2020-02-01&format=csv").text.count("\n") == 1
+
+
+@pytest.mark.parametrize("query", ["tenant=Ann", "cursor=x", "limit=0", "from=2026-11-02&to=2026-11-01"])
+def test_what_an_operator_is_refused(client: httpx2.Client, query: str) -> None:
+    assert problem(client.get(f"/v1/admin/usage?{query}")) == (422, "invalid-request")

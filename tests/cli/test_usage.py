@@ -36,11 +36,28 @@ def test_what_was_used(run: Run, redis_client: redis.Redis) -> None:
     assert [line["date"] for line in csv.DictReader(io.StringIO(run("usage", "--csv", "--from", day).stdout))] == [day]
 
 
+def test_an_operator_sees_everybodys(run: Run, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the gateway's pages. This one has no keys and serves its machine alone."""
+    monkeypatch.setattr("app.cli.usage.ROWS_AT_ONCE", 2)
+    day = on_redis(redis_client) - timedelta(days=2)
+    for number, tenant in enumerate(("ann", "bob", "cat"), start=1):
+        put(redis_client, day, tenant, f"{number} 0 0")
+    [_, *rows, total] = run("usage", "--all").stdout.splitlines()
+    assert [row.split()[:3] for row in rows] == [[f"{day}", "ann", "1"], [f"{day}", "bob", "2"], [f"{day}", "cat", "3"]]
+    assert total.split()[:2] == ["total", "6"]
+    told = json.loads(run("usage", "--all", "--json").stdout)
+    assert ([row["tenant"] for row in told["data"]], told["total"]["jobs"]) == (["ann", "bob", "cat"], 6)
+    [_, line] = run("usage", "--tenant", "bob", "--csv").stdout.splitlines()
+    assert line.startswith(f"{day},bob,2,2,0,0,")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--from", "yesterday"), "--from"),
         (("--csv", "--json"), "take one"),
+        (("--all", "--tenant", "ann"), "take one"),
+        (("--tenant", "Not One"), "--tenant"),
         (("--from", "2026-01-02", "--to", "2026-01-01"), "--to is before the first day"),
         (("--from", "2020-01-01"), "--from is more than 400 days before"),
     ],

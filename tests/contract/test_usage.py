@@ -179,8 +179,9 @@ async def test_days_are_those_of_redis_and_go_by_themselves(
     assert day in (today, today + timedelta(days=1)), "midnight may have come"
     assert redis_client.expiretime(key) == (number + 1 + keys.USAGE_DAYS) * keys.DAY_SECONDS
     one = Usage(canceled=1)
-    assert await usage.of_all(today, today + timedelta(days=1)) == [(day, "ann", one), (day, "bob", one)]
-    assert await usage.of_all(today + timedelta(days=2), today + timedelta(days=9)) == []
+    found = [each async for each in usage.of_all(today, today + timedelta(days=1))]
+    assert found == [[(day, "ann", one), (day, "bob", one)]]
+    assert [each async for each in usage.of_all(today + timedelta(days=2), today + timedelta(days=9))] == []
 
 
 async def test_other_versions_count_less_or_more(usage: UsageStore, redis_client: redis.Redis) -> None:

@@ -5,7 +5,7 @@ Knows keys and days. Refuses to know what counts: app/contract/messages/usage.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -46,15 +46,13 @@ class UsageStore:
             found = await pipeline.execute()
         return [(day, tenant, _read(text)) for day, text in zip(days, found, strict=True) if text is not None]
 
-    async def of_all(self, first: date, last: date) -> list[Day]:
-        """The same of every tenant, by day and then by name."""
-        found: list[Day] = []
+    async def of_all(self, first: date, last: date) -> AsyncIterator[list[Day]]:
+        """The same of every tenant: day after day, each in the order of their names."""
         for day in await self._kept(first, last):
             told: dict[str, str] = {}
             async for tenant, text in self._redis.hscan_iter(_key(day), count=TENANTS_AT_ONCE):
                 told[tenant] = text
-            found += [(day, tenant, _read(told[tenant])) for tenant in sorted(told)]
-        return found
+            yield [(day, tenant, _read(told[tenant])) for tenant in sorted(told)]
 
     async def _kept(self, first: date, last: date) -> Sequence[date]:
         """The days of which there is anything."""
