@@ -48,7 +48,9 @@ DRAIN_SECONDS: Final = 2.0
 FILES_BYTES: Final = 50 * 1024 * 1024
 """The same for who sends pictures, be it to a route that takes none here; as much as OpenAI's takes."""
 
-OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/problems", "/problems/", "/docs", "/openapi.json"})
+OPEN_PATHS: Final = frozenset(
+    {"/", "/admin", "/healthz", "/readyz", "/problems", "/problems/", "/docs", "/openapi.json"}
+)
 OPEN_PREFIXES: Final = ("/static/", "/problems/", "/pictures/")
 """Pictures carry a signature in their link."""
 

@@ -45,6 +45,13 @@ async def page(services: TheServices) -> Response:
     return HTMLResponse(html, headers={"Content-Security-Policy": page_policy(sources)})
 
 
+@router.get("/admin")
+async def admin(services: TheServices) -> Response:
+    """The operator's page. It shows nothing by itself: the API decides who may see what."""
+    html = _below(services.settings.prefix, (STATIC / "admin.html").read_text())
+    return HTMLResponse(html, headers={"Content-Security-Policy": page_policy(()), "Cache-Control": "no-cache"})
+
+
 @router.get("/static/parameters.js")
 async def parameters() -> Response:
     """The one file of the page that is made here: it never differs from what the API takes."""

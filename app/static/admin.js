@@ -1,0 +1,190 @@
+// The operator's page: puts its parts together. Whatever callers, workers and models say goes in as text, never as markup.
+
+import { html, render, useEffect, useState } from "./preact-htm.js";
+import { home, key } from "./api.js";
+import { Ask, AskPause } from "./asking.js";
+import { Badge, Ledger, When } from "./ledger.js";
+import { Operator } from "./operator.js";
+import { Explained, KeyForm } from "./parts.js";
+import { Used } from "./used.js";
+import { count, seconds } from "./words.js";
+
+const operator = new Operator();
+
+function Page() {
+  const [, again] = useState(0);
+  const [asked, setAsked] = useState(null);
+  useEffect(() => operator.subscribe(() => again((times) => times + 1)), []);
+  const close = () => setAsked(null);
+  const onKey = (value) => {
+    key.set(value);
+    operator.isRefused = operator.needsKey = false;
+    return operator.now();
+  };
+  return html`<header class="head"><h1>Darkroom <span class="quiet">operator</span></h1><p><a href=${`${home}/`}>Draw</a></p></header>
+    ${operator.away && html`<p class="away" role="alert">The service does not answer. Trying again.</p>`}
+    ${operator.needsKey && html`<${KeyForm} wrong=${!!key.get()} onKey=${onKey} />`}
+    ${operator.isRefused && html`<${Stranger} onKey=${onKey} />`}
+    ${operator.trouble && html`<${Trouble} trouble=${operator.trouble} />`}
+    ${!operator.needsKey && !operator.isRefused && html`<${Sections} ask=${setAsked} />`}
+    <p class="said" role="status" aria-live="polite">${operator.news}</p>
+    ${asked && html`<${Asked} ...${asked} close=${close} />`}`;
+}
+
+/** Who has no key for this page, or comes to an open service from elsewhere. */
+function Stranger({ onKey }) {
+  return html`<section class="trouble" role="alert">
+    <strong>This page is the operator's</strong>
+    <p>${key.get() ? "The key of this tab draws pictures, but has not the scope admin." : "This service lets you draw without a key, but it is run with one."}
+      On its machine, <code>darkroom keys create NAME --scope admin</code> makes one.</p>
+  </section>
+  <${KeyForm} onKey=${onKey} />`;
+}
+
+function Trouble({ trouble: { title, lines, more } }) {
+  return html`<section class="trouble" role="alert"><strong>${title}</strong>${lines.map((line) => html`<p>${line}</p>`)}
+    <div class="row"><button type="button" class="small" onClick=${() => operator.dismiss()}>Dismiss</button>${more && html`<${Explained} href=${more} />`}</div>
+  </section>`;
+}
+
+function Asked({ kind, about, close }) {
+  if (kind === "pause") return html`<${AskPause} model=${about} act=${(how) => operator.pause(about.id, how)} close=${close} />`;
+  return html`<${Ask} ...${QUESTIONS[kind](about)} close=${close} />`;
+}
+
+/** What each button does, said before it does it. */
+const QUESTIONS = {
+  cancel: ({ tenant, waiting, running }) => ({
+    title: `Cancel the jobs of ${tenant}`,
+    lines: [
+      `${count(waiting, "waiting job")} of all models will be called off at once, ${count(running, "running job")} within a step.`,
+      "What was drawn of them is lost. Whoever sent them sees them as canceled, and may send new ones.",
+    ],
+    does: "Cancel them",
+    isDanger: true,
+    act: () => operator.cancel(tenant),
+  }),
+  drain: ({ name, jobs }) => ({
+    title: `Drain ${name}`,
+    lines: [
+      `It takes no more jobs${jobs ? `, finishes the ${count(jobs, "job")} that it holds` : ""}, and ends.`,
+      "This cannot be taken back: start it again where it ran.",
+    ],
+    does: "Drain it",
+    isDanger: true,
+    act: () => operator.drain(name),
+  }),
+  retryAll: (jobs) => ({
+    title: "Run all dead jobs again",
+    lines: [`${jobs} or more that have lost a worker with every attempt. If one of them ends workers, it will do so again.`],
+    does: "Run them again",
+    act: () => operator.retryAll(),
+  }),
+};
+
+function Sections({ ask }) {
+  const { queue, models, workers, dead, audit } = operator.lists;
+  return html`<${Tiles} ...${operator.lists} />
+    <section><h2>Queue by caller</h2>
+      <${Ledger} about="Queue by caller" rows=${queue?.data} none="Nobody's jobs wait or run." keyOf=${({ model, tenant }) => `${model} ${tenant}`} columns=${[
+        { name: "Caller", of: ({ tenant }) => tenant },
+        { name: "Model", tight: true, of: ({ model }) => model },
+        { name: "Waiting", number: true, of: ({ waiting }) => waiting },
+        { name: "Running", number: true, of: ({ running }) => running },
+        { name: "Cost waiting", number: true, of: ({ waiting_cost: cost }) => amount(cost) },
+        { name: "Cost running", number: true, of: ({ running_cost: cost }) => amount(cost) },
+        { name: "Oldest since", of: ({ oldest_waiting_at: at }) => html`<${When} at=${at} />` },
+        { of: (row) => html`<button type="button" class="small danger" onClick=${() => ask({ kind: "cancel", about: ofCaller(queue.data, row.tenant) })}>Cancel<span class="unseen"> the jobs of ${row.tenant}</span>…</button>` },
+      ]} />
+      <p class="hint">Costs are megapixel steps.</p>
+    </section>
+    <section><h2>Models</h2>
+      <${Ledger} about="Models" rows=${models?.data} none="No worker has announced a model yet." keyOf=${({ id }) => id} columns=${[
+        { name: "Model", of: ({ id }) => id },
+        { name: "State", of: (model) => html`<${StateOf} model=${model} />` },
+        { name: "Waiting", number: true, of: ({ waiting }) => waiting },
+        { name: "Running", number: true, of: ({ running }) => running },
+        { name: "Longest wait", number: true, of: ({ oldest_waiting_seconds: wait }) => (wait ? seconds(wait) : "") },
+        { name: "Workers", number: true, of: ({ workers: all }) => all },
+        { name: "Seats", number: true, of: ({ seats }) => seats },
+        { name: "A job takes", number: true, of: ({ pace_seconds: pace }) => seconds(pace) },
+        { of: (model) => (model.paused
+          ? html`<button type="button" class="small" onClick=${() => operator.resume(model.id)}>Resume<span class="unseen"> ${model.id}</span></button>`
+          : html`<button type="button" class="small" onClick=${() => ask({ kind: "pause", about: model })}>Pause<span class="unseen"> ${model.id}</span>…</button>`) },
+      ]} />
+    </section>
+    <section><h2>Workers</h2>
+      <${Ledger} about="Workers" rows=${workers?.data} none="No worker was heard of in the last 35 seconds." keyOf=${({ name }) => name} columns=${[
+        { name: "Worker", of: ({ name }) => name },
+        { name: "State", of: ({ state, activity }) => html`<${Badge} kind=${state === "serving" ? "good" : "warn"}>${state}</${Badge}>${activity && html` <span class="quiet">${activity}</span>`}` },
+        { name: "Models", tight: true, of: ({ models: all, in_memory: held }) => all.map((name) => (held.includes(name) ? name : `${name} (not in memory)`)).map((each) => html`<div>${each}</div>`) },
+        { name: "Device", tight: true, of: ({ device }) => device },
+        { name: "Seats free", number: true, of: ({ seats, free_seats: free }) => (seats == null ? "" : `${free} of ${seats}`) },
+        { name: "Rows a second", number: true, of: ({ rows_per_second: rows }) => (rows == null ? "" : amount(rows)) },
+        { name: "Last beat", of: ({ last_beat_at: at }) => html`<${When} at=${at} />` },
+        { name: "Version", of: ({ version, state }) => version ?? (state === "starting" ? "" : "earlier") },
+        { of: (worker) => worker.state === "serving" && html`<button type="button" class="small" onClick=${() => ask({ kind: "drain", about: worker })}>Drain<span class="unseen"> ${worker.name}</span>…</button>` },
+      ]} />
+    </section>
+    <section><div class="row spread"><h2>Dead jobs</h2>
+        ${dead?.data.length > 1 && html`<button type="button" class="small" onClick=${() => ask({ kind: "retryAll", about: dead.data.length })}>Run all again…</button>`}</div>
+      <${Ledger} about="Dead jobs" rows=${dead?.data} none="No job has used up its attempts." keyOf=${({ id }) => id} columns=${[
+        { name: "Job", of: ({ id }) => html`<code>${id}</code>` },
+        { name: "Caller", of: ({ tenant }) => tenant },
+        { name: "Model", tight: true, of: ({ model }) => model },
+        { name: "Error", wide: true, of: ({ error }) => error?.detail },
+        { name: "Died", of: ({ died_at: at }) => html`<${When} at=${at} />` },
+        { of: ({ id }) => html`<button type="button" class="small" onClick=${() => operator.retry(id)}>Run again<span class="unseen"> ${id}</span></button>` },
+      ]} />
+    </section>
+    <${Used} operator=${operator} />
+    <section><h2>What operators have changed</h2>
+      <${Ledger} about="What operators have changed" rows=${audit?.data} none="Nothing yet." keyOf=${({ id }) => id} columns=${[
+        { name: "When", of: ({ at }) => html`<${When} at=${at} />` },
+        { name: "What", of: ({ action, target }) => `${action} ${target}` },
+        { name: "Outcome", of: ({ outcome }) => outcome },
+        { name: "Who", of: ({ tenant, key_id: id, via }) => (via === "machine" ? "on the service's machine" : [tenant, id && `key ${id}`].filter(Boolean).join(", ")) },
+      ]} />
+      ${audit?.next_cursor && html`<p class="hint">The last ${audit.data.length}; <code>darkroom admin audit</code> has all.</p>`}
+    </section>`;
+}
+
+function StateOf({ model: { state, paused } }) {
+  if (!paused) return html`<${Badge} kind=${state === "ready" ? "good" : "warn"}>${state}</${Badge}>`;
+  const { reason, accepts } = paused;
+  return html`<${Badge} kind="warn">paused</${Badge}> <span class="quiet">${[accepts === false && "refuses jobs", reason].filter(Boolean).join(", ")}</span>`;
+}
+
+/** What there is to see at one look. */
+function Tiles({ queue, models, workers, dead }) {
+  if (!queue || !workers) return null;
+  const total = (rows, name) => rows.reduce((sum, row) => sum + (row[name] ?? 0), 0);
+  const seats = total(workers.data, "seats");
+  const callers = new Set(queue.data.map(({ tenant }) => tenant)).size;
+  const died = dead?.data.length ?? 0;
+  const paused = models?.data.filter((model) => model.paused).length;
+  const tiles = [
+    [total(queue.data, "waiting"), "waiting"],
+    [total(queue.data, "running"), "running"],
+    [callers, callers === 1 ? "caller" : "callers"],
+    [workers.data.length, workers.data.length === 1 ? "worker" : "workers"],
+    [`${seats - total(workers.data, "free_seats")} of ${seats}`, "seats in use"],
+    [`${died}${dead?.next_cursor ? "+" : ""}`, died === 1 ? "dead job" : "dead jobs", died > 0],
+    ...(paused ? [[paused, paused > 1 ? "models paused" : "model paused", true]] : []),
+  ];
+  return html`<ul class="tiles" aria-label="At one look">${tiles.map(([value, name, isBad]) => html`<li class=${isBad ? "bad" : ""}><strong>${value}</strong> ${name}</li>`)}</ul>`;
+}
+
+/** A caller's jobs of all models, which is what a cancel ends. */
+function ofCaller(rows, tenant) {
+  const own = rows.filter((row) => row.tenant === tenant);
+  const sum = (name) => own.reduce((whole, row) => whole + row[name], 0);
+  return { tenant, waiting: sum("waiting"), running: sum("running") };
+}
+
+function amount(value) {
+  return value < 10 ? Number(value.toPrecision(2)) : Math.round(value).toLocaleString();
+}
+
+render(html`<${Page} />`, document.getElementById("page"));
+operator.start();
