@@ -35,6 +35,7 @@ class NotBegun:
 
     request_id: str
     error: WorkerError
+    work: Work = field(default_factory=Work)
 
 
 @dataclass(frozen=True, slots=True)

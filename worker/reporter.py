@@ -22,7 +22,7 @@ from app.contract.messages.usage import Work
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Answered, Attempt, Attempts, NotBegun, Stop
 from worker.engine.errors import GenerationFailed
-from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress, Started, Stopped
+from worker.engine.events import EngineEvent, Failed, Finished, LastEvent, Preview, Progress, Started, Stopped
 from worker.errors import Abandoned, StorageDenied, StorageError, WorkerError
 from worker.finisher import Finisher
 from worker.live_news import LiveNews
@@ -87,7 +87,7 @@ class Reporter:
         """No more jobs than so many wait to be put away: each holds its pictures, and maybe all of their steps."""
         return self._ending < MOST_ENDING
 
-    def _end_soon(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> None:
+    def _end_soon(self, attempt: Attempt, event: LastEvent | NotBegun | Answered) -> None:
         with self._counting:
             self._ending += 1
         self._attempts.seat_freed()
@@ -120,26 +120,28 @@ class Reporter:
         self._gave_up.set()
         self._finishers.shutdown(wait=False, cancel_futures=True)
 
-    def _end(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> None:
+    def _end(self, attempt: Attempt, event: LastEvent | NotBegun | Answered) -> None:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
         claim, owned = attempt.claim, False
         try:
             event = judged(event, claim.spec, self._safety)
             said = self._last_word(attempt, event)
             owned = self._until_said(claim, said)
-            log.info("ended" if owned else "ended, but no longer ours", job_id=claim.id, news=type(event).__name__)
+            took = {"evaluations": event.work.evaluations, "device_seconds": round(event.work.device_seconds, 3)}
+            said_as = "ended" if owned else "ended, but no longer ours"
+            log.info(said_as, job_id=claim.id, news=type(event).__name__, **took)
         except Exception:
             log.exception("attempt failed to end", job_id=claim.id)
             error = JobError(slug="internal", detail="The picture was made, but could not be written. It is logged.")
-            self._until_said(claim, lambda: self._ownership.fail(claim, error, work=work_of(event)))
+            self._until_said(claim, lambda: self._ownership.fail(claim, error, work=event.work))
         finally:
             with self._counting:
                 self._ending -= 1
             self._traces.ended(claim, event, owned=owned)
             self._attempts.close(claim.token)
 
-    def _last_word(self, attempt: Attempt, event: EngineEvent | NotBegun | Answered) -> Callable[[], bool]:
-        claim, work = attempt.claim, work_of(event)
+    def _last_word(self, attempt: Attempt, event: LastEvent | NotBegun | Answered) -> Callable[[], bool]:
+        claim, work = attempt.claim, event.work
         if isinstance(event, NotBegun):
             return self._after_fault(attempt, event.error, work)
         if isinstance(event, Answered):
@@ -210,11 +212,6 @@ def _selection(event: Finished) -> Selection | None:
     if not event.judged_by:
         return None
     return Selection(**event.judged_by, candidates=tuple(Candidate(**asdict(each)) for each in event.candidates))
-
-
-def work_of(event: EngineEvent | NotBegun | Answered) -> Work:
-    """What a last event says that was done."""
-    return event.work if isinstance(event, Finished | Failed | Stopped | Answered) else Work()
 
 
 def _blocked(event: Finished | Failed) -> list[BlockedPicture]:

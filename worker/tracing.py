@@ -19,7 +19,7 @@ from app.contract.common.tracing import fail, parent_from
 from app.contract.redis.keys import queue_name
 from app.contract.redis.ownership import Claim
 from worker.attempts import Answered, NotBegun
-from worker.engine.events import EngineEvent, Failed, Finished, Started, Timings
+from worker.engine.events import EngineEvent, Failed, Finished, LastEvent, Started, Timings
 
 SECOND = 1_000_000_000
 """Nanoseconds."""
@@ -90,12 +90,14 @@ class Traces:
         finally:
             span.end()
 
-    def ended(self, claim: Claim, last: EngineEvent | NotBegun | Answered, *, owned: bool) -> None:
+    def ended(self, claim: Claim, last: LastEvent | NotBegun | Answered, *, owned: bool) -> None:
         """The last word about an attempt was said; `owned`: and it counted."""
         attempt = self._open.pop(claim.token, None)
         if attempt is None:
             return
         attempt.span.set_attributes({"darkroom.outcome": type(last).__name__.lower(), "darkroom.owned": owned})
+        took = {"evaluations": last.work.evaluations, "device_seconds": round(last.work.device_seconds, 4)}
+        attempt.span.set_attributes({f"darkroom.{name}": value for name, value in took.items()})
         if isinstance(last, Failed | NotBegun):
             fail(attempt.span, last.error.slug)
         attempt.span.end()

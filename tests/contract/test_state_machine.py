@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -91,6 +92,8 @@ class Installation:
         self.orphans: set[str] = set()
         self.dead: set[str] = set()
         self.idempotency: dict[tuple[str, str], tuple[str, str]] = {}
+        self.ended = Counter[tuple[str, str]]()
+        """By tenant and end, whatever is forgotten."""
 
     def queue(self) -> list[Job]:
         return sorted((j for j in self.jobs.values() if j.status == "queued"), key=lambda j: (j.score, j.id))
@@ -149,6 +152,7 @@ class Installation:
         return (0, 1)
 
     def over(self, job: Job, status: str) -> None:
+        self.ended[job.tenant, status] += 1
         if job.token and status != "succeeded":
             self.orphans.add(f"{job.id}/{job.token}")
         job.status = status
@@ -438,6 +442,16 @@ class Scripts(RuleBasedStateMachine):
             assert told == job.story
             assert sum(event.removeprefix("job.") in TERMINAL for event in told) == int(job.is_terminal)
             assert all(json.loads(fields["data"]) is not None for _, fields in story)
+
+    @invariant()
+    def each_end_is_counted_once(self) -> None:
+        """Of what tenants have used, in the order of USAGE_COUNTERS."""
+        counted = Counter[tuple[str, str]]()
+        for key in self.client.keys(f"{keys.USAGE}*"):
+            for tenant, text in self.client.hgetall(key).items():
+                for name, number in zip(keys.USAGE_COUNTERS.split()[:3], text.split(), strict=False):
+                    counted[tenant, name] += int(number)
+        assert +counted == self.installation.ended
 
     @invariant()
     def nothing_is_left_of_nothing(self) -> None:

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import new_job_id
 from app.contract.messages.params import JobRequest, resolve
+from app.contract.messages.usage import Work
 from app.contract.redis.ownership import Claim
 from worker import tracing
 from worker.engine.errors import GenerationFailed
@@ -57,7 +58,8 @@ def claim(card: ModelCard) -> Claim:
 def finished(claim: Claim) -> Finished:
     spent = Timings(encode=0.01, denoise=0.02, decode=0.03, wall=1.0)
     pixels = np.zeros((8, 8, 3), np.uint8)
-    return Finished(claim.token, images=[DrawnImage(pixels, seed=7, index=0)], steps=20, timings=spent, warnings=[])
+    images, work = [DrawnImage(pixels, seed=7, index=0)], Work(evaluations=20, rows=40, device_seconds=1.25)
+    return Finished(claim.token, images=images, steps=20, timings=spent, warnings=[], work=work)
 
 
 def seconds(span: ReadableSpan) -> float:
@@ -111,6 +113,7 @@ def test_an_attempt_that_succeeds(told: Told, claim: Claim, clock: SimpleNamespa
     assert spans["denoise"].end_time == spans["decode"].start_time
     assert attempt.attributes is not None
     assert (attempt.attributes["darkroom.job.id"], attempt.attributes["darkroom.outcome"]) == (claim.id, "finished")
+    assert (attempt.attributes["darkroom.evaluations"], attempt.attributes["darkroom.device_seconds"]) == (20, 1.25)
     everything = "".join(span.to_json() for span in spans.values())
     assert "zanzibar" not in everything
     assert "7777777" not in everything

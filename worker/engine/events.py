@@ -138,4 +138,5 @@ class Stopped:
     work: Work = field(default_factory=Work, compare=False)
 
 
-EngineEvent = Started | Progress | Preview | Finished | Failed | Stopped
+LastEvent = Finished | Failed | Stopped
+EngineEvent = Started | Progress | Preview | LastEvent
