@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -117,12 +118,9 @@ def table(page: Page, name: str) -> Locator:
     return page.get_by_role("table", name=name, exact=True)
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_what_an_operator_sees(
-    page: Page, running: Running, busy: dict[str, str], made: Made, ear: Ear, scheme: Any
-) -> None:
+def test_what_an_operator_sees(page: Page, running: Running, busy: dict[str, str], made: Made, ear: Ear) -> None:
+    """In the dark and in the light, on a desk and on a phone; and it goes on by itself."""
     ear.forgives.append("401")
-    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     come_in(page, running, made("ops", admin=True))
     queue = table(page, "Queue by caller").get_by_role("row")
     expect(queue).to_have_count(5)
@@ -135,12 +133,16 @@ def test_what_an_operator_sees(
     expect(table(page, "Dead jobs")).to_contain_text("the device was lost.")
     used = table(page, "Used by caller").get_by_role("row")
     expect(used.nth(1)).to_contain_text("acme")
-    assert faults_of_access(page) == []
-    shoot(page, f"admin-{scheme}")
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than a phone"
-    assert faults_of_access(page) == []
-    shoot(page, f"admin-phone-{scheme}")
+    schemes: tuple[Literal["dark", "light"], ...] = ("dark", "light")
+    for scheme, (width, height) in itertools.product(schemes, ((1200, 850), (390, 844))):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
+        assert faults_of_access(page) == []
+        shoot(page, f"admin-{scheme}-{width}")
+    another = {"prompt": "a red fox", "model": "studio-xl"}
+    running.client.post("/v1/jobs", json=another, headers=bearer(busy["bluebird"])).raise_for_status()
+    expect(queue.filter(has_text="bluebird").filter(has_text="studio-xl")).to_have_count(1)
 
 
 def test_what_the_buttons_do(
