@@ -82,8 +82,8 @@ class RetryRequest(RequestBody):
 async def pause(model: str, body: PauseRequest, services: TheServices, caller: TheOperator) -> AdminModelView:
     """Jobs that run go on to their end. Of a model that is paused, this changes how."""
     name = await _own_name(services, model)
-    options = {"accepts": body.accepts, "reason": body.reason, "seconds": body.seconds}
-    if not await services.operations.pause(name, operator_of(caller), **options):
+    by = operator_of(caller)
+    if not await services.operations.pause(name, by, accepts=body.accepts, reason=body.reason, seconds=body.seconds):
         raise errors.ModelNotFound
     tell(caller, "pause", name, "paused")
     return await _model_now(services, name)

@@ -58,8 +58,7 @@ class Retries:
         self._store = store
         self._overview = overview
         self._operations = operations
-        self._limits = {"queue_limit": queue_limit, "tenant_limit": tenant_limit}
-        self._cell = cell
+        self._queue_limit, self._tenant_limit, self._cell = queue_limit, tenant_limit, cell
 
     async def one(self, job_id: str, by: Operator) -> Rerun:
         """Run a failed job again as a new one; the same new one however often this is said."""
@@ -85,7 +84,9 @@ class Retries:
     async def _run_again(self, job_id: str) -> Rerun:
         if await self._overview.is_of_forgotten_model(job_id):
             return Rerun(job_id, refusal="model-gone")
-        answer = await self._store.retry(job_id, None, cell=self._cell, **self._limits)
+        answer = await self._store.retry(
+            job_id, None, queue_limit=self._queue_limit, tenant_limit=self._tenant_limit, cell=self._cell
+        )
         if answer.outcome in ("created", "replayed"):
             return Rerun(job_id, answer.id, is_new=answer.outcome == "created")
         return Rerun(job_id, refusal=_refusal(answer.outcome))

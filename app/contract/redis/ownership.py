@@ -75,6 +75,11 @@ class StepsDone:
     stage: str | None = None
 
 
+SCRIPTS = (
+    "claim", "pass_on", "beat", "progress", "preview", "finish", "give_back", "announce", "starting", "worker_lost",
+)  # fmt: skip
+
+
 class Ownership:
     """Redis scripts as a worker calls them. `client` must decode responses.
 
@@ -83,9 +88,7 @@ class Ownership:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        names = ("claim", "pass_on", "beat", "progress", "preview", "finish", "give_back", "announce", "starting")
-        names += ("worker_lost",)
-        self._scripts = {name: client.register_script(source(name)) for name in names}
+        self._scripts = {name: client.register_script(source(name)) for name in SCRIPTS}
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
         self._unanswered: dict[str, str] = {}
 
