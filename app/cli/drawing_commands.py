@@ -12,10 +12,13 @@ from app.cli.defaults import DEFAULT_URL
 from app.cli.options import ApiKey, AsJson, JobId, Overwrite, Url
 from app.cli.parameters import with_options_of
 from app.contract.messages.deep_cache import MOST_INTERVAL
+from app.contract.messages.urgency import LEAST_DEADLINE, MOST_DEADLINE
 
 WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {model}."
 KEPT_FEATURES = "The whole model at every so many evaluations only, 3 for one: faster, and another picture."
 STEPS = "Keep the latents after every so many evaluations, for `darkroom trajectory`: 1 keeps all."
+SOON = "Seconds from now by which each job should be over: it goes before your others. Not with --batch."
+CAN_WAIT = "These can wait: they go behind other jobs."
 IN_TERMINAL = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
 
 Prompts = Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What the picture shows.")]
@@ -108,6 +111,11 @@ def _draw(
     interval: Annotated[
         int | None, typer.Option("--cache", metavar="INTERVAL", help=KEPT_FEATURES, min=1, max=MOST_INTERVAL)
     ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help=SOON, min=LEAST_DEADLINE, max=MOST_DEADLINE),
+    ] = None,
+    batch: Annotated[bool, typer.Option("--batch", help=CAN_WAIT)] = False,
     overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A line of JSON for each finished job, with the files' names.")
@@ -131,6 +139,10 @@ def _draw(
         asked["trajectory"] = {"every": steps or 1} | ({} if decode is None else {"decode": decode})
     if interval is not None:
         asked["cache"] = {"interval": interval}
+    if deadline is not None:
+        asked["deadline"] = deadline
+    if batch:
+        asked["priority"] = "batch"
     display = Display(command=command, as_json=as_json, show=show, preview=preview)
     named = NamedPictures(picture, mask, tuple(loras or ()), tuple(controls or ()), is_varied=command == "vary")
     code = draw(

@@ -164,6 +164,11 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
     for name in ("created_at", "started_at", "ended_at", "expires_at"):
         if job[name]:
             yield name, moment(job[name])
+    if job.get("priority") == "batch":
+        yield "priority", "batch"
+    if job.get("deadline_at"):
+        met = {True: ", met", False: ", missed"}.get(job.get("deadline_met"), "")
+        yield "deadline", f"{moment(job['deadline_at'])}{met}"
     if job["timings"]:
         yield "seconds", ", ".join(f"{plain(name)} {value:.2f}" for name, value in job["timings"].items())
     if job["attempts"] > 1:

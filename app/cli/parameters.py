@@ -60,6 +60,8 @@ SAID_OTHERWISE: Final = {
     "loras": "--lora",
     "trajectory": "--trajectory",
     "cache": "--cache",
+    "deadline": "--deadline",
+    "priority": "--batch",
 }
 """What other words of the command line decide."""
 

@@ -171,6 +171,7 @@ class Admission:
             traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else "",
             card=model.card,
             requested_model=request.model if request.model and request.model != model.card.name else "",
+            urgency=request.urgency,
         )
         terms = self._terms(caller, job.cost)
         submission = await self._store.submit(job, idempotency_key=key, body_hash=hashed, **terms.limits())

@@ -62,7 +62,7 @@ class QueueMetrics(Collector):
         yield _gauge("darkroom_redis_up", "Whether Redis answers", bool(families))
         yield from families
 
-    async def _ask(self) -> list[GaugeMetricFamily]:
+    async def _ask(self) -> list[Metric]:
         depth = GaugeMetricFamily("darkroom_queue_depth", "Jobs that wait", labels=["model"])
         running = GaugeMetricFamily("darkroom_model_jobs_running", "Jobs that a worker owns", labels=["model"])
         oldest = GaugeMetricFamily("darkroom_queue_wait_seconds", "Age of the longest waiting job", labels=["model"])
@@ -74,6 +74,9 @@ class QueueMetrics(Collector):
         seats = GaugeMetricFamily("darkroom_seats_served", "Seats of all workers that have it", labels=["model"])
         paused = GaugeMetricFamily("darkroom_model_paused", "1 while nobody claims its jobs", labels=["model"])
         pace = GaugeMetricFamily("darkroom_job_seconds", "Moving average of how long a job runs", labels=["model"])
+        deadlines = CounterMetricFamily(
+            "darkroom_deadlines", "Jobs with a deadline that are over: met or missed", labels=["model", "outcome"]
+        )
         for name, model in (await self._registry.models()).items():
             waiting, age, idle = await self._stats.waiting(name)
             depth.add_metric([name], waiting)
@@ -84,6 +87,8 @@ class QueueMetrics(Collector):
             having.add_metric([name], model.in_memory)
             seats.add_metric([name], model.in_memory * model.card.seats)
             paused.add_metric([name], model.paused is not None)
+            for outcome, jobs in (await self._stats.deadlines(name)).items():
+                deadlines.add_metric([name, outcome], jobs)
             if model.pace_ms is not None:
                 pace.add_metric([name], model.pace_ms / 1000)
         counts, draining = await self._stats.counts(), await self._overview.draining()
@@ -94,7 +99,7 @@ class QueueMetrics(Collector):
             _gauge("darkroom_webhooks_owed", "Webhook messages not delivered yet", counts.webhooks_owed),
         ]
         used = _gauge("darkroom_redis_memory_ratio", "Part of Redis' memory in use", await self._registry.memory_used())
-        return [depth, running, oldest, unserved, workers, having, seats, paused, pace, used, *plain]
+        return [depth, running, oldest, unserved, workers, having, seats, paused, pace, deadlines, used, *plain]
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

@@ -19,6 +19,7 @@ from app.contract.messages.job import BlockedPicture, JobError, Record, Selectio
 from app.contract.messages.questions import EmbedSpec, Result, ScoreSpec, Task
 from app.contract.messages.served import Pause, ServedModel
 from app.contract.messages.spec import JobSpec
+from app.contract.messages.urgency import Priority
 from app.edge.problems import job_problem_title
 from app.jobs.picture_views import ImageView
 
@@ -97,6 +98,9 @@ JOB_EXAMPLE: dict[str, Any] = {
     "started_at": "2026-01-01T12:00:00.012Z",
     "ended_at": None,
     "expires_at": None,
+    "priority": "interactive",
+    "deadline_at": "2026-01-01T12:00:10.000Z",
+    "deadline_met": None,
     "metadata": {"order": "17"},
     "urls": {
         "self": "http://127.0.0.1:8000/v1/jobs/job_0123456789abcdef01234567",
@@ -132,6 +136,9 @@ class JobView(BaseModel):
     started_at: str | None
     ended_at: str | None
     expires_at: str | None = Field(description="When the record and the pictures will be deleted")
+    priority: Priority
+    deadline_at: str | None = Field(description="Until when it was asked for")
+    deadline_met: bool | None = Field(description="Whether it had succeeded by then; null before its end")
     metadata: dict[str, str]
     urls: JobUrls
 
@@ -175,6 +182,9 @@ class JobView(BaseModel):
             started_at=record.started_ms and timestamp(record.started_ms),
             ended_at=record.ended_ms and timestamp(record.ended_ms),
             expires_at=record.expires_ms and timestamp(record.expires_ms),
+            priority=record.priority,
+            deadline_at=record.due_ms and timestamp(record.due_ms),
+            deadline_met=record.deadline_met,
             metadata=record.metadata,
             urls=JobUrls(self=own, events=f"{own}/events", cancel=f"{own}/cancel"),
         )

@@ -51,9 +51,9 @@ class Viewer:
         if record.status is not Status.QUEUED:
             return JobView.of(record, base=base, links=links)
         model = (await self._registry.models()).get(record.model)
-        said = absence(record.model, model)
         queue = await self._place(record, model)
-        return JobView.of(record, base=base, links=links, queue=queue, warnings=[said] if said else [])
+        said = [absence(record.model, model), self._lateness(record, queue)]
+        return JobView.of(record, base=base, links=links, queue=queue, warnings=[each for each in said if each])
 
     async def picture_url(self, picture: Picture, *, base: str, until_ms: int | None = None) -> str:
         """A link that needs no API key, absolute. `until_ms` is when the picture will be deleted."""
@@ -94,6 +94,15 @@ class Viewer:
         eta = model.eta_seconds(position) if model else None
         workers = model.workers if model else 0
         return QueuePlace(position=position, workers=workers, eta_seconds=None if eta is None else round(eta, 1))
+
+    def _lateness(self, record: Record, queue: QueuePlace | None) -> str | None:
+        """What is said of a job whose deadline will pass before it is over, as things stand."""
+        if record.due_ms is None or queue is None or queue.eta_seconds is None:
+            return None
+        left = record.due_ms / 1000 - self.now()
+        if queue.eta_seconds <= left:
+            return None
+        return f"At the present pace it will be over in about {queue.eta_seconds:g} s, after its deadline."
 
     def _link_age_start(self) -> int:
         # Links change twice in their life, not with every poll: pages and caches may keep one while it works.

@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import JobError, cost_of
 from app.contract.messages.params import JobRequest, resolve
+from app.contract.messages.urgency import ORDINARY, Urgency
 from app.contract.redis import keys
 from app.contract.redis.ownership import Beat, Claim, Ownership
 from app.contract.redis.scripts import source
@@ -42,6 +43,11 @@ T = TypeVar("T")
 MODEL = "starter"
 LIST = f"rq:queue:generate-{MODEL}"
 TENANTS = st.sampled_from(["ann", "bob", "cid"])
+AN_HOUR_MS = 3_600_000
+URGENCIES = st.sampled_from(
+    [Urgency(), Urgency(), Urgency("batch"), *(Urgency(deadline_ms=hours * AN_HOUR_MS) for hours in (5, 9))]
+)
+"""Deadlines that nothing here can miss."""
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
 QUEUE_LIMIT, TENANT_LIMIT = 12, 8
 A_DAY_MS = 86_400_000
@@ -63,6 +69,10 @@ class Job:
     id: str
     tenant: str
     cost: float
+    urgency: Urgency = ORDINARY
+    number: int = 0
+    stands: bool = True
+    """It has not come back: its tenant's turn decides about it."""
     status: str = "queued"
     attempt: int = 0
     failures: int = 0
@@ -81,19 +91,45 @@ class Job:
     def is_terminal(self) -> bool:
         return self.status in TERMINAL
 
+    @property
+    def queue(self) -> str:
+        return "batch" if self.urgency.priority == "batch" else ""
+
+    @property
+    def lane(self) -> str:
+        return "a" if self.urgency.deadline_ms else "b"
+
+    @property
+    def standing(self) -> tuple[str, int, int]:
+        """Among those of its tenant."""
+        return self.lane, self.urgency.deadline_ms or 0, self.number
+
+
+@dataclass
+class Turns:
+    """Fair queueing of one kind of jobs."""
+
+    finish: dict[str, float] = field(default_factory=dict)
+    following: dict[str, float] = field(default_factory=dict)
+    clock: float = 0.0
+
 
 class Installation:
     """The model: jobs, turns, orphans, keys. Every method does what a script should."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
-        self.turns: dict[str, float] = {}
-        self.clock = 0.0
         self.orphans: set[str] = set()
         self.dead: set[str] = set()
         self.idempotency: dict[tuple[str, str], tuple[str, str]] = {}
         self.ended = Counter[tuple[str, str]]()
         """By tenant and end, whatever is forgotten."""
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.turns = {"": Turns(), "batch": Turns()}
+        self.overtakes: Counter[str] = Counter()
+        self.came, self.owed = 0, 0.0
 
     def queue(self) -> list[Job]:
         return sorted((j for j in self.jobs.values() if j.status == "queued"), key=lambda j: (j.score, j.id))
@@ -104,38 +140,103 @@ class Installation:
         mine = [job for job in self.jobs.values() if job.tenant == tenant and not job.is_terminal]
         return "tenant-full" if len(mine) >= TENANT_LIMIT else None
 
+    def standing(self, queue: str, tenant: str) -> list[Job]:
+        """The jobs of a tenant, in the order in which they take its turns."""
+        mine = (j for j in self.queue() if j.stands and (j.queue, j.tenant) == (queue, tenant))
+        return sorted(mine, key=lambda j: j.standing)
+
     def accept(self, job: Job) -> None:
-        job.tag = job.score = max(self.clock, self.turns.get(job.tenant, 0.0))
-        self.turns[job.tenant] = job.tag + job.cost
+        turns = self.turns[job.queue]
+        if job.queue and not turns.following:
+            self.owed = 0.0
+        self.came += 1
+        job.number = self.came
+        job.tag = max(turns.clock, turns.finish.get(job.tenant, 0.0))
+        turns.finish[job.tenant] = job.tag + job.cost
+        turns.following.setdefault(job.tenant, job.tag)
+        if job.queue:
+            job.tag += keys.AFTER_INTERACTIVE
+        behind = next((each for each in self.standing(job.queue, job.tenant) if each.standing > job.standing), None)
+        if behind is not None:
+            job.tag = behind.score - 0.000001
+        job.score = job.tag
         self.jobs[job.id] = job
 
     def left_queue(self) -> bool:
-        """A queue that has run empty starts from nothing."""
+        """A queue that has run empty starts from nothing; a tenant without a job in it has no turn."""
         if empty := not self.queue():
-            self.turns, self.clock = {}, 0.0
+            self.begin_anew()
+        for queue, turns in self.turns.items():
+            turns.following = {tenant: tag for tenant, tag in turns.following.items() if self.standing(queue, tenant)}
         return empty
 
-    def claim(self, worker: str, holding: int) -> Job | None:
-        for job in self.queue():
-            if job.failures < keys.SUSPECT_AFTER or not holding:
+    def claim(self, worker: str, holding: int, hurried: bool = False) -> Job | None:
+        try:
+            return self._claim(worker, holding, hurried)
+        except Kept as kept:
+            kept.job.kept_by = worker
+            return None
+
+    def _claim(self, worker: str, holding: int, hurried: bool) -> Job | None:
+        for job in (each for each in self.queue() if not each.stands):
+            if self._may_take(job, worker, holding) and not (hurried and job.queue):
                 return self._own(job)
-            if job.kept_by in (None, worker):
-                job.kept_by = worker
-                return None
+        waits = bool(self.turns["batch"].following)
+        if waits and not hurried and self.owed > 0:
+            batch = self._turn("batch", worker, holding)
+            if batch and self.owed >= keys.BATCH_CHARGE * batch[0].cost:
+                self.owed -= keys.BATCH_CHARGE * batch[0].cost
+                return self._take(*batch)
+        if turn := self._turn("", worker, holding):
+            self.owed += turn[0].cost * waits
+            return self._take(*turn)
+        turn = None if hurried else self._turn("batch", worker, holding)
+        return self._take(*turn) if turn else None
+
+    def _turn(self, queue: str, worker: str, holding: int) -> tuple[Job, float, bool | None] | None:
+        """The job that takes the turn that starts first, when that is, and whether it passes over one that has waited
+        for longer."""
+        for tenant, starts in sorted(self.turns[queue].following.items(), key=lambda each: (each[1], each[0])):
+            for skipped, job in enumerate(self.standing(queue, tenant)):
+                chosen, overtakes = self._chosen(job) if not skipped else (job, None)
+                if self._may_take(chosen, worker, holding):
+                    return chosen, starts, overtakes
         return None
+
+    def _may_take(self, job: Job, worker: str, holding: int) -> bool:
+        if job.failures < keys.SUSPECT_AFTER or not holding:
+            return True
+        if job.kept_by in (None, worker):
+            raise Kept(job)
+        return False
+
+    def _chosen(self, first: Job) -> tuple[Job, bool | None]:
+        plain = [job for job in self.standing(first.queue, first.tenant) if job.lane == "b"]
+        if first.lane == "b" or not plain or plain[0].number > first.number:
+            return first, None
+        return (plain[0], False) if self.overtakes[first.tenant] >= keys.OVERTAKES else (first, True)
+
+    def _take(self, job: Job, starts: float, overtakes: bool | None) -> Job:
+        if overtakes is not None:
+            self.overtakes[job.tenant] = self.overtakes[job.tenant] + 1 if overtakes else 0
+        turns = self.turns[job.queue]
+        turns.following[job.tenant] = starts + job.cost
+        self._own(job)
+        if self.queue() and starts > turns.clock:
+            turns.clock = starts
+            turns.finish = {tenant: tag for tenant, tag in turns.finish.items() if tag > starts}
+        return job
 
     def _own(self, job: Job) -> Job:
         job.status, job.attempt, job.kept_by = "running", job.attempt + 1, None
         job.story.append("job.started")
-        if not self.left_queue() and job.score > self.clock:
-            self.clock = job.score
-            self.turns = {tenant: tag for tenant, tag in self.turns.items() if tag > job.score}
+        self.left_queue()
         return job
 
     def requeue(self, job: Job) -> None:
         self.orphans.add(f"{job.id}/{job.token}")
-        job.status, job.token, job.step = "queued", None, 0
-        job.score = min(self.clock, job.tag) - 1
+        job.status, job.token, job.step, job.stands = "queued", None, 0, False
+        job.score = job.tag - keys.BEFORE_ALL
         job.story.append("job.restarted")
 
     def owner_lost(self, job: Job) -> tuple[int, int]:
@@ -157,6 +258,14 @@ class Installation:
             self.orphans.add(f"{job.id}/{job.token}")
         job.status = status
         job.story.append(f"job.{status}")
+
+
+class Kept(Exception):
+    """A busy worker gets nothing, since it keeps this job for when it holds nothing else."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
 
 
 class Scripts(RuleBasedStateMachine):
@@ -200,12 +309,13 @@ class Scripts(RuleBasedStateMachine):
         target=ids,
         tenant=TENANTS,
         images=st.sampled_from([1, 1, 4]),
+        urgency=URGENCIES,
         key=st.sampled_from([None, None, "k1", "k2"]),
         body=st.sampled_from(["a", "b"]),
     )
-    def submit(self, tenant: str, images: int, key: str | None, body: str) -> str:
+    def submit(self, tenant: str, images: int, urgency: Urgency, key: str | None, body: str) -> str:
         spec = resolve(JobRequest(prompt="a circle", seed=1, num_images=images), self.card)
-        parameters = NewJob(next_id(), tenant, spec, retention_ms=A_DAY_MS, metadata={})
+        parameters = NewJob(next_id(), tenant, spec, retention_ms=A_DAY_MS, metadata={}, urgency=urgency)
         answer = self.run(
             self.store.submit(
                 parameters, queue_limit=QUEUE_LIMIT, tenant_limit=TENANT_LIMIT, idempotency_key=key, body_hash=body
@@ -218,18 +328,25 @@ class Scripts(RuleBasedStateMachine):
             assert answer.outcome == refused
         else:
             assert (answer.outcome, answer.id) == ("created", parameters.id)
-            self.installation.accept(Job(parameters.id, tenant, cost_of(spec)))
+            self.installation.accept(Job(parameters.id, tenant, cost_of(spec), urgency))
             if key:
                 self.installation.idempotency[tenant, key] = (parameters.id, body)
         return answer.id
 
-    @rule(target=ids, tenants=st.lists(TENANTS, min_size=2, max_size=6), images=st.sampled_from([1, 2]))
-    def a_burst(self, tenants: list[str], images: int) -> Any:
-        return multiple(*(self.submit(tenant, images, None, "a") for tenant in tenants))
+    @rule(
+        target=ids,
+        tenants=st.lists(TENANTS, min_size=2, max_size=6),
+        images=st.sampled_from([1, 2]),
+        urgencies=st.lists(URGENCIES, min_size=6, max_size=6),
+    )
+    def a_burst(self, tenants: list[str], images: int, urgencies: list[Urgency]) -> Any:
+        bursts = zip(tenants, urgencies, strict=False)
+        return multiple(*(self.submit(tenant, images, urgency, None, "a") for tenant, urgency in bursts))
 
-    @rule(target=claims, worker=WORKERS, holding=st.sampled_from([0, 0, 2]))
-    def claim(self, worker: str, holding: int) -> Claim | None:
-        claim, expected = self.ownership.claim(MODEL, worker, holding=holding), self.installation.claim(worker, holding)
+    @rule(target=claims, worker=WORKERS, holding=st.sampled_from([0, 0, 2]), hurried=st.booleans())
+    def claim(self, worker: str, holding: int, hurried: bool = False) -> Claim | None:
+        claim = self.ownership.claim(MODEL, worker, holding=holding, interactive_only=hurried)
+        expected = self.installation.claim(worker, holding, hurried)
         assert (claim and claim.id) == (expected and expected.id)
         if claim and expected:
             assert (claim.attempt, claim.failures) == (expected.attempt, expected.failures)
@@ -305,8 +422,9 @@ class Scripts(RuleBasedStateMachine):
             assert answer == "missing"
         elif job.status == "queued":
             assert answer == "canceled"
-            if job.attempt == 0 and tenant in self.installation.turns:
-                self.installation.turns[tenant] -= job.cost
+            finish = self.installation.turns[job.queue].finish
+            if job.attempt == 0 and tenant in finish:
+                finish[tenant] -= job.cost
             self.installation.over(job, "canceled")
             self.installation.left_queue()
         elif job.status == "running":
@@ -401,7 +519,7 @@ class Scripts(RuleBasedStateMachine):
             assert answer.outcome == "created"
             job.retried_as = answer.id
             self.installation.dead.discard(job_id)
-            self.installation.accept(Job(answer.id, tenant, job.cost))
+            self.installation.accept(Job(answer.id, tenant, job.cost, job.urgency))
         return answer.id
 
     @rule()
@@ -419,8 +537,10 @@ class Scripts(RuleBasedStateMachine):
         installation, jobs = self.installation, list(self.installation.jobs.values())
         with self.client.pipeline(transaction=False) as pipeline:
             pipeline.zrange(f"{keys.QUEUED}{MODEL}", 0, -1, withscores=True)
-            pipeline.zrange(f"{keys.TURNS}{MODEL}", 0, -1, withscores=True)
-            pipeline.hget(f"{keys.CLOCK}{MODEL}", "now")
+            for queue in (MODEL, f"batch:{MODEL}"):
+                pipeline.zrange(f"{keys.TURNS}{queue}", 0, -1, withscores=True)
+                pipeline.zrange(f"{keys.NEXT_TURN}{queue}", 0, -1, withscores=True)
+                pipeline.hget(f"{keys.CLOCK}{queue}", "now")
             pipeline.lrange(LIST, 0, -1)
             pipeline.zrange(keys.LEASES, 0, -1)
             pipeline.zrange(keys.ORPHANS, 0, -1)
@@ -429,9 +549,11 @@ class Scripts(RuleBasedStateMachine):
             for job in jobs:
                 pipeline.hmget(keys.JOB + job.id, "status", "attempt", "failures")
                 pipeline.xrange(keys.EVENTS + job.id)
-            queued, turns, clock, listed, leases, orphans, dead, expiry, *rest = pipeline.execute()
+            queued, *found = pipeline.execute()
+        turns, (listed, leases, orphans, dead, expiry), rest = found[:6], found[6:11], found[11:]
         assert queued == [(job.id, job.score) for job in installation.queue()], "whose turn it is"
-        assert (dict(turns), float(clock or 0)) == (installation.turns, installation.clock)
+        for of, (finish, following, clock) in zip(installation.turns.values(), (turns[:3], turns[3:]), strict=True):
+            assert (dict(finish), dict(following), float(clock or 0)) == (of.finish, of.following, of.clock)
         assert sorted(listed) == sorted(job_id for job_id, _ in queued)
         assert set(leases) == {job.id for job in jobs if job.status == "running"}
         assert (set(orphans), set(dead)) == (installation.orphans, installation.dead)
@@ -456,7 +578,8 @@ class Scripts(RuleBasedStateMachine):
     @invariant()
     def nothing_is_left_of_nothing(self) -> None:
         if all(job.is_terminal for job in self.installation.jobs.values()):
-            kept = {f"{name}{MODEL}" for name in (keys.QUEUED, keys.TURNS, keys.CLOCK)} | {LIST, keys.LEASES}
+            names = (keys.QUEUED, keys.TURNS, keys.NEXT_TURN, keys.STANDING, keys.CLOCK)
+            kept = {f"{name}{queue}" for name in names for queue in (MODEL, f"batch:{MODEL}")} | {LIST, keys.LEASES}
             assert self.client.exists(*kept) == 0
             assert [key for key in self.client.scan_iter("rq:*") if ":job:" in key or "exec" in key] == []
             assert list(self.client.scan_iter(f"{keys.OPEN}*")) == []
@@ -469,6 +592,8 @@ def machine(
     monkeypatch.setattr("app.contract.redis.store.new_job_id", next_id)
     # Leases run out when a rule says so: a machine that stands still for 30 s would be a finding otherwise.
     monkeypatch.setattr(keys, "LEASE_MS", A_DAY_MS)
+    # A tenant has too few jobs here for seven.
+    monkeypatch.setattr(keys, "OVERTAKES", 2)
     source.cache_clear()
     loop = asyncio.new_event_loop()
     yield type("Machine", (Scripts,), {"client": redis_client, "url": valkey_url, "loop": loop, "card": card})

@@ -21,6 +21,7 @@ from app.contract.messages.params import OwedWebhook
 from app.contract.messages.questions import Question, Result, Task, cost_of_question, read_question, read_result
 from app.contract.messages.spec import JobSpec
 from app.contract.messages.trajectory import decoded_frames
+from app.contract.messages.urgency import Priority
 
 _ID = re.compile(r"job_[0-9a-z]{24}")
 
@@ -262,6 +263,9 @@ class Record(BaseModel):
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = {}
     metadata: dict[str, str] = {}
+    priority: Priority = "interactive"
+    deadline_ms: int | None = None
+    """After it was accepted."""
     webhook: OwedWebhook | None = None
     webhook_headers: dict[str, str] = Field(default_factory=dict, repr=False)
     """What its owner wants to be sent along. Often a secret: no view shows it."""
@@ -271,6 +275,18 @@ class Record(BaseModel):
     def cost(self, card: ModelCard) -> float:
         """What it takes from the others, by the model of this card."""
         return cost_of_job(self.spec, self.question, card)
+
+    @property
+    def due_ms(self) -> int | None:
+        """The moment of its deadline."""
+        return None if self.deadline_ms is None else self.created_ms + self.deadline_ms
+
+    @property
+    def deadline_met(self) -> bool | None:
+        """None without a deadline, and for a job of which nobody can say it yet."""
+        if self.due_ms is None or not self.status.is_terminal or self.ended_ms is None:
+            return None
+        return self.status is Status.SUCCEEDED and self.ended_ms <= self.due_ms
 
     @property
     def object_keys(self) -> list[str]:

@@ -16,6 +16,7 @@ from app.contract.messages.kept_spec import stored
 from app.contract.messages.params import OwedWebhook, Webhook
 from app.contract.messages.questions import Question
 from app.contract.messages.spec import JobSpec, pictures_of
+from app.contract.messages.urgency import ORDINARY, Urgency
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class NewJob:
     question: Question | None = None
     requested_model: str = ""
     """The other name by which the model was asked for, if it was."""
+    urgency: Urgency = ORDINARY
 
     @property
     def cost(self) -> float:
@@ -55,7 +57,7 @@ class NewJob:
             "retention_ms": self.retention_ms,
             "seats": max(1, self.spec.drawn),
             "traceparent": self.traceparent,
-        }
+        } | self.urgency.fields()
         if self.question is not None:
             fields |= {"task": self.question.task, "question": self.question.model_dump_json()}
         if self.requested_model:
@@ -86,6 +88,8 @@ class NewJob:
             attempt=0,
             created_ms=created_ms,
             metadata=self.metadata,
+            priority=self.urgency.priority,
+            deadline_ms=self.urgency.deadline_ms,
             webhook=self.webhook and OwedWebhook.model_validate(self.webhook.model_dump(exclude={"headers"})),
             webhook_headers=self.webhook.headers if self.webhook else {},
             position=position,

@@ -29,6 +29,7 @@ from app.contract.messages.series import broken_series, most_drawn
 from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec
 from app.contract.messages.texts import READABLE, Text
 from app.contract.messages.trajectory import MOST_PICTURES
+from app.contract.messages.urgency import UrgentBody
 from app.contract.messages.webhook_headers import WebhookHeaders
 
 DRAWN_SEEDS = 2**53
@@ -81,7 +82,7 @@ def _fields() -> dict[str, Any]:
 _Parameters: Any = create_model("_Parameters", __base__=RequestBody, **_fields())
 
 
-class JobRequest(_Parameters):
+class JobRequest(_Parameters, UrgentBody):
     """A request for pictures. Only `prompt` is required, and not even that beside `image_embedding`; everything else
     has the model's own default."""
 

@@ -20,6 +20,7 @@ from app.contract.messages.questions import MOST_NUMBERS, EmbedSpec, Question, S
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.spec import MAX_SEED
 from app.contract.messages.texts import READABLE, VISIBLE, Name, Text
+from app.contract.messages.urgency import UrgentBody
 
 MOST_TEXTS: Final = 32
 MOST_IMAGES: Final = 32
@@ -48,7 +49,7 @@ def _has_a_place(given: str) -> str:
 Template = Annotated[str, Field(max_length=256), READABLE, AfterValidator(_has_a_place)]
 
 
-class QuestionRequest(RequestBody):
+class QuestionRequest(UrgentBody):
     """What all of them have."""
 
     task: ClassVar[Task]

@@ -35,12 +35,23 @@ QUEUED = PREFIX + "queued:"
 """sorted set per model, job id by its start tag of fair queueing: the queue itself. The lowest tag is claimed next."""
 
 TURNS = PREFIX + "turns:"
-"""sorted set per model, tenant by the finish tag of its last queued job. Gone when the queue is empty."""
+"""sorted set per model, of its interactive jobs, and per "batch:<model>" of its batch jobs: tenant by the finish tag of
+its last queued job. Gone when the queue is empty."""
+
+NEXT_TURN = PREFIX + "next-turn:"
+"""sorted set per model and "batch:<model>", as TURNS: tenant with jobs that wait by the start tag of its next turn."""
+
+STANDING = PREFIX + "standing:"
+"""sorted set per model and "batch:<model>", all scores 0: where each waiting job stands among those of its tenant, as a
+text that sorts ("<tenant> <lane><due><number> <job id>"). The first of a tenant takes its turn. What came back, or was
+queued by an earlier version, has no standing: its score in QUEUED counts. Gone when the queue is empty."""
 
 CLOCK = PREFIX + "clock:"
-"""hash per model: `now`, the virtual time of fair queueing; `popped`, which numbers the places of RQ's list; and
-`unserved`, the moment since when its jobs wait without one of them being claimed (ms of Redis time). Gone when the
-queue is empty."""
+"""hash per model, and per "batch:<model>" of `now` alone: `now`, the virtual time of fair queueing; `popped`, which
+numbers the places of RQ's list; `came`, which numbers the jobs; "overtakes:<tenant>", how many of its turns in a row
+passed over a job that had waited for longer; `owed`, the cost of interactive jobs that were claimed while batch jobs
+waited; and `unserved`, the moment since when its jobs wait without one of them being claimed (ms of Redis time). Gone
+when the queue is empty."""
 
 IDLE = PREFIX + "idle:"
 """sorted set per model: workers with a free seat that found its queue empty, by when (ms of Redis time; those that hold
@@ -134,8 +145,13 @@ AUDIT = PREFIX + "audit"
 at most."""
 
 PACE = PREFIX + "pace:"
-"""hash per model, moving averages over jobs that succeeded: `job_ms`, how long one runs, and `seat_ms`, the same times
-the seats it holds. For the estimates a client sees."""
+"""hash per model, moving averages over jobs that succeeded: `job_ms`, how long one runs, `seat_ms`, the same times the
+seats it holds, and `unit_ms`, the same for each unit of its cost. For the estimates a client sees, and to tell which
+deadline can still be met."""
+
+DEADLINES = PREFIX + "deadlines:"
+"""hash per model: of the jobs with a deadline that have succeeded or failed, how many were in time (`met`) and how many
+were not (`missed`). Kept until the model is forgotten."""
 
 PREVIEW = PREFIX + "preview:"
 """hash per picture of a running job ("<job id>:<index>"): its newest preview. Expires by itself, soon."""
@@ -240,6 +256,18 @@ MAX_PREVIEW = 64 * 1024
 MAX_ATTEMPTS = 3
 SUSPECT_AFTER = 2
 """A job that lost so many workers runs alone: its neighbours must not pay for it, nor it for them."""
+
+BEFORE_ALL = 1_000_000_000
+"""Taken off the tag of a job that comes back. More than the virtual time that passes before a queue runs empty."""
+
+AFTER_INTERACTIVE = 100_000_000
+"""Added to the tag of a batch job, for its place among all."""
+
+BATCH_CHARGE = 4
+"""Times the cost of the first batch job that interactive jobs may take before it is claimed."""
+
+OVERTAKES = 7
+"""Turns of a tenant in a row that may pass over a job of it that has waited for longer. The eighth is that job's."""
 
 ORPHAN_MS = 150_000
 """A worker that lost its job may go on storing pictures for its upload deadline (120 s) and a request more."""

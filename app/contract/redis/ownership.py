@@ -20,6 +20,7 @@ from app.contract.messages.job import BlockedPicture, JobError, Picture, Selecti
 from app.contract.messages.kept_spec import read_stored
 from app.contract.messages.questions import Question, Result, read_question
 from app.contract.messages.spec import JobSpec, pictures_of
+from app.contract.messages.urgency import ORDINARY, Priority, Urgency
 from app.contract.messages.usage import Work
 from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis import keys
@@ -53,6 +54,7 @@ class Claim:
     """Whose it is, and whose pictures it is drawn from."""
     question: Question | None = None
     """What is asked, by a job that draws nothing: its spec has no picture."""
+    urgency: Urgency = ORDINARY
 
     @property
     def pictures(self) -> Sequence[InputPicture]:
@@ -135,24 +137,26 @@ class Ownership:
         """Take this worker off the list of the living."""
         self._scripts["announce"](args=[model, worker, ""])
 
-    def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
-        """Own the model's next job, or None if there is none for a worker that holds so many already.
+    def claim(self, model: str, worker: str, *, holding: int = 0, interactive_only: bool = False) -> Claim | None:
+        """Own the model's next job, or None if there is none for a worker that holds so many already. With
+        `interactive_only` none either if the next is a batch job.
 
         After an error it asks with the token that has no answer yet: the job that was perhaps claimed is the one that
         comes. So a worker must not claim in two threads at once.
         """
         token = self._unanswered.pop(worker, None) or new_token()
         try:
-            answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding])
+            answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding, int(interactive_only)])
         except redis.RedisError:
             self._unanswered[worker] = token
             raise
         if answer is None:
             return None
-        job_id, spec, attempt, failures, traceparent, waited, tenant, task, question, watched = answer
+        job_id, spec, attempt, failures, traceparent, waited, tenant, task, question, watched, *urgency = answer
         counts, asked = (int(attempt), int(failures)), read_question(task, json.loads(question)) if task else None
         times = int(waited), int(watched)
-        return Claim(job_id, token, read_stored(spec), *counts, traceparent, *times, tenant, asked)
+        how_urgent = _urgency(*urgency)
+        return Claim(job_id, token, read_stored(spec), *counts, traceparent, *times, tenant, asked, how_urgent)
 
     def hear(self, worker: str, *, seconds: float) -> str | None:
         """Wait until this worker is told that a job can be claimed: of which model. None when the time is up.
@@ -248,6 +252,10 @@ class Ownership:
 def _counted(work: Work | None, **kept: int) -> str:
     """What the scripts add to the caller's day."""
     return json.dumps((work or Work()).counted(**kept))
+
+
+def _urgency(priority: str, deadline_ms: str) -> Urgency:
+    return Urgency(cast(Priority, priority or "interactive"), int(deadline_ms) if deadline_ms else None)
 
 
 def _not_shown(blocked: Sequence[BlockedPicture]) -> list[str | int]:

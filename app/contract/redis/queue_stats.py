@@ -39,6 +39,11 @@ class QueueStats:
         """Jobs of a model that a worker owns, as RQ's registry of the queue has them."""
         return int(await self._redis.zcard(keys.RQ_STARTED + keys.queue_name(model)))
 
+    async def deadlines(self, model: str) -> dict[str, int]:
+        """Of its jobs with a deadline that are over, how many were in time (`met`) and how many were not (`missed`)."""
+        met, missed = await self._redis.hmget(keys.DEADLINES + model, "met", "missed")
+        return {"met": int(met or 0), "missed": int(missed or 0)}
+
     async def waiting(self, model: str) -> tuple[int, float, float]:
         """Jobs of a model that wait; the age in seconds of the one at the head of RQ's list; and for how long none of
         them has been claimed. 0.0 without one."""

@@ -1,12 +1,14 @@
 -- ARGV: id, tenant. Answers 'canceled' (also of a job that was canceled before, so that the call may be said again),
 -- 'requested', 'over' (it has succeeded or failed) or 'missing'.
 local id = ARGV[1]
-local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'model', 'worker', 'cost', 'attempt')
+local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'model', 'worker', 'cost', 'attempt',
+  'priority')
 if not r[1] or r[2] ~= ARGV[2] then return 'missing' end
 if r[1] == 'queued' then
   -- What was never begun is not charged: the tenant's next jobs start earlier by as much.
-  if r[6] == '0' and redis.call('ZSCORE', TURNS .. r[3], r[2]) then
-    redis.call('ZINCRBY', TURNS .. r[3], -(tonumber(r[5]) or 0), r[2])
+  local turns = TURNS .. queue_of(r[3], r[7])
+  if r[6] == '0' and redis.call('ZSCORE', turns, r[2]) then
+    redis.call('ZINCRBY', turns, -(tonumber(r[5]) or 0), r[2])
   end
   dequeue(id, r[3])
   over(id, 'canceled', '{}', {'step', 0})

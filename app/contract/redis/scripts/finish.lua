@@ -6,13 +6,19 @@ if not owns(id, token) then
   local r = redis.call('HMGET', JOB .. id, 'status', 'token')
   return (r[1] == status and r[2] == token) and 'done' or 'stale'
 end
-local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms', 'seats', 'task')
+local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms', 'seats', 'task', 'cost', 'deadline_ms',
+  'created_ms')
 over(id, status, ARGV[4], {unpack(ARGV, 6)}, cjson.decode(ARGV[5]))
+if r[6] and status ~= 'canceled' then
+  local met = status == 'succeeded' and now() <= tonumber(r[7]) + tonumber(r[6])
+  redis.call('HINCRBY', DEADLINES .. r[1], met and 'met' or 'missed', 1)
+end
 -- A question takes milliseconds, and says nothing of how long the model draws.
 if status == 'succeeded' and not r[4] then
   local took, pace = now() - r[2], PACE .. r[1]
-  local before, taken = redis.call('HMGET', pace, 'job_ms', 'seat_ms'), {took, took * (tonumber(r[3]) or 1)}
+  local before = redis.call('HMGET', pace, 'job_ms', 'seat_ms', 'unit_ms')
+  local taken = {took, took * (tonumber(r[3]) or 1), took / math.max(tonumber(r[5]) or 1, 0.000001)}
   for i, value in ipairs(taken) do taken[i] = (tonumber(before[i]) or value) * 0.8 + value * 0.2 end
-  redis.call('HSET', pace, 'job_ms', taken[1], 'seat_ms', taken[2])
+  redis.call('HSET', pace, 'job_ms', taken[1], 'seat_ms', taken[2], 'unit_ms', taken[3])
 end
 return 'done'

@@ -19,6 +19,7 @@ local known = redis.call('HDEL', CARDS, model)
 redis.call('ZREM', SEEN, model)
 redis.call('SREM', MODELS_QUEUED, model)
 redis.call('SREM', RQ_QUEUES, RQ_QUEUE .. queue)
-redis.call('DEL', ALIVE .. model, PACE .. model, QUEUED .. model, TURNS .. model, CLOCK .. model, IDLE .. model,
+forget_turns(model)
+redis.call('DEL', ALIVE .. model, PACE .. model, DEADLINES .. model, QUEUED .. model, IDLE .. model,
   RQ_QUEUE .. queue, RQ_STARTED .. queue, LOADABLE .. model, TAKING_UP .. model, PAUSED .. model)
 return {known == 1 and 'forgotten' or 'missing', 0}

@@ -210,26 +210,75 @@ local function tell_a_worker(model)
   return true
 end
 
--- Start-time fair queueing (Goyal, Vin, Cheng 1996): a job starts, in virtual time, when its tenant's job before it is
--- paid for, and no earlier than now; so an idle tenant saves up nothing and a thousand jobs delay only their owner.
--- Answers what belongs into the record: when the job starts, and its place on the list.
-local function enqueue(id, tenant, model, cost)
-  local clock = tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0)
-  local tag = math.max(clock, tonumber(redis.call('ZSCORE', TURNS .. model, tenant) or 0))
-  redis.call('ZADD', TURNS .. model, tag + cost, tenant)
+-- Interactive jobs and batch jobs of a model are two queues, each with turns and a virtual time of its own.
+local function queue_of(model, priority)
+  return priority == 'batch' and 'batch:' .. model or model
+end
+
+local function forget_turns(model)
+  local batch = queue_of(model, 'batch')
+  redis.call('DEL', TURNS .. model, NEXT_TURN .. model, STANDING .. model, CLOCK .. model, TURNS .. batch,
+    NEXT_TURN .. batch, STANDING .. batch, CLOCK .. batch)
+end
+
+-- Where a job stands among those of its tenant in its queue: with a deadline (lane a) by the moment of it, without one (b)
+-- by its number, which is the order of arrival.
+local function standing(tenant, lane, due, number, id)
+  return string.format('%s %s%015d%015d %s', tenant, lane, due, number, id)
+end
+
+-- The parts of a standing.
+local function read_standing(text)
+  local lane, due, number, id = string.match(text, ' (%a)(%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d)(%d+) (%S+)$')
+  return {text = text, lane = lane, due = tonumber(due), number = tonumber(number), id = id}
+end
+
+-- The standing of a tenant's job in a queue: the first that is not before `from`, which is a lane, or '' for all;
+-- `skipped` more are left out. nil: there is none.
+local function standing_of(queue, tenant, from, skipped)
+  local found = redis.call('ZRANGEBYLEX', STANDING .. queue, '[' .. tenant .. ' ' .. from, '(' .. tenant .. '!', 'LIMIT',
+    skipped or 0, 1)
+  return found[1] and read_standing(found[1])
+end
+
+-- Start-time fair queueing (Goyal, Vin, Cheng 1996): a tenant's turn starts, in virtual time, when its turn before it is
+-- paid for, and no earlier than now; so an idle tenant saves up nothing and a thousand jobs delay only their owner. Which
+-- of a tenant's jobs takes its turn is decided when the turn comes; the tag of a job says when that will be, as things
+-- stand: before whatever it overtakes.
+-- Answers what belongs into the record: its tag, its place on RQ's list, its standing.
+local function enqueue(id, tenant, model, cost, priority, due)
+  if redis.call('EXISTS', QUEUED .. model) == 0 then forget_turns(model) end
+  local queue = queue_of(model, priority)
+  if priority == 'batch' and redis.call('EXISTS', NEXT_TURN .. queue) == 0 then redis.call('HDEL', CLOCK .. model, 'owed') end
+  local clock = tonumber(redis.call('HGET', CLOCK .. queue, 'now') or 0)
+  local tag = math.max(clock, tonumber(redis.call('ZSCORE', TURNS .. queue, tenant) or 0))
+  redis.call('ZADD', TURNS .. queue, tag + cost, tenant)
+  redis.call('ZADD', NEXT_TURN .. queue, 'NX', tag, tenant)
+  local number = redis.call('HINCRBY', CLOCK .. model, 'came', 1)
+  local stands = standing(tenant, due and 'a' or 'b', due or 0, number, id)
+  redis.call('ZADD', STANDING .. queue, 0, stands)
+  if priority == 'batch' then tag = tag + AFTER_INTERACTIVE end
+  local behind = redis.call('ZRANGEBYLEX', STANDING .. queue, '(' .. stands, '(' .. tenant .. '!', 'LIMIT', 0, 1)
+  local its_tag = behind[1] and redis.call('ZSCORE', QUEUED .. model, read_standing(behind[1]).id)
+  if its_tag then tag = its_tag - 0.000001 end
   redis.call('ZADD', QUEUED .. model, tag, id)
   tell_a_worker(model)
-  return tag, list_add(id, model)
+  return tag, list_add(id, model), stands
 end
 
 -- Answers whether others wait.
 local function dequeue(id, model)
   redis.call('ZREM', QUEUED .. model, id)
-  local others = redis.call('EXISTS', QUEUED .. model) == 1
+  local r = redis.call('HMGET', JOB .. id, 'standing', 'tenant', 'priority')
+  local queue, others = queue_of(model, r[3]), redis.call('EXISTS', QUEUED .. model) == 1
   if others then
+    if r[1] and redis.call('ZREM', STANDING .. queue, r[1]) == 1 and not standing_of(queue, r[2], '') then
+      redis.call('ZREM', NEXT_TURN .. queue, r[2])
+    end
     list_remove(id, model)
   else
-    redis.call('DEL', TURNS .. model, CLOCK .. model, RQ_QUEUE .. QUEUE_PREFIX .. model)
+    forget_turns(model)
+    redis.call('DEL', RQ_QUEUE .. QUEUE_PREFIX .. model)
   end
   return others
 end
@@ -265,8 +314,7 @@ local function requeue(id, reason)
   redis.call('ZREM', LEASES, id)
   redis.call('HDEL', JOB .. id, 'token', 'worker')
   redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, r[1]))
-  local clock = tonumber(redis.call('HGET', CLOCK .. r[1], 'now') or 0)
-  redis.call('ZADD', QUEUED .. r[1], math.min(clock, tonumber(r[4]) or 0) - 1, id)
+  redis.call('ZADD', QUEUED .. r[1], (tonumber(r[4]) or 0) - BEFORE_ALL, id)
   tell_a_worker(r[1])
   redis.call('HSET', RQ_JOB .. id, 'status', 'queued', 'worker_name', '')
   emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. r[2] .. '}')
@@ -371,9 +419,12 @@ end
 -- only the submitter knows. The record is written at once: each further call and line of the log is dearer than a field.
 -- Answers when the job began.
 local function accept(id, tenant, model, cost, ...)
-  local at, tag, place = now(), enqueue(id, tenant, model, cost)
+  local at, deadline = now(), tonumber(value_of('deadline_ms', {...}))
+  local due = deadline and at + deadline
+  local tag, place, stands = enqueue(id, tenant, model, cost, value_of('priority', {...}), due)
   redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'cost', cost, 'status', 'queued',
-    'attempt', 0, 'failures', 0, 'step', 0, 'created_ms', at, 'v', RECORD_VERSION, 'tag', tag, 'place', place, ...)
+    'attempt', 0, 'failures', 0, 'step', 0, 'created_ms', at, 'v', RECORD_VERSION, 'tag', tag, 'place', place,
+    'standing', stands, ...)
   redis.call('ZADD', TENANT .. tenant, at, id)
   redis.call('ZADD', of_task(value_of('task', {...}), '', tenant), at, id)
   redis.call('SADD', OPEN .. tenant, id)

@@ -25,7 +25,7 @@ end
 
 local kept = {}
 for _, name in ipairs({'spec', 'metadata', 'retention_ms', 'traceparent', 'seats', 'webhook', 'webhook_events',
-  'webhook_headers', 'inputs', 'task', 'question', 'requested_model'}) do
+  'webhook_headers', 'inputs', 'task', 'question', 'requested_model', 'priority', 'deadline_ms'}) do
   local value = field(id, name)
   if value then kept[#kept + 1], kept[#kept + 2] = name, value end
 end

@@ -1,0 +1,238 @@
+"""Which of a tenant's jobs takes its turn: deadlines, then interactive ones, then batch; and what nobody gains."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import redis
+from pydantic import ValidationError
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.job import JobError, cost_of, new_job_id
+from app.contract.messages.params import JobRequest, resolve
+from app.contract.redis import keys
+from app.contract.redis.ownership import Claim, Ownership
+from app.contract.redis.store import JobStore, NewJob
+
+pytestmark = pytest.mark.anyio
+
+NO_LIMITS = {"queue_limit": 5_000, "tenant_limit": 5_000}
+
+
+@pytest.fixture
+def new(card: ModelCard) -> Callable[..., NewJob]:
+    def make(tenant: str = "ann", **options: object) -> NewJob:
+        request = JobRequest.model_validate({"prompt": "a circle", "seed": 7} | options)
+        spec = resolve(request, card)
+        return NewJob(new_job_id(), tenant, spec, retention_ms=60_000, metadata={}, urgency=request.urgency)
+
+    return make
+
+
+async def accepted(store: JobStore, *jobs: NewJob) -> list[str]:
+    for job in jobs:
+        assert (await store.submit(job, **NO_LIMITS)).outcome == "created"
+    return [job.id for job in jobs]
+
+
+def claim(ownership: Ownership) -> Claim:
+    claimed = ownership.claim("starter", "w1")
+    assert claimed is not None
+    return claimed
+
+
+async def test_the_earliest_deadline_goes_first_then_interactive_then_batch(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    batch, plain, late, soon = await accepted(
+        store, new(priority="batch"), new(), new(deadline=9_000), new(deadline=8_000)
+    )
+    expected = [soon, late, plain, batch]
+    records = [await store.get(job_id, "ann") for job_id in expected]
+    assert [record and record.position for record in records] == [0, 1, 2, 3], "each place is what happens"
+    claims = [claim(ownership) for _ in range(4)]
+    assert [each.id for each in claims] == expected
+    assert [each.urgency.deadline_ms for each in claims] == [8_000_000, 9_000_000, None, None]
+    assert [each.urgency.priority for each in claims] == ["interactive"] * 3 + ["batch"]
+
+
+async def test_what_can_wait_waits_for_four_times_what_it_costs(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    """Whoever's interactive jobs come, and however many."""
+    batch = await accepted(store, *(new(priority="batch", num_images=images) for images in (1, 2, 1)))
+    turns: list[str] = []
+    while len(turns) < 24:
+        await accepted(store, new(deadline=9_000), new("bob"))
+        turns.append(claim(ownership).id)
+    assert [turns.index(job_id) for job_id in batch] == [4, 13, 18]
+
+
+async def test_a_job_without_a_deadline_has_every_eighth_turn_of_its_tenant(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    plain = await accepted(store, *(new() for _ in range(3)))
+    turns: list[str] = []
+    while len(turns) < 24:
+        await accepted(store, *(new(deadline=9_000 - k) for k in range(2)))
+        turns.append(claim(ownership).id)
+    assert [turns.index(job_id) for job_id in plain] == [7, 15, 23]
+
+
+async def test_a_deadline_that_cannot_be_met_gives_way_and_is_drawn(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    job = new()
+    redis_client.hset(keys.PACE + "starter", "unit_ms", str(10_000 / job.cost))
+    batch, hopeless, feasible, longer = await accepted(
+        store, new(priority="batch"), new(deadline=1), new(deadline=7_200), new(deadline=9_000)
+    )
+    assert [claim(ownership).id for _ in range(4)] == [feasible, longer, hopeless, batch]
+
+
+async def test_nobody_gains_by_deadlines_of_his_own(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    await accepted(store, *(new("hasty", deadline=100 + k) for k in range(60)))
+    await accepted(store, *(new("ann") for _ in range(60)))
+    shares = Counter(claim(ownership).tenant for _ in range(40))
+    assert abs(shares["hasty"] - shares["ann"]) <= 1
+
+
+async def test_dear_jobs_that_overtake_cheap_ones_of_their_tenant_pay_for_themselves(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    """They do not take the turns that the cheap ones have waited for at the price of those."""
+    await accepted(store, *(new("sly") for _ in range(40)))
+    await accepted(store, *(new("sly", deadline=9_000, num_images=4) for _ in range(20)))
+    await accepted(store, *(new("ann", num_images=4) for _ in range(40)))
+    served: Counter[str] = Counter()
+    for _ in range(24):
+        found = claim(ownership)
+        served[found.tenant] += cost_of(found.spec)  # type: ignore[assignment]
+    assert abs(served["sly"] - served["ann"]) <= 2 * new(num_images=4).cost
+
+
+async def test_batch_jobs_get_a_fifth_beside_another_tenants_interactive_ones(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    await accepted(store, *(new("ann", priority="batch") for _ in range(40)))
+    await accepted(store, *(new("bob") for _ in range(100)))
+    shares = Counter(claim(ownership).tenant for _ in range(50))
+    assert shares["ann"] == pytest.approx(10, abs=1)
+
+
+async def test_a_tenants_batch_jobs_do_not_delay_its_interactive_ones(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    """Each kind has turns of its own: who was served much while nobody else was there is not behind afterwards."""
+    await accepted(store, *(new("ann", priority="batch", num_images=4) for _ in range(4)))
+    for _ in range(3):
+        claim(ownership)
+    await accepted(store, *(new(tenant) for tenant in ("ann", "bob") * 10))
+    shares = Counter(claim(ownership).tenant for _ in range(10))
+    assert shares["ann"] == shares["bob"] == 5
+
+
+async def test_batch_jobs_are_fair_between_tenants(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    await accepted(store, *(new("whale", priority="batch") for _ in range(100)))
+    await accepted(store, *(new("ann", priority="batch") for _ in range(10)))
+    shares = Counter(claim(ownership).tenant for _ in range(20))
+    assert abs(shares["whale"] - shares["ann"]) <= 1
+
+
+async def test_a_batch_job_that_is_canceled_gives_back_what_it_was_charged(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    jobs = await accepted(store, *(new(priority="batch") for _ in range(3)))
+    turns = keys.TURNS + "batch:starter"
+    assert redis_client.zscore(turns, "ann") == pytest.approx(3 * new().cost)
+    assert await store.cancel(jobs[0], "ann") == "canceled"
+    assert redis_client.zscore(turns, "ann") == pytest.approx(2 * new().cost)
+
+
+async def test_a_worker_without_a_seat_leaves_batch_jobs_to_others(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    [batch] = await accepted(store, new(priority="batch"))
+    assert ownership.claim("starter", "w1", interactive_only=True) is None
+    [urgent] = await accepted(store, new(deadline=9_000))
+    found = ownership.claim("starter", "w1", interactive_only=True)
+    assert found is not None
+    assert found.id == urgent
+    assert ownership.claim("starter", "w1", interactive_only=True) is None
+    assert claim(ownership).id == batch
+
+
+async def test_jobs_that_an_earlier_version_queued_keep_their_turns(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    """They have a tag and no standing."""
+    old = await accepted(store, *(new("old") for _ in range(4)))
+    for job_id in old:
+        redis_client.hdel(keys.JOB + job_id, "standing")
+    redis_client.delete(keys.STANDING + "starter", keys.NEXT_TURN + "starter")
+    fresh = await accepted(store, *(new("ann") for _ in range(4)))
+    claimed = [claim(ownership).id for _ in range(8)]
+    assert [job_id for job_id in claimed if job_id in old] == old
+    assert [job_id for job_id in claimed if job_id in fresh] == fresh
+    assert {*claimed[:4]} & {*old}, "neither waits for all of the others"
+    assert {*claimed[:4]} & {*fresh}
+
+
+async def test_jobs_that_an_earlier_version_claimed_are_not_claimed_again(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    """It takes ids off the queue and knows no standing; and what it leaves behind does not outlast the queue."""
+    taken, left = await accepted(store, new(), new())
+    redis_client.zrem(keys.QUEUED + "starter", taken)
+    redis_client.hset(keys.JOB + taken, "status", "running")
+    assert claim(ownership).id == left
+    assert ownership.claim("starter", "w1") is None
+    redis_client.zadd(keys.NEXT_TURN + "starter", {"ann": 1e6})
+    again, bobs = await accepted(store, new(), new("bob"))
+    assert [claim(ownership).id for _ in range(2)] == [again, bobs]
+
+
+async def test_a_retry_is_as_urgent_as_its_job(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    await accepted(store, new(deadline=9_000))
+    first = claim(ownership)
+    assert ownership.fail(first, JobError(slug="numerical-error", detail="x"))
+    again = await store.retry(first.id, "ann", **NO_LIMITS)
+    record = await store.get(again.id, "ann")
+    assert record is not None
+    assert record.due_ms == record.created_ms + 9_000_000
+
+
+async def test_whether_a_deadline_was_met_is_known_at_the_end(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    met, missed, failed = await accepted(store, new(deadline=9_000), new(deadline=9_001), new(deadline=9_002))
+    claims = [claim(ownership) for _ in range(3)]
+    record = await store.get(met, "ann")
+    assert record is not None
+    assert record.deadline_met is None, "nobody can say it yet"
+    for each in claims[:2]:
+        assert ownership.succeed(each, [], timings={}, warnings=[], steps=20)
+    redis_client.hset(keys.JOB + missed, "ended_ms", str(10**15))
+    assert ownership.canceled(claims[2])
+    ended = [await store.get(job_id, "ann") for job_id in (met, missed, failed)]
+    assert [record and record.deadline_met for record in ended] == [True, False, False]
+
+
+@pytest.mark.parametrize("wrong", [{"deadline": 0}, {"deadline": 86_401}, {"priority": "urgent"}])
+def test_what_is_no_deadline_and_no_priority_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        JobRequest.model_validate({"prompt": "a circle"} | wrong)
+
+
+def test_a_batch_job_has_no_deadline() -> None:
+    with pytest.raises(ValidationError, match="what can wait has no deadline") as refused:
+        JobRequest.model_validate({"prompt": "a circle", "priority": "batch", "deadline": 5})
+    assert refused.value.errors()[0]["loc"] == ("deadline",)
