@@ -16,7 +16,7 @@ _PART = re.compile(r"^local (?:function )?(\w+).*\n(?:(?!local ).*\n)*", re.MULT
 
 @cache
 def source(name: str, *shared: str) -> str:
-    """Lua text of one script, after what it uses of keys.py's names, of prelude.lua and of further `shared` files.
+    """Lua text of one script, after what it uses of keys.py's names, of turns.lua, prelude.lua and further `shared` files.
 
     Nothing else of them: Lua makes every constant and function anew in each call, used or not.
     """
@@ -31,7 +31,7 @@ def source(name: str, *shared: str) -> str:
 
 def _parts(shared: tuple[str, ...]) -> list[re.Match[str]]:
     """In the order in which they need each other."""
-    return list(_PART.finditer(_COMMENT.sub("", lua_constants() + "".join(map(_text, ("prelude", *shared))))))
+    return list(_PART.finditer(_COMMENT.sub("", lua_constants() + "".join(map(_text, ("turns", "prelude", *shared))))))
 
 
 def _text(name: str) -> str:

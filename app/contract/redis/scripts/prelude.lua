@@ -210,37 +210,6 @@ local function tell_a_worker(model)
   return true
 end
 
--- Interactive jobs and batch jobs of a model are two queues, each with turns and a virtual time of its own.
-local function queue_of(model, priority)
-  return priority == 'batch' and 'batch:' .. model or model
-end
-
-local function forget_turns(model)
-  local batch = queue_of(model, 'batch')
-  redis.call('DEL', TURNS .. model, NEXT_TURN .. model, STANDING .. model, CLOCK .. model, TURNS .. batch,
-    NEXT_TURN .. batch, STANDING .. batch, CLOCK .. batch)
-end
-
--- Where a job stands among those of its tenant in its queue: with a deadline (lane a) by the moment of it, without one (b)
--- by its number, which is the order of arrival.
-local function standing(tenant, lane, due, number, id)
-  return string.format('%s %s%015d%015d %s', tenant, lane, due, number, id)
-end
-
--- The parts of a standing.
-local function read_standing(text)
-  local lane, due, number, id = string.match(text, ' (%a)(%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d)(%d+) (%S+)$')
-  return {text = text, lane = lane, due = tonumber(due), number = tonumber(number), id = id}
-end
-
--- The standing of a tenant's job in a queue: the first that is not before `from`, which is a lane, or '' for all;
--- `skipped` more are left out. nil: there is none.
-local function standing_of(queue, tenant, from, skipped)
-  local found = redis.call('ZRANGEBYLEX', STANDING .. queue, '[' .. tenant .. ' ' .. from, '(' .. tenant .. '!', 'LIMIT',
-    skipped or 0, 1)
-  return found[1] and read_standing(found[1])
-end
-
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996): a tenant's turn starts, in virtual time, when its turn before it is
 -- paid for, and no earlier than now; so an idle tenant saves up nothing and a thousand jobs delay only their owner. Which
 -- of a tenant's jobs takes its turn is decided when the turn comes; the tag of a job says when that will be, as things
