@@ -12,16 +12,16 @@ from app.contract.redis.keys import lua_constants
 from app.contract.redis.scripts import source
 
 FOLDER = Path(scripts.__file__).parent
-SHARED = ("prelude", "outbox")
+SHARED = ("turns", "prelude", "outbox")
 NAMES = sorted(file.stem for file in FOLDER.glob("*.lua") if file.stem not in SHARED)
 LOCALS = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_has_what_it_uses_before_it(name: str) -> None:
-    shared = SHARED if name.startswith("outbox") else SHARED[:1]
+    shared = SHARED if name.startswith("outbox") else SHARED[:2]
     ours = LOCALS.findall(lua_constants() + "".join((FOLDER / f"{each}.lua").read_text() for each in shared))
-    code = re.sub(r"'[^']*'|--.*", "", source(name, *shared[1:]))
+    code = re.sub(r"'[^']*'|--.*", "", source(name, *shared[2:]))
     for used in set(re.findall(r"\w+", code)).intersection(ours):
         before = code[: re.search(rf"\b{used}\b", code).start()]  # type: ignore[union-attr]
         assert before.endswith(("local ", "local function ")), f"the first {used} does not make it"

@@ -222,7 +222,7 @@ def _check_leftovers(evidence: Evidence, findings: Findings, wanted: set[str]) -
     ):
         for key in client.scan_iter(pattern):
             findings.bad("left in redis", key)
-    for name in (keys.QUEUED, keys.TURNS, keys.CLOCK):
+    for name in (keys.QUEUED, keys.TURNS, keys.NEXT_TURN, keys.STANDING, keys.CLOCK):
         for key in client.scan_iter(f"{name}*"):
             findings.bad("left in redis", key)
 

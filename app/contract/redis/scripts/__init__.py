@@ -16,7 +16,7 @@ _PART = re.compile(r"^local (?:function )?(\w+).*\n(?:(?!local ).*\n)*", re.MULT
 
 @cache
 def source(name: str, *shared: str) -> str:
-    """Lua text of one script, after what it uses of keys.py's names, of turns.lua, prelude.lua and further `shared` files.
+    """Lua text of one script, after what it uses of keys.py's names, turns.lua, prelude.lua and further `shared` files.
 
     Nothing else of them: Lua makes every constant and function anew in each call, used or not.
     """
