@@ -167,7 +167,7 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
     if job.get("priority") == "batch":
         yield "priority", "batch"
     if job.get("deadline_at"):
-        met = {True: ", met", False: ", missed"}.get(job.get("deadline_met"), "")
+        met = "" if job.get("deadline_met") is None else ", met" if job["deadline_met"] else ", missed"
         yield "deadline", f"{moment(job['deadline_at'])}{met}"
     if job["timings"]:
         yield "seconds", ", ".join(f"{plain(name)} {value:.2f}" for name, value in job["timings"].items())

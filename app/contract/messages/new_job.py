@@ -57,7 +57,8 @@ class NewJob:
             "retention_ms": self.retention_ms,
             "seats": max(1, self.spec.drawn),
             "traceparent": self.traceparent,
-        } | self.urgency.fields()
+            **self.urgency.fields(),
+        }
         if self.question is not None:
             fields |= {"task": self.question.task, "question": self.question.model_dump_json()}
         if self.requested_model:
