@@ -24,8 +24,16 @@ OLDER = "b815438"
 
 NOW = "this version"
 Settings = dict[str, int | float]
-FULL: Settings = {"workers": 1_000, "callers": 10_000, "real": 6, "seconds": 8.0, "rate": 20.0, "rounds": 3}
-QUICK: Settings = {"workers": 12, "callers": 40, "real": 2, "seconds": 0.5, "rate": 20.0, "rounds": 2}
+FULL: Settings = {
+    "workers": 1_000,
+    "callers": 10_000,
+    "real": 6,
+    "herd": 200,
+    "seconds": 8.0,
+    "rate": 20.0,
+    "rounds": 3,
+}
+QUICK: Settings = {"workers": 12, "callers": 40, "real": 2, "herd": 6, "seconds": 0.5, "rate": 20.0, "rounds": 2}
 """`real` of the workers run as they are run, in real time; all others are entries in Redis."""
 
 GPU_SECONDS = (0.5, 2.0, 10.0)
@@ -37,13 +45,17 @@ Found = dict[str, list[dict[str, Any]]]
 
 FLOWS = ["few_steps", "many_steps", "watched"]
 REPEATED = ["idle", *FLOWS]
-CROWD = "crowd"
-PARTS = [*REPEATED, CROWD]
+HERD, CROWD = "herd", "crowd"
+PARTS = [*REPEATED, HERD, CROWD]
 """Of run.py."""
+
+MOST_ASKS = 5.0
+"""Script calls a second of an idle worker, above which no herd is run: this process could not ask so often."""
 
 _VERSION = {"version": Column(label="version")}
 TABLES: dict[str, dict[str, Column]] = {
     "flow": _VERSION | {
+        "workers": Column(label="workers that listen"),
         "steps": Column(label="steps"),
         "watched": Column(label="watched"),
         "jobs": Column(label="jobs"),
@@ -120,9 +132,10 @@ def _play(players: dict[str, Player], *, rounds: int) -> dict[str, Found]:
     """Part by part, one version after the other, some parts several times: whatever else the machine does, both have
     their share of it."""
     found: dict[str, Found] = {name: {part: [] for part in PARTS} for name in players}
-    for part in [*REPEATED * rounds, CROWD]:
+    for part in [*REPEATED * rounds, HERD, CROWD]:
         for name, player in players.items():
-            found[name][part].append(player.play(part))
+            if part != HERD or _asks(found[name]) < MOST_ASKS:
+                found[name][part].append(player.play(part))
     return found
 
 
@@ -146,46 +159,53 @@ def _options() -> argparse.Namespace:
 
 
 def _at_rest(found: Found) -> float:
-    """What the workers that are run ask while there is nothing to do, in seconds of Redis a second."""
-    return median(each["seconds"] / each["wall_seconds"] for each in found["idle"])
+    """What a worker asks while there is nothing to do, in seconds of Redis a second."""
+    return median(each["seconds"] / each["wall_seconds"] / each["workers"] for each in found["idle"])
+
+
+def _asks(found: Found) -> float:
+    """Script calls a second of one of them."""
+    return median(each["scripts"] / each["wall_seconds"] / each["workers"] for each in found["idle"])
 
 
 def _of_a_job(found: Found, part: str) -> float:
     """Seconds of Redis of a job: what was spent beyond what the workers would have asked for without one."""
     rest = _at_rest(found)
+    own = median(
+        (each["seconds"] - rest * each["workers"] * each["wall_seconds"]) / each["jobs"] for each in found[part]
+    )
     # In a run of seconds, chance can make it nothing.
-    return max(1e-6, median((each["seconds"] - rest * each["wall_seconds"]) / each["jobs"] for each in found[part]))
+    return max(1e-6, own)
 
 
 def _flow(report: Report, version: str, found: Found, settings: Settings) -> None:
-    asked = median(each["scripts"] / each["wall_seconds"] for each in found["idle"])
-    for part in FLOWS:
+    asks = _asks(found)
+    for part in (part for part in (*FLOWS, HERD) if found[part]):
         ran, spent = found[part], _of_a_job(found, part)
+        own = [each["scripts"] - asks * each["workers"] * each["wall_seconds"] for each in ran]
         waited = sorted(ms for each in ran for ms in each["waited_ms"])
         report.add(
-            "flow", TABLES["flow"], version=version, steps=ran[0]["steps"], watched=ran[0]["watched"],
+            "flow", TABLES["flow"], version=version, **{name: ran[0][name] for name in ("workers", "steps", "watched")},
             jobs=sum(each["jobs"] for each in ran),
             per_second=median(each["jobs"] / each["wall_seconds"] for each in ran),
             redis_ms=1000 * spent, fills=1 / spent,
-            scripts=median((each["scripts"] - asked * each["wall_seconds"]) / each["jobs"] for each in ran),
+            scripts=median(scripts / each["jobs"] for scripts, each in zip(own, ran, strict=True)),
             share=median(each["seconds"] / each["wall_seconds"] for each in ran),
             p50_ms=waited[len(waited) // 2], p99_ms=waited[len(waited) * 99 // 100],
         )  # fmt: skip
 
 
 def _idle(report: Report, version: str, found: Found, settings: Settings) -> None:
-    real = settings["real"]
-    each_ms = 1000 * _at_rest(found) / real
+    each_ms = 1000 * _at_rest(found)
     report.add(
-        "idle", TABLES["idle"], version=version, workers=real, registered=settings["workers"],
-        asks=median(each["scripts"] / each["wall_seconds"] for each in found["idle"]) / real,
-        redis_ms=each_ms, thousand=each_ms,
+        "idle", TABLES["idle"], version=version, workers=settings["real"], registered=settings["workers"],
+        asks=_asks(found), redis_ms=each_ms, thousand=each_ms,
     )  # fmt: skip
 
 
 def _cells(report: Report, version: str, found: Found, settings: Settings) -> None:
     """As BUDGET allows, if every picture is a job of twenty steps that somebody watches, and no GPU rests."""
-    job, worker = _of_a_job(found, "watched"), _at_rest(found) / settings["real"]
+    job, worker = _of_a_job(found, "watched"), _at_rest(found)
     for gpu_seconds in GPU_SECONDS:
         rate = BUDGET / (job + gpu_seconds * worker)
         report.add(

@@ -40,7 +40,7 @@ class Parts:
         """Workers with nothing to do."""
         given = self._options
         spent = idle(self._url, self._meter, workers=given.real, registered=given.workers, seconds=given.seconds)
-        return {"wall_seconds": given.seconds, **asdict(spent)}
+        return {"workers": given.real, "wall_seconds": given.seconds, **asdict(spent)}
 
     def few_steps(self) -> dict[str, Any]:
         """Jobs of two steps."""
@@ -53,6 +53,10 @@ class Parts:
     def watched(self) -> dict[str, Any]:
         """The same, each with an open stream."""
         return self._flow(steps=20, watched=True)
+
+    def herd(self) -> dict[str, Any]:
+        """Jobs of twenty steps among many workers that wait for one: what is said to all of them costs all of them."""
+        return self._flow(steps=20, workers=self._options.herd)
 
     def crowd(self) -> dict[str, Any]:
         """A full cell, in a Redis that has nothing else."""
@@ -70,11 +74,12 @@ class Parts:
             "requeued_after_seconds": found.requeued_after,
         }
 
-    def _flow(self, *, steps: int, watched: bool = False) -> dict[str, Any]:
-        given = self._options
+    def _flow(self, *, steps: int, watched: bool = False, workers: int = 0) -> dict[str, Any]:
+        given, workers = self._options, workers or self._options.real
         what = Flow(given.rate, given.seconds, steps=steps, step_seconds=STEP_SECONDS, watched=watched)
-        flowed = flow(self._url, self._meter, what, workers=given.real, callers=given.callers)
+        flowed = flow(self._url, self._meter, what, workers=workers, callers=given.callers)
         return {
+            "workers": workers,
             "steps": steps,
             "watched": watched,
             "jobs": flowed.jobs,
@@ -85,13 +90,14 @@ class Parts:
 
 
 PARTS: dict[str, Callable[[Parts], dict[str, Any]]] = {
-    each.__name__: each for each in (Parts.idle, Parts.few_steps, Parts.many_steps, Parts.watched, Parts.crowd)
+    each.__name__: each
+    for each in (Parts.idle, Parts.few_steps, Parts.many_steps, Parts.watched, Parts.herd, Parts.crowd)
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("workers", "callers", "real"):
+    for name in ("workers", "callers", "real", "herd"):
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("seconds", "rate"):
         parser.add_argument(f"--{name}", type=float, required=True)
