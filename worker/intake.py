@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import redis
@@ -29,7 +30,12 @@ from app.contract.redis.keys import IDLE_SECONDS, queue_name
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts, Stop
 from worker.leases import Leases
+<<<<<<< HEAD
 from worker.wakeups import Bell, Ears
+=======
+from worker.rq_queues import enter_queues
+from worker.wakeups import Bell, Ear
+>>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
 
 log = structlog.get_logger()
 
@@ -76,6 +82,17 @@ def run(job_id: str) -> None:
     raise RuntimeError(f"{job_id} is run by `darkroom worker`, not by a stock RQ worker")
 
 
+@dataclass(slots=True)
+class _Line:
+    """One model whose jobs are claimed: where they go, who hears of them, and when Redis was last asked for one. While
+    it rests, none is claimed."""
+
+    road: Road
+    ear: Ear
+    asked_at: float = float("-inf")
+    rests: bool = False
+
+
 class Intake(BaseWorker):
     """RQ's view of this process, and the loop that claims."""
 
@@ -106,25 +123,51 @@ class Intake(BaseWorker):
         cards = [card for card, _ in served]
         queues = [queue_name(card.name) for card in cards]
         super().__init__(queues, name, connection=connection, serializer="json", worker_ttl=REGISTRATION_SECONDS)
-        self._roads = {card.name: road for card, road in served}
         self._ownership = ownership
         self._attempts = attempts
         self._claimed = claimed
         self._may_claim = may_claim
-        self._leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop, drain=self.drain, note=note)
+        self.leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop, drain=self.drain, note=note)
         self._over = threading.Event()
         self._bell = Bell()
+<<<<<<< HEAD
         self._ears = Ears(name, ownership, self._bell)
         self._asked_at = dict.fromkeys(self._roads, float("-inf"))
+=======
+        self._lines = {card.name: self._line(card.name, road) for card, road in served}
+        self._claiming = threading.Lock()
+>>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
         self._found_late = found_late or (lambda: None)
         self._watched, self._clock = watched, clock
         attempts.hear_of_seats(self._bell.ring)
         self.stops_asked = 0
         self.is_draining = False
 
-    def announce_from_now_on(self, card: ModelCard) -> None:
-        """More is known of the same model."""
-        self._leases.announce_from_now_on(card)
+    def serve(self, model: str, road: Road) -> None:
+        """Claim jobs of one model more, while others are claimed already. It is announced by itself: see Leases."""
+        line = self._line(model, road)
+        self._lines = {**self._lines, model: line}
+        line.ear.listen()
+        self._bell.ring()
+
+    def rest(self, model: str) -> None:
+        """Claim nothing more of it; what was claimed goes on. Waits for a claim that is under way."""
+        with self._claiming:
+            self._lines[model].rests = True
+            self._lines[model].ear.close()
+
+    def resume(self, model: str) -> None:
+        """Claim again what rested."""
+        self._lines[model].rests = False
+        self._bell.ring()
+
+    def close_road(self, model: str) -> None:
+        """The model is not there any more. It rests, and none of its jobs is in flight."""
+        self._lines[model].ear.end()
+        self._lines = {name: line for name, line in self._lines.items() if name != model}
+
+    def _line(self, model: str, road: Road) -> _Line:
+        return _Line(road, Ear(model, self._ownership, self._bell))
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
         # RQ would raise its timeout to 55 s, for a blocking pop that is not used here.
@@ -167,16 +210,26 @@ class Intake(BaseWorker):
     def claim_until_stopped(self, *, registered: Callable[[], None]) -> None:
         """Register, then claim until asked to stop. `registered` is called once others can see this worker."""
         self._outlive_redis(lambda: self.bootstrap("WARNING"))
-        self._outlive_redis(self._leases.beat)
-        threading.Thread(target=self._leases.keep, args=[self._over], name="leases", daemon=True).start()
+        self._outlive_redis(self.leases.beat)
+        threading.Thread(target=self.leases.keep, args=[self._over], name="leases", daemon=True).start()
         threading.Thread(target=self._keep_books, name="books", daemon=True).start()
+<<<<<<< HEAD
         self._ears.listen()
+=======
+        for line in self._lines.values():
+            line.ear.listen()
+>>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
         registered()
         while not (self._stop_requested or self._is_drained):
-            if not sum(self._claim_one(model) for model in self._roads):
+            if not sum(self._claim_one(model) for model in self._lines):
                 self._bell.wait(self._rest())
+<<<<<<< HEAD
         for model in self._roads:
             self._ears.close(model)
+=======
+        for line in self._lines.values():
+            line.ear.close()
+>>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
 
     def hand_back(self) -> None:
         """Stop every attempt in flight; whoever carries it gives it back."""
@@ -186,13 +239,23 @@ class Intake(BaseWorker):
     def leave(self) -> None:
         """Take this worker off every list. Without Redis there is nothing to do: the entries expire by themselves."""
         self._over.set()
+<<<<<<< HEAD
         self._ears.end()
+=======
+        for line in self._lines.values():
+            line.ear.end()
+>>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
         try:
-            for model in self._roads:
-                self._ownership.leave(model, self.name)
+            for model in self.leases.announced:
+                self.leases.withdraw(model)
             self.teardown()
         except redis.RedisError as error:
             log.warning("left without telling redis", reason=str(error))
+
+    @property
+    def is_ending(self) -> bool:
+        """No more is begun, whatever waits."""
+        return self._stop_requested or self.is_draining
 
     @property
     def _is_drained(self) -> bool:
@@ -200,6 +263,7 @@ class Intake(BaseWorker):
 
     def _claim_one(self, model: str) -> bool:
         """True if a job was there. Asks with a free seat only, and where nobody has just found nothing."""
+<<<<<<< HEAD
         if not self._can_take(model):
             self._ears.close(model)
             return False
@@ -209,10 +273,32 @@ class Intake(BaseWorker):
         # Before it asks: word may be there as soon as the queue was found empty.
         self._ears.open(model)
         claim = self._ask(model)
+=======
+        with self._claiming:
+            # A model that was closed since this round began has none.
+            line = self._lines.get(model)
+            return line is not None and self._claim_by(line, model)
+
+    def _claim_by(self, line: _Line, model: str) -> bool:
+        ear = line.ear
+        if not self._can_take(line):
+            ear.close()
+            return False
+        if ear.is_open and not self._is_due(line):
+            return False
+        claim, is_late = self._ask(line, model), ear.is_open
+>>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
         if claim is None:
             return False
         # There may be more.
+<<<<<<< HEAD
         self._ears.close(model)
+=======
+        ear.close()
+        if claim.spec.model not in self._lines:
+            self._give_back(claim)
+            return True
+>>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
         if is_late:
             self._found_late()
         log.info("claimed", job_id=claim.id, attempt=claim.attempt, late=is_late)
@@ -221,18 +307,18 @@ class Intake(BaseWorker):
         self._road_of(claim).begin(claim)
         return True
 
-    def _can_take(self, model: str) -> bool:
-        if self.is_draining or self._roads[model].free_seats < 1:
+    def _can_take(self, line: _Line) -> bool:
+        if self.is_draining or line.rests or line.road.free_seats < 1:
             return False
-        if not self._leases.are_sure or not self._may_claim():
+        if not self.leases.are_sure or not self._may_claim():
             return False
         return not any(claim.runs_alone for claim in self._attempts.claims())
 
-    def _is_due(self, model: str) -> bool:
-        return self._clock() - self._asked_at[model] >= IDLE_SECONDS
+    def _is_due(self, line: _Line) -> bool:
+        return self._clock() - line.asked_at >= IDLE_SECONDS
 
-    def _ask(self, model: str) -> Claim | None:
-        self._asked_at[model] = self._clock()
+    def _ask(self, line: _Line, model: str) -> Claim | None:
+        line.asked_at = self._clock()
         try:
             return self._ownership.claim(model, self.name, holding=len(self._attempts.claims()))
         except redis.RedisError as error:
@@ -242,13 +328,26 @@ class Intake(BaseWorker):
 
     def _rest(self) -> float:
         """Seconds until it looks again if nothing rings: soon while seats are taken, which end in more than one way."""
+<<<<<<< HEAD
         if not all(self._ears.is_open(model) for model in self._roads):
+=======
+        lines = [*self._lines.values()]
+        if not all(line.ear.is_open for line in lines):
+>>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
             return LOOK_SECONDS
-        return max(0.0, min(self._asked_at.values()) + IDLE_SECONDS - self._clock())
+        asked_at = min((line.asked_at for line in lines), default=self._clock())
+        return max(0.0, asked_at + IDLE_SECONDS - self._clock())
+
+    def _give_back(self, claim: Claim) -> None:
+        """It was asked for before its model went, and the answer was lost on the way."""
+        try:
+            self._ownership.give_back(claim, "model-swapped")
+        except redis.RedisError as error:
+            log.warning("a job waits for its lease", job_id=claim.id, reason=str(error))
 
     def _road_of(self, claim: Claim) -> Road:
         # Not by the queue that was asked: after a lost answer, what comes is what was asked for then.
-        return self._roads[claim.spec.model]
+        return self._lines[claim.spec.model].road
 
     def _stop(self, claim: Claim, reason: Stop) -> None:
         if self._attempts.stop(claim.token, reason):
@@ -263,6 +362,7 @@ class Intake(BaseWorker):
                     self.register_birth()
                 self.set_state(self._state_in_rqs_words())
                 self.heartbeat()
+                enter_queues(self, [*map(queue_name, self.leases.announced)])
                 for queue in self.queues:
                     forget_dead_workers(queue, chance=random.random())
             except redis.RedisError as error:

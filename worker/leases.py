@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import redis
 import structlog
@@ -24,6 +25,15 @@ BEAT_SECONDS = keys.BEAT_SECONDS
 
 AGAIN_SECONDS = 1.0
 """After a beat that failed: with its timeout, three more fit into the lease that the last good one gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Announced:
+    """What is said of a model: see Ownership.announce."""
+
+    card: ModelCard
+    ready_in: float | None = None
+    is_taken_up: bool = False
 
 
 class Leases:
@@ -45,7 +55,8 @@ class Leases:
     ) -> None:
         self._ownership = ownership
         self._attempts = attempts
-        self._cards = list(cards)
+        self._announced = {card.name: _Announced(card) for card in cards}
+        self._announcing = threading.Lock()
         self._worker = worker
         self._stop = stop
         self._drain = drain
@@ -60,9 +71,35 @@ class Leases:
         """
         return self._clock() - self._good_at < keys.LEASE_MS / 2000
 
+    @property
+    def announced(self) -> list[str]:
+        """The models that this worker serves."""
+        return [*self._announced]
+
     def announce_from_now_on(self, card: ModelCard) -> None:
         """In the place of the card of the same model."""
-        self._cards = [card if each.name == card.name else each for each in self._cards]
+        with self._announcing:
+            if card.name in self._announced:
+                self._announced[card.name] = replace(self._announced[card.name], card=card)
+
+    def estimate_from_now_on(self, model: str, ready_in: float) -> None:
+        """Of a model that is announced and not in memory: after so many seconds it could be."""
+        with self._announcing:
+            if model in self._announced:
+                self._announced[model] = replace(self._announced[model], ready_in=ready_in, is_taken_up=False)
+
+    def announce(self, card: ModelCard, *, ready_in: float | None = None, is_taken_up: bool = False) -> None:
+        """At once, and with each beat from now on; as Ownership.announce has it. Raises RedisError: then the next beat
+        is the first that says so."""
+        with self._announcing:
+            self._announced[card.name] = each = _Announced(card, ready_in, is_taken_up)
+            self._say(each)
+
+    def withdraw(self, model: str) -> None:
+        """This worker serves it no longer. Raises RedisError: then it is believed until a few beats are missing."""
+        with self._announcing:
+            if self._announced.pop(model, None) is not None:
+                self._ownership.leave(model, self._worker)
 
     def beat(self) -> None:
         """Extend them all, hear which are lost or called off, and say that this worker lives. Raises RedisError."""
@@ -72,11 +109,18 @@ class Leases:
             if each is not Beat.KEPT:
                 self._stop(claim, Stop.LOST if each is Beat.LOST else Stop.CANCELED)
         note = self._self_report()
-        told = [self._ownership.announce(card, self._worker, note=note) for card in self._cards]
+        with self._announcing:
+            told = [self._say(each, note) for each in self._announced.values()]
         if any(told):
             self._drain()
         # From before it was sent: the lease began when Redis heard it, which was later.
         self._good_at = began
+
+    def _say(self, each: _Announced, note: WorkerNote | None = None) -> bool:
+        """True if the worker shall leave."""
+        return self._ownership.announce(
+            each.card, self._worker, ready_in=each.ready_in, is_taken_up=each.is_taken_up, note=note
+        )
 
     def _self_report(self) -> WorkerNote | None:
         """Nothing, if it cannot be made: no lease is lost for it."""

@@ -15,8 +15,10 @@ import torch
 from worker.adapter_details import AdapterFiles
 from worker.engine.engine import Engine
 from worker.engine.profile import Told
+from worker.errors import CannotStart
 from worker.families.choose import family_of
 from worker.families.embedder import embedder_of
+from worker.model_folders import ModelFolders
 from worker.models.announced import describe
 from worker.models.bundle import Bundle, load
 from worker.models.scorer_folder import is_scorer
@@ -44,6 +46,19 @@ def start(settings: WorkerSettings, name: str, starting: Starting) -> Served:
     # First: the memory that it takes is not there for pictures.
     answering = scorer_beside(settings, name=name)
     return Served(open_drawing(settings, name, starting, answering=answering, thread=OwnThread("engine")), answering)
+
+
+def start_with_several(settings: WorkerSettings, starting: Starting) -> tuple[Served, ModelFolders]:
+    """The scorer, and the folders of which one after the other will be in memory. Raises ModelError, CannotStart."""
+    starting.say("loading the scorer")
+    answering = scorer_beside(settings)
+    folders = ModelFolders(settings, taken=frozenset({answering.card.name} if answering else ()))
+    starting.say("looking at the folders")
+    if not folders.look():
+        paths = ", ".join(map(str, settings.models))
+        reasons = " ".join(folders.faults) or "put folders in the diffusers layout there."
+        raise CannotStart(f"DARKROOM_MODELS: no model in {paths} can be served: {reasons}")
+    return Served(None, answering), folders
 
 
 def open_drawing(

@@ -1,8 +1,9 @@
 """A worker's life: settings, model, engine, intake; signals; exit codes.
 
 Threads: the main one claims, one runs the engine, one answers questions, one keeps the leases, one RQ's books, one
-watches the engine, one reports progress, a few fetch what jobs start from, a few put pictures away. What must be in
-time shares its thread and its connection with nothing.
+watches the engine, one reports progress, one changes the model in memory where there are several, a few listen for
+jobs, a few fetch what jobs start from, a few put pictures away. What must be in time shares its thread and its
+connection with nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from app.contract.common.tracing import close_provider, open_provider
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import IllegalName
 from app.contract.objects.store import StoreOptions
+from app.contract.redis.model_demand import ModelDemand
 from app.contract.redis.ownership import Ownership
 from worker.answers import Answers
 from worker.attempts import Attempts
@@ -34,22 +36,26 @@ from worker.connections import Connections, connect
 from worker.engine.stage import Stage
 from worker.errors import CannotStart, StorageDenied, StorageError
 from worker.fetching import Fetching
+from worker.holding import Holding
 from worker.inputs import Inputs
 from worker.intake import Intake, Road
 from worker.listeners import Listener, Listeners
-from worker.loading import start
+from worker.loading import start, start_with_several
 from worker.metrics import WorkerMetrics
+from worker.model_folders import ModelFolders
 from worker.models.assembly import AssemblyError, whole_model
 from worker.models.bundle import ModelError
+from worker.models.place import place_of
 from worker.note import SelfReport, device_words
 from worker.open_model import OpenModel, Surroundings
 from worker.provenance import Provenance
 from worker.reporter import Reporter
 from worker.scoring import Scoring
-from worker.served import Served
+from worker.served import Answering, Served
 from worker.settings import WorkerSettings, settings_from_env, worker_name
 from worker.starting import Starting
 from worker.storage import ObjectStore
+from worker.swapping import Swapper
 from worker.tracing import Traces
 from worker.watchdog import Watchdog, hard_exit
 
@@ -57,6 +63,9 @@ log = structlog.get_logger()
 
 FLUSH_SECONDS = 10.0
 """After the grace period: time to hand jobs back and to say so, before the process goes anyway."""
+
+SWAP_SECONDS = 2.0
+"""Longer than the thread of swaps takes to hear of the end, unless it loads a model."""
 
 HEARTBEAT_FILE_SECONDS = 10.0
 
@@ -67,14 +76,19 @@ def run() -> int:
         own_name = worker_name()
         settings = settings_from_env()
         configure(settings.log_level, process="worker")
-        name = settings.name()
+        name, folders = settings.name(), None
         settings = settings.model_copy(update={"model": whole_model(settings.model)})
         store = _open_store(settings)
         connections = connect(settings)
         starting = Starting(Ownership(connections.leases), own_name)
         with starting.published():
-            served = start(settings, name, starting)
+            if settings.models:
+                served, folders = start_with_several(settings, starting)
+            else:
+                served = start(settings, name, starting)
         worker = Worker(settings, served, store, connections, name=own_name)
+        if folders is not None:
+            worker.swap_among(folders, served.answering, starting, ModelDemand(connections.commands))
     except (SettingsError, IllegalName, AssemblyError, CannotStart, ModelError) as error:
         print(f"darkroom worker: {error}", file=sys.stderr)
         return CANNOT_START
@@ -89,6 +103,7 @@ class Worker:
     ) -> None:
         self.name = name
         self.settings = settings
+        self.device = served.device or place_of(settings.device, settings.dtype).device
         self.attempts = Attempts()
         ownership, self.leasing = Ownership(connections.commands), Ownership(connections.leases)
         self.provider = open_provider("darkroom-worker", version=__version__)
@@ -108,7 +123,8 @@ class Worker:
             metrics=self.metrics,
             safety=settings.safety,
         )
-        self.model = OpenModel(served.drawing, self.around) if served.drawing else None
+        self.opened = OpenModel(served.drawing, self.around) if served.drawing else None
+        self.holding: Holding | None = None
         self.scoring, self.scorer_card = self._open_scoring(served)
         self.intake = Intake(
             served=[*self._roads()],
@@ -123,16 +139,52 @@ class Worker:
             watched=self.reporter.live.watch,
             found_late=self.metrics.job_found_late if self.metrics else None,
         )
+        self.swapper: Swapper | None = None
+        self.swaps = threading.Thread(target=self.swap, name="swaps", daemon=True)
         self.watchdog = Watchdog(self.stage, stall_seconds=settings.stall_seconds)
         self.stopped = threading.Event()
         self.is_lost = False
+
+    def swap_among(
+        self, folders: ModelFolders, answering: Answering | None, starting: Starting, demand: ModelDemand
+    ) -> None:
+        """Hold one of these folders at a time. Before `run`."""
+        leases = self.intake.leases
+
+        def more_is_known(card: ModelCard) -> None:
+            folders.more_is_known(card)
+            leases.announce_from_now_on(card)
+
+        beside = {"answering": answering, "starting": starting, "announce": more_is_known}
+        self.holding = Holding(self.around, self.intake, self.traces, **beside)
+        self.swapper = Swapper(
+            folders,
+            demand,
+            self.holding,
+            leases,
+            worker=self.name,
+            hold_seconds=self.settings.hold_seconds,
+            pause=lambda seconds: self.stopped.wait(seconds) or self.intake.is_ending,
+            **({"count": self.metrics.loaded} if self.metrics else {}),
+        )
+
+    @property
+    def model(self) -> OpenModel | None:
+        """What draws, if anything is in memory that does."""
+        return self.holding.model if self.holding else self.opened
+
+    def swap(self) -> None:
+        """The thread of swaps."""
+        assert self.swapper is not None
+        with self.ends_with_the_device():
+            self.swapper.run()
 
     def _open_metrics(self, served: Served, store: ObjectStore) -> WorkerMetrics | None:
         port = self.settings.worker_metrics_port
         if port is None:
             return None
         engine = served.drawing.engine if served.drawing else None
-        metrics = WorkerMetrics(engine, models=[card.name for card in served.cards], device=served.device)
+        metrics = WorkerMetrics(engine, models=[card.name for card in served.cards], device=self.device)
         metrics.tell_stored(lambda: store.stored_bytes)
         metrics.serve(self.settings.metrics_host, port)
         return metrics
@@ -145,18 +197,18 @@ class Worker:
         return self.around.scoring(partial(Answers, scorer), card), card
 
     def _roads(self) -> Iterator[tuple[ModelCard, Road]]:
-        if self.model is not None:
-            yield self.model.card, self.model.road
+        if (model := self.model) is not None:
+            yield model.card, model.road
         if self.scoring is not None and self.scorer_card is not None:
             yield self.scorer_card, self.scoring
 
     def _self_report(self, served: Served) -> SelfReport:
         return SelfReport(
-            device=device_words(served.device),
+            device=device_words(self.device),
             room=lambda: [(card.seats, road.free_seats) for card, road in self._roads()][:1],
             attempts=self.attempts,
             stage=self.stage,
-            rows=lambda: self.model.rows_done if self.model else 0,
+            rows=lambda: model.rows_done if (model := self.model) else 0,
         )
 
     def stage(self) -> Stage | None:
@@ -169,8 +221,8 @@ class Worker:
         drained, which takes as long as its jobs do. Returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.intake.request_stop)
-        if self.model is not None:
-            self.model.begin(self.intake.announce_from_now_on)
+        if self.opened is not None:
+            self.opened.begin(self.intake.leases.announce_from_now_on)
         if self.scoring is not None:
             self.around.answer(self.scoring, self.stopped, name="scoring")
         threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
@@ -182,11 +234,20 @@ class Worker:
         self.stopped.set()
         self.intake.leave()
         self.close_traces("worker-stopped")
-        return DRAINED if self.intake.is_draining else 0
+        code = DRAINED if self.intake.is_draining else 0
+        if self.swaps.ident is not None:
+            self.swaps.join(SWAP_SECONDS)
+            if self.swaps.is_alive():
+                # A model is being loaded, and the interpreter cannot end beside a thread that computes.
+                hard_exit(code)
+        return code
 
     def say_ready(self) -> None:
+        """Others can see this worker."""
         for card, _ in self._roads():
             log.info("ready", model=card.name, seats=card.seats, sha256=card.sha256[:12])
+        if self.swapper is not None:
+            self.swaps.start()
 
     @contextmanager
     def ends_with_the_device(self) -> Iterator[None]:

@@ -75,21 +75,28 @@ class WorkerMetrics:
             "darkroom_device_seconds", "Time that was divided among jobs and questions", registry=self.registry
         )
         self._worked = Work()
-        if engine is not None:
-            Gauge("darkroom_seats", "Seats of this worker", registry=self.registry).set(engine.seats)
-            used = Gauge("darkroom_seats_in_use", "Seats that samples claim", registry=self.registry)
-            used.set_function(lambda: engine.seats - engine.free_seats)
         self._late = Counter(
             "darkroom_jobs_found_late", "Jobs that were claimed without word of them: a free seat had to ask",
             registry=self.registry,
         )  # fmt: skip
+        self._has_seats = False
+        if engine is not None:
+            self._register_seats()
         self._questions = Counter(
             "darkroom_questions", "Questions about pictures and texts that ended", ["task", "outcome"],
             registry=self.registry,
         )  # fmt: skip
-        served = Gauge("darkroom_worker", "1, with what is served", ["model"], registry=self.registry)
+        self._in_memory = Gauge("darkroom_worker", "1, with what is in memory", ["model"], registry=self.registry)
         for model in models:
-            served.labels(model).set(1)
+            self._in_memory.labels(model).set(1)
+        self._loads = Counter(
+            "darkroom_model_loads", "Models taken up by a worker of several", ["model", "outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._load_seconds = Counter(
+            "darkroom_model_load_seconds", "Time that this took, jobs at rest not counted", ["model"],
+            registry=self.registry,
+        )  # fmt: skip
         if device is not None and device.type == "cuda" and (gpu := _Gpu.found(device)) is not None:
             self.registry.register(gpu)
 
@@ -123,6 +130,23 @@ class WorkerMetrics:
         self._rows.inc(work.rows - before.rows)
         self._device.inc(work.device_seconds - before.device_seconds)
 
+    def begun(self, model: str, engine: Seated) -> None:
+        """This model is in memory from now on, and drawn by this engine."""
+        if not self._has_seats:
+            self._register_seats()
+        self._engine, self._previews_lost, self._worked = engine, 0, Work()
+        self._in_memory.labels(model).set(1)
+
+    def closed(self, model: str) -> None:
+        """It is not any more."""
+        self._engine = None
+        self._in_memory.labels(model).set(0)
+
+    def loaded(self, model: str, seconds: float, outcome: str) -> None:
+        """Count that a model was taken up: `loaded` or `failed`."""
+        self._loads.labels(model, outcome).inc()
+        self._load_seconds.labels(model).inc(seconds)
+
     def answered(self, question: Question, outcome: str, seconds: float) -> None:
         """Count a question that has ended (succeeded, failed or stopped), and its part of the device's time."""
         self._questions.labels(question.task, outcome).inc()
@@ -135,6 +159,13 @@ class WorkerMetrics:
     def job_found_late(self) -> None:
         """Count a job that was claimed only because the worker asked all the same."""
         self._late.inc()
+
+    def _register_seats(self) -> None:
+        self._has_seats = True
+        seats = Gauge("darkroom_seats", "Seats of this worker", registry=self.registry)
+        seats.set_function(lambda: self._engine.seats if self._engine else 0)
+        used = Gauge("darkroom_seats_in_use", "Seats that samples claim", registry=self.registry)
+        used.set_function(lambda: self._engine.seats - self._engine.free_seats if self._engine else 0)
 
     def serve(self, host: str, port: int) -> int:
         """Answer GET /metrics in a thread until the process ends. Returns the port. OSError if it is taken."""

@@ -112,6 +112,8 @@ class OpenModel:
     def begin(self, announce: Callable[[ModelCard], None]) -> None:
         """Work from now on. `announce` hears of the card again whenever more is known of the model."""
         assert self._drawing is not None
+        if self._around.metrics is not None:
+            self._around.metrics.begun(self.card.name, self._drawing.engine)
         self._stepping = self._drawing.thread.begin(partial(self._denoise, self._drawing.engine))
         if self._embedding is not None:
             self._answering = self._around.answer(self._embedding, self._closed, name="embedding")
@@ -129,6 +131,8 @@ class OpenModel:
             self._stepping.result()
         if self._answering is not None:
             self._answering.join()
+        if self._around.metrics is not None:
+            self._around.metrics.closed(self.card.name)
         self._drawing = self._embedding = self._stepping = None
         del self.road
         free_memory(device, was_compiled=is_compiled)

@@ -55,7 +55,7 @@ class Answering:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """At least one of the two."""
+    """At least one of the two; of a worker with several models, the scorer at most."""
 
     drawing: Drawing | None
     answering: Answering | None
@@ -78,8 +78,8 @@ def scorer_alone(settings: WorkerSettings, *, name: str) -> Served:
     return Served(None, Answering(scorer, card_of(scorer, name)))
 
 
-def scorer_beside(settings: WorkerSettings, *, name: str) -> Answering | None:
-    """The scorer beside a model that draws, called `name`; None where there is to be none.
+def scorer_beside(settings: WorkerSettings, *, name: str | None = None) -> Answering | None:
+    """The scorer beside a model that draws, called `name`, or beside several; None where there is to be none.
 
     Raises CannotStart, naming the setting.
     """

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.contract.common.environment import LONGEST_SECONDS, PREFIX, WORKER_NAME, read_settings
 from app.contract.messages.card import Safety
@@ -17,6 +17,10 @@ from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER, mode
 from app.contract.objects.store import as_storage_url
 from app.contract.redis.url import RedisUrl
 from worker.models.controlnets import KeptFolder
+
+
+def _folders(value: Any) -> Any:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
 class WorkerSettings(BaseSettings):
@@ -54,6 +58,18 @@ class WorkerSettings(BaseSettings):
     )
     model_name: str | None = Field(
         default=None, description="How requests call it: a-z, 0-9, . _ -. The folder's name if missing"
+    )
+    models: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = Field(
+        default=(),
+        description="In the place of DARKROOM_MODEL: a folder of model folders, or some with commas between. One is in "
+        "memory at a time, and makes room for another whose jobs wait",
+    )
+    hold_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="Of DARKROOM_MODELS: how long a model that has jobs stays in memory at least while another's wait. "
+        "Or five times as long as that one takes to load, where this is longer",
     )
     scorer: Annotated[Path | None, BeforeValidator(lambda given: None if given == "off" else given)] = Field(
         default=BUNDLED_SCORER,
@@ -145,6 +161,15 @@ class WorkerSettings(BaseSettings):
     def kept_controlnets(self) -> KeptFolder | None:
         """Where they are, and how many are in memory at once. None where there are none."""
         return KeptFolder(self.controlnets, self.controlnets_kept) if self.controlnets else None
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if self.models:
+            for name in ("model", "model_name"):
+                if name in self.model_fields_set:
+                    remedy = "remove one of them; a model of several has its folder's name"
+                    raise ValueError(f"{PREFIX}{name.upper()} does not go with DARKROOM_MODELS: {remedy}")
+        return self
 
     def name(self) -> str:
         """What requests call the model. Raises IllegalName."""

@@ -46,7 +46,8 @@ class Starting:
 
     @contextmanager
     def published(self) -> Iterator[None]:
-        """Readers hear of it while the context lasts."""
+        """Readers hear of it while the context lasts: one at a time."""
+        self._over = False
         publisher = threading.Thread(target=self._publish, name="starting", daemon=True)
         publisher.start()
         try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -78,17 +79,17 @@ class Traces:
     def upload(self, claim: Claim) -> Iterator[None]:
         """Around writing and storing an attempt's pictures."""
         attempt = self._open.get(claim.token)
-        if self._tracer is None or attempt is None:
+        if attempt is None:
             yield
             return
-        span = self._tracer.start_span("upload", context=attempt.context)
-        try:
+        with self._noted("upload", context=attempt.context):
             yield
-        except Exception as error:
-            fail(span, type(error).__name__)
-            raise
-        finally:
-            span.end()
+
+    @contextmanager
+    def loading(self, model: str) -> Iterator[None]:
+        """Around taking a model up, by a worker that has several."""
+        with self._noted("load model", attributes={"darkroom.model": model}):
+            yield
 
     def ended(self, claim: Claim, last: LastEvent | NotBegun | Answered, *, owned: bool) -> None:
         """The last word about an attempt was said; `owned`: and it counted."""
@@ -108,6 +109,21 @@ class Traces:
             _, attempt = self._open.popitem()
             fail(attempt.span, reason)
             attempt.span.end()
+
+    @contextmanager
+    def _noted(self, name: str, **options: Any) -> Iterator[None]:
+        """A span around what happens inside, which says if it raised."""
+        if self._tracer is None:
+            yield
+            return
+        span = self._tracer.start_span(name, **options)
+        try:
+            yield
+        except Exception as error:
+            fail(span, type(error).__name__)
+            raise
+        finally:
+            span.end()
 
     def _stages(self, attempt: _Open, spent: Timings, now: int) -> None:
         """The stages, put where they were: encoding opened the step of the first seat, decoding closed the last step.

@@ -114,10 +114,14 @@ def gateway(
 @app.command()
 def worker(
     model: Model = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Instead: a folder of model folders, or some with commas between. One is in memory at once."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
     """Hold a model in memory and draw."""
-    _run("worker", model=model, device=device)
+    _run("worker", model=model, models=models, device=device)
 
 
 @app.command()

@@ -115,7 +115,7 @@ def test_more_that_is_known_of_the_model_is_announced(
     starts: Starts, books: redis.Redis, redis_client: redis.Redis, card: ModelCard
 ) -> None:
     intake, _, _ = starts(books)
-    intake.announce_from_now_on(card.model_copy(update={"loras": (Adapter(name="ink", sha256="a" * 64),)}))
+    intake.leases.announce_from_now_on(card.model_copy(update={"loras": (Adapter(name="ink", sha256="a" * 64),)}))
     until(lambda: "a" * 64 in (redis_client.hget(keys.CARDS, card.name) or ""))
 
 
@@ -267,7 +267,7 @@ async def test_a_drained_worker_takes_nothing_more_and_ends_with_its_last_job(
     [claim] = until(attempts.claims)
     if way == "a beat":
         redis_client.zadd(keys.DRAINING, {made.name: 1})
-        made._leases.beat()
+        made.leases.beat()
     else:
         made.handle_payload({"data": b'{"command":"drain"}'})
     later = await queue(valkey_url, card)

@@ -98,7 +98,7 @@ def test_a_job_that_runs_alone_does_so_on_all_roads(
 def test_all_models_are_announced_and_left(books: redis.Redis, redis_client: redis.Redis, card: ModelCard) -> None:
     ownership = Ownership(redis_client)
     made = intake_of(books, ownership, card, {"starter": Road(1), "scorer": Road(1)})
-    made._leases.beat()
+    made.leases.beat()
     assert (
         redis_client.zrange(keys.ALIVE + "starter", 0, -1)
         == redis_client.zrange(keys.ALIVE + "scorer", 0, -1)

@@ -17,14 +17,15 @@ from app.contract.redis.scripts import source
 class Demand:
     """For one model: `waiting` jobs, for `unserved` seconds without one of them being claimed.
 
-    `in_memory` is how many workers have it, `taken_by` who is about to. `seat_seconds` is how long a job runs times the
-    seats it holds, None before the first.
+    `in_memory` is how many workers have it, `taken_by` who is about to. `job_seconds` is how long a job runs, and
+    `seat_seconds` that times the seats it holds: None before the first.
     """
 
     waiting: int
     unserved: float
     in_memory: int
     taken_by: str | None = None
+    job_seconds: float | None = None
     seat_seconds: float | None = None
 
 
@@ -52,11 +53,12 @@ class ModelDemand:
 
 
 def _demand(answer: Sequence[object]) -> Demand:
-    waiting, unserved_ms, in_memory, taken_by, seat_ms = answer
+    waiting, unserved_ms, in_memory, taken_by, job_ms, seat_ms = answer
     return Demand(
         waiting=int(str(waiting)),
         unserved=float(str(unserved_ms)) / 1000,
         in_memory=int(str(in_memory)),
         taken_by=str(taken_by) if taken_by else None,
+        job_seconds=float(str(job_ms)) / 1000 if job_ms else None,
         seat_seconds=float(str(seat_ms)) / 1000 if seat_ms else None,
     )
