@@ -64,7 +64,7 @@ def worker(environment: dict[str, str], *options: object) -> Iterator[subprocess
 
 async def drawn(store: JobStore, pictures: Path, names: Sequence[str]) -> list[np.ndarray]:
     """A picture of each of these models: all are asked for at once."""
-    cards = {name: served.card for name, served in (await store.models()).items()}
+    cards = {name: served.card for name, served in (await store.models.all()).items()}
     jobs = []
     for number, name in enumerate(names):
         asked = JobRequest(prompt="a red circle", seed=number, num_inference_steps=4, scheduler="ddim", model=name)
@@ -98,7 +98,7 @@ async def over(store: JobStore, job_id: str) -> Record:
 
 async def announced(store: JobStore) -> None:
     async def look() -> bool:
-        models = await store.models()
+        models = await store.models.all()
         return all(name in models and models[name].workers for name in NAMES)
 
     await eventually(look)
@@ -120,11 +120,11 @@ async def test_each_draws_as_if_it_were_the_only_one(
         with worker(environment, "--models", models) as several:
             await announced(store)
             together = await drawn(store, pictures, asked)
-            served = await store.models()
+            served = await store.models.all()
             assert sum(served[name].in_memory for name in NAMES) <= 1
         assert several.returncode == 0, several.said  # type: ignore[attr-defined]
         assert "a folder is not served" in several.said  # type: ignore[attr-defined]
-        assert not any((await store.models())[name].workers for name in NAMES)
+        assert not any((await store.models.all())[name].workers for name in NAMES)
         alone = [environment | {"DARKROOM_MODEL": str(models / name)} for name in NAMES]
         with worker(alone[0]), worker(alone[1]):
             await announced(store)

@@ -250,7 +250,7 @@ async def test_a_job_for_a_model_that_is_not_there_waits_as_long_as_was_said(wor
     def live() -> tuple[float, float]:
         made.work_for(60)
         assert made.held == "a"
-        models = anyio.from_thread.run(made.store.models)
+        models = anyio.from_thread.run(made.store.models.all)
         assert [models[name].in_memory for name in ("a", "b")] == [1, 0]
         estimate = models["b"].ready_ms
         assert estimate is not None
@@ -320,7 +320,7 @@ async def test_a_folder_that_cannot_be_loaded_costs_the_others_little(
         made.work_for(100)
         job = made.submit("bad")
         made.work_for(500)
-        served = anyio.from_thread.run(made.store.models)["bad"].workers
+        served = anyio.from_thread.run(made.store.models.all)["bad"].workers
         tries = [name for _, name in made.loads].count("bad")
         assert tries == 1
         made.work_for(600)
@@ -341,7 +341,7 @@ async def test_a_folder_that_nobody_has_opened_is_opened_once(world: Callable[..
     }
     await anyio.to_thread.run_sync(made.work_for, 120)
     assert sorted(name for _, name in made.loads) == ["a", "b", "c"]
-    models = await made.store.models()
+    models = await made.store.models.all()
     assert {name: each.workers for name, each in models.items()} == dict.fromkeys("abc", 1)
     assert sum(each.in_memory for each in models.values()) == 1
 
@@ -351,4 +351,4 @@ async def test_a_folder_that_is_gone_is_served_no_longer(world: Callable[..., Wo
     await anyio.to_thread.run_sync(made.work_for, 30)
     del made.folders.known["b"]
     await anyio.to_thread.run_sync(made.work_for, 5)
-    assert {name: each.workers for name, each in (await made.store.models()).items()} == {"a": 1, "b": 0}
+    assert {name: each.workers for name, each in (await made.store.models.all()).items()} == {"a": 1, "b": 0}
