@@ -65,8 +65,7 @@ class Holding:
     def _load(self, folder: KnownFolder) -> Drawing:
         settings = folder.settings.model_copy(update={"model": whole_model(folder.path)})
         try:
-            options = {"answering": self._answering, "thread": self._thread}
-            return open_drawing(settings, folder.name, self._starting, **options)
+            return open_drawing(settings, folder.name, self._starting, answering=self._answering, thread=self._thread)
         except Exception:
             free_memory(place_of(settings.device, settings.dtype).device)
             raise

@@ -155,8 +155,9 @@ class Worker:
             folders.more_is_known(card)
             leases.announce_from_now_on(card)
 
-        beside = {"answering": answering, "starting": starting, "announce": more_is_known}
-        self.holding = Holding(self.around, self.intake, self.traces, **beside)
+        self.holding = Holding(
+            self.around, self.intake, self.traces, answering=answering, starting=starting, announce=more_is_known
+        )
         self.swapper = Swapper(
             folders,
             demand,
@@ -165,7 +166,7 @@ class Worker:
             worker=self.name,
             hold_seconds=self.settings.hold_seconds,
             pause=lambda seconds: self.stopped.wait(seconds) or self.intake.is_ending,
-            **({"count": self.metrics.loaded} if self.metrics else {}),
+            count=self.metrics.loaded if self.metrics else None,
         )
 
     @property

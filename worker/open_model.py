@@ -56,16 +56,9 @@ class Surroundings:
 
     def scoring(self, answers: Callable[..., Answering], card: ModelCard) -> Scoring:
         """A road of questions to the model of this card; `answers` makes whoever answers, given its `turn`."""
-        counted, turns = {"count": self.metrics.answered} if self.metrics else {}, OwnTurns(self.turns)
-        return Scoring(
-            answers(turn=turns),
-            self.fetching,
-            self.attempts,
-            self.reporter,
-            model=card.name,
-            turns=turns,
-            **counted,
-        )
+        turns, count = OwnTurns(self.turns), self.metrics.answered if self.metrics else None
+        roads = (self.fetching, self.attempts, self.reporter)
+        return Scoring(answers(turn=turns), *roads, model=card.name, turns=turns, count=count)
 
     def answer(self, scoring: Scoring, until: threading.Event, *, name: str) -> threading.Thread:
         """A thread that answers what comes by this road."""

@@ -53,7 +53,7 @@ class Scoring:
         *,
         model: str,
         turns: OwnTurns,
-        count: Callable[[Question, str, float], None] = lambda question, outcome, seconds: None,
+        count: Callable[[Question, str, float], None] | None = None,
     ) -> None:
         self._answers = answers
         self._fetching = fetching
@@ -61,7 +61,7 @@ class Scoring:
         self._reporter = reporter
         self._model = model
         self._turns = turns
-        self._count = count
+        self._count = count or (lambda question, outcome, seconds: None)
         self._changed = threading.Condition()
         self._ready: list[tuple[Attempt, Asked]] = []
 

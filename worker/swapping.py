@@ -71,7 +71,7 @@ class Swapper:
         worker: str,
         hold_seconds: float,
         pause: Callable[[float], bool],
-        count: Callable[[str, float, str], None] = lambda model, seconds, outcome: None,
+        count: Callable[[str, float, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`count` hears of each load: the model, its seconds, and whether it was `loaded` or `failed`."""
@@ -82,7 +82,7 @@ class Swapper:
         self._worker = worker
         self._hold_seconds = hold_seconds
         self._pause = pause
-        self._count = count
+        self._count = count or (lambda model, seconds, outcome: None)
         self._clock = clock
         self._held: ModelCard | None = None
         self._held_since = 0.0

@@ -129,3 +129,24 @@ def test_a_worker_tells_of_its_own_gpu_whatever_its_number_is(slice_without_powe
     assert handle_of(slice_without_power, "c") == "MIG-c"
     with pytest.raises(NvmlError):
         handle_of(slice_without_power, "a")
+
+
+def test_models_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a worker with several folders: seats are those of what is in memory, and counts go on."""
+    metrics = WorkerMetrics(None, models=["scorer"])
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
+
+    assert value("darkroom_seats") is None
+    for model in ("a", "b"):
+        metrics.begun(model, ThreeSeatsTaken())
+        metrics.loaded(model, 2.5, "loaded")
+        assert (value("darkroom_seats_in_use"), value("darkroom_worker", model=model)) == (3, 1)
+        metrics.stepped(0.01, [])
+        metrics.closed(model)
+        assert (value("darkroom_seats"), value("darkroom_worker", model=model)) == (0, 0)
+    metrics.loaded("b", 1.5, "failed")
+    assert value("darkroom_model_loads_total", model="b", outcome="failed") == 1
+    assert value("darkroom_model_load_seconds_total", model="b") == 4.0
+    assert value("darkroom_step_seconds_count") == 2

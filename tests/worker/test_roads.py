@@ -14,6 +14,7 @@ from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts
 from worker.intake import Intake
+from worker.rq_queues import enter_queues
 
 
 class Road:
@@ -119,3 +120,69 @@ def test_a_look_at_a_job_is_heard_as_one_of_rqs_commands(
     for job_id in ("job_1", "job_of_another"):
         made.handle_payload({"data": f'{{"command":"watch","job_id":"{job_id}"}}'.encode()})
     assert watched == ["token of starter"]
+
+
+def test_a_model_at_rest_is_not_claimed_and_its_jobs_can_still_be_stopped(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    ownership, road = Giving(redis_client), Road(2)
+    made = intake_of(books, ownership, card, {"starter": road})
+    ownership.next = [claim_of("starter"), claim_of("starter")]
+    assert made._claim_one("starter")
+    made.rest("starter")
+    assert not made._claim_one("starter")
+    made.hand_back()
+    assert road.canceled == ["token of starter"]
+    made.resume("starter")
+    assert made._claim_one("starter")
+    assert ownership.asked == [("starter", 0), ("starter", 1)]
+
+
+def test_another_model_is_claimed_in_the_place_of_one_that_was_closed(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    ownership, second = Giving(redis_client), Road(1)
+    made = intake_of(books, ownership, card, {"first": Road(1)})
+    made.rest("first")
+    made.close_road("first")
+    made.serve("second", second)
+    ownership.next = [claim_of("second")]
+    assert not made._claim_one("first")
+    assert made._claim_one("second")
+    assert [len(second.begun), ownership.asked] == [1, [("second", 0)]]
+    made.leave()
+
+
+def test_a_job_of_a_model_that_went_while_the_answer_was_lost_is_given_back(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    """Asked for before, it comes when the next model's job is asked for."""
+    given_back: list[tuple[str, str]] = []
+
+    class Noting(Giving):
+        def give_back(self, claim: Claim, reason: str) -> bool:
+            given_back.append((claim.spec.model, reason))
+            return True
+
+    ownership, road = Noting(redis_client), Road(1)
+    made = intake_of(books, ownership, card, {"second": road})
+    ownership.next = [claim_of("first")]
+    assert made._claim_one("second")
+    assert (given_back, road.begun) == ([("first", "model-swapped")], [])
+
+
+def test_rq_shows_a_worker_beside_the_queues_that_it_serves_now(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    ownership = Ownership(redis_client)
+    made = intake_of(books, ownership, card, {"first": Road(1)})
+    made.register_birth()
+    second = card.model_copy(update={"name": "second"})
+    made.leases.announce(second, ready_in=3.0)
+    enter_queues(made, ["generate-second"])
+    assert redis_client.hget(made.key, "queues") == "generate-second"
+    assert redis_client.smembers("rq:workers:generate-second") == {made.key}
+    assert redis_client.smembers("rq:workers:generate-first") == set()
+    made.leave()
+    assert redis_client.smembers("rq:workers:generate-second") == set()
+    assert redis_client.exists(keys.ALIVE + "second") == 0
