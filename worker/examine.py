@@ -21,6 +21,7 @@ from worker.models.assembly import AssemblyError, meant, whole_model
 from worker.models.configs import part_dtype
 from worker.models.errors import ModelError
 from worker.models.folder import ModelFolder
+from worker.models.found import model_folders
 from worker.models.judge import Verdict, judge
 from worker.models.need import BYTES, Need
 from worker.models.scorer_folder import is_scorer
@@ -33,21 +34,29 @@ NEEDED = ("torch", "diffusers", "transformers", "safetensors", "PIL")
 def examine(folder: Path | None) -> dict[str, Any]:
     """Facts by name: `missing` packages, `versions`, `gpus`, and `model`, or `settings_error`.
 
-    `model` has what the worker would say: `faults`, `notes`, and `unjudged`, what only its packages could tell; and
-    `adapters`, what is beside it. `scorer` has the same of the scorer, which may be all there is.
+    `model` has what the worker would say, or `models` of each of several: `faults`, `notes`, and `unjudged`, what only
+    its packages could tell; and `adapters`, what is beside it. `scorer` has the same of the scorer, which may be all
+    there is.
     """
     try:
         settings = settings_from_env()
     except SettingsError as error:
         return {"settings_error": str(error)}
+    if settings.models and folder is None:
+        each = [_model(path, settings)["model"] for path in model_folders(settings.models)]
+        return _packages() | _devices(settings.device) | {"models": each} | _scorer_beside(settings)
     model = meant(folder or settings.model)
     if is_scorer(model):
         return _packages() | _devices(settings.device) | {"scorer": _scorer(model, settings)}
+    return _packages() | _devices(settings.device) | _model(model, settings) | _scorer_beside(settings)
+
+
+def _scorer_beside(settings: WorkerSettings) -> dict[str, Any]:
     scorer = settings.scorer
     # A worker does without the bundled one too, in an installation that has none.
-    is_there = scorer is not None and (scorer != BUNDLED_SCORER or scorer.is_dir())
-    beside = {"scorer": _scorer(scorer, settings)} if scorer is not None and is_there else {}
-    return _packages() | _devices(settings.device) | _model(model, settings) | beside
+    if scorer is None or (scorer == BUNDLED_SCORER and not scorer.is_dir()):
+        return {}
+    return {"scorer": _scorer(scorer, settings)}
 
 
 def _packages() -> dict[str, Any]:

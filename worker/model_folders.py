@@ -20,7 +20,8 @@ import torch
 from app import __version__
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import IllegalName, model_name
-from worker.models.assembly import ASSEMBLY, AssemblyError, meant, whole_model
+from worker.models.assembly import AssemblyError, whole_model
+from worker.models.found import model_folders
 from worker.models.judge import judge
 from worker.models.place import Place, place_of
 from worker.models.scorer_folder import is_scorer
@@ -113,7 +114,7 @@ class ModelFolders:
     def _look_again(self) -> None:
         found: dict[str, KnownFolder] = {}
         refused, self._refused = self._refused, {}
-        for path in self._paths():
+        for path in model_folders(self.settings.models):
             stamp = stamp_of(path)
             known = next((each for each in self._known.values() if each.path == path), None)
             if known is not None and known.stamp == stamp:
@@ -125,14 +126,6 @@ class ModelFolders:
         for name in self._known.keys() - found.keys():
             log.info("a model's folder is gone", model=name, folder=str(self._known[name].path))
         self._known = found
-
-    def _paths(self) -> Iterator[Path]:
-        """Model folders among the settings', and inside of those that are none."""
-        for path in map(meant, self.settings.models):
-            if is_model(path) or not path.is_dir():
-                yield path
-            else:
-                yield from sorted(each for each in _entries(path) if is_model(each))
 
     def _judge(self, path: Path, stamp: Stamp, found: dict[str, KnownFolder]) -> None:
         try:
@@ -197,11 +190,6 @@ class ModelFolders:
         }
 
 
-def is_model(path: Path) -> bool:
-    """Does the folder hold a model, rather than folders of some?"""
-    return any((path / name).is_file() for name in ("model_index.json", ASSEMBLY)) or is_scorer(path)
-
-
 def stamp_of(folder: Path) -> Stamp:
     """Of a folder that may be anything, or missing; what cannot be looked at is left out."""
     found = []
@@ -217,14 +205,6 @@ def stamp_of(folder: Path) -> Stamp:
 
 def _digest(stamp: Stamp) -> str:
     return hashlib.sha256(repr(stamp).encode()).hexdigest()
-
-
-def _entries(path: Path) -> list[Path]:
-    try:
-        return [each for each in path.iterdir() if not each.name.startswith(".")]
-    except OSError as error:
-        log.warning("a folder of models cannot be read", folder=str(path), reason=error.strerror)
-        return []
 
 
 def _read(folder: KnownFolder, kept: Mapping[str, Any]) -> KnownFolder:

@@ -85,7 +85,7 @@ def _look(data: Path, port: int | None, asked: Asked) -> Iterator[Finding]:
         settings = settings.model_copy(update={"port": port})
     if reason := settings.why_not_listen():
         yield Finding("keys", "bad", reason.partition(": ")[0], reason.partition(": ")[2])
-    yield from _worker_side(asked.completed(settings, given(os.environ)))
+    yield from _worker_side(asked, settings)
     yield _redis(settings, data)
     yield _storage(settings, data)
     yield from _former_keys(settings)
@@ -93,14 +93,19 @@ def _look(data: Path, port: int | None, asked: Asked) -> Iterator[Finding]:
     yield _port(settings)
 
 
-def _worker_side(asked: Asked) -> Iterator[Finding]:
-    first = {"DARKROOM_MODEL": str(asked.models[0]), "DARKROOM_DEVICE": asked.devices[0]}
+def _worker_side(asked: Asked, settings: UpSettings) -> Iterator[Finding]:
+    has_several = bool(given(os.environ).get("DARKROOM_MODELS")) and not asked.models
+    asked = asked.completed(settings, given(os.environ))
+    own_model = {} if has_several else {"DARKROOM_MODEL": str(asked.models[0])}
+    first = {**own_model, "DARKROOM_DEVICE": asked.devices[0]}
     try:
         torch = installed("torch")
     except PackageNotFoundError:
         remedy = "pip install 'darkroom[worker]' on machines that draw"
         yield Finding("torch", "note", "not installed: this machine can run the gateway only", remedy)
-        if asked.models != (BUNDLED_MODEL,):
+        if has_several:
+            yield from _several(_examination(first))
+        elif asked.models != (BUNDLED_MODEL,):
             yield from _model(_examination(first))
         return
     facts = _examination(first)
@@ -113,8 +118,24 @@ def _worker_side(asked: Asked) -> Iterator[Finding]:
         return
     yield Finding("torch", "ok", f"{torch}, diffusers {facts['versions']['diffusers']}")
     yield _gpu(facts)
+    if has_several:
+        yield from _several(facts)
+        return
     yield from _model(facts)
     yield from _workers(asked, [f"cuda:{number}" for number in range(len(facts["gpus"]))])
+
+
+def _several(facts: dict[str, Any]) -> Iterator[Finding]:
+    """The folders of which a worker has one in memory at a time, and the scorer beside them."""
+    if "models" not in facts:
+        yield from _model(facts)
+        return
+    for model in facts["models"]:
+        yield from _model({"model": model})
+    if not facts["models"]:
+        yield Finding("model", "bad", "no folder of DARKROOM_MODELS holds a model", "put folders of models there")
+    if "scorer" in facts:
+        yield _scorer(facts["scorer"])
 
 
 def _workers(asked: Asked, gpus: list[str]) -> Iterator[Finding]:

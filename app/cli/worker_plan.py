@@ -80,6 +80,10 @@ class PlannedWorker:
 
 def plan(asked: Asked, machine: Machine, environment: Mapping[str, str]) -> tuple[PlannedWorker, ...]:
     """The workers in the order in which they start, the first model's first. `asked` is complete. Raises CannotPlan."""
+    if environment.get("DARKROOM_MODELS"):
+        raise CannotPlan(
+            "DARKROOM_MODELS is for `darkroom worker`, which has one of them in memory; name --model for each"
+        )
     names = _names(asked.models, environment)
     count = asked.workers or max(len(asked.models), len(asked.devices))
     _refuse_idle(asked, count)

@@ -101,6 +101,22 @@ def test_a_folder_that_leaves_its_defaults_to_us(tmp_path: Path) -> None:
     assert "tiny" in found["model"]["detail"]
 
 
+def test_each_folder_of_a_worker_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that worker will find them."""
+    models = tmp_path / "models"
+    (models / "broken").mkdir(parents=True)
+    (models / "broken" / "model_index.json").write_text("{}")
+    (models / "starter").symlink_to(BUNDLED_MODEL)
+    monkeypatch.setenv("DARKROOM_MODELS", str(models))
+    monkeypatch.setenv("DARKROOM_SCORER", "off")
+    said = json.loads(json.dumps(examine(None)))
+    found = [finding for finding in doctor._several(said) if finding.name == "model"]
+    assert [finding.level for finding in found] == ["bad", "ok"]
+    assert "broken" in found[0].detail
+    assert found[1].detail.startswith("starter in ")
+    assert [finding.level for finding in doctor._several({"models": []})] == ["bad"]
+
+
 def test_adapters_are_judged_by_the_model_that_they_are_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loras = tmp_path / "loras"
     loras.mkdir()

@@ -19,7 +19,7 @@ ON_A, ON_B = ("worker", "starter"), ("worker-starter-unclip", "starter-unclip")
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("UP_MODELS", "UP_DEVICES", "UP_WORKERS", "MODEL", "DEVICE"):
+    for name in ("UP_MODELS", "UP_DEVICES", "UP_WORKERS", "MODEL", "MODELS", "DEVICE"):
         monkeypatch.delenv(f"DARKROOM_{name}", raising=False)
 
 
@@ -162,3 +162,9 @@ def test_of_a_core_with_two_threads_one_is_counted(tmp_path: Path, monkeypatch: 
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{siblings}\n")
     assert cores(tmp_path) == 3, "the last tells nothing of its siblings, and counts for itself"
+
+
+def test_a_worker_of_several_models_is_not_ups() -> None:
+    """Else its setting would be passed over in silence."""
+    with pytest.raises(CannotPlan, match="DARKROOM_MODELS is for `darkroom worker`"):
+        planned(DARKROOM_MODELS="/models")
