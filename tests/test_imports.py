@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy"}
 NOT_INSTALLED = {"recipes", "models", "benchmarks", "tests"}
 OUTSIDE = {"redis", "rq", "fastapi", "starlette", "httpx2", "obstore"}
-MAY_KNOW_RQ = ("app/contract/redis/rq_job.py", "worker/intake.py", "app/webhooks/")
+MAY_KNOW_RQ = ("app/contract/redis/rq_job.py", "worker/intake.py", "worker/rq_queues.py", "app/webhooks/")
 MAX_LINES = 350
 
 LAYERS: tuple[tuple[str, ...], ...] = (

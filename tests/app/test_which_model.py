@@ -441,3 +441,19 @@ def test_what_a_lora_does_is_shown(client: httpx2.Client, picture_folder: Path) 
     for unknown in ("0" * 64, sha256.upper(), f"{sha256}%00", f"{sha256}.jpg"):
         assert problem(client.get(f"/v1/thumbnails/{unknown}")) == (404, "picture-not-found")
     (folder / f"{sha256}.jpg").unlink()
+
+
+def test_a_model_that_has_to_be_loaded_is_asked_for_like_another(
+    client: httpx2.Client, card: ModelCard, redis_client: redis.Redis, at_once: None
+) -> None:
+    """A worker with several folders serves it and has another one in memory: it says how long it will take."""
+    redis_client.hset(keys.PACE + card.name, mapping={"job_ms": 3_000, "seat_ms": 3_000})
+    Ownership(redis_client).announce(card, "w1", ready_in=12.34)
+    model = client.get(f"/v1/models/{card.name}").json()
+    assert (model["state"], model["workers"], model["in_memory"], model["ready_seconds"]) == ("ready", 1, 0, 12.3)
+    job = client.post("/v1/jobs", json={"prompt": "a circle"}).json()
+    assert (job["warnings"], job["queue"]["workers"], job["queue"]["eta_seconds"]) == ([], 1, 15.3)
+    assert client.get("/readyz").json()["checks"]["workers"]["ok"]
+    Ownership(redis_client).announce(card, "w1")
+    model = client.get(f"/v1/models/{card.name}").json()
+    assert (model["in_memory"], model["ready_seconds"]) == (1, None)
