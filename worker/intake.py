@@ -30,12 +30,8 @@ from app.contract.redis.keys import IDLE_SECONDS, queue_name
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts, Stop
 from worker.leases import Leases
-<<<<<<< HEAD
-from worker.wakeups import Bell, Ears
-=======
 from worker.rq_queues import enter_queues
-from worker.wakeups import Bell, Ear
->>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
+from worker.wakeups import Bell, Ears
 
 log = structlog.get_logger()
 
@@ -84,11 +80,10 @@ def run(job_id: str) -> None:
 
 @dataclass(slots=True)
 class _Line:
-    """One model whose jobs are claimed: where they go, who hears of them, and when Redis was last asked for one. While
-    it rests, none is claimed."""
+    """One model whose jobs are claimed: where they go, and when Redis was last asked for one. While it rests, none is
+    claimed."""
 
     road: Road
-    ear: Ear
     asked_at: float = float("-inf")
     rests: bool = False
 
@@ -130,13 +125,9 @@ class Intake(BaseWorker):
         self.leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop, drain=self.drain, note=note)
         self._over = threading.Event()
         self._bell = Bell()
-<<<<<<< HEAD
         self._ears = Ears(name, ownership, self._bell)
-        self._asked_at = dict.fromkeys(self._roads, float("-inf"))
-=======
-        self._lines = {card.name: self._line(card.name, road) for card, road in served}
+        self._lines = {card.name: _Line(road) for card, road in served}
         self._claiming = threading.Lock()
->>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
         self._found_late = found_late or (lambda: None)
         self._watched, self._clock = watched, clock
         attempts.hear_of_seats(self._bell.ring)
@@ -145,16 +136,14 @@ class Intake(BaseWorker):
 
     def serve(self, model: str, road: Road) -> None:
         """Claim jobs of one model more, while others are claimed already. It is announced by itself: see Leases."""
-        line = self._line(model, road)
-        self._lines = {**self._lines, model: line}
-        line.ear.listen()
+        self._lines = {**self._lines, model: _Line(road)}
         self._bell.ring()
 
     def rest(self, model: str) -> None:
         """Claim nothing more of it; what was claimed goes on. Waits for a claim that is under way."""
         with self._claiming:
             self._lines[model].rests = True
-            self._lines[model].ear.close()
+            self._ears.close(model)
 
     def resume(self, model: str) -> None:
         """Claim again what rested."""
@@ -163,11 +152,8 @@ class Intake(BaseWorker):
 
     def close_road(self, model: str) -> None:
         """The model is not there any more. It rests, and none of its jobs is in flight."""
-        self._lines[model].ear.end()
+        self._ears.close(model)
         self._lines = {name: line for name, line in self._lines.items() if name != model}
-
-    def _line(self, model: str, road: Road) -> _Line:
-        return _Line(road, Ear(model, self._ownership, self._bell))
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
         # RQ would raise its timeout to 55 s, for a blocking pop that is not used here.
@@ -213,23 +199,13 @@ class Intake(BaseWorker):
         self._outlive_redis(self.leases.beat)
         threading.Thread(target=self.leases.keep, args=[self._over], name="leases", daemon=True).start()
         threading.Thread(target=self._keep_books, name="books", daemon=True).start()
-<<<<<<< HEAD
         self._ears.listen()
-=======
-        for line in self._lines.values():
-            line.ear.listen()
->>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
         registered()
         while not (self._stop_requested or self._is_drained):
             if not sum(self._claim_one(model) for model in self._lines):
-                self._bell.wait(self._rest())
-<<<<<<< HEAD
-        for model in self._roads:
+                self._bell.wait(self._pause())
+        for model in self._lines:
             self._ears.close(model)
-=======
-        for line in self._lines.values():
-            line.ear.close()
->>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
 
     def hand_back(self) -> None:
         """Stop every attempt in flight; whoever carries it gives it back."""
@@ -239,12 +215,7 @@ class Intake(BaseWorker):
     def leave(self) -> None:
         """Take this worker off every list. Without Redis there is nothing to do: the entries expire by themselves."""
         self._over.set()
-<<<<<<< HEAD
         self._ears.end()
-=======
-        for line in self._lines.values():
-            line.ear.end()
->>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
         try:
             for model in self.leases.announced:
                 self.leases.withdraw(model)
@@ -263,42 +234,28 @@ class Intake(BaseWorker):
 
     def _claim_one(self, model: str) -> bool:
         """True if a job was there. Asks with a free seat only, and where nobody has just found nothing."""
-<<<<<<< HEAD
-        if not self._can_take(model):
-            self._ears.close(model)
-            return False
-        if self._ears.is_open(model) and not self._is_due(model):
-            return False
-        is_late = self._ears.is_open(model)
-        # Before it asks: word may be there as soon as the queue was found empty.
-        self._ears.open(model)
-        claim = self._ask(model)
-=======
         with self._claiming:
             # A model that was closed since this round began has none.
             line = self._lines.get(model)
             return line is not None and self._claim_by(line, model)
 
     def _claim_by(self, line: _Line, model: str) -> bool:
-        ear = line.ear
         if not self._can_take(line):
-            ear.close()
+            self._ears.close(model)
             return False
-        if ear.is_open and not self._is_due(line):
+        if self._ears.is_open(model) and not self._is_due(line):
             return False
-        claim, is_late = self._ask(line, model), ear.is_open
->>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
+        is_late = self._ears.is_open(model)
+        # Before it asks: word may be there as soon as the queue was found empty.
+        self._ears.open(model)
+        claim = self._ask(line, model)
         if claim is None:
             return False
         # There may be more.
-<<<<<<< HEAD
         self._ears.close(model)
-=======
-        ear.close()
         if claim.spec.model not in self._lines:
             self._give_back(claim)
             return True
->>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
         if is_late:
             self._found_late()
         log.info("claimed", job_id=claim.id, attempt=claim.attempt, late=is_late)
@@ -326,16 +283,12 @@ class Intake(BaseWorker):
             self._bell.wait(AGAIN_SECONDS)
             return None
 
-    def _rest(self) -> float:
+    def _pause(self) -> float:
         """Seconds until it looks again if nothing rings: soon while seats are taken, which end in more than one way."""
-<<<<<<< HEAD
-        if not all(self._ears.is_open(model) for model in self._roads):
-=======
-        lines = [*self._lines.values()]
-        if not all(line.ear.is_open for line in lines):
->>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
+        lines = self._lines
+        if not all(self._ears.is_open(model) for model in lines):
             return LOOK_SECONDS
-        asked_at = min((line.asked_at for line in lines), default=self._clock())
+        asked_at = min((line.asked_at for line in lines.values()), default=self._clock())
         return max(0.0, asked_at + IDLE_SECONDS - self._clock())
 
     def _give_back(self, claim: Claim) -> None:

@@ -189,13 +189,6 @@ async def test_each_of_several_jobs_wakes_a_worker(starts: Starts, submit: Submi
     workers = [starts() for _ in range(3)]
     for _ in workers:
         await submit()
-<<<<<<< HEAD
-=======
-    assert redis_client.zcard(keys.CLAIMABLE + "starter") == 1
-    for worker in workers:
-        worker.road.seats = 1
-        worker.intake._lines["starter"].ear.open()
->>>>>>> b476b7b (A worker that has several folders holds one and takes up another when its jobs have waited for longer than that costs)
     until(lambda: all(worker.road.begun for worker in workers))
     assert sum(worker.late for worker in workers) == 0
 
