@@ -33,7 +33,7 @@ from worker.swapping import LOOK_SECONDS, REST_SECONDS, Swapper
 pytestmark = pytest.mark.anyio
 LIMITS = {"queue_limit": 10_000, "tenant_limit": 10_000}
 TIME = "darkroom:time-of-the-test"
-REAL_TIME = "local t = redis.call('TIME')\n  return t[1] * 1000 + math.floor(t[2] / 1000)"
+REAL_TIME = "local t = redis.call('TIME')\n    moment = t[1] * 1000 + math.floor(t[2] / 1000)"
 LOAD, JOB, HOLD, SEATS = 10.0, 6.0, 30.0, 2
 LOOK = LOOK_SECONDS + REST_SECONDS
 
@@ -52,7 +52,7 @@ def redis_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def turned(name: str) -> str:
         whole = text(name)
         assert name != "prelude" or REAL_TIME in whole
-        return whole.replace(REAL_TIME, f"return tonumber(redis.call('GET', '{TIME}'))")
+        return whole.replace(REAL_TIME, f"moment = tonumber(redis.call('GET', '{TIME}'))")
 
     monkeypatch.setattr(scripts, "_text", turned)
     scripts.source.cache_clear()
