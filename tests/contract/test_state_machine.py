@@ -571,7 +571,7 @@ class Scripts(RuleBasedStateMachine):
         counted = Counter[tuple[str, str]]()
         for key in self.client.keys(f"{keys.USAGE}*"):
             for tenant, text in self.client.hgetall(key).items():
-                for name, number in zip(keys.USAGE_COUNTERS.split()[:3], text.split(), strict=False):
+                for name, number in zip(keys.USAGE_COUNTERS[:3], text.split(), strict=False):
                     counted[tenant, name] += int(number)
         assert +counted == self.installation.ended
 

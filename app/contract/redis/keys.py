@@ -286,9 +286,15 @@ and must not become the token of another, whose pictures would be tidied away wi
 CHECKPOINT_SECONDS = 30 * 86_400
 """Such programs set a model once, in their own settings, and count on it for good."""
 
-USAGE_COUNTERS = "succeeded failed canceled pictures evaluations rows device_us stored_bytes uploaded_bytes"
+USAGE_COUNTERS = (
+    "succeeded", "failed", "canceled", "pictures", "evaluations", "rows", "device_us", "stored_bytes", "uploaded_bytes",
+)  # fmt: skip
 """What such a field counts: whole numbers in this order, spaces between. New ones come at the end: what an older
 version has written is short, and what it does not know it drops. One string takes 65 bytes, a hash of counters 221."""
+
+USAGE_READ = "^" + " ?".join("(%d*)" for _ in USAGE_COUNTERS)
+USAGE_WRITTEN = " ".join("%.0f" for _ in USAGE_COUNTERS)
+"""Such a field, to Lua's string.match and string.format: one call each, for it is done at the end of every job."""
 
 USAGE_DAYS = 400
 """A year, and the month in which somebody asks about it."""
@@ -344,5 +350,10 @@ def queue_name(model: str) -> str:
 def lua_constants() -> str:
     """This file's names and numbers as Lua locals, one per line."""
     names = {name: value for name, value in globals().items() if name.isupper()}
-    literals = {name: f"'{value}'" if isinstance(value, str) else str(value) for name, value in names.items()}
-    return "\n".join(f"local {name} = {literal}" for name, literal in literals.items()) + "\n"
+    return "\n".join(f"local {name} = {_literal(value)}" for name, value in names.items()) + "\n"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{{{', '.join(map(_literal, value))}}}"
+    return f"'{value}'" if isinstance(value, str) else str(value)

@@ -313,11 +313,9 @@ end
 local function use(tenant, at, more)
   local day = math.floor(at / 1000 / DAY_SECONDS)
   local before = redis.call('HGET', USAGE .. day, tenant)
-  local told, sums = string.gmatch(before or '', '%d+'), {}
-  for name in string.gmatch(USAGE_COUNTERS, '%S+') do
-    sums[#sums + 1] = string.format('%.0f', tonumber(told() or 0) + (more[name] or 0))
-  end
-  redis.call('HSET', USAGE .. day, tenant, table.concat(sums, ' '))
+  local sums = {string.match(before or '', USAGE_READ)}
+  for place, name in ipairs(USAGE_COUNTERS) do sums[place] = (tonumber(sums[place]) or 0) + (more[name] or 0) end
+  redis.call('HSET', USAGE .. day, tenant, string.format(USAGE_WRITTEN, unpack(sums)))
   if not before then redis.call('EXPIREAT', USAGE .. day, (day + 1 + USAGE_DAYS) * DAY_SECONDS) end
 end
 
