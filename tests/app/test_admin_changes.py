@@ -10,10 +10,13 @@ from typing import Any
 import httpx2
 import pytest
 import redis
+import structlog
+from opentelemetry.sdk.trace import TracerProvider
 
 from app.admin import changes
 from app.contract.redis import keys
 from app.contract.redis.scripts import source
+from app.edge.tracing import note_change
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_admin import NOTE, ask, kill, pages
 from tests.app.test_admin_access import OPERATORS
@@ -295,3 +298,18 @@ def test_metrics(client: httpx2.Client, worker: ScriptedWorker, card: Any) -> No
     said = client.get("/metrics").text
     assert 'darkroom_model_paused{model="starter"} 1.0' in said
     assert "darkroom_workers_draining 1.0" in said
+
+
+def test_a_change_is_a_line_of_the_log(client: httpx2.Client) -> None:
+    with structlog.testing.capture_logs() as logs:
+        change(client, "models/starter/pause", reason="a canary")
+    [line] = [each for each in logs if each["event"] == "operator"]
+    assert (line["action"], line["target"], line["outcome"], line["key_id"]) == ("pause", "starter", "paused", "")
+    assert "canary" not in str(logs)
+
+
+def test_a_span_says_what_was_changed_and_not_of_whom() -> None:
+    with TracerProvider().get_tracer("test").start_as_current_span("POST") as span:
+        note_change("cancel", "3 canceled, 0 told to stop")
+    said = {"darkroom.admin.action": "cancel", "darkroom.admin.outcome": "3 canceled, 0 told to stop"}
+    assert dict(span.attributes) == said  # type: ignore[attr-defined]
