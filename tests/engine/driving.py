@@ -18,7 +18,7 @@ from worker.engine.events import EngineEvent, Failed, Finished, Stopped
 from worker.engine.family import Asked, Prepared
 from worker.engine.lanes import Lanes
 from worker.engine.request import Request
-from worker.engine.solver import Solvers
+from worker.engine.solvers import Solvers
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle, stock_pipeline
 from worker.models.pipelines import SIZES

@@ -16,7 +16,8 @@ from app.contract.messages.schedulers import SCHEDULERS
 from tests.engine.driving import distance
 from worker.engine.compile import NotAffine, compile_table, residual
 from worker.engine.errors import GenerationFailed
-from worker.engine.solver import ObjectSolver, Schedule, SolverFactory, Solvers, TableSolver
+from worker.engine.solver import ObjectSolver, Schedule, SolverFactory, TableSolver
+from worker.engine.solvers import Solvers
 from worker.engine.stepping import at_steps
 from worker.engine.table import BLOCK, CONDITIONAL, ESTIMATE, NOISE, UNCONDITIONAL, Table
 from worker.families.schedulers import NamedSchedulers

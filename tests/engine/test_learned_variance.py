@@ -14,7 +14,8 @@ from worker.engine.denoise import Plan, StaticStep, StepInput
 from worker.engine.errors import GenerationFailed
 from worker.engine.guidance import Guidance
 from worker.engine.rows import Rows
-from worker.engine.solver import Schedule, Solver, SolverFactory, Solvers
+from worker.engine.solver import Schedule, Solver, SolverFactory
+from worker.engine.solvers import Solvers
 from worker.engine.stepping import Beginning
 
 CPU = torch.device("cpu")

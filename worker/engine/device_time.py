@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from app.contract.messages.usage import Work
 from worker.engine.events import StageName
-from worker.engine.sample import Job
+from worker.engine.sample import Job, Sample
 
 
 class DeviceTime:
@@ -31,6 +31,10 @@ class DeviceTime:
             job.seconds[stage] += seconds
         for job, part in parts:
             self._parts[job] = self._parts.get(job, 0.0) + seconds * part / whole
+
+    def decoded(self, samples: Sequence[Sample], *, since: float) -> None:
+        """These were decoded together."""
+        self.spent("decode", [(sample.job, 1) for sample in samples], since=since)
 
     def divide(self, *, since: float, ended: Collection[str]) -> None:
         """The step that began then is over. `ended` are the requests that it ended: who heard of its end before can be

@@ -29,7 +29,7 @@ from worker.engine.denoise import Finite
 from worker.engine.device_time import DeviceTime
 from worker.engine.encode import PictureEncoder
 from worker.engine.errors import EngineError, NumericalError, device_watch, engine_error
-from worker.engine.events import EngineEvent, Progress, Stopped
+from worker.engine.events import EngineEvent
 from worker.engine.family import Family
 from worker.engine.frames import FrameDecoder
 from worker.engine.isolate import isolate
@@ -40,10 +40,12 @@ from worker.engine.looks import Looks
 from worker.engine.open_jobs import OpenJobs, opened
 from worker.engine.profile import NOBODY, Told
 from worker.engine.request import Request
-from worker.engine.sample import Job, Sample, step_seconds
+from worker.engine.sample import Job, Sample, jobs_of, step_seconds
+from worker.engine.saving import Saving
 from worker.engine.seating import Seating
 from worker.engine.selection import Selection
-from worker.engine.solver import Solvers
+from worker.engine.snapshot import Snapshot
+from worker.engine.solvers import Solvers
 from worker.engine.stage import Stage, Stages
 from worker.engine.transfer import current_device
 from worker.engine.unread import Unread, UnreadFlags
@@ -105,8 +107,10 @@ class Engine:
             clock=clock,
             report=lambda event: self._events.append(event),
             time=self._time,
+            resume=self._looks.resume,
         )
         self._selection = Selection(judge, lambda: self._looks.factors)
+        self._saving = Saving(self._looks, self._selection)
         self._runs_ahead = family.device.type == "cuda"
         self._flags = UnreadFlags()
         self._decoding: list[tuple[Sample, Decoded, int]] = []
@@ -122,13 +126,22 @@ class Engine:
             looks = self._checker, self._judge
             return warm_up(self._family, self._lanes, known, looks, 2 * self.seats, seconds=seconds, told=told)
 
-    def submit(self, request: Request) -> None:
-        """Take in a request. It will get exactly one of Finished, Failed and Stopped, whatever is wrong with it."""
-        self._jobs.submit(request)
+    def submit(self, request: Request, snapshot: Snapshot | None = None) -> None:
+        """Take in a request. It will get exactly one of Finished, Failed, Stopped and Parked, whatever is wrong with
+        it. It goes on from a `snapshot` that fits; from its start otherwise."""
+        self._jobs.submit(request, snapshot)
 
     def cancel(self, request_id: str) -> None:
         """Stop a request within one step. An id that is not here changes nothing."""
         self._jobs.cancel(request_id)
+
+    def park(self, request_id: str) -> None:
+        """Let a request go within one step: its last event is Parked, with what it can go on from."""
+        self._jobs.park(request_id)
+
+    def take_snapshot(self, request_id: str) -> None:
+        """Of a request that goes on: SnapshotTaken is reported, if there is something to go on from."""
+        self._jobs.take_snapshot(request_id)
 
     def wait_for_work(self, timeout: float) -> None:
         """Sleep until a step has something to do, at most `timeout` seconds."""
@@ -173,7 +186,7 @@ class Engine:
         at_step = self._stages.at("step", expected=self._lanes.picture_seconds)
         with current_device(self._family.device), torch.inference_mode(), device_watch(), at_step:
             self._read_flags(but_newest=True)
-            self._stop_canceled()
+            self._seating.let_go(self._saving.parked)
             self._seating.admit()
             stepping = self._batcher.choose([each for each in self._seating.seated if not each.is_at_end_of_pass])
             one_step = step_seconds(stepping)
@@ -184,15 +197,11 @@ class Engine:
             within = time_to_decode(self._seating.seated, one_step)
             batch, tile = ready_to_decode(self._seating.seated, within=within)
             self._decode([] if self._decode_frames(pictures_wait=bool(batch), within=within) else batch, tile)
+            self._events += self._saving.turn(self._jobs.all())
             self._lanes.sweep(self.clock())
         events, self._events = self._events, []
         self._time.divide(since=began, ended={event.request_id for event in events})
         return events
-
-    def _stop_canceled(self) -> None:
-        for job in self._jobs.all():
-            if job.is_canceled:
-                self._seating.close(job, Stopped(job.request.id, job.work))
 
     def _denoise(self, batch: list[Sample]) -> None:
         self.last_batch = len(batch)
@@ -215,8 +224,7 @@ class Engine:
         self._time.spent("denoise", rows, since=started)
         if not self._runs_ahead:
             self._read_flags()
-        for job in _jobs_of(batch):
-            self._report_progress(job)
+        self._events += [news for job in jobs_of(batch) if (news := job.progress()) is not None]
 
     def _take_step(self, lane: Lane, samples: Sequence[Sample]) -> list[tuple[Finite, int]]:
         with self._stages.at("denoise", expected=step_seconds(samples)):
@@ -267,18 +275,13 @@ class Engine:
             if each.sample.is_seated and not is_finite:
                 self._seating.rescue(each.sample, NumericalError(NOT_A_NUMBER))
 
-    def _report_progress(self, job: Job) -> None:
-        if not job.is_terminal and job.step > job.reported_step:
-            job.reported_step = job.step
-            self._events.append(Progress(job.request.id, job.step, job.evaluations, job.stage))
-
     def _decode_frames(self, *, pictures_wait: bool, within: float) -> bool:
         """Of trajectories. Was it their turn?"""
         started = self.clock()
         is_idle = not self._seating.seated
         samples, is_their_turn = self._frames.turn(pictures_wait=pictures_wait, wait=is_idle, within=within)
-        self._count_decoding(samples, since=started)
-        self._close_complete(_jobs_of(samples))
+        self._time.decoded(samples, since=started)
+        self._close_complete(jobs_of(samples))
         return is_their_turn
 
     def _close_complete(self, jobs: Sequence[Job]) -> None:
@@ -308,7 +311,7 @@ class Engine:
             name="decode",
             on_out_of_memory=partial(self._too_many_decodes, lane),
         )
-        self._count_decoding(batch, since=started)
+        self._time.decoded(batch, since=started)
         launched = []
         for sample, result in zip(batch, results, strict=True):
             if isinstance(result, EngineError):
@@ -327,10 +330,10 @@ class Engine:
             for sample, decoded, k in decoding:
                 if sample.is_seated:
                     self._end(sample, decoded[k])
-        self._count_decoding(samples, since=started)
+        self._time.decoded(samples, since=started)
         # Whose picture was read, of those everything has come: a copy for one that left may still be under way.
         self._events += self._looks.take(of=[each for each in samples if each.picture is not None])
-        self._close_complete(_jobs_of(samples))
+        self._close_complete(jobs_of(samples))
 
     def _end(self, sample: Sample, picture: DecodedPicture | NumericalError) -> None:
         if isinstance(picture, NumericalError):
@@ -338,10 +341,3 @@ class Engine:
         else:
             sample.picture, sample.nsfw, sample.verdict = picture.pixels, picture.nsfw, picture.verdict
             sample.leave()
-
-    def _count_decoding(self, samples: Sequence[Sample], *, since: float) -> None:
-        self._time.spent("decode", [(sample.job, 1) for sample in samples], since=since)
-
-
-def _jobs_of(samples: Sequence[Sample]) -> list[Job]:
-    return list(dict.fromkeys(sample.job for sample in samples))

@@ -1,7 +1,7 @@
 """What the engine says about a request. It says it to whoever calls `Engine.step`, and knows no listener.
 
-A submitted request gets Started, Progress and Preview at most, and exactly one of Finished, Failed and Stopped. `work`
-of these is what it took, complete when the step that ends it returns.
+A submitted request gets Started, Progress, Preview and SnapshotTaken at most, and exactly one of Finished, Failed,
+Stopped and Parked. `work` of these is what it took, complete when the step that ends it returns.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from app.contract.messages.usage import Work
 from worker.engine.errors import EngineError
 from worker.engine.recording import NOTHING_KEPT, Recordings
+from worker.engine.snapshot import Snapshot
 
 StageName = Literal["encode", "denoise", "decode"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -32,9 +33,12 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The first sample of the request has taken a seat."""
+    """The first sample of the request has taken a seat. `resumed_at`: so many model evaluations each of its samples has
+    behind it already, from a snapshot that fits; `resumed`: so many all of them together."""
 
     request_id: str
+    resumed_at: int = 0
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,5 +142,23 @@ class Stopped:
     work: Work = field(default_factory=Work, compare=False)
 
 
-LastEvent = Finished | Failed | Stopped
-EngineEvent = Started | Progress | Preview | LastEvent
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The request has left the engine, as was asked, and can go on from its `snapshot`; None where it has nothing to go
+    on from, or what there is cannot be kept."""
+
+    request_id: str
+    snapshot: Snapshot | None
+    work: Work = field(default_factory=Work, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """What the request was made of a moment ago. It goes on."""
+
+    request_id: str
+    snapshot: Snapshot
+
+
+LastEvent = Finished | Failed | Stopped | Parked
+EngineEvent = Started | Progress | Preview | SnapshotTaken | LastEvent

@@ -166,6 +166,10 @@ class Lane:
         """Float32 [registers + x0, C, h, w], as they are on the device: a view."""
         return self.step.state[seat]
 
+    def deep(self, seat: int) -> torch.Tensor | None:
+        """The deep features of both rows of the sample there, [2, C, h, w]: a view. None where none are kept."""
+        return None if self.step.deep is None else self.step.deep[2 * seat : 2 * seat + 2]
+
     def take_step(self, inputs: Sequence[StepInput]) -> Finite:
         """One model evaluation for each of `inputs`, and what its solver makes of it. They are all of the outermost
         layers only, or none is."""

@@ -7,7 +7,7 @@ Knows samples, and what their requests want to see. Refuses to know who looks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,11 +93,18 @@ class Looks:
             sample.recordings = Recordings.none_of(sample.job.request)
             with at_worst_without("a trajectory could not be begun; the picture goes on without it"):
                 kept += sample.begin_recording()
-        if kept and self._in_a_row < MOST_FAILURES:
-            with self._failing_alone():
-                for recording in kept:
-                    recording.linear = self._map
+        self._give_map(kept)
         self._copy(fresh)
+
+    def resume(self, sample: Sample, recordings: Recordings) -> None:
+        """Go on with what had been kept of that sample: its frames are made again."""
+        sample.recordings = recordings
+        self._give_map(recordings)
+        for recording in recordings:
+            for series, arrived in recording.arrived.items():
+                for place in np.flatnonzero(arrived).tolist():
+                    if recording.is_decoded_at(series, place):
+                        self._on_frame(Frame(sample, recording, series, place))
 
     def look(self, samples: Sequence[Sample]) -> None:
         """After a step of samples of one latent shape."""
@@ -107,6 +114,21 @@ class Looks:
     def take(self, *, of: Collection[Sample] = ()) -> list[Preview]:
         """What has arrived, oldest first: into recordings, and the previews. Those of requests that are over are
         dropped. `of` samples whose pictures have come, all has arrived: it left the device before them."""
+        self.keep(of=of)
+        shown, self._shown = self._shown, []
+        with self._failing_alone():
+            arrived = [each for each in shown if _has_arrived(each.arrived)]
+            self._shown = [each for each in shown if each not in arrived]
+            return [each.preview() for each in arrived if not each.sample.job.is_terminal]
+        return []
+
+    def _give_map(self, recordings: Iterable[Recording]) -> None:
+        for recording in recordings if self._in_a_row < MOST_FAILURES else ():
+            with self._failing_alone():
+                recording.linear = self._map
+
+    def keep(self, *, of: Collection[Sample] = ()) -> None:
+        """The same of recordings alone."""
         copied, self._copied = self._copied, []
         for each in copied:
             if _has_arrived(each.arrived) or each.has_left_with(of):
@@ -114,12 +136,6 @@ class Looks:
                     self._put_away(each)
             else:
                 self._copied.append(each)
-        shown, self._shown = self._shown, []
-        with self._failing_alone():
-            arrived = [each for each in shown if _has_arrived(each.arrived)]
-            self._shown = [each for each in shown if each not in arrived]
-            return [each.preview() for each in arrived if not each.sample.job.is_terminal]
-        return []
 
     def _show(self, samples: Sequence[Sample]) -> None:
         if samples and self._in_a_row < MOST_FAILURES:

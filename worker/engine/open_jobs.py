@@ -7,7 +7,7 @@ seats, no device and no events: whatever happens to a job happens in the engine'
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,10 +15,13 @@ from worker.engine.errors import engine_error
 from worker.engine.family import Family, Inputs
 from worker.engine.request import Request
 from worker.engine.sample import Job
-from worker.engine.solver import Solvers
+from worker.engine.snapshot import Snapshot
+from worker.engine.solvers import Solvers
 
 
-def opened(family: Family, solvers: Solvers, clock: Callable[[], float], request: Request) -> Job:
+def opened(
+    family: Family, solvers: Solvers, clock: Callable[[], float], request: Request, snapshot: Snapshot | None
+) -> Job:
     """The job that a request becomes, while what it needs is made. In the thread that submits, which may take its time
     over pixels. What is wrong with the request is found out when the job is asked for its solvers."""
     try:
@@ -26,7 +29,8 @@ def opened(family: Family, solvers: Solvers, clock: Callable[[], float], request
         compiled = [solvers.factory(schedule) for schedule in family.schedules(request)]
     except Exception as error:
         inputs, compiled = Inputs(), [_refused(error)]
-    return Job(request, submitted_at=clock(), solvers=compiled, inputs=inputs, brought=_brought(family, request))
+    brought = _brought(family, request)
+    return Job(request, submitted_at=clock(), solvers=compiled, inputs=inputs, brought=brought, snapshot=snapshot)
 
 
 def _brought(family: Family, request: Request) -> Sequence[Future[Any]]:
@@ -50,15 +54,17 @@ class OpenJobs:
     by, and starts to make the solvers of its passes and to bring what it needs; `close` hears of its end.
     """
 
-    def __init__(self, seats: int, *, open: Callable[[Request], Job], close: Callable[[Request], None]) -> None:
+    def __init__(
+        self, seats: int, *, open: Callable[[Request, Snapshot | None], Job], close: Callable[[Request], None]
+    ) -> None:
         self._seats = seats
         self._open = open
         self._close = close
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
 
-    def submit(self, request: Request) -> None:
-        job = self._open(request)
+    def submit(self, request: Request, snapshot: Snapshot | None = None) -> None:
+        job = self._open(request, snapshot)
         with self._changed:
             self._jobs.append(job)
         for each in job.awaited:
@@ -66,16 +72,29 @@ class OpenJobs:
 
     def cancel(self, request_id: str) -> None:
         """An id that is not here changes nothing."""
+        for job in self._noted(request_id):
+            job.is_canceled = True
+
+    def park(self, request_id: str) -> None:
+        """The same."""
+        for job in self._noted(request_id):
+            job.is_to_park = True
+
+    def take_snapshot(self, request_id: str) -> None:
+        """The same."""
+        for job in self._noted(request_id):
+            job.is_to_snapshot = True
+
+    def _noted(self, request_id: str) -> Iterator[Job]:
+        """The job of that name, about which something is noted: whoever waits for work hears of it."""
         with self._changed:
-            for job in self._jobs:
-                if job.request.id == request_id:
-                    job.is_canceled = True
+            yield from (job for job in self._jobs if job.request.id == request_id)
             self._changed.notify_all()
 
     def wait_for_work(self, timeout: float) -> None:
-        """Sleep until there is a job that is ready, or that is called off, at most `timeout` seconds."""
+        """Sleep until there is a job that is ready, or that is to leave, at most `timeout` seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: any(job.is_ready or job.is_canceled for job in self._jobs), timeout)
+            self._changed.wait_for(lambda: any(job.is_ready or job.is_to_leave for job in self._jobs), timeout)
 
     def close(self, job: Job) -> None:
         """It has had its last event."""

@@ -17,19 +17,19 @@ import torch
 from app.contract.messages.usage import Work
 from worker.engine.deep import Depth, depth_at
 from worker.engine.denoise import StepInput
-from worker.engine.events import STAGES, DrawnImage, Finished, StageName, Timings
+from worker.engine.events import STAGES, DrawnImage, Finished, Progress, StageName, Timings
 from worker.engine.family import Inputs, Prepared
 from worker.engine.judging import Verdict
 from worker.engine.lane import Lane
 from worker.engine.lanes import Lanes
-from worker.engine.noise import normal_noise
 from worker.engine.passes import Before, Pass
 from worker.engine.recording import NOTHING_KEPT, Recordings
 from worker.engine.request import Request
 from worker.engine.rows import Mode
-from worker.engine.solver import Solver, SolverFactory
+from worker.engine.run import Run
+from worker.engine.snapshot import Snapshot
+from worker.engine.solver import SolverFactory
 from worker.engine.table import ESTIMATE
-from worker.engine.transfer import to_device
 
 READ_TILED = (
     "There was not enough memory to encode a whole picture at once: it was encoded in overlapping tiles, "
@@ -46,7 +46,8 @@ class Job:
     """A request between submit and its last event. `samples` holds those that have, or had, a seat.
 
     `solvers` are those of its passes, in their order; `inputs` its pictures until they are encoded; `brought` is what
-    its family brings for it, if anything; `prepared` is set when the first sample takes a seat.
+    its family brings for it, if anything; `snapshot` is what its samples go on from; `prepared` is set when the first
+    sample takes a seat.
     """
 
     request: Request
@@ -54,7 +55,12 @@ class Job:
     solvers: Sequence[Future[SolverFactory]]
     inputs: Inputs
     brought: Sequence[Future[Any]] = ()
+    snapshot: Snapshot | None = None
     is_canceled: bool = False
+    is_to_park: bool = False
+    """Somebody wants it out of the engine, with a snapshot."""
+    is_to_snapshot: bool = False
+    """Somebody wants a snapshot, and it goes on."""
     is_terminal: bool = False
     prepared: Prepared | None = None
     samples: list[Sample] = field(default_factory=list)
@@ -89,6 +95,11 @@ class Job:
         return all(each.done() for each in self.awaited)
 
     @property
+    def is_to_leave(self) -> bool:
+        """Whatever it still waits for."""
+        return self.is_canceled or self.is_to_park
+
+    @property
     def awaited(self) -> list[Future[Any]]:
         return [*self.solvers, *self.brought]
 
@@ -116,6 +127,13 @@ class Job:
         """Of the model for each sample, in all passes."""
         return sum(each.evaluations for each in self.passes)
 
+    def progress(self) -> Progress | None:
+        """What is to be told, once, when every sample has come further."""
+        if self.is_terminal or self.step <= self.reported_step:
+            return None
+        self.reported_step = self.step
+        return Progress(self.request.id, self.step, self.evaluations, self.stage)
+
     def warnings(self) -> list[str]:
         """What whoever asked should know of the pictures."""
         read = [READ_TILED] if self.is_tiled else []
@@ -137,47 +155,6 @@ class Job:
             drawn_with=self.prepared.drawn_with if self.prepared else {},
             work=self.work,
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Run:
-    """A pass under way: the seat that a sample has for it, and the solver that fills the registers of that seat."""
-
-    of: Pass
-    lane: Lane
-    seat: int
-    solver: Solver
-    keeps: bool
-    """Something of a picture stays as it is."""
-
-    @classmethod
-    def begin(cls, following: Pass, before: Before, mode: Mode, lanes: Lanes) -> Run:
-        """Take a seat and fill it. Takes none if anything of that raises."""
-        of, generator = following.complete(following, before), before.generator
-        solver = of.solver.solver()
-        begun = of.start(of.latent_shape, generator, solver)
-        latents, rows = to_device(begun.latents, of.denoiser.device), of.rows.with_both(begun.rows)
-        lane, seat = lanes.seated(
-            of.lane_key(rows, mode),
-            lambda lane: lane.take_seat(rows, begun.keep, of.sides, keeps_deep=of.cache_interval > 1),
-        )
-        run = cls(of, lane, seat, solver, begun.keep is not None)
-        try:
-            solver.begin(run.registers, latents, begun.keep)
-            run.draw(0, generator)
-        except Exception:
-            lane.leave(seat)
-            raise
-        return run
-
-    @property
-    def registers(self) -> torch.Tensor:
-        return self.lane.registers(self.seat)
-
-    def draw(self, evaluation: int, generator: torch.Generator) -> None:
-        """The noise that the solver adds at that evaluation, if it adds any: ahead of it, for it takes time."""
-        if evaluation < self.of.evaluations and self.solver.table.draws[evaluation]:
-            self.lane.send_noise(self.seat, normal_noise(self.of.latent_shape, generator))
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -344,3 +321,8 @@ class Sample:
 def step_seconds(samples: Sequence[Sample]) -> float:
     """What a step of these is expected to take; 0 where nobody knows."""
     return sum(sample.lane.step_seconds(sample.rows, sample.depth) for sample in samples)
+
+
+def jobs_of(samples: Sequence[Sample]) -> list[Job]:
+    """Each once, in the order of their samples."""
+    return list(dict.fromkeys(sample.job for sample in samples))

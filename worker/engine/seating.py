@@ -14,21 +14,25 @@ import structlog
 from worker.engine.device_time import DeviceTime
 from worker.engine.encode import PictureEncoder
 from worker.engine.errors import EngineError, engine_error
-from worker.engine.events import EngineEvent, Failed, Finished, Started, Stopped
+from worker.engine.events import EngineEvent, Failed, Finished, Parked, Started, Stopped
 from worker.engine.family import Asked, Family, Inputs
 from worker.engine.lanes import Lanes
 from worker.engine.noise import generator_for
 from worker.engine.open_jobs import OpenJobs
 from worker.engine.passes import Before
+from worker.engine.recording import Recordings
+from worker.engine.resuming import drop_unfit, resumed
 from worker.engine.rows import Mode
-from worker.engine.sample import Job, Run, Sample
+from worker.engine.run import Run
+from worker.engine.sample import Job, Sample
 from worker.engine.solver import SolverFactory
 
 log = structlog.get_logger()
 
 
 class Seating:
-    """The samples that sit, at most `seats`, oldest first; and `report`, which hears how jobs begin and end."""
+    """The samples that sit, at most `seats`, oldest first; `report`, which hears how jobs begin and end; and `resume`,
+    which goes on with the recordings of a sample."""
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class Seating:
         clock: Callable[[], float],
         report: Callable[[EngineEvent], None],
         time: DeviceTime,
+        resume: Callable[[Sample, Recordings], None],
     ) -> None:
         self.seated: list[Sample] = []
         self._family = family
@@ -51,6 +56,13 @@ class Seating:
         self._clock = clock
         self._report = report
         self._time = time
+        self._resume = resume
+
+    def let_go(self, parked: Callable[[Job], Parked]) -> None:
+        """Of those that are to leave: called off, or `parked`."""
+        for job in self._jobs.all():
+            if job.is_to_leave:
+                self.close(job, Stopped(job.request.id, job.work) if job.is_canceled else parked(job))
 
     def admit(self) -> None:
         """Give free seats to the samples that have waited longest. While a solver is compiled, others pass."""
@@ -93,7 +105,7 @@ class Seating:
             log.warning("request failed", request_id=job.request.id, slug=error.slug, step=job.step)
             self.close(job, Failed(job.request.id, error, work=job.work))
 
-    def close(self, job: Job, last: Finished | Failed | Stopped) -> None:
+    def close(self, job: Job, last: Finished | Failed | Stopped | Parked) -> None:
         """Report its last event, and let its samples go."""
         job.is_terminal = True
         for sample in job.samples:
@@ -119,6 +131,7 @@ class Seating:
             else:
                 job.prepared = result
                 job.request = job.request.without_pictures()
+                drop_unfit(job)
 
     def _compiled(self, job: Job) -> list[SolverFactory] | None:
         """Its solvers. None if they could not be made, or what it needs not be brought, which ends it."""
@@ -149,17 +162,24 @@ class Seating:
         """Seat the job's next sample."""
         if job.is_terminal or job.prepared is None:
             return
-        index = len(job.samples)
-        mode = Mode.REPRODUCIBLE if job.request.reproducible else Mode.SHARED
         try:
-            sample = self._begin(job, index, job.request.seed_of(index), mode)
+            sample = resumed(job, self._lanes, self._resume) or self._first(job)
         except Exception as error:
             self.fail(job, engine_error(error, stage="prepare"))
             return
         if not job.samples:
-            self._report(Started(job.request.id))
+            kept = job.snapshot if sample.step else None
+            behind = (kept.step, kept.evaluations) if kept else (0, 0)
+            self._report(Started(job.request.id, *behind))
         job.samples.append(sample)
-        self.seated.append(sample)
+        if sample.is_seated:
+            self.seated.append(sample)
+
+    def _first(self, job: Job) -> Sample:
+        """The job's next sample, before all of its evaluations."""
+        index = len(job.samples)
+        mode = Mode.REPRODUCIBLE if job.request.reproducible else Mode.SHARED
+        return self._begin(job, index, job.request.seed_of(index), mode)
 
     def _begin(self, job: Job, index: int, seed: int, mode: Mode) -> Sample:
         """A sample on the seat of its first pass, before its first evaluation."""

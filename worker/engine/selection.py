@@ -75,7 +75,7 @@ class Selection:
 
     def finished(self, job: Job, now: float) -> Finished | None:
         """The last event of a job that has all of its pictures; None where some are drawn again from further seeds."""
-        self._wait_for_estimates_of(job)
+        self.wait_for_estimates_of(job)
         if more := redraws(job):
             job.wanted += more
             return None
@@ -102,7 +102,7 @@ class Selection:
         jobs = dict.fromkeys(sample.job for each in arrived for sample in each.samples)
         self._pruned += [job for job in jobs if _prune(job)]
 
-    def _wait_for_estimates_of(self, job: Job) -> None:
+    def wait_for_estimates_of(self, job: Job) -> None:
         for each in self._pending:
             if each.arrived is not None and any(sample.job is job for sample in each.samples):
                 each.arrived.synchronize()

@@ -10,11 +10,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
-from dataclasses import astuple, dataclass, replace
-from threading import Lock
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,9 +19,10 @@ import structlog
 import torch
 
 from worker.engine.compile import NotAffine, compile_table
-from worker.engine.errors import GenerationFailed, is_out_of_memory
+from worker.engine.errors import GenerationFailed
 from worker.engine.estimate import x0_coefficients
 from worker.engine.keep import Keep, noised
+from worker.engine.plain import changed
 from worker.engine.stepping import (
     FROM_NOISE,
     Beginning,
@@ -34,20 +32,12 @@ from worker.engine.stepping import (
     reads_variance,
     rehearse,
     scaled,
-    takes,
     understood,
 )
 from worker.engine.table import VARIANCE, Table
+from worker.engine.transfer import to_device
 
 log = structlog.get_logger()
-
-TABLES = 256
-"""Compiled solvers that are remembered. One of fifty steps takes some 10 kB."""
-
-
-NEAR = 5
-"""How far from a number of steps that cannot be another one is looked for."""
-
 
 NO_PICTURES = "This scheduler cannot start from a picture; take another one, such as ddim or euler."
 
@@ -75,6 +65,15 @@ class Solver(Protocol):
         """The latents as they stand, [C, h, w]."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """What it knows beside the registers and its beginning: plain values, with the tensors themselves. Raises
+        NotPlain."""
+        ...
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from there: it has begun, and the registers have what they had."""
+        ...
+
 
 class TableSolver:
     """The table says it all."""
@@ -98,6 +97,12 @@ class TableSolver:
     def latents(self, registers: torch.Tensor) -> torch.Tensor:
         return registers[0]
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        pass
+
 
 class ObjectSolver:
     """A private copy of a diffusers scheduler: right for any of them, at the price of many small kernels a step.
@@ -108,6 +113,7 @@ class ObjectSolver:
 
     def __init__(self, schedule: Schedule) -> None:
         self._scheduler = schedule.prepared()
+        self._at_first = dict(vars(self._scheduler))
         self._begin_index = schedule.beginning.index
         self._timesteps = evaluated(self._scheduler, schedule.beginning)
         self._options = schedule.options
@@ -140,6 +146,22 @@ class ObjectSolver:
 
     def latents(self, registers: torch.Tensor) -> torch.Tensor:
         return self._latents[0]
+
+    def state(self) -> dict[str, Any]:
+        """The latents, and whatever of the scheduler has changed since it was prepared; lists change in place."""
+        now = vars(self._scheduler).items()
+        moved = {name: value for name, value in now if _may_have_changed(value, self._at_first.get(name, _NEW))}
+        return {"latents": self._latents, "scheduler": changed(moved, lambda tensor: tensor)}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        device = self._latents.device
+
+        def back(tensor: torch.Tensor) -> torch.Tensor:
+            # History has the shape of latents. Numbers for a step stay on the host, as timesteps and sigmas do.
+            return to_device(tensor, device) if tensor.ndim >= self._latents.ndim - 1 else tensor
+
+        self._latents = to_device(state["latents"], device)
+        vars(self._scheduler).update(changed(dict(state["scheduler"]), back))
 
     def _kept(self, keep: Keep, following: torch.Tensor) -> torch.Tensor:
         """The latents with what stays, as noisy as at the `following` timestep; after the last there is none."""
@@ -219,80 +241,12 @@ class SolverFactory:
         return ObjectSolver(self._schedule) if self.table is None else TableSolver(self.table)
 
 
-class Solvers:
-    """Schedules, compiled only once."""
-
-    def __init__(self, compiler: Executor | None = None) -> None:
-        self._compiler = compiler
-        self._lock = Lock()
-        self._known: OrderedDict[str, Future[SolverFactory]] = OrderedDict()
-
-    def factory(self, schedule: Schedule) -> Future[SolverFactory]:
-        """Compiled by the executor, or at once by the caller where there is none.
-
-        The future raises GenerationFailed for a number of steps that this scheduler cannot take.
-        """
-        meaning = schedule.meaning
-        with self._lock:
-            known = self._known.get(meaning)
-            future = self._known[meaning] = known or Future()
-            self._known.move_to_end(meaning)
-            if len(self._known) > TABLES:
-                self._known.popitem(last=False)
-        if known is None:
-            run = _at_once if self._compiler is None else self._compiler.submit
-            run(_compile, future, schedule)
-        return future
+_NEW = object()
+"""What an attribute was before there was one."""
 
 
-def _compile(future: Future[SolverFactory], schedule: Schedule) -> None:
-    try:
-        future.set_result(SolverFactory(schedule))
-    except Exception as error:
-        future.set_exception(_refusal(schedule, error))
-
-
-def _refusal(schedule: Schedule, error: Exception) -> Exception:
-    """What whoever asked is told. A full memory says nothing about the scheduler, also while advice is sought."""
-    if is_out_of_memory(error):
-        return error
-    try:
-        advice = _advice(schedule)
-    except Exception as full:
-        return full
-    reason = str(error).rstrip(".") or type(error).__name__
-    refusal = GenerationFailed(
-        f"The scheduler {schedule.name} cannot take {schedule.num_inference_steps} steps with this model "
-        f"({reason}); {advice}."
-    )
-    refusal.__cause__ = error
-    return refusal
-
-
-def _advice(schedule: Schedule) -> str:
-    """What would work instead: the nearest numbers of steps, as tried."""
-    steps = schedule.num_inference_steps
-    near = [steps + off for off in range(-NEAR, NEAR + 1) if off and steps + off > 0]
-    # Which index is the same part of the way depends on the number of steps.
-    way = replace(schedule.beginning, index=0, end=None)
-    fit = [
-        other
-        for other in near
-        if takes(
-            schedule.scheduler,
-            other,
-            schedule.options,
-            channels=schedule.channels,
-            predicts_variance=schedule.predicts_variance,
-            beginning=way,
-        )
-    ]
-    nearest = sorted(sorted(fit, key=lambda other: abs(other - steps))[:2])
-    return f"{' or '.join(map(str, nearest))} will do" if nearest else "take another scheduler"
-
-
-def _at_once(call: Callable[..., None], *arguments: Any) -> None:
-    call(*arguments)
+def _may_have_changed(value: Any, at_first: Any) -> bool:
+    return value is not at_first or isinstance(value, list)
 
 
 def _said(scheduler: Any) -> dict[str, Any]:
