@@ -23,7 +23,7 @@ class NotPlain(Exception):
 
 def changed(value: T, tensor: Callable[[torch.Tensor], torch.Tensor]) -> T:
     """The same value with another tensor in the place of each. Raises NotPlain for what is not plain."""
-    return _changed(value, tensor)  # type: ignore[no-any-return]
+    return _changed(value, tensor)
 
 
 def _changed(value: Any, tensor: Callable[[torch.Tensor], torch.Tensor]) -> Any:
