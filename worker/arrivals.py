@@ -13,9 +13,11 @@ from app.contract.messages.card import Safety
 from app.contract.redis.ownership import Claim
 from worker.attempts import Attempt, Attempts
 from worker.engine.request import Request
+from worker.engine.snapshot import Snapshot
 from worker.fetching import Fetching, Pictures
 from worker.reporter import Reporter
 from worker.safety import watched
+from worker.snapshots import Snapshots
 
 
 class Engine(Protocol):
@@ -23,8 +25,9 @@ class Engine(Protocol):
 
     @property
     def free_seats(self) -> int: ...
-    def submit(self, request: Request, /) -> None: ...
+    def submit(self, request: Request, snapshot: Snapshot | None, /) -> None: ...
     def cancel(self, request_id: str, /) -> None: ...
+    def park(self, request_id: str, /) -> None: ...
 
 
 class Questions(Protocol):
@@ -47,14 +50,16 @@ class Arrivals:
         reporter: Reporter,
         safety: Safety = "off",
         questions: Questions | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
-        """`questions` takes in those that are asked of the model that draws."""
+        """`questions` takes in those that are asked of the model that draws; `snapshots` has what jobs go on from."""
         self._engine = engine
         self._fetching = fetching
         self._attempts = attempts
         self._reporter = reporter
         self._safety: Safety = safety
         self._questions = questions
+        self._snapshots = snapshots
         self._lock = threading.Lock()
         self._under_way: dict[str, int] = {}
 
@@ -69,7 +74,8 @@ class Arrivals:
         return max(0, self._engine.free_seats - taken)
 
     def begin(self, claim: Claim) -> None:
-        """Hand a claimed job to the engine, which calls it by its token: at once, or when its pictures are here."""
+        """Hand a claimed job to the engine, which calls it by its token: at once, or when its pictures are here and
+        what an earlier attempt has left."""
         attempt = self._attempts.get(claim.token) or Attempt(claim)
         if claim.question is not None:
             if self._questions is None:
@@ -77,7 +83,7 @@ class Arrivals:
             else:
                 self._questions.begin(claim)
             return
-        if not claim.pictures:
+        if not claim.pictures and (claim.attempt == 1 or self._snapshots is None):
             self._submit(attempt, {})
             return
         with self._lock:
@@ -87,6 +93,10 @@ class Arrivals:
     def cancel(self, token: str) -> None:
         """Stop a job in the engine. One that is under way sees its attempt's stop by itself."""
         self._engine.cancel(token)
+
+    def park(self, token: str) -> None:
+        """The same, for one that is to go on elsewhere."""
+        self._engine.park(token)
 
     def _arrived(self, token: str) -> None:
         with self._lock:
@@ -99,7 +109,7 @@ class Arrivals:
         except ValueError as error:
             self._reporter.refuse(claim, str(error))
             return
-        self._engine.submit(request)
+        self._engine.submit(request, self._snapshots.find(claim) if self._snapshots is not None else None)
         # Whoever stopped it while it was under way spoke to an engine that did not know it yet.
         if attempt.stop is not None:
             self._engine.cancel(claim.token)

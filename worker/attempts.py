@@ -27,6 +27,8 @@ class Attempt:
 
     claim: Claim
     stop: Stop | None = None
+    resumed_at_step: int | None = None
+    """Evaluations that an earlier attempt has made for it; None before it begins."""
 
 
 @dataclass(frozen=True, slots=True)

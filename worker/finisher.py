@@ -72,6 +72,8 @@ class Finisher:
             note |= {"nsfw": image.nsfw}
         if image.score is not None:
             note |= {"score": image.score, "scorer": finished.judged_by["scorer"]}
+        if attempt.resumed_at_step:
+            note |= {"resumed_at_step": attempt.resumed_at_step}
         of_job = {"job_id": claim.id, "index": index, "solver": finished.solver}
         record = recorded(claim.spec, seed=seed, index=index) | of_job | note | dict(finished.drawn_with)
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)

@@ -55,6 +55,7 @@ class Road(Protocol):
     def free_seats(self) -> int: ...
     def begin(self, claim: Claim, /) -> None: ...
     def cancel(self, token: str, /) -> None: ...
+    def park(self, token: str, /) -> None: ...
 
 
 class NoPenalty(BaseDeathPenalty):
@@ -305,7 +306,8 @@ class Intake(BaseWorker):
     def _stop(self, claim: Claim, reason: Stop) -> None:
         if self._attempts.stop(claim.token, reason):
             log.info("stopping", job_id=claim.id, reason=reason.value)
-            self._road_of(claim).cancel(claim.token)
+            road = self._road_of(claim)
+            (road.park if reason is Stop.GIVEN_BACK else road.cancel)(claim.token)
 
     def _keep_books(self) -> None:
         """RQ's view of this worker, for `rq info` and dashboards. Slow or wrong, it costs no job anything."""

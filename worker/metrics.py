@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from app.contract.messages.questions import Question
 from app.contract.messages.usage import Work
-from worker.engine.events import EngineEvent, Failed, Finished, Stopped
+from worker.engine.events import EngineEvent, Failed, Finished, Parked, Started, Stopped
 
 log = structlog.get_logger()
 
@@ -86,6 +86,21 @@ class WorkerMetrics:
             "darkroom_questions", "Questions about pictures and texts that ended", ["task", "outcome"],
             registry=self.registry,
         )  # fmt: skip
+        self._snapshots = Counter(
+            "darkroom_snapshots", "Snapshots of running jobs, by what became of them", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._snapshot_bytes = Counter("darkroom_snapshot_bytes", "Bytes of snapshots kept", registry=self.registry)
+        self._looked_for = Counter(
+            "darkroom_snapshots_looked_for", "Attempts beyond a job's first, by whether a snapshot was there",
+            ["outcome"], registry=self.registry,
+        )  # fmt: skip
+        self._resumed = Counter(
+            "darkroom_jobs_resumed", "Attempts that went on from a snapshot", registry=self.registry
+        )
+        self._evaluations_resumed = Counter(
+            "darkroom_evaluations_resumed", "Model evaluations that were not made again", registry=self.registry
+        )
         self._in_memory = Gauge("darkroom_worker", "1, with what is in memory", ["model"], registry=self.registry)
         for model in models:
             self._in_memory.labels(model).set(1)
@@ -120,8 +135,11 @@ class WorkerMetrics:
             elif isinstance(event, Failed):
                 self._jobs.labels("failed").inc()
                 self._faults.labels(event.error.slug).inc()
-            elif isinstance(event, Stopped):
-                self._jobs.labels("stopped").inc()
+            elif isinstance(event, Stopped | Parked):
+                self._jobs.labels("stopped" if isinstance(event, Stopped) else "parked").inc()
+            elif isinstance(event, Started) and event.resumed:
+                self._resumed.inc()
+                self._evaluations_resumed.inc(event.resumed)
 
     def _count_work(self, work: Work) -> None:
         """What has come since the last look."""
@@ -166,6 +184,15 @@ class WorkerMetrics:
         seats.set_function(lambda: self._engine.seats if self._engine else 0)
         used = Gauge("darkroom_seats_in_use", "Seats that samples claim", registry=self.registry)
         used.set_function(lambda: self._engine.seats - self._engine.free_seats if self._engine else 0)
+
+    def snapshot(self, outcome: str, size: int) -> None:
+        """Count a snapshot that was kept, or was not; of so many bytes."""
+        self._snapshots.labels(outcome).inc()
+        self._snapshot_bytes.inc(size)
+
+    def looked_for(self, *, found: bool, is_refused: bool) -> None:
+        """Count an attempt that is not its job's first."""
+        self._looked_for.labels("found" if found else "refused" if is_refused else "none").inc()
 
     def serve(self, host: str, port: int) -> int:
         """Answer GET /metrics in a thread until the process ends. Returns the port. OSError if it is taken."""

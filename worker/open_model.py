@@ -31,6 +31,7 @@ from worker.provenance import Provenance
 from worker.reporter import Reporter
 from worker.scoring import Answering, Scoring
 from worker.served import Drawing
+from worker.snapshots import Cadence, Snapshots
 from worker.storage import ObjectStore
 from worker.turns import OwnTurns, Turns
 
@@ -53,6 +54,7 @@ class Surroundings:
     """Of the pictures of each model: what the reporter looks into."""
     metrics: WorkerMetrics | None = None
     safety: Safety = "off"
+    snapshots: Snapshots | None = None
 
     def scoring(self, answers: Callable[..., Answering], card: ModelCard) -> Scoring:
         """A road of questions to the model of this card; `answers` makes whoever answers, given its `turn`."""
@@ -85,8 +87,10 @@ class OpenModel:
         embedder = drawing.embedder
         self._embedding = around.scoring(partial(PriorAnswers, embedder), drawing.card) if embedder else None
         self.road = Arrivals(
-            drawing.engine, around.fetching, around.attempts, around.reporter, around.safety, self._embedding
-        )
+            drawing.engine, around.fetching, around.attempts, around.reporter, around.safety, self._embedding,
+            around.snapshots,
+        )  # fmt: skip
+        self._cadence = Cadence(around.snapshots, drawing.engine.take_snapshot) if around.snapshots else None
         around.provenances[drawing.card.name] = drawing.provenance
 
     @property
@@ -126,7 +130,7 @@ class OpenModel:
             self._answering.join()
         if self._around.metrics is not None:
             self._around.metrics.closed(self.card.name)
-        self._drawing = self._embedding = self._stepping = None
+        self._drawing = self._embedding = self._stepping = self._cadence = None
         del self.road
         free_memory(device, was_compiled=is_compiled)
 
@@ -143,6 +147,8 @@ class OpenModel:
                     began = time.perf_counter()
                     events = engine.step()
                 self._around.listeners.stepped(time.perf_counter() - began, events)
+                if self._cadence is not None:
+                    self._cadence.stepped(events)
 
 
 def free_memory(device: torch.device, *, was_compiled: bool = False) -> None:

@@ -22,12 +22,24 @@ from app.contract.messages.usage import Work
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Answered, Attempt, Attempts, NotBegun, Stop
 from worker.engine.errors import GenerationFailed
-from worker.engine.events import EngineEvent, Failed, Finished, LastEvent, Preview, Progress, Started, Stopped
+from worker.engine.events import (
+    EngineEvent,
+    Failed,
+    Finished,
+    LastEvent,
+    Parked,
+    Preview,
+    Progress,
+    SnapshotTaken,
+    Started,
+    Stopped,
+)
 from worker.errors import Abandoned, StorageDenied, StorageError, WorkerError
 from worker.finisher import Finisher
 from worker.live_news import LiveNews
 from worker.provenance import Provenance
 from worker.safety import judged
+from worker.snapshots import Snapshots
 from worker.storage import ObjectStore
 from worker.tracing import Traces
 
@@ -51,6 +63,7 @@ class Reporter:
         provenance: Mapping[str, Provenance],
         traces: Traces | None = None,
         safety: Safety = "off",
+        snapshots: Snapshots | None = None,
     ) -> None:
         """`provenance` is of the pictures of each model, by its name; models may be added."""
         self._ownership = ownership
@@ -58,6 +71,7 @@ class Reporter:
         self._store = store
         self._attempts = attempts
         self._safety: Safety = safety
+        self._snapshots = snapshots
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finisher")
         self._ending, self._counting = 0, threading.Lock()
         self.live = LiveNews(ownership, attempts)
@@ -76,7 +90,11 @@ class Reporter:
         """Take one event of the engine, or the last word about a job that it has never heard of."""
         if isinstance(event, Progress | Preview):
             self.live.put(event)
-        elif not isinstance(event, Started):
+        elif isinstance(event, Started):
+            attempt = self._attempts.get(event.request_id)
+            if attempt is not None and attempt.resumed_at_step is None:
+                attempt.resumed_at_step = event.resumed_at
+        elif not isinstance(event, SnapshotTaken):
             self.live.forget(event.request_id)
             attempt = self._attempts.get(event.request_id)
             if attempt is not None:
@@ -154,6 +172,8 @@ class Reporter:
             error, blocked = JobError(slug=event.error.slug, detail=event.error.detail), _blocked(event)
             return lambda: self._ownership.fail(claim, error, blocked=blocked, work=work)
         if attempt.stop is Stop.GIVEN_BACK:
+            if isinstance(event, Parked) and event.snapshot is not None and self._snapshots is not None:
+                self._snapshots.keep(claim, event.snapshot)
             return lambda: self._ownership.give_back(claim, "worker-stopped", work=work)
         if attempt.stop is Stop.LOST:
             return lambda: False
@@ -172,7 +192,7 @@ class Reporter:
         timings = {name: round(value, 4) for name, value in (timings | {"upload": time.monotonic() - started}).items()}
         facts: dict[str, Any] = {"timings": timings, "warnings": finished.warnings}
         facts |= {"steps": finished.steps, "blocked": _blocked(finished), "selection": _selection(finished)}
-        facts |= {"work": finished.work}
+        facts |= {"work": finished.work, "resumed_at_step": attempt.resumed_at_step or 0}
         return lambda: self._ownership.succeed(claim, pictures, **facts) or self._finisher.take_away(claim)
 
     def _after_fault(self, attempt: Attempt, error: WorkerError, work: Work) -> Callable[[], bool]:

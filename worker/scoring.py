@@ -91,6 +91,9 @@ class Scoring:
     def cancel(self, token: str) -> None:
         """Its attempt says so already: it is looked at before and after a forward."""
 
+    def park(self, token: str) -> None:
+        """The same: an answer takes milliseconds, and is begun anew."""
+
     def run(self, stopped: threading.Event) -> None:
         """Answer until `stopped`. Raises DeviceLost."""
         while not stopped.is_set():

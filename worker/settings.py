@@ -140,6 +140,19 @@ class WorkerSettings(BaseSettings):
         le=LONGEST_SECONDS,
         description="After SIGTERM, how long running jobs may take before they are handed back",
     )
+    snapshot_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="Between two snapshots of a job that is drawn: from the newest it goes on elsewhere if its "
+        "worker is lost or told to stop. 0: none, and such jobs start over",
+    )
+    snapshot_kib_per_second: int = Field(
+        default=512, ge=1, le=2**20, description="That snapshots of this worker write on average, at most"
+    )
+    snapshot_max_mib: int = Field(
+        default=64, ge=1, le=1024, description="Of one snapshot. A job of which it would be larger has none"
+    )
     stall_seconds: float = Field(
         default=60.0,
         gt=0,

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -18,7 +19,7 @@ from obstore.exceptions import BaseError
 
 from app.contract.objects.faults import Fault, diagnose
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import parse_key, require_input, require_prefix
+from app.contract.objects.names import parse_key, require_input, require_prefix, require_snapshot
 from app.contract.objects.store import Bucket, StoreOptions, open_store, probe
 from app.contract.objects.thumbnails import put_thumbnail
 from worker.errors import Abandoned, StorageDenied, StorageError, StorageFull, StorageUnavailable
@@ -102,6 +103,20 @@ class ObjectStore:
         said = log.bind(transfer="thumbnail")
         self._persist(lambda: put_thumbnail(self.place, sha256, data), said, deadline, lambda: True)
         return sha256
+
+    def put_snapshot(self, key: str, data: bytes, *, deadline: float) -> None:
+        """Stores what a running job can go on from. Tries as `put` does, and raises the same."""
+        require_snapshot(key)
+        put = partial(self.place.put, key, data, "application/octet-stream")
+        self._persist(put, log.bind(transfer="snapshot"), deadline, lambda: True)
+
+    def get_snapshot(self, key: str) -> bytes | None:
+        """What is stored there; None if there is nothing, or the store does not answer: a job can start over."""
+        try:
+            return self.place.read(require_snapshot(key))
+        except (OSError, BaseError) as error:
+            log.warning("a snapshot could not be read", reason=diagnose(error, self.place.label)[1])
+            return None
 
     def get(
         self, key: str, *, deadline: float = DEADLINE, keep_trying: Callable[[], bool] = lambda: True

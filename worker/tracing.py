@@ -72,6 +72,7 @@ class Traces:
             if isinstance(event, Started):
                 # It may have come in while the step was taken.
                 attempt.seated_at = max(attempt.seated_at, now - int(seconds * SECOND))
+                attempt.span.set_attribute("darkroom.resumed_at_step", event.resumed_at)
             elif isinstance(event, Finished):
                 self._stages(attempt, event.timings, now)
 

@@ -78,11 +78,15 @@ class Housekeeper:
                 log.warning("jobs of lost workers", requeued=requeued, failed=failed, repaired=repaired)
 
     async def _tidy(self) -> None:
-        """What attempts without a result have left in the store."""
-        for attempt in await self._store.orphans(limit=BATCH):
+        """What attempts have left in the store: pictures without a result, and snapshots."""
+        for attempt in await self._store.leftovers.orphans(limit=BATCH):
             if removed := await self._pictures.delete_prefix(token_prefix(*attempt.split("/"))):
                 log.info("leftovers removed", job_id=attempt.split("/")[0], objects=removed)
-            await self._store.tidied(attempt)
+            await self._store.leftovers.tidied(attempt)
+
+        for attempt in await self._store.leftovers.snapshots(limit=BATCH):
+            await self._pictures.delete_snapshots(*attempt.split("/"))
+            await self._store.leftovers.snapshots_removed(attempt)
 
     async def _sweep(self) -> None:
         """Pictures first: a record without pictures can be explained, pictures without a record are never found."""

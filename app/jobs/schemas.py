@@ -93,6 +93,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "error": None,
     "warnings": [],
     "attempts": 1,
+    "resumed_at_step": 0,
     "timings": {"queued": 0.012},
     "created_at": "2026-01-01T12:00:00.000Z",
     "started_at": "2026-01-01T12:00:00.012Z",
@@ -131,6 +132,9 @@ class JobView(BaseModel):
     error: JobErrorView | None
     warnings: list[str]
     attempts: int
+    resumed_at_step: int = Field(
+        description="Model evaluations that the present attempt did not have to repeat; 0 if it began from the start"
+    )
     timings: dict[str, float] = Field(description="Seconds: queued, encode, denoise, decode, upload, total")
     created_at: str
     started_at: str | None
@@ -177,6 +181,7 @@ class JobView(BaseModel):
             error=error and JobErrorView.of(error, prefix=urlsplit(base).path),
             warnings=[*warnings, *fitting_notes(record.spec), *record.warnings],
             attempts=record.attempt,
+            resumed_at_step=record.resumed_at_step,
             timings=_timings(record),
             created_at=timestamp(record.created_ms),
             started_at=record.started_ms and timestamp(record.started_ms),

@@ -17,7 +17,7 @@ from anyio import to_thread
 from obstore.exceptions import BaseError
 
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import parse_key, require_input, require_prefix, thumbnail_key
+from app.contract.objects.names import parse_key, require_input, require_prefix, snapshots_prefix, thumbnail_key
 from app.contract.objects.store import Bucket, StoreOptions, open_store, probe, sweep_probes
 from app.contract.objects.thumbnails import sweep_thumbnails
 from app.pictures.errors import PictureMissing, StoreUnavailable, translated
@@ -165,6 +165,11 @@ class PictureStore:
     async def delete_prefix(self, prefix: str) -> int:
         """Deletes all pictures of a job or of one attempt; returns how many. ValueError for any other prefix."""
         require_prefix(prefix)
+        return await self._in_thread(lambda: self.place.delete_prefix(prefix))
+
+    async def delete_snapshots(self, job_id: str, token: str) -> int:
+        """Deletes what an attempt could have gone on from; returns how many. ValueError for parts of another form."""
+        prefix = snapshots_prefix(job_id, token)
         return await self._in_thread(lambda: self.place.delete_prefix(prefix))
 
     async def check(self) -> None:

@@ -214,11 +214,11 @@ async def test_attempts_without_a_result_are_orphans(
     installation.ownership.succeed(winner, [], timings={}, warnings=[], steps=1)
     dead = sorted(f"{job.id}/{each.token}" for each in (crashed, given_back))
     assert sorted(redis_client.zrange(keys.ORPHANS, 0, -1)) == dead
-    assert await installation.store.orphans() == []
+    assert await installation.store.leftovers.orphans() == []
     redis_client.zadd(keys.ORPHANS, dict.fromkeys(dead, 1))
-    assert sorted(await installation.store.orphans()) == dead
-    await installation.store.tidied(dead[0])
-    assert await installation.store.orphans() == dead[1:]
+    assert sorted(await installation.store.leftovers.orphans()) == dead
+    await installation.store.leftovers.tidied(dead[0])
+    assert await installation.store.leftovers.orphans() == dead[1:]
 
 
 async def test_redis_came_back_empty(installation: Installation, new_job: NewJobs, redis_client: redis.Redis) -> None:

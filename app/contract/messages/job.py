@@ -247,6 +247,8 @@ class Record(BaseModel):
     result: Result | None = None
     """The answer to the question, once there is one."""
     attempt: int
+    resumed_at_step: int = 0
+    """Model evaluations that the present attempt went on from; 0 from its start."""
     created_ms: int
     started_ms: int | None = None
     ended_ms: int | None = None

@@ -1,5 +1,5 @@
 """How the key of an object is spelled: of a picture, of what is kept of its steps, of a picture that came in, of an
-adapter's thumbnail, and what the keys of a job begin with.
+adapter's thumbnail, of a running job's snapshot, and what the keys of a job begin with.
 
 Refuses to know where objects lie.
 """
@@ -40,6 +40,10 @@ INPUTS = "inputs"
 THUMBNAILS = "thumbnails"
 """Where small pictures of what adapters do lie: JPEGs, for everybody who may ask for a model."""
 
+SNAPSHOTS = "snapshots"
+"""Where lies what running jobs can go on from, in a folder for each job and attempt. No link leads there: whoever has
+one can guess how a picture of somebody else's will look."""
+
 _FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
 _PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
 _KEY = re.compile(
@@ -48,6 +52,7 @@ _KEY = re.compile(
     re.ASCII,
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SNAPSHOT_KEY = re.compile(SNAPSHOTS + r"/job_[0-9a-z]{24}/[0-9a-f]{32}/[01]\.safetensors", re.ASCII)
 _INPUT_KEY = re.compile(INPUTS + r"/[a-z0-9][a-z0-9_-]{0,63}/[0-9a-f]{64}", re.ASCII)
 
 
@@ -128,6 +133,24 @@ def thumbnail_key(sha256: str) -> str:
     if not _SHA256.fullmatch(sha256):
         raise ValueError("not a thumbnail's hash: 64 hex digits")
     return f"{THUMBNAILS}/{sha256}.jpg"
+
+
+def snapshot_key(job_id: str, token: str, slot: int) -> str:
+    """The key of a snapshot of an attempt: slot 0 or 1, of which one stays whole while the other is written. ValueError
+    for any part of another form."""
+    return require_snapshot(f"{SNAPSHOTS}/{job_id}/{token}/{slot}.safetensors")
+
+
+def snapshots_prefix(job_id: str, token: str) -> str:
+    """What the keys of both begin with. ValueError for any part of another form."""
+    return snapshot_key(job_id, token, 0).removesuffix("0.safetensors")
+
+
+def require_snapshot(key: str) -> str:
+    """`key` if `snapshot_key` could have made it. ValueError for any other string, traversals included."""
+    if not _SNAPSHOT_KEY.fullmatch(key):
+        raise ValueError("not a snapshot's key: snapshots/<job id>/<token>/<0 or 1>.safetensors")
+    return key
 
 
 def job_prefix(job_id: str) -> str:

@@ -156,6 +156,13 @@ were not (`missed`). Kept until the model is forgotten."""
 PREVIEW = PREFIX + "preview:"
 """hash per picture of a running job ("<job id>:<index>"): its newest preview. Expires by itself, soon."""
 
+SNAPSHOT = PREFIX + "snapshot:"
+"""hash per running job: what it can go on from, should its worker go, as bytes or as the key of an object, and how far
+it had come. Goes with the job's end, and expires."""
+
+SNAPSHOT_OBJECTS = PREFIX + "snapshot-objects"
+"""sorted set "<job id>/<token>" of attempts with snapshots in the object store, by the moment these are removed."""
+
 WAKE = PREFIX + "wake:"
 """stream per gateway process, one entry: written to make its blocking read look at another job. Lives a minute."""
 
@@ -252,6 +259,9 @@ PREVIEW_MS = 30_000
 
 MAX_PREVIEW = 64 * 1024
 """Characters of a preview's base64. One is some 3 to 20 kB; what is larger is not a preview."""
+
+SNAPSHOT_MS = 3_600_000
+"""A job that is queued again is the first of its queue. Where nobody serves its model for an hour it starts over."""
 
 MAX_ATTEMPTS = 3
 SUSPECT_AFTER = 2

@@ -208,12 +208,15 @@ class Ownership:
         blocked: Sequence[BlockedPicture] = (),
         selection: Selection | None = None,
         work: Work | None = None,
+        resumed_at_step: int = 0,
     ) -> bool:
         """The pictures are in the store under their keys, but those that are `blocked`. `selection` says what they were
-        chosen from; `work` what they took, here and below. False if the job is no longer ours."""
+        chosen from; `work` what they took, here and below; `resumed_at_step` where they were gone on with. False if the
+        job is no longer ours."""
         images = json.dumps([picture.model_dump() for picture in pictures])
         fields: list[str | int] = ["images", images, "timings", json.dumps(timings), "warnings", json.dumps(warnings)]
-        fields += ["step", steps, "steps", steps, *_not_shown(blocked)]
+        fields += ["step", steps, "steps", steps, "resumed_at_step", resumed_at_step]
+        fields += [*_not_shown(blocked)]
         fields += ["selection", selection.model_dump_json()] if selection else []
         kept = {"pictures": len(pictures), "stored_bytes": sum(picture.stored_bytes for picture in pictures)}
         return self._finish(claim, Status.SUCCEEDED, {"images": len(pictures)}, fields, _counted(work, **kept))

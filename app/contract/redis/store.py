@@ -19,6 +19,7 @@ from app.contract.messages.new_job import NewJob
 from app.contract.messages.questions import Task
 from app.contract.redis import keys
 from app.contract.redis.job_lists import JobLists, records_of
+from app.contract.redis.leftovers import Leftovers
 from app.contract.redis.lost_jobs import AcceptedJobs, JobLost
 from app.contract.redis.models import Models
 from app.contract.redis.quota import Budget, Left
@@ -84,6 +85,7 @@ class JobStore:
         self._lists = JobLists(client)
         self.accepted = AcceptedJobs(client)
         self.models = Models(client)
+        self.leftovers = Leftovers(client)
         self.server = RedisServer(client)
         names = ("submit", "known", "read", "retry", "cancel", "reap", "forget")
         self._scripts = {name: client.register_script(source(name)) for name in names}
@@ -244,14 +246,6 @@ class JobStore:
         now_ms = await self._now_ms()
         return cast(list[str], await self._redis.zrangebyscore(keys.EXPIRY, "-inf", now_ms, start=0, num=limit))
 
-    async def orphans(self, *, limit: int = 100) -> list[str]:
-        """Attempts whose objects nobody wants any more: "<job id>/<token>"."""
-        now_ms = await self._now_ms()
-        return cast(list[str], await self._redis.zrangebyscore(keys.ORPHANS, "-inf", now_ms, start=0, num=limit))
-
-    async def tidied(self, attempt: str) -> None:
-        """The objects of such an attempt are gone."""
-        await self._redis.zrem(keys.ORPHANS, attempt)
 
     async def cancel_waiting(self, model: str) -> int:
         """Call off every job that waits for the model, whoever's it is. How many there were."""

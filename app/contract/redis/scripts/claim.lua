@@ -35,6 +35,15 @@ if redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 or redis.call('EXISTS
   return nil
 end
 
+-- The step of the snapshot that the job goes on from, if it has one. Of one that has lost SUSPECT_AFTER workers it may be
+-- what kills them: it starts over.
+local function resumable(id, failures)
+  if failures >= SUSPECT_AFTER then redis.call('DEL', SNAPSHOT .. id) end
+  local step = redis.call('HGET', SNAPSHOT .. id, 'step')
+  redis.call('HSET', JOB .. id, 'step', step or 0, 'resumed_at_step', step or 0)
+  return step
+end
+
 local function own(id, tag, turns, is_kept)
   if dequeue(id, model) then
     if tag > tonumber(redis.call('HGET', CLOCK .. turns, 'now') or 0) then
@@ -50,7 +59,8 @@ local function own(id, tag, turns, is_kept)
   redis.call('HDEL', JOB .. id, 'standing', unpack(is_kept and {'kept_by', 'kept_until'} or {}))
   redis.call('ZADD', LEASES, at + LEASE_MS, id)
   rq_started(id, token, worker, queue, at)
-  emit(id, 'job.started', '{"attempts":' .. job[2] .. '}', job[11])
+  local from = job[2] > 1 and resumable(id, tonumber(job[3]) or 0)
+  emit(id, 'job.started', '{"attempts":' .. job[2] .. (from and ',"resumed_at_step":' .. from or '') .. '}', job[11])
   give(worker, token, id)
   return told(id, job)
 end

@@ -276,11 +276,12 @@ end
 -- Queue an attempt again, at the front: it was paid for, and has waited its turn already.
 -- Without a token nobody owns it, so whatever the old owner still says is stale.
 local function requeue(id, reason)
-  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag', 'worker')
+  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag', 'worker', 'step')
   local queue = QUEUE_PREFIX .. r[1]
   rq_ended(id, queue, r[3], r[5])
   orphan(id, r[3])
   redis.call('ZREM', LEASES, id)
+  if redis.call('EXISTS', SNAPSHOT .. id) == 1 then redis.call('HSET', SNAPSHOT .. id, 'reached', r[6] or 0) end
   redis.call('HDEL', JOB .. id, 'token', 'worker')
   redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, r[1]))
   redis.call('ZADD', QUEUED .. r[1], (tonumber(r[4]) or 0) - BEFORE_ALL, id)
@@ -332,6 +333,9 @@ local function over(id, status, data, fields, used)
   redis.call('ZADD', ENDED .. status .. ':' .. r[3], r[5] or at, id)
   redis.call('ZADD', of_task(r[7], status, r[3]), r[5] or at, id)
   redis.call('DEL', RQ_JOB .. id)
+  if redis.call('DEL', SNAPSHOT .. id) == 1 and r[4] then
+    redis.call('ZADD', SNAPSHOT_OBJECTS, 'XX', at + ORPHAN_MS, id .. '/' .. r[4])
+  end
   redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', at + r[2], unpack(fields))
   redis.call('ZADD', EXPIRY, at + r[2], id)
   release_inputs(id, r[6], at + r[2])

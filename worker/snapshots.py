@@ -1,0 +1,231 @@
+"""Snapshots of the jobs under way: kept where other workers find them, found again, and when it is time for the next.
+
+Best effort in both directions: what cannot be kept or found costs evaluations, never a job. Small ones lie in Redis
+beside the record, large ones in the object store. Knows claims and sizes; refuses to know what a snapshot is made of.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import redis
+import structlog
+
+from app.contract.objects.names import snapshot_key
+from app.contract.redis.ownership import Claim
+from app.contract.redis.snapshots import KeptSnapshot, SnapshotRecords
+from worker.attempts import Attempts
+from worker.engine.events import EngineEvent, Failed, Finished, Parked, Progress, SnapshotTaken, Started, Stopped
+from worker.engine.snapshot import Snapshot, Unfit
+from worker.errors import WorkerError
+from worker.provenance import Provenance
+from worker.snapshot_file import read, written
+from worker.storage import ObjectStore
+
+log = structlog.get_logger()
+
+BESIDE_RECORD = 512 * 1024
+"""Bytes of a snapshot that lies in Redis, at most. One register of a 512 x 512 picture has 64 KiB, one of 1024 x 1024
+has 256, solvers have 1 to 6; a hash of half a megabyte costs Redis a fraction of a millisecond. What is larger is some
+picture of the job that is finished already, deep features, or a trajectory."""
+
+STORE_SECONDS = 10.0
+"""The object store may be away for so long before a snapshot is dropped: another one follows."""
+
+MOST_UNDER_WAY = 8
+"""Snapshots that wait to be kept, at most: no more are taken until then."""
+
+SAME = ("model_hash", "dtype", "vae", "torch", "diffusers")
+"""Of the provenance, what whoever goes on has to have as well. Generators' states and schedulers' attributes are those
+of the libraries' versions."""
+
+Outcome = Literal["kept", "too-large", "failed", "not-ours"]
+
+
+class Counts(Protocol):
+    """Who counts them."""
+
+    def snapshot(self, outcome: Outcome, size: int) -> None:
+        """One was taken, and so many bytes were written."""
+
+    def looked_for(self, *, found: bool, is_refused: bool) -> None:
+        """An attempt that is not its job's first began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """`seconds` between two snapshots of a job that is drawn; 0: none. `bytes_per_second` of this worker on average,
+    and `most_bytes` of one."""
+
+    seconds: float = 2.0
+    bytes_per_second: int = 512 * 1024
+    most_bytes: int = 64 * 1024 * 1024
+
+
+class Snapshots:
+    """Of all models of one worker. Any thread may call."""
+
+    def __init__(
+        self,
+        records: SnapshotRecords,
+        store: ObjectStore,
+        attempts: Attempts,
+        provenances: Mapping[str, Provenance],
+        limits: Limits,
+        *,
+        counts: Counts | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`provenances` are those of pictures of each model, by its name."""
+        self.limits = limits
+        self.clock = clock
+        self._records = records
+        self._store = store
+        self._attempts = attempts
+        self._provenances = provenances
+        self._counts = counts
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._waiting: set[str] = set()
+        self._slots: dict[str, int] = {}
+        self._may_write_at = 0.0
+        self._said: set[Outcome] = set()
+
+    @property
+    def room(self) -> int:
+        """Of how many jobs a snapshot may be taken now."""
+        return MOST_UNDER_WAY - len(self._waiting) if self.clock() >= self._may_write_at else 0
+
+    def keep_soon(self, token: str, snapshot: Snapshot) -> None:
+        """In a thread of its own. While one of a job waits for that, another one of it is dropped."""
+        attempt = self._attempts.get(token)
+        if attempt is not None and token not in self._waiting:
+            self._waiting.add(token)
+            self._writer.submit(self._keep_and_forget, attempt.claim, snapshot)
+
+    def keep(self, claim: Claim, snapshot: Snapshot) -> Outcome:
+        """Where the next one who claims the job finds it. Blocks for as long as the stores take."""
+        size, outcome = self._kept(claim, snapshot)
+        self._may_write_at = max(self.clock(), self._may_write_at) + size / self.limits.bytes_per_second
+        if self._counts is not None:
+            self._counts.snapshot(outcome, size)
+        return outcome
+
+    def find(self, claim: Claim) -> Snapshot | None:
+        """What the job can go on from, of an earlier attempt. Blocks."""
+        if claim.attempt == 1:
+            return None
+        found, refused = None, False
+        try:
+            found = self._found(claim)
+        except Unfit as reason:
+            refused = True
+            log.warning("a snapshot is refused; the job starts over", job_id=claim.id, reason=str(reason))
+        except (redis.RedisError, ValueError, KeyError) as error:
+            log.warning("no snapshot could be asked for; the job starts over", job_id=claim.id, reason=str(error))
+        if self._counts is not None:
+            self._counts.looked_for(found=found is not None, is_refused=refused)
+        return found
+
+    def close(self) -> None:
+        """Keep nothing more in the background."""
+        self._writer.shutdown(wait=False, cancel_futures=True)
+
+    def _kept(self, claim: Claim, snapshot: Snapshot) -> tuple[int, Outcome]:
+        """How many bytes were written, and what became of them."""
+        try:
+            data = written(snapshot, self._drawn_with(claim))
+            if len(data) > self.limits.most_bytes:
+                self._say_once("too-large", bytes=len(data), most=self.limits.most_bytes)
+                return 0, "too-large"
+            return len(data), "kept" if self._put(claim, snapshot.step, data) else "not-ours"
+        except (redis.RedisError, WorkerError, TypeError, RuntimeError, KeyError) as error:
+            self._say_once("failed", job_id=claim.id, reason=str(error))
+            return 0, "failed"
+
+    def _put(self, claim: Claim, step: int, data: bytes) -> bool:
+        """False if the job is no longer ours."""
+        if len(data) <= BESIDE_RECORD:
+            return self._records.keep(claim, KeptSnapshot.of(step, data))
+        key = snapshot_key(claim.id, claim.token, self._other_slot(claim))
+        if not self._records.announce(claim):
+            return False
+        self._store.put_snapshot(key, data, deadline=STORE_SECONDS)
+        return self._records.keep(claim, KeptSnapshot.of(step, data, key=key))
+
+    def _other_slot(self, claim: Claim) -> int:
+        """Than that of the snapshot before: it stays whole until this one is known."""
+        slot = 1 - self._slots.get(claim.token, 1)
+        live = {each.token for each in self._attempts.claims()}
+        self._slots = {token: slot for token, slot in self._slots.items() if token in live} | {claim.token: slot}
+        return slot
+
+    def _found(self, claim: Claim) -> Snapshot | None:
+        kept = self._records.find(claim)
+        if kept is None:
+            return None
+        data = kept.data if kept.object is None else self._store.get_snapshot(kept.object)
+        if data is None or not kept.is_whole(data):
+            raise Unfit("its bytes are gone, or others")
+        snapshot = read(data, self._drawn_with(claim))
+        log.info("a job goes on", job_id=claim.id, step=kept.step, reached=kept.reached, bytes=len(data))
+        return snapshot
+
+    def _keep_and_forget(self, claim: Claim, snapshot: Snapshot) -> None:
+        try:
+            self.keep(claim, snapshot)
+        except Exception:
+            log.exception("a snapshot broke", job_id=claim.id)
+        finally:
+            self._waiting.discard(claim.token)
+
+    def _drawn_with(self, claim: Claim) -> dict[str, Any]:
+        provenance = asdict(self._provenances[claim.spec.model])
+        # Bits are promised on one kind of machine.
+        names = (*SAME, "device") if claim.spec.reproducible else SAME
+        return {name: provenance[name] for name in names}
+
+    def _say_once(self, what: Outcome, **facts: Any) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            log.warning(f"a snapshot was not kept: {what}; its job would start over", **facts)
+
+
+class Cadence:
+    """When a snapshot is taken of the jobs of one engine, and of which first. Listens in the engine's thread."""
+
+    def __init__(self, snapshots: Snapshots, ask: Callable[[str], None]) -> None:
+        """`ask` has the engine take one."""
+        self._snapshots = snapshots
+        self._ask = ask
+        self._since: dict[str, float] = {}
+        self._moved: set[str] = set()
+
+    def stepped(self, events: Sequence[EngineEvent]) -> None:
+        """Take the events of one step."""
+        for event in events:
+            self._note(event)
+        if not self._moved:
+            return
+        now, seconds = self._snapshots.clock(), self._snapshots.limits.seconds
+        due = [token for token in self._moved if now - self._since[token] >= seconds]
+        due.sort(key=lambda token: self._since[token])
+        for token in due[: self._snapshots.room] if due else ():
+            self._since[token] = now
+            self._moved.discard(token)
+            self._ask(token)
+
+    def _note(self, event: EngineEvent) -> None:
+        token = event.request_id
+        if isinstance(event, Started):
+            self._since[token] = self._snapshots.clock()
+        elif isinstance(event, Progress):
+            self._moved |= {token} & self._since.keys()
+        elif isinstance(event, SnapshotTaken):
+            self._snapshots.keep_soon(token, event.snapshot)
+        elif isinstance(event, Finished | Failed | Stopped | Parked):
+            self._since.pop(token, None)
+            self._moved.discard(token)
