@@ -246,7 +246,6 @@ class JobStore:
         now_ms = await self._now_ms()
         return cast(list[str], await self._redis.zrangebyscore(keys.EXPIRY, "-inf", now_ms, start=0, num=limit))
 
-
     async def cancel_waiting(self, model: str) -> int:
         """Call off every job that waits for the model, whoever's it is. How many there were."""
         called_off = 0
