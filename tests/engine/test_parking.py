@@ -293,6 +293,7 @@ def test_what_is_behind_it_is_said_and_not_evaluated_again(epsilon_bundle: Bundl
         ({"version": snapshot.VERSION + 1}, "of version"),
         ({"request": "0" * 64}, "another request"),
         ({"passes": []}, "solvers or networks"),
+        ({"drawn_with": {"loras": []}}, "adapters"),
         ({"wanted": 0}, "samples"),
     ],
 )

@@ -65,6 +65,7 @@ def run(
         "DARKROOM_REDIS_URL": proxy.url,
         "DARKROOM_WEBHOOK_PORTS": str(receiver.port),
         "DARKROOM_TEST_STEP": "0.04",
+        "DARKROOM_SNAPSHOT_SECONDS": "0.05",
     }
     if mutant == "aof off":
         environment["DARKROOM_REDIS_DURABILITY"] = "ignore"

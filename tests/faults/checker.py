@@ -168,6 +168,7 @@ def _check_job(evidence: Evidence, findings: Findings, job_id: str) -> set[str]:
         findings.bad("not exactly one end", f"{job_id}: {story}")
     if int(record["failures"]) > keys.MAX_ATTEMPTS:
         findings.bad("too many attempts", job_id)
+    _check_resumed(evidence, findings, job_id)
     if story.count("job.started") != int(record["attempt"]):
         findings.bad("attempts and starts differ", job_id)
     poison = json.loads(record["spec"])["prompt"] == "poison"
@@ -181,6 +182,22 @@ def _check_job(evidence: Evidence, findings: Findings, job_id: str) -> set[str]:
     if evidence.once:
         _check_once(evidence, findings, record)
     return _check_pictures(evidence, findings, record) if status == "succeeded" else set()
+
+
+def _check_resumed(evidence: Evidence, findings: Findings, job_id: str) -> None:
+    """An attempt goes on from a step that was reached, and takes none a second time; a suspect starts over."""
+    reached, began = 0, 0
+    for _, fields in evidence.client.xrange(keys.EVENTS + job_id):  # type: ignore[union-attr]
+        told = json.loads(fields["data"])
+        if fields["event"] == "job.started":
+            began, steps = told.get("resumed_at_step", 0), int(evidence.client.hget(keys.JOB + job_id, "steps") or 0)
+            findings.figures.setdefault("resumed", Counter())["went on" if began else "from the start"] += 1
+            if began and began >= max(steps, 1):
+                findings.bad("went on behind its end", f"{job_id}: {began} of {steps}")
+        elif fields["event"] == "job.progress":
+            if told["step"] <= began:
+                findings.bad("a step was taken twice", f"{job_id}: {told['step']} after {began}")
+            reached = max(reached, told["step"])
 
 
 def _check_webhook(evidence: Evidence, findings: Findings, fact: str, job_id: str) -> None:

@@ -29,8 +29,19 @@ from app.contract.redis.ownership import Claim, Ownership
 from worker import main
 from worker.connections import connect
 from worker.engine.errors import DeviceLost
-from worker.engine.events import DrawnImage, EngineEvent, Finished, Progress, Started, Stopped, Timings
+from worker.engine.events import (
+    DrawnImage,
+    EngineEvent,
+    Finished,
+    Parked,
+    Progress,
+    SnapshotTaken,
+    Started,
+    Stopped,
+    Timings,
+)
 from worker.engine.request import Request
+from worker.engine.snapshot import SampleSnapshot, Snapshot
 from worker.engine.stage import Stage
 from worker.own_thread import OwnThread
 from worker.provenance import Provenance
@@ -94,16 +105,28 @@ class ScriptedEngine:
         self._changed = threading.Condition()
         self._open: dict[str, Request] = {}
         self._steps: dict[str, int] = {}
+        self._started: set[str] = set()
         self._canceled: set[str] = set()
+        self._parked: set[str] = set()
+        self._wanted: set[str] = set()
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request, snapshot: Snapshot | None = None) -> None:
         with self._changed:
             self._open[request.id] = request
+            self._steps[request.id] = snapshot.step if snapshot else 0
             self._changed.notify_all()
 
     def cancel(self, request_id: str) -> None:
         with self._changed:
             self._canceled.add(request_id)
+
+    def park(self, request_id: str) -> None:
+        with self._changed:
+            self._parked.add(request_id)
+
+    def take_snapshot(self, request_id: str) -> None:
+        with self._changed:
+            self._wanted.add(request_id)
 
     def wait_for_work(self, timeout: float) -> None:
         with self._changed:
@@ -135,15 +158,37 @@ class ScriptedEngine:
     def _advance(self, request: Request) -> list[EngineEvent]:
         if request.id in self._canceled:
             return [self._close(request, Stopped(request.id))]
-        if self._steps.get(request.id, 0) == 2 and self._hold is not None and self._hold.exists():
+        if request.id in self._parked:
+            return [self._close(request, Parked(request.id, self._snapshot(request)))]
+        taken = [SnapshotTaken(request.id, self._snapshot(request))] if request.id in self._wanted else []
+        self._wanted.discard(request.id)
+        return [*taken, *self._go_on(request)]
+
+    def _go_on(self, request: Request) -> list[EngineEvent]:
+        if self._steps[request.id] == 2 and self._hold is not None and self._hold.exists():
             return []
-        step = self._steps[request.id] = self._steps.get(request.id, 0) + 1
-        if step == 2:
+        behind = self._steps[request.id]
+        step = self._steps[request.id] = behind + 1
+        if step == 2 or (step > 2 and "poison" in request.prompt):
             self._fate.tempt("denoise", certainly="poison" in request.prompt)
+        begun: list[EngineEvent] = []
+        if request.id not in self._started:
+            self._started.add(request.id)
+            begun = [Started(request.id, behind, behind * request.num_images)]
         if step < request.num_inference_steps:
-            told = Progress(request.id, step, request.num_inference_steps)
-            return [Started(request.id), told] if step == 1 else [told]
-        return [self._close(request, self._finished(request, step))]
+            return [*begun, Progress(request.id, step, request.num_inference_steps)]
+        return [*begun, self._close(request, self._finished(request, step))]
+
+    def _snapshot(self, request: Request) -> Snapshot:
+        """So many steps are behind each picture: there is nothing else."""
+        samples = [
+            SampleSnapshot(
+                index=k, seed=request.seed_of(k), mode="shared", step=self._steps[request.id], number=0, ended=[],
+                began=torch.zeros(1, dtype=torch.uint8),
+            )
+            for k in range(request.num_images)
+        ]  # fmt: skip
+        return Snapshot(request="", passes=[], drawn_with={}, samples=samples, wanted=request.num_images)
 
     def _close(self, request: Request, last: EngineEvent) -> EngineEvent:
         with self._changed:

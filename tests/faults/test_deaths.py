@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
+from app.contract.messages.picture_record import read_record
 from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.faults.conftest import Scene, announced
@@ -84,6 +86,29 @@ def test_told_to_stop_in_a_job_that_is_longer_than_the_grace(scene: Scene) -> No
     assert record["failures"] == "0", "an attempt that was given back is not counted"  # type: ignore[index]
     assert scene.client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
     assert scene.ended(job)["status"] == "canceled"
+
+
+@pytest.mark.parametrize("how", ["killed", "told to stop"])
+def test_its_job_goes_on_from_the_newest_snapshot(make_scene: Callable[..., Scene], how: str) -> None:
+    """And no evaluation is made twice that was behind it then."""
+    scene = announced(make_scene(DARKROOM_SNAPSHOT_SECONDS="0.001", DARKROOM_GRACE_SECONDS="0"))
+    pid = scene.worker("worker0")
+    with scene.held():
+        job = scene.send(num_inference_steps=6)
+        until(lambda: scene.redis.hget(keys.SNAPSHOT + job["id"], "step") == "2")
+        scene.service.signal("worker0", signal.SIGKILL if how == "killed" else signal.SIGTERM)
+        scene.gone(pid)
+    if how == "killed":
+        scene.lease_runs_out(job)
+    scene.worker("worker1")
+    ended = scene.ended(job)
+    assert (ended["status"], ended["attempts"], ended["resumed_at_step"]) == ("succeeded", 2, 2)
+    entries = scene.redis.xrange(keys.EVENTS + job["id"])
+    starts = [json.loads(fields["data"]) for _, fields in entries if fields["event"] == "job.started"]
+    assert starts == [{"attempts": 1}, {"attempts": 2, "resumed_at_step": 2}]
+    record = read_record(scene.client.get(ended["images"][0]["url"]).content)
+    assert record["resumed_at_step"] == 2
+    assert not [*scene.redis.scan_iter(f"{keys.SNAPSHOT}*")]
 
 
 def test_a_prompt_that_kills_its_worker_each_time(make_scene: Callable[..., Scene]) -> None:

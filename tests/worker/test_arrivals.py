@@ -25,6 +25,7 @@ from tests.waiting import WAIT_SECONDS, until
 from worker.arrivals import Arrivals
 from worker.attempts import Attempts, Stop
 from worker.engine.request import Request
+from worker.engine.snapshot import Snapshot
 from worker.errors import InputMissing, StorageDenied, StorageUnavailable, WorkerError
 from worker.fetching import Fetching
 from worker.inputs import Inputs, pixels
@@ -73,10 +74,16 @@ class Seats:
 
     def __init__(self) -> None:
         self.requests: dict[str, Request] = {}
+        self.snapshots: dict[str, Snapshot | None] = {}
+        self.parked: list[str] = []
         self.canceled: list[str] = []
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request, snapshot: Snapshot | None) -> None:
         self.requests[request.id] = request
+        self.snapshots[request.id] = snapshot
+
+    def park(self, request_id: str) -> None:
+        self.parked.append(request_id)
 
     def cancel(self, request_id: str) -> None:
         if request_id in self.requests:

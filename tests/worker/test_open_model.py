@@ -32,7 +32,7 @@ def surroundings(*observers: Any, reporter: Any) -> Any:
         listeners=Listeners(observers, reporter=reporter),
         safety="off",
         provenances={},
-        **dict.fromkeys(("fetching", "attempts", "reporter", "store", "metrics")),
+        **dict.fromkeys(("fetching", "attempts", "reporter", "store", "metrics", "snapshots")),
     )
 
 

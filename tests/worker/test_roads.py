@@ -22,12 +22,16 @@ class Road:
         self.free_seats = seats
         self.begun: list[Claim] = []
         self.canceled: list[str] = []
+        self.parked: list[str] = []
 
     def begin(self, claim: Claim, /) -> None:
         self.begun.append(claim)
 
     def cancel(self, token: str, /) -> None:
         self.canceled.append(token)
+
+    def park(self, token: str, /) -> None:
+        self.parked.append(token)
 
 
 class Giving(Ownership):

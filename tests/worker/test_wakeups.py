@@ -49,6 +49,7 @@ class Road:
         self.begun.append(claim)
 
     def cancel(self, token: str, /) -> None: ...
+    def park(self, token: str, /) -> None: ...
 
 
 class Counting(Ownership):

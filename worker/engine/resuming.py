@@ -36,6 +36,11 @@ def passes_of(job: Job) -> list[dict[str, object]]:
     ]
 
 
+def drawn_with(job: Job) -> dict[str, object]:
+    """The same of adapters: another file may have got the name of one."""
+    return dict(job.prepared.drawn_with) if job.prepared is not None else {}
+
+
 def drop_unfit(job: Job) -> None:
     """Forget the snapshot of a job that has just been prepared, if it is of something else."""
     if job.snapshot is None:
@@ -76,6 +81,8 @@ def _require_fit(kept: Snapshot, job: Job) -> None:
         raise Unfit("it is of another request")
     if [dict(each) for each in kept.passes] != passes_of(job):
         raise Unfit("its solvers or networks are others")
+    if dict(kept.drawn_with) != drawn_with(job):
+        raise Unfit("its adapters are others")
     if [each.index for each in kept.samples] != list(range(len(kept.samples))) or len(kept.samples) > kept.wanted:
         raise Unfit("its samples are not the job's")
 

@@ -18,7 +18,7 @@ from worker.engine.events import EngineEvent, Parked, SnapshotTaken
 from worker.engine.looks import Looks
 from worker.engine.plain import on_host
 from worker.engine.recording import Recording, Recordings
-from worker.engine.resuming import passes_of
+from worker.engine.resuming import drawn_with, passes_of
 from worker.engine.sample import Job, Sample
 from worker.engine.selection import Selection
 from worker.engine.snapshot import KeptRecording, SampleSnapshot, Snapshot, Standing, hash_of
@@ -66,6 +66,7 @@ class _Taken:
         return Snapshot(
             request=hash_of(job.request),
             passes=passes_of(job),
+            drawn_with=drawn_with(job),
             samples=samples,
             wanted=job.wanted,
             is_pruned=job.is_pruned,

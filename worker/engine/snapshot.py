@@ -80,11 +80,13 @@ class SampleSnapshot:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class Snapshot:
-    """A job. `request` and `passes` are what it has to fit: the hash of the request, and of each pass what its solver
-    is, its evaluations and the type of its network's numbers. Its other fields are Job's."""
+    """A job. `request`, `passes` and `drawn_with` are what it has to fit: the hash of the request; of each pass its
+    solver, its evaluations and the type of its network's numbers; the files beside the model's. Other fields are
+    Job's."""
 
     request: str
     passes: Sequence[Mapping[str, Any]]
+    drawn_with: Mapping[str, Any]
     samples: Sequence[SampleSnapshot]
     wanted: int
     is_pruned: bool = False
