@@ -78,7 +78,7 @@ def test_a_claim_takes_the_road_of_its_own_model(
     assert made._claim_one("starter")
     assert ([*map(len, (roads["starter"].begun, roads["scorer"].begun))], ownership.asked) == ([0, 1], [("starter", 0)])
     made.hand_back()
-    assert (roads["starter"].canceled, roads["scorer"].canceled) == ([], ["token of scorer"])
+    assert (roads["starter"].parked, roads["scorer"].parked) == ([], ["token of scorer"])
 
 
 def test_a_full_road_holds_up_no_other(books: redis.Redis, redis_client: redis.Redis, card: ModelCard) -> None:
