@@ -144,11 +144,11 @@ class WorkerSettings(BaseSettings):
         default=2.0,
         ge=0,
         le=LONGEST_SECONDS,
-        description="Between two snapshots of a job that is drawn: from the newest it goes on elsewhere if its "
-        "worker is lost or told to stop. 0: none, and such jobs start over",
+        description="Between two snapshots of a job that is drawn, at most: from the newest it goes on elsewhere if "
+        "its worker is lost or told to stop. 0: none, and such jobs start over",
     )
     snapshot_kib_per_second: int = Field(
-        default=512, ge=1, le=2**20, description="That snapshots of this worker write on average, at most"
+        default=256, ge=1, le=2**20, description="That snapshots of this worker write on average, at most"
     )
     snapshot_max_mib: int = Field(
         default=64, ge=1, le=1024, description="Of one snapshot. A job of which it would be larger has none"

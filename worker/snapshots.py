@@ -39,6 +39,13 @@ STORE_SECONDS = 10.0
 MOST_UNDER_WAY = 8
 """Snapshots that wait to be kept, at most: no more are taken until then."""
 
+PART = 0.1
+"""Of the time that a job is expected to take: so much of it at most lies between two snapshots, and half of that is
+lost on average with a worker."""
+
+SOONEST = 0.2
+"""Seconds between two snapshots of a job, at least: what is drawn faster is soon drawn again."""
+
 SAME = ("model_hash", "dtype", "vae", "torch", "diffusers")
 """Of the provenance, what whoever goes on has to have as well. Generators' states and schedulers' attributes are those
 of the libraries' versions."""
@@ -58,11 +65,11 @@ class Counts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`seconds` between two snapshots of a job that is drawn; 0: none. `bytes_per_second` of this worker on average,
+    """`seconds` between two snapshots of a job that is drawn, at most. `bytes_per_second` of this worker on average,
     and `most_bytes` of one."""
 
     seconds: float = 2.0
-    bytes_per_second: int = 512 * 1024
+    bytes_per_second: int = 256 * 1024
     most_bytes: int = 64 * 1024 * 1024
 
 
@@ -194,38 +201,53 @@ class Snapshots:
             log.warning(f"a snapshot was not kept: {what}; its job would start over", **facts)
 
 
+@dataclass(slots=True)
+class _Watched:
+    """A job that is drawn: when its snapshot was last asked for, when it began and with how many evaluations behind it,
+    how many seconds are to lie between two snapshots, and whether it has come further since the last."""
+
+    since: float
+    began: float
+    behind: int
+    every: float
+    has_moved: bool = False
+
+    def note(self, progress: Progress, now: float, *, at_most: float) -> None:
+        """It has come so far."""
+        self.has_moved = True
+        made = progress.step - self.behind
+        whole = (now - self.began) * progress.steps / made if made > 0 else at_most
+        self.every = min(at_most, max(SOONEST, PART * whole))
+
+
 class Cadence:
-    """When a snapshot is taken of the jobs of one engine, and of which first. Listens in the engine's thread."""
+    """When a snapshot is taken of the jobs of one engine, and of which first: of each as often as the limits say, and
+    of a job that does not take long after each PART of it. Listens in the engine's thread."""
 
     def __init__(self, snapshots: Snapshots, ask: Callable[[str], None]) -> None:
         """`ask` has the engine take one."""
         self._snapshots = snapshots
         self._ask = ask
-        self._since: dict[str, float] = {}
-        self._moved: set[str] = set()
+        self._watched: dict[str, _Watched] = {}
 
     def stepped(self, events: Sequence[EngineEvent]) -> None:
         """Take the events of one step."""
+        now = self._snapshots.clock()
         for event in events:
-            self._note(event)
-        if not self._moved:
-            return
-        now, seconds = self._snapshots.clock(), self._snapshots.limits.seconds
-        due = [token for token in self._moved if now - self._since[token] >= seconds]
-        due.sort(key=lambda token: self._since[token])
+            self._note(event, now)
+        due = [token for token, job in self._watched.items() if job.has_moved and now - job.since >= job.every]
+        due.sort(key=lambda token: self._watched[token].since)
         for token in due[: self._snapshots.room] if due else ():
-            self._since[token] = now
-            self._moved.discard(token)
+            self._watched[token].since, self._watched[token].has_moved = now, False
             self._ask(token)
 
-    def _note(self, event: EngineEvent) -> None:
-        token = event.request_id
+    def _note(self, event: EngineEvent, now: float) -> None:
+        token, at_most = event.request_id, self._snapshots.limits.seconds
         if isinstance(event, Started):
-            self._since[token] = self._snapshots.clock()
-        elif isinstance(event, Progress):
-            self._moved |= {token} & self._since.keys()
+            self._watched[token] = _Watched(now, now, event.resumed_at, at_most)
+        elif isinstance(event, Progress) and token in self._watched:
+            self._watched[token].note(event, now, at_most=at_most)
         elif isinstance(event, SnapshotTaken):
             self._snapshots.keep_soon(token, event.snapshot)
         elif isinstance(event, Finished | Failed | Stopped | Parked):
-            self._since.pop(token, None)
-            self._moved.discard(token)
+            self._watched.pop(token, None)

@@ -99,6 +99,7 @@ class ScriptedEngine:
         self.device = torch.device("cpu")
         self.work = Work()
         self.stage: Stage | None = None
+        self.device, self.work, self.rows_done = torch.device("cpu"), Work(), 0
         self._fate = fate
         self._step_seconds = step_seconds
         self._hold = hold

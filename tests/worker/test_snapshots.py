@@ -221,6 +221,19 @@ def test_every_few_seconds_of_each_job_that_gets_on(scene: Scene) -> None:
     assert asked.tokens == ["a", "b", "a"]
 
 
+def test_a_job_that_takes_less_time_has_them_sooner(scene: Scene) -> None:
+    """A tenth of its expected time apart, and no less than a fifth of a second."""
+    asked = Asked(scene, seconds=2.0)
+    asked.step(Started("short"), Started("resumed", 10), Started("instant"))
+    for step in range(1, 10):
+        asked.step(Progress("short", step, 10), Progress("resumed", 10 + step, 20), seconds=0.5)
+    assert asked.tokens.count("short") == 9, "5 s, of which every half is kept"
+    assert asked.tokens.count("resumed") == 4, "10 s: what was behind it took no time here"
+    for step in range(1, 5):
+        asked.step(Progress("instant", step, 5), seconds=0.001)
+    assert asked.tokens.count("instant") == 1
+
+
 def test_who_has_waited_longest_is_first_and_no_more_than_can_be_kept(scene: Scene) -> None:
     asked = Asked(scene, seconds=2.0)
     tokens = [f"job {k}" for k in range(20)]
