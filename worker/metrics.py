@@ -98,6 +98,9 @@ class WorkerMetrics:
         self._resumed = Counter(
             "darkroom_jobs_resumed", "Attempts that went on from a snapshot", registry=self.registry
         )
+        self._repeated = Counter(
+            "darkroom_evaluations_repeated", "Model evaluations made again, as far as is known", registry=self.registry
+        )
         self._evaluations_resumed = Counter(
             "darkroom_evaluations_resumed", "Model evaluations that were not made again", registry=self.registry
         )
@@ -190,8 +193,9 @@ class WorkerMetrics:
         self._snapshots.labels(outcome).inc()
         self._snapshot_bytes.inc(size)
 
-    def looked_for(self, *, found: bool, is_refused: bool) -> None:
-        """Count an attempt that is not its job's first."""
+    def looked_for(self, *, found: bool, is_refused: bool, repeated: int) -> None:
+        """Count an attempt that is not its job's first, and the evaluations that it makes again."""
+        self._repeated.inc(repeated)
         self._looked_for.labels("found" if found else "refused" if is_refused else "none").inc()
 
     def serve(self, host: str, port: int) -> int:

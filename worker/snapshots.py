@@ -59,8 +59,8 @@ class Counts(Protocol):
     def snapshot(self, outcome: Outcome, size: int) -> None:
         """One was taken, and so many bytes were written."""
 
-    def looked_for(self, *, found: bool, is_refused: bool) -> None:
-        """An attempt that is not its job's first began."""
+    def looked_for(self, *, found: bool, is_refused: bool, repeated: int) -> None:
+        """An attempt that is not its job's first began; so many evaluations are made again, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,16 +125,20 @@ class Snapshots:
         """What the job can go on from, of an earlier attempt. Blocks."""
         if claim.attempt == 1:
             return None
-        found, refused = None, False
+        found, refused, reached = None, False, 0
         try:
-            found = self._found(claim)
+            kept = self._records.find(claim)
+            reached = kept.reached if kept is not None else 0
+            found = self._read(claim, kept) if kept is not None else None
         except Unfit as reason:
             refused = True
             log.warning("a snapshot is refused; the job starts over", job_id=claim.id, reason=str(reason))
         except (redis.RedisError, ValueError, KeyError) as error:
             log.warning("no snapshot could be asked for; the job starts over", job_id=claim.id, reason=str(error))
         if self._counts is not None:
-            self._counts.looked_for(found=found is not None, is_refused=refused)
+            behind = found.step if found is not None else 0
+            repeated = max(0, reached - behind) * claim.spec.drawn
+            self._counts.looked_for(found=found is not None, is_refused=refused, repeated=repeated)
         return found
 
     def close(self) -> None:
@@ -170,10 +174,8 @@ class Snapshots:
         self._slots = {token: slot for token, slot in self._slots.items() if token in live} | {claim.token: slot}
         return slot
 
-    def _found(self, claim: Claim) -> Snapshot | None:
-        kept = self._records.find(claim)
-        if kept is None:
-            return None
+    def _read(self, claim: Claim, kept: KeptSnapshot) -> Snapshot:
+        """Raises Unfit."""
         data = kept.data if kept.object is None else self._store.get_snapshot(kept.object)
         if data is None or not kept.is_whole(data):
             raise Unfit("its bytes are gone, or others")

@@ -14,6 +14,7 @@ import redis
 import structlog
 
 from app.contract.messages.card import Adapter, ModelCard
+from app.contract.objects.names import snapshot_key
 from app.contract.objects.store import PROBES
 from app.contract.redis import keys
 from app.contract.redis.inputs import InputStore
@@ -175,3 +176,19 @@ async def test_a_thumbnail_goes_when_no_model_has_its_adapter(
     Ownership(redis_client).leave(card.name, "w1")
     await housekeeper_of(store, tmp_path.as_uri()).round()
     assert [each.name for each in folder.iterdir()] == [f"{named}.jpg"]
+
+
+async def test_snapshots_that_nobody_will_go_on_from_are_removed(
+    redis_client: redis.Redis, housekeeper: Housekeeper, picture_folder: Path
+) -> None:
+    """Those of other attempts stay."""
+    job_id, now_ms = "job_" + "0" * 24, time.time() * 1000
+    files = {}
+    for token, due in (("a" * 32, now_ms - 1_000), ("b" * 32, now_ms + 3_600_000)):
+        file = files[token] = picture_folder / snapshot_key(job_id, token, 0)
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"numbers")
+        redis_client.zadd(keys.SNAPSHOT_OBJECTS, {f"{job_id}/{token}": due})
+    await housekeeper.round()
+    assert [file.exists() for file in files.values()] == [False, True]
+    assert redis_client.zrange(keys.SNAPSHOT_OBJECTS, 0, -1) == [f"{job_id}/{'b' * 32}"]

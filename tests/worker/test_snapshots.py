@@ -38,11 +38,13 @@ class Counted:
     def __init__(self) -> None:
         self.outcomes: list[str] = []
         self.looks: list[tuple[bool, bool]] = []
+        self.repeated = 0
 
     def snapshot(self, outcome: str, size: int) -> None:
         self.outcomes.append(outcome)
 
-    def looked_for(self, *, found: bool, is_refused: bool) -> None:
+    def looked_for(self, *, found: bool, is_refused: bool, repeated: int) -> None:
+        self.repeated = repeated
         self.looks.append((found, is_refused))
 
 
@@ -103,9 +105,11 @@ def test_a_small_one_lies_beside_the_record(scene: Scene) -> None:
     assert own.find(scene.claim) is None, "a first attempt asks for nothing"
     assert own.keep(scene.claim, snapshot(3)) == "kept"
     assert own.keep(scene.claim, snapshot(5)) == "kept"
+    scene.ownership.progress(scene.claim, 9, 20)
     found = own.find(scene.next_attempt())
     assert found is not None
     assert (found.step, found.samples[0].seed) == (5, 7)
+    assert scene.counted.repeated == 4
     assert scene.objects == []
     assert scene.counted.outcomes == ["kept", "kept"]
     assert scene.counted.looks == [(True, False)]
