@@ -205,20 +205,22 @@ class Snapshots:
 
 @dataclass(slots=True)
 class _Watched:
-    """A job that is drawn: when its snapshot was last asked for, when it began and with how many evaluations behind it,
-    how many seconds are to lie between two snapshots, and whether it has come further since the last."""
+    """A job that is drawn: when its snapshot was last asked for, how many seconds are to lie between two, whether it
+    has come further since the last, and when it was first told to have come how far."""
 
     since: float
-    began: float
-    behind: int
     every: float
     has_moved: bool = False
+    first: tuple[float, int] | None = None
 
     def note(self, progress: Progress, now: float, *, at_most: float) -> None:
         """It has come so far."""
         self.has_moved = True
-        made = progress.step - self.behind
-        whole = (now - self.began) * progress.steps / made if made > 0 else at_most
+        if self.first is None:
+            self.first = now, progress.step
+            return
+        then, step = self.first
+        whole = (now - then) * progress.steps / (progress.step - step) if progress.step > step else at_most
         self.every = min(at_most, max(SOONEST, PART * whole))
 
 
@@ -246,7 +248,7 @@ class Cadence:
     def _note(self, event: EngineEvent, now: float) -> None:
         token, at_most = event.request_id, self._snapshots.limits.seconds
         if isinstance(event, Started):
-            self._watched[token] = _Watched(now, now, event.resumed_at, at_most)
+            self._watched[token] = _Watched(now, at_most)
         elif isinstance(event, Progress) and token in self._watched:
             self._watched[token].note(event, now, at_most=at_most)
         elif isinstance(event, SnapshotTaken):
