@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ from worker.reporter import Reporter
 from worker.scoring import Scoring
 from worker.served import Answering, Served
 from worker.settings import WorkerSettings, settings_from_env, worker_name
-from worker.snapshots import Limits, Snapshots
+from worker.snapshots import Snapshots
 from worker.starting import Starting
 from worker.storage import ObjectStore
 from worker.swapping import Swapper
@@ -112,7 +112,9 @@ class Worker:
         self.traces = Traces(self.provider.get_tracer("darkroom.worker", __version__) if self.provider else None)
         provenances: dict[str, Provenance] = {}
         self.metrics = self._open_metrics(served, store)
-        self.snapshots = self._open_snapshots(store, connections, provenances)
+        self.snapshots = Snapshots.wanted(
+            settings, SnapshotRecords(connections.commands), store, self.attempts, provenances, counts=self.metrics
+        )
         told = self.traces, settings.safety, self.snapshots
         self.reporter = Reporter(ownership, store, self.attempts, provenances, *told)
         observers: list[Listener] = [self.traces, *([self.metrics] if self.metrics else [])]
@@ -194,16 +196,6 @@ class Worker:
         metrics.tell_stored(lambda: store.stored_bytes)
         metrics.serve(self.settings.metrics_host, port)
         return metrics
-
-    def _open_snapshots(
-        self, store: ObjectStore, connections: Connections, provenances: Mapping[str, Provenance]
-    ) -> Snapshots | None:
-        """None where none are to be kept."""
-        limits = snapshot_limits(self.settings)
-        if limits is None:
-            return None
-        records = SnapshotRecords(connections.commands)
-        return Snapshots(records, store, self.attempts, provenances, limits, counts=self.metrics)
 
     def _open_scoring(self, served: Served) -> tuple[Scoring | None, ModelCard | None]:
         """The road of questions to the scorer, and its card."""
@@ -329,17 +321,6 @@ class Worker:
             log.warning("the leases run out", reason=str(error))
         self.close_traces("device-lost")
         hard_exit(code)
-
-
-def snapshot_limits(settings: WorkerSettings) -> Limits | None:
-    """None where no snapshots are wanted."""
-    if not settings.snapshot_seconds:
-        return None
-    return Limits(
-        seconds=settings.snapshot_seconds,
-        bytes_per_second=settings.snapshot_kib_per_second * 1024,
-        most_bytes=settings.snapshot_max_mib * 1024 * 1024,
-    )
 
 
 def _open_store(settings: WorkerSettings) -> ObjectStore:

@@ -23,6 +23,7 @@ from worker.engine.events import EngineEvent, Failed, Finished, Parked, Progress
 from worker.engine.snapshot import Snapshot, Unfit
 from worker.errors import WorkerError
 from worker.provenance import Provenance
+from worker.settings import WorkerSettings
 from worker.snapshot_file import read, written
 from worker.storage import ObjectStore
 
@@ -100,6 +101,27 @@ class Snapshots:
         self._slots: dict[str, int] = {}
         self._may_write_at = 0.0
         self._said: set[Outcome] = set()
+
+    @classmethod
+    def wanted(
+        cls,
+        settings: WorkerSettings,
+        records: SnapshotRecords,
+        store: ObjectStore,
+        attempts: Attempts,
+        provenances: Mapping[str, Provenance],
+        *,
+        counts: Counts | None,
+    ) -> Snapshots | None:
+        """None where none are wanted."""
+        if not settings.snapshot_seconds:
+            return None
+        limits = Limits(
+            seconds=settings.snapshot_seconds,
+            bytes_per_second=settings.snapshot_kib_per_second * 1024,
+            most_bytes=settings.snapshot_max_mib * 1024 * 1024,
+        )
+        return cls(records, store, attempts, provenances, limits, counts=counts)
 
     @property
     def room(self) -> int:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.contract.redis import scripts
-from app.contract.redis.keys import lua_constants
-from app.contract.redis.scripts import source
+from app.contract.redis.scripts import constants, source
 
 FOLDER = Path(scripts.__file__).parent
 SHARED = ("turns", "prelude", "outbox")
@@ -20,7 +19,7 @@ LOCALS = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_has_what_it_uses_before_it(name: str) -> None:
     shared = SHARED if name.startswith("outbox") else SHARED[:2]
-    ours = LOCALS.findall(lua_constants() + "".join((FOLDER / f"{each}.lua").read_text() for each in shared))
+    ours = LOCALS.findall(constants() + "".join((FOLDER / f"{each}.lua").read_text() for each in shared))
     code = re.sub(r"'[^']*'|--.*", "", source(name, *shared[2:]))
     for used in set(re.findall(r"\w+", code)).intersection(ours):
         before = code[: re.search(rf"\b{used}\b", code).start()]  # type: ignore[union-attr]

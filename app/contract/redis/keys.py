@@ -1,7 +1,6 @@
 """Every name Darkroom uses in Redis, and how long each lives.
 
-One file, so that an ACL, a dashboard and a reader find them all. The Lua scripts get these names as constants
-(`lua_constants`); no script spells a key of its own.
+One file, so that an ACL, a dashboard and a reader find them all. The scripts get these names as constants, and spell none.
 """
 
 from __future__ import annotations
@@ -355,15 +354,3 @@ RECORD_VERSION = 7
 def queue_name(model: str) -> str:
     """RQ queue of a model. Prefixed, so that no model can take the name of the webhook queue."""
     return QUEUE_PREFIX + model
-
-
-def lua_constants() -> str:
-    """This file's names and numbers as Lua locals, one per line."""
-    names = {name: value for name, value in globals().items() if name.isupper()}
-    return "\n".join(f"local {name} = {_literal(value)}" for name, value in names.items()) + "\n"
-
-
-def _literal(value: object) -> str:
-    if isinstance(value, tuple):
-        return f"{{{', '.join(map(_literal, value))}}}"
-    return f"'{value}'" if isinstance(value, str) else str(value)

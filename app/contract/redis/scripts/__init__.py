@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from app.contract.redis.keys import lua_constants
+from app.contract.redis import keys
 
 _COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 _TEXT = re.compile(r"'[^'\n]*'")
@@ -31,7 +31,7 @@ def source(name: str, *shared: str) -> str:
 
 def _parts(shared: tuple[str, ...]) -> list[re.Match[str]]:
     """In the order in which they need each other."""
-    return list(_PART.finditer(_COMMENT.sub("", lua_constants() + "".join(map(_text, ("turns", "prelude", *shared))))))
+    return list(_PART.finditer(_COMMENT.sub("", constants() + "".join(map(_text, ("turns", "prelude", *shared))))))
 
 
 def _text(name: str) -> str:
@@ -41,3 +41,15 @@ def _text(name: str) -> str:
 def _words(text: str) -> set[str]:
     """Names in it, and none that only a text says."""
     return set(re.findall(r"\w+", _TEXT.sub("", _COMMENT.sub("", text))))
+
+
+def constants() -> str:
+    """Names and numbers of keys.py as Lua locals, one per line."""
+    names = {name: value for name, value in vars(keys).items() if name.isupper()}
+    return "\n".join(f"local {name} = {_literal(value)}" for name, value in names.items()) + "\n"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{{{', '.join(map(_literal, value))}}}"
+    return f"'{value}'" if isinstance(value, str) else str(value)
