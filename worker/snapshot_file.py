@@ -32,7 +32,8 @@ def written(snapshot: Snapshot, drawn_with: Mapping[str, Any]) -> bytes:
     no file can have."""
     tensors: dict[str, torch.Tensor] = {}
     said = {"version": snapshot.version, "drawn_with": dict(drawn_with), "job": _apart(snapshot, "job", tensors)}
-    return save(tensors, metadata={HEADER: json.dumps(said)})
+    data: bytes = save(tensors, metadata={HEADER: json.dumps(said)})
+    return data
 
 
 def read(data: bytes, drawn_with: Mapping[str, Any]) -> Snapshot:
@@ -62,9 +63,11 @@ def _apart(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, torch.Tensor | np.ndarray):
-        is_array = isinstance(value, np.ndarray)
-        tensors[name] = torch.from_numpy(np.ascontiguousarray(value)) if is_array else value.contiguous()
-        return {ARRAY if is_array else TENSOR: name}
+        if isinstance(value, np.ndarray):
+            tensors[name] = torch.from_numpy(np.ascontiguousarray(value))
+            return {ARRAY: name}
+        tensors[name] = value.contiguous()
+        return {TENSOR: name}
     if isinstance(value, list | tuple):
         parts = [_apart(each, f"{name}.{place}", tensors) for place, each in enumerate(value)]
         return parts if isinstance(value, list) else {TUPLE: parts}

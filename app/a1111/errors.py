@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.responses import JSONResponse, Response
 
 from app.edge.problem import Problem
-from app.jobs.schemas import WebUiError
+from app.edge.problem_views import WebUiError
 
 PREFIX: Final = "/sdapi/v1/"
 PREFIXES: Final = (PREFIX, "/controlnet/", "/queue/")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from app.edge.guard import is_open
-from app.jobs.schemas import JOB_EXAMPLE, HuggingFaceError, OpenAIError, ProblemView, WebUiError
+from app.edge.problem_views import HuggingFaceError, OpenAIError, ProblemView, WebUiError
+from app.jobs.schemas import JOB_EXAMPLE
 
 _REF = "#/components/schemas/{model}"
 _FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")

@@ -37,6 +37,7 @@ from app.contract.redis import keys
 from app.contract.redis.ownership import Beat, Claim, Ownership
 from app.contract.redis.scripts import source
 from app.contract.redis.store import JobStore, NewJob
+from app.contract.redis.usage_counters import USAGE_COUNTERS
 from tests.forgetful import Losses
 
 T = TypeVar("T")
@@ -571,7 +572,7 @@ class Scripts(RuleBasedStateMachine):
         counted = Counter[tuple[str, str]]()
         for key in self.client.keys(f"{keys.USAGE}*"):
             for tenant, text in self.client.hgetall(key).items():
-                for name, number in zip(keys.USAGE_COUNTERS[:3], text.split(), strict=False):
+                for name, number in zip(USAGE_COUNTERS[:3], text.split(), strict=False):
                     counted[tenant, name] += int(number)
         assert +counted == self.installation.ended
 

@@ -70,7 +70,7 @@ class _Taken:
             samples=samples,
             wanted=job.wanted,
             is_pruned=job.is_pruned,
-            seconds=dict(job.seconds),
+            seconds={str(stage): seconds for stage, seconds in job.seconds.items()},
         )
 
 

@@ -1,6 +1,6 @@
 """Every name Darkroom uses in Redis, and how long each lives.
 
-One file, so that an ACL, a dashboard and a reader find them all. The scripts get these names as constants, and spell none.
+One file, so that an ACL, a dashboard and a reader find them all. Scripts get these names as constants, and spell none.
 """
 
 from __future__ import annotations
@@ -229,8 +229,7 @@ LEASE_MS = 30_000
 
 BEAT_SECONDS = 10.0
 IDLE_SECONDS = 1.0
-"""How long a worker with a free seat waits for word of a job before it asks all the same: a lost word costs no more.
-Shorter than any socket timeout."""
+"""A worker with a free seat that hears nothing asks all the same after this. Shorter than any socket timeout."""
 
 IDLE_AGAIN_MS = 4_000
 IDLE_KEPT_MS = 7_000
@@ -268,7 +267,6 @@ SUSPECT_AFTER = 2
 
 BEFORE_ALL = 1_000_000_000
 """Taken off the tag of a job that comes back. More than the virtual time that passes before a queue runs empty."""
-
 AFTER_INTERACTIVE = 100_000_000
 """Added to the tag of a batch job, for its place among all."""
 
@@ -295,20 +293,9 @@ and must not become the token of another, whose pictures would be tidied away wi
 CHECKPOINT_SECONDS = 30 * 86_400
 """Such programs set a model once, in their own settings, and count on it for good."""
 
-USAGE_COUNTERS = (
-    "succeeded", "failed", "canceled", "pictures", "evaluations", "rows", "device_us", "stored_bytes", "uploaded_bytes",
-)  # fmt: skip
-"""What such a field counts: whole numbers in this order, spaces between. New ones come at the end: what an older
-version has written is short, and what it does not know it drops. One string takes 65 bytes, a hash of counters 221."""
-
-USAGE_READ = "^" + " ?".join("(%d*)" for _ in USAGE_COUNTERS)
-USAGE_WRITTEN = " ".join("%.0f" for _ in USAGE_COUNTERS)
-"""Such a field, to Lua's string.match and string.format: one call each, for it is done at the end of every job."""
-
+DAY_SECONDS = 86_400
 USAGE_DAYS = 400
 """A year, and the month in which somebody asks about it."""
-
-DAY_SECONDS = 86_400
 
 INTERRUPTED_SECONDS = 900
 """Longer than a request waits for its job."""

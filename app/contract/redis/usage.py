@@ -12,7 +12,8 @@ from typing import Any
 import redis.asyncio
 
 from app.contract.messages.usage import Usage
-from app.contract.redis.keys import USAGE, USAGE_COUNTERS
+from app.contract.redis.keys import USAGE
+from app.contract.redis.usage_counters import USAGE_COUNTERS
 
 EPOCH_DAY = date(1970, 1, 1)
 

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from app.contract.redis import keys
+from app.contract.redis import keys, usage_counters
 
 _COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 _TEXT = re.compile(r"'[^'\n]*'")
@@ -44,8 +44,8 @@ def _words(text: str) -> set[str]:
 
 
 def constants() -> str:
-    """Names and numbers of keys.py as Lua locals, one per line."""
-    names = {name: value for name, value in vars(keys).items() if name.isupper()}
+    """Names and numbers of keys.py and usage_counters.py as Lua locals, one per line."""
+    names = {name: value for name, value in (vars(keys) | vars(usage_counters)).items() if name.isupper()}
     return "\n".join(f"local {name} = {_literal(value)}" for name, value in names.items()) + "\n"
 
 
