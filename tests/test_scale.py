@@ -41,7 +41,7 @@ def test_every_job_is_counted_once_in_every_state(found: Figures) -> None:
 def test_a_job_in_flow_is_submitted_claimed_and_finished(found: Figures) -> None:
     for flow in found.tables["flow"].records():
         assert flow["jobs"] > 0
-        assert flow["scripts"] >= 3
+        assert flow["scripts"] is None or flow["scripts"] >= 3
         assert flow["p50_ms"] <= flow["p99_ms"]
 
 

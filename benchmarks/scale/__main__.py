@@ -181,15 +181,16 @@ def _of_a_job(found: Found, part: str) -> float:
 def _flow(report: Report, version: str, found: Found, settings: Settings) -> None:
     asks = _asks(found)
     for part in (part for part in (*FLOWS, HERD) if found[part]):
-        ran, spent = found[part], _of_a_job(found, part)
+        # Of a herd's jobs nothing can be told apart from its rest: how many cores it takes says whether they cost it.
+        ran, spent = found[part], None if part == HERD else _of_a_job(found, part)
         own = [each["scripts"] - asks * each["workers"] * each["wall_seconds"] for each in ran]
         waited = sorted(ms for each in ran for ms in each["waited_ms"])
         report.add(
             "flow", TABLES["flow"], version=version, **{name: ran[0][name] for name in ("workers", "steps", "watched")},
             jobs=sum(each["jobs"] for each in ran),
             per_second=median(each["jobs"] / each["wall_seconds"] for each in ran),
-            redis_ms=1000 * spent, fills=1 / spent,
-            scripts=median(scripts / each["jobs"] for scripts, each in zip(own, ran, strict=True)),
+            redis_ms=spent and 1000 * spent, fills=spent and 1 / spent,
+            scripts=spent and median(scripts / each["jobs"] for scripts, each in zip(own, ran, strict=True)),
             share=median(each["seconds"] / each["wall_seconds"] for each in ran),
             p50_ms=waited[len(waited) // 2], p99_ms=waited[len(waited) * 99 // 100],
         )  # fmt: skip
