@@ -101,6 +101,8 @@ def test_a_control_has_a_picture_a_scale_and_a_part_of_the_steps(
     opened.screenshot(path=f"/tmp/page/control-{opened.viewport_size['width']}.png", full_page=True)
     assert faults_of_access(opened) == []
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # It is shown before it has been sent in, and what is under way does not outlive the page.
+    expect(opened.get_by_role("button", name="Generate")).to_be_enabled()
     opened.reload()
     expect(canny.locator("img")).to_have_attribute("src", re.compile("^data:image/"))
     opened.press("#prompt", "Enter")
