@@ -93,7 +93,6 @@ JOB_EXAMPLE: dict[str, Any] = {
     "error": None,
     "warnings": [],
     "attempts": 1,
-    "resumed_at_step": 0,
     "timings": {"queued": 0.012},
     "created_at": "2026-01-01T12:00:00.000Z",
     "started_at": "2026-01-01T12:00:00.012Z",
@@ -132,9 +131,7 @@ class JobView(BaseModel):
     error: JobErrorView | None
     warnings: list[str]
     attempts: int
-    resumed_at_step: int = Field(
-        description="Model evaluations that the present attempt did not have to repeat; 0 if it began from the start"
-    )
+    resumed_at_step: int = Field(default=0, description="Evaluations that the present attempt went on from; 0: none")
     timings: dict[str, float] = Field(description="Seconds: queued, encode, denoise, decode, upload, total")
     created_at: str
     started_at: str | None

@@ -136,7 +136,7 @@ def test_a_model_at_rest_is_not_claimed_and_its_jobs_can_still_be_stopped(
     made.rest("starter")
     assert not made._claim_one("starter")
     made.hand_back()
-    assert road.canceled == ["token of starter"]
+    assert road.parked == ["token of starter"]
     made.resume("starter")
     assert made._claim_one("starter")
     assert ownership.asked == [("starter", 0), ("starter", 1)]
