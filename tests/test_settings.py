@@ -161,7 +161,8 @@ def test_what_a_url_of_sentinels_means() -> None:
 
 @pytest.fixture(scope="module")
 def node_of_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    config = {"cluster-enabled": "yes", "appendonly": "yes"}
+    # Its bus would take the port ten thousand above, where others' connections go out from.
+    config = {"cluster-enabled": "yes", "cluster-port": str(free_port()), "appendonly": "yes"}
     with ValkeyServer(data_dir=tmp_path_factory.mktemp("cluster"), port=free_port(), config=config) as server:
         yield server.connection_url
 
