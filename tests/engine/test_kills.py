@@ -10,7 +10,7 @@ from worker.models.bundle import Bundle
 
 
 def test_what_kills_at_random_steps_cost(epsilon_bundle: Bundle) -> None:
-    """Of a few of the benchmark's two hundred, with its clock: docs/reliability.md has those figures."""
+    """A few of those that the benchmark takes, with its clock."""
     figures = run(partial(engine_of, epsilon_bundle), kills=6, seed=3, steps=20, each=0.5, every=2.0)
     assert figures.kills == 6
     assert figures.differ == 0
