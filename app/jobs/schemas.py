@@ -93,6 +93,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "error": None,
     "warnings": [],
     "attempts": 1,
+    "resumed_at_step": 0,
     "timings": {"queued": 0.012},
     "created_at": "2026-01-01T12:00:00.000Z",
     "started_at": "2026-01-01T12:00:00.012Z",

@@ -169,7 +169,7 @@ def own_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., d
     """What it finds in this process, without asking the worker's side: that takes seconds."""
     for name in [name for name in os.environ if name.startswith(("DARKROOM", "REDIS"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(doctor, "_worker_side", lambda model: iter(()))
+    monkeypatch.setattr(doctor, "_worker_side", lambda asked, settings: iter(()))
 
     def look(**environment: str) -> dict[str, doctor.Finding]:
         for name, value in environment.items():

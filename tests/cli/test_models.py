@@ -120,7 +120,7 @@ def test_a_dead_job_of_a_forgotten_model_is_not_run_again(
     redis_client.hdel(keys.CARDS, "starter")
     done = run("jobs", "retry", job["id"])
     assert done.exit_code == 2
-    assert "its model starter was forgotten" in done.stderr
+    assert "its model was forgotten" in done.stderr
 
 
 def test_a_model_has_a_further_name(run: Run, worker: ScriptedWorker, gateway: Running, gone: str) -> None:

@@ -57,6 +57,7 @@ WHY_NOT: dict[type, dict[str, str]] = {
         "is_terminal": "ends it",
         "reported_step": "what was told; told again from there on",
         "is_tiled": "its pictures are encoded again",
+        "work": "of the attempt: what was used before was counted with the one that ended",
     },
     Sample: {
         "job": "the one that is submitted again",
