@@ -48,6 +48,7 @@ USERS = {
             "reap",
             "forget",
             "models",
+            "model_alias",
             "list",
             "index",
             "tally",
@@ -67,7 +68,7 @@ USERS = {
         "del exists expire get getex hdel hexists hget hgetall hkeys hmget hscan hset lindex lrange mget set setrange "
         "smembers xadd xrange xread xrevrange zadd zcard zcount zrange zrangebyscore zrank zrem zrevrange zscan zscore",
         "JOB EVENTS TENANT ENDED OPEN LEASES QUEUED EXPIRY ORPHANS DEAD EPOCH IDEMPOTENCY LOST OUTBOX DELIVERIES CARDS "
-        "ALIVE SEEN STARTING WORKER DRAINING MODELS_QUEUED "
+        "DEADLINES ALIVE SEEN STARTING WORKER DRAINING MODELS_QUEUED "
         "PREVIEW WAKE PENDING STREAM_TOKEN LIMITS CHECKPOINT INTERRUPTED WRITE_PROBE INPUT "
         "INPUT_EXPIRY INPUT_ORPHANS INPUT_UPLOADS INPUT_REMOVAL REAPER_LOCK RQ_QUEUE SNAPSHOT_OBJECTS",
         read_only="API_KEYS API_KEYS_VERSION",
@@ -87,8 +88,13 @@ USERS = {
             "announce",
             "starting",
             "worker_lost",
+            "demand",
+            "take_up",
+            "taken_up",
         ),
-        RQ_COMMANDS + " bzpopmin",
+        # HSETNX is of the script by which workers of before snapshots claim: without it a claim breaks half-way, its
+        # job in no queue and without a lease. They run beside newer ones in an upgrade, and after one that is undone.
+        RQ_COMMANDS + " bzpopmin hsetnx",
         "JOB",
     ),
     "webhooks": User(
@@ -96,7 +102,7 @@ USERS = {
         ("webhook_secret", "models", "read", *(f"outbox_{name}" for name in OUTBOX)),
         RQ_COMMANDS + " lpush mget zcard zrank zrange",
         "LOST EPOCH OUTBOX OUTBOX_STATE OWED DELIVERIES CARDS",
-        read_only="JOB QUEUED",
+        read_only="JOB QUEUED MODEL_ALIASES",
     ),
 }
 

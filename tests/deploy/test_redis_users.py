@@ -12,20 +12,35 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio as aioredis
 
 from app.cli.embedded import find_binary
 from app.contract.redis import keys
+from app.contract.redis.model_demand import ModelDemand
+from app.contract.redis.models import Models
+from app.contract.redis.queue_stats import QueueStats
 from benchmarks.ports import free_port
 from tests.deploy.redis_users import OF_OTHERS, USERS, users_file
 from tests.system.deployment import ROOT
 from tests.waiting import WAIT_SECONDS, until
 
+pytestmark = pytest.mark.anyio
+
+SCRIPTS = ROOT / "app" / "contract" / "redis" / "scripts"
 FILE = ROOT / "deploy" / "redis" / "users.acl"
 
 
 def test_the_file_is_what_the_scripts_need() -> None:
     """After a change of a script or a key: python -m tests.deploy.redis_users > deploy/redis/users.acl"""
     assert FILE.read_text() == users_file()
+
+
+def test_every_script_has_a_user() -> None:
+    """Or the lists of the users are short, and file and lists agree all the same."""
+    of_all = {"prelude", "turns", "outbox"}
+    of_the_operator = {"forget_model"}
+    there = {path.stem for path in SCRIPTS.glob("*.lua")}
+    assert {script for user in USERS.values() for script in user.scripts} == there - of_all - of_the_operator
 
 
 def test_no_password_of_the_file_is_a_password() -> None:
@@ -68,6 +83,7 @@ SECRETS = (keys.API_KEYS, keys.API_KEYS_VERSION, keys.STREAM_TOKEN + "x", keys.W
         *(("worker", ["GET", name], False) for name in SECRETS),
         ("worker", ["GET", keys.LIMITS + "x"], False),
         ("worker", ["HSET", keys.JOB + "x", "status", "running"], True),
+        ("worker", ["HSETNX", keys.JOB + "x", "started_ms", "1"], True),
         ("webhooks", ["HGETALL", keys.API_KEYS], False),
         ("webhooks", ["GET", keys.STREAM_TOKEN + "x"], False),
         ("webhooks", ["HGET", keys.WEBHOOK_SECRET + "x", "current"], True),
@@ -92,6 +108,27 @@ def test_who_may_what(port: int, user: str, command: list[str], may: bool) -> No
         else:
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.execute_command(*command)
+
+
+async def test_the_gateway_reads_and_names_models_and_counts_deadlines(port: int) -> None:
+    async with aioredis.Redis(port=port, username="gateway", password="secret", decode_responses=True) as client:
+        await Models(client).set_alias("short", "long")
+        await Models(client).aliases()
+        await QueueStats(client).deadlines("m")
+
+
+async def test_the_webhooks_read_models(port: int) -> None:
+    async with aioredis.Redis(port=port, username="webhooks", password="secret", decode_responses=True) as client:
+        await Models(client).all()
+        await Models(client).aliases()
+
+
+def test_a_worker_of_several_folders_learns_what_waits(port: int) -> None:
+    with redis.Redis(port=port, username="worker", password="secret", decode_responses=True) as client:
+        demand = ModelDemand(client)
+        demand.look(["m"])
+        demand.take_up("m", "w", seen=0)
+        demand.taken_up("m", "w")
 
 
 def test_a_script_may_do_what_its_user_may(port: int) -> None:
