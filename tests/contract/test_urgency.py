@@ -198,6 +198,43 @@ async def test_jobs_that_an_earlier_version_claimed_are_not_claimed_again(
     assert [claim(ownership).id for _ in range(2)] == [again, bobs]
 
 
+async def test_a_job_that_an_earlier_version_claimed_and_gave_back_is_claimed_first(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    """Its claim leaves the standing in the record, where this one's takes it out."""
+    back, other = await accepted(store, new(), new())
+    standing = redis_client.hget(keys.JOB + back, "standing")
+    assert ownership.give_back(claim(ownership), "worker-stopped")
+    redis_client.hset(keys.JOB + back, "standing", str(standing))
+    assert [claim(ownership).id for _ in range(2)] == [back, other]
+
+
+async def test_what_comes_back_has_no_standing_whoever_claimed_it(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    (back,) = await accepted(store, new())
+    claimed = claim(ownership)
+    redis_client.hset(keys.JOB + back, "standing", "as an earlier version leaves it")
+    assert ownership.give_back(claimed, "worker-stopped")
+    assert not redis_client.hexists(keys.JOB + back, "standing")
+
+
+async def test_deadlines_of_one_tenant_do_not_starve_what_an_earlier_version_queued_for_another(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    """The job that they overtake keeps its tag, and stays the first of the queue for as long."""
+    await accepted(store, new("ann"))
+    (old,) = await accepted(store, new("old"))
+    redis_client.zrem(keys.STANDING + "starter", str(redis_client.hget(keys.JOB + old, "standing")))
+    redis_client.zrem(keys.NEXT_TURN + "starter", "old")
+    redis_client.hdel(keys.JOB + old, "standing")
+    claimed = []
+    for number in range(4):
+        await accepted(store, new("ann", deadline=9_000 - number))
+        claimed.append(claim(ownership).id)
+    assert old in claimed
+
+
 async def test_a_retry_is_as_urgent_as_its_job(
     store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
 ) -> None:

@@ -114,16 +114,24 @@ end
 -- Of those that came back, or were queued by an earlier version, the first that this worker may take: id and tag. `true`
 -- in their place: it gets nothing, since it keeps one.
 local function without_standing()
-  local passed = 0
-  while looked < MOST do
-    looked = looked + 1
+  local passed, others = 0, nil
+  -- Are there more than those that have one?
+  local function are_others()
+    if others == nil then
+      others = redis.call('ZCARD', QUEUED .. model) > redis.call('ZCARD', STANDING .. model)
+        + redis.call('ZCARD', STANDING .. queue_of(model, 'batch'))
+    end
+    return others
+  end
+  for _ = 1, MOST do
     local found = redis.call('ZRANGE', QUEUED .. model, passed, passed, 'WITHSCORES')
     if not found[1] then return nil end
     local verdict, job = may_take(found[1])
     if verdict == 'gone' then
       dequeue(found[1], model)
-    elseif job.standing then
-      return nil
+    elseif job.standing and redis.call('ZSCORE', STANDING .. queue_of(model, job.priority), job.standing) then
+      if not are_others() then return nil end
+      passed = passed + 1
     elseif verdict == 'kept' then
       keep(found[1])
       return true

@@ -282,7 +282,7 @@ local function requeue(id, reason)
   orphan(id, r[3])
   redis.call('ZREM', LEASES, id)
   if redis.call('EXISTS', SNAPSHOT .. id) == 1 then redis.call('HSET', SNAPSHOT .. id, 'reached', r[6] or 0) end
-  redis.call('HDEL', JOB .. id, 'token', 'worker')
+  redis.call('HDEL', JOB .. id, 'token', 'worker', 'standing')
   redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, r[1]))
   redis.call('ZADD', QUEUED .. r[1], (tonumber(r[4]) or 0) - BEFORE_ALL, id)
   tell_a_worker(r[1])
