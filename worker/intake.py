@@ -153,8 +153,9 @@ class Intake(BaseWorker):
 
     def close_road(self, model: str) -> None:
         """The model is not there any more. It rests, and none of its jobs is in flight."""
-        self._ears.close(model)
-        self._lines = {name: line for name, line in self._lines.items() if name != model}
+        with self._claiming:
+            self._ears.close(model)
+            self._lines = {name: line for name, line in self._lines.items() if name != model}
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
         # RQ would raise its timeout to 55 s, for a blocking pop that is not used here.
@@ -254,7 +255,8 @@ class Intake(BaseWorker):
             return False
         # There may be more.
         self._ears.close(model)
-        if claim.spec.model not in self._lines:
+        line_of_it = self._lines.get(claim.spec.model)
+        if line_of_it is None or line_of_it.rests:
             self._give_back(claim)
             return True
         if is_late:
@@ -293,7 +295,7 @@ class Intake(BaseWorker):
         return max(0.0, asked_at + IDLE_SECONDS - self._clock())
 
     def _give_back(self, claim: Claim) -> None:
-        """It was asked for before its model went, and the answer was lost on the way."""
+        """It was asked for before its model went or rested, and the answer was lost on the way."""
         try:
             self._ownership.give_back(claim, "model-swapped")
         except redis.RedisError as error:

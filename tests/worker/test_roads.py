@@ -175,6 +175,25 @@ def test_a_job_of_a_model_that_went_while_the_answer_was_lost_is_given_back(
     assert (given_back, road.begun) == ([("first", "model-swapped")], [])
 
 
+def test_a_job_of_a_model_that_rests_is_given_back(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    """Its road may be closed the next moment, and would never step what was begun there."""
+    given_back: list[str] = []
+
+    class Noting(Giving):
+        def give_back(self, claim: Claim, reason: str) -> bool:
+            given_back.append(claim.spec.model)
+            return True
+
+    ownership, first = Noting(redis_client), Road(1)
+    made = intake_of(books, ownership, card, {"first": first, "second": Road(1)})
+    made.rest("first")
+    ownership.next = [claim_of("first")]
+    assert made._claim_one("second")
+    assert (given_back, first.begun) == (["first"], [])
+
+
 def test_rq_shows_a_worker_beside_the_queues_that_it_serves_now(
     books: redis.Redis, redis_client: redis.Redis, card: ModelCard
 ) -> None:
