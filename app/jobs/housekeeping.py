@@ -63,6 +63,8 @@ class Housekeeper:
             await self._sweep()
             if removed := await self._inputs.sweep(limit=BATCH):
                 log.info("inputs removed", count=removed)
+            # After what must go in time: their part of the store may be closed to a gateway that may delete the others.
+            await self._tidy_snapshots()
             await self._sweep_strays()
             self._over("storage")
         except PictureStoreError as error:
@@ -78,12 +80,13 @@ class Housekeeper:
                 log.warning("jobs of lost workers", requeued=requeued, failed=failed, repaired=repaired)
 
     async def _tidy(self) -> None:
-        """What attempts have left in the store: pictures without a result, and snapshots."""
+        """Pictures that attempts without a result have left in the store."""
         for attempt in await self._store.leftovers.orphans(limit=BATCH):
             if removed := await self._pictures.delete_prefix(token_prefix(*attempt.split("/"))):
                 log.info("leftovers removed", job_id=attempt.split("/")[0], objects=removed)
             await self._store.leftovers.tidied(attempt)
 
+    async def _tidy_snapshots(self) -> None:
         for attempt in await self._store.leftovers.snapshots(limit=BATCH):
             await self._pictures.delete_snapshots(*attempt.split("/"))
             await self._store.leftovers.snapshots_removed(attempt)

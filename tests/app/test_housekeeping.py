@@ -24,6 +24,7 @@ from app.jobs.housekeeping import BATCH, Housekeeper
 from app.jobs.inputs import Inputs
 from app.jobs.model_registry import ModelRegistry
 from app.jobs.room import Room
+from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
 from app.settings import Settings
 from tests.app.conftest import ScriptedWorker
@@ -192,3 +193,17 @@ async def test_snapshots_that_nobody_will_go_on_from_are_removed(
     await housekeeper.round()
     assert [file.exists() for file in files.values()] == [False, True]
     assert redis_client.zrange(keys.SNAPSHOT_OBJECTS, 0, -1) == [f"{job_id}/{'b' * 32}"]
+
+
+async def test_a_snapshot_that_cannot_go_keeps_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis, housekeeper: Housekeeper
+) -> None:
+    async def refused(*_: str) -> None:
+        raise PictureStoreError("no right to snapshots/")
+
+    monkeypatch.setattr(housekeeper._pictures, "delete_snapshots", refused)
+    redis_client.zadd(keys.SNAPSHOT_OBJECTS, {f"job_{'0' * 24}/{'a' * 32}": 1})
+    redis_client.zadd(keys.EXPIRY, {"job_" + "1" * 24: 1})
+    await housekeeper.round()
+    assert redis_client.zcard(keys.EXPIRY) == 0
+    assert redis_client.zcard(keys.SNAPSHOT_OBJECTS) == 1
