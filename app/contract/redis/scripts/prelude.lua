@@ -275,12 +275,12 @@ end
 
 -- Queue an attempt again, at the front: it was paid for, and has waited its turn already.
 -- Without a token nobody owns it, so whatever the old owner still says is stale.
+-- The lease goes last: a script that breaks half-way leaves one that is judged again, and no job without.
 local function requeue(id, reason)
   local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag', 'worker', 'step')
   local queue = QUEUE_PREFIX .. r[1]
   rq_ended(id, queue, r[3], r[5])
   orphan(id, r[3])
-  redis.call('ZREM', LEASES, id)
   if redis.call('EXISTS', SNAPSHOT .. id) == 1 then redis.call('HSET', SNAPSHOT .. id, 'reached', r[6] or 0) end
   redis.call('HDEL', JOB .. id, 'token', 'worker', 'standing')
   redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, r[1]))
@@ -288,6 +288,7 @@ local function requeue(id, reason)
   tell_a_worker(r[1])
   redis.call('HSET', RQ_JOB .. id, 'status', 'queued', 'worker_name', '')
   emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. r[2] .. '}')
+  redis.call('ZREM', LEASES, id)
 end
 
 -- Of the pictures that came in and that a job needs (ids, spaces between) one that is gone, or nil.
@@ -321,14 +322,13 @@ local function use(tenant, at, more)
 end
 
 -- The one way a job ends. `fields` are written with the status; the record keeps its token, so that the same word
--- said twice by its owner is recognised. `used` is what the owner says of its work, as `use` takes it.
+-- said twice by its owner is recognised. The lease goes last, as in `requeue`. `used` is what the owner says of its work, as `use` takes it.
 local function over(id, status, data, fields, used)
   local at = now()
   local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs', 'task',
     'worker', 'webhook_events')
   rq_ended(id, QUEUE_PREFIX .. r[1], r[4], r[8])
   if r[4] and status ~= 'succeeded' then orphan(id, r[4]) end
-  redis.call('ZREM', LEASES, id)
   redis.call('SREM', OPEN .. r[3], id)
   redis.call('ZADD', ENDED .. status .. ':' .. r[3], r[5] or at, id)
   redis.call('ZADD', of_task(r[7], status, r[3]), r[5] or at, id)
@@ -343,6 +343,7 @@ local function over(id, status, data, fields, used)
   used[status] = 1
   use(r[3], at, used)
   emit(id, 'job.' .. status, data, r[9])
+  redis.call('ZREM', LEASES, id)
 end
 
 -- The worker of a running job is gone: queued again, or at its end after too many of them. `because` is a sentence that
