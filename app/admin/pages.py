@@ -50,13 +50,14 @@ def read_place(cursor: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:
     except (binascii.Error, ValueError, RecursionError):
         place = None
     if not isinstance(place, list) or [type(part) for part in place] != [*kinds]:
-        error = {
-            "parameter": "cursor",
-            "code": "cursor_unknown",
-            "detail": "is not the next_cursor of an earlier answer",
-        }
-        raise InvalidRequest("The cursor cannot be used; leave it out to start at the beginning.", errors=[error])
+        raise cursor_unknown()
     return tuple(place)
+
+
+def cursor_unknown() -> InvalidRequest:
+    detail = "is not the next_cursor of an earlier answer"
+    error = {"parameter": "cursor", "code": "cursor_unknown", "detail": detail}
+    return InvalidRequest("The cursor cannot be used; leave it out to start at the beginning.", errors=[error])
 
 
 def as_csv(kind: type[BaseModel], rows: Iterable[BaseModel]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import date
 from typing import Annotated
 
 from fastapi import Query
 from starlette.responses import Response, StreamingResponse
 
 from app.admin.access import PREFIX, operators_router
-from app.admin.pages import Cursor, Limit, as_csv, page, read_place, write_place
+from app.admin.pages import Cursor, Limit, as_csv, cursor_unknown, page, read_place, write_place
 from app.admin.schemas import (
     AdminModelList,
     AdminModelView,
@@ -113,12 +114,14 @@ async def usage(
     """Of all, or of one. What counts is as in GET /v1/usage."""
     today = await services.usage.today()
     period = Period.asked(first, last, today=today)
-    days = _days(services, period.kept(today=today), tenant)
+    kept = period.kept(today=today)
     if wants_csv(format, accept):
-        answer: Response = StreamingResponse(_lines(days), media_type="text/csv", headers=download(period))
+        lines = _lines(_days(services, kept, tenant))
+        answer: Response = StreamingResponse(lines, media_type="text/csv", headers=download(period))
     else:
-        after = read_place(cursor, (str, str)) if cursor is not None else ("", "")
-        body = UsagePage.of(period, *await _page_of(days, after, limit)).model_dump_json(by_alias=True)
+        rest, after = _rest_of(kept, cursor)
+        found = await _page_of(_days(services, rest, tenant), after, limit)
+        body = UsagePage.of(period, *found).model_dump_json(by_alias=True)
         answer = Response(body, media_type="application/json")
     answer.headers["Vary"] = "Accept"
     return answer
@@ -133,13 +136,26 @@ async def _days(services: Services, period: Period | None, tenant: str | None) -
             yield rows
 
 
+def _rest_of(period: Period | None, cursor: str | None) -> tuple[Period | None, tuple[str, ...]]:
+    """The days on which there may be rows after the cursor's place, and that place: days before are not read again."""
+    if cursor is None:
+        return period, ("", "")
+    after = read_place(cursor, (str, str))
+    try:
+        day = date.fromisoformat(after[0])
+    except ValueError:
+        raise cursor_unknown() from None
+    return period and period.since(day), after
+
+
 async def _page_of(
     days: AsyncIterator[list[Day]], after: tuple[str, ...], limit: int
 ) -> tuple[list[UsageDay], str | None]:
     """At most `limit` rows after that date and tenant, and the cursor of the next page."""
     found: list[UsageDay] = []
     async for rows in days:
-        found += [view for row in rows if ((view := UsageDay.of(row)).date, view.tenant) > after]
+        left = [row for row in rows if (row[0].isoformat(), row[1]) > after]
+        found += [UsageDay.of(row) for row in left[: limit + 1 - len(found)]]
         if len(found) > limit:
             return found[:limit], write_place((found[limit - 1].date, found[limit - 1].tenant))
     return found, None

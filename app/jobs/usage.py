@@ -115,6 +115,10 @@ class Period:
         first, last = max(self.first, today - timedelta(days=USAGE_DAYS)), min(self.last, today)
         return Period(first, last) if first <= last else None
 
+    def since(self, day: date) -> Period | None:
+        """The part of it from that day on; None if there is none."""
+        return Period(max(self.first, day), self.last) if day <= self.last else None
+
 
 COLUMNS = (
     "date", "tenant", "jobs", "succeeded", "failed", "canceled", "pictures", "evaluations", "rows", "device_seconds",

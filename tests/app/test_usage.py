@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 
 import httpx2
 import pytest
 import redis
 
+from app.admin.pages import write_place
 from app.contract.messages.usage import Usage
 from app.contract.redis import keys
+from app.contract.redis.usage import Day, UsageStore
 from app.edge.errors import InvalidRequest
 from app.jobs.usage import COLUMNS, Period, UsageDay, UsageReport
 from tests.app.conftest import OneGateway, ScriptedWorker
@@ -168,6 +171,37 @@ def test_an_operator_sees_everybodys_by_pages(client: httpx2.Client, redis_clien
     assert client.get("/v1/admin/usage?from=2020-01-01&to=2020-02-01&format=csv").text.count("\n") == 1
 
 
-@pytest.mark.parametrize("query", ["tenant=Ann", "cursor=x", "limit=0", "from=2026-11-02&to=2026-11-01"])
+def test_a_page_reads_no_day_before_its_cursor(
+    client: httpx2.Client, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, of_all = [], UsageStore.of_all
+
+    def noted(store: UsageStore, first: date, last: date) -> AsyncIterator[list[Day]]:
+        read.append((first, last))
+        return of_all(store, first, last)
+
+    monkeypatch.setattr(UsageStore, "of_all", noted)
+    today = on_redis(redis_client)
+    for days in (3, 2, 1):
+        put(redis_client, today - timedelta(days=days), "ann", "1 0 0")
+    cursor = write_place((f"{today - timedelta(days=2)}", "aaa"))
+    page = client.get("/v1/admin/usage", params={"cursor": cursor}).json()
+    assert [row["date"] for row in page["data"]] == [f"{today - timedelta(days=days)}" for days in (2, 1)]
+    assert read == [(today - timedelta(days=2), today)]
+    late = write_place((f"{today + timedelta(days=2)}", "ann"))
+    page = client.get("/v1/admin/usage", params={"cursor": late}).json()
+    assert (page["data"], page["next_cursor"], len(read)) == ([], None, 1)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "tenant=Ann",
+        "cursor=x",
+        f"cursor={write_place(('2026-13-01', 'ann'))}",
+        "limit=0",
+        "from=2026-11-02&to=2026-11-01",
+    ],
+)
 def test_what_an_operator_is_refused(client: httpx2.Client, query: str) -> None:
     assert problem(client.get(f"/v1/admin/usage?{query}")) == (422, "invalid-request")
