@@ -74,7 +74,7 @@ class RetryRequest(RequestBody):
 
 
 @router.post(
-    "/models/{model}/pause",
+    "/models/{model:path}/pause",
     response_model=AdminModelView,
     summary="Have nobody claim a model's jobs",
     responses=problems(*CHANGING, errors.ModelNotFound),
@@ -90,7 +90,7 @@ async def pause(model: str, body: PauseRequest, services: TheServices, caller: T
 
 
 @router.post(
-    "/models/{model}/resume",
+    "/models/{model:path}/resume",
     response_model=AdminModelView,
     summary="Have a model's jobs claimed again",
     responses=problems(*CHANGING, errors.ModelNotFound),

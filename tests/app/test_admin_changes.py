@@ -256,11 +256,15 @@ def test_a_further_name_is_given_and_taken_back(client: httpx2.Client, worker: S
         assert answer.status_code == 422, body
         [error] = answer.json()["errors"]
         assert (error["pointer"], error["code"]) == (pointer, code)
+    assert change(client, "models/stability-ai%2Fsdxl/pause")["paused"]
+    assert change(client, "models/stability-ai%2Fsdxl/resume")["paused"] is None
     assert change(client, "aliases/remove", alias="stability-ai/sdxl")["data"] == []
     [error] = client.post("/v1/admin/aliases/remove", json={"alias": "stability-ai/sdxl"}).json()["errors"]
     assert (error["pointer"], error["code"]) == ("/alias", "alias_unknown")
     assert lines(client) == [
         ("alias", "stability-ai/sdxl", "means starter no more"),
+        ("resume", "starter", "claimed again"),
+        ("pause", "starter", "jobs come in and wait"),
         ("alias", "stability-ai/sdxl", "means starter"),
     ]
 
