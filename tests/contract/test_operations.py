@@ -54,6 +54,7 @@ async def test_a_pause_and_its_end(
     ownership.announce(card, "w1")
     await store.submit(new_job(), **LIMITS)
     assert await operations.pause("starter", OPS, accepts=True)
+    assert await operations.pause("starter", OPS, accepts=True), "said again, it changes nothing"
     assert ownership.claim("starter", "w1") is None
     assert ModelDemand(redis_client).look(["starter"])["starter"].waiting == 0, "nobody loads it for a queue that rests"
     paused = (await store.models.all())["starter"].paused
