@@ -234,8 +234,9 @@ class Settings(BaseSettings):
 
     @property
     def is_for_its_machine(self) -> bool:
-        """Whether nobody is meant to come from elsewhere, by a proxy either."""
-        return self.is_local and self.public_url is None and not self.allowed_hosts
+        """Whether nobody is meant to come from elsewhere, by a proxy or a page of another origin either."""
+        others = self.public_url is not None or self.allowed_hosts or self.cors_origins
+        return self.is_local and not others
 
     @property
     def retention_ms(self) -> int:

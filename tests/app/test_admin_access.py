@@ -135,14 +135,20 @@ def test_an_open_service_has_its_machine_for_an_operator(client: httpx2.Client, 
     assert client.get(f"{PREFIX}/queue", headers=ops).status_code == 200
 
 
-@pytest.fixture(params=[{"public_url": "https://pictures.example.org"}, {"allowed_hosts": ("127.0.0.1", "a.example")}])
+@pytest.fixture(
+    params=[
+        {"public_url": "https://pictures.example.org"},
+        {"allowed_hosts": ("127.0.0.1", "a.example")},
+        {"cors_origins": ("https://app.example",)},
+    ]
+)
 def shown_elsewhere(gateway_with: OneGateway, request: pytest.FixtureRequest) -> Iterator[Running]:
     with gateway_with(**request.param) as running:
         yield running
 
 
 def test_an_open_service_that_others_may_reach_has_none(shown_elsewhere: Running) -> None:
-    """A proxy on this machine lets everybody come from loopback."""
+    """A proxy on this machine lets everybody come from loopback, and a page elsewhere asks in its browser."""
     for method, path in OPERATORS:
         answer = shown_elsewhere.client.request(method, filled(path), **body_for(method))
         assert problem(answer) == (403, "forbidden")
