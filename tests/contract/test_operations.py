@@ -99,6 +99,7 @@ async def test_a_worker_is_drained(
         heard.subscribe(keys.RQ_COMMANDS + "w1")
         heard.get_message(timeout=5)
         assert await operations.drain("w1", OPS) == "draining"
+        assert 0 < redis_client.pttl(keys.DRAINING) <= keys.DRAINED_MS, "also if nobody is ever drained again"
         message = heard.get_message(timeout=5)
     assert message is not None
     assert message["data"] == '{"command":"drain"}'

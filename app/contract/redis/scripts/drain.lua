@@ -13,6 +13,7 @@ if not (serves or starts) then return 'missing' end
 if serves and redis.call('EXISTS', WORKER .. worker) == 0 then return 'deaf' end
 redis.call('ZREMRANGEBYSCORE', DRAINING, '-inf', at - DRAINED_MS)
 redis.call('ZADD', DRAINING, at, worker)
+redis.call('PEXPIRE', DRAINING, DRAINED_MS)
 redis.call('PUBLISH', RQ_COMMANDS .. worker, '{"command":"drain"}')
 audit(ARGV[2])
 return 'draining'
