@@ -155,15 +155,14 @@ def test_an_open_service_that_others_may_reach_has_none(shown_elsewhere: Running
         assert "--scope admin" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"])
-def test_what_a_proxy_passes_on_is_not_of_this_machine(client: httpx2.Client, made: Made, header: str) -> None:  # noqa: F811
+def test_what_a_proxy_passes_on_is_not_of_this_machine(client: httpx2.Client, made: Made) -> None:  # noqa: F811
     """No setting tells of the proxy; it gives the machine's own name as the host."""
-    passed_on = {header: "192.0.2.7"}
-    answer = client.get(f"{PREFIX}/queue", headers=passed_on)
-    assert problem(answer) == (403, "forbidden")
-    assert "--scope admin" in answer.json()["detail"]
-    ops = made("ops", admin=True)
-    assert until(lambda: client.get(f"{PREFIX}/queue", headers=passed_on | ops).status_code == 200)
+    for header in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"):
+        answer = client.get(f"{PREFIX}/queue", headers={header: "192.0.2.7"})
+        assert problem(answer) == (403, "forbidden"), header
+        assert "--scope admin" in answer.json()["detail"]
+    passed_on = {"Via": "1.1 proxy"} | made("ops", admin=True)
+    assert until(lambda: client.get(f"{PREFIX}/queue", headers=passed_on).status_code == 200)
 
 
 CANARY = "zanzibar"
