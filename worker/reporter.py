@@ -173,7 +173,7 @@ class Reporter:
             return lambda: self._ownership.fail(claim, error, blocked=blocked, work=work)
         if attempt.stop is Stop.GIVEN_BACK:
             if isinstance(event, Parked) and event.snapshot is not None and self._snapshots is not None:
-                self._snapshots.keep(claim, event.snapshot)
+                self._snapshots.keep_at_last(claim, event.snapshot)
             return lambda: self._ownership.give_back(claim, "worker-stopped", work=work)
         if attempt.stop is Stop.LOST:
             return lambda: False

@@ -6,9 +6,11 @@ beside the record, large ones in the object store. Knows claims and sizes; refus
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -36,6 +38,12 @@ picture of the job that is finished already, deep features, or a trajectory."""
 
 STORE_SECONDS = 10.0
 """The object store may be away for so long before a snapshot is dropped: another one follows."""
+
+LAST_SECONDS = 4.0
+"""Of the ten that a worker has for its last words: for the last snapshots of all jobs that it hands back."""
+
+LAST_WRITERS = 4
+"""Threads that keep those: as many as there are finishers, who wait for them."""
 
 MOST_UNDER_WAY = 8
 """Snapshots that wait to be kept, at most: no more are taken until then."""
@@ -97,6 +105,8 @@ class Snapshots:
         self._provenances = provenances
         self._counts = counts
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._last_writers = ThreadPoolExecutor(LAST_WRITERS, thread_name_prefix="last snapshots")
+        self._last_until, self._ending = 0.0, threading.Lock()
         self._waiting: set[str] = set()
         self._slots: dict[str, int] = {}
         self._may_write_at = 0.0
@@ -143,6 +153,20 @@ class Snapshots:
             self._counts.snapshot(outcome, size)
         return outcome
 
+    def keep_at_last(self, claim: Claim, snapshot: Snapshot) -> None:
+        """Before the worker that ends hands the job back: within what is left of LAST_SECONDS for all of them. The
+        hand-back comes in any case; what is not kept by then costs evaluations."""
+        with self._ending:
+            self._last_until = self._last_until or self.clock() + LAST_SECONDS
+            left = self._last_until - self.clock()
+        if left <= 0:
+            return
+        try:
+            self._last_writers.submit(self._keep_and_forget, claim, snapshot).result(left)
+        except (FutureTimeout, CancelledError, RuntimeError):
+            # A store that hangs cannot be interrupted. One that comes after the hand-back is refused by its token.
+            self._say_once("failed", job_id=claim.id, reason="there was no time left for it")
+
     def find(self, claim: Claim) -> Snapshot | None:
         """What the job can go on from, of an earlier attempt. Blocks."""
         if claim.attempt == 1:
@@ -165,6 +189,7 @@ class Snapshots:
 
     def close(self) -> None:
         """Keep nothing more in the background."""
+        self._last_writers.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)
 
     def _kept(self, claim: Claim, snapshot: Snapshot) -> tuple[int, Outcome]:

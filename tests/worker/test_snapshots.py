@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.snapshots import SnapshotRecords
 from app.contract.redis.store import JobStore
 from tests.engine.driving import StoppedClock
-from tests.waiting import until
-from worker.attempts import Attempts
-from worker.engine.events import EngineEvent, Progress, SnapshotTaken, Started, Stopped
+from tests.waiting import WAIT_SECONDS, until
+from worker import snapshots
+from worker.attempts import Attempts, Stop
+from worker.engine.events import EngineEvent, Parked, Progress, SnapshotTaken, Started, Stopped
 from worker.engine.snapshot import SampleSnapshot, Snapshot
 from worker.provenance import Provenance
+from worker.reporter import Reporter
 from worker.snapshots import BESIDE_RECORD, Cadence, Limits, Snapshots
 from worker.storage import ObjectStore
 
@@ -186,6 +189,35 @@ def test_redis_and_store_may_be_away(scene: Scene, monkeypatch: pytest.MonkeyPat
     assert own.find(second) is None
 
 
+def test_a_job_is_handed_back_while_the_store_hangs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last snapshot is worth a moment and no more: one unsaid hand-back counts as a death."""
+    monkeypatch.setattr(snapshots, "LAST_SECONDS", 0.05)
+    own, is_away, asked = scene.snapshots(), threading.Event(), list[str]()
+
+    def hangs(_: ObjectStore, key: str, *__: Any, **___: Any) -> None:
+        asked.append(key)
+        is_away.wait(WAIT_SECONDS)
+
+    monkeypatch.setattr(ObjectStore, "put_snapshot", hangs)
+    store = ObjectStore.from_url(scene.folder.as_uri())
+    reporter = Reporter(scene.ownership, store, scene.attempts, DRAWN_WITH, snapshots=own)
+    try:
+        scene.attempts.stop(scene.claim.token, Stop.GIVEN_BACK)
+        reporter.handle(Parked(scene.claim.token, snapshot(bytes=2 * BESIDE_RECORD)))
+        until(lambda: scene.client.hget(keys.JOB + scene.claim.id, "status") == "queued")
+        assert len(asked) == 1
+        assert scene.counted.outcomes == [], "the store has not answered yet"
+        scene.clock.now += 1
+        own.keep_at_last(scene.claim, snapshot(bytes=2 * BESIDE_RECORD))
+        assert len(asked) == 1, "all of them have the one time"
+        is_away.set()
+        until(lambda: scene.counted.outcomes == ["not-ours"])
+    finally:
+        is_away.set()
+        reporter.close(seconds=WAIT_SECONDS)
+        own.close()
+
+
 def test_so_many_bytes_a_second_and_no_more(scene: Scene) -> None:
     own = scene.snapshots(bytes_per_second=1_000)
     assert own.room > 0
@@ -252,6 +284,7 @@ def test_who_has_waited_longest_is_first_and_no_more_than_can_be_kept(scene: Sce
 def test_what_was_taken_is_kept_in_the_background(scene: Scene) -> None:
     asked = Asked(scene)
     asked.step(SnapshotTaken(scene.claim.token, snapshot(9)), SnapshotTaken(new_token(), snapshot(9)))
-    until(lambda: scene.client.hget(keys.SNAPSHOT + scene.claim.id, "step") == "9")
+    until(lambda: scene.counted.outcomes)
+    assert scene.client.hget(keys.SNAPSHOT + scene.claim.id, "step") == "9"
     assert scene.counted.outcomes == ["kept"], "of a job that has gone nothing is kept"
     asked.snapshots.close()
