@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
+import redis.asyncio
 
 from app.contract.messages.events import Status
 from app.contract.redis import keys
@@ -121,3 +122,30 @@ async def test_what_a_worker_is_at_before_it_is_ready(
     ownership.starting("w2", "")
     ownership.worker_lost("w3")
     assert await store.models.starting() == []
+
+
+@pytest.mark.parametrize(("forbidden", "cancel", "ends"), [("hdel", False, "queued"), ("expireat", True, "canceled")])
+async def test_a_reaper_that_breaks_half_way_leaves_the_lease(
+    store: JobStore, ownership: Ownership, jobs: list[str], redis_client: redis.Redis, forbidden: str, cancel: bool,
+    ends: str,
+) -> None:  # fmt: skip
+    """For example one whose user of Redis is of an earlier version. A job without a lease would be nobody's."""
+    claim = ownership.claim("starter", "w1")
+    assert claim
+    if cancel:
+        await store.cancel(claim.id, "ann")
+    redis_client.zadd(keys.LEASES, {claim.id: 1})
+    redis_client.execute_command("ACL", "SETUSER", "narrow", "on", "nopass", "~*", "&*", "+@all", f"-{forbidden}")
+    where = redis_client.get_connection_kwargs()
+    try:
+        async with redis.asyncio.Redis(
+            host=where["host"], port=where["port"], username="narrow", password="x", decode_responses=True
+        ) as narrow:
+            with pytest.raises(redis.ResponseError, match=r"(?i)permission"):
+                await JobStore(narrow).reap()
+    finally:
+        redis_client.execute_command("ACL", "DELUSER", "narrow")
+    assert redis_client.zscore(keys.LEASES, claim.id) == 1
+    await store.reap()
+    assert redis_client.hget(keys.JOB + claim.id, "status") == ends
+    assert redis_client.zscore(keys.LEASES, claim.id) is None
