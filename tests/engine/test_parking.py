@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from structlog.testing import capture_logs
@@ -389,6 +390,26 @@ def test_who_has_not_begun_is_parked_with_what_it_came_with(epsilon_bundle: Bund
         ("new", None),
         ("a", kept),
     ]
+
+
+def test_one_whose_pictures_are_all_there_ends_at_once(epsilon_bundle: Bundle) -> None:
+    """As where the last of its samples were pruned while it was parked: nothing is left to draw."""
+    engine, events = engine_of(epsilon_bundle), list[EngineEvent]()
+    engine.submit(wish())
+    while not engine.idle:
+        engine.take_snapshot("a")
+        events += engine.step()
+    kept = next(each.snapshot for each in events if isinstance(each, SnapshotTaken))
+    picture = finished(events)["a"].images[0].pixels
+    whole = replace(kept, samples=[replace(each, standing=None, picture=picture, step=6) for each in kept.samples])
+    again = engine_of(epsilon_bundle)
+    again.submit(wish(), whole)
+    events = []
+    for _ in range(5):
+        again.wait_for_work(0.2)
+        events += again.step()
+    assert again.idle
+    assert np.array_equal(finished(events)["a"].images[0].pixels, picture)
 
 
 def test_what_cannot_be_kept_is_said_once(epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

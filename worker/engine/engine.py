@@ -188,6 +188,8 @@ class Engine:
             self._read_flags(but_newest=True)
             self._seating.let_go(self._saving.parked)
             self._seating.admit()
+            # Of those that went on from a snapshot, all pictures may have been there.
+            self._close_complete([job for job in self._jobs.all() if job.samples and job.snapshot is not None])
             stepping = self._batcher.choose([each for each in self._seating.seated if not each.is_at_end_of_pass])
             one_step = step_seconds(stepping)
             self._denoise(stepping)
