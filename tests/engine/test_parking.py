@@ -29,7 +29,7 @@ from tests.engine.test_passes import Enlarging
 from tests.engine.test_selection import Brightest
 from tests.engine.tiny_controlnets import PICTURES, control, with_controlnets
 from tests.engine.tiny_models import save_tiny_kandinsky, save_tiny_karlo, save_tiny_unclip
-from worker.engine import snapshot
+from worker.engine import saving, snapshot
 from worker.engine.engine import Engine
 from worker.engine.events import EngineEvent, Finished, Parked, Progress, SnapshotTaken, Started, Stopped
 from worker.engine.recording import Recording, Recordings
@@ -410,6 +410,57 @@ def test_one_whose_pictures_are_all_there_ends_at_once(epsilon_bundle: Bundle) -
         events += again.step()
     assert again.idle
     assert np.array_equal(finished(events)["a"].images[0].pixels, picture)
+
+
+class Arriving:
+    """An event of a device, behind which copies have arrived."""
+
+    def __init__(self) -> None:
+        self.is_waited_for = False
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        self.is_waited_for = True
+
+
+def test_what_finished_samples_left_has_arrived_before_it_is_kept(
+    epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = list[tuple[object, Arriving]]()
+
+    def copied(value: Any) -> tuple[Any, Arriving]:
+        copies.append((value, Arriving()))
+        return value, copies[-1][1]
+
+    monkeypatch.setattr(saving, "on_host", copied)
+    engine = engine_of(epsilon_bundle, seats=1)
+    engine.submit(wish(num_images=2))
+    events = list[EngineEvent]()
+    for _ in range(20):
+        engine.take_snapshot("a")
+        events += engine.step()
+    assert any(isinstance(each, SnapshotTaken) and each.snapshot.samples[0].picture is not None for each in events)
+    of_finished = [event for value, event in copies if isinstance(value, SampleSnapshot)]
+    assert of_finished
+    assert all(event.is_waited_for for event in of_finished)
+
+
+def test_what_cannot_be_copied_of_finished_samples_ends_no_engine(
+    epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Sample) -> None:
+        raise MemoryError("no pinned memory is left")
+
+    monkeypatch.setattr(saving, "_finished", full)
+    engine = engine_of(epsilon_bundle, seats=1)
+    engine.submit(wish(num_images=2))
+    events = list[EngineEvent]()
+    while not engine.idle:
+        engine.take_snapshot("a")
+        events += engine.step()
+    assert finished(events).keys() == {"a"}
 
 
 def test_what_cannot_be_kept_is_said_once(epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ why.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import structlog
 import torch
@@ -24,6 +26,8 @@ from worker.engine.selection import Selection
 from worker.engine.snapshot import KeptRecording, SampleSnapshot, Snapshot, Standing, hash_of
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +101,7 @@ class Saving:
         self._taken = [each for each in self._taken if each not in arrived]
         # What was copied before them has arrived as well, and belongs to them.
         self._looks.keep()
-        found = [(each.job, each.snapshot()) for each in arrived]
+        found = [(each.job, self._at_worst_none(each.snapshot)) for each in arrived]
         return [SnapshotTaken(job.request.id, kept) for job, kept in found if kept is not None]
 
     def parked(self, job: Job) -> Parked:
@@ -110,12 +114,20 @@ class Saving:
         # Previews of it are too late, and those of others come with the next look.
         self._looks.keep()
         self._selection.wait_for_estimates_of(job)
-        return Parked(job.request.id, None if taken is None else taken.snapshot(), job.work)
+        return Parked(job.request.id, None if taken is None else self._at_worst_none(taken.snapshot), job.work)
 
     def _begun(self, job: Job) -> _Taken | None:
         seated = [each for each in job.samples if each.is_seated and not each.is_finished]
+        copied = self._at_worst_none(lambda: on_host({sample.index: _standing(sample) for sample in seated}))
+        if copied is None:
+            return None
+        standing, arrived = copied
+        return _Taken(job, {sample: standing[sample.index] for sample in seated}, arrived)
+
+    def _at_worst_none(self, make: Callable[[], T | None]) -> T | None:
+        """What it makes; None if it raises, which is said once. Raises DeviceLost alone."""
         try:
-            standing, arrived = on_host({sample.index: _standing(sample) for sample in seated})
+            return make()
         except Exception as error:
             if is_lost_device(error):
                 raise DeviceLost(str(error)) from error
@@ -123,7 +135,6 @@ class Saving:
                 self._said_impossible = True
                 log.warning("no snapshot can be taken of a job; it would start over", exc_info=error)
             return None
-        return _Taken(job, {sample: standing[sample.index] for sample in seated}, arrived)
 
 
 def _standing(sample: Sample) -> SampleSnapshot:
@@ -140,7 +151,10 @@ def _standing(sample: Sample) -> SampleSnapshot:
 
 def _finished(sample: Sample) -> SampleSnapshot:
     """Of one that has its picture, or was given up. Nothing of it is in the registers any more."""
-    kept, _ = on_host(_known(sample))
+    kept, arrived = on_host(_known(sample))
+    if arrived is not None:
+        # What its passes before ended with: copied behind the step that was launched meanwhile.
+        arrived.synchronize()
     return _with_recordings(replace(kept, picture=sample.picture, nsfw=sample.nsfw), sample.recordings)
 
 
