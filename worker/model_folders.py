@@ -7,6 +7,8 @@ and what was remembered. Refuses to know when one is taken up, and what is in me
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -81,7 +83,11 @@ class ModelFolders:
         there."""
         if self._looked_at is None or self.clock() - self._looked_at >= LOOK_SECONDS:
             self._looked_at = self.clock()
-            self._look_again()
+            try:
+                self._look_again()
+            except OSError as error:
+                # Somebody changes them just now, or a share is away: what was known holds until the next look.
+                log.warning("the folders cannot be looked at", reason=str(error))
         return self._known
 
     @property
@@ -113,33 +119,34 @@ class ModelFolders:
 
     def _look_again(self) -> None:
         found: dict[str, KnownFolder] = {}
-        refused, self._refused = self._refused, {}
+        refused: dict[Path, tuple[Stamp, list[str]]] = {}
         for path in model_folders(self.settings.models):
             stamp = stamp_of(path)
             known = next((each for each in self._known.values() if each.path == path), None)
             if known is not None and known.stamp == stamp:
                 found[known.name] = known
-            elif path in refused and refused[path][0] == stamp:
-                self._refused[path] = refused[path]
-            else:
-                self._judge(path, stamp, found)
+            elif path in self._refused and self._refused[path][0] == stamp:
+                refused[path] = self._refused[path]
+            elif faults := self._judge(path, stamp, found):
+                refused[path] = stamp, faults
         for name in self._known.keys() - found.keys():
             log.info("a model's folder is gone", model=name, folder=str(self._known[name].path))
-        self._known = found
+        self._known, self._refused = found, refused
 
-    def _judge(self, path: Path, stamp: Stamp, found: dict[str, KnownFolder]) -> None:
+    def _judge(self, path: Path, stamp: Stamp, found: dict[str, KnownFolder]) -> list[str]:
+        """Why it cannot be served; found where it can."""
         try:
             name = model_name(path)
             faults = [*self._faults(path, name, found)]
         except (IllegalName, AssemblyError) as error:
             name, faults = path.name, [str(error)]
         if faults:
-            self._refused[path] = stamp, faults
             log.error("a folder is not served", folder=str(path), faults=faults)
-            return
+            return faults
         folder = KnownFolder(name, self.settings.model_copy(update={"model": path}), stamp, self.clock())
         found[name] = self._remembered(folder).recall(lambda kept: _read(folder, kept)) or folder
         log.info("a folder can be served", model=name, folder=str(path), is_known=found[name].card is not None)
+        return []
 
     def _faults(self, path: Path, name: str, found: Mapping[str, KnownFolder]) -> Iterator[str]:
         """Why it cannot be served: by what can be told without its weights."""
@@ -193,12 +200,13 @@ class ModelFolders:
 def stamp_of(folder: Path) -> Stamp:
     """Of a folder that may be anything, or missing; what cannot be looked at is left out."""
     found = []
-    for path in sorted(folder.rglob("*")):
+    # Not rglob: it raises where a folder goes while it is walked.
+    for path in sorted(Path(inside, name) for inside, _, names in os.walk(folder) for name in names):
         try:
             about = path.stat()
         except OSError:
             continue
-        if path.is_file():
+        if stat.S_ISREG(about.st_mode):
             found.append((str(path.relative_to(folder)), about.st_size, about.st_mtime_ns))
     return tuple(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -82,6 +83,40 @@ def test_what_cannot_be_served_is_said_and_passed_over(
     for words in ("two", "No Name", "DARKROOM_SCORER", "the name of another model, one", "missing"):
         assert words in faults
     assert capsys.readouterr().out.count("a folder is not served") == 5
+
+
+@pytest.mark.usefixtures("unjudged")
+def test_folders_that_change_while_they_are_looked_at_cost_no_model(
+    models: Path, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (models / "bad").mkdir()
+    (models / "bad" / "model_index.json").write_text("{}")
+    made = folders_of(models, clock=clock)
+    before = dict(made.look())
+    faults = made.faults
+
+    def stale(_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    clock.now += LOOK_SECONDS
+    with monkeypatch.context() as patched:
+        patched.setattr(model_folders, "stamp_of", stale)
+        assert made.look() == before
+    assert made.faults == faults
+    assert capsys.readouterr().out.count("the folders cannot be looked at") == 1
+    # And one that goes between the listing of its parent and its own.
+    list_folder = os.scandir
+
+    def scandir(path: str | os.PathLike[str]) -> object:
+        if Path(path).name == "unet":
+            os.rename(path, models.parent / "moved away")
+        return list_folder(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", scandir)
+        left = [name for name, _, _ in model_folders.stamp_of(models / "one")]
+    assert "model_index.json" in left
+    assert not [name for name in left if name.startswith("unet")]
 
 
 def test_nothing_to_serve_is_no_start(models: Path) -> None:
