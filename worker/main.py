@@ -280,8 +280,11 @@ class Worker:
     def watch(self) -> None:
         """A step that never ends cannot be interrupted from inside: the process goes, and its jobs run elsewhere."""
         while not self.stopped.wait(self.watchdog.look_seconds):
-            if stalled := self.watchdog.look():
-                self.abandon_stalled(*stalled)
+            try:
+                if stalled := self.watchdog.look():
+                    self.abandon_stalled(*stalled)
+            except Exception:
+                log.exception("the watchdog could not look")
 
     def abandon_stalled(self, stage: Stage, limit: float) -> NoReturn:
         log.error("no step has ended for too long", stage=stage.name, limit_seconds=round(limit, 1))

@@ -96,7 +96,9 @@ class OpenModel:
     @property
     def stage(self) -> Stage | None:
         """What the device is at for this model. While a question is looked at, the engine waits for its turn."""
-        working = (self._drawing.engine if self._drawing else None, self._embedding)
+        # Another thread may close it meanwhile.
+        drawing, embedding = self._drawing, self._embedding
+        working = (drawing.engine if drawing else None, embedding)
         stages = (each.stage for each in working if each is not None)
         return next((stage for stage in stages if stage is not None), None)
 

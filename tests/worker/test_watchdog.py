@@ -6,11 +6,15 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 from app.contract.common.exits import LOST_DEVICE
 from tests.engine.driving import StoppedClock
 from tests.waiting import WAIT_SECONDS
-from worker.engine.stage import Stages
+from worker.engine.stage import Stage, Stages
+from worker.main import Worker
+from worker.open_model import OpenModel
 from worker.watchdog import Deadline, Watchdog, ends_within
 
 HANGING = """
@@ -110,3 +114,34 @@ def test_what_ends_in_time_leaves_no_timer_behind() -> None:
     with ends_within(600, what="nothing"):
         assert len(timers()) == 1
     assert timers() == []
+
+
+def test_one_look_that_breaks_is_not_the_last() -> None:
+    stage, abandoned = Stage("denoise"), list[tuple[Stage, float]]()
+    looks = iter([AttributeError("closed meanwhile"), (stage, 60.0)])
+    ends = iter([False, False, True])
+
+    def look() -> object:
+        seen = next(looks)
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
+
+    worker = SimpleNamespace(
+        watchdog=SimpleNamespace(look=look, look_seconds=0.0),
+        stopped=SimpleNamespace(wait=lambda _: next(ends)),
+        abandon_stalled=lambda *stalled: abandoned.append(stalled),
+    )
+    Worker.watch(cast(Any, worker))
+    assert abandoned == [(stage, 60.0)]
+
+
+def test_a_model_that_is_closed_meanwhile_is_at_nothing_else() -> None:
+    stage = Stage("denoise")
+
+    class Closing:
+        drawings = iter([SimpleNamespace(engine=SimpleNamespace(stage=stage)), None])
+        _drawing = property(lambda self: next(self.drawings))
+        _embedding = None
+
+    assert OpenModel.stage.__get__(cast(Any, Closing())) is stage
