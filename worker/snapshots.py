@@ -143,7 +143,11 @@ class Snapshots:
         attempt = self._attempts.get(token)
         if attempt is not None and token not in self._waiting:
             self._waiting.add(token)
-            self._writer.submit(self._keep_and_forget, attempt.claim, snapshot)
+            try:
+                self._writer.submit(self._keep_and_forget, attempt.claim, snapshot)
+            except RuntimeError:
+                # Closed: this worker ends.
+                self._waiting.discard(token)
 
     def keep(self, claim: Claim, snapshot: Snapshot) -> Outcome:
         """Where the next one who claims the job finds it. Blocks for as long as the stores take."""
@@ -179,7 +183,7 @@ class Snapshots:
         except Unfit as reason:
             refused = True
             log.warning("a snapshot is refused; the job starts over", job_id=claim.id, reason=str(reason))
-        except (redis.RedisError, ValueError, KeyError) as error:
+        except Exception as error:
             log.warning("no snapshot could be asked for; the job starts over", job_id=claim.id, reason=str(error))
         if self._counts is not None:
             behind = found.step if found is not None else 0

@@ -189,6 +189,26 @@ def test_redis_and_store_may_be_away(scene: Scene, monkeypatch: pytest.MonkeyPat
     assert own.find(second) is None
 
 
+def test_whatever_reading_one_raises_the_job_starts_over(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = scene.snapshots()
+    own.keep(scene.claim, snapshot())
+
+    def full(*_: Any) -> None:
+        raise MemoryError("no memory is left")
+
+    monkeypatch.setattr(snapshots, "read", full)
+    assert own.find(scene.next_attempt()) is None
+    assert scene.counted.looks == [(False, False)]
+
+
+def test_one_that_comes_after_the_end_breaks_no_engine(scene: Scene) -> None:
+    own = scene.snapshots()
+    own.close()
+    own.keep_soon(scene.claim.token, snapshot())
+    own.keep_at_last(scene.claim, snapshot())
+    assert scene.counted.outcomes == []
+
+
 def test_a_job_is_handed_back_while_the_store_hangs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last snapshot is worth a moment and no more: one unsaid hand-back counts as a death."""
     monkeypatch.setattr(snapshots, "LAST_SECONDS", 0.05)
