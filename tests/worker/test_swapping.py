@@ -48,7 +48,7 @@ def bound(models: int) -> float:
 
 @pytest.fixture(scope="module")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One of its own: a gateway of another file reaps in the other, and to its clock all leases here ran out long ago."""
+    """One of its own: a gateway of other files reaps in theirs, by whose clock all leases here ran out long ago."""
     config = {"appendonly": "yes", "appendfsync": "everysec"}
     with ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"), port=free_port(), config=config) as server:
         yield server.connection_url
