@@ -79,7 +79,7 @@ def test_what_is_no_length_of_time(run: Run, worker: ScriptedWorker, length: str
 def test_what_the_service_refuses_is_a_sentence(run: Run, worker: ScriptedWorker) -> None:
     for words, said in (
         (("pause", "nobodys"), "No such model is served here"),
-        (("resume", "a/b"), "Nothing is served at this path"),
+        (("resume", "a/b"), "No such model is served here"),
         (("drain", "nobody"), "No worker of this name was heard of lately"),
         (("drain", "w1"), "send it SIGTERM"),
         (("pause", "starter", "--for", "9999999"), "seconds"),
@@ -138,8 +138,8 @@ def test_dead_jobs(run: Run, gateway: Running, worker: ScriptedWorker, redis_cli
 
 def test_the_audit(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
     assert run("admin", "audit").stderr == "nothing was changed\n"
-    for _ in range(2):
-        run("admin", "pause", "starter")
+    run("admin", "pause", "starter")
+    run("admin", "pause", "starter", "--for", "30m")
     run("admin", "resume", "starter")
     [_, *rows] = run("admin", "audit").stdout.splitlines()
     assert ["resume  starter  claimed again" in row for row in rows] == [True, False, False]
