@@ -86,35 +86,8 @@ class WorkerMetrics:
             "darkroom_questions", "Questions about pictures and texts that ended", ["task", "outcome"],
             registry=self.registry,
         )  # fmt: skip
-        self._snapshots = Counter(
-            "darkroom_snapshots", "Snapshots of running jobs, by what became of them", ["outcome"],
-            registry=self.registry,
-        )  # fmt: skip
-        self._snapshot_bytes = Counter("darkroom_snapshot_bytes", "Bytes of snapshots kept", registry=self.registry)
-        self._looked_for = Counter(
-            "darkroom_snapshots_looked_for", "Attempts beyond a job's first, by whether a snapshot was there",
-            ["outcome"], registry=self.registry,
-        )  # fmt: skip
-        self._resumed = Counter(
-            "darkroom_jobs_resumed", "Attempts that went on from a snapshot", registry=self.registry
-        )
-        self._repeated = Counter(
-            "darkroom_evaluations_repeated", "Model evaluations made again, as far as is known", registry=self.registry
-        )
-        self._evaluations_resumed = Counter(
-            "darkroom_evaluations_resumed", "Model evaluations that were not made again", registry=self.registry
-        )
-        self._in_memory = Gauge("darkroom_worker", "1, with what is in memory", ["model"], registry=self.registry)
-        for model in models:
-            self._in_memory.labels(model).set(1)
-        self._loads = Counter(
-            "darkroom_model_loads", "Models taken up by a worker of several", ["model", "outcome"],
-            registry=self.registry,
-        )  # fmt: skip
-        self._load_seconds = Counter(
-            "darkroom_model_load_seconds", "Time that this took, jobs at rest not counted", ["model"],
-            registry=self.registry,
-        )  # fmt: skip
+        self._snapshots = _Snapshots(self.registry)
+        self._models = _Models(self.registry, models)
         if device is not None and device.type == "cuda" and (gpu := _Gpu.found(device)) is not None:
             self.registry.register(gpu)
 
@@ -141,8 +114,8 @@ class WorkerMetrics:
             elif isinstance(event, Stopped | Parked):
                 self._jobs.labels("stopped" if isinstance(event, Stopped) else "parked").inc()
             elif isinstance(event, Started) and event.resumed:
-                self._resumed.inc()
-                self._evaluations_resumed.inc(event.resumed)
+                self._snapshots.resumed.inc()
+                self._snapshots.spared.inc(event.resumed)
 
     def _count_work(self, work: Work) -> None:
         """What has come since the last look."""
@@ -156,17 +129,17 @@ class WorkerMetrics:
         if not self._has_seats:
             self._register_seats()
         self._engine, self._previews_lost, self._worked = engine, 0, Work()
-        self._in_memory.labels(model).set(1)
+        self._models.in_memory.labels(model).set(1)
 
     def closed(self, model: str) -> None:
         """It is not any more."""
         self._engine = None
-        self._in_memory.labels(model).set(0)
+        self._models.in_memory.labels(model).set(0)
 
     def loaded(self, model: str, seconds: float, outcome: str) -> None:
         """Count that a model was taken up: `loaded` or `failed`."""
-        self._loads.labels(model, outcome).inc()
-        self._load_seconds.labels(model).inc(seconds)
+        self._models.loads.labels(model, outcome).inc()
+        self._models.load_seconds.labels(model).inc(seconds)
 
     def answered(self, question: Question, outcome: str, seconds: float) -> None:
         """Count a question that has ended (succeeded, failed or stopped), and its part of the device's time."""
@@ -190,19 +163,55 @@ class WorkerMetrics:
 
     def snapshot(self, outcome: str, size: int) -> None:
         """Count a snapshot that was kept, or was not; of so many bytes."""
-        self._snapshots.labels(outcome).inc()
-        self._snapshot_bytes.inc(size)
+        self._snapshots.kept.labels(outcome).inc()
+        self._snapshots.bytes_kept.inc(size)
 
     def looked_for(self, *, found: bool, is_refused: bool, repeated: int) -> None:
         """Count an attempt that is not its job's first, and the evaluations that it makes again."""
-        self._repeated.inc(repeated)
-        self._looked_for.labels("found" if found else "refused" if is_refused else "none").inc()
+        self._snapshots.repeated.inc(repeated)
+        self._snapshots.looked_for.labels("found" if found else "refused" if is_refused else "none").inc()
 
     def serve(self, host: str, port: int) -> int:
         """Answer GET /metrics in a thread until the process ends. Returns the port. OSError if it is taken."""
         server, _ = start_http_server(port, addr=host, registry=self.registry)
         log.info("metrics", host=host, port=server.server_port)
         return int(server.server_port)
+
+
+class _Snapshots:
+    """What became of snapshots, and of the attempts that looked for one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.kept = Counter(
+            "darkroom_snapshots", "Snapshots of running jobs, by what became of them", ["outcome"], registry=registry
+        )
+        self.bytes_kept = Counter("darkroom_snapshot_bytes", "Bytes of snapshots kept", registry=registry)
+        self.looked_for = Counter(
+            "darkroom_snapshots_looked_for", "Attempts beyond a job's first, by whether a snapshot was there",
+            ["outcome"], registry=registry,
+        )  # fmt: skip
+        self.resumed = Counter("darkroom_jobs_resumed", "Attempts that went on from a snapshot", registry=registry)
+        self.repeated = Counter(
+            "darkroom_evaluations_repeated", "Model evaluations made again, as far as is known", registry=registry
+        )
+        self.spared = Counter(
+            "darkroom_evaluations_resumed", "Model evaluations that were not made again", registry=registry
+        )
+
+
+class _Models:
+    """Which models are in memory, and what it takes to bring them there."""
+
+    def __init__(self, registry: CollectorRegistry, models: Sequence[str]) -> None:
+        self.in_memory = Gauge("darkroom_worker", "1, with what is in memory", ["model"], registry=registry)
+        for model in models:
+            self.in_memory.labels(model).set(1)
+        self.loads = Counter(
+            "darkroom_model_loads", "Models taken up by a worker of several", ["model", "outcome"], registry=registry
+        )
+        self.load_seconds = Counter(
+            "darkroom_model_load_seconds", "Time that this took, jobs at rest not counted", ["model"], registry=registry
+        )
 
 
 class _Stored(Collector):

@@ -130,19 +130,16 @@ def _draw(
     from app.cli.generate import Display, draw
     from app.cli.pictures_in import NamedPictures
 
-    asked = {name: value for name, value in parameters.items() if value is not None and value is not False}
-    if aspect_ratio is not None:
-        asked["aspect_ratio"] = aspect_ratio
-    if parameters["preview_every"]:
-        asked["keep_previews"] = True
-    if steps is not None or decode is not None:
-        asked["trajectory"] = {"every": steps or 1} | ({} if decode is None else {"decode": decode})
-    if interval is not None:
-        asked["cache"] = {"interval": interval}
-    if deadline is not None:
-        asked["deadline"] = deadline
-    if batch:
-        asked["priority"] = "batch"
+    has_trajectory = steps is not None or decode is not None
+    asked = _given(
+        **parameters,
+        aspect_ratio=aspect_ratio,
+        keep_previews=bool(parameters["preview_every"]),
+        trajectory=_given(every=steps or 1, decode=decode) if has_trajectory else None,
+        cache=None if interval is None else {"interval": interval},
+        deadline=deadline,
+        priority="batch" if batch else None,
+    )
     display = Display(command=command, as_json=as_json, show=show, preview=preview)
     named = NamedPictures(picture, mask, tuple(loras or ()), tuple(controls or ()), is_varied=command == "vary")
     code = draw(
@@ -150,6 +147,11 @@ def _draw(
         output=output, overwrite=overwrite, url=url, api_key=api_key, display=display, pictures=named,
     )  # fmt: skip
     raise typer.Exit(code)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Without those that nobody has asked for: the service decides them."""
+    return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
 def reproduce(

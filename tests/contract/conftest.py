@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from math import inf
 
 import pytest
 import redis
@@ -15,6 +16,7 @@ from app.contract.redis import keys
 from app.contract.redis.overview import Overview
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore, NewJob
+from tests.forgetful import Losses
 
 
 @pytest.fixture
@@ -34,6 +36,22 @@ async def overview(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[
 @pytest.fixture
 def ownership(redis_client: redis.Redis) -> Ownership:
     return Ownership(redis_client)
+
+
+@pytest.fixture
+async def forgetful(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    """redis-py says each script a second time, because the first answer was lost."""
+    client = Losses(inf).async_client(valkey_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def forgetful_worker(redis_client: redis.Redis, valkey_url: str) -> Iterator[redis.Redis]:
+    """The same for a worker, which does not use asyncio."""
+    client = Losses(inf).client(valkey_url)
+    yield client
+    client.close()
 
 
 @pytest.fixture

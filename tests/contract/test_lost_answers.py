@@ -5,8 +5,7 @@ The state machine does this with the life of a job; here is what it does not see
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from math import inf
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,22 +32,13 @@ BUDGET = Budget("cost:ann", 100)
 
 
 @pytest.fixture
-async def forgetful(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    client = Losses(inf).async_client(valkey_url)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
 def store(forgetful: redis.asyncio.Redis) -> JobStore:
     return JobStore(forgetful)
 
 
 @pytest.fixture
-def ownership(redis_client: redis.Redis, valkey_url: str) -> Iterator[Ownership]:
-    client = Losses(inf).client(valkey_url)
-    yield Ownership(client)
-    client.close()
+def ownership(forgetful_worker: redis.Redis) -> Ownership:
+    return Ownership(forgetful_worker)
 
 
 def events_of(redis_client: redis.Redis, job_id: str) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from math import inf
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -30,11 +29,8 @@ NOTE = WorkerNote(
 
 
 @pytest.fixture
-async def operations(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[Operations]:
-    """redis-py says each script a second time, because the first answer was lost."""
-    client = Losses(inf).async_client(valkey_url)
-    yield Operations(client)
-    await client.aclose()
+def operations(forgetful: redis.asyncio.Redis) -> Operations:
+    return Operations(forgetful)
 
 
 async def lines(operations: Operations) -> list[tuple[str, str, str]]:

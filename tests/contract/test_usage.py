@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from math import inf
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from app.contract.redis.inputs import InputStore, Orphan
 from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob
 from app.contract.redis.usage import UsageStore
-from tests.forgetful import Losses
 
 pytestmark = pytest.mark.anyio
 
@@ -34,13 +32,6 @@ PICTURE = Picture(
 
 
 @pytest.fixture
-async def forgetful(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    client = Losses(inf).async_client(valkey_url)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
 def store(forgetful: redis.asyncio.Redis) -> JobStore:
     return JobStore(forgetful)
 
@@ -51,10 +42,8 @@ def usage(forgetful: redis.asyncio.Redis) -> UsageStore:
 
 
 @pytest.fixture
-def ownership(redis_client: redis.Redis, valkey_url: str) -> Iterator[Ownership]:
-    client = Losses(inf).client(valkey_url)
-    yield Ownership(client)
-    client.close()
+def ownership(forgetful_worker: redis.Redis) -> Ownership:
+    return Ownership(forgetful_worker)
 
 
 async def claimed(store: JobStore, ownership: Ownership, job: NewJob) -> Claim:

@@ -19,6 +19,7 @@ from app.contract.redis import keys
 from app.contract.redis.model_demand import ModelDemand
 from app.contract.redis.models import Models
 from app.contract.redis.queue_stats import QueueStats
+from app.contract.redis.scripts import OF_ALL
 from benchmarks.ports import free_port
 from tests.deploy.redis_users import OF_OTHERS, USERS, users_file
 from tests.system.deployment import ROOT
@@ -37,7 +38,7 @@ def test_the_file_is_what_the_scripts_need() -> None:
 
 def test_every_script_has_a_user() -> None:
     """Or the lists of the users are short, and file and lists agree all the same."""
-    of_all = {"prelude", "turns", "outbox"}
+    of_all = {*OF_ALL, "outbox"}
     of_the_operator = {"forget_model"}
     there = {path.stem for path in SCRIPTS.glob("*.lua")}
     assert {script for user in USERS.values() for script in user.scripts} == there - of_all - of_the_operator

@@ -60,7 +60,7 @@ def _rewrite(script: str, old: str, new: str) -> None:
 
     def source(name: str, *shared: str) -> str:
         text = original(name, *shared)
-        return text.replace(old, new) if script in (name, "prelude", *shared) else text
+        return text.replace(old, new) if script in (name, *scripts.OF_ALL, *shared) else text
 
     scripts.source = source  # type: ignore[assignment]
     store.source = ownership.source = source  # type: ignore[attr-defined]

@@ -144,6 +144,6 @@ async def _command(reader: asyncio.StreamReader) -> tuple[bytes, list[bytes]]:
 def _name_of(text: str) -> str:
     """The script whose first line is in this text, mutated or not. What scripts share is in every one."""
     for file in Path(scripts.__file__).parent.glob("*.lua"):
-        if file.stem not in ("turns", "prelude", "outbox") and file.read_text().partition("\n")[0] in text:
+        if file.stem not in (*scripts.OF_ALL, "outbox") and file.read_text().partition("\n")[0] in text:
             return file.stem
     return "unknown"

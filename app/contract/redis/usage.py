@@ -1,4 +1,4 @@
-"""What callers have used, by day, read from where the scripts count it: `use` in scripts/prelude.lua.
+"""What callers have used, by day, read from where the scripts count it: `use` in scripts/life.lua.
 
 Knows keys and days. Refuses to know what counts: app/contract/messages/usage.py and docs/api.md do.
 """

@@ -8,6 +8,9 @@ from importlib.resources import files
 
 from app.contract.redis import keys, usage_counters
 
+OF_ALL = ("turns", "prelude", "life")
+"""Files that every script may use, in the order in which they need each other."""
+
 _COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 _TEXT = re.compile(r"'[^'\n]*'")
 _PART = re.compile(r"^local (?:function )?(\w+).*\n(?:(?!local ).*\n)*", re.MULTILINE)
@@ -16,7 +19,7 @@ _PART = re.compile(r"^local (?:function )?(\w+).*\n(?:(?!local ).*\n)*", re.MULT
 
 @cache
 def source(name: str, *shared: str) -> str:
-    """Lua text of one script, after what it uses of keys.py's names, turns.lua, prelude.lua and further `shared` files.
+    """Lua text of one script, after what it uses of keys.py's names, of the files of all and of further `shared` ones.
 
     Nothing else of them: Lua makes every constant and function anew in each call, used or not.
     """
@@ -31,7 +34,7 @@ def source(name: str, *shared: str) -> str:
 
 def _parts(shared: tuple[str, ...]) -> list[re.Match[str]]:
     """In the order in which they need each other."""
-    return list(_PART.finditer(_COMMENT.sub("", constants() + "".join(map(_text, ("turns", "prelude", *shared))))))
+    return list(_PART.finditer(_COMMENT.sub("", constants() + "".join(map(_text, (*OF_ALL, *shared))))))
 
 
 def _text(name: str) -> str:

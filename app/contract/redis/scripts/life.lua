@@ -1,0 +1,195 @@
+-- What happens to a job, for every script: it is accepted, queued, given up and over. Stands behind prelude.lua.
+
+-- Start-time fair queueing (Goyal, Vin, Cheng 1996): a tenant's turn starts, in virtual time, when its turn before it is
+-- paid for, and no earlier than now; so an idle tenant saves up nothing and a thousand jobs delay only their owner. Which
+-- of a tenant's jobs takes its turn is decided when the turn comes; the tag of a job says when that will be, as things
+-- stand: before whatever it overtakes.
+-- Answers what belongs into the record: its tag, its place on RQ's list, its standing.
+local function enqueue(id, tenant, model, cost, priority, due)
+  if redis.call('EXISTS', QUEUED .. model) == 0 then forget_turns(model) end
+  local queue = queue_of(model, priority)
+  if priority == 'batch' and redis.call('EXISTS', NEXT_TURN .. queue) == 0 then redis.call('HDEL', CLOCK .. model, 'owed') end
+  local clock = tonumber(redis.call('HGET', CLOCK .. queue, 'now') or 0)
+  local tag = math.max(clock, tonumber(redis.call('ZSCORE', TURNS .. queue, tenant) or 0))
+  redis.call('ZADD', TURNS .. queue, tag + cost, tenant)
+  redis.call('ZADD', NEXT_TURN .. queue, 'NX', tag, tenant)
+  local number = redis.call('HINCRBY', CLOCK .. model, 'came', 1)
+  local stands = standing(tenant, due and 'a' or 'b', due or 0, number, id)
+  redis.call('ZADD', STANDING .. queue, 0, stands)
+  if priority == 'batch' then tag = tag + AFTER_INTERACTIVE end
+  local behind = redis.call('ZRANGEBYLEX', STANDING .. queue, '(' .. stands, '(' .. tenant .. '!', 'LIMIT', 0, 1)
+  local its_tag = behind[1] and redis.call('ZSCORE', QUEUED .. model, read_standing(behind[1]).id)
+  if its_tag then tag = its_tag - 0.000001 end
+  redis.call('ZADD', QUEUED .. model, tag, id)
+  tell_a_worker(model)
+  return tag, list_add(id, model), stands
+end
+
+-- Answers whether others wait.
+local function dequeue(id, model)
+  redis.call('ZREM', QUEUED .. model, id)
+  local r = redis.call('HMGET', JOB .. id, 'standing', 'tenant', 'priority')
+  local queue, others = queue_of(model, r[3]), redis.call('EXISTS', QUEUED .. model) == 1
+  if others then
+    if r[1] and redis.call('ZREM', STANDING .. queue, r[1]) == 1 and not standing_of(queue, r[2], '') then
+      redis.call('ZREM', NEXT_TURN .. queue, r[2])
+    end
+    list_remove(id, model)
+  else
+    forget_turns(model)
+    redis.call('DEL', RQ_QUEUE .. QUEUE_PREFIX .. model)
+  end
+  return others
+end
+
+-- Workers that have the model in memory: of those that were heard of, the ones that do not have to load it.
+local function in_memory(model, at)
+  local workers = redis.call('ZCOUNT', ALIVE .. model, at - ALIVE_MS, '+inf')
+  return math.max(0, workers - redis.call('HLEN', LOADABLE .. model)), workers
+end
+
+-- This worker serves the model no longer. Answers whether it did.
+local function stop_serving(model, worker)
+  redis.call('HDEL', LOADABLE .. model, worker)
+  redis.call('ZREM', IDLE .. model, worker)
+  if redis.call('GET', TAKING_UP .. model) == worker then redis.call('DEL', TAKING_UP .. model) end
+  local served = redis.call('ZREM', ALIVE .. model, worker) == 1
+  if served then redis.call('ZADD', SEEN, now(), model) end
+  return served
+end
+
+-- Objects of an attempt that has no result are nobody's. Later, because a zombie may still be writing.
+local function orphan(id, token)
+  redis.call('ZADD', ORPHANS, now() + ORPHAN_MS, id .. '/' .. token)
+end
+
+-- Queue an attempt again, at the front: it was paid for, and has waited its turn already.
+-- Without a token nobody owns it, so whatever the old owner still says is stale.
+-- The lease goes last: a script that breaks half-way leaves one that is judged again, and no job without.
+local function requeue(id, reason)
+  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag', 'worker', 'step')
+  local queue = QUEUE_PREFIX .. r[1]
+  rq_ended(id, queue, r[3], r[5])
+  orphan(id, r[3])
+  if redis.call('EXISTS', SNAPSHOT .. id) == 1 then redis.call('HSET', SNAPSHOT .. id, 'reached', r[6] or 0) end
+  redis.call('HDEL', JOB .. id, 'token', 'worker', 'standing')
+  redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, r[1]))
+  redis.call('ZADD', QUEUED .. r[1], (tonumber(r[4]) or 0) - BEFORE_ALL, id)
+  tell_a_worker(r[1])
+  redis.call('HSET', RQ_JOB .. id, 'status', 'queued', 'worker_name', '')
+  emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. r[2] .. '}')
+  redis.call('ZREM', LEASES, id)
+end
+
+-- Of the pictures that came in and that a job needs (ids, spaces between) one that is gone, or nil.
+local function gone_input(inputs)
+  for input in string.gmatch(inputs or '', '%S+') do
+    if redis.call('EXISTS', INPUT .. input) == 0 then return input end
+  end
+end
+
+-- Nobody removes them from now on.
+local function hold_inputs(id, inputs)
+  for input in string.gmatch(inputs or '', '%S+') do redis.call('SADD', INPUT_USES .. input, id) end
+end
+
+-- The job is over: they are kept for as long as its record.
+local function release_inputs(id, inputs, ends)
+  for input in string.gmatch(inputs or '', '%S+') do
+    redis.call('SREM', INPUT_USES .. input, id)
+    redis.call('ZADD', INPUT_EXPIRY, 'XX', 'GT', ends, input)
+  end
+end
+
+-- Add to what the tenant has used today: `more` is a table of USAGE_COUNTERS.
+local function use(tenant, at, more)
+  local day = math.floor(at / 1000 / DAY_SECONDS)
+  local before = redis.call('HGET', USAGE .. day, tenant)
+  local sums = {string.match(before or '', USAGE_READ)}
+  for place, name in ipairs(USAGE_COUNTERS) do sums[place] = (tonumber(sums[place]) or 0) + (more[name] or 0) end
+  redis.call('HSET', USAGE .. day, tenant, string.format(USAGE_WRITTEN, unpack(sums)))
+  if not before then redis.call('EXPIREAT', USAGE .. day, (day + 1 + USAGE_DAYS) * DAY_SECONDS) end
+end
+
+-- The one way a job ends. `fields` are written with the status; the record keeps its token, so that the same word
+-- said twice by its owner is recognised. The lease goes last, as in `requeue`. `used` is what the owner says of its work, as `use` takes it.
+local function over(id, status, data, fields, used)
+  local at = now()
+  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs', 'task',
+    'worker', 'webhook_events')
+  rq_ended(id, QUEUE_PREFIX .. r[1], r[4], r[8])
+  if r[4] and status ~= 'succeeded' then orphan(id, r[4]) end
+  redis.call('SREM', OPEN .. r[3], id)
+  redis.call('ZADD', ENDED .. status .. ':' .. r[3], r[5] or at, id)
+  redis.call('ZADD', of_task(r[7], status, r[3]), r[5] or at, id)
+  redis.call('DEL', RQ_JOB .. id)
+  if redis.call('DEL', SNAPSHOT .. id) == 1 and r[4] then
+    redis.call('ZADD', SNAPSHOT_OBJECTS, 'XX', at + ORPHAN_MS, id .. '/' .. r[4])
+  end
+  redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', at + r[2], unpack(fields))
+  redis.call('ZADD', EXPIRY, at + r[2], id)
+  release_inputs(id, r[6], at + r[2])
+  used = used or {}
+  used[status] = 1
+  use(r[3], at, used)
+  emit(id, 'job.' .. status, data, r[9])
+  redis.call('ZREM', LEASES, id)
+end
+
+-- The worker of a running job is gone: queued again, or at its end after too many of them. `because` is a sentence that
+-- the worker left, or ''. Answers 'canceled', 'failed' or 'requeued'.
+local function owner_lost(id, because)
+  if field(id, 'cancel') then
+    over(id, 'canceled', '{}', {'step', 0})
+    return 'canceled'
+  end
+  if redis.call('HINCRBY', JOB .. id, 'failures', 1) < MAX_ATTEMPTS then
+    requeue(id, 'worker-lost')
+    return 'requeued'
+  end
+  local detail = 'The job was started ' .. MAX_ATTEMPTS .. ' times and its worker was lost each time.'
+  if because ~= '' then detail = detail .. ' The last time: ' .. because end
+  local error = '{"slug":"attempts-exhausted","detail":' .. cjson.encode(detail) .. '}'
+  over(id, 'failed', '{"error":' .. error .. '}', {'error', error})
+  redis.call('ZADD', DEAD, now(), id)
+  return 'failed'
+end
+
+-- A line for whoever asks what operators have changed. The same one, said again because an answer was lost, is one.
+local function audit(line)
+  local at = now()
+  redis.call('ZADD', AUDIT, 'NX', at, line)
+  redis.call('ZREMRANGEBYSCORE', AUDIT, '-inf', at - AUDIT_MS)
+  redis.call('ZREMRANGEBYRANK', AUDIT, 0, -AUDIT_KEPT - 1)
+end
+
+-- Why there is no room for another job, or nil.
+local function refusal(tenant, model, queue_limit, tenant_limit)
+  if redis.call('ZCARD', QUEUED .. model) >= tonumber(queue_limit) then return 'queue-full' end
+  if redis.call('SCARD', OPEN .. tenant) >= tonumber(tenant_limit) then return 'tenant-full' end
+end
+
+-- One of fields and values, false if it is not among them.
+local function value_of(name, fields)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+  return false
+end
+
+-- The life of a job begins. RQ's job hash is written already; further arguments are fields and values of the record that
+-- only the submitter knows. The record is written at once: each further call and line of the log is dearer than a field.
+-- Answers when the job began.
+local function accept(id, tenant, model, cost, ...)
+  local at, deadline = now(), tonumber(value_of('deadline_ms', {...}))
+  local due = deadline and at + deadline
+  local tag, place, stands = enqueue(id, tenant, model, cost, value_of('priority', {...}), due)
+  redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'cost', cost, 'status', 'queued',
+    'attempt', 0, 'failures', 0, 'step', 0, 'created_ms', at, 'v', RECORD_VERSION, 'tag', tag, 'place', place,
+    'standing', stands, ...)
+  redis.call('ZADD', TENANT .. tenant, at, id)
+  redis.call('ZADD', of_task(value_of('task', {...}), '', tenant), at, id)
+  redis.call('SADD', OPEN .. tenant, id)
+  emit(id, 'job.queued', '{}', value_of('webhook_events', {...}))
+  return at
+end
