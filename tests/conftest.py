@@ -89,6 +89,16 @@ def redis_client(valkey_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
+def patient_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Word of a job, and who waits for it, last for hours: a machine that stands still for seconds loses neither."""
+    for name in ("IDLE_AGAIN_MS", "IDLE_KEPT_MS", "WORD_MS"):
+        monkeypatch.setattr(keys, name, 1_000 * getattr(keys, name))
+    source.cache_clear()
+    yield
+    source.cache_clear()
+
+
+@pytest.fixture
 def card() -> ModelCard:
     return ModelCard(
         name="starter",

@@ -18,6 +18,7 @@ from app.contract.redis.overview import Overview
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore, NewJob
 from tests.forgetful import Losses
+from tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -93,10 +94,10 @@ async def test_a_worker_is_drained(
     assert ownership.announce(card, "w1", note=NOTE) is False
     with redis_client.pubsub(ignore_subscribe_messages=True) as heard:
         heard.subscribe(keys.RQ_COMMANDS + "w1")
-        heard.get_message(timeout=5)
+        heard.get_message(timeout=WAIT_SECONDS)
         assert await operations.drain("w1", OPS) == "draining"
         assert 0 < redis_client.pttl(keys.DRAINING) <= keys.DRAINED_MS, "also if nobody is ever drained again"
-        message = heard.get_message(timeout=5)
+        message = heard.get_message(timeout=WAIT_SECONDS)
     assert message is not None
     assert message["data"] == '{"command":"drain"}'
     assert ownership.announce(card, "w1", note=NOTE) is True

@@ -12,7 +12,7 @@ from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient_words")]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def test_word_waits_for_who_has_just_asked(
 ) -> None:
     finds_nothing(ownership, "w1")
     await store.submit(new_job(), queue_limit=10, tenant_limit=10)
-    assert 0 < redis_client.pttl(keys.WORD + "w1") <= keys.WORD_MS
+    assert 0 < redis_client.pttl(keys.WORD + "w1") <= keys.WORD_MS, "it does not stay for ever"
     assert told(ownership, "w1") == ["w1"]
 
 

@@ -28,7 +28,7 @@ from worker.intake import Intake
 from worker.leases import Leases
 from worker.wakeups import Bell, Ears
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient_words")]
 
 FOR_EVER = 10_000.0
 
