@@ -180,3 +180,17 @@ async def test_a_page_costs_what_is_on_it(
     before = read_so_far(redis_client)
     assert len(await store.list_jobs("ann", limit=20, status=status)) == 3
     assert read_so_far(redis_client) - before <= 4 * 3
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.RUNNING, None])
+async def test_a_page_of_what_is_open_costs_what_is_on_it(
+    store: JobStore, ownership: Ownership, new_job: NewJobs, redis_client: redis.Redis, status: Status | None
+) -> None:
+    """Not what is open: a tenant may have thousands of waiting jobs, and each look at one holds everybody else up."""
+    for _ in range(100):
+        await store.submit(new_job(), **LIMITS)
+    for _ in range(3):
+        assert ownership.claim("starter", "w1")
+    before = read_so_far(redis_client)
+    assert len(await store.open_jobs("ann", limit=3, status=status)) == 3
+    assert read_so_far(redis_client) - before <= 4 * 3
