@@ -59,6 +59,10 @@ class Evidence:
     key_id: str
     once: bool = False
 
+    def diary_of(self, job_id: str, what: str) -> Iterator[Line]:
+        """What workers have noted of a job."""
+        return (line for line in self.diary if line["what"] == what and line["job"] == job_id)
+
     def acknowledged(self) -> dict[str, set[str]]:
         """Idempotency-Key to the ids that were given out for it."""
         given: dict[str, set[str]] = defaultdict(set)
@@ -168,7 +172,7 @@ def _check_job(evidence: Evidence, findings: Findings, job_id: str) -> set[str]:
         findings.bad("not exactly one end", f"{job_id}: {story}")
     if int(record["failures"]) > keys.MAX_ATTEMPTS:
         findings.bad("too many attempts", job_id)
-    _check_resumed(evidence, findings, job_id)
+    _check_resumed(evidence, findings, record)
     if story.count("job.started") != int(record["attempt"]):
         findings.bad("attempts and starts differ", job_id)
     poison = json.loads(record["spec"])["prompt"] == "poison"
@@ -184,20 +188,26 @@ def _check_job(evidence: Evidence, findings: Findings, job_id: str) -> set[str]:
     return _check_pictures(evidence, findings, record) if status == "succeeded" else set()
 
 
-def _check_resumed(evidence: Evidence, findings: Findings, job_id: str) -> None:
-    """An attempt goes on from a step that was reached, and takes none a second time; a suspect starts over."""
-    reached, began = 0, 0
+def _check_resumed(evidence: Evidence, findings: Findings, record: Mapping[str, str]) -> None:
+    """An attempt goes on from a step that was reached, and takes none a second time; a suspect starts over. So does
+    whoever could not read the snapshot that the claim has promised, since Redis was away for a moment."""
+    job_id, attempt, began = record["id"], 0, 0
+    # As the service shows them, where no attempt has told of any.
+    steps = int(record.get("steps") or 0) or json.loads(record["spec"])["num_inference_steps"]
+    really = {line["attempt"]: line["behind"] for line in evidence.diary_of(job_id, "begun")}
     for _, fields in evidence.client.xrange(keys.EVENTS + job_id):  # type: ignore[union-attr]
         told = json.loads(fields["data"])
         if fields["event"] == "job.started":
-            began, steps = told.get("resumed_at_step", 0), int(evidence.client.hget(keys.JOB + job_id, "steps") or 0)
-            findings.figures.setdefault("resumed", Counter())["went on" if began else "from the start"] += 1
-            if began and began >= max(steps, 1):
+            attempt, promised = told["attempts"], told.get("resumed_at_step", 0)
+            began = really.get(attempt, promised)
+            how = "from the start" if not began else "went on"
+            findings.figures.setdefault("resumed", Counter())["could not be read" if began < promised else how] += 1
+            if began > promised:
+                findings.bad("went on from what was not promised", f"{job_id}: {began}, not {promised}")
+            if began and began >= steps:
                 findings.bad("went on behind its end", f"{job_id}: {began} of {steps}")
-        elif fields["event"] == "job.progress":
-            if told["step"] <= began:
-                findings.bad("a step was taken twice", f"{job_id}: {told['step']} after {began}")
-            reached = max(reached, told["step"])
+        elif fields["event"] == "job.progress" and told["step"] <= began:
+            findings.bad("a step was taken twice", f"{job_id}: {told['step']} after {began}")
 
 
 def _check_webhook(evidence: Evidence, findings: Findings, fact: str, job_id: str) -> None:

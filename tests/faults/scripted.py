@@ -70,6 +70,7 @@ class Fate:
         self._chances = chances
         self._diary = diary
         self._chance = random.Random(seed)
+        self._claims: dict[str, Claim] = {}
 
     @classmethod
     def from_env(cls) -> Fate:
@@ -84,6 +85,15 @@ class Fate:
             line = json.dumps({"at": time.time(), "pid": os.getpid(), "what": what, **fields}) + "\n"
             with self._diary.open("a") as diary:
                 diary.write(line)
+
+    def note_claimed(self, claim: Claim, *, holding: int) -> None:
+        self._claims[claim.token] = claim
+        self.note("claimed", job=claim.id, attempt=claim.attempt, alone=claim.runs_alone, holding=holding)
+
+    def note_begun(self, token: str, behind: int) -> None:
+        """The engine knows attempts by their tokens."""
+        if claim := self._claims.get(token):
+            self.note("begun", job=claim.id, attempt=claim.attempt, behind=behind)
 
     def tempt(self, stage: str, *, certainly: bool = False) -> None:
         if certainly or self._chance.random() < self._chances.get(stage, 0):
@@ -176,6 +186,7 @@ class ScriptedEngine:
         if request.id not in self._started:
             self._started.add(request.id)
             begun = [Started(request.id, behind, behind * request.num_images)]
+            self._fate.note_begun(request.id, behind)
         if step < request.num_inference_steps:
             return [*begun, Progress(request.id, step, request.num_inference_steps)]
         return [*begun, self._close(request, self._finished(request, step))]
@@ -215,7 +226,7 @@ class MortalOwnership(Ownership):
     def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
         claim = super().claim(model, worker, holding=holding)
         if claim:
-            self.fate.note("claimed", job=claim.id, attempt=claim.attempt, alone=claim.runs_alone, holding=holding)
+            self.fate.note_claimed(claim, holding=holding)
             self.fate.tempt("claimed")
         return claim
 
