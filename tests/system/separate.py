@@ -99,6 +99,8 @@ class Separate:
     valkey: ValkeyServer
     own: dict[str, dict[str, str]] = field(default_factory=dict)
     """Further environment of one process."""
+    sources: dict[str, Path] = field(default_factory=dict)
+    """The tree that a process runs from, where it is another version's."""
     port: int = field(default_factory=free_port)
     metrics_ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -115,9 +117,11 @@ class Separate:
         }
         for name in ("gateway", "worker", "webhooks"):
             with self.log_file(name).open("wb") as log:
+                source = self.sources.get(name)
                 self.processes[name] = subprocess.Popen(
                     [COMMAND, name],
-                    env=self.environment | ports | self.own.get(name, {}),
+                    env=self.environment | ports | self.own.get(name, {}) | python_path(source),
+                    cwd=source,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
@@ -212,6 +216,11 @@ def signature_in(url: str) -> str:
     query = parse_qs(urlsplit(url).query)
     [found] = [value for name, [value] in query.items() if name.lower().endswith("signature")]
     return found
+
+
+def python_path(source: Path | None) -> dict[str, str]:
+    """Has a process import this tree. Let it run there as well: what it starts by `python -m` looks there first."""
+    return {} if source is None else {"PYTHONPATH": str(source)}
 
 
 def bare_environment() -> dict[str, str]:
