@@ -73,8 +73,10 @@ def cancel_jobs(tenant: str, status: str | None, *, as_json: bool, url: str, api
         counts = {name: [job for job in told if told[job] == name] for name in CALLED_OFF}
         if as_json:
             print(json.dumps({"object": "cancellation", **counts, "has_more": has_more}, indent=2))
-        else:
+        elif told:
             print(f"{len(counts['canceled'])} canceled, {len(counts['requested'])} stop within a step")
+        else:
+            print(plain(f"{tenant} has no {status or 'unfinished'} jobs"))
         if has_more:
             print("there are more, say it again in a moment", file=sys.stderr)
         return FAILED if has_more else OK

@@ -60,7 +60,8 @@ class Refused(CommandError):
         if answer.status_code == 401:
             message += " Give it with --api-key or DARKROOM_API_KEY."
         if answer.status_code == 421 and _is_an_address(location := str(body.get("location"))):
-            message += f" Name {urlsplit(location).netloc} with --url, or list it in DARKROOM_CELLS."
+            where = urlsplit(location)
+            message += f" Name {where.scheme}://{where.netloc} with --url, or list it in DARKROOM_CELLS."
         self.status = answer.status_code
         self.errors: list[dict[str, Any]] = errors
         self.pointers = [str(error.get("pointer", "")) for error in errors]

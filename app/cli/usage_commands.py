@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated
 
 import typer
@@ -10,15 +10,20 @@ import typer
 from app.cli.defaults import DEFAULT_URL
 from app.cli.options import ApiKey, AsJson, Url
 
+
+def _day(text: str) -> date:
+    """2026-11-27."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day of the calendar; write one as 2026-11-27") from None
+
+
 First = Annotated[
-    datetime | None,
-    typer.Option(
-        "--from", metavar="DAY", formats=["%Y-%m-%d"], help="The first day, UTC. Else 29 days before the last."
-    ),
+    date | None,
+    typer.Option("--from", metavar="DAY", parser=_day, help="The first day, UTC. Else 29 days before the last."),
 ]
-Last = Annotated[
-    datetime | None, typer.Option("--to", metavar="DAY", formats=["%Y-%m-%d"], help="The last day, UTC. Else today.")
-]
+Last = Annotated[date | None, typer.Option("--to", metavar="DAY", parser=_day, help="The last day, UTC. Else today.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,7 +56,7 @@ def usage(
         raise typer.BadParameter("--all and --tenant mean different callers; take one")
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json are two forms of the same; take one")
-    days = {name: f"{day:%Y-%m-%d}" if day else None for name, day in (("from", first), ("to", last))}
+    days = {name: day and day.isoformat() for name, day in (("from", first), ("to", last))}
     raise typer.Exit(
         show_usage(days, Whose(everybody, tenant), as_csv=as_csv, as_json=as_json, url=url, api_key=api_key)
     )

@@ -279,9 +279,8 @@ async def test_the_command_line_goes_on_to_a_cell_that_its_user_has_listed(cells
     async with Service(cells.us.url, KEY) as service:
         with pytest.raises(CommandError) as refusal:
             await service.job(job)
-    where = cells.eu.url.removeprefix("http://")
     assert str(refusal.value) == (
-        f"It is in cell eu1: ask there. Name {where} with --url, or list it in DARKROOM_CELLS."
+        f"It is in cell eu1: ask there. Name {cells.eu.url} with --url, or list it in DARKROOM_CELLS."
     )
 
 

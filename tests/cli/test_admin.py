@@ -114,8 +114,11 @@ def test_a_callers_jobs_are_called_off(run: Run, gateway: Running, worker: Scrip
     assert gateway.client.get(f"/v1/jobs/{waiting[0]}").json()["status"] == "queued"
     some = run("admin", "cancel", "default", "--status", "queued", "--yes")
     assert (some.exit_code, some.stdout) == (0, "2 canceled, 0 stop within a step\n")
+    assert run("admin", "cancel", "default", "--status", "queued", "--yes").stdout == "default has no queued jobs\n"
     rest = json.loads(run("admin", "cancel", "default", "--yes", "--json").stdout)
     assert (rest["canceled"], rest["requested"]) == ([], [running])
+    nobody = run("admin", "cancel", "defualt", "--yes")
+    assert (nobody.exit_code, nobody.stdout) == (0, "defualt has no unfinished jobs\n")
 
 
 def test_dead_jobs(run: Run, gateway: Running, worker: ScriptedWorker, redis_client: redis.Redis) -> None:

@@ -54,7 +54,8 @@ def test_an_operator_sees_everybodys(run: Run, redis_client: redis.Redis, monkey
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--from", "yesterday"), "--from"),
+        (("--from", "yesterday"), "write one as 2026-11-27"),
+        (("--to", "2026-02-30"), "no day of the calendar"),
         (("--csv", "--json"), "take one"),
         (("--all", "--tenant", "ann"), "take one"),
         (("--tenant", "Not One"), "--tenant"),
