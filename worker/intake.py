@@ -16,21 +16,20 @@ from typing import Any, Protocol
 
 import redis
 import structlog
-from rq import Queue
 from rq.command import parse_payload
 from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import WorkerStatus
 from rq.worker.base import BaseWorker
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY, clean_worker_registry
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis.keys import IDLE_SECONDS, queue_name
 from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts, Stop
+from worker.draining import Draining
 from worker.leases import Leases
-from worker.rq_queues import enter_queues
+from worker.rq_queues import enter_queues, forget_dead_workers
 from worker.wakeups import Bell, Ears
 
 log = structlog.get_logger()
@@ -63,15 +62,6 @@ class NoPenalty(BaseDeathPenalty):
 
     def setup_death_penalty(self) -> None: ...
     def cancel_death_penalty(self) -> None: ...
-
-
-def forget_dead_workers(queue: Queue, *, chance: float) -> None:
-    """Have RQ take workers off the queue's list that have died, if `chance`, a number below 1 that was drawn, is as low
-    as one worker's share of them: about once for every round of all. RQ looks at each worker for it. If all did so in
-    every round, it would take 3 % of Redis' core with a thousand workers, and two thirds with four thousand.
-    """
-    if chance * queue.connection.scard(WORKERS_BY_QUEUE_KEY % queue.name) < 1:
-        clean_worker_registry(queue)
 
 
 def run(job_id: str) -> None:
@@ -123,9 +113,12 @@ class Intake(BaseWorker):
         self._attempts = attempts
         self._claimed = claimed
         self._may_claim = may_claim
-        self.leases = Leases(leasing, attempts, cards=cards, worker=name, stop=self._stop, drain=self.drain, note=note)
         self._over = threading.Event()
         self._bell = Bell()
+        self._draining = Draining(self._bell.ring)
+        self.leases = Leases(
+            leasing, attempts, cards=cards, worker=name, stop=self._stop, draining=self._draining, note=note
+        )
         self._ears = Ears(name, ownership, self._bell)
         self._lines = {card.name: _Line(road) for card, road in served}
         self._claiming = threading.Lock()
@@ -133,7 +126,7 @@ class Intake(BaseWorker):
         self._watched, self._clock = watched, clock
         attempts.hear_of_seats(self._bell.ring)
         self.stops_asked = 0
-        self.is_draining = False
+        self.was_drained = False
 
     def serve(self, model: str, road: Road) -> None:
         """Claim jobs of one model more, while others are claimed already. It is announced by itself: see Leases."""
@@ -171,21 +164,14 @@ class Intake(BaseWorker):
         self._stop_requested = True
         self._bell.ring()
 
-    def drain(self) -> None:
-        """Take no more jobs, and stop when the last one has ended. For any thread, and more than once."""
-        if not self.is_draining:
-            log.info("draining", jobs=len(self._attempts.claims()))
-        self.is_draining = True
-        self._bell.ring()
-
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """RQ's commands, and two of our own. Unlike a stock worker's, `stop-job` finds the job among all executions."""
+        """RQ's commands, and three more. Unlike a stock worker's, `stop-job` finds the job among all executions."""
         payload = parse_payload(message)
         if payload.get("command") == "shutdown":
             self.request_stop()
             return
-        if payload.get("command") == "drain":
-            self.drain()
+        if payload.get("command") in ("drain", "undrain"):
+            self._draining.command(payload["command"] == "drain")
             return
         for claim in self._attempts.claims():
             if claim.id != payload.get("job_id"):
@@ -203,7 +189,7 @@ class Intake(BaseWorker):
         threading.Thread(target=self._keep_books, name="books", daemon=True).start()
         self._ears.listen()
         registered()
-        while not (self._stop_requested or self._is_drained):
+        while not (self._stop_requested or self._leaves_drained()):
             if not sum(self._claim_one(model) for model in self._lines):
                 self._bell.wait(self._pause())
         for model in self._lines:
@@ -219,20 +205,36 @@ class Intake(BaseWorker):
         self._over.set()
         self._ears.end()
         try:
-            for model in self.leases.announced:
-                self.leases.withdraw(model)
+            self.leases.leave()
             self.teardown()
         except redis.RedisError as error:
             log.warning("left without telling redis", reason=str(error))
 
     @property
     def is_ending(self) -> bool:
-        """No more is begun, whatever waits."""
-        return self._stop_requested or self.is_draining
+        """No more is begun, whatever comes."""
+        return self._stop_requested or self.was_drained
 
     @property
-    def _is_drained(self) -> bool:
-        return self.is_draining and not self._attempts.claims()
+    def is_draining(self) -> bool:
+        """No more is begun, unless an operator takes that back."""
+        return self._draining.is_wanted
+
+    def _leaves_drained(self) -> bool:
+        """Whether it was drained and has ended its last job. Redis knows by then that it serves nothing, so that nobody
+        is told afterwards that it goes on."""
+        if not self.is_draining or self._attempts.claims():
+            return False
+        commands = self._draining.commands
+        try:
+            self.was_drained = self.leases.leave_drained()
+        except redis.RedisError as error:
+            log.warning("redis is away; a drained worker stays until it answers", reason=str(error))
+            self._bell.wait(AGAIN_SECONDS)
+            return False
+        if not self.was_drained:
+            self._draining.beat(False, commands=commands)
+        return self.was_drained
 
     def _claim_one(self, model: str) -> bool:
         """True if a job was there. Asks with a free seat only, and where nobody has just found nothing."""

@@ -18,6 +18,7 @@ from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis import keys
 from app.contract.redis.ownership import Beat, Claim, Ownership
 from worker.attempts import Attempts, Stop
+from worker.draining import Draining
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ class _Announced:
 
 class Leases:
     """`ownership` is of a client of its own, which gives up in a tenth of a lease. `stop` ends an attempt early;
-    `drain` is called while an operator wants the worker to leave; `note` is what it says of itself beside its cards.
+    `draining` hears whether an operator wants the worker to leave; `note` is what it says of itself beside its cards.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Leases:
         cards: Sequence[ModelCard],
         worker: str,
         stop: Callable[[Claim, Stop], None],
-        drain: Callable[[], None] = lambda: None,
+        draining: Draining | None = None,
         note: Callable[[], WorkerNote | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -59,7 +60,8 @@ class Leases:
         self._announcing = threading.Lock()
         self._worker = worker
         self._stop = stop
-        self._drain = drain
+        self._draining = draining or Draining()
+        self._has_left = False
         self._note = note
         self._clock = clock
         self._good_at = clock()
@@ -90,8 +92,10 @@ class Leases:
 
     def announce(self, card: ModelCard, *, ready_in: float | None = None, is_taken_up: bool = False) -> None:
         """At once, and with each beat from now on; as Ownership.announce has it. Raises RedisError: then the next beat
-        is the first that says so."""
+        is the first that says so. Nothing, once the worker has left."""
         with self._announcing:
+            if self._has_left:
+                return
             self._announced[card.name] = each = _Announced(card, ready_in, is_taken_up)
             self._say(each)
 
@@ -101,9 +105,27 @@ class Leases:
             if self._announced.pop(model, None) is not None:
                 self._ownership.leave(model, self._worker)
 
+    def leave(self) -> None:
+        """This worker serves nothing any more, whatever is announced later: a model may be loaded until it ends. Raises
+        RedisError: then it is believed until a few beats are missing."""
+        with self._announcing:
+            models, self._has_left = self.announced, True
+            self._announced.clear()
+            for model in models:
+                self._ownership.leave(model, self._worker)
+
+    def leave_drained(self) -> bool:
+        """The same, if it is still to leave with its last job. False if that was taken back. Raises RedisError: ask
+        again."""
+        with self._announcing:
+            self._has_left = self._ownership.leave_drained(self.announced, self._worker)
+            if self._has_left:
+                self._announced.clear()
+            return self._has_left
+
     def beat(self) -> None:
         """Extend them all, hear which are lost or called off, and say that this worker lives. Raises RedisError."""
-        began, claims = self._clock(), self._attempts.claims()
+        began, claims, commands = self._clock(), self._attempts.claims(), self._draining.commands
         learned = self._ownership.beat(claims)
         for claim, each in zip(claims, learned, strict=True):
             if each is not Beat.KEPT:
@@ -111,8 +133,8 @@ class Leases:
         note = self._self_report()
         with self._announcing:
             told = [self._say(each, note) for each in self._announced.values()]
-        if any(told):
-            self._drain()
+        if told:
+            self._draining.beat(any(told), commands=commands)
         # From before it was sent: the lease began when Redis heard it, which was later.
         self._good_at = began
 

@@ -173,6 +173,7 @@ class Worker:
             worker=self.name,
             hold_seconds=self.settings.hold_seconds,
             pause=lambda seconds: self.stopped.wait(seconds) or self.intake.is_ending,
+            may_swap=lambda: not self.intake.is_draining,
             count=self.metrics.loaded if self.metrics else None,
         )
 
@@ -242,7 +243,7 @@ class Worker:
         self.stopped.set()
         self.intake.leave()
         self.close_traces("worker-stopped")
-        code = DRAINED if self.intake.is_draining else 0
+        code = DRAINED if self.intake.was_drained else 0
         if self.swaps.ident is not None:
             self.swaps.join(SWAP_SECONDS)
             if self.swaps.is_alive():

@@ -71,10 +71,12 @@ class Swapper:
         worker: str,
         hold_seconds: float,
         pause: Callable[[float], bool],
+        may_swap: Callable[[], bool] = lambda: True,
         count: Callable[[str, float, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`count` hears of each load: the model, its seconds, and whether it was `loaded` or `failed`."""
+        """While it may not swap, what is in memory stays. `count` hears of each load: the model, its seconds, and
+        whether it was `loaded` or `failed`."""
         self._folders = folders
         self._demand = demand
         self._memory = memory
@@ -82,6 +84,7 @@ class Swapper:
         self._worker = worker
         self._hold_seconds = hold_seconds
         self._pause = pause
+        self._may_swap = may_swap
         self._count = count or (lambda model, seconds, outcome: None)
         self._clock = clock
         self._held: ModelCard | None = None
@@ -95,7 +98,8 @@ class Swapper:
         said = ""
         while True:
             try:
-                self.look()
+                if self._may_swap():
+                    self.look()
                 said = ""
             except redis.RedisError as error:
                 if said != str(error):
@@ -182,8 +186,11 @@ class Swapper:
         while not self._memory.is_at_rest(model):
             if self._pause(REST_SECONDS):
                 return False
+            because = "" if self._may_swap() else "the worker is drained"
             if self._clock() - began > LOOK_SECONDS and not self._is_wanted(folder):
-                log.info("the model stays", model=model, because=f"nothing waits for {folder.name} any more")
+                because = f"nothing waits for {folder.name} any more"
+            if because:
+                log.info("the model stays", model=model, because=because)
                 self._memory.resume(model)
                 self._announce(self._held)
                 return False

@@ -1,4 +1,5 @@
-"""What an operator changes: models paused and resumed, workers drained, callers' jobs canceled, failed jobs run again.
+"""What an operator changes: models paused and resumed, workers drained and undrained, callers' jobs canceled, failed
+jobs run again.
 
 Each may be sent again after an answer that was lost. Every body is JSON, `{}` at least: a page of somebody else's can
 send a browser's POST without one, unasked.
@@ -36,10 +37,15 @@ router = operators_router()
 CANCELED_AT_MOST = 500
 """Jobs of one request: a tenth of a second of Redis' time, in pieces."""
 
+CANCEL_BEGUN = f"begun: {CANCELED_AT_MOST} jobs at most"
+"""What the audit says until it is known how many there were."""
+
 LONGEST_PAUSE = 30 * 86_400
 """Seconds. Who pauses a model for longer does not know when it ends."""
 
 CHANGING = (*ACCESS, *BODY, errors.InvalidRequest, *QUEUE)
+
+UNHEARD_OF = "No worker of this name was heard of lately. GET /v1/admin/workers lists them."
 
 Tenant = Annotated[str, Path(pattern=f"^{TENANT.pattern}$", description="Whose jobs")]
 
@@ -115,10 +121,27 @@ async def drain(worker: str, body: EmptyRequest, services: TheServices, caller: 
     after, this says whether it has left."""
     outcome = await services.operations.drain(worker, operator_of(caller))
     if outcome == "missing":
-        raise errors.WorkerNotFound("No worker of this name was heard of lately. GET /v1/admin/workers lists them.")
+        raise errors.WorkerNotFound(UNHEARD_OF)
     if outcome == "deaf":
         raise errors.WorkerCannotDrain("It is of a release that cannot be told: send it SIGTERM.")
     tell(caller, "drain", worker, outcome)
+    return DrainView(worker=worker, state=outcome)
+
+
+@router.post(
+    "/workers/{worker}/undrain",
+    response_model=DrainView,
+    summary="Take a drain back",
+    responses=problems(*CHANGING, errors.WorkerNotFound, errors.WorkerHasLeft),
+)
+async def undrain(worker: str, body: EmptyRequest, services: TheServices, caller: TheOperator) -> DrainView:
+    """It takes jobs again, as long as it has not left. Of one that is not drained, nothing changes."""
+    outcome = await services.operations.undrain(worker, operator_of(caller))
+    if outcome == "missing":
+        raise errors.WorkerNotFound(UNHEARD_OF)
+    if outcome == "left":
+        raise errors.WorkerHasLeft
+    tell(caller, "undrain", worker, outcome)
     return DrainView(worker=worker, state=outcome)
 
 
@@ -132,10 +155,10 @@ async def cancel(tenant: Tenant, body: CancelRequest, services: TheServices, cal
     """The newest first, at most 500 in one answer; while `has_more`, send it again. Of a tenant that has none, or that
     nobody has heard of, none are canceled."""
     status = Status(body.status) if body.status else None
+    line = await services.operations.begin(Change.by(operator_of(caller), "cancel", tenant, CANCEL_BEGUN))
     done = await cancel_all(services.jobs, tenant, limit=CANCELED_AT_MOST, status=status)
     outcome = f"{len(done.canceled)} canceled, {len(done.requested)} told to stop"
-    if done.canceled or done.requested:
-        await services.operations.note(Change.by(operator_of(caller), "cancel", tenant, outcome))
+    await services.operations.end(line, outcome if done.canceled or done.requested else "")
     tell(caller, "cancel", tenant, outcome)
     return done
 

@@ -183,11 +183,11 @@ class DeadJobList(BaseModel):
 
 
 class DrainView(BaseModel):
-    """A worker that was told to leave."""
+    """A worker that was told to leave, or to go on."""
 
     object: Literal["drain"] = "drain"
     worker: str
-    state: Literal["draining", "left"]
+    state: Literal["draining", "left", "serving", "starting"]
 
 
 class RerunView(BaseModel):

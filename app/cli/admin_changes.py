@@ -1,6 +1,6 @@
-"""`darkroom admin pause|resume|drain|cancel|retry`: what the service does for operators. Each may be said again.
+"""`darkroom admin pause|resume|drain|undrain|cancel|retry`: what the service does for operators.
 
-The service decides who may. What is printed says what has become of it.
+Each may be said again. The service decides who may. What is printed says what has become of it.
 """
 
 from __future__ import annotations
@@ -62,6 +62,18 @@ def drain_worker(worker: str, *, wait: bool, as_json: bool, url: str, api_key: s
         return OK
 
     return converse("admin drain", url, api_key, work)
+
+
+def undrain_worker(worker: str, *, as_json: bool, url: str, api_key: str | None) -> int:
+    """Have it take jobs again. Returns the exit code."""
+
+    async def work(service: Service) -> int:
+        row = await change(service, f"workers/{quote(worker, safe='')}/undrain", DRAIN, {})
+        said = "takes jobs again" if row["state"] == "serving" else "starts, and takes jobs then"
+        print(json.dumps(row, indent=2) if as_json else plain(f"{worker} {said}"))
+        return OK
+
+    return converse("admin undrain", url, api_key, work)
 
 
 def cancel_jobs(tenant: str, status: str | None, *, as_json: bool, url: str, api_key: str | None) -> int:

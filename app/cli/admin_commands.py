@@ -21,6 +21,7 @@ admin = Words(
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 OfModel = Annotated[str | None, typer.Option(help="Only of this model.", autocompletion=completing.models)]
+TheWorker = Annotated[str, typer.Argument(metavar="WORKER", autocompletion=completing.workers)]
 TheModel = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completing.models)]
 Most = Annotated[int, typer.Option(help="How many at most.", min=1, max=100_000)]
 
@@ -104,7 +105,7 @@ def resume(model: TheModel, as_json: AsJson = False, url: Url = DEFAULT_URL, api
 
 @admin.command()
 def drain(
-    worker: Annotated[str, typer.Argument(metavar="WORKER", autocompletion=completing.workers)],
+    worker: TheWorker,
     wait: Annotated[bool, typer.Option("--wait", help="Return when it has left.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -114,6 +115,14 @@ def drain(
     from app.cli.admin_changes import drain_worker
 
     raise typer.Exit(drain_worker(worker, wait=wait, as_json=as_json, url=url, api_key=api_key))
+
+
+@admin.command()
+def undrain(worker: TheWorker, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Take a drain back: the worker takes jobs again, as long as it has not left."""
+    from app.cli.admin_changes import undrain_worker
+
+    raise typer.Exit(undrain_worker(worker, as_json=as_json, url=url, api_key=api_key))
 
 
 @admin.command()

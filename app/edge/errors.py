@@ -158,6 +158,12 @@ class WorkerCannotDrain(Problem):
     status, slug, title = 409, "worker-cannot-drain", "The worker cannot be told"
 
 
+class WorkerHasLeft(Problem):
+    """The worker had ended before its drain was taken back. Start it again where it ran."""
+
+    status, slug, title = 409, "worker-has-left", "The worker has left"
+
+
 class InputInUse(Problem):
     """A job that is not over needs the picture. It can be deleted when its jobs are over, or have been canceled."""
 

@@ -73,11 +73,10 @@ class Retries:
         Said again after an answer that was lost, it goes on with what is left.
         """
         found = await self._overview.dead(limit=limit + 1, before=before)
+        line = await self._operations.begin(Change.by(by, "retry", "dead", f"begun: {len(found[:limit])} jobs"))
         done = [await self._run_again(record.id) for record, _ in found[:limit]]
-        count = sum(each.is_new for each in done)
-        if count:
-            refused = sum(each.refusal is not None for each in done)
-            await self._operations.note(Change.by(by, "retry", "dead", f"{count} run again, {refused} cannot"))
+        count, refused = sum(each.is_new for each in done), sum(each.refusal is not None for each in done)
+        await self._operations.end(line, f"{count} run again, {refused} cannot" if count else "")
         record, died_ms = found[limit - 1] if len(found) > limit else (None, 0)
         return done, (died_ms, record.id) if record else None
 

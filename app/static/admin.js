@@ -68,7 +68,7 @@ const QUESTIONS = {
     title: `Drain ${name}`,
     lines: [
       `It takes no more jobs${jobs ? `, finishes the ${count(jobs, "job")} that it holds` : ""}, and ends.`,
-      "This cannot be taken back: start it again where it ran.",
+      "Until it has ended, Undrain takes this back. After that, start it again where it ran.",
     ],
     does: "Drain it",
     isDanger: true,
@@ -81,6 +81,11 @@ const QUESTIONS = {
     act: () => operator.retryAll(),
   }),
 };
+
+function DrainOf({ worker, ask }) {
+  if (worker.state === "draining") return html`<button type="button" class="small" onClick=${() => operator.undrain(worker.name)}>Undrain<span class="unseen"> ${worker.name}</span></button>`;
+  return worker.state === "serving" && html`<button type="button" class="small" onClick=${() => ask({ kind: "drain", about: worker })}>Drain<span class="unseen"> ${worker.name}</span>…</button>`;
+}
 
 function Sections({ ask }) {
   const { queue, models, workers, dead, audit } = operator.lists;
@@ -123,7 +128,7 @@ function Sections({ ask }) {
         { name: "Rows a second", number: true, of: ({ rows_per_second: rows }) => (rows == null ? "" : amount(rows)) },
         { name: "Last beat", of: ({ last_beat_at: at }) => html`<${When} at=${at} />` },
         { name: "Version", of: ({ version, state }) => version ?? (state === "starting" ? "" : "earlier") },
-        { of: (worker) => worker.state === "serving" && html`<button type="button" class="small" onClick=${() => ask({ kind: "drain", about: worker })}>Drain<span class="unseen"> ${worker.name}</span>…</button>` },
+        { of: (worker) => html`<${DrainOf} worker=${worker} ask=${ask} />` },
       ]} />
     </section>
     <section><div class="row spread"><h2>Dead jobs</h2>

@@ -78,6 +78,10 @@ export class Operator {
     return this.#change(`/workers/${encodeURIComponent(worker)}/drain`, {}, () => `${worker} takes no more jobs`);
   }
 
+  undrain(worker) {
+    return this.#change(`/workers/${encodeURIComponent(worker)}/undrain`, {}, () => `${worker} takes jobs again`);
+  }
+
   retry(id) {
     return this.#change(`/jobs/${id}/retry`, {}, ({ id: again }) => `${id} runs again as ${again}`);
   }

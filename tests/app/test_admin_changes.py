@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from app.admin import changes
 from app.contract.redis import keys
 from app.contract.redis.scripts import source
+from app.contract.redis.store import JobStore
 from app.edge.tracing import note_change
 from tests.app.conftest import Running, ScriptedWorker
 from tests.app.test_admin import NOTE, ask, kill, pages
@@ -172,6 +173,24 @@ def test_a_worker_is_told_to_leave(client: httpx2.Client, worker: ScriptedWorker
     assert lines(client) == [("drain", "w2", "leaves with its last job")]
 
 
+def test_a_drain_is_taken_back(client: httpx2.Client, worker: ScriptedWorker, card: Any) -> None:
+    worker.ownership.announce(card, "w2", note=NOTE)
+    change(client, "workers/w2/drain")
+    assert change(client, "workers/w2/undrain") == {"object": "drain", "worker": "w2", "state": "serving"}
+    assert worker.ownership.announce(card, "w2", note=NOTE) is False, "it hears of it with every beat"
+    assert change(client, "workers/w2/undrain")["state"] == "serving"
+    assert [each["state"] for each in ask(client, "workers")["data"]] == ["serving", "serving"]
+    change(client, "workers/w2/drain")
+    worker.ownership.leave("starter", "w2")
+    assert problem(client.post("/v1/admin/workers/w2/undrain", json={})) == (409, "worker-has-left")
+    assert problem(client.post("/v1/admin/workers/nobody/undrain", json={})) == (404, "worker-not-found")
+    assert lines(client) == [
+        ("drain", "w2", "leaves with its last job"),
+        ("undrain", "w2", "takes jobs again"),
+        ("drain", "w2", "leaves with its last job"),
+    ]
+
+
 def test_a_worker_that_cannot_be_told(client: httpx2.Client) -> None:
     assert problem(client.post("/v1/admin/workers/nobody/drain", json={})) == (404, "worker-not-found")
     old = client.post("/v1/admin/workers/w1/drain", json={})
@@ -204,6 +223,22 @@ def test_a_callers_jobs_are_called_off(
     assert {(each["tenant"], each["key_id"], each["via"]) for each in (last, before)} == {("ops", key_id, "api")}
     refused = client.post("/v1/admin/tenants/No%20One/cancel", json={}, headers=ops)
     assert problem(refused) == (422, "invalid-request")
+
+
+def test_a_cancel_that_breaks_off_has_its_line(
+    client: httpx2.Client, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many jobs some are canceled, and then Redis goes away, or the gateway."""
+    ids = [send(client)["id"] for _ in range(2)]
+
+    async def break_off(store: JobStore, job_ids: list[str], tenant: str) -> Any:
+        await store.cancel(job_ids[0], tenant)
+        raise redis.ConnectionError
+
+    monkeypatch.setattr(JobStore, "cancel_all", break_off)
+    assert client.post("/v1/admin/tenants/default/cancel", json={}).status_code == 503
+    assert lines(client) == [("cancel", "default", changes.CANCEL_BEGUN)]
+    assert client.get(f"/v1/jobs/{ids[1]}").json()["status"] == "canceled"
 
 
 def test_dead_jobs_run_again(client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis) -> None:

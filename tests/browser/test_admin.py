@@ -185,8 +185,14 @@ def test_what_the_buttons_do(
     page.get_by_role("button", name="Drain gpu-1.4711").click()
     dialog.get_by_role("button", name="Drain it").click()
     expect(table(page, "Workers").get_by_role("row").filter(has_text="gpu-1.4711")).to_contain_text("draining")
+    page.get_by_role("button", name="Undrain gpu-1.4711").click()
+    expect(page.get_by_role("status")).to_contain_text("gpu-1.4711 takes jobs again")
+    expect(table(page, "Workers").get_by_role("row").filter(has_text="gpu-1.4711")).to_contain_text("serving")
+    page.get_by_role("button", name="Drain gpu-1.4711").click()
+    dialog.get_by_role("button", name="Drain it").click()
+    expect(page.get_by_role("button", name="Undrain gpu-1.4711")).to_be_visible()
     audit = table(page, "What operators have changed").get_by_role("row")
-    for text in ("pause starter", "resume starter", "cancel acme", "drain gpu-1.4711"):
+    for text in ("pause starter", "resume starter", "cancel acme", "undrain gpu-1.4711"):
         expect(audit.filter(has_text=text)).to_contain_text("ops, key")
     assert faults_of_access(page) == []
     shoot(page, "admin-changed")

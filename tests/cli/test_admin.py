@@ -82,6 +82,7 @@ def test_what_the_service_refuses_is_a_sentence(run: Run, worker: ScriptedWorker
         (("resume", "a/b"), "No such model is served here"),
         (("drain", "nobody"), "No worker of this name was heard of lately"),
         (("drain", "w1"), "send it SIGTERM"),
+        (("undrain", "nobody"), "No worker of this name was heard of lately"),
         (("pause", "starter", "--for", "9999999"), "seconds"),
         (("retry", "job_" + "0" * 24), "There is no such job"),
         (("retry", "abcdef"), "no job has an id that begins with"),
@@ -101,10 +102,15 @@ def test_a_worker_is_seen_leaving(
     told = run("admin", "drain", "w2")
     assert told.stdout == "w2 takes no more jobs, and leaves with its last one\n"
     assert run("admin", "workers").stdout.splitlines()[2].split()[:2] == ["w2", "draining"]
+    assert run("admin", "undrain", "w2").stdout == "w2 takes jobs again\n"
+    assert run("admin", "workers").stdout.splitlines()[2].split()[:2] == ["w2", "serving"]
+    run("admin", "drain", "w2")
     with ThreadPoolExecutor() as pool:
         waits = pool.submit(run, "admin", "drain", "w2", "--wait")
         worker.ownership.leave("starter", "w2")
         assert waits.result().stdout == "w2 has left\n"
+    late = run("admin", "undrain", "w2")
+    assert (late.exit_code, "Start it again where it ran" in late.stderr) == (2, True)
 
 
 def test_a_callers_jobs_are_called_off(run: Run, gateway: Running, worker: ScriptedWorker) -> None:

@@ -48,6 +48,17 @@ async def test_a_silent_worker_could_load_nothing(
     assert redis_client.hlen(keys.LOADABLE + "starter") == 0
 
 
+async def test_a_silent_worker_hides_nobody_who_has_the_model(
+    store: JobStore, ownership: Ownership, demand: ModelDemand, card: ModelCard, redis_client: redis.Redis
+) -> None:
+    """Until another beats, it is among those that would have to load it."""
+    ownership.announce(card, "w1")
+    ownership.announce(card, "w2", ready_in=1.0)
+    redis_client.zadd(keys.ALIVE + "starter", {"w2": 5_000})
+    assert (await store.models.all())["starter"].in_memory == 1
+    assert demand.look(["starter"])["starter"].in_memory == 1
+
+
 async def test_an_estimate_begins_with_the_loading(
     store: JobStore, ownership: Ownership, card: ModelCard, redis_client: redis.Redis
 ) -> None:

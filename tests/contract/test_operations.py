@@ -114,6 +114,48 @@ async def test_a_worker_is_drained(
     assert await operations.drain("w1", OPS) == "missing", "after a day nobody asks any more"
 
 
+async def test_a_drain_is_taken_back(
+    operations: Operations, overview: Overview, ownership: Ownership, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    assert await operations.undrain("w1", OPS) == "missing"
+    ownership.announce(card, "w1", note=NOTE)
+    assert await operations.undrain("w1", OPS) == "serving"
+    assert await lines(operations) == [], "nothing was changed"
+    await operations.drain("w1", OPS)
+    with redis_client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe(keys.RQ_COMMANDS + "w1")
+        heard.get_message(timeout=WAIT_SECONDS)
+        assert await operations.undrain("w1", OPS) == "serving"
+        message = heard.get_message(timeout=WAIT_SECONDS)
+    assert message is not None
+    assert message["data"] == '{"command":"undrain"}'
+    assert ownership.announce(card, "w1", note=NOTE) is False
+    assert await overview.draining() == 0
+    assert not ownership.leave_drained(["starter"], "w1"), "nobody wants it to leave any more"
+    await operations.drain("w1", OPS)
+    assert ownership.leave_drained(["starter"], "w1")
+    assert ownership.leave_drained(["starter"], "w1"), "said again, because the answer was lost"
+    assert await operations.undrain("w1", OPS) == "left", "from then on it cannot be taken back"
+    ownership.starting("w2", "loading the model")
+    await operations.drain("w2", OPS)
+    assert await operations.undrain("w2", OPS) == "starting"
+    assert [(action, target) for action, target, _ in await lines(operations)] == [
+        ("undrain", "w2"), ("drain", "w2"), ("drain", "w1"), ("undrain", "w1"), ("drain", "w1"),
+    ]  # fmt: skip
+
+
+async def test_a_change_of_many_steps_is_one_line(operations: Operations) -> None:
+    """It is there from the first step on, so that it is known what somebody had begun who died over it."""
+    line = await operations.begin(Change.by(OPS, "cancel", "ann", "begun"))
+    [begun] = await operations.audit(limit=10)
+    assert (begun.change.target, begun.change.outcome) == ("ann", "begun")
+    await operations.end(line, "3 canceled")
+    [ended] = await operations.audit(limit=10)
+    assert (ended.id, ended.change) == (begun.id, begun.change.model_copy(update={"outcome": "3 canceled"}))
+    await operations.end(await operations.begin(Change.by(OPS, "cancel", "bob", "begun")), "")
+    assert [each.id for each in await operations.audit(limit=10)] == [begun.id], "nothing came of it"
+
+
 async def test_what_was_changed_elsewhere_is_one_line(operations: Operations) -> None:
     await operations.note(Change.by(Operator(), "keys", "0123456789", "revoked"))
     await operations.note(Change.by(OPS, "cancel", "ann", "3 canceled, 0 told to stop"))

@@ -263,6 +263,23 @@ async def test_whether_a_deadline_was_met_is_known_at_the_end(
     assert [record and record.deadline_met for record in ended] == [True, False, False]
 
 
+async def test_every_deadline_of_a_job_that_was_not_called_off_is_counted(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    """Also of one that never ended by its worker's word."""
+    _, _, dead, stopped, waits = await accepted(store, *(new(deadline=9_000 + n) for n in range(5)))
+    met, failed, _, runs = [claim(ownership) for _ in range(4)]
+    redis_client.hset(keys.JOB + dead, "failures", keys.MAX_ATTEMPTS - 1)
+    redis_client.zadd(keys.LEASES, {dead: 1})
+    assert await store.reap() == (0, 1, 0)
+    assert ownership.succeed(met, [], timings={}, warnings=[], steps=20)
+    assert ownership.fail(failed, JobError(slug="numerical-error", detail="x"))
+    assert ownership.canceled(runs)
+    assert await store.cancel(waits, "ann") == "canceled"
+    assert runs.id == stopped
+    assert redis_client.hgetall(keys.DEADLINES + "starter") == {"met": "1", "missed": "2"}
+
+
 @pytest.mark.parametrize("wrong", [{"deadline": 0}, {"deadline": 86_401}, {"priority": "urgent"}])
 def test_what_is_no_deadline_and_no_priority_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

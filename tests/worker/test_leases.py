@@ -23,9 +23,10 @@ from app.contract.redis.store import JobStore, NewJob
 from app.webhooks.registration import Registration
 from tests.engine.driving import StoppedClock
 from tests.waiting import until
-from worker import intake, leases
+from worker import intake, leases, rq_queues
 from worker.attempts import Attempts, Stop
 from worker.connections import connect
+from worker.draining import Draining
 from worker.intake import Intake
 from worker.leases import Leases
 from worker.settings import WorkerSettings
@@ -124,12 +125,12 @@ def test_one_worker_of_many_looks_for_dead_ones(books: redis.Redis, redis_client
     queue, names = Queue("generate-m", connection=books), [f"rq:worker:dead-{number}" for number in range(4)]
     redis_client.sadd("rq:workers", *names)
     redis_client.sadd("rq:workers:generate-m", *names)
-    intake.forget_dead_workers(queue, chance=0.25)
+    rq_queues.forget_dead_workers(queue, chance=0.25)
     assert redis_client.scard("rq:workers:generate-m") == 4, "three of four leave it to the fourth"
-    intake.forget_dead_workers(queue, chance=0.24)
+    rq_queues.forget_dead_workers(queue, chance=0.24)
     assert redis_client.scard("rq:workers:generate-m") == redis_client.scard("rq:workers") == 0
     redis_client.sadd("rq:workers:generate-m", names[0])
-    intake.forget_dead_workers(queue, chance=0.99)
+    rq_queues.forget_dead_workers(queue, chance=0.99)
     assert redis_client.scard("rq:workers:generate-m") == 0, "who is alone leaves it to nobody"
 
 
@@ -266,8 +267,8 @@ async def test_a_drained_worker_takes_nothing_more_and_ends_with_its_last_job(
 ) -> None:
     made, attempts, _ = starts(books)
     [claim] = until(attempts.claims)
+    redis_client.zadd(keys.DRAINING, {made.name: 1})
     if way == "a beat":
-        redis_client.zadd(keys.DRAINING, {made.name: 1})
         made.leases.beat()
     else:
         made.handle_payload({"data": b'{"command":"drain"}'})
@@ -276,8 +277,73 @@ async def test_a_drained_worker_takes_nothing_more_and_ends_with_its_last_job(
     assert Ownership(redis_client).succeed(claim, [], timings={}, warnings=[], steps=1)
     attempts.close(claim.token)
     until(lambda: not any(thread.name == made.name for thread in threading.enumerate()))
-    assert (made.is_draining, made.stops_asked) == (True, 0)
+    assert (made.was_drained, made.stops_asked) == (True, 0)
     assert redis_client.hget(keys.JOB + later, "status") == "queued"
+    assert redis_client.zscore(keys.ALIVE + card.name, made.name) is None, "it says so before it goes"
+
+
+@pytest.mark.parametrize("way", ["a beat", "a command"])
+async def test_a_drain_that_was_taken_back_is_forgotten(
+    starts: Starts,
+    queued: str,
+    books: redis.Redis,
+    redis_client: redis.Redis,
+    valkey_url: str,
+    card: ModelCard,
+    way: str,
+) -> None:
+    made, attempts, _ = starts(books)
+    [claim] = until(attempts.claims)
+    redis_client.zadd(keys.DRAINING, {made.name: 1})
+    made.handle_payload({"data": b'{"command":"drain"}'})
+    redis_client.delete(keys.DRAINING)
+    if way == "a beat":
+        made.leases.beat()
+    else:
+        made.handle_payload({"data": b'{"command":"undrain"}'})
+    await queue(valkey_url, card)
+    until(lambda: len(attempts.claims()) == 2)
+    assert Ownership(redis_client).succeed(claim, [], timings={}, warnings=[], steps=1)
+
+
+async def test_a_drain_that_was_taken_back_unheard_lets_nobody_leave(
+    starts: Starts, books: redis.Redis, redis_client: redis.Redis, valkey_url: str, card: ModelCard
+) -> None:
+    """The worker asks before it goes. Whoever took the drain back was told that it serves."""
+    made, attempts, _ = starts(books)
+    made.handle_payload({"data": b'{"command":"drain"}'})
+    until(lambda: not made.is_draining)
+    await queue(valkey_url, card)
+    until(attempts.claims)
+
+
+def test_what_a_beat_read_before_a_command_came_is_old() -> None:
+    draining = Draining()
+    sent = draining.commands
+    draining.command(True)
+    draining.beat(False, commands=sent)
+    assert draining.is_wanted
+    draining.beat(False, commands=draining.commands)
+    assert not draining.is_wanted
+
+
+async def test_who_has_left_announces_nothing_more(redis_client: redis.Redis, card: ModelCard) -> None:
+    """A model is loaded while the worker leaves."""
+    kept = leases_of(Ownership(redis_client), Attempts(), card, StoppedClock())
+    kept.beat()
+    kept.leave()
+    kept.announce(card.model_copy(update={"name": "other"}))
+    kept.announce(card)
+    kept.beat()
+    assert redis_client.keys(keys.ALIVE + "*") == []
+    again = leases_of(Ownership(redis_client), Attempts(), card, StoppedClock())
+    again.beat()
+    assert not again.leave_drained(), "nobody wants it to leave"
+    assert redis_client.keys(keys.ALIVE + "*") == [keys.ALIVE + card.name]
+    redis_client.zadd(keys.DRAINING, {"w1": 1})
+    assert again.leave_drained()
+    again.announce(card)
+    assert redis_client.keys(keys.ALIVE + "*") == []
 
 
 async def test_what_a_worker_says_of_itself_costs_no_lease(

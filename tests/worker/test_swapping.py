@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import anyio.from_thread
 import anyio.to_thread
@@ -110,6 +111,7 @@ class World:
     served: Counter[str] = field(default_factory=Counter)
     running: list[tuple[float, Claim]] = field(default_factory=list)
     while_loading: Callable[[], None] = lambda: None
+    is_drained: bool = False
     happens: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
     """What others do, and when."""
 
@@ -126,6 +128,7 @@ class World:
         self.swapper = Swapper(
             self.folders, ModelDemand(self.client), self, self.leases,  # type: ignore[arg-type]
             worker=self.name, hold_seconds=HOLD, pause=self.pause, clock=lambda: self.now,
+            may_swap=lambda: not self.is_drained,
         )  # fmt: skip
         self.ends_at = self.now
 
@@ -294,6 +297,28 @@ async def test_the_model_stays_where_others_were_faster(world: Callable[..., Wor
 
     await anyio.to_thread.run_sync(live)
     assert [name for _, name in made.loads] == ["a"]
+
+
+async def test_a_drained_worker_keeps_its_model_and_may_be_undrained(world: Callable[..., World]) -> None:
+    """Also one that is just about to take another up: what it has in memory would rest for good."""
+    made = world("a", "b", endless=["a"])
+
+    def rest_and_be_drained(model: str) -> None:
+        World.rest(made, model)
+        made.is_drained = True
+
+    def live() -> None:
+        made.work_for(2 * LOAD)
+        made.rest = rest_and_be_drained  # type: ignore[method-assign]
+        cold = made.submit("b")
+        made.work_for(bound(2))
+        assert (made.is_drained, made.resting, made.held) == (True, set(), "a")
+        made.rest = partial(World.rest, made)  # type: ignore[method-assign]
+        made.is_drained = False
+        made.work_for(bound(2))
+        assert cold in made.served_at
+
+    await anyio.to_thread.run_sync(live)
 
 
 async def test_one_of_several_workers_takes_a_model_up(world: Callable[..., World]) -> None:

@@ -29,7 +29,9 @@ class Change(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    action: str = Field(description="pause, resume, drain, cancel, retry, or of `darkroom keys` and `darkroom models`")
+    action: str = Field(
+        description="pause, resume, drain, undrain, cancel, retry, or of `darkroom keys` and `darkroom models`"
+    )
     target: str = Field(description="The model, worker, tenant, job or key")
     outcome: str
     tenant: str = Field(description="Whose key it was; empty from the service's own machine")
@@ -45,6 +47,12 @@ class Change(BaseModel):
         """As Redis keeps it, under an id of its own: a line that is sent twice is the same one. Of two in the same
         millisecond of Redis the ids say which was made first."""
         return f"aud_{time.time_ns():016x}{secrets.token_hex(4)} {self.model_dump_json()}"
+
+    @staticmethod
+    def ended(line: str, outcome: str) -> str:
+        """The line of a change that had begun, once it is known what came of it. Its id stays."""
+        entry = Entry.read(line, 0)
+        return f"{entry.id} {entry.change.model_copy(update={'outcome': outcome}).model_dump_json()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,15 @@ from app.contract.redis.scripts import source
 Drain = Literal["draining", "left", "missing", "deaf"]
 """`left`: it has done so, or died, since it was told. `deaf`: a worker of an earlier release cannot be told."""
 
+Undrain = Literal["serving", "starting", "left", "missing"]
+"""The last two: it is too late."""
+
 
 class Operations:
     """`client` must decode responses. Methods raise redis.RedisError while Redis is away and may be called again."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
-        names = ("pause", "resume", "drain", "audit", "newest")
+        names = ("pause", "resume", "drain", "undrain", "audit", "newest")
         self._scripts: Any = {name: client.register_script(source(name)) for name in names}
 
     async def pause(
@@ -47,9 +50,25 @@ class Operations:
         line = Change.by(by, "drain", worker, "leaves with its last job").line()
         return cast(Drain, await self._scripts["drain"](args=[worker, line]))
 
+    async def undrain(self, worker: str, by: Operator) -> Undrain:
+        """Have a drained worker take jobs again; nothing changes for one that is not drained."""
+        line = Change.by(by, "undrain", worker, "takes jobs again").line()
+        return cast(Undrain, await self._scripts["undrain"](args=[worker, line]))
+
     async def note(self, change: Change) -> None:
         """A line of the audit for what was changed elsewhere."""
         await self._scripts["audit"](args=[change.line()])
+
+    async def begin(self, change: Change) -> str:
+        """A line of the audit for a change of many steps, before the first of them: should whoever makes it die, it is
+        known who had begun. `end` wants what this answers."""
+        line = change.line()
+        await self._scripts["audit"](args=[line])
+        return line
+
+    async def end(self, line: str, outcome: str) -> None:
+        """What came of it, in the place of what was begun; nothing is left of it where nothing did."""
+        await self._scripts["audit"](args=[Change.ended(line, outcome) if outcome else "", line])
 
     async def audit(self, *, limit: int, before: tuple[int, str] | None = None) -> list[Entry]:
         """What was changed, the latest first; `before` is moment and id of the last line seen."""

@@ -78,7 +78,8 @@ class StepsDone:
 
 
 SCRIPTS = (
-    "claim", "pass_on", "beat", "progress", "preview", "finish", "give_back", "announce", "starting", "worker_lost",
+    "claim", "pass_on", "beat", "progress", "preview", "finish", "give_back", "announce", "leave", "starting",
+    "worker_lost",
 )  # fmt: skip
 
 
@@ -136,6 +137,11 @@ class Ownership:
     def leave(self, model: str, worker: str) -> None:
         """Take this worker off the list of the living."""
         self._scripts["announce"](args=[model, worker, ""])
+
+    def leave_drained(self, models: Sequence[str], worker: str) -> bool:
+        """Take it off for all of them, if an operator still wants it to leave. False if that was taken back: nothing
+        has changed."""
+        return bool(self._scripts["leave"](args=[worker, *models]))
 
     def claim(self, model: str, worker: str, *, holding: int = 0, interactive_only: bool = False) -> Claim | None:
         """Own the model's next job, or None if there is none for a worker that holds so many already. With

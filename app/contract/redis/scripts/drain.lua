@@ -3,11 +3,7 @@
 -- ARGV: worker, line of the audit
 -- Answers 'draining', 'left', 'missing' (nobody of this name was heard of lately) or 'deaf' (one of an earlier release).
 local worker, at = ARGV[1], now()
-local starts, serves = redis.call('HEXISTS', STARTING, worker) == 1, false
-for _, model in ipairs(redis.call('HKEYS', CARDS)) do
-  local beat = tonumber(redis.call('ZSCORE', ALIVE .. model, worker) or 0)
-  serves = serves or beat >= at - ALIVE_MS
-end
+local starts, serves = heard_of(worker)
 if redis.call('ZSCORE', DRAINING, worker) then return (serves or starts) and 'draining' or 'left' end
 if not (serves or starts) then return 'missing' end
 if serves and redis.call('EXISTS', WORKER .. worker) == 0 then return 'deaf' end

@@ -6,13 +6,8 @@ if not owns(id, token) then
   local r = redis.call('HMGET', JOB .. id, 'status', 'token')
   return (r[1] == status and r[2] == token) and 'done' or 'stale'
 end
-local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms', 'seats', 'task', 'cost', 'deadline_ms',
-  'created_ms')
+local r = redis.call('HMGET', JOB .. id, 'model', 'claimed_ms', 'seats', 'task', 'cost')
 over(id, status, ARGV[4], {unpack(ARGV, 6)}, cjson.decode(ARGV[5]))
-if r[6] and status ~= 'canceled' then
-  local met = status == 'succeeded' and now() <= tonumber(r[7]) + tonumber(r[6])
-  redis.call('HINCRBY', DEADLINES .. r[1], met and 'met' or 'missed', 1)
-end
 -- A question takes milliseconds, and says nothing of how long the model draws.
 if status == 'succeeded' and not r[4] then
   local took, pace = now() - r[2], PACE .. r[1]

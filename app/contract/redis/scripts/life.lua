@@ -42,10 +42,24 @@ local function dequeue(id, model)
   return others
 end
 
--- Workers that have the model in memory: of those that were heard of, the ones that do not have to load it.
+-- Workers that have the model in memory: of those that were heard of, the ones that do not have to load it. Who has fallen
+-- silent is on both lists until another beats.
 local function in_memory(model, at)
   local workers = redis.call('ZCOUNT', ALIVE .. model, at - ALIVE_MS, '+inf')
-  return math.max(0, workers - redis.call('HLEN', LOADABLE .. model)), workers
+  local loadable = redis.call('HLEN', LOADABLE .. model)
+  for _, silent in ipairs(redis.call('ZRANGEBYSCORE', ALIVE .. model, '-inf', '(' .. (at - ALIVE_MS))) do
+    loadable = loadable - redis.call('HEXISTS', LOADABLE .. model, silent)
+  end
+  return math.max(0, workers - loadable), workers
+end
+
+-- Was a worker heard of lately: while it starts, and with something that it serves?
+local function heard_of(worker)
+  local starts, serves, at = redis.call('HEXISTS', STARTING, worker) == 1, false, now()
+  for _, model in ipairs(redis.call('HKEYS', CARDS)) do
+    serves = serves or tonumber(redis.call('ZSCORE', ALIVE .. model, worker) or 0) >= at - ALIVE_MS
+  end
+  return starts, serves
 end
 
 -- This worker serves the model no longer. Answers whether it did.
@@ -116,7 +130,7 @@ end
 local function over(id, status, data, fields, used)
   local at = now()
   local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs', 'task',
-    'worker', 'webhook_events')
+    'worker', 'webhook_events', 'deadline_ms')
   rq_ended(id, QUEUE_PREFIX .. r[1], r[4], r[8])
   if r[4] and status ~= 'succeeded' then orphan(id, r[4]) end
   redis.call('SREM', OPEN .. r[3], id)
@@ -129,6 +143,11 @@ local function over(id, status, data, fields, used)
   redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', at + r[2], unpack(fields))
   redis.call('ZADD', EXPIRY, at + r[2], id)
   release_inputs(id, r[6], at + r[2])
+  -- Of a job that its caller called off nobody knows whether it would have been met.
+  if r[10] and status ~= 'canceled' then
+    local met = status == 'succeeded' and at <= tonumber(r[5]) + tonumber(r[10])
+    redis.call('HINCRBY', DEADLINES .. r[1], met and 'met' or 'missed', 1)
+  end
   used = used or {}
   used[status] = 1
   use(r[3], at, used)

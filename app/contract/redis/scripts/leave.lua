@@ -1,0 +1,7 @@
+-- A drained worker has ended its last job, and leaves: it serves nothing any more. Not if the drain was taken back
+-- meanwhile; once this was answered with 1, it cannot be.
+-- ARGV: worker, models. Answers 1, or 0: nothing has changed. Said again, the same.
+local worker = ARGV[1]
+if not redis.call('ZSCORE', DRAINING, worker) then return 0 end
+for i = 2, #ARGV do stop_serving(ARGV[i], worker) end
+return 1
