@@ -77,10 +77,11 @@ async def models(services: TheServices) -> AdminModelList:
 async def model_view(services: Services, model: ServedModel) -> AdminModelView:
     """A model with its queue as it is now."""
     name = model.card.name
-    waiting, oldest, unserved = await services.queue_stats.waiting(name)
+    waiting = await services.queue_stats.waiting(name)
     running = await services.queue_stats.running(name)
-    ages = {"oldest_waiting_seconds": round(oldest, 3), "unserved_seconds": round(unserved, 3)}
-    return AdminModelView.of(model, waiting=waiting, running=running, **ages)
+    oldest, unserved = round(waiting.oldest_seconds, 3), round(waiting.unserved_seconds, 3)
+    ages = {"oldest_waiting_seconds": oldest, "unserved_seconds": unserved}
+    return AdminModelView.of(model, waiting=waiting.jobs, running=running, **ages)
 
 
 @router.get("/dead", response_model=DeadJobList, summary="Jobs that used up their attempts", responses=READING)

@@ -65,7 +65,9 @@ class QueueMetrics(Collector):
     async def _ask(self) -> list[Metric]:
         depth = GaugeMetricFamily("darkroom_queue_depth", "Jobs that wait", labels=["model"])
         running = GaugeMetricFamily("darkroom_model_jobs_running", "Jobs that a worker owns", labels=["model"])
-        oldest = GaugeMetricFamily("darkroom_queue_wait_seconds", "Age of the longest waiting job", labels=["model"])
+        oldest = GaugeMetricFamily(
+            "darkroom_queue_wait_seconds", "Age of the longest waiting job", labels=["model", "priority"]
+        )
         unserved = GaugeMetricFamily(
             "darkroom_queue_unserved_seconds", "Since when jobs wait and none was claimed", labels=["model"]
         )
@@ -78,11 +80,12 @@ class QueueMetrics(Collector):
             "darkroom_deadlines", "Jobs with a deadline that are over: met or missed", labels=["model", "outcome"]
         )
         for name, model in (await self._registry.models()).items():
-            waiting, age, idle = await self._stats.waiting(name)
-            depth.add_metric([name], waiting)
+            waiting = await self._stats.waiting(name)
+            depth.add_metric([name], waiting.jobs)
             running.add_metric([name], await self._stats.running(name))
-            oldest.add_metric([name], age)
-            unserved.add_metric([name], idle)
+            oldest.add_metric([name, "interactive"], waiting.interactive_seconds)
+            oldest.add_metric([name, "batch"], waiting.batch_seconds)
+            unserved.add_metric([name], waiting.unserved_seconds)
             workers.add_metric([name], model.workers)
             having.add_metric([name], model.in_memory)
             seats.add_metric([name], model.in_memory * model.card.seats)

@@ -30,6 +30,7 @@ def scrape(client: httpx2.Client, url: str = "/metrics") -> Samples:
 
 
 STARTER = (("model", "starter"),)
+PRIORITIES = ("interactive", "batch")
 
 
 def test_the_queue(client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis) -> None:
@@ -37,10 +38,12 @@ def test_the_queue(client: httpx2.Client, worker: ScriptedWorker, redis_client: 
         send(client)
     worker.claim()
     [first] = redis_client.lrange(f"{keys.RQ_QUEUE}{keys.queue_name('starter')}", 0, 0)
-    redis_client.hincrby(f"{keys.JOB}{first}", "created_ms", -60_000)
+    redis_client.hincrby(f"{keys.JOB}{first}", "created_ms", -60_000_000)
     samples = scrape(client)
     assert samples["darkroom_queue_depth", STARTER] == 2
-    assert 60 <= samples["darkroom_queue_wait_seconds", STARTER] < 70
+    waits = {each: samples["darkroom_queue_wait_seconds", (*STARTER, ("priority", each))] for each in PRIORITIES}
+    assert waits["interactive"] >= 60_000
+    assert waits["batch"] == 0
     assert (samples["darkroom_workers", STARTER], samples["darkroom_seats_served", STARTER]) == (1, 4)
     assert samples["darkroom_model_jobs_running", STARTER] == 1
     assert (samples["darkroom_jobs_running", ()], samples["darkroom_redis_up", ()]) == (1, 1)
@@ -48,6 +51,26 @@ def test_the_queue(client: httpx2.Client, worker: ScriptedWorker, redis_client: 
     text = until(lambda: "darkroom_job_seconds{" in (page := client.get("/metrics").text) and page)
     told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE") and "_created " not in line}
     assert {name for name in told if f"`{name}`" not in OPERATIONS} == set()
+
+
+def test_a_batch_job_that_waits_is_nobodys_long_wait(
+    client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis
+) -> None:
+    """Also one that came back to the queue, where it goes before all."""
+    for _ in range(2):
+        send(client, {"prompt": "a circle", "priority": "batch"})
+    assert worker.ownership.give_back(worker.claim(), "worker-stopped")
+    for job_id in redis_client.zrange(keys.QUEUED + "starter", 0, -1):
+        redis_client.hincrby(f"{keys.JOB}{job_id}", "created_ms", -60_000_000)
+    samples = scrape(client)
+    waits = {each: samples["darkroom_queue_wait_seconds", (*STARTER, ("priority", each))] for each in PRIORITIES}
+    assert waits["interactive"] == 0
+    assert waits["batch"] >= 60_000
+    [model] = client.get("/v1/admin/models").json()["data"]
+    assert model["oldest_waiting_seconds"] >= 60_000
+    send(client)
+    interactive = scrape(client)["darkroom_queue_wait_seconds", (*STARTER, ("priority", "interactive"))]
+    assert 0 <= interactive < 60_000
 
 
 def test_requests_by_route_and_never_by_what_was_asked(gateway_with: OneGateway, worker: ScriptedWorker) -> None:

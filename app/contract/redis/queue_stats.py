@@ -22,6 +22,28 @@ class Counts:
     webhooks_owed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits for a model. Ages in seconds, 0.0 where nothing does."""
+
+    jobs: int
+    interactive_seconds: float
+    """Age of the interactive job that has waited longest."""
+    batch_seconds: float
+    """The same of the batch jobs, which wait for as long as others come."""
+    unserved_seconds: float
+    """For how long none of them has been claimed."""
+
+    @property
+    def oldest_seconds(self) -> float:
+        return max(self.interactive_seconds, self.batch_seconds)
+
+
+FIRST_LOOKED_AT = 100
+"""Of the jobs in the order of turns. What has waited longest of a tenant, or nearly, has its next turn: the oldest job
+of all is among the first of as many tenants."""
+
+
 class QueueStats:
     """`client` must decode responses. Methods raise redis.RedisError while Redis is away."""
 
@@ -44,18 +66,29 @@ class QueueStats:
         met, missed = await self._redis.hmget(keys.DEADLINES + model, "met", "missed")
         return {"met": int(met or 0), "missed": int(missed or 0)}
 
-    async def waiting(self, model: str) -> tuple[int, float, float]:
-        """Jobs of a model that wait; the age in seconds of the one at the head of RQ's list; and for how long none of
-        them has been claimed. 0.0 without one."""
+    async def waiting(self, model: str) -> Waiting:
+        """Two round trips."""
+        queued, behind, few = keys.QUEUED + model, keys.AFTER_INTERACTIVE, {"start": 0, "num": FIRST_LOOKED_AT}
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.zcard(keys.QUEUED + model)
-            pipeline.lindex(keys.RQ_QUEUE + keys.queue_name(model), 0)
+            pipeline.zcard(queued)
+            pipeline.zrangebyscore(queued, "-inf", f"({behind}", **few)
+            pipeline.zrangebyscore(queued, behind, "+inf", **few)
             pipeline.hget(keys.CLOCK + model, "unserved")
             pipeline.time()
-            depth, first, unserved, now = await pipeline.execute()
-        created = await self._redis.hget(keys.JOB + first, "created_ms") if first else None
+            depth, first, last, unserved, now = await pipeline.execute()
         at = now[0] + now[1] / 1e6
-        return depth, _since(created, at), _since(unserved, at)
+        oldest = await self._oldest([*first, *last])
+        ages = (_since(oldest.get(priority), at) for priority in ("interactive", "batch"))
+        return Waiting(depth, *ages, _since(unserved, at))
+
+    async def _oldest(self, job_ids: list[str]) -> dict[str, str]:
+        """When (ms) the oldest of them was accepted, by priority. What came back goes before all, whatever it is."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hmget(keys.JOB + job_id, "priority", "created_ms")
+            found = await pipeline.execute()
+        known = ((priority or "interactive", created) for priority, created in found if created)
+        return dict(sorted(known, key=lambda each: -int(each[1])))
 
 
 def _since(ms: str | None, at: float) -> float:
