@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 
 import uvicorn
@@ -87,6 +88,9 @@ def bear(kind: str, environment: dict[str, str], log: str) -> int:
         os.dup2(1, 2)
         configure("info", process=kind)
         code = KINDS[kind]()
+    except BaseException:
+        # `os._exit` would say nothing of it.
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
