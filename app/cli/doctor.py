@@ -94,10 +94,18 @@ def _look(data: Path, port: int | None, asked: Asked) -> Iterator[Finding]:
 
 
 def _worker_side(asked: Asked, settings: UpSettings) -> Iterator[Finding]:
-    has_several = bool(given(os.environ).get("DARKROOM_MODELS")) and not asked.models
-    asked = asked.completed(settings, given(os.environ))
-    own_model = {} if has_several else {"DARKROOM_MODEL": str(asked.models[0])}
-    first = {**own_model, "DARKROOM_DEVICE": asked.devices[0]}
+    try:
+        asked = asked.completed(settings, given(os.environ))
+    except CannotPlan as error:
+        yield Finding("workers", "bad", str(error), "say it otherwise; `darkroom up --help` has a table")
+        return
+    has_several = bool(asked.folders)
+    own = (
+        ("DARKROOM_MODELS", ",".join(map(str, asked.folders)))
+        if has_several
+        else ("DARKROOM_MODEL", str(asked.models[0]))
+    )
+    first = dict([own, ("DARKROOM_DEVICE", asked.devices[0])])
     try:
         torch = installed("torch")
     except PackageNotFoundError:
@@ -118,10 +126,7 @@ def _worker_side(asked: Asked, settings: UpSettings) -> Iterator[Finding]:
         return
     yield Finding("torch", "ok", f"{torch}, diffusers {facts['versions']['diffusers']}")
     yield _gpu(facts)
-    if has_several:
-        yield from _several(facts)
-        return
-    yield from _model(facts)
+    yield from _several(facts) if has_several else _model(facts)
     yield from _workers(asked, [f"cuda:{number}" for number in range(len(facts["gpus"]))])
 
 

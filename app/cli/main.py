@@ -16,7 +16,7 @@ from app.cli.admin_commands import admin
 from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
 from app.cli.model_commands import models
-from app.cli.options import DEVICE_HELP, AsJson, Data, Devices, Model, Models, Workers
+from app.cli.options import DEVICE_HELP, AsJson, Data, Devices, Folders, Model, Models, Workers
 from app.cli.standard_streams import write_whole
 from app.cli.words import Words
 from app.contract.common.environment import PREFIX
@@ -64,6 +64,7 @@ def up(
     host: Host = None,
     data: Annotated[Path, typer.Option(help="Folder for jobs, pictures and logs.")] = Path("data"),
     model: Models = None,
+    folders: Folders = None,
     device: Devices = None,
     workers: Workers = None,
 ) -> None:
@@ -72,6 +73,8 @@ def up(
     \b
     nothing said               one worker: DARKROOM_MODEL on DARKROOM_DEVICE
     --model A --model B        a worker of each
+    --models FOLDER            a worker of all models in it, one of them in
+                               memory at a time
     --device cuda:0 --device cuda:1
                                a worker on each, of the one model
     both, and --workers N      N in all; models and devices in turn:
@@ -87,10 +90,10 @@ def up(
     Every other setting is honoured as well.
     """
     from app.cli.up import Supervisor
-    from app.cli.worker_plan import Asked
+    from app.cli.worker_plan import Asked, paths_in
 
     _options_go_first(port=port, host=host)
-    asked = Asked(tuple(model or ()), tuple(device or ()), workers)
+    asked = Asked(tuple(model or ()), tuple(device or ()), workers, paths_in(folders or ""))
     raise typer.Exit(Supervisor(data=data, asked=asked).run())
 
 
@@ -114,10 +117,7 @@ def gateway(
 @app.command()
 def worker(
     model: Model = None,
-    models: Annotated[
-        str | None,
-        typer.Option(help="Instead: a folder of model folders, or some with commas between. One is in memory at once."),
-    ] = None,
+    models: Folders = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
     """Hold a model in memory and draw."""
@@ -135,6 +135,7 @@ def doctor(
     data: Data = Path("data"),
     port: Port = None,
     model: Models = None,
+    folders: Folders = None,
     device: Devices = None,
     workers: Workers = None,
     as_json: AsJson = False,
@@ -144,9 +145,9 @@ def doctor(
     It takes the options of `darkroom up`, and says which workers that would start.
     """
     from app.cli.doctor import diagnose
-    from app.cli.worker_plan import Asked
+    from app.cli.worker_plan import Asked, paths_in
 
-    asked = Asked(tuple(model or ()), tuple(device or ()), workers)
+    asked = Asked(tuple(model or ()), tuple(device or ()), workers, paths_in(folders or ""))
     raise typer.Exit(diagnose(data=data, port=port, asked=asked, as_json=as_json))
 
 

@@ -19,6 +19,13 @@ Models = Annotated[
     list[Path] | None,
     typer.Option("--model", help=f"{MODEL_HELP} Given again: one more, with a worker of its own."),
 ]
+Folders = Annotated[
+    str | None,
+    typer.Option(
+        "--models",
+        help="Instead: a folder of model folders, or some with commas between. A worker has one in memory at a time.",
+    ),
+]
 DEVICE_HELP = "auto, cpu, cuda, cuda:1 or mps."
 Devices = Annotated[
     list[str] | None,

@@ -157,7 +157,8 @@ class Supervisor:
         """
         workers = plan(self.asked.completed(settings, self.environment), Machine(cores(), gpus), self.environment)
         self.first_model = workers[0].model
-        self.complete("DARKROOM_DEFAULT_MODEL", self.first_model)
+        if self.first_model:
+            self.complete("DARKROOM_DEFAULT_MODEL", self.first_model)
         self.states = WorkerStates(workers)
         return workers
 

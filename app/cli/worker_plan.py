@@ -1,6 +1,6 @@
 """Which workers `darkroom up` starts: models and devices are dealt in turn, and no GPU is taken twice unawares.
 
-Knows names, numbers and what was asked for. Refuses to know processes, torch, and what a folder holds.
+Knows names, numbers and what was asked for. Refuses to know processes, torch, and what a model's folder holds.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ AUTO, CPU = "auto", "cpu"
 OF_ONE_MODEL = ("DARKROOM_MODEL_NAME", "DARKROOM_PRIOR", "DARKROOM_VAE")
 """Settings that go with the folder of DARKROOM_MODEL."""
 
+MODEL_INDEX = "model_index.json"
+
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
 
@@ -28,20 +31,36 @@ class CannotPlan(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Models, devices and how many workers there shall be: None for as many as the longer of the two lists."""
+    """Models, devices and how many workers there shall be: None for as many as the longer of the two lists. In the
+    place of `models`, `folders` are those of which each worker has one in memory, and folders of such."""
 
     models: tuple[Path, ...] = ()
     devices: tuple[str, ...] = ()
     workers: int | None = None
+    folders: tuple[Path, ...] = ()
 
     def completed(self, settings: UpSettings, environment: Mapping[str, str]) -> Asked:
-        """With what the settings say where this says nothing, and then those of one worker."""
+        """With what the settings say where this says nothing, and then those of one worker. Raises CannotPlan for
+        models that are named in both ways."""
         model, device = environment.get("DARKROOM_MODEL"), environment.get("DARKROOM_DEVICE")
+        folders = self.folders or paths_in(environment.get("DARKROOM_MODELS", ""))
+        named = self.models or settings.up_models or ((Path(model),) if model else ())
+        if folders and named:
+            raise CannotPlan(
+                "--model (or DARKROOM_UP_MODELS, DARKROOM_MODEL) and --models (or DARKROOM_MODELS) were both given: a "
+                "worker has one model, or several of which one is in memory; say one of the two"
+            )
         return Asked(
-            self.models or settings.up_models or (Path(model) if model else BUNDLED_MODEL,),
+            () if folders else named or (BUNDLED_MODEL,),
             self.devices or settings.up_devices or (device or AUTO,),
             self.workers or settings.up_workers,
+            folders,
         )
+
+
+def paths_in(text: str) -> tuple[Path, ...]:
+    """As they are given with commas between."""
+    return tuple(Path(each.strip()) for each in text.split(",") if each.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,36 +74,44 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class PlannedWorker:
-    """One worker: `name` is that of the process and its log, `model` what requests call what it serves.
+    """One worker: `name` is that of the process and its log, `model` what requests call what it serves, or the first of
+    what it may have in memory. `folder` is that model's, or `folders` are those that it has one of.
 
-    `threads` is its share of the cores, None where it has them to itself.
+    `threads` is its share of the cores, None where it has them to itself. `heartbeat_file` is its own, where each has
+    one.
     """
 
     name: str
     model: str
-    folder: Path
+    folder: Path | None
     device: str
     threads: int | None
     is_of_first_model: bool
+    folders: tuple[Path, ...] = ()
+    others: tuple[str, ...] = ()
+    """What the further models in `folders` are called, as far as that is plain."""
+    heartbeat_file: str | None = None
 
     def environment(self) -> dict[str, str]:
         """What this worker has for itself. What is said of the first model's folder is not meant for the others."""
-        own = {"DARKROOM_MODEL": str(self.folder), "DARKROOM_DEVICE": self.device}
+        own = {"DARKROOM_DEVICE": self.device}
+        own |= {"DARKROOM_MODELS": ",".join(map(str, self.folders))} if self.folders else {}
+        own |= {"DARKROOM_MODEL": str(self.folder)} if self.folder else {}
+        own |= {"DARKROOM_HEARTBEAT_FILE": self.heartbeat_file} if self.heartbeat_file else {}
         share = {} if self.threads is None else {"DARKROOM_THREADS": str(self.threads)}
         return own | share | ({} if self.is_of_first_model else dict.fromkeys(OF_ONE_MODEL, ""))
 
     def __str__(self) -> str:
         threads = "" if self.threads is None else f" with {self.threads} thread{'s' * (self.threads > 1)}"
-        return f"{self.model} on {self.device}{threads}"
+        what = f"one of {', '.join(map(str, self.folders))}" if self.folders else self.model
+        return f"{what} on {self.device}{threads}"
 
 
 def plan(asked: Asked, machine: Machine, environment: Mapping[str, str]) -> tuple[PlannedWorker, ...]:
     """The workers in the order in which they start, the first model's first. `asked` is complete. Raises CannotPlan."""
-    if environment.get("DARKROOM_MODELS"):
-        raise CannotPlan(
-            "DARKROOM_MODELS is for `darkroom worker`, which has one of them in memory; name --model for each"
-        )
-    names = _names(asked.models, environment)
+    names, others = _names(asked.models, environment), ()
+    if asked.folders:
+        names, others = _names_in(asked.folders)
     count = asked.workers or max(len(asked.models), len(asked.devices))
     _refuse_idle(asked, count)
     if count > 1 and (port := environment.get("DARKROOM_WORKER_METRICS_PORT")) and port != "0":
@@ -93,12 +120,16 @@ def plan(asked: Asked, machine: Machine, environment: Mapping[str, str]) -> tupl
     on_cpu = devices.count(CPU)
     shared = on_cpu > 1 and not environment.get("DARKROOM_THREADS")
     share = max(1, machine.cores // on_cpu) if shared else None
+    heartbeat_file = environment.get("DARKROOM_HEARTBEAT_FILE") if count > 1 else None
     workers = []
     for turn, device in enumerate(devices):
         at = turn % len(names)
         name = _process_name(names[at], is_of_first_model=at == 0, copy=turn // len(names))
         threads = share if device == CPU else None
-        workers.append(PlannedWorker(name, names[at], asked.models[at], device, threads, at == 0))
+        folder = asked.models[at] if asked.models else None
+        beats = f"{heartbeat_file}.{name}" if heartbeat_file else None
+        own = PlannedWorker(name, names[at], folder, device, threads, at == 0, asked.folders, others, beats)
+        workers.append(own)
     return tuple(workers)
 
 
@@ -113,18 +144,46 @@ def _names(models: Sequence[Path], environment: Mapping[str, str]) -> list[str]:
         names = [model_name(folder, chosen if at == 0 else None) for at, folder in enumerate(models)]
     except IllegalName as error:
         raise CannotPlan(str(error)) from None
-    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
-        remedy = "for more workers of one model there is --workers" if len(set(models)) < len(models) else ""
-        raise CannotPlan(f"two of the models are called {twice[0]}; rename a folder{'; ' if remedy else ''}{remedy}")
+    _refuse_twice(names, "for more workers of one model there is --workers" if len(set(models)) < len(models) else "")
     # The workers judge what is in them; but this one fault is a slip of the hand, and told before anything starts.
     if len(models) > 1 and (missing := [each for each in models if not _exists(each)]):
         raise CannotPlan(f"the model folder {missing[0]} does not exist")
     return names
 
 
-def _exists(folder: Path) -> bool:
+def _names_in(folders: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
+    """What the first model in them is called, "" where that is not plain, and what the others are. The worker judges
+    them, and says so where it finds none."""
+    if missing := [each for each in folders if not _exists(each)]:
+        raise CannotPlan(f"the folder of models {missing[0]} does not exist")
+    found = []
+    for path in (model for folder in folders for model in _models_in(_meant(folder))):
+        with suppress(IllegalName):
+            found.append(model_name(path))
+    _refuse_twice(found)
+    return found[:1] or [""], tuple(found[1:])
+
+
+def _models_in(folder: Path) -> list[Path]:
+    """Itself, or those inside, by their names."""
+    if (folder / MODEL_INDEX).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{MODEL_INDEX}") if not path.parent.name.startswith("."))
+
+
+def _refuse_twice(names: Sequence[str], remedy: str = "") -> None:
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
+        raise CannotPlan(f"two of the models are called {twice[0]}; rename a folder{'; ' if remedy else ''}{remedy}")
+
+
+def _meant(folder: Path) -> Path:
     """A single word may be a bundled model's."""
-    return folder.exists() or (len(folder.parts) == 1 and BUNDLED_MODEL.with_name(folder.name).exists())
+    bundled = BUNDLED_MODEL.with_name(folder.name)
+    return bundled if len(folder.parts) == 1 and not folder.exists() and bundled.exists() else folder
+
+
+def _exists(folder: Path) -> bool:
+    return _meant(folder).exists()
 
 
 def _refuse_idle(asked: Asked, count: int) -> None:

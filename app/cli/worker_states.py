@@ -66,7 +66,7 @@ class WorkerStates:
 
     def _look_at_one(self, child: str, start: _Start, now: float, ownership: Ownership) -> None:
         worker = start.worker
-        if ownership.is_announced(worker.model, start.name):
+        if any(ownership.is_announced(model, start.name) for model in (worker.model, *worker.others)):
             del self._starting[child]
             self._never_ready.discard(worker.model)
             self._say(f"{worker} is ready ({child})")

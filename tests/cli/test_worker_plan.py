@@ -9,7 +9,7 @@ import pytest
 
 from app.cli.this_machine import cores
 from app.cli.up_settings import UpSettings, settings_from_env
-from app.cli.worker_plan import Asked, CannotPlan, Machine, plan
+from app.cli.worker_plan import Asked, CannotPlan, Machine, PlannedWorker, plan
 from app.contract.common.environment import SettingsError
 from app.contract.messages.model_name import BUNDLED_MODEL
 
@@ -164,7 +164,61 @@ def test_of_a_core_with_two_threads_one_is_counted(tmp_path: Path, monkeypatch: 
     assert cores(tmp_path) == 3, "the last tells nothing of its siblings, and counts for itself"
 
 
-def test_a_worker_of_several_models_is_not_ups() -> None:
-    """Else its setting would be passed over in silence."""
-    with pytest.raises(CannotPlan, match="DARKROOM_MODELS is for `darkroom worker`"):
-        planned(DARKROOM_MODELS="/models")
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A folder of two models, of a file, and of a folder that is none."""
+    for name in ("beta", "alpha", ".hidden"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "model_index.json").write_text("{}")
+    (tmp_path / "models" / "notes").mkdir()
+    (tmp_path / "models" / "model_index.txt").write_text("")
+    return tmp_path / "models"
+
+
+def of_several(folders: Sequence[Path], **environment: str) -> Sequence[PlannedWorker]:
+    asked = Asked(folders=tuple(folders), devices=("cpu",), workers=2).completed(UpSettings(), environment)
+    return plan(asked, Machine(cores=8, gpus=never), environment)
+
+
+def test_each_worker_may_have_one_of_several_models(shelf: Path) -> None:
+    """As the option says, or the setting of a worker."""
+    workers = of_several([shelf])
+    assert [(each.name, each.model, each.others) for each in workers] == [
+        ("worker", "alpha", ("beta",)),
+        ("worker@2", "alpha", ("beta",)),
+    ]
+    own = {"DARKROOM_MODELS": str(shelf), "DARKROOM_DEVICE": "cpu", "DARKROOM_THREADS": "4"}
+    assert workers[1].environment() == own
+    assert str(workers[0]) == f"one of {shelf} on cpu with 4 threads"
+    assert of_several([], DARKROOM_MODELS=f"{shelf}, ") == workers
+    named = of_several([Path("starter"), shelf / "beta"])
+    assert (named[0].model, named[0].others) == ("starter", ("beta",)), (
+        "a bundled model by its name, and one by its folder"
+    )
+    assert [each.model for each in of_several([shelf / "notes"])] == ["", ""], "that it has none, the worker says"
+
+
+def test_what_cannot_be_several_models_is_refused_in_a_sentence(shelf: Path) -> None:
+    for asked, environment in (
+        (Asked((A,), folders=(shelf,)), {}),
+        (Asked((A,)), {"DARKROOM_MODELS": str(shelf)}),
+        (Asked(folders=(shelf,)), {"DARKROOM_MODEL": "starter"}),
+    ):
+        with pytest.raises(CannotPlan, match="were both given"):
+            asked.completed(UpSettings(), environment)
+    with pytest.raises(CannotPlan, match="the folder of models nowhere/at-all does not exist"):
+        of_several([shelf, Path("nowhere/at-all")])
+    with pytest.raises(CannotPlan, match=r"two of the models are called beta; rename a folder$"):
+        of_several([shelf, shelf / "beta"])
+
+
+def test_each_of_several_workers_has_a_heartbeat_file_of_its_own() -> None:
+    """One that all touch says that one of them lives."""
+    machine = Machine(cores=8, gpus=never)
+    beats = {"DARKROOM_HEARTBEAT_FILE": "/tmp/alive"}
+    files = [
+        each.environment().get("DARKROOM_HEARTBEAT_FILE") for each in plan(Asked((A,), ("cpu",), 2), machine, beats)
+    ]
+    assert files == ["/tmp/alive.worker", "/tmp/alive.worker@2"]
+    [alone] = plan(Asked((A,), ("cpu",)), machine, beats)
+    assert "DARKROOM_HEARTBEAT_FILE" not in alone.environment(), "what all processes are given is its own"
