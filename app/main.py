@@ -98,8 +98,9 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     refusals = _refusals(settings)
     error_handler.install(app, refusals)
     app.state.metrics = metrics or GatewayMetrics(process=0)
+    token = settings.operator_token
     authenticator = Authenticator(
-        settings.keys(), required=settings.require_keys, visitors_are_operators=settings.is_for_its_machine
+        settings.keys(), required=settings.require_keys, operator_token=token.get_secret_value() if token else None
     )
     app.state.doorkeeper = Doorkeeper(authenticator)
     app.add_middleware(HeadAsGet)

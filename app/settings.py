@@ -19,7 +19,7 @@ from app.contract.messages.cells import CELL_NAME
 from app.contract.messages.model_name import LEGAL, is_legal, is_legal_alias
 from app.contract.objects.store import StoreOptions, as_storage_url
 from app.contract.redis.url import RedisUrl
-from app.edge.auth import Keys, keys_from_text
+from app.edge.auth import SHORTEST_API_KEY, Keys, is_key, keys_from_text
 from app.edge.cells import Cells, read_cells
 from app.edge.cors import origin
 from app.pictures.links import LONGEST_LINK, LONGEST_SIGNED, SHORTEST_KEY
@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         default=2**30, ge=0, description="Free space on a local disk below which no job is taken: running ones need it"
     )
 
+    operator_token: SecretStr | None = Field(
+        default=None,
+        description="While no key is needed: whoever sends this as a key is the operator. 32 characters or more. "
+        "`darkroom up` makes one",
+    )
     signing_key: SecretStr | None = Field(
         default=None, description="Signs picture links; the same on every gateway. 32 bytes or more"
     )
@@ -203,6 +208,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree(self) -> Settings:
         self.keys()
+        if self.operator_token is not None and not is_key(self.operator_token.get_secret_value()):
+            raise ValueError(
+                f"DARKROOM_OPERATOR_TOKEN is no token: give it {SHORTEST_API_KEY} to 512 visible ASCII characters"
+            )
         if self.signing_key is not None and len(self.signing_key.get_secret_value().encode()) < SHORTEST_KEY:
             raise ValueError(f"DARKROOM_SIGNING_KEY is too short: give it {SHORTEST_KEY} random bytes or more")
         if any(len(key) < SHORTEST_KEY for key in self.accepted_signing_keys()):
@@ -231,12 +240,6 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
-
-    @property
-    def is_for_its_machine(self) -> bool:
-        """Whether nobody is meant to come from elsewhere, by a proxy or a page of another origin either."""
-        others = self.public_url is not None or self.allowed_hosts or self.cors_origins
-        return self.is_local and not others
 
     @property
     def retention_ms(self) -> int:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 from rich.text import Text
 
-from app.cli.admin_answers import CHANGE, DEAD, MODEL, SHARE, WORKER, Row, list_all, require
-from app.cli.client import Service, converse
+from app.cli.admin_answers import CHANGE, DEAD, MODEL, SHARE, WORKER, Row, converse_as_operator, list_all, require
+from app.cli.client import Service
 from app.cli.exits import OK
 from app.cli.jobs import moment
 from app.cli.plain import plain
@@ -36,7 +36,7 @@ def show_queue(*, model: str | None, limit: int, as_json: bool, url: str, api_ke
         rows = await list_all(service, "queue", SHARE, limit=limit, model=model)
         return _show(rows, as_json, _print_queue, none="no job waits or runs")
 
-    return converse("admin queue", url, api_key, work)
+    return converse_as_operator("admin queue", url, api_key, work)
 
 
 def _print_queue(rows: Sequence[Row]) -> None:
@@ -57,7 +57,7 @@ def show_workers(*, model: str | None, limit: int, as_json: bool, url: str, api_
         rows = await list_all(service, "workers", WORKER, limit=limit, model=model)
         return _show(rows, as_json, _print_workers, none="no worker was heard of lately")
 
-    return converse("admin workers", url, api_key, work)
+    return converse_as_operator("admin workers", url, api_key, work)
 
 
 def _print_workers(rows: Sequence[Row]) -> None:
@@ -86,7 +86,7 @@ def show_models(*, as_json: bool, url: str, api_key: str | None) -> int:
         rows = require(service, found, {"data": [MODEL]})["data"]
         return _show(rows, as_json, _print_models, none="no worker has announced a model")
 
-    return converse("admin models", url, api_key, work)
+    return converse_as_operator("admin models", url, api_key, work)
 
 
 def _print_models(rows: Sequence[Row]) -> None:
@@ -108,7 +108,7 @@ def show_dead(*, limit: int, as_json: bool, url: str, api_key: str | None) -> in
         rows = await list_all(service, "dead", DEAD, limit=limit)
         return _show(rows, as_json, _print_dead, none="no dead jobs")
 
-    return converse("admin dead", url, api_key, work)
+    return converse_as_operator("admin dead", url, api_key, work)
 
 
 def _print_dead(rows: Sequence[Row]) -> None:
@@ -128,7 +128,7 @@ def show_audit(*, limit: int, as_csv: bool, as_json: bool, url: str, api_key: st
         rows = await list_all(service, "audit", CHANGE, limit=limit)
         return _show(rows, as_json, _print_csv if as_csv else _print_audit, none="nothing was changed")
 
-    return converse("admin audit", url, api_key, work)
+    return converse_as_operator("admin audit", url, api_key, work)
 
 
 def _print_audit(rows: Sequence[Row]) -> None:

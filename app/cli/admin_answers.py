@@ -5,12 +5,13 @@ Knows the routes under /v1/admin. Refuses to know how anything is shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from app.cli.answers import NUMBER, fits, is_id, is_word
-from app.cli.client import CommandError, Service
+from app.cli.client import CommandError, Service, converse
 from app.cli.exits import UNREACHABLE
+from app.cli.kept_secrets import operator_token
 
 Row = dict[str, Any]
 
@@ -36,6 +37,11 @@ RERUN = {"retry_of": is_id, "id": (None, is_id), "refusal": (None, str), "detail
 RERUNS = {"data": [RERUN], "next_cursor": (None, str)}
 DRAIN = {"worker": str, "state": is_word}
 CHANGE = {"at": str, "action": str, "target": str, "outcome": str, "tenant": str, "key_id": str, "via": str}
+
+
+def converse_as_operator(command: str, url: str, api_key: str | None, work: Callable[[Service], Awaitable[int]]) -> int:
+    """As `converse`; without a key, with the token of the service that was started over the data folder here."""
+    return converse(command, url, api_key or operator_token(url), work)
 
 
 async def list_all(service: Service, path: str, shape: Any, *, limit: int, **query: str | None) -> list[Row]:

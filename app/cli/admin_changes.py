@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from app.cli.admin import pause_words
-from app.cli.admin_answers import DEAD, DRAIN, MODEL, PAGE, RERUN, RERUNS, Row, change, list_all
+from app.cli.admin_answers import DEAD, DRAIN, MODEL, PAGE, RERUN, RERUNS, Row, change, converse_as_operator, list_all
 from app.cli.answers import CANCELLATION
-from app.cli.client import Service, converse
+from app.cli.client import Service
 from app.cli.exits import FAILED, OK
 from app.cli.jobs import CALLED_OFF, call_all_off
 from app.cli.plain import plain
@@ -45,7 +45,7 @@ def _change_model(
         print(json.dumps(row, indent=2) if as_json else plain(f"{row['id']}: {said}; {waiting}"))
         return OK
 
-    return converse(f"admin {way}", url, api_key, work)
+    return converse_as_operator(f"admin {way}", url, api_key, work)
 
 
 def drain_worker(worker: str, *, wait: bool, as_json: bool, url: str, api_key: str | None) -> int:
@@ -61,7 +61,7 @@ def drain_worker(worker: str, *, wait: bool, as_json: bool, url: str, api_key: s
         print(json.dumps(row, indent=2) if as_json else plain(f"{worker} {said}"))
         return OK
 
-    return converse("admin drain", url, api_key, work)
+    return converse_as_operator("admin drain", url, api_key, work)
 
 
 def undrain_worker(worker: str, *, as_json: bool, url: str, api_key: str | None) -> int:
@@ -73,7 +73,7 @@ def undrain_worker(worker: str, *, as_json: bool, url: str, api_key: str | None)
         print(json.dumps(row, indent=2) if as_json else plain(f"{worker} {said}"))
         return OK
 
-    return converse("admin undrain", url, api_key, work)
+    return converse_as_operator("admin undrain", url, api_key, work)
 
 
 def cancel_jobs(tenant: str, status: str | None, *, as_json: bool, url: str, api_key: str | None) -> int:
@@ -93,7 +93,7 @@ def cancel_jobs(tenant: str, status: str | None, *, as_json: bool, url: str, api
             print("there are more, say it again in a moment", file=sys.stderr)
         return FAILED if has_more else OK
 
-    return converse("admin cancel", url, api_key, work)
+    return converse_as_operator("admin cancel", url, api_key, work)
 
 
 def retry_job(given: str, *, as_json: bool, url: str, api_key: str | None) -> int:
@@ -109,7 +109,7 @@ def retry_job(given: str, *, as_json: bool, url: str, api_key: str | None) -> in
         print(json.dumps(row, indent=2) if as_json else str(row["id"]))
         return OK
 
-    return converse("admin retry", url, api_key, work)
+    return converse_as_operator("admin retry", url, api_key, work)
 
 
 def retry_all(*, as_json: bool, url: str, api_key: str | None) -> int:
@@ -131,4 +131,4 @@ def retry_all(*, as_json: bool, url: str, api_key: str | None) -> int:
             print("no dead jobs", file=sys.stderr)
         return FAILED if any(row["id"] is None for row in rows) else OK
 
-    return converse("admin retry", url, api_key, work)
+    return converse_as_operator("admin retry", url, api_key, work)

@@ -25,9 +25,9 @@ from redis.retry import Retry
 from app.cli.children import HOPELESS_PAUSE, Child
 from app.cli.data_folder import Places, is_half_restored
 from app.cli.embedded import EmbeddedValkey, NoServer
+from app.cli.kept_secrets import OPERATOR_TOKEN, SIGNING_KEY, kept_secret
 from app.cli.lost_workers import LostWorkers
 from app.cli.private import keep_private, own_folder, private_folder
-from app.cli.signing_key import signing_key
 from app.cli.this_machine import cores, gpus
 from app.cli.up_settings import UpSettings, settings_from_env
 from app.cli.worker_plan import Asked, CannotPlan, Machine, PlannedWorker, plan
@@ -54,7 +54,10 @@ COMPLAIN_SECONDS = 30.0
 EXAMPLE = """\
   curl -X POST {url}/v1/jobs -H 'content-type: application/json' \\
     -d '{{"prompt":"a red circle on a blue background","seed":7}}'
-  darkroom generate "a red circle on a blue background" -o out.png --url {url}"""
+  darkroom generate "a red circle on a blue background" -o out.png --url {url}
+the operator's page, until there are keys: {url}/admin#key={token}"""
+
+TOKEN = "DARKROOM_OPERATOR_TOKEN"
 
 
 class CannotOpen(Exception):
@@ -67,7 +70,7 @@ class Supervisor:
     def __init__(self, *, data: Path, asked: Asked | None = None) -> None:
         """`asked` is what the options say of workers."""
         self.data, self.asked = data.absolute(), asked or Asked()
-        self.url = self.first_model = ""
+        self.url = self.first_model = self.operator_token = ""
         self.valkey: EmbeddedValkey | None = None
         self.lost_workers = LostWorkers(self.data)
         self.children: list[Child] = []
@@ -133,7 +136,8 @@ class Supervisor:
         self.lost_workers.open(redis_url)
         self.complete("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
         try:
-            self.complete("DARKROOM_SIGNING_KEY", signing_key(self.data))
+            self.complete("DARKROOM_SIGNING_KEY", kept_secret(self.data, SIGNING_KEY))
+            self.operator_token = self.environment.get(TOKEN) or kept_secret(self.data, OPERATOR_TOKEN)
         except OSError as error:
             raise CannotOpen(f"{error.filename} cannot be used ({error.strerror}); remove it") from error
         self.complete("DARKROOM_PROFILE_FOLDER", str(self.data / "profiles"))
@@ -169,7 +173,9 @@ class Supervisor:
             worker.name: Child(worker.name, process="worker", logs=logs, own=partial(self.own_of, worker))
             for worker in workers
         }
-        return [Child("gateway", logs=logs), *self.workers.values(), Child("webhooks", logs=logs)]
+        # Of no use to the others, one of which reads files of strangers.
+        gateway = Child("gateway", logs=logs, own=lambda: {TOKEN: self.operator_token})
+        return [gateway, *self.workers.values(), Child("webhooks", logs=logs)]
 
     def own_of(self, worker: PlannedWorker) -> dict[str, str]:
         """What a worker that is about to start has in its environment for itself."""
@@ -268,7 +274,7 @@ class Supervisor:
     def say_ready(self) -> None:
         print(f"darkroom is ready: {self.url}", flush=True)
         if sys.stdout.isatty():
-            print(EXAMPLE.format(url=self.url), flush=True)
+            print(EXAMPLE.format(url=self.url, token=self.operator_token), flush=True)
 
     def signal_children(self, number: signal.Signals) -> None:
         for child in self.children:

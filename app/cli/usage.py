@@ -12,6 +12,7 @@ from typing import Any
 from app.cli.answers import COUNTS, USAGE, USAGE_PAGE
 from app.cli.client import CommandError, Service, converse
 from app.cli.exits import OK, REFUSED
+from app.cli.kept_secrets import operator_token
 from app.cli.plain import plain
 from app.cli.tables import print_table
 from app.jobs.usage import COLUMNS
@@ -53,7 +54,8 @@ def show_usage(
             print_usage(report, with_tenants=whose.everybody)
         return OK
 
-    return converse("usage", url, api_key, work)
+    key = api_key if whose.is_own else api_key or operator_token(url)
+    return converse("usage", url, key, work)
 
 
 async def _of_others(service: Service, whose: Whose, days: Mapping[str, str | None]) -> Row:

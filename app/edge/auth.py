@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.edge.errors import Forbidden, Unauthenticated
 from app.edge.keyring import ADMIN, KEY_PREFIX, TENANT, HeldKey, Keyring
@@ -62,7 +62,10 @@ class Caller:
     def require_admin(self) -> None:
         """Raises Forbidden for whoever is no operator. What else it needs, to read or to write, the guard has asked."""
         if not self.key_id and ADMIN not in self.scopes:
-            raise Forbidden("This needs a key here: `darkroom keys create NAME --scope admin` makes one.")
+            raise Forbidden(
+                "This is the operator's: it needs what `darkroom up` keeps in operator.token in its data folder, or a "
+                "key: `darkroom keys create NAME --scope admin` makes one."
+            )
         self._require(ADMIN)
 
     def _require(self, scope: str) -> None:
@@ -75,13 +78,14 @@ class Authenticator:
 
     As long as there never was one of either, everybody is one tenant, whatever the header says, so that clients that
     insist on sending some key work; unless `required`, or the key is one of ours. That this only happens on loopback is
-    the settings' affair, and so is whether such a visitor can only be the operator.
+    the settings' affair. Where a request came from says little: proxies are on loopback too. So who shall be the
+    operator among such visitors sends `operator_token`.
     """
 
-    def __init__(self, keys: Keys, *, required: bool = False, visitors_are_operators: bool = False) -> None:
+    def __init__(self, keys: Keys, *, required: bool = False, operator_token: str | None = None) -> None:
         self._keys = keys
         self._required = required
-        self._of_visitors = SCOPES | {ADMIN} if visitors_are_operators else SCOPES
+        self._operator = _digest(operator_token) if operator_token else None
         self.keyring: Keyring | None = None
 
     async def authenticate(self, header: str | None) -> Caller:
@@ -93,7 +97,7 @@ class Authenticator:
         is_ours = key is not None and key.startswith(KEY_PREFIX)
         visitor = None if is_ours else await self._visitor()
         if visitor is not None:
-            return visitor
+            return replace(visitor, scopes=SCOPES | {ADMIN}) if key and self._is_operators(key) else visitor
         if key is None:
             raise Unauthenticated("Send your key in the header: Authorization: Bearer <key>.")
         raise Unauthenticated("The key is not known here: check that it is whole and has not been revoked.")
@@ -103,9 +107,12 @@ class Authenticator:
         if self._keys or self._required:
             return None
         if self.keyring is None:
-            return Caller(OPEN_TENANT, scopes=self._of_visitors)
+            return Caller(OPEN_TENANT)
         until = await self.keyring.open_until()
-        return Caller(OPEN_TENANT, scopes=self._of_visitors, revoked=until) if until else None
+        return Caller(OPEN_TENANT, revoked=until) if until else None
+
+    def _is_operators(self, key: str) -> bool:
+        return self._operator is not None and hmac.compare_digest(self._operator, _digest(key))
 
     async def of_key(self, key_id: str) -> Caller | None:
         """Who holds the key of this id, if it is still good. "" is whoever needs none."""
@@ -169,11 +176,16 @@ def keys_from_text(text: str) -> Keys:
         tenant, colon, key = entry.strip().partition(":")
         if not colon or not TENANT.fullmatch(tenant):
             raise ValueError(f"entry {place} must read tenant:key, the tenant in a-z, 0-9, - and _")
-        if len(key) < SHORTEST_API_KEY or not _KEY.fullmatch(key):
+        if not is_key(key):
             raise ValueError(f"the key of entry {place} must be {SHORTEST_API_KEY} to 512 visible ASCII characters")
         if keys.setdefault(_digest(key), tenant) != tenant:
             raise ValueError(f"the key of entry {place} belongs to another tenant already")
     return keys
+
+
+def is_key(text: str) -> bool:
+    """Long enough, and of characters that a header takes."""
+    return len(text) >= SHORTEST_API_KEY and _KEY.fullmatch(text) is not None
 
 
 def _id_of(digest: bytes) -> str:

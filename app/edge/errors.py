@@ -162,6 +162,7 @@ class WorkerHasLeft(Problem):
     """The worker had ended before its drain was taken back. Start it again where it ran."""
 
     status, slug, title = 409, "worker-has-left", "The worker has left"
+    usual = "It had ended before the drain was taken back. Start it again where it ran."
 
 
 class InputInUse(Problem):

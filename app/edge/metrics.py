@@ -7,6 +7,7 @@ queue: whoever does registers a collector of its own (app/jobs/queue_metrics.py)
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -30,14 +31,15 @@ class GatewayMetrics:
             "darkroom_http_requests", "Answers", ["method", "route", "status", "process"], registry=self.registry
         )
         self._seconds = Histogram(
-            "darkroom_http_first_byte_seconds", "Until the head of the answer; a wait that was asked for counts",
+            "darkroom_http_first_byte_seconds", "Until the head of the answer, unless its caller asked for a wait",
             ["route", "process"], buckets=SECONDS, registry=self.registry,
         )  # fmt: skip
 
-    def counted(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One answer whose head was sent."""
+    def counted(self, method: str, route: str, status: int, seconds: float | None) -> None:
+        """One answer whose head was sent, after so long; None if the caller wanted to wait."""
         self._requests.labels(method, route, str(status), self.process).inc()
-        self._seconds.labels(route, self.process).observe(seconds)
+        if seconds is not None:
+            self._seconds.labels(route, self.process).observe(seconds)
 
     async def text(self) -> bytes:
         """The exposition format."""
@@ -65,11 +67,21 @@ class Counted:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", None) or NO_ROUTE
                 method = scope["method"] if scope["method"] in METHODS else "other"
-                self._metrics.counted(method, route, message["status"], time.perf_counter() - began)
+                seconds = None if asks_to_wait(scope) else time.perf_counter() - began
+                self._metrics.counted(method, route, message["status"], seconds)
             await send(message)
 
         await self.app(scope, receive, count)
 
+
+def asks_to_wait(scope: Scope) -> bool:
+    """Whether the caller wants an answer later: `Prefer: wait` (RFC 7240), or `wait` in the query."""
+    preferred = (value for name, value in scope["headers"] if name == b"prefer")
+    return _WAIT.search(b",".join(preferred)) is not None or _WAIT_IN_QUERY.search(scope["query_string"]) is not None
+
+
+_WAIT = re.compile(rb"(?:^|,)\s*wait\s*(?:[=;,]|$)", re.IGNORECASE)
+_WAIT_IN_QUERY = re.compile(rb"(?:^|&)wait=")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Anybody may invent a method; a label must not grow with them."""

@@ -11,6 +11,13 @@ import { count, seconds } from "./words.js";
 
 const operator = new Operator();
 
+/** `darkroom up` prints a link with the operator's token behind the #, which is sent to nobody. It stays in this tab. */
+const given = new URLSearchParams(location.hash.slice(1)).get("key");
+if (given) {
+  key.set(given);
+  history.replaceState(null, "", location.pathname);
+}
+
 function Page() {
   const [, again] = useState(0);
   const [asked, setAsked] = useState(null);
@@ -36,7 +43,8 @@ function Stranger({ onKey }) {
   return html`<section class="trouble" role="alert">
     <strong>This page is the operator's</strong>
     <p>${key.get() ? "The key of this tab draws pictures, but has not the scope admin." : "This service lets you draw without a key, but it is run with one."}
-      On its machine, <code>darkroom keys create NAME --scope admin</code> makes one.</p>
+      On its machine, <code>darkroom up</code> prints a link that opens it while there are no keys, and keeps what is in it in the file <code>operator.token</code>
+      of its data folder; <code>darkroom keys create NAME --scope admin</code> makes a key.</p>
   </section>
   <${KeyForm} onKey=${onKey} />`;
 }

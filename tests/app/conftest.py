@@ -121,8 +121,20 @@ def picture_folder(shared_settings: Settings) -> Path:
     return folder
 
 
+OPERATOR_TOKEN = "operator-of-a-service-without-keys"
+OPERATOR = {"Authorization": f"Bearer {OPERATOR_TOKEN}"}
+
+
+@pytest.fixture
+def as_operator(running: Running) -> Iterator[None]:
+    """Whatever is asked of the shared gateway without another key comes from its operator."""
+    running.client.headers |= OPERATOR
+    yield
+    del running.client.headers["Authorization"]
+
+
 def settings_for(valkey_url: str, folder: Path, **options: Any) -> Settings:
-    defaults = {"storage_reserve_bytes": 0, "signing_key": "s" * 32}
+    defaults = {"storage_reserve_bytes": 0, "signing_key": "s" * 32, "operator_token": OPERATOR_TOKEN}
     url = valkey_url.replace("valkey+unix://", "unix://")
     return Settings(redis_url=url, storage_url=(folder / "pictures").as_uri(), **(defaults | options))
 

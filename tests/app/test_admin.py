@@ -17,6 +17,8 @@ from tests.app.test_jobs import PARAMETERS
 from tests.app.test_keys import Made, locked, made  # noqa: F401
 from tests.app.test_refusals import problem
 
+pytestmark = pytest.mark.usefixtures("as_operator")
+
 NOTE = WorkerNote(
     version="0.1.0", device="cuda:0 (H100)", seats=4, free_seats=1, jobs=2, rows_per_second=31.5, activity="denoise",
     uptime_seconds=60,

@@ -26,6 +26,8 @@ from tests.app.test_keys import Made, locked, made  # noqa: F401
 from tests.app.test_refusals import problem
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("as_operator")
+
 
 def change(client: httpx2.Client, path: str, headers: Any = None, **body: Any) -> dict[str, Any]:
     answer = client.post(f"/v1/admin/{path}", json=body, headers=headers)

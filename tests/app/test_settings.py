@@ -78,6 +78,8 @@ def test_the_workers_options_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
         ("WEBHOOK_ALLOW_CIDRS", "here", "DARKROOM_WEBHOOK_ALLOW_CIDRS"),
         ("PUBLIC_URL", "example.org", "DARKROOM_PUBLIC_URL: must look like"),
         ("SIGNING_KEY", "short", "DARKROOM_SIGNING_KEY is too short"),
+        ("OPERATOR_TOKEN", "short", "DARKROOM_OPERATOR_TOKEN is no token"),
+        ("OPERATOR_TOKEN", "with a space in it, and long enough to be one", "DARKROOM_OPERATOR_TOKEN is no token"),
         ("SIGNING_KEYS_ACCEPTED", f"{KEY},short-secret", "one of DARKROOM_SIGNING_KEYS_ACCEPTED is too short"),
         ("SIGNING_KEYS_ACCEPTED", f"{KEY},", "one of DARKROOM_SIGNING_KEYS_ACCEPTED is too short"),
         ("API_KEYS", "ann", "entry 1 must read tenant:key"),

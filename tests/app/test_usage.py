@@ -145,8 +145,8 @@ def test_a_tenant_sees_its_own(gateway_with: OneGateway, redis_client: redis.Red
             assert [(day["tenant"], day["jobs"]) for day in answer["data"]] == [(tenant, jobs)]
 
 
+@pytest.mark.usefixtures("as_operator")
 def test_an_operator_sees_everybodys_by_pages(client: httpx2.Client, redis_client: redis.Redis) -> None:
-    """A service without keys that serves its own machine alone is its visitors'; access is in test_admin_access.py."""
     today = on_redis(redis_client)
     for days, tenants in ((1, ("bob", "ann", "cat")), (3, ("ann",)), (40, ("ann",))):
         for tenant in tenants:
@@ -171,6 +171,7 @@ def test_an_operator_sees_everybodys_by_pages(client: httpx2.Client, redis_clien
     assert client.get("/v1/admin/usage?from=2020-01-01&to=2020-02-01&format=csv").text.count("\n") == 1
 
 
+@pytest.mark.usefixtures("as_operator")
 def test_a_page_reads_no_day_before_its_cursor(
     client: httpx2.Client, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_page_reads_no_day_before_its_cursor(
     assert (page["data"], page["next_cursor"], len(read)) == ([], None, 1)
 
 
+@pytest.mark.usefixtures("as_operator")
 @pytest.mark.parametrize(
     "query",
     [

@@ -22,7 +22,7 @@ from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis import keys
 from app.contract.redis.ownership import Ownership
 from app.edge.keyring import Keyring
-from tests.app.conftest import Running, ScriptedWorker
+from tests.app.conftest import OPERATOR_TOKEN, Running, ScriptedWorker
 from tests.app.test_usage import on_redis, put
 from tests.browser.conftest import Ear, faults_of_access
 
@@ -240,11 +240,19 @@ def test_a_callers_key_shows_nothing(page: Page, running: Running, busy: dict[st
 
 
 class TestAnOpenService:
-    """Whoever may draw without a key from elsewhere is no operator for that."""
+    """Whoever may draw without a key is no operator for that."""
 
     @pytest.fixture
     def gateway_options(self) -> dict[str, Any]:
-        return {"public_url": "http://127.0.0.1:8000"}
+        return {}
+
+    def test_opens_by_the_link_that_up_prints(self, page: Page, running: Running, ear: Ear) -> None:
+        page.goto(f"{running.url}/admin#key={OPERATOR_TOKEN}")
+        expect(table(page, "Workers").or_(page.get_by_text("No worker was heard of"))).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)
+        assert page.url == f"{running.url}/admin", "it is in no address that somebody copies"
+        page.reload()
+        expect(page.get_by_role("alert")).to_have_count(0)
 
     def test_says_so(self, page: Page, running: Running, ear: Ear) -> None:
         ear.forgives.append("403")

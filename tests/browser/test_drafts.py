@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from app.contract.messages.card import ModelCard
-from tests.app.conftest import Running, ScriptedWorker
+from tests.app.conftest import OPERATOR, Running, ScriptedWorker
 from tests.browser.conftest import Ear, ask, faults_of_access, picture
 from tests.browser.waiting import until
 
@@ -289,13 +289,14 @@ def test_whoever_looks_at_another_model_finds_what_was_set(
     two_models.reload()
     expect(choice.locator("option[value=other]")).to_have_text("other (away)")
     expect(two_models.locator("#prompt-notes")).to_contain_text("No worker serves other now")
-    running.client.post("/v1/admin/models/starter/pause", json={"reason": "new weights"}).raise_for_status()
+    reason = {"reason": "new weights"}
+    running.client.post("/v1/admin/models/starter/pause", json=reason, headers=OPERATOR).raise_for_status()
     two_models.reload()
     expect(choice.locator("option[value=starter]")).to_have_text("starter (paused)")
     choice.select_option("starter")
     said = "The operator has paused starter (new weights): a picture would wait until that is over."
     expect(two_models.locator("#prompt-notes")).to_have_text(said)
-    running.client.post("/v1/admin/models/starter/resume", json={}).raise_for_status()
+    running.client.post("/v1/admin/models/starter/resume", json={}, headers=OPERATOR).raise_for_status()
 
 
 @pytest.mark.parametrize("context_options", [PHONE])

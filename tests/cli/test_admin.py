@@ -6,17 +6,44 @@ import csv
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from app.cli import admin_changes
+from app.cli.kept_secrets import operator_token
 from app.contract.redis import keys
-from tests.app.conftest import Running, ScriptedWorker
+from tests.app.conftest import OPERATOR_TOKEN, Running, ScriptedWorker
 from tests.app.test_admin import NOTE, kill
 from tests.app.test_jobs import PARAMETERS
 from tests.cli.conftest import Run
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Commands run where `darkroom up` was started: its data folder is there."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "data" / "operator.token"
+    file.parent.mkdir()
+    file.write_text(OPERATOR_TOKEN)
+    return file
+
+
+def test_who_has_not_the_services_file_is_no_operator(run: Run, worker: ScriptedWorker, token: Path) -> None:
+    token.write_text("x" * 64)
+    wrong = run("admin", "queue")
+    token.unlink()
+    for done in (wrong, run("admin", "queue"), run("usage", "--all")):
+        assert (done.exit_code, "operator.token in its data folder" in done.stderr) == (2, True)
+    assert run("usage").exit_code == 0, "what is one's own"
+
+
+def test_the_file_is_of_this_machines_service_alone(token: Path) -> None:
+    assert operator_token("http://127.0.0.1:8000") == operator_token("http://localhost") == OPERATOR_TOKEN
+    for url in ("https://pictures.example.org", "http://10.0.0.1:8000", "http://[", ""):
+        assert operator_token(url) is None
 
 
 def send(gateway: Running) -> str:

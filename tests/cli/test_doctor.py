@@ -148,6 +148,7 @@ def test_everything_wrong_at_once(tmp_path: Path, forgetful_valkey: str) -> None
             DARKROOM_STORAGE_RESERVE_BYTES=str(10**18), DARKROOM_DEVICE="cuda:7",
             DARKROOM_API_KEYS=f"me:{canary}1", DARKROOM_SIGNING_KEY=f"{canary}2",
             DARKROOM_STORAGE_SECRET_ACCESS_KEY=f"{canary}3", DARKROOM_SIGNING_KEYS_ACCEPTED=f"{canary}4",
+            DARKROOM_OPERATOR_TOKEN=f"{canary}5",
         )  # fmt: skip
     assert code == 1
     wrong = {name for name, check in found.items() if check["level"] == "bad"}

@@ -13,7 +13,7 @@ import redis
 from app.contract.messages.card import ModelCard
 from app.contract.redis import keys
 from app.contract.redis.ownership import Ownership
-from tests.app.conftest import Running, ScriptedWorker
+from tests.app.conftest import OPERATOR, Running, ScriptedWorker
 from tests.cli.conftest import Hand, Run, picture
 
 
@@ -56,7 +56,7 @@ def test_the_list_shows_prompts_to_begin_with(
 
 
 def test_the_list_says_who_is_paused(run: Run, worker: ScriptedWorker, gateway: Running, gone: str) -> None:
-    gateway.client.post("/v1/admin/models/starter/pause", json={}).raise_for_status()
+    gateway.client.post("/v1/admin/models/starter/pause", json={}, headers=OPERATOR).raise_for_status()
     [_, away, paused] = run("models", "list").stdout.splitlines()[:3]
     assert "  away since 20" in away
     assert "starter (default)  paused" in paused

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.kept_secrets import SIGNING_KEY, kept_secret
 from app.cli.private import NotOurs, own_folder, private_folder, write_whole
-from app.cli.signing_key import signing_key
 
 
 def mode(path: Path) -> int:
@@ -28,7 +28,7 @@ def umask_0() -> Iterator[None]:
 def test_what_is_made_is_private(tmp_path: Path) -> None:
     own_folder(tmp_path / "data")
     private_folder(tmp_path / "data" / "logs")
-    key = signing_key(tmp_path / "data")
+    key = kept_secret(tmp_path / "data", SIGNING_KEY)
     assert mode(tmp_path / "data") == mode(tmp_path / "data" / "logs") == 0o700
     assert mode(tmp_path / "data" / "signing.key") == 0o600
     assert len(key) == 64
@@ -58,16 +58,16 @@ def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("left", [b"", b"\n", b"0123456789", b"\xff" * 64], ids=["empty", "blank", "short", "no text"])
 def test_a_signing_key_that_was_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str], left: bytes) -> None:
     (tmp_path / "signing.key").write_bytes(left)
-    key = signing_key(tmp_path)
+    key = kept_secret(tmp_path, SIGNING_KEY)
     assert "was cut short" in capsys.readouterr().err
     assert len(key) == 64
-    assert signing_key(tmp_path) == key
+    assert kept_secret(tmp_path, SIGNING_KEY) == key
     assert capsys.readouterr().err == ""
 
 
 def test_a_signing_key_of_ones_own_is_kept(tmp_path: Path) -> None:
     (tmp_path / "signing.key").write_text("my own key, of thirty-two characters or more\n")
-    assert signing_key(tmp_path) == "my own key, of thirty-two characters or more"
+    assert kept_secret(tmp_path, SIGNING_KEY) == "my own key, of thirty-two characters or more"
 
 
 def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

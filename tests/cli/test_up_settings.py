@@ -47,6 +47,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "storage_access_key_id": ("an-id", "an-id"),
     "storage_secret_access_key": ("a-secret", "a-secret"),
     "storage_reserve_bytes": ("5", 5),
+    "operator_token": ("o" * 32, "o" * 32),
     "signing_key": ("s" * 32, "s" * 32),
     "signing_keys_accepted": ("t" * 32, "t" * 32),
     "picture_url_seconds": ("77", 77),
@@ -150,7 +151,7 @@ def understood(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Und
 
 
 def test_no_setting_is_forgotten_here() -> None:
-    # DARKROOM_MODELS is refused by `up`, in a sentence: see test_worker_plan.py.
+    # DARKROOM_MODELS does not go with DARKROOM_MODEL, which is given here: see test_worker_plan.py.
     assert PRESENT - {"redis_url", "models"} <= FIELDS.keys()
 
 
@@ -182,6 +183,8 @@ def test_what_nobody_says_is_decided_by_the_data_folder(
     assert found["DARKROOM_STORAGE_URL"] == (tmp_path / "here" / "pictures").as_uri()
     assert found["DARKROOM_PROFILE_FOLDER"] == str(tmp_path / "here" / "profiles")
     assert len(found["DARKROOM_SIGNING_KEY"]) == 64
+    assert "DARKROOM_OPERATOR_TOKEN" not in found, "the gateway alone is given it"
+    assert len((tmp_path / "here" / "operator.token").read_text()) == 64
 
 
 def test_where_things_lie_is_noted_for_a_backup(

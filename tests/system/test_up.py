@@ -172,6 +172,8 @@ def test_children_that_die_are_started_again(closed_installation: Installation) 
 def _is_drained(installation: Installation) -> None:
     """A worker that an operator wants away finishes what it draws, however long that takes, and stays away."""
     with installation.client() as client:
+        assert client.get("/v1/admin/workers").status_code == 403, "whoever else comes from this machine"
+        client.headers["Authorization"] = f"Bearer {(installation.data / 'operator.token').read_text()}"
         [worker] = until(lambda: client.get("/v1/admin/workers").json()["data"])
         assert (worker["state"], worker["version"]) == ("serving", __version__)
         running = client.post("/v1/jobs", json=PARAMETERS | {"num_inference_steps": 30}).json()
