@@ -43,6 +43,13 @@ class Clockwork:
     def free_seats(self) -> int:
         return CARD.seats - len(self._attempts.claims())
 
+    @property
+    def seats_for_interactive(self) -> int:
+        return self.free_seats
+
+    def go_on(self) -> None:
+        """No job here makes room."""
+
     def cancel(self, request_id: str, /) -> None:
         """Jobs here are over before anybody could stop them."""
 

@@ -29,6 +29,8 @@ class Attempt:
     stop: Stop | None = None
     resumed_at_step: int | None = None
     """Evaluations that an earlier attempt has made for it; None before it begins."""
+    spent: Work = field(default_factory=Work)
+    """What it took before it was put aside. Its last event does not know of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from app.contract.messages.card import ModelCard
-from worker.intake import Road
 from worker.loading import open_drawing
 from worker.model_folders import KnownFolder
 from worker.models.assembly import whole_model
 from worker.models.place import place_of
 from worker.open_model import OpenModel, Surroundings, free_memory
 from worker.own_thread import OwnThread
+from worker.roads import Road
 from worker.served import Answering, Drawing
 from worker.starting import Starting
 from worker.tracing import Traces

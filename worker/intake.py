@@ -11,8 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import redis
 import structlog
@@ -29,6 +28,7 @@ from app.contract.redis.ownership import Claim, Ownership
 from worker.attempts import Attempts, Stop
 from worker.draining import Draining
 from worker.leases import Leases
+from worker.roads import Line, Road
 from worker.rq_queues import enter_queues, forget_dead_workers
 from worker.wakeups import Bell, Ears
 
@@ -47,16 +47,6 @@ BOOKS_SECONDS = 10.0
 """Between two entries in RQ's books."""
 
 
-class Road(Protocol):
-    """Where the claimed jobs of one model go."""
-
-    @property
-    def free_seats(self) -> int: ...
-    def begin(self, claim: Claim, /) -> None: ...
-    def cancel(self, token: str, /) -> None: ...
-    def park(self, token: str, /) -> None: ...
-
-
 class NoPenalty(BaseDeathPenalty):
     """Nothing ends a job after a time: SIGALRM cannot work in threads."""
 
@@ -67,16 +57,6 @@ class NoPenalty(BaseDeathPenalty):
 def run(job_id: str) -> None:
     """The entry point RQ payloads name. A stock `rq worker` that takes one must not pretend to have worked."""
     raise RuntimeError(f"{job_id} is run by `darkroom worker`, not by a stock RQ worker")
-
-
-@dataclass(slots=True)
-class _Line:
-    """One model whose jobs are claimed: where they go, and when Redis was last asked for one. While it rests, none is
-    claimed."""
-
-    road: Road
-    asked_at: float = float("-inf")
-    rests: bool = False
 
 
 class Intake(BaseWorker):
@@ -120,7 +100,7 @@ class Intake(BaseWorker):
             leasing, attempts, cards=cards, worker=name, stop=self._stop, draining=self._draining, note=note
         )
         self._ears = Ears(name, ownership, self._bell)
-        self._lines = {card.name: _Line(road) for card, road in served}
+        self._lines = {card.name: Line(road) for card, road in served}
         self._claiming = threading.Lock()
         self._found_late = found_late or (lambda: None)
         self._watched, self._clock = watched, clock
@@ -130,7 +110,7 @@ class Intake(BaseWorker):
 
     def serve(self, model: str, road: Road) -> None:
         """Claim jobs of one model more, while others are claimed already. It is announced by itself: see Leases."""
-        self._lines = {**self._lines, model: _Line(road)}
+        self._lines = {**self._lines, model: Line(road)}
         self._bell.ring()
 
     def rest(self, model: str) -> None:
@@ -191,9 +171,22 @@ class Intake(BaseWorker):
         registered()
         while not (self._stop_requested or self._leaves_drained()):
             if not sum(self._claim_one(model) for model in self._lines):
+                self.go_on()
                 self._bell.wait(self._pause())
         for model in self._lines:
             self._ears.close(model)
+
+    def go_on(self) -> None:
+        """Nobody else wants the seats that are free now: jobs take them that had been put aside."""
+        for line in list(self._lines.values()):
+            line.road.go_on()
+
+    def finish(self, seconds: float) -> None:
+        """Let what was claimed end, for so long or until another signal comes, and hand the rest back."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and self.stops_asked < 2 and not self._attempts.wait_until_empty(0.05):
+            self.go_on()
+        self.hand_back()
 
     def hand_back(self) -> None:
         """Stop every attempt in flight; whoever carries it gives it back."""
@@ -237,19 +230,22 @@ class Intake(BaseWorker):
         return self.was_drained
 
     def _claim_one(self, model: str) -> bool:
-        """True if a job was there. Asks with a free seat only, and where nobody has just found nothing."""
+        """True if a job was there. Asks only with a seat that is free or can be made, and where nobody has just found
+        nothing."""
         with self._claiming:
             # A model that was closed since this round began has none.
             line = self._lines.get(model)
             return line is not None and self._claim_by(line, model)
 
-    def _claim_by(self, line: _Line, model: str) -> bool:
+    def _claim_by(self, line: Line, model: str) -> bool:
         if not self._can_take(line):
             self._ears.close(model)
             return False
-        if self._ears.is_open(model) and not self._is_due(line):
+        hurried = line.road.free_seats < 1
+        is_late = self._ears.is_open(model) and line.interactive_only == hurried
+        if is_late and not self._is_due(line):
             return False
-        is_late = self._ears.is_open(model)
+        line.interactive_only = hurried
         # Before it asks: word may be there as soon as the queue was found empty.
         self._ears.open(model)
         claim = self._ask(line, model)
@@ -269,20 +265,21 @@ class Intake(BaseWorker):
         self._road_of(claim).begin(claim)
         return True
 
-    def _can_take(self, line: _Line) -> bool:
-        if self.is_draining or line.rests or line.road.free_seats < 1:
+    def _can_take(self, line: Line) -> bool:
+        if self.is_draining or line.rests or line.road.seats_for_interactive < 1:
             return False
         if not self.leases.are_sure or not self._may_claim():
             return False
         return not any(claim.runs_alone for claim in self._attempts.claims())
 
-    def _is_due(self, line: _Line) -> bool:
+    def _is_due(self, line: Line) -> bool:
         return self._clock() - line.asked_at >= IDLE_SECONDS
 
-    def _ask(self, line: _Line, model: str) -> Claim | None:
+    def _ask(self, line: Line, model: str) -> Claim | None:
         line.asked_at = self._clock()
         try:
-            return self._ownership.claim(model, self.name, holding=len(self._attempts.claims()))
+            held, only = len(self._attempts.claims()), line.interactive_only
+            return self._ownership.claim(model, self.name, holding=held, interactive_only=only)
         except redis.RedisError as error:
             log.warning("redis is away; claiming pauses", reason=str(error))
             self._bell.wait(AGAIN_SECONDS)

@@ -5,7 +5,7 @@ Knows the order, and whose failure matters. Refuses to know what a listener make
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -22,6 +22,13 @@ class Listener(Protocol):
         """The engine's step took so many seconds, and this happened in it."""
 
 
+class Observer(Listener, Protocol):
+    """One that counts or notes. Called from the engine's thread as well."""
+
+    def put_aside(self, token: str, /) -> None:
+        """This attempt, at a batch job, has left its seats for a while."""
+
+
 class Listeners:
     """First the `observers`, in their order: whatever they raise is logged, for they are not worth a picture.
 
@@ -29,14 +36,21 @@ class Listeners:
     raises is raised here.
     """
 
-    def __init__(self, observers: Sequence[Listener], *, reporter: Listener) -> None:
+    def __init__(self, observers: Sequence[Observer], *, reporter: Listener) -> None:
         self._observers = tuple(observers)
         self._reporter = reporter
 
     def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
+        self._note(lambda observer: observer.stepped(seconds, events))
+        self._reporter.stepped(seconds, events)
+
+    def put_aside(self, token: str) -> None:
+        """Tell the observers. To the reporter the attempt goes on."""
+        self._note(lambda observer: observer.put_aside(token))
+
+    def _note(self, tell: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             try:
-                observer.stepped(seconds, events)
+                tell(observer)
             except Exception:
-                log.exception("a step was not noted", by=type(observer).__name__)
-        self._reporter.stepped(seconds, events)
+                log.exception("something was not noted", by=type(observer).__name__)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -39,8 +38,8 @@ from worker.errors import CannotStart, StorageDenied, StorageError
 from worker.fetching import Fetching
 from worker.holding import Holding
 from worker.inputs import Inputs
-from worker.intake import Intake, Road
-from worker.listeners import Listener, Listeners
+from worker.intake import Intake
+from worker.listeners import Listeners, Observer
 from worker.loading import start, start_with_several
 from worker.metrics import WorkerMetrics
 from worker.model_folders import ModelFolders
@@ -51,6 +50,7 @@ from worker.note import SelfReport, device_words
 from worker.open_model import OpenModel, Surroundings
 from worker.provenance import Provenance
 from worker.reporter import Reporter
+from worker.roads import Road
 from worker.scoring import Scoring
 from worker.served import Answering, Served
 from worker.settings import WorkerSettings, settings_from_env, worker_name
@@ -117,7 +117,7 @@ class Worker:
         )
         told = self.traces, settings.safety, self.snapshots
         self.reporter = Reporter(ownership, store, self.attempts, provenances, *told)
-        observers: list[Listener] = [self.traces, *([self.metrics] if self.metrics else [])]
+        observers: list[Observer] = [self.traces, *([self.metrics] if self.metrics else [])]
         self.around = Surroundings(
             attempts=self.attempts,
             reporter=self.reporter,
@@ -129,6 +129,7 @@ class Worker:
             metrics=self.metrics,
             safety=settings.safety,
             snapshots=self.snapshots,
+            park_seconds=settings.park_seconds,
         )
         self.opened = OpenModel(served.drawing, self.around) if served.drawing else None
         self.holding: Holding | None = None
@@ -268,11 +269,7 @@ class Worker:
             self.hard_exit(LOST_DEVICE, because="the device or the engine broke; the worker's log says how.")
 
     def finish_or_hand_back(self) -> None:
-        ends = time.monotonic() + self.settings.grace_seconds
-        while time.monotonic() < ends and self.intake.stops_asked < 2:
-            if self.attempts.wait_until_empty(0.05):
-                break
-        self.intake.hand_back()
+        self.intake.finish(self.settings.grace_seconds)
         self.reporter.close(seconds=FLUSH_SECONDS)
         if self.snapshots is not None:
             self.snapshots.close()

@@ -65,6 +65,9 @@ class WorkerMetrics:
             "darkroom_stage_seconds", "Time of jobs in a stage, shared steps counted in full", ["stage"],
             registry=self.registry,
         )  # fmt: skip
+        self._parked = Counter(
+            "darkroom_jobs_parked", "Times that a batch job was put aside for interactive ones", registry=self.registry
+        )
         self._previews = Counter("darkroom_preview_failures", "Previews that could not be made", registry=self.registry)
         self._previews_lost = 0
         self._evaluations = Counter(
@@ -116,6 +119,10 @@ class WorkerMetrics:
             elif isinstance(event, Started) and event.resumed:
                 self._snapshots.resumed.inc()
                 self._snapshots.spared.inc(event.resumed)
+
+    def put_aside(self, token: str) -> None:
+        """Count a batch job that has made room."""
+        self._parked.inc()
 
     def _count_work(self, work: Work) -> None:
         """What has come since the last look."""

@@ -26,6 +26,7 @@ from worker.fetching import Fetching
 from worker.listeners import Listeners
 from worker.machine import give_back_freed_memory
 from worker.metrics import WorkerMetrics
+from worker.parking import Parking
 from worker.prior_answers import PriorAnswers
 from worker.provenance import Provenance
 from worker.reporter import Reporter
@@ -55,6 +56,8 @@ class Surroundings:
     metrics: WorkerMetrics | None = None
     safety: Safety = "off"
     snapshots: Snapshots | None = None
+    park_seconds: float = 0.0
+    """For how long a batch job may be put aside; 0: never."""
 
     def scoring(self, answers: Callable[..., Answering], card: ModelCard) -> Scoring:
         """A road of questions to the model of this card; `answers` makes whoever answers, given its `turn`."""
@@ -86,9 +89,16 @@ class OpenModel:
         self._answering: threading.Thread | None = None
         embedder = drawing.embedder
         self._embedding = around.scoring(partial(PriorAnswers, embedder), drawing.card) if embedder else None
+        parking = Parking(
+            drawing.engine,
+            around.attempts,
+            longest=around.park_seconds,
+            put_aside=around.listeners.put_aside,
+            keep=around.snapshots.keep_if_room if around.snapshots else None,
+        )
         self.road = Arrivals(
             drawing.engine, around.fetching, around.attempts, around.reporter, around.safety, self._embedding,
-            around.snapshots,
+            around.snapshots, parking,
         )  # fmt: skip
         self._cadence = Cadence(around.snapshots, drawing.engine.take_snapshot) if around.snapshots else None
         around.provenances[drawing.card.name] = drawing.provenance
@@ -148,7 +158,8 @@ class OpenModel:
                 with self._around.turns:
                     began = time.perf_counter()
                     events = engine.step()
-                self._around.listeners.stepped(time.perf_counter() - began, events)
+                self._around.listeners.stepped(time.perf_counter() - began, self.road.hear(events))
+                # Of those that leave the engine and come back it hears all.
                 if self._cadence is not None:
                     self._cadence.stepped(events)
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import redis
@@ -142,7 +142,7 @@ class Reporter:
         """Run in a finisher: say the last word about one attempt, then let go of it."""
         claim, owned = attempt.claim, False
         try:
-            event = judged(event, claim.spec, self._safety)
+            event = judged(replace(event, work=attempt.spent + event.work), claim.spec, self._safety)
             said = self._last_word(attempt, event)
             owned = self._until_said(claim, said)
             took = {"evaluations": event.work.evaluations, "device_seconds": round(event.work.device_seconds, 3)}

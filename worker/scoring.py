@@ -72,6 +72,14 @@ class Scoring:
         return max(0, SEATS - sum(max(1, len(question.pictures)) for question in asked if question is not None))
 
     @property
+    def seats_for_interactive(self) -> int:
+        """No question makes room for another: each takes milliseconds."""
+        return self.free_seats
+
+    def go_on(self) -> None:
+        """None was put aside."""
+
+    @property
     def stage(self) -> Stage | None:
         """The forward that it is at, for a watchdog."""
         return self._answers.stage

@@ -153,6 +153,13 @@ class WorkerSettings(BaseSettings):
     snapshot_max_mib: int = Field(
         default=64, ge=1, le=1024, description="Of one snapshot. A job of which it would be larger has none"
     )
+    park_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="For how long a batch job may be put aside for interactive ones that find no seat, sixteen times "
+        "at most; 0: never",
+    )
     stall_seconds: float = Field(
         default=60.0,
         gt=0,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import redis
 import structlog
@@ -39,6 +39,13 @@ picture of the job that is finished already, deep features, or a trajectory."""
 STORE_SECONDS = 10.0
 """The object store may be away for so long before a snapshot is dropped: another one follows."""
 
+FIND_SECONDS = 3.0
+"""The same of one that is looked for, before its job starts over."""
+
+RESTS_SECONDS = (10.0, 300.0)
+"""A job whose snapshot was too large, or could not be kept, has its next one not before so long; twice that after the
+next failure, and so on, to the second at most. The whole of it was copied and written for nothing."""
+
 LAST_SECONDS = 4.0
 """Of the ten that a worker has for its last words: for the last snapshots of all jobs that it hands back."""
 
@@ -59,6 +66,7 @@ SAME = ("model_hash", "dtype", "vae", "torch", "diffusers")
 """Of the provenance, what whoever goes on has to have as well. Generators' states and schedulers' attributes are those
 of the libraries' versions."""
 
+Noted = TypeVar("Noted")
 Outcome = Literal["kept", "too-large", "failed", "not-ours"]
 
 
@@ -109,6 +117,7 @@ class Snapshots:
         self._last_until, self._ending = 0.0, threading.Lock()
         self._waiting: set[str] = set()
         self._slots: dict[str, int] = {}
+        self._rests: dict[str, tuple[float, float]] = {}
         self._may_write_at = 0.0
         self._said: set[Outcome] = set()
 
@@ -138,6 +147,16 @@ class Snapshots:
         """Of how many jobs a snapshot may be taken now."""
         return MOST_UNDER_WAY - len(self._waiting) if self.clock() >= self._may_write_at else 0
 
+    def rests(self, token: str) -> bool:
+        """None of this job is to be taken for a while: the last one was for nothing."""
+        until, _ = self._rests.get(token, (0.0, 0.0))
+        return self.clock() < until
+
+    def keep_if_room(self, token: str, snapshot: Snapshot) -> None:
+        """Of a job that nobody had asked for one: soon, unless the limits are against it."""
+        if self.room > 0 and not self.rests(token):
+            self.keep_soon(token, snapshot)
+
     def keep_soon(self, token: str, snapshot: Snapshot) -> None:
         """In a thread of its own. While one of a job waits for that, another one of it is dropped."""
         attempt = self._attempts.get(token)
@@ -153,6 +172,7 @@ class Snapshots:
         """Where the next one who claims the job finds it. Blocks for as long as the stores take."""
         size, outcome = self._kept(claim, snapshot)
         self._may_write_at = max(self.clock(), self._may_write_at) + size / self.limits.bytes_per_second
+        self._note_rest(claim.token, was_in_vain=outcome in ("too-large", "failed"))
         if self._counts is not None:
             self._counts.snapshot(outcome, size)
         return outcome
@@ -221,18 +241,34 @@ class Snapshots:
     def _other_slot(self, claim: Claim) -> int:
         """Than that of the snapshot before: it stays whole until this one is known."""
         slot = 1 - self._slots.get(claim.token, 1)
-        live = {each.token for each in self._attempts.claims()}
-        self._slots = {token: slot for token, slot in self._slots.items() if token in live} | {claim.token: slot}
+        self._slots = self._of_the_live(self._slots) | {claim.token: slot}
         return slot
+
+    def _note_rest(self, token: str, *, was_in_vain: bool) -> None:
+        rests, (first, longest) = self._of_the_live(self._rests), RESTS_SECONDS
+        _, before = rests.pop(token, (0.0, 0.0))
+        if was_in_vain:
+            seconds = min(longest, 2 * before or first)
+            rests[token] = self.clock() + seconds, seconds
+        self._rests = rests
+
+    def _of_the_live(self, noted: Mapping[str, Noted]) -> dict[str, Noted]:
+        live = {each.token for each in self._attempts.claims()}
+        return {token: each for token, each in noted.items() if token in live}
 
     def _read(self, claim: Claim, kept: KeptSnapshot) -> Snapshot:
         """Raises Unfit."""
-        data = kept.data if kept.object is None else self._store.get_snapshot(kept.object)
+        data = kept.data if kept.object is None else self._from_store(claim, kept.object)
         if data is None or not kept.is_whole(data):
             raise Unfit("its bytes are gone, or others")
         snapshot = read(data, self._drawn_with(claim))
         log.info("a job goes on", job_id=claim.id, step=kept.step, reached=kept.reached, bytes=len(data))
         return snapshot
+
+    def _from_store(self, claim: Claim, key: str) -> bytes | None:
+        attempt = self._attempts.get(claim.token)
+        wanted = lambda: attempt is None or attempt.stop is None  # noqa: E731
+        return self._store.get_snapshot(key, deadline=FIND_SECONDS, keep_trying=wanted)
 
     def _keep_and_forget(self, claim: Claim, snapshot: Snapshot) -> None:
         try:
@@ -291,6 +327,7 @@ class Cadence:
         for event in events:
             self._note(event, now)
         due = [token for token, job in self._watched.items() if job.has_moved and now - job.since >= job.every]
+        due = [token for token in due if not self._snapshots.rests(token)]
         due.sort(key=lambda token: self._watched[token].since)
         for token in due[: self._snapshots.room] if due else ():
             self._watched[token].since, self._watched[token].has_moved = now, False

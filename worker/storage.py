@@ -110,12 +110,15 @@ class ObjectStore:
         put = partial(self.place.put, key, data, "application/octet-stream")
         self._persist(put, log.bind(transfer="snapshot"), deadline, lambda: True)
 
-    def get_snapshot(self, key: str) -> bytes | None:
-        """What is stored there; None if there is nothing, or the store does not answer: a job can start over."""
+    def get_snapshot(
+        self, key: str, *, deadline: float, keep_trying: Callable[[], bool] = lambda: True
+    ) -> bytes | None:
+        """What is stored there; None if there is nothing, or the store does not answer in time: a job can start over.
+        Raises Abandoned, as `put` does."""
+        require_snapshot(key)
         try:
-            return self.place.read(require_snapshot(key))
-        except (OSError, BaseError) as error:
-            log.warning("a snapshot could not be read", reason=diagnose(error, self.place.label)[1])
+            return self._persist(partial(self._read, key), log.bind(transfer="snapshot"), deadline, keep_trying)
+        except StorageError:
             return None
 
     def get(
@@ -126,18 +129,17 @@ class ObjectStore:
         Tries as long as `put`, and raises the same.
         """
         require_input(key)
+        return self._persist(partial(self._read, key), log.bind(transfer="download"), deadline, keep_trying)
 
-        def read() -> bytes | None:
-            try:
-                return self.place.read(key)
-            except (OSError, BaseError) as error:
-                if diagnose(error, self.place.label)[0] is not Fault.MISSING:
-                    raise
-            # A disk that is not mounted has lost nothing: only a store that works says that an object is gone.
-            probe(self.place)
-            return None
-
-        return self._persist(read, log.bind(transfer="download"), deadline, keep_trying)
+    def _read(self, key: str) -> bytes | None:
+        try:
+            return self.place.read(key)
+        except (OSError, BaseError) as error:
+            if diagnose(error, self.place.label)[0] is not Fault.MISSING:
+                raise
+        # A disk that is not mounted has lost nothing: only a store that works says that an object is gone.
+        probe(self.place)
+        return None
 
     def _persist(
         self,

@@ -76,6 +76,11 @@ class Traces:
             elif isinstance(event, Finished):
                 self._stages(attempt, event.timings, now)
 
+    def put_aside(self, token: str) -> None:
+        """An attempt has left its seats for a while."""
+        if (attempt := self._open.get(token)) is not None:
+            attempt.span.add_event("put aside")
+
     @contextmanager
     def upload(self, claim: Claim) -> Iterator[None]:
         """Around writing and storing an attempt's pictures."""

@@ -18,7 +18,7 @@ WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {
 KEPT_FEATURES = "The whole model at every so many evaluations only, 3 for one: faster, and another picture."
 STEPS = "Keep the latents after every so many evaluations, for `darkroom trajectory`: 1 keeps all."
 SOON = "Seconds from now by which each job should be over: it goes before your others. Not with --batch."
-CAN_WAIT = "These can wait: they go behind other jobs."
+CAN_WAIT = "These can wait: behind your other jobs, and put aside for those of people who wait."
 IN_TERMINAL = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
 
 Prompts = Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What the picture shows.")]

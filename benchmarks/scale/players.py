@@ -103,6 +103,13 @@ class Road:
     def free_seats(self) -> int:
         return SEATS - len(self.attempts.claims())
 
+    @property
+    def seats_for_interactive(self) -> int:
+        return self.free_seats
+
+    def go_on(self) -> None:
+        """No job here makes room."""
+
     def cancel(self, token: str, /) -> None:
         """Nobody cancels here."""
 
@@ -179,10 +186,13 @@ def register(url: str, names: list[str]) -> None:
 class _Nowhere:
     """A road that takes nothing."""
 
-    free_seats = 0
+    free_seats = seats_for_interactive = 0
 
     def begin(self, claim: Claim, /) -> None:
         """Never called."""
+
+    def go_on(self) -> None:
+        """Nothing to do."""
 
     def cancel(self, token: str, /) -> None:
         """Never called."""

@@ -168,6 +168,24 @@ async def test_a_worker_without_a_seat_leaves_batch_jobs_to_others(
     assert claim(ownership).id == batch
 
 
+async def test_word_of_an_interactive_job_reaches_a_worker_that_would_make_a_seat(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    """Where nobody has a free one."""
+    assert ownership.claim("starter", "full", holding=2, interactive_only=True) is None
+    await accepted(store, new(priority="batch"))
+    assert ownership.hear("full", seconds=0.01) is None
+    await accepted(store, new())
+    assert ownership.hear("full", seconds=0.01) == "starter"
+    assert ownership.claim("starter", "full", holding=2, interactive_only=True)
+    assert ownership.claim("starter", "full", holding=2, interactive_only=True) is None
+    assert claim(ownership).urgency.priority == "batch"
+    assert ownership.claim("starter", "idle") is None
+    await accepted(store, new())
+    assert ownership.hear("full", seconds=0.01) is None, "somebody has a free one"
+    assert ownership.hear("idle", seconds=0.01) == "starter"
+
+
 async def test_jobs_that_an_earlier_version_queued_keep_their_turns(
     store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
 ) -> None:

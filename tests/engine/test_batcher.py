@@ -28,6 +28,7 @@ class Sitter:
     lane: Road = field(default_factory=lambda: Road("a"))
     rows: int = 1
     depth: Depth = Depth.WHOLE
+    can_wait: bool = False
 
     @property
     def cost(self) -> float:
@@ -131,3 +132,30 @@ def test_nobody_waits_for_more_than_the_others_dearest_turns(
         served[chosen[0].lane.name] += sum(sitter.rows for sitter in chosen) * chosen[0].lane.row_cost
         assert max(served.values()) <= 2 * dearest
         seated = [sitter for sitter in seated if sitter not in chosen]
+
+
+def test_samples_that_can_wait_get_a_fifth_beside_others() -> None:
+    """Also as one of them in a lane of its own, whose steps are the cheapest of all."""
+    crowd, waiting = [Sitter(Road("crowd")) for _ in range(4)], Sitter(Road("alone"), can_wait=True)
+    batcher = Batcher()
+    spent: Counter[str] = Counter()
+    for _ in range(500):
+        chosen = batcher.choose([waiting, *crowd])
+        spent[chosen[0].lane.name] += len(chosen)
+    assert 3.8 < spent["crowd"] / spent["alone"] < 4.2
+    assert batcher.choose([waiting]) == [waiting], "and all of it where nobody else is"
+
+
+def test_in_a_lane_that_is_too_full_those_step_first_who_cannot_wait_and_the_others_do_not_starve() -> None:
+    road = Road("a", most_rows=2)
+    waiting, hasty = [Sitter(road, can_wait=True) for _ in range(2)], [Sitter(road) for _ in range(2)]
+    batcher = Batcher()
+    turns = [batcher.choose([*waiting, *hasty]) for _ in range(50)]
+    assert 9 <= turns.count(waiting) <= 11
+    assert turns.count(hasty) == 50 - turns.count(waiting)
+
+
+def test_in_a_lane_with_room_all_step() -> None:
+    waiting, hasty = Sitter(can_wait=True), Sitter()
+    batcher = Batcher()
+    assert all({*batcher.choose([waiting, hasty])} == {waiting, hasty} for _ in range(10))

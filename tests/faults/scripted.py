@@ -148,6 +148,10 @@ class ScriptedEngine:
         with self._changed:
             return not self._open
 
+    def seats_of(self, request_id: str) -> int:
+        with self._changed:
+            return self._open[request_id].num_images if request_id in self._open else 0
+
     @property
     def free_seats(self) -> int:
         with self._changed:
@@ -205,6 +209,9 @@ class ScriptedEngine:
     def _close(self, request: Request, last: EngineEvent) -> EngineEvent:
         with self._changed:
             del self._open[request.id]
+            # It may come back.
+            self._parked.discard(request.id)
+            self._started.discard(request.id)
         return last
 
     @staticmethod
@@ -223,8 +230,8 @@ class MortalOwnership(Ownership):
 
     fate: Fate
 
-    def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
-        claim = super().claim(model, worker, holding=holding)
+    def claim(self, model: str, worker: str, *, holding: int = 0, interactive_only: bool = False) -> Claim | None:
+        claim = super().claim(model, worker, holding=holding, interactive_only=interactive_only)
         if claim:
             self.fate.note_claimed(claim, holding=holding)
             self.fate.tempt("claimed")

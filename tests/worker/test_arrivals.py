@@ -78,12 +78,15 @@ class Seats:
         self.parked: list[str] = []
         self.canceled: list[str] = []
 
-    def submit(self, request: Request, snapshot: Snapshot | None) -> None:
+    def submit(self, request: Request, snapshot: Snapshot | None = None) -> None:
         self.requests[request.id] = request
         self.snapshots[request.id] = snapshot
 
     def park(self, request_id: str) -> None:
         self.parked.append(request_id)
+
+    def seats_of(self, request_id: str) -> int:
+        return self.requests[request_id].num_images if request_id in self.requests else 0
 
     def cancel(self, request_id: str) -> None:
         if request_id in self.requests:

@@ -32,6 +32,7 @@ def surroundings(*observers: Any, reporter: Any) -> Any:
         listeners=Listeners(observers, reporter=reporter),
         safety="off",
         provenances={},
+        park_seconds=0.0,
         **dict.fromkeys(("fetching", "attempts", "reporter", "store", "metrics", "snapshots")),
     )
 

@@ -19,13 +19,15 @@ from worker.rq_queues import enter_queues
 
 class Road:
     def __init__(self, seats: int) -> None:
-        self.free_seats = seats
+        self.free_seats = self.seats_for_interactive = seats
         self.begun: list[Claim] = []
         self.canceled: list[str] = []
         self.parked: list[str] = []
 
     def begin(self, claim: Claim, /) -> None:
         self.begun.append(claim)
+
+    def go_on(self) -> None: ...
 
     def cancel(self, token: str, /) -> None:
         self.canceled.append(token)
@@ -42,7 +44,7 @@ class Giving(Ownership):
         self.asked: list[tuple[str, int]] = []
         self.next: list[Claim] = []
 
-    def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
+    def claim(self, model: str, worker: str, *, holding: int = 0, interactive_only: bool = False) -> Claim | None:
         self.asked.append((model, holding))
         return self.next.pop() if self.next else None
 

@@ -34,16 +34,23 @@ FOR_EVER = 10_000.0
 
 
 class Road:
-    """Room for some jobs, which nobody draws."""
+    """Room for some jobs, which nobody draws; `made` is how many more interactive ones it has room for."""
 
     def __init__(self, seats: int) -> None:
-        self.seats, self.looked = seats, 0
+        self.seats, self.looked, self.made, self.went_on = seats, 0, 0, 0
         self.begun: list[Claim] = []
 
     @property
     def free_seats(self) -> int:
         self.looked += 1
         return self.seats - len(self.begun)
+
+    @property
+    def seats_for_interactive(self) -> int:
+        return self.free_seats + self.made
+
+    def go_on(self) -> None:
+        self.went_on += 1
 
     def begin(self, claim: Claim, /) -> None:
         self.begun.append(claim)
@@ -59,9 +66,9 @@ class Counting(Ownership):
         super().__init__(client)
         self.asked, self.deaf = 0, False
 
-    def claim(self, model: str, worker: str, *, holding: int = 0) -> Claim | None:
+    def claim(self, model: str, worker: str, *, holding: int = 0, interactive_only: bool = False) -> Claim | None:
         self.asked += 1
-        return super().claim(model, worker, holding=holding)
+        return super().claim(model, worker, holding=holding, interactive_only=interactive_only)
 
     def hear(self, worker: str, *, seconds: float) -> str | None:
         word = super().hear(worker, seconds=seconds)

@@ -1,4 +1,5 @@
-"""Who takes the next step together. Pure Python: sees lanes, rows, depths and the order of arrival, never a tensor."""
+"""Who takes the next step together. Pure Python: sees lanes, rows, depths, who can wait and the order of arrival, never
+a tensor."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from worker.engine.deep import Depth
+
+WAITING_CHARGE = 4
+"""Times its cost that is charged for a step of samples that can wait: beside others they get a fifth of the device."""
 
 
 class Lane(Protocol):
@@ -18,7 +22,7 @@ class Lane(Protocol):
 
 class Seated(Protocol):
     """All the batcher asks of a sample. `rows`, `depth` and `cost` are its next evaluation's; the cost is in any unit,
-    as long as all lanes have the same."""
+    as long as all lanes have the same. Nobody waits for one that `can_wait`."""
 
     @property
     def lane(self) -> Lane: ...
@@ -32,32 +36,46 @@ class Seated(Protocol):
     @property
     def cost(self) -> float: ...
 
+    @property
+    def can_wait(self) -> bool: ...
+
 
 S = TypeVar("S", bound=Seated)
+Queue = tuple[Lane, bool]
+"""Samples of one lane, and whether they can wait."""
 
 
 class Batcher:
     """Fair queueing between lanes (Demers, Keshav and Shenker, 1989): each gets the same share of the device's
-    arithmetic, so that large pictures do not starve small ones. Inside a lane the oldest samples go first.
+    arithmetic, so that large pictures do not starve small ones. Those of a lane that can wait are a queue of their own,
+    with a smaller share. Whoever's turn it is goes first, oldest first; the others of the lane fill the step.
     """
 
     def __init__(self) -> None:
-        self._spent: dict[Lane, float] = {}
+        self._spent: dict[Queue, float] = {}
         self._caps: dict[Lane, int] = {}
 
     def choose(self, samples: Sequence[S]) -> list[S]:
         """The samples that step now, all of one lane. `samples` come oldest first; none in, none out."""
-        lanes = self._by_lane(samples)
-        if not lanes:
+        queues = self._queues(samples)
+        if not queues:
             return []
-        lane = min(lanes, key=lambda lane: self._spent[lane])
-        chosen = self._oldest(lane, lanes[lane])
+        lane, can_wait = first = min(queues, key=lambda queue: self._spent[queue])
+        chosen = self._oldest(lane, [*queues[first], *queues.get((lane, not can_wait), ())])
         # Where there is no choice nothing is charged, and a row's cost need not be known.
-        if len(lanes) > 1:
-            spent = self._spent.pop(lane) + sum(sample.cost for sample in chosen)
-            # At the end of the order: of two that have spent the same, the one that has waited longer goes first.
-            self._spent[lane] = spent
+        if len(queues) > 1:
+            self._charge(chosen)
         return chosen
+
+    def _charge(self, chosen: Sequence[S]) -> None:
+        costs: dict[Queue, float] = {}
+        for sample in chosen:
+            queue = sample.lane, sample.can_wait
+            charged = sample.cost * (WAITING_CHARGE if sample.can_wait else 1)
+            costs[queue] = costs.get(queue, 0.0) + charged
+        for queue, cost in costs.items():
+            # At the end of the order: of two that have spent the same, the one that has waited longer goes first.
+            self._spent[queue] = self._spent.pop(queue) + cost
 
     def lower_cap(self, lane: Lane, rows: int) -> None:
         """A step of `rows` rows was too much: take half of it from now on, until the lane has been empty."""
@@ -77,17 +95,18 @@ class Batcher:
                 chosen.append(sample)
         return chosen
 
-    def _by_lane(self, samples: Sequence[S]) -> dict[Lane, list[S]]:
-        lanes: dict[Lane, list[S]] = {}
+    def _queues(self, samples: Sequence[S]) -> dict[Queue, list[S]]:
+        queues: dict[Queue, list[S]] = {}
         for sample in samples:
-            lanes.setdefault(sample.lane, []).append(sample)
+            queues.setdefault((sample.lane, sample.can_wait), []).append(sample)
         # A new lane queues up behind the others. Were it served at once, a stream of short requests, each opening
         # its lane anew, would starve a long one.
         last = max(self._spent.values(), default=0.0)
-        kept = {lane: spent for lane, spent in self._spent.items() if lane in lanes}
-        self._spent = kept | {lane: last for lane in lanes if lane not in kept}
+        kept = {queue: spent for queue, spent in self._spent.items() if queue in queues}
+        self._spent = kept | {queue: last for queue in queues if queue not in kept}
+        lanes = {lane for lane, _ in queues}
         self._caps = {lane: cap for lane, cap in self._caps.items() if lane in lanes}
-        return lanes
+        return queues
 
 
 def in_parts(samples: Sequence[S]) -> list[list[S]]:

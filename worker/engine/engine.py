@@ -157,6 +157,10 @@ class Engine:
         """Seats that no open sample, seated or waiting, has a claim to."""
         return self._jobs.free_seats
 
+    def seats_of(self, request_id: str) -> int:
+        """Seats that an open request has a claim to; 0 for an id that is not here."""
+        return self._jobs.seats_of(request_id)
+
     @property
     def device(self) -> torch.device:
         """Where its model is."""

@@ -118,6 +118,11 @@ class OpenJobs:
         with self._changed:
             return max(0, self._seats - sum(job.open_samples for job in self._jobs))
 
+    def seats_of(self, request_id: str) -> int:
+        """Those of one of them; 0 for an id that is not here."""
+        with self._changed:
+            return sum(min(job.open_samples, self._seats) for job in self._jobs if job.request.id == request_id)
+
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()

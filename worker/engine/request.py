@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from app.contract.messages.series import SeriesSpec
 from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec, PictureSpec, seed_of
 from app.contract.messages.trajectory import Trajectory
+from app.contract.messages.urgency import Priority
 
 
 class Request(SeriesSpec, PictureSpec):
@@ -24,6 +25,7 @@ class Request(SeriesSpec, PictureSpec):
     machine.
     After every `preview_every` model evaluations a Preview of each picture is reported; 0 means none. With
     `keep_previews` they are kept for the finished picture as well; `trajectory` is what else is kept of its steps.
+    One of the priority batch can wait: beside others it steps less often, and its pictures are the same.
     What depends on the model, such as its schedulers, is checked when the request takes a seat.
     """
 
@@ -33,6 +35,7 @@ class Request(SeriesSpec, PictureSpec):
     preview_every: int = 0
     keep_previews: bool = False
     trajectory: Trajectory | None = None
+    priority: Priority = "interactive"
     pictures: Mapping[str, Any] = Field(default={}, repr=False)
     """Of every picture that the request names, by its sha256, the pixels: a numpy array, uint8 [H, W, 3 or 4]."""
 
@@ -47,10 +50,17 @@ class Request(SeriesSpec, PictureSpec):
             raise ValueError(f"best_of must be at least num_images, not {self.best_of}")
 
     @classmethod
-    def of(cls, id: str, spec: JobSpec, pictures: Mapping[str, Any] | None = None) -> Self:
+    def of(
+        cls,
+        id: str,
+        spec: JobSpec,
+        pictures: Mapping[str, Any] | None = None,
+        *,
+        priority: Priority = "interactive",
+    ) -> Self:
         """The request that a job's spec makes, under the name by which events are to speak of it. Raises ValueError."""
         own = cls.model_fields.keys() & JobSpec.model_fields.keys()
-        return cls(id=id, pictures=pictures or {}, **{name: getattr(spec, name) for name in own})
+        return cls(id=id, pictures=pictures or {}, priority=priority, **{name: getattr(spec, name) for name in own})
 
     def without_pictures(self) -> Self:
         """Its pixels take tens of megabytes."""

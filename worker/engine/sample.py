@@ -211,6 +211,10 @@ class Sample:
         return self.lane.cost(self.rows, self.depth)
 
     @property
+    def can_wait(self) -> bool:
+        return self.job.request.priority == "batch"
+
+    @property
     def is_rescue(self) -> bool:
         """Its second and last chance, after NaN."""
         return self.mode is Mode.RESCUE

@@ -24,7 +24,8 @@ class UrgentBody(RequestBody):
 
     priority: Priority = Field(
         default="interactive",
-        description="interactive: somebody waits for it. batch: it can wait, and goes behind interactive jobs",
+        description="interactive: somebody waits for it. batch: it can wait; it goes behind your interactive jobs, and"
+        " may be put aside for interactive ones while it is drawn. Its pictures are the same",
     )
     deadline: float | None = Field(
         default=None,

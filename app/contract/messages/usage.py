@@ -19,6 +19,11 @@ class Work:
     rows: int = 0
     device_seconds: float = 0.0
 
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.evaluations + other.evaluations, self.rows + other.rows, self.device_seconds + other.device_seconds
+        )
+
     def counted(self, *, pictures: int = 0, stored_bytes: int = 0) -> dict[str, int]:
         """As the script counts it, with what was kept of it; nothing that is 0."""
         microseconds = round(self.device_seconds * 1_000_000)

@@ -54,7 +54,8 @@ when the queue is empty."""
 
 IDLE = PREFIX + "idle:"
 """sorted set per model: workers with a free seat that found its queue empty, by when (ms of Redis time; those that hold
-jobs a second earlier). Whoever is told of a job leaves it. What is left of dead workers goes with the next job."""
+jobs a second earlier). Whoever is told of a job leaves it. What is left of dead workers goes with the next job.
+Per "interactive:<model>" those that have no free seat, and would make one for an interactive job."""
 
 WORD = PREFIX + "word:"
 """sorted set per worker, which alone blocks on it: models of which it was told that there is a job. Expires soon."""

@@ -14,7 +14,7 @@
 -- is watched yet, priority, deadline in ms after it was accepted}; task and question are empty of a job that draws, the
 -- last two of one that said nothing of it.
 local model, worker, token, busy, hurried = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]) > 0, ARGV[6] == '1'
-local queue, at = QUEUE_PREFIX .. model, now()
+local queue, at, waits_as = QUEUE_PREFIX .. model, now(), hurried and 'interactive:' .. model or model
 local MOST = 100
 
 local function read(id)
@@ -31,7 +31,7 @@ end
 local before = given(worker, token)
 if before then return owns(before, token) and told(before, read(before)) or nil end
 if redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 or redis.call('EXISTS', QUEUED .. model) == 0 then
-  wait_for_word(model, worker, busy)
+  wait_for_word(waits_as, worker, busy)
   return nil
 end
 
@@ -204,5 +204,6 @@ if turn then
 end
 
 turn = waits and not hurried and turn_of(batch)
+if not turn and hurried then wait_for_word(waits_as, worker, busy) end
 if not turn or turn == true then return nil end
 return take(turn, batch)

@@ -21,7 +21,7 @@ local function enqueue(id, tenant, model, cost, priority, due)
   local its_tag = behind[1] and redis.call('ZSCORE', QUEUED .. model, read_standing(behind[1]).id)
   if its_tag then tag = its_tag - 0.000001 end
   redis.call('ZADD', QUEUED .. model, tag, id)
-  tell_a_worker(model)
+  tell_a_worker(model, priority ~= 'batch')
   return tag, list_add(id, model), stands
 end
 
@@ -66,6 +66,7 @@ end
 local function stop_serving(model, worker)
   redis.call('HDEL', LOADABLE .. model, worker)
   redis.call('ZREM', IDLE .. model, worker)
+  redis.call('ZREM', IDLE .. 'interactive:' .. model, worker)
   if redis.call('GET', TAKING_UP .. model) == worker then redis.call('DEL', TAKING_UP .. model) end
   local served = redis.call('ZREM', ALIVE .. model, worker) == 1
   if served then redis.call('ZADD', SEEN, now(), model) end
@@ -81,7 +82,8 @@ end
 -- Without a token nobody owns it, so whatever the old owner still says is stale.
 -- The lease goes last: a script that breaks half-way leaves one that is judged again, and no job without.
 local function requeue(id, reason)
-  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag', 'worker', 'step')
+  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag', 'worker', 'step',
+    'priority')
   local queue = QUEUE_PREFIX .. r[1]
   rq_ended(id, queue, r[3], r[5])
   orphan(id, r[3])
@@ -89,7 +91,7 @@ local function requeue(id, reason)
   redis.call('HDEL', JOB .. id, 'token', 'worker', 'standing')
   redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, r[1]))
   redis.call('ZADD', QUEUED .. r[1], (tonumber(r[4]) or 0) - BEFORE_ALL, id)
-  tell_a_worker(r[1])
+  tell_a_worker(r[1], r[7] ~= 'batch')
   redis.call('HSET', RQ_JOB .. id, 'status', 'queued', 'worker_name', '')
   emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. r[2] .. '}')
   redis.call('ZREM', LEASES, id)

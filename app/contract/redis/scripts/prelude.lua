@@ -197,15 +197,20 @@ end
 -- There is a job of the model: one idle worker is told, by a key on which it alone blocks. A thousand that block on one
 -- key cost Redis milliseconds each time. No more than a hint: who hears it asks, who hears nothing asks after IDLE_SECONDS.
 -- Answers whether there was one.
-local function tell_a_worker(model)
-  local idle = redis.call('ZPOPMAX', IDLE .. model)
+local function tell_one_of(waiting, model)
+  local idle = redis.call('ZPOPMAX', IDLE .. waiting)
   if not idle[1] then return false end
   if tonumber(idle[2]) < now() - IDLE_KEPT_MS then
     -- The latest of all: nobody that is entered lives.
-    redis.call('DEL', IDLE .. model)
+    redis.call('DEL', IDLE .. waiting)
     return false
   end
   redis.call('ZADD', WORD .. idle[1], 0, model)
   redis.call('PEXPIRE', WORD .. idle[1], WORD_MS)
   return true
+end
+
+-- Of an interactive job one hears that would make a seat for it, where no idle one has a free seat.
+local function tell_a_worker(model, is_interactive)
+  return tell_one_of(model, model) or (is_interactive and tell_one_of('interactive:' .. model, model))
 end
