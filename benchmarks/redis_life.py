@@ -178,7 +178,10 @@ class Room:
     """A road with one free seat, that hears of each job it is given."""
 
     def __init__(self, begun: Callable[[Claim], None]) -> None:
-        self.begin, self.free_seats = begun, 1
+        self.begin, self.free_seats, self.seats_for_interactive = begun, 1, 1
+
+    def go_on(self) -> None:
+        """No job here makes room."""
 
     def cancel(self, token: str, /) -> None:
         """Nothing here takes long enough to be called off."""
