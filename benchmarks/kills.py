@@ -66,6 +66,9 @@ class Kept:
     def room(self) -> int:
         return 1
 
+    def rests(self, token: str) -> bool:
+        return False
+
     def keep_soon(self, token: str, snapshot: Snapshot) -> None:
         self.newest = written(snapshot, MODEL)
         self.sizes.append(len(self.newest))

@@ -85,6 +85,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "snapshot_seconds": ("15.5", 15.5),
     "snapshot_kib_per_second": ("16", 16),
     "snapshot_max_mib": ("17", 17),
+    "park_seconds": ("18.5", 18.5),
     "grace_seconds": ("12.5", 12.5),
     "stall_seconds": ("13.5", 13.5),
     "worker_metrics_port": ("9002", 9002),

@@ -18,6 +18,7 @@ import torch
 from structlog.testing import capture_logs
 
 from app.contract.messages.deep_cache import Cache
+from app.contract.messages.inputs import Lora
 from app.contract.messages.schedulers import SCHEDULERS
 from app.contract.messages.trajectory import Trajectory
 from app.contract.messages.unclip import Prior
@@ -27,8 +28,19 @@ from tests.engine.pictures import box_mask, edit, half_mask, picture
 from tests.engine.test_equation import IN_COMPANY, names_for_bundle
 from tests.engine.test_passes import Enlarging
 from tests.engine.test_selection import Brightest
+from tests.engine.test_unclip import A, B, drawn_from
 from tests.engine.tiny_controlnets import PICTURES, control, with_controlnets
-from tests.engine.tiny_models import save_tiny_kandinsky, save_tiny_karlo, save_tiny_unclip
+from tests.engine.tiny_loras import factors, is_any, is_attention, save_kohya, save_peft
+from tests.engine.tiny_models import (
+    save_tiny_inpainting,
+    save_tiny_kandinsky,
+    save_tiny_karlo,
+    save_tiny_lcm,
+    save_tiny_model,
+    save_tiny_unclip,
+    save_tiny_unclip_of_images,
+    save_tiny_variation,
+)
 from worker.engine import saving, snapshot
 from worker.engine.engine import Engine
 from worker.engine.events import EngineEvent, Finished, Parked, Progress, SnapshotTaken, Started, Stopped
@@ -236,6 +248,94 @@ def test_whatever_a_request_wants(controlled: Bundle, seats: int) -> None:
     requests = [request.model_copy(update={"reproducible": True}) for request in variety()]
     alone = undisturbed(make, *requests)
     assert_same(moved(make, *requests, after=[chance.randrange(10, 40) for _ in range(2)]), alone)
+
+
+def adapted(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A model with two LoRAs, one of which reads the text as well; and how both are loaded."""
+    model, loras = save_tiny_model(folder / "tiny", prediction_type="epsilon"), folder / "loras"
+    plain = load(model)
+    loras.mkdir()
+    ink = factors(plain, rank=4, seed=1, chosen=is_attention)
+    both = factors(plain, rank=2, seed=2, parts=("unet", "text_encoder"), chosen=is_any)
+    save_kohya(loras / "ink.safetensors", ink, alpha=2.0)
+    save_peft(loras / "both.safetensors", both)
+    return model, {"loras": loras}
+
+
+def with_loras(id: str, *named: tuple[str, float], **changes: Any) -> Request:
+    return reproducible(id, loras=tuple(Lora(name=name, weight=weight) for name, weight in named), **changes)
+
+
+MODELS: dict[str, tuple[Callable[[Path], tuple[Path, dict[str, Any]]], list[Request]]] = {
+    "loras": (
+        adapted,
+        [
+            with_loras("one", ("ink", 0.8), scheduler="dpmpp_2m", num_inference_steps=7),
+            with_loras("two", ("both", 0.9), ("ink", -0.4), scheduler="euler_a", seed=3),
+            with_loras("cached", ("both", 1.0), cache=Cache(interval=3), num_inference_steps=8, seed=4),
+            with_loras(
+                "controlled",
+                ("ink", 0.5),
+                control=[control(scale=0.8, end=0.7)],
+                pictures=PICTURES,
+                seed=5,
+                num_images=2,
+            ),
+            with_loras("none", seed=6),
+        ],
+    ),
+    "lcm": (
+        lambda folder: (save_tiny_lcm(folder / "lcm"), {}),
+        [
+            reproducible("guided", scheduler="lcm", num_inference_steps=6, guidance_scale=8.5, seed=3),
+            reproducible("unguided", scheduler="lcm", num_inference_steps=4, guidance_scale=1.0, num_images=2),
+            edit("from a picture", picture(seed=1), strength=0.7, scheduler="lcm", reproducible=True, seed=5),
+        ],
+    ),
+    "nine channels": (
+        lambda folder: (save_tiny_inpainting(folder / "nine"), {}),
+        [
+            edit("repaints", picture(seed=2), box_mask(), strength=0.8, scheduler="euler_a", reproducible=True, seed=3),
+            edit("half", picture(seed=3), half_mask(), strength=1.0, scheduler="unipc", reproducible=True, seed=4),
+        ],
+    ),
+    "variations": (
+        lambda folder: (save_tiny_variation(folder / "variation"), {}),
+        [
+            drawn_from("varied", of={}, changes={"reproducible": True, "seed": 2}),
+            drawn_from("cached", of={}, changes={"reproducible": True, "cache": Cache(interval=2), "num_images": 2}),
+        ],
+    ),
+    "unclip of pictures": (
+        lambda folder: (save_tiny_unclip_of_images(folder / "unclip"), {}),
+        [
+            drawn_from("noisy", of={}, changes={"reproducible": True, "noise_level": 200, "scheduler": "euler_a"}),
+            drawn_from(
+                "between",
+                pictures=[A, B],
+                slerp=[{"of": {}}, {"of": {}}],
+                at=[0.25, 0.75],
+                changes={"reproducible": True},
+            ),
+        ],
+    ),
+}
+"""What decides how a model is asked, and is made of the request again: adapters, other rows, other channels."""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_whatever_a_model_is_asked_with(name: str, tmp_path: Path) -> None:
+    save, requests = MODELS[name]
+    with quiet_libraries():
+        folder, options = save(tmp_path)
+        bundle = load(folder, **options)
+    if name == "loras":
+        bundle = with_controlnets(bundle, tmp_path / "controlnets")
+    make, chance = partial(engine_of, bundle), random.Random(80)
+    alone = undisturbed(make, *requests)
+    whole = sum(each.steps for each in alone.values())
+    # In another order: an adapter has other columns of the bank.
+    assert_same(moved(make, *reversed(requests), after=[chance.randrange(1, whole // 2) for _ in range(2)]), alone)
 
 
 @pytest.mark.parametrize("after", [[2], [4], [5, 3], [9, 2], [20, 9]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -280,6 +281,34 @@ def test_one_that_had_not_begun_goes_on_from_its_start(service: Service) -> None
     service.ends_with(urgent)
     service.road.go_on()
     assert service.engine.went_on[batch] is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_however_many_come_few_are_put_aside_and_all_end(card: ModelCard, seed: int) -> None:
+    """As worker/intake.py claims, from a queue that always has both kinds. Snapshots lie in memory: a batch job is
+    taken in only where a seat is free that nobody wants who was put aside."""
+    service, chance, most, images = Service(card), random.Random(seed), 0, {}
+    begun = 0
+    for _ in range(600):
+        service.now += 1.0
+        if begun < 60 and service.road.seats_for_interactive and chance.random() < 0.6:
+            images[service.begin(images=chance.choice([1, 1, 2]))] = "interactive"
+            begun += 1
+        elif begun < 60 and service.road.free_seats:
+            images[service.begin("batch", images=chance.choice([1, 2, 3]))] = "batch"
+            begun += 1
+        else:
+            service.road.go_on()
+        for token in service.engine.asked[:]:
+            service.leaves(token)
+        held = [token for token in images if service.attempts.get(token) is not None]
+        most = max(most, sum(images[token] == "batch" for token in held))
+        over = [token for token in service.engine.open if chance.random() < (0.2 if begun < 60 else 1.0)]
+        for token in over:
+            service.ends_with(token)
+    assert most <= SEATS
+    assert begun == 60
+    assert not service.attempts.claims(), "none was forgotten"
 
 
 def test_questions_that_wait_hold_interactive_jobs_up_as_well(card: ModelCard) -> None:

@@ -249,6 +249,50 @@ def test_so_many_bytes_a_second_and_no_more(scene: Scene) -> None:
     assert own.room > 0
 
 
+def test_one_that_was_made_in_vain_is_not_made_again_for_a_while(scene: Scene) -> None:
+    """It was copied and written in full, of a job that can have a gigabyte of it. Each time it rests for longer."""
+    own, token = scene.snapshots(most_bytes=1_000), scene.claim.token
+    rests = list[float]()
+    for _ in range(8):
+        assert not own.rests(token)
+        assert own.keep(scene.claim, snapshot(bytes=2_000)) == "too-large"
+        assert not own.rests("another job")
+        rests.append(0.0)
+        while own.rests(token):
+            scene.clock.now += 10.0
+            rests[-1] += 10.0
+    assert rests[:4] == [10.0, 20.0, 40.0, 80.0]
+    assert max(rests) == 300.0
+    assert own.keep(scene.claim, snapshot()) == "kept"
+    assert not own.rests(token)
+    own.keep(scene.claim, snapshot(bytes=2_000))
+    scene.clock.now += 10.0
+    assert not own.rests(token), "as at first"
+
+
+def test_while_the_stores_are_away_a_job_rests_as_well(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise redis.ConnectionError("away")
+
+    monkeypatch.setattr(SnapshotRecords, "keep", gone)
+    own = scene.snapshots()
+    assert own.keep(scene.claim, snapshot()) == "failed"
+    assert own.rests(scene.claim.token)
+
+
+def test_what_is_put_aside_is_kept_within_the_limits(scene: Scene) -> None:
+    own = scene.snapshots(bytes_per_second=1_000)
+    own.keep_if_room(scene.claim.token, snapshot(3))
+    until(lambda: scene.counted.outcomes == ["kept"])
+    own.keep(scene.claim, snapshot(4, bytes=30_000))
+    own.keep_if_room(scene.claim.token, snapshot(5))
+    scene.clock.now += 100.0
+    own.keep_if_room(scene.claim.token, snapshot(6))
+    until(lambda: len(scene.counted.outcomes) == 3)
+    assert scene.client.hget(keys.SNAPSHOT + scene.claim.id, "step") == "6"
+    own.close()
+
+
 class Asked:
     """What a cadence asks of an engine, whose clock is the test's."""
 
@@ -299,6 +343,17 @@ def test_who_has_waited_longest_is_first_and_no_more_than_can_be_kept(scene: Sce
     asked.step(*(Progress(token, 1, 20) for token in tokens), seconds=5.0)
     assert asked.tokens == order[: len(asked.tokens)]
     assert 0 < len(asked.tokens) < len(tokens)
+
+
+def test_a_job_that_rests_is_not_asked_for_one(scene: Scene) -> None:
+    asked, token = Asked(scene, seconds=2.0, most_bytes=1_000), scene.claim.token
+    asked.step(Started(token), Started("other"))
+    asked.snapshots.keep(scene.claim, snapshot(bytes=2_000))
+    for step in range(1, 9):
+        asked.step(Progress(token, step, 20), Progress("other", step, 20))
+    assert set(asked.tokens) == {"other"}
+    asked.step(Progress(token, 9, 20), seconds=10.0)
+    assert token in asked.tokens
 
 
 def test_what_was_taken_is_kept_in_the_background(scene: Scene) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ import obstore
 import pytest
 
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import image_key, job_prefix, thumbnail_key, token_prefix
+from app.contract.objects.names import image_key, job_prefix, snapshot_key, thumbnail_key, token_prefix
 from app.contract.objects.store import PROBES, StoreOptions, open_store, probe, sweep_probes
 from app.contract.objects.thumbnails import FRESH_SECONDS, KEPT_SECONDS, put_thumbnail, sweep_thumbnails
 from tests.waiting import WAIT_SECONDS
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 JOB, OTHER_JOB = "job_" + "1a" * 12, "job_" + "2b" * 12
 TOKEN, OTHER_TOKEN = "0f" * 16, "e1" * 16
 KEY = image_key(JOB, TOKEN, 0, "png")
+SNAPSHOT = snapshot_key(JOB, TOKEN, 0)
 DATA = os.urandom(100_000)
 
 
@@ -183,6 +184,46 @@ def test_a_lost_lease_stops_the_first_try_too(tmp_path: Path):
     with pytest.raises(Abandoned):
         local(tmp_path).put(KEY, DATA, "image/png", keep_trying=lambda: False)
     assert files_below(tmp_path) == set()
+
+
+class ReadsLate(Folder):
+    """A folder whose first reads raise what the script says."""
+
+    def __init__(self, root: Path, script: Iterator[Exception | None]) -> None:
+        super().__init__(root)
+        self.script = script
+
+    def read(self, key: str) -> bytes:
+        if (error := next(self.script)) is not None:
+            raise error
+        return super().read(key)
+
+
+def reading(root: Path, script: Iterator[Exception | None], clock: Clock) -> ObjectStore:
+    local(root).put_snapshot(SNAPSHOT, DATA, deadline=0)
+    return ObjectStore(ReadsLate(root, script), clock=lambda: clock.now, pause=clock.pause, chance=lambda: 1.0)
+
+
+def test_a_snapshot_is_read_as_soon_as_the_store_answers_again(tmp_path: Path):
+    clock = Clock()
+    store = reading(tmp_path, iter([ConnectionResetError(), TimeoutError(), None]), clock)
+    assert store.get_snapshot(SNAPSHOT, deadline=3.0) == DATA
+    assert len(clock.pauses) == 2
+
+
+def test_a_snapshot_that_does_not_come_in_time_or_is_gone_is_none(tmp_path: Path):
+    clock = Clock()
+    assert reading(tmp_path, repeat(TimeoutError()), clock).get_snapshot(SNAPSHOT, deadline=3.0) is None
+    assert 2.0 < clock.now <= 3.0
+    (tmp_path / SNAPSHOT).unlink()
+    assert local(tmp_path).get_snapshot(SNAPSHOT, deadline=0) is None
+
+
+def test_a_job_that_is_stopped_waits_for_no_snapshot(tmp_path: Path):
+    clock = Clock()
+    store = reading(tmp_path, repeat(TimeoutError()), clock)
+    with pytest.raises(Abandoned):
+        store.get_snapshot(SNAPSHOT, deadline=3.0, keep_trying=lambda: len(clock.pauses) < 1)
 
 
 def test_a_programming_error_is_not_retried(tmp_path: Path):
