@@ -102,6 +102,7 @@ figures: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.gateway --json docs/figures/gateway.json
 	$(BIN)/python -m benchmarks.memory --json docs/figures/memory.json
 	$(BIN)/python -m benchmarks.load --json docs/figures/load.json
+	$(BIN)/python -m benchmarks.deadlines --jobs 60 --side 64 --threads 1 --json docs/figures/deadlines.json
 	$(BIN)/python -m benchmarks.plots
 
 plots: .venv/dev.stamp

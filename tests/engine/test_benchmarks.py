@@ -12,11 +12,12 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import edits, engine, fewer, fewer_looks, gateway, kandinsky, loras, reclaim, trace
+from benchmarks import deadlines, edits, engine, fewer, fewer_looks, gateway, kandinsky, loras, reclaim, trace
 from benchmarks.gaps import GAPS
 from benchmarks.gpu import arrivals, speed
 from benchmarks.gpu.run import NOTES, Run
 from benchmarks.report import Column, Figures, Report
+from tests.engine.tiny_models import SIDE
 from worker.models.bundle import Bundle
 
 Tables = dict[str, dict[str, Column]]
@@ -89,6 +90,13 @@ def test_fewer_looks(tiny: Bundle, run: Callable[..., Figures], tmp_path: Path) 
 def test_edits(tiny: Bundle, run: Callable[..., Figures]) -> None:
     found = run(edits, "--samples", "3", "--rounds", "1", "--pairs", "1", "--steps", "4", "--scheduler", "ddim")
     assert_shape(found, {"steps": edits.STEPS, "whole": edits.WHOLE})
+
+
+def test_deadlines(tiny: Bundle, run: Callable[..., Figures], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "STEPS", {"interactive": (4,), "batch": (6,)})
+    found = run(deadlines, "--jobs", "5", "--seats", "2", "--side", str(SIDE), "--reproducible", "1")
+    assert_shape(found, {"together": deadlines.TOGETHER, "pictures": deadlines.PICTURES})
+    assert [record["needed"] for record in found.tables["together"].records()] == [1.0] * 3
 
 
 def test_gateway(run: Callable[..., Figures], monkeypatch: pytest.MonkeyPatch) -> None:

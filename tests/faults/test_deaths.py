@@ -111,6 +111,27 @@ def test_its_job_goes_on_from_the_newest_snapshot(make_scene: Callable[..., Scen
     assert not [*scene.redis.scan_iter(f"{keys.SNAPSHOT}*")]
 
 
+def test_told_to_stop_while_a_batch_job_is_put_aside(make_scene: Callable[..., Scene]) -> None:
+    """It had all seats, and made room. It stood where it goes on; nothing else was kept of it."""
+    scene = announced(make_scene(DARKROOM_SNAPSHOT_SECONDS="1000", DARKROOM_GRACE_SECONDS="0"))
+    pid = scene.worker("worker0")
+    with scene.held():
+        batch = scene.send(num_images=4, priority="batch", num_inference_steps=6)
+        until(lambda: (scene.look(batch)["progress"] or {}).get("step") == 2)
+        urgent = scene.send(num_inference_steps=6)
+        scene.status(urgent, "running")
+        assert scene.look(batch)["status"] == "running"
+        scene.service.signal("worker0", signal.SIGTERM)
+        scene.gone(pid)
+    assert "put aside" in (scene.service.folder / "worker0.log").read_text()
+    scene.worker("worker1")
+    ended = [scene.ended(job) for job in (batch, urgent)]
+    assert [(job["status"], job["attempts"], job["resumed_at_step"]) for job in ended] == [("succeeded", 2, 2)] * 2
+    assert scene.events(batch) == [
+        "job.queued", "job.started", "job.restarted", "job.started", "job.succeeded",
+    ]  # fmt: skip
+
+
 def test_a_prompt_that_kills_its_worker_each_time(make_scene: Callable[..., Scene]) -> None:
     scene = make_scene(**{LEASE: str(LEASE_MS)})
     scene.service.start()

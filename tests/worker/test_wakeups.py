@@ -208,8 +208,8 @@ async def test_word_that_comes_before_the_answer_is_heard(
     worker = starts()
     told, found = threading.Event(), Counting.claim
 
-    def claim(self: Counting, model: str, name: str, *, holding: int = 0) -> Claim | None:
-        answer = found(self, model, name, holding=holding)
+    def claim(self: Counting, model: str, name: str, **how: Any) -> Claim | None:
+        answer = found(self, model, name, **how)
         told.set()
         until(lambda: not worker.intake._ears.is_open(model))
         return answer

@@ -80,6 +80,7 @@ WORKER = frozenset(
         "DARKROOM_MODEL",
         "DARKROOM_MODELS",
         "DARKROOM_MODEL_NAME",
+        "DARKROOM_PARK_SECONDS",
         "DARKROOM_PRIOR",
         "DARKROOM_PROFILE_FOLDER",
         "DARKROOM_SAFETY",
