@@ -117,6 +117,7 @@ class Client(threading.Thread):
             "num_inference_steps": self._chance.randint(2, 8),
             "webhook": {"url": self._webhook},
             "metadata": {"order": key},
+            "priority": self._chance.choice(["interactive", "interactive", "batch"]),
         }
         if not keyed:
             answer = self._call(client, "submit", key, "POST", "/v1/jobs", body=body, poison=poison, keyed=False)
