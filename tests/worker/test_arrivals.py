@@ -6,6 +6,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,16 +20,20 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.job import JobError, new_job_id
 from app.contract.messages.params import JobRequest, resolve
+from app.contract.messages.urgency import Urgency
+from app.contract.messages.usage import Work
 from app.contract.objects.names import input_key
 from app.contract.redis.ownership import Claim, Ownership
 from tests.waiting import WAIT_SECONDS, until
 from worker.arrivals import Arrivals
 from worker.attempts import Attempts, Stop
+from worker.engine.events import Parked
 from worker.engine.request import Request
 from worker.engine.snapshot import Snapshot
 from worker.errors import InputMissing, StorageDenied, StorageUnavailable, WorkerError
 from worker.fetching import Fetching
 from worker.inputs import Inputs, pixels
+from worker.parking import Parking
 from worker.provenance import Provenance
 from worker.reporter import Reporter
 from worker.storage import ObjectStore
@@ -53,8 +58,10 @@ class Listening(Ownership):
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(client)
         self.ends: list[tuple[str, str]] = []
+        self.works: list[Work] = []
 
     def fail(self, claim: Claim, error: JobError, **facts: Any) -> bool:
+        self.works.append(facts["work"])
         self.ends.append((claim.token, error.slug))
         return True
 
@@ -263,6 +270,33 @@ def test_a_stop_that_comes_with_the_last_picture_reaches_the_engine(
     house.store.may_read.set()
     house.begin(claim)
     until(lambda: house.engine.canceled == [claim.token])
+
+
+def test_a_job_that_was_put_aside_brings_its_pictures_again(house: House, claim_of: Callable[..., Claim]) -> None:
+    """It keeps none of them meanwhile. What it took before is counted also where it cannot go on."""
+    data, image = file_of(COLOURS)
+    house.store.place.put(input_key("local", image.sha256), data, "image/png")
+    house.store.may_read.set()
+    parking = Parking(house.engine, house.attempts, longest=60.0)
+    road = Arrivals(house.engine, house.fetching, house.attempts, house.reporter, parking=parking)
+    claim = replace(claim_of(image), urgency=Urgency("batch"))
+    snapshot = Snapshot(request="", passes=[], drawn_with={}, samples=[], wanted=1)
+
+    def goes_aside() -> None:
+        until(lambda: claim.token in house.engine.requests)
+        assert list(house.engine.requests.pop(claim.token).pictures) == [image.sha256]
+        assert road.hear([Parked(claim.token, snapshot, Work(5, 10, 0.5))]) == []
+
+    house.attempts.open(claim)
+    road.begin(claim)
+    goes_aside()
+    road.go_on()
+    goes_aside()
+    assert house.engine.snapshots[claim.token] is snapshot
+    house.store.place.delete(input_key("local", image.sha256))
+    road.go_on()
+    assert house.end() == (claim.token, "input-missing")
+    assert house.ownership.works == [Work(10, 20, 1.0)]
 
 
 def test_only_the_file_that_was_stored_is_decoded() -> None:
