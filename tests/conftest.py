@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from benchmarks.ports import free_port
 
 pytest_plugins = ["tests.storage_servers"]
 
+# Some machines tell Python to keep no bytecode. The tests start hundreds of processes, and each would compile our
+# modules anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Its own deadline of 200 ms an example would make a busy machine's pause a failure.
 hypothesis.settings.register_profile("darkroom", deadline=None)
 hypothesis.settings.load_profile("darkroom")
@@ -25,12 +31,30 @@ hypothesis.settings.load_profile("darkroom")
 IN_CI = os.environ.get("CI") == "true"
 
 
-LONGEST_FIRST = ("system", "faults", "browser", "recipes")
-"""Folders whose files take the longest: begun last, they would keep one processor busy while the others rest."""
+LONGEST_FIRST = (
+    "test_up_deaths.py",
+    "test_up.py",
+    "test_separate.py",
+    "test_models.py",
+    "test_conformance.py",
+    "test_gpu_parts.py",
+    "test_chaos.py",
+    "system",
+    "faults",
+    "browser",
+    "recipes",
+)
+"""The files, and the folders of files, that take the longest: begun last, one would keep a processor busy while the
+others rest."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not set(LONGEST_FIRST) & set(item.path.parts))
+    def turn(item: pytest.Item) -> int:
+        return next(
+            (number for number, name in enumerate(LONGEST_FIRST) if name in item.path.parts), len(LONGEST_FIRST)
+        )
+
+    items.sort(key=turn)
 
 
 UNHURRIED = ("app", "browser", "cli")
@@ -72,11 +96,12 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def shared_machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a worker beside other tests. It measures a model, and tries its schedulers, only if no other
-    of this run has. It computes in one thread: several wait for each other, which on a busy machine takes for ever."""
+    of this run has. It computes in one thread: several wait for each other, which on a busy machine takes for ever. A
+    gateway beside it is one process, not one for each core."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "remembered"
     folder.mkdir(exist_ok=True)
-    return {"DARKROOM_PROFILE_FOLDER": str(folder), "DARKROOM_THREADS": "1"}
+    return {"DARKROOM_PROFILE_FOLDER": str(folder), "DARKROOM_THREADS": "1", "DARKROOM_GATEWAY_PROCESSES": "1"}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -16,12 +16,22 @@ WAIT_SECONDS = 180.0
 """Seconds. Below pytest's own limit for a test, so that the reason is on screen. Nobody waits for so long but where
 something is broken, or on a machine that eight other programs want as well."""
 
+PLAIN: dict[str, Any] = {"trust_env": False, "verify": False}
+"""Of httpx2's clients that speak to loopback without TLS: reading the certificates of all authorities takes 30 ms of a
+processor, a hundred times what the rest of a client does."""
 
-def until(true: Callable[[], T], *, seconds: float = WAIT_SECONDS, pause: float = 0.01) -> T:
-    """What `true` returns once it is truthy; TimeoutError at the deadline."""
-    ends = time.monotonic() + seconds
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
+"""Seconds between two looks. In between it is a twentieth of what was waited: who looked a hundred times a second at
+processes that start would take half of the processor that they start with."""
+
+
+def until(true: Callable[[], T], *, seconds: float = WAIT_SECONDS, pause: float | None = None) -> T:
+    """What `true` returns once it is truthy; TimeoutError at the deadline. Looks again after `pause` seconds, if they
+    are given."""
+    began = time.monotonic()
     while not (value := true()):
-        if time.monotonic() > ends:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise TimeoutError(f"it did not happen in {seconds:g} s")
-        time.sleep(pause)
+        time.sleep(pause or min(max(waited / 20, SHORTEST_PAUSE), LONGEST_PAUSE))
     return value

@@ -63,7 +63,7 @@ def by_size(
 ) -> None:
     """`ms` with the host ahead, `waited_ms` with a wait after each; `first_s` is the first of its size, with what it
     takes to compile it."""
-    lane = native_lane(bundle, graphs, compile=compile)
+    lane, ahead = native_lane(bundle, graphs, compile=compile), 1 if run.small else AHEAD
     with torch.inference_mode():
         for rows in sizes:
             if not run.has(4, f"{label} {rows} rows"):
@@ -74,7 +74,7 @@ def by_size(
             run.wait()
             first = time.perf_counter() - started
             waited = run.seconds(lambda p=plan: lane.run(p), rounds=9)  # type: ignore[misc]
-            step = run.seconds(lambda p=plan: [lane.run(p) for _ in range(AHEAD)], rounds=3, warm=1) / AHEAD  # type: ignore[misc]
+            step = run.seconds(lambda p=plan: [lane.run(p) for _ in range(ahead)], rounds=3, warm=1) / ahead  # type: ignore[misc]
             run.add(
                 "steps",
                 STEPS,
@@ -128,7 +128,7 @@ def lone(run: Run, bundle: Bundle) -> None:
         engine = Engine(family_of(bundle), graphs=graphs)  # type: ignore[arg-type]
         ways[f"engine, graphs {graphs}"] = lambda engine=engine: _draw(engine, bundle, run.steps)  # type: ignore[misc]
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(4):
+    for turn in range(2 if run.small else 4):
         for name, way in ways.items():
             started = time.perf_counter()
             way()

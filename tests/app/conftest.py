@@ -31,7 +31,7 @@ from app.main import create_app
 from app.pictures.store import PictureStore
 from app.settings import Settings
 from benchmarks.ports import free_port
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 OneGateway = Callable[..., AbstractContextManager["Running"]]
 
@@ -74,7 +74,7 @@ def serve(settings: Settings, *, http: type[LimitedProtocol] = LimitedProtocol, 
     until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    with httpx2.Client(base_url=url, timeout=WAIT_SECONDS, trust_env=False) as client:
+    with httpx2.Client(base_url=url, timeout=WAIT_SECONDS, **PLAIN) as client:
         yield Running(url, port, client, server, app)
     server.should_exit = True
     thread.join(WAIT_SECONDS)

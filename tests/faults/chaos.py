@@ -28,7 +28,7 @@ from tests.faults.fork_server import LEASE
 from tests.faults.installation import ForkServer, Service, Valkey
 from tests.faults.load import Client, History, Nemesis, Receiver
 from tests.faults.proxy import Losses, LossyProxy
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 ORPHAN_MS = 10_000
 """Longer than any pause of the nemesis: no zombie writes after its leftovers were removed."""
@@ -127,7 +127,7 @@ def run(
 
 def _is_ready(service: Service) -> bool:
     try:
-        return httpx2.get(f"{service.url}/readyz", trust_env=False, timeout=4).status_code == 200
+        return httpx2.get(f"{service.url}/readyz", **PLAIN, timeout=4).status_code == 200
     except httpx2.TransportError:
         return False
 

@@ -18,7 +18,7 @@ from app.contract.redis import keys
 from tests.faults.fork_server import LEASE, REDIS_SECONDS
 from tests.faults.installation import ForkServer, Service, Valkey, is_alive
 from tests.faults.scripted import HOLD
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 PARAMETERS = {"prompt": "a circle", "seed": 1, "num_inference_steps": 4}
 
@@ -106,7 +106,7 @@ def make_scene(fork_server: ForkServer, tmp_path: Path) -> Iterator[Callable[...
         valkey.comes()
         service = Service(tmp_path, fork_server, valkey, environment=PATIENT | environment)
         service.bear("gateway")
-        client = httpx2.Client(base_url=service.url, timeout=WAIT_SECONDS, trust_env=False)
+        client = httpx2.Client(base_url=service.url, timeout=WAIT_SECONDS, **PLAIN)
         scenes.append(Scene(service, valkey, client, valkey.client()))
         until(lambda: _answers(client))
         return scenes[-1]

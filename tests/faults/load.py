@@ -21,6 +21,7 @@ import httpx2
 
 from tests.faults.installation import Service, Valkey
 from tests.faults.proxy import Losses
+from tests.waiting import PLAIN
 
 
 class History:
@@ -96,7 +97,7 @@ class Client(threading.Thread):
         self.hurried = threading.Event()
 
     def run(self) -> None:
-        with httpx2.Client(base_url=self._service.url, timeout=4, trust_env=False, headers=self._headers) as client:
+        with httpx2.Client(base_url=self._service.url, timeout=4, **PLAIN, headers=self._headers) as client:
             number = 0
             while not self.over.is_set():
                 number += 1

@@ -22,7 +22,7 @@ from tests.faults.installation import ForkServer, Service
 from tests.faults.scripted import HOLD
 from tests.faults.sentinels import Replicated
 from tests.system.separate import Listener, listener
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 KEY, OTHER_KEY = "k" * 32, "o" * 32
 ARRIVED, LOST = 6, 3
@@ -63,7 +63,7 @@ def service(
 @pytest.fixture(scope="module")
 def client(service: Service) -> Iterator[httpx2.Client]:
     bearer = {"Authorization": f"Bearer {KEY}"}
-    with httpx2.Client(base_url=service.url, timeout=WAIT_SECONDS, trust_env=False, headers=bearer) as client:
+    with httpx2.Client(base_url=service.url, timeout=WAIT_SECONDS, **PLAIN, headers=bearer) as client:
         until(lambda: _status(client, "/readyz") == 200)
         yield client
 
@@ -97,7 +97,7 @@ class Traffic(threading.Thread):
 
     def run(self) -> None:
         bearer = {"Authorization": f"Bearer {KEY}"}
-        with httpx2.Client(base_url=self._url, timeout=WAIT_SECONDS, trust_env=False, headers=bearer) as client:
+        with httpx2.Client(base_url=self._url, timeout=WAIT_SECONDS, **PLAIN, headers=bearer) as client:
             while not self._over.wait(0.1):
                 answer = client.post("/v1/jobs", json=PARAMETERS)
                 if answer.status_code == 202:

@@ -19,7 +19,7 @@ import redis
 from app.cli.embedded import EmbeddedValkey
 from app.contract.redis import keys
 from benchmarks.ports import free_port
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
 """The tests find processes through /proc."""
@@ -100,7 +100,7 @@ class Installation:
         return self.process.returncode
 
     def client(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=WAIT_SECONDS, trust_env=False, follow_redirects=True)
+        return httpx2.Client(base_url=self.url, timeout=WAIT_SECONDS, follow_redirects=True, **PLAIN)
 
     def redis(self) -> redis.Redis:
         """Its own Valkey."""

@@ -29,7 +29,7 @@ from app.cli.embedded import find_binary
 from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.system.conftest import COMMAND
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 USERS = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
 ADMIN_PASSWORD = "a-password-of-the-test"
@@ -148,8 +148,7 @@ class Separate:
 
     def metrics(self) -> str:
         pages = (
-            httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=WAIT_SECONDS)
-            for port in self.metrics_ports
+            httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=WAIT_SECONDS, **PLAIN) for port in self.metrics_ports
         )
         return "".join(page.text for page in pages)
 
@@ -166,7 +165,7 @@ class Separate:
         died = {name: process.poll() for name, process in self.processes.items() if process.poll() is not None}
         assert not died, (died, self.logs())
         try:
-            return httpx2.get(f"{self.url}/readyz", trust_env=False, timeout=WAIT_SECONDS).status_code == 200
+            return httpx2.get(f"{self.url}/readyz", timeout=WAIT_SECONDS, **PLAIN).status_code == 200
         except httpx2.TransportError:
             return False
 

@@ -39,7 +39,7 @@ from tests.system.deployment import (
     read_service,
 )
 from tests.system.separate import Listener, listener
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 KEY = "a-key-of-the-test-" + "k" * 32
 OURS = ("gateway", "worker", "webhooks")
@@ -160,9 +160,7 @@ class Deployed:
     def client(self) -> httpx2.Client:
         """A stranger with a key, who reaches the gateway by its public URL."""
         url = self.variables["DARKROOM_PUBLIC_URL"]
-        return httpx2.Client(
-            base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=WAIT_SECONDS, trust_env=False
-        )
+        return httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=WAIT_SECONDS, **PLAIN)
 
     def end(self) -> dict[str, int]:
         """SIGTERM to our own; the exit codes."""
@@ -251,7 +249,7 @@ def _answers(store: Service, running: Deployed) -> bool:
     assert store.healthcheck is not None
     test = running.here.translated(store.healthcheck[1], store)
     try:
-        return httpx2.get(test.split()[-1], trust_env=False, timeout=WAIT_SECONDS).status_code == 200
+        return httpx2.get(test.split()[-1], **PLAIN, timeout=WAIT_SECONDS).status_code == 200
     except httpx2.TransportError:
         return False
 
@@ -282,7 +280,7 @@ def story(deployed: Deployed) -> Story:
         # Every link of both, before the processes end.
         for said in (job, message["data"]):
             assert client.get(said["urls"]["self"]).json()["id"] == job["id"]
-            picture = httpx2.get(said["images"][0]["url"], trust_env=False, timeout=WAIT_SECONDS)
+            picture = httpx2.get(said["images"][0]["url"], **PLAIN, timeout=WAIT_SECONDS)
             assert (picture.status_code, picture.content[:4]) == (200, b"\x89PNG"), picture.text
     return Story(job, message, deployed.end())
 

@@ -16,6 +16,8 @@ from PIL import Image
 from rq import Queue, Worker
 
 from app.contract.messages.picture_record import read_record
+from benchmarks import memory
+from benchmarks.one_machine import Service
 from tests.system.conftest import COMMAND, Installation, drawn, processes_of
 from tests.waiting import WAIT_SECONDS, until
 
@@ -184,3 +186,11 @@ def test_everything_on_disk_is_for_this_user_alone(installation: Installation) -
     names = {path.name for path in found}
     assert {"gateway.log", "worker.log", "appendonlydir", "signing.key", "0.png"} <= names
     assert [(str(path), oct(path.lstat().st_mode)) for path in found if path.lstat().st_mode & 0o077] == []
+
+
+def test_the_bench_of_memory_sees_its_worker(installation: Installation) -> None:
+    assert installation.process is not None
+    service = Service(installation.data, installation.url, installation.process.pid)
+    ready, peak = memory.worker_mb(service, 1, 2)
+    assert service.worker().pid in installation.pids("worker")
+    assert 100 < ready <= peak

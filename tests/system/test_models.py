@@ -57,7 +57,7 @@ def models_of(client: httpx2.Client) -> dict[str, tuple[str, bool]]:
 @pytest.mark.timeout(900)  # Three starts, on machines that do much else.
 def test_the_chapters_in_one_folder(closed_installation: Installation, tmp_path: Path) -> None:
     installation = closed_installation
-    installation.environment |= {"DARKROOM_MODEL_ALIASES": "gpt-image-1=starter", "DARKROOM_GATEWAY_PROCESSES": "1"}
+    installation.environment["DARKROOM_MODEL_ALIASES"] = "gpt-image-1=starter"
     snapshot = model_at(tmp_path / "hub" / "models--Someone--Second-Model" / "snapshots" / REVISION)
     (tmp_path / "link").symlink_to(snapshot)
     chapters = [(None, "starter"), (tmp_path / "link", "second-model"), (None, "starter")]
