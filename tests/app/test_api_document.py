@@ -39,7 +39,7 @@ def drawing(running: Running, worker: ScriptedWorker, redis_client: redis.Redis)
     over = threading.Event()
 
     def draw() -> None:
-        while not over.wait(0.005):
+        while not over.wait(0.02):
             while (claim := worker.ownership.claim(worker.card.name, "w1")) is not None:
                 worker.progress(claim, 10)
                 end = worker.succeed if claim.spec.trajectory is None else partial(succeed_with_steps, worker)

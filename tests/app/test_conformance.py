@@ -41,7 +41,7 @@ def busy(gateway_with: OneGateway, worker: ScriptedWorker, redis_client: redis.R
     over = threading.Event()
 
     def draw() -> None:
-        while not over.wait(0.005):
+        while not over.wait(0.02):
             worker.announce()
             while (claim := worker.ownership.claim(worker.card.name, "w1")) is not None:
                 worker.succeed(claim)

@@ -82,7 +82,9 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def apart(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Separate, Listener]]:
+def apart(
+    place: dict[str, str], shared_machine: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Separate, Listener]]:
     """Ready, at DEBUG, with a collector that also takes webhooks."""
     folder = tmp_path_factory.mktemp("apart")
     (folder / "valkey").mkdir()
@@ -90,7 +92,7 @@ def apart(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
     password = CANARIES["redis password"]
     with listener() as outside, sentinel_of(valkey, folder, password) as place_of_redis:
         users = {name: f"redis+sentinel://{name}:{password}@{place_of_redis}/0" for name in (*PROCESSES, "operator")}
-        environment = {
+        environment = shared_machine | {
             "DARKROOM_STORAGE_RESERVE_BYTES": "0",
             "DARKROOM_API_KEYS": f"ann:{CANARIES['api key']}",
             "DARKROOM_SIGNING_KEY": CANARIES["signing key"],
@@ -102,7 +104,6 @@ def apart(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
             "OTEL_EXPORTER_OTLP_ENDPOINT": outside.url,
             "OTEL_EXPORTER_OTLP_HEADERS": f"x-collector-key={CANARIES['collector key']}",
             "PYTHONASYNCIODEBUG": "1",
-            "DARKROOM_THREADS": "1",
         }
         own = {name: {"DARKROOM_REDIS_URL": url} for name, url in users.items()}
         service = Separate(folder, bare_environment() | environment | place, valkey, own)
