@@ -56,7 +56,7 @@ def usage(
         raise typer.BadParameter("--all and --tenant mean different callers; take one")
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json are two forms of the same; take one")
-    days = {name: day and day.isoformat() for name, day in (("from", first), ("to", last))}
+    days = {name: day.isoformat() if day else None for name, day in (("from", first), ("to", last))}
     raise typer.Exit(
         show_usage(days, Whose(everybody, tenant), as_csv=as_csv, as_json=as_json, url=url, api_key=api_key)
     )

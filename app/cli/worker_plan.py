@@ -109,9 +109,7 @@ class PlannedWorker:
 
 def plan(asked: Asked, machine: Machine, environment: Mapping[str, str]) -> tuple[PlannedWorker, ...]:
     """The workers in the order in which they start, the first model's first. `asked` is complete. Raises CannotPlan."""
-    names, others = _names(asked.models, environment), ()
-    if asked.folders:
-        names, others = _names_in(asked.folders)
+    names, others = _names_in(asked.folders) if asked.folders else (_names(asked.models, environment), ())
     count = asked.workers or max(len(asked.models), len(asked.devices))
     _refuse_idle(asked, count)
     if count > 1 and (port := environment.get("DARKROOM_WORKER_METRICS_PORT")) and port != "0":

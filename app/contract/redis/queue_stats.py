@@ -78,8 +78,8 @@ class QueueStats:
             depth, first, last, unserved, now = await pipeline.execute()
         at = now[0] + now[1] / 1e6
         oldest = await self._oldest([*first, *last])
-        ages = (_since(oldest.get(priority), at) for priority in ("interactive", "batch"))
-        return Waiting(depth, *ages, _since(unserved, at))
+        interactive, batch = (_since(oldest.get(priority), at) for priority in ("interactive", "batch"))
+        return Waiting(depth, interactive, batch, _since(unserved, at))
 
     async def _oldest(self, job_ids: list[str]) -> dict[str, str]:
         """When (ms) the oldest of them was accepted, by priority. What came back goes before all, whatever it is."""
