@@ -4,12 +4,12 @@
 local answers, at = {}, now()
 for i = 1, #ARGV, 2 do
   local id, token = ARGV[i], ARGV[i + 1]
-  if not owns(id, token) then
+  local job = read(JOB .. id, {'status', 'token', 'cancel'})
+  if job.status ~= 'running' or job.token ~= token then
     answers[#answers + 1] = 'lost'
   else
     redis.call('ZADD', LEASES, 'XX', at + LEASE_MS, id)
-    redis.call('EXPIRE', RQ_EXECUTION .. id .. ':' .. token, RQ_TTL_SECONDS)
-    answers[#answers + 1] = field(id, 'cancel') and 'cancel' or 'kept'
+    answers[#answers + 1] = job.cancel and 'cancel' or 'kept'
   end
 end
 return answers

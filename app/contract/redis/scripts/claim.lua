@@ -14,26 +14,33 @@
 -- is watched yet, priority, deadline in ms after it was accepted}; task and question are empty of a job that draws, the
 -- last two of one that said nothing of it.
 local model, worker, token, busy, hurried = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]) > 0, ARGV[6] == '1'
-local queue, at, waits_as = QUEUE_PREFIX .. model, now(), hurried and 'interactive:' .. model or model
+local batch, at, waits_as = queue_of(model, 'batch'), now(), hurried and 'interactive:' .. model or model
 local MOST = 100
 
-local function read(id)
-  return redis.call('HMGET', JOB .. id, 'spec', 'attempt', 'failures', 'traceparent', 'created_ms', 'tenant', 'task',
-    'question', 'watched_ms', 'started_ms', 'webhook_events',
-    'priority', 'deadline_ms')
+-- Everything that a claim wants of a job.
+local function claimable(id)
+  return read(JOB .. id, {'status', 'model', 'v', 'failures', 'kept_by', 'kept_until', 'tenant', 'priority', 'cost',
+    'standing', 'place', 'spec', 'attempt', 'traceparent', 'created_ms', 'started_ms', 'task', 'question', 'watched_ms',
+    'webhook_events', 'deadline_ms'})
 end
 
 local function told(id, job)
-  return {id, job[1], job[2], job[3], job[4] or '', at - (job[5] or at), job[6] or '', job[7] or '', job[8] or '',
-    math.max(0, (tonumber(job[9]) or 0) - at), job[12] or '', job[13] or ''}
+  return {id, job.spec, job.attempt, job.failures, job.traceparent or '', at - (job.created_ms or at), job.tenant or '',
+    job.task or '', job.question or '', math.max(0, (tonumber(job.watched_ms) or 0) - at), job.priority or '',
+    job.deadline_ms or ''}
 end
 
 local before = given(worker, token)
-if before then return owns(before, token) and told(before, read(before)) or nil end
-if redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 or redis.call('EXISTS', QUEUED .. model) == 0 then
+if before then return owns(before, token) and told(before, claimable(before)) or nil end
+local first = redis.call('ZRANGE', QUEUED .. model, 0, 0, 'WITHSCORES')
+if not first[1] or redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 then
   wait_for_word(waits_as, worker, busy)
   return nil
 end
+
+local waiting, batch_jobs = redis.call('ZCARD', QUEUED .. model), redis.call('ZCARD', STANDING .. batch)
+local lack_standing = waiting > redis.call('ZCARD', STANDING .. model) + batch_jobs
+local clock = read(CLOCK .. model, {'now', 'popped', 'owed'})
 
 -- The step of the snapshot that the job goes on from, if it has one. Of one that has lost SUSPECT_AFTER workers it may be
 -- what kills them: it starts over.
@@ -44,23 +51,49 @@ local function resumable(id, failures)
   return step
 end
 
-local function own(id, tag, turns, is_kept)
-  if dequeue(id, model) then
-    if tag > tonumber(redis.call('HGET', CLOCK .. turns, 'now') or 0) then
-      redis.call('HSET', CLOCK .. turns, 'now', tag)
-      redis.call('ZREMRANGEBYSCORE', TURNS .. turns, '-inf', tag)
-    end
-    redis.call('HSET', CLOCK .. model, 'unserved', at)
+-- A tenant's turn is taken: its next one starts when this one is paid for.
+local function pay(turn)
+  local tenant = turn.job.tenant
+  redis.call('ZREM', STANDING .. turn.queue, turn.job.standing)
+  if turn.is_last then
+    redis.call('ZREM', NEXT_TURN .. turn.queue, tenant)
+  else
+    redis.call('ZADD', NEXT_TURN .. turn.queue, 'XX', turn.starts + turn.job.cost, tenant)
   end
-  local job = read(id)
-  job[2] = job[2] + 1
-  redis.call('HSET', JOB .. id, 'status', 'running', 'token', token, 'worker', worker, 'claimed_ms', at, 'attempt', job[2],
-    'started_ms', job[10] or at)
-  redis.call('HDEL', JOB .. id, 'standing', unpack(is_kept and {'kept_by', 'kept_until'} or {}))
+  if turn.overtakes then redis.call('HINCRBY', CLOCK .. model, 'overtakes:' .. tenant, 1) end
+  if turn.overtakes == false then redis.call('HDEL', CLOCK .. model, 'overtakes:' .. tenant) end
+end
+
+-- The virtual time of a queue is that of the turn which was taken last.
+local function set_clock(queue, to)
+  local before = queue == batch and redis.call('HGET', CLOCK .. batch, 'now') or clock.now
+  if to > (tonumber(before) or 0) then
+    redis.call('HSET', CLOCK .. queue, 'now', to)
+    redis.call('ZREMRANGEBYSCORE', TURNS .. queue, '-inf', to)
+  end
+end
+
+local function leave_queue(turn)
+  waiting = waiting - redis.call('ZREM', QUEUED .. model, turn.id)
+  if waiting == 0 then return forget_queue(model) end
+  if turn.has_standing then pay(turn) end
+  set_clock(turn.queue, turn.starts)
+  local popped = list_remove(turn.id, model, turn.job.place, clock.popped)
+  redis.call('HSET', CLOCK .. model, 'popped', popped, 'unserved', at)
+end
+
+local function own(turn)
+  leave_queue(turn)
+  local id, job = turn.id, turn.job
+  job.attempt = job.attempt + 1
+  redis.call('HSET', JOB .. id, 'status', 'running', 'token', token, 'worker', worker, 'claimed_ms', at,
+    'attempt', job.attempt, 'started_ms', job.started_ms or at, 'standing', '')
+  if job.kept_by then redis.call('HDEL', JOB .. id, 'kept_by', 'kept_until') end
   redis.call('ZADD', LEASES, at + LEASE_MS, id)
-  rq_started(id, token, worker, queue, at)
-  local from = job[2] > 1 and resumable(id, tonumber(job[3]) or 0)
-  emit(id, 'job.started', '{"attempts":' .. job[2] .. (from and ',"resumed_at_step":' .. from or '') .. '}', job[11])
+  rq_started(id, token, worker, QUEUE_PREFIX .. model, at)
+  local from = job.attempt > 1 and resumable(id, tonumber(job.failures) or 0)
+  local resumed = from and ',"resumed_at_step":' .. from or ''
+  emit(id, 'job.started', '{"attempts":' .. job.attempt .. resumed .. '}', job.webhook_events)
   give(worker, token, id)
   return told(id, job)
 end
@@ -68,19 +101,23 @@ end
 -- May this worker take what waits? 'yes', 'gone' (it is not queued here), 'others' (not it), or 'kept' (when it holds
 -- nothing else); and what was read.
 local function may_take(id)
-  local r = redis.call('HMGET', JOB .. id, 'status', 'model', 'v', 'failures', 'kept_by', 'kept_until', 'standing',
-    'priority', 'cost', 'tenant')
-  local job = {standing = r[7], priority = r[8], cost = tonumber(r[9]) or 0, tenant = r[10], is_kept = r[5]}
-  local suspect = (tonumber(r[4]) or 0) >= SUSPECT_AFTER
-  if r[1] ~= 'queued' or r[2] ~= model then return 'gone', job end
-  if tonumber(r[3]) > tonumber(ARGV[4]) then return 'others', job end
-  if not (suspect and busy) then return 'yes', job end
-  if r[5] and r[5] ~= worker and tonumber(r[6]) > at then return 'others', job end
+  local job = claimable(id)
+  job.cost = tonumber(job.cost) or 0
+  if job.status ~= 'queued' or job.model ~= model then return 'gone', job end
+  if tonumber(job.v) > tonumber(ARGV[4]) then return 'others', job end
+  if not busy or (tonumber(job.failures) or 0) < SUSPECT_AFTER then return 'yes', job end
+  if job.kept_by and job.kept_by ~= worker and tonumber(job.kept_until) > at then return 'others', job end
   return 'kept', job
 end
 
 local function keep(id)
   redis.call('HSET', JOB .. id, 'kept_by', worker, 'kept_until', at + LEASE_MS)
+end
+
+-- Its id is on the queue, and it is not.
+local function drop(id, job)
+  waiting = waiting - 1
+  clock.popped = dequeue(id, model, job)
 end
 
 -- Can a job that costs so much still be finished by `due`?
@@ -107,103 +144,89 @@ local function first_of(turns, tenant, skipped)
   local oldest = standing_of(turns, tenant, 'b')
   if not oldest or oldest.number > first.number then return first end
   local overtakes = tonumber(redis.call('HGET', CLOCK .. model, 'overtakes:' .. tenant) or 0)
-  if overtakes >= OVERTAKES then return oldest, false end
-  return first, true
+  if overtakes < OVERTAKES then return first, true end
+  oldest.is_alone = false
+  return oldest, false
 end
 
--- Of those that came back, or were queued by an earlier version, the first that this worker may take: id and tag. `true`
--- in their place: it gets nothing, since it keeps one.
+-- Of those that came back, or were queued by an earlier version, the first that this worker may take, as a turn; `true`
+-- if it gets nothing, since it keeps one.
 local function without_standing()
-  local passed, others = 0, nil
-  -- Are there more than those that have one?
-  local function are_others()
-    if others == nil then
-      others = redis.call('ZCARD', QUEUED .. model) > redis.call('ZCARD', STANDING .. model)
-        + redis.call('ZCARD', STANDING .. queue_of(model, 'batch'))
-    end
-    return others
-  end
+  local passed = 0
   for _ = 1, MOST do
     local found = redis.call('ZRANGE', QUEUED .. model, passed, passed, 'WITHSCORES')
     if not found[1] then return nil end
     local verdict, job = may_take(found[1])
     if verdict == 'gone' then
-      dequeue(found[1], model)
+      drop(found[1], job)
     elseif job.standing and redis.call('ZSCORE', STANDING .. queue_of(model, job.priority), job.standing) then
-      if not are_others() then return nil end
+      if not lack_standing then return nil end
       passed = passed + 1
     elseif verdict == 'kept' then
       keep(found[1])
       return true
     elseif verdict == 'yes' and not (hurried and job.priority == 'batch') then
-      return found[1], tonumber(found[2]), job.is_kept
+      return {id = found[1], job = job, queue = model, starts = tonumber(found[2])}
     else
       passed = passed + 1
     end
   end
 end
 
--- The turn that starts first, in one of the two queues: {id, job, starts, overtakes}; nil without one that this worker
--- may take, `true` if it keeps one.
-local function turn_of(turns)
+-- The turn that starts first, in one of the two queues; nil without one that this worker may take, `true` if it keeps one.
+local function turn_of(queue)
   local tenants, skipped = 0, 0
   while looked < MOST do
     looked = looked + 1
-    local turn = redis.call('ZRANGE', NEXT_TURN .. turns, tenants, tenants, 'WITHSCORES')
+    local turn = redis.call('ZRANGE', NEXT_TURN .. queue, tenants, tenants, 'WITHSCORES')
     if not turn[1] then return nil end
-    local first, overtakes = first_of(turns, turn[1], skipped)
+    local first, overtakes = first_of(queue, turn[1], skipped)
     if not first and skipped == 0 then
-      redis.call('ZREM', NEXT_TURN .. turns, turn[1])
+      redis.call('ZREM', NEXT_TURN .. queue, turn[1])
     elseif not first then
       tenants, skipped = tenants + 1, 0
     else
       local verdict, job = may_take(first.id)
       if verdict == 'gone' or job.standing ~= first.text then
-        redis.call('ZREM', STANDING .. turns, first.text)
-        if verdict == 'gone' and redis.call('ZSCORE', QUEUED .. model, first.id) then dequeue(first.id, model) end
+        redis.call('ZREM', STANDING .. queue, first.text)
+        if verdict == 'gone' and redis.call('ZSCORE', QUEUED .. model, first.id) then drop(first.id, job) end
       elseif verdict == 'others' then
         skipped = skipped + 1
       elseif verdict == 'kept' then
         keep(first.id)
         return true
       else
-        return {id = first.id, job = job, starts = tonumber(turn[2]), overtakes = overtakes}
+        return {id = first.id, job = job, queue = queue, starts = tonumber(turn[2]), has_standing = true,
+          is_last = first.is_alone, overtakes = overtakes}
       end
     end
   end
 end
 
-local function take(turn, turns)
-  local counter = 'overtakes:' .. turn.job.tenant
-  if turn.overtakes then redis.call('HINCRBY', CLOCK .. model, counter, 1) end
-  if turn.overtakes == false then redis.call('HDEL', CLOCK .. model, counter) end
-  redis.call('ZADD', NEXT_TURN .. turns, 'XX', turn.starts + turn.job.cost, turn.job.tenant)
-  return own(turn.id, turn.starts, turns, turn.job.is_kept)
-end
+-- What came back lies before everything. What has left with a standing, through an earlier version, may hide what was
+-- queued by one: then it is found where nothing else is.
+local looks_first = lack_standing or tonumber(first[2]) < -BEFORE_ALL / 2
+local old = looks_first and without_standing() or nil
+if old == true then return nil end
+if old and old.starts < (tonumber(clock.now) or 0) then return own(old) end
 
-local id, tag, is_kept = without_standing()
-if id == true then return nil end
-if id and tag < tonumber(redis.call('HGET', CLOCK .. model, 'now') or 0) then return own(id, tag, model, is_kept) end
-
-local batch = queue_of(model, 'batch')
-local waits = redis.call('EXISTS', NEXT_TURN .. batch) == 1
-local owed = waits and not hurried and tonumber(redis.call('HGET', CLOCK .. model, 'owed') or 0) or 0
+local owed = batch_jobs > 0 and not hurried and tonumber(clock.owed) or 0
 local turn = owed > 0 and turn_of(batch) or nil
 if turn == true then return nil end
 if turn and owed >= BATCH_CHARGE * turn.job.cost then
   redis.call('HINCRBYFLOAT', CLOCK .. model, 'owed', -BATCH_CHARGE * turn.job.cost)
-  return take(turn, batch)
+  return own(turn)
 end
 
 turn = turn_of(model)
 if turn == true then return nil end
-if id and (not turn or tag <= turn.starts) then return own(id, tag, model, is_kept) end
+if old and (not turn or old.starts <= turn.starts) then return own(old) end
 if turn then
-  if waits then redis.call('HINCRBYFLOAT', CLOCK .. model, 'owed', turn.job.cost) end
-  return take(turn, model)
+  if batch_jobs > 0 then redis.call('HINCRBYFLOAT', CLOCK .. model, 'owed', turn.job.cost) end
+  return own(turn)
 end
 
-turn = waits and not hurried and turn_of(batch)
+turn = batch_jobs > 0 and not hurried and turn_of(batch) or not looks_first and without_standing()
 if not turn and hurried then wait_for_word(waits_as, worker, busy) end
 if not turn or turn == true then return nil end
-return take(turn, batch)
+return own(turn)

@@ -2,13 +2,14 @@
 -- against the job.
 -- ARGV: id, token, reason, what the attempt has used (JSON). Answers 'done' (also to the same word said again after a broken connection) or 'stale'.
 local id, token = ARGV[1], ARGV[2]
-if not owns(id, token) then return field(id, 'given_back') == token and 'done' or 'stale' end
+local job = job_of(id)
+if job.status ~= 'running' or job.token ~= token then return field(id, 'given_back') == token and 'done' or 'stale' end
 redis.call('HSET', JOB .. id, 'given_back', token)
 local used = cjson.decode(ARGV[4])
-if field(id, 'cancel') then
-  over(id, 'canceled', '{}', {'step', 0}, used)
+if job.cancel then
+  over(id, job, 'canceled', '{}', {'step', 0}, used)
 else
-  if next(used) then use(field(id, 'tenant'), now(), used) end
-  requeue(id, ARGV[3])
+  if next(used) then use(job.tenant, now(), used) end
+  requeue(id, job, ARGV[3])
 end
 return 'done'

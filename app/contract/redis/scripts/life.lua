@@ -4,42 +4,49 @@
 -- paid for, and no earlier than now; so an idle tenant saves up nothing and a thousand jobs delay only their owner. Which
 -- of a tenant's jobs takes its turn is decided when the turn comes; the tag of a job says when that will be, as things
 -- stand: before whatever it overtakes.
--- Answers what belongs into the record: its tag, its place on RQ's list, its standing.
-local function enqueue(id, tenant, model, cost, priority, due)
-  if redis.call('EXISTS', QUEUED .. model) == 0 then forget_turns(model) end
-  local queue = queue_of(model, priority)
-  if priority == 'batch' and redis.call('EXISTS', NEXT_TURN .. queue) == 0 then redis.call('HDEL', CLOCK .. model, 'owed') end
-  local clock = tonumber(redis.call('HGET', CLOCK .. queue, 'now') or 0)
-  local tag = math.max(clock, tonumber(redis.call('ZSCORE', TURNS .. queue, tenant) or 0))
+-- `is_first`: nobody waits yet. Answers what belongs into the record: its tag, its place on RQ's list, its standing.
+local function enqueue(id, tenant, model, cost, priority, due, is_first)
+  if is_first then forget_turns(model) end
+  local queue, clock = queue_of(model, priority), read(CLOCK .. model, {'now', 'came', 'popped', 'unserved'})
+  if priority == 'batch' then
+    clock.now = redis.call('HGET', CLOCK .. queue, 'now')
+    if redis.call('EXISTS', NEXT_TURN .. queue) == 0 then redis.call('HDEL', CLOCK .. model, 'owed') end
+  end
+  local number = (tonumber(clock.came) or 0) + 1
+  redis.call('HSET', CLOCK .. model, 'came', number, 'unserved', clock.unserved or now())
+  local tag = math.max(tonumber(clock.now) or 0, tonumber(redis.call('ZSCORE', TURNS .. queue, tenant)) or 0)
   redis.call('ZADD', TURNS .. queue, tag + cost, tenant)
   redis.call('ZADD', NEXT_TURN .. queue, 'NX', tag, tenant)
-  local number = redis.call('HINCRBY', CLOCK .. model, 'came', 1)
   local stands = standing(tenant, due and 'a' or 'b', due or 0, number, id)
   redis.call('ZADD', STANDING .. queue, 0, stands)
   if priority == 'batch' then tag = tag + AFTER_INTERACTIVE end
-  local behind = redis.call('ZRANGEBYLEX', STANDING .. queue, '(' .. stands, '(' .. tenant .. '!', 'LIMIT', 0, 1)
-  local its_tag = behind[1] and redis.call('ZSCORE', QUEUED .. model, read_standing(behind[1]).id)
+  local overtaken = due and overtaken_by(queue, tenant, stands)
+  local its_tag = overtaken and redis.call('ZSCORE', QUEUED .. model, overtaken)
   if its_tag then tag = its_tag - 0.000001 end
   redis.call('ZADD', QUEUED .. model, tag, id)
   tell_a_worker(model, priority ~= 'batch')
-  return tag, list_add(id, model), stands
+  return tag, list_add(id, model, clock.popped), stands
 end
 
--- Answers whether others wait.
-local function dequeue(id, model)
+-- The last job has left it.
+local function forget_queue(model)
+  forget_turns(model)
+  redis.call('DEL', RQ_QUEUE .. QUEUE_PREFIX .. model)
+end
+
+-- A job leaves the queue without a turn. `job`: its standing, tenant, priority and place. Answers how often RQ's list has
+-- lost its head by then, nil if the queue is empty.
+local function dequeue(id, model, job)
   redis.call('ZREM', QUEUED .. model, id)
-  local r = redis.call('HMGET', JOB .. id, 'standing', 'tenant', 'priority')
-  local queue, others = queue_of(model, r[3]), redis.call('EXISTS', QUEUED .. model) == 1
-  if others then
-    if r[1] and redis.call('ZREM', STANDING .. queue, r[1]) == 1 and not standing_of(queue, r[2], '') then
-      redis.call('ZREM', NEXT_TURN .. queue, r[2])
-    end
-    list_remove(id, model)
-  else
-    forget_turns(model)
-    redis.call('DEL', RQ_QUEUE .. QUEUE_PREFIX .. model)
+  if redis.call('EXISTS', QUEUED .. model) == 0 then return forget_queue(model) end
+  local queue = queue_of(model, job.priority)
+  if job.standing and redis.call('ZREM', STANDING .. queue, job.standing) == 1
+    and not standing_of(queue, job.tenant, '') then
+    redis.call('ZREM', NEXT_TURN .. queue, job.tenant)
   end
-  return others
+  local popped = list_remove(id, model, job.place, redis.call('HGET', CLOCK .. model, 'popped'))
+  redis.call('HSET', CLOCK .. model, 'popped', popped)
+  return popped
 end
 
 -- Workers that have the model in memory: of those that were heard of, the ones that do not have to load it. Who has fallen
@@ -78,22 +85,29 @@ local function orphan(id, token)
   redis.call('ZADD', ORPHANS, now() + ORPHAN_MS, id .. '/' .. token)
 end
 
+-- A job with what decides how it goes on or ends.
+local function job_of(id)
+  return read(JOB .. id, {'status', 'tenant', 'model', 'token', 'worker', 'attempt', 'step', 'cancel', 'cost', 'seats', 'task',
+    'created_ms', 'claimed_ms', 'deadline_ms', 'retention_ms', 'tag', 'standing', 'place', 'priority', 'inputs',
+    'webhook_events'})
+end
+
 -- Queue an attempt again, at the front: it was paid for, and has waited its turn already.
 -- Without a token nobody owns it, so whatever the old owner still says is stale.
 -- The lease goes last: a script that breaks half-way leaves one that is judged again, and no job without.
-local function requeue(id, reason)
-  local r = redis.call('HMGET', JOB .. id, 'model', 'attempt', 'token', 'tag', 'worker', 'step',
-    'priority')
-  local queue = QUEUE_PREFIX .. r[1]
-  rq_ended(id, queue, r[3], r[5])
-  orphan(id, r[3])
-  if redis.call('EXISTS', SNAPSHOT .. id) == 1 then redis.call('HSET', SNAPSHOT .. id, 'reached', r[6] or 0) end
+local function requeue(id, job, reason)
+  local model = job.model
+  rq_ended(id, QUEUE_PREFIX .. model, job.token, job.worker)
+  orphan(id, job.token)
+  if redis.call('EXISTS', SNAPSHOT .. id) == 1 then redis.call('HSET', SNAPSHOT .. id, 'reached', job.step or 0) end
+  local clock = read(CLOCK .. model, {'popped', 'unserved'})
+  if not clock.unserved then redis.call('HSET', CLOCK .. model, 'unserved', now()) end
   redis.call('HDEL', JOB .. id, 'token', 'worker', 'standing')
-  redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, r[1]))
-  redis.call('ZADD', QUEUED .. r[1], (tonumber(r[4]) or 0) - BEFORE_ALL, id)
-  tell_a_worker(r[1], r[7] ~= 'batch')
+  redis.call('HSET', JOB .. id, 'status', 'queued', 'step', 0, 'stage', '', 'place', list_add(id, model, clock.popped))
+  redis.call('ZADD', QUEUED .. model, (tonumber(job.tag) or 0) - BEFORE_ALL, id)
+  tell_a_worker(model, job.priority ~= 'batch')
   redis.call('HSET', RQ_JOB .. id, 'status', 'queued', 'worker_name', '')
-  emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. r[2] .. '}')
+  emit(id, 'job.restarted', '{"reason":"' .. reason .. '","attempts":' .. job.attempt .. '}', job.webhook_events)
   redis.call('ZREM', LEASES, id)
 end
 
@@ -129,49 +143,48 @@ end
 
 -- The one way a job ends. `fields` are written with the status; the record keeps its token, so that the same word
 -- said twice by its owner is recognised. The lease goes last, as in `requeue`. `used` is what the owner says of its work, as `use` takes it.
-local function over(id, status, data, fields, used)
-  local at = now()
-  local r = redis.call('HMGET', JOB .. id, 'model', 'retention_ms', 'tenant', 'token', 'created_ms', 'inputs', 'task',
-    'worker', 'webhook_events', 'deadline_ms')
-  rq_ended(id, QUEUE_PREFIX .. r[1], r[4], r[8])
-  if r[4] and status ~= 'succeeded' then orphan(id, r[4]) end
-  redis.call('SREM', OPEN .. r[3], id)
-  redis.call('ZADD', ENDED .. status .. ':' .. r[3], r[5] or at, id)
-  redis.call('ZADD', of_task(r[7], status, r[3]), r[5] or at, id)
+local function over(id, job, status, data, fields, used)
+  local at, tenant = now(), job.tenant
+  rq_ended(id, QUEUE_PREFIX .. job.model, job.token, job.worker)
+  if job.token and status ~= 'succeeded' then orphan(id, job.token) end
+  redis.call('SREM', OPEN .. tenant, id)
+  redis.call('ZADD', ENDED .. status .. ':' .. tenant, job.created_ms or at, id)
+  redis.call('ZADD', of_task(job.task, status, tenant), job.created_ms or at, id)
   redis.call('DEL', RQ_JOB .. id)
-  if redis.call('DEL', SNAPSHOT .. id) == 1 and r[4] then
-    redis.call('ZADD', SNAPSHOT_OBJECTS, 'XX', at + ORPHAN_MS, id .. '/' .. r[4])
+  if redis.call('DEL', SNAPSHOT .. id) == 1 and job.token then
+    redis.call('ZADD', SNAPSHOT_OBJECTS, 'XX', at + ORPHAN_MS, id .. '/' .. job.token)
   end
-  redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', at + r[2], unpack(fields))
-  redis.call('ZADD', EXPIRY, at + r[2], id)
-  release_inputs(id, r[6], at + r[2])
+  local expires = at + job.retention_ms
+  redis.call('HSET', JOB .. id, 'status', status, 'ended_ms', at, 'expires_ms', expires, unpack(fields))
+  redis.call('ZADD', EXPIRY, expires, id)
+  release_inputs(id, job.inputs, expires)
   -- Of a job that its caller called off nobody knows whether it would have been met.
-  if r[10] and status ~= 'canceled' then
-    local met = status == 'succeeded' and at <= tonumber(r[5]) + tonumber(r[10])
-    redis.call('HINCRBY', DEADLINES .. r[1], met and 'met' or 'missed', 1)
+  if job.deadline_ms and status ~= 'canceled' then
+    local met = status == 'succeeded' and at <= job.created_ms + job.deadline_ms
+    redis.call('HINCRBY', DEADLINES .. job.model, met and 'met' or 'missed', 1)
   end
   used = used or {}
   used[status] = 1
-  use(r[3], at, used)
-  emit(id, 'job.' .. status, data, r[9])
+  use(tenant, at, used)
+  emit(id, 'job.' .. status, data, job.webhook_events)
   redis.call('ZREM', LEASES, id)
 end
 
 -- The worker of a running job is gone: queued again, or at its end after too many of them. `because` is a sentence that
 -- the worker left, or ''. Answers 'canceled', 'failed' or 'requeued'.
-local function owner_lost(id, because)
-  if field(id, 'cancel') then
-    over(id, 'canceled', '{}', {'step', 0})
+local function owner_lost(id, job, because)
+  if job.cancel then
+    over(id, job, 'canceled', '{}', {'step', 0})
     return 'canceled'
   end
   if redis.call('HINCRBY', JOB .. id, 'failures', 1) < MAX_ATTEMPTS then
-    requeue(id, 'worker-lost')
+    requeue(id, job, 'worker-lost')
     return 'requeued'
   end
   local detail = 'The job was started ' .. MAX_ATTEMPTS .. ' times and its worker was lost each time.'
   if because ~= '' then detail = detail .. ' The last time: ' .. because end
   local error = '{"slug":"attempts-exhausted","detail":' .. cjson.encode(detail) .. '}'
-  over(id, 'failed', '{"error":' .. error .. '}', {'error', error})
+  over(id, job, 'failed', '{"error":' .. error .. '}', {'error', error})
   redis.call('ZADD', DEAD, now(), id)
   return 'failed'
 end
@@ -184,10 +197,12 @@ local function audit(line)
   redis.call('ZREMRANGEBYRANK', AUDIT, 0, -AUDIT_KEPT - 1)
 end
 
--- Why there is no room for another job, or nil.
+-- Why there is no room for another job, or false; and how many wait.
 local function refusal(tenant, model, queue_limit, tenant_limit)
-  if redis.call('ZCARD', QUEUED .. model) >= tonumber(queue_limit) then return 'queue-full' end
+  local waiting = redis.call('ZCARD', QUEUED .. model)
+  if waiting >= tonumber(queue_limit) then return 'queue-full' end
   if redis.call('SCARD', OPEN .. tenant) >= tonumber(tenant_limit) then return 'tenant-full' end
+  return false, waiting
 end
 
 -- One of fields and values, false if it is not among them.
@@ -198,19 +213,19 @@ local function value_of(name, fields)
   return false
 end
 
--- The life of a job begins. RQ's job hash is written already; further arguments are fields and values of the record that
--- only the submitter knows. The record is written at once: each further call and line of the log is dearer than a field.
+-- The life of a job begins, behind so many that wait. RQ's job hash is written already; `fields` and values of the record
+-- are what only the submitter knows. The record is written at once: each further call and line of the log is dearer than a field.
 -- Answers when the job began.
-local function accept(id, tenant, model, cost, ...)
-  local at, deadline = now(), tonumber(value_of('deadline_ms', {...}))
+local function accept(id, tenant, model, cost, waiting, fields)
+  local at, deadline, priority = now(), tonumber(value_of('deadline_ms', fields)), value_of('priority', fields)
   local due = deadline and at + deadline
-  local tag, place, stands = enqueue(id, tenant, model, cost, value_of('priority', {...}), due)
+  local tag, place, stands = enqueue(id, tenant, model, cost, priority, due, waiting == 0)
   redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'cost', cost, 'status', 'queued',
     'attempt', 0, 'failures', 0, 'step', 0, 'created_ms', at, 'v', RECORD_VERSION, 'tag', tag, 'place', place,
-    'standing', stands, ...)
+    'standing', stands, unpack(fields))
   redis.call('ZADD', TENANT .. tenant, at, id)
-  redis.call('ZADD', of_task(value_of('task', {...}), '', tenant), at, id)
+  redis.call('ZADD', of_task(value_of('task', fields), '', tenant), at, id)
   redis.call('SADD', OPEN .. tenant, id)
-  emit(id, 'job.queued', '{}', value_of('webhook_events', {...}))
+  emit(id, 'job.queued', '{}', value_of('webhook_events', fields))
   return at
 end

@@ -24,6 +24,8 @@ local function own(entry, rq_id, due)
     redis.call('HSET', state, p.name .. ':token', token, p.name .. ':worker', worker, p.event, p.attempt)
     keep(state, p.id)
     rq_started(rq_id, token, worker, WEBHOOK_QUEUE, at)
+    -- Its state may be forgotten, with the job, before anybody ends it.
+    redis.call('EXPIRE', RQ_EXECUTION .. rq_id .. ':' .. token, RQ_TTL_SECONDS)
   end
   give(worker, token, entry)
 end

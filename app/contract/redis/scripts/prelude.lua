@@ -14,6 +14,13 @@ local function now()
   return moment
 end
 
+-- These fields of a hash, by name; false where it has none.
+local function read(key, names)
+  local values, found = redis.call('HMGET', key, unpack(names)), {}
+  for i, name in ipairs(names) do found[name] = values[i] end
+  return found
+end
+
 local function field(id, name)
   return redis.call('HGET', JOB .. id, name)
 end
@@ -99,7 +106,7 @@ local function charge(counter, allowed, cost)
   local left = allowed - used - before * (1 - (at - began) / LIMIT_WINDOW_MS)
   if cost <= left then
     redis.call('HSET', key, 'began', began, 'used', used + cost, 'before', before)
-    redis.call('PEXPIRE', key, 2 * LIMIT_WINDOW_MS)
+    if began ~= tonumber(r[1]) then redis.call('PEXPIRE', key, 2 * LIMIT_WINDOW_MS) end
     return {1, math.floor(left - cost), began + LIMIT_WINDOW_MS - at}
   end
   local room, windows = allowed - cost, 0
@@ -133,15 +140,13 @@ local function emit(id, event, data, wanted)
   end
 end
 
--- RQ's view of one attempt: an execution whose id is our token, on the list of its worker, which the worker's own beats
--- keep, and on that of the queue.
+-- RQ's view of one attempt: an execution whose id is our token, on the list of its worker and on that of the queue.
+-- Whatever ends the attempt takes it away.
 local function rq_started(id, token, worker, queue, at)
   local seconds, execution = at / 1000, id .. ':' .. token
-  local ends = seconds + RQ_TTL_SECONDS
   redis.call('HSET', RQ_EXECUTION .. execution, 'id', token, 'job_id', id, 'worker_name', worker,
     'created_at', seconds, 'last_heartbeat', seconds)
-  redis.call('EXPIRE', RQ_EXECUTION .. execution, RQ_TTL_SECONDS)
-  redis.call('ZADD', RQ_STARTED .. queue, ends, execution)
+  redis.call('ZADD', RQ_STARTED .. queue, seconds + RQ_TTL_SECONDS, execution)
   redis.call('SADD', RQ_WORKER .. worker .. ':executions', execution)
   redis.call('HSET', RQ_JOB .. id, 'status', 'started', 'worker_name', worker)
 end
@@ -156,34 +161,34 @@ local function rq_ended(id, queue, token, worker)
 end
 
 -- RQ's list shows which ids wait; the order is QUEUED's. A job knows its place on the list, so that taking it off costs
--- the same however long the list is: the first id moves into the gap, and the list loses its head.
+-- the same however long the list is: the list loses its head, which moves into the gap. `popped`, how often it has, is
+-- the clock's.
 -- Answers the place, which the caller writes into the record, with what else it has to write there.
-local function list_add(id, model)
+local function list_add(id, model, popped)
   local length = redis.call('RPUSH', RQ_QUEUE .. QUEUE_PREFIX .. model, id)
-  local clock = redis.call('HMGET', CLOCK .. model, 'popped', 'unserved')
-  if not clock[2] then redis.call('HSET', CLOCK .. model, 'unserved', now()) end
   if length == 1 then
     redis.call('SADD', MODELS_QUEUED, model)
     redis.call('SADD', RQ_QUEUES, RQ_QUEUE .. QUEUE_PREFIX .. model)
   end
-  return (clock[1] or 0) + length - 1
+  return (popped or 0) + length - 1
 end
 
-local function list_remove(id, model)
+-- Answers how often the list has lost its head by then, which the caller writes into the clock.
+local function list_remove(id, model, place, popped)
   local list = RQ_QUEUE .. QUEUE_PREFIX .. model
-  local first = redis.call('LINDEX', list, 0)
-  if first ~= id then
-    local place = field(id, 'place')
-    local index = place and place - (redis.call('HGET', CLOCK .. model, 'popped') or 0)
-    if not index or index < 0 or redis.call('LINDEX', list, index) ~= id then
-      -- A foreign hand moved the list. The reaper will number it again.
-      return redis.call('LREM', list, 1, id)
-    end
+  local before, first = tonumber(popped) or 0, redis.call('LPOP', list)
+  if not first then return before end
+  if first == id then return before + 1 end
+  local index = (tonumber(place) or -1) - before - 1
+  if index >= 0 and redis.call('LINDEX', list, index) == id then
     redis.call('LSET', list, index, first)
     if redis.call('EXISTS', JOB .. first) == 1 then redis.call('HSET', JOB .. first, 'place', place) end
+  else
+    -- A foreign hand moved the list. The reaper will number it again.
+    redis.call('RPUSH', list, first)
+    redis.call('LREM', list, 1, id)
   end
-  redis.call('LPOP', list)
-  redis.call('HINCRBY', CLOCK .. model, 'popped', 1)
+  return before + 1
 end
 
 -- A worker has a free seat and found nothing to claim: it is told of the next job. With nothing in hand it comes before

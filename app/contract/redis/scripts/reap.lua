@@ -5,10 +5,11 @@
 local requeued, failed, repaired, at = 0, 0, 0, now()
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', at, 'LIMIT', 0, ARGV[1])) do
-  if field(id, 'status') ~= 'running' then
+  local job = job_of(id)
+  if job.status ~= 'running' then
     redis.call('ZREM', LEASES, id)
   else
-    local verdict = owner_lost(id, '')
+    local verdict = owner_lost(id, job, '')
     if verdict == 'failed' then failed = failed + 1 end
     if verdict == 'requeued' then requeued = requeued + 1 end
   end
@@ -21,7 +22,7 @@ for _, model in ipairs(redis.call('SMEMBERS', MODELS_QUEUED)) do
     redis.call('DEL', list)
     redis.call('HDEL', CLOCK .. model, 'popped')
     for _, id in ipairs(redis.call('ZRANGE', QUEUED .. model, 0, -1)) do
-      redis.call('HSET', JOB .. id, 'place', list_add(id, model))
+      redis.call('HSET', JOB .. id, 'place', list_add(id, model, 0))
       if not listed[id] then repaired = repaired + 1 end
     end
   end

@@ -14,7 +14,7 @@ if r[1] ~= 'failed' then return {'not-failed', id} end
 -- The same seed draws the same picture, and the same checker would flag it again.
 if r[6] and cjson.decode(r[6]).slug == 'content-blocked' then return {'content-blocked', id} end
 if r[5] and redis.call('EXISTS', JOB .. r[5]) == 1 then return {'replayed', r[5]} end
-local refused = refusal(r[2], r[3], ARGV[4], ARGV[5])
+local refused, waiting = refusal(r[2], r[3], ARGV[4], ARGV[5])
 if refused then return {refused, id} end
 local inputs = field(id, 'inputs')
 if gone_input(inputs) then return {'input-gone', id} end
@@ -24,14 +24,13 @@ if ARGV[7] ~= '' then
 end
 
 local kept = {}
-for _, name in ipairs({'spec', 'metadata', 'retention_ms', 'traceparent', 'seats', 'webhook', 'webhook_events',
-  'webhook_headers', 'inputs', 'task', 'question', 'requested_model', 'priority', 'deadline_ms'}) do
-  local value = field(id, name)
+for name, value in pairs(read(JOB .. id, {'spec', 'metadata', 'retention_ms', 'traceparent', 'seats', 'webhook',
+  'webhook_events', 'webhook_headers', 'inputs', 'task', 'question', 'requested_model', 'priority', 'deadline_ms'})) do
   if value then kept[#kept + 1], kept[#kept + 2] = name, value end
 end
 redis.call('HSET', RQ_JOB .. new, unpack(ARGV, 9))
 redis.call('HSET', JOB .. id, 'retried_as', new)
 redis.call('ZREM', DEAD, id)
-accept(new, r[2], r[3], tonumber(r[4]) or 1, unpack(kept))
+accept(new, r[2], r[3], tonumber(r[4]) or 1, waiting, kept)
 hold_inputs(new, inputs)
 return {'created', new}

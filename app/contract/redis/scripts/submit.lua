@@ -14,7 +14,7 @@ if redis.call('GET', EPOCH) ~= ARGV[8] then return {'lost', id} end
 if redis.call('EXISTS', JOB .. id) == 1 then return {'created', id, seen(id)} end
 local known = KEYS[1] and replay(KEYS[1], body)
 if known then return known end
-local refused = refusal(tenant, model, ARGV[6], ARGV[7])
+local refused, waiting = refusal(tenant, model, ARGV[6], ARGV[7])
 if refused then return {refused, id} end
 local gone = gone_input(inputs)
 if gone then return {'input-gone', gone} end
@@ -24,7 +24,7 @@ if ARGV[9] ~= '' then
 end
 
 redis.call('HSET', RQ_JOB .. id, unpack(ARGV, 13 + n))
-local created = accept(id, tenant, model, cost, unpack(ARGV, 13, 12 + n))
+local created = accept(id, tenant, model, cost, waiting, {unpack(ARGV, 13, 12 + n)})
 hold_inputs(id, inputs)
 if KEYS[1] then redis.call('SET', KEYS[1], id .. ' ' .. body, 'EX', IDEMPOTENCY_SECONDS) end
 return {'created', id, created, redis.call('ZRANK', QUEUED .. model, id)}

@@ -25,9 +25,19 @@ local function read_standing(text)
 end
 
 -- The standing of a tenant's job in a queue: the first that is not before `from`, which is a lane, or '' for all;
--- `skipped` more are left out. nil: there is none.
+-- `skipped` more are left out. `is_alone`: no other was left out, and none comes behind it. nil: there is none.
 local function standing_of(queue, tenant, from, skipped)
+  skipped = skipped or 0
   local found = redis.call('ZRANGEBYLEX', STANDING .. queue, '[' .. tenant .. ' ' .. from, '(' .. tenant .. '!', 'LIMIT',
-    skipped or 0, 1)
-  return found[1] and read_standing(found[1])
+    skipped, 2)
+  if not found[1] then return nil end
+  local first = read_standing(found[1])
+  first.is_alone = skipped == 0 and not found[2]
+  return first
+end
+
+-- The id of the tenant's job that stands next behind this one, or nil.
+local function overtaken_by(queue, tenant, stands)
+  local found = redis.call('ZRANGEBYLEX', STANDING .. queue, '(' .. stands, '(' .. tenant .. '!', 'LIMIT', 0, 1)
+  return found[1] and read_standing(found[1]).id
 end

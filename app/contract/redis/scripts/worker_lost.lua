@@ -4,7 +4,7 @@
 local worker, because, requeued, failed = ARGV[1], ARGV[2], 0, 0
 for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
   if field(id, 'worker') == worker and field(id, 'status') == 'running' then
-    local verdict = owner_lost(id, because)
+    local verdict = owner_lost(id, job_of(id), because)
     if verdict == 'failed' then failed = failed + 1 end
     if verdict == 'requeued' then requeued = requeued + 1 end
   end
