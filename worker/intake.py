@@ -171,21 +171,16 @@ class Intake(BaseWorker):
         registered()
         while not (self._stop_requested or self._leaves_drained()):
             if not sum(self._claim_one(model) for model in self._lines):
-                self.go_on()
                 self._bell.wait(self._pause())
         for model in self._lines:
             self._ears.close(model)
-
-    def go_on(self) -> None:
-        """Nobody else wants the seats that are free now: jobs take them that had been put aside."""
-        for line in list(self._lines.values()):
-            line.road.go_on()
 
     def finish(self, seconds: float) -> None:
         """Let what was claimed end, for so long or until another signal comes, and hand the rest back."""
         ends = time.monotonic() + seconds
         while time.monotonic() < ends and self.stops_asked < 2 and not self._attempts.wait_until_empty(0.05):
-            self.go_on()
+            for line in list(self._lines.values()):
+                line.road.go_on()
         self.hand_back()
 
     def hand_back(self) -> None:
@@ -235,7 +230,10 @@ class Intake(BaseWorker):
         with self._claiming:
             # A model that was closed since this round began has none.
             line = self._lines.get(model)
-            return line is not None and self._claim_by(line, model)
+            if line is None or self._claim_by(line, model):
+                return line is not None
+            line.road.go_on()
+            return False
 
     def _claim_by(self, line: Line, model: str) -> bool:
         if not self._can_take(line):

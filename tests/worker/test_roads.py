@@ -23,11 +23,13 @@ class Road:
         self.begun: list[Claim] = []
         self.canceled: list[str] = []
         self.parked: list[str] = []
+        self.went_on = 0
 
     def begin(self, claim: Claim, /) -> None:
         self.begun.append(claim)
 
-    def go_on(self) -> None: ...
+    def go_on(self) -> None:
+        self.went_on += 1
 
     def cancel(self, token: str, /) -> None:
         self.canceled.append(token)
@@ -89,6 +91,17 @@ def test_a_full_road_holds_up_no_other(books: redis.Redis, redis_client: redis.R
     ownership.next = [claim_of("scorer")]
     assert [made._claim_one(model) for model in roads] == [False, True]
     assert ownership.asked == [("scorer", 0)]
+
+
+def test_who_was_put_aside_goes_on_however_many_jobs_of_another_model_come(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+) -> None:
+    """And where there is no seat for another job, or none to claim."""
+    ownership, roads = Giving(redis_client), {"starter": Road(0), "painter": Road(1), "scorer": Road(1)}
+    made = intake_of(books, ownership, card, roads)
+    ownership.next = [claim_of("scorer")]
+    assert [made._claim_one(model) for model in ("starter", "scorer", "painter")] == [False, True, False]
+    assert [road.went_on for road in roads.values()] == [1, 1, 0]
 
 
 def test_a_job_that_runs_alone_does_so_on_all_roads(
