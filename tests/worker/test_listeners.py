@@ -17,9 +17,15 @@ class Noting:
 
     def __init__(self, name: str, heard: list[tuple[str, Sequence[EngineEvent]]], *, raises: bool = False) -> None:
         self.name, self.heard, self.raises = name, heard, raises
+        self.aside: list[str] = []
 
     def stepped(self, seconds: float, events: Sequence[EngineEvent]) -> None:
         self.heard.append((self.name, events))
+        if self.raises:
+            raise ValueError(self.name)
+
+    def put_aside(self, token: str) -> None:
+        self.aside.append(token)
         if self.raises:
             raise ValueError(self.name)
 
@@ -34,3 +40,9 @@ def test_the_reporter_hears_last_also_after_one_that_breaks() -> None:
 def test_a_reporter_that_breaks_is_not_forgiven() -> None:
     with pytest.raises(ValueError, match="reporter"):
         Listeners([], reporter=Noting("reporter", [], raises=True)).stepped(0.1, STEP)
+
+
+def test_to_the_reporter_a_job_that_is_put_aside_goes_on() -> None:
+    broken, other, reporter = Noting("broken", [], raises=True), Noting("other", []), Noting("reporter", [])
+    Listeners([broken, other], reporter=reporter).put_aside("a")
+    assert (broken.aside, other.aside, reporter.aside) == (["a"], ["a"], [])

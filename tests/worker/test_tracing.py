@@ -76,6 +76,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
+def test_each_time_that_a_job_is_put_aside_is_an_event_of_its_attempt(told: Told, claim: Claim) -> None:
+    told.traces.claimed(claim)
+    for token in (claim.token, "another", claim.token):
+        told.traces.put_aside(token)
+    told.traces.abandon("the test is over")
+    spans = told.spans()
+    assert [event.name for event in spans["process generate-starter"].events[:2]] == ["put aside"] * 2
+    assert not spans["queued"].events
+
+
 def test_a_job_that_comes_in_while_a_step_is_taken(told: Told, claim: Claim, clock: SimpleNamespace) -> None:
     """Its stages begin no earlier than it was claimed, however long that step has lasted."""
     told.traces.claimed(claim)
