@@ -15,4 +15,4 @@ def test_a_process_that_dies_at_once_says_why(fork_server: ForkServer, tmp_path:
     until(lambda: not is_alive(pid))
     said = log.read_text()
     assert "Traceback" in said
-    assert "seats" in said
+    assert "DARKROOM_SEATS" in said
