@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from app.cli.usage import duration, size
+from tests.app.conftest import OPERATOR_TOKEN
 from tests.app.test_usage import on_redis, put
 from tests.cli.conftest import Run
 
@@ -36,8 +37,14 @@ def test_what_was_used(run: Run, redis_client: redis.Redis) -> None:
     assert [line["date"] for line in csv.DictReader(io.StringIO(run("usage", "--csv", "--from", day).stdout))] == [day]
 
 
+@pytest.fixture
+def as_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_API_KEY", OPERATOR_TOKEN)
+
+
+@pytest.mark.usefixtures("as_operator")
 def test_an_operator_sees_everybodys(run: Run, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the gateway's pages. This one has no keys and serves its machine alone."""
+    """By the gateway's pages."""
     monkeypatch.setattr("app.cli.usage.ROWS_AT_ONCE", 2)
     day = on_redis(redis_client) - timedelta(days=2)
     for number, tenant in enumerate(("ann", "bob", "cat"), start=1):
@@ -51,6 +58,7 @@ def test_an_operator_sees_everybodys(run: Run, redis_client: redis.Redis, monkey
     assert line.startswith(f"{day},bob,2,2,0,0,")
 
 
+@pytest.mark.usefixtures("as_operator")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
