@@ -91,16 +91,18 @@ class Pod:
             given |= maps[source["configMapRef"]["name"]]
         return given | {each["name"]: each.get("value") for each in container.get("env", [])}
 
-    def secrets(self) -> set[str]:
-        """Keys of the secret `darkroom` that it reads."""
+    def secrets(self, name: str = "darkroom") -> set[str]:
+        """Keys of a secret that it reads."""
         asked = [
             each["valueFrom"]["secretKeyRef"]
             for each in self.spec["containers"][0].get("env", [])
             if "valueFrom" in each
         ]
         mounted = [each["secret"] for each in self.spec.get("volumes", []) if "secret" in each]
-        assert {each["name"] for each in asked} | {each["secretName"] for each in mounted} <= {"darkroom"}
-        return {each["key"] for each in asked} | {item["key"] for each in mounted for item in each["items"]}
+        read = {(each["name"], each["key"]) for each in asked}
+        read |= {(each["secretName"], item["key"]) for each in mounted for item in each["items"]}
+        assert {secret for secret, _ in read} <= {"darkroom", "darkroom-redis-users"}
+        return {key for secret, key in read if secret == name}
 
 
 def pods(*overlays: str) -> list[Pod]:

@@ -5,7 +5,10 @@ No cluster and no container is started: deploy/README.md says so.
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,12 +101,28 @@ def test_gateway_and_webhooks_say_the_same_of_jobs_and_pictures(overlay: str) ->
 
 def test_the_example_names_every_secret_and_no_other() -> None:
     example = environment_file(FOLDER / "secrets.env.example")
-    assert set.union(*(pod.secrets() for pod in pods(*OVERLAYS))) == {*example, "users.acl"}
+    assert set.union(*(pod.secrets() for pod in pods(*OVERLAYS))) == {*example}
     for name in USERS:
         assert urlsplit(example[f"redis-url-{name}"]).username == name, "each process has a user of its own"
     for pod in pods(*OVERLAYS):
         asked = {each for each in pod.secrets() if each.startswith("redis-url-")}
         assert asked == ({f"redis-url-{pod.process}"} if pod.process else set())
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="only kubectl makes a secret")
+def test_the_commands_of_the_readme_make_the_secrets_that_pods_read(tmp_path: Path) -> None:
+    shutil.copy(FOLDER / "secrets.env.example", tmp_path / "secrets.env")
+    (tmp_path / "users.acl").write_text(users_file())
+    readme = (FOLDER.parent / "README.md").read_text()
+    commands = re.findall(r"^kubectl .* create secret .*$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        words = [*shlex.split(command, comments=True), "--dry-run=client", "--output=json"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        secret = json.loads(done.stdout)
+        name = secret["metadata"]["name"]
+        assert secret["data"].keys() == set.union(*(pod.secrets(name) for pod in pods(*OVERLAYS)))
 
 
 @pytest.mark.parametrize("pod", EVERY_POD)
