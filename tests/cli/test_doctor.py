@@ -31,7 +31,6 @@ from benchmarks.ports import free_port
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.engine.tiny_models import save_tiny_model
 from tests.system.conftest import COMMAND
-from tests.waiting import WAIT_SECONDS
 from worker.examine import examine
 from worker.settings import BUNDLED_MODEL
 
@@ -39,7 +38,7 @@ from worker.settings import BUNDLED_MODEL
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "DARKROOM"))}
     command = [COMMAND, *arguments]
-    return subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    return subprocess.run(command, env=inherited | environment, capture_output=True, text=True)
 
 
 Checks = Callable[..., tuple[int, dict[str, Any]]]
