@@ -96,8 +96,9 @@ def test_the_commands_in_code_blocks_are_seen() -> None:
 def test_every_command_that_is_shown_exists(document: Path) -> None:
     from app.cli.main import app
 
+    root: Any = typer.main.get_command(app)
     for words in shown_commands(document):
-        command: Any = typer.main.get_command(app)
+        command = root
         while words and hasattr(command, "commands") and not words[0].startswith("-"):
             assert words[0] in command.commands, words
             command, words = command.commands[words[0]], words[1:]

@@ -80,7 +80,7 @@ def _text_config(run: Run, starter: Bundle, *, large: bool) -> Any:
     ends = {name: getattr(own, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     width, layers, heads = (1280, 32, 20) if large else (768, 12, 12)
     return transformers.CLIPTextConfig(
-        vocab_size=49_408,
+        vocab_size=own.vocab_size if run.small else 49_408,
         max_position_embeddings=77,
         hidden_size=width,
         intermediate_size=4 * width,
@@ -97,17 +97,23 @@ def _vae(run: Run, *, scaling_factor: float) -> Any:
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(32, 32, 64, 64) if run.small else (128, 256, 512, 512),
-        layers_per_block=2,
+        layers_per_block=_layers(run),
         latent_channels=4,
         sample_size=512,
         scaling_factor=scaling_factor,
     )
 
 
+def _layers(run: Run) -> int:
+    """Of each block of a network."""
+    return 1 if run.small else 2
+
+
 def _sd_unet(run: Run) -> Any:
     return diffusers.UNet2DConditionModel(
         sample_size=16 if run.small else 64,
         block_out_channels=SMALL_WIDTHS if run.small else WIDTHS,
+        layers_per_block=_layers(run),
         cross_attention_dim=768,
     )
 
@@ -116,7 +122,7 @@ def _xl_unet(run: Run) -> Any:
     return diffusers.UNet2DConditionModel(
         sample_size=16 if run.small else 128,
         block_out_channels=(SMALL_WIDTHS if run.small else WIDTHS)[:3],
-        layers_per_block=2,
+        layers_per_block=_layers(run),
         cross_attention_dim=2048,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import os
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 import redis
 import structlog
+import typer.main
+import typer.testing
 from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
@@ -87,6 +90,14 @@ class Hand:
         else:
             self._worker.succeed(claim, data=picture("red", kind=claim.spec.output_format))
         return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_are_put_together_once() -> Iterator[None]:
+    """Not for each of a thousand that are run: that takes as long as most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
