@@ -9,14 +9,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from app.cli.answers import NUMBER, fits, is_id, is_word
-from app.cli.client import CommandError, Service, converse
-from app.cli.exits import UNREACHABLE
+from app.cli.client import CommandError, Refused, Service, converse
+from app.cli.exits import REFUSED, UNREACHABLE
 from app.cli.kept_secrets import operator_token
 
 Row = dict[str, Any]
 
 PAGE = 1_000
 """Entries of one answer, at most."""
+
+TOKEN_ENDED = (
+    "the service has keys, and takes the operator.token of this folder no longer: `darkroom keys create NAME --scope"
+    " admin` on its machine makes a key; give it with --api-key or DARKROOM_API_KEY"
+)
 
 SHARE = {
     "model": str, "tenant": str, "waiting": int, "running": int, "waiting_cost": NUMBER, "running_cost": NUMBER,
@@ -41,7 +46,17 @@ CHANGE = {"at": str, "action": str, "target": str, "outcome": str, "tenant": str
 
 def converse_as_operator(command: str, url: str, api_key: str | None, work: Callable[[Service], Awaitable[int]]) -> int:
     """As `converse`; without a key, with the token of the service that was started over the data folder here."""
-    return converse(command, url, api_key or operator_token(url), work)
+    token = None if api_key else operator_token(url)
+
+    async def with_token(service: Service) -> int:
+        try:
+            return await work(service)
+        except Refused as refusal:
+            if refusal.status != 401:
+                raise
+            raise CommandError(TOKEN_ENDED, REFUSED) from None
+
+    return converse(command, url, token, with_token) if token else converse(command, url, api_key, work)
 
 
 async def list_all(service: Service, path: str, shape: Any, *, limit: int, **query: str | None) -> list[Row]:

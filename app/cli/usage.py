@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.cli.admin_answers import converse_as_operator
 from app.cli.answers import COUNTS, USAGE, USAGE_PAGE
 from app.cli.client import CommandError, Service, converse
 from app.cli.exits import OK, REFUSED
-from app.cli.kept_secrets import operator_token
 from app.cli.plain import plain
 from app.cli.tables import print_table
 from app.jobs.usage import COLUMNS
@@ -54,8 +54,7 @@ def show_usage(
             print_usage(report, with_tenants=whose.everybody)
         return OK
 
-    key = api_key if whose.is_own else api_key or operator_token(url)
-    return converse("usage", url, key, work)
+    return (converse if whose.is_own else converse_as_operator)("usage", url, api_key, work)
 
 
 async def _of_others(service: Service, whose: Whose, days: Mapping[str, str | None]) -> Row:

@@ -19,6 +19,7 @@ from tests.app.conftest import OPERATOR_TOKEN, Running, ScriptedWorker
 from tests.app.test_admin import NOTE, kill
 from tests.app.test_jobs import PARAMETERS
 from tests.cli.conftest import Run
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,16 @@ def test_the_file_is_of_this_machines_service_alone(token: Path) -> None:
     assert operator_token("http://127.0.0.1:8000") == operator_token("http://localhost") == OPERATOR_TOKEN
     for url in ("https://pictures.example.org", "http://10.0.0.1:8000", "http://[", ""):
         assert operator_token(url) is None
+
+
+def test_the_file_ends_with_the_first_key(run: Run, worker: ScriptedWorker) -> None:
+    assert run("admin", "queue").exit_code == 0
+    key = run("keys", "create", "ops", "--scope", "admin").stdout.strip()
+    until(lambda: run("admin", "queue").exit_code)
+    for done in (run("admin", "queue"), run("usage", "--all")):
+        assert (done.exit_code, "the service has keys" in done.stderr) == (2, True)
+        assert "has not been revoked" not in done.stderr, "nobody gave a key"
+    assert run("admin", "queue", "--api-key", key).exit_code == 0
 
 
 def send(gateway: Running) -> str:
