@@ -91,8 +91,8 @@ class Fate:
         self.note("claimed", job=claim.id, attempt=claim.attempt, alone=claim.runs_alone, holding=holding)
 
     def note_begun(self, token: str, behind: int) -> None:
-        """The engine knows attempts by their tokens."""
-        if claim := self._claims.get(token):
+        """The engine knows attempts by their tokens. One that was put aside and goes on begins no second time."""
+        if claim := self._claims.pop(token, None):
             self.note("begun", job=claim.id, attempt=claim.attempt, behind=behind)
 
     def tempt(self, stage: str, *, certainly: bool = False) -> None:
