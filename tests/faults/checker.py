@@ -194,9 +194,7 @@ def _check_resumed(evidence: Evidence, findings: Findings, record: Mapping[str, 
     job_id, attempt, began = record["id"], 0, 0
     # As the service shows them, where no attempt has told of any.
     steps = int(record.get("steps") or 0) or json.loads(record["spec"])["num_inference_steps"]
-    # The first of an attempt: one that was put aside comes back within it, and says so again.
-    begun = sorted(evidence.diary_of(job_id, "begun"), key=lambda line: line["behind"], reverse=True)
-    really = {line["attempt"]: line["behind"] for line in begun}
+    really = {line["attempt"]: line["behind"] for line in evidence.diary_of(job_id, "begun")}
     for _, fields in evidence.client.xrange(keys.EVENTS + job_id):  # type: ignore[union-attr]
         told = json.loads(fields["data"])
         if fields["event"] == "job.started":
