@@ -12,7 +12,7 @@ import asyncio
 import json
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from app.contract.redis import keys
 from app.edge.keyring import Keyring
 from tests.faults import mutants
 from tests.faults.checker import TENANT, Evidence, Findings, check
-from tests.faults.fork_server import LEASE
+from tests.faults.fork_server import LEASE, MUTANT, ORPHAN, REAL_TIME
 from tests.faults.installation import ForkServer, Service, Valkey
 from tests.faults.load import Client, History, Nemesis, Receiver
 from tests.faults.proxy import Losses, LossyProxy
@@ -42,6 +42,7 @@ FATE = {"claimed": 0.03, "denoise": 0.01, "upload": 0.02, "before finish": 0.03,
 
 def run(
     folder: Path,
+    fork_server: ForkServer,
     *,
     seed: int,
     seconds: float,
@@ -57,7 +58,6 @@ def run(
     Redis are lost all the time, the first two of each script among them; then everything has to happen exactly once.
     """
     valkey = Valkey(folder / "redis", durable=mutant != "aof off")
-    fork_server = ForkServer(mutant, orphan_ms=None if real_time else ORPHAN_MS)
     history, receiver = History(folder / "history.jsonl"), Receiver(seed, fails=0.0 if only_replies else 0.2)
     valkey.comes()
     losses = Losses(first=2, rate=0.05, seed=seed) if only_replies else Losses(seed=seed)
@@ -67,6 +67,8 @@ def run(
         "DARKROOM_WEBHOOK_PORTS": str(receiver.port),
         "DARKROOM_TEST_STEP": "0.04",
         "DARKROOM_SNAPSHOT_SECONDS": "0.05",
+        MUTANT: mutant,
+        ORPHAN: REAL_TIME if real_time else str(ORPHAN_MS),
     }
     if mutant == "aof off":
         environment["DARKROOM_REDIS_DURABILITY"] = "ignore"
@@ -96,7 +98,6 @@ def run(
         rested = _come_to_rest(valkey, history.path, seconds=drain)
     finally:
         service.stop()
-        fork_server.close()
         receiver.close()
         history.close()
         proxy.close()
@@ -201,9 +202,9 @@ def _caught(mutant: str, seed: int, seconds: float) -> bool:
 def _show(seed: int, seconds: float, mutant: str, *, real_time: bool = False, only_replies: bool = False) -> Findings:
     # A job that loses three workers has waited for three leases.
     drain = 25 if mutant != "none" else 400 if real_time else 240
-    with tempfile.TemporaryDirectory(prefix="darkroom-chaos-") as folder:
+    with tempfile.TemporaryDirectory(prefix="darkroom-chaos-") as folder, closing(ForkServer()) as fork_server:
         how = {"drain": drain, "real_time": real_time, "only_replies": only_replies}
-        findings = run(Path(folder), seed=seed, seconds=seconds, mutant=mutant, **how)
+        findings = run(Path(folder), fork_server, seed=seed, seconds=seconds, mutant=mutant, **how)
     said: dict[str, Any] = findings.figures | {"violations": dict(findings.violations), "examples": findings.examples}
     print(json.dumps(said), flush=True)
     return findings

@@ -27,7 +27,14 @@ from app.settings import settings_from_env
 from app.webhooks import schedule
 from tests.faults import mutants, scripted
 
+MUTANT = "DARKROOM_TEST_MUTANT"
+"""Environment variable of a process with one of the mistakes of mutants.py in it."""
+
+ORPHAN = "DARKROOM_TEST_ORPHAN_MS"
+"""Environment variable: how long nobody's objects are kept; or REAL_TIME, and its process is in no hurry at all."""
+
 REAL_TIME = "real-time"
+ORPHAN_MS = 1_600
 
 LEASE = "DARKROOM_TEST_LEASE_MS"
 """Environment variable of a process that has another lease than all."""
@@ -79,6 +86,8 @@ def bear(kind: str, environment: dict[str, str], log: str) -> int:
     code = 1
     try:
         os.environ.update(environment)
+        if (orphan_ms := environment.get(ORPHAN, ORPHAN_MS)) != REAL_TIME:
+            hurry(int(orphan_ms))
         if LEASE in environment:
             keys.LEASE_MS = keys.DELIVERY_LEASE_MS = int(environment[LEASE])
         if REDIS_SECONDS in environment:
@@ -87,6 +96,7 @@ def bear(kind: str, environment: dict[str, str], log: str) -> int:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 1)
         os.dup2(1, 2)
         configure("info", process=kind)
+        mutants.apply(environment.get(MUTANT, "none"))
         code = KINDS[kind]()
     except BaseException:
         # `os._exit` would say nothing of it.
@@ -101,9 +111,6 @@ def run() -> None:
     # Three days of tries are too long in any case.
     schedule.DELAYS = tuple(0.2 for _ in schedule.DELAYS)  # type: ignore[assignment]
     keys.LIMIT_WINDOW_MS = A_DAY_MS
-    if sys.argv[2] != REAL_TIME:
-        hurry(int(sys.argv[2]))
-    mutants.apply(sys.argv[1])
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)

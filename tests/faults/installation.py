@@ -57,20 +57,12 @@ class Valkey:
 
 
 class ForkServer:
-    """The process that forks all others. With `litter_ms` None its service keeps real time, else it is in a hurry."""
+    """The process that forks all others."""
 
-    def __init__(self, mutant: str = "none", *, orphan_ms: int | None = 1_600) -> None:
+    def __init__(self) -> None:
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM", "REDIS"))}
-        command = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "tests.faults.fork_server",
-            mutant,
-            str(orphan_ms or "real-time"),
-        ]
+        command = [sys.executable, "-W", "ignore", "-m", "tests.faults.fork_server"]
         self._process = subprocess.Popen(
             command,
             env=clean | single,

@@ -1,4 +1,4 @@
-"""The service with one mistake in it, each of which the checker must find. Applied before any fork."""
+"""The service with one mistake in it, each of which the checker must find. Applied in each process as it begins."""
 
 from __future__ import annotations
 
