@@ -66,7 +66,8 @@ end
 
 -- The virtual time of a queue is that of the turn which was taken last.
 local function set_clock(queue, to)
-  local before = queue == batch and redis.call('HGET', CLOCK .. batch, 'now') or clock.now
+  local before = clock.now
+  if queue == batch then before = redis.call('HGET', CLOCK .. batch, 'now') end
   if to > (tonumber(before) or 0) then
     redis.call('HSET', CLOCK .. queue, 'now', to)
     redis.call('ZREMRANGEBYSCORE', TURNS .. queue, '-inf', to)
