@@ -73,10 +73,10 @@ class Housekeeper:
     async def _reap(self) -> None:
         """All leases that have run out, in pieces between which Redis serves others: a site may lose a thousand workers
         at once, and their jobs wait for nothing else."""
-        found = True
-        while found and not self._closing.is_set():
-            requeued, failed, repaired = await self._store.reap(limit=BATCH)
-            if found := bool(requeued or failed or repaired):
+        judged = BATCH
+        while judged == BATCH and not self._closing.is_set():
+            requeued, failed, repaired, judged = await self._store.reap(limit=BATCH)
+            if requeued or failed or repaired:
                 log.warning("jobs of lost workers", requeued=requeued, failed=failed, repaired=repaired)
 
     async def _tidy(self) -> None:

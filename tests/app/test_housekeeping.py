@@ -118,6 +118,19 @@ async def test_all_jobs_of_a_site_that_is_lost_are_queued_again_in_one_round(
     assert redis_client.zcard(keys.QUEUED + worker.card.name) == BATCH + 4
 
 
+async def test_leases_that_are_nobodys_hold_up_none(
+    client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis, housekeeper: Housekeeper
+) -> None:
+    """As many as a script judges at once are of jobs that are not there, and ran out before."""
+    job = send(client)
+    worker.claim()
+    redis_client.zadd(keys.LEASES, {f"job_{n:024x}": 1 for n in range(BATCH)} | {job["id"]: 2})
+    redis_client.delete(keys.REAPER_LOCK)
+    await housekeeper.round()
+    assert redis_client.zcard(keys.LEASES) == 0
+    assert client.get(job["urls"]["self"]).json()["status"] == "queued"
+
+
 async def test_one_gateway_reaps_at_a_time(housekeeper: Housekeeper, redis_client: redis.Redis) -> None:
     redis_client.set(keys.REAPER_LOCK, "another", px=60_000)
     redis_client.zadd(keys.EXPIRY, {"job_" + "0" * 24: 1})

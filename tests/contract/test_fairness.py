@@ -148,7 +148,7 @@ async def test_a_list_that_a_foreign_hand_moved_is_numbered_again(
     redis_client.lpop(LIST)
     redis_client.rpush(LIST, "job_000000000000000000000000", jobs[5])
     assert claim(ownership).id == jobs[0]
-    assert await store.reap() == (0, 0, 0)
+    assert await store.reap() == (0, 0, 0, 0)
     assert redis_client.lrange(LIST, 0, -1) == jobs[1:]
     redis_client.config_resetstat()
     assert [claim(ownership).id for _ in range(5)] == jobs[1:]

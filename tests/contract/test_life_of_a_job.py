@@ -129,7 +129,7 @@ async def test_a_zombie_changes_nothing(
     zombie = ownership.claim("starter", "w1")
     assert zombie is not None
     lease_runs_out(job.id)
-    assert await store.reap() == (1, 0, 0)
+    assert await store.reap() == (1, 0, 0, 1)
 
     owner = ownership.claim("starter", "w2")
     assert owner is not None
@@ -156,7 +156,7 @@ async def test_a_job_that_loses_three_workers_fails(
         assert ownership.claim("starter", "w1") is not None
         lease_runs_out(job.id)
         outcomes.append(await store.reap())
-    assert outcomes == [(1, 0, 0), (1, 0, 0), (0, 1, 0)]
+    assert outcomes == [(1, 0, 0, 1), (1, 0, 0, 1), (0, 1, 0, 1)]
     record = await record_of(store, job)
     assert record.status is Status.FAILED
     assert record.error is not None
@@ -228,8 +228,8 @@ async def test_an_id_lost_from_its_list_is_put_back(
     for job in jobs:
         await submit(store, job)
     redis_client.lrem("rq:queue:generate-starter", 1, jobs[1].id)
-    assert await store.reap() == (0, 0, 1)
-    assert await store.reap() == (0, 0, 0)
+    assert await store.reap() == (0, 0, 1, 0)
+    assert await store.reap() == (0, 0, 0, 0)
     claimed = {claim.id for _ in range(3) if (claim := ownership.claim("starter", "w1"))}
     assert claimed == {job.id for job in jobs}
 

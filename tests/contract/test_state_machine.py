@@ -475,7 +475,7 @@ class Scripts(RuleBasedStateMachine):
     def _reap(self, *done: int) -> None:
         """Whose answer is lost has done it all the same; the second call finds nothing left to do."""
         told = (0, 0, 0) if self.losses.left else done
-        assert self.run(self.store.reap()) == told
+        assert self.run(self.store.reap())[:3] == told
 
     @rule(job_id=ids)
     def forget(self, job_id: str) -> None:

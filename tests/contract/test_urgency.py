@@ -136,6 +136,17 @@ async def test_a_tenants_batch_jobs_do_not_delay_its_interactive_ones(
     assert shares["ann"] == shares["bob"] == 5
 
 
+async def test_who_comes_with_batch_jobs_later_makes_up_for_nothing(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    """Their virtual time goes on with the turns of batch jobs, wherever that of interactive ones is."""
+    await accepted(store, *(new() for _ in range(8)), *(new(priority="batch") for _ in range(4)))
+    for _ in range(11):
+        claim(ownership)
+    await accepted(store, *(new("bob", priority="batch") for _ in range(2)))
+    assert [claim(ownership).tenant for _ in range(3)] == ["bob", "ann", "bob"]
+
+
 async def test_batch_jobs_are_fair_between_tenants(
     store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
 ) -> None:
@@ -289,7 +300,7 @@ async def test_every_deadline_of_a_job_that_was_not_called_off_is_counted(
     met, failed, _, runs = [claim(ownership) for _ in range(4)]
     redis_client.hset(keys.JOB + dead, "failures", keys.MAX_ATTEMPTS - 1)
     redis_client.zadd(keys.LEASES, {dead: 1})
-    assert await store.reap() == (0, 1, 0)
+    assert await store.reap() == (0, 1, 0, 1)
     assert ownership.succeed(met, [], timings={}, warnings=[], steps=20)
     assert ownership.fail(failed, JobError(slug="numerical-error", detail="x"))
     assert ownership.canceled(runs)

@@ -102,7 +102,7 @@ async def test_a_job_that_comes_back_is_told_of(
     assert ownership.claim("starter", "w1")
     finds_nothing(ownership, "w2")
     lease_runs_out(claim.id)
-    assert await store.reap() == (1, 0, 0)
+    assert await store.reap() == (1, 0, 0, 1)
     assert told(ownership, "w2") == ["w2"]
     assert ownership.claim("starter", "w1")
     finds_nothing(ownership, "w2")

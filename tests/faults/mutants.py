@@ -12,7 +12,7 @@ from typing import Any
 from app.contract.objects import folder as folders
 from app.contract.objects import names
 from app.contract.redis import outbox, ownership, scripts, store
-from app.contract.redis.store import JobStore, NewJob, Submission
+from app.contract.redis.store import JobStore, NewJob, Reaped, Submission
 from tests.faults.checker import Findings
 from worker import reporter
 from worker.finisher import Finisher
@@ -83,8 +83,8 @@ def _claim_not_recognised() -> None:
 
 
 def _no_reaper() -> None:
-    async def reap(self: JobStore, *, limit: int = 100) -> tuple[int, int, int]:
-        return 0, 0, 0
+    async def reap(self: JobStore, *, limit: int = 100) -> Reaped:
+        return Reaped(0, 0, 0, 0)
 
     JobStore.reap = reap  # type: ignore[method-assign]
 

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import redis.asyncio
 
@@ -69,6 +69,16 @@ class Retrial:
     outcome: Retry
     id: str
     left: Left | None = None
+
+
+class Reaped(NamedTuple):
+    """Jobs that were queued again, that failed, and that were put on RQ's list again; and how many leases were judged,
+    those of jobs that had been called off or were over among them."""
+
+    requeued: int
+    failed: int
+    repaired: int
+    judged: int
 
 
 class JobStore:
@@ -229,10 +239,9 @@ class JobStore:
         self.accepted.drop(job_id)
         return bool(await self._scripts["forget"](args=[job_id]))
 
-    async def reap(self, *, limit: int = 100) -> tuple[int, int, int]:
-        """Judge leases that have run out: (requeued, failed, put on the list again)."""
-        requeued, failed, repaired = await self._scripts["reap"](args=[limit])
-        return requeued, failed, repaired
+    async def reap(self, *, limit: int = 100) -> Reaped:
+        """Judge at most so many leases that have run out."""
+        return Reaped(*await self._scripts["reap"](args=[limit]))
 
     async def try_lock_reaper(self, owner: str, *, seconds: float) -> bool:
         """True for the one gateway that may reap during the next seconds. `owner` names this call, and no other."""

@@ -1,10 +1,11 @@
 -- Jobs whose owner fell silent go back to the queue, or end after too many such attempts. RQ's list is written anew
 -- where it does not hold as many ids as wait (a broken restart, a foreign hand).
--- ARGV: how many leases to judge at most. Answers {requeued, failed, repaired}. Said again, it finds nothing left to do:
--- what the lost answer told is missing in a log, and nowhere else.
+-- ARGV: how many leases to judge at most. Answers {requeued, failed, repaired, leases that were judged}. Said again, it finds
+-- nothing left to do: what the lost answer told is missing in a log, and nowhere else.
 local requeued, failed, repaired, at = 0, 0, 0, now()
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', at, 'LIMIT', 0, ARGV[1])) do
+local due = redis.call('ZRANGEBYSCORE', LEASES, '-inf', at, 'LIMIT', 0, ARGV[1])
+for _, id in ipairs(due) do
   local job = job_of(id)
   if job.status ~= 'running' then
     redis.call('ZREM', LEASES, id)
@@ -27,4 +28,4 @@ for _, model in ipairs(redis.call('SMEMBERS', MODELS_QUEUED)) do
     end
   end
 end
-return {requeued, failed, repaired}
+return {requeued, failed, repaired, #due}
