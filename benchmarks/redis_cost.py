@@ -40,7 +40,7 @@ COST = {
     "commands_now": Column(label="now", format=".0f"),
 }
 WAITS = {
-    "what": Column(label="from before it is sent until the worker has it, ms"),
+    "what": Column(label="an idle worker's wait for a job, ms"),
     "before": Column(label="before", format=".1f"),
     "now": Column(label="now", format=".1f"),
     "ratio": Column(label="now / before", format=".2f"),
@@ -83,13 +83,15 @@ def exported(commit: str, folder: Path) -> Path:
 
 
 Lived = dict[str, list[dict[str, dict[str, float]]]]
+Waited = dict[str, list[tuple[float, float]]]
+"""By version, of each job: ms from before it was sent until the worker had it, and ms between accept and claim."""
 
 
-def rounds(trees: dict[str, Path], options: argparse.Namespace) -> tuple[Lived, Lived, dict[str, list[float]]]:
+def rounds(trees: dict[str, Path], options: argparse.Namespace) -> tuple[Lived, Lived, Waited]:
     """By version: what jobs cost in each round, what idle workers cost, and how long jobs waited in all of them."""
     lived: Lived = {version: [] for version in trees}
     rested: Lived = {version: [] for version in trees}
-    waited: dict[str, list[float]] = {version: [] for version in trees}
+    waited: Waited = {version: [] for version in trees}
     for n in range(options.rounds):
         for version in sorted(trees, reverse=n % 2 == 1):
             tree = trees[version]
@@ -104,8 +106,8 @@ def rounds(trees: dict[str, Path], options: argparse.Namespace) -> tuple[Lived, 
     return lived, rested, waited
 
 
-def waits(tree: Path, url: str, *, jobs: int) -> list[float]:
-    """Of each job, ms from before it was sent until the worker had it."""
+def waits(tree: Path, url: str, *, jobs: int) -> list[tuple[float, float]]:
+    """Of each job as `Waited`: of a worker with the real intake in a process of its own, sent by another process."""
     worker = subprocess.Popen(
         command(url, "claims"), env=environment(tree), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -118,7 +120,7 @@ def waits(tree: Path, url: str, *, jobs: int) -> list[float]:
     finally:
         worker.kill()
         worker.wait()
-    return [1000 * (got[job] - moment) for job, moment in sent.items() if job in got]
+    return [(1000 * (got[job][0] - moment), got[job][1]) for job, moment in sent.items() if job in got]
 
 
 def answer(tree: Path, url: str, *part: str) -> Any:
@@ -148,9 +150,7 @@ def valkey() -> Iterator[str]:
             server.stop()
 
 
-def show(
-    report: Report, lived: Lived, rested: Lived, waited: dict[str, list[float]], options: argparse.Namespace
-) -> None:
+def show(report: Report, lived: Lived, rested: Lived, waited: Waited, options: argparse.Namespace) -> None:
     phases = {name: (name,) for name in ("accept", "claim", "progress", "end")}
     for what, of in {**phases, f"a job of {options.steps} steps": OF_A_JOB, "forget": ("forget",)}.items():
         spent = {version: typical(lived[version], of, per=options.jobs) for version in VERSIONS}
@@ -158,10 +158,15 @@ def show(
     per = options.idle * options.idle_seconds
     spent = {version: typical(rested[version], ("idle",), per=per) for version in VERSIONS}
     report.add("cost", COST, **row("an idle worker, for a second", spent))
-    for share in (50, 99):
-        of_share = {version: statistics.quantiles(waited[version], n=100)[share - 1] for version in VERSIONS}
-        ratio = of_share["now"] / of_share["before"]
-        report.add("waits", WAITS, what=f"p{share} of {len(waited['now'])} jobs", **of_share, ratio=ratio)
+    for place, what in enumerate(("sent until the worker has it", "accepted until claimed, whole ms of Redis' clock")):
+        for share in (50, 99):
+            of_share = {version: percentile([each[place] for each in waited[version]], share) for version in VERSIONS}
+            ratio = of_share["now"] / max(of_share["before"], 0.001)
+            report.add("waits", WAITS, what=f"{what}, p{share} of {len(waited['now'])}", **of_share, ratio=ratio)
+
+
+def percentile(waits: list[float], share: int) -> float:
+    return statistics.quantiles(waits, n=100)[share - 1]
 
 
 def typical(rounds: list[dict[str, dict[str, float]]], phases: tuple[str, ...], *, per: float) -> dict[str, float]:

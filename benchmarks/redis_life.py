@@ -215,12 +215,13 @@ async def idle(url: str, *, workers: int, seconds: float) -> dict[str, dict[str,
     return meter.spent
 
 
-async def claims(url: str) -> dict[str, float]:
-    """A worker that says when it has got each job, until its standard input ends: by the clock of all processes."""
-    ownership, got = ownership_at(url), dict[str, float]()
+async def claims(url: str) -> dict[str, tuple[float, int]]:
+    """A worker, until its standard input ends. Of each job when it had it, by the clock of all processes, and how many
+    ms lay between accept and claim by Redis' clock."""
+    ownership, got = ownership_at(url), dict[str, tuple[float, int]]()
 
     def begun(claim: Claim) -> None:
-        got[claim.id] = time.monotonic()
+        got[claim.id] = time.monotonic(), claim.waited_ms
         ownership.canceled(claim)
         attempts.close(claim.token)
 
