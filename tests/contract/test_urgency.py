@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
+import redis.asyncio
 from pydantic import ValidationError
 
 from app.contract.messages.card import ModelCard
@@ -14,10 +15,12 @@ from app.contract.messages.job import JobError, cost_of, new_job_id
 from app.contract.messages.params import JobRequest, resolve
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
+from app.contract.redis.queue_stats import LOOKED_AT, QueueStats
 from app.contract.redis.store import JobStore, NewJob
 
 pytestmark = pytest.mark.anyio
 
+DEAR = {"num_images": 4, "num_inference_steps": 100}
 NO_LIMITS = {"queue_limit": 5_000, "tenant_limit": 5_000}
 
 
@@ -319,3 +322,33 @@ def test_a_batch_job_has_no_deadline() -> None:
     with pytest.raises(ValidationError, match="what can wait has no deadline") as refused:
         JobRequest.model_validate({"prompt": "a circle", "priority": "batch", "deadline": 5})
     assert refused.value.errors()[0]["loc"] == ("deadline",)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "others"),
+    [
+        ({}, {"deadline": 9_000}),
+        ({"deadline": 9_000}, {"deadline": 8_000}),
+        (DEAR, {"tenant": "bob", "num_inference_steps": 1}),
+        (DEAR | {"priority": "batch"}, {"tenant": "bob", "num_inference_steps": 1, "priority": "batch"}),
+    ],
+    ids=["without a deadline", "with the latest deadline", "dear", "dear batch"],
+)
+async def test_who_is_passed_over_by_a_hundred_is_seen_to_wait(
+    store: JobStore,
+    ownership: Ownership,
+    new: Callable[..., NewJob],
+    redis_client: redis.Redis,
+    valkey_url: str,
+    waiting: dict[str, object],
+    others: dict[str, object],
+) -> None:
+    """For such jobs there is an alert. Of the jobs in the order of turns they are not among the first."""
+    first, last = await accepted(store, new(**waiting), new(**waiting))
+    assert claim(ownership).id == first
+    await accepted(store, *(new(**others) for _ in range(LOOKED_AT + 1)))
+    assert last not in redis_client.zrange(keys.QUEUED + "starter", 0, LOOKED_AT - 1)
+    redis_client.hincrby(keys.JOB + last, "created_ms", -3_600_000)
+    async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
+        found = await QueueStats(client).waiting("starter")
+    assert found.oldest_seconds >= 3_600

@@ -5,6 +5,7 @@ By ZCARD and friends: RQ's `registry.count` cleans up as it counts, and would ju
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +40,9 @@ class Waiting:
         return max(self.interactive_seconds, self.batch_seconds)
 
 
-FIRST_LOOKED_AT = 100
-"""Of the jobs in the order of turns. What has waited longest of a tenant, or nearly, has its next turn: the oldest job
-of all is among the first of as many tenants."""
+LOOKED_AT = 100
+"""Of the jobs in the order of turns, and of the tenants from either end of the order of theirs. A job that is passed
+over may stand behind any number of others; but of its tenant's it stands first, or has the latest deadline."""
 
 
 class QueueStats:
@@ -67,21 +68,40 @@ class QueueStats:
         return {"met": int(met or 0), "missed": int(missed or 0)}
 
     async def waiting(self, model: str) -> Waiting:
-        """Two round trips."""
-        queued, behind, few = keys.QUEUED + model, keys.AFTER_INTERACTIVE, {"start": 0, "num": FIRST_LOOKED_AT}
+        """Three round trips. Ages are those of what `_standing` names and of what came back: of jobs with a deadline
+        one between may be older, by no more than its deadline is longer."""
+        queued, behind, few = keys.QUEUED + model, keys.AFTER_INTERACTIVE, {"start": 0, "num": LOOKED_AT}
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.zcard(queued)
             pipeline.zrangebyscore(queued, "-inf", f"({behind}", **few)
             pipeline.zrangebyscore(queued, behind, "+inf", **few)
+            for queue in _queues(model):
+                pipeline.zrange(keys.NEXT_TURN + queue, 0, LOOKED_AT - 1)
+                pipeline.zrevrange(keys.NEXT_TURN + queue, 0, LOOKED_AT - 1)
             pipeline.hget(keys.CLOCK + model, "unserved")
             pipeline.time()
-            depth, first, last, unserved, now = await pipeline.execute()
+            depth, first, last, *turns, unserved, now = await pipeline.execute()
         at = now[0] + now[1] / 1e6
-        oldest = await self._oldest([*first, *last])
+        tenants = ({*turns[0], *turns[1]}, {*turns[2], *turns[3]})
+        standing = await self._standing(dict(zip(_queues(model), tenants, strict=True)))
+        oldest = await self._oldest({*first, *last, *standing})
         interactive, batch = (_since(oldest.get(priority), at) for priority in ("interactive", "batch"))
         return Waiting(depth, interactive, batch, _since(unserved, at))
 
-    async def _oldest(self, job_ids: list[str]) -> dict[str, str]:
+    async def _standing(self, tenants: Mapping[str, Iterable[str]]) -> list[str]:
+        """Of each tenant in a queue the jobs whose deadlines are the first and the last, and of those without one that
+        which came first."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for queue, those in tenants.items():
+                for tenant in those:
+                    urgent, other, end = f"{tenant} a", f"{tenant} b", f"{tenant}!"
+                    one = {"bylex": True, "offset": 0, "num": 1}
+                    pipeline.zrange(keys.STANDING + queue, f"[{urgent}", f"({other}", **one)
+                    pipeline.zrange(keys.STANDING + queue, f"({other}", f"[{urgent}", desc=True, **one)
+                    pipeline.zrange(keys.STANDING + queue, f"[{other}", f"({end}", **one)
+            return [standing.rpartition(" ")[2] for found in await pipeline.execute() for standing in found]
+
+    async def _oldest(self, job_ids: Iterable[str]) -> dict[str, str]:
         """When (ms) the oldest of them was accepted, by priority. What came back goes before all, whatever it is."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
@@ -89,6 +109,11 @@ class QueueStats:
             found = await pipeline.execute()
         known = ((priority or "interactive", created) for priority, created in found if created)
         return dict(sorted(known, key=lambda each: -int(each[1])))
+
+
+def _queues(model: str) -> tuple[str, str]:
+    """Interactive jobs and batch jobs, as turns.lua names them."""
+    return model, f"batch:{model}"
 
 
 def _since(ms: str | None, at: float) -> float:
