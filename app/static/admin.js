@@ -12,10 +12,16 @@ import { count, seconds } from "./words.js";
 const operator = new Operator();
 
 /** `darkroom up` prints a link with the operator's token behind the #, which is sent to nobody. It stays in this tab. */
-const given = new URLSearchParams(location.hash.slice(1)).get("key");
-if (given) {
-  key.set(given);
+function takeKey() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("key");
+  if (!given) return;
   history.replaceState(null, "", location.pathname);
+  useKey(given);
+}
+
+function useKey(value) {
+  key.set(value);
+  operator.isRefused = operator.needsKey = false;
 }
 
 function Page() {
@@ -24,8 +30,7 @@ function Page() {
   useEffect(() => operator.subscribe(() => again((times) => times + 1)), []);
   const close = () => setAsked(null);
   const onKey = (value) => {
-    key.set(value);
-    operator.isRefused = operator.needsKey = false;
+    useKey(value);
     return operator.now();
   };
   return html`<header class="head"><h1>Darkroom <span class="quiet">operator</span></h1><p><a href=${`${home}/`}>Draw</a></p></header>
@@ -199,5 +204,11 @@ function amount(value) {
   return value < 10 ? Number(value.toPrecision(2)) : Math.round(value).toLocaleString();
 }
 
+takeKey();
+// In a tab that shows the page already the link changes only what is behind the #.
+addEventListener("hashchange", () => {
+  takeKey();
+  operator.now();
+});
 render(html`<${Page} />`, document.getElementById("page"));
 operator.start();

@@ -254,6 +254,15 @@ class TestAnOpenService:
         page.reload()
         expect(page.get_by_role("alert")).to_have_count(0)
 
+    def test_opens_by_the_link_also_where_the_page_is_open(self, page: Page, running: Running, ear: Ear) -> None:
+        ear.forgives.append("403")
+        page.goto(f"{running.url}/admin")
+        expect(page.get_by_role("alert")).to_contain_text("prints a link that opens it")
+        page.goto(f"{running.url}/admin#key={OPERATOR_TOKEN}")
+        expect(page.get_by_role("alert")).to_have_count(0)
+        expect(table(page, "Workers").or_(page.get_by_text("No worker was heard of"))).to_be_visible()
+        assert page.url == f"{running.url}/admin"
+
     def test_says_so(self, page: Page, running: Running, ear: Ear) -> None:
         ear.forgives.append("403")
         page.goto(f"{running.url}/admin")
