@@ -13,7 +13,19 @@ from typing import Any
 from urllib.parse import quote
 
 from app.cli.admin import pause_words
-from app.cli.admin_answers import DEAD, DRAIN, MODEL, PAGE, RERUN, RERUNS, Row, change, converse_as_operator, list_all
+from app.cli.admin_answers import (
+    DEAD,
+    DRAIN,
+    MODEL,
+    PAGE,
+    RERUN,
+    RERUNS,
+    WORKER,
+    Row,
+    change,
+    converse_as_operator,
+    list_all,
+)
 from app.cli.answers import CANCELLATION
 from app.cli.client import Service
 from app.cli.exits import FAILED, OK
@@ -21,6 +33,7 @@ from app.cli.jobs import CALLED_OFF, call_all_off
 from app.cli.plain import plain
 from app.cli.which_job import meant, the_one
 
+MOST_WORKERS = 100_000
 LOOK_SECONDS = 1.0
 """Between two questions whether a drained worker has left."""
 
@@ -49,19 +62,26 @@ def _change_model(
 
 
 def drain_worker(worker: str, *, wait: bool, as_json: bool, url: str, api_key: str | None) -> int:
-    """Have it leave with its last job; with `wait`, see it leave. Returns the exit code."""
+    """Have it leave with its last job; with `wait`, see it leave. Returns the exit code, 1 if that was taken back."""
 
     async def work(service: Service) -> int:
-        path = f"workers/{quote(worker, safe='')}/drain"
-        row = await change(service, path, DRAIN, {})
-        while wait and row["state"] != "left":
+        row = await change(service, f"workers/{quote(worker, safe='')}/drain", DRAIN, {})
+        while wait and row["state"] not in ("left", "serving"):
             await asyncio.sleep(LOOK_SECONDS)
-            row = await change(service, path, DRAIN, {})
-        said = "has left" if row["state"] == "left" else "takes no more jobs, and leaves with its last one"
-        print(json.dumps(row, indent=2) if as_json else plain(f"{worker} {said}"))
-        return OK
+            # A drain that is said again would undo what somebody else has said meanwhile.
+            row = row | {"state": await _state_of(service, worker)}
+        said = {"left": "has left", "serving": "takes jobs again: its drain was taken back"}
+        words = said.get(row["state"], "takes no more jobs, and leaves with its last one")
+        print(json.dumps(row, indent=2) if as_json else plain(f"{worker} {words}"))
+        return FAILED if row["state"] == "serving" else OK
 
     return converse_as_operator("admin drain", url, api_key, work)
+
+
+async def _state_of(service: Service, worker: str) -> str:
+    """As the list of workers has it, which says `starting` of a drained one too; `left` of one that it has no more."""
+    rows = await list_all(service, "workers", WORKER, limit=MOST_WORKERS)
+    return next((str(row["state"]) for row in rows if row["name"] == worker), "left")
 
 
 def undrain_worker(worker: str, *, as_json: bool, url: str, api_key: str | None) -> int:

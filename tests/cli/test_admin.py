@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -15,7 +16,7 @@ import redis
 from app.cli import admin_changes
 from app.cli.kept_secrets import operator_token
 from app.contract.redis import keys
-from tests.app.conftest import OPERATOR_TOKEN, Running, ScriptedWorker
+from tests.app.conftest import OPERATOR, OPERATOR_TOKEN, Running, ScriptedWorker
 from tests.app.test_admin import NOTE, kill
 from tests.app.test_jobs import PARAMETERS
 from tests.cli.conftest import Run
@@ -149,6 +150,22 @@ def test_a_worker_is_seen_leaving(
         assert waits.result().stdout == "w2 has left\n"
     late = run("admin", "undrain", "w2")
     assert (late.exit_code, "Start it again where it ran" in late.stderr) == (2, True)
+
+
+def test_a_drain_that_somebody_takes_back_is_not_said_again(
+    run: Run, gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.ownership.announce(worker.card, "w2", note=NOTE)
+
+    async def somebody_undrains(_: float) -> None:
+        await asyncio.to_thread(gateway.client.post, "/v1/admin/workers/w2/undrain", json={}, headers=OPERATOR)
+
+    monkeypatch.setattr("app.cli.admin_changes.asyncio.sleep", somebody_undrains)
+    done = run("admin", "drain", "w2", "--wait")
+    assert (done.exit_code, done.stdout) == (1, "w2 takes jobs again: its drain was taken back\n")
+    changes = [row["action"] for row in json.loads(run("admin", "audit", "--json").stdout)["data"]]
+    assert changes == ["undrain", "drain"]
+    assert not worker.ownership.announce(worker.card, "w2", note=NOTE)
 
 
 def test_a_callers_jobs_are_called_off(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
