@@ -29,6 +29,8 @@ class Engine(Protocol):
 
     @property
     def free_seats(self) -> int: ...
+    @property
+    def missing_seats(self) -> int: ...
     def seats_of(self, request_id: str, /) -> int: ...
     def submit(self, request: Request, snapshot: Snapshot | None, /) -> None: ...
     def cancel(self, request_id: str, /) -> None: ...
@@ -160,13 +162,14 @@ class Arrivals:
         except ValueError as error:
             self._reporter.refuse(claim, str(error))
             return
-        if claim.urgency.priority == "batch":
+        is_batch = claim.urgency.priority == "batch"
+        if is_batch:
             self._parking.seated(claim.token, claim.spec.drawn)
-        else:
-            self._parking.make_room(claim.spec.drawn)
         self._engine.submit(request, snapshot)
         # Whoever stopped it while it was under way spoke to an engine that did not know it yet.
         if attempt.stop is Stop.GIVEN_BACK:
             self._engine.park(claim.token)
         elif attempt.stop is not None:
             self._engine.cancel(claim.token)
+        if not is_batch:
+            self._parking.make_room(claim.spec.drawn)

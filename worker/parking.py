@@ -29,7 +29,7 @@ class Engine(Protocol):
     """What is asked of the engine."""
 
     @property
-    def free_seats(self) -> int: ...
+    def missing_seats(self) -> int: ...
     def seats_of(self, request_id: str, /) -> int: ...
     def park(self, request_id: str, /) -> None: ...
 
@@ -104,9 +104,12 @@ class Parking:
             self._jobs = {each: job for each, job in self._jobs.items() if self._attempts.get(each) is not None}
 
     def make_room(self, seats: int) -> None:
-        """An interactive job is about to take so many. Those go that went the fewest times, the latest comer first."""
+        """An interactive job has come that wants so many. Those go that went the fewest times, the latest comer first.
+
+        The engine has it already: of two that come at once, each sees the seats that the other one takes. Samples of
+        batch jobs wait behind it: for them nobody goes."""
         with self._lock:
-            missing = seats - self._engine.free_seats
+            missing = min(seats, self._engine.missing_seats)
             for token, job, leaves in sorted(self._able(), key=lambda each: each[1].times):
                 if missing <= 0:
                     return

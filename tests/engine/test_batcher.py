@@ -146,6 +146,18 @@ def test_samples_that_can_wait_get_a_fifth_beside_others() -> None:
     assert batcher.choose([waiting]) == [waiting], "and all of it where nobody else is"
 
 
+def test_a_newcomer_who_cannot_wait_does_not_wait_for_those_who_can() -> None:
+    """A step of theirs is charged four times: what comes then has its first one as soon as without them."""
+    hasty, waiting = Sitter(Road("a"), rows=2), [Sitter(Road("b"), rows=2, can_wait=True) for _ in range(8)]
+    for steps in range(1, 40):
+        batcher, newcomer, others = Batcher(), Sitter(Road("c"), rows=2), 0
+        for _ in range(steps):
+            batcher.choose([hasty, *waiting])
+        while newcomer not in batcher.choose([hasty, *waiting, newcomer]):
+            others += 1
+        assert others <= 2, steps
+
+
 def test_in_a_lane_that_is_too_full_those_step_first_who_cannot_wait_and_the_others_do_not_starve() -> None:
     road = Road("a", most_rows=2)
     waiting, hasty = [Sitter(road, can_wait=True) for _ in range(2)], [Sitter(road) for _ in range(2)]

@@ -82,6 +82,26 @@ def test_free_seats_count_the_waiting_as_well(epsilon_bundle: Bundle) -> None:
     assert engine.free_seats == 1
 
 
+def test_missing_seats_are_counted_as_if_those_had_left_that_are_to(epsilon_bundle: Bundle) -> None:
+    engine = engine_of(epsilon_bundle, seats=2)
+    for id, images in (("a", 1), ("b", 3), ("c", 1)):
+        engine.submit(wish(id, num_images=images))
+    assert engine.missing_seats == 3
+    engine.park("b")
+    assert engine.missing_seats == 0
+
+
+def test_a_seat_is_an_interactive_jobs_before_that_of_samples_that_can_wait(epsilon_bundle: Bundle) -> None:
+    """A batch job may have come with more pictures than there are seats: one that another leaves is not its own."""
+    engine = engine_of(epsilon_bundle, seats=2)
+    engine.submit(wish("leaves", num_inference_steps=50, priority="batch"))
+    engine.submit(wish("batch", num_images=2, num_inference_steps=50, priority="batch"))
+    engine.step()
+    engine.submit(wish("hasty", num_inference_steps=2))
+    engine.park("leaves")
+    assert Started("hasty") in engine.step()
+
+
 def test_a_seat_that_is_left_is_taken_in_the_same_step(epsilon_bundle: Bundle) -> None:
     engine = engine_of(epsilon_bundle, seats=1)
     engine.submit(wish("first", num_inference_steps=50))

@@ -157,6 +157,11 @@ class ScriptedEngine:
         with self._changed:
             return max(0, self.seats - sum(request.num_images for request in self._open.values()))
 
+    @property
+    def missing_seats(self) -> int:
+        with self._changed:
+            return max(0, sum(request.num_images for request in self._open.values()) - self.seats)
+
     def step(self) -> list[EngineEvent]:
         with self._changed:
             batch = list(self._open.values())

@@ -77,7 +77,7 @@ class Listening(Ownership):
 class Seats:
     """Of an engine: takes requests, and draws nothing."""
 
-    free_seats = 5
+    free_seats, missing_seats = 5, 0
 
     def __init__(self) -> None:
         self.requests: dict[str, Request] = {}

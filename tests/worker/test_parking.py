@@ -30,13 +30,18 @@ class Counting:
     """An engine with two seats that draws nothing: events come when a test says so."""
 
     def __init__(self) -> None:
+        self.seats = SEATS
         self.open: dict[str, int] = {}
         self.went_on: dict[str, Snapshot | None] = {}
         self.asked: list[str] = []
 
     @property
     def free_seats(self) -> int:
-        return max(0, SEATS - sum(self.open.values()))
+        return max(0, self.seats - sum(self.open.values()))
+
+    @property
+    def missing_seats(self) -> int:
+        return max(0, sum(seats for id, seats in self.open.items() if id not in self.asked) - self.seats)
 
     def seats_of(self, request_id: str) -> int:
         return self.open.get(request_id, 0)
@@ -125,6 +130,28 @@ def test_a_job_of_several_pictures_needs_and_leaves_several_seats(service: Servi
     first, second = service.begin("batch"), service.begin("batch")
     service.begin(images=2)
     assert sorted(service.engine.asked) == sorted([first, second])
+
+
+def test_seats_that_somebody_is_about_to_leave_are_counted(service: Service) -> None:
+    service.engine.seats = 4
+    _, batch = service.begin("batch", images=2), service.begin("batch", images=2)
+    service.begin()
+    service.begin()
+    assert service.engine.asked == [batch], "two seats for two pictures"
+
+
+def test_two_that_come_at_once_do_not_count_on_the_same_seat(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes while the first is on its way into the engine, which looks at pixels."""
+    batch, submit = service.begin("batch"), service.engine.submit
+
+    def slow(request: Request, snapshot: Snapshot | None = None) -> None:
+        monkeypatch.setattr(service.engine, "submit", submit)
+        service.begin()
+        submit(request, snapshot)
+
+    monkeypatch.setattr(service.engine, "submit", slow)
+    service.begin()
+    assert service.engine.asked == [batch]
 
 
 def test_nobody_is_put_aside_for_longer_than_the_bound(service: Service) -> None:

@@ -99,14 +99,18 @@ class Batcher:
         queues: dict[Queue, list[S]] = {}
         for sample in samples:
             queues.setdefault((sample.lane, sample.can_wait), []).append(sample)
-        # A new lane queues up behind the others. Were it served at once, a stream of short requests, each opening
-        # its lane anew, would starve a long one.
-        last = max(self._spent.values(), default=0.0)
-        kept = {queue: spent for queue, spent in self._spent.items() if queue in queues}
-        self._spent = kept | {queue: last for queue in queues if queue not in kept}
+        new = {queue: self._last(can_wait=queue[1]) for queue in queues if queue not in self._spent}
+        self._spent = {queue: spent for queue, spent in self._spent.items() if queue in queues} | new
         lanes = {lane for lane, _ in queues}
         self._caps = {lane: cap for lane, cap in self._caps.items() if lane in lanes}
         return queues
+
+    def _last(self, *, can_wait: bool) -> float:
+        """A new lane queues up behind the others of its kind. Were it served at once, a stream of short requests, each
+        opening its lane anew, would starve a long one. Behind those that can wait it would stand for four times what
+        their last step took."""
+        alike = [spent for (_, each), spent in self._spent.items() if each == can_wait]
+        return max(alike or self._spent.values(), default=0.0)
 
 
 def in_parts(samples: Sequence[S]) -> list[list[S]]:

@@ -6,8 +6,7 @@ who is at the end of the last is decoded.
 
 On a GPU the host runs ahead: it learns one step late whether a sample is still made of numbers, takes a picture in the
 step after the one that decodes it, and prepares the next step while the device computes this one.
-Knows no Redis, HTTP or files, and no kind of model: a family is handed in. Knows no listener either: events are
-returned to whoever drives it.
+Knows no Redis, HTTP or files, no kind of model (a family is handed in), and no listener (events are returned).
 """
 
 from __future__ import annotations
@@ -60,11 +59,11 @@ class Engine:
     """Denoises many requests at once on one device.
 
     `submit`, `cancel`, `wait_for_work` and the properties are for any thread; `step` and `warm_up` are for one thread
-    only. `clock` gives seconds and decides about timings. `compiler` compiles solvers, so that a request
-    with a new one keeps nobody waiting; without it, `submit` compiles before it returns. `graphs`: whether whole steps
-    are captured as CUDA graphs; on means that one that cannot be is an error. `compile`: whether warm-up compiles the
-    denoiser; auto means on a GPU, on that it is an error if it cannot be. `checker` looks at finished pictures. `judge`
-    says how well pictures fit, for requests that want to know. Raises ValueError.
+    only. `clock` gives seconds and decides about timings. `compiler` compiles solvers, so that a new one keeps nobody
+    waiting; without it, `submit` compiles before it returns. `graphs`: whether whole steps are captured as CUDA graphs;
+    on means that one that cannot be is an error. `compile`: whether warm-up compiles the denoiser; auto means on a GPU,
+    on that it is an error if it cannot be. `checker` looks at finished pictures. `judge` says how well they fit, for
+    requests that want to know. Raises ValueError.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class Engine:
 
     def submit(self, request: Request, snapshot: Snapshot | None = None) -> None:
         """Take in a request. It will get exactly one of Finished, Failed, Stopped and Parked, whatever is wrong with
-        it. It goes on from a `snapshot` that fits; from its start otherwise."""
+        it. It goes on from a `snapshot` that fits."""
         self._jobs.submit(request, snapshot)
 
     def cancel(self, request_id: str) -> None:
@@ -156,6 +155,11 @@ class Engine:
     def free_seats(self) -> int:
         """Seats that no open sample, seated or waiting, has a claim to."""
         return self._jobs.free_seats
+
+    @property
+    def missing_seats(self) -> int:
+        """Seats too few for all open samples, once those are away that are to leave."""
+        return self._jobs.missing_seats
 
     def seats_of(self, request_id: str) -> int:
         """Seats that an open request has a claim to; 0 for an id that is not here."""
@@ -213,8 +217,7 @@ class Engine:
         self.last_batch = len(batch)
         if not batch:
             return
-        started = self.clock()
-        lane = batch[0].lane
+        started, lane = self.clock(), batch[0].lane
         self._looks.begin(batch)
         self._flags.begin_step()
         rows = [(sample.job, sample.rows) for sample in batch]
@@ -284,8 +287,8 @@ class Engine:
     def _decode_frames(self, *, pictures_wait: bool, within: float) -> bool:
         """Of trajectories. Was it their turn?"""
         started = self.clock()
-        is_idle = not self._seating.seated
-        samples, is_their_turn = self._frames.turn(pictures_wait=pictures_wait, wait=is_idle, within=within)
+        wait = not self._seating.seated
+        samples, is_their_turn = self._frames.turn(pictures_wait=pictures_wait, wait=wait, within=within)
         self._time.decoded(samples, since=started)
         self._close_complete(jobs_of(samples))
         return is_their_turn
@@ -301,16 +304,14 @@ class Engine:
         self._seating.drop_those_who_left()
 
     def _decode(self, batch: list[Sample], tile: int | None) -> None:
-        """Send them off. On a GPU their pictures are taken in the next step, behind all that it launches: where it has
-        nothing to launch, there is nothing else to do but to wait."""
+        """Send them off. On a GPU their pictures are taken in the next step, behind whatever that one launches."""
         launched = self._send_off(batch, tile) if batch else []
         due, self._decoding = (self._decoding, launched) if self._runs_ahead else (launched, [])
         if due:
             self._take_pictures(due)
 
     def _send_off(self, batch: list[Sample], tile: int | None) -> list[tuple[Sample, Decoded, int]]:
-        started = self.clock()
-        lane = batch[0].lane
+        started, lane = self.clock(), batch[0].lane
         results = isolate(
             batch,
             partial(self._decode_on_device, lane, tile=tile),

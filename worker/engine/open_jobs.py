@@ -118,6 +118,12 @@ class OpenJobs:
         with self._changed:
             return max(0, self._seats - sum(job.open_samples for job in self._jobs))
 
+    @property
+    def missing_seats(self) -> int:
+        """Seats too few for all open samples, once those are away that are to leave."""
+        with self._changed:
+            return max(0, sum(job.open_samples for job in self._jobs if not job.is_to_leave) - self._seats)
+
     def seats_of(self, request_id: str) -> int:
         """Those of one of them; 0 for an id that is not here."""
         with self._changed:

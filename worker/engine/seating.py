@@ -65,8 +65,10 @@ class Seating:
                 self.close(job, Stopped(job.request.id, job.work) if job.is_canceled else parked(job))
 
     def admit(self) -> None:
-        """Give free seats to the samples that have waited longest. While a solver is compiled, others pass."""
-        waiting = (job for job in self._jobs.all() if job.is_ready for _ in range(job.waiting))
+        """Give free seats to the samples that have waited longest, of batch jobs last: a seat that one of those left is
+        the interactive job's for which it left. While a solver is compiled, others pass."""
+        by_hurry = sorted(self._jobs.all(), key=lambda job: job.request.priority == "batch")
+        waiting = (job for job in by_hurry if job.is_ready for _ in range(job.waiting))
         newcomers = list(islice(waiting, self._seats - len(self.seated)))
         self._prepare([job for job in dict.fromkeys(newcomers) if job.prepared is None])
         for job in newcomers:
