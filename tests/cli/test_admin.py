@@ -8,14 +8,17 @@ import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 from app.cli import admin_changes
 from app.cli.kept_secrets import operator_token
 from app.contract.redis import keys
+from app.edge.keyring import Keyring
 from tests.app.conftest import OPERATOR, OPERATOR_TOKEN, Running, ScriptedWorker
 from tests.app.test_admin import NOTE, kill
 from tests.app.test_jobs import PARAMETERS
@@ -40,6 +43,22 @@ def test_who_has_not_the_services_file_is_no_operator(run: Run, worker: Scripted
     for done in (wrong, run("admin", "queue"), run("usage", "--all")):
         assert (done.exit_code, "operator.token in its data folder" in done.stderr) == (2, True)
     assert run("usage").exit_code == 0, "what is one's own"
+
+
+def test_who_comes_with_the_file_once_there_are_keys_hears_of_them(run: Run, gateway: Running, valkey_url: str) -> None:
+    """What the service says is of a key, and nobody gave one."""
+
+    async def make_a_key() -> None:
+        async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
+            await Keyring(client).create("ann")
+
+    asyncio.run(make_a_key())
+    gateway.app.state.services.keyring.begin_anew()
+    for done in (run("admin", "queue"), run("usage", "--all")):
+        assert (done.exit_code, "it needs one of the scope admin" in done.stderr) == (2, True), done.stderr
+        assert "not known here" not in done.stderr
+    typed = run("admin", "queue", "--api-key", "x" * 40)
+    assert "The key is not known here" in typed.stderr
 
 
 def test_the_file_is_of_this_machines_service_alone(token: Path) -> None:
@@ -160,7 +179,7 @@ def test_a_drain_that_somebody_takes_back_is_not_said_again(
     async def somebody_undrains(_: float) -> None:
         await asyncio.to_thread(gateway.client.post, "/v1/admin/workers/w2/undrain", json={}, headers=OPERATOR)
 
-    monkeypatch.setattr("app.cli.admin_changes.asyncio.sleep", somebody_undrains)
+    monkeypatch.setattr(admin_changes, "asyncio", SimpleNamespace(sleep=somebody_undrains))
     done = run("admin", "drain", "w2", "--wait")
     assert (done.exit_code, done.stdout) == (1, "w2 takes jobs again: its drain was taken back\n")
     changes = [row["action"] for row in json.loads(run("admin", "audit", "--json").stdout)["data"]]
