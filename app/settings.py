@@ -19,9 +19,10 @@ from app.contract.messages.cells import CELL_NAME
 from app.contract.messages.model_name import LEGAL, is_legal, is_legal_alias
 from app.contract.objects.store import StoreOptions, as_storage_url
 from app.contract.redis.url import RedisUrl
-from app.edge.auth import SHORTEST_API_KEY, Keys, is_key, keys_from_text
+from app.edge.auth import SHORTEST_API_KEY, Keys, is_operator_token, keys_from_text
 from app.edge.cells import Cells, read_cells
 from app.edge.cors import origin
+from app.edge.keyring import KEY_PREFIX
 from app.pictures.links import LONGEST_LINK, LONGEST_SIGNED, SHORTEST_KEY
 
 OWN_NAMES = frozenset({"v1", "pictures", "static", "problems", "healthz", "readyz", "metrics", "docs", "openapi.json"})
@@ -208,9 +209,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree(self) -> Settings:
         self.keys()
-        if self.operator_token is not None and not is_key(self.operator_token.get_secret_value()):
+        if self.operator_token is not None and not is_operator_token(self.operator_token.get_secret_value()):
             raise ValueError(
-                f"DARKROOM_OPERATOR_TOKEN is no token: give it {SHORTEST_API_KEY} to 512 visible ASCII characters"
+                f"DARKROOM_OPERATOR_TOKEN is no token: give it {SHORTEST_API_KEY} to 512 visible ASCII characters, of "
+                f"which the first are not {KEY_PREFIX}, as those of a key"
             )
         if self.signing_key is not None and len(self.signing_key.get_secret_value().encode()) < SHORTEST_KEY:
             raise ValueError(f"DARKROOM_SIGNING_KEY is too short: give it {SHORTEST_KEY} random bytes or more")

@@ -6,16 +6,21 @@ Knows the files. Refuses to know what is signed, and who may do what.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.cli.private import write_whole
+from app.edge.auth import is_operator_token
 from app.pictures.links import SHORTEST_KEY
 
 SIGNING_KEY = "signing.key"
 OPERATOR_TOKEN = "operator.token"
+
+TOKEN_VARIABLE = "DARKROOM_OPERATOR_TOKEN"
+"""What it says is the token in the place of what the file has."""
 
 LOST = {
     SIGNING_KEY: "older picture links end",
@@ -30,20 +35,24 @@ def kept_secret(data: Path, name: str) -> str:
     path = data / name
     if path.exists():
         secret = path.read_text("ascii", errors="replace").strip()
-        if len(secret) >= SHORTEST_KEY and secret.isascii() and secret.isprintable():
+        if is_operator_token(secret) if name == OPERATOR_TOKEN else _is_signing_key(secret):
             return secret
-        print(f"darkroom: {path} was cut short: a new one is made, and {LOST[name]}", file=sys.stderr)
+        print(f"darkroom: {path} was cut short, or is none: a new one is made, and {LOST[name]}", file=sys.stderr)
     secret = secrets.token_hex(SHORTEST_KEY)
     write_whole(path, secret)
     return secret
 
 
+def _is_signing_key(text: str) -> bool:
+    return len(text) >= SHORTEST_KEY and text.isascii() and text.isprintable()
+
+
 def operator_token(url: str, data: Path = Path("data")) -> str | None:
-    """What makes a command the operator's on a service of this machine that was started over this folder and has no
-    keys. None for a service elsewhere, and where no file can be read: then a key is needed."""
+    """What makes a command the operator's on a service of this machine that was started in this environment, or over
+    this folder, and has no keys. None for a service elsewhere, and where there is neither: then a key is needed."""
     try:
-        if urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
-            return (data / OPERATOR_TOKEN).read_text("ascii").strip() or None
+        if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+            return None
+        return os.environ.get(TOKEN_VARIABLE) or (data / OPERATOR_TOKEN).read_text("ascii").strip() or None
     except (OSError, ValueError):
-        pass
-    return None
+        return None

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from urllib.parse import quote
 
 import httpx2
 import redis
@@ -25,7 +26,7 @@ from redis.retry import Retry
 from app.cli.children import HOPELESS_PAUSE, Child
 from app.cli.data_folder import Places, is_half_restored
 from app.cli.embedded import EmbeddedValkey, NoServer
-from app.cli.kept_secrets import OPERATOR_TOKEN, SIGNING_KEY, kept_secret
+from app.cli.kept_secrets import OPERATOR_TOKEN, SIGNING_KEY, TOKEN_VARIABLE, kept_secret
 from app.cli.lost_workers import LostWorkers
 from app.cli.private import keep_private, own_folder, private_folder
 from app.cli.this_machine import cores, gpus
@@ -56,8 +57,6 @@ EXAMPLE = """\
     -d '{{"prompt":"a red circle on a blue background","seed":7}}'
   darkroom generate "a red circle on a blue background" -o out.png --url {url}
 the operator's page, until there are keys: {url}/admin#key={token}"""
-
-TOKEN = "DARKROOM_OPERATOR_TOKEN"
 
 
 class CannotOpen(Exception):
@@ -137,7 +136,9 @@ class Supervisor:
         self.complete("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
         try:
             self.complete("DARKROOM_SIGNING_KEY", kept_secret(self.data, SIGNING_KEY))
-            self.operator_token = self.environment.get(TOKEN) or kept_secret(self.data, OPERATOR_TOKEN)
+            # Of no use to the others, one of which reads files of strangers.
+            given_token = self.environment.pop(TOKEN_VARIABLE, None)
+            self.operator_token = given_token or kept_secret(self.data, OPERATOR_TOKEN)
         except OSError as error:
             raise CannotOpen(f"{error.filename} cannot be used ({error.strerror}); remove it") from error
         self.complete("DARKROOM_PROFILE_FOLDER", str(self.data / "profiles"))
@@ -173,9 +174,12 @@ class Supervisor:
             worker.name: Child(worker.name, process="worker", logs=logs, own=partial(self.own_of, worker))
             for worker in workers
         }
-        # Of no use to the others, one of which reads files of strangers.
-        gateway = Child("gateway", logs=logs, own=lambda: {TOKEN: self.operator_token})
+        gateway = Child("gateway", logs=logs, own=self.own_of_gateway)
         return [gateway, *self.workers.values(), Child("webhooks", logs=logs)]
+
+    def own_of_gateway(self) -> dict[str, str]:
+        """What the gateway alone has in its environment."""
+        return {TOKEN_VARIABLE: self.operator_token}
 
     def own_of(self, worker: PlannedWorker) -> dict[str, str]:
         """What a worker that is about to start has in its environment for itself."""
@@ -274,7 +278,7 @@ class Supervisor:
     def say_ready(self) -> None:
         print(f"darkroom is ready: {self.url}", flush=True)
         if sys.stdout.isatty():
-            print(EXAMPLE.format(url=self.url, token=self.operator_token), flush=True)
+            print(EXAMPLE.format(url=self.url, token=quote(self.operator_token, safe="")), flush=True)
 
     def signal_children(self, number: signal.Signals) -> None:
         for child in self.children:

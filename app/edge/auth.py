@@ -188,6 +188,11 @@ def is_key(text: str) -> bool:
     return len(text) >= SHORTEST_API_KEY and _KEY.fullmatch(text) is not None
 
 
+def is_operator_token(text: str) -> bool:
+    """Such a key, and none that begins as those that we make: they are looked for among the keys alone."""
+    return is_key(text) and not text.startswith(KEY_PREFIX)
+
+
 def _id_of(digest: bytes) -> str:
     return digest.hex()[:16]
 

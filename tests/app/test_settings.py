@@ -80,6 +80,7 @@ def test_the_workers_options_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SIGNING_KEY", "short", "DARKROOM_SIGNING_KEY is too short"),
         ("OPERATOR_TOKEN", "short", "DARKROOM_OPERATOR_TOKEN is no token"),
         ("OPERATOR_TOKEN", "with a space in it, and long enough to be one", "DARKROOM_OPERATOR_TOKEN is no token"),
+        ("OPERATOR_TOKEN", "drk_" + "x" * 40, "DARKROOM_OPERATOR_TOKEN is no token"),
         ("SIGNING_KEYS_ACCEPTED", f"{KEY},short-secret", "one of DARKROOM_SIGNING_KEYS_ACCEPTED is too short"),
         ("SIGNING_KEYS_ACCEPTED", f"{KEY},", "one of DARKROOM_SIGNING_KEYS_ACCEPTED is too short"),
         ("API_KEYS", "ann", "entry 1 must read tenant:key"),

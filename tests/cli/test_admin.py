@@ -18,7 +18,6 @@ import redis.asyncio
 from app.cli import admin_changes
 from app.cli.kept_secrets import operator_token
 from app.contract.redis import keys
-from app.edge.keyring import Keyring
 from tests.app.conftest import OPERATOR, OPERATOR_TOKEN, Running, ScriptedWorker
 from tests.app.test_admin import NOTE, kill
 from tests.app.test_jobs import PARAMETERS
@@ -45,22 +44,6 @@ def test_who_has_not_the_services_file_is_no_operator(run: Run, worker: Scripted
     assert run("usage").exit_code == 0, "what is one's own"
 
 
-def test_who_comes_with_the_file_once_there_are_keys_hears_of_them(run: Run, gateway: Running, valkey_url: str) -> None:
-    """What the service says is of a key, and nobody gave one."""
-
-    async def make_a_key() -> None:
-        async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
-            await Keyring(client).create("ann")
-
-    asyncio.run(make_a_key())
-    gateway.app.state.services.keyring.begin_anew()
-    for done in (run("admin", "queue"), run("usage", "--all")):
-        assert (done.exit_code, "it needs one of the scope admin" in done.stderr) == (2, True), done.stderr
-        assert "not known here" not in done.stderr
-    typed = run("admin", "queue", "--api-key", "x" * 40)
-    assert "The key is not known here" in typed.stderr
-
-
 def test_the_file_is_of_this_machines_service_alone(token: Path) -> None:
     assert operator_token("http://127.0.0.1:8000") == operator_token("http://localhost") == OPERATOR_TOKEN
     for url in ("https://pictures.example.org", "http://10.0.0.1:8000", "http://[", ""):
@@ -75,6 +58,14 @@ def test_the_file_ends_with_the_first_key(run: Run, worker: ScriptedWorker) -> N
         assert (done.exit_code, "the service has keys" in done.stderr) == (2, True)
         assert "has not been revoked" not in done.stderr, "nobody gave a key"
     assert run("admin", "queue", "--api-key", key).exit_code == 0
+
+
+def test_what_up_was_given_goes_before_the_file(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_OPERATOR_TOKEN", "g" * 40)
+    assert operator_token("http://localhost") == "g" * 40
+    token.unlink()
+    assert operator_token("http://localhost") == "g" * 40
+    assert operator_token("http://10.0.0.1:8000") is None
 
 
 def send(gateway: Running) -> str:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
 
 import pytest
+from pydantic_settings import BaseSettings
 from typer.testing import CliRunner
 
 from app.cli.data_folder import PLACES, Places
 from app.cli.main import app
+from app.cli.private import own_folder
 from app.cli.up import Supervisor
 from app.cli.up_settings import settings_from_env
 from app.contract.common.environment import PREFIX, read_settings
@@ -23,6 +28,8 @@ from app.settings import Settings
 from worker.settings import WorkerSettings
 
 KEY = "k" * 32
+
+S = TypeVar("S", bound=BaseSettings)
 
 FIELDS: dict[str, tuple[str, Any]] = {
     "host": ("127.0.0.2", "127.0.0.2"),
@@ -100,15 +107,16 @@ def variables() -> dict[str, str]:
     return {f"{PREFIX}{name.upper()}": text for name, (text, _) in FIELDS.items() if name in PRESENT}
 
 
-def environment_of_children(*options: str, **given: str) -> dict[str, str]:
-    """What `darkroom up` would start its processes with."""
+def environment_of_children(*options: str, of: str = "worker", **given: str) -> dict[str, str]:
+    """What `darkroom up` would start its worker with, or its gateway."""
     found: dict[str, str] = {}
 
     def opened(supervisor: Supervisor) -> int:
         try:
             supervisor.open()
             [worker] = supervisor.planned(settings_from_env())
-            found.update(supervisor.environment | worker.environment())
+            own = supervisor.own_of_gateway() if of == "gateway" else worker.environment()
+            found.update(supervisor.environment | own)
         finally:
             supervisor.close()
             for descriptor in supervisor.keep:
@@ -146,9 +154,18 @@ def understood(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Und
     folder = tmp_path_factory.mktemp("up")
     with nothing_given() as monkeypatch:
         monkeypatch.chdir(folder)
-        for name, value in environment_of_children(**variables(), REDIS_URL=valkey_url).items():
+        gateways, workers = (
+            environment_of_children(of=process, **variables(), REDIS_URL=valkey_url)
+            for process in ("gateway", "worker")
+        )
+        return Understood(folder, (read_in(gateways, Settings), read_in(workers, WorkerSettings)))
+
+
+def read_in(environment: dict[str, str], kind: type[S]) -> S:
+    with nothing_given() as monkeypatch:
+        for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        return Understood(folder, (read_settings(Settings), read_settings(WorkerSettings)))
+        return read_settings(kind)
 
 
 def test_no_setting_is_forgotten_here() -> None:
@@ -186,6 +203,39 @@ def test_what_nobody_says_is_decided_by_the_data_folder(
     assert len(found["DARKROOM_SIGNING_KEY"]) == 64
     assert "DARKROOM_OPERATOR_TOKEN" not in found, "the gateway alone is given it"
     assert len((tmp_path / "here" / "operator.token").read_text()) == 64
+
+
+def test_the_gateway_alone_is_given_the_operators_token(
+    monkeypatch: pytest.MonkeyPatch, valkey_url: str, tmp_path: Path
+) -> None:
+    """Also that of the environment."""
+    monkeypatch.chdir(tmp_path)
+    given = {"REDIS_URL": valkey_url, "DARKROOM_OPERATOR_TOKEN": "g" * 40}
+    assert "DARKROOM_OPERATOR_TOKEN" not in environment_of_children(**given)
+    assert environment_of_children(of="gateway", **given)["DARKROOM_OPERATOR_TOKEN"] == "g" * 40
+    assert not (tmp_path / "data" / "operator.token").exists()
+
+
+def test_a_file_with_what_no_header_takes_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own_folder(tmp_path / "data")
+    file = tmp_path / "data" / "operator.token"
+    for text in ("a sentence that somebody wrote by hand, long enough", "drk_" + "x" * 40):
+        file.write_text(text)
+        found = environment_of_children(of="gateway", REDIS_URL=valkey_url)["DARKROOM_OPERATOR_TOKEN"]
+        assert found == file.read_text() != text
+
+
+def test_the_printed_link_holds_any_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    terminal = SimpleNamespace(lines=[], isatty=lambda: True, write=lambda text: terminal.lines.append(text), flush=int)
+    monkeypatch.setattr("sys.stdout", terminal)
+    up = Supervisor(data=tmp_path)
+    up.url, up.operator_token = "http://127.0.0.1:8000", "+/=&#%" + "x" * 30
+    up.say_ready()
+    [key] = re.findall(r"/admin#(\S+)", "".join(terminal.lines))
+    assert parse_qs(key, strict_parsing=True) == {"key": [up.operator_token]}
 
 
 def test_where_things_lie_is_noted_for_a_backup(
