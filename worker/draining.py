@@ -37,6 +37,7 @@ class Draining:
 
     def _become(self, wanted: bool) -> None:
         if wanted is not self.is_wanted:
-            log.info("draining" if wanted else "taking jobs again: the drain was taken back")
+            # It was taken back, or Redis has lost it.
+            log.info("draining" if wanted else "taking jobs again: no drain of this worker is known any more")
             self.is_wanted = wanted
             self._changed()

@@ -31,12 +31,12 @@ class GatewayMetrics:
             "darkroom_http_requests", "Answers", ["method", "route", "status", "process"], registry=self.registry
         )
         self._seconds = Histogram(
-            "darkroom_http_first_byte_seconds", "Until the head of the answer, unless its caller asked for a wait",
+            "darkroom_http_first_byte_seconds", "Until the head of the answer, unless it waits for a job",
             ["route", "process"], buckets=SECONDS, registry=self.registry,
         )  # fmt: skip
 
     def counted(self, method: str, route: str, status: int, seconds: float | None) -> None:
-        """One answer whose head was sent, after so long; None if the caller wanted to wait."""
+        """One answer whose head was sent, after so long; None if it waited for a job."""
         self._requests.labels(method, route, str(status), self.process).inc()
         if seconds is not None:
             self._seconds.labels(route, self.process).observe(seconds)
@@ -67,7 +67,8 @@ class Counted:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", None) or NO_ROUTE
                 method = scope["method"] if scope["method"] in METHODS else "other"
-                seconds = None if asks_to_wait(scope) else time.perf_counter() - began
+                waits = (method, route) == DELETES_A_JOB or asks_to_wait(scope)
+                seconds = None if waits else time.perf_counter() - began
                 self._metrics.counted(method, route, message["status"], seconds)
             await send(message)
 
@@ -82,6 +83,9 @@ def asks_to_wait(scope: Scope) -> bool:
 
 _WAIT = re.compile(rb"(?:^|,)\s*wait\s*(?:[=;,]|$)", re.IGNORECASE)
 _WAIT_IN_QUERY = re.compile(rb"(?:^|&)wait=")
+
+DELETES_A_JOB = ("DELETE", "/v1/jobs/{job_id}")
+"""A job that runs is called off first: it waits for a step of a worker, which may take seconds."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Anybody may invent a method; a label must not grow with them."""
