@@ -20,7 +20,8 @@ AUTO, CPU = "auto", "cpu"
 OF_ONE_MODEL = ("DARKROOM_MODEL_NAME", "DARKROOM_PRIOR", "DARKROOM_VAE")
 """Settings that go with the folder of DARKROOM_MODEL."""
 
-MODEL_INDEX = "model_index.json"
+MODEL_FILES = ("model_index.json", "assembly.json")
+"""Each makes a folder one of a model that draws. Scorers have others: no request that names no model means one."""
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
@@ -164,9 +165,13 @@ def _names_in(folders: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
 
 def _models_in(folder: Path) -> list[Path]:
     """Itself, or those inside, by their names."""
-    if (folder / MODEL_INDEX).is_file():
+    if _draws(folder):
         return [folder]
-    return sorted(path.parent for path in folder.glob(f"*/{MODEL_INDEX}") if not path.parent.name.startswith("."))
+    return sorted(path for path in folder.glob("*/") if _draws(path) and not path.name.startswith("."))
+
+
+def _draws(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in MODEL_FILES)
 
 
 def _refuse_twice(names: Sequence[str], remedy: str = "") -> None:

@@ -32,19 +32,22 @@ class WorkerStates:
     """Of the workers of a plan. A single one is told of by the line that says that the service is ready."""
 
     def __init__(self, workers: Iterable[PlannedWorker], *, say: Callable[[str], None] | None = None) -> None:
-        self._workers = {worker.name: worker for worker in workers}
+        planned = list(workers)
+        # Of one whose models have no plain names nobody can say when it serves them.
+        self._workers = {worker.name: worker for worker in planned if len(planned) > 1 and worker.model}
         self._say = say or _on_standard_error
         self._starting: dict[str, _Start] = {}
-        self._never_ready = {worker.model for worker in self._workers.values()} if len(self._workers) > 1 else set()
+        self._never_ready = {worker.model for worker in self._workers.values()}
         self._look_at = 0.0
 
     def has_served(self, model: str) -> bool:
-        """Whether a worker of it was ever ready; True of a single worker's, on which the service itself waits."""
+        """Whether a worker of it was ever ready. True of a single worker's, and of one without a name: on such the
+        service itself waits."""
         return model not in self._never_ready
 
     def began(self, child: str, name: str, now: float) -> None:
         """A process of this worker begins, and is called `name` in Redis."""
-        if len(self._workers) > 1:
+        if child in self._workers:
             self._starting[child] = _Start(self._workers[child], name, now + SAY_SECONDS)
 
     def ended(self, child: str) -> None:

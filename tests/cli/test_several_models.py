@@ -146,6 +146,15 @@ def test_it_is_said_when_each_serves_and_what_it_is_at_until_then(redis_client: 
     assert said == []
 
 
+def test_of_workers_whose_models_have_no_plain_names_the_service_itself_is_told() -> None:
+    """Of scorers alone: `up` would wait for ever for a model that is called nothing."""
+    workers = [PlannedWorker(name, "", None, "cpu", 4, True, (Path("scorers"),)) for name in ("worker", "worker@2")]
+    states = WorkerStates(workers)
+    assert states.has_served("")
+    states.began("worker", "w1", 0.0)
+    states.look(1e9, lambda: pytest.fail("nobody has to be asked"))
+
+
 def test_of_a_single_worker_the_service_itself_is_told() -> None:
     states = WorkerStates(WORKERS[:1])
     assert states.has_served("starter")

@@ -167,9 +167,9 @@ def test_of_a_core_with_two_threads_one_is_counted(tmp_path: Path, monkeypatch: 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
     """A folder of two models, of a file, and of a folder that is none."""
-    for name in ("beta", "alpha", ".hidden"):
+    for name, file in (("beta", "model_index.json"), ("alpha", "assembly.json"), (".hidden", "model_index.json")):
         (tmp_path / "models" / name).mkdir(parents=True)
-        (tmp_path / "models" / name / "model_index.json").write_text("{}")
+        (tmp_path / "models" / name / file).write_text("{}")
     (tmp_path / "models" / "notes").mkdir()
     (tmp_path / "models" / "model_index.txt").write_text("")
     return tmp_path / "models"
