@@ -144,6 +144,24 @@ async def test_a_drain_is_taken_back(
     ]  # fmt: skip
 
 
+async def test_a_worker_that_left_while_it_loaded_a_model_is_not_told_to_go_on(
+    operations: Operations, ownership: Ownership, overview: Overview, card: ModelCard, redis_client: redis.Redis
+) -> None:
+    """It is said to start for a while yet."""
+    ownership.announce(card, "w1", note=NOTE)
+    ownership.starting("w1", "loading another model")
+    await operations.drain("w1", OPS)
+    assert ownership.leave_drained(["starter"], "w1")
+    assert ownership.leave_drained(["starter"], "w1"), "said again, because the answer was lost"
+    ownership.starting("w1", "loading another model")
+    assert await operations.undrain("w1", OPS) == "left"
+    assert await operations.drain("w1", OPS) == "left"
+    ownership.announce(card, "w2", note=NOTE)
+    await operations.drain("w2", OPS)
+    assert redis_client.zscore(keys.DRAINING, "w1") is not None, "it is remembered"
+    assert [(action, target) for action, target, _ in await lines(operations)] == [("drain", "w2"), ("drain", "w1")]
+
+
 async def test_a_change_of_many_steps_is_one_line(operations: Operations) -> None:
     """It is there from the first step on, so that it is known what somebody had begun who died over it."""
     line = await operations.begin(Change.by(OPS, "cancel", "ann", "begun"))

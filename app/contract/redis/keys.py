@@ -137,8 +137,8 @@ PAUSED = PREFIX + "paused:"
 if it ends by itself. Expires then."""
 
 DRAINING = PREFIX + "draining"
-"""sorted set, worker that takes no more jobs and leaves with its last one, by the moment it was told. Kept for a day:
-for who asks again whether it has."""
+"""sorted set, worker that takes no more jobs and leaves with its last one, by the moment it was told, in ms; negative once it has left. Kept for a
+day: for who asks again whether it has."""
 
 AUDIT = PREFIX + "audit"
 """sorted set, what operators have changed ("<id of the line> <JSON>") by when. Kept for AUDIT_MS, and AUDIT_KEPT lines
@@ -147,7 +147,7 @@ at most."""
 PACE = PREFIX + "pace:"
 """hash per model, moving averages over jobs that succeeded: `job_ms`, how long one runs, `seat_ms`, the same times the
 seats it holds, and `unit_ms`, the same for each unit of its cost. For the estimates a client sees, and to tell which
-deadline can still be met."""
+deadline can still be met. `of`: of which jobs, `interactive` as soon as one of them has succeeded, else `batch`."""
 
 DEADLINES = PREFIX + "deadlines:"
 """hash per model: of the jobs with a deadline that have succeeded or failed, how many were in time (`met`) and how many

@@ -4,10 +4,11 @@
 -- Answers 'draining', 'left', 'missing' (nobody of this name was heard of lately) or 'deaf' (one of an earlier release).
 local worker, at = ARGV[1], now()
 local starts, serves = heard_of(worker)
-if redis.call('ZSCORE', DRAINING, worker) then return (serves or starts) and 'draining' or 'left' end
+local told = tonumber(redis.call('ZSCORE', DRAINING, worker) or nil)
+if told then return told > 0 and (serves or starts) and 'draining' or 'left' end
 if not (serves or starts) then return 'missing' end
 if serves and redis.call('EXISTS', WORKER .. worker) == 0 then return 'deaf' end
-redis.call('ZREMRANGEBYSCORE', DRAINING, '-inf', at - DRAINED_MS)
+redis.call('ZREMRANGEBYSCORE', DRAINING, DRAINED_MS - at, at - DRAINED_MS)
 redis.call('ZADD', DRAINING, at, worker)
 redis.call('PEXPIRE', DRAINING, DRAINED_MS)
 redis.call('PUBLISH', RQ_COMMANDS .. worker, '{"command":"drain"}')

@@ -5,7 +5,8 @@
 -- lately).
 local worker = ARGV[1]
 local starts, serves = heard_of(worker)
-local drained = redis.call('ZSCORE', DRAINING, worker)
+local drained = tonumber(redis.call('ZSCORE', DRAINING, worker) or nil)
+if drained and drained < 0 then return 'left' end
 if not (starts or serves) then return drained and 'left' or 'missing' end
 if drained then
   redis.call('ZREM', DRAINING, worker)
