@@ -116,6 +116,11 @@ def reproducible(id: str = "a", **changes: Any) -> Request:
     return wish(id, reproducible=True, **changes)
 
 
+def test_a_snapshot_fits_whether_somebody_waits_or_not() -> None:
+    """It decides no pixel, and workers of earlier versions know of no priority."""
+    assert snapshot.hash_of(wish(priority="batch")) == snapshot.hash_of(wish()) != snapshot.hash_of(wish(seed=8))
+
+
 def test_any_scheduler_at_any_step(epsilon_bundle: Bundle) -> None:
     """Each is evaluated alone: after a number of the engine's steps they have come to different ones of their own."""
     make, chance = partial(engine_of, epsilon_bundle), random.Random(80)

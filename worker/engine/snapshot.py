@@ -106,5 +106,5 @@ class Snapshot:
 
 
 def hash_of(request: Request) -> str:
-    """The same for requests that ask for the same, under whatever name."""
-    return hashlib.sha256(request.model_dump_json(exclude={"id", "pictures"}).encode()).hexdigest()
+    """The same for requests that ask for the same pictures, under whatever name and however soon."""
+    return hashlib.sha256(request.model_dump_json(exclude={"id", "pictures", "priority"}).encode()).hexdigest()
