@@ -180,7 +180,7 @@ class Installation:
 
     def _claim(self, worker: str, holding: int, hurried: bool) -> Job | None:
         for job in (each for each in self.queue() if not each.stands):
-            if self._may_take(job, worker, holding) and not (hurried and job.queue):
+            if self._may_take(job, worker, holding, hurried) and not (hurried and job.queue):
                 return self._own(job)
         waits = bool(self.turns["batch"].following)
         if waits and not hurried and self.owed > 0:
@@ -188,26 +188,28 @@ class Installation:
             if batch and self.owed >= keys.BATCH_CHARGE * batch[0].cost:
                 self.owed -= keys.BATCH_CHARGE * batch[0].cost
                 return self._take(*batch)
-        if turn := self._turn("", worker, holding):
+        if turn := self._turn("", worker, holding, hurried):
             self.owed += turn[0].cost * waits
             return self._take(*turn)
         turn = None if hurried else self._turn("batch", worker, holding)
         return self._take(*turn) if turn else None
 
-    def _turn(self, queue: str, worker: str, holding: int) -> tuple[Job, float, bool | None] | None:
+    def _turn(
+        self, queue: str, worker: str, holding: int, hurried: bool = False
+    ) -> tuple[Job, float, bool | None] | None:
         """The job that takes the turn that starts first, when that is, and whether it passes over one that has waited
         for longer."""
         for tenant, starts in sorted(self.turns[queue].following.items(), key=lambda each: (each[1], each[0])):
             for skipped, job in enumerate(self.standing(queue, tenant)):
                 chosen, overtakes = self._chosen(job) if not skipped else (job, None)
-                if self._may_take(chosen, worker, holding):
+                if self._may_take(chosen, worker, holding, hurried):
                     return chosen, starts, overtakes
         return None
 
-    def _may_take(self, job: Job, worker: str, holding: int) -> bool:
+    def _may_take(self, job: Job, worker: str, holding: int, hurried: bool) -> bool:
         if job.failures < keys.SUSPECT_AFTER or not holding:
             return True
-        if job.kept_by in (None, worker):
+        if job.kept_by in (None, worker) and not hurried:
             raise Kept(job)
         return False
 

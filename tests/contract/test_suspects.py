@@ -91,6 +91,18 @@ async def test_a_worker_that_died_with_a_suspect_kept_for_it_blocks_nobody(
     assert redis_client.hget(keys.JOB + suspect, "kept_by") == "w2"
 
 
+async def test_a_full_worker_leaves_a_suspect_to_others_and_takes_interactive_jobs(
+    installation: Installation, suspect: str, new_job: NewJobs, redis_client: redis.Redis
+) -> None:
+    """It would have to end first what it draws, and what it has put aside for interactive jobs."""
+    job = new_job()
+    await installation.store.submit(job, **LIMITS)
+    found = installation.ownership.claim("starter", "full", holding=4, interactive_only=True)
+    assert found is not None
+    assert found.id == job.id
+    assert not redis_client.hexists(keys.JOB + suspect, "kept_by")
+
+
 async def test_innocents_finish_beside_a_poison(installation: Installation, new_job: NewJobs) -> None:
     """Worker after worker takes what it gets, and dies if the poison is among it."""
     poison, *innocents = jobs = [new_job() for _ in range(5)]

@@ -95,6 +95,21 @@ async def test_a_deadline_that_cannot_be_met_gives_way_and_is_drawn(
     assert [claim(ownership).id for _ in range(4)] == [feasible, longer, hopeless, batch]
 
 
+async def test_the_pace_is_of_interactive_jobs_where_there_are_any(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    """Of a service with batch jobs alone it is of these: of all, and not of the first one for ever."""
+    paces: list[float] = []
+    for priority, seconds in (("batch", 1_000), ("batch", 10), ("interactive", 20), ("interactive", 10), ("batch", 900)):
+        await accepted(store, new(priority=priority))
+        claimed = claim(ownership)
+        redis_client.hincrby(keys.JOB + claimed.id, "claimed_ms", -1_000 * seconds)
+        assert ownership.succeed(claimed, [], timings={}, warnings=[], steps=20)
+        paces.append(float(redis_client.hget(keys.PACE + "starter", "job_ms") or 0) / 1_000)
+    # What a test takes itself is no part of it: the clock of Redis goes on.
+    assert [round(pace / 10) for pace in paces] == [100, 80, 2, 2, 2]
+
+
 async def test_nobody_gains_by_deadlines_of_his_own(
     store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
 ) -> None:
@@ -180,6 +195,22 @@ async def test_a_worker_without_a_seat_leaves_batch_jobs_to_others(
     assert found.id == urgent
     assert ownership.claim("starter", "w1", interactive_only=True) is None
     assert claim(ownership).id == batch
+
+
+async def test_a_worker_without_a_seat_reads_no_batch_jobs_that_came_back(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob], redis_client: redis.Redis
+) -> None:
+    """Each full worker asks once a second, and after a restart of them all there may be a hundred. The interactive one
+    is found behind them."""
+    await accepted(store, *(new(priority="batch") for _ in range(20)))
+    for each in [claim(ownership) for _ in range(20)]:
+        assert ownership.give_back(each, "worker-stopped")
+    [urgent] = await accepted(store, new())
+    redis_client.config_resetstat()
+    found = ownership.claim("starter", "full", holding=4, interactive_only=True)
+    assert found is not None
+    assert found.id == urgent
+    assert redis_client.info("commandstats")["cmdstat_hmget"]["calls"] < 10
 
 
 async def test_word_of_an_interactive_job_reaches_a_worker_that_would_make_a_seat(

@@ -4,7 +4,7 @@
 -- the job that stands first with it. A deadline that cannot be met any more, as long as such jobs take, gives way to
 -- those that can.
 -- A job that has lost SUSPECT_AFTER workers is given to a worker that holds nothing else. If only busy ones ask, the
--- first of them keeps it for itself, gets nothing more, and so becomes free.
+-- first of them that has a free seat keeps it for itself, gets nothing more, and so becomes free.
 -- Said again with its token, because the answer was lost, it gives the same attempt again. An attempt that was lost
 -- meanwhile uses the token up: nil, and the caller draws another.
 -- Where nothing waits, or nothing is to be claimed, the worker is entered as idle, and will be told of the next job.
@@ -107,7 +107,8 @@ local function may_take(id)
   if job.status ~= 'queued' or job.model ~= model then return 'gone', job end
   if tonumber(job.v) > tonumber(ARGV[4]) then return 'others', job end
   if not busy or (tonumber(job.failures) or 0) < SUSPECT_AFTER then return 'yes', job end
-  if job.kept_by and job.kept_by ~= worker and tonumber(job.kept_until) > at then return 'others', job end
+  -- A full one would have to end those as well that it has put aside.
+  if hurried or job.kept_by and job.kept_by ~= worker and tonumber(job.kept_until) > at then return 'others', job end
   return 'kept', job
 end
 
@@ -150,11 +151,21 @@ local function first_of(turns, tenant, skipped)
   return oldest, false
 end
 
+-- How many batch jobs lie at the head of those that came back. A full worker asks each second, and there may be a
+-- hundred: it reads no more of them.
+local function batch_jobs_that_came_back()
+  local back = redis.call('ZRANGEBYSCORE', QUEUED .. model, '-inf', '(' .. -BEFORE_ALL / 2, 'LIMIT', 0, MOST)
+  for i, id in ipairs(back) do
+    if field(id, 'priority') ~= 'batch' then return i - 1 end
+  end
+  return #back
+end
+
 -- Of those that came back, or were queued by an earlier version, the first that this worker may take, as a turn; `true`
 -- if it gets nothing, since it keeps one.
 local function without_standing()
-  local passed = 0
-  for _ = 1, MOST do
+  local passed = hurried and batch_jobs_that_came_back() or 0
+  for _ = passed + 1, MOST do
     local found = redis.call('ZRANGE', QUEUED .. model, passed, passed, 'WITHSCORES')
     if not found[1] then return nil end
     local verdict, job = may_take(found[1])
