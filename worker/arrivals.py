@@ -113,6 +113,7 @@ class Arrivals:
         while self._left_of(self._engine.free_seats) and (following := self._parking.next()) is not None:
             token, snapshot = following
             if (attempt := self._attempts.get(token)) is not None:
+                attempt.goes_on_from = snapshot
                 self._go(attempt, partial(self._submit, snapshot=snapshot))
 
     def hear(self, events: Sequence[EngineEvent]) -> list[EngineEvent]:
@@ -166,6 +167,7 @@ class Arrivals:
         if is_batch:
             self._parking.seated(claim.token, claim.spec.drawn)
         self._engine.submit(request, snapshot)
+        attempt.goes_on_from = None
         # Whoever stopped it while it was under way spoke to an engine that did not know it yet.
         if attempt.stop is Stop.GIVEN_BACK:
             self._engine.park(claim.token)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from app.contract.messages.questions import Result
 from app.contract.messages.usage import Work
 from app.contract.redis.ownership import Claim
+from worker.engine.snapshot import Snapshot
 from worker.errors import WorkerError
 
 
@@ -31,6 +32,8 @@ class Attempt:
     """Evaluations that an earlier attempt has made for it; None before it begins."""
     spent: Work = field(default_factory=Work)
     """What it took before it was put aside. Its last event does not know of it."""
+    goes_on_from: Snapshot | None = None
+    """How it was put aside, while it is on its way back into the engine, which does not have it yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,8 +172,9 @@ class Reporter:
             error, blocked = JobError(slug=event.error.slug, detail=event.error.detail), _blocked(event)
             return lambda: self._ownership.fail(claim, error, blocked=blocked, work=work)
         if attempt.stop is Stop.GIVEN_BACK:
-            if isinstance(event, Parked) and event.snapshot is not None and self._snapshots is not None:
-                self._snapshots.keep_at_last(claim, event.snapshot)
+            snapshot = event.snapshot if isinstance(event, Parked) else attempt.goes_on_from
+            if snapshot is not None and self._snapshots is not None:
+                self._snapshots.keep_at_last(claim, snapshot)
             return lambda: self._ownership.give_back(claim, "worker-stopped", work=work)
         if attempt.stop is Stop.LOST:
             return lambda: False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -297,6 +297,27 @@ def test_a_job_that_was_put_aside_brings_its_pictures_again(house: House, claim_
     road.go_on()
     assert house.end() == (claim.token, "input-missing")
     assert house.ownership.works == [Work(10, 20, 1.0)]
+
+
+def test_a_job_that_is_handed_back_while_its_pictures_are_read_again_takes_along_how_far_it_had_come(
+    house: House, claim_of: Callable[..., Claim]
+) -> None:
+    kept = list[Any]()
+    house.reporter._snapshots = cast(Any, SimpleNamespace(keep_at_last=lambda *given: kept.append(given)))
+    parking = Parking(house.engine, house.attempts, longest=60.0)
+    road = Arrivals(house.engine, house.fetching, house.attempts, house.reporter, parking=parking)
+    claim = replace(claim_of(file_of(COLOURS)[1]), urgency=Urgency("batch"))
+    snapshot = Snapshot(request="", passes=[], drawn_with={}, samples=[], wanted=1)
+    house.attempts.open(claim)
+    parking.seated(claim.token, 1)
+    assert road.hear([Parked(claim.token, snapshot)]) == []
+    road.go_on()
+    assert house.store.is_asked.wait(WAIT_SECONDS)
+    house.attempts.stop(claim.token, Stop.GIVEN_BACK)
+    road.park(claim.token)
+    house.store.may_read.set()
+    assert house.end() == (claim.token, "worker-stopped")
+    assert kept == [(claim, snapshot)]
 
 
 def test_only_the_file_that_was_stored_is_decoded() -> None:
