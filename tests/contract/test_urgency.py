@@ -100,7 +100,8 @@ async def test_the_pace_is_of_interactive_jobs_where_there_are_any(
 ) -> None:
     """Of a service with batch jobs alone it is of these: of all, and not of the first one for ever."""
     paces: list[float] = []
-    for priority, seconds in (("batch", 1_000), ("batch", 10), ("interactive", 20), ("interactive", 10), ("batch", 900)):
+    jobs = [("batch", 1_000), ("batch", 10), ("interactive", 20), ("interactive", 10), ("batch", 900)]
+    for priority, seconds in jobs:
         await accepted(store, new(priority=priority))
         claimed = claim(ownership)
         redis_client.hincrby(keys.JOB + claimed.id, "claimed_ms", -1_000 * seconds)
@@ -228,6 +229,18 @@ async def test_word_of_an_interactive_job_reaches_a_worker_that_would_make_a_sea
     assert ownership.claim("starter", "idle") is None
     await accepted(store, new())
     assert ownership.hear("full", seconds=0.01) is None, "somebody has a free one"
+    assert ownership.hear("idle", seconds=0.01) == "starter"
+
+
+async def test_a_worker_that_has_no_seat_any_more_is_not_told_of_batch_jobs(
+    store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
+) -> None:
+    """It would not take one, and nobody else would hear of it."""
+    assert ownership.claim("starter", "idle", holding=1) is None
+    assert ownership.claim("starter", "full", holding=0) is None
+    assert ownership.claim("starter", "full", holding=2, interactive_only=True) is None
+    await accepted(store, new(priority="batch"))
+    assert ownership.hear("full", seconds=0.01) is None
     assert ownership.hear("idle", seconds=0.01) == "starter"
 
 

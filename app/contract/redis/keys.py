@@ -137,8 +137,8 @@ PAUSED = PREFIX + "paused:"
 if it ends by itself. Expires then."""
 
 DRAINING = PREFIX + "draining"
-"""sorted set, worker that takes no more jobs and leaves with its last one, by the moment it was told, in ms; negative once it has left. Kept for a
-day: for who asks again whether it has."""
+"""sorted set, worker that takes no more jobs and leaves with its last one, by the moment it was told, in ms: below zero
+once it has left. Kept for a day: for who asks again whether it has."""
 
 AUDIT = PREFIX + "audit"
 """sorted set, what operators have changed ("<id of the line> <JSON>") by when. Kept for AUDIT_MS, and AUDIT_KEPT lines

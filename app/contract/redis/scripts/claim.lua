@@ -30,11 +30,17 @@ local function told(id, job)
     job.deadline_ms or ''}
 end
 
+-- Who has no free seat any more is told of no batch job: it would take none, and nobody else would hear of it.
+local function wait()
+  if hurried then redis.call('ZREM', IDLE .. model, worker) end
+  wait_for_word(waits_as, worker, busy)
+end
+
 local before = given(worker, token)
 if before then return owns(before, token) and told(before, claimable(before)) or nil end
 local first = redis.call('ZRANGE', QUEUED .. model, 0, 0, 'WITHSCORES')
 if not first[1] or redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 then
-  wait_for_word(waits_as, worker, busy)
+  wait()
   return nil
 end
 
@@ -239,6 +245,6 @@ if turn then
 end
 
 turn = batch_jobs > 0 and not hurried and turn_of(batch) or not looks_first and without_standing()
-if not turn and hurried then wait_for_word(waits_as, worker, busy) end
+if not turn and hurried then wait() end
 if not turn or turn == true then return nil end
 return own(turn)

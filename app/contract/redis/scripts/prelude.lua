@@ -184,7 +184,7 @@ local function list_remove(id, model, place, popped)
     redis.call('LSET', list, index, first)
     if redis.call('EXISTS', JOB .. first) == 1 then redis.call('HSET', JOB .. first, 'place', place) end
   else
-    -- A foreign hand moved the list. The reaper will number it again.
+    -- A foreign hand moved the list. It still holds what waits; places say little until it has run empty.
     redis.call('RPUSH', list, first)
     redis.call('LREM', list, 1, id)
   end
