@@ -89,12 +89,12 @@ def _is_drained(installation: Installation) -> None:
         until(lambda: client.get(running["urls"]["self"]).json()["status"] != "queued")
         told = client.post(f"/v1/admin/workers/{worker['name']}/drain", json={}).json()
         assert told["state"] == "draining"
-        later = client.post("/v1/jobs", json=PARAMETERS | {"seed": 8}).json()
         done = ended(client, running)
         assert (done["status"], done["attempts"]) == ("succeeded", 1)
         until(lambda: installation.pids("worker") == [])
         until(lambda: (installation.data / "workers").read_text() == "")  # the supervisor has seen it
         assert client.post(f"/v1/admin/workers/{worker['name']}/drain", json={}).json()["state"] == "left"
+        later = client.post("/v1/jobs", json=PARAMETERS | {"seed": 8}).json()
         assert client.get(later["urls"]["self"]).json()["status"] == "queued"
     assert installation.stop() == 0
     assert "worker was drained, and stays away until the next `darkroom up`" in installation.said
