@@ -19,7 +19,7 @@ PAGE = 1_000
 """Entries of one answer, at most."""
 
 TOKEN_ENDED = (
-    "the service has keys, and takes the operator.token of this folder no longer: `darkroom keys create NAME --scope"
+    "the service has keys, and takes the operator's token no longer: `darkroom keys create NAME --scope"
     " admin` on its machine makes a key; give it with --api-key or DARKROOM_API_KEY"
 )
 
