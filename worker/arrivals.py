@@ -174,4 +174,4 @@ class Arrivals:
         elif attempt.stop is not None:
             self._engine.cancel(claim.token)
         if not is_batch:
-            self._parking.make_room(claim.spec.drawn)
+            self._parking.make_room()

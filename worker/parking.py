@@ -103,18 +103,15 @@ class Parking:
             # Of some the engine has never heard: they ended on their way back.
             self._jobs = {each: job for each, job in self._jobs.items() if self._attempts.get(each) is not None}
 
-    def make_room(self, seats: int) -> None:
-        """An interactive job has come that wants so many. Those go that went the fewest times, the latest comer first.
+    def make_room(self) -> None:
+        """The engine has an interactive job more. Those go that went the fewest times, the latest comer first.
 
-        The engine has it already: of two that come at once, each sees the seats that the other one takes. Samples of
-        batch jobs wait behind it: for them nobody goes."""
+        It has it already: of two that come at once, each sees the seats that the other one takes."""
         with self._lock:
-            missing = min(seats, self._engine.missing_seats)
-            for token, job, leaves in sorted(self._able(), key=lambda each: each[1].times):
-                if missing <= 0:
+            for token, job, _ in sorted(self._able(), key=lambda each: each[1].times):
+                if not self._engine.missing_seats:
                     return
                 job.is_leaving = True
-                missing -= leaves
                 self._engine.park(token)
 
     def hear(self, events: Sequence[EngineEvent]) -> list[EngineEvent]:

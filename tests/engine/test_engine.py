@@ -91,6 +91,17 @@ def test_missing_seats_are_counted_as_if_those_had_left_that_are_to(epsilon_bund
     assert engine.missing_seats == 0
 
 
+def test_for_samples_of_batch_jobs_no_seat_is_missing(epsilon_bundle: Bundle) -> None:
+    """They may come between an interactive job and the look whether there is a seat for it."""
+    engine = engine_of(epsilon_bundle, seats=2)
+    engine.submit(wish("hasty"))
+    engine.submit(wish("batch", num_images=2, priority="batch"))
+    assert engine.missing_seats == 0
+    engine.step()
+    engine.submit(wish("another"))
+    assert engine.missing_seats == 1
+
+
 def test_a_seat_is_an_interactive_jobs_before_that_of_samples_that_can_wait(epsilon_bundle: Bundle) -> None:
     """A batch job may have come with more pictures than there are seats: one that another leaves is not its own."""
     engine = engine_of(epsilon_bundle, seats=2)

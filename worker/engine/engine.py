@@ -158,7 +158,7 @@ class Engine:
 
     @property
     def missing_seats(self) -> int:
-        """Seats too few for all open samples, once those are away that are to leave."""
+        """Seats too few for who has one and for interactive jobs, once those are away that are to leave."""
         return self._jobs.missing_seats
 
     def seats_of(self, request_id: str) -> int:

@@ -120,9 +120,12 @@ class OpenJobs:
 
     @property
     def missing_seats(self) -> int:
-        """Seats too few for all open samples, once those are away that are to leave."""
+        """Seats too few for who has one and for interactive jobs, once those are away that are to leave. Samples of
+        batch jobs that have none wait."""
         with self._changed:
-            return max(0, sum(job.open_samples for job in self._jobs if not job.is_to_leave) - self._seats)
+            stay = (job for job in self._jobs if not job.is_to_leave)
+            wanted = (job.open_samples - (job.waiting if job.request.priority == "batch" else 0) for job in stay)
+            return max(0, sum(wanted) - self._seats)
 
     def seats_of(self, request_id: str) -> int:
         """Those of one of them; 0 for an id that is not here."""
