@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from app.cli.own_program import installed
 from app.cli.parent_watch import PARENT_PIPE
 from app.contract.common.exits import CANNOT_START, DRAINED
 
@@ -54,7 +54,8 @@ class Child:
             self._log_began = log.tell()
             # Its own session, so that a Ctrl-C on the terminal reaches it only through us, once and in order.
             self.process = subprocess.Popen(
-                [_command(), self.process_name],
+                # Not a module of this Python: `ps` shows `darkroom worker`.
+                [installed(), self.process_name],
                 env=dict(environment) | {PARENT_PIPE: str(keep[0])} | dict(self._own()),
                 pass_fds=keep,
                 stdin=subprocess.DEVNULL,
@@ -105,8 +106,3 @@ class Child:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-
-
-def _command() -> Path:
-    """The installed `darkroom`, so that `ps` shows `darkroom worker` and not a module path."""
-    return Path(sys.executable).with_name("darkroom")

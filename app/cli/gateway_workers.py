@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from socket import socket
 
 import structlog
 
+from app.cli.own_program import installed
 from app.cli.parent_watch import PARENT_PIPE
 
 log = structlog.get_logger()
@@ -76,7 +75,7 @@ class GatewayWorkers:
                 self._stopping.wait(PAUSE_SECONDS)
 
     def _spawn(self, number: int) -> subprocess.Popen[bytes]:
-        command = [str(Path(sys.executable).with_name("darkroom")), "gateway"]
+        command = [str(installed()), "gateway"]
         command += ["--gateway-worker", str(number), "--listener", str(self._listener.fileno())]
         return subprocess.Popen(
             command,

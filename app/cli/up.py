@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from urllib.parse import quote
 
 import httpx2
 import redis
@@ -28,9 +27,11 @@ from app.cli.data_folder import Places, is_half_restored
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.kept_secrets import OPERATOR_TOKEN, SIGNING_KEY, TOKEN_VARIABLE, kept_secret
 from app.cli.lost_workers import LostWorkers
+from app.cli.own_program import as_typed
 from app.cli.private import keep_private, own_folder, private_folder
 from app.cli.this_machine import cores, gpus
 from app.cli.up_settings import UpSettings, settings_from_env
+from app.cli.welcome import welcome
 from app.cli.worker_plan import Asked, CannotPlan, Machine, PlannedWorker, plan
 from app.cli.worker_states import WorkerStates
 from app.contract.common.environment import WORKER_NAME, SettingsError, given
@@ -51,12 +52,6 @@ NEIGHBOUR_SECONDS = 45.0
 
 COMPLAIN_SECONDS = 30.0
 """A start takes a few seconds. After this long without being ready, the screen says what is missing."""
-
-EXAMPLE = """\
-  curl -X POST {url}/v1/jobs -H 'content-type: application/json' \\
-    -d '{{"prompt":"a red circle on a blue background","seed":7}}'
-  darkroom generate "a red circle on a blue background" -o out.png --url {url}
-the operator's page, until there are keys: {url}/admin#key={token}"""
 
 
 class CannotOpen(Exception):
@@ -242,7 +237,8 @@ class Supervisor:
     def judge(self, child: Child) -> None:
         """A death is a reason to start again, unless it is plain that it would not help, or is not wanted."""
         if child.was_drained:
-            print(f"darkroom: {child.name} was drained, and stays away until the next `darkroom up`", file=sys.stderr)
+            again = f"the next `{as_typed()} up`"
+            print(f"darkroom: {child.name} was drained, and stays away until {again}", file=sys.stderr)
             return
         if self.ready and child.says_it_cannot_start and self.others_serve(child):
             again = f"the others go on, and it is tried again in {HOPELESS_PAUSE:g} s"
@@ -278,7 +274,15 @@ class Supervisor:
     def say_ready(self) -> None:
         print(f"darkroom is ready: {self.url}", flush=True)
         if sys.stdout.isatty():
-            print(EXAMPLE.format(url=self.url, token=quote(self.operator_token, safe="")), flush=True)
+            print(welcome(self.url, self.operator_token, self.data, needs_key=self.needs_key()), flush=True)
+
+    def needs_key(self) -> bool:
+        """Keys outlive a restart: then the token opens nothing, and nobody draws without one."""
+        try:
+            mine = {"authorization": f"Bearer {self.operator_token}"}
+            return self.client.get(f"{self.url}/v1/jobs", params={"limit": 1}, headers=mine).status_code == 401
+        except httpx2.TransportError:
+            return False
 
     def signal_children(self, number: signal.Signals) -> None:
         for child in self.children:

@@ -13,15 +13,18 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
+import httpx2
 import pytest
 from pydantic_settings import BaseSettings
 from typer.testing import CliRunner
 
 from app.cli.data_folder import PLACES, Places
 from app.cli.main import app
+from app.cli.own_program import as_typed
 from app.cli.private import own_folder
 from app.cli.up import Supervisor
 from app.cli.up_settings import settings_from_env
+from app.cli.welcome import welcome
 from app.contract.common.environment import PREFIX, read_settings
 from app.contract.common.exits import CANNOT_START
 from app.settings import Settings
@@ -228,14 +231,61 @@ def test_a_file_with_what_no_header_takes_is_made_anew(
         assert found == file.read_text() != text
 
 
-def test_the_printed_link_holds_any_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def welcome_of(up: Supervisor, monkeypatch: pytest.MonkeyPatch, *, status: int) -> str:
+    """What a terminal is shown once it is ready, where the gateway answers this to the operator's token."""
+    asked: list[httpx2.Request] = []
     terminal = SimpleNamespace(lines=[], isatty=lambda: True, write=lambda text: terminal.lines.append(text), flush=int)
     monkeypatch.setattr("sys.stdout", terminal)
-    up = Supervisor(data=tmp_path)
-    up.url, up.operator_token = "http://127.0.0.1:8000", "+/=&#%" + "x" * 30
+    up.url = "http://127.0.0.1:8000"
+    up.client = httpx2.Client(
+        transport=httpx2.MockTransport(lambda request: asked.append(request) or httpx2.Response(status, json={}))
+    )
     up.say_ready()
-    [key] = re.findall(r"/admin#(\S+)", "".join(terminal.lines))
+    [request] = asked
+    assert request.headers["authorization"] == f"Bearer {up.operator_token}"
+    return "".join(terminal.lines)
+
+
+def test_the_printed_link_holds_any_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    up = Supervisor(data=tmp_path)
+    up.operator_token = "+/=&#%" + "x" * 30
+    [key] = re.findall(r"/admin#(\S+)", welcome_of(up, monkeypatch, status=200))
     assert parse_qs(key, strict_parsing=True) == {"key": [up.operator_token]}
+
+
+def test_where_keys_are_needed_no_dead_link_is_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They outlive a restart."""
+    up = Supervisor(data=tmp_path / "a folder")
+    up.operator_token = "x" * 64
+    said = welcome_of(up, monkeypatch, status=401)
+    assert up.operator_token not in said
+    assert "with a key of the scope admin: http://127.0.0.1:8000/admin" in said
+    assert f"keys create NAME --data '{tmp_path}/a folder'`" in said
+    assert "curl -X POST http://127.0.0.1:8000/v1/jobs" in said
+    assert '-H "authorization: Bearer $DARKROOM_API_KEY"' in said
+
+
+def test_a_command_to_copy_names_a_program_that_the_shell_finds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / "my venv" / "bin" / "darkroom"
+    own.parent.mkdir(parents=True)
+    for program in (own, stranger := tmp_path / "stranger" / "darkroom"):
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(own.with_name("python")))
+    monkeypatch.setenv("PATH", str(stranger.parent))
+    monkeypatch.chdir(tmp_path)
+    assert as_typed() == "'my venv/bin/darkroom'"
+    monkeypatch.chdir(stranger.parent)
+    assert as_typed() == f"'{own}'"
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "darkroom").symlink_to(own)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'links'}:{stranger.parent}")
+    assert as_typed() == "darkroom"
+    assert welcome("http://127.0.0.1:8000", "", tmp_path, needs_key=False).count("--url") == 0
+    assert "--url http://127.0.0.1:8001" in welcome("http://127.0.0.1:8001", "", tmp_path, needs_key=False)
 
 
 def test_where_things_lie_is_noted_for_a_backup(
