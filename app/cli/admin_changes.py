@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -34,6 +34,14 @@ from app.cli.plain import plain
 from app.cli.which_job import meant, the_one
 
 MOST_WORKERS = 100_000
+STAYING = ("serving", "starting")
+"""States of workers that take jobs, or will."""
+
+LAST_ONE = (
+    "no other worker serves {}: its jobs wait until one is started again; one of `darkroom up` comes with the next "
+    "`darkroom up`"
+)
+
 LOOK_SECONDS = 1.0
 """Between two questions whether a drained worker has left."""
 
@@ -65,7 +73,11 @@ def drain_worker(worker: str, *, wait: bool, as_json: bool, url: str, api_key: s
     """Have it leave with its last job; with `wait`, see it leave. Returns the exit code, 1 if that was taken back."""
 
     async def work(service: Service) -> int:
+        # Asked before: one without jobs has left by the time that it is told.
+        alone = _served_by_it_alone(worker, await list_all(service, "workers", WORKER, limit=MOST_WORKERS))
         row = await change(service, f"workers/{quote(worker, safe='')}/drain", DRAIN, {})
+        if alone:
+            print(f"darkroom admin drain: warning: {LAST_ONE.format(plain(', '.join(alone)))}", file=sys.stderr)
         while wait and row["state"] not in ("left", "serving"):
             await asyncio.sleep(LOOK_SECONDS)
             # A drain that is said again would undo what somebody else has said meanwhile.
@@ -76,6 +88,12 @@ def drain_worker(worker: str, *, wait: bool, as_json: bool, url: str, api_key: s
         return FAILED if row["state"] == "serving" else OK
 
     return converse_as_operator("admin drain", url, api_key, work)
+
+
+def _served_by_it_alone(worker: str, rows: Sequence[Row]) -> list[str]:
+    """The models that no other worker serves, or is about to."""
+    others = {name for row in rows if row["name"] != worker and row["state"] in STAYING for name in row["models"]}
+    return [name for row in rows if row["name"] == worker for name in row["models"] if name not in others]
 
 
 async def _state_of(service: Service, worker: str) -> str:

@@ -21,6 +21,7 @@ from app.contract.messages.audit import Change, Operator
 from app.contract.redis import clients
 from app.contract.redis.operations import Operations
 from app.contract.redis.webhook_secrets import Secrets
+from app.edge.auth import OPEN_TENANT
 from app.edge.keyring import KeyInfo, Keyring
 from app.settings import settings_from_env
 
@@ -42,9 +43,13 @@ def create(tenant: str, *, data: Path, as_json: bool, **options: Any) -> int:
     """Make a key for a tenant and print it: nobody can show it again. `options` are the fields of KeyInfo."""
 
     async def work(client: redis.asyncio.Redis) -> int:
-        key, info = await Keyring(client).create(tenant, **options)
+        keyring = Keyring(client)
+        was_open = await keyring.open_until() is not None
+        key, info = await keyring.create(tenant, **options)
         print(json.dumps({"key": key, **_shown(info)}) if as_json else key)
         print(f"key {info.id} of {info.tenant}: keep it, it is not shown again", file=sys.stderr)
+        if was_open:
+            print(_closed_by(info), file=sys.stderr)
         await noted(client, "keys create", info.id, f"for {info.tenant}: {', '.join(info.granted)}")
         return 0
 
@@ -135,6 +140,17 @@ async def noted(client: redis.asyncio.Redis, action: str, target: str, outcome: 
 async def _connected(url: str, work: Work) -> int:
     async with clients.async_client(url, decode_responses=True, socket_connect_timeout=2) as client:
         return await work(client)
+
+
+def _closed_by(first: KeyInfo) -> str:
+    """What the first key means for everybody else, and what undoes it."""
+    remains = (
+        ""
+        if first.tenant == OPEN_TENANT
+        else (f"; pictures drawn without one are the tenant {OPEN_TENANT}'s, who needs a key of its own to see them")
+    )
+    undone = f"`darkroom keys revoke {first.id}`, then `darkroom keys open`, undoes it"
+    return f"it is the first: from now on everybody needs a key, also on the page{remains}; {undone}"
 
 
 def _shown(info: KeyInfo) -> dict[str, Any]:

@@ -25,6 +25,11 @@ from app.contract.redis.store import JobStore
 
 MOST_EXAMPLES = 3
 
+NOBODY = (
+    "no worker serves a model now; start the service anew (`darkroom up`), or with a Redis of your own "
+    "`darkroom worker`"
+)
+
 COLUMNS = (
     "model", "state", "workers", "waiting", "size", "steps", "guidance", "scheduler", "seats", "seconds a job", "tasks",
 )  # fmt: skip
@@ -50,7 +55,7 @@ def show_models(*, url: str, api_key: str | None, as_json: bool) -> int:
                 paper().print(lines, soft_wrap=True)
         if any(model["state"] == "ready" for model in served):
             return OK
-        print("darkroom models: no worker serves a model now; start one with `darkroom worker`", file=sys.stderr)
+        print(f"darkroom models: {NOBODY}", file=sys.stderr)
         return FAILED
 
     return converse("models", url, api_key, work)

@@ -63,8 +63,9 @@ class Caller:
         """Raises Forbidden for whoever is no operator. What else it needs, to read or to write, the guard has asked."""
         if not self.key_id and ADMIN not in self.scopes:
             raise Forbidden(
-                "This is the operator's: it needs what `darkroom up` keeps in operator.token in its data folder, or a "
-                "key: `darkroom keys create NAME --scope admin` makes one."
+                "This is the operator's: send as the key what `darkroom up` keeps in operator.token in its data folder "
+                '(in a terminal: --api-key "$(cat FOLDER/operator.token)"). Or `darkroom keys create NAME --scope '
+                "admin` makes a key; from the first one on everybody needs one."
             )
         self._require(ADMIN)
 

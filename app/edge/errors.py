@@ -159,10 +159,14 @@ class WorkerCannotDrain(Problem):
 
 
 class WorkerHasLeft(Problem):
-    """The worker had ended before its drain was taken back. Start it again where it ran."""
+    """The worker had ended before its drain was taken back. Start it again where it ran: one of `darkroom up` comes
+    with the next `darkroom up`."""
 
     status, slug, title = 409, "worker-has-left", "The worker has left"
-    usual = "It had ended before the drain was taken back. Start it again where it ran."
+    usual = (
+        "It had ended before the drain was taken back. Start it again where it ran: one of `darkroom up` comes with "
+        "the next `darkroom up`."
+    )
 
 
 class InputInUse(Problem):

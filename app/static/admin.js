@@ -43,15 +43,16 @@ function Page() {
     ${asked && html`<${Asked} ...${asked} close=${close} />`}`;
 }
 
-/** Who has no key for this page, or comes to an open service from elsewhere. */
+/** Who has no key for this page, or comes to an open service from elsewhere. htm drops a space that a line ends with. */
 function Stranger({ onKey }) {
   return html`<section class="trouble" role="alert">
     <strong>This page is the operator's</strong>
-    <p>${key.get() ? "The key of this tab draws pictures, but has not the scope admin." : "This service lets you draw without a key, but it is run with one."}
-      On its machine, <code>darkroom up</code> prints a link that opens it while there are no keys, and keeps what is in it in the file <code>operator.token</code>
-      of its data folder; <code>darkroom keys create NAME --scope admin</code> makes a key.</p>
+    <p>${key.get() ? "What this tab sent is neither this service's operator token nor a key of the scope admin: check that it is whole." : "This service lets you draw without a key, but it is run with one."}</p>
+    <p>On its machine, <code>darkroom up</code> prints a link that opens it while there are no keys, and keeps its token${" "}
+      in <code>operator.token</code> of its data folder. <code>darkroom keys create NAME --scope admin</code> makes a key;${" "}
+      from the first one on everybody needs one.</p>
   </section>
-  <${KeyForm} onKey=${onKey} />`;
+  <${KeyForm} title="Open it with the token, or with such a key" label="Operator token, or key of the scope admin" onKey=${onKey} />`;
 }
 
 function Trouble({ trouble: { title, lines, more } }) {
@@ -63,6 +64,13 @@ function Trouble({ trouble: { title, lines, more } }) {
 function Asked({ kind, about, close }) {
   if (kind === "pause") return html`<${AskPause} model=${about} act=${(how) => operator.pause(about.id, how)} close=${close} />`;
   return html`<${Ask} ...${QUESTIONS[kind](about)} close=${close} />`;
+}
+
+/** A line that says which models no other worker serves, or is about to; none where each has another. */
+function servedByItAlone(name, models) {
+  const others = operator.lists.workers?.data.filter((worker) => worker.name !== name && ["serving", "starting"].includes(worker.state)) ?? [];
+  const alone = models.filter((model) => !others.some((worker) => worker.models.includes(model)));
+  return alone.length ? [`No other worker serves ${alone.join(", ")}: its jobs wait until one is started.`] : [];
 }
 
 /** What each button does, said before it does it. */
@@ -77,11 +85,12 @@ const QUESTIONS = {
     isDanger: true,
     act: () => operator.cancel(tenant),
   }),
-  drain: ({ name, jobs }) => ({
+  drain: ({ name, models, jobs }) => ({
     title: `Drain ${name}`,
     lines: [
+      ...servedByItAlone(name, models),
       `It takes no more jobs${jobs ? `, finishes the ${count(jobs, "job")} that it holds` : ""}, and ends.`,
-      "Until it has ended, Undrain takes this back. After that, start it again where it ran.",
+      "Until it has ended, Undrain takes this back. After that, start it again where it ran: one of darkroom up comes with the next darkroom up.",
     ],
     does: "Drain it",
     isDanger: true,

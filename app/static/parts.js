@@ -47,15 +47,15 @@ export function Bar({ job }) {
 }
 
 /** Asks for the key when the service wants one. */
-export function KeyForm({ onKey, wrong }) {
+export function KeyForm({ title = "This service asks for a key", label = "API key", onKey, wrong }) {
   const onSubmit = (event) => {
     event.preventDefault();
     onKey(new FormData(event.target).get("key").trim());
   };
   return html`<form class="trouble" onSubmit=${onSubmit}>
-    <strong>This service asks for a key</strong>
-    <p>${wrong ? "The service does not know that key." : "Whoever runs it can give you one."} It stays in this tab.</p>
-    <label for="key">API key</label>
+    <strong>${title}</strong>
+    <p>${wrong ? "The service does not know that key." : "Whoever runs the service can give you one."} It stays in this tab.</p>
+    <label for="key">${label}</label>
     <div class="row">
       <input id="key" name="key" type="password" autocomplete="off" spellcheck="false" required />
       <button type="submit" class="primary">Open</button>

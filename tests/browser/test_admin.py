@@ -182,6 +182,9 @@ def test_what_the_buttons_do(
     page.get_by_role("button", name="Run again job_").click()
     expect(page.get_by_role("status")).to_contain_text("runs again as job_")
     expect(page.get_by_text("No job has used up its attempts.")).to_be_visible()
+    page.get_by_role("button", name="Drain gpu-2.4712").click()
+    expect(dialog).to_contain_text("No other worker serves studio-xl")
+    dialog.get_by_role("button", name="Leave it").click()
     page.get_by_role("button", name="Drain gpu-1.4711").click()
     dialog.get_by_role("button", name="Drain it").click()
     expect(table(page, "Workers").get_by_role("row").filter(has_text="gpu-1.4711")).to_contain_text("draining")
@@ -230,10 +233,10 @@ def test_what_was_used_can_be_taken_home(
 def test_a_callers_key_shows_nothing(page: Page, running: Running, busy: dict[str, str], made: Made, ear: Ear) -> None:
     ear.forgives += ["401", "403"]
     come_in(page, running, busy["acme"])
-    expect(page.get_by_role("alert")).to_contain_text("has not the scope admin")
+    expect(page.get_by_role("alert")).to_contain_text("nor a key of the scope admin")
     expect(page.get_by_role("table")).to_have_count(0)
     assert faults_of_access(page) == []
-    page.get_by_label("API key").fill(made("ops", admin=True))
+    page.get_by_label("Operator token, or key of the scope admin").fill(made("ops", admin=True))
     page.get_by_role("button", name="Open").click()
     expect(table(page, "Workers")).to_be_visible()
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -267,4 +270,6 @@ class TestAnOpenService:
         ear.forgives.append("403")
         page.goto(f"{running.url}/admin")
         expect(page.get_by_role("alert")).to_contain_text("lets you draw without a key")
+        expect(page.get_by_role("alert")).to_contain_text("operator.token of its data folder. darkroom keys create")
+        shoot(page, "admin-refused")
         expect(page.get_by_role("table")).to_have_count(0)

@@ -52,7 +52,11 @@ def test_the_file_is_of_this_machines_service_alone(token: Path) -> None:
 
 def test_the_file_ends_with_the_first_key(run: Run, worker: ScriptedWorker) -> None:
     assert run("admin", "queue").exit_code == 0
-    key = run("keys", "create", "ops", "--scope", "admin").stdout.strip()
+    created = run("keys", "create", "ops", "--scope", "admin")
+    key, told = created.stdout.strip(), created.stderr
+    assert "from now on everybody needs a key" in told
+    assert "are the tenant default's" in told
+    assert "from now on" not in run("keys", "create", "ann").stderr, "it is not the first"
     until(lambda: run("admin", "queue").exit_code)
     for done in (run("admin", "queue"), run("usage", "--all")):
         assert (done.exit_code, "the service has keys" in done.stderr) == (2, True)
@@ -150,6 +154,7 @@ def test_a_worker_is_seen_leaving(
     worker.ownership.announce(worker.card, "w2", note=NOTE)
     told = run("admin", "drain", "w2")
     assert told.stdout == "w2 takes no more jobs, and leaves with its last one\n"
+    assert told.stderr == "", "w1 serves the model too"
     assert run("admin", "workers").stdout.splitlines()[2].split()[:2] == ["w2", "draining"]
     assert run("admin", "undrain", "w2").stdout == "w2 takes jobs again\n"
     assert run("admin", "workers").stdout.splitlines()[2].split()[:2] == ["w2", "serving"]
@@ -160,6 +165,18 @@ def test_a_worker_is_seen_leaving(
         assert waits.result().stdout == "w2 has left\n"
     late = run("admin", "undrain", "w2")
     assert (late.exit_code, "Start it again where it ran" in late.stderr) == (2, True)
+
+
+def test_a_drain_of_the_last_worker_is_warned_of(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
+    """Another one that leaves does not count."""
+    other = worker.card.model_copy(update={"name": "other"})
+    worker.ownership.announce(worker.card, "w2", note=NOTE)
+    for name in ("w2", "w3"):
+        worker.ownership.announce(other, name, note=NOTE)
+    assert run("admin", "drain", "w3").stderr == ""
+    warned = run("admin", "drain", "w2")
+    assert warned.exit_code == 0
+    assert "warning: no other worker serves other: its jobs wait" in warned.stderr
 
 
 def test_a_drain_that_somebody_takes_back_is_not_said_again(
