@@ -129,6 +129,7 @@ clean:
 # constraints.txt holds the versions everything was tested with. torch is pinned to one release everywhere: pip then
 # takes the build that fits the machine.
 .venv/serve.stamp: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing torch and what else is needed, which takes some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,embedded]'
 	@touch $@
 

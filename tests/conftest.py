@@ -82,15 +82,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a Valkey that keeps what it acknowledged, as the product demands of its own."""
-    folder: Path = tmp_path_factory.mktemp("valkey")
+def valkey_in(folder: Path) -> Iterator[str]:
+    """URL of a Valkey that keeps what it acknowledged, as the product demands of its own. Then it is stopped."""
     config = {"appendonly": "yes", "maxmemory-policy": "noeviction"}
     server = ValkeyServer(data_dir=folder, port=free_port(), config=config)
     server.start()
     yield server.connection_url
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from valkey_in(tmp_path_factory.mktemp("valkey"))
 
 
 @pytest.fixture(scope="session")

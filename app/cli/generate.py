@@ -237,6 +237,9 @@ class Batch:
             if self._as_json:
                 say(json.dumps(job))
         self._warn(job)
+        if job.get("deadline_met") is False:
+            with self._bars.aside():
+                print(f"darkroom {self._command}: warning: {job['id']} ended after its deadline", file=sys.stderr)
         if blocked := job.get("blocked"):
             self._complain(f"{job['id']}: {len(blocked)} of {job['input']['num_images']} pictures not shown", FAILED)
 

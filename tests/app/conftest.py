@@ -31,6 +31,7 @@ from app.main import create_app
 from app.pictures.store import PictureStore
 from app.settings import Settings
 from benchmarks.ports import free_port
+from tests.conftest import valkey_in
 from tests.waiting import PLAIN, WAIT_SECONDS, until
 
 OneGateway = Callable[..., AbstractContextManager["Running"]]
@@ -96,6 +97,13 @@ def _nobody_is_late() -> Iterator[None]:
         for name in REDIS_SECONDS:
             patch.setattr(wiring, name, WAIT_SECONDS)
         yield
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """For the tests of this folder alone. Their gateway goes on until the last test of the process, wherever that is,
+    and its housekeeper would do what others do by hand."""
+    yield from valkey_in(tmp_path_factory.mktemp("valkey"))
 
 
 @pytest.fixture(scope="session")

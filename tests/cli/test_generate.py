@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,18 @@ def test_every_prompt_with_every_seed(run: Run, hand: Hand, tmp_path: Path) -> N
     assert "zoo/a-frog-1.png  seed 1  128x128" in done.stdout
     assert len(hand.claims) == 6
     assert opened(tmp_path / "zoo" / "a-lion-3.png").format == "PNG"
+
+
+def test_a_missed_deadline_is_said_at_the_end(run: Run, hand: Hand, tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(run, "generate", "wait", "--deadline", "0.5", "-o", "late.png")
+        until(lambda: hand.claims)
+        sleep_past = time.monotonic() + 0.6
+        until(lambda: time.monotonic() > sleep_past)
+        hand.go.set()
+        done = late.result()
+    assert done.exit_code == 0
+    assert "ended after its deadline" in done.stderr
 
 
 def test_prompts_from_stdin_and_a_line_of_json_for_each(run: Run, hand: Hand, tmp_path: Path) -> None:

