@@ -127,6 +127,7 @@ class Supervisor:
             Places.of(settings, self.data).note(self.data)
         except OSError as error:
             raise CannotOpen(f"{self.data} cannot be written ({error.strerror}); make room or own it") from error
+        self.tell(f"starting; the page will be at {self.url}")
         self.lost_workers.open(redis_url)
         self.complete("DARKROOM_STORAGE_URL", (self.data / "pictures").as_uri())
         try:
@@ -211,7 +212,8 @@ class Supervisor:
                     message = f"another darkroom runs in {self.data}; stop it, or choose another folder with --data"
                     raise CannotOpen(message) from None
                 if not said:
-                    print(f"darkroom: waiting for the processes of an earlier start in {self.data}", file=sys.stderr)
+                    again = f"another runs in {self.data}, or its processes are still ending"
+                    print(f"darkroom: {again}; waiting for up to {NEIGHBOUR_SECONDS:g} s", file=sys.stderr)
                     said = True
                 time.sleep(0.2)
 
@@ -271,6 +273,11 @@ class Supervisor:
             reasons = "; ".join(f"{name}: {check['detail']}" for name, check in checks if not check["ok"])
             print(f"darkroom: not ready yet: {reasons}", file=sys.stderr)
 
+    def tell(self, what: str) -> None:
+        """Somebody who looks on: what is quiet for seconds seems to hang."""
+        if sys.stderr.isatty():
+            print(f"darkroom: {what}", file=sys.stderr, flush=True)
+
     def say_ready(self) -> None:
         print(f"darkroom is ready: {self.url}", flush=True)
         if sys.stdout.isatty():
@@ -290,6 +297,8 @@ class Supervisor:
 
     def close(self) -> None:
         """End the children, then the Redis they spoke to. Nothing is left behind."""
+        if self.stopping:
+            self.tell("ending; what is being drawn has a while to finish")
         self.client.close()
         self.signal_children(signal.SIGTERM)
         until = time.monotonic() + GRACE_SECONDS

@@ -170,7 +170,7 @@ def test_a_second_one_in_the_same_folder(installation: Installation) -> None:
     assert second.process is not None
     assert second.process.stderr is not None
     try:
-        assert "waiting for the processes of an earlier start" in second.process.stderr.readline()
+        assert "its processes are still ending" in second.process.stderr.readline()
         assert second.stop() == 78
     finally:
         second.process.kill()
