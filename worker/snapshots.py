@@ -267,8 +267,11 @@ class Snapshots:
 
     def _from_store(self, claim: Claim, key: str) -> bytes | None:
         attempt = self._attempts.get(claim.token)
-        wanted = lambda: attempt is None or attempt.stop is None  # noqa: E731
-        return self._store.get_snapshot(key, deadline=FIND_SECONDS, keep_trying=wanted)
+
+        def is_wanted() -> bool:
+            return attempt is None or attempt.stop is None
+
+        return self._store.get_snapshot(key, deadline=FIND_SECONDS, keep_trying=is_wanted)
 
     def _keep_and_forget(self, claim: Claim, snapshot: Snapshot) -> None:
         try:

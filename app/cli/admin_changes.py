@@ -34,6 +34,8 @@ from app.cli.plain import plain
 from app.cli.which_job import meant, the_one
 
 MOST_WORKERS = 100_000
+"""Of the list, which the service gives in pages: all that there are."""
+
 STAYING = ("serving", "starting")
 """States of workers that take jobs, or will."""
 

@@ -100,12 +100,11 @@ def _worker_side(asked: Asked, settings: UpSettings) -> Iterator[Finding]:
         yield Finding("workers", "bad", str(error), "say it otherwise; `darkroom up --help` has a table")
         return
     has_several = bool(asked.folders)
-    own = (
-        ("DARKROOM_MODELS", ",".join(map(str, asked.folders)))
-        if has_several
-        else ("DARKROOM_MODEL", str(asked.models[0]))
-    )
-    first = dict([own, ("DARKROOM_DEVICE", asked.devices[0])])
+    first = {"DARKROOM_DEVICE": asked.devices[0]}
+    if has_several:
+        first["DARKROOM_MODELS"] = ",".join(map(str, asked.folders))
+    else:
+        first["DARKROOM_MODEL"] = str(asked.models[0])
     try:
         torch = installed("torch")
     except PackageNotFoundError:

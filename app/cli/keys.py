@@ -144,11 +144,8 @@ async def _connected(url: str, work: Work) -> int:
 
 def _closed_by(first: KeyInfo) -> str:
     """What the first key means for everybody else, and what undoes it."""
-    remains = (
-        ""
-        if first.tenant == OPEN_TENANT
-        else (f"; pictures drawn without one are the tenant {OPEN_TENANT}'s, who needs a key of its own to see them")
-    )
+    owner = f"; pictures drawn without one are the tenant {OPEN_TENANT}'s, who needs a key of its own to see them"
+    remains = "" if first.tenant == OPEN_TENANT else owner
     undone = f"`darkroom keys revoke {first.id}`, then `darkroom keys open`, undoes it"
     return f"it is the first: from now on everybody needs a key, also on the page{remains}; {undone}"
 

@@ -46,8 +46,7 @@ def test_a_missed_deadline_is_said_at_the_end(run: Run, hand: Hand, tmp_path: Pa
     with ThreadPoolExecutor() as pool:
         late = pool.submit(run, "generate", "wait", "--deadline", "0.5", "-o", "late.png")
         until(lambda: hand.claims)
-        sleep_past = time.monotonic() + 0.6
-        until(lambda: time.monotonic() > sleep_past)
+        time.sleep(0.6)  # its deadline passes, however slow the machine is
         hand.go.set()
         done = late.result()
     assert done.exit_code == 0

@@ -84,6 +84,13 @@ class Service:
         assert self.road.hear([Parked(token, snapshot, work or Work())]) == [], "to everybody else it goes on"
         return snapshot
 
+    def one_aside(self) -> tuple[str, str, Snapshot]:
+        """Of two jobs a batch job was put aside for a third. Returns it, the third, and what it goes on from."""
+        self.begin()
+        batch = self.begin("batch")
+        urgent = self.begin()
+        return batch, urgent, self.leaves(batch)
+
     def ends_with(self, token: str) -> None:
         del self.engine.open[token]
         finished = Finished(token, [], 20, cast(Any, None), [])
@@ -199,10 +206,7 @@ def test_with_no_time_at_all_nobody_is_put_aside(card: ModelCard) -> None:
 
 @pytest.mark.parametrize("reason", [Stop.CANCELED, Stop.LOST])
 def test_a_job_that_is_stopped_while_it_is_put_aside_ends(service: Service, reason: Stop) -> None:
-    service.begin()
-    batch = service.begin("batch")
-    urgent = service.begin()
-    service.leaves(batch)
+    batch, urgent, _ = service.one_aside()
     service.attempts.stop(batch, reason)
     service.road.cancel(batch)
     assert service.ends == [Stopped(batch)]
@@ -212,10 +216,7 @@ def test_a_job_that_is_stopped_while_it_is_put_aside_ends(service: Service, reas
 
 
 def test_a_job_that_is_handed_back_while_it_is_put_aside_takes_along_how_far_it_had_come(service: Service) -> None:
-    service.begin()
-    batch = service.begin("batch")
-    urgent = service.begin()
-    snapshot = service.leaves(batch)
+    batch, urgent, snapshot = service.one_aside()
     service.attempts.stop(batch, Stop.GIVEN_BACK)
     service.road.park(batch)
     [handed_back] = service.ends
@@ -279,10 +280,7 @@ def test_one_that_cannot_be_kept_starts_over_once_and_is_left_alone_then(service
 def test_others_are_told_of_each_that_is_put_aside_and_of_what_it_goes_on_from(card: ModelCard) -> None:
     told = list[Any]()
     service = Service(card, put_aside=told.append, keep=lambda token, snapshot: told.append((token, snapshot)))
-    service.begin()
-    batch = service.begin("batch")
-    service.begin()
-    snapshot = service.leaves(batch)
+    batch, _, snapshot = service.one_aside()
     assert told == [batch, (batch, snapshot)]
 
 
