@@ -34,6 +34,7 @@ from worker.engine.events import (
     Started,
     Stopped,
 )
+from worker.engine.snapshot import Snapshot
 from worker.errors import Abandoned, StorageDenied, StorageError, WorkerError
 from worker.finisher import Finisher
 from worker.live_news import LiveNews
@@ -173,9 +174,7 @@ class Reporter:
             return lambda: self._ownership.fail(claim, error, blocked=blocked, work=work)
         if attempt.stop is Stop.GIVEN_BACK:
             snapshot = event.snapshot if isinstance(event, Parked) else attempt.goes_on_from
-            if snapshot is not None and self._snapshots is not None:
-                self._snapshots.keep_at_last(claim, snapshot)
-            return lambda: self._ownership.give_back(claim, "worker-stopped", work=work)
+            return self._hand_back(attempt, "worker-stopped", snapshot, work)
         if attempt.stop is Stop.LOST:
             return lambda: False
         return lambda: self._ownership.canceled(claim, work=work)
@@ -206,10 +205,18 @@ class Reporter:
         if isinstance(error, StorageError):
             self._note_storage_fault(error.detail)
             if error.is_given_back:
-                return lambda: self._ownership.give_back(claim, "storage-unavailable", work=work)
+                return self._hand_back(attempt, "storage-unavailable", attempt.goes_on_from, work)
             error = StorageDenied("The service may not use its storage. It is logged.")
         failed = JobError(slug=error.slug, detail=error.detail)
         return lambda: self._ownership.fail(claim, failed, work=work)
+
+    def _hand_back(self, attempt: Attempt, reason: str, snapshot: Snapshot | None, work: Work) -> Callable[[], bool]:
+        """To whoever claims it next, with what it can go on from. A worker that ends has little time to keep that."""
+        claim = attempt.claim
+        if snapshot is not None and self._snapshots is not None:
+            ends = attempt.stop is Stop.GIVEN_BACK
+            (self._snapshots.keep_at_last if ends else self._snapshots.keep_or_not)(claim, snapshot)
+        return lambda: self._ownership.give_back(claim, reason, work=work)
 
     def _until_said(self, claim: Claim, say: Callable[[], bool]) -> bool:
         """Say it until Redis has heard it, or the process must go. The scripts recognise what they have done."""

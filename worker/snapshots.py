@@ -163,7 +163,7 @@ class Snapshots:
         if attempt is not None and token not in self._waiting:
             self._waiting.add(token)
             try:
-                self._writer.submit(self._keep_and_forget, attempt.claim, snapshot)
+                self._writer.submit(self.keep_or_not, attempt.claim, snapshot)
             except RuntimeError:
                 # Closed: this worker ends.
                 self._waiting.discard(token)
@@ -177,6 +177,15 @@ class Snapshots:
             self._counts.snapshot(outcome, size)
         return outcome
 
+    def keep_or_not(self, claim: Claim, snapshot: Snapshot) -> None:
+        """As `keep`; nothing is raised and nobody told. Before a worker that goes on hands the job back, too."""
+        try:
+            self.keep(claim, snapshot)
+        except Exception:
+            log.exception("a snapshot broke", job_id=claim.id)
+        finally:
+            self._waiting.discard(claim.token)
+
     def keep_at_last(self, claim: Claim, snapshot: Snapshot) -> None:
         """Before the worker that ends hands the job back: within what is left of LAST_SECONDS for all of them. The
         hand-back comes in any case; what is not kept by then costs evaluations."""
@@ -186,7 +195,7 @@ class Snapshots:
         if left <= 0:
             return
         try:
-            self._last_writers.submit(self._keep_and_forget, claim, snapshot).result(left)
+            self._last_writers.submit(self.keep_or_not, claim, snapshot).result(left)
         except (FutureTimeout, CancelledError, RuntimeError):
             # A store that hangs cannot be interrupted. One that comes after the hand-back is refused by its token.
             self._say_once("failed", job_id=claim.id, reason="there was no time left for it")
@@ -272,14 +281,6 @@ class Snapshots:
             return attempt is None or attempt.stop is None
 
         return self._store.get_snapshot(key, deadline=FIND_SECONDS, keep_trying=is_wanted)
-
-    def _keep_and_forget(self, claim: Claim, snapshot: Snapshot) -> None:
-        try:
-            self.keep(claim, snapshot)
-        except Exception:
-            log.exception("a snapshot broke", job_id=claim.id)
-        finally:
-            self._waiting.discard(claim.token)
 
     def _drawn_with(self, claim: Claim) -> dict[str, Any]:
         provenance = asdict(self._provenances[claim.spec.model])

@@ -299,25 +299,47 @@ def test_a_job_that_was_put_aside_brings_its_pictures_again(house: House, claim_
     assert house.ownership.works == [Work(10, 20, 1.0)]
 
 
-def test_a_job_that_is_handed_back_while_its_pictures_are_read_again_takes_along_how_far_it_had_come(
-    house: House, claim_of: Callable[..., Claim]
-) -> None:
+def on_its_way_back(house: House, claim: Claim) -> tuple[Arrivals, Snapshot, list[Any]]:
+    """A batch job was put aside, and its pictures are being read again. The road, what it goes on from, and what will
+    be kept of it: by which way, of which claim."""
     kept = list[Any]()
-    house.reporter._snapshots = cast(Any, SimpleNamespace(keep_at_last=lambda *given: kept.append(given)))
+    ways = {way: lambda *given, way=way: kept.append((way, *given)) for way in ("keep_at_last", "keep_or_not")}
+    house.reporter._snapshots = cast(Any, SimpleNamespace(**ways))
     parking = Parking(house.engine, house.attempts, longest=60.0)
     road = Arrivals(house.engine, house.fetching, house.attempts, house.reporter, parking=parking)
-    claim = replace(claim_of(file_of(COLOURS)[1]), urgency=Urgency("batch"))
     snapshot = Snapshot(request="", passes=[], drawn_with={}, samples=[], wanted=1)
     house.attempts.open(claim)
     parking.seated(claim.token, 1)
     assert road.hear([Parked(claim.token, snapshot)]) == []
     road.go_on()
     assert house.store.is_asked.wait(WAIT_SECONDS)
+    return road, snapshot, kept
+
+
+def test_a_job_that_is_handed_back_while_its_pictures_are_read_again_takes_along_how_far_it_had_come(
+    house: House, claim_of: Callable[..., Claim]
+) -> None:
+    claim = replace(claim_of(file_of(COLOURS)[1]), urgency=Urgency("batch"))
+    road, snapshot, kept = on_its_way_back(house, claim)
     house.attempts.stop(claim.token, Stop.GIVEN_BACK)
     road.park(claim.token)
     house.store.may_read.set()
     assert house.end() == (claim.token, "worker-stopped")
-    assert kept == [(claim, snapshot)]
+    assert kept == [("keep_at_last", claim, snapshot)]
+
+
+def test_a_job_whose_pictures_the_store_does_not_give_again_takes_along_how_far_it_had_come(
+    house: House, claim_of: Callable[..., Claim], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*given: Any, **options: Any) -> bytes:
+        raise StorageUnavailable("nobody answers")
+
+    monkeypatch.setattr(ObjectStore, "get", away)
+    claim = replace(claim_of(file_of(COLOURS)[1]), urgency=Urgency("batch"))
+    _, snapshot, kept = on_its_way_back(house, claim)
+    house.store.may_read.set()
+    assert house.end() == (claim.token, "storage-unavailable")
+    assert kept == [("keep_or_not", claim, snapshot)], "by a worker that goes on"
 
 
 def test_only_the_file_that_was_stored_is_decoded() -> None:
