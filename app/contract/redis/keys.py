@@ -33,6 +33,10 @@ LEASES = PREFIX + "leases"
 QUEUED = PREFIX + "queued:"
 """sorted set per model, job id by its start tag of fair queueing: the queue itself. The lowest tag is claimed next."""
 
+BATCH_QUEUE = "batch:"
+"""What stands before a model's name in the name of the queue of its batch jobs. That of its interactive ones has the
+model's name alone."""
+
 TURNS = PREFIX + "turns:"
 """sorted set per model, of its interactive jobs, and per "batch:<model>" of its batch jobs: tenant by the finish tag of
 its last queued job. Gone when the queue is empty."""
@@ -51,6 +55,9 @@ numbers the places of RQ's list; `came`, which numbers the jobs; "overtakes:<ten
 passed over a job that had waited for longer; `owed`, the cost of interactive jobs that were claimed while batch jobs
 waited; and `unserved`, the moment since when its jobs wait without one of them being claimed (ms of Redis time). Gone
 when the queue is empty."""
+
+FOR_INTERACTIVE = "interactive:"
+"""What stands before a model's name in the name under which workers wait that have no seat for any other job of it."""
 
 IDLE = PREFIX + "idle:"
 """sorted set per model: workers with a free seat that found its queue empty, by when (ms of Redis time; those that hold
@@ -342,3 +349,8 @@ RECORD_VERSION = 7
 def queue_name(model: str) -> str:
     """RQ queue of a model. Prefixed, so that no model can take the name of the webhook queue."""
     return QUEUE_PREFIX + model
+
+
+def batch_queue(model: str) -> str:
+    """Where the batch jobs of a model take their turns: of TURNS, NEXT_TURN, STANDING and CLOCK."""
+    return BATCH_QUEUE + model

@@ -112,8 +112,8 @@ class QueueStats:
 
 
 def _queues(model: str) -> tuple[str, str]:
-    """Interactive jobs and batch jobs, as turns.lua names them."""
-    return model, f"batch:{model}"
+    """That of its interactive jobs, and that of its batch jobs."""
+    return model, keys.batch_queue(model)
 
 
 def _since(ms: str | None, at: float) -> float:

@@ -14,7 +14,7 @@
 -- is watched yet, priority, deadline in ms after it was accepted}; task and question are empty of a job that draws, the
 -- last two of one that said nothing of it.
 local model, worker, token, busy, hurried = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]) > 0, ARGV[6] == '1'
-local batch, at, waits_as = queue_of(model, 'batch'), now(), hurried and 'interactive:' .. model or model
+local batch, at, waits_as = queue_of(model, 'batch'), now(), hurried and FOR_INTERACTIVE .. model or model
 local MOST = 100
 
 -- Everything that a claim wants of a job.

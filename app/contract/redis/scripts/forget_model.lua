@@ -21,6 +21,6 @@ redis.call('SREM', MODELS_QUEUED, model)
 redis.call('SREM', RQ_QUEUES, RQ_QUEUE .. queue)
 forget_turns(model)
 redis.call('DEL', ALIVE .. model, PACE .. model, DEADLINES .. model, QUEUED .. model, IDLE .. model,
-  IDLE .. 'interactive:' .. model, RQ_QUEUE .. queue, RQ_STARTED .. queue, LOADABLE .. model, TAKING_UP .. model,
+  IDLE .. FOR_INTERACTIVE .. model, RQ_QUEUE .. queue, RQ_STARTED .. queue, LOADABLE .. model, TAKING_UP .. model,
   PAUSED .. model)
 return {known == 1 and 'forgotten' or 'missing', 0}

@@ -73,7 +73,7 @@ end
 local function stop_serving(model, worker)
   redis.call('HDEL', LOADABLE .. model, worker)
   redis.call('ZREM', IDLE .. model, worker)
-  redis.call('ZREM', IDLE .. 'interactive:' .. model, worker)
+  redis.call('ZREM', IDLE .. FOR_INTERACTIVE .. model, worker)
   if redis.call('GET', TAKING_UP .. model) == worker then redis.call('DEL', TAKING_UP .. model) end
   local served = redis.call('ZREM', ALIVE .. model, worker) == 1
   if served then redis.call('ZADD', SEEN, now(), model) end

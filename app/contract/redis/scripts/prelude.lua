@@ -217,5 +217,5 @@ end
 
 -- Of an interactive job one hears that would make a seat for it, where no idle one has a free seat.
 local function tell_a_worker(model, is_interactive)
-  return tell_one_of(model, model) or (is_interactive and tell_one_of('interactive:' .. model, model))
+  return tell_one_of(model, model) or (is_interactive and tell_one_of(FOR_INTERACTIVE .. model, model))
 end

@@ -3,7 +3,7 @@
 
 -- Interactive jobs and batch jobs of a model are two queues, each with turns and a virtual time of its own.
 local function queue_of(model, priority)
-  return priority == 'batch' and 'batch:' .. model or model
+  return priority == 'batch' and BATCH_QUEUE .. model or model
 end
 
 local function forget_turns(model)
