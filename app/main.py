@@ -44,7 +44,7 @@ from app.replicate import files as replicate_files
 from app.replicate import input as replicate_input
 from app.replicate import models as replicate_models
 from app.replicate import routes as replicate
-from app.routes import docs, events, health, images, inputs, jobs, models, page, score, trajectory, usage, webhooks
+from app.routes import docs, events, health, images, inputs, jobs, key, models, page, score, trajectory, usage, webhooks
 from app.routes.openapi import complete
 from app.services import Services
 from app.settings import Settings
@@ -73,6 +73,7 @@ SERVED = (
     admin,
     admin_changes,
     usage,
+    key,
     admin_aliases,
     health,
     page,

@@ -14,7 +14,7 @@ from fastapi import Path
 from pydantic import Field
 
 from app.admin.access import TheOperator, operators_router
-from app.admin.routes import model_view
+from app.admin.routes import UNHEARD_OF, model_view
 from app.admin.schemas import AdminModelView, DrainView, RerunList, RerunView
 from app.contract.messages.audit import Change, Operator
 from app.contract.messages.events import Status
@@ -44,8 +44,6 @@ LONGEST_PAUSE = 30 * 86_400
 """Seconds. Who pauses a model for longer does not know when it ends."""
 
 CHANGING = (*ACCESS, *BODY, errors.InvalidRequest, *QUEUE)
-
-UNHEARD_OF = "No worker of this name was heard of lately. GET /v1/admin/workers lists them."
 
 Tenant = Annotated[str, Path(pattern=f"^{TENANT.pattern}$", description="Whose jobs")]
 

@@ -27,7 +27,7 @@ from app.contract.messages.audit import is_change_id
 from app.contract.messages.served import ServedModel
 from app.contract.redis.overview import Share
 from app.contract.redis.usage import Day
-from app.edge.errors import InvalidRequest
+from app.edge.errors import InvalidRequest, WorkerNotFound
 from app.edge.keyring import TENANT
 from app.jobs.usage import Period, UsageDay, UsagePage
 from app.jobs.usage import as_csv as usage_csv
@@ -40,6 +40,7 @@ router = operators_router()
 
 OfModel = Annotated[str | None, Query(max_length=64, description="Only of this model")]
 OfTenant = Annotated[str | None, Query(pattern=f"^{TENANT.pattern}$", description="Only of this caller")]
+UNHEARD_OF = "No worker of this name was heard of lately. GET /v1/admin/workers lists them."
 READING = problems(*ACCESS, InvalidRequest, *QUEUE)
 
 
@@ -65,6 +66,21 @@ async def workers(
     notes = await services.overview.notes([each.name for each in found])
     views = [WorkerView.of(each, note) for each, note in zip(found, notes, strict=True)]
     return WorkerList(data=views, next_cursor=following)
+
+
+@router.get(
+    "/workers/{worker}",
+    response_model=WorkerView,
+    summary="One worker",
+    responses=problems(*ACCESS, InvalidRequest, WorkerNotFound, *QUEUE),
+)
+async def worker_by_name(worker: str, services: TheServices) -> WorkerView:
+    """As the list has it."""
+    seen = await services.overview.worker(worker)
+    if seen is None:
+        raise WorkerNotFound(UNHEARD_OF)
+    [note] = await services.overview.notes([seen.name])
+    return WorkerView.of(seen, note)
 
 
 @router.get("/models", response_model=AdminModelList, summary="Models and their queues", responses=READING)

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 
 from rich.text import Text
 
-from app.cli.admin_answers import CHANGE, DEAD, MODEL, SHARE, WORKER, Row, converse_as_operator, list_all, require
+from app.cli.admin_answers import CHANGE, DEAD, SHARE, WORKER, Row, converse_as_operator, list_all, models_of
 from app.cli.client import Service
 from app.cli.exits import OK
-from app.cli.jobs import moment
+from app.cli.options import Access
 from app.cli.plain import plain
+from app.cli.spoken import moment
 from app.cli.tables import print_table
 
 STATES = {
@@ -29,14 +30,14 @@ STATES = {
 }
 
 
-def show_queue(*, model: str | None, limit: int, as_json: bool, url: str, api_key: str | None) -> int:
+def show_queue(*, model: str | None, limit: int, as_json: bool, access: Access) -> int:
     """Print who has jobs that are not over. Returns the exit code."""
 
     async def work(service: Service) -> int:
         rows = await list_all(service, "queue", SHARE, limit=limit, model=model)
         return _show(rows, as_json, _print_queue, none="no job waits or runs")
 
-    return converse_as_operator("admin queue", url, api_key, work)
+    return converse_as_operator("admin queue", access, work)
 
 
 def _print_queue(rows: Sequence[Row]) -> None:
@@ -50,14 +51,14 @@ def _print_queue(rows: Sequence[Row]) -> None:
     ])  # fmt: skip
 
 
-def show_workers(*, model: str | None, limit: int, as_json: bool, url: str, api_key: str | None) -> int:
+def show_workers(*, model: str | None, limit: int, as_json: bool, access: Access) -> int:
     """Print the workers that were heard of lately. Returns the exit code."""
 
     async def work(service: Service) -> int:
         rows = await list_all(service, "workers", WORKER, limit=limit, model=model)
         return _show(rows, as_json, _print_workers, none="no worker was heard of lately")
 
-    return converse_as_operator("admin workers", url, api_key, work)
+    return converse_as_operator("admin workers", access, work)
 
 
 def _print_workers(rows: Sequence[Row]) -> None:
@@ -78,15 +79,14 @@ def _models_of(row: Row) -> str:
     return " ".join([*row["in_memory"], *others])
 
 
-def show_models(*, as_json: bool, url: str, api_key: str | None) -> int:
+def show_models(*, as_json: bool, access: Access) -> int:
     """Print the models with their queues. Returns the exit code."""
 
     async def work(service: Service) -> int:
-        found = await service.ask("GET", "/v1/admin/models")
-        rows = require(service, found, {"data": [MODEL]})["data"]
+        rows = await models_of(service)
         return _show(rows, as_json, _print_models, none="no worker has announced a model")
 
-    return converse_as_operator("admin models", url, api_key, work)
+    return converse_as_operator("admin models", access, work)
 
 
 def _print_models(rows: Sequence[Row]) -> None:
@@ -101,14 +101,14 @@ def _print_models(rows: Sequence[Row]) -> None:
     ])  # fmt: skip
 
 
-def show_dead(*, limit: int, as_json: bool, url: str, api_key: str | None) -> int:
+def show_dead(*, limit: int, as_json: bool, access: Access) -> int:
     """Print the jobs that used up their attempts. Returns the exit code."""
 
     async def work(service: Service) -> int:
         rows = await list_all(service, "dead", DEAD, limit=limit)
         return _show(rows, as_json, _print_dead, none="no dead jobs")
 
-    return converse_as_operator("admin dead", url, api_key, work)
+    return converse_as_operator("admin dead", access, work)
 
 
 def _print_dead(rows: Sequence[Row]) -> None:
@@ -121,14 +121,17 @@ def _print_dead(rows: Sequence[Row]) -> None:
     ])  # fmt: skip
 
 
-def show_audit(*, limit: int, as_csv: bool, as_json: bool, url: str, api_key: str | None) -> int:
+def show_audit(*, limit: int, as_csv: bool, as_json: bool, access: Access) -> int:
     """Print what operators have changed. Returns the exit code."""
 
     async def work(service: Service) -> int:
         rows = await list_all(service, "audit", CHANGE, limit=limit)
-        return _show(rows, as_json, _print_csv if as_csv else _print_audit, none="nothing was changed")
+        if as_csv:
+            _print_csv(rows)
+            return OK
+        return _show(rows, as_json, _print_audit, none="nothing was changed")
 
-    return converse_as_operator("admin audit", url, api_key, work)
+    return converse_as_operator("admin audit", access, work)
 
 
 def _print_audit(rows: Sequence[Row]) -> None:

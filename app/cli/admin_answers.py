@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from app.cli.answers import NUMBER, fits, is_id, is_word
-from app.cli.client import CommandError, Refused, Service, converse
+from app.cli.client import CommandError, Refused, Service, complain, converse
 from app.cli.exits import REFUSED, UNREACHABLE
-from app.cli.kept_secrets import operator_token
+from app.cli.kept_secrets import OPERATOR_TOKEN, operator_token, token_in
+from app.cli.options import Access
 
 Row = dict[str, Any]
 
@@ -21,6 +22,11 @@ PAGE = 1_000
 TOKEN_ENDED = (
     "the service has keys, and takes the operator's token no longer: `darkroom keys create NAME --scope"
     " admin` on its machine makes a key; give it with --api-key or DARKROOM_API_KEY"
+)
+
+NO_TOKEN = (
+    "there is no {}: name the data folder of a `darkroom up` that was started without DARKROOM_OPERATOR_TOKEN, as its"
+    " user, or give a key with --api-key"
 )
 
 SHARE = {
@@ -44,9 +50,15 @@ DRAIN = {"worker": str, "state": is_word}
 CHANGE = {"at": str, "action": str, "target": str, "outcome": str, "tenant": str, "key_id": str, "via": str}
 
 
-def converse_as_operator(command: str, url: str, api_key: str | None, work: Callable[[Service], Awaitable[int]]) -> int:
-    """As `converse`; without a key, with the token of the service that was started over the data folder here."""
-    token = None if api_key else operator_token(url)
+def converse_as_operator(command: str, access: Access, work: Callable[[Service], Awaitable[int]]) -> int:
+    """As `converse`; with the token of the data folder that is named, or without a key with that of the service that
+    was started over the one here."""
+    if access.data is not None:
+        token = token_in(access.data)
+        if token is None:
+            return complain(command, CommandError(NO_TOKEN.format(access.data / OPERATOR_TOKEN), REFUSED))
+    else:
+        token = None if access.api_key else operator_token(access.url)
 
     async def with_token(service: Service) -> int:
         try:
@@ -56,7 +68,9 @@ def converse_as_operator(command: str, url: str, api_key: str | None, work: Call
                 raise
             raise CommandError(TOKEN_ENDED, REFUSED) from None
 
-    return converse(command, url, token, with_token) if token else converse(command, url, api_key, work)
+    if token:
+        return converse(command, access.url, token, with_token)
+    return converse(command, access.url, access.api_key, work)
 
 
 async def list_all(service: Service, path: str, shape: Any, *, limit: int, **query: str | None) -> list[Row]:
@@ -73,6 +87,11 @@ async def list_all(service: Service, path: str, shape: Any, *, limit: int, **que
         if cursor is None or not answer["data"]:
             break
     return rows
+
+
+async def models_of(service: Service) -> list[Row]:
+    """The models with their queues."""
+    return require(service, await service.ask("GET", "/v1/admin/models"), {"data": [MODEL]})["data"]  # type: ignore[no-any-return]
 
 
 async def change(service: Service, path: str, shape: Any, body: Mapping[str, Any]) -> Row:

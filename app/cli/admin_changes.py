@@ -25,11 +25,14 @@ from app.cli.admin_answers import (
     change,
     converse_as_operator,
     list_all,
+    models_of,
+    require,
 )
 from app.cli.answers import CANCELLATION
-from app.cli.client import Service
+from app.cli.client import Refused, Service
 from app.cli.exits import FAILED, OK
 from app.cli.jobs import CALLED_OFF, call_all_off
+from app.cli.options import Access
 from app.cli.plain import plain
 from app.cli.which_job import meant, the_one
 
@@ -48,30 +51,31 @@ LOOK_SECONDS = 1.0
 """Between two questions whether a drained worker has left."""
 
 
-def pause_model(model: str, body: Mapping[str, Any], *, as_json: bool, url: str, api_key: str | None) -> int:
+def pause_model(model: str, body: Mapping[str, Any], *, as_json: bool, access: Access) -> int:
     """Have its jobs wait. Returns the exit code."""
-    return _change_model("pause", model, body, as_json=as_json, url=url, api_key=api_key)
+    return _change_model("pause", model, body, as_json=as_json, access=access)
 
 
-def resume_model(model: str, *, as_json: bool, url: str, api_key: str | None) -> int:
+def resume_model(model: str, *, as_json: bool, access: Access) -> int:
     """Have its jobs claimed again. Returns the exit code."""
-    return _change_model("resume", model, {}, as_json=as_json, url=url, api_key=api_key)
+    return _change_model("resume", model, {}, as_json=as_json, access=access)
 
 
-def _change_model(
-    way: str, model: str, body: Mapping[str, Any], *, as_json: bool, url: str, api_key: str | None
-) -> int:
+def _change_model(way: str, model: str, body: Mapping[str, Any], *, as_json: bool, access: Access) -> int:
     async def work(service: Service) -> int:
+        before = await models_of(service) if way == "resume" else []
         row = await change(service, f"models/{quote(model, safe='')}/{way}", MODEL, body)
+        was_paused = any(each["paused"] for each in before if each["id"] == row["id"])
         waiting = f"{row['waiting']} waiting, {row['running']} running"
-        said = f"paused ({pause_words(row['paused'])})" if row["paused"] else "its jobs are taken"
+        taken = "its jobs are taken" if was_paused else "was not paused; its jobs are taken as before"
+        said = f"paused ({pause_words(row['paused'])})" if row["paused"] else taken
         print(json.dumps(row, indent=2) if as_json else plain(f"{row['id']}: {said}; {waiting}"))
         return OK
 
-    return converse_as_operator(f"admin {way}", url, api_key, work)
+    return converse_as_operator(f"admin {way}", access, work)
 
 
-def drain_worker(worker: str, *, wait: bool, as_json: bool, url: str, api_key: str | None) -> int:
+def drain_worker(worker: str, *, wait: bool, as_json: bool, access: Access) -> int:
     """Have it leave with its last job; with `wait`, see it leave. Returns the exit code, 1 if that was taken back."""
 
     async def work(service: Service) -> int:
@@ -89,7 +93,7 @@ def drain_worker(worker: str, *, wait: bool, as_json: bool, url: str, api_key: s
         print(json.dumps(row, indent=2) if as_json else plain(f"{worker} {words}"))
         return FAILED if row["state"] == "serving" else OK
 
-    return converse_as_operator("admin drain", url, api_key, work)
+    return converse_as_operator("admin drain", access, work)
 
 
 def _served_by_it_alone(worker: str, rows: Sequence[Row]) -> list[str]:
@@ -99,12 +103,17 @@ def _served_by_it_alone(worker: str, rows: Sequence[Row]) -> list[str]:
 
 
 async def _state_of(service: Service, worker: str) -> str:
-    """As the list of workers has it, which says `starting` of a drained one too; `left` of one that it has no more."""
-    rows = await list_all(service, "workers", WORKER, limit=MOST_WORKERS)
-    return next((str(row["state"]) for row in rows if row["name"] == worker), "left")
+    """As the service has it, which says `starting` of a drained one too; `left` of one that it has no more."""
+    try:
+        found = await service.ask("GET", f"/v1/admin/workers/{quote(worker, safe='')}")
+    except Refused as refusal:
+        if refusal.slug == "worker-not-found":
+            return "left"
+        raise
+    return str(require(service, found, WORKER)["state"])
 
 
-def undrain_worker(worker: str, *, as_json: bool, url: str, api_key: str | None) -> int:
+def undrain_worker(worker: str, *, as_json: bool, access: Access) -> int:
     """Have it take jobs again. Returns the exit code."""
 
     async def work(service: Service) -> int:
@@ -113,10 +122,10 @@ def undrain_worker(worker: str, *, as_json: bool, url: str, api_key: str | None)
         print(json.dumps(row, indent=2) if as_json else plain(f"{worker} {said}"))
         return OK
 
-    return converse_as_operator("admin undrain", url, api_key, work)
+    return converse_as_operator("admin undrain", access, work)
 
 
-def cancel_jobs(tenant: str, status: str | None, *, as_json: bool, url: str, api_key: str | None) -> int:
+def cancel_jobs(tenant: str, status: str | None, *, as_json: bool, access: Access) -> int:
     """Call its unfinished jobs off. Returns the exit code."""
 
     async def work(service: Service) -> int:
@@ -133,10 +142,10 @@ def cancel_jobs(tenant: str, status: str | None, *, as_json: bool, url: str, api
             print("there are more, say it again in a moment", file=sys.stderr)
         return FAILED if has_more else OK
 
-    return converse_as_operator("admin cancel", url, api_key, work)
+    return converse_as_operator("admin cancel", access, work)
 
 
-def retry_job(given: str, *, as_json: bool, url: str, api_key: str | None) -> int:
+def retry_job(given: str, *, as_json: bool, access: Access) -> int:
     """Run a failed job again and print the new id; a short id is one of a dead job. Returns the exit code."""
 
     async def work(service: Service) -> int:
@@ -149,10 +158,10 @@ def retry_job(given: str, *, as_json: bool, url: str, api_key: str | None) -> in
         print(json.dumps(row, indent=2) if as_json else str(row["id"]))
         return OK
 
-    return converse_as_operator("admin retry", url, api_key, work)
+    return converse_as_operator("admin retry", access, work)
 
 
-def retry_all(*, as_json: bool, url: str, api_key: str | None) -> int:
+def retry_all(*, as_json: bool, access: Access) -> int:
     """Run all dead jobs again, and say which cannot be. Returns the exit code, 1 if there are some."""
 
     async def work(service: Service) -> int:
@@ -171,4 +180,4 @@ def retry_all(*, as_json: bool, url: str, api_key: str | None) -> int:
             print("no dead jobs", file=sys.stderr)
         return FAILED if any(row["id"] is None for row in rows) else OK
 
-    return converse_as_operator("admin retry", url, api_key, work)
+    return converse_as_operator("admin retry", access, work)

@@ -10,7 +10,7 @@ import typer
 from app.cli import completing
 from app.cli.defaults import DEFAULT_URL
 from app.cli.job_commands import Unfinished
-from app.cli.options import WHICH_JOB, ApiKey, AsJson, Url
+from app.cli.options import WHICH_JOB, Access, ApiKey, AsJson, TokenOf, Url
 from app.cli.words import Words, one_of
 
 admin = Words(
@@ -41,11 +41,12 @@ def queue(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    data: TokenOf = None,
 ) -> None:
     """Show who has jobs that wait or run, with what they cost, the most costly first."""
     from app.cli.admin import show_queue
 
-    raise typer.Exit(show_queue(model=model, limit=limit, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(show_queue(model=model, limit=limit, as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
@@ -55,19 +56,20 @@ def workers(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    data: TokenOf = None,
 ) -> None:
     """Show the workers: what each serves and is at, how full and how fast it is."""
     from app.cli.admin import show_workers
 
-    raise typer.Exit(show_workers(model=model, limit=limit, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(show_workers(model=model, limit=limit, as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
-def models(as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def models(as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None, data: TokenOf = None) -> None:
     """Show the models with their queues, and which are paused."""
     from app.cli.admin import show_models
 
-    raise typer.Exit(show_models(as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(show_models(as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
@@ -82,6 +84,7 @@ def pause(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    data: TokenOf = None,
 ) -> None:
     """Have no worker take jobs of a model. What runs goes on to its end.
 
@@ -92,15 +95,17 @@ def pause(
     from app.cli.admin_changes import pause_model
 
     body = {"accepts": not refuse, "seconds": length, "reason": reason}
-    raise typer.Exit(pause_model(model, body, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(pause_model(model, body, as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
-def resume(model: TheModel, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def resume(
+    model: TheModel, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None, data: TokenOf = None
+) -> None:
     """Have workers take jobs of a model again."""
     from app.cli.admin_changes import resume_model
 
-    raise typer.Exit(resume_model(model, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(resume_model(model, as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
@@ -110,19 +115,22 @@ def drain(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    data: TokenOf = None,
 ) -> None:
     """Have a worker take no more jobs, finish those that it has, and leave. `up` does not start it again."""
     from app.cli.admin_changes import drain_worker
 
-    raise typer.Exit(drain_worker(worker, wait=wait, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(drain_worker(worker, wait=wait, as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
-def undrain(worker: TheWorker, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def undrain(
+    worker: TheWorker, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None, data: TokenOf = None
+) -> None:
     """Take a drain back: the worker takes jobs again, as long as it has not left."""
     from app.cli.admin_changes import undrain_worker
 
-    raise typer.Exit(undrain_worker(worker, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(undrain_worker(worker, as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
@@ -133,6 +141,7 @@ def cancel(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    data: TokenOf = None,
 ) -> None:
     """Call all unfinished jobs of a caller off."""
     from app.cli.admin_changes import cancel_jobs
@@ -140,15 +149,17 @@ def cancel(
     if not yes:
         which = f" {status.value}" if status else " unfinished"
         typer.confirm(f"Call all{which} jobs of {tenant} off?", abort=True, err=True)
-    raise typer.Exit(cancel_jobs(tenant, status and status.value, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(cancel_jobs(tenant, status and status.value, as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
-def dead(limit: Most = 100, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def dead(
+    limit: Most = 100, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None, data: TokenOf = None
+) -> None:
     """Show everybody's jobs that lost a worker with every attempt, with their last error."""
     from app.cli.admin import show_dead
 
-    raise typer.Exit(show_dead(limit=limit, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(show_dead(limit=limit, as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
@@ -158,6 +169,7 @@ def retry(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    data: TokenOf = None,
 ) -> None:
     """Run anybody's failed job again, or all dead ones: as new jobs of their owners, with the same parameters."""
     from app.cli.admin_changes import retry_all, retry_job
@@ -165,8 +177,8 @@ def retry(
     if every is (job is not None):
         raise typer.BadParameter("name a job, or say --all for all dead ones")
     if job is None:
-        raise typer.Exit(retry_all(as_json=as_json, url=url, api_key=api_key))
-    raise typer.Exit(retry_job(job, as_json=as_json, url=url, api_key=api_key))
+        raise typer.Exit(retry_all(as_json=as_json, access=Access(url, api_key, data)))
+    raise typer.Exit(retry_job(job, as_json=as_json, access=Access(url, api_key, data)))
 
 
 @admin.command()
@@ -176,10 +188,11 @@ def audit(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    data: TokenOf = None,
 ) -> None:
     """Show what operators have changed, the latest first: when, with which key, what, and what came of it."""
     from app.cli.admin import show_audit
 
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json are two forms of the same; take one")
-    raise typer.Exit(show_audit(limit=limit, as_csv=as_csv, as_json=as_json, url=url, api_key=api_key))
+    raise typer.Exit(show_audit(limit=limit, as_csv=as_csv, as_json=as_json, access=Access(url, api_key, data)))

@@ -21,6 +21,7 @@ import httpx2
 from app.cli.answers import CANCELLATION, JOBS, MODELS, fits, is_job
 from app.cli.exits import FAILED, INTERRUPTED, REFUSED, UNREACHABLE
 from app.cli.plain import plain
+from app.cli.spoken import spoken
 from app.contract.common.environment import PREFIX
 from app.contract.messages.picture_record import MAX_FILE_BYTES
 from app.edge.cells import read_cells
@@ -63,10 +64,11 @@ class Refused(CommandError):
             where = urlsplit(location)
             message += f" Name {where.scheme}://{where.netloc} with --url, or list it in DARKROOM_CELLS."
         self.status = answer.status_code
+        self.slug = str(body.get("type", "")).rpartition("/")[2]
         self.errors: list[dict[str, Any]] = errors
         self.pointers = [str(error.get("pointer", "")) for error in errors]
         self.retry_after = _seconds(answer.headers.get("retry-after", ""))
-        super().__init__(message, UNREACHABLE if self.has_no_room or self.status >= 500 else REFUSED)
+        super().__init__(spoken(message), UNREACHABLE if self.has_no_room or self.status >= 500 else REFUSED)
 
     @property
     def has_no_room(self) -> bool:

@@ -19,10 +19,40 @@ KEPT_FEATURES = "The whole model at every so many evaluations only, 3 for one: f
 STEPS = "Keep the latents after every so many evaluations, for `darkroom trajectory`: 1 keeps all."
 SOON = "Seconds from now by which each job should be over: it goes before your others. Not with --batch."
 CAN_WAIT = "These can wait: behind your other jobs, and put aside for those of people who wait."
-IN_TERMINAL = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
+SHOWN = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
 
 Prompts = Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What the picture shows.")]
 Picture = Annotated[str, typer.Argument(help="A PNG, JPEG or WebP; - is stdin.")]
+File = Annotated[str | None, typer.Option("--file", "-f", help="Prompts, one a line; # comments; - is stdin.")]
+Output = Annotated[str, typer.Option("--output", "-o", help=WHERE)]
+Seeds = Annotated[
+    list[int] | None, typer.Option("--seed", help="Same seed, same picture. Several: each is drawn.", min=0)
+]
+AspectRatio = Annotated[
+    str | None, typer.Option("--aspect-ratio", metavar="W:H", help="Such as 16:9, instead of width and height.")
+]
+Mask = Annotated[str | None, typer.Option(metavar="FILE", help="Where the picture is repainted: white.")]
+Loras = Annotated[
+    list[str] | None, typer.Option("--lora", metavar="NAME[:WEIGHT]", help="A LoRA of the model's. Several: all.")
+]
+Controls = Annotated[
+    list[str] | None,
+    typer.Option("--control", metavar="MODEL=FILE[:SCALE]", help="A ControlNet and its picture. Several: all."),
+]
+Steps = Annotated[int | None, typer.Option("--trajectory", metavar="EVERY", help=STEPS, min=1, max=10_000)]
+Decode = Annotated[
+    str | None, typer.Option("--trajectory-decode", metavar="linear|vae", help="How its frames are made.")
+]
+Interval = Annotated[
+    int | None, typer.Option("--cache", metavar="INTERVAL", help=KEPT_FEATURES, min=1, max=MOST_INTERVAL)
+]
+Deadline = Annotated[float | None, typer.Option(metavar="SECONDS", help=SOON, min=LEAST_DEADLINE, max=MOST_DEADLINE)]
+Batch = Annotated[bool, typer.Option("--batch", help=CAN_WAIT)]
+EachAsJson = Annotated[
+    bool, typer.Option("--json", help="A line of JSON for each finished job, with the files' names.")
+]
+Open = Annotated[bool, typer.Option("--open", help="Open the pictures when all are there.")]
+InTerminal = Annotated[bool | None, typer.Option("--preview/--no-preview", help=SHOWN)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -83,45 +113,22 @@ def _draw(
     picture: str | None = None,
     *,
     command: str,
-    file: Annotated[
-        str | None, typer.Option("--file", "-f", help="Prompts, one a line; # comments; - is stdin.")
-    ] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help=WHERE)] = ".",
-    seeds: Annotated[
-        list[int] | None, typer.Option("--seed", help="Same seed, same picture. Several: each is drawn.", min=0)
-    ] = None,
-    aspect_ratio: Annotated[
-        str | None, typer.Option("--aspect-ratio", metavar="W:H", help="Such as 16:9, instead of width and height.")
-    ] = None,
-    mask: Annotated[str | None, typer.Option(metavar="FILE", help="Where the picture is repainted: white.")] = None,
-    loras: Annotated[
-        list[str] | None, typer.Option("--lora", metavar="NAME[:WEIGHT]", help="A LoRA of the model's. Several: all.")
-    ] = None,
-    controls: Annotated[
-        list[str] | None,
-        typer.Option("--control", metavar="MODEL=FILE[:SCALE]", help="A ControlNet and its picture. Several: all."),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option("--trajectory", metavar="EVERY", help=STEPS, min=1, max=10_000),
-    ] = None,
-    decode: Annotated[
-        str | None, typer.Option("--trajectory-decode", metavar="linear|vae", help="How its frames are made.")
-    ] = None,
-    interval: Annotated[
-        int | None, typer.Option("--cache", metavar="INTERVAL", help=KEPT_FEATURES, min=1, max=MOST_INTERVAL)
-    ] = None,
-    deadline: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help=SOON, min=LEAST_DEADLINE, max=MOST_DEADLINE),
-    ] = None,
-    batch: Annotated[bool, typer.Option("--batch", help=CAN_WAIT)] = False,
+    file: File = None,
+    output: Output = ".",
+    seeds: Seeds = None,
+    aspect_ratio: AspectRatio = None,
+    mask: Mask = None,
+    loras: Loras = None,
+    controls: Controls = None,
+    steps: Steps = None,
+    decode: Decode = None,
+    interval: Interval = None,
+    deadline: Deadline = None,
+    batch: Batch = False,
     overwrite: Overwrite = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="A line of JSON for each finished job, with the files' names.")
-    ] = False,
-    show: Annotated[bool, typer.Option("--open", help="Open the pictures when all are there.")] = False,
-    preview: Annotated[bool | None, typer.Option("--preview/--no-preview", help=IN_TERMINAL)] = None,
+    as_json: EachAsJson = False,
+    show: Open = False,
+    preview: InTerminal = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     **parameters: Any,
@@ -130,15 +137,13 @@ def _draw(
     from app.cli.generate import Display, draw
     from app.cli.pictures_in import NamedPictures
 
-    has_trajectory = steps is not None or decode is not None
     asked = _given(
         **parameters,
         aspect_ratio=aspect_ratio,
         keep_previews=bool(parameters["preview_every"]),
-        trajectory=_given(every=steps or 1, decode=decode) if has_trajectory else None,
+        trajectory=_trajectory(steps, decode),
         cache=None if interval is None else {"interval": interval},
-        deadline=deadline,
-        priority="batch" if batch else None,
+        **_urgency(deadline, is_batch=batch),
     )
     display = Display(command=command, as_json=as_json, show=show, preview=preview)
     named = NamedPictures(picture, mask, tuple(loras or ()), tuple(controls or ()), is_varied=command == "vary")
@@ -147,6 +152,17 @@ def _draw(
         output=output, overwrite=overwrite, url=url, api_key=api_key, display=display, pictures=named,
     )  # fmt: skip
     raise typer.Exit(code)
+
+
+def _trajectory(every: int | None, decode: str | None) -> dict[str, Any] | None:
+    """What is to be kept of the steps: all of them where only the making of frames is said."""
+    return None if every is None and decode is None else _given(every=every or 1, decode=decode)
+
+
+def _urgency(deadline: float | None, *, is_batch: bool) -> dict[str, Any]:
+    if is_batch and deadline is not None:
+        raise typer.BadParameter("--batch means that it can wait, and --deadline that it cannot; take one")
+    return {"deadline": deadline, "priority": "batch" if is_batch else None}
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from app.cli.naming import Names
 from app.cli.pictures_in import STDIN, NamedPictures
 from app.cli.plain import plain
 from app.cli.screen import Bars, say
+from app.cli.spoken import spoken
 from app.cli.terminal_pictures import Painter
 from app.cli.wording import explained
 
@@ -247,7 +248,7 @@ class Batch:
         """What the service warns of: as it takes the job, that nobody is there to draw it; at the end, of the rest."""
         with self._bars.aside():
             for warning in job["warnings"]:
-                print(f"darkroom {self._command}: warning: {plain(warning)}", file=sys.stderr)
+                print(f"darkroom {self._command}: warning: {spoken(warning)}", file=sys.stderr)
 
     def _complain(self, message: str, code: int) -> None:
         self._codes.append(code)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from rich.text import Text
@@ -15,6 +14,7 @@ from app.cli.client import Job, Service, converse
 from app.cli.exits import FAILED, OK
 from app.cli.plain import plain
 from app.cli.screen import standing
+from app.cli.spoken import moment, spoken
 from app.cli.tables import print_facts, print_table
 from app.cli.which_job import asked, id_of, ids_of
 
@@ -178,7 +178,7 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
     if job["error"]:
         yield "error", plain(f"{job['error']['title']}: {job['error']['detail']}")
     for warning in job["warnings"]:
-        yield "warning", plain(warning)
+        yield "warning", spoken(warning)
     for picture in job["images"]:
         previews = picture.get("previews")
         kept = f", {len(previews['steps'])} previews" if previews else ""
@@ -188,11 +188,3 @@ def _facts(job: Job) -> Iterable[tuple[str, str]]:
         yield f"picture {picture['index']}", f"seed {picture['seed']}, {fetched}"
     for picture in job.get("blocked") or ():
         yield f"picture {picture['index']}", f"seed {picture['seed']}, not shown: the safety checker flagged it"
-
-
-def moment(text: str) -> str:
-    """A time of the API in the zone of this machine."""
-    try:
-        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return plain(text)

@@ -47,12 +47,20 @@ def _is_signing_key(text: str) -> bool:
     return len(text) >= SHORTEST_KEY and text.isascii() and text.isprintable()
 
 
+def token_in(data: Path) -> str | None:
+    """The operator's token of a data folder; None where there is none to be read."""
+    try:
+        return (data / OPERATOR_TOKEN).read_text("ascii").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
 def operator_token(url: str, data: Path = Path("data")) -> str | None:
     """What makes a command the operator's on a service of this machine that was started in this environment, or over
     this folder, and has no keys. None for a service elsewhere, and where there is neither: then a key is needed."""
     try:
         if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
             return None
-        return os.environ.get(TOKEN_VARIABLE) or (data / OPERATOR_TOKEN).read_text("ascii").strip() or None
-    except (OSError, ValueError):
+    except ValueError:
         return None
+    return os.environ.get(TOKEN_VARIABLE) or token_in(data)

@@ -16,6 +16,7 @@ from app.cli.client import CommandError, Service, converse
 from app.cli.exits import OK, REFUSED, UNREACHABLE
 from app.cli.pictures_in import STDIN, GivenPicture
 from app.cli.plain import plain
+from app.cli.spoken import spoken
 from app.cli.tables import print_table
 from app.contract.messages.unclip import numbers_of
 
@@ -148,4 +149,4 @@ def _print_vectors(names: Sequence[str], vectors: Sequence[list[float]]) -> None
 
 def _warn(command: str, found: dict[str, Any]) -> None:
     for warning in found["warnings"]:
-        print(f"darkroom {command}: {plain(warning)}", file=sys.stderr)
+        print(f"darkroom {command}: {spoken(warning)}", file=sys.stderr)

@@ -13,6 +13,7 @@ from app.cli.admin_answers import converse_as_operator
 from app.cli.answers import COUNTS, USAGE, USAGE_PAGE
 from app.cli.client import CommandError, Service, converse
 from app.cli.exits import OK, REFUSED
+from app.cli.options import Access
 from app.cli.plain import plain
 from app.cli.tables import print_table
 from app.jobs.usage import COLUMNS
@@ -38,9 +39,7 @@ class Whose:
         return not self.everybody and self.tenant is None
 
 
-def show_usage(
-    days: Mapping[str, str | None], whose: Whose, *, as_csv: bool, as_json: bool, url: str, api_key: str | None
-) -> int:
+def show_usage(days: Mapping[str, str | None], whose: Whose, *, as_csv: bool, as_json: bool, access: Access) -> int:
     """Print it for the days `from` and `to`, as far as they are given. Returns the exit code."""
 
     async def work(service: Service) -> int:
@@ -54,7 +53,9 @@ def show_usage(
             print_usage(report, with_tenants=whose.everybody)
         return OK
 
-    return (converse if whose.is_own else converse_as_operator)("usage", url, api_key, work)
+    if whose.is_own:
+        return converse("usage", access.url, access.api_key, work)
+    return converse_as_operator("usage", access, work)
 
 
 async def _of_others(service: Service, whose: Whose, days: Mapping[str, str | None]) -> Row:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app.cli.defaults import DEFAULT_URL
-from app.cli.options import ApiKey, AsJson, Url
+from app.cli.options import Access, ApiKey, AsJson, TokenOf, Url
 
 
 def _day(text: str) -> date:
@@ -42,6 +42,7 @@ def usage(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    data: TokenOf = None,
 ) -> None:
     """Show what you have used, by day: jobs, pictures, evaluations, seconds of the device, bytes.
 
@@ -56,7 +57,8 @@ def usage(
         raise typer.BadParameter("--all and --tenant mean different callers; take one")
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json are two forms of the same; take one")
+    whose, access = Whose(everybody, tenant), Access(url, api_key, data)
+    if whose.is_own and data is not None:
+        raise typer.BadParameter("--data is the operator's, for what others have used: say --all or --tenant, too")
     days = {name: day.isoformat() if day else None for name, day in (("from", first), ("to", last))}
-    raise typer.Exit(
-        show_usage(days, Whose(everybody, tenant), as_csv=as_csv, as_json=as_json, url=url, api_key=api_key)
-    )
+    raise typer.Exit(show_usage(days, whose, as_csv=as_csv, as_json=as_json, access=access))

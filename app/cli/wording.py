@@ -12,6 +12,7 @@ from app.cli.answers import schedulers_of
 from app.cli.client import CommandError, Refused, Service
 from app.cli.parameters import spellings
 from app.cli.plain import plain
+from app.cli.spoken import spoken
 from app.cli.words import hint
 
 OPTIONS = spellings()
@@ -33,7 +34,7 @@ async def explained(
     if not isinstance(refusal, Refused) or not refusal.errors:
         return str(refusal)
     reasons = [await _reason(service, error, request, options) for error in refusal.errors]
-    return plain("; ".join(reasons))
+    return spoken("; ".join(reasons))
 
 
 async def _reason(

@@ -64,8 +64,8 @@ class Caller:
         if not self.key_id and ADMIN not in self.scopes:
             raise Forbidden(
                 "This is the operator's: send as the key what `darkroom up` keeps in operator.token in its data folder "
-                '(in a terminal: --api-key "$(cat FOLDER/operator.token)"). Or `darkroom keys create NAME --scope '
-                "admin` makes a key; from the first one on everybody needs one."
+                "(in a terminal: --data FOLDER). Or `darkroom keys create NAME --scope admin` makes a key; from the "
+                "first one on everybody needs one."
             )
         self._require(ADMIN)
 

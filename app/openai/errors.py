@@ -17,6 +17,11 @@ PATHS: Final = frozenset({*(f"/v1/images/{name}" for name in ("generations", "ed
 MODEL_UNKNOWN: Final = "model_unknown"
 """Code of the field error that OpenAI's clients expect as 404."""
 
+FIXED_NAMES: Final = (
+    "If a program insists on this name, whoever runs the service can give it to a model: "
+    "`darkroom models alias NAME MODEL`."
+)
+
 MODERATION_BLOCKED: Final = {"type": "image_generation_user_error", "param": None, "code": "moderation_blocked"}
 """What their service says of pictures that its safety system holds back."""
 
@@ -32,7 +37,9 @@ def error_object(problem: Problem) -> dict[str, Any]:
     said = f"{param or 'the request'} {first['detail']}" if first else problem.detail
     kind = _TYPES.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
     code = first.get("code", problem.slug)
-    return {"message": said, "type": kind, "param": param, "code": "model_not_found" if code == MODEL_UNKNOWN else code}
+    if code == MODEL_UNKNOWN:
+        said, code = f"{said}. {FIXED_NAMES}", "model_not_found"
+    return {"message": said, "type": kind, "param": param, "code": code}
 
 
 def write(problem: Problem) -> Response:

@@ -1,7 +1,7 @@
 // The page: puts the parts together. What a caller or a model can influence goes in as text, never as markup.
 
 import { html, render, useEffect, useState } from "./preact-htm.js";
-import { key } from "./api.js";
+import { call, home, key } from "./api.js";
 import { Address } from "./address.js";
 import { Darkroom } from "./darkroom.js";
 import { Detail } from "./detail.js";
@@ -53,7 +53,8 @@ function Page() {
     await darkroom.refresh();
     watch.now();
   };
-  return html`<header class="head"><h1>Darkroom</h1><${Service} /></header>
+  const operates = useOperator();
+  return html`<header class="head"><h1>Darkroom</h1><${Service} />${operates && html`<p><a href=${`${home}/admin`}>Operate</a></p>`}</header>
     <div class="bench">
       <section class="controls" aria-label="New picture">
         ${darkroom.needsKey && html`<${KeyForm} wrong=${!!key.get()} onKey=${onKey} />`}
@@ -92,6 +93,18 @@ function useLinked() {
     else darkroom.reload(id).then((job) => setLost(!job), (error) => darkroom.note(error));
   }, [id, isMissing, darkroom.loaded, darkroom.away, darkroom.needsKey, darkroom.isGone(id)]);
   return [lost, setLost];
+}
+
+/** Whether the tab's key is an operator's. Without one nobody is. */
+function useOperator() {
+  const [operates, setOperates] = useState(false);
+  const given = key.get();
+  useEffect(() => {
+    setOperates(false);
+    if (!given || !darkroom.loaded) return;
+    call("/v1/key").then((known) => key.get() === given && setOperates(known.scopes.includes("admin")), (error) => darkroom.note(error));
+  }, [given, darkroom.loaded]);
+  return operates;
 }
 
 /** One line on the service itself, and an alert while it is away. */

@@ -83,6 +83,7 @@ def test_workers(client: httpx2.Client, worker: ScriptedWorker, card: ModelCard,
     worker.ownership.announce(other, "w2", note=NOTE)
     worker.ownership.starting("w3", "loading the model")
     old, new, starts = pages(client, "workers", limit=1)
+    assert [ask(client, f"workers/{name}") for name in ("w1", "w2", "w3")] == [old, new, starts], "each by its name"
     assert (old["name"], old["state"], old["models"]) == ("w1", "serving", ["starter"])
     assert (old["version"], old["free_seats"]) == (None, None), "one of an earlier release says nothing of itself"
     assert (new["name"], new["models"], new["in_memory"]) == ("w2", ["other", "starter"], ["other"])
@@ -94,6 +95,9 @@ def test_workers(client: httpx2.Client, worker: ScriptedWorker, card: ModelCard,
     worker.ownership.leave("starter", "w2")
     redis_client.zadd(keys.ALIVE + "starter", {"w1": 1})
     assert [each["name"] for each in ask(client, "workers")["data"]] == ["w3"], "who is silent or has left is not there"
+    for name in ("w1", "w2"):
+        gone = client.get(f"/v1/admin/workers/{name}")
+        assert (gone.status_code, gone.json()["type"].rpartition("/")[2]) == (404, "worker-not-found")
 
 
 def test_models(client: httpx2.Client, worker: ScriptedWorker) -> None:

@@ -120,6 +120,7 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
         client.images.generate(model="gpt-image-1", prompt="a red circle")
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
     assert "starter" in caught.value.message
+    assert "`darkroom models alias NAME MODEL`" in caught.value.message, "its program may insist on the name"
 
 
 def test_keys(gateway_with: OneGateway, worker: ScriptedWorker) -> None:

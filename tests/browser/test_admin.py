@@ -256,6 +256,14 @@ class TestAnOpenService:
         assert page.url == f"{running.url}/admin", "it is in no address that somebody copies"
         page.reload()
         expect(page.get_by_role("alert")).to_have_count(0)
+        page.get_by_role("link", name="Draw", exact=True).click()
+        page.get_by_role("link", name="Operate", exact=True).click()
+        expect(table(page, "Workers").or_(page.get_by_text("No worker was heard of"))).to_be_visible()
+
+    def test_shows_others_no_link(self, page: Page, running: Running) -> None:
+        page.goto(running.url)
+        expect(page.get_by_text("Waiting for a model")).to_be_visible()
+        expect(page.get_by_role("link", name="Operate", exact=True)).to_have_count(0)
 
     def test_opens_by_the_link_also_where_the_page_is_open(self, page: Page, running: Running, ear: Ear) -> None:
         ear.forgives.append("403")

@@ -50,6 +50,18 @@ def test_the_file_is_of_this_machines_service_alone(token: Path) -> None:
         assert operator_token(url) is None
 
 
+def test_a_data_folder_is_named(run: Run, worker: ScriptedWorker, token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where something else would be taken: that is said, and the rest lies around."""
+    other = token.parent.rename(token.parent.with_name("elsewhere"))
+    monkeypatch.setenv("DARKROOM_API_KEY", "somebody's, to draw with")
+    assert run("admin", "queue", "--data", str(other)).exit_code == 0
+    assert run("usage", "--all", "--data", str(other)).exit_code == 0
+    missing = run("admin", "resume", "starter", "--data", "nowhere")
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert f"there is no {Path('nowhere/operator.token')}" in missing.stderr
+    assert "say --all or --tenant" in run("usage", "--data", str(other)).stderr
+
+
 def test_the_file_ends_with_the_first_key(run: Run, worker: ScriptedWorker) -> None:
     assert run("admin", "queue").exit_code == 0
     created = run("keys", "create", "ops", "--scope", "admin")
@@ -118,7 +130,8 @@ def test_a_model_is_paused_and_goes_on(run: Run, gateway: Running, worker: Scrip
     assert row.split()[:2] == ["starter", "paused"]
     refused = run("generate", "a frog")
     assert (refused.exit_code, "(new weights)" in refused.stderr) == (3, True)
-    assert "its jobs are taken" in run("admin", "resume", "starter").stdout
+    assert "starter: its jobs are taken; " in run("admin", "resume", "starter").stdout
+    assert "starter: was not paused; its jobs are taken as before; " in run("admin", "resume", "starter").stdout
     assert worker.claim()
     assert json.loads(run("admin", "resume", "starter", "--json").stdout)["paused"] is None
 
@@ -131,9 +144,9 @@ def test_what_is_no_length_of_time(run: Run, worker: ScriptedWorker, length: str
 
 def test_what_the_service_refuses_is_a_sentence(run: Run, worker: ScriptedWorker) -> None:
     for words, said in (
-        (("pause", "nobodys"), "No such model is served here"),
+        (("pause", "nobodys"), "No such model is served here; `darkroom models` lists those that are."),
         (("resume", "a/b"), "No such model is served here"),
-        (("drain", "nobody"), "No worker of this name was heard of lately"),
+        (("drain", "nobody"), "No worker of this name was heard of lately. `darkroom admin workers` lists them."),
         (("drain", "w1"), "send it SIGTERM"),
         (("undrain", "nobody"), "No worker of this name was heard of lately"),
         (("pause", "starter", "--for", "9999999"), "seconds"),
@@ -229,6 +242,7 @@ def test_dead_jobs(run: Run, gateway: Running, worker: ScriptedWorker, redis_cli
 
 def test_the_audit(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
     assert run("admin", "audit").stderr == "nothing was changed\n"
+    assert run("admin", "audit", "--csv").stdout == "at,action,target,outcome,tenant,key_id,via\n"
     run("admin", "pause", "starter")
     run("admin", "pause", "starter", "--for", "30m")
     run("admin", "resume", "starter")

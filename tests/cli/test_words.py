@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import redis
 
 from app.cli.drawing_commands import generate
 from app.cli.main import app
+from app.cli.spoken import moment, spoken
 from app.cli.wording import OPTIONS
 from app.cli.words import nearest
 from app.contract.messages.card import ModelCard
@@ -76,6 +78,27 @@ def test_errors_name_options(run: Run, worker: ScriptedWorker, arguments: tuple[
     assert (done.exit_code, done.stdout) == (2, "")
     assert said in done.stderr
     assert "/" not in done.stderr.replace(str(Path.cwd()), "")
+
+
+def test_what_the_service_says_is_said_as_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XYZ-2")
+    time.tzset()
+    try:
+        said = "No worker serves a since 2026-11-27T21:29:09.153Z; GET /v1/models lists those that are."
+        assert (
+            spoken(said) == "No worker serves a since 2026-11-27 23:29:09 XYZ; `darkroom models` lists those that are."
+        )
+        assert moment("2026-11-27T21:29:09.153Z") == "2026-11-27 23:29:09"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    for other in ("GET /v1/models/starter", "since 2026-99-99T00:00:00.000Z", "2026-11-27T21"):
+        assert spoken(f"{other}\x1b[1m") == f"{other} [1m"
+
+
+def test_who_can_wait_has_no_deadline(run: Run) -> None:
+    done = run("generate", "a frog", "--batch", "--deadline", "5")
+    assert (done.exit_code, "--batch means that it can wait" in done.stderr) == (2, True)
 
 
 def test_of_forty_names_the_nearest_is_told(

@@ -34,8 +34,7 @@ QUEUED = PREFIX + "queued:"
 """sorted set per model, job id by its start tag of fair queueing: the queue itself. The lowest tag is claimed next."""
 
 BATCH_QUEUE = "batch:"
-"""What stands before a model's name in the name of the queue of its batch jobs. That of its interactive ones has the
-model's name alone."""
+"""Before a model's name: its queue of batch jobs. That of the interactive ones has the name alone."""
 
 TURNS = PREFIX + "turns:"
 """sorted set per model, of its interactive jobs, and per "batch:<model>" of its batch jobs: tenant by the finish tag of
@@ -57,7 +56,7 @@ waited; and `unserved`, the moment since when its jobs wait without one of them 
 when the queue is empty."""
 
 FOR_INTERACTIVE = "interactive:"
-"""What stands before a model's name in the name under which workers wait that have no seat for any other job of it."""
+"""Before a model's name, in IDLE: who waits for interactive jobs of it alone."""
 
 IDLE = PREFIX + "idle:"
 """sorted set per model: workers with a free seat that found its queue empty, by when (ms of Redis time; those that hold
@@ -349,8 +348,3 @@ RECORD_VERSION = 7
 def queue_name(model: str) -> str:
     """RQ queue of a model. Prefixed, so that no model can take the name of the webhook queue."""
     return QUEUE_PREFIX + model
-
-
-def batch_queue(model: str) -> str:
-    """Where the batch jobs of a model take their turns: of TURNS, NEXT_TURN, STANDING and CLOCK."""
-    return BATCH_QUEUE + model

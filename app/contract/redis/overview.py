@@ -107,6 +107,24 @@ class Overview:
         workers += [] if model else _starting(starting, since_ms=now_ms - keys.ALIVE_MS)
         return sorted((each for each in workers if model in (None, *each.models)), key=lambda each: each.name)
 
+    async def worker(self, name: str) -> SeenWorker | None:
+        """One of them by its name, without looking at the others; None if it was not heard of lately."""
+        models = await self._redis.hkeys(keys.CARDS)
+        now_ms = await self._now_ms()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zscore(keys.DRAINING, name)
+            pipeline.hget(keys.STARTING, name)
+            for model in models:
+                pipeline.zscore(keys.ALIVE + model, name)
+                pipeline.hexists(keys.LOADABLE + model, name)
+            draining, starting, *found = await pipeline.execute()
+        since_ms = now_ms - keys.ALIVE_MS
+        beats = [[(name, beat)] if beat is not None and beat >= since_ms else [] for beat in found[::2]]
+        loadable = [[name] if can_load else [] for can_load in found[1::2]]
+        workers = _serving(zip(models, beats, loadable, strict=True), {} if draining is None else {name: draining})
+        workers += _starting({name: starting} if starting else {}, since_ms=since_ms)
+        return workers[0] if workers else None
+
     async def notes(self, names: Sequence[str]) -> list[WorkerNote | None]:
         """What each said of itself with its last beat."""
         found = await self._redis.mget([keys.WORKER + name for name in names]) if names else []

@@ -113,7 +113,7 @@ class QueueStats:
 
 def _queues(model: str) -> tuple[str, str]:
     """That of its interactive jobs, and that of its batch jobs."""
-    return model, keys.batch_queue(model)
+    return model, keys.BATCH_QUEUE + model
 
 
 def _since(ms: str | None, at: float) -> float:
