@@ -70,6 +70,7 @@ def test_any_of_them_in_a_changing_batch_equal_the_stock_pipelines(bundle: Bundl
         controlled("late", control(start=0.3, end=0.8), scheduler="heun", num_inference_steps=5, seed=6),
         controlled("unguided", control("other", image=3), guidance_scale=1.0, scheduler="unipc", seed=7),
         controlled("wide", control(image=3, scale=1.3), width=96, seed=8, negative_prompt="a dog"),
+        controlled("of odd sides", control(), width=84, height=60, seed=9),
     ]
     events = []
     for request in requests:

@@ -92,7 +92,9 @@ class ControlNets:
     def __init__(self, bundle: Bundle) -> None:
         self._files = bundle.controlnets.files
         self._place, self._dtype = bundle.place, bundle.dtype
-        self._images = VaeImageProcessor(bundle.vae_scale_factor, do_convert_rgb=True, do_normalize=False)
+        self._images = VaeImageProcessor(
+            vae_scale_factor=bundle.vae_scale_factor, do_convert_rgb=True, do_normalize=False
+        )
         self._lending: Lending[ControlNet] = Lending(
             self._load, most=bundle.controlnets.kept, drop=ControlNet.drop, thread="controlnets"
         )
