@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -178,9 +179,11 @@ def s3_server_killed(s3_server: S3Server) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def nobody_listens() -> str:
-    """An endpoint that refuses every connection."""
-    return f"http://127.0.0.1:{free_port()}"
+def nobody_listens() -> Iterator[str]:
+    """An endpoint that refuses every connection. The port is taken: no server of another test gets it meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -27,8 +27,12 @@ class OwnThread:
         answer: Future[T] = Future()
 
         def run() -> None:
+            nonlocal call
             try:
-                answer.set_result(call())
+                found = call()
+                # Whoever waits for the answer may free what the call refers to: this thread must not hold it by then.
+                del call
+                answer.set_result(found)
             except BaseException as error:
                 answer.set_exception(error)
 

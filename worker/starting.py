@@ -58,10 +58,12 @@ class Starting:
             publisher.join()
 
     def _publish(self) -> None:
+        # Cleared before it looks: what is said, or that it is over, ends the next wait however it comes.
+        self._fresh.clear()
         while not self._over:
-            self._fresh.clear()
             self._try(self._sentence)
             self._fresh.wait(SAY_SECONDS)
+            self._fresh.clear()
         self._try("")
 
     def _try(self, sentence: str) -> None:

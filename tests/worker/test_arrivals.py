@@ -86,8 +86,9 @@ class Seats:
         self.canceled: list[str] = []
 
     def submit(self, request: Request, snapshot: Snapshot | None = None) -> None:
-        self.requests[request.id] = request
+        # A test that sees the request may look for the snapshot at once.
         self.snapshots[request.id] = snapshot
+        self.requests[request.id] = request
 
     def park(self, request_id: str) -> None:
         self.parked.append(request_id)
@@ -376,9 +377,8 @@ def test_a_store_tells_what_is_gone_from_what_cannot_be_read(tmp_path: Path) -> 
     assert InputMissing.slug == "input-missing"
 
 
-def test_questions_of_the_model_that_draws_are_bounded_too(redis_client: redis.Redis, store: ObjectStore) -> None:
+def test_questions_of_the_model_that_draws_are_bounded_too(house: House) -> None:
     """Nobody knows beforehand of which kind the next job is."""
-    house = House(redis_client, store)
     waiting = SimpleNamespace(free_seats=0, begin=lambda claim: None)
     arrivals = Arrivals(house.engine, house.fetching, house.attempts, house.reporter, questions=waiting)  # type: ignore[arg-type]
     assert arrivals.free_seats == 0

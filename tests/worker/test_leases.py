@@ -23,6 +23,7 @@ from app.contract.redis.store import JobStore, NewJob
 from app.webhooks.registration import Registration
 from tests.engine.driving import StoppedClock
 from tests.waiting import until
+from tests.worker.intakes import end
 from worker import intake, leases, rq_queues
 from worker.attempts import Attempts, Stop
 from worker.connections import connect
@@ -75,18 +76,18 @@ def books(valkey_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-Starts = Callable[[redis.Redis], tuple[Intake, Attempts, Room]]
+Starts = Callable[[], tuple[Intake, Attempts, Room]]
 
 
 @pytest.fixture
-def starts(redis_client: redis.Redis, card: ModelCard) -> Iterator[Starts]:
+def starts(books: redis.Redis, redis_client: redis.Redis, card: ModelCard) -> Iterator[Starts]:
     """Runs an intake in a thread until the test is over."""
     running: list[tuple[Intake, threading.Thread]] = []
 
-    def start(rq: redis.Redis) -> tuple[Intake, Attempts, Room]:
+    def start() -> tuple[Intake, Attempts, Room]:
         attempts, room = Attempts(), Room()
         made = Intake(
-            served=[(card, room)], name=f"w{len(running)}", connection=rq, ownership=Ownership(redis_client),
+            served=[(card, room)], name=f"w{len(running)}", connection=books, ownership=Ownership(redis_client),
             leasing=Ownership(redis_client), attempts=attempts, may_claim=lambda: True,
         )  # fmt: skip
         # RQ's thread for commands cannot be ended cleanly inside a process that goes on.
@@ -97,12 +98,7 @@ def starts(redis_client: redis.Redis, card: ModelCard) -> Iterator[Starts]:
         return made, attempts, room
 
     yield start
-    for made, thread in running:
-        made.request_stop()
-        thread.join()
-        made.leave()
-        # What it reads from must not be closed under it.
-        made._ears._thread.join()
+    end(running)
 
 
 @pytest.fixture
@@ -119,9 +115,9 @@ async def queue(valkey_url: str, card: ModelCard) -> str:
 
 
 def test_more_that_is_known_of_the_model_is_announced(
-    starts: Starts, books: redis.Redis, redis_client: redis.Redis, card: ModelCard
+    starts: Starts, redis_client: redis.Redis, card: ModelCard
 ) -> None:
-    intake, _, _ = starts(books)
+    intake, _, _ = starts()
     intake.leases.announce_from_now_on(card.model_copy(update={"loras": (Adapter(name="ink", sha256="a" * 64),)}))
     until(lambda: "a" * 64 in (redis_client.hget(keys.CARDS, card.name) or ""))
 
@@ -140,13 +136,13 @@ def test_one_worker_of_many_looks_for_dead_ones(books: redis.Redis, redis_client
 
 
 async def test_rqs_books_that_hang_hold_up_no_beat(
-    starts: Starts, queued: str, books: redis.Redis, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    starts: Starts, queued: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client of RQ never answers again once the worker is registered: leases are extended all the same."""
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
     monkeypatch.setattr(intake, "BOOKS_SECONDS", 0.01)
     hangs, asked = threading.Event(), threading.Event()
-    made, attempts, _ = starts(books)
+    made, attempts, _ = starts()
     until(attempts.claims)
 
     def hang(*args: Any, **options: Any) -> Any:
@@ -182,7 +178,7 @@ def _waits_of(client: Any) -> float:
 async def test_rqs_client_keeps_the_timeout_it_was_given(
     starts: Starts, books: redis.Redis, redis_client: redis.Redis
 ) -> None:
-    starts(books)
+    starts()
     registration = Registration(books, "webhooks-1")
     registration.renew()
     registration.leave()
@@ -212,11 +208,9 @@ async def test_half_a_lease_after_the_last_good_beat_it_is_not_sure(redis_client
     assert kept.are_sure
 
 
-async def test_who_is_not_sure_takes_no_job(
-    starts: Starts, books: redis.Redis, queued: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_is_not_sure_takes_no_job(starts: Starts, queued: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Leases, "are_sure", False)
-    _, attempts, room = starts(books)
+    _, attempts, room = starts()
     until(lambda: room.asked > 5)
     assert attempts.claims() == []
     monkeypatch.setattr(Leases, "are_sure", True)
@@ -264,19 +258,24 @@ async def test_what_a_beat_learns_is_passed_on(redis_client: redis.Redis, card: 
 async def test_a_drained_worker_takes_nothing_more_and_ends_with_its_last_job(
     starts: Starts,
     queued: str,
-    books: redis.Redis,
     redis_client: redis.Redis,
     valkey_url: str,
     card: ModelCard,
+    monkeypatch: pytest.MonkeyPatch,
     way: str,
 ) -> None:
-    made, attempts, _ = starts(books)
+    # The test's are the only ones: the answer to one that was asked before would be said after it.
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 3_600.0)
+    made, attempts, _ = starts()
     [claim] = until(attempts.claims)
     redis_client.zadd(keys.DRAINING, {made.name: 1})
     if way == "a beat":
         made.leases.beat()
     else:
         made.handle_payload({"data": b'{"command":"drain"}'})
+    # Whatever it asked for before it was drained has been answered.
+    with made._claiming:
+        pass
     later = await queue(valkey_url, card)
     assert any(thread.name == made.name for thread in threading.enumerate()), "it has a job"
     assert Ownership(redis_client).succeed(claim, [], timings={}, warnings=[], steps=1)
@@ -291,13 +290,12 @@ async def test_a_drained_worker_takes_nothing_more_and_ends_with_its_last_job(
 async def test_a_drain_that_was_taken_back_is_forgotten(
     starts: Starts,
     queued: str,
-    books: redis.Redis,
     redis_client: redis.Redis,
     valkey_url: str,
     card: ModelCard,
     way: str,
 ) -> None:
-    made, attempts, _ = starts(books)
+    made, attempts, _ = starts()
     [claim] = until(attempts.claims)
     redis_client.zadd(keys.DRAINING, {made.name: 1})
     made.handle_payload({"data": b'{"command":"drain"}'})
@@ -312,10 +310,10 @@ async def test_a_drain_that_was_taken_back_is_forgotten(
 
 
 async def test_a_drain_that_was_taken_back_unheard_lets_nobody_leave(
-    starts: Starts, books: redis.Redis, redis_client: redis.Redis, valkey_url: str, card: ModelCard
+    starts: Starts, redis_client: redis.Redis, valkey_url: str, card: ModelCard
 ) -> None:
     """The worker asks before it goes. Whoever took the drain back was told that it serves."""
-    made, attempts, _ = starts(books)
+    made, attempts, _ = starts()
     made.handle_payload({"data": b'{"command":"drain"}'})
     until(lambda: not made.is_draining)
     await queue(valkey_url, card)

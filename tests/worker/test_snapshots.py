@@ -219,6 +219,15 @@ def test_a_job_is_handed_back_while_the_store_hangs(scene: Scene, monkeypatch: p
         is_away.wait(WAIT_SECONDS)
 
     monkeypatch.setattr(ObjectStore, "put_snapshot", hangs)
+    submit = own._last_writers.submit
+
+    def begun(*given: Any) -> Any:
+        """The time that is left begins once the store has been asked: a hand-back before that would keep it unasked."""
+        writes = submit(*given)
+        until(lambda: asked)
+        return writes
+
+    monkeypatch.setattr(own._last_writers, "submit", begun)
     store = ObjectStore.from_url(scene.folder.as_uri())
     reporter = Reporter(scene.ownership, store, scene.attempts, DRAWN_WITH, snapshots=own)
     try:

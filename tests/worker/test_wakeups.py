@@ -22,6 +22,7 @@ from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob
 from tests.engine.driving import StoppedClock
 from tests.waiting import until
+from tests.worker.intakes import end
 from worker import wakeups
 from worker.attempts import Attempts
 from worker.intake import Intake
@@ -102,12 +103,7 @@ class Worker:
             self.attempts.seat_freed()
             until(lambda looked=looked: self.road.looked > looked)  # type: ignore[misc]
 
-    def stop(self) -> None:
-        self.intake.request_stop()
-        self.thread.join()
-        self.intake.leave()
-        # What it reads from must not be closed under it.
-        self.intake._ears._thread.join()
+    def close(self) -> None:
         self.client.close()
         self.rq.close()
 
@@ -132,8 +128,9 @@ def starts(
         return worker
 
     yield start
+    end((worker.intake, worker.thread) for worker in running)
     for worker in running:
-        worker.stop()
+        worker.close()
 
 
 Submits = Callable[[], Any]
