@@ -38,6 +38,7 @@ async def lines(operations: Operations) -> list[tuple[str, str, str]]:
     return [(each.change.action, each.change.target, each.change.outcome) for each in await operations.audit(limit=100)]
 
 
+@pytest.mark.usefixtures("patient_words")
 async def test_a_pause_and_its_end(
     operations: Operations,
     store: JobStore,

@@ -214,6 +214,7 @@ async def test_a_worker_without_a_seat_reads_no_batch_jobs_that_came_back(
     assert redis_client.info("commandstats")["cmdstat_hmget"]["calls"] < 10
 
 
+@pytest.mark.usefixtures("patient_words")
 async def test_word_of_an_interactive_job_reaches_a_worker_that_would_make_a_seat(
     store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
 ) -> None:
@@ -232,6 +233,7 @@ async def test_word_of_an_interactive_job_reaches_a_worker_that_would_make_a_sea
     assert ownership.hear("idle", seconds=0.01) == "starter"
 
 
+@pytest.mark.usefixtures("patient_words")
 async def test_a_worker_that_has_no_seat_any_more_is_not_told_of_batch_jobs(
     store: JobStore, ownership: Ownership, new: Callable[..., NewJob]
 ) -> None:

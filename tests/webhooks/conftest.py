@@ -25,6 +25,7 @@ from app.webhooks.deliver import Sender
 from app.webhooks.dispatch import Dispatcher
 from app.webhooks.options import WebhookOptions
 from app.webhooks.relay import Relay
+from tests.waiting import WAIT_SECONDS
 from tests.webhooks.receivers import Receiver, Step
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -107,7 +108,7 @@ async def make_office(
         *,
         ports: tuple[int, ...] = tuple(range(1, 65_536)),
         worker: str = "w1",
-        deadline: float = 15.0,
+        deadline: float = WAIT_SECONDS,
         tracer: Tracer | None = None,
     ) -> PostOffice:
         options = WebhookOptions(allow_http=True, allow_cidrs=LOOPBACK, allow_ports=ports)

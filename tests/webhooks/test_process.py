@@ -32,6 +32,8 @@ from tests.webhooks.receivers import Receiver, verified
 pytestmark = pytest.mark.anyio
 
 START = "from app.settings import settings_from_env; from app.webhooks.main import run; exit(run(settings_from_env()))"
+PATIENT = f"from app.contract.redis import keys; keys.DELIVERY_LEASE_MS = 600_000; {START}"
+"""What it has begun stays its own, however long the machine stands still between two beats."""
 
 Starts = Callable[..., subprocess.Popen[bytes]]
 
@@ -41,7 +43,9 @@ def starts(valkey_url: str, tmp_path: Path) -> Iterator[Starts]:
     """Starts webhook processes that may reach loopback; ends what is left of them."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(receiver: Receiver, *, url: str = valkey_url, **options: str | None) -> subprocess.Popen[bytes]:
+    def start(
+        receiver: Receiver, *, url: str = valkey_url, program: str = START, **options: str | None
+    ) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")} | {
             "DARKROOM_REDIS_URL": url,
             "DARKROOM_STORAGE_URL": (tmp_path / "pictures").as_uri(),
@@ -52,7 +56,7 @@ def starts(valkey_url: str, tmp_path: Path) -> Iterator[Starts]:
             "DARKROOM_WEBHOOK_PORTS": str(receiver.port),
         }
         given = {name: value for name, value in (environment | options).items() if value is not None}
-        processes.append(subprocess.Popen([sys.executable, "-c", START], env=given))
+        processes.append(subprocess.Popen([sys.executable, "-c", program], env=given))
         return processes[-1]
 
     yield start
@@ -129,7 +133,7 @@ async def test_the_process_keeps_what_is_under_way(
     the_clock_turns: Callable[[float], None],
 ) -> None:
     receiver.script = [receiver.holds]
-    starts(receiver)
+    starts(receiver, program=PATIENT)
     entry = f"{await job_for(receiver.url)}/job.canceled/0"
     await receiver.arrived(1)
     the_clock_turns(2)
