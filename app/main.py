@@ -163,7 +163,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
     )
     looks = asyncio.create_task(services.keyring.keep_looking())
-    housekeeper = Housekeeper(services.jobs, services.pictures, services.inputs, closing=services.closing)
+    housekeeper = Housekeeper(
+        services.jobs, services.pictures, services.mark, services.inputs, closing=services.closing
+    )
     rounds = asyncio.create_task(housekeeper.run())
     streams = asyncio.create_task(_end_streams(services))
     try:

@@ -30,6 +30,7 @@ from app.edge.keyring import Keyring
 from app.edge.limiter import Limiter
 from app.edge.stream_tokens import StreamTokens
 from app.jobs.admission import Admission
+from app.jobs.cell_mark import CellMark
 from app.jobs.follow import Feed
 from app.jobs.inputs import Inputs
 from app.jobs.model_choice import ModelChoice
@@ -52,6 +53,7 @@ class Services:
     cells: Cells
     jobs: JobStore
     pictures: PictureStore
+    mark: CellMark
     registry: ModelRegistry
     models: ModelChoice
     viewer: Viewer

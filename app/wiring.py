@@ -28,6 +28,7 @@ from app.edge.keyring import Keyring
 from app.edge.limiter import Limiter
 from app.edge.stream_tokens import StreamTokens
 from app.jobs.admission import Admission, CheckWebhook
+from app.jobs.cell_mark import CellMark
 from app.jobs.follow import Feed
 from app.jobs.inputs import Inputs
 from app.jobs.model_choice import ModelChoice
@@ -90,7 +91,8 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
     pictures = open_pictures(settings)
     registry = ModelRegistry(jobs)
     choice = ModelChoice(registry, aliases=settings.model_aliases, default=settings.default_model)
-    room = Room(registry, pictures, reserve_bytes=settings.storage_reserve_bytes)
+    mark = CellMark(jobs, pictures, settings.cell)
+    room = Room(registry, pictures, mark, reserve_bytes=settings.storage_reserve_bytes)
     came_in = Inputs(
         InputStore(commands),
         pictures,
@@ -108,6 +110,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         cells=cells,
         jobs=jobs,
         pictures=pictures,
+        mark=mark,
         registry=registry,
         models=choice,
         viewer=Viewer(jobs, pictures, registry, link_seconds=settings.picture_url_seconds),
@@ -116,7 +119,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         admission=Admission(
             jobs, registry, settings, choice, room=room, references=references, check_webhook=webhook_check(settings)
         ),
-        readiness=Readiness(jobs, pictures, registry, durability=settings.redis_durability),
+        readiness=Readiness(jobs, pictures, mark, registry, durability=settings.redis_durability),
         feed=Feed(jobs, EventStreams(commands, waiting=waiting), WatchMarks(commands)),
         watching=Watching(WatchMarks(commands)),
         pending=PendingRequests(commands),

@@ -36,6 +36,7 @@ from app.cli.worker_plan import Asked, CannotPlan, Machine, PlannedWorker, plan
 from app.cli.worker_states import WorkerStates
 from app.contract.common.environment import WORKER_NAME, SettingsError, given
 from app.contract.common.exits import CANNOT_START
+from app.contract.objects.names import CELL_MARK
 from app.contract.redis import clients
 from app.settings import Settings
 
@@ -124,7 +125,7 @@ class Supervisor:
             self.valkey.start()
             redis_url = self.environment["DARKROOM_REDIS_URL"] = self.valkey.url
         try:
-            Places.of(settings, self.data).note(self.data)
+            self.note_places(Places.of(settings, self.data))
         except OSError as error:
             raise CannotOpen(f"{self.data} cannot be written ({error.strerror}); make room or own it") from error
         self.tell(f"starting; the page will be at {self.url}")
@@ -138,6 +139,13 @@ class Supervisor:
         except OSError as error:
             raise CannotOpen(f"{error.filename} cannot be used ({error.strerror}); remove it") from error
         self.complete("DARKROOM_PROFILE_FOLDER", str(self.data / "profiles"))
+
+    def note_places(self, places: Places) -> None:
+        """For other commands. Pictures in the folder that we have the lock of are this service's, also if its jobs were
+        thrown away and there is another Redis now: the mark of the former one goes. Raises OSError."""
+        places.note(self.data)
+        if places.pictures == "own":
+            (self.data / "pictures" / CELL_MARK).unlink(missing_ok=True)
 
     def settle_port(self, settings: Settings) -> None:
         """Where the gateway will answer. A free port is chosen once: the gateway keeps it when it is started again."""

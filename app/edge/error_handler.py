@@ -167,5 +167,7 @@ def _storage_problem(error: storage.PictureStoreError) -> Problem:
     if isinstance(error, storage.RangeNotSatisfiable):
         headers = {"Content-Range": f"bytes */{error.size}"}
         return RangeNotSatisfiable(f"The picture has {error.size} bytes.", headers=headers)
+    if isinstance(error, storage.StoreTaken):
+        return PicturesUnavailable("The picture store is another service's. It is logged, and GET /readyz says more.")
     log.warning("picture store failed", error=type(error).__name__, reason=str(error))
     return PicturesUnavailable("The picture store does not answer at the moment.", retry_after=5)

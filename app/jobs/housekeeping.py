@@ -16,6 +16,7 @@ import structlog
 from app.contract.objects.names import job_prefix, token_prefix
 from app.contract.redis import keys
 from app.contract.redis.store import JobStore
+from app.jobs.cell_mark import CellMark
 from app.jobs.inputs import Inputs
 from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
@@ -30,9 +31,12 @@ STRAYS_SECONDS = 3_600.0
 class Housekeeper:
     """One round every keys.REAP_SECONDS until `closing` is set."""
 
-    def __init__(self, store: JobStore, pictures: PictureStore, inputs: Inputs, *, closing: asyncio.Event) -> None:
+    def __init__(
+        self, store: JobStore, pictures: PictureStore, mark: CellMark, inputs: Inputs, *, closing: asyncio.Event
+    ) -> None:
         self._store = store
         self._pictures = pictures
+        self._mark = mark
         self._inputs = inputs
         self._closing = closing
         self._faults: set[str] = set()
@@ -42,6 +46,8 @@ class Housekeeper:
         """Work until closing. A fault is logged when it begins and when it is over."""
         while not self._closing.is_set():
             try:
+                # Each process for itself: it takes jobs, too.
+                await self._mark.look()
                 await self.round()
                 # What this process saw accepted, and another server lacks. Every gateway looks for its own.
                 await self._store.accepted.find_lost()
@@ -59,6 +65,7 @@ class Housekeeper:
             return
         await self._reap()
         try:
+            self._mark.require()
             await self._tidy()
             await self._sweep()
             if removed := await self._inputs.sweep(limit=BATCH):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from typing import Any, Literal
 
 import redis
@@ -16,6 +17,7 @@ import structlog
 from app.contract.messages.served import ServedModel
 from app.contract.redis.durability import cluster_fault, durability_faults, reasons_to_refuse_writes
 from app.contract.redis.store import JobStore, QueueLost
+from app.jobs.cell_mark import CellMark
 from app.jobs.model_registry import ModelRegistry
 from app.jobs.schemas import CheckView, ReadinessView
 from app.pictures.errors import PictureStoreError
@@ -40,6 +42,7 @@ class Readiness:
         self,
         store: JobStore,
         pictures: PictureStore,
+        mark: CellMark,
         registry: ModelRegistry,
         *,
         durability: Literal["require", "ignore"],
@@ -47,6 +50,7 @@ class Readiness:
     ) -> None:
         self._store = store
         self._pictures = pictures
+        self._mark = mark
         self._registry = registry
         self._durability = durability
         self._clock = clock
@@ -93,12 +97,13 @@ class Readiness:
         async with self._looking:
             if self._storage is None or self._clock() - self._storage_at > STORAGE_FRESH_SECONDS:
                 self._storage, self._storage_at = await self._probe(), self._clock()
-            return self._storage
+            return _red(self._mark.taken) if self._mark.taken else self._storage
 
     async def _probe(self) -> CheckView:
         try:
             async with asyncio.timeout(STORAGE_SECONDS):
                 await self._pictures.check()
+                await self._whose()
         except TimeoutError:
             return _red(f"the picture store took more than {STORAGE_SECONDS:g} s: check its network and load")
         except PictureStoreError as error:
@@ -106,6 +111,11 @@ class Readiness:
             log.warning("picture store not writable", reason=str(error))
             return _red("pictures cannot be written, read and deleted: the gateway's log says why")
         return _green("writable")
+
+    async def _whose(self) -> None:
+        """Look whose the store is, if Redis is there to say who we are."""
+        with suppress(redis.RedisError):
+            await self._mark.look()
 
     async def _workers(self) -> CheckView:
         try:

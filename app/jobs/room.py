@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from app.edge.errors import PicturesFull, QueueStorageFull
+from app.jobs.cell_mark import CellMark
 from app.jobs.model_registry import ModelRegistry
 from app.pictures.store import PictureStore
 
@@ -27,19 +28,23 @@ class Room:
         self,
         registry: ModelRegistry,
         pictures: PictureStore,
+        mark: CellMark,
         *,
         reserve_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._pictures = pictures
+        self._mark = mark
         self._reserve_bytes = reserve_bytes
         self._clock = clock
         self._free_bytes: int | None = None
         self._disk_asked_at = -math.inf
 
     async def look(self) -> None:
-        """Raises QueueStorageFull and PicturesFull; redis.RedisError and PictureStoreError if one is away."""
+        """Raises QueueStorageFull and PicturesFull; redis.RedisError and PictureStoreError if one is away, or if the
+        store is another cell's."""
+        self._mark.require()
         if await self._registry.memory_used() >= MEMORY_LIMIT:
             raise QueueStorageFull("The queue has no memory left for new jobs.", retry_after=30)
         if self._clock() - self._disk_asked_at >= DISK_FRESH_SECONDS:

@@ -7,6 +7,7 @@ PictureStoreError
   RangeNotSatisfiable
   StoreUnavailable
     StoreDenied
+      StoreTaken
     StoreFull
 """
 
@@ -45,6 +46,10 @@ class StoreUnavailable(PictureStoreError):
 
 class StoreDenied(StoreUnavailable):
     """The store refuses us, and will until somebody changes a setting."""
+
+
+class StoreTaken(StoreDenied):
+    """The store is another cell's."""
 
 
 class StoreFull(StoreUnavailable):

@@ -17,7 +17,14 @@ from anyio import to_thread
 from obstore.exceptions import BaseError
 
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import parse_key, require_input, require_prefix, snapshots_prefix, thumbnail_key
+from app.contract.objects.names import (
+    CELL_MARK,
+    parse_key,
+    require_input,
+    require_prefix,
+    snapshots_prefix,
+    thumbnail_key,
+)
 from app.contract.objects.store import Bucket, StoreOptions, open_store, probe, sweep_probes
 from app.contract.objects.thumbnails import sweep_thumbnails
 from app.pictures.errors import PictureMissing, StoreUnavailable, translated
@@ -171,6 +178,17 @@ class PictureStore:
         """Deletes what an attempt could have gone on from; returns how many. ValueError for parts of another form."""
         prefix = snapshots_prefix(job_id, token)
         return await self._in_thread(lambda: self.place.delete_prefix(prefix))
+
+    async def read_mark(self) -> bytes | None:
+        """What says whose the store is; None where nothing does. StoreUnavailable and its kind."""
+        try:
+            return await self._in_thread(lambda: self.place.read(CELL_MARK))
+        except PictureMissing:
+            return None
+
+    async def create_mark(self, data: bytes) -> bool:
+        """Says whose it is. False, and nothing is changed, where that is said already. As `read_mark`."""
+        return await self._in_thread(lambda: self.place.create(CELL_MARK, data, "application/json"))
 
     async def check(self) -> None:
         """Writes, reads, lists and deletes a probe. StoreUnavailable and its kind, with the remedy in the sentence."""

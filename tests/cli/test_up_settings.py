@@ -27,6 +27,7 @@ from app.cli.up_settings import settings_from_env
 from app.cli.welcome import welcome
 from app.contract.common.environment import PREFIX, read_settings
 from app.contract.common.exits import CANNOT_START
+from app.contract.objects.names import CELL_MARK
 from app.settings import Settings
 from worker.settings import WorkerSettings
 
@@ -296,10 +297,16 @@ def test_where_things_lie_is_noted_for_a_backup(
     given = {"REDIS_URL": valkey_url.replace("://", "://:a-password@", 1), "DARKROOM_STORAGE_URL": "./data/pictures"}
     monkeypatch.setattr(Supervisor, "ask_redis", lambda *_: None)
     monkeypatch.setattr("app.cli.lost_workers.LostWorkers.open", lambda *_: None)
+    pictures = tmp_path / "data" / "pictures"
+    pictures.mkdir(parents=True)
+    (pictures / CELL_MARK).touch()
     environment_of_children("--data", "data", **given)
+    assert not (pictures / CELL_MARK).exists(), "whose they are is clear, whatever has become of the Redis of before"
+    (pictures / CELL_MARK).touch()
     assert Places.noted(tmp_path / "data") == Places(jobs="elsewhere", pictures="own")
     environment_of_children("--data", "data", **given | {"DARKROOM_STORAGE_URL": "./elsewhere"})
     assert Places.noted(tmp_path / "data") == Places(jobs="elsewhere", pictures="elsewhere")
+    assert (pictures / CELL_MARK).exists(), "of another place that is for its operator to say"
     assert "a-password" not in (tmp_path / "data" / PLACES).read_text()
 
 

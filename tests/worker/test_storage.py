@@ -21,7 +21,7 @@ import obstore
 import pytest
 
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import image_key, job_prefix, snapshot_key, thumbnail_key, token_prefix
+from app.contract.objects.names import CELL_MARK, image_key, job_prefix, snapshot_key, thumbnail_key, token_prefix
 from app.contract.objects.store import PROBES, StoreOptions, open_store, probe, sweep_probes
 from app.contract.objects.thumbnails import FRESH_SECONDS, KEPT_SECONDS, put_thumbnail, sweep_thumbnails
 from tests.waiting import WAIT_SECONDS
@@ -340,6 +340,16 @@ def test_deleting_an_attempt_leaves_its_neighbours(any_store: ObjectStore):
     assert any_store.delete_prefix(token_prefix(JOB, TOKEN)) == 0
     assert any_store.delete_prefix(job_prefix(JOB)) == 2
     assert kept_keys(any_store) == {image_key(OTHER_JOB, TOKEN, index, "webp") for index in range(2)}
+
+
+def test_what_is_created_is_not_written_over(any_store: ObjectStore):
+    place = any_store.place
+    place.delete(CELL_MARK)
+    assert place.create(CELL_MARK, b"first", "application/json")
+    assert not place.create(CELL_MARK, b"second", "application/json")
+    assert place.read(CELL_MARK) == b"first"
+    place.delete(CELL_MARK)
+    assert place.create(CELL_MARK, b"third", "application/json"), "nothing half-written is in the way"
 
 
 def test_what_is_put_can_be_read_and_put_again(any_store: ObjectStore):

@@ -37,6 +37,12 @@ class Folder:
         with self._directory(parents, create=True) as folder:
             _write_whole(folder, name, data)
 
+    def create(self, key: str, data: bytes, content_type: str) -> bool:
+        """The same where no such object is; else False, and nothing is changed."""
+        *parents, name = _parts(key)
+        with self._directory(parents, create=True) as folder:
+            return _write_whole(folder, name, data, only_new=True)
+
     def open(self, key: str) -> tuple[BinaryIO, int, int]:
         """The file, its length in bytes and its mtime in ns. FileNotFoundError also for a link or a device."""
         *parents, name = _parts(key)
@@ -119,7 +125,8 @@ def _parts(key: str) -> list[str]:
     return key.split("/")
 
 
-def _write_whole(folder: int, name: str, data: bytes) -> None:
+def _write_whole(folder: int, name: str, data: bytes, *, only_new: bool = False) -> bool:
+    """False if there is one of this name and `only_new` are written."""
     # The leading dot keeps a half-written file out of reach of every valid key.
     temporary = f".{name}.{secrets.token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -129,12 +136,21 @@ def _write_whole(folder: int, name: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        if only_new:
+            # A rename would write over what came in between.
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.unlink(temporary, dir_fd=folder)
+        else:
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except FileExistsError:
+        os.unlink(temporary, dir_fd=folder)
+        return False
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)
         raise
     os.fsync(folder)
+    return True
 
 
 def _remove(parent: int, name: str) -> int:

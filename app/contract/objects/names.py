@@ -44,6 +44,9 @@ SNAPSHOTS = "snapshots"
 """Where lies what running jobs can go on from, in a folder for each job and attempt. No link leads there: whoever has
 one can guess how a picture of somebody else's will look."""
 
+CELL_MARK = "darkroom-cell.json"
+"""Says to which Redis all that lies in a store belongs."""
+
 _FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
 _PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
 _KEY = re.compile(

@@ -113,7 +113,7 @@ class JobStore:
         """Record, first event, place in the queue and charge in one script, or the reason why not. Raises QueueLost."""
         record, rq_job = _flat(job.fields()), _flat(rq_hash(job.id, job.spec.model))
         head: list[Any] = [job.id, job.tenant, job.spec.model, job.cost, body_hash, queue_limit, tenant_limit]
-        head += [await self._known_epoch(), *_charged_to(budget), " ".join(job.inputs), len(record)]
+        head += [await self.epoch(), *_charged_to(budget), " ".join(job.inputs), len(record)]
         key = [_idempotency(job.tenant, idempotency_key)] if idempotency_key else []
         outcome, job_id, *found = await self._scripts["submit"](keys=key, args=head + record + rq_job)
         if outcome == "lost":
@@ -148,7 +148,7 @@ class JobStore:
             await self._require_kept([job_id], tenant)
             return Retrial("missing", job_id)
         new = new_job_id(cell)
-        head: list[Any] = [job_id, new, tenant or "", queue_limit, tenant_limit, await self._known_epoch()]
+        head: list[Any] = [job_id, new, tenant or "", queue_limit, tenant_limit, await self.epoch()]
         head += _charged_to(budget)
         outcome, found, *left = await self._scripts["retry"](args=head + _flat(rq_hash(new, model)))
         if outcome == "lost":
@@ -164,12 +164,12 @@ class JobStore:
 
     async def require_epoch(self) -> None:
         """Raises QueueLost if this is not the Redis that was there when this store first asked."""
-        if await self._known_epoch() != await self._redis.get(keys.EPOCH):
+        if await self.epoch() != await self._redis.get(keys.EPOCH):
             raise QueueLost
 
     async def _require_kept(self, missing: list[str], tenant: str | None) -> None:
         """Raises QueueLost as above, and JobLost if one of these ids is of a job of the tenant that Redis has lost."""
-        known = await self._known_epoch()
+        known = await self.epoch()
         epoch, *owners = await self._redis.mget(keys.EPOCH, *(keys.LOST + job_id for job_id in missing))
         if epoch != known:
             raise QueueLost
@@ -180,7 +180,8 @@ class JobStore:
         """Take Redis as it is now for the one to trust."""
         self._epoch = ""
 
-    async def _known_epoch(self) -> str:
+    async def epoch(self) -> str:
+        """The name of this life of Redis, as this store has first seen it."""
         if not self._epoch:
             await self._redis.set(keys.EPOCH, new_epoch(), nx=True)
             self._epoch = await self._redis.get(keys.EPOCH) or ""

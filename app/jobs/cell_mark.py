@@ -1,0 +1,110 @@
+"""Whose the picture store is: an object in it names the Redis that it belongs to, and a second cell leaves it alone.
+
+Two cells on one prefix would remove each other's pictures: the same picture of the same tenant is one object, and each
+cell deletes what its own records need no more. Knows the mark, and which Redis this one is. Refuses to take a mark off:
+whether the other cell is gone for good only its operator knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from app.contract.objects.names import CELL_MARK
+from app.contract.redis.store import JobStore
+from app.jobs.schemas import timestamp
+from app.pictures.errors import PictureStoreError, StoreTaken
+from app.pictures.store import PictureStore
+
+log = structlog.get_logger()
+
+FRESH_SECONDS = 60.0
+"""A mark that was ours is looked at again after this: somebody may have removed it, or written over it."""
+
+AGAIN_SECONDS = 4.0
+"""The same of one that was another's."""
+
+REMEDY = (
+    "two would remove each other's pictures. Give this one another DARKROOM_STORAGE_URL; if the other Redis is gone for"
+    f" good, remove {CELL_MARK} there"
+)
+
+
+class Mark(BaseModel):
+    """What the object says. `epoch` is the Redis' own name; the others are for people."""
+
+    epoch: str
+    cell: str | None = None
+    marked_at: str = ""
+
+    @property
+    def whose(self) -> str:
+        return (f"of cell {self.cell}, " if self.cell else "") + f"since {self.marked_at}"
+
+
+class CellMark:
+    """One for each process. `taken` is why the store may not be used, as of the last look; empty while it may."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        pictures: PictureStore,
+        cell: str | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._jobs = jobs
+        self._pictures = pictures
+        self._cell = cell
+        self._clock, self._now = clock, now
+        self._own: bytes | None = None
+        self._due_at = float("-inf")
+        self._has_complained = False
+        self.taken = ""
+
+    def require(self) -> None:
+        """Raises StoreTaken if the store was another's when this was last looked at."""
+        if self.taken:
+            raise StoreTaken(self.taken)
+
+    async def look(self) -> str:
+        """Look again if that is due, and mark a store that is nobody's. Returns `taken`. Raises redis.RedisError.
+
+        A store that cannot be looked at, or takes no such object, is no other's for that: whoever uses it will hear.
+        """
+        if self._clock() < self._due_at:
+            return self.taken
+        try:
+            taken = await self._judged()
+        except PictureStoreError as error:
+            if not self._has_complained:
+                log.warning("the picture store could not be marked as this service's", reason=str(error))
+            self._has_complained, taken = True, self.taken
+        if taken and taken != self.taken:
+            log.error("the picture store is another's: no job is taken and nothing is removed there", reason=taken)
+        self.taken = taken
+        self._due_at = self._clock() + (AGAIN_SECONDS if taken else FRESH_SECONDS)
+        return taken
+
+    async def _judged(self) -> str:
+        found = await self._pictures.read_mark()
+        if found is None:
+            own = Mark(epoch=await self._jobs.epoch(), cell=self._cell, marked_at=timestamp(int(self._now() * 1000)))
+            await self._pictures.create_mark(own.model_dump_json().encode())
+            # Another one may have come first, or a store that knows no condition may have taken both.
+            found = await self._pictures.read_mark()
+        # What was ours stays so: that a Redis has lost everything while we run is for others to tell.
+        if found is None or found == self._own:
+            return ""
+        try:
+            mark = Mark.model_validate_json(found)
+        except ValidationError:
+            return f"the picture store has a {CELL_MARK} that is none; {REMEDY}"
+        if mark.epoch != await self._jobs.epoch():
+            return f"the picture store belongs to another Redis ({mark.whose}); {REMEDY}"
+        self._own = found
+        return ""

@@ -1,0 +1,138 @@
+"""One prefix of a store, two cells: the second leaves it alone and says why, until its operator decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from app.contract.objects.names import CELL_MARK
+from app.contract.redis import keys
+from app.contract.redis.store import JobStore
+from app.jobs import cell_mark
+from app.jobs.cell_mark import CellMark
+from app.pictures.errors import StoreDenied, StoreTaken
+from app.pictures.store import PictureStore
+from tests.app.conftest import OneGateway, ScriptedWorker
+from tests.app.test_jobs import PARAMETERS
+from tests.app.test_refusals import problem
+
+pytestmark = pytest.mark.anyio
+
+Cell = Callable[..., CellMark]
+
+
+class Known(JobStore):
+    """Of a Redis with this name."""
+
+    def __init__(self, epoch: str) -> None:
+        self.name = epoch
+
+    async def epoch(self) -> str:
+        return self.name
+
+
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What every clock says."""
+    return [0.0]
+
+
+@pytest.fixture
+def cell(tmp_path: Path, hours: list[float]) -> Cell:
+    """A gateway process of the cell whose Redis has this name."""
+
+    def open_cell(epoch: str, name: str | None = None) -> CellMark:
+        pictures = PictureStore.from_url((tmp_path / "pictures").as_uri(), signing_key=b"s" * 32)
+        return CellMark(Known(epoch), pictures, name, clock=lambda: hours[0], now=lambda: 1_800_000_000.0)
+
+    return open_cell
+
+
+async def test_the_second_cell_leaves_it_alone(cell: Cell, hours: list[float]) -> None:
+    first, second = cell("a", "eu1"), cell("b", "us1")
+    assert await first.look() == ""
+    taken = await second.look()
+    assert "belongs to another Redis (of cell eu1, since 2027-01-15T08:00:00.000Z)" in taken
+    assert f"remove {CELL_MARK} there" in taken
+    with pytest.raises(StoreTaken, match="cell eu1"):
+        second.require()
+    hours[0] += cell_mark.FRESH_SECONDS
+    assert (await first.look(), await second.look()) == ("", taken), "whoever looks last"
+    first.require()
+    assert await cell("a").look() == "", "another process of the first, or the same restored or on another machine"
+
+
+async def test_a_removed_mark_is_the_next_ones(cell: Cell, hours: list[float], tmp_path: Path) -> None:
+    first, second = cell("a"), cell("b")
+    await first.look()
+    assert await second.look()
+    (tmp_path / "pictures" / CELL_MARK).unlink()
+    hours[0] += cell_mark.AGAIN_SECONDS
+    assert await second.look() == ""
+    second.require()
+    hours[0] += cell_mark.FRESH_SECONDS
+    assert "belongs to another Redis" in await first.look(), "if it was not gone after all"
+
+
+async def test_of_two_that_come_at_once_one_has_it(
+    cell: Cell, hours: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = cell("a"), cell("b")
+    create = second._pictures.create_mark
+
+    async def when_the_other_has_come(data: bytes) -> bool:
+        await first.look()
+        return await create(data)
+
+    monkeypatch.setattr(second._pictures, "create_mark", when_the_other_has_come)
+    assert "belongs to another Redis" in await second.look()
+    assert first.taken == ""
+
+
+async def test_a_store_that_takes_no_mark_is_used_all_the_same(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rights may be limited to the folders of before."""
+    first = cell("a")
+
+    async def denied(*_: bytes) -> bool:
+        raise StoreDenied("not below this prefix")
+
+    monkeypatch.setattr(first._pictures, "create_mark", denied)
+    assert await first.look() == ""
+    first.require()
+
+
+async def test_a_mark_that_is_none_is_nobodys_to_overwrite(cell: Cell, tmp_path: Path) -> None:
+    first = cell("a")
+    (tmp_path / "pictures" / CELL_MARK).write_bytes(b"\x89PNG")
+    assert "is none" in await first.look()
+    assert (tmp_path / "pictures" / CELL_MARK).read_bytes() == b"\x89PNG"
+
+
+def test_a_gateway_of_a_second_cell_takes_nothing(
+    gateway_with: OneGateway,
+    worker: ScriptedWorker,
+    redis_client: redis.Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("cell_mark.AGAIN_SECONDS", "readiness.STORAGE_FRESH_SECONDS"):
+        monkeypatch.setattr(f"app.jobs.{module}", 0.0)
+    worker.announce()
+    mark = tmp_path / "shared" / CELL_MARK
+    mark.parent.mkdir()
+    mark.write_text(json.dumps({"epoch": "of another", "cell": "eu1", "marked_at": "2026-11-27T10:00:00.000Z"}))
+    with gateway_with(storage_url=mark.parent.as_uri(), cell="us1") as running:
+        ready = running.client.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["redis"]["ok"]) == (503, True)
+        assert "another Redis (of cell eu1, since 2026" in ready.json()["checks"]["storage"]["detail"]
+        refused = running.client.post("/v1/jobs", json=PARAMETERS)
+        assert problem(refused) == (503, "storage-unavailable")
+        assert "another service's" in refused.json()["detail"]
+        mark.unlink()
+        assert running.client.get("/readyz").status_code == 200
+        assert running.client.post("/v1/jobs", json=PARAMETERS).status_code == 202
+    assert json.loads(mark.read_text())["epoch"] == redis_client.get(keys.EPOCH)
