@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from app.edge.auth import Caller
-from app.routes.answers import ACCESS, problems
+from app.routes.answers import ACCESS, QUEUE, problems
 from app.services import TheCaller
 
 router = APIRouter(tags=["operations"])
@@ -40,7 +40,7 @@ class KeyView(BaseModel):
         )
 
 
-@router.get("/v1/key", response_model=KeyView, summary="What your key may do", responses=problems(*ACCESS))
+@router.get("/v1/key", response_model=KeyView, summary="What your key may do", responses=problems(*ACCESS, *QUEUE))
 async def own_key(caller: TheCaller) -> KeyView:
     """Of a service without keys: what everybody may, or with the operator's token what the operator may."""
     return KeyView.of(caller)
