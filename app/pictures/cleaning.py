@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from PIL import Image, ImageCms, ImageOps, JpegImagePlugin
 
+from app.contract.messages.picture_bytes import PictureBytes, TooManyParts
 from app.pictures.clean_picture import CleanPicture, UnfitPicture
 
 MAX_PIXELS: Final = 16 * 1024 * 1024
@@ -53,12 +54,14 @@ def clean(data: bytes, *, declared: str | None = None) -> CleanPicture:
 def _readable(data: bytes) -> Iterator[Image.Image]:
     """The picture with its header read. Raises UnfitPicture for what is wrong with it, whenever that is noticed."""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+        with Image.open(PictureBytes(data), formats=("PNG", "JPEG", "WEBP")) as image:
             yield image
     except Image.UnidentifiedImageError as error:
         raise UnfitPicture("not_a_picture", "is no PNG, JPEG or WebP picture") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels() from error
+    except TooManyParts as error:
+        raise UnfitPicture("too_many_parts", "is cut into too many small parts: save it anew") from error
     except _BROKEN as error:
         raise UnfitPicture("broken", "is not whole, or was damaged on the way: it cannot be decoded") from error
 

@@ -18,6 +18,7 @@ import redis
 from app.contract.redis.ownership import Claim
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY
+from tests.app.test_odd_pictures import commented
 from tests.app.webui import TITLE, basic, draw, until_waiting
 from tests.waiting import WAIT_SECONDS
 
@@ -219,6 +220,7 @@ def test_what_is_refused(client: httpx2.Client, redis_client: redis.Redis, case:
 def test_other_refusals_have_the_same_form(running: Running, worker: ScriptedWorker) -> None:
     client = running.client
     worker.announce()
+    in_parts = base64.b64encode(commented()).decode()
     for answer, status, slug in (
         (client.post("/sdapi/v1/txt2img", content=b"{"), 415, "unsupported-media-type"),
         (
@@ -234,6 +236,7 @@ def test_other_refusals_have_the_same_form(running: Running, worker: ScriptedWor
         (client.post("/sdapi/v1/options", json=[]), 422, "invalid-request"),
         (client.post("/sdapi/v1/png-info", json={"image": "zanzibar!"}), 422, "invalid-request"),
         (client.post("/sdapi/v1/png-info", json={"image": "aGFsbG8="}), 422, "invalid-request"),
+        (client.post("/sdapi/v1/png-info", json={"image": in_parts}), 422, "invalid-request"),
     ):
         assert (answer.status_code, answer.json()["error"]) == (status, slug)
         assert "zanzibar" not in answer.text

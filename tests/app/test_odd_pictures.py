@@ -69,6 +69,19 @@ def many_scans() -> bytes:
     return data[:end] + data[scan:end] * 500 + data[end:]
 
 
+def commented(between: bytes = b"\xff\xfe\x00\x02" * 5_000) -> bytes:
+    """A JPEG with that many empty comments before its pixels. One of 20 MB takes minutes to read."""
+    data = file_of(noise(), "JPEG")
+    return data[:2] + between + data[2:]
+
+
+def chunked(count: int = 5_000) -> bytes:
+    """A PNG whose pixels stand behind that many empty chunks of them."""
+    data = file_of(noise())
+    pixels = data.find(b"IDAT") - 4
+    return data[:pixels] + (b"\x00" * 4 + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))) * count + data[pixels:]
+
+
 def hidden(kind: str) -> bytes:
     """A picture with a place, an author and a comment in every way that its format has, and something behind it."""
     exif = Image.Exif()
@@ -166,6 +179,10 @@ ROWS: dict[str, Row] = {
     "1 x 60000": Row(lambda: file_of(Image.new("L", (1, 60_000))), code="side_too_long"),
     "no pixels": Row(lambda: png_of(0, 0), code="not_a_picture"),
     "a jpeg of 500 scans": Row(many_scans, "image/jpeg", code="too_many_scans"),
+    "a jpeg of 5,000 comments": Row(commented, "image/jpeg", code="too_many_parts"),
+    "a jpeg that is padded": Row(partial(commented, b"\xff" * 20_000), "image/jpeg", code="too_many_parts"),
+    "a png of 5,000 chunks": Row(chunked, code="too_many_parts"),
+    "a png of 2,500 chunks": Row(partial(chunked, 2_500)),
     "a text of 70 MB, packed": Row(lambda: file_of(noise(), pnginfo=_long_text()), code="broken"),
     "animated png": Row(partial(animated, "PNG"), code="animated"),
     "animated webp": Row(partial(animated, "WEBP"), "image/webp", code="animated"),

@@ -6,7 +6,6 @@ Refuses to know how a record is written: that is the worker's.
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 import warnings
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from app.contract.messages.picture_bytes import PictureBytes, TooManyParts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,12 +61,14 @@ def opened(data: bytes) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of many pixels, and of what is odd beside them.
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(PictureBytes(data), formats=FORMATS) as image:
                 yield image
     except Image.UnidentifiedImageError as error:
         raise PictureError("these bytes are no readable PNG, JPEG or WebP picture") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"it has more than {MAX_PIXELS} pixels") from error
+    except TooManyParts as error:
+        raise PictureError("it is cut into more small parts than any picture of ours") from error
     except (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error) as error:
         raise PictureError(f"the picture is broken: {str(error)[:100]}") from error
 

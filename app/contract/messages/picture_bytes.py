@@ -1,0 +1,32 @@
+"""A picture's file as Pillow reads it: so often, and not more.
+
+Knows how often Pillow reads the files that programs write. Refuses to know formats.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+MAX_READS: Final = 10_000
+"""Of one file. A PNG of 20 MiB in chunks of 8 KiB, as libpng writes them, takes 7,700. Pillow walks through chunks,
+segments and padding in Python, and puts the parts of a JPEG's EXIF together one by one: a file of 20 MB with nothing
+but those takes minutes and a gigabyte."""
+
+
+class TooManyParts(Exception):
+    """The file is cut into more parts than a program makes of one."""
+
+
+class PictureBytes(io.BytesIO):
+    """For `Image.open`. `read` raises TooManyParts when it is called too often."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise TooManyParts
+        return super().read(size)
