@@ -41,17 +41,20 @@ def main() -> int:
 
 
 def stop_tree(pid: int, seconds: float) -> None:
-    """Stop a process and all below it for so long. What is born meanwhile is a child of a stopped one: nothing is."""
+    """Stop a process and all below it for so long. What is born meanwhile is a child of a stopped one: nothing is.
+    Not those that a test has stopped: they would go on before it says so."""
     stopped = []
     with contextlib.suppress(psutil.NoSuchProcess):
         first = psutil.Process(pid)
-        stopped = [first, *first.children(recursive=True)]
-    for number in (signal.SIGSTOP, signal.SIGCONT):
-        for process in stopped:
+        for process in (first, *first.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-        if number is signal.SIGSTOP:
-            time.sleep(seconds)
+                if process.status() != psutil.STATUS_STOPPED:
+                    process.send_signal(signal.SIGSTOP)
+                    stopped.append(process)
+    time.sleep(seconds)
+    for process in stopped:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGCONT)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from app.contract.objects.names import CELL_MARK, CONTENT_TYPES, image_key
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from app.edge.http_protocol import LimitedProtocol
+from app.jobs.housekeeping import Housekeeper
 from app.main import create_app
 from app.pictures.store import PictureStore
 from app.settings import Settings
@@ -67,6 +68,8 @@ def serve(settings: Settings, *, http: type[LimitedProtocol] = LimitedProtocol, 
         port=port,
         log_level="critical",
         server_header=False,
+        # No connection is closed just when a test that was held up uses it again.
+        timeout_keep_alive=3_600,
         timeout_graceful_shutdown=2,
         http=http,
     )
@@ -112,9 +115,18 @@ def shared_settings(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -
     return settings_for(valkey_url, tmp_path_factory.mktemp("gateway"))
 
 
+async def _keeps_no_house(housekeeper: Housekeeper) -> None:
+    await housekeeper._closing.wait()
+
+
 @pytest.fixture(scope="session")
 def shared_gateway(shared_settings: Settings) -> Iterator[Running]:
-    yield from serve(shared_settings)
+    """Without a housekeeper of its own, whose round may come between any two lines of a test. See `keeps_house`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Housekeeper, "run", _keeps_no_house)
+        for running in serve(shared_settings):
+            patch.undo()
+            yield running
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from app.contract.redis import keys
+from app.edge.body_queues import Space
 from app.jobs.inputs import CLEANED_AT_ONCE
 from app.pictures import cleaners
 from app.pictures.cleaners import NICENESS, SESSION, CleanerDied, Cleaners, read_answer
@@ -333,15 +334,23 @@ class TestDecoder:
         assert not decoder.is_running()
 
 
+async def an_hour_later(space: Space, amount: int, *, seconds: float, take: Any = Space.take) -> int:
+    """In the place of Space.take, where nothing is given back in an hour."""
+    assert seconds == 3_600
+    return int(await take(space, amount, seconds=0))
+
+
 def test_more_than_there_is_space_for_is_refused(gateway_with: OneGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is too many waits as long as a body may take, and nothing of it is kept."""
     monkeypatch.setattr("app.edge.bodies.SPACE", 150_000)
     gate = Gate(monkeypatch)
     file = file_of(noise(300, 300))
-    with gateway_with(body_seconds=2) as running, ThreadPoolExecutor(1) as sender:
+    with gateway_with(body_seconds=3_600) as running, ThreadPoolExecutor(1) as sender:
         first = sender.submit(upload_beside, running, file)
         until(lambda: gate.waiting)
-        refused = upload(running.client, file)
+        with monkeypatch.context() as patch:
+            patch.setattr(Space, "take", an_hour_later)
+            refused = upload(running.client, file)
         small = sender.submit(running.client.get, "/v1/jobs")
         gate.open.set()
         assert first.result().status_code == 201

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_long_poll_sees_the_next_change(client: httpx2.Client, worker: ScriptedW
         assert poll.result(WAIT_SECONDS).json()["status"] == "running"
         poll = pool.submit(client.get, job["urls"]["self"], params={"wait": 30})
         # Without an ETag the poll waits for whatever comes after it began: progress goes on until it has.
-        step = iter(range(1, 20))
+        step = cycle(range(1, 20))
         until(lambda: worker.progress(claim, next(step)) or poll.done())
         assert poll.result(WAIT_SECONDS).json()["progress"]["step"] >= 1
 
