@@ -11,7 +11,10 @@ import argparse
 import asyncio
 import json
 import tempfile
+import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -23,12 +26,15 @@ import redis.asyncio
 from app.contract.redis import keys
 from app.edge.keyring import Keyring
 from tests.faults import mutants
-from tests.faults.checker import TENANT, Evidence, Findings, check
+from tests.faults.accounts import OPERATOR
+from tests.faults.checker import check
+from tests.faults.evidence import TENANT, Evidence, Findings
 from tests.faults.fork_server import LEASE, MUTANT, ORPHAN, REAL_TIME
 from tests.faults.installation import ForkServer, Service, Valkey
-from tests.faults.load import Client, History, Nemesis, Receiver
+from tests.faults.load import Client, History, Nemesis, Operator, Receiver
 from tests.faults.proxy import Losses, LossyProxy
-from tests.waiting import PLAIN, WAIT_SECONDS, until
+from tests.faults.scripted import ASLEEP
+from tests.waiting import PLAIN, WAIT_SECONDS
 
 ORPHAN_MS = 10_000
 """Longer than any pause of the nemesis: no zombie writes after its leftovers were removed."""
@@ -36,8 +42,23 @@ ORPHAN_MS = 10_000
 ENOUGH = 20
 """Jobs without which a run says nothing: a slow machine goes on until it has brought in so many."""
 
-FATE = {"claimed": 0.03, "denoise": 0.01, "upload": 0.02, "before finish": 0.03, "after finish": 0.03}
+EDITORS = 2
+"""Of four clients. Only few: a gateway that was killed has to start a process before it takes a picture in."""
+
+FATE = {
+    "claimed": 0.03,
+    "denoise": 0.01,
+    "upload": 0.02,
+    "before finish": 0.03,
+    "after finish": 0.03,
+    ASLEEP + "upload": 0.02,
+    ASLEEP + "before finish": 0.02,
+}
 """Chances per job and stage (per picture and file for "upload")."""
+
+
+class NothingShown(Exception):
+    """The service has not come so far that the run could say anything. `str()` says what it waited for."""
 
 
 def run(
@@ -52,71 +73,63 @@ def run(
     only_replies: bool = False,
 ) -> Findings:
     """One run in `folder`, which must be empty. At its end the service is left alone until it rests, or has ended no
-    job for `drain` seconds.
+    job for `drain` seconds. Raises NothingShown where it takes in no job for as long.
 
     `real_time`: leases of 30 s, as users have them. `only_replies`: nothing dies and no lease runs out, but replies of
     Redis are lost all the time, the first two of each script among them; then everything has to happen exactly once.
     """
     valkey = Valkey(folder / "redis", durable=mutant != "aof off")
-    history, receiver = History(folder / "history.jsonl"), Receiver(seed, fails=0.0 if only_replies else 0.2)
     valkey.comes()
     losses = Losses(first=2, rate=0.05, seed=seed) if only_replies else Losses(seed=seed)
     proxy = LossyProxy(valkey.port, losses, seed=seed)
-    environment = {
-        "DARKROOM_REDIS_URL": proxy.url,
-        "DARKROOM_WEBHOOK_PORTS": str(receiver.port),
-        "DARKROOM_TEST_STEP": "0.04",
-        "DARKROOM_SNAPSHOT_SECONDS": "0.05",
-        MUTANT: mutant,
-        ORPHAN: REAL_TIME if real_time else str(ORPHAN_MS),
-    }
-    if mutant == "aof off":
-        environment["DARKROOM_REDIS_DURABILITY"] = "ignore"
-    if only_replies:
-        environment[LEASE] = "3600000"
-    fate = {} if only_replies else FATE
+    receiver = Receiver(seed, fails=0.0 if only_replies else 0.2)
+    environment = _environment(mutant, real_time=real_time, only_replies=only_replies)
+    environment |= {"DARKROOM_REDIS_URL": proxy.url, "DARKROOM_WEBHOOK_PORTS": str(receiver.port)}
+    fate = {} if only_replies else FATE | mutants.fate_of(mutant)
     service = Service(folder, fork_server, valkey, fate=fate, seed=seed, environment=environment)
-    api_key, key_id = asyncio.run(_a_key(valkey))
-    options = {"api_key": api_key, "poison": not only_replies}
-    clients = [Client(f"c{n}", service, history, receiver.url, seed=seed * 100 + n, **options) for n in range(4)]
+    history = History(folder / "history.jsonl")
+    api_key, key_id = asyncio.run(_a_key(valkey, TENANT))
+    admin_key, _ = asyncio.run(_a_key(valkey, OPERATOR, admin=True))
+    clients = [
+        Client(
+            f"c{n}", service, history, receiver.url, seed=seed * 100 + n, api_key=api_key, poison=not only_replies,
+            edits=n < EDITORS,
+        )
+        for n in range(4)
+    ]  # fmt: skip
+    operator = Operator(OPERATOR, service, history, seed=seed, api_key=admin_key)
     nemesis = Nemesis(service, valkey, history, losses, seed=seed)
+    troubles = [operator] if only_replies else [operator, nemesis]
     began = time.monotonic()
     try:
-        service.start()
-        until(lambda: _is_ready(service))
-        for thread in clients if only_replies else (*clients, nemesis):
-            thread.start()
-        time.sleep(seconds)
-        with suppress(TimeoutError):
-            until(lambda: sum(len(client.acknowledged) for client in clients) >= ENOUGH)
-        nemesis.over.set()
-        if not only_replies:
-            nemesis.join()
-        for client in clients:
-            client.over.set()
-        _all_said(clients)
-        rested = _come_to_rest(valkey, history.path, seconds=drain)
+        try:
+            service.start()
+            _go_on(service, clients, troubles, seconds=seconds, patience=drain)
+            rest = Rest(valkey, _acknowledged(history.path))
+            rested = _moves_on(rest.missing, seconds=drain)
+        finally:
+            _all_said(clients, troubles)
+            service.stop()
+            receiver.close()
+            history.close()
+            proxy.close()
+        with valkey.client() as client:
+            evidence = Evidence(
+                _lines(history.path),
+                _lines(service.diary),
+                client,
+                service.pictures,
+                receiver.arrived,
+                key_id,
+                only_replies,
+            )
+            findings = check(evidence)
     finally:
-        service.stop()
-        receiver.close()
-        history.close()
-        proxy.close()
-    with valkey.client() as client:
-        evidence = Evidence(
-            _lines(history.path),
-            _lines(service.diary),
-            client,
-            service.pictures,
-            receiver.arrived,
-            key_id,
-            only_replies,
-        )
-        findings = check(evidence)
-    valkey.is_killed()
+        valkey.is_killed()
     figures = {
         "seed": seed,
         "mutant": mutant,
-        "rested": rested,
+        "rested": rested or f"no: {rest.words()}",
         "seconds": round(time.monotonic() - began, 1),
         **nemesis.did,
         "replies lost": proxy.lost.total(),
@@ -126,6 +139,42 @@ def run(
     return findings
 
 
+def _environment(mutant: str, *, real_time: bool, only_replies: bool) -> dict[str, str]:
+    """Of all processes."""
+    environment = {
+        "DARKROOM_TEST_STEP": "0.04",
+        "DARKROOM_SNAPSHOT_SECONDS": "0.05",
+        MUTANT: mutant,
+        ORPHAN: REAL_TIME if real_time else str(ORPHAN_MS),
+    }
+    if mutant == "aof off":
+        environment["DARKROOM_REDIS_DURABILITY"] = "ignore"
+    if only_replies:
+        # Who leaves too early hands back what it holds, and that is seen.
+        environment |= {LEASE: "3600000", "DARKROOM_GRACE_SECONDS": "0"}
+    return environment
+
+
+def _go_on(
+    service: Service,
+    clients: list[Client],
+    troubles: list[Operator | Nemesis],
+    *,
+    seconds: float,
+    patience: float,
+) -> None:
+    """Traffic and troubles for so long, and until there were ENOUGH jobs. Raises NothingShown."""
+    if not _moves_on(lambda: 0 if _is_ready(service) else 1, seconds=WAIT_SECONDS):
+        raise NothingShown(f"for {WAIT_SECONDS:g} s the gateway was not ready, or no worker was there")
+    for thread in (*clients, *troubles):
+        thread.start()
+    time.sleep(seconds)
+    if not _moves_on(lambda: ENOUGH - sum(len(client.acknowledged) for client in clients), seconds=patience):
+        answers = sum((client.answers for client in clients), Counter[str]())
+        raise NothingShown(f"no job came in for {patience:g} s, and {ENOUGH} are needed; submits: {dict(answers)}")
+    _all_said(clients, troubles)
+
+
 def _is_ready(service: Service) -> bool:
     try:
         return httpx2.get(f"{service.url}/readyz", **PLAIN, timeout=4).status_code == 200
@@ -133,11 +182,11 @@ def _is_ready(service: Service) -> bool:
         return False
 
 
-async def _a_key(valkey: Valkey) -> tuple[str, str]:
+async def _a_key(valkey: Valkey, tenant: str, **more: Any) -> tuple[str, str]:
     """An API key whose limits are never met, so that what is charged to it can be counted; and its id."""
     async with redis.asyncio.Redis(port=valkey.port, decode_responses=True) as client:
         plenty = 10**9
-        key, info = await Keyring(client).create(TENANT, requests_per_minute=plenty, cost_per_minute=plenty)
+        key, info = await Keyring(client).create(tenant, requests_per_minute=plenty, cost_per_minute=plenty, **more)
         return key, info.id
 
 
@@ -145,35 +194,59 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _all_said(clients: list[Client]) -> None:
-    """Every client ends what it is saying; one that gets no answer any more is cut short."""
+def _all_said(clients: list[Client], troubles: list[Operator | Nemesis]) -> None:
+    """The troubles end, and then every client ends what it is saying; one that gets no answer any more is cut short.
+    Said again, nothing happens."""
+    for thread in troubles:
+        thread.over.set()
+    for thread in filter(threading.Thread.is_alive, troubles):
+        thread.join()
+    for client in clients:
+        client.over.set()
     ends = time.monotonic() + 15
-    for client in clients:
+    for client in filter(threading.Thread.is_alive, clients):
         client.join(max(0.1, ends - time.monotonic()))
-    for client in clients:
+    for client in filter(threading.Thread.is_alive, clients):
         client.hurried.set()
         client.join(WAIT_SECONDS)
 
 
-def _come_to_rest(valkey: Valkey, history: Path, *, seconds: float) -> bool:
-    """Wait until nothing is left to do. False when nothing has ended for so long; what is left then, the checker will
-    find. However slow a machine is, what it ends gives it time for the rest."""
-    acknowledged: set[str] = {
-        line["job"]
-        for line in map(json.loads, history.read_text().splitlines())
-        if line["type"] == "ok" and line.get("what") == "submit"
-    }
-    ends, least = time.monotonic() + seconds, len(acknowledged) + 1
-    while time.monotonic() < ends:
-        with suppress(redis.RedisError), valkey.client() as client:
-            unfinished = sum(not _is_over(client, job) for job in acknowledged)
-            owed = [client.zcard(name) for name in (keys.LEASES, keys.OUTBOX, keys.ORPHANS)]
-            if not unfinished and not any(owed) and not any(map(client.zcard, client.scan_iter(f"{keys.QUEUED}*"))):
-                return True
-            if unfinished < least:
-                ends, least = time.monotonic() + seconds, unfinished
+def _acknowledged(history: Path) -> set[str]:
+    """Ids of the jobs that were accepted, as far as their clients know."""
+    return {line["job"] for line in _lines(history) if line["type"] == "ok" and line.get("what") == "submit"}
+
+
+def _moves_on(missing: Callable[[], int], *, seconds: float) -> bool:
+    """Wait until nothing is missing. False when it has not become less for so long: however slow a machine is, what it
+    does gives it time for the rest, and a service that stands still is not waited for."""
+    ends, least = time.monotonic() + seconds, missing()
+    while least > 0 and time.monotonic() < ends:
         time.sleep(0.1)
-    return False
+        if (left := missing()) < least:
+            ends, least = time.monotonic() + seconds, left
+    return least <= 0
+
+
+class Rest:
+    """What is left to do until nothing is."""
+
+    def __init__(self, valkey: Valkey, acknowledged: set[str]) -> None:
+        self._valkey = valkey
+        self._open = acknowledged
+        self._left = Counter({"redis": 1})
+
+    def missing(self) -> int:
+        """How much that is."""
+        with suppress(redis.RedisError), self._valkey.client() as client:
+            self._open = {job for job in self._open if not _is_over(client, job)}
+            owed = {name: client.zcard(name) for name in (keys.LEASES, keys.OUTBOX, keys.ORPHANS)}
+            waiting = sum(map(client.zcard, client.scan_iter(f"{keys.QUEUED}*")))
+            self._left = Counter({"jobs": len(self._open), "waiting": waiting} | owed)
+        return self._left.total()
+
+    def words(self) -> str:
+        """The same, for whoever wonders."""
+        return ", ".join(f"{name}: {count}" for name, count in self._left.items() if count)
 
 
 def _is_over(client: redis.Redis, job: str) -> bool:
@@ -188,23 +261,30 @@ def main() -> int:
     options.add_argument("--only-replies", action="store_true", help="lose replies, kill nothing, forgive nothing")
     options.add_argument("--mutants", action="store_true", help="each mutant, until a seed catches it")
     chosen = options.parse_args()
-    if chosen.mutants:
-        return sum(not _caught(name, chosen.seed, chosen.seconds) for name in mutants.NAMES)
     how = {"real_time": chosen.real_time, "only_replies": chosen.only_replies}
-    return len(_show(chosen.seed, chosen.seconds, "none", **how).violations)
+    with closing(ForkServer()) as fork_server:
+        if chosen.mutants:
+            return sum(not _caught(fork_server, name, chosen.seed, chosen.seconds) for name in mutants.MUTANTS)
+        findings = _show(fork_server, chosen.seed, chosen.seconds, **how)
+        return len(findings.violations) if findings else 1
 
 
-def _caught(mutant: str, seed: int, seconds: float) -> bool:
-    only_replies = mutant in mutants.OF_REPLIES
-    return any(mutants.convicts(_show(seed + n, seconds, mutant, only_replies=only_replies)) for n in range(3))
+def _caught(fork_server: ForkServer, mutant: str, seed: int, seconds: float) -> bool:
+    only_replies = mutants.MUTANTS[mutant].of_replies
+    runs = (_show(fork_server, seed + n, seconds, mutant=mutant, only_replies=only_replies) for n in range(3))
+    return any(findings is not None and mutants.convicts(mutant, findings) for findings in runs)
 
 
-def _show(seed: int, seconds: float, mutant: str, *, real_time: bool = False, only_replies: bool = False) -> Findings:
+def _show(fork_server: ForkServer, seed: int, seconds: float, **how: Any) -> Findings | None:
+    """None where the run has shown nothing."""
     # A job that loses three workers has waited for three leases.
-    drain = 25 if mutant != "none" else 400 if real_time else 240
-    with tempfile.TemporaryDirectory(prefix="darkroom-chaos-") as folder, closing(ForkServer()) as fork_server:
-        how = {"drain": drain, "real_time": real_time, "only_replies": only_replies}
-        findings = run(Path(folder), fork_server, seed=seed, seconds=seconds, mutant=mutant, **how)
+    drain = 25 if "mutant" in how else 400 if how.get("real_time") else 240
+    with tempfile.TemporaryDirectory(prefix="darkroom-chaos-") as folder:
+        try:
+            findings = run(Path(folder), fork_server, seed=seed, seconds=seconds, drain=drain, **how)
+        except NothingShown as error:
+            print(json.dumps({"seed": seed, **how, "error": str(error)}), flush=True)
+            return None
     said: dict[str, Any] = findings.figures | {"violations": dict(findings.violations), "examples": findings.examples}
     print(json.dumps(said), flush=True)
     return findings

@@ -1,4 +1,4 @@
-"""What the service has to bear: clients that repeat themselves, a receiver that often fails, a nemesis.
+"""What the service has to bear: clients that repeat themselves, a receiver that often fails, an operator, a nemesis.
 
 Everything that is asked, and what came of it, becomes a line of the history: invoke, then ok, fail or info (nobody
 knows). The checker reads nothing else about the clients.
@@ -7,17 +7,21 @@ knows). The checker reads nothing else about the clients.
 from __future__ import annotations
 
 import http.server
+import io
 import json
+import os
 import random
 import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
+from PIL import Image
 
 from tests.faults.installation import Service, Valkey
 from tests.faults.proxy import Losses
@@ -77,83 +81,144 @@ class Receiver:
         self._server.server_close()
 
 
-class Client(threading.Thread):
-    """Sends jobs until told to stop; looks at some, calls some off.
+class Caller(threading.Thread):
+    """Asks the service for something again and again until told to stop, and has it in the history."""
 
-    Two of three have an Idempotency-Key and are sent until they are acknowledged. The others, the first among them, are
-    sent once: what became of one without an answer, nobody knows.
-    """
-
-    def __init__(
-        self, name: str, service: Service, history: History, webhook: str, *, seed: int, api_key: str, poison: bool
-    ) -> None:
+    def __init__(self, name: str, service: Service, history: History, *, seed: int, api_key: str) -> None:
         super().__init__(name=name, daemon=True)
-        self._service, self._history, self._webhook = service, history, webhook
+        self._service, self._history = service, history
         self._headers = {"Authorization": f"Bearer {api_key}"}
-        self._poison = poison
         self._chance = random.Random(seed)
-        self.acknowledged: list[str] = []
         self.over = threading.Event()
-        self.hurried = threading.Event()
 
     def run(self) -> None:
         with httpx2.Client(base_url=self._service.url, timeout=4, **PLAIN, headers=self._headers) as client:
             number = 0
             while not self.over.is_set():
                 number += 1
-                poison = self._poison and number % 40 == 5
-                self._send(client, f"{self.name}-{number}", poison=poison, keyed=number % 3 != 1)
-                if self.acknowledged and self._chance.random() < 0.5:
-                    self._look(client, self._chance.choice(self.acknowledged[-20:]))
-                if self.acknowledged and self._chance.random() < 0.05:
-                    job = self.acknowledged[-1]
-                    self._call(client, "cancel", job, "POST", f"/v1/jobs/{job}/cancel")
-                self.over.wait(self._chance.uniform(0.02, 0.12))
+                self._turn(client, number)
 
-    def _send(self, client: httpx2.Client, key: str, *, poison: bool, keyed: bool) -> None:
+    def _turn(self, client: httpx2.Client, number: int) -> None:
+        raise NotImplementedError
+
+    def _call(
+        self, client: httpx2.Client, what: str, about: str, method: str, path: str, *, keyed: bool = False,
+        content: bytes | None = None, body: Any = None, **more: Any,
+    ) -> httpx2.Response | None:  # fmt: skip
+        said = {"what": what, "about": about}
+        self._history.write("invoke", self.name, **said, **more)
+        headers = {"Idempotency-Key": about} if keyed else {}
+        headers |= {"Content-Type": "image/png"} if content else {}
+        try:
+            answer = client.request(method, path, json=body, content=content, headers=headers)
+        except httpx2.TransportError as error:
+            self._history.write("info", self.name, **said, error=type(error).__name__)
+            return None
+        found: dict[str, Any] = answer.json() if answer.content else {}
+        kind = "ok" if answer.is_success else "fail"
+        told = {"status": found.get("status"), "job": found.get("id")} if answer.is_success else {"said": found}
+        self._history.write(kind, self.name, **said, http=answer.status_code, **told, **more)
+        return answer
+
+
+def _picture(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (number * 20, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURES = [_picture(number) for number in range(8)]
+"""What clients send in. There are few, so that one client deletes what another one uses and sends again."""
+
+
+class Client(Caller):
+    """Sends jobs until told to stop; looks at some, calls some off.
+
+    Two of three have an Idempotency-Key and are sent until they are acknowledged. The others, the first among them, are
+    sent once: what became of one without an answer, nobody knows. Who `edits` starts every second one from a picture,
+    which is sent in before and, often, deleted after.
+    """
+
+    def __init__(
+        self, name: str, service: Service, history: History, webhook: str, *, seed: int, api_key: str, poison: bool,
+        edits: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(name, service, history, seed=seed, api_key=api_key)
+        self._edits = edits
+        self._webhook = webhook
+        self._poison = poison
+        self.acknowledged: list[str] = []
+        self.answers = Counter[str]()
+        self.hurried = threading.Event()
+
+    def _turn(self, client: httpx2.Client, number: int) -> None:
+        poison = self._poison and number % 40 == 5
+        picture = self._upload(client) if self._edits and number % 2 else None
+        self._send(client, f"{self.name}-{number}", poison=poison, keyed=number % 3 != 1, picture=picture)
+        if picture and self._chance.random() < 0.5:
+            self._call(client, "delete", picture, "DELETE", f"/v1/inputs/{picture}")
+        if self.acknowledged and self._chance.random() < 0.5:
+            self._look(client, self._chance.choice(self.acknowledged[-20:]))
+        if self.acknowledged and self._chance.random() < 0.05:
+            job = self.acknowledged[-1]
+            self._call(client, "cancel", job, "POST", f"/v1/jobs/{job}/cancel")
+        self.over.wait(self._chance.uniform(0.02, 0.12))
+
+    def _upload(self, client: httpx2.Client) -> str | None:
+        """The id of a picture that was sent in."""
+        number = self._chance.randrange(len(PICTURES))
+        answer = self._call(client, "upload", str(number), "POST", "/v1/inputs", content=PICTURES[number])
+        return str(answer.json()["id"]) if answer is not None and answer.is_success else None
+
+    def _send(self, client: httpx2.Client, order: str, *, poison: bool, keyed: bool, picture: str | None) -> None:
         body = {
             "prompt": "poison" if poison else "a circle",
             "seed": 1,
             "num_images": self._chance.choice([1, 1, 2]),
             "num_inference_steps": self._chance.randint(2, 8),
             "webhook": {"url": self._webhook},
-            "metadata": {"order": key},
+            "metadata": {"order": order},
             "priority": self._chance.choice(["interactive", "interactive", "batch"]),
         }
-        if not keyed:
-            answer = self._call(client, "submit", key, "POST", "/v1/jobs", body=body, poison=poison, keyed=False)
-            if answer is not None and answer.is_success:
-                self.acknowledged.append(answer.json()["id"])
-            return
+        if picture:
+            body |= {"image": {"input": picture}, "strength": 0.5}
+        more = {"body": body, "poison": poison, "picture": picture}
         again = 2 if self._chance.random() < 0.1 else 1
         while again and not self.hurried.is_set():
-            answer = self._call(client, "submit", key, "POST", "/v1/jobs", body=body, poison=poison)
+            answer = self._call(client, "submit", order, "POST", "/v1/jobs", keyed=keyed, **more)
+            self.answers["none" if answer is None else str(answer.status_code)] += 1
+            if answer is not None and answer.status_code in (200, 202):
+                self.acknowledged.append(answer.json()["id"])
+            if not keyed:
+                return
             if answer is None or answer.status_code >= 500 or answer.status_code == 429:
                 time.sleep(0.1)
                 continue
             again -= 1
-            if answer.status_code in (200, 202):
-                self.acknowledged.append(answer.json()["id"])
 
     def _look(self, client: httpx2.Client, job: str) -> None:
         self._call(client, "look", job, "GET", f"/v1/jobs/{job}")
 
-    def _call(
-        self, client: httpx2.Client, what: str, about: str, method: str, path: str, *, body: Any = None, **more: Any
-    ) -> httpx2.Response | None:
-        said = {"what": what, "about": about}
-        self._history.write("invoke", self.name, **said, **more)
-        headers = {"Idempotency-Key": about} if what == "submit" and more.get("keyed", True) else {}
-        try:
-            answer = client.request(method, path, json=body, headers=headers)
-        except httpx2.TransportError as error:
-            self._history.write("info", self.name, **said, error=type(error).__name__)
-            return None
-        found: dict[str, Any] = answer.json() if answer.content else {}
-        kind = "ok" if answer.is_success else "fail"
-        told = {"status": found.get("status"), "job": found.get("id")} if answer.is_success else {}
-        self._history.write(kind, self.name, **said, http=answer.status_code, **told)
-        return answer
+
+class Operator(Caller):
+    """Drains one worker after the other, and takes every second drain back, soon or not so soon."""
+
+    def _turn(self, client: httpx2.Client, number: int) -> None:
+        if self.over.wait(self._chance.uniform(0.5, 1.5)):
+            return
+        seen = self._call(client, "list", "workers", "GET", "/v1/admin/workers")
+        names = [worker["name"] for worker in seen.json()["data"]] if seen is not None and seen.is_success else []
+        if not names:
+            return
+        worker = self._chance.choice(names)
+        self._call(client, "drain", worker, "POST", f"/v1/admin/workers/{worker}/drain", body={})
+        if number % 2:
+            self.over.wait(self._chance.uniform(0, 0.3))
+            self._call(client, "undrain", worker, "POST", f"/v1/admin/workers/{worker}/undrain", body={})
+
+
+DECK = {"redis": 2, "gateway": 2, "webhooks": 2, "pause": 7, "kill": 6, "stop": 3, "replies": 4}
+"""What the nemesis does, and how often of so many times. At first it does each once, so that a short run has all."""
 
 
 class Nemesis(threading.Thread):
@@ -167,35 +232,41 @@ class Nemesis(threading.Thread):
         self.did: Counter[str] = Counter()
 
     def run(self) -> None:
-        while not self.over.wait(self._chance.uniform(0.2, 0.8)):
-            self.strike(self._chance.random())
+        for what in self._deck():
+            if self.over.wait(self._chance.uniform(0.2, 0.8)):
+                return
+            self._strike(what)
 
-    def strike(self, chance: float) -> None:
+    def _deck(self) -> Iterator[str]:
+        yield from self._chance.sample([*DECK], len(DECK))
+        while True:
+            yield from self._chance.sample([*DECK], sum(DECK.values()), counts=DECK.values())
+
+    def _strike(self, what: str) -> None:
         worker = self._chance.choice([name for name in self._service.pids if name.startswith("worker")])
-        if chance < 0.08:
-            self._note("redis killed")
-            self._valkey.is_killed()
-            time.sleep(self._chance.uniform(0.1, 0.6))
-            self._valkey.comes()
-        elif chance < 0.15:
-            self._kill("gateway")
-        elif chance < 0.22:
-            self._kill("webhooks")
-        elif chance < 0.48:
-            self._note("worker paused", pid=self._service.pids[worker])
-            pid = self._service.pids[worker]
-            self._service.signal(worker, signal.SIGSTOP)
-            threading.Timer(self._chance.uniform(1.0, 4.0), _continue, [pid]).start()
-        elif chance < 0.72:
-            self._kill(worker)
-        elif chance < 0.82:
-            self._note("worker told to stop", pid=self._service.pids[worker])
-            self._service.signal(worker, signal.SIGTERM)
-        else:
-            self._note("replies lost for a while")
-            self._losses.rate = 0.3
-            self.over.wait(self._chance.uniform(0.3, 1.0))
-            self._losses.rate = 0.0
+        match what:
+            case "redis":
+                self._note("redis killed")
+                self._valkey.is_killed()
+                time.sleep(self._chance.uniform(0.1, 0.6))
+                self._valkey.comes()
+            case "gateway" | "webhooks":
+                self._kill(what)
+            case "pause":
+                self._note("worker paused", pid=self._service.pids[worker])
+                pid = self._service.pids[worker]
+                self._service.signal(worker, signal.SIGSTOP)
+                threading.Timer(self._chance.uniform(1.0, 4.0), _continue, [pid]).start()
+            case "kill":
+                self._kill(worker)
+            case "stop":
+                self._note("worker told to stop", pid=self._service.pids[worker])
+                self._service.signal(worker, signal.SIGTERM)
+            case "replies":
+                self._note("replies lost for a while")
+                self._losses.rate = 0.3
+                self.over.wait(self._chance.uniform(0.3, 1.0))
+                self._losses.rate = 0.0
 
     def _kill(self, name: str) -> None:
         self._note(f"{name.rstrip('0123456789')} killed", pid=self._service.pids[name])
@@ -207,7 +278,5 @@ class Nemesis(threading.Thread):
 
 
 def _continue(pid: int) -> None:
-    import os
-
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)

@@ -2,59 +2,72 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from app.contract.objects import folder as folders
 from app.contract.objects import names
-from app.contract.redis import outbox, ownership, scripts, store
-from app.contract.redis.store import JobStore, NewJob, Reaped, Submission
-from tests.faults.checker import Findings
-from worker import reporter
+from app.contract.redis import scripts
+from app.contract.redis.store import JobStore, Reaped
+from tests.faults.evidence import Findings
+from tests.faults.scripted import ASLEEP
+from worker import finisher
 from worker.finisher import Finisher
+from worker.intake import Intake
+from worker.parking import Parking
 from worker.reporter import Reporter
-
-NAMES = (
-    "no token check",
-    "no reaper",
-    "aof off",
-    "finish before upload",
-    "non-atomic submit",
-    "outbox popped before send",
-    "write in place",
-    "key before record",
-    "submit not recognised",
-    "claim not recognised",
-)
-
-OF_REPLIES = frozenset({"submit not recognised", "claim not recognised"})
-"""Harmless until a reply is lost."""
+from worker.storage import Stored
 
 
-UNTIDY = frozenset({"a file of nobody", "left in redis"})
-"""Found as well where a run did not come to rest in its time: no proof of a mistake."""
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake. `breaks`: violations of which at least one has to be found, any other is no proof of this mistake.
+    `of_replies`: it is harmless until a reply is lost, or hides among deaths, and shows where nothing dies. `fate`:
+    what shows it happens to workers more often than to others."""
+
+    make: Callable[[], None]
+    breaks: frozenset[str]
+    of_replies: bool = False
+    fate: Mapping[str, float] = field(default_factory=dict)
 
 
-def convicts(findings: Findings) -> bool:
-    """Is a mistake proved?"""
-    return bool(set(findings.violations) - (set() if findings.figures["rested"] else UNTIDY))
+def convicts(name: str, findings: Findings) -> bool:
+    """Is this mistake proved?"""
+    return bool(MUTANTS[name].breaks & findings.violations.keys())
+
+
+def fate_of(name: str) -> Mapping[str, float]:
+    """Chances of workers that differ from everybody's."""
+    return MUTANTS[name].fate if name != "none" else {}
 
 
 def apply(name: str) -> None:
-    """KeyError for a name that is none. "aof off" is the harness's to do."""
-    {"none": _nothing, "aof off": _nothing, **_MUTATIONS}[name]()
+    """KeyError for a name that is none, AssertionError where the service has no such part any more: a mutant that
+    changes nothing would count as survived."""
+    if name != "none":
+        MUTANTS[name].make()
 
 
-def _nothing() -> None:
-    return
+def _by_the_harness() -> None:
+    """Redis is started otherwise."""
+
+
+def _replace(owner: Any, name: str, new: Callable[..., Any]) -> None:
+    """Another function in the place of one that is there."""
+    assert callable(getattr(owner, name, None)), f"{owner.__name__} has no {name}"
+    setattr(owner, name, new)
 
 
 def _rewrite(script: str, old: str, new: str) -> None:
-    """Replace text of one script, which must be there: a mutant that changes nothing would count as survived."""
+    """Replace text in all that is made of this file of scripts/, wherever it is loaded."""
     original = scripts.source
     assert old in _lua(script), f"{script}.lua has no {old!r}"
 
@@ -62,8 +75,12 @@ def _rewrite(script: str, old: str, new: str) -> None:
         text = original(name, *shared)
         return text.replace(old, new) if script in (name, *scripts.OF_ALL, *shared) else text
 
-    scripts.source = source  # type: ignore[assignment]
-    store.source = ownership.source = source  # type: ignore[attr-defined]
+    for module in _modules_with(original):
+        module.source = source
+
+
+def _modules_with(source: Callable[..., str]) -> list[Any]:
+    return [module for module in list(sys.modules.values()) if vars(module).get("source") is source]
 
 
 def _lua(script: str) -> str:
@@ -71,7 +88,12 @@ def _lua(script: str) -> str:
 
 
 def _no_token_check() -> None:
-    _rewrite("prelude", "return r[1] == 'running' and r[2] == token", "return r[1] ~= false")
+    """Who has lost a job ends it all the same."""
+    _rewrite("finish", "if job.status ~= 'running' or job.token ~= token then", "if not job.status then")
+
+
+def _snapshot_of_a_lost_attempt() -> None:
+    _rewrite("snapshot", "if not owns(id, token) then return 0 end", "")
 
 
 def _submit_not_recognised() -> None:
@@ -79,14 +101,45 @@ def _submit_not_recognised() -> None:
 
 
 def _claim_not_recognised() -> None:
-    _rewrite("claim", "if before then return owns(before, token) and told(before) or nil end", "")
+    _rewrite("claim", "if before then return owns(before, token) and told(before, claimable(before)) or nil end", "")
+
+
+def _usage_counted_again() -> None:
+    """By a last word that is said again because its answer was lost."""
+    recognised = "return job.status == status and job.token == token and 'done' or 'stale'"
+    count = "if job.status == status and job.token == token then use(job.tenant, now(), cjson.decode(ARGV[5])) end "
+    _rewrite("finish", recognised, count + recognised)
+
+
+def _input_removed_under_its_job() -> None:
+    _rewrite("input_drop", "if jobs > 0 then", "if false then")
+
+
+def _outbox_popped_before_send() -> None:
+    due = "redis.call('ZADD', OUTBOX, 'XX', at + DELIVERY_LEASE_MS, entry)"
+    _rewrite("outbox_take", due, "redis.call('ZREM', OUTBOX, entry)")
+
+
+def _put_aside_for_good() -> None:
+    """What made room for others never gets its seats back."""
+    _replace(Parking, "next", lambda self: None)
+
+
+def _drained_with_its_jobs() -> None:
+    """A worker that is told to leave does not wait for the end of its jobs."""
+
+    def leaves(self: Intake) -> bool:
+        self.was_drained = self.is_draining and self.leases.leave_drained()
+        return self.was_drained
+
+    _replace(Intake, "_leaves_drained", leaves)
 
 
 def _no_reaper() -> None:
     async def reap(self: JobStore, *, limit: int = 100) -> Reaped:
         return Reaped(0, 0, 0, 0)
 
-    JobStore.reap = reap  # type: ignore[method-assign]
+    _replace(JobStore, "reap", reap)
 
 
 def _finish_before_upload() -> None:
@@ -98,10 +151,6 @@ def _finish_before_upload() -> None:
 
         class Later:
             def put(self, key: str, data: bytes, content_type: str, **options: Any) -> Any:
-                import hashlib
-
-                from worker.storage import Stored
-
                 late.append(lambda: put(key, data, content_type))
                 return Stored(key, hashlib.sha256(data).hexdigest(), len(data), content_type)
 
@@ -123,13 +172,11 @@ def _finish_before_upload() -> None:
 
         return then_upload
 
-    import threading
-
     uploading = threading.Lock()
     attempt_uploads: dict[str, list[Callable[[], Any]]] = {}
     original, original_put_away = Finisher.store, Reporter._put_away
-    Finisher.store = store  # type: ignore[method-assign]
-    Reporter._put_away = put_away  # type: ignore[method-assign]
+    _replace(Finisher, "store", store)
+    _replace(Reporter, "_put_away", put_away)
 
 
 def _perhaps_die() -> None:
@@ -137,76 +184,82 @@ def _perhaps_die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _in_two_steps(first: str, second: str) -> None:
-    """submit.lua cut in two, with a gateway that may die in between."""
-    original = JobStore.submit
-
-    async def submit(self: Any, job: NewJob, **options: Any) -> Submission:
-        random.seed()
-        client, real = self._redis, self._scripts["submit"]
-
-        async def both(*, keys: list[str], args: list[Any]) -> Any:
-            answer = await client.register_script(whole(first))(keys=keys, args=args)
-            if answer[0] != "created":
-                return answer
-            _perhaps_die()
-            return await client.register_script(whole(second))(keys=keys, args=args)
-
-        self._scripts["submit"] = both
-        try:
-            return await original(self, job, **options)
-        finally:
-            self._scripts["submit"] = real
-
-    def whole(body: str) -> str:
-        return scripts.source("submit").replace(_lua("submit"), body)
-
-    JobStore.submit = submit  # type: ignore[method-assign]
+Call = Callable[[list[str], list[Any]], Awaitable[Any]]
+"""Of a script: its keys and arguments, and what it answers."""
 
 
-_HEAD = """
-local id, tenant, model, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local n = tonumber(ARGV[11])
-if KEYS[1] then
-  local before = redis.call('GET', KEYS[1])
-  if before then
-    local old_id, old_body = string.match(before, '^(%S+) (%S+)$')
-    return {old_body == body and 'replayed' or 'conflict', old_id, seen(old_id)}
-  end
-end
-"""
-_TELL_KEY = "if KEYS[1] then redis.call('SET', KEYS[1], id .. ' ' .. body, 'EX', IDEMPOTENCY_SECONDS) end\n"
-_ARGUMENTS = """
-local id, tenant, model, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local n = tonumber(ARGV[11])
-"""
-_WRITE_RQ = "redis.call('HSET', RQ_JOB .. id, unpack(ARGV, 12 + n))\n"
-_ACCEPT = "accept(id, tenant, model, tonumber(ARGV[4]), unpack(ARGV, 12, 11 + n))\n"
-_CREATED = "return {'created', id, now(), 0}\n"
+def _submit_by(make: Callable[[Call, Callable[[str], Call]], Call]) -> None:
+    """Jobs come in by a call that `make` makes of the true one, and of whatever text it wants to run in Redis."""
+    original = JobStore.__init__
+
+    def init(self: Any, client: Any, **options: Any) -> None:
+        original(self, client, **options)
+        submit = make(_call(self._scripts["submit"]), lambda text: _call(client.register_script(text)))
+        self._scripts["submit"] = lambda *, keys, args: submit(keys, args)
+
+    _replace(JobStore, "__init__", init)
+
+
+def _call(script: Any) -> Call:
+    return lambda names, args: script(keys=names, args=args)
 
 
 def _non_atomic_submit() -> None:
-    """The record is written, and the id queued in a second call."""
-    record = (
-        "redis.call('HSET', JOB .. id, 'id', id, 'tenant', tenant, 'model', model, 'status', 'queued', 'attempt', 0, "
-        "'failures', 0, 'step', 0, 'created_ms', now(), 'v', RECORD_VERSION, unpack(ARGV, 12, 11 + n))\n"
-    )
-    _in_two_steps(_HEAD + _WRITE_RQ + record + _TELL_KEY + _CREATED, _ARGUMENTS + _ACCEPT + _CREATED)
+    """The record is written, and the id queued in a second call: the gateway may die in between."""
+    queue = "local tag, place, stands = enqueue(id, tenant, model, cost, priority, due, waiting == 0)"
+    whole = scripts.source("submit")
+    assert queue in whole, "life.lua queues jobs in another way"
+    not_queued = whole.replace(queue, "local tag, place, stands = '', '', ''")
+    queue_it = _with_all("""
+      local id = ARGV[1]
+      local job = job_of(id)
+      if job.tag ~= '' or job.status ~= 'queued' then return end
+      local tag, place, stands = enqueue(id, job.tenant, job.model, tonumber(job.cost), job.priority, false,
+        redis.call('ZCARD', QUEUED .. job.model) == 0)
+      redis.call('HSET', JOB .. id, 'tag', tag, 'place', place, 'standing', stands)
+    """)
+
+    def in_two(_: Call, script: Callable[[str], Call]) -> Call:
+        first, second = script(not_queued), script(queue_it)
+
+        async def submit(names: list[str], args: list[Any]) -> Any:
+            answer = await first(names, args)
+            if answer[0] == "created":
+                _perhaps_die()
+                await second([], args)
+            return answer
+
+        return submit
+
+    _submit_by(in_two)
 
 
 def _key_before_record() -> None:
-    _in_two_steps(_HEAD + _TELL_KEY + _CREATED, _ARGUMENTS + _WRITE_RQ + _ACCEPT + _CREATED)
+    """The Idempotency-Key is taken, and the job comes in by a second call: the gateway may die in between."""
+    take_key = _with_all("""
+      local known = replay(KEYS[1], ARGV[5])
+      if known then return known end
+      redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[5], 'EX', IDEMPOTENCY_SECONDS)
+    """)
+
+    def in_two(whole: Call, script: Callable[[str], Call]) -> Call:
+        first = script(take_key)
+
+        async def submit(names: list[str], args: list[Any]) -> Any:
+            if names:
+                if known := await first(names, args):
+                    return known
+                _perhaps_die()
+            return await whole([], args)
+
+        return submit
+
+    _submit_by(in_two)
 
 
-def _outbox_popped_before_send() -> None:
-    original = scripts.source
-
-    def source(name: str, *shared: str) -> str:
-        text = original(name, *shared)
-        old = "redis.call('ZADD', OUTBOX, 'XX', at + DELIVERY_LEASE_MS, entry)"
-        return text.replace(old, "redis.call('ZREM', OUTBOX, entry)") if name == "outbox_take" else text
-
-    outbox.source = source  # type: ignore[attr-defined]
+def _with_all(text: str) -> str:
+    """This script, behind everything that scripts share."""
+    return scripts.constants() + "".join(map(_lua, scripts.OF_ALL)) + text
 
 
 def _write_in_place() -> None:
@@ -223,18 +276,30 @@ def _write_in_place() -> None:
             folders.os.fsync(file.fileno())  # type: ignore[attr-defined]
             file.write(data[len(data) // 2 :])
 
-    reporter.image_key = key  # type: ignore[attr-defined]
-    folders._write_whole = write
+    _replace(finisher, "image_key", key)
+    _replace(folders, "_write_whole", write)
 
 
-_MUTATIONS: dict[str, Callable[[], None]] = {
-    "no token check": _no_token_check,
-    "no reaper": _no_reaper,
-    "finish before upload": _finish_before_upload,
-    "non-atomic submit": _non_atomic_submit,
-    "outbox popped before send": _outbox_popped_before_send,
-    "write in place": _write_in_place,
-    "key before record": _key_before_record,
-    "submit not recognised": _submit_not_recognised,
-    "claim not recognised": _claim_not_recognised,
+def _mutant(make: Callable[[], None], *breaks: str, **how: Any) -> Mutant:
+    return Mutant(make, frozenset(breaks), **how)
+
+
+MUTANTS = {
+    "no token check": _mutant(_no_token_check, "not exactly one end", "a picture is missing"),
+    "no reaper": _mutant(_no_reaper, "never ended"),
+    "aof off": _mutant(_by_the_harness, "lost", "a job or key was denied"),
+    "finish before upload": _mutant(_finish_before_upload, "a picture is missing"),
+    "non-atomic submit": _mutant(_non_atomic_submit, "queued nowhere"),
+    "outbox popped before send": _mutant(_outbox_popped_before_send, "a webhook was forgotten"),
+    "write in place": _mutant(_write_in_place, "a picture is another one", fate={ASLEEP + "upload": 0.25}),
+    "key before record": _mutant(_key_before_record, "a job or key was denied", "lost"),
+    "submit not recognised": _mutant(
+        _submit_not_recognised, "told twice", "charged otherwise than owed", of_replies=True
+    ),
+    "claim not recognised": _mutant(_claim_not_recognised, "an attempt was lost", "never ended", of_replies=True),
+    "snapshot of a lost attempt": _mutant(_snapshot_of_a_lost_attempt, "a snapshot outlived its job"),
+    "put aside for good": _mutant(_put_aside_for_good, "never ended", of_replies=True),
+    "input removed under its job": _mutant(_input_removed_under_its_job, "an input went before its job"),
+    "drained with its jobs": _mutant(_drained_with_its_jobs, "an attempt was lost", of_replies=True),
+    "usage counted again": _mutant(_usage_counted_again, "used otherwise than counted", of_replies=True),
 }

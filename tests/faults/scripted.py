@@ -1,7 +1,8 @@
 """A worker whose engine follows a script: real intake, reporter, scripts and store, and milliseconds of arithmetic.
 
-At every stage it may die as a kill -9 would kill it. A prompt that says "poison" kills its process whenever it is
-drawn. Knows stages and chances; refuses to know what the harness makes of the deaths.
+At every stage it may die as a kill -9 would kill it, or stand still as SIGSTOP would have it, until its jobs are
+another's. A prompt that says "poison" kills its process whenever it is drawn. Knows stages and chances; refuses to know
+what the harness makes of the deaths.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.contract.common.exits import DRAINED
 from app.contract.messages.card import ModelCard
 from app.contract.messages.usage import Work
 from app.contract.objects import folder
@@ -54,10 +57,17 @@ HOLD = "hold"
 
 STAGES = ("claimed", "denoise", "upload", "before finish", "after finish")
 
+ASLEEP = "asleep: "
+"""Before the name of a stage: the chance that the process stands still there."""
+
+ASLEEP_SECONDS = (3.0, 6.0)
+"""Beyond a lease of the fork server's, and the time in which another worker ends the job."""
+
 CARD = ModelCard(
     name="starter", family="Scripted", sha256="0" * 64, width=64, height=64, side_multiple=8, min_side=64, max_side=256,
     max_steps=1_000, max_guidance_scale=20.0, max_images=4, max_work=2**40, num_inference_steps=4, guidance_scale=4.0,
-    scheduler="euler", schedulers=("euler",), max_prompt_tokens=30, seats=4,
+    scheduler="euler", schedulers=("euler",), max_prompt_tokens=30, seats=4, tasks=("text-to-image", "image-to-image"),
+    takes=("image", "strength"),
 )  # fmt: skip
 
 NOWHERE = Provenance(**{each.name: "0" for each in fields(Provenance)})  # type: ignore[arg-type]
@@ -96,9 +106,18 @@ class Fate:
             self.note("begun", job=claim.id, attempt=claim.attempt, behind=behind)
 
     def tempt(self, stage: str, *, certainly: bool = False) -> None:
+        if self._chance.random() < self._chances.get(ASLEEP + stage, 0):
+            self._sleep(stage)
         if certainly or self._chance.random() < self._chances.get(stage, 0):
             self.note("killed", stage="poison" if certainly else stage)
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _sleep(self, stage: str) -> None:
+        """All of this process. Another one wakes it up."""
+        self.note("asleep", stage=stage)
+        nap = f"sleep {self._chance.uniform(*ASLEEP_SECONDS):.1f}; kill -CONT {os.getpid()}"
+        subprocess.Popen(["/bin/sh", "-c", nap])
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class ScriptedEngine:
@@ -285,4 +304,7 @@ def run() -> int:
     engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds, hold=hold)
     store = MortalStore(open_store(settings.storage_url), fate)
     served = Served(Drawing(engine, CARD, OwnThread("engine"), NOWHERE), None)
-    return main.Worker(settings, served, store, connect(settings), name=worker_name()).run()
+    worker = main.Worker(settings, served, store, connect(settings), name=worker_name())
+    code = worker.run()
+    fate.note("left", worker=worker.name, drained=code == DRAINED)
+    return code
