@@ -193,6 +193,7 @@ class Intake(BaseWorker):
         self._over.set()
         self._ears.end()
         try:
+            self._ownership.give_back_unanswered(self.name)
             self.leases.leave()
             self.teardown()
         except redis.RedisError as error:

@@ -108,6 +108,25 @@ async def test_a_claim_whose_caller_gave_up_is_kept_for_it(
     assert [claim and (claim.id, claim.attempt) for claim in claims] == [(first.id, 1), (second.id, 1), None]
 
 
+async def test_a_claim_whose_caller_gave_up_and_leaves_is_given_back(
+    store: JobStore, new_job: NewJobs, valkey_url: str, redis_client: redis.Redis
+) -> None:
+    """A worker that is drained or told to stop just then asks for no job any more."""
+    job = new_job()
+    await store.submit(job, **LIMITS)
+    with Losses(1, breaks=True).client(valkey_url) as client:
+        worker = Ownership(client)
+        worker.give_back_unanswered("w1")
+        with pytest.raises(redis.ConnectionError):
+            worker.claim("starter", "w1")
+        assert redis_client.zcard(keys.LEASES) == 1
+        worker.give_back_unanswered("w1")
+        worker.give_back_unanswered("w1")
+    assert redis_client.hmget(keys.JOB + job.id, "status", "failures") == ["queued", "0"]
+    assert (redis_client.zcard(keys.LEASES), redis_client.zcard(keys.QUEUED + "starter")) == (0, 1)
+    assert events_of(redis_client, job.id) == ["job.queued", "job.started", "job.restarted"]
+
+
 async def test_a_claim_that_was_lost_meanwhile_uses_its_token_up(
     store: JobStore, new_job: NewJobs, valkey_url: str, lease_runs_out: Callable[[str], None], redis_client: redis.Redis
 ) -> None:

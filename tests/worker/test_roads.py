@@ -129,6 +129,18 @@ def test_all_models_are_announced_and_left(books: redis.Redis, redis_client: red
     assert redis_client.exists(keys.ALIVE + "starter", keys.ALIVE + "scorer") == 0
 
 
+def test_who_leaves_gives_back_what_it_never_heard_of(
+    books: redis.Redis, redis_client: redis.Redis, card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claim was heard, and the answer lost; see tests/contract/test_lost_answers.py."""
+    ownership, gave_back = Ownership(redis_client), list[str]()
+    made = intake_of(books, ownership, card, {"starter": Road(1)})
+    monkeypatch.setattr(ownership, "give_back_unanswered", gave_back.append)
+    made.register_birth()
+    made.leave()
+    assert gave_back == ["w1"]
+
+
 def test_a_look_at_a_job_is_heard_as_one_of_rqs_commands(
     books: redis.Redis, redis_client: redis.Redis, card: ModelCard
 ) -> None:

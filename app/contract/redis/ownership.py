@@ -93,7 +93,7 @@ class Ownership:
     def __init__(self, client: redis.Redis) -> None:
         self._scripts = {name: client.register_script(source(name)) for name in SCRIPTS}
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
-        self._unanswered: dict[str, str] = {}
+        self._unanswered: dict[str, tuple[str, str]] = {}
 
     def announce(
         self,
@@ -150,11 +150,11 @@ class Ownership:
         After an error it asks with the token that has no answer yet: the job that was perhaps claimed is the one that
         comes. So a worker must not claim in two threads at once.
         """
-        token = self._unanswered.pop(worker, None) or new_token()
+        token, _ = self._unanswered.pop(worker, None) or (new_token(), model)
         try:
             answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding, int(interactive_only)])
         except redis.RedisError:
-            self._unanswered[worker] = token
+            self._unanswered[worker] = token, model
             raise
         if answer is None:
             return None
@@ -163,6 +163,12 @@ class Ownership:
         times = int(waited), int(watched)
         how_urgent = _urgency(*urgency)
         return Claim(job_id, token, read_stored(spec), *counts, traceparent, *times, tenant, asked, how_urgent)
+
+    def give_back_unanswered(self, worker: str) -> None:
+        """Before the worker leaves: a job that a claim has taken, and whose answer was lost, is nobody else's until its
+        lease is over. It is queued again, and the attempt not held against it."""
+        if (unanswered := self._unanswered.get(worker)) and (claim := self.claim(unanswered[1], worker)):
+            self.give_back(claim, "worker-stopped")
 
     def hear(self, worker: str, *, seconds: float) -> str | None:
         """Wait until this worker is told that a job can be claimed: of which model. None when the time is up.
