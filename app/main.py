@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -49,6 +49,9 @@ from app.routes.openapi import complete
 from app.services import Services
 from app.settings import Settings
 from app.wiring import open_services, redis_clients
+
+FIRST_LOOK_SECONDS = 5.0
+"""A start waits so long for Redis and the picture store to say whose the store is."""
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -167,6 +170,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.jobs, services.pictures, services.mark, services.inputs, closing=services.closing
     )
     rounds = asyncio.create_task(housekeeper.run())
+    # A second cell on this store takes not even its first job.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_LOOK_SECONDS):
+            await housekeeper.has_looked.wait()
     streams = asyncio.create_task(_end_streams(services))
     try:
         yield

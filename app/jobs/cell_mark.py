@@ -93,8 +93,7 @@ class CellMark:
     async def _judged(self) -> str:
         found = await self._pictures.read_mark()
         if found is None:
-            own = Mark(epoch=await self._jobs.epoch(), cell=self._cell, marked_at=timestamp(int(self._now() * 1000)))
-            await self._pictures.create_mark(own.model_dump_json().encode())
+            self._own = await self._marked()
             # Another one may have come first, or a store that knows no condition may have taken both.
             found = await self._pictures.read_mark()
         # What was ours stays so: that a Redis has lost everything while we run is for others to tell.
@@ -108,3 +107,10 @@ class CellMark:
             return f"the picture store belongs to another Redis ({mark.whose}); {REMEDY}"
         self._own = found
         return ""
+
+    async def _marked(self) -> bytes:
+        """What would be in the store now, had nobody come first."""
+        at = timestamp(int(self._now() * 1000))
+        own = Mark(epoch=await self._jobs.epoch(), cell=self._cell, marked_at=at).model_dump_json().encode()
+        await self._pictures.create_mark(own)
+        return own

@@ -39,6 +39,8 @@ class Housekeeper:
         self._mark = mark
         self._inputs = inputs
         self._closing = closing
+        self.has_looked = asyncio.Event()
+        """Whether it is known by now, or could not be known, whose the store is."""
         self._faults: set[str] = set()
         self._strays_due_at = 0.0
 
@@ -46,8 +48,7 @@ class Housekeeper:
         """Work until closing. A fault is logged when it begins and when it is over."""
         while not self._closing.is_set():
             try:
-                # Each process for itself: it takes jobs, too.
-                await self._mark.look()
+                await self._look_whose()
                 await self.round()
                 # What this process saw accepted, and another server lacks. Every gateway looks for its own.
                 await self._store.accepted.find_lost()
@@ -57,6 +58,13 @@ class Housekeeper:
             except Exception:
                 log.exception("housekeeping round failed")
             await self._rest()
+
+    async def _look_whose(self) -> None:
+        """Whose the store is. Each process for itself: it takes jobs, too."""
+        try:
+            await self._mark.look()
+        finally:
+            self.has_looked.set()
 
     async def round(self) -> None:
         """Reap and sweep, if no other gateway does. Raises redis.RedisError."""

