@@ -254,25 +254,33 @@ async def test_what_a_beat_learns_is_passed_on(redis_client: redis.Redis, card: 
     assert stopped == [(queued, Stop.CANCELED), (queued, Stop.LOST)]
 
 
-@pytest.mark.parametrize("way", ["a beat", "a command"])
-async def test_a_drained_worker_takes_nothing_more_and_ends_with_its_last_job(
-    starts: Starts,
-    queued: str,
-    redis_client: redis.Redis,
-    valkey_url: str,
-    card: ModelCard,
-    monkeypatch: pytest.MonkeyPatch,
-    way: str,
-) -> None:
-    # The test's are the only ones: the answer to one that was asked before would be said after it.
+AtWork = tuple[Intake, Attempts, Claim]
+
+
+@pytest.fixture
+async def at_work(starts: Starts, queued: str, monkeypatch: pytest.MonkeyPatch) -> AtWork:
+    """A worker that has a job, and whose beats are the test's alone: the answer to one that was asked before would be
+    said after it."""
     monkeypatch.setattr(leases, "BEAT_SECONDS", 3_600.0)
     made, attempts, _ = starts()
     [claim] = until(attempts.claims)
-    redis_client.zadd(keys.DRAINING, {made.name: 1})
+    return made, attempts, claim
+
+
+def hears(made: Intake, way: str, word: str) -> None:
     if way == "a beat":
         made.leases.beat()
     else:
-        made.handle_payload({"data": b'{"command":"drain"}'})
+        made.handle_payload({"data": b'{"command":"%s"}' % word.encode()})
+
+
+@pytest.mark.parametrize("way", ["a beat", "a command"])
+async def test_a_drained_worker_takes_nothing_more_and_ends_with_its_last_job(
+    at_work: AtWork, redis_client: redis.Redis, valkey_url: str, card: ModelCard, way: str
+) -> None:
+    made, attempts, claim = at_work
+    redis_client.zadd(keys.DRAINING, {made.name: 1})
+    hears(made, way, "drain")
     # Whatever it asked for before it was drained has been answered.
     with made._claiming:
         pass
@@ -288,22 +296,13 @@ async def test_a_drained_worker_takes_nothing_more_and_ends_with_its_last_job(
 
 @pytest.mark.parametrize("way", ["a beat", "a command"])
 async def test_a_drain_that_was_taken_back_is_forgotten(
-    starts: Starts,
-    queued: str,
-    redis_client: redis.Redis,
-    valkey_url: str,
-    card: ModelCard,
-    way: str,
+    at_work: AtWork, redis_client: redis.Redis, valkey_url: str, card: ModelCard, way: str
 ) -> None:
-    made, attempts, _ = starts()
-    [claim] = until(attempts.claims)
+    made, attempts, claim = at_work
     redis_client.zadd(keys.DRAINING, {made.name: 1})
-    made.handle_payload({"data": b'{"command":"drain"}'})
+    hears(made, "a command", "drain")
     redis_client.delete(keys.DRAINING)
-    if way == "a beat":
-        made.leases.beat()
-    else:
-        made.handle_payload({"data": b'{"command":"undrain"}'})
+    hears(made, way, "undrain")
     await queue(valkey_url, card)
     until(lambda: len(attempts.claims()) == 2)
     assert Ownership(redis_client).succeed(claim, [], timings={}, warnings=[], steps=1)
