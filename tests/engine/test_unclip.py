@@ -48,7 +48,7 @@ def bundle(folder: Path) -> Bundle:
 def in_company(bundle: Bundle, *requests: Request, **options: Any) -> tuple[list[torch.Tensor], list[EngineEvent]]:
     """Each joins one step after the other. The latents that were decoded, and all events."""
     recorder = Recorder(bundle)
-    engine: Engine = engine_of(dataclasses.replace(bundle, vae=recorder), seats=8, **options)
+    engine: Engine = engine_of(dataclasses.replace(bundle, vae=recorder), **{"seats": 8} | options)
     events: list[EngineEvent] = []
     for request in requests:
         engine.submit(request)
@@ -221,9 +221,9 @@ def test_variations_beside_texts_are_what_the_stock_pipelines_draw(bundle: Bundl
         assert nearest(latents, stock(bundle, folder, request)) <= CLOSE, request.id
 
 
-def drawn(bundle: Bundle, request: Request) -> list[torch.Tensor]:
+def drawn(bundle: Bundle, request: Request, **options: Any) -> list[torch.Tensor]:
     """Latents of a reproducible request's pictures, in their order."""
-    latents, events = in_company(bundle, request.model_copy(update={"reproducible": True}))
+    latents, events = in_company(bundle, request.model_copy(update={"reproducible": True}), **options)
     last = events[-1]
     assert isinstance(last, Finished)
     assert len(latents) == request.num_images
@@ -272,6 +272,23 @@ def test_a_picture_comes_back_from_its_own_noise(bundle: Bundle) -> None:
         near.append(distance(back, original))
         assert distance(changed, original) > near[-1]
     assert near[1] < near[0] / 2, near
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        drawn_from(slerp=[{"text": "a red circle"}, {"text": "a blue star"}], at=[0.2, 0.7], pictures=[]),
+        drawn_from(of={}, changes={"start": "inverted", "num_images": 2}),
+    ],
+    ids=["two texts", "there and back"],
+)
+@pytest.mark.parametrize("seats", [1, 2])
+def test_a_pass_goes_over_to_the_next_where_every_seat_of_their_lane_is_taken(
+    bundle: Bundle, asked: Request, seats: int
+) -> None:
+    asked = asked.model_copy(update={"num_inference_steps": 2, "prior": Prior(num_inference_steps=2)})
+    for one, other in zip(drawn(bundle, asked, seats=seats), drawn(bundle, asked), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_vectors_are_points_too(bundle: Bundle) -> None:

@@ -279,13 +279,14 @@ class Sample:
         self.run.draw(self.evaluation, self.generator)
 
     def next_pass(self, lanes: Lanes) -> None:
-        """Go over to the next pass: onto another seat, maybe in another lane. Stays where it is if that raises."""
+        """Go over to the next pass: onto another seat, maybe in another lane. Sits nowhere if that raises."""
         # The seat, and the registers with it, will be another's.
         ended = [*self.ended, self.latents.clone()]
         before = Before(self.index, ended, self.generator)
-        run = Run.begin(self.job.passes[self.number + 1], before, self.mode, lanes)
-        self.lane.leave(self.run.seat)
-        self.run, self.ended, self.number, self.evaluation = run, ended, self.number + 1, 0
+        # First: where all sit in the lane of both passes, its own seat is the only free one.
+        self.leave()
+        self.run = Run.begin(self.job.passes[self.number + 1], before, self.mode, lanes)
+        self.is_seated, self.ended, self.number, self.evaluation = True, ended, self.number + 1, 0
 
     def begin_recording(self) -> Recordings:
         """Of the first pass that is shown, before its first evaluation."""
