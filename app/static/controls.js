@@ -125,7 +125,7 @@ function Prior({ request, set, model }) {
       onInput=${({ target }) => set({ prior: { ...request.prior, [name]: target.value === "" ? null : Number(target.value) } })} />
   </div>`;
   return html`<div class="pair">
-    ${field("num_inference_steps", "Steps of the prior", model.prior_num_inference_steps, { min: 1, max: model.max_steps, step: 1 })}
+    ${field("num_inference_steps", "Steps of the prior", model.prior_num_inference_steps, { min: model.prior_min_steps ?? 1, max: model.max_steps, step: 1 })}
     ${field("guidance_scale", "Guidance of the prior", model.prior_guidance_scale, { min: 0, max: 100, step: "any" })}
   </div>`;
 }

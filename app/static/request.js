@@ -83,7 +83,7 @@ export function moved(request, model) {
 
 const LIMITS = [
   ..."id max_steps max_guidance_scale max_images max_clip_skip side_multiple min_side max_side schedulers takes loras controls".split(" "),
-  ..."tasks max_noise_level prior_num_inference_steps".split(" "),
+  ..."tasks max_noise_level prior_num_inference_steps prior_min_steps".split(" "),
 ];
 
 /** What `fitted` looks at, to tell whether it is another model's, or has changed. */

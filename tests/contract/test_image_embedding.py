@@ -142,6 +142,7 @@ PICTURED = {"of": {"input": "in_" + "0" * 24}}
         ),
         ({"image_embedding": PICTURED, "prior": {"num_inference_steps": 5}}, {}, "/prior counts only where a text"),
         ({"prior": {"num_inference_steps": 500}}, {}, "/prior/num_inference_steps must be 1 to"),
+        ({"prior": {"num_inference_steps": 1}}, {"prior_min_steps": 2}, "/prior/num_inference_steps must be 2 to"),
         ({"noise_level": 1_000}, {}, "/noise_level must be 0 to 999"),
         ({"start": "inverted"}, {}, "/start inverted goes with image_embedding.of"),
         ({"start": "inverted", "image_embedding": PICTURED, "scheduler": "euler"}, {}, "/scheduler must be ddim"),

@@ -16,6 +16,7 @@ from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progres
 from worker.engine.request import Request
 from worker.families.autoencoder import Pixels
 from worker.families.karlo import SUPER_RESOLUTION_STEPS, Karlo
+from worker.models.announced import describe
 from worker.models.bundle import Bundle, load, stock_pipeline
 from worker.models.quiet import quiet_libraries
 
@@ -150,6 +151,14 @@ def test_what_cannot_be_drawn_ends_in_a_sentence(bundle: Bundle, request_: Reque
     assert isinstance(last["a"], Failed)
     assert sentence in last["a"].error.detail
     assert isinstance(last["well"], Finished)
+
+
+def test_its_card_has_the_fewest_steps_that_its_prior_takes(bundle: Bundle) -> None:
+    fewest = describe(bundle, seats=1, limits={}).prior_min_steps
+    assert fewest == 2
+    last = run(engine_of(bundle), ask("few", steps=fewest), ask("fewer", steps=fewest - 1))
+    assert isinstance(last["few"], Finished)
+    assert isinstance(last["fewer"], Failed)
 
 
 def test_in_half_precision_and_after_nan(tmp_path: Path) -> None:

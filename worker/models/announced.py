@@ -14,7 +14,7 @@ from app.contract.messages.card import Adapter, ModelCard, Safety
 from worker.models.bundle import Bundle
 from worker.models.pipelines import PIPELINES
 from worker.models.quiet import quiet_libraries
-from worker.models.schedulers import StepLimits, step_limits
+from worker.models.schedulers import StepLimits, fewest_steps, step_limits
 
 log = structlog.get_logger()
 
@@ -55,6 +55,7 @@ def describe(
         embedding_files={name: word.sha256 for name, word in bundle.embeddings.items()},
         loras=tuple(Adapter(name=name, words=file.trigger_words) for name, file in bundle.loras.items()),
         embedding_dimensions=bundle.embedding_dimensions,
+        prior_min_steps=fewest_steps(bundle.others["prior_scheduler"]) if "prior_scheduler" in bundle.others else 1,
         max_noise_level=bundle.max_noise_level,
         safety=safety,
         max_prompt_tokens=bundle.max_prompt_tokens,

@@ -103,6 +103,12 @@ def step_limits(
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
+def fewest_steps(scheduler: Any) -> int:
+    """That a scheduler takes as it is, such as a prior's. UnCLIPScheduler divides by one less."""
+    few = range(1, FEWEST_AT_MOST + 1)
+    return next((steps for steps in few if takes(scheduler, steps, {}, channels=LATENT_CHANNELS)), 1)
+
+
 def _what_it_means(model_scheduler: Any, name: str) -> str:
     """Class and configuration, as from_config will find them, without making one."""
     cls, options = _configuration(name)

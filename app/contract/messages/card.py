@@ -91,6 +91,7 @@ class ModelCard(BaseModel):
     vae: str | None = Field(default=None, description="The VAE in the place of the model's own, by its folder's name")
     prior_num_inference_steps: int | None = Field(default=None, gt=0, description="Default of its prior, if it has one")
     prior_guidance_scale: float | None = Field(default=None, ge=0, description="Default of its prior")
+    prior_min_steps: int = Field(default=1, gt=0, description="Steps of its prior at least")
     max_noise_level: int = Field(default=0, ge=0, description="`noise_level` at most")
     embedding_dimensions: int | None = Field(
         default=None, gt=0, description="Numbers of an embedding that it makes, or draws from"

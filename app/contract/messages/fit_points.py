@@ -75,8 +75,9 @@ def _unfit_prior(spec: PictureSpec, card: ModelCard, *, used: bool) -> Iterator[
         return
     if not used:
         yield "/prior", "no_effect", "counts only where a text goes through the prior: image_embedding names none"
-    if (spec.prior.num_inference_steps or 1) > card.max_steps:
-        yield "/prior/num_inference_steps", "out_of_range", f"must be 1 to {card.max_steps}"
+    fewest, steps = card.prior_min_steps, spec.prior.num_inference_steps
+    if steps is not None and not fewest <= steps <= card.max_steps:
+        yield "/prior/num_inference_steps", "out_of_range", f"must be {fewest} to {card.max_steps}"
 
 
 def _unfit_inversion(spec: PictureSpec) -> Iterator[Fault]:
