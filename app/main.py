@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
@@ -29,6 +30,7 @@ from app.edge.guard import Guard, Hosts
 from app.edge.head import HeadAsGet
 from app.edge.limiter import Doorkeeper
 from app.edge.metrics import Counted, GatewayMetrics
+from app.edge.pages import Pages
 from app.edge.refusals import Refusals
 from app.edge.tracing import FASTAPIS_OWN, Traced
 from app.edge.waiting import end
@@ -112,6 +114,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         Guard,
         doorkeeper=app.state.doorkeeper,
         hosts=Hosts.of(_host_names(settings)),
+        pages=Pages.of(_page_origins(settings)),
         body_seconds=settings.body_seconds,
         refusals=refusals,
         bodies=_bodies(settings),
@@ -217,6 +220,12 @@ def _host_names(settings: Settings) -> tuple[str, ...]:
         return settings.allowed_hosts
     public = settings.public_url.split("://", 1)[1].split("/", 1)[0].rsplit(":", 1)[0] if settings.public_url else None
     return (*LOOPBACK_NAMES, public) if public else LOOPBACK_NAMES
+
+
+def _page_origins(settings: Settings) -> tuple[str, ...]:
+    """The own one too: a proxy may give another Host to the gateway."""
+    own = urlsplit(settings.public_url.lower()) if settings.public_url else None
+    return (*settings.cors_origins, f"{own.scheme}://{own.netloc}") if own else settings.cors_origins
 
 
 def _describe(app: FastAPI, *, keyed: bool) -> None:

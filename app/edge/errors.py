@@ -16,10 +16,8 @@ class InvalidHeader(Problem):
 
 
 class MalformedJson(Problem):
-    """The body is not the strict JSON that this service reads.
-
-    It must be UTF-8 without a byte order mark, name every key once, hold no NaN or Infinity and nest at most 16 deep.
-    """
+    """The body is not the strict JSON that this service reads. It must be UTF-8 without a byte order mark, name every
+    key once, hold no NaN or Infinity and nest at most 16 deep."""
 
     status, slug, title = 400, "malformed-json", "The body is not strict JSON"
 
@@ -51,6 +49,12 @@ class Forbidden(Problem):
     """The key is good, but may not do this: the operator gave it other scopes. A scope is read, write or admin."""
 
     status, slug, title = 403, "forbidden", "The key may not do this"
+
+
+class OtherPage(Forbidden):
+    """A page of another site asks for a change where nobody needs a key. Its origin may be in DARKROOM_CORS_ORIGINS."""
+
+    slug, title = "other-page", "A page of another site asks"
 
 
 class LinkInvalid(Problem):

@@ -27,11 +27,13 @@ from app.edge.errors import (
     InternalError,
     InvalidHeader,
     NotServedHere,
+    OtherPage,
     QueueUnavailable,
     Unauthenticated,
     UnsupportedMediaType,
     WrongHost,
 )
+from app.edge.pages import Pages
 from app.edge.problem import Problem
 from app.edge.refusals import Refusals
 from app.edge.stream_tokens import StreamRequest, asks_for_a_token, stream_request
@@ -103,6 +105,7 @@ class Guard:
         *,
         doorkeeper: Doorkeeper,
         hosts: Hosts,
+        pages: Pages,
         body_seconds: float,
         refusals: Refusals,
         bodies: BodyRules,
@@ -113,6 +116,7 @@ class Guard:
         self._refusals = refusals
         self._doorkeeper = doorkeeper
         self._hosts = hosts
+        self._pages = pages
         self._bodies = bodies
         self._arrivals = Arrivals(seconds=body_seconds)
 
@@ -166,6 +170,8 @@ class Guard:
                 headers.get("authorization"), method=method, stream=stream_request(scope)
             )
             scope["state"]["caller"] = caller
+            if not caller.key_id and not self._pages.may_ask(scope["method"], headers):
+                raise OtherPage("A page of another site asks for this; it may where DARKROOM_CORS_ORIGINS names it.")
         try:
             self._refusals.refuse_unserved(scope["method"], scope["path"])
         except NotServedHere:

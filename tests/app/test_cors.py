@@ -12,6 +12,7 @@ from app.edge.cors import EXPOSED
 from app.settings import Settings
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_jobs import PARAMETERS
+from tests.pictures import file_of, noise
 
 PAGE, OTHER, KEY = "https://app.example", "https://evil.example", "k" * 32
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -86,6 +87,38 @@ def test_off_by_default(client: httpx2.Client) -> None:
     assert answer.status_code == 405
     for each in (answer, client.get("/v1/jobs", headers={"Origin": PAGE})):
         assert not [name for name in each.headers if name.startswith("access-control") or name == "vary"]
+
+
+FOREIGN = (
+    {"Sec-Fetch-Site": "cross-site", "Origin": OTHER},
+    {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:9999"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
+    {"Origin": OTHER},
+    {"Origin": "null"},
+)
+WELCOME = (
+    {},
+    {"Sec-Fetch-Site": "none"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": PAGE},
+    {"Origin": "https://darkroom.example"},
+)
+
+
+def test_a_page_elsewhere_changes_nothing_where_nobody_needs_a_key(gateway_with: OneGateway) -> None:
+    """Its browser sends a form, or nothing at all, without asking us first."""
+    with gateway_with(cors_origins=PAGE, public_url="https://darkroom.example/sub") as running:
+        client, host = running.client, running.client.base_url.netloc.decode()
+        form = {"files": {"file": ("a.png", file_of(noise()), "image/png")}}
+        for headers in FOREIGN:
+            for answer in (
+                client.post("/v1/inputs", headers=headers, **form),
+                client.delete("/v1/jobs/x", headers=headers),
+            ):
+                assert (answer.status_code, answer.json()["type"]) == (403, "/sub/problems/other-page"), headers
+            assert client.get("/v1/models", headers=headers).status_code == 200
+        for headers in (*WELCOME, {"Origin": f"http://{host}"}):
+            assert client.post("/v1/inputs", headers=headers, **form).status_code in (200, 201), headers
 
 
 @pytest.mark.parametrize(
