@@ -91,7 +91,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
     pictures = open_pictures(settings)
     registry = ModelRegistry(jobs)
     choice = ModelChoice(registry, aliases=settings.model_aliases, default=settings.default_model)
-    mark = CellMark(jobs, pictures, settings.cell)
+    mark = CellMark(jobs, pictures, settings.cell, redis_forgets=settings.redis_durability == "ignore")
     room = Room(registry, pictures, mark, reserve_bytes=settings.storage_reserve_bytes)
     came_in = Inputs(
         InputStore(commands),

@@ -45,9 +45,10 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def cell(tmp_path: Path, hours: list[float]) -> Cell:
     """A gateway process of the cell whose Redis has this name."""
 
-    def open_cell(epoch: str, name: str | None = None) -> CellMark:
+    def open_cell(epoch: str, name: str | None = None, *, redis_forgets: bool = False) -> CellMark:
         pictures = PictureStore.from_url((tmp_path / "pictures").as_uri(), signing_key=b"s" * 32)
-        return CellMark(Known(epoch), pictures, name, clock=lambda: hours[0], now=lambda: 1_800_000_000.0)
+        clocks = {"clock": lambda: hours[0], "now": lambda: 1_800_000_000.0}
+        return CellMark(Known(epoch), pictures, name, redis_forgets=redis_forgets, **clocks)
 
     return open_cell
 
@@ -103,6 +104,13 @@ async def test_a_store_that_takes_no_mark_is_used_all_the_same(cell: Cell, monke
     monkeypatch.setattr(first._pictures, "create_mark", denied)
     assert await first.look() == ""
     first.require()
+
+
+async def test_a_redis_that_forgets_its_name_is_kept_out_of_no_store(cell: Cell, tmp_path: Path) -> None:
+    assert await cell("before it was started again", redis_forgets=True).look() == ""
+    assert not (tmp_path / "pictures" / CELL_MARK).exists()
+    await cell("another").look()
+    assert await cell("after it was", redis_forgets=True).look() == ""
 
 
 async def test_a_mark_that_is_none_is_nobodys_to_overwrite(cell: Cell, tmp_path: Path) -> None:

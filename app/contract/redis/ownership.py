@@ -150,7 +150,8 @@ class Ownership:
         After an error it asks with the token that has no answer yet: the job that was perhaps claimed is the one that
         comes. So a worker must not claim in two threads at once.
         """
-        token, _ = self._unanswered.pop(worker, None) or (new_token(), model)
+        unanswered = self._unanswered.pop(worker, None)
+        token = unanswered[0] if unanswered else new_token()
         try:
             answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding, int(interactive_only)])
         except redis.RedisError:
