@@ -127,7 +127,8 @@ async def _keeps_no_house(housekeeper: Housekeeper) -> None:
 
 @pytest.fixture(scope="session")
 def shared_gateway(shared_settings: Settings) -> Iterator[Running]:
-    """Without a housekeeper of its own, whose round may come between any two lines of a test. See `keeps_house`."""
+    """Without a housekeeper of its own, whose round may come between any two lines of a test: test_housekeeping.py has
+    one that does as it is told."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Housekeeper, "run", _keeps_no_house)
         for running in serve(shared_settings):

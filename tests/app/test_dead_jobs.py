@@ -12,9 +12,13 @@ import pytest
 import redis
 
 from app.contract.redis import keys
+from app.jobs.housekeeping import Housekeeper
 from tests.app.conftest import ScriptedWorker
+from tests.app.test_housekeeping import housekeeper, store
 from tests.app.test_jobs import send
-from tests.waiting import WAIT_SECONDS, until
+from tests.waiting import WAIT_SECONDS
+
+__all__ = ["housekeeper", "store"]
 
 COMMAND = Path(sys.executable).with_name("darkroom")
 
@@ -35,15 +39,16 @@ def url(valkey_url: str) -> str:
     return valkey_url.replace("valkey+unix://", "unix://")
 
 
-def test_a_dead_job_is_listed_and_run_again(
-    client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis, url: str
+@pytest.mark.anyio
+async def test_a_dead_job_is_listed_and_run_again(
+    client: httpx2.Client, worker: ScriptedWorker, redis_client: redis.Redis, url: str, housekeeper: Housekeeper
 ) -> None:
     job = send(client)
     redis_client.hset(keys.JOB + job["id"], "failures", keys.MAX_ATTEMPTS - 1)
     worker.claim()
     redis_client.zadd(keys.LEASES, {job["id"]: 1})
-    redis_client.delete(keys.REAPER_LOCK)
-    until(lambda: client.get(job["urls"]["self"]).json()["status"] == "failed")
+    await housekeeper.round()
+    assert client.get(job["urls"]["self"]).json()["status"] == "failed"
     listed = jobs(url, "dead")
     assert listed.returncode == 0
     assert job["id"] in listed.stdout
