@@ -14,6 +14,7 @@ import torch
 
 from app.contract.messages.schedulers import SCHEDULERS
 from tests.engine.driving import distance
+from tests.waiting import until
 from worker.engine.compile import NotAffine, compile_table, residual
 from worker.engine.errors import GenerationFailed
 from worker.engine.solver import ObjectSolver, Schedule, SolverFactory, TableSolver
@@ -186,20 +187,18 @@ def test_compiling_changes_neither_the_scheduler_nor_the_noise_of_other_threads(
     scheduler = diffusers.EulerAncestralDiscreteScheduler()
     before = dict(vars(scheduler))
     noise: list[torch.Tensor] = []
-    go, over = threading.Event(), threading.Event()
+    over = threading.Event()
 
     def draw() -> None:
-        go.wait()
         while not over.is_set():
             noise.append(torch.randn(3, generator=torch.Generator().manual_seed(1)))
 
     other = threading.Thread(target=draw)
     other.start()
-    go.set()
+    until(lambda: noise)
     compile_table(scheduler, 60)
     over.set()
     other.join()
-    assert len(noise) > 0
     assert all(torch.equal(each, noise[0]) for each in noise)
     assert vars(scheduler).keys() == before.keys()
     assert all(vars(scheduler)[name] is value for name, value in before.items())

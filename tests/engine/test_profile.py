@@ -14,6 +14,7 @@ import torch
 
 from tests.engine.driving import engine_of, lanes_of, run, scripted, wish
 from tests.engine.tiny_models import SIDE
+from tests.waiting import WAIT_SECONDS
 from worker.engine.costs import Profile
 from worker.engine.engine import Engine
 from worker.engine.events import Finished, Progress, Started
@@ -286,13 +287,13 @@ def test_a_solver_being_compiled_keeps_nobody_waiting(epsilon_bundle: Bundle) ->
     with ThreadPoolExecutor(1) as compiler:
         engine = engine_of(epsilon_bundle, compiler=compiler)
         run_known(engine)
-        compiler.submit(go_on.wait, 30)
+        compiler.submit(go_on.wait, WAIT_SECONDS)
         engine.submit(wish("new", scheduler="unipc", num_inference_steps=2))
         engine.submit(wish("known", scheduler="ddim", num_inference_steps=2))
         assert engine.step() == [Started("known"), Progress("known", 1, 2)]
         assert not engine.idle
         go_on.set()
-        engine.wait_for_work(30)
+        engine.wait_for_work(WAIT_SECONDS)
         events = drain_waiting(engine)
     assert {event.request_id for event in events if isinstance(event, Finished)} == {"known", "new"}
 
@@ -301,7 +302,7 @@ def test_who_waits_for_a_compiler_can_still_leave(epsilon_bundle: Bundle) -> Non
     go_on = threading.Event()
     with ThreadPoolExecutor(1) as compiler:
         engine = engine_of(epsilon_bundle, compiler=compiler)
-        compiler.submit(go_on.wait, 30)
+        compiler.submit(go_on.wait, WAIT_SECONDS)
         engine.submit(wish("new", scheduler="unipc"))
         assert engine.step() == []
         engine.cancel("new")
