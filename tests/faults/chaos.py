@@ -106,7 +106,7 @@ def run(
             service.start()
             _go_on(service, clients, troubles, seconds=seconds, patience=drain)
             rest = Rest(valkey, _acknowledged(history.path))
-            rested = _moves_on(rest.missing, seconds=drain)
+            rested = moves_on(rest.missing, seconds=drain)
         finally:
             _all_said(clients, troubles)
             service.stop()
@@ -164,12 +164,12 @@ def _go_on(
     patience: float,
 ) -> None:
     """Traffic and troubles for so long, and until there were ENOUGH jobs. Raises NothingShown."""
-    if not _moves_on(lambda: 0 if _is_ready(service) else 1, seconds=WAIT_SECONDS):
+    if not moves_on(lambda: 0 if _is_ready(service) else 1, seconds=WAIT_SECONDS):
         raise NothingShown(f"for {WAIT_SECONDS:g} s the gateway was not ready, or no worker was there")
     for thread in (*clients, *troubles):
         thread.start()
     time.sleep(seconds)
-    if not _moves_on(lambda: ENOUGH - sum(len(client.acknowledged) for client in clients), seconds=patience):
+    if not moves_on(lambda: ENOUGH - sum(len(client.acknowledged) for client in clients), seconds=patience):
         answers = sum((client.answers for client in clients), Counter[str]())
         raise NothingShown(f"no job came in for {patience:g} s, and {ENOUGH} are needed; submits: {dict(answers)}")
     _all_said(clients, troubles)
@@ -216,7 +216,7 @@ def _acknowledged(history: Path) -> set[str]:
     return {line["job"] for line in _lines(history) if line["type"] == "ok" and line.get("what") == "submit"}
 
 
-def _moves_on(missing: Callable[[], int], *, seconds: float) -> bool:
+def moves_on(missing: Callable[[], int], *, seconds: float) -> bool:
     """Wait until nothing is missing. False when it has not become less for so long: however slow a machine is, what it
     does gives it time for the rest, and a service that stands still is not waited for."""
     ends, least = time.monotonic() + seconds, missing()

@@ -23,6 +23,7 @@ import worker.leases
 from app import main, wiring
 from app.contract.common.logs import configure
 from app.contract.redis import keys
+from app.jobs import inputs
 from app.settings import settings_from_env
 from app.webhooks import schedule
 from tests.faults import mutants, scripted
@@ -54,6 +55,7 @@ def hurry(orphan_ms: int) -> None:
     keys.REAP_SECONDS = 0.3
     keys.DELIVERY_LEASE_MS = 1_000
     keys.ORPHAN_MS = orphan_ms
+    inputs.STORE_SECONDS = orphan_ms / 2_000
     worker.connections.LEASE_SECONDS = 0.5
     worker.leases.BEAT_SECONDS = 0.4
     worker.leases.AGAIN_SECONDS = 0.1
@@ -76,7 +78,9 @@ KINDS: dict[str, Callable[[], int]] = {
     "gateway": gateway,
     "worker": scripted.run,
     "webhooks": lambda: webhooks.run(settings_from_env()),
+    "nobody": lambda: 0,
 }
+"""Nobody is made ready as all are, and goes."""
 
 
 def bear(kind: str, environment: dict[str, str], log: str) -> int:

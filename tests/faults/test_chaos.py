@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.faults import chaos, mutants
 from tests.faults.chaos import run
-from tests.faults.installation import ForkServer
+from tests.faults.fork_server import MUTANT
+from tests.faults.installation import ForkServer, is_alive
+from tests.waiting import until
 
 
 def test_a_short_chaos_breaks_no_promise(tmp_path: Path, fork_server: ForkServer) -> None:
@@ -33,3 +36,17 @@ def test_the_checker_sees_a_submit_that_is_not_recognised(tmp_path: Path, fork_s
     findings = run(tmp_path, fork_server, seed=1, seconds=2, mutant="submit not recognised", drain=2, only_replies=True)
     assert findings.violations["told twice"]
     assert findings.violations["charged otherwise than owed"]
+
+
+def test_every_mutant_changes_what_is_there(tmp_path: Path, fork_server: ForkServer) -> None:
+    """One whose part of the service was reshaped would be a service without a mistake, and count as survived."""
+    logs = {name: tmp_path / f"{name}.log" for name in mutants.MUTANTS}
+    pids = [fork_server.bear("nobody", {MUTANT: name}, log) for name, log in logs.items()]
+    until(lambda: not any(map(is_alive, pids)))
+    assert {name: log.read_text() for name, log in logs.items()} == dict.fromkeys(logs, "")
+
+
+def test_what_moves_on_is_waited_for_and_what_stands_still_is_not() -> None:
+    """So a run ends, on a slow machine as well."""
+    assert chaos.moves_on(iter([3, 2, 2, 1, 0]).__next__, seconds=3_600)
+    assert not chaos.moves_on(lambda: 1, seconds=0)
