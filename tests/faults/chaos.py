@@ -69,11 +69,12 @@ def run(
     seconds: float,
     mutant: str = "none",
     drain: float = WAIT_SECONDS,
+    patience: float = WAIT_SECONDS,
     real_time: bool = False,
     only_replies: bool = False,
 ) -> Findings:
     """One run in `folder`, which must be empty. At its end the service is left alone until it rests, or has ended no
-    job for `drain` seconds. Raises NothingShown where it takes in no job for as long.
+    job for `drain` seconds. Raises NothingShown where it breaks no promise, and has taken in no job for `patience`.
 
     `real_time`: leases of 30 s, as users have them. `only_replies`: nothing dies and no lease runs out, but replies of
     Redis are lost all the time, the first two of each script among them; then everything has to happen exactly once.
@@ -104,7 +105,7 @@ def run(
     try:
         try:
             service.start()
-            _go_on(service, clients, troubles, seconds=seconds, patience=drain)
+            too_little = _go_on(service, clients, troubles, seconds=seconds, patience=patience)
             rest = Rest(valkey, _acknowledged(history.path))
             rested = moves_on(rest.missing, seconds=drain)
         finally:
@@ -126,6 +127,8 @@ def run(
             findings = check(evidence)
     finally:
         valkey.is_killed()
+    if too_little and not findings.violations:
+        raise NothingShown(too_little)
     figures = {
         "seed": seed,
         "mutant": mutant,
@@ -162,17 +165,18 @@ def _go_on(
     *,
     seconds: float,
     patience: float,
-) -> None:
-    """Traffic and troubles for so long, and until there were ENOUGH jobs. Raises NothingShown."""
+) -> str:
+    """Traffic and troubles for so long, and until there were ENOUGH jobs, or none more for so long: then this says
+    why. Raises NothingShown where nothing can begin."""
     if not moves_on(lambda: 0 if _is_ready(service) else 1, seconds=WAIT_SECONDS):
         raise NothingShown(f"for {WAIT_SECONDS:g} s the gateway was not ready, or no worker was there")
     for thread in (*clients, *troubles):
         thread.start()
     time.sleep(seconds)
-    if not moves_on(lambda: ENOUGH - sum(len(client.acknowledged) for client in clients), seconds=patience):
-        answers = sum((client.answers for client in clients), Counter[str]())
-        raise NothingShown(f"no job came in for {patience:g} s, and {ENOUGH} are needed; submits: {dict(answers)}")
+    enough = moves_on(lambda: ENOUGH - sum(len(client.acknowledged) for client in clients), seconds=patience)
     _all_said(clients, troubles)
+    answers = sum((client.answers for client in clients), Counter[str]())
+    return "" if enough else f"no job came in for {patience:g} s; {ENOUGH} are needed. Of submits came {dict(answers)}"
 
 
 def _is_ready(service: Service) -> bool:
@@ -279,11 +283,12 @@ def _show(fork_server: ForkServer, seed: int, seconds: float, **how: Any) -> Fin
     """None where the run has shown nothing."""
     # A job that loses three workers has waited for three leases.
     drain = 25 if "mutant" in how else 400 if how.get("real_time") else 240
+    how |= {"patience": 30 if "mutant" in how else WAIT_SECONDS}
     with tempfile.TemporaryDirectory(prefix="darkroom-chaos-") as folder:
         try:
             findings = run(Path(folder), fork_server, seed=seed, seconds=seconds, drain=drain, **how)
         except NothingShown as error:
-            print(json.dumps({"seed": seed, **how, "error": str(error)}), flush=True)
+            print(json.dumps({"seed": seed, "mutant": how.get("mutant"), "error": str(error)}), flush=True)
             return None
     said: dict[str, Any] = findings.figures | {"violations": dict(findings.violations), "examples": findings.examples}
     print(json.dumps(said), flush=True)
