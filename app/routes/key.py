@@ -1,6 +1,6 @@
 """Whose key a request carries, and what it may do: for pages and programs that show what there is for it.
 
-Knows the caller that the guard has found. Refuses to say the key, and to look anything up.
+Knows the caller that the guard has found. Refuses to say anything of the key itself, and to look anything up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ class KeyView(BaseModel):
 
     object: Literal["key"] = "key"
     tenant: str = Field(description="Whose jobs it sees and makes")
-    id: str | None = Field(description="As `darkroom keys list` shows it; null where no key is needed")
     scopes: list[str] = Field(description="`read`, `write`, and `admin` of an operator's")
     requests_per_minute: int | None
     jobs: int | None = Field(description="Unfinished ones at the same time")
@@ -32,7 +31,6 @@ class KeyView(BaseModel):
     def of(cls, caller: Caller) -> KeyView:
         return cls(
             tenant=caller.tenant,
-            id=caller.key_id or None,
             scopes=sorted(caller.scopes),
             requests_per_minute=caller.requests_per_minute,
             jobs=caller.jobs,

@@ -23,7 +23,7 @@ def every_get(running: Running, job_id: str) -> list[str]:
     paths = running.client.get("/openapi.json").json()["paths"]
     values = {"job_id": job_id, "prediction_id": job_id, "index": "0", "owner": "darkroom", "name": "starter"}
     values |= {"model_id": "starter", "input_id": "in_" + "0" * 24, "file_id": "in_" + "0" * 24}
-    values |= {"version": "0" * 64, "key": "images/x", "kind": "webp", "sha256": "0" * 64}
+    values |= {"version": "0" * 64, "key": "images/x", "kind": "webp", "sha256": "0" * 64, "worker": "w1"}
     found = [path for path, operations in paths.items() if "get" in operations]
     return [re.sub(r"{(\w+)(:path)?}", lambda name: values[name[1]], path) for path in found]
 

@@ -51,7 +51,7 @@ def succeed_with_sheet(
 
 
 def left_in(folder: Path) -> list[Path]:
-    return list(folder.rglob("*.*"))
+    return list((folder / "images").rglob("*.*"))
 
 
 def test_a_picture_says_where_its_previews_are(client: httpx2.Client, worker: ScriptedWorker) -> None:

@@ -288,7 +288,7 @@ def test_all_rows_leave_nothing_behind(folder: Path, tmp_path: Path) -> None:
         # One picture after the other: none of them has ended a decoder, so that all that was needed is seen here.
         [decoder] = decoders
         assert peak(decoder) <= DECODER_BYTES
-        stored = [file for file in (tmp_path / "pictures").rglob("*") if file.is_file()]
+        stored = [file for file in (tmp_path / "pictures" / "inputs").rglob("*") if file.is_file()]
         assert len(stored) >= 20
         assert len(process.redis.keys("darkroom:input:*")) == len(stored)
     written = [file for file in tmp_path.rglob("*") if file.is_file()]
