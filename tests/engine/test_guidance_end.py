@@ -92,6 +92,20 @@ def test_the_rounding_of_decimals_is_what_it_looks_like() -> None:
         assert sum(guidance.is_asked(i, 100) for i in range(100)) == hundredths
 
 
-def test_without_guidance_it_is_said_to_be_idle(epsilon_bundle: Bundle) -> None:
-    [told] = prepared(epsilon_bundle, wish(guidance_scale=1.0, guidance_end=0.5))
-    assert told.warnings == ["guidance_end had no effect: it needs a guidance_scale above 1."]  # type: ignore[union-attr]
+@pytest.mark.parametrize(
+    ("changes", "names", "why"),
+    [
+        ({"guidance_scale": 1.0, "guidance_end": 0.5}, ["guidance_end"], "it needs a guidance_scale above 1"),
+        (
+            {"guidance_rescale": 0.5, "guidance_end": 0.1, "negative_prompt": "a dog"},
+            ["The negative prompt", "guidance_rescale", "guidance_scale"],
+            "with a guidance_end of 0.1, none of 6 evaluations is guided",
+        ),
+        ({"guidance_rescale": 0.5, "guidance_end": 0.2, "negative_prompt": "a dog"}, [], ""),
+    ],
+)
+def test_where_nothing_is_guided_it_is_said_what_is_idle(
+    epsilon_bundle: Bundle, changes: dict[str, Any], names: list[str], why: str
+) -> None:
+    [told] = prepared(epsilon_bundle, wish(**changes))
+    assert told.warnings == [f"{name} had no effect: {why}." for name in names]  # type: ignore[union-attr]

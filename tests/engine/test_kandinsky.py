@@ -72,11 +72,12 @@ def by_stock(pipeline: Stock, request: Request, scheduler: Any, *, output_type: 
         ).images[0]  # fmt: skip
 
 
-def test_guidance_that_ends_where_there_is_none_is_said_to_be_idle(bundle: Bundle) -> None:
-    asked = wish(prior=Prior(num_inference_steps=2), num_inference_steps=2, guidance_scale=1.0, guidance_end=0.5)
-    finished = run(engine_of(bundle), asked)["a"]
+def test_what_needs_guidance_is_said_to_be_idle_where_there_is_none(bundle: Bundle) -> None:
+    plain = {"prior": Prior(num_inference_steps=2), "num_inference_steps": 2, "guidance_scale": 1.0}
+    finished = run(engine_of(bundle), wish(guidance_end=0.5, guidance_rescale=0.5, **plain))["a"]
     assert isinstance(finished, Finished)
-    assert "guidance_end had no effect: it needs a guidance_scale above 1." in finished.warnings
+    for name in ("guidance_end", "guidance_rescale"):
+        assert f"{name} had no effect: it needs a guidance_scale above 1." in finished.warnings
 
 
 UNEQUAL = [

@@ -136,9 +136,11 @@ def test_its_record_has_the_vectors(bundle: Bundle) -> None:
 
 
 def test_what_it_does_not_read_is_said(bundle: Bundle) -> None:
-    finished = run(engine_of(bundle), ask(num_inference_steps=2, negative_prompt="red", prompt="star " * 40))["a"]
+    unread = {"negative_prompt": "red", "guidance_scale": 1.0, "guidance_rescale": 0.5}
+    finished = run(engine_of(bundle), ask(num_inference_steps=2, prompt="star " * 40, **unread))["a"]
     assert isinstance(finished, Finished)
     assert any("negative prompt had no effect" in each for each in finished.warnings)
+    assert any("guidance_rescale had no effect" in each for each in finished.warnings)
     assert any("read only the first" in each for each in finished.warnings)
 
 
@@ -154,11 +156,7 @@ def test_what_cannot_be_drawn_ends_in_a_sentence(bundle: Bundle, request_: Reque
 
 
 def test_its_card_has_the_fewest_steps_that_its_prior_takes(bundle: Bundle) -> None:
-    fewest = describe(bundle, seats=1, limits={}).prior_min_steps
-    assert fewest == 2
-    last = run(engine_of(bundle), ask("few", steps=fewest), ask("fewer", steps=fewest - 1))
-    assert isinstance(last["few"], Finished)
-    assert isinstance(last["fewer"], Failed)
+    assert describe(bundle, seats=1, limits={}).prior_min_steps == 2
 
 
 def test_in_half_precision_and_after_nan(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from tests.engine.tiny_models import SIDE, save_tiny_karlo
 from worker.engine import recording
 from worker.engine.engine import Engine
 from worker.engine.events import DrawnImage, Finished, Preview
-from worker.engine.recording import Recording, frames_of_each, spread
+from worker.engine.recording import NO_PREVIEWS, Recording, frames_of_each, spread
 from worker.engine.request import Request
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle, load
@@ -219,6 +219,11 @@ def test_kept_previews_are_the_same_thing(epsilon_bundle: Bundle) -> None:
     assert list(previews.latents) == ["estimate"]
     assert ended.warnings == ["Of 99 previews, 49 were kept: a sheet has at most 64."]
     assert [moment.step for moment in kept(ended.images[0]).moments] == [0, 50, 100]
+
+
+def test_where_no_preview_is_due_it_is_said(epsilon_bundle: Bundle) -> None:
+    ended = drawn(engine_of(epsilon_bundle), wish(preview_every=6, keep_previews=True))["a"]
+    assert ended.warnings == [NO_PREVIEWS]
 
 
 def test_of_two_passes_the_last(epsilon_bundle: Bundle) -> None:

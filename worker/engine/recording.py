@@ -231,6 +231,8 @@ class Recordings:
     @property
     def _lost(self) -> Iterator[str]:
         yield from (f"No {what} could be kept: there was no room to begin." for what in self.not_begun)
+        if self.previews is not None and not self.previews.asked:
+            yield NO_PREVIEWS
         made = self.trajectory
         if made is not None and made.linear is None:
             yield "No colours could be made of the trajectory's latents: it has no frames but the autoencoder's."
@@ -242,6 +244,7 @@ class Recordings:
 
 NOTHING_KEPT = Recordings()
 
+NO_PREVIEWS = "No previews were kept: preview_every comes to none of the evaluations before the last."
 PREVIEWS_THINNED = "Of {asked} previews, {kept} were kept: a sheet has at most " + f"{MOST_PREVIEWS}."
 STEPS_THINNED = (
     "Of {asked} steps of the trajectory, {kept} were kept: one has at most "

@@ -46,7 +46,7 @@ class ImageVariation(LatentDiffusion):
     def _decoder(self, asked: Asked) -> Prepared | EngineError:
         request, blank = asked.request, self._blank
         said = {"prompt": request.prompt, "negative prompt": request.negative_prompt}
-        warnings = [UNREAD.format(what) for what, text in said.items() if text] + self._ends_nothing(request)
+        warnings = [UNREAD.format(what) for what, text in said.items() if text] + self._idle(asked)
         try:
             rows = Rows(blank, blank) if request.is_guided else Rows(blank)
             decoder = self._pass(Asked(request, asked.solvers[-1:]), rows)

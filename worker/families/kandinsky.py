@@ -66,7 +66,7 @@ class Kandinsky(LatentDiffusion):
         try:
             rows = Rows(place, place) if request.is_guided else Rows(place)
             decoder = self._pass(Asked(request, asked.solvers[-1:]), rows)
-            return Prepared([decoder], self._ends_nothing(request))
+            return Prepared([decoder], self._idle(asked))
         except Exception as error:
             return engine_error(error, stage="prepare")
 

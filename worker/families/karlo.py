@@ -25,6 +25,7 @@ from worker.engine.stepping import Beginning
 from worker.families.autoencoder import Pixels
 from worker.families.from_points import DECODER, TEXT, unread
 from worker.families.inversion import FromLatents
+from worker.families.latent_diffusion import UNGUIDED
 from worker.families.points import EMBEDDING
 from worker.families.prior import Prior
 from worker.families.schedulers import NamedSchedulers
@@ -119,6 +120,8 @@ class Karlo:
             return texts
         [text], request = texts, asked.request
         warnings = [*unread(texts), *([NO_NEGATIVE] if request.negative_prompt else [])]
+        if request.guidance_rescale and not request.is_guided:
+            warnings.append(f"guidance_rescale had no effect: {UNGUIDED}.")
         try:
             scales = self._scales(request)
             prior, decoder, first, last = asked.solvers

@@ -33,8 +33,15 @@ CONTEXT = "encoder_hidden_states"
 """What the UNet calls the tokens that its rows read, [tokens, width]."""
 
 
+UNGUIDED = "it needs a guidance_scale above 1"
+ENDS_AT_ONCE = "with a guidance_end of {:g}, none of {} evaluations is guided"
+
+
 class LatentDiffusion:
     """A Family (worker/engine/family.py) without `prepare`."""
+
+    WITHOUT_EFFECT = UNGUIDED
+    """Why a request that takes one row loses what the unconditional one is for."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.device = bundle.device
@@ -99,10 +106,25 @@ class LatentDiffusion:
             cache_interval=self._cache_interval(request),
         )
 
-    def _ends_nothing(self, request: Request) -> list[str]:
-        """The warning of a `guidance_end` without guidance, for families that read no text."""
-        is_idle = request.guidance_end < 1 and not request.is_guided
-        return ["guidance_end had no effect: it needs a guidance_scale above 1."] if is_idle else []
+    def _is_guided(self, request: Request) -> bool:
+        """It takes an unconditional row as well."""
+        return request.is_guided
+
+    def _idle(self, asked: Asked) -> list[str]:
+        """Warnings of what was asked for and needs an unconditional row, where none is ever asked."""
+        request, evaluations = asked.request, asked.solvers[-1].evaluations
+        said = self._of_unconditional(request) | {"guidance_rescale": request.guidance_rescale}
+        if not self._is_guided(request):
+            said, why = said | {"guidance_end": request.guidance_end < 1}, self.WITHOUT_EFFECT
+        elif not Guidance(end=request.guidance_end).is_asked(0, evaluations):
+            said, why = said | {"guidance_scale": True}, ENDS_AT_ONCE.format(request.guidance_end, evaluations)
+        else:
+            return []
+        return [f"{what} had no effect: {why}." for what, value in said.items() if value]
+
+    def _of_unconditional(self, request: Request) -> dict[str, Any]:
+        """What the unconditional row alone reads, by its name in a sentence."""
+        return {}
 
     def _cache_interval(self, request: Request) -> int:
         interval = interval_of(request.cache)

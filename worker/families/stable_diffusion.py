@@ -25,9 +25,6 @@ from worker.models.bundle import Bundle
 class StableDiffusion(LatentDiffusion):
     """A Family (worker/engine/family.py)."""
 
-    WITHOUT_EFFECT = "it needs a guidance_scale above 1"
-    """Why a request that takes one row loses what the unconditional one is for."""
-
     @cached_property
     def _reader(self) -> PromptReader:
         return PromptReader(self._bundle, self._encoders(self._bundle), self._adapters.of_text)
@@ -64,31 +61,22 @@ class StableDiffusion(LatentDiffusion):
             drawn_with |= self._embedding_files(request)
         except Exception as error:
             return engine_error(error, stage="prepare")
-        return Prepared([only], self._warnings(request, embeddings), drawn_with)
+        return Prepared([only], self._warnings(asked, embeddings), drawn_with)
 
     def _embedding_files(self, request: Request) -> dict[str, Any]:
         named = self._reader.words_in(self._prompts(request))
         return {"embedding_files": {name: self._bundle.embeddings[name].sha256 for name in named}} if named else {}
 
-    def _warnings(self, request: Request, embeddings: Sequence[Embedding]) -> list[str]:
+    def _warnings(self, asked: Asked, embeddings: Sequence[Embedding]) -> list[str]:
+        request = asked.request
         return [
             *self._reader.unread(embeddings),
-            *(f"{what} had no effect: {self.WITHOUT_EFFECT}." for what in self._idle(request)),
+            *self._idle(asked),
             *self._reader.misread(self._prompts(request), request.prompt_syntax),
         ]
 
-    def _idle(self, request: Request) -> list[str]:
-        """What was asked for and needs an unconditional row that is not there."""
-        said = {
-            "The negative prompt": request.negative_prompt,
-            "guidance_rescale": request.guidance_rescale,
-            "guidance_end": request.guidance_end < 1,
-        }
-        return [what for what, value in said.items() if value and not self._is_guided(request)]
-
-    def _is_guided(self, request: Request) -> bool:
-        """It takes an unconditional row as well."""
-        return request.is_guided
+    def _of_unconditional(self, request: Request) -> dict[str, Any]:
+        return {"The negative prompt": request.negative_prompt}
 
     def _prompts(self, request: Request) -> tuple[str, ...]:
         """Those that matter to this request."""
