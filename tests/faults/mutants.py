@@ -10,11 +10,12 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from app.contract.objects import folder as folders
 from app.contract.objects import names
+from app.contract.objects.folder import Folder
 from app.contract.redis import scripts
 from app.contract.redis.store import JobStore, Reaped
 from tests.faults.evidence import Findings
@@ -61,8 +62,10 @@ def _by_the_harness() -> None:
 
 
 def _replace(owner: Any, name: str, new: Callable[..., Any]) -> None:
-    """Another function in the place of one that is there."""
-    assert callable(getattr(owner, name, None)), f"{owner.__name__} has no {name}"
+    """Another function in the place of one that is there, and is called alike."""
+    there = getattr(owner, name, None)
+    assert callable(there), f"{owner.__name__} has no {name}"
+    assert [*signature(there).parameters] == [*signature(new).parameters], f"{name} is called otherwise"
     setattr(owner, name, new)
 
 
@@ -192,8 +195,8 @@ def _submit_by(make: Callable[[Call, Callable[[str], Call]], Call]) -> None:
     """Jobs come in by a call that `make` makes of the true one, and of whatever text it wants to run in Redis."""
     original = JobStore.__init__
 
-    def init(self: Any, client: Any, **options: Any) -> None:
-        original(self, client, **options)
+    def init(self: Any, client: Any, *, waiting: Any = None) -> None:
+        original(self, client, waiting=waiting)
         submit = make(_call(self._scripts["submit"]), lambda text: _call(client.register_script(text)))
         self._scripts["submit"] = lambda *, keys, args: submit(keys, args)
 
@@ -268,16 +271,17 @@ def _write_in_place() -> None:
     def key(job_id: str, token: str, index: int, output_format: str) -> str:
         return names.image_key(job_id, "0" * 32, index, output_format)
 
-    def write(folder: int, name: str, data: bytes) -> None:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=folder)
-        with os.fdopen(descriptor, "wb") as file:
+    def put(self: Folder, key: str, data: bytes, content_type: str) -> None:
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
             file.write(data[: len(data) // 2])
             file.flush()
-            folders.os.fsync(file.fileno())  # type: ignore[attr-defined]
+            os.fsync(file.fileno())
             file.write(data[len(data) // 2 :])
 
     _replace(finisher, "image_key", key)
-    _replace(folders, "_write_whole", write)
+    _replace(Folder, "put", put)
 
 
 def _mutant(make: Callable[[], None], *breaks: str, **how: Any) -> Mutant:
