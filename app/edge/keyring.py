@@ -25,6 +25,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.redis import keys
+from app.contract.redis.store import QueueLost
 from app.edge.revocation import Revocation
 from app.edge.single_flight import SingleFlight
 
@@ -104,7 +105,8 @@ def key_id_of(text: str) -> str | None:
 
 
 class Keyring:
-    """Methods raise redis.RedisError while Redis is away. `client` must decode responses."""
+    """Methods raise redis.RedisError while Redis is away, and QueueLost, which is one, where it has come back without
+    the keys that were there. `client` must decode responses."""
 
     def __init__(self, client: redis.asyncio.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
@@ -188,6 +190,9 @@ class Keyring:
 
     async def _ask(self) -> None:
         version = await self._redis.get(keys.API_KEYS_VERSION)
+        if version is None and self._version:
+            # No key was revoked: whoever holds one is to hear that the service is not well, and not that it is no key.
+            raise QueueLost
         if version != self._version:
             found = {info.id: info for info in await self.all()}
             for key_id in self._held.keys() - found.keys():
@@ -199,7 +204,7 @@ class Keyring:
         self._looked_at = self._clock()
 
     def _judge(self, version: str | None) -> None:
-        """Whether keys are needed. A Redis that has forgotten its keys opens nothing that they had closed."""
+        """Whether keys are needed. A Redis that has forgotten that opens nothing, see `_ask`."""
         if self._held or (version is not None and not version.startswith(OPENED)):
             self._needed.set()
         elif version is not None and self._needed.is_set():

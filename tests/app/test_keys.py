@@ -169,15 +169,18 @@ def test_a_key_of_ours_that_is_unknown_is_refused_by_an_open_service_too(client:
     assert problem(answer) == (401, "unauthenticated")
 
 
-def test_a_redis_that_forgot_its_keys_opens_nothing(
+def test_a_redis_that_forgot_its_keys_opens_nothing_and_denies_none(
     client: httpx2.Client, running: Running, redis_client: redis.Redis, made: Made
 ) -> None:
-    made("ann")
+    """Clients stop at a 401, and come back after a 503."""
+    ann = made("ann")
     until(lambda: client.get("/v1/jobs").status_code == 401)
+    assert client.get("/v1/jobs", headers=ann).status_code == 200
     redis_client.flushall()
-    keyring = running.app.state.services.keyring
-    until(lambda: keyring._version is None)
-    assert problem(client.get("/v1/jobs")) == (401, "unauthenticated")
+    until(lambda: problem(client.get("/v1/jobs")) == (503, "queue-unavailable"))
+    assert problem(client.get("/v1/jobs", headers=ann)) == (503, "queue-unavailable")
+    running.app.state.services.keyring.begin_anew()
+    assert problem(client.get("/v1/jobs", headers=ann)) == (401, "unauthenticated"), "as after a restart"
 
 
 def test_revoking_what_is_not_there_closes_nothing(keys: Keys, redis_client: redis.Redis) -> None:
