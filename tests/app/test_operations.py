@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_not_ready_when_the_store_is_no_folder(
     worker.announce()
     folder = tmp_path / "pictures"
     with gateway_with(storage_url=folder.as_uri()) as running:
-        folder.rmdir()
+        shutil.rmtree(folder)
         folder.write_bytes(b"a file")
         answer = running.client.get("/readyz")
         assert answer.status_code == 503

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from app.contract.messages.picture_record import read_record
+from app.contract.objects.names import CELL_MARK
 from app.contract.redis import keys
 from benchmarks.ports import free_port
 from tests.faults.conftest import Scene, announced
@@ -221,7 +222,10 @@ def test_redis_came_back_empty(scene: Scene) -> None:
     scene.service.signal("gateway", signal.SIGKILL)
     scene.gone(scene.service.pids["gateway"])
     scene.service.bear("gateway")
-    until(lambda: _is_up(scene) and scene.client.get("/readyz").status_code == 200)
+    until(lambda: _is_up(scene))
+    assert f"remove {CELL_MARK}" in scene.client.get("/readyz").json()["checks"]["storage"]["detail"]
+    (scene.service.pictures / CELL_MARK).unlink()
+    until(lambda: scene.client.get("/readyz").status_code == 200)
     assert scene.ended(scene.send())["status"] == "succeeded", "the operator has decided to begin anew"
 
 
