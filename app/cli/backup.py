@@ -71,9 +71,16 @@ def _said(command: str, work: Callable[[], str]) -> int:
         print(f"darkroom {command}: {error}", file=sys.stderr)
         return UNREACHABLE if isinstance(error, Busy) else REFUSED
     except (redis.RedisError, OSError) as error:
-        print(f"darkroom {command}: {error}", file=sys.stderr)
+        print(f"darkroom {command}: {_reason(error)}", file=sys.stderr)
         return REFUSED
     return OK
+
+
+def _reason(error: Exception) -> str:
+    """Python's own text of what the system says begins with a number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 @contextmanager

@@ -148,6 +148,7 @@ class Batch:
         self._under_way: dict[str, Job] = {}
         self._submissions: set[asyncio.Task[Job]] = set()
         self._codes: list[int] = []
+        self._warned: set[tuple[str, str]] = set()
         self._turns = asyncio.Semaphore(FOLLOWED)
 
     async def draw(self, requests: Sequence[Parameters]) -> int:
@@ -248,6 +249,9 @@ class Batch:
         """What the service warns of: as it takes the job, that nobody is there to draw it; at the end, of the rest."""
         with self._bars.aside():
             for warning in job["warnings"]:
+                if (job["id"], warning) in self._warned:
+                    continue
+                self._warned.add((job["id"], warning))
                 print(f"darkroom {self._command}: warning: {spoken(warning)}", file=sys.stderr)
 
     def _complain(self, message: str, code: int) -> None:

@@ -17,7 +17,7 @@ from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
 from app.cli.model_commands import models
 from app.cli.options import DEVICE_HELP, AsJson, Data, Devices, Folders, Model, Models, Workers
-from app.cli.standard_streams import write_whole
+from app.cli.standard_streams import never_fail_output, output_counts, write_whole
 from app.cli.words import Words
 from app.contract.common.environment import PREFIX
 from app.contract.common.exits import CANNOT_START
@@ -46,7 +46,8 @@ Host = Annotated[str | None, typer.Option(help="Address it binds to. Else DARKRO
 def main() -> None:
     """Entry point of the command."""
     write_whole()
-    app()
+    with output_counts():
+        app()
 
 
 @app.callback(invoke_without_command=True)
@@ -94,6 +95,7 @@ def up(
 
     _options_go_first(port=port, host=host)
     asked = Asked(tuple(model or ()), tuple(device or ()), workers, paths_in(folders or ""))
+    never_fail_output()
     raise typer.Exit(Supervisor(data=data, asked=asked).run())
 
 

@@ -22,8 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 
 from app.cli.answers import about
-from app.cli.client import Job, is_terminal
+from app.cli.client import CommandError, Job, is_terminal
+from app.cli.exits import FAILED
 from app.cli.plain import plain
+from app.cli.standard_streams import lead_output_nowhere
 
 SHOWN = 12
 """Bars at once: the jobs that were sent first. The bar of all counts the others."""
@@ -147,12 +149,16 @@ def _is_read_by_another() -> bool:
 
 
 def say(text: str) -> None:
-    """Print a result at once. A reader that has gone (`| head`) does not end what is under way."""
+    """Print a result at once. A reader that has gone (`| head`) does not end what is under way.
+
+    Raises CommandError where a file takes no more.
+    """
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        # As the note on SIGPIPE in Python's documentation has it: else the interpreter complains at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        lead_output_nowhere()
+        if not isinstance(error, BrokenPipeError):
+            raise CommandError(f"the output cannot be written: {error.strerror}", FAILED) from error
 
 
 def standing(job: Job) -> str:

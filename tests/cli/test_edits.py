@@ -56,6 +56,12 @@ def test_a_mask_says_where(run: Run, hand: Hand, folder: Path) -> None:
     assert (claim.spec.mask_image.content_type, claim.spec.mask_blur, claim.spec.strength) == ("image/png", 4, 1.0)
 
 
+def test_what_the_service_warned_of_is_said_once(run: Run, hand: Hand, folder: Path) -> None:
+    """A job has it as it is taken, and at its end."""
+    (folder / "large.png").write_bytes(picture("teal", side=1_000))
+    assert run("edit", "large.png", "a boat").stderr.count("The picture of 1000 x 1000 pixels is drawn at") == 1
+
+
 def test_a_picture_from_stdin(run: Run, hand: Hand, folder: Path) -> None:
     done = run("edit", "-", "a boat", "-o", "out.png", input=(folder / "photo.jpg").read_bytes())
     assert done.exit_code == 0, done.stderr

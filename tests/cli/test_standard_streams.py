@@ -65,3 +65,50 @@ def _read(master: int) -> bytes:
         return os.read(master, 2_000)
     except OSError:
         return b""
+
+
+FULL = "/dev/full"
+
+
+def test_a_full_disk_behind_the_output_is_told() -> None:
+    command = [sys.executable, "-c", "from app.cli.main import main; main()", "--version"]
+    with open(FULL, "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=WAIT_SECONDS)
+    assert (ended.returncode, ended.stderr) == (1, "darkroom: the output cannot be written: No space left on device\n")
+
+
+def test_closed_streams_lead_nowhere() -> None:
+    """As daemons start programs. The first file that is opened would have the number of the output else, and be written
+    to by whoever says something."""
+    program = """
+import os, sys
+from app.cli.standard_streams import write_whole
+write_whole()
+print("said", flush=True)
+print("said", file=sys.stderr)
+sys.exit(os.open(os.devnull, os.O_RDONLY))
+"""
+    command = [sys.executable, "-c", program]
+    closing = subprocess.run(command, preexec_fn=lambda: os.closerange(0, 3), timeout=WAIT_SECONDS)
+    assert closing.returncode == 3
+
+
+def test_what_cannot_be_logged_ends_nothing() -> None:
+    """A log on a full disk, written by structlog, by the standard library and with print."""
+    logs = """
+import logging, sys
+from app.cli.standard_streams import never_fail_output, write_whole
+write_whole(); never_fail_output()
+from app.contract.common.logs import configure
+configure("info", process="test")
+import structlog
+for _ in range(2_000):
+    structlog.get_logger().info("kept")
+    logging.getLogger("other").warning("kept")
+    print("kept", flush=True)
+    print("kept", file=sys.stderr)
+sys.exit(7)
+"""
+    with open(FULL, "w") as full:
+        ended = subprocess.run([sys.executable, "-c", logs], stdout=full, stderr=full, timeout=WAIT_SECONDS)
+    assert ended.returncode == 7
