@@ -67,9 +67,10 @@ class _Watcher:
                 print("no job is queued or running", file=sys.stderr)
 
     async def _unfinished(self) -> list[Job]:
-        pages = [await self._service.jobs(status=status, limit=PAGE) for status in ("running", "queued")]
+        # In this order: a job that is begun between the two is on both pages, and not on neither.
+        queued, running = [await self._service.jobs(status=status, limit=PAGE) for status in ("queued", "running")]
         # Oldest first: those are drawn first.
-        return [job for page in pages for job in reversed(page["data"])]
+        return [job for page in (running, queued) for job in reversed(page["data"])]
 
     async def _follow(self, job: Job) -> Job:
         self._handle(job)

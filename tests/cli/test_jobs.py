@@ -17,9 +17,10 @@ from app.cli.client import CommandError, Service
 from app.cli.job_commands import State
 from app.contract.messages.events import Status
 from app.contract.redis import keys
+from app.contract.redis.ownership import Claim
 from tests.app.conftest import Running, ScriptedWorker
 from tests.cli.conftest import Hand, Run, begun, no_service
-from tests.waiting import WAIT_SECONDS
+from tests.waiting import WAIT_SECONDS, until
 
 
 @contextlib.contextmanager
@@ -192,7 +193,25 @@ def test_ctrl_c_ends_the_watching_only(gateway: Running, hand: Hand) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, said) == (130, "")
-    assert shown(gateway, job_id)["status"] == "running"
+    until(lambda: shown(gateway, job_id)["status"] == "running")
+
+
+def test_a_job_that_is_begun_between_two_looks_is_watched(
+    run: Run, gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look is for what waits, the other for what runs."""
+    job_id, claims, look = send(gateway, "a"), list[Claim](), Service.jobs
+
+    async def jobs(self: Service, **options: Any) -> Any:
+        page = await look(self, **options)
+        if not claims:
+            claims.append(worker.claim())
+        return page
+
+    monkeypatch.setattr(Service, "jobs", jobs)
+    with meanwhile(lambda: claims and gateway.app.state.services.feed.listeners and worker.succeed(claims[0])):
+        done = run("jobs", "watch")
+    assert done.stdout.splitlines()[-1].startswith(f"{job_id}  succeeded"), done.stderr
 
 
 async def no_events(service: Any, job_id: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:

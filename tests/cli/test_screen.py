@@ -48,7 +48,7 @@ def test_every_line_stays(
         term.until("a-bear.png")
         if "TERM" not in environment:
             term.until(" all ", "wait for me  running")
-            term.until("6/7")
+            term.until("6/7", "wait for me")
             assert "wait for me" in term.screen[-1], "the bars stand below the results"
         hand.go.set()
         assert term.end() == 1
