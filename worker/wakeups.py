@@ -103,8 +103,8 @@ class Ears:
     def _hear(self) -> None:
         if not self._open:
             self._any.clear()
-            # Somebody may have opened one, and set it, just before it was cleared.
-            if self._open:
+            # Somebody may have opened one, or ended it all, and set it, just before it was cleared.
+            if self._open or self._over:
                 self._any.set()
             return
         model = self._word.hear(self._worker, seconds=IDLE_SECONDS)

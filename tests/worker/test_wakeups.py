@@ -21,7 +21,7 @@ from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob
 from tests.engine.driving import StoppedClock
-from tests.waiting import until
+from tests.waiting import WAIT_SECONDS, until
 from tests.worker.intakes import end
 from worker import wakeups
 from worker.attempts import Attempts
@@ -311,6 +311,22 @@ def test_who_listens_for_nothing_reads_nothing(ears: Ears, said: Said, bell: Bel
         said.words.put("starter")
         bell.wait(FOR_EVER)
     until(lambda: not ears._any.is_set())
+
+
+def test_an_end_that_comes_just_before_it_rests_is_not_missed(said: Said, bell: Bell) -> None:
+    """The thread has found no ear open, and is about to wait until one is."""
+    ears = Ears("w1", said, bell)
+
+    class EndsFirst(threading.Event):
+        def clear(self) -> None:
+            ears.end()
+            super().clear()
+
+    ears._any = EndsFirst()
+    ears._any.set()
+    ears.listen()
+    ears._thread.join(WAIT_SECONDS)
+    assert not ears._thread.is_alive()
 
 
 def test_a_redis_that_is_away_ends_no_listening(
