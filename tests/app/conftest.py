@@ -169,12 +169,14 @@ def settings_for(valkey_url: str, folder: Path, **options: Any) -> Settings:
 
 
 @pytest.fixture
-def running(settings: Settings, shared_gateway: Running) -> Running:
-    """The gateway that most tests share; it has forgotten what the last test's worker announced."""
+def running(settings: Settings, shared_gateway: Running) -> Iterator[Running]:
+    """The gateway that most tests share; it has forgotten what the last test's worker announced, and has ended every
+    request by the time that the next test empties Redis."""
     shared_gateway.app.state.services.registry._asked_at = -math.inf
     shared_gateway.app.state.services.jobs.begin_anew()
     shared_gateway.app.state.services.keyring.begin_anew()
-    return shared_gateway
+    yield shared_gateway
+    until(lambda: not shared_gateway.server.server_state.tasks)
 
 
 @pytest.fixture
