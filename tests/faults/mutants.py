@@ -301,7 +301,9 @@ MUTANTS = {
         _submit_not_recognised, "told twice", "charged otherwise than owed", of_replies=True
     ),
     "claim not recognised": _mutant(_claim_not_recognised, "an attempt was lost", "never ended", of_replies=True),
-    "snapshot of a lost attempt": _mutant(_snapshot_of_a_lost_attempt, "a snapshot outlived its job"),
+    "snapshot of a lost attempt": _mutant(
+        _snapshot_of_a_lost_attempt, "a snapshot outlived its job", fate={ASLEEP + "denoise": 0.2}
+    ),
     "put aside for good": _mutant(_put_aside_for_good, "never ended", of_replies=True),
     "input removed under its job": _mutant(_input_removed_under_its_job, "an input went before its job"),
     "drained with its jobs": _mutant(_drained_with_its_jobs, "an attempt was lost", of_replies=True),
