@@ -44,7 +44,7 @@ Host = Annotated[str | None, typer.Option(help="Address it binds to. Else DARKRO
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command."""
     write_whole()
     with output_counts():
         app()

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 import tty
+from pathlib import Path
 
 import pytest
 
 from tests.waiting import WAIT_SECONDS
 
+PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
 LINES, LINE = 200, 5_000
 WRITES = f"""
 import sys
@@ -68,10 +71,11 @@ def _read(master: int) -> bytes:
 
 
 FULL = "/dev/full"
+STARTS = "from {} import {}; main()".format(*PYPROJECT["project"]["scripts"]["darkroom"].split(":"))
 
 
 def test_a_full_disk_behind_the_output_is_told() -> None:
-    command = [sys.executable, "-c", "from app.cli.main import main; main()", "--version"]
+    command = [sys.executable, "-c", STARTS, "--version"]
     with open(FULL, "w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=WAIT_SECONDS)
     assert (ended.returncode, ended.stderr) == (1, "darkroom: the output cannot be written: No space left on device\n")
@@ -112,3 +116,18 @@ sys.exit(7)
     with open(FULL, "w") as full:
         ended = subprocess.run([sys.executable, "-c", logs], stdout=full, stderr=full, timeout=WAIT_SECONDS)
     assert ended.returncode == 7
+
+
+def test_a_ctrl_c_while_the_command_is_loaded() -> None:
+    """It comes as the first module is looked for that takes its time."""
+    program = """
+import sys
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Impatient())
+"""
+    command = [sys.executable, "-c", program + STARTS, "--version"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
