@@ -213,6 +213,8 @@ class Guard:
         found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if found is None:
             raise InvalidHeader("Exactly one valid Host header is needed.")
+        if len(headers.getlist("authorization")) > 1:
+            raise InvalidHeader("A request has one caller: send one Authorization header.")
         if scope["path"] not in PROBES and not self._hosts.allow(found[1]):
             raise WrongHost("This service does not answer to the name in the Host header.")
 

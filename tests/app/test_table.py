@@ -144,6 +144,9 @@ ROWS: dict[str, Row] = {
     "method: unknown": Row(get(b"/v1/jobs", method=b"ZANZIBAR")),
     "head: no host": Row(head(b"GET /v1/jobs HTTP/1.1"), 400, "invalid-header"),
     "head: two hosts": Row(head(b"GET /v1/jobs HTTP/1.1", HOST, HOST), 400, "invalid-header"),
+    "head: two callers": Row(
+        head(b"GET /v1/jobs HTTP/1.1", HOST, *[b"Authorization: Bearer a"] * 2), 400, "invalid-header"
+    ),
     "head: a host with a path": Row(head(b"GET /v1/jobs HTTP/1.1", b"Host: a/zanzibar"), 400, "invalid-header"),
     "head: another's name": Row(head(b"GET /v1/jobs HTTP/1.1", b"Host: zanzibar.example"), 421, "wrong-host"),
     "head: 40 kB in one header": Row(get(b"/v1/jobs", b"X-Filler: " + b"x" * 40_000), 431, "head-too-large"),
