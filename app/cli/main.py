@@ -21,6 +21,7 @@ from app.cli.standard_streams import never_fail_output, output_counts, write_who
 from app.cli.words import Words
 from app.contract.common.environment import PREFIX
 from app.contract.common.exits import CANNOT_START
+from app.contract.common.extras import how_to_install
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 a job failed or something is in the way, 2 asked for wrongly, 3 no service or no room, "
@@ -179,7 +180,7 @@ def _run(process: str, **options: object) -> NoReturn:
     try:
         run = found.load()
     except ModuleNotFoundError as error:
-        print(f"darkroom {process}: {error.name} is not installed; pip install 'darkroom[worker]'", file=sys.stderr)
+        print(f"darkroom {process}: {error.name} is not installed; {how_to_install('worker')}", file=sys.stderr)
         raise typer.Exit(CANNOT_START) from None
     end_with_parent()
     raise typer.Exit(run())

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from app.contract.common.extras import how_to_install
 from app.contract.common.tracing import open_provider, wanted
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_jobs import PARAMETERS
@@ -46,7 +47,7 @@ def test_what_cannot_be_sent_is_said_once(monkeypatch: pytest.MonkeyPatch) -> No
         assert open_provider("test", version="1") is None
     grpc, package = logs
     assert "4318" in grpc["remedy"]
-    assert package["remedy"] == "pip install 'darkroom[otel]'"
+    assert package["remedy"] == how_to_install("otel")
 
 
 def test_a_gateway_that_does_not_trace_loads_nothing_for_it() -> None:

@@ -17,6 +17,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from app.contract.common.extras import how_to_install
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -57,7 +59,7 @@ def open_provider(service: str, *, version: str) -> TracerProvider | None:
     try:
         return _provider(service, version)
     except ModuleNotFoundError as error:
-        log.warning("no traces: a package is missing", package=error.name, remedy="pip install 'darkroom[otel]'")
+        log.warning("no traces: a package is missing", package=error.name, remedy=how_to_install("otel"))
         return None
 
 
