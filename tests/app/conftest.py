@@ -79,11 +79,13 @@ def serve(settings: Settings, *, http: type[LimitedProtocol] = LimitedProtocol, 
     until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    with httpx2.Client(base_url=url, timeout=WAIT_SECONDS, **PLAIN) as client:
-        yield Running(url, port, client, server, app)
-    server.should_exit = True
-    thread.join(WAIT_SECONDS)
-    assert not thread.is_alive()
+    try:
+        with httpx2.Client(base_url=url, timeout=WAIT_SECONDS, **PLAIN) as client:
+            yield Running(url, port, client, server, app)
+    finally:
+        server.should_exit = True
+        thread.join(WAIT_SECONDS)
+        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session", autouse=True)

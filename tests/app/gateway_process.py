@@ -66,13 +66,15 @@ def gateway_process(folder: Path) -> Iterator[Process]:
     with (folder / "gateway.log").open("wb") as log:
         command = [str(Path(sys.executable).with_name("darkroom")), "gateway"]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    with redis.Redis(port=valkey.port, decode_responses=True) as client:
-        found = Process(until(lambda: _port(folder / "gateway.log")), folder / "gateway.log", process, client)
-        until(lambda: _is_ready(found.port))
-        yield found
-    process.terminate()
-    process.wait(WAIT_SECONDS)
-    valkey.stop()
+    try:
+        with redis.Redis(port=valkey.port, decode_responses=True) as client:
+            found = Process(until(lambda: _port(folder / "gateway.log")), folder / "gateway.log", process, client)
+            until(lambda: _is_ready(found.port))
+            yield found
+    finally:
+        process.terminate()
+        process.wait(WAIT_SECONDS)
+        valkey.stop()
 
 
 def _port(log: Path) -> int | None:
