@@ -14,6 +14,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from app.contract.objects import names
 from app.contract.objects.folder import Folder
 from app.contract.redis import scripts
@@ -132,7 +134,10 @@ def _drained_with_its_jobs() -> None:
     """A worker that is told to leave does not wait for the end of its jobs."""
 
     def leaves(self: Intake) -> bool:
-        self.was_drained = self.is_draining and self.leases.leave_drained()
+        try:
+            self.was_drained = self.is_draining and self.leases.leave_drained()
+        except redis.RedisError:
+            return False
         return self.was_drained
 
     _replace(Intake, "_leaves_drained", leaves)
