@@ -132,8 +132,9 @@ def _check_resumed(evidence: Evidence, findings: Findings, record: Mapping[str, 
     job_id, attempt, began = record["id"], 0, 0
     # As the service shows them, where no attempt has told of any.
     steps = int(record.get("steps") or 0) or json.loads(record["spec"])["num_inference_steps"]
-    really = {line["attempt"]: line["behind"] for line in evidence.diary_of(job_id, "begun")}
-    for _, fields in evidence.client.xrange(keys.EVENTS + job_id):  # type: ignore[union-attr]
+    entries: Any = evidence.client.xrange(keys.EVENTS + job_id)
+    really = _really_begun(evidence, job_id, entries)
+    for _, fields in entries:
         told = json.loads(fields["data"])
         if fields["event"] == "job.started":
             attempt, promised = told["attempts"], told.get("resumed_at_step", 0)
@@ -146,6 +147,15 @@ def _check_resumed(evidence: Evidence, findings: Findings, record: Mapping[str, 
                 findings.bad("went on behind its end", f"{job_id}: {began} of {steps}")
         elif fields["event"] == "job.progress" and told["step"] <= began:
             findings.bad("a step was taken twice", f"{job_id}: {told['step']} after {began}")
+
+
+def _really_begun(evidence: Evidence, job_id: str, entries: Any) -> dict[int, int]:
+    """Steps behind each attempt as its engine began. Not of one that was asleep until the next had started: it may have
+    found what that one has kept, and all that it does is refused."""
+    started = [int(at.split("-")[0]) / 1000 for at, fields in entries if fields["event"] == "job.started"]
+    begun = evidence.diary_of(job_id, "begun")
+    in_time = (line for line in begun if all(line["at"] < at for at in started[line["attempt"] :]))
+    return {line["attempt"]: line["behind"] for line in in_time}
 
 
 def _check_webhook(evidence: Evidence, findings: Findings, fact: str, job_id: str) -> None:

@@ -207,10 +207,12 @@ class Operator(Caller):
         if self.over.wait(self._chance.uniform(0.5, 1.5)):
             return
         seen = self._call(client, "list", "workers", "GET", "/v1/admin/workers")
-        names = [worker["name"] for worker in seen.json()["data"]] if seen is not None and seen.is_success else []
-        if not names:
+        workers = seen.json()["data"] if seen is not None and seen.is_success else []
+        if not workers:
             return
-        worker = self._chance.choice(names)
+        # The dead are listed for half a minute more.
+        lately = sorted(workers, key=lambda each: str(each["last_beat_at"]))[-3:]
+        worker = self._chance.choice(lately)["name"]
         self._call(client, "drain", worker, "POST", f"/v1/admin/workers/{worker}/drain", body={})
         if number % 2:
             self.over.wait(self._chance.uniform(0, 0.3))
