@@ -84,11 +84,15 @@ def notes_of(data: bytes) -> tuple[str, dict[str, str]]:
 
     Raises PictureError for what is no PNG, JPEG or WebP.
     """
+    from PIL import Image
+
     with opened(data) as image:
         texts = {str(name): value for name, value in image.info.items() if isinstance(value, str)}
         texts = {name: value for name, value in texts.items() if len(value) <= MAX_RECORD_BYTES}
         found = texts.pop(NOTE, None)
-        return found or _in_exif(image.getexif().get_ifd(_EXIF).get(_USER_COMMENT)), dict([*texts.items()][:MOST_TEXTS])
+        # Not the PNG's own, which decodes all pixels, 170 million of them, to see whether EXIF comes behind.
+        exif = Image.Image.getexif(image)
+        return found or _in_exif(exif.get_ifd(_EXIF).get(_USER_COMMENT)), dict([*texts.items()][:MOST_TEXTS])
 
 
 def infotext(data: bytes) -> str:

@@ -18,7 +18,7 @@ import redis
 from app.contract.redis.ownership import Claim
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY
-from tests.app.test_odd_pictures import commented
+from tests.app.test_odd_pictures import commented, png_of
 from tests.app.webui import TITLE, basic, draw, until_waiting
 from tests.waiting import WAIT_SECONDS
 
@@ -240,6 +240,13 @@ def test_other_refusals_have_the_same_form(running: Running, worker: ScriptedWor
     ):
         assert (answer.status_code, answer.json()["error"]) == (status, slug)
         assert "zanzibar" not in answer.text
+
+
+def test_a_picture_is_read_for_its_notes_and_not_decoded(running: Running) -> None:
+    """One of 169 megapixels, of which there are none, as the decoder would find."""
+    picture = base64.b64encode(png_of(13_000, 13_000)).decode()
+    answer = running.client.post("/sdapi/v1/png-info", json={"image": picture})
+    assert (answer.status_code, answer.json()["info"]) == (200, "")
 
 
 def test_a_full_queue(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
