@@ -618,6 +618,8 @@ async def test_a_stock_worker_that_steals_an_id_loses_nothing(
 def _work_without_signals(worker: Any) -> None:
     worker.death_penalty_class = TimerDeathPenalty
     worker._install_signal_handlers = lambda: None
+    # RQ's thread for commands cannot be ended cleanly inside a process that goes on.
+    worker.subscribe = lambda: None
     worker.log.setLevel("CRITICAL")
     worker.work(burst=True)
 
