@@ -64,9 +64,13 @@ class _Unfailing(io.TextIOWrapper):
 
     @classmethod
     def of(cls, stream: TextIO) -> TextIO:
-        """The same stream, without that."""
+        """The same stream, without that. One in memory stays as it is: it does not fail."""
+        try:
+            number = stream.fileno()
+        except io.UnsupportedOperation:
+            return stream
         stream.flush()
-        file = io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False))
+        file = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
         return cls(file, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
 
     def write(self, text: str, /) -> int:
