@@ -221,17 +221,21 @@ def test_the_address_of_the_environment_is_the_one_looked_at(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        threading.Thread(target=_hang_up, args=[taken], daemon=True).start()
+        over = threading.Event()
+        hangs_up = threading.Thread(target=_hang_up, args=[taken, over])
+        hangs_up.start()
         found = own_side(DARKROOM_PORT=port, DARKROOM_HOST="0.0.0.0")
+        over.set()
+        socket.create_connection(("127.0.0.1", int(port))).close()
+        hangs_up.join()
     assert found["port"].detail.startswith(f"0.0.0.0:{port}: ")
     assert found["keys"].level == "bad"
     assert "DARKROOM_API_KEYS" in found["keys"].remedy
 
 
-def _hang_up(server: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            server.accept()[0].close()
+def _hang_up(server: socket.socket, over: threading.Event) -> None:
+    while not over.is_set():
+        server.accept()[0].close()
 
 
 def test_a_value_that_cannot_be_hides_nothing_else(own_side: Callable[..., dict[str, doctor.Finding]]) -> None:
