@@ -71,6 +71,8 @@ def test_any_of_them_in_a_changing_batch_equal_the_stock_pipelines(bundle: Bundl
         controlled("unguided", control("other", image=3), guidance_scale=1.0, scheduler="unipc", seed=7),
         controlled("wide", control(image=3, scale=1.3), width=96, seed=8, negative_prompt="a dog"),
         controlled("of odd sides", control(), width=84, height=60, seed=9),
+        controlled("the same twice", control(scale=0.7), control(image=2, scale=0.9, start=0.3), seed=10),
+        controlled("twice, and another", *(control(name, image=2) for name in ("edges", "other", "edges")), seed=11),
     ]
     events = []
     for request in requests:

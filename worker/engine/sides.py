@@ -41,7 +41,8 @@ class Side:
     """What a pass wants of a side network.
 
     `given` are tensors without the batch's dimension, on the device, alike for both rows of a sample. `scales` has one
-    number for each evaluation of the pass; at 0 the network is not asked, so that 0 is the same as no network.
+    number for each evaluation of the pass; at 0 the network is not asked, so that 0 is the same as no network. Of a
+    pass, no two have the same network.
     """
 
     network: SideNetwork

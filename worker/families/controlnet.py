@@ -7,6 +7,7 @@ network of its pass. Knows no seats and no batches.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from PIL import Image
 
 from worker.engine.errors import GenerationFailed, engine_error
 from worker.engine.request import Request
-from worker.engine.sides import Side
+from worker.engine.sides import Side, SideNetwork
 from worker.engine.transfer import to_device
 from worker.families.unet import READ_BY_CONTROLNETS, as_arguments, as_residuals
 from worker.models.bundle import Bundle
@@ -45,6 +46,12 @@ class ControlNet:
         self._is_placed = False
         self._network = network
         self._encoder = encoder
+        self._again: list[Again] = []
+
+    def mentioned(self, times: int) -> SideNetwork:
+        """What a request asks that has named it so many times before: itself at first, and always the same ones."""
+        self._again += [Again(self) for _ in range(times - len(self._again))]
+        return self._again[times - 1] if times else self
 
     def put(self, place: Callable[[Any], Any]) -> None:
         """Where the model is, by `place`; once is enough. In the engine's thread: on a GPU, memory that another thread
@@ -76,6 +83,25 @@ class ControlNet:
         """Free the weights, whoever still knows of this network. No request may be drawn with it any more."""
         self.is_dropped = True
         self._network = self._encoder = None
+
+
+class Again:
+    """A SideNetwork: a ControlNet that a request names once more, with another picture or range. To the step it is
+    another one, which keeps what it is given beside what the first one was."""
+
+    def __init__(self, first: ControlNet) -> None:
+        self._first = first
+
+    @property
+    def is_dropped(self) -> bool:
+        return self._first.is_dropped
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return self._first(x, t, rows)
+
+    def in_float32(self) -> SideNetwork:
+        copied = self._first.in_float32()
+        return self if copied is self._first else copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +153,14 @@ class ControlNets:
         """For a pass of so many evaluations, of a request whose networks are there. In the engine's thread."""
         if not request.control:
             return []
-        brought = self._of(request)
-        for network in brought.networks:
+        brought, mentions = self._of(request), Counter[ControlNet]()
+        sides = []
+        for each, network, image in zip(request.control, brought.networks, brought.images, strict=True):
             network.put(self._place)
-        return [
-            Side(network, {EMBEDDED: network.encode(image)}, scales(evaluations, each.scale, each.start, each.end))
-            for each, network, image in zip(request.control, brought.networks, brought.images, strict=True)
-        ]
+            asked, given = network.mentioned(mentions[network]), {EMBEDDED: network.encode(image)}
+            sides.append(Side(asked, given, scales(evaluations, each.scale, each.start, each.end)))
+            mentions[network] += 1
+        return sides
 
     def drawn_with(self, request: Request) -> dict[str, Any]:
         """The sha256 of the weights of each ControlNet that the request names."""
