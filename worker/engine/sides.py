@@ -23,8 +23,10 @@ NOBODY = 0
 class SideNetwork(Protocol):
     """Reads what the denoiser reads, and something of its own that was `given` for the sample."""
 
-    is_dropped: bool
-    """No request wants it any more: whatever is kept for it goes with the next step."""
+    @property
+    def is_dropped(self) -> bool:
+        """No request wants it any more: whatever is kept for it goes with the next step."""
+        ...
 
     def __call__(
         self, x: torch.Tensor, t: torch.Tensor, rows: Mapping[str, torch.Tensor], /
