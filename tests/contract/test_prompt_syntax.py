@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from app.contract.messages.a1111_syntax import escaped, sections
 from app.contract.messages.prompt_syntax import misunderstood
+from app.contract.messages.spec import PromptSyntax
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,26 @@ def test_what_is_supported_needs_no_word(prompt: str) -> None:
 )
 def test_plain_words_are_no_commands(prompt: str) -> None:
     assert misunderstood(prompt, "plain", field="prompt") == []
+
+
+HOSTILE = (
+    "[" + ":" * 2_000 + "1" * 2_000,
+    "(" + ":" * 2_000 + "1" * 2_000,
+    "[" + ": " * 2_000 + "1" * 2_000,
+    "[" + ":" * 2_000 + " " * 1_500 + "1" * 1_500,
+    "(:" + "1." * 2_000,
+    "[|" * 2_000,
+    "(a:1" * 1_000,
+    "BREAK " * 700,
+    "<lora:" * 700,
+    "\\" * 2_000,
+)
+
+
+@pytest.mark.parametrize("syntax", ["plain", "a1111"])
+def test_no_prompt_takes_its_reader_for_long(syntax: PromptSyntax) -> None:
+    """Where a form could be read in many ways, the first of these would take days; all of them take no second."""
+    for prompt in HOSTILE:
+        misunderstood(prompt, syntax, field="prompt")
+        sections(prompt)
+        escaped(prompt)

@@ -25,7 +25,7 @@ MOST_WEIGHT: Final = 100.0
 
 _MARKS: Final = re.compile(
     r"\\(?P<letter>[][()\\]?)"
-    r"|:\s*(?P<weight>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\s*\)"
+    r"|:\s*+(?P<weight>[+-]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++))\s*+\)"
     r"|(?P<break>\bBREAK\b\s*)"
     r"|(?P<bracket>[][()])"
 )
