@@ -173,16 +173,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.jobs, services.pictures, services.mark, services.inputs, closing=services.closing
     )
     rounds = asyncio.create_task(housekeeper.run())
+    marks = asyncio.create_task(services.mark.keep_looking())
     # A second cell on this store takes not even its first job.
     with suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_SECONDS):
-            await housekeeper.has_looked.wait()
+            await services.mark.has_looked.wait()
     streams = asyncio.create_task(_end_streams(services))
     try:
         yield
     finally:
         services.closing.set()
         await end(looks)
+        await end(marks)
         await asyncio.gather(streams, rounds, return_exceptions=True)
         await asyncio.to_thread(services.inputs.close)
         await commands.aclose()

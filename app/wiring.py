@@ -98,6 +98,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         pictures,
         jobs,
         room=room,
+        mark=mark,
         most_bytes=settings.input_bytes,
         retention_ms=settings.retention_ms,
     )
@@ -138,6 +139,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
             queue_limit=settings.queue_limit,
             tenant_limit=settings.tenant_limit,
             cell=settings.cell,
+            require_store=mark.require,
         ),
         usage=UsageStore(commands),
         webui=WebUiMemory(commands),

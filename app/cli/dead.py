@@ -58,10 +58,15 @@ def retry(given: str, *, data: Path, as_json: bool) -> int:
         except CommandError as error:
             return complain("jobs", error)
         settings, store = settings_from_env(), JobStore(client)
-        limits = {"queue_limit": settings.queue_limit, "tenant_limit": settings.tenant_limit}
-        done = await Retries(store, Overview(client), Operations(client), cell=settings.cell, **limits).one(
-            job_id, Operator()
+        retries = Retries(
+            store,
+            Overview(client),
+            Operations(client),
+            queue_limit=settings.queue_limit,
+            tenant_limit=settings.tenant_limit,
+            cell=settings.cell,
         )
+        done = await retries.one(job_id, Operator())
         if done.refusal:
             print(f"darkroom jobs: {job_id}: {REFUSALS[done.refusal]}", file=sys.stderr)
             return REFUSED

@@ -171,7 +171,10 @@ class Guard:
             )
             scope["state"]["caller"] = caller
             if not caller.key_id and not self._pages.may_ask(scope["method"], headers):
-                raise OtherPage("A page of another site asks for this; it may where DARKROOM_CORS_ORIGINS names it.")
+                raise OtherPage(
+                    "A page of another site asks for this; it may where DARKROOM_CORS_ORIGINS names it. If it is this"
+                    " service's own page behind a proxy, set DARKROOM_PUBLIC_URL to its address."
+                )
         try:
             self._refusals.refuse_unserved(scope["method"], scope["path"])
         except NotServedHere:

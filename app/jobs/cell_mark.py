@@ -7,16 +7,18 @@ whether the other cell is gone for good only its operator knows.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
+import redis
 import structlog
 from pydantic import BaseModel, ValidationError
 
 from app.contract.objects.names import CELL_MARK
 from app.contract.redis.store import JobStore
 from app.jobs.schemas import timestamp
-from app.pictures.errors import PictureStoreError, StoreTaken
+from app.pictures.errors import PictureStoreError, StoreDenied, StoreTaken, StoreUnavailable
 from app.pictures.store import PictureStore
 
 log = structlog.get_logger()
@@ -25,7 +27,7 @@ FRESH_SECONDS = 60.0
 """A mark that was ours is looked at again after this: somebody may have removed it, or written over it."""
 
 AGAIN_SECONDS = 4.0
-"""The same of one that was another's."""
+"""The same of one that was another's, or could not be looked at."""
 
 REMEDY = (
     "two would remove each other's pictures. Give this one another DARKROOM_STORAGE_URL; if the other Redis is gone for"
@@ -67,6 +69,10 @@ class CellMark:
         self._own: bytes | None = None
         self._due_at = float("-inf")
         self._has_complained = False
+        self._looking = asyncio.Lock()
+        self._is_known = redis_forgets
+        self.has_looked = asyncio.Event()
+        """Whether it is known by now, or could not be known, whose the store is."""
         self.taken = ""
 
     def require(self) -> None:
@@ -74,28 +80,59 @@ class CellMark:
         if self.taken:
             raise StoreTaken(self.taken)
 
+    async def require_known(self) -> None:
+        """Before something is removed: as `require`, and StoreUnavailable while it could not be seen whose the store
+        is. Raises redis.RedisError."""
+        await self.look()
+        self.require()
+        if not self._is_known:
+            raise StoreUnavailable("it could not be seen yet whose the picture store is")
+
+    async def keep_looking(self) -> None:
+        """For ever. In a task of its own: a store that hangs holds up nothing else."""
+        while True:
+            try:
+                await self.look()
+            except redis.RedisError as error:
+                log.debug("it is not known whose the picture store is", reason=str(error))
+            except Exception:
+                log.exception("the look at whose the picture store is broke")
+            self.has_looked.set()
+            await asyncio.sleep(AGAIN_SECONDS)
+
     async def look(self) -> str:
         """Look again if that is due, and mark a store that is nobody's. Returns `taken`. Raises redis.RedisError.
 
         A store that cannot be looked at, or takes no such object, is no other's for that: whoever uses it will hear.
         """
-        if self._redis_forgets or self._clock() < self._due_at:
+        async with self._looking:
+            if not self._redis_forgets and self._clock() >= self._due_at:
+                taken, pause = await self._seen()
+                if taken and taken != self.taken:
+                    log.error("the picture store is another's: no job is taken, nothing is removed there", reason=taken)
+                self.taken, self._due_at = taken, self._clock() + pause
             return self.taken
+
+    async def _seen(self) -> tuple[str, float]:
+        """`taken` as it is now, and seconds until the next look."""
         try:
             taken = await self._judged()
         except PictureStoreError as error:
             if not self._has_complained:
                 log.warning("the picture store could not be marked as this service's", reason=str(error))
-            self._has_complained, taken = True, self.taken
-        if taken and taken != self.taken:
-            log.error("the picture store is another's: no job is taken and nothing is removed there", reason=taken)
-        self.taken = taken
-        self._due_at = self._clock() + (AGAIN_SECONDS if taken else FRESH_SECONDS)
-        return taken
+            self._has_complained = True
+            if not isinstance(error, StoreDenied):
+                return self.taken, AGAIN_SECONDS
+            # Limited rights are lasting: such a store is used as it was before there were marks.
+            taken = self.taken
+        self._is_known = True
+        return taken, AGAIN_SECONDS if taken else FRESH_SECONDS
 
     async def _judged(self) -> str:
         found = await self._pictures.read_mark()
         if found is None:
+            # Nobody's: also where no mark can be made, because there is no room until something is removed.
+            self._is_known = True
             self._own = await self._marked()
             # Another one may have come first, or a store that knows no condition may have taken both.
             found = await self._pictures.read_mark()

@@ -39,8 +39,6 @@ class Housekeeper:
         self._mark = mark
         self._inputs = inputs
         self._closing = closing
-        self.has_looked = asyncio.Event()
-        """Whether it is known by now, or could not be known, whose the store is."""
         self._faults: set[str] = set()
         self._strays_due_at = 0.0
 
@@ -48,7 +46,6 @@ class Housekeeper:
         """Work until closing. A fault is logged when it begins and when it is over."""
         while not self._closing.is_set():
             try:
-                await self._look_whose()
                 await self.round()
                 # What this process saw accepted, and another server lacks. Every gateway looks for its own.
                 await self._store.accepted.find_lost()
@@ -59,13 +56,6 @@ class Housekeeper:
                 log.exception("housekeeping round failed")
             await self._rest()
 
-    async def _look_whose(self) -> None:
-        """Whose the store is. Each process for itself: it takes jobs, too."""
-        try:
-            await self._mark.look()
-        finally:
-            self.has_looked.set()
-
     async def round(self) -> None:
         """Reap and sweep, if no other gateway does. Raises redis.RedisError."""
         # Shorter than the pause, so that the one gateway of a small service finds its own lock gone.
@@ -73,7 +63,7 @@ class Housekeeper:
             return
         await self._reap()
         try:
-            self._mark.require()
+            await self._mark.require_known()
             await self._tidy()
             await self._sweep()
             if removed := await self._inputs.sweep(limit=BATCH):

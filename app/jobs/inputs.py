@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import redis
 import structlog
 from anyio import CapacityLimiter, to_thread
 
@@ -19,6 +20,7 @@ from app.contract.objects.names import input_key
 from app.contract.redis.inputs import InputStore, Orphan, StoredInput
 from app.contract.redis.store import JobStore
 from app.edge.errors import InputInUse, InputNotFound, PicturesUnavailable, Unavailable
+from app.jobs.cell_mark import CellMark
 from app.jobs.room import Room
 from app.pictures.clean_picture import CleanPicture
 from app.pictures.cleaners import Clean, CleanerDied, Cleaners, cleaned
@@ -50,6 +52,7 @@ class Inputs:
         jobs: JobStore,
         *,
         room: Room,
+        mark: CellMark,
         most_bytes: int,
         retention_ms: int,
     ) -> None:
@@ -57,6 +60,7 @@ class Inputs:
         self._pictures = pictures
         self._jobs = jobs
         self._room = room
+        self._mark = mark
         self._retention_ms = retention_ms
         self._cleaning = CapacityLimiter(CLEANED_AT_ONCE)
         self._cleaners = Cleaners()
@@ -113,7 +117,8 @@ class Inputs:
             return
         try:
             await self._remove(orphan)
-        except PictureStoreError as error:
+        except (PictureStoreError, redis.RedisError) as error:
+            # Its record is gone; the file goes with a round of the housekeeper.
             log.warning("an input's file stays for now", reason=str(error))
 
     async def sweep(self, *, limit: int) -> int:
@@ -147,6 +152,8 @@ class Inputs:
             await asyncio.sleep(0.1)
 
     async def _remove(self, orphan: Orphan) -> bool:
+        # The same picture of the same tenant is one object for two cells on one prefix.
+        await self._mark.require_known()
         if not await self._store.may_remove(orphan):
             return False
         await self._pictures.delete_input(input_key(orphan.tenant, orphan.sha256))

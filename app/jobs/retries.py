@@ -6,6 +6,7 @@ an answer is written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,8 +54,10 @@ class Retries:
         queue_limit: int,
         tenant_limit: int,
         cell: str | None = None,
+        require_store: Callable[[], None] = lambda: None,
     ) -> None:
-        """New jobs get ids of `cell`."""
+        """New jobs get ids of `cell`. `require_store` raises where none may be taken, since the store is another's."""
+        self._require_store = require_store
         self._store = store
         self._overview = overview
         self._operations = operations
@@ -81,6 +84,7 @@ class Retries:
         return done, (died_ms, record.id) if record else None
 
     async def _run_again(self, job_id: str) -> Rerun:
+        self._require_store()
         if await self._overview.is_of_forgotten_model(job_id):
             return Rerun(job_id, refusal="model-gone")
         answer = await self._store.retry(

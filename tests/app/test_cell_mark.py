@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,16 @@ from app.contract.redis import keys
 from app.contract.redis.store import JobStore
 from app.jobs import cell_mark
 from app.jobs.cell_mark import CellMark
-from app.pictures.errors import StoreDenied, StoreTaken
+from app.pictures.errors import StoreDenied, StoreFull, StoreTaken, StoreUnavailable
 from app.pictures.store import PictureStore
-from tests.app.conftest import OneGateway, ScriptedWorker
+from tests.app.conftest import OPERATOR_TOKEN, OneGateway, ScriptedWorker
 from tests.app.test_jobs import PARAMETERS
 from tests.app.test_refusals import problem
+from tests.pictures import file_of, noise
 
 pytestmark = pytest.mark.anyio
+
+AS_OPERATOR = {"Authorization": f"Bearer {OPERATOR_TOKEN}"}
 
 Cell = Callable[..., CellMark]
 
@@ -103,7 +107,62 @@ async def test_a_store_that_takes_no_mark_is_used_all_the_same(cell: Cell, monke
 
     monkeypatch.setattr(first._pictures, "create_mark", denied)
     assert await first.look() == ""
-    first.require()
+    await first.require_known()
+
+
+async def test_nothing_is_removed_until_it_was_seen_whose_it_is(
+    cell: Cell, hours: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cell("a").look()
+    second = cell("b")
+
+    async def away() -> bytes | None:
+        raise StoreUnavailable("for a moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second._pictures, "read_mark", away)
+        with pytest.raises(StoreUnavailable, match="could not be seen yet"):
+            await second.require_known()
+    second.require()
+    hours[0] += cell_mark.AGAIN_SECONDS
+    with pytest.raises(StoreTaken):
+        await second.require_known()
+
+
+async def test_a_full_store_gets_room_although_it_takes_no_mark(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cell("a")
+
+    async def full(*_: bytes) -> bool:
+        raise StoreFull("no space left")
+
+    monkeypatch.setattr(first._pictures, "create_mark", full)
+    await first.require_known()
+
+
+async def test_a_look_that_was_overtaken_says_nothing_old(
+    cell: Cell, hours: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await cell("a").look()
+    second = cell("b")
+    read, held, goes_on = second._pictures.read_mark, asyncio.Event(), asyncio.Event()
+
+    async def slow() -> bytes | None:
+        found = await read()
+        held.set()
+        await goes_on.wait()
+        return found
+
+    monkeypatch.setattr(cell_mark, "AGAIN_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(second._pictures, "read_mark", slow)
+        old = asyncio.create_task(second.look())
+        await held.wait()
+    (tmp_path / "pictures" / CELL_MARK).unlink()
+    new = asyncio.create_task(second.look())
+    await asyncio.sleep(0)
+    goes_on.set()
+    assert await old
+    assert await new == second.taken == ""
 
 
 async def test_a_redis_that_forgets_its_name_is_kept_out_of_no_store(cell: Cell, tmp_path: Path) -> None:
@@ -132,14 +191,22 @@ def test_a_gateway_of_a_second_cell_takes_nothing(
     worker.announce()
     mark = tmp_path / "shared" / CELL_MARK
     mark.parent.mkdir()
+    with gateway_with(storage_url=mark.parent.as_uri()) as running:
+        sent = running.client.post("/v1/inputs", content=file_of(noise()), headers={"Content-Type": "image/png"})
+        assert sent.status_code == 201
+    [kept] = [file for file in (mark.parent / "inputs").rglob("*") if file.is_file()]
     mark.write_text(json.dumps({"epoch": "of another", "cell": "eu1", "marked_at": "2026-11-27T10:00:00.000Z"}))
     with gateway_with(storage_url=mark.parent.as_uri(), cell="us1") as running:
+        assert running.client.delete(f"/v1/inputs/{sent.json()['id']}").status_code == 204
+        assert kept.exists(), "it may be the other's too"
         ready = running.client.get("/readyz")
         assert (ready.status_code, ready.json()["checks"]["redis"]["ok"]) == (503, True)
         assert "another Redis (of cell eu1, since 2026" in ready.json()["checks"]["storage"]["detail"]
         refused = running.client.post("/v1/jobs", json=PARAMETERS)
         assert problem(refused) == (503, "storage-unavailable")
         assert "another service's" in refused.json()["detail"]
+        again = running.client.post(f"/v1/admin/jobs/job_{'0' * 24}/retry", json={}, headers=AS_OPERATOR)
+        assert problem(again) == (503, "storage-unavailable"), "nor what has failed before"
         mark.unlink()
         assert running.client.get("/readyz").status_code == 200
         assert running.client.post("/v1/jobs", json=PARAMETERS).status_code == 202

@@ -75,11 +75,31 @@ def commented(between: bytes = b"\xff\xfe\x00\x02" * 5_000) -> bytes:
     return data[:2] + between + data[2:]
 
 
-def chunked(count: int = 5_000) -> bytes:
+def chunked(count: int = 6_000) -> bytes:
     """A PNG whose pixels stand behind that many empty chunks of them."""
     data = file_of(noise())
     pixels = data.find(b"IDAT") - 4
     return data[:pixels] + (b"\x00" * 4 + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))) * count + data[pixels:]
+
+
+def in_chunks_of(size: int) -> bytes:
+    """A PNG of 13 MiB whose pixels come in pieces of so many bytes."""
+    data = file_of(Image.new("RGB", (2_340, 2_000)), compress_level=0)
+    begin, end = data.find(b"IDAT") - 4, data.rfind(b"IEND") - 4
+    pixels = zlib.compress(zlib.decompress(b"".join(_idats(data[begin:end]))), 0)
+    pieces = (b"IDAT" + pixels[at : at + size] for at in range(0, len(pixels), size))
+    return data[:begin] + b"".join(_chunk(piece) for piece in pieces) + data[end:]
+
+
+def _idats(chunks: bytes) -> Iterator[bytes]:
+    while chunks:
+        length = int.from_bytes(chunks[:4])
+        yield chunks[8 : 8 + length]
+        chunks = chunks[12 + length :]
+
+
+def _chunk(piece: bytes) -> bytes:
+    return struct.pack(">I", len(piece) - 4) + piece + struct.pack(">I", zlib.crc32(piece))
 
 
 def hidden(kind: str) -> bytes:
@@ -181,8 +201,11 @@ ROWS: dict[str, Row] = {
     "a jpeg of 500 scans": Row(many_scans, "image/jpeg", code="too_many_scans"),
     "a jpeg of 5,000 comments": Row(commented, "image/jpeg", code="too_many_parts"),
     "a jpeg that is padded": Row(partial(commented, b"\xff" * 20_000), "image/jpeg", code="too_many_parts"),
-    "a png of 5,000 chunks": Row(chunked, code="too_many_parts"),
+    "a png of 6,000 chunks": Row(chunked, code="too_many_parts"),
     "a png of 2,500 chunks": Row(partial(chunked, 2_500)),
+    "a png of 13 MiB in chunks of 4 KiB, as ffmpeg writes them": Row(
+        partial(in_chunks_of, 4096), kept=kept("png", "RGB", (2_340, 2_000))
+    ),
     "a text of 70 MB, packed": Row(lambda: file_of(noise(), pnginfo=_long_text()), code="broken"),
     "animated png": Row(partial(animated, "PNG"), code="animated"),
     "animated webp": Row(partial(animated, "WEBP"), "image/webp", code="animated"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -350,6 +351,18 @@ def test_what_is_created_is_not_written_over(any_store: ObjectStore):
     assert place.read(CELL_MARK) == b"first"
     place.delete(CELL_MARK)
     assert place.create(CELL_MARK, b"third", "application/json"), "nothing half-written is in the way"
+
+
+def test_a_file_system_without_hard_links_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    place = local(tmp_path).place
+    assert place.create(CELL_MARK, b"first", "application/json")
+    assert not place.create(CELL_MARK, b"second", "application/json")
+    assert place.read(CELL_MARK) == b"first"
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == [CELL_MARK]
 
 
 def test_what_is_put_can_be_read_and_put_again(any_store: ObjectStore):

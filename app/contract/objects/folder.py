@@ -136,11 +136,7 @@ def _write_whole(folder: int, name: str, data: bytes, *, only_new: bool = False)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if only_new:
-            # A rename would write over what came in between.
-            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-            os.unlink(temporary, dir_fd=folder)
-        else:
+        if not (only_new and _linked(folder, temporary, name)):
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except FileExistsError:
         os.unlink(temporary, dir_fd=folder)
@@ -150,6 +146,22 @@ def _write_whole(folder: int, name: str, data: bytes, *, only_new: bool = False)
             os.unlink(temporary, dir_fd=folder)
         raise
     os.fsync(folder)
+    return True
+
+
+def _linked(folder: int, temporary: str, name: str) -> bool:
+    """Gives the file a name that nobody has: a rename would write over what came in between. False where there are no
+    hard links (exFAT, some network file systems), and nobody has it now. Raises FileExistsError."""
+    try:
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            raise FileExistsError(name) from error
+        return False
+    os.unlink(temporary, dir_fd=folder)
     return True
 
 

@@ -63,15 +63,15 @@ class Bucket:
         self.store.put(key, data, attributes=attributes, use_multipart=False)
 
     def create(self, key: str, data: bytes, content_type: str) -> bool:
-        """The same where no such object is; else False, and nothing is changed. A store that knows no conditions is
-        asked first: of two that come at the same moment both may be told True."""
-        from obstore.exceptions import AlreadyExistsError, NotSupportedError
+        """The same where no such object is; else False, and nothing is changed. A store that takes no conditions, which
+        each says in words of its own, is asked first: of two that come at the same moment both may be told True."""
+        from obstore.exceptions import AlreadyExistsError, BaseError
 
         try:
             self.store.put(key, data, attributes={"Content-Type": content_type}, mode="create", use_multipart=False)
         except AlreadyExistsError:
             return False
-        except (NotSupportedError, NotImplementedError):
+        except (BaseError, NotImplementedError):
             if self.written_at(key) is not None:
                 return False
             self.put(key, data, content_type)
