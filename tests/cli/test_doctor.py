@@ -222,7 +222,7 @@ def test_the_address_of_the_environment_is_the_one_looked_at(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         over = threading.Event()
-        hangs_up = threading.Thread(target=_hang_up, args=[taken, over])
+        hangs_up = threading.Thread(target=_hang_up, args=[taken, over], daemon=True)
         hangs_up.start()
         found = own_side(DARKROOM_PORT=port, DARKROOM_HOST="0.0.0.0")
         over.set()
