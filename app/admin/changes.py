@@ -155,7 +155,8 @@ async def cancel(tenant: Tenant, body: CancelRequest, services: TheServices, cal
     status = Status(body.status) if body.status else None
     line = await services.operations.begin(Change.by(operator_of(caller), "cancel", tenant, CANCEL_BEGUN))
     done = await cancel_all(services.jobs, tenant, limit=CANCELED_AT_MOST, status=status)
-    outcome = f"{len(done.canceled)} canceled, {len(done.requested)} told to stop"
+    which = f", {body.status} jobs only" if body.status else ""
+    outcome = f"{len(done.canceled)} canceled, {len(done.requested)} told to stop{which}"
     await services.operations.end(line, outcome if done.canceled or done.requested else "")
     tell(caller, "cancel", tenant, outcome)
     return done

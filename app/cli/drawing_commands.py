@@ -80,7 +80,7 @@ def generate(
     darkroom generate "a red circle on a blue background" -o out.png --seed 7
     darkroom generate "a frog" "a panda" --seed 1 --seed 2 -o zoo/
     darkroom generate --file prompts.txt -n 4 -o "{number}-{prompt}.webp" --json
-    darkroom generate "a lighthouse" --lora ink:0.8 --control canny=edges.png
+    darkroom generate "a red boat" --lora ink:0.8 --control canny=edges.png
     """
     _draw(prompts, image, command="generate", **options)
 
@@ -89,8 +89,8 @@ def edit(picture: Picture, prompts: Prompts = None, **options: Any) -> None:
     """Draw over a picture: all of it, or what --mask shows in white. The rest is as with `generate`.
 
     \b
-    darkroom edit photo.png "a lighthouse in snow" --strength 0.6
-    darkroom edit photo.png "a red boat" --mask boat.png -n 4 -o boats/
+    darkroom edit out.png "a yellow star on a blue background"
+    darkroom edit out.png "a red boat" --mask boat.png -n 4 -o boats/
     """
     _draw(prompts, picture, command="edit", **options)
 

@@ -61,13 +61,15 @@ def list_keys(
 
 @keys.command("revoke")
 def revoke_key(
-    key_id: Annotated[str, typer.Argument(help="The id, as `keys list` shows it and the key itself says.")],
+    key: Annotated[
+        str, typer.Argument(help="Its id, as `keys list` shows it and the key itself says; or a name or tenant of one.")
+    ],
     data: Data = Path("data"),
 ) -> None:
     """End an API key within a second, with the streams that are open for it. After the last one nobody gets in."""
     from app.cli.keys import revoke
 
-    raise typer.Exit(revoke(key_id, data=data))
+    raise typer.Exit(revoke(key, data=data))
 
 
 @keys.command("open")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.exits import REFUSED, UNREACHABLE
+from app.cli.plain import plain
 from app.cli.tables import print_table
 from app.contract.common.environment import SettingsError
 from app.contract.messages.audit import Change, Operator
@@ -30,10 +31,9 @@ LAST_ONE = (
     "`darkroom keys open` serves this machine without keys again"
 )
 
-OPENED = (
-    "open: no key is needed on this machine, except by gateways with DARKROOM_REQUIRE_KEYS or DARKROOM_API_KEYS; "
-    "the next `darkroom keys create` ends this"
-)
+NONE_NEEDED = "no key is needed on this machine, except by gateways with DARKROOM_REQUIRE_KEYS or DARKROOM_API_KEYS"
+OPENED = f"open: {NONE_NEEDED}; the next `darkroom keys create` ends this"
+STILL_NEEDED = "one is needed all the same: `darkroom keys create` makes one, `darkroom keys open` ends that"
 
 Work = Callable[[redis.asyncio.Redis], Awaitable[int]]
 """What a command does with the service's Redis. Returns the exit code."""
@@ -50,7 +50,7 @@ def create(tenant: str, *, data: Path, as_json: bool, **options: Any) -> int:
         print(f"key {info.id} of {info.tenant}: keep it, it is not shown again", file=sys.stderr)
         if was_open:
             print(_closed_by(info), file=sys.stderr)
-        await noted(client, "keys create", info.id, f"for {info.tenant}: {', '.join(info.granted)}")
+        await noted(client, "keys create", info.id, _made(info))
         return 0
 
     return with_redis("keys", data, work)
@@ -60,24 +60,37 @@ def show(*, data: Path, as_json: bool) -> int:
     """Print every key that was not revoked, without the keys themselves."""
 
     async def work(client: redis.asyncio.Redis) -> int:
-        infos = [_shown(info) for info in await Keyring(client).all()]
+        keyring = Keyring(client)
+        infos = [_shown(info) for info in await keyring.all()]
         if as_json:
             print(json.dumps({"object": "list", "data": infos}))
-        else:
+        elif infos:
             _print(infos)
+        else:
+            needed = STILL_NEEDED if await keyring.open_until() is None else NONE_NEEDED
+            print(f"no keys; {needed}", file=sys.stderr)
         return 0
 
     return with_redis("keys", data, work)
 
 
-def revoke(key_id: str, *, data: Path) -> int:
-    """End a key, everywhere within a second; what is open for it ends too."""
+def revoke(given: str, *, data: Path) -> int:
+    """End a key, everywhere within a second; what is open for it ends too. `given` is its id, or a name or tenant that
+    no other key has."""
 
     async def work(client: redis.asyncio.Redis) -> int:
         keyring = Keyring(client)
-        if not await keyring.revoke(key_id):
+        found = _meant(given, await keyring.all())
+        if len(found) > 1:
+            print(
+                f"darkroom keys: {plain(given, 64)} may be {', '.join(map(_told, found))}; say which id",
+                file=sys.stderr,
+            )
+            return REFUSED
+        if not found or not await keyring.revoke(found[0].id):
             print("darkroom keys: there is no such key; `darkroom keys list` shows the ids", file=sys.stderr)
             return REFUSED
+        key_id = found[0].id
         print(f"key {key_id} is revoked")
         await noted(client, "keys revoke", key_id, "revoked")
         if not await keyring.all():
@@ -148,6 +161,29 @@ def _closed_by(first: KeyInfo) -> str:
     remains = "" if first.tenant == OPEN_TENANT else owner
     undone = f"`darkroom keys revoke {first.id}`, then `darkroom keys open`, undoes it"
     return f"it is the first: from now on everybody needs a key, also on the page{remains}; {undone}"
+
+
+def _meant(given: str, infos: Sequence[KeyInfo]) -> list[KeyInfo]:
+    """The key of this id, else all that are called so."""
+    by_id = [info for info in infos if info.id == given]
+    return by_id or [info for info in infos if given and given in (info.name, info.tenant)]
+
+
+def _told(info: KeyInfo) -> str:
+    """A key among others, in a sentence."""
+    return f"{info.id} (of {info.tenant}{f', {plain(info.name, 30)}' if info.name else ''})"
+
+
+def _made(info: KeyInfo) -> str:
+    """What the audit says of a new key: all that whoever made it has typed in."""
+    limits = {
+        "requests_per_minute": info.requests_per_minute,
+        "jobs": info.jobs,
+        "cost_per_minute": info.cost_per_minute,
+    }
+    told = [f"{name} {limit}" for name, limit in limits.items() if limit is not None]
+    named = f" ({plain(info.name, 60)})" if info.name else ""
+    return f"for {info.tenant}{named}: {', '.join([*info.granted, *told])}"
 
 
 def _shown(info: KeyInfo) -> dict[str, Any]:

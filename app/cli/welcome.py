@@ -20,7 +20,8 @@ def welcome(url: str, token: str, data: Path, *, needs_key: bool) -> str:
     program = as_typed()
     curl = f"curl -X POST {url}/v1/jobs -H 'content-type: application/json'"
     body = f'-d \'{{"prompt":"{PROMPT}","seed":7}}\''
-    generate = f'{program} generate "{PROMPT}" -o out.png' + ("" if url == DEFAULT_URL else f" --url {url}")
+    # Without -o: it works as often as it is copied, and beside what was drawn before.
+    generate = f'{program} generate "{PROMPT}"' + ("" if url == DEFAULT_URL else f" --url {url}")
     if not needs_key:
         operator = f"the operator's page, until there are keys: {url}/admin#key={quote(token, safe='')}"
         return f"  {curl} \\\n    {body}\n  {generate}\n{operator}"

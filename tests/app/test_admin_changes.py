@@ -62,7 +62,7 @@ def test_nobody_claims_of_a_paused_model(client: httpx2.Client, worker: Scripted
     assert change(client, "models/starter/resume")["paused"] is None
     assert worker.claim().id == job["id"]
     assert paused(client) is None
-    outcomes = ["claimed again", "jobs come in and wait", "jobs come in and wait"]
+    outcomes = ["claimed again", "jobs come in and wait: still", "jobs come in and wait: new weights"]
     assert [line for _, _, line in lines(client)] == outcomes, "a resume that changed nothing is not noted"
 
 
@@ -220,7 +220,10 @@ def test_a_callers_jobs_are_called_off(
     assert client.get(other["urls"]["self"], headers=bob).json()["status"] == "queued"
     assert change(client, "tenants/nobody/cancel", ops)["canceled"] == []
     [last, before] = ask(client, "audit", ops)["data"]
-    assert (before["outcome"], last["outcome"]) == ("2 canceled, 0 told to stop", "1 canceled, 1 told to stop")
+    assert (before["outcome"], last["outcome"]) == (
+        "2 canceled, 0 told to stop, queued jobs only",
+        "1 canceled, 1 told to stop",
+    )
     key_id = ops["Authorization"].split("_")[1]
     assert {(each["tenant"], each["key_id"], each["via"]) for each in (last, before)} == {("ops", key_id, "api")}
     refused = client.post("/v1/admin/tenants/No%20One/cancel", json={}, headers=ops)

@@ -81,6 +81,19 @@ def test_a_key_from_its_making_to_its_end(locked: Running, keys: Keys, redis_cli
     until(lambda: locked.client.get("/v1/jobs", headers=ann).status_code == 401)
 
 
+def test_a_key_is_revoked_by_what_only_it_is_called(keys: Keys, made: Made) -> None:
+    ids = [key_id_of(made("ann", name=name)["Authorization"].removeprefix("Bearer ")) for name in ("laptop", "phone")]
+    both = keys("revoke", "ann")
+    assert (both.returncode, both.stdout) == (2, "")
+    assert all(
+        f"{key_id} (of ann, {name})" in both.stderr for key_id, name in zip(ids, ("laptop", "phone"), strict=True)
+    )
+    assert keys("revoke", "phone").stdout == f"key {ids[1]} is revoked\n"
+    last = keys("revoke", "ann")
+    assert (last.stdout, "it was the last" in last.stderr) == (f"key {ids[0]} is revoked\n", True)
+    assert keys("list").stderr.startswith("no keys; one is needed all the same")
+
+
 def test_revoking_ends_what_is_open(locked: Running, keys: Keys, made: Made) -> None:
     ann, other = made("ann"), made("ann")
     key_id = key_id_of(ann["Authorization"].removeprefix("Bearer ")) or ""
@@ -254,7 +267,7 @@ def test_without_keys_the_operator_has_a_token(client: httpx2.Client) -> None:
         (["create", "ann", "--scope", "owner"], 2, "--scope"),
         (["create", "No Such Tenant"], 2, "tenant"),
         (["revoke", "0123456789"], 2, "no such key"),
-        (["list"], 0, ""),
+        (["list"], 0, "no keys; no key is needed on this machine"),
     ],
 )
 def test_what_the_command_says(keys: Keys, arguments: list[str], code: int, said: str) -> None:
@@ -471,10 +484,11 @@ def test_two_tenants_on_every_route_with_an_id(
 
 
 def test_what_is_changed_on_the_machine_is_in_the_audit(keys: Keys, made: Made, running: Running) -> None:
-    made_id = key_id_of(keys("create", "ann", "--scope", "read").stdout.strip()) or ""
+    made_id = key_id_of(keys("create", "ann", "--scope", "read", "--name", "a note", "--jobs", "3").stdout.strip())
+    assert made_id is not None
     keys("webhook-secret", "--tenant", "ann", "--rotate")
     keys("webhook-secret", "--tenant", "ann")
-    keys("revoke", made_id)
+    keys("revoke", "ann")
     keys("revoke", made_id)
     keys("open", "--yes")
     until(lambda: running.client.get("/v1/admin/audit", headers=OPERATOR).status_code == 200)
@@ -483,7 +497,7 @@ def test_what_is_changed_on_the_machine_is_in_the_audit(keys: Keys, made: Made, 
         ("keys open", "service", "no key is needed"),
         ("keys revoke", made_id, "revoked"),
         ("keys webhook-secret", "ann", "a new one"),
-        ("keys create", made_id, "for ann: read"),
+        ("keys create", made_id, "for ann (a note): read, jobs 3"),
     ]
     assert {(each["via"], each["tenant"], each["key_id"]) for each in lines} == {("machine", "", "")}
 

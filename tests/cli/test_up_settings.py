@@ -285,7 +285,8 @@ def test_a_command_to_copy_names_a_program_that_the_shell_finds(
     (tmp_path / "links" / "darkroom").symlink_to(own)
     monkeypatch.setenv("PATH", f"{tmp_path / 'links'}:{stranger.parent}")
     assert as_typed() == "darkroom"
-    assert welcome("http://127.0.0.1:8000", "", tmp_path, needs_key=False).count("--url") == 0
+    said = welcome("http://127.0.0.1:8000", "", tmp_path, needs_key=False)
+    assert ("--url" in said, " -o " in said) == (False, False), "copied twice, it would be refused: the file is there"
     assert "--url http://127.0.0.1:8001" in welcome("http://127.0.0.1:8001", "", tmp_path, needs_key=False)
 
 

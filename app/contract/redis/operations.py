@@ -37,6 +37,7 @@ class Operations:
         length = "" if seconds is None else round(seconds * 1000)
         outcome = "jobs come in and wait" if accepts else "jobs are refused"
         outcome += "" if seconds is None else f", for {seconds:g} s"
+        outcome += f": {reason}" if reason else ""
         line = Change.by(by, "pause", model, outcome).line()
         return bool(await self._scripts["pause"](args=[model, int(accepts), reason, length, line]))
 
