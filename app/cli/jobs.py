@@ -15,11 +15,14 @@ from app.cli.exits import FAILED, OK
 from app.cli.plain import plain
 from app.cli.screen import standing
 from app.cli.spoken import moment, spoken
-from app.cli.tables import print_facts, print_table
+from app.cli.tables import print_facts, print_lines
 from app.cli.which_job import asked, id_of, ids_of
 
 PAGE = 100
 """Jobs of one answer of the API, at most."""
+
+SHORT = len("job_") + 8
+"""Of an id, at least: thousands of jobs seldom share so many digits."""
 
 CALLED_OFF = {"canceled": "canceled", "requested": "stops within a step"}
 """What to say of a job that was called off, by the outcome as the API names it."""
@@ -132,11 +135,12 @@ def _print_list(found: Sequence[Job], *, more: bool) -> None:
         return
     # Where all are of one model, it would say so a hundred times.
     several = len({job["model"] for job in found}) > 1
-    print_table(
+    ids = [job["id"] for job in found]
+    print_lines(
         ("job", "status", "created", *(["model"] if several else []), "seconds", "pictures", "prompt"),
         [
             (
-                job["id"],
+                job_id,
                 Text(standing(job), COLOURS.get(job["status"], "")),
                 moment(job["created_at"]),
                 *([plain(job["model"])] if several else []),
@@ -144,11 +148,20 @@ def _print_list(found: Sequence[Job], *, more: bool) -> None:
                 f"{len(job['images'])}/{job['input']['num_images']}" if "prompt" in job["input"] else "",
                 plain(about(job), 60),
             )
-            for job in found
+            for job_id, job in zip(_short(ids) if sys.stdout.isatty() else ids, found, strict=True)
         ],
+        cut=("status", "model", "prompt"),
+        spare=("pictures", "seconds", "model", "created"),
     )
     if more:
         print("there are more; --limit shows them", file=sys.stderr)
+
+
+def _short(ids: Sequence[str]) -> list[str]:
+    """As much of each as tells it from the others: every command takes the beginning of an id."""
+    lengths = range(SHORT, max(map(len, ids)))
+    length = next((each for each in lengths if len({job_id[:each] for job_id in ids}) == len(ids)), None)
+    return [job_id[:length] for job_id in ids]
 
 
 def _facts(job: Job) -> Iterable[tuple[str, str]]:

@@ -6,7 +6,8 @@ Knows widths. Refuses to know what the facts are about; cells are anybody's text
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +16,7 @@ from rich.text import Text
 from app.cli.plain import plain
 
 LEAST = 16
-"""Columns that the last cell of a row needs to be read, folded."""
+"""Columns that a long cell needs to be read, folded or cut."""
 
 GAP = 2
 WIDTH_OF_A_PIPE = 1_000_000
@@ -36,10 +37,33 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     screen = paper()
     *others, last = _widths(columns, texts)
     if sum(others) + GAP * len(others) + min(last, LEAST) <= screen.width:
-        screen.print(_table(columns, texts))
+        screen.print(_table(columns, texts, narrowed=columns[-1:], overflow="fold"))
     else:
         for row in texts:
             _print_block(screen, columns, row)
+
+
+def print_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, cut: Collection[str], spare: Sequence[str]
+) -> None:
+    """Print rows to stdout, a line each. On a terminal those of the columns `cut` are shortened, the widest first, and
+    where that would leave too little of them, columns of `spare` are left out, its first one first."""
+    texts = [[_text(cell) for cell in row] for row in rows]
+    for text in (text for row in texts for text in row):
+        text.no_wrap = True
+    screen, widths = paper(), dict(zip(columns, _widths(columns, texts), strict=True))
+    left = list(columns)
+    for name in spare:
+        if sum(min(widths[each], LEAST) if each in cut else widths[each] for each in left) <= _room(screen, left):
+            break
+        left = [each for each in left if each != name]
+    shown = [[text for name, text in zip(columns, row, strict=True) if name in left] for row in texts]
+    screen.print(_table(left, shown, narrowed=cut, overflow="ellipsis"))
+
+
+def _room(screen: Console, columns: Sequence[str]) -> int:
+    """Characters for cells on a line of so many columns."""
+    return screen.width - GAP * (len(columns) - 1)
 
 
 def paper() -> Console:
@@ -62,11 +86,18 @@ def _widths(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]
     return [max([len(name), *(row[at].cell_len for row in rows)]) for at, name in enumerate(columns)]
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> Table:
+def _table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    *,
+    narrowed: Collection[str],
+    overflow: Literal["fold", "ellipsis"],
+) -> Table:
+    """`narrowed`: the columns that give way on a terminal, and what becomes of what has no room there."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
-    for at, name in enumerate(columns):
-        is_last = at == len(columns) - 1
-        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=not is_last, overflow="fold")
+    for name in columns:
+        justify: Literal["right", "left"] = "right" if name in NUMBERS else "left"
+        table.add_column(name, justify=justify, no_wrap=name not in narrowed, overflow=overflow)
     for row in rows:
         table.add_row(*row)
     return table

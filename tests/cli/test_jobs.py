@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import signal
 import threading
@@ -15,6 +16,7 @@ import redis
 from app.cli import following
 from app.cli.client import CommandError, Service
 from app.cli.job_commands import State
+from app.cli.jobs import _print_list
 from app.contract.messages.events import Status
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim
@@ -75,6 +77,50 @@ def test_list_and_show(run: Run, gateway: Running, worker: ScriptedWorker) -> No
         assert fact in facts
     whole = json.loads(run("jobs", "show", done, "--json").stdout)
     assert whole.keys() == shown(gateway, done).keys()
+
+
+WAITS = {"status": "queued", "queue": {"workers": 0}}
+
+
+def listed_on_a_terminal(columns: int, *jobs: dict[str, Any]) -> list[str]:
+    """What `darkroom jobs list` prints of these jobs on a terminal so wide."""
+    terminal = io.StringIO()
+    usual = {
+        "status": "succeeded",
+        "created_at": "2026-11-28T01:03:43Z",
+        "model": "starter",
+        "timings": {},
+        "images": [],
+    }
+    asked = {"input": {"prompt": "a red circle on a blue background", "num_images": 1}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal, "isatty", lambda: True)
+        patch.setattr("sys.stdout", terminal)
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("LINES", "24")
+        patch.setenv("TERM", "dumb")  # no colours
+        _print_list([usual | asked | job for job in jobs], more=False)
+    return terminal.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        (30, "job status prompt"),
+        (60, "job status prompt"),
+        (80, "job status created seconds prompt"),
+        (120, "job status created seconds pictures prompt"),
+    ],
+)
+def test_a_line_a_job_on_a_terminal(columns: int, named: str) -> None:
+    """Two ids alike in their first digits are shown as far as they differ."""
+    ids = [f"job_{number:08x}{'0' * 16}" for number in (0x12345678, 0xABCDEF00)]
+    head, *lines = listed_on_a_terminal(columns, {"id": ids[0]} | WAITS, {"id": ids[1]})
+    assert head.split() == named.split()
+    assert [line.split()[0] for line in lines] == ["job_12345678", "job_abcdef00"]
+    assert all(len(line) <= columns and "a red" in line for line in lines)
+    _, *alike = listed_on_a_terminal(columns, {"id": ids[0]}, {"id": f"{ids[0][:15]}1{ids[0][16:]}"})
+    assert [line.split()[0] for line in alike] == ["job_123456780000", "job_123456780001"]
 
 
 def test_more_than_a_page(run: Run, gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
