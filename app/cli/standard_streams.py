@@ -84,11 +84,12 @@ class _Unfailing(io.TextIOWrapper):
 
 
 def _fill_the_numbers() -> None:
+    """For the programs that this one starts as well: Python closes what it opens before them."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _open(number: int) -> TextIO:

@@ -83,14 +83,15 @@ def test_a_full_disk_behind_the_output_is_told() -> None:
 
 def test_closed_streams_lead_nowhere() -> None:
     """As daemons start programs. The first file that is opened would have the number of the output else, and be written
-    to by whoever says something."""
+    to by whoever says something; in a program that this one starts, too."""
     program = """
-import os, sys
+import os, subprocess, sys
 from app.cli.standard_streams import write_whole
 write_whole()
 print("said", flush=True)
 print("said", file=sys.stderr)
-sys.exit(os.open(os.devnull, os.O_RDONLY))
+child = subprocess.run(["sh", "-c", ": <&0 && : >&1 && : >&2"])
+sys.exit(os.open(os.devnull, os.O_RDONLY) if child.returncode == 0 else 1)
 """
     command = [sys.executable, "-c", program]
     closing = subprocess.run(command, preexec_fn=lambda: os.closerange(0, 3), timeout=WAIT_SECONDS)
