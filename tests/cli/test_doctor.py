@@ -224,10 +224,13 @@ def test_the_address_of_the_environment_is_the_one_looked_at(
         over = threading.Event()
         hangs_up = threading.Thread(target=_hang_up, args=[taken, over], daemon=True)
         hangs_up.start()
-        found = own_side(DARKROOM_PORT=port, DARKROOM_HOST="0.0.0.0")
-        over.set()
-        socket.create_connection(("127.0.0.1", int(port))).close()
-        hangs_up.join()
+        try:
+            found = own_side(DARKROOM_PORT=port, DARKROOM_HOST="0.0.0.0")
+        finally:
+            # A listener that is closed wakes nobody who waits in accept().
+            over.set()
+            socket.create_connection(("127.0.0.1", int(port))).close()
+            hangs_up.join()
     assert found["port"].detail.startswith(f"0.0.0.0:{port}: ")
     assert found["keys"].level == "bad"
     assert "DARKROOM_API_KEYS" in found["keys"].remedy
