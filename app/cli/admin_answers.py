@@ -94,6 +94,16 @@ async def models_of(service: Service) -> list[Row]:
     return require(service, await service.ask("GET", "/v1/admin/models"), {"data": [MODEL]})["data"]  # type: ignore[no-any-return]
 
 
+async def unless_forbidden(looking: Awaitable[list[Row]]) -> list[Row] | None:
+    """What is looked at before a change; None for a key without `read`, which may change all the same."""
+    try:
+        return await looking
+    except Refused as refusal:
+        if refusal.status != 403:
+            raise
+        return None
+
+
 async def change(service: Service, path: str, shape: Any, body: Mapping[str, Any]) -> Row:
     """What is answered to a change. What the body has as None is left out."""
     given = {name: value for name, value in body.items() if value is not None}

@@ -27,6 +27,7 @@ from app.cli.admin_answers import (
     list_all,
     models_of,
     require,
+    unless_forbidden,
 )
 from app.cli.answers import CANCELLATION
 from app.cli.client import Refused, Service
@@ -63,9 +64,9 @@ def resume_model(model: str, *, as_json: bool, access: Access) -> int:
 
 def _change_model(way: str, model: str, body: Mapping[str, Any], *, as_json: bool, access: Access) -> int:
     async def work(service: Service) -> int:
-        before = await models_of(service) if way == "resume" else []
+        before = await unless_forbidden(models_of(service)) if way == "resume" else None
         row = await change(service, f"models/{quote(model, safe='')}/{way}", MODEL, body)
-        was_paused = any(each["paused"] for each in before if each["id"] == row["id"])
+        was_paused = before is None or any(each["paused"] for each in before if each["id"] == row["id"])
         waiting = f"{row['waiting']} waiting, {row['running']} running"
         taken = "its jobs are taken" if was_paused else "was not paused; its jobs are taken as before"
         said = f"paused ({pause_words(row['paused'])})" if row["paused"] else taken
@@ -80,7 +81,8 @@ def drain_worker(worker: str, *, wait: bool, as_json: bool, access: Access) -> i
 
     async def work(service: Service) -> int:
         # Asked before: one without jobs has left by the time that it is told.
-        alone = _served_by_it_alone(worker, await list_all(service, "workers", WORKER, limit=MOST_WORKERS))
+        looking = _workers_of(service)
+        alone = _served_by_it_alone(worker, (await looking if wait else await unless_forbidden(looking)) or [])
         row = await change(service, f"workers/{quote(worker, safe='')}/drain", DRAIN, {})
         if alone:
             print(f"darkroom admin drain: warning: {LAST_ONE.format(plain(', '.join(alone)))}", file=sys.stderr)
@@ -102,6 +104,10 @@ def _served_by_it_alone(worker: str, rows: Sequence[Row]) -> list[str]:
     return [name for row in rows if row["name"] == worker for name in row["models"] if name not in others]
 
 
+async def _workers_of(service: Service) -> list[Row]:
+    return await list_all(service, "workers", WORKER, limit=MOST_WORKERS)
+
+
 async def _state_of(service: Service, worker: str) -> str:
     """As the service has it, which says `starting` of a drained one too; `left` of one that it has no more."""
     try:
@@ -109,7 +115,10 @@ async def _state_of(service: Service, worker: str) -> str:
     except Refused as refusal:
         if refusal.slug == "worker-not-found":
             return "left"
-        raise
+        if refusal.slug != "not-found":
+            raise
+        # A gateway of an earlier version has the list alone.
+        return next((str(row["state"]) for row in await _workers_of(service) if row["name"] == worker), "left")
     return str(require(service, found, WORKER)["state"])
 
 

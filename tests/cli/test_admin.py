@@ -16,8 +16,10 @@ import redis
 import redis.asyncio
 
 from app.cli import admin_changes
+from app.cli.client import Service
 from app.cli.kept_secrets import operator_token
 from app.contract.redis import keys
+from app.edge.keyring import Keyring
 from tests.app.conftest import OPERATOR, OPERATOR_TOKEN, Running, ScriptedWorker
 from tests.app.test_admin import NOTE, kill
 from tests.app.test_jobs import PARAMETERS
@@ -178,6 +180,45 @@ def test_a_worker_is_seen_leaving(
         assert waits.result().stdout == "w2 has left\n"
     late = run("admin", "undrain", "w2")
     assert (late.exit_code, "Start it again where it ran" in late.stderr) == (2, True)
+
+
+def test_a_gateway_of_an_earlier_version_knows_the_list_of_workers_alone(
+    run: Run, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, listed = Service.ask, list[str]()
+
+    async def ask_an_earlier_one(self: Service, method: str, path: str, **options: Any) -> dict[str, Any]:
+        if path == "/v1/admin/workers":
+            listed.append(path)
+        if len(listed) == 2:
+            worker.ownership.leave("starter", "w2")
+        return await ask(self, method, "/v1/no-such" if path == "/v1/admin/workers/w2" else path, **options)
+
+    monkeypatch.setattr(admin_changes, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(Service, "ask", ask_an_earlier_one)
+    worker.ownership.announce(worker.card, "w2", note=NOTE)
+    done = run("admin", "drain", "w2", "--wait")
+    assert (done.stdout, done.stderr, done.exit_code) == ("w2 has left\n", "", 0)
+
+
+def test_a_key_that_may_change_but_not_look(run: Run, gateway: Running, worker: ScriptedWorker, token: Path) -> None:
+    async def created() -> str:
+        url = gateway.app.state.settings.redis_url.get_secret_value()
+        async with redis.asyncio.Redis.from_url(url, decode_responses=True) as client:
+            return (await Keyring(client).create("ops", scopes=("write",), admin=True))[0]
+
+    token.unlink()
+    key = asyncio.run(created())
+
+    def changes(*words: str) -> tuple[int, str]:
+        done = run("admin", *words, "--api-key", key)
+        return done.exit_code, done.stdout + done.stderr
+
+    assert changes("pause", "starter")[0] == 0
+    assert changes("resume", "starter") == (0, "starter: its jobs are taken; 0 waiting, 0 running\n")
+    assert changes("drain", "w2", "--wait") == (2, "darkroom admin drain: This key does not have the scope 'read'.\n")
+    worker.ownership.announce(worker.card, "w2", note=NOTE)
+    assert changes("drain", "w2") == (0, "w2 takes no more jobs, and leaves with its last one\n")
 
 
 def test_a_drain_of_the_last_worker_is_warned_of(run: Run, gateway: Running, worker: ScriptedWorker) -> None:
