@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import os
 import secrets
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -19,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.cli.gateway_workers import GatewayWorkers, processes_by_default
+from app.cli.listening import CannotListen, bound_to
 from app.cli.own_memory import close_memory
 from app.contract.common.environment import SettingsError
 from app.contract.common.exits import CANNOT_START
@@ -38,7 +37,6 @@ GRACE_SECONDS = 8
 """Streams and waits end as soon as the signal comes; this is for a slow download."""
 
 BACKLOG = 2_048
-REBIND_SECONDS = 2.0
 
 
 class CannotStart(Exception):
@@ -58,7 +56,7 @@ def run() -> int:
         metrics = GatewayMetrics(process=0)
         if settings.metrics_port is not None:
             _serve_metrics(metrics, settings)
-    except (SettingsError, CannotStart, PictureStoreError, ValueError, OSError) as error:
+    except (SettingsError, CannotStart, CannotListen, PictureStoreError, ValueError, OSError) as error:
         print(f"darkroom gateway: {error}", file=sys.stderr)
         return CANNOT_START
     settings = _with_one_key(settings)
@@ -109,33 +107,12 @@ def _with_one_key(settings: Settings) -> Settings:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The listening socket. Raises CannotStart if the address is taken, not ours, or open to everybody."""
+    """The listening socket. Raises CannotListen if the address is taken or not ours, CannotStart if open to all."""
     if reason := settings.why_not_listen():
         raise CannotStart(reason)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        _bind(listener, (settings.host, settings.port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        where = f"{settings.host}:{settings.port}"
-        remedy = "stop what listens there, or choose another with --port or DARKROOM_PORT"
-        raise CannotStart(f"{where} cannot be used ({error.strerror}); {remedy}") from error
+    listener = bound_to(settings.host, settings.port)
+    listener.listen(BACKLOG)
     return listener
-
-
-def _bind(listener: socket.socket, address: tuple[str, int]) -> None:
-    # The gateway workers of a process that was killed hold its port for a moment.
-    ends = time.monotonic() + REBIND_SECONDS
-    while True:
-        try:
-            return listener.bind(address)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() > ends:
-                raise
-        time.sleep(0.05)
 
 
 class Server(uvicorn.Server):

@@ -26,6 +26,7 @@ from app.cli.children import HOPELESS_PAUSE, Child
 from app.cli.data_folder import Places, is_half_restored
 from app.cli.embedded import EmbeddedValkey, NoServer
 from app.cli.kept_secrets import OPERATOR_TOKEN, SIGNING_KEY, TOKEN_VARIABLE, kept_secret
+from app.cli.listening import CannotListen, bound_to
 from app.cli.lost_workers import LostWorkers
 from app.cli.own_program import as_typed
 from app.cli.private import keep_private, own_folder, private_folder
@@ -87,7 +88,7 @@ class Supervisor:
             self.open()
             self.watch()
             return 0
-        except (CannotOpen, CannotPlan, NoServer, SettingsError) as error:
+        except (CannotListen, CannotOpen, CannotPlan, NoServer, SettingsError) as error:
             print(f"darkroom: {error}", file=sys.stderr)
             return CANNOT_START
         finally:
@@ -107,7 +108,7 @@ class Supervisor:
         self.stopping = True
 
     def open(self) -> None:
-        """Settings, data folder, Redis, environment. Raises CannotOpen, CannotPlan, NoServer or SettingsError."""
+        """Settings, data folder, port, Redis, environment. Raises what `run` says in a sentence."""
         settings = settings_from_env()
         if reason := settings.why_not_listen():
             raise CannotOpen(reason)
@@ -115,6 +116,7 @@ class Supervisor:
         self.settle_port(settings)
         pipe, _ = os.pipe()
         self.keep = [pipe, self.lock_folder()]
+        self.require_port(settings)
         if is_half_restored(self.data):
             raise CannotOpen(f"a restore into {self.data} was cut off: remove that folder and restore again")
         if "redis_url" in settings.model_fields_set:
@@ -153,6 +155,12 @@ class Supervisor:
             settings = settings.model_copy(update={"port": free_port(settings.host)})
             self.environment["DARKROOM_PORT"] = str(settings.port)
         self.url = settings.own_url
+
+    def require_port(self, settings: Settings) -> None:
+        """Whoever answers where the gateway should would be taken for it, and told the operator's token. Looked at once
+        nobody else has the folder: the processes of before may have listened until then. Raises CannotListen."""
+        if settings.port:
+            bound_to(settings.host, settings.port).close()
 
     def complete(self, name: str, value: str) -> None:
         """Give the processes what nobody has decided. An empty value decides nothing."""

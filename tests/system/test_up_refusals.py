@@ -25,7 +25,7 @@ def test_a_busy_port(closed_installation: Installation) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", closed_installation.port))
         taken.listen()
-        fails_with(closed_installation, "gateway cannot start", str(closed_installation.port), "--port")
+        fails_with(closed_installation, f"darkroom: 127.0.0.1:{closed_installation.port} cannot be used", "--port")
 
 
 def test_a_data_folder_that_cannot_be_written(closed_installation: Installation, tmp_path: Path) -> None:
