@@ -24,6 +24,7 @@ export class Darkroom {
   away = false;
   needsKey = false;
   news = "";
+  sent = "";
   #listeners = new Set();
   #gone = new Set();
   #settled = new Map();
@@ -91,6 +92,7 @@ export class Darkroom {
     try {
       const job = await call("/v1/jobs", { method: "POST", body, headers: { "Idempotency-Key": name } });
       this.away = false;
+      this.sent = job.id;
       this.take(job);
       this.#say(`Sent: ${shows(job.input)}`);
       return job;

@@ -103,7 +103,7 @@ export function RequestForm({ models, model, given, sender, away, note }) {
 
   return html`<form class=${isOver ? "request over" : "request"} ref=${form} onSubmit=${submit} onInvalidCapture=${unfold}>
     <${Prompt} value=${request.prompt} set=${set} isNeeded=${!request.image_embedding} />
-    <${Notes} excess=${excess} model=${chosen} prompt=${request.prompt} set=${set} />
+    <${Notes} excess=${excess} model=${chosen} prompt=${request.prompt} isNeeded=${!request.image_embedding} set=${set} />
     <button type="submit" class="primary" disabled=${isBusy || !chosen || !!excess}>${isBusy || early ? "Sending" : "Generate"}</button>
     ${failure && html`<${Failure} failure=${failure} form=${request} away=${away} retry=${() => submit()} />`}
     ${question}
@@ -156,18 +156,19 @@ function paused({ id, paused: { accepts, reason } }) {
   return `The operator has paused ${id}${why}: ${accepts ? "a picture would wait" : "it takes no requests"} until that is over.`;
 }
 
-function Notes({ excess, model, prompt, set }) {
+function Notes({ excess, model, prompt, isNeeded, set }) {
   const strangers = useStrangers(prompt, model);
   return html`<div id="prompt-notes" class=${`notes-line hint ${model?.vocabulary?.length ? "judging" : ""}`}>
-    <${Note} excess=${excess} model=${model} strangers=${strangers} prompt=${prompt} set=${set} />
+    <${Note} excess=${excess} model=${model} strangers=${strangers} prompt=${prompt} isNeeded=${isNeeded} set=${set} />
   </div>`;
 }
 
 /** What matters most of all there is to say. */
-function Note({ excess, model, strangers, prompt, set }) {
+function Note({ excess, model, strangers, prompt, isNeeded, set }) {
   if (excess) return html`<p role="alert">${excess}</p>`;
   if (model?.paused) return html`<p role="status">${paused(model)}</p>`;
   if (model?.state === "away") return html`<p role="status">No worker serves ${model.id} now: a picture would wait for one.</p>`;
   if (strangers.length) return html`<${Strangers} strangers=${strangers} model=${model} text=${prompt} change=${(text) => set({ prompt: text })} />`;
+  if (!isNeeded && prompt.trim()) return html`<p>These words are drawn from too. Without them, only what is chosen below is.</p>`;
   return html`<p class="keys">Enter to generate, Shift+Enter for a new line</p>`;
 }

@@ -59,6 +59,7 @@ export function KeyForm({ title = "This service asks for a key", label = "API ke
     <div class="row">
       <input id="key" name="key" type="password" autocomplete="off" spellcheck="false" required />
       <button type="submit" class="primary">Open</button>
+      ${wrong && html`<button type="button" onClick=${() => onKey("")}>Go on without a key</button>`}
     </div>
   </form>`;
 }

@@ -1,6 +1,6 @@
 // The wall of prints: every job a sheet, the unfinished ones developing before one's eyes.
 
-import { html } from "./preact-htm.js";
+import { html, useEffect, useRef } from "./preact-htm.js";
 import { Bar, Explained, Picture, Warnings } from "./parts.js";
 import { frameNumbers } from "./walk.js";
 import { count, explanation, isBlocked, isTerminal, seconds, shows, standing } from "./words.js";
@@ -36,7 +36,11 @@ function Empty({ darkroom, onAgain }) {
 }
 
 function Sheet({ job, darkroom, onOpen, onAgain }) {
-  return html`<li class="sheet" data-status=${job.status}>
+  const shown = useRef();
+  const isSent = darkroom.sent === job.id;
+  // Whoever had gone down the wall sees that something happens, and what.
+  useEffect(() => isSent && shown.current.scrollIntoView({ block: "nearest" }), [isSent]);
+  return html`<li class="sheet" ref=${shown} data-status=${job.status}>
     <div class=${`frames frames-${layout(job)}`}>${frames(job, darkroom, onOpen)}</div>
     <div class="caption">
       <p class="prompt" title=${shows(job.input)}>${shows(job.input)}</p>

@@ -74,7 +74,11 @@ def test_a_print_is_varied_by_its_embedding(opened: Page, running: Running, work
     expect(best).to_have_value("")
     opened.get_by_label("Pictures", exact=True).fill("2")
     opened.get_by_label("Noise on the embedding").fill("40")
+    said = opened.get_by_text("These words are drawn from too")
+    opened.fill("#prompt", "a red square")
+    expect(said).to_be_visible()
     opened.fill("#prompt", "")
+    expect(said).to_have_count(0)
     # What is wrong in a part that is closed is shown.
     best.fill("1")
     opened.get_by_text("More", exact=True).click()

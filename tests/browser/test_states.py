@@ -77,6 +77,18 @@ def test_waiting_in_line(opened: Page, worker: ScriptedWorker) -> None:
     expect(opened.locator(".sheet").first).to_contain_text("Waiting, 1 job before it")
 
 
+def test_what_was_sent_is_seen_from_far_down_the_wall(running: Running, opened: Page) -> None:
+    for number in range(24):
+        assert running.client.post("/v1/jobs", json={"prompt": f"picture {number}"}).status_code == 202
+    opened.reload()
+    expect(opened.locator(".sheet")).to_have_count(24)
+    opened.locator(".sheet").last.scroll_into_view_if_needed()
+    expect(opened.locator(".sheet").first).not_to_be_in_viewport()
+    ask(opened, "a new one")
+    expect(opened.locator(".sheet").first).to_contain_text("a new one")
+    expect(opened.locator(".sheet").first).to_be_in_viewport(ratio=0.9)
+
+
 def test_a_model_without_a_worker_says_so(opened: Page, worker: ScriptedWorker, redis_client: redis.Redis) -> None:
     redis_client.delete(keys.ALIVE + worker.card.name)
     opened.reload()
@@ -217,6 +229,8 @@ def test_a_service_with_keys(running: Running, worker: ScriptedWorker, page: Pag
         if key != KEY:
             expect(page.get_by_text("The service does not know that key.")).to_be_visible()
             assert faults_of_access(page) == []
+            page.get_by_role("button", name="Go on without a key").click()
+            expect(page.get_by_text("Whoever runs the service can give you one.")).to_be_visible()
     expect(page.get_by_label("API key")).to_have_count(0)
     ask(page, "a locked door")
     claim = worker.claim()
