@@ -127,6 +127,35 @@ async def test_a_claim_whose_caller_gave_up_and_leaves_is_given_back(
     assert events_of(redis_client, job.id) == ["job.queued", "job.started", "job.restarted"]
 
 
+async def test_who_leaves_begins_no_job(
+    store: JobStore,
+    new_job: NewJobs,
+    forgetful_worker: redis.Redis,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its claim never came to Redis, as while Redis is started again; or comes behind its last word."""
+    job, worker, late = new_job(), Ownership(forgetful_worker), list[list[str]]()
+    await store.submit(job, **LIMITS)
+    claim = worker._scripts["claim"]
+
+    def away(args: list[str]) -> None:
+        late.append(args)
+        raise redis.ConnectionError("refused")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(worker._scripts, "claim", away)
+        with pytest.raises(redis.ConnectionError):
+            worker.claim("starter", "w1")
+    worker.give_back_unanswered("w1")
+    assert claim(args=late[0]) is None
+    assert events_of(redis_client, job.id) == ["job.queued"]
+    assert redis_client.zcard(keys.IDLE + "starter") == 0, "nobody tells it of a job"
+    again = worker.claim("starter", "w1")
+    assert again is not None
+    assert again.id == job.id, "one that has not left after all draws another token"
+
+
 async def test_a_claim_that_was_lost_meanwhile_uses_its_token_up(
     store: JobStore, new_job: NewJobs, valkey_url: str, lease_runs_out: Callable[[str], None], redis_client: redis.Redis
 ) -> None:

@@ -152,8 +152,12 @@ class Ownership:
         """
         unanswered = self._unanswered.pop(worker, None)
         token = unanswered[0] if unanswered else new_token()
+        return self._claim(model, worker, token, holding, int(interactive_only))
+
+    def _claim(self, model: str, worker: str, token: str, *how: int) -> Claim | None:
+        """`how` are the last arguments of claim.lua."""
         try:
-            answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, holding, int(interactive_only)])
+            answer = self._scripts["claim"](args=[model, worker, token, RECORD_VERSION, *how])
         except redis.RedisError:
             self._unanswered[worker] = token, model
             raise
@@ -167,9 +171,12 @@ class Ownership:
 
     def give_back_unanswered(self, worker: str) -> None:
         """Before the worker leaves: a job that a claim has taken, and whose answer was lost, is nobody else's until its
-        lease is over. It is queued again, and the attempt not held against it."""
-        if (unanswered := self._unanswered.get(worker)) and (claim := self.claim(unanswered[1], worker)):
-            self.give_back(claim, "worker-stopped")
+        lease is over. It is queued again, and the attempt not held against it. A claim that never came to Redis takes
+        nothing any more."""
+        if unanswered := self._unanswered.pop(worker, None):
+            token, model = unanswered
+            if claim := self._claim(model, worker, token, 0, 0, 1):
+                self.give_back(claim, "worker-stopped")
 
     def hear(self, worker: str, *, seconds: float) -> str | None:
         """Wait until this worker is told that a job can be claimed: of which model. None when the time is up.

@@ -7,15 +7,17 @@
 -- first of them that has a free seat keeps it for itself, gets nothing more, and so becomes free.
 -- Said again with its token, because the answer was lost, it gives the same attempt again. An attempt that was lost
 -- meanwhile uses the token up: nil, and the caller draws another.
+-- Who leaves wants only what its token has. Without any the token is used up: what was said with it and comes late, from
+-- a connection that broke, takes nothing for a worker that has left.
 -- Where nothing waits, or nothing is to be claimed, the worker is entered as idle, and will be told of the next job.
 -- ARGV: model, worker, token, newest record version the worker understands, how many jobs it holds, '1' if batch jobs are
--- not wanted
+-- not wanted, '1' if it is to take nothing new (both may be missing, of an earlier worker)
 -- Answers nil, or {id, spec, attempt, failures, traceparent, ms since it was accepted, tenant, task, question, ms that it
 -- is watched yet, priority, deadline in ms after it was accepted}; task and question are empty of a job that draws, the
 -- last two of one that said nothing of it.
 local model, worker, token, busy, hurried = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]) > 0, ARGV[6] == '1'
 local batch, at, waits_as = queue_of(model, 'batch'), now(), hurried and FOR_INTERACTIVE .. model or model
-local MOST = 100
+local MOST, NO_JOB = 100, '-'
 
 -- Everything that a claim wants of a job.
 local function claimable(id)
@@ -38,6 +40,10 @@ end
 
 local before = given(worker, token)
 if before then return owns(before, token) and told(before, claimable(before)) or nil end
+if ARGV[7] == '1' then
+  give(worker, token, NO_JOB)
+  return nil
+end
 local first = redis.call('ZRANGE', QUEUED .. model, 0, 0, 'WITHSCORES')
 if not first[1] or redis.call('EXISTS', RQ_SUSPENDED, PAUSED .. model) > 0 then
   wait()
