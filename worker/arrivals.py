@@ -71,7 +71,7 @@ class Arrivals:
         self._snapshots = snapshots
         self._parking = parking or Parking(engine, attempts, longest=0)
         self._lock = threading.Lock()
-        self._under_way: dict[str, int] = {}
+        self._under_way: dict[object, int] = {}
 
     @property
     def free_seats(self) -> int:
@@ -142,13 +142,15 @@ class Arrivals:
         if not (claim.pictures or blocks):
             enter(attempt, {})
             return
+        # Not by its token: one that was put aside may come back before the thread that brought it first has said so.
+        way = object()
         with self._lock:
-            self._under_way[claim.token] = claim.spec.drawn
-        self._fetching.bring(attempt, enter, over=lambda: self._arrived(claim.token))
+            self._under_way[way] = claim.spec.drawn
+        self._fetching.bring(attempt, enter, over=lambda: self._arrived(way))
 
-    def _arrived(self, token: str) -> None:
+    def _arrived(self, way: object) -> None:
         with self._lock:
-            del self._under_way[token]
+            del self._under_way[way]
 
     def _resume(self, attempt: Attempt, pictures: Pictures) -> None:
         """With what an earlier attempt has left."""

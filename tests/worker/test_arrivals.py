@@ -343,6 +343,22 @@ def test_a_job_whose_pictures_the_store_does_not_give_again_takes_along_how_far_
     assert kept == [("keep_or_not", claim, snapshot)], "by a worker that goes on"
 
 
+def test_a_job_that_is_back_before_its_first_way_is_over_holds_its_seats_for_both(
+    house: House, claim_of: Callable[..., Claim], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, image = file_of(COLOURS)
+    claim = claim_of(image, num_images=2)
+    ends: list[Callable[[], None]] = []
+    monkeypatch.setattr(house.fetching, "bring", lambda attempt, enter, *, over: ends.append(over))
+    seats = house.arrivals.free_seats
+    for _ in range(2):
+        house.begin(claim)
+    for end in ends:
+        assert house.arrivals.free_seats < seats
+        end()
+    assert house.arrivals.free_seats == seats
+
+
 def test_only_the_file_that_was_stored_is_decoded() -> None:
     data, picture = file_of(COLOURS)
     assert np.array_equal(pixels(data, picture), COLOURS)
