@@ -19,6 +19,9 @@ LEAST = 16
 """Columns that a long cell needs to be read, folded or cut."""
 
 GAP = 2
+NARROW, WIDE = 20, 32
+"""The column of facts' names, at least and at most: a caller may have made up a longer one."""
+
 WIDTH_OF_A_PIPE = 1_000_000
 """More than any row has."""
 
@@ -73,9 +76,9 @@ def paper() -> Console:
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print names and values, a line each, however long: a link has to stay whole to be copied."""
-    screen = Console()
+    screen, widest = Console(), max([NARROW, *(min(len(plain(name)), WIDE) for name, _ in facts)])
     for name, value in facts:
-        screen.print(Text.assemble((f"{plain(name):<20} ", "bold"), plain(value)), soft_wrap=True)
+        screen.print(Text.assemble((f"{plain(name):<{widest}} ", "bold"), plain(value)), soft_wrap=True)
 
 
 def _text(cell: Cell) -> Text:

@@ -17,6 +17,7 @@ from app.cli import following
 from app.cli.client import CommandError, Service
 from app.cli.job_commands import State
 from app.cli.jobs import _print_list
+from app.cli.tables import print_facts
 from app.contract.messages.events import Status
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim
@@ -121,6 +122,13 @@ def test_a_line_a_job_on_a_terminal(columns: int, named: str) -> None:
     assert all(len(line) <= columns and "a red" in line for line in lines)
     _, *alike = listed_on_a_terminal(columns, {"id": ids[0]}, {"id": f"{ids[0][:15]}1{ids[0][16:]}"})
     assert [line.split()[0] for line in alike] == ["job_123456780000", "job_123456780001"]
+
+
+def test_facts_stand_in_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = [("job", "one"), ("classifier_free_guidance", "two")]
+    for longer, columns in ([], [25, 25]), ([("m" * 40, "three")], [33, 33, 41]):
+        print_facts(facts + longer)
+        assert [line.rindex(" ") + 1 for line in capsys.readouterr().out.splitlines()] == columns
 
 
 def test_more_than_a_page(run: Run, gateway: Running, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
