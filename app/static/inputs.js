@@ -22,9 +22,15 @@ const sights = new Map();
 export async function upload(file, ended = []) {
   const body = await shrunk(file);
   const until = AbortSignal.any([...ended, AbortSignal.timeout(UPLOAD_MS)]);
-  const kept = await call("/v1/inputs", { method: "POST", body, signal: until });
+  const kept = await call("/v1/inputs", { method: "POST", body, signal: until }).catch((error) => Promise.reject(ofFile(error)));
   remember(kept.id, sightOfFile(body));
   return { input: kept.id, width: kept.width, height: kept.height };
+}
+
+/** The service speaks of bodies and headers, to whoever writes them: here somebody has chosen a file. */
+function ofFile(error) {
+  if (error.status !== 415) return error;
+  return new Refused({ ...error.problem, title: "The picture cannot be used", detail: "A picture is a PNG, a JPEG or a WebP." });
 }
 
 /** The request as it can be sent: its painted mask is a picture that came in. Throws as `upload` does. */

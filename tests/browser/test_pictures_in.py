@@ -107,7 +107,7 @@ def frames(kind: str) -> bytes:
     ("status", "kind", "data", "said"),
     [
         (413, "image/png", b"\x89PNG" + bytes(8192), "The body is too large"),
-        (415, "image/gif", frames("gif"), "not taken here"),
+        (415, "image/gif", frames("gif"), "A picture is a PNG, a JPEG or a WebP."),
         (422, "image/png", frames("png"), "The picture is animated: send one frame"),
         (422, "image/png", a_png(64, 64)[:100], "The picture cannot be used"),
         (422, "image/png", b"<svg/>", "The picture cannot be used"),
