@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Match
 
 from app.contract.messages.params import ParamsRejected
 from app.contract.redis import lost_jobs
+from app.contract.redis.store import QueueLost
 from app.edge.errors import (
     InternalError,
     InvalidRequest,
@@ -85,7 +86,7 @@ def problem_for(error: Exception, request: Request) -> Problem:
     if isinstance(error, lost_jobs.JobLost):
         return JobLost("The job was accepted and then lost in a failure of the queue: send the request again.")
     if isinstance(error, redis.RedisError):
-        return _redis_problem(error)
+        return redis_problem(error)
     if isinstance(error, storage.PictureStoreError):
         return _storage_problem(error)
     return InternalError("The request failed here. The log has it under the request id.")
@@ -150,10 +151,13 @@ def _flat(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
             yield from _flat(inner.routes)
 
 
-def _redis_problem(error: redis.RedisError) -> Problem:
+def redis_problem(error: redis.RedisError) -> Problem:
+    """What a failure of Redis means to the caller, at the door as behind it."""
     log.warning("redis failed", error=type(error).__name__, reason=str(error)[:200])
     if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in str(error):
         return QueueStorageFull("The queue has no memory left for new jobs.", retry_after=30)
+    if isinstance(error, QueueLost):
+        return QueueUnavailable("The queue has lost what it knew; until its operator decides, GET /readyz says more.")
     return QueueUnavailable("The queue does not answer at the moment. What was accepted before is safe.")
 
 

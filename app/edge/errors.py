@@ -327,7 +327,7 @@ class TooManyUploads(Unavailable):
 
 
 class QueueUnavailable(Unavailable):
-    """The queue does not answer. Nothing that was accepted before is lost; try again in a moment."""
+    """The queue does not answer. What was accepted before is safe, unless `detail` says otherwise; try again soon."""
 
     slug, title = "queue-unavailable", "The queue does not answer"
 

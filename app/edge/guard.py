@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.edge.auth import Caller
 from app.edge.bodies import JSON, Arrivals, Body, BodyRule, BodyRules
 from app.edge.cells import Cells
+from app.edge.error_handler import redis_problem
 from app.edge.errors import (
     BodyTooLarge,
     HeadTooLarge,
@@ -28,7 +29,6 @@ from app.edge.errors import (
     InvalidHeader,
     NotServedHere,
     OtherPage,
-    QueueUnavailable,
     Unauthenticated,
     UnsupportedMediaType,
     WrongHost,
@@ -143,9 +143,7 @@ class Guard:
             elif not reply.started:
                 await self._refuse(Unauthenticated(REVOKED), scope, receive, reply)
         except redis.RedisError as error:
-            log.warning("redis failed at the door", error=type(error).__name__)
-            away = QueueUnavailable("The queue does not answer at the moment. What was accepted before is safe.")
-            await self._refuse(away, scope, receive, reply)
+            await self._refuse(redis_problem(error), scope, receive, reply)
         except Exception:
             log.exception("request failed", method=scope["method"])
             if reply.started:

@@ -12,6 +12,7 @@ from fastapi.sse import format_sse_event
 from app.contract.messages.events import JobEvent
 from app.contract.messages.job import Picture
 from app.edge import errors
+from app.edge.error_handler import redis_problem
 from app.edge.problem import Problem
 from app.openai.errors import error_object
 from app.pictures.errors import PictureStoreError
@@ -53,8 +54,8 @@ class ImageStream:
                     yield self._event("completed", await picture_base64(self._services, picture), picture)
         except Problem as problem:
             yield _error_event(problem)
-        except redis.RedisError:
-            yield _error_event(errors.QueueUnavailable("The queue does not answer at the moment; the job is safe."))
+        except redis.RedisError as error:
+            yield _error_event(redis_problem(error))
         except PictureStoreError:
             yield _error_event(errors.PicturesUnavailable("The picture store does not answer at the moment."))
 

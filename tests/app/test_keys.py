@@ -191,7 +191,13 @@ def test_a_redis_that_forgot_its_keys_opens_nothing_and_denies_none(
     assert client.get("/v1/jobs", headers=ann).status_code == 200
     redis_client.flushall()
     until(lambda: problem(client.get("/v1/jobs")) == (503, "queue-unavailable"))
-    assert problem(client.get("/v1/jobs", headers=ann)) == (503, "queue-unavailable")
+    at_the_door = client.get("/v1/jobs", headers=ann)
+    assert problem(at_the_door) == (503, "queue-unavailable")
+    assert "has lost what it knew" in at_the_door.json()["detail"]
+    redis_client.set(names.API_KEYS_VERSION, running.app.state.services.keyring._version)
+    behind_it = client.get("/v1/jobs", headers=ann).json()
+    assert behind_it["detail"] == at_the_door.json()["detail"]
+    redis_client.delete(names.API_KEYS_VERSION)
     running.app.state.services.keyring.begin_anew()
     assert problem(client.get("/v1/jobs", headers=ann)) == (401, "unauthenticated"), "as after a restart"
 
