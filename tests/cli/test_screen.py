@@ -131,11 +131,10 @@ def test_tables_at_fifty_columns(gateway: Running, worker: ScriptedWorker, tmp_p
     assert facts["scheduler"] == "dpmpp_2m"
     with in_a_terminal(gateway, "jobs", "list", cwd=tmp_path, columns=50) as term:
         assert term.end() == 0
-    assert term.lines[len(STOOD)] == job
-    assert any(line.split() == ["prompt", "a", "frog"] for line in term.lines)
-    with in_a_terminal(gateway, "jobs", "list", cwd=tmp_path, columns=120) as term:
-        assert term.end() == 0
-    assert [line.split()[0] for line in term.lines[len(STOOD) :]] == ["job", job]
+    heads, facts = (line.split() for line in term.lines[len(STOOD) :])
+    assert (heads[0], heads[-1]) == ("job", "prompt")
+    assert job.startswith(facts[0])
+    assert facts[-2:] == ["a", "frog"]
 
 
 def test_the_stage_of_a_job_is_said_beside_its_step() -> None:
