@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import suppress
 from typing import Any, Literal
 
 import redis
@@ -103,7 +102,6 @@ class Readiness:
         try:
             async with asyncio.timeout(STORAGE_SECONDS):
                 await self._pictures.check()
-                await self._whose()
         except TimeoutError:
             return _red(f"the picture store took more than {STORAGE_SECONDS:g} s: check its network and load")
         except PictureStoreError as error:
@@ -111,11 +109,6 @@ class Readiness:
             log.warning("picture store not writable", reason=str(error))
             return _red("pictures cannot be written, read and deleted: the gateway's log says why")
         return _green("writable")
-
-    async def _whose(self) -> None:
-        """Look whose the store is, if Redis is there to say who we are."""
-        with suppress(redis.RedisError):
-            await self._mark.look()
 
     async def _workers(self) -> CheckView:
         try:
