@@ -36,7 +36,11 @@ STORED_AT_ONCE = 4
 """Of the threads that pictures are read in: those who look at pictures are not to wait for those who send some."""
 
 STORE_SECONDS = 60.0
-"""Below ORPHAN_MS: who takes longer must not come to own an object that may be taken for nobody's."""
+"""Below ORPHAN_MS: who takes longer must not come to own an object that may be taken for nobody's, nor begin to remove
+one that may be somebody's again."""
+
+UPLOAD_TRIES = 3
+"""Of one upload, when others delete the same picture all the while."""
 
 REMOVAL_SECONDS = 10.0
 """So long an upload waits until the same picture, which is just being deleted, is gone."""
@@ -128,7 +132,7 @@ class Inputs:
         return sum([await self._remove(orphan) for orphan in await self._store.orphans(limit=limit)])
 
     async def _keep(self, picture: CleanPicture, tenant: str) -> tuple[StoredInput, bool]:
-        orphan, token = Orphan.of(tenant, picture.sha256), new_token()
+        orphan = Orphan.of(tenant, picture.sha256)
         facts: dict[str, str | int] = {
             "bytes": len(picture.data),
             "width": picture.width,
@@ -136,13 +140,17 @@ class Inputs:
             "content_type": picture.content_type,
         }
         async with self._storing:
-            await self._begin(orphan, token)
-            began = time.monotonic()
-            # Also if it is known: whatever has happened to the file, afterwards it is there.
-            await self._pictures.put_input(input_key(tenant, picture.sha256), picture.data, picture.content_type)
-            if time.monotonic() - began > STORE_SECONDS:
-                raise PicturesUnavailable("The picture store took too long: send the picture again.")
-            return await self._store.add(orphan, token, facts, retention_ms=self._retention_ms)
+            for _ in range(UPLOAD_TRIES):
+                token = new_token()
+                await self._begin(orphan, token)
+                began = time.monotonic()
+                # Also if it is known: whatever has happened to the file, afterwards it is there.
+                await self._pictures.put_input(input_key(tenant, picture.sha256), picture.data, picture.content_type)
+                if time.monotonic() - began > STORE_SECONDS:
+                    raise PicturesUnavailable("The picture store took too long: send the picture again.")
+                if added := await self._store.add(orphan, token, facts, retention_ms=self._retention_ms):
+                    return added
+        raise PicturesUnavailable("The same picture is being deleted again and again: send it later.")
 
     async def _begin(self, orphan: Orphan, token: str) -> None:
         ends = time.monotonic() + REMOVAL_SECONDS
@@ -154,8 +162,15 @@ class Inputs:
     async def _remove(self, orphan: Orphan) -> bool:
         # The same picture of the same tenant is one object for two cells on one prefix.
         await self._mark.require_known()
-        if not await self._store.may_remove(orphan):
+        token, began = new_token(), time.monotonic()
+        if not await self._store.may_remove(orphan, token):
             return False
-        await self._pictures.delete_input(input_key(orphan.tenant, orphan.sha256))
-        await self._store.removed(orphan)
+        if time.monotonic() - began > STORE_SECONDS:
+            return False
+        try:
+            await self._pictures.delete_input(input_key(orphan.tenant, orphan.sha256))
+        except PictureStoreError:
+            await self._store.not_removed(orphan, token)
+            raise
+        await self._store.removed(orphan, token)
         return True

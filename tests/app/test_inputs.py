@@ -488,6 +488,25 @@ class TestBrokenOff:
         sweep(running)
         assert stored(picture_folder) == []
 
+    def test_a_picture_that_was_deleted_before_redis_was_asked_again_is_stored_again(
+        self, client: httpx2.Client, running: Running, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its record was made, the answer was lost, and another client has deleted what it found in the list."""
+        inputs = running.app.state.services.inputs
+        add = inputs._store.add
+
+        async def asked_again(*upload: Any, retention_ms: int) -> Any:
+            monkeypatch.setattr(inputs._store, "add", add)
+            picture, is_new = await add(*upload, retention_ms=retention_ms)
+            assert is_new
+            await inputs.remove(picture)
+            assert stored(picture_folder) == []
+            return await add(*upload, retention_ms=retention_ms)
+
+        monkeypatch.setattr(inputs._store, "add", asked_again)
+        told = upload(client).json()
+        assert client.get(f"/v1/inputs/{told['id']}/content").status_code == 200
+
     @staticmethod
     def time_passes(redis_client: redis.Redis) -> None:
         """Every object that may be nobody's is looked at now, and whoever was storing one has given up."""

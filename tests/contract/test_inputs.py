@@ -36,8 +36,13 @@ async def inputs(redis_client: redis.Redis, valkey_url: str) -> AsyncIterator[In
 
 async def added(inputs: InputStore, *, retention_ms: int = 60_000) -> StoredInput:
     assert await inputs.begin(ORPHAN, "t1")
-    stored, _ = await inputs.add(ORPHAN, "t1", FACTS, retention_ms=retention_ms)
-    return stored
+    return (await kept(inputs, "t1", retention_ms=retention_ms))[0]
+
+
+async def kept(inputs: InputStore, token: str, *, retention_ms: int = 60_000) -> tuple[StoredInput, bool]:
+    added = await inputs.add(ORPHAN, token, FACTS, retention_ms=retention_ms)
+    assert added is not None
+    return added
 
 
 def drawing_from(job: NewJob) -> NewJob:
@@ -49,19 +54,19 @@ async def test_every_answer_may_be_lost(redis_client: redis.Redis, valkey_url: s
     client = Losses(inf).async_client(valkey_url)
     inputs = InputStore(client)
     assert await inputs.begin(ORPHAN, "t1")
-    stored, is_new = await inputs.add(ORPHAN, "t1", FACTS, retention_ms=60_000)
+    stored, is_new = await kept(inputs, "t1")
     assert is_new, "it is no repetition to its maker"
     assert await inputs.get(stored.id, "ann") == stored
     assert await inputs.get(stored.id, "bob") is None
-    again, is_new = await inputs.add(ORPHAN, "t2", FACTS, retention_ms=60_000)
+    again, is_new = await kept(inputs, "t2")
     assert not is_new
     assert again.created_ms == stored.created_ms
     await inputs.drop(stored.id, "ann")
     assert await inputs.get(stored.id, "ann") is None
     [orphan] = await inputs.orphans()
     assert orphan == ORPHAN
-    assert await inputs.may_remove(orphan)
-    await inputs.removed(orphan)
+    assert await inputs.may_remove(orphan, "r1")
+    await inputs.removed(orphan, "r1")
     assert redis_client.keys("*input*") == []
     await client.aclose()
 
@@ -142,11 +147,56 @@ async def test_no_job_comes_in_for_a_picture_that_is_gone(
 async def test_a_file_that_somebody_stores_is_nobodys_to_remove(inputs: InputStore, redis_client: redis.Redis) -> None:
     assert await inputs.begin(ORPHAN, "t1")
     assert await inputs.orphans() == [], "its time is not over"
-    assert not await inputs.may_remove(ORPHAN)
+    assert not await inputs.may_remove(ORPHAN, "r1")
     redis_client.delete(keys.INPUT_UPLOADS + ORPHAN.name)
-    assert await inputs.may_remove(ORPHAN)
+    assert await inputs.may_remove(ORPHAN, "r1")
     assert not await inputs.begin(ORPHAN, "t2"), "it might go with what is removed"
-    await inputs.removed(ORPHAN)
+    await inputs.removed(ORPHAN, "r1")
+    assert await inputs.begin(ORPHAN, "t2")
+
+
+async def test_an_upload_whose_picture_went_before_it_was_said_again_begins_again(inputs: InputStore) -> None:
+    """The first answer was lost. The object may have gone with the record, which another client has deleted."""
+    await added(inputs)
+    assert (await inputs.drop(ORPHAN.id, "ann"))[0] == "dropped"
+    assert await inputs.add(ORPHAN, "t1", FACTS, retention_ms=60_000) is None
+    assert await inputs.get(ORPHAN.id, "ann") is None
+    assert await inputs.may_remove(ORPHAN, "r1")
+    assert await inputs.add(ORPHAN, "t1", FACTS, retention_ms=60_000) is None
+
+
+async def test_an_upload_that_took_too_long_owns_nothing(inputs: InputStore, redis_client: redis.Redis) -> None:
+    assert await inputs.begin(ORPHAN, "t1")
+    redis_client.zadd(keys.INPUT_UPLOADS + ORPHAN.name, {"t1": 1})
+    assert await inputs.may_remove(ORPHAN, "r1")
+    assert await inputs.add(ORPHAN, "t1", FACTS, retention_ms=60_000) is None
+
+
+async def test_a_file_is_removed_by_one_at_a_time(inputs: InputStore, redis_client: redis.Redis) -> None:
+    """What is stored when the first is done would go with the second's."""
+    await added(inputs)
+    await inputs.drop(ORPHAN.id, "ann")
+    assert await inputs.may_remove(ORPHAN, "r1")
+    assert not await inputs.may_remove(ORPHAN, "r2")
+    assert await inputs.may_remove(ORPHAN, "r1"), "said again"
+    assert await inputs.orphans() == [], "a sweeper looks at the others meanwhile"
+    await inputs.removed(ORPHAN, "r1")
+    await added(inputs)
+    await inputs.drop(ORPHAN.id, "ann")
+    assert await inputs.may_remove(ORPHAN, "r2")
+    await inputs.removed(ORPHAN, "r1")
+    assert not await inputs.begin(ORPHAN, "t2"), "the first's word, said again late, ends no removal of another's"
+
+
+async def test_a_removal_that_failed_is_anybodys_at_once(inputs: InputStore) -> None:
+    await added(inputs)
+    await inputs.drop(ORPHAN.id, "ann")
+    assert await inputs.may_remove(ORPHAN, "r1")
+    await inputs.not_removed(ORPHAN, "r1")
+    assert await inputs.orphans() == [ORPHAN]
+    assert not await inputs.begin(ORPHAN, "t2"), "it may be on its way still"
+    assert await inputs.may_remove(ORPHAN, "r2")
+    await inputs.removed(ORPHAN, "r2")
     assert await inputs.begin(ORPHAN, "t2")
 
 

@@ -1,8 +1,8 @@
 """Pictures that came in, as Redis knows them: whose each is, how long it is kept, which jobs need it.
 
-An object is stored between `begin` and `add`, and removed between `may_remove` and `removed`; the scripts let no two of
-these overlap, so that no record is without its object and no object stays without a record. Refuses to know where
-objects lie.
+An object is stored between `begin` and `add`, and removed between `may_remove` and `removed`; the scripts let no
+removal overlap with another one or with an upload, so that no record is without its object and no object stays without
+a record. Refuses to know where objects lie.
 """
 
 from __future__ import annotations
@@ -75,15 +75,17 @@ class InputStore:
 
     async def add(
         self, orphan: Orphan, token: str, facts: Mapping[str, str | int], *, retention_ms: int
-    ) -> tuple[StoredInput, bool]:
-        """The object is stored: its record, and whether it is new. `facts` are StoredInput's that the store knows."""
+    ) -> tuple[StoredInput, bool] | None:
+        """The object is stored: its record, and whether it is new. `facts` are StoredInput's that the store knows.
+
+        None if the object may be gone: it took longer than ORPHAN_MS, or the answer of a first try was lost and
+        somebody has dropped the record since. Then the upload begins again, with another token.
+        """
         fields = {"id": orphan.id, "tenant": orphan.tenant, "sha256": orphan.sha256, **facts}
         flat = [part for pair in fields.items() for part in pair]
         outcome, *found = await self._scripts["add"](args=[orphan.id, orphan.name, token, retention_ms, *flat])
-        added = _read(found)
-        if added is None:
-            raise AssertionError("an input that was added is not there. This is a bug.")
-        return added, outcome == "created"
+        added = _read(found) if outcome != "gone" else None
+        return (added, outcome == "created") if added is not None else None
 
     async def get(self, asked: str, tenant: str) -> StoredInput | None:
         """The record, if it exists and is the tenant's."""
@@ -113,13 +115,18 @@ class InputStore:
         """Objects that nobody wants any more, or that nobody has come to own in time."""
         return [Orphan(name) for name in await self._until_now(keys.INPUT_ORPHANS, limit)]
 
-    async def may_remove(self, orphan: Orphan) -> bool:
-        """Whether the object is nobody's. Then nobody stores it until `removed` is called, or for ORPHAN_MS."""
-        return bool(await self._scripts["remove"](args=[orphan.name, orphan.id]))
+    async def may_remove(self, orphan: Orphan, token: str) -> bool:
+        """Whether the object is nobody's. Then nobody else removes it, and nobody stores it, until `removed` is called
+        with the same token, or for ORPHAN_MS."""
+        return bool(await self._scripts["remove"](args=[orphan.name, orphan.id, token]))
 
-    async def removed(self, orphan: Orphan) -> None:
+    async def removed(self, orphan: Orphan, token: str) -> None:
         """The object is gone."""
-        await self._scripts["removed"](args=[orphan.name])
+        await self._scripts["removed"](args=[orphan.name, token, 1])
+
+    async def not_removed(self, orphan: Orphan, token: str) -> None:
+        """Nobody knows whether the object is gone. Somebody is to remove it soon, and nobody stores it before."""
+        await self._scripts["removed"](args=[orphan.name, token, 0])
 
     async def _until_now(self, key: str, limit: int) -> list[str]:
         seconds, micros = await self._redis.time()

@@ -225,7 +225,7 @@ INPUT_UPLOADS = PREFIX + "input-uploads:"
 """sorted set per such object: who may be storing it, by the moment this is over. Expires."""
 
 INPUT_REMOVAL = PREFIX + "input-removal:"
-"""string per such object while it is removed. Expires."""
+"""string per such object while it is removed: whose removal it is, or empty after one that failed. Expires."""
 
 REAPER_LOCK = PREFIX + "reaper"
 """string, held for seconds by the gateway that reaps."""
