@@ -5,6 +5,7 @@ Names that we choose step aside by a number. A name that was given and is taken 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -35,10 +36,11 @@ class Names:
     """Names for `pictures` pictures. Raises CommandError for an output that cannot work."""
 
     def __init__(self, output: str, *, pictures: int, overwrite: bool = False) -> None:
-        path = Path(output)
-        if output.endswith("/"):
-            _make(path)
-        self._pattern = str(path / IN_A_FOLDER) if os.path.isdir(output) else output
+        self._is_made_here = output.endswith("/") and not os.path.isdir(output)
+        if self._is_made_here:
+            _refuse_unmakeable(Path(output))
+        is_folder = self._is_made_here or os.path.isdir(output)
+        self._pattern = str(Path(output) / IN_A_FOLDER) if is_folder else output
         self._is_chosen = bool(_PLACEHOLDER.search(self._pattern))
         self._several = pictures > 1
         self._overwrite = overwrite
@@ -100,6 +102,8 @@ class Names:
         return path.with_stem(f"{path.stem}-{number}") if self._several else path
 
     def _refuse_taken(self, pictures: int) -> None:
+        if self._is_made_here:
+            return
         folder = Path(self._pattern.partition("{")[0] + "x").parent if self._is_chosen else Path(self._pattern).parent
         if not folder.is_dir():
             raise CommandError(f"the folder {folder} does not exist; create it, or choose another -o", REFUSED)
@@ -142,10 +146,17 @@ def _format_of(name: str) -> str:
         raise CommandError(message, REFUSED) from None
 
 
-def _make(folder: Path) -> None:
+def _refuse_unmakeable(folder: Path) -> None:
+    """Raises CommandError for a folder that could not be made. It is made with the first picture that is written: a
+    request that is refused leaves none behind."""
+    above = folder.absolute().parent
     try:
-        folder.mkdir(exist_ok=True)
+        folder.lstat()
+        reason = os.strerror(errno.EEXIST)
+    except FileNotFoundError as error:
+        if above.is_dir() and os.access(above, os.W_OK):
+            return
+        reason = os.strerror(errno.EACCES) if above.is_dir() else error.strerror
     except OSError as error:
-        raise CommandError(
-            f"the folder {folder} cannot be made: {error.strerror}; choose another -o", REFUSED
-        ) from None
+        reason = error.strerror
+    raise CommandError(f"the folder {folder} cannot be made: {reason}; choose another -o", REFUSED)

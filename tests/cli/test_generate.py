@@ -127,6 +127,14 @@ def test_a_parameter_that_is_refused_stops_all(run: Run, hand: Hand) -> None:
     assert hand.claims == []
 
 
+def test_a_folder_is_made_with_its_first_picture(run: Run, hand: Hand, tmp_path: Path) -> None:
+    """One whose request was refused was left behind, empty."""
+    assert run("generate", "a frog", "--width", "1", "-o", "zoo/").exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+    assert run("generate", "a frog", "a lion", "--seed", "5", "-o", "zoo/").exit_code == 0
+    assert {path.name for path in (tmp_path / "zoo").iterdir()} == {"a-frog-5.png", "a-lion-5.png"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -136,7 +144,10 @@ def test_a_parameter_that_is_refused_stops_all(run: Run, hand: Hand) -> None:
         (("a", "-o", "out.gif"), "must end in .png, .jpg, .jpeg, .webp"),
         (("a", "-o", "out"), "or a name ending in /"),
         (("a", "-o", "nowhere/out.png"), "the folder nowhere does not exist"),
-        (("a", "-o", "nowhere/deeper/"), "cannot be made"),
+        (("a", "-o", "nowhere/deeper/"), "cannot be made: No such file or directory"),
+        (("a", "-o", "/dev/null/"), "cannot be made: File exists"),
+        (("a", "-o", "/dev/null/deeper/"), "cannot be made: Not a directory"),
+        (("a", "-o", "a" * 300 + "/"), "cannot be made: File name too long"),
         (("a", "-o", "{colour}.png"), "{colour} in -o means nothing"),
         (("a", "--seed", "-1"), "--seed"),
         (("a", "-n", "many"), "num-images"),
