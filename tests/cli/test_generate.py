@@ -145,8 +145,8 @@ def test_a_folder_is_made_with_its_first_picture(run: Run, hand: Hand, tmp_path:
         (("a", "-o", "out"), "or a name ending in /"),
         (("a", "-o", "nowhere/out.png"), "the folder nowhere does not exist"),
         (("a", "-o", "nowhere/deeper/"), "cannot be made: No such file or directory"),
-        (("a", "-o", "/dev/null/"), "cannot be made: File exists"),
-        (("a", "-o", "/dev/null/deeper/"), "cannot be made: Not a directory"),
+        (("a", "-o", "taken/"), "cannot be made: File exists"),
+        (("a", "-o", "taken/deeper/"), "cannot be made: Not a directory"),
         (("a", "-o", "a" * 300 + "/"), "cannot be made: File name too long"),
         (("a", "-o", "{colour}.png"), "{colour} in -o means nothing"),
         (("a", "--seed", "-1"), "--seed"),
@@ -162,7 +162,10 @@ def test_a_folder_is_made_with_its_first_picture(run: Run, hand: Hand, tmp_path:
         (("a", "-o", "a" * 300 + ".png"), "is too long for a file name"),
     ],
 )
-def test_wrong_input_is_named(run: Run, worker: ScriptedWorker, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_input_is_named(
+    run: Run, worker: ScriptedWorker, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "taken").touch()
     done = run("generate", *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert said in done.stderr
