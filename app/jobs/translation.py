@@ -24,10 +24,13 @@ class Wording:
         # Forms send an empty negative prompt for none. Who wants one to be read has our own API.
         self._fields = {name: value for name, value in fields.items() if (name, value) != ("negative_prompt", "")}
         self._theirs: dict[str, str] = {}
+        self._parts: set[str] = set()
+        """Ours that one word of theirs says together, such as the sides of a size: an error names which is meant."""
         self._twice: list[ParamError] = []
 
     def put(self, word: str, **ours: Any) -> None:
         """Their word, and what it says in ours."""
+        self._parts |= {f"/{name}" for name in ours if len(ours) > 1}
         for name, value in ours.items():
             if self._fields.setdefault(name, value) == value:
                 self._theirs[f"/{name}"] = f"/{word}"
@@ -50,7 +53,11 @@ class Wording:
 
     def in_their_words(self, error: ParamsRejected) -> ParamsRejected:
         """The same errors, at the parameters that the caller wrote."""
-        return ParamsRejected([replace(e, pointer=self._their_pointer(e.pointer)) for e in error.errors])
+        return ParamsRejected([self._in_their_words(each) for each in error.errors])
+
+    def _in_their_words(self, error: ParamError) -> ParamError:
+        which = f"({error.pointer[1:]}) " if error.pointer in self._parts else ""
+        return replace(error, pointer=self._their_pointer(error.pointer), detail=which + error.detail)
 
     def _their_pointer(self, ours: str) -> str:
         whole, below = ours, ""

@@ -19,6 +19,7 @@ from app.contract.messages.a1111_syntax import MOST_WEIGHT, heaviest
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
 from app.contract.messages.fit_points import INVERTIBLE
+from app.contract.messages.fit_sides import too_much_work, unfit_sides
 from app.contract.messages.from_pictures import fitted, pictured, strength_of, unfit_together
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.lora_tags import Untagged, WrongTag, untagged
@@ -158,7 +159,7 @@ def resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputPi
     try:
         return _resolve(request, card, pictures or {})
     except ParamsRejected as rejected:
-        raise ParamsRejected([_where_it_stands(error, request, words) for error in rejected.errors]) from None
+        raise ParamsRejected([_where_it_stands(error, words) for error in rejected.errors]) from None
 
 
 def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputPicture]) -> JobSpec:
@@ -170,7 +171,9 @@ def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputP
     found = pictured(request, pictures)
     values |= found | _resolved(request, card, found.get("image"))
     spec = JobSpec.model_validate(values)
-    if errors := [*(ParamError(*each) for each in unfit_together(spec, card)), *_broken_limits(spec, card)]:
+    by_ratio = request.aspect_ratio is not None
+    unfit = [*unfit_together(spec, card), *unfit_sides(spec, card, by_ratio=by_ratio)]
+    if errors := [*(ParamError(*each) for each in unfit), *_broken_limits(spec, card)]:
         raise ParamsRejected(errors)
     return spec
 
@@ -191,10 +194,8 @@ def _untagged(request: JobRequest) -> Untagged:
         raise ParamsRejected([ParamError("/prompt", error.code, str(error))]) from None
 
 
-def _where_it_stands(error: ParamError, request: JobRequest, words: Untagged) -> ParamError:
+def _where_it_stands(error: ParamError, words: Untagged) -> ParamError:
     """The same error, at the word of the request that led to it."""
-    if request.aspect_ratio is not None and error.pointer in ("/width", "/height"):
-        return replace(error, pointer="/aspect_ratio")
     pointer, detail = words.where(error.pointer, error.detail)
     return replace(error, pointer=pointer, detail=detail)
 
@@ -256,11 +257,6 @@ def _sides(request: JobRequest, card: ModelCard, image: InputPicture | None) -> 
 
 
 def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
-    for name, side in (("width", spec.width), ("height", spec.height)):
-        if not card.min_side <= side <= card.max_side:
-            yield ParamError(f"/{name}", "out_of_range", f"must be {card.min_side} to {card.max_side} pixels")
-        elif side % card.side_multiple:
-            yield ParamError(f"/{name}", "not_a_multiple", f"must be a multiple of {card.side_multiple}")
     yield from _broken_steps(spec, card)
     if spec.guidance_scale > card.max_guidance_scale:
         yield ParamError("/guidance_scale", "out_of_range", f"must be 0 to {card.max_guidance_scale:g}")
@@ -289,10 +285,7 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
         yield ParamError(
             "/trajectory", "too_many", f"takes 1 to {MOST_PICTURES} pictures that may be drawn: all steps are kept"
         )
-    work = spec.width * spec.height * spec.most_drawn * spec.num_inference_steps
-    if work > card.max_work:
-        drawn = "num_images" if spec.most_drawn == spec.num_images else "images that may be drawn"
-        yield ParamError("", "too_much_work", f"width x height x {drawn} x steps is {work}; at most {card.max_work}")
+    yield from (ParamError(*each) for each in too_much_work(spec, card))
 
 
 def _needed_scheduler(request: JobRequest) -> str | None:

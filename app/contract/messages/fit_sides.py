@@ -1,0 +1,73 @@
+"""Which sizes a model draws, how much of them, and what would do in the place of what does not.
+
+Knows a model's card. Refuses to know how a request says a size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+from app.contract.messages.card import ModelCard
+from app.contract.messages.fit_points import Fault
+from app.contract.messages.spec import JobSpec
+
+
+def unfit_sides(spec: JobSpec, card: ModelCard, *, by_ratio: bool) -> Iterator[Fault]:
+    """Sides that the model does not draw. `by_ratio`: they come of an aspect ratio, and are nobody's words."""
+    sides = {"width": spec.width, "height": spec.height}
+    fits = {name: card.min_side <= side <= card.max_side for name, side in sides.items()}
+    if by_ratio and not all(fits.values()):
+        yield "/aspect_ratio", "out_of_range", _unfit_ratio(spec, card)
+        return
+    for name, side in sides.items():
+        if not fits[name]:
+            detail = f"must be {card.min_side} to {card.max_side} pixels; {_nearest(side, card)} will do"
+            yield f"/{name}", "out_of_range", detail
+        elif side % card.side_multiple:
+            detail = f"must be a multiple of {card.side_multiple}; {_nearest(side, card)} will do"
+            yield f"/{name}", "not_a_multiple", detail
+
+
+def too_much_work(spec: JobSpec, card: ModelCard) -> Iterator[Fault]:
+    """More pixels, pictures and steps than the model draws in one job. Of sides too large for it that is told first."""
+    work = spec.width * spec.height * spec.most_drawn * spec.num_inference_steps
+    if work > card.max_work and max(spec.width, spec.height) <= card.max_side:
+        drawn = "num_images" if spec.most_drawn == spec.num_images else "images that may be drawn"
+        smaller = " or ".join(_smaller(spec, card, work))
+        detail = f"width x height x {drawn} x steps is {work}; at most {card.max_work}"
+        yield "", "too_much_work", f"{detail}: {smaller} will do" if smaller else detail
+
+
+def _nearest(side: int, card: ModelCard) -> str:
+    """The sides below and above that the model draws, or the only one."""
+    unit = card.side_multiple
+    least, most = math.ceil(card.min_side / unit) * unit, card.max_side // unit * unit
+    below = side // unit * unit
+    fit = {min(max(each, least), most) for each in (below, below + unit)}
+    return " or ".join(map(str, sorted(fit)))
+
+
+def _unfit_ratio(spec: JobSpec, card: ModelCard) -> str:
+    """The sides are those of the model's own area: the ratio says how far they are from its square."""
+    area = card.width * card.height
+    widest = Fraction(int(10 * min(card.max_side**2 / area, area / card.min_side**2)), 10)
+    across, down = widest.numerator, widest.denominator
+    sides = f"{spec.width} x {spec.height} pixels, and sides must be {card.min_side} to {card.max_side}"
+    return f"comes to {sides}; {down}:{across} to {across}:{down} will do"
+
+
+def _smaller(spec: JobSpec, card: ModelCard, work: int) -> Iterator[str]:
+    """What could be less, one of them, so that the whole is no more than the model's."""
+    most = card.max_work
+    steps, images = spec.num_inference_steps * most // work, spec.num_images * most // work
+    refused = card.scheduler_refused_steps.get(spec.scheduler, ())
+    if steps >= card.scheduler_min_steps.get(spec.scheduler, 1) and steps not in refused:
+        yield f"num_inference_steps {steps}"
+    if images and spec.most_drawn == spec.num_images:
+        yield f"num_images {images}"
+    unit = card.side_multiple
+    width, height = (math.isqrt(side * side * most // work) // unit * unit for side in (spec.width, spec.height))
+    if min(width, height) >= card.min_side:
+        yield f"{width} x {height} pixels"
