@@ -150,6 +150,7 @@ def _refuse_unmakeable(folder: Path) -> None:
     """Raises CommandError for a folder that could not be made. It is made with the first picture that is written: a
     request that is refused leaves none behind."""
     above = folder.absolute().parent
+    reason: str | None
     try:
         folder.lstat()
         reason = os.strerror(errno.EEXIST)
