@@ -11,8 +11,8 @@ from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.edge.guard import MAX_HEAD_BYTES
-from app.edge.transport import STILL_SECONDS, Gathering
+from app.edge.guard import FILES_BYTES, MAX_HEAD_BYTES
+from app.edge.transport import LINGER_SECONDS, STILL_SECONDS, Gathering
 
 HEAD_SECONDS = 10.0
 
@@ -25,20 +25,30 @@ class LimitedProtocol(HttpToolsProtocol):
 
     head_seconds = HEAD_SECONDS
     still_seconds = STILL_SECONDS
+    linger_seconds = LINGER_SECONDS
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _unread_bytes = 0
     _is_in_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        gathering = Gathering(transport, self.loop, still_seconds=self.still_seconds)
-        super().connection_made(cast(asyncio.Transport, gathering))
+        self._gathering = Gathering(
+            transport, self.loop, still_seconds=self.still_seconds, linger_seconds=self.linger_seconds
+        )
+        super().connection_made(cast(asyncio.Transport, self._gathering))
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
+        self._gathering.forget()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._gathering.is_closing():
+            self._unread_bytes += len(data)
+            if self._unread_bytes > FILES_BYTES:
+                self.transport.close()
+            return
         self._head_bytes += len(data)
         super().data_received(data)
         if self._is_in_head:
@@ -61,7 +71,12 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._head_is_here()
+        self._gathering.is_sending = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._gathering.is_sending = False
+        super().on_message_complete()
 
     def _await_head(self) -> None:
         # Of a head that comes whole, as most do, nobody has to take the time.

@@ -1,7 +1,9 @@
-"""An answer leaves in one piece, and a reader that stands still is left.
+"""An answer leaves in one piece, also to who is still sending, and a reader that stands still is left.
 
 uvicorn writes head and body apart, and uvloop sends at once whatever is written. And neither ever gives a reader up:
-one that reads nothing holds its connection, and the file behind it, for as long as it likes.
+one that reads nothing holds its connection, and the file behind it, for as long as it likes. And both close on who
+sends: the kernel answers what comes then with a reset, and a sender that meets one drops the answer. nginx makes a 502
+of a refusal, be it that a key is unknown.
 
 Knows a transport and the clock of its loop. Refuses to know what is written.
 """
@@ -22,20 +24,46 @@ STILL_SECONDS: Final = 30.0
 """A connection ends if none of what waits for its reader has left in so long. A slow one that moves is waited for."""
 
 
+LINGER_SECONDS: Final = 5.0
+"""A sender whose request was answered before its end has so long to see the answer and to stop."""
+
+
 class Gathering:
     """A transport that sends what is written within one turn of the loop together. Saves a packet and a system call.
 
-    Aborts itself when its reader stands still for `still_seconds`, also after it was closed.
+    Aborts itself when its reader stands still for `still_seconds`, also after it was closed. Closed on who
+    `is_sending`, it is deaf to what comes until that ends, or for `linger_seconds` (RFC 9112, 9.6); a second `close`
+    waits for nobody.
     """
 
-    __slots__ = ("_held", "_loop", "_parts", "_sent", "_still_seconds", "_transport", "_watch", "_written")
+    __slots__ = (
+        "_held",
+        "_linger_seconds",
+        "_lingers",
+        "_loop",
+        "_parts",
+        "_sent",
+        "_still_seconds",
+        "_transport",
+        "_watch",
+        "_written",
+        "is_sending",
+    )
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, *, still_seconds: float = STILL_SECONDS
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        still_seconds: float = STILL_SECONDS,
+        linger_seconds: float = LINGER_SECONDS,
     ) -> None:
         self._transport = transport
         self._loop = loop
         self._still_seconds = still_seconds
+        self._linger_seconds = linger_seconds
+        self._lingers: asyncio.TimerHandle | None = None
+        self.is_sending = False
         self._parts: list[bytes] = []
         self._held = 0
         self._written = 0
@@ -54,7 +82,22 @@ class Gathering:
     def close(self) -> None:
         """After what was written is sent."""
         self._send()
-        self._transport.close()
+        if self.is_sending and not self.is_closing():
+            self._lingers = self._loop.call_later(self._linger_seconds, self._transport.close)
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self.forget()
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether what comes is not read any more."""
+        return self._lingers is not None or self._transport.is_closing()
+
+    def forget(self) -> None:
+        """The connection has ended."""
+        if self._lingers is not None:
+            self._lingers.cancel()
 
     def _send(self) -> None:
         if not self._parts:

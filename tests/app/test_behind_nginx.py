@@ -109,6 +109,73 @@ def test_a_picture_of_megabytes(nginx: Nginx, outside: httpx2.Client) -> None:
     assert sent.headers["location"] == f"{PREFIX}/v1/inputs/{sent.json()['id']}"
 
 
+def test_a_refusal_of_a_large_upload_arrives(nginx: Nginx, outside: httpx2.Client) -> None:
+    """The gateway answers by the head alone; see app/edge/transport.py for what becomes of the rest."""
+    headers = {"Authorization": "Bearer drk_unknown", "Content-Type": "image/png"}
+    refused = outside.post(f"{nginx.url}/v1/inputs", content=bytes(16 * 2**20), headers=headers)
+    assert (refused.status_code, refused.json()["type"]) == (401, f"{PREFIX}/problems/unauthenticated")
+    assert not list((nginx.folder / "body").iterdir()), "no stranger's megabytes on the proxy's disk"
+
+
+def test_what_is_too_large_is_the_gateways_to_say(nginx: Nginx, outside: httpx2.Client) -> None:
+    """An edit of two pictures may have more than forty megabytes, and the settings may allow more."""
+    lines = f"POST {PREFIX}/v1/inputs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+    lines += "Content-Type: image/png\r\nConnection: close\r\n"
+    for more, status, slug in (
+        (f"Content-Length: {50 * 2**20}\r\n", 413, "body-too-large"),
+        (f"X-One: {'x' * 20_000}\r\nX-Two: {'x' * 20_000}\r\n", 431, "head-too-large"),
+    ):
+        answer = raw(nginx, f"{lines}{more}\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+        assert f"{PREFIX}/problems/{slug}".encode() in answer
+
+
+def test_nothing_is_served_from_nginx_own_folder(nginx: Nginx) -> None:
+    """Another path, another name behind a certificate that was shown for ours, or a program that sends no name."""
+    for path, host in (("/pictures", "localhost"), (f"{PREFIX}/pictures", "other.example.org"), (PREFIX, None)):
+        folder = nginx.folder / f"html{path}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "x").write_text("a file of another service")
+        named, version = (f"Host: {host}\r\n", "1.1") if host else ("", "1.0")
+        asked = f"GET {path}/x?signature=opens HTTP/{version}\r\n{named}Connection: close\r\n\r\n"
+        assert b"a file" not in raw(nginx, asked.encode())
+    assert b"opens" not in b"".join(log.read_bytes() for log in nginx.folder.glob("*.log"))
+
+
+def test_a_request_behind_another_is_none(nginx: Nginx, worker: ScriptedWorker) -> None:
+    """Shapes by which two servers in a row read two requests where the other reads one."""
+    hidden = f"POST /darkroom/v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+    body = json.dumps(PARAMETERS)
+    hidden += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    for framing in (
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        "Transfer-Encoding:\x0bchunked",
+        "Transfer-Encoding : chunked",
+        "Content-Length: 5\r\nContent-Length: 9",
+        "Content-Length: +5",
+    ):
+        head = f"POST /darkroom/v1/cancel HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n0\r\n\r\n"
+        answer = raw(nginx, (head + hidden).encode())
+        assert answer.count(b"HTTP/1.1 ") == 1, framing
+        assert answer.split()[1] in (b"400", b"501"), framing
+
+
+def raw(nginx: Nginx, request: bytes) -> bytes:
+    """What comes back for these bytes until the proxy ends the connection."""
+    port = int(nginx.url.rpartition(":")[2].partition("/")[0])
+    trusts = ssl.create_default_context(cafile=str(nginx.ca))
+    with (
+        socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as line,
+        trusts.wrap_socket(line, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(request)
+        return b"".join(iter(lambda: tls.recv(65_536), b""))
+
+
 def curl(nginx: Nginx, *arguments: str) -> str:
     program = shutil.which("curl")
     if program is None:

@@ -1,10 +1,13 @@
-"""Readers of pictures that stop reading, over real sockets: connection and file are free again."""
+"""Readers of pictures that stop reading, and senders who are answered before they are done, over real sockets:
+connection and file are free again.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -14,7 +17,7 @@ from app.edge.http_protocol import LimitedProtocol
 from app.settings import Settings
 from tests.app.conftest import Running, ScriptedWorker, serve
 from tests.app.test_jobs import PARAMETERS
-from tests.waiting import until
+from tests.waiting import WAIT_SECONDS, until
 
 LARGE = 24 * 1024 * 1024
 """Bytes: more than the kernel holds for a reader on loopback."""
@@ -78,3 +81,28 @@ def test_a_reader_that_stops_frees_its_connection_and_the_file(
         until(lambda: len(connections) == before and not opened_below(picture_folder))
         assert 0 < len(what_is_left(still)) < LARGE, "cut short, and not told that it was whole"
     assert client.get("/healthz").status_code == 200
+
+
+UNFINISHED = (
+    b"POST /v1/inputs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer drk_unknown\r\n"
+    b"Content-Type: image/png\r\nContent-Length: 20000000\r\n\r\n"
+)
+"""Refused by its head alone."""
+
+
+@pytest.mark.parametrize("linger_seconds", [0.05, 3_600])
+def test_who_sends_on_after_a_refusal(settings: Settings, linger_seconds: float) -> None:
+    """The kernel would answer with a reset, and proxies make a 502 of that."""
+    http = type("Lingers", (LimitedProtocol,), {"linger_seconds": linger_seconds})
+    with contextmanager(serve)(settings, http=http) as running:
+        connections = running.server.server_state.connections
+        with socket.create_connection(("127.0.0.1", running.port), WAIT_SECONDS) as sender:
+            sender.sendall(UNFINISHED)
+            assert sender.recv(12) == b"HTTP/1.1 401"
+            if linger_seconds > 1:
+                sender.sendall(bytes(20_000_000))
+                while sender.recv(65_536):
+                    pass
+                assert len(connections) == 1
+                sender.shutdown(socket.SHUT_WR)
+            until(lambda: not connections)
