@@ -175,6 +175,32 @@ def test_it_reaches_the_picture_and_an_interval_of_one_does_not(epsilon_bundle: 
     assert distance(two, plain) > 100 * IN_COMPANY
 
 
+@pytest.mark.parametrize(
+    ("changes", "evaluations"),
+    [
+        ({"num_inference_steps": 1}, 1),
+        ({"num_inference_steps": 1, "num_images": 2}, 1),
+        ({"num_inference_steps": 2, "interval": 2, "seed": 7}, 2),
+        ({"num_inference_steps": 2, "interval": 2, "seed": 8}, None),
+        ({"num_inference_steps": 2, "interval": 2, "seed": 7, "num_images": 2}, None),
+        ({"num_inference_steps": 2, "seed": 7}, None),
+        ({"num_inference_steps": 1, "interval": 1}, None),
+    ],
+)
+def test_where_every_evaluation_is_of_the_whole_network_it_is_said(
+    epsilon_bundle: Bundle, changes: dict[str, Any], evaluations: int | None
+) -> None:
+    """And there only: the picture is the same as without."""
+    asked = cached(scheduler="ddim", **changes)
+    [told] = prepared(epsilon_bundle, asked)
+    warning = f"cache had no effect: with {evaluations} evaluation{'s' * (evaluations == 2)} of the model there is none"
+    assert [each.startswith(warning) for each in told.warnings] == [True] * bool(evaluations)  # type: ignore[union-attr]
+    plain = asked.model_copy(update={"cache": None})
+    pairs = zip(final_latents(epsilon_bundle, asked), final_latents(epsilon_bundle, plain), strict=True)
+    idle = evaluations is not None or asked.cache == Cache(interval=1)
+    assert all(distance(one, other) <= IN_COMPANY for one, other in pairs) == idle
+
+
 def test_reproducible_bits_are_the_same_in_company(epsilon_bundle: Bundle) -> None:
     asked = cached(reproducible=True, guidance_end=0.7)
     [alone] = final_latents(epsilon_bundle, asked)

@@ -6,7 +6,7 @@ to know networks, and where features are kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
@@ -36,6 +36,15 @@ def depth_at(evaluation: int, *, interval: int, phase: int) -> Depth:
     if interval == 1:
         return Depth.WHOLE
     return Depth.KEEPING if evaluation == 0 or (evaluation + phase) % interval == 0 else Depth.OUTER
+
+
+def keeps_some(evaluations: int, *, interval: int, phases: Iterable[int]) -> bool:
+    """Whether any evaluation of the samples of these phases is of the outermost layers only."""
+    return any(
+        depth_at(evaluation, interval=interval, phase=phase) is Depth.OUTER
+        for phase in phases
+        for evaluation in range(evaluations)
+    )
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from app.contract.messages.deep_cache import interval_of
+from worker.engine.deep import keeps_some
 from worker.engine.errors import EngineError, GenerationFailed
 from worker.engine.family import Asked, Autoencoder, Inputs, Prepared
 from worker.engine.guidance import Guidance
@@ -35,6 +36,7 @@ CONTEXT = "encoder_hidden_states"
 
 UNGUIDED = "it needs a guidance_scale above 1"
 ENDS_AT_ONCE = "with a guidance_end of {:g}, none of {} evaluations is guided"
+ALL_WHOLE = "with {} evaluation{} of the model there is none between two whole ones"
 
 
 class LatentDiffusion:
@@ -111,7 +113,19 @@ class LatentDiffusion:
         return request.is_guided
 
     def _idle(self, asked: Asked) -> list[str]:
-        """Warnings of what was asked for and needs an unconditional row, where none is ever asked."""
+        """Warnings of what was asked for and comes to nothing."""
+        return self._without_unconditional(asked) + self._without_kept(asked)
+
+    def _without_kept(self, asked: Asked) -> list[str]:
+        """A cache whose every evaluation is of the whole network: there are too few of them."""
+        request, evaluations = asked.request, asked.solvers[-1].evaluations
+        interval, seeds = interval_of(request.cache), map(request.seed_of, range(request.drawn))
+        if interval == 1 or keeps_some(evaluations, interval=interval, phases=seeds):
+            return []
+        return [f"cache had no effect: {ALL_WHOLE.format(evaluations, '' if evaluations == 1 else 's')}."]
+
+    def _without_unconditional(self, asked: Asked) -> list[str]:
+        """What was asked for and needs an unconditional row, where none is ever asked."""
         request, evaluations = asked.request, asked.solvers[-1].evaluations
         said = self._of_unconditional(request) | {"guidance_rescale": request.guidance_rescale}
         if not self._is_guided(request):
