@@ -24,10 +24,11 @@ from app.pictures.store import PictureStore
 log = structlog.get_logger()
 
 FRESH_SECONDS = 60.0
-"""A mark that was ours is looked at again after this: somebody may have removed it, or written over it."""
+"""A mark is looked at again after this: somebody may have removed it, or written over it. Another's no sooner than our
+own: of a mark that is removed by mistake a waiting cell is not to hear before its owner."""
 
 AGAIN_SECONDS = 4.0
-"""The same of one that was another's, or could not be looked at."""
+"""The same of one that could not be looked at."""
 
 REMEDY = (
     "two would remove each other's pictures. Give this one another DARKROOM_STORAGE_URL; if the other Redis is gone for"
@@ -126,7 +127,7 @@ class CellMark:
             # Limited rights are lasting: such a store is used as it was before there were marks.
             taken = self.taken
         self._is_known = True
-        return taken, AGAIN_SECONDS if taken else FRESH_SECONDS
+        return taken, FRESH_SECONDS
 
     async def _judged(self) -> str:
         found = await self._pictures.read_mark()

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -77,11 +78,32 @@ async def test_a_removed_mark_is_the_next_ones(cell: Cell, hours: list[float], t
     await first.look()
     assert await second.look()
     (tmp_path / "pictures" / CELL_MARK).unlink()
-    hours[0] += cell_mark.AGAIN_SECONDS
+    hours[0] += cell_mark.FRESH_SECONDS
     assert await second.look() == ""
     second.require()
     hours[0] += cell_mark.FRESH_SECONDS
     assert "belongs to another Redis" in await first.look(), "if it was not gone after all"
+
+
+async def test_who_waits_looks_no_more_often_than_the_owner(
+    cell: Cell, hours: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark that somebody removes by mistake would be the next one's before its owner hears of it."""
+    looks = {"a": 0, "b": 0}
+    cells = {name: cell(name) for name in looks}
+    for name, each in cells.items():
+
+        async def counted(read: Callable[..., Any] = each._pictures.read_mark, name: str = name) -> bytes | None:
+            looks[name] += 1
+            return await read()
+
+        await each.look()
+        monkeypatch.setattr(each._pictures, "read_mark", counted)
+    for _ in range(3600):
+        hours[0] += 1
+        for each in cells.values():
+            await each.look()
+    assert 0 < looks["b"] <= looks["a"]
 
 
 async def test_of_two_that_come_at_once_one_has_it(
@@ -153,7 +175,7 @@ async def test_a_look_that_was_overtaken_says_nothing_old(
         await goes_on.wait()
         return found
 
-    monkeypatch.setattr(cell_mark, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(cell_mark, "FRESH_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(second._pictures, "read_mark", slow)
         old = asyncio.create_task(second.look())
@@ -188,6 +210,7 @@ def test_a_gateway_of_a_second_cell_takes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cell_mark, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(cell_mark, "FRESH_SECONDS", 0.05)
     worker.announce()
     mark = tmp_path / "shared" / CELL_MARK
     mark.parent.mkdir()
