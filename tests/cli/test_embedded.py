@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from app.cli import sockets
 from app.cli.embedded import EmbeddedValkey, NoServer, find_binary
 from app.cli.keys import show
 from app.cli.private import is_private
@@ -125,6 +126,26 @@ def test_another_temporary_directory_finds_the_same_server(
         assert (other.socket, other.process) == (server.socket, None)
     finally:
         server.stop()
+
+
+def test_a_long_temporary_directory_is_passed_over(
+    short: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left in it; where no place is short the refusal names them all."""
+    folder, too_long = short / LONG / "valkey", temporary / LONG
+    for each in (folder, too_long, short / "free", short / "with spaces"):
+        each.mkdir(parents=True, mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(too_long))
+    monkeypatch.setattr(sockets, "SHORT", str(short / "free"))
+    made = sockets.make_socket(folder)
+    assert made.parent.parent == short / "free"
+    assert find_socket(folder) == sockets.make_socket(folder) == made
+    assert list(too_long.iterdir()) == []
+    sockets.remove_socket(made, folder)
+    for unfit in (short / "with spaces", short / "nowhere"):
+        monkeypatch.setattr(sockets, "SHORT", str(unfit))
+        with pytest.raises(sockets.NoPlace, match=f"neither in {folder} nor {too_long} nor {unfit} .*another --data"):
+            sockets.make_socket(folder)
 
 
 @pytest.mark.parametrize("spoilt", ["open", "link"])

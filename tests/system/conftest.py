@@ -35,10 +35,12 @@ def processes_of(data: Path) -> dict[int, str]:
         try:
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             environment = (entry / "environ").read_bytes()
+            place = os.readlink(entry / "cwd")
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
         except (OSError, IndexError):
             continue
-        ours = str(data) in line or str(data).encode() in environment
+        # Valkey writes its title over its environment, and names its socket there: far from a folder of a long name.
+        ours = str(data) in line or str(data).encode() in environment or place.startswith(f"{data}/")
         if entry.name.isdigit() and ours and state != "Z" and int(entry.name) != os.getpid():
             found[int(entry.name)] = line.strip()
     return found
