@@ -16,6 +16,9 @@ from app.cli.private import is_private, write_whole
 LONGEST_SOCKET_PATH = 100
 """The kernel takes 108 bytes on Linux, 104 on macOS."""
 
+SHORT = "/tmp"
+"""Where there is room for a socket although TMPDIR is long."""
+
 NAME = "valkey.sock"
 NOTE = "socket"
 """File of the server's folder that names its socket: another process of another environment finds the same one."""
@@ -41,13 +44,28 @@ def make_socket(folder: Path) -> Path:
     found = find_socket(folder)
     if _fits(found):
         return found
-    # Nobody can know its name beforehand, and it is made with mode 0700 or not at all.
-    place = Path(tempfile.mkdtemp(prefix="darkroom-")) / NAME
-    if not _fits(place):
-        place.parent.rmdir()
-        raise NoPlace(f"neither {folder} nor {place.parent} is short and without spaces: choose another --data")
-    write_whole(folder / NOTE, str(place))
-    return place
+    # TMPDIR of a batch system, or of a user on macOS, may be long too.
+    temporary = dict.fromkeys((tempfile.gettempdir(), SHORT))
+    for above in temporary:
+        place = _made_in(above)
+        if place is not None:
+            write_whole(folder / NOTE, str(place))
+            return place
+    places = " nor ".join(map(str, (folder, *temporary)))
+    raise NoPlace(f"a socket fits neither in {places} (long, with spaces, or not writable): choose another --data")
+
+
+def _made_in(above: str) -> Path | None:
+    """A place in a new folder there, unless that is too long, or cannot be made."""
+    try:
+        # Nobody can know its name beforehand, and it is made with mode 0700 or not at all.
+        place = Path(tempfile.mkdtemp(prefix="darkroom-", dir=above)) / NAME
+    except OSError:
+        return None
+    if _fits(place):
+        return place
+    place.parent.rmdir()
+    return None
 
 
 def remove_socket(socket: Path, folder: Path) -> None:
