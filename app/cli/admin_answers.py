@@ -11,7 +11,7 @@ from typing import Any
 from app.cli.answers import NUMBER, fits, is_id, is_word
 from app.cli.client import CommandError, Refused, Service, complain, converse
 from app.cli.exits import REFUSED, UNREACHABLE
-from app.cli.kept_secrets import OPERATOR_TOKEN, operator_token, token_in
+from app.cli.kept_secrets import OPERATOR_TOKEN, operators_key
 from app.cli.options import Access
 
 Row = dict[str, Any]
@@ -53,12 +53,9 @@ CHANGE = {"at": str, "action": str, "target": str, "outcome": str, "tenant": str
 def converse_as_operator(command: str, access: Access, work: Callable[[Service], Awaitable[int]]) -> int:
     """As `converse`; with the token of the data folder that is named, or without a key with that of the service that
     was started over the one here."""
-    if access.data is not None:
-        token = token_in(access.data)
-        if token is None:
-            return complain(command, CommandError(NO_TOKEN.format(access.data / OPERATOR_TOKEN), REFUSED))
-    else:
-        token = None if access.api_key else operator_token(access.url)
+    key = operators_key(access.url, access.api_key, access.data)
+    if key is None and access.data is not None:
+        return complain(command, CommandError(NO_TOKEN.format(access.data / OPERATOR_TOKEN), REFUSED))
 
     async def with_token(service: Service) -> int:
         try:
@@ -68,9 +65,8 @@ def converse_as_operator(command: str, access: Access, work: Callable[[Service],
                 raise
             raise CommandError(TOKEN_ENDED, REFUSED) from None
 
-    if token:
-        return converse(command, access.url, token, with_token)
-    return converse(command, access.url, access.api_key, work)
+    is_token = key is not None and (access.data is not None or not access.api_key)
+    return converse(command, access.url, key, with_token if is_token else work)
 
 
 async def list_all(service: Service, path: str, shape: Any, *, limit: int, **query: str | None) -> list[Row]:

@@ -64,3 +64,9 @@ def operator_token(url: str, data: Path = Path("data")) -> str | None:
     except ValueError:
         return None
     return os.environ.get(TOKEN_VARIABLE) or token_in(data)
+
+
+def operators_key(url: str, api_key: str | None, data: Path | None) -> str | None:
+    """What opens the service to an operator's command: the token of the data folder that is named and nothing else,
+    the key, or without one the token of the service that was started over the folder here."""
+    return token_in(data) if data is not None else api_key or operator_token(url)

@@ -19,7 +19,8 @@ from app.cli.wording import OPTIONS
 from app.cli.words import nearest
 from app.contract.messages.card import ModelCard
 from app.contract.messages.params import JobRequest
-from tests.app.conftest import Running, ScriptedWorker
+from tests.app.conftest import OPERATOR_TOKEN, Running, ScriptedWorker
+from tests.app.test_admin import kill
 from tests.cli.conftest import Run, environment_of, no_service
 from tests.cli.test_hostile import KEY, MODEL, Answer, job_at, routes, serving
 from tests.system.conftest import COMMAND
@@ -174,6 +175,22 @@ def test_tab(gateway: Running, worker: ScriptedWorker, tmp_path: Path) -> None:
     with no_service() as url:
         nobody = environment | {"DARKROOM_URL": url}
         assert completed(nobody, tmp_path, "generate", "--scheduler", "eu") == []
+
+
+def test_tab_for_operators(gateway: Running, worker: ScriptedWorker, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Of a service without keys, which knows them by the token of its data folder."""
+    environment = environment_of(gateway) | {"DARKROOM_API_KEY": ""}
+    token = tmp_path / "data" / "operator.token"
+    token.parent.mkdir()
+    token.write_text(OPERATOR_TOKEN)
+    dead = kill(gateway.client, worker, redis_client)
+    worker.announce()
+    tabs_offer(["w1"], environment, tmp_path, "admin", "drain", "w")
+    elsewhere = token.parent.rename(tmp_path / "elsewhere")
+    assert completed(environment, tmp_path, "admin", "drain", "w") == []
+    named = ("--data", str(elsewhere))
+    tabs_offer(["w1"], environment | {"DARKROOM_API_KEY": "to draw with"}, tmp_path, "admin", "undrain", *named, "w")
+    tabs_offer([dead], environment, tmp_path, "admin", "retry", *named, "job_")
 
 
 def test_tab_offers_nothing_that_a_shell_would_run_and_gives_no_key_away(tmp_path: Path) -> None:
