@@ -113,7 +113,7 @@ class Inputs:
 
     async def remove(self, picture: StoredInput) -> None:
         """Forget it. Raises InputInUse while a job that is not over needs it."""
-        outcome, orphan = await self._store.drop(picture.id, picture.tenant)
+        outcome, orphan = await self._store.drop(picture)
         if outcome == "in-use":
             raise InputInUse("A job that is not over needs this picture: wait for its end, or cancel it.")
         log.info("input deleted", input_id=picture.id)

@@ -61,7 +61,7 @@ async def test_every_answer_may_be_lost(redis_client: redis.Redis, valkey_url: s
     again, is_new = await kept(inputs, "t2")
     assert not is_new
     assert again.created_ms == stored.created_ms
-    await inputs.drop(stored.id, "ann")
+    await inputs.drop(stored)
     assert await inputs.get(stored.id, "ann") is None
     [orphan] = await inputs.orphans()
     assert orphan == ORPHAN
@@ -81,7 +81,7 @@ async def test_a_picture_stays_while_a_job_needs_it(
     assert claim.spec.image == job.spec.image
     redis_client.zadd(keys.INPUT_EXPIRY, {stored.id: 1})
     for _ in range(2):
-        assert (await inputs.drop(stored.id, "ann"))[0] == "in-use"
+        assert (await inputs.drop(stored))[0] == "in-use"
         await inputs.drop_expired(stored.id)
         assert await inputs.get(stored.id, "ann") is not None
     assert await inputs.expired() == [], "the sweeper looks at the others meanwhile"
@@ -91,8 +91,8 @@ async def test_a_picture_stays_while_a_job_needs_it(
     assert record is not None
     assert after is not None
     assert after.expires_ms == record.expires_ms, "it is kept for as long as the job that was drawn from it"
-    assert (await inputs.drop(stored.id, "bob"))[0] == "missing"
-    assert (await inputs.drop(stored.id, "ann"))[0] == "dropped"
+    assert (await inputs.drop(stored.model_copy(update={"tenant": "bob"})))[0] == "missing"
+    assert (await inputs.drop(stored))[0] == "dropped"
 
 
 @pytest.mark.parametrize("end", ["canceled", "failed", "deleted"])
@@ -110,7 +110,7 @@ async def test_however_a_job_ends_it_lets_go(
     if end == "deleted":
         await store.forget(job.id)
     assert redis_client.exists(keys.INPUT_USES + stored.id) == 0
-    assert (await inputs.drop(stored.id, "ann"))[0] == "dropped"
+    assert (await inputs.drop(stored))[0] == "dropped"
 
 
 async def test_what_an_earlier_version_ended_is_over(
@@ -120,7 +120,7 @@ async def test_what_an_earlier_version_ended_is_over(
     stored, job = await added(inputs), drawing_from(new_job())
     await store.submit(job, **LIMITS)
     redis_client.hset(keys.JOB + job.id, "status", "canceled")
-    assert (await inputs.drop(stored.id, "ann"))[0] == "dropped"
+    assert (await inputs.drop(stored))[0] == "dropped"
 
 
 async def test_no_job_comes_in_for_a_picture_that_is_gone(
@@ -130,16 +130,16 @@ async def test_no_job_comes_in_for_a_picture_that_is_gone(
     refused = await store.submit(job, **LIMITS)
     assert (refused.outcome, refused.id) == ("input-gone", ORPHAN.id)
     assert redis_client.keys("darkroom:job:*") == []
-    await added(inputs)
+    stored = await added(inputs)
     await store.submit(job, **LIMITS)
     claim = ownership.claim("starter", "w1")
     assert claim is not None
     assert ownership.fail(claim, JobError(slug="internal", detail="no"))
     again = await store.retry(job.id, "ann", **LIMITS)
     assert again.outcome == "created"
-    assert (await inputs.drop(ORPHAN.id, "ann"))[0] == "in-use", "the new job needs it too"
+    assert (await inputs.drop(stored))[0] == "in-use", "the new job needs it too"
     await store.cancel(again.id, "ann")
-    assert (await inputs.drop(ORPHAN.id, "ann"))[0] == "dropped"
+    assert (await inputs.drop(stored))[0] == "dropped"
     redis_client.hdel(keys.JOB + job.id, "retried_as")
     assert (await store.retry(job.id, "ann", **LIMITS)).outcome == "input-gone"
 
@@ -157,12 +157,23 @@ async def test_a_file_that_somebody_stores_is_nobodys_to_remove(inputs: InputSto
 
 async def test_an_upload_whose_picture_went_before_it_was_said_again_begins_again(inputs: InputStore) -> None:
     """The first answer was lost. The object may have gone with the record, which another client has deleted."""
-    await added(inputs)
-    assert (await inputs.drop(ORPHAN.id, "ann"))[0] == "dropped"
+    assert (await inputs.drop(await added(inputs)))[0] == "dropped"
     assert await inputs.add(ORPHAN, "t1", FACTS, retention_ms=60_000) is None
     assert await inputs.get(ORPHAN.id, "ann") is None
     assert await inputs.may_remove(ORPHAN, "r1")
     assert await inputs.add(ORPHAN, "t1", FACTS, retention_ms=60_000) is None
+
+
+async def test_a_picture_that_was_sent_again_is_not_dropped_with_the_one_before(inputs: InputStore) -> None:
+    """The answer to the drop was lost; another client has sent the same picture before it was said again."""
+    stored = await added(inputs)
+    assert (await inputs.drop(stored))[0] == "dropped"
+    assert await inputs.begin(ORPHAN, "t2")
+    again, is_new = await kept(inputs, "t2")
+    assert is_new
+    assert (await inputs.drop(stored))[0] == "missing"
+    assert await inputs.get(again.id, "ann") == again
+    assert (await inputs.drop(again))[0] == "dropped"
 
 
 async def test_an_upload_that_took_too_long_owns_nothing(inputs: InputStore, redis_client: redis.Redis) -> None:
@@ -174,23 +185,20 @@ async def test_an_upload_that_took_too_long_owns_nothing(inputs: InputStore, red
 
 async def test_a_file_is_removed_by_one_at_a_time(inputs: InputStore, redis_client: redis.Redis) -> None:
     """What is stored when the first is done would go with the second's."""
-    await added(inputs)
-    await inputs.drop(ORPHAN.id, "ann")
+    await inputs.drop(await added(inputs))
     assert await inputs.may_remove(ORPHAN, "r1")
     assert not await inputs.may_remove(ORPHAN, "r2")
     assert await inputs.may_remove(ORPHAN, "r1"), "said again"
     assert await inputs.orphans() == [], "a sweeper looks at the others meanwhile"
     await inputs.removed(ORPHAN, "r1")
-    await added(inputs)
-    await inputs.drop(ORPHAN.id, "ann")
+    await inputs.drop(await added(inputs))
     assert await inputs.may_remove(ORPHAN, "r2")
     await inputs.removed(ORPHAN, "r1")
     assert not await inputs.begin(ORPHAN, "t2"), "the first's word, said again late, ends no removal of another's"
 
 
 async def test_a_removal_that_failed_is_anybodys_at_once(inputs: InputStore) -> None:
-    await added(inputs)
-    await inputs.drop(ORPHAN.id, "ann")
+    await inputs.drop(await added(inputs))
     assert await inputs.may_remove(ORPHAN, "r1")
     await inputs.not_removed(ORPHAN, "r1")
     assert await inputs.orphans() == [ORPHAN]

@@ -36,6 +36,8 @@ class StoredInput(BaseModel):
     content_type: str
     created_ms: int
     expires_ms: int
+    token: str = ""
+    """Of the upload that made this record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,15 @@ class InputStore:
         found = await self._scripts["list"](args=[tenant, *(before or BEGINNING), limit])
         return [stored for stored in map(_read, found) if stored is not None]
 
-    async def drop(self, asked: str, tenant: str) -> tuple[Drop, Orphan | None]:
-        """Take the record off, unless a job that is not over needs it. Its object is to be removed then."""
-        outcome, *rest = await self._scripts["drop"](args=[asked, tenant])
+    async def drop(self, stored: StoredInput) -> tuple[Drop, Orphan | None]:
+        """Take this record off, unless a job that is not over needs it. Its object is to be removed then. "missing" as
+        well if the same picture has another record by now."""
+        outcome, *rest = await self._scripts["drop"](args=[stored.id, stored.tenant, stored.token])
         return outcome, Orphan(rest[0]) if outcome == "dropped" else None
 
     async def drop_expired(self, asked: str) -> None:
         """The same for one whose time of keeping is over, if it still is."""
-        await self._scripts["drop"](args=[asked, ""])
+        await self._scripts["drop"](args=[asked, "", ""])
 
     async def expired(self, *, limit: int = 100) -> list[str]:
         """Ids of those whose time of keeping is over."""

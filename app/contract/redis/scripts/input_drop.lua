@@ -1,14 +1,15 @@
 -- Take the record of a picture that came in off, unless a job that is not over needs it. Its object is nobody's then.
--- ARGV: id, tenant ('' for whose time is over)
--- Answers {'dropped', object}, {'in-use', how many jobs}, or {'missing'}, also to what was said before.
+-- ARGV: id, tenant ('' for whose time is over), token of the upload that made the record ('' for any)
+-- Answers {'dropped', object}, {'in-use', how many jobs}, or {'missing'}, also to what was said before:
+-- the same picture may have come in anew since.
 local id, tenant = ARGV[1], ARGV[2]
-local r = redis.call('HMGET', INPUT .. id, 'tenant', 'sha256')
+local r = redis.call('HMGET', INPUT .. id, 'tenant', 'sha256', 'token')
 if tenant == '' and tonumber(redis.call('ZSCORE', INPUT_EXPIRY, id) or 0) > now() then return {'missing'} end
 if not r[1] then
   redis.call('ZREM', INPUT_EXPIRY, id)
   return {'missing'}
 end
-if tenant ~= '' and r[1] ~= tenant then return {'missing'} end
+if tenant ~= '' and (r[1] ~= tenant or (ARGV[3] ~= '' and r[3] ~= ARGV[3])) then return {'missing'} end
 local jobs = 0
 for _, job in ipairs(redis.call('SMEMBERS', INPUT_USES .. id)) do
   local status = field(job, 'status')
