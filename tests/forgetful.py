@@ -1,11 +1,13 @@
 """Clients of Redis whose answers get lost: a script runs, and nobody hears what came of it.
 
-Either the call is made again at once, as redis-py does with a connection that breaks between the two, or the caller
-hears of a broken connection, as after the last of redis-py's tries. Knows nothing of what the scripts do.
+Either the call is made again, as redis-py does with a connection that breaks between the two, at once or after others
+had their turn; or the caller hears of a broken connection, as after the last of redis-py's tries. Knows nothing of what
+the scripts do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import redis
@@ -13,11 +15,15 @@ import redis.asyncio
 
 
 class Losses:
-    """Of how many scripts the next answer is lost, for all clients that share this. `breaks`: the caller hears so."""
+    """Of how many scripts the next answer is lost, for all clients that share this. `breaks`: the caller hears so;
+    `meanwhile` happens before the call is made again."""
 
-    def __init__(self, left: float = 0, *, breaks: bool = False) -> None:
+    def __init__(
+        self, left: float = 0, *, breaks: bool = False, meanwhile: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
         self.left = left
         self.breaks = breaks
+        self.meanwhile = meanwhile
 
     def client(self, url: str) -> redis.Redis:
         client: Any = _Client.from_url(url, decode_responses=True)
@@ -52,4 +58,8 @@ class _AsyncClient(redis.asyncio.Redis):
 
     async def execute_command(self, *command: Any, **options: Any) -> Any:
         answer = await super().execute_command(*command, **options)
-        return await super().execute_command(*command, **options) if self.losses.forget(command) else answer
+        if not self.losses.forget(command):
+            return answer
+        if self.losses.meanwhile is not None:
+            await self.losses.meanwhile()
+        return await super().execute_command(*command, **options)

@@ -25,6 +25,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.redis import keys
+from app.contract.redis.scripts import source
 from app.contract.redis.store import QueueLost
 from app.edge.revocation import Revocation
 from app.edge.single_flight import SingleFlight
@@ -110,6 +111,7 @@ class Keyring:
 
     def __init__(self, client: redis.asyncio.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
+        self._scripts = {name: client.register_script(source(f"key_{name}")) for name in ("create", "revoke")}
         self._clock = clock
         self._held: dict[str, HeldKey] = {}
         self._ask_once = SingleFlight(self._ask)
@@ -128,10 +130,7 @@ class Keyring:
         key_id, key = new_key()
         created_ms = int((await self._redis.time())[0]) * 1000
         info = KeyInfo(id=key_id, tenant=tenant, sha256=_digest(key), created_ms=created_ms, **options)
-        async with self._redis.pipeline() as pipeline:
-            pipeline.hset(keys.API_KEYS, key_id, info.model_dump_json())
-            pipeline.set(keys.API_KEYS_VERSION, secrets.token_hex(8))
-            await pipeline.execute()
+        await self._scripts["create"](args=[key_id, info.model_dump_json(), secrets.token_hex(8)])
         return key, info
 
     async def revoke(self, key_id: str) -> bool:
@@ -139,10 +138,7 @@ class Keyring:
         # Asked apart: a client that repeats the change because its reply was lost finds nothing left to delete.
         if not await self._redis.hexists(keys.API_KEYS, key_id):
             return False
-        async with self._redis.pipeline() as pipeline:
-            pipeline.hdel(keys.API_KEYS, key_id)
-            pipeline.set(keys.API_KEYS_VERSION, secrets.token_hex(8))
-            await pipeline.execute()
+        await self._scripts["revoke"](args=[key_id, secrets.token_hex(8)])
         return True
 
     async def open(self) -> bool:

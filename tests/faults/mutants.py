@@ -102,7 +102,7 @@ def _snapshot_of_a_lost_attempt() -> None:
 
 
 def _submit_not_recognised() -> None:
-    _rewrite("submit", "if redis.call('EXISTS', JOB .. id) == 1 then return {'created', id, seen(id)} end", "")
+    _rewrite("submit", "if redis.call('EXISTS', JOB .. id, SAID .. id) > 0 then", "if false then")
 
 
 def _claim_not_recognised() -> None:

@@ -88,6 +88,48 @@ async def test_the_last_word_does_not_swallow_a_resend(
     assert len(receiver.arrivals) == 1
 
 
+async def test_two_who_ask_again_at_once_ask_twice(
+    office: PostOffice, receiver: Receiver, job_for: JobFor, outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    """The answer to one is lost until the other's message has gone out too."""
+    job_id = await job_for(receiver.url)
+    await office.round()
+    script = outbox._scripts["resend"]
+
+    async def asked_by_another_in_between(*, args: list[object]) -> object:
+        await script(args=args)
+        await office.round()
+        assert await script(args=[*args[:2], "another"]) == "sent"
+        await office.round()
+        return await script(args=args)
+
+    outbox._scripts["resend"] = asked_by_another_in_between
+    assert await outbox.resend(job_id, "job.canceled") == "sent"
+    await office.round()
+    assert len(receiver.arrivals) == 3
+    assert redis_client.zcard(keys.OUTBOX) == 0
+
+
+async def test_the_last_word_does_not_swallow_a_resend_that_was_tried(
+    office: PostOffice, receiver: Receiver, job_for: JobFor, outbox: Outbox, the_clock_turns: Callable[[float], None]
+) -> None:
+    """As above; the receiver was away when the message came again, and it is planned once more."""
+    job_id = await job_for(receiver.url)
+    await office.relay.step()
+    one = await outbox.take("w1", "t1")
+    assert one is not None
+    assert await outbox.settle(one, "over")
+    assert await outbox.resend(job_id, "job.canceled") == "sent"
+    await office.relay.step()
+    other = await outbox.take("w2", "t2")
+    assert other is not None
+    assert await outbox.settle(other, "again", delay_ms=1_000)
+    assert await outbox.settle(one, "over"), "it was heard before"
+    the_clock_turns(3_600)
+    await office.round()
+    assert len(receiver.arrivals) == 1
+
+
 async def test_a_try_whose_taker_gave_up_is_kept_for_it(
     office: PostOffice, receiver: Receiver, job_for: JobFor, valkey_url: str
 ) -> None:

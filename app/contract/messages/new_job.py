@@ -75,7 +75,7 @@ class NewJob:
                 fields["webhook_headers"] = json.dumps(self.webhook.headers)
         return fields
 
-    def accepted(self, created_ms: int, position: int) -> Record:
+    def accepted(self, created_ms: int, position: int | None) -> Record:
         """The record as Redis has it once the job is in: nothing in it is news to the submitter but these two."""
         return Record(
             id=self.id,

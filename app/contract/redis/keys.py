@@ -92,17 +92,20 @@ OUTBOX = PREFIX + "outbox"
 """sorted set "<job id>/<event>/<attempt>" by the moment it was written. An entry leaves when its delivery is over."""
 
 OUTBOX_STATE = PREFIX + "outbox:"
-"""hash per job: of each outbox entry the moment of its fact, the tries made, the owner, and the owner whose word about
-a try was taken last. While a try is under way or a further one is planned, the entry's score in the outbox is when to
-look at it again. Forgotten with the record, or with what a forgotten record still owes."""
+"""hash per job: of each outbox entry the moment of its fact, the tries made, the owner, and the owners whose word about
+a try was taken, the latest first. While a try is under way or a further one is planned, the entry's score in the outbox
+is when to look at it again. Forgotten with the record, or with what a forgotten record still owes."""
 
 OWED = PREFIX + "owed:"
-"""hash per job that was forgotten while a webhook of it was owed: its record, for the messages. Gone with the last of
-them, and after OWED_MS in any case."""
+"""hash per job that was forgotten while a webhook of it was owed: its record, for those. Gone with them, or expires."""
 
 TAKEN = PREFIX + "taken:"
 """string per process that takes jobs or webhook tries: "<token> <what it was given>", the last of them. For a call that
 is said again because its answer was lost. Expires after a day."""
+
+SAID = PREFIX + "said:"
+"""string per call whose work others may undo before it is said again, by what its caller drew: the id of a job that was
+forgotten soon after it came in (and when that was), of a key or of a resend, the hash of a secret. Expires soon."""
 
 DELIVERIES = PREFIX + "deliveries:"
 """list per job, newest first: the webhook tries made, as JSON. Expires with the record."""
@@ -124,12 +127,10 @@ LOADABLE = PREFIX + "loadable:"
 have this one. Its other workers have it in memory."""
 
 TAKING_UP = PREFIX + "taking-up:"
-"""string per model: the worker that is about to take it up, so that others leave it to that one. Expires after
-LEASE_MS, unless its worker beats."""
+"""string per model: the worker that is about to take it up; others leave it to that one. Lives LEASE_MS from a beat."""
 
 SEEN = PREFIX + "seen"
-"""sorted set, model by the moment a worker of it was last heard of (ms of Redis time): since when it is away. Kept with
-its card."""
+"""sorted set, model by the moment a worker of it was last heard of (ms of Redis time), since then it is away. Kept."""
 
 STARTING = PREFIX + "starting"
 """hash, worker that is not announced yet to when it said what it is at, and what: "<ms> <sentence>". Expires soon after
@@ -147,8 +148,7 @@ DRAINING = PREFIX + "draining"
 once it has left. Kept for a day: for who asks again whether it has."""
 
 AUDIT = PREFIX + "audit"
-"""sorted set, what operators have changed ("<id of the line> <JSON>") by when. Kept for AUDIT_MS, and AUDIT_KEPT lines
-at most."""
+"""sorted set, what operators have changed ("<id of the line> <JSON>") by when. Kept AUDIT_MS, AUDIT_KEPT at most."""
 
 PACE = PREFIX + "pace:"
 """hash per model, moving averages over jobs that succeeded: `job_ms`, how long one runs, `seat_ms`, the same times the
@@ -198,8 +198,7 @@ CHECKPOINT = PREFIX + "checkpoint:"
 later requests. Expires when nobody has asked with that key for CHECKPOINT_SECONDS."""
 
 INTERRUPTED = PREFIX + "interrupted:"
-"""string per job that a program of AUTOMATIC1111's API has interrupted, as opposed to one that was called off. Expires
-soon."""
+"""string per job that a program of AUTOMATIC1111's API has interrupted and nobody has called off. Expires soon."""
 
 WRITE_PROBE = PREFIX + "write-probe"
 """Never holds anything: nothing is written to it, to see whether a write would be taken."""
@@ -318,7 +317,8 @@ AUDIT_KEPT = 10_000
 
 LIMIT_WINDOW_MS = 60_000
 COUNTED_MS = 10_000
-"""A call whose answer was lost is said again within a few seconds, or never."""
+SAID_MS = 60_000
+"""A call whose answer was lost is said again within a few seconds, or never; but its caller may have stood still."""
 
 EVENTS_KEPT = 1_000
 ALIVE_MS = 35_000

@@ -52,7 +52,8 @@ class QueueLost(redis.RedisError):
 class Submission:
     """What became of a submit: `id` is the new job's, or that of the earlier one with the same key.
 
-    `record` is how the job stands if it was created or replayed; None if the earlier one has been deleted. `left` says,
+    `record` is how the job stands if it was created or replayed, or stood before somebody has deleted it; None if the
+    earlier one has been deleted. `left` says,
     if it was "rate-limited", what the counter still allows.
     """
 
@@ -120,10 +121,11 @@ class JobStore:
             raise QueueLost
         if outcome == "rate-limited":
             return Submission(outcome, job_id, left=Left.of(*found))
-        if outcome == "created":
+        if outcome == "created" and found[-1] is not None:
             self.accepted.add(job.id, job.tenant)
         if outcome == "created" and len(found) == 2:
-            return Submission(outcome, job_id, job.accepted(*found))
+            created_ms, position = found
+            return Submission(outcome, job_id, job.accepted(int(created_ms), position))
         return Submission(outcome, job_id, _first(found))
 
     async def known(self, tenant: str, idempotency_key: str, body_hash: str) -> Submission | None:

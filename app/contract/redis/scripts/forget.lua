@@ -2,8 +2,10 @@
 -- have to say is put aside for them, where no reader of jobs finds it.
 -- ARGV: id. Answers 1, also to what was said before, or 0 while the job is not over.
 local id = ARGV[1]
-local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'expires_ms', 'task')
+local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'expires_ms', 'task', 'created_ms')
 if r[1] == 'queued' or r[1] == 'running' then return 0 end
+-- Whoever brought it in may not have heard of it, and say so again.
+if r[5] and tonumber(r[5]) > now() - SAID_MS then redis.call('SET', SAID .. id, r[5], 'PX', SAID_MS) end
 redis.call('ZREM', EXPIRY, id)
 redis.call('ZREM', DEAD, id)
 if r[2] then

@@ -197,6 +197,11 @@ local function audit(line)
   redis.call('ZREMRANGEBYRANK', AUDIT, 0, -AUDIT_KEPT - 1)
 end
 
+-- Was this line written before? Who says it again changes nothing: another operator may have changed it back since.
+local function was_noted(line)
+  return redis.call('ZSCORE', AUDIT, line)
+end
+
 -- Why there is no room for another job, or false; and how many wait.
 local function refusal(tenant, model, queue_limit, tenant_limit)
   local waiting = redis.call('ZCARD', QUEUED .. model)

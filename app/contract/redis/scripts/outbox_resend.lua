@@ -4,7 +4,7 @@
 local id, event = ARGV[1], ARGV[2]
 if redis.call('EXISTS', JOB .. id) == 0 then return 'missing' end
 local state = OUTBOX_STATE .. id
-if redis.call('HGET', state, event .. ':resent') == ARGV[3] then return 'sent' end
+if redis.call('EXISTS', SAID .. ARGV[3]) == 1 then return 'sent' end
 local attempt = redis.call('HGET', state, event)
 for n = tonumber(field(id, 'attempt') or 0), 0, -1 do
   if not attempt and redis.call('ZSCORE', OUTBOX, id .. '/' .. event .. '/' .. n) then attempt = n end
@@ -12,7 +12,7 @@ end
 if not attempt then return 'unsent' end
 local entry, name = id .. '/' .. event .. '/' .. attempt, event .. '/' .. attempt
 redis.call('HDEL', state, 'disabled', name .. ':tries')
-redis.call('HSET', state, event .. ':resent', ARGV[3])
+redis.call('SET', SAID .. ARGV[3], '', 'PX', SAID_MS)
 keep(state, id)
 if redis.call('HEXISTS', state, name .. ':token') == 0 then redis.call('ZADD', OUTBOX, now(), entry) end
 return 'sent'

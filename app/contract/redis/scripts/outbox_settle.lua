@@ -2,13 +2,13 @@
 -- present owner may plan another try.
 -- ARGV: entry, token, verdict ('over', 'disabled', 'again', 'postponed'), ms until the next try, log line ('' for none)
 -- Answers 'done' or 'stale'. The same words said again after a broken connection are 'done' and change nothing: the
--- message may have been asked for again in between.
+-- message may have been asked for again in between, and tried again.
 local entry, token, verdict = ARGV[1], ARGV[2], ARGV[3]
 local p = parts(entry)
 local state, log, where = OUTBOX_STATE .. p.id, DELIVERIES .. p.id, home(p.id)
 local owner = redis.call('HMGET', state, p.name .. ':token', p.name .. ':settled')
 local mine = owner[1] == token
-if not mine and owner[2] == token then return 'done' end
+if not mine and owner[2] and string.find(owner[2], token, 1, true) then return 'done' end
 local final = verdict == 'over' or verdict == 'disabled'
 
 if where == JOB .. p.id and ARGV[5] ~= '' and not redis.call('LPOS', log, ARGV[5]) then
@@ -29,7 +29,9 @@ if mine or final or not where then
 end
 if final then redis.call('HDEL', state, p.name .. ':tries') end
 if where and (mine or final) then
-  redis.call('HSET', state, p.name .. ':settled', token)
+  -- The latest ones: who says his word again may have been followed by others.
+  local settled = string.sub(token .. ' ' .. (owner[2] or ''), 1, 8 * (#token + 1))
+  redis.call('HSET', state, p.name .. ':settled', settled)
   keep(state, p.id)
 end
 -- With the last message of a forgotten job goes what was kept for it.

@@ -7,11 +7,16 @@
 -- the cost fits}, {'input-gone', id of the picture} or {outcome, id}. 'lost': this is not the Redis that the caller has
 -- known.
 -- Said again with the same id, because the answer was lost, it is {'created', id, what `seen` says}: in once, paid once.
+-- If the job was forgotten in between, it is {'created', id, created_ms, false}.
 local id, tenant, model, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local cost, inputs, n = tonumber(ARGV[4]), ARGV[11], tonumber(ARGV[12])
 
 if redis.call('GET', EPOCH) ~= ARGV[8] then return {'lost', id} end
-if redis.call('EXISTS', JOB .. id) == 1 then return {'created', id, seen(id)} end
+if redis.call('EXISTS', JOB .. id, SAID .. id) > 0 then
+  local forgotten = redis.call('GET', SAID .. id)
+  if forgotten then return {'created', id, forgotten, false} end
+  return {'created', id, seen(id)}
+end
 local known = KEYS[1] and replay(KEYS[1], body)
 if known then return known end
 local refused, waiting = refusal(tenant, model, ARGV[6], ARGV[7])
