@@ -102,4 +102,4 @@ def _refusals() -> Iterator[None]:
 
 
 def _aliases(services: Services) -> Aliases:
-    return Aliases(services.jobs.models, services.operations)
+    return Aliases(services.jobs.models)

@@ -20,7 +20,6 @@ from app.cli.tables import print_table
 from app.contract.common.environment import SettingsError
 from app.contract.messages.audit import Change, Operator
 from app.contract.redis import clients
-from app.contract.redis.operations import Operations
 from app.contract.redis.webhook_secrets import Secrets
 from app.edge.auth import OPEN_TENANT
 from app.edge.keyring import KeyInfo, Keyring
@@ -45,12 +44,15 @@ def create(tenant: str, *, data: Path, as_json: bool, **options: Any) -> int:
     async def work(client: redis.asyncio.Redis) -> int:
         keyring = Keyring(client)
         was_open = await keyring.open_until() is not None
-        key, info = await keyring.create(tenant, **options)
-        print(json.dumps({"key": key, **_shown(info)}) if as_json else key)
+        key, info = await keyring.create(tenant, change=_made, **options)
+        try:
+            print(json.dumps({"key": key, **_shown(info)}) if as_json else key, flush=True)
+        except OSError:
+            await _undo(keyring, info, reopen=was_open)
+            raise
         print(f"key {info.id} of {info.tenant}: keep it, it is not shown again", file=sys.stderr)
         if was_open:
             print(_closed_by(info), file=sys.stderr)
-        await noted(client, "keys create", info.id, _made(info))
         return 0
 
     return with_redis("keys", data, work)
@@ -87,12 +89,10 @@ def revoke(given: str, *, data: Path) -> int:
                 file=sys.stderr,
             )
             return REFUSED
-        if not found or not await keyring.revoke(found[0].id):
+        if not found or not await keyring.revoke(found[0].id, change=_revoked(found[0].id)):
             print("darkroom keys: there is no such key; `darkroom keys list` shows the ids", file=sys.stderr)
             return REFUSED
-        key_id = found[0].id
-        print(f"key {key_id} is revoked")
-        await noted(client, "keys revoke", key_id, "revoked")
+        print(f"key {found[0].id} is revoked")
         if not await keyring.all():
             print(LAST_ONE, file=sys.stderr)
         return 0
@@ -104,9 +104,8 @@ def open_again(*, data: Path) -> int:
     """Let everybody in without a key, within a second. Refused while there are keys. Returns the exit code."""
 
     async def work(client: redis.asyncio.Redis) -> int:
-        if await Keyring(client).open():
+        if await Keyring(client).open(change=_OPEN):
             print(OPENED)
-            await noted(client, "keys open", "service", "no key is needed")
             return 0
         print("darkroom keys: there are keys; `darkroom keys revoke` ends them, and then this opens", file=sys.stderr)
         return REFUSED
@@ -119,10 +118,9 @@ def webhook_secret(tenant: str, *, rotate: bool, data: Path, as_json: bool) -> i
 
     async def work(client: redis.asyncio.Redis) -> int:
         secrets = Secrets(client)
-        secret = (await (secrets.rotate(tenant) if rotate else secrets.current(tenant)))[0]
+        change = Change.by(Operator(), "keys webhook-secret", tenant, "a new one")
+        secret = (await (secrets.rotate(tenant, change=change) if rotate else secrets.current(tenant)))[0]
         print(json.dumps({"tenant": tenant, "secret": secret}) if as_json else secret)
-        if rotate:
-            await noted(client, "keys webhook-secret", tenant, "a new one")
         return 0
 
     return with_redis("keys", data, work)
@@ -131,23 +129,29 @@ def webhook_secret(tenant: str, *, rotate: bool, data: Path, as_json: bool) -> i
 def with_redis(command: str, data: Path, work: Work) -> int:
     """Do the work with the service's own Redis, and say what went wrong in one line. Returns the exit code."""
     try:
-        return asyncio.run(_connected(redis_url(data), work))
+        url = redis_url(data)
+    except OSError as error:
+        return _not_reached(command, data, error)
+    except (SettingsError, NoServer) as error:
+        print(f"darkroom {command}: {error}", file=sys.stderr)
+        return REFUSED
+    try:
+        return asyncio.run(_connected(url, work))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         print(f"darkroom {command}: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
         return REFUSED
-    except (SettingsError, NoServer, ValueError) as error:
+    except ValueError as error:
         print(f"darkroom {command}: {error}", file=sys.stderr)
         return REFUSED
-    except (redis.RedisError, OSError) as error:
-        remedy = f"start the service, set REDIS_URL, or name its data folder with --data (now {data})"
-        print(f"darkroom {command}: the service's Redis does not answer ({error}); {remedy}", file=sys.stderr)
-        return UNREACHABLE
+    except redis.RedisError as error:
+        return _not_reached(command, data, error)
 
 
-async def noted(client: redis.asyncio.Redis, action: str, target: str, outcome: str) -> None:
-    """A line of the audit for what a command on the service's machine has changed."""
-    await Operations(client).note(Change.by(Operator(), action, target, outcome))
+def _not_reached(command: str, data: Path, error: Exception) -> int:
+    remedy = f"start the service, set REDIS_URL, or name its data folder with --data (now {data})"
+    print(f"darkroom {command}: the service's Redis does not answer ({error}); {remedy}", file=sys.stderr)
+    return UNREACHABLE
 
 
 async def _connected(url: str, work: Work) -> int:
@@ -174,7 +178,22 @@ def _told(info: KeyInfo) -> str:
     return f"{info.id} (of {info.tenant}{f', {plain(info.name, 30)}' if info.name else ''})"
 
 
-def _made(info: KeyInfo) -> str:
+async def _undo(keyring: Keyring, info: KeyInfo, *, reopen: bool) -> None:
+    """Nobody has seen the key, and the service may have closed by it."""
+    await keyring.revoke(info.id, change=_revoked(info.id))
+    if reopen:
+        await keyring.open(change=_OPEN)
+    print(f"key {info.id} is revoked again, for nobody was shown it", file=sys.stderr)
+
+
+_OPEN = Change.by(Operator(), "keys open", "service", "no key is needed")
+
+
+def _revoked(key_id: str) -> Change:
+    return Change.by(Operator(), "keys revoke", key_id, "revoked")
+
+
+def _made(info: KeyInfo) -> Change:
     """What the audit says of a new key: all that whoever made it has typed in."""
     limits = {
         "requests_per_minute": info.requests_per_minute,
@@ -183,7 +202,8 @@ def _made(info: KeyInfo) -> str:
     }
     told = [f"{name} {limit}" for name, limit in limits.items() if limit is not None]
     named = f" ({plain(info.name, 60)})" if info.name else ""
-    return f"for {info.tenant}{named}: {', '.join([*info.granted, *told])}"
+    outcome = f"for {info.tenant}{named}: {', '.join([*info.granted, *told])}"
+    return Change.by(Operator(), "keys create", info.id, outcome)
 
 
 def _shown(info: KeyInfo) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from app.cli.tables import print_table
 from app.cli.words import hint
 from app.contract.messages.audit import Operator
 from app.contract.redis.models import Models
-from app.contract.redis.operations import Operations
 from app.jobs.aliases import Aliases, AliasRefused
 
 
@@ -22,7 +21,7 @@ def show_aliases(*, data: Path, as_json: bool) -> int:
     """Print every name that was given, what it means, and whether it works. Returns the exit code."""
 
     async def work(client: redis.asyncio.Redis) -> int:
-        found = await Aliases(Models(client), Operations(client)).all()
+        found = await Aliases(Models(client)).all()
         if as_json:
             listed = [{"id": each.name, "alias_of": each.model, "state": each.state} for each in found]
             print(json.dumps({"object": "list", "data": listed}))
@@ -38,7 +37,7 @@ def change_alias(alias: str, model: str | None, *, data: Path) -> int:
 
     async def work(client: redis.asyncio.Redis) -> int:
         models = Models(client)
-        aliases = Aliases(models, Operations(client))
+        aliases = Aliases(models)
         try:
             if model is None:
                 print(f"{alias} means nothing any more; it meant {await aliases.take_back(alias, Operator())}")

@@ -16,11 +16,13 @@ from rich.text import Text
 
 from app.cli.client import CommandError, Service, converse
 from app.cli.exits import FAILED, OK, REFUSED
-from app.cli.keys import noted, with_redis
+from app.cli.keys import with_redis
 from app.cli.plain import plain
 from app.cli.tables import paper, print_facts, print_table
 from app.cli.words import hint
+from app.contract.messages.audit import Change, Operator
 from app.contract.messages.card import NOT_DRAWING
+from app.contract.redis.operations import Operations
 from app.contract.redis.store import JobStore
 
 MOST_EXAMPLES = 3
@@ -106,16 +108,18 @@ def forget_model(name: str, *, cancel_jobs: bool, data: Path) -> int:
             more = hint(name, known) or "; `darkroom models list` shows them"
             print(f"darkroom models: there is no such model{more}", file=sys.stderr)
             return REFUSED
-        outcome, count = await store.models.forget(name)
+        line = Change.by(Operator(), "models forget", name, "forgotten").line()
+        outcome, count = await store.models.forget(name, line=line)
         if outcome == "queued" and cancel_jobs:
+            operations = Operations(client)
+            begun = await operations.begin(Change.by(Operator(), "cancel", f"jobs of {name}", f"begun: {count} jobs"))
             canceled = await store.cancel_waiting(name)
+            await operations.end(begun, f"{canceled} canceled" if canceled else "")
             print(f"canceled {canceled} of its jobs")
-            await noted(client, "cancel", f"jobs of {name}", f"{canceled} canceled")
-            outcome, count = await store.models.forget(name)
+            outcome, count = await store.models.forget(name, line=line)
         # "missing" by now: forgotten by this very call, whose answer was lost, or by somebody beside us.
         if outcome in ("forgotten", "missing"):
             print(f"{name} is forgotten; a worker that serves it brings it back")
-            await noted(client, "models forget", name, "forgotten")
             if leading := [alias for alias, model in aliases.items() if model == name]:
                 print(f"until then these names of it lead nowhere: {', '.join(leading)}", file=sys.stderr)
             return OK

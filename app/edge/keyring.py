@@ -24,6 +24,7 @@ import redis.asyncio
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.contract.messages.audit import Change
 from app.contract.redis import keys
 from app.contract.redis.scripts import source
 from app.contract.redis.store import QueueLost
@@ -111,7 +112,8 @@ class Keyring:
 
     def __init__(self, client: redis.asyncio.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
-        self._scripts = {name: client.register_script(source(f"key_{name}")) for name in ("create", "revoke")}
+        names = {"create": "key_create", "revoke": "key_revoke", "audit": "audit"}
+        self._scripts = {verb: client.register_script(source(name)) for verb, name in names.items()}
         self._clock = clock
         self._held: dict[str, HeldKey] = {}
         self._ask_once = SingleFlight(self._ask)
@@ -123,25 +125,29 @@ class Keyring:
         self._looked_at = float("-inf")
         self._needed = Revocation()
 
-    async def create(self, tenant: str, **options: Any) -> tuple[str, KeyInfo]:
-        """A new key, whole for the only time, and what is kept of it. ValueError for a tenant that cannot be."""
+    async def create(
+        self, tenant: str, *, change: Callable[[KeyInfo], Change] | None = None, **options: Any
+    ) -> tuple[str, KeyInfo]:
+        """A new key, whole for the only time, and what is kept of it. ValueError for a tenant that cannot be. `change`
+        says what the audit has of it."""
         if not TENANT.fullmatch(tenant):
             raise ValueError("a tenant is 1 to 64 characters of a-z, 0-9, - and _, and begins with a letter or digit")
         key_id, key = new_key()
         created_ms = int((await self._redis.time())[0]) * 1000
         info = KeyInfo(id=key_id, tenant=tenant, sha256=_digest(key), created_ms=created_ms, **options)
-        await self._scripts["create"](args=[key_id, info.model_dump_json(), secrets.token_hex(8)])
+        line = change(info).line() if change else ""
+        await self._scripts["create"](args=[key_id, info.model_dump_json(), secrets.token_hex(8), line])
         return key, info
 
-    async def revoke(self, key_id: str) -> bool:
+    async def revoke(self, key_id: str, *, change: Change | None = None) -> bool:
         """False if there is no such key. Keys are needed afterwards, also when it was the last."""
         # Asked apart: a client that repeats the change because its reply was lost finds nothing left to delete.
         if not await self._redis.hexists(keys.API_KEYS, key_id):
             return False
-        await self._scripts["revoke"](args=[key_id, secrets.token_hex(8)])
+        await self._scripts["revoke"](args=[key_id, secrets.token_hex(8), change.line() if change else ""])
         return True
 
-    async def open(self) -> bool:
+    async def open(self, *, change: Change | None = None) -> bool:
         """Say that nobody needs a key from now on. False, and nothing changes, while there are keys."""
         word = OPENED + secrets.token_hex(8)
         async with self._redis.pipeline() as pipeline:
@@ -150,6 +156,8 @@ class Keyring:
                 return False
             pipeline.multi()
             pipeline.set(keys.API_KEYS_VERSION, word)
+            if change is not None:
+                await self._scripts["audit"](args=[change.line()], client=pipeline)
             try:
                 await pipeline.execute()
             except redis.WatchError:

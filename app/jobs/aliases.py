@@ -12,7 +12,6 @@ from typing import Literal
 from app.contract.messages.audit import Change, Operator
 from app.contract.messages.model_name import LEGAL_ALIAS, is_legal_alias
 from app.contract.redis.models import Aliasing, Models
-from app.contract.redis.operations import Operations
 
 AliasState = Literal["works", "leads-nowhere", "hidden"]
 
@@ -38,9 +37,8 @@ class Alias:
 class Aliases:
     """Methods raise redis.RedisError while Redis is away, and may be called again."""
 
-    def __init__(self, models: Models, operations: Operations) -> None:
+    def __init__(self, models: Models) -> None:
         self._models = models
-        self._operations = operations
 
     async def all(self) -> list[Alias]:
         """Those that were given while the service ran, by name. Those of the settings are not among them."""
@@ -51,22 +49,21 @@ class Aliases:
         """Let requests name the model so. The model that the name meant before, or "". Raises AliasRefused."""
         if not is_legal_alias(alias):
             raise AliasRefused("alias", "alias_illegal", f"is no name that requests could use: that is {LEGAL_ALIAS}")
-        done = await self._models.set_alias(alias, model)
+        done = await self._models.set_alias(alias, model, line=_line(by, alias, f"means {model}"))
         if done.outcome != "set":
             raise _refusal(alias, model, done)
-        await self._note(by, alias, f"means {model}")
         return done.other
 
     async def take_back(self, alias: str, by: Operator) -> str:
         """Let the name mean nothing. The model that it meant. Raises AliasRefused."""
-        done = await self._models.remove_alias(alias)
+        done = await self._models.remove_alias(alias, line=lambda model: _line(by, alias, f"means {model} no more"))
         if done.outcome != "removed":
             raise AliasRefused("alias", "alias_unknown", "is no name that was given while the service ran")
-        await self._note(by, alias, f"means {done.other} no more")
         return done.other
 
-    async def _note(self, by: Operator, alias: str, outcome: str) -> None:
-        await self._operations.note(Change.by(by, "alias", alias, outcome))
+
+def _line(by: Operator, alias: str, outcome: str) -> str:
+    return Change.by(by, "alias", alias, outcome).line()
 
 
 def _state(name: str, model: str, known: Collection[str]) -> AliasState:

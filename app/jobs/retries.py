@@ -65,10 +65,7 @@ class Retries:
 
     async def one(self, job_id: str, by: Operator) -> Rerun:
         """Run a failed job again as a new one; the same new one however often this is said."""
-        done = await self._run_again(job_id)
-        if done.is_new:
-            await self._operations.note(Change.by(by, "retry", job_id, f"runs again as {done.new_id}"))
-        return done
+        return await self._run_again(job_id, by)
 
     async def dead(self, by: Operator, *, limit: int, before: Place | None = None) -> tuple[list[Rerun], Place | None]:
         """The same for the dead jobs after a place, at most so many, and the place to go on from. None: that was all.
@@ -83,12 +80,12 @@ class Retries:
         record, died_ms = found[limit - 1] if len(found) > limit else (None, 0)
         return done, (died_ms, record.id) if record else None
 
-    async def _run_again(self, job_id: str) -> Rerun:
+    async def _run_again(self, job_id: str, by: Operator | None = None) -> Rerun:
         self._require_store()
         if await self._overview.is_of_forgotten_model(job_id):
             return Rerun(job_id, refusal="model-gone")
         answer = await self._store.retry(
-            job_id, None, queue_limit=self._queue_limit, tenant_limit=self._tenant_limit, cell=self._cell
+            job_id, None, queue_limit=self._queue_limit, tenant_limit=self._tenant_limit, cell=self._cell, by=by
         )
         if answer.outcome in ("created", "replayed"):
             return Rerun(job_id, answer.id, is_new=answer.outcome == "created")

@@ -123,7 +123,7 @@ def test_a_forgotten_model_is_not_paused_when_it_comes_back(
 ) -> None:
     change(client, "models/starter/pause")
     worker.ownership.leave("starter", "w1")
-    assert redis_client.register_script(source("forget_model"))(args=["starter"])[0] == "forgotten"
+    assert redis_client.register_script(source("forget_model"))(args=["starter", ""])[0] == "forgotten"
     worker.announce()
     send(client)
     assert worker.claim()

@@ -508,6 +508,23 @@ def test_what_is_changed_on_the_machine_is_in_the_audit(keys: Keys, made: Made, 
     assert {(each["via"], each["tenant"], each["key_id"]) for each in lines} == {("machine", "", "")}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_key_that_nobody_was_shown_is_none(settings: Settings, keys: Keys, running: Running, made: Made) -> None:
+    """The first key closes the service: a full disk behind `>` would do it with a key that nobody has."""
+    environment = {"REDIS_URL": settings.redis_url.get_secret_value(), "PATH": "/usr/bin"}
+    with open("/dev/full", "w") as full:
+        command = [COMMAND, "keys", "create", "ann"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert done.returncode == 1
+    assert "Redis does not answer" not in done.stderr
+    assert "the output cannot be written: No space left on device" in done.stderr
+    assert keys("list").stdout == ""
+    until(lambda: running.client.get("/v1/jobs").status_code == 200)
+    until(lambda: running.client.get("/v1/admin/audit", headers=OPERATOR).status_code == 200)
+    lines = running.client.get("/v1/admin/audit", headers=OPERATOR).json()["data"]
+    assert [each["action"] for each in lines] == ["keys open", "keys revoke", "keys create"]
+
+
 def test_the_scope_admin_says_what_else_the_key_may_do(keys: Keys, settings: Settings) -> None:
     """An earlier gateway reads the scopes that it knows, and makes nothing of the rest."""
     for scopes, granted in (

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import redis
 
+from app.contract.messages.audit import Operator
 from app.contract.messages.card import ModelCard
-from app.contract.redis.models import Aliasing
+from app.contract.redis.models import Aliasing, Models
+from app.contract.redis.operations import Operations
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore
+from app.jobs.aliases import Aliases
+from tests.forgetful import Losses
 
 pytestmark = pytest.mark.anyio
 
@@ -70,3 +74,22 @@ async def test_taking_back_is_told_once_though_the_answer_was_lost(store: JobSto
 
     models._scripts["model_alias"] = twice  # type: ignore[assignment]
     assert await models.remove_alias("dall-e-3") == Aliasing("removed", "a")
+
+
+async def test_who_dies_with_a_change_has_its_line_all_the_same(store: JobStore, valkey_url: str) -> None:
+    """Of the change and its line in the audit there is not one without the other."""
+    losses = Losses(breaks=True)
+    async with losses.async_client(valkey_url) as dies:
+        aliases = Aliases(Models(dies))
+        for change in (
+            lambda: aliases.give("dall-e-3", "a", Operator()),
+            lambda: aliases.take_back("dall-e-3", Operator()),
+        ):
+            losses.left = 1
+            with pytest.raises(redis.ConnectionError):
+                await change()
+        assert await store.models.aliases() == {}
+        assert await aliases.give("dall-e-3", "b", Operator()) == ""
+        assert await aliases.give("dall-e-3", "b", Operator()) == "b", "said again, nothing changes"
+        lines = await Operations(dies).audit(limit=9)
+    assert [each.change.outcome for each in reversed(lines)] == ["means a", "means a no more", "means b"]

@@ -7,13 +7,18 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from app.contract.messages.audit import Operator
+from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.job import BlockedPicture, JobError
 from app.contract.messages.params import Webhook
 from app.contract.redis import keys
+from app.contract.redis.operations import Operations
 from app.contract.redis.overview import Overview
 from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.store import JobStore, NewJob, QueueLost
+from app.jobs.retries import Retries
+from tests.forgetful import Losses
 
 pytestmark = pytest.mark.anyio
 
@@ -142,6 +147,23 @@ async def test_dead_jobs_are_listed_with_their_last_error(
     assert record.error.slug == "attempts-exhausted"
     await installation.store.forget(dead)
     assert await overview.dead(limit=10) == []
+
+
+async def test_an_operator_who_dies_with_a_retry_has_its_line_all_the_same(
+    installation: Installation, dead: str, valkey_url: str, card: ModelCard
+) -> None:
+    installation.ownership.announce(card, "w1")
+    losses = Losses(breaks=True)
+    async with losses.async_client(valkey_url) as dies:
+        operations = Operations(dies)
+        retries = Retries(JobStore(dies), Overview(dies), operations, **LIMITS)
+        losses.left = 1
+        with pytest.raises(redis.ConnectionError):
+            await retries.one(dead, Operator())
+        again = await retries.one(dead, Operator())
+        assert (again.refusal, again.is_new) == (None, False)
+        [line] = await operations.audit(limit=9)
+    assert (line.change.target, line.change.outcome) == (dead, f"runs again as {again.new_id}")
 
 
 async def test_a_retry_is_a_new_job_once(

@@ -5,6 +5,7 @@ Knows the keys of models. Refuses to know jobs, beyond how many wait.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,11 +41,11 @@ class Models:
         """Models that workers have announced and nobody has forgotten, by name, in one round trip."""
         return read_served(await self._scripts["models"]())
 
-    async def forget(self, name: str) -> tuple[Forget, int]:
+    async def forget(self, name: str, *, line: str = "") -> tuple[Forget, int]:
         """Take a model without workers and jobs off every list; or why not, and how many of them there are. Names that
-        lead to it stay: a worker may bring it back."""
+        lead to it stay: a worker may bring it back. `line` is the audit's."""
         was_known = await self._redis.hexists(keys.CARDS, name)
-        outcome, count = await self._scripts["forget_model"](args=[name])
+        outcome, count = await self._scripts["forget_model"](args=[name, line])
         # What is called again, because its answer was lost, finds nothing left to do.
         return "forgotten" if was_known and outcome == "missing" else outcome, count
 
@@ -52,14 +53,14 @@ class Models:
         """Every other name and what it leads to, also where a model of that name goes before it."""
         return dict(sorted((await self._redis.hgetall(keys.MODEL_ALIASES)).items()))
 
-    async def set_alias(self, alias: str, model: str) -> Aliasing:
-        """Let a name lead to a model that is known. Anything else than "set" changes nothing."""
-        return Aliasing(*await self._scripts["model_alias"](args=[alias, model]))
+    async def set_alias(self, alias: str, model: str, *, line: str = "") -> Aliasing:
+        """Let a name lead to a model that is known. Anything else than "set" changes nothing. `line` is the audit's."""
+        return Aliasing(*await self._scripts["model_alias"](args=[alias, model, line]))
 
-    async def remove_alias(self, alias: str) -> Aliasing:
-        """Take the name back: "removed", or "missing" if there is none."""
+    async def remove_alias(self, alias: str, *, line: Callable[[str], str] = lambda _: "") -> Aliasing:
+        """Take the name back: "removed", or "missing" if there is none. `line` makes the audit's of what it led to."""
         was_known = await self._redis.hget(keys.MODEL_ALIASES, alias)
-        removed = Aliasing(*await self._scripts["model_alias"](args=[alias, ""]))
+        removed = Aliasing(*await self._scripts["model_alias"](args=[alias, "", line(was_known or "")]))
         return Aliasing("removed", was_known) if was_known and removed.outcome == "missing" else removed
 
     async def starting(self) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import redis.asyncio
 
+from app.contract.messages.audit import Change, Operator
 from app.contract.messages.events import FINAL_EVENTS, Status
 from app.contract.messages.job import Record, new_epoch, new_job_id
 from app.contract.messages.new_job import NewJob
@@ -140,10 +141,11 @@ class JobStore:
         tenant: str | None,
         *,
         queue_limit: int, tenant_limit: int, budget: Budget | None = None, cell: str | None = None,
+        by: Operator | None = None,
     ) -> Retrial:  # fmt: skip
         """Ask for a failed job again: a new job of this cell, once however often this is called.
 
-        `tenant` None is the operator, who may retry anybody's. Raises QueueLost.
+        `tenant` None is the operator, who may retry anybody's; `by` has a line of the audit. Raises QueueLost.
         """
         model = await self._redis.hget(keys.JOB + job_id, "model")
         if model is None:
@@ -152,6 +154,7 @@ class JobStore:
         new = new_job_id(cell)
         head: list[Any] = [job_id, new, tenant or "", queue_limit, tenant_limit, await self.epoch()]
         head += _charged_to(budget)
+        head.append(Change.by(by, "retry", job_id, f"runs again as {new}").line() if by else "")
         outcome, found, *left = await self._scripts["retry"](args=head + _flat(rq_hash(new, model)))
         if outcome == "lost":
             raise QueueLost

@@ -1,7 +1,7 @@
 -- A model that nobody serves any more leaves every list: card, pace, queues, and RQ's names of them. Refused while it has
 -- a worker or jobs that are not over. Jobs that are over keep their records. A worker that announces it again brings it
 -- back.
--- ARGV: model. Answers {'forgotten' or 'missing', 0}, or {'awake', 'queued' or 'running', how many}. Called again after
+-- ARGV: model, line of the audit ('' for none). Answers {'forgotten' or 'missing', 0}, or {'awake', 'queued' or 'running', how many}. Called again after
 -- it was forgotten: 'missing'.
 local model = ARGV[1]
 local queue = QUEUE_PREFIX .. model
@@ -23,4 +23,5 @@ forget_turns(model)
 redis.call('DEL', ALIVE .. model, PACE .. model, DEADLINES .. model, QUEUED .. model, IDLE .. model,
   IDLE .. FOR_INTERACTIVE .. model, RQ_QUEUE .. queue, RQ_STARTED .. queue, LOADABLE .. model, TAKING_UP .. model,
   PAUSED .. model)
+if known == 1 and ARGV[2] ~= '' then audit(ARGV[2]) end
 return {known == 1 and 'forgotten' or 'missing', 0}

@@ -1,7 +1,7 @@
 -- A failed job is asked for again: a new job with the same parameters. The old one keeps its end and learns of the new one,
 -- so that asking twice makes one.
 -- ARGV: id, id of the new job, tenant ('' for the operator), queue limit, tenant limit, epoch, counter that the cost is
---       charged to ('' for none), what it allows, then RQ's job hash
+--       charged to ('' for none), what it allows, line of the audit ('' for none), then RQ's job hash
 -- Answers {'created' or 'replayed', id of the new job}, {'rate-limited', id, left, ms until the cost fits}, or {'lost',
 -- 'missing', 'not-failed', 'content-blocked', 'queue-full', 'tenant-full' or 'input-gone', id}. Said again with the same new
 -- id, it is 'created' again, also if the new job was forgotten in between.
@@ -28,9 +28,10 @@ for name, value in pairs(read(JOB .. id, {'spec', 'metadata', 'retention_ms', 't
   'webhook_events', 'webhook_headers', 'inputs', 'task', 'question', 'requested_model', 'priority', 'deadline_ms'})) do
   if value then kept[#kept + 1], kept[#kept + 2] = name, value end
 end
-redis.call('HSET', RQ_JOB .. new, unpack(ARGV, 9))
+redis.call('HSET', RQ_JOB .. new, unpack(ARGV, 10))
 redis.call('HSET', JOB .. id, 'retried_as', new)
 redis.call('ZREM', DEAD, id)
 accept(new, r[2], r[3], tonumber(r[4]) or 1, waiting, kept)
 hold_inputs(new, inputs)
+if ARGV[9] ~= '' then audit(ARGV[9]) end
 return {'created', new}
