@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.from_pictures import least_strength
 from app.contract.messages.inputs import ImageReference, InputPicture
 from app.contract.messages.params import JobRequest, ParamsRejected, resolve
 
@@ -51,6 +52,16 @@ def test_what_is_left_of_the_steps_is_measured(card: ModelCard, asked: dict[str,
     found = strength_errors(edits, **asked)
     assert [(pointer, code) for pointer, code, _ in found] == [("/strength", "too_little")] * (sentence is not None)
     assert all(sentence in detail for _, _, detail in found)
+
+
+def test_the_strength_that_is_named_does(card: ModelCard) -> None:
+    """Whatever the number of steps: as it is written, it leaves one."""
+    edits = card.model_copy(update={"tasks": TASKS, "takes": TAKES, "max_steps": 10_000, "max_work": 10**12})
+    for steps in (2, 3, 7, 30, 99):
+        [(_, _, detail)] = strength_errors(edits, strength=0.5 / steps, num_inference_steps=steps)
+        named = detail.partition("at least ")[2].partition(",")[0]
+        assert strength_errors(edits, strength=float(named), num_inference_steps=steps) == [], detail
+    assert all(int(steps * float(least_strength(steps))) == 1 for steps in range(1, 10_001))
 
 
 def test_models_that_take_all_steps_on_the_rest_of_the_way_take_less(card: ModelCard) -> None:

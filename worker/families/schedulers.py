@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.contract.messages.from_pictures import least_strength
 from worker.engine.errors import GenerationFailed
 from worker.engine.solver import Schedule
 from worker.engine.stepping import FROM_NOISE, Beginning
@@ -48,6 +49,6 @@ def _beginning(scheduler: Any, num_inference_steps: int, strength: float | None)
     if evaluated < 1:
         raise GenerationFailed(
             f"With {num_inference_steps} steps, a strength of {strength:g} leaves nothing to do; "
-            f"take at least {1 / num_inference_steps:.3g}, or more steps."
+            f"take at least {least_strength(num_inference_steps)}, or more steps."
         )
     return Beginning(index=(num_inference_steps - evaluated) * scheduler.order)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import ROUND_UP, Context, Decimal
 from typing import Any, Final, Protocol
 
 from app.contract.messages.card import ModelCard
@@ -163,8 +164,14 @@ def _nothing_left(spec: PictureSpec, card: ModelCard) -> Iterator[Fault]:
         yield (
             "/strength",
             "too_little",
-            f"leaves nothing to do in {steps} steps: take at least {1 / steps:.3g}, or more steps",
+            f"leaves nothing to do in {steps} steps: take at least {least_strength(steps)}, or more steps",
         )
+
+
+def least_strength(steps: int) -> Decimal:
+    """The least strength of three digits that leaves one of so many steps. Rounded up: rounded to the nearest, that of
+    30 steps would be 0.0333, and leave none."""
+    return Context(prec=3, rounding=ROUND_UP).divide(Decimal(1), Decimal(steps))
 
 
 def steps_drawn(spec: PictureSpec, family: str) -> int:
