@@ -123,7 +123,7 @@ class References:
         if record is None:
             self._refuse_elsewhere(job_id, "/job")
             raise _Unusable("/job", "job_not_found", "is no job of yours, or is not kept any more")
-        picture = _picture_of(record, index or 0)
+        picture = _picture_of(record, index)
         return await self._added(lambda: self._pictures.read(picture.key), tenant, "/job", clean)
 
     def _refuse_elsewhere(self, asked: str, below: str) -> None:
@@ -190,11 +190,14 @@ class _Unusable(Exception):
         self.detail = detail
 
 
-def _picture_of(record: Record, index: int) -> Picture:
+def _picture_of(record: Record, index: int | None) -> Picture:
+    """Without `index` the first that is there: of several the best were kept, and some may not be shown."""
     if not record.status.is_terminal:
         raise _Unusable("/job", "job_not_over", f"is {record.status.value}: wait until it has succeeded")
     if not record.images:
         raise _Unusable("/job", "no_pictures", f"is {record.status.value} and has no pictures")
+    if index is None:
+        return record.images[0]
     picture = next((each for each in record.images if each.index == index), None)
     if any(each.index == index for each in record.blocked):
         raise _Unusable("/index", "not_shown", "is not shown: the safety checker flagged it")

@@ -72,6 +72,10 @@ def test_a_job_that_names_a_picture_which_is_not_shown_is_told_so() -> None:
         spec=SimpleNamespace(num_images=3),
     )
     assert _picture_of(record, 0) is shown
+    assert _picture_of(record, None) is shown
+    shown.index = 2
+    assert _picture_of(record, None) is shown, "the first that is there, not number 0"
+    shown.index = 0
     for index, words in ((1, "is not shown: the safety checker flagged it"), (3, "must be 0 to 2")):
         with pytest.raises(_Unusable) as refused:
             _picture_of(record, index)

@@ -50,3 +50,8 @@ def test_everybody_knows_it(card: ModelCard, name: str) -> None:
 def test_a_job_that_does_not_say_it_is_drawn_as_before_there_was_such_a_thing(card: ModelCard, name: str) -> None:
     said_nothing = resolve(JobRequest(prompt="a red circle", seed=7), card)
     assert getattr(said_nothing, name) == JobSpec.model_fields[name].default
+
+
+def test_no_layers_left_out_is_the_same_as_nothing_said(card: ModelCard) -> None:
+    """As in diffusers, where `clip_skip=0` reads the last layer: forms and programs send it for none."""
+    assert resolve(JobRequest(prompt="a red circle", clip_skip=0), card).clip_skip is None

@@ -194,3 +194,13 @@ def test_nobody_chooses_among_places_on_a_way(takes: ModelCard, asked: dict[str,
     way = {"slerp": [{"text": "a"}, {"text": "b"}], "at": [0, 0.5, 1]}
     with pytest.raises(ParamsRejected, match=f"{pointer}.*each place is drawn once"):
         resolve(JobRequest(prompt="a", image_embedding=way, **asked), many)
+
+
+@pytest.mark.parametrize(("asked", "pointer"), [({"best_of": 2}, "/best_of"), ({"min_probability": 0.5}, "/min_prob")])
+def test_pictures_are_judged_by_words_only(takes: ModelCard, asked: dict[str, Any], pointer: str) -> None:
+    """Beside a picture the prompt may be missing. What was kept then was what fits no text at all, ""."""
+    pictures = {"/image_embedding/of": PICTURE}
+    with pytest.raises(ParamsRejected, match=f"{pointer}.*needs expect, or a prompt"):
+        resolve(JobRequest(image_embedding=PICTURED, **asked), takes, pictures)
+    for words in ({"prompt": "a red circle"}, {"expect": ["a red circle"]}):
+        assert resolve(JobRequest(image_embedding=PICTURED, **asked, **words), takes, pictures).is_judged

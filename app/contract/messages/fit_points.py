@@ -41,6 +41,9 @@ def unfit_points(spec: JobSpec, card: ModelCard) -> Iterator[Fault]:
         if asked.at is not None and spec.most_drawn > len(asked.at):
             name = "best_of" if spec.drawn > spec.num_images else "min_probability"
             yield f"/{name}", "no_choice", "goes without image_embedding.at: each place is drawn once, and wanted"
+        if spec.is_judged and not (spec.expect or spec.prompt):
+            name = "min_probability" if spec.best_of is None else "best_of"
+            yield f"/{name}", "nothing_expected", "needs expect, or a prompt: the words that the pictures are to fit"
     goes_through_prior = asked is None or any(point.text is not None for point in asked.points)
     yield from _unfit_prior(spec, card, used=goes_through_prior)
     if spec.noise_level > card.max_noise_level:

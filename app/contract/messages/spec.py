@@ -26,6 +26,9 @@ MAX_SEED = 2**63 - 1
 DRAW_A_SEED = -1
 """What other programs send for a seed that is to be drawn."""
 
+MOST_SKIPPED = 32
+"""Layers: more than a text encoder here has."""
+
 LEAST_GUIDED = 0.01
 """Forms and command lines have no lower limit that is left out: without any guidance, guidance_scale is 1."""
 
@@ -42,6 +45,7 @@ _AskedSeed = Annotated[
     Field(ge=DRAW_A_SEED, le=MAX_SEED),
     AfterValidator(lambda seed: None if seed == DRAW_A_SEED else seed),
 ]
+_AskedSkip = Annotated[int | None, Field(ge=0, le=MOST_SKIPPED), AfterValidator(lambda layers: layers or None)]
 _AskedSides = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
 _AskedCorner = Annotated[list[Annotated[int, Field(ge=0, le=16_384)]], Field(min_length=2, max_length=2)]
 
@@ -96,7 +100,10 @@ class PictureSpec(Spec):
     clip_skip: Annotated[
         int | None,
         Parameter(
-            about="So many last layers of the text encoder are left out when the prompt is read", least=1, most=32
+            about="So many last layers of the text encoder are left out when the prompt is read; 0: none",
+            least=0,
+            most=MOST_SKIPPED,
+            asked=_AskedSkip,
         ),
     ] = None
     prompt_syntax: Annotated[
