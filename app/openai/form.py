@@ -6,6 +6,7 @@ Knows texts and types. Refuses to know files, and what a parameter means.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -16,45 +17,89 @@ from app.contract.messages.params import ParamError, ParamsRejected
 from app.edge.errors import MalformedJson
 from app.edge.strict_json import parse_json
 
-_NAME: Final = re.compile(r"([A-Za-z_]\w{0,63})\[([A-Za-z0-9_.-]{0,64})\]", re.ASCII)
-"""`name[]`, an element of a list, and `name[key]`, a member of an object: as OpenAI's clients write what is nested."""
+_NAME: Final = re.compile(r"([A-Za-z_]\w{0,63})((?:\[[A-Za-z0-9_.-]{0,64}\]){1,6})", re.ASCII)
+"""`name[]`, an element of a list, `name[key]`, a member of an object, and any of them in another: as OpenAI's clients
+write what is nested."""
+
+_STEP: Final = re.compile(r"\[(.*?)\]")
+
+TWICE: Final = ("said_twice", "is in the form more than once")
+UNCLEAR: Final = ("not_clear", "is a list whose objects have unlike members: send it as JSON, a text from [ to ]")
+"""What can be wrong with a field, as code and detail."""
 
 
 def as_json(fields: Iterable[tuple[str, str]], model: type[BaseModel]) -> dict[str, Any]:
     """The values of the fields, of the types that `model` declares where a text can be read so; the model judges them.
 
-    What is nested is JSON, or in brackets. Raises ParamsRejected for a field that is there twice.
+    What is nested is JSON, or in brackets. Raises ParamsRejected for a field that is there twice, and for a list of
+    objects of which nobody can tell where one ends.
     """
-    values: dict[str, Any] = {}
+    form = _Form()
     for name, text in fields:
         nested = _NAME.fullmatch(name)
-        if nested is None:
-            _put(values, name, _value(text, _declared(model, name)), name)
-        elif not nested[2]:
-            inside = _inside(_declared(model, nested[1]), list)
-            _of_kind(values, nested[1], list).append(_value(text, inside))
+        way = (nested[1], *_STEP.findall(nested[2])) if nested else (name,)
+        form.add(form.values, way, text, _declared(model, way[0]))
+    form.check()
+    return form.values
+
+
+class _Form:
+    """What has been read of a form so far."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self._counts: dict[tuple[str, ...], Counter[tuple[str, ...]]] = {}
+        """How often each member of the objects in a list came, by the names that lead to the list."""
+
+    def add(self, into: dict[str, Any], way: tuple[str, ...], text: str, declared: Any, *, begun: int = 0) -> None:
+        """Puts the text where `way` leads, whose names up to `begun` have led to `into`; `declared` is the type of what
+        is there."""
+        name, steps = way[begun], way[begun + 1 :]
+        if not steps:
+            if name in into:
+                raise _wrong(way[0], *TWICE)
+            into[name] = _value(text, declared)
+            return
+        inside = _inside(declared, steps[0])
+        if steps[0]:
+            self.add(_of_kind(into, name, dict, way[0]), way, text, inside, begun=begun + 1)
+        elif len(steps) == 1:
+            _of_kind(into, name, list, way[0]).append(_value(text, inside))
         else:
-            inside = _inside(_declared(model, nested[1]), dict, key=nested[2])
-            _put(_of_kind(values, nested[1], dict), nested[2], _value(text, inside), nested[1])
-    return values
+            found = self._object(_of_kind(into, name, list, way[0]), way[: begun + 1], steps[1:])
+            self.add(found, way, text, _inside(inside, steps[1]), begun=begun + 2)
+
+    def check(self) -> None:
+        """Raises ParamsRejected where nobody can tell which object a member belongs to: some have it, and some not."""
+        for way, counts in self._counts.items():
+            if len(set(counts.values())) > 1:
+                raise _wrong(way[0], *UNCLEAR)
+
+    def _object(self, found: list[Any], way: tuple[str, ...], member: tuple[str, ...]) -> dict[str, Any]:
+        """The one in the list that a member belongs to: the k-th, if it is there for the k-th time. One client sends
+        the objects one by one, another member by member."""
+        if "" in member:
+            raise _wrong(way[0], *UNCLEAR)
+        counts = self._counts.setdefault(way, Counter())
+        place = counts[member]
+        counts[member] += 1
+        if place == len(found):
+            found.append({})
+        own = found[place]
+        if not isinstance(own, dict):
+            raise _wrong(way[0], *TWICE)
+        return own
 
 
-def _put(values: dict[str, Any], name: str, value: Any, field: str) -> None:
-    if name in values:
-        raise _twice(field)
-    values[name] = value
-
-
-def _of_kind(values: dict[str, Any], name: str, kind: type) -> Any:
+def _of_kind(values: dict[str, Any], name: str, kind: type, field: str) -> Any:
     found = values.setdefault(name, kind())
     if not isinstance(found, kind):
-        raise _twice(name)
+        raise _wrong(field, *TWICE)
     return found
 
 
-def _twice(name: str) -> ParamsRejected:
-    pointer = f"/{name}" if name.isidentifier() else ""
-    return ParamsRejected([ParamError(pointer, "said_twice", "is in the form more than once")])
+def _wrong(field: str, code: str, detail: str) -> ParamsRejected:
+    return ParamsRejected([ParamError(f"/{field}" if field.isidentifier() else "", code, detail)])
 
 
 def _declared(model: type[BaseModel], name: str) -> Any:
@@ -62,12 +107,12 @@ def _declared(model: type[BaseModel], name: str) -> Any:
     return field.annotation if field else str
 
 
-def _inside(declared: Any, kind: type, *, key: str = "") -> Any:
-    """The type of what is nested in a value of this type."""
+def _inside(declared: Any, step: str) -> Any:
+    """The type of what is nested in a value of this type: of a member, or of an element where the step is empty."""
     for member in _members(declared):
-        if isinstance(member, type) and issubclass(member, BaseModel) and kind is dict:
-            return _declared(member, key)
-        if get_origin(member) is kind:
+        if isinstance(member, type) and issubclass(member, BaseModel) and step:
+            return _declared(member, step)
+        if get_origin(member) is (dict if step else list):
             return get_args(member)[-1]
     return str
 

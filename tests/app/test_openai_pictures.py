@@ -46,9 +46,11 @@ def painter(running: Running, worker: ScriptedWorker) -> ScriptedWorker:
     """A worker whose model draws from pictures."""
     worker.card = worker.card.model_copy(
         update={
-            "takes": ("image", "strength", "mask_image", "mask_blur", "control", "loras"),
+            "takes": ("image", "strength", "mask_image", "mask_blur", "control", "loras", "trajectory", "expect"),
             "tasks": ("text-to-image", "image-to-image", "inpainting"),
-            "loras": (Adapter(name="ink"),),
+            "loras": (Adapter(name="ink"), Adapter(name="oil")),
+            "controls": (Adapter(name="canny"),),
+            "max_controls": 1,
         }
     )
     worker.announce()
@@ -139,6 +141,39 @@ def test_our_parameters_are_fields_of_the_form(client: openai.OpenAI, painter: S
     assert (spec.strength, spec.num_inference_steps, spec.guidance_scale, spec.seed) == (0.55, 9, 3.0, 7)
     assert (spec.reproducible, spec.negative_prompt, spec.scheduler) == (True, "blurry", "euler")
     assert [(lora.name, lora.weight) for lora in spec.loras] == [("ink", 0.5)]
+
+
+def test_what_is_nested_is_written_as_for_any_other_route(client: openai.OpenAI, painter: ScriptedWorker) -> None:
+    """The client spells it with brackets, which no caller sees."""
+    ours = {
+        "loras": [{"name": "ink", "weight": 0.5}, {"name": "oil", "weight": 1}],
+        "trajectory": {"every": 2, "show": ["noisy"]},
+        "control": [{"model": "canny", "image": {"b64": base64.b64encode(FILE).decode()}, "end": 0.8}],
+        "expect": ["a cat", "7"],
+    }
+    _, job = drawing(painter, lambda: client.images.edit(image=FILE, prompt="a", extra_body=ours))
+    spec = job.spec
+    assert [(lora.name, lora.weight) for lora in spec.loras] == [("ink", 0.5), ("oil", 1.0)]
+    assert spec.trajectory is not None
+    assert (spec.trajectory.every, spec.trajectory.show) == (2, ("noisy",))
+    assert [(each.model, each.image, each.end) for each in spec.control] == [("canny", spec.image, 0.8)]
+    assert spec.expect == ("a cat", "7")
+
+
+def test_objects_one_by_one_are_the_same(running: Running, painter: ScriptedWorker) -> None:
+    """As the client for JavaScript sends them; the one for Python sends all names before all weights."""
+    members = [("loras[][name]", "ink"), ("loras[][weight]", "0.5"), ("loras[][name]", "oil"), ("loras[][weight]", "1")]
+    files = [("image", FILE), *((name, (None, text)) for name, text in [("prompt", "a"), *members])]
+    _, job = drawing(painter, lambda: running.client.post(EDITS, files=files))
+    assert [(lora.name, lora.weight) for lora in job.spec.loras] == [("ink", 0.5), ("oil", 1.0)]
+
+
+@pytest.mark.parametrize("loras", [[{"name": "ink"}, {"weight": 1, "name": "oil"}], [[{"name": "ink"}]]], ids=str)
+def test_where_nobody_can_tell_what_belongs_together_json_is_asked_for(client: openai.OpenAI, loras: Any) -> None:
+    """The form has all names, then all weights: oil's could be ink's."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.edit(image=FILE, prompt="a", extra_body={"loras": loras})
+    assert (caught.value.param, caught.value.code) == ("loras", "not_clear")
 
 
 def test_what_a_form_leaves_empty_is_not_given(painter: ScriptedWorker, running: Running) -> None:
@@ -263,6 +298,11 @@ RAW: dict[str, tuple[dict[str, Any], int, str]] = {
     ),
     "a list and a text": (
         {"files": [("image", FILE), ("metadata", (None, "{}")), ("metadata[]", (None, "b"))]},
+        400,
+        "said_twice",
+    ),
+    "an element that is a text and an object": (
+        {"files": [("image", FILE), ("expect[]", (None, "a")), ("expect[][b]", (None, "c"))]},
         400,
         "said_twice",
     ),
