@@ -174,6 +174,11 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(default=10_000, ge=1, description="Waiting jobs per model; more are refused with 429")
     tenant_limit: int = Field(default=1_000, ge=1, description="Jobs of one tenant that are not over; more: 429")
+    tenant_input_bytes: int = Field(
+        default=10 * 2**30,
+        ge=0,
+        description="All pictures together that one tenant has sent in; more: 403. 0: no bound",
+    )
     retention_hours: float = Field(
         default=24 * 7, gt=0, le=1_000_000, description="How long pictures and records are kept"
     )

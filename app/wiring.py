@@ -100,6 +100,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         room=room,
         mark=mark,
         most_bytes=settings.input_bytes,
+        most_bytes_held=settings.tenant_input_bytes,
         retention_ms=settings.retention_ms,
     )
     overview, operations = Overview(commands), Operations(commands)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.cli.admin_answers import converse_as_operator
-from app.cli.answers import COUNTS, USAGE, USAGE_PAGE
+from app.cli.answers import COUNTS, USAGE, USAGE_PAGE, fits
 from app.cli.client import CommandError, Service, converse
 from app.cli.exits import OK, REFUSED
 from app.cli.options import Access
@@ -22,6 +22,7 @@ ROWS_AT_ONCE = 1_000
 MOST_PAGES = 1_000
 """A million rows. Whoever needs more takes them by the month."""
 
+HELD = {"bytes": int, "most_bytes": (None, int)}
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 Row = Mapping[str, Any]
@@ -51,6 +52,7 @@ def show_usage(days: Mapping[str, str | None], whose: Whose, *, as_csv: bool, as
             print_csv(report["data"])
         else:
             print_usage(report, with_tenants=whose.everybody)
+            print_held(report.get("inputs"))
         return OK
 
     if whose.is_own:
@@ -91,6 +93,13 @@ def print_usage(report: Row, *, with_tenants: bool = False) -> None:
     named = [([str(row["date"]), str(row["tenant"])], row) for row in rows]
     total = [(["total", ""], report["total"])] if len(rows) > 1 else []
     print_table((*heads, *counted), [[*names[: len(heads)], *_cells(row)] for names, row in (*named, *total)])
+
+
+def print_held(held: Any) -> None:
+    """What the pictures that were sent in take, if there are any: a service of before did not say it."""
+    if fits(held, HELD) and held["bytes"]:
+        most = f" of {size(held['most_bytes'])}" if held["most_bytes"] else ""
+        print(f"pictures sent in: {size(held['bytes'])}{most}")
 
 
 def _cells(row: Row) -> list[str]:

@@ -57,6 +57,12 @@ class OtherPage(Forbidden):
     slug, title = "other-page", "A page of another site asks"
 
 
+class TooManyInputs(Problem):
+    """The pictures that you sent in take as many bytes as one tenant's may. Delete some, or wait until they go."""
+
+    status, slug, title = 403, "too-many-inputs", "Your pictures take too much room"
+
+
 class LinkInvalid(Problem):
     """The picture link was changed or was not made by this service. Ask for the job to get a link that works."""
 
@@ -167,10 +173,7 @@ class WorkerHasLeft(Problem):
     with the next `darkroom up`."""
 
     status, slug, title = 409, "worker-has-left", "The worker has left"
-    usual = (
-        "It had ended before the drain was taken back. Start it again where it ran: one of `darkroom up` comes with "
-        "the next `darkroom up`."
-    )
+    usual = "It had ended before the drain was taken back. Start it again where it ran, or with the next `darkroom up`."
 
 
 class InputInUse(Problem):
@@ -217,10 +220,8 @@ class OtherCell(Problem):
 
 
 class InvalidRequest(Problem):
-    """The request was understood but asks for something that cannot be. `errors` says what, field by field.
-
-    `pointer` is a JSON pointer into the body; `parameter` names a part of the query.
-    """
+    """The request was understood but asks for something that cannot be. `errors` says what, field by field: `pointer`
+    is a JSON pointer into the body, `parameter` names a part of the query."""
 
     status, slug, title = 422, "invalid-request", "The request cannot be fulfilled as it is"
 
@@ -232,10 +233,8 @@ class IdempotencyKeyReused(InvalidRequest):
 
 
 class PictureUnusable(InvalidRequest):
-    """What was sent in is no picture that can be drawn from; `errors` says why.
-
-    Taken are PNG, JPEG and WebP with one frame and at most 16 megapixels, whole, of the type that is said of them.
-    """
+    """What was sent in is no picture that can be drawn from; `errors` says why. Taken are PNG, JPEG and WebP with one
+    frame and at most 16 megapixels, whole, of the type that is said of them."""
 
     slug, title = "picture-unusable", "The picture cannot be used"
 

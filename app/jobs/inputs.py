@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import redis
 import structlog
@@ -17,11 +17,12 @@ from anyio import CapacityLimiter, to_thread
 from app.contract.messages.cells import without_cell
 from app.contract.messages.job import new_token
 from app.contract.objects.names import input_key
-from app.contract.redis.inputs import InputStore, Orphan, StoredInput
+from app.contract.redis.inputs import InputsFull, InputStore, Orphan, StoredInput
 from app.contract.redis.store import JobStore
-from app.edge.errors import InputInUse, InputNotFound, PicturesUnavailable, Unavailable
+from app.edge.errors import InputInUse, InputNotFound, PicturesUnavailable, TooManyInputs, Unavailable
 from app.jobs.cell_mark import CellMark
 from app.jobs.room import Room
+from app.jobs.usage import InputsHeld
 from app.pictures.clean_picture import CleanPicture
 from app.pictures.cleaners import Clean, CleanerDied, Cleaners, cleaned
 from app.pictures.errors import PictureStoreError
@@ -58,6 +59,7 @@ class Inputs:
         room: Room,
         mark: CellMark,
         most_bytes: int,
+        most_bytes_held: int,
         retention_ms: int,
     ) -> None:
         self._store = store
@@ -71,6 +73,8 @@ class Inputs:
         self._storing = CapacityLimiter(STORED_AT_ONCE)
         self.most_bytes = most_bytes
         """Of a file as it comes."""
+        self.most_bytes_held = most_bytes_held
+        """Of all pictures of a tenant; 0 for no bound."""
 
     async def add(self, read: Callable[[], bytes], tenant: str, *, clean: Clean = cleaned) -> tuple[StoredInput, bool]:
         """The picture that `read` brings, and whether it is new: the same pixels in the same kind of file are not.
@@ -111,6 +115,10 @@ class Inputs:
         """The tenant's, newest first, at most `limit`; `before` is (created_ms, id) of the last one seen."""
         return await self._store.page(tenant, limit=limit, before=before)
 
+    async def held(self, tenant: str) -> InputsHeld:
+        """What all of the tenant's take, and may take."""
+        return InputsHeld(bytes=await self._store.bytes_of(tenant), most_bytes=self.most_bytes_held or None)
+
     async def remove(self, picture: StoredInput) -> None:
         """Forget it. Raises InputInUse while a job that is not over needs it."""
         outcome, orphan = await self._store.drop(picture)
@@ -139,22 +147,38 @@ class Inputs:
             "height": picture.height,
             "content_type": picture.content_type,
         }
-        async with self._storing:
-            for _ in range(UPLOAD_TRIES):
-                token = new_token()
-                await self._begin(orphan, token)
-                began = time.monotonic()
-                # Also if it is known: whatever has happened to the file, afterwards it is there.
-                await self._pictures.put_input(input_key(tenant, picture.sha256), picture.data, picture.content_type)
-                if time.monotonic() - began > STORE_SECONDS:
-                    raise PicturesUnavailable("The picture store took too long: send the picture again.")
-                if added := await self._store.add(orphan, token, facts, retention_ms=self._retention_ms):
-                    return added
+        try:
+            async with self._storing:
+                return await self._stored(picture, orphan, facts)
+        except InputsFull as full:
+            raise self._refusal(full) from full
+
+    async def _stored(
+        self, picture: CleanPicture, orphan: Orphan, facts: Mapping[str, str | int]
+    ) -> tuple[StoredInput, bool]:
+        """Raises InputsFull."""
+        for _ in range(UPLOAD_TRIES):
+            token = new_token()
+            await self._begin(orphan, token, size=len(picture.data))
+            began = time.monotonic()
+            # Also if it is known: whatever has happened to the file, afterwards it is there.
+            await self._pictures.put_input(input_key(orphan.tenant, orphan.sha256), picture.data, picture.content_type)
+            if time.monotonic() - began > STORE_SECONDS:
+                raise PicturesUnavailable("The picture store took too long: send the picture again.")
+            most = self.most_bytes_held
+            if added := await self._store.add(orphan, token, facts, retention_ms=self._retention_ms, most=most):
+                return added
         raise PicturesUnavailable("The same picture is being deleted again and again: send it later.")
 
-    async def _begin(self, orphan: Orphan, token: str) -> None:
+    def _refusal(self, full: InputsFull) -> TooManyInputs:
+        return TooManyInputs(
+            f"The pictures that you sent in take {full.held} bytes, and may take {self.most_bytes_held}: delete some, "
+            "which GET /v1/inputs lists, or wait until their time of keeping is over."
+        )
+
+    async def _begin(self, orphan: Orphan, token: str, *, size: int) -> None:
         ends = time.monotonic() + REMOVAL_SECONDS
-        while not await self._store.begin(orphan, token):
+        while not await self._store.begin(orphan, token, size=size, most=self.most_bytes_held):
             if time.monotonic() > ends:
                 raise PicturesUnavailable("The same picture is being deleted: send it again in a moment.")
             await asyncio.sleep(0.1)

@@ -58,6 +58,13 @@ class UsageDay(UsageCounts):
         return cls(date=on.isoformat(), tenant=tenant, **cls.counts_of(usage))
 
 
+class InputsHeld(BaseModel):
+    """The pictures that came in and are kept now, all together."""
+
+    bytes: int
+    most_bytes: int | None = Field(description="With which further ones are refused; null: no bound")
+
+
 class UsageReport(BaseModel):
     """Days on which nothing was used are left out."""
 
@@ -66,15 +73,17 @@ class UsageReport(BaseModel):
     last: str = Field(serialization_alias="to", json_schema_extra={"format": "date"})
     data: list[UsageDay]
     total: UsageCounts
+    inputs: InputsHeld
 
     @classmethod
-    def of(cls, period: Period, days: Sequence[Day]) -> UsageReport:
+    def of(cls, period: Period, days: Sequence[Day], inputs: InputsHeld) -> UsageReport:
         total = sum((usage for _, _, usage in days), Usage())
         return cls(
             first=period.first.isoformat(),
             last=period.last.isoformat(),
             data=[UsageDay.of(day) for day in days],
             total=UsageCounts(**UsageCounts.counts_of(total)),
+            inputs=inputs,
         )
 
 

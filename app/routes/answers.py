@@ -39,6 +39,7 @@ BODY = (errors.MalformedJson, errors.BodyTooSlow, errors.BodyTooLarge, errors.Un
 QUEUE = (errors.InternalError, errors.QueueUnavailable)
 UPLOAD = (
     *ACCESS,
+    errors.TooManyInputs,
     errors.MalformedForm,
     errors.BodyTooSlow,
     errors.BodyTooLarge,
@@ -53,6 +54,7 @@ UPLOAD = (
 )
 SUBMIT = (
     *BODY,
+    errors.TooManyInputs,
     errors.InvalidRequest,
     errors.QueueFull,
     errors.TooManyJobs,

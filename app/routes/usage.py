@@ -62,7 +62,8 @@ async def own_usage(
     if wants_csv(format, accept):
         answer = Response(as_csv(days), media_type="text/csv", headers=download(period))
     else:
-        body = UsageReport.of(period, days).model_dump_json(by_alias=True)
+        held = await services.inputs.held(caller.tenant)
+        body = UsageReport.of(period, days, held).model_dump_json(by_alias=True)
         answer = Response(body, media_type="application/json")
     answer.headers["Vary"] = "Accept"
     return answer

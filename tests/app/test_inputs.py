@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
 import pickle
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +363,33 @@ def test_more_than_there_is_space_for_is_refused(gateway_with: OneGateway, monke
         assert upload(running.client, file).status_code == 200
 
 
+def test_a_tenant_has_only_so_much_room(gateway_with: OneGateway, worker: Any, picture_folder: Path) -> None:
+    """However many come at once. What to do is said, and what is refused leaves nothing."""
+    files = [file_of(noise(32, 32)) for _ in range(24)]
+    worker.announce()
+    with gateway_with() as running:
+        size = upload(running.client, files[0]).json()["bytes"]
+        assert running.client.get("/v1/usage").json()["inputs"] == {"bytes": size, "most_bytes": 10 * 2**30}
+    with gateway_with(tenant_input_bytes=4 * size + size // 2) as running, ThreadPoolExecutor(24) as senders:
+        answers = list(senders.map(partial(upload_beside, running), files))
+        assert Counter(each.status_code for each in answers) == {200: 1, 201: 3, 403: 20}
+        refused = next(each for each in answers if each.status_code == 403)
+        assert problem(refused) == (403, "too-many-inputs")
+        assert "delete some, which GET /v1/inputs lists" in refused.json()["detail"]
+        own = {"prompt": "a red circle", "image": {"b64": base64.b64encode(file_of(noise(32, 33))).decode()}}
+        worker.card = worker.card.model_copy(update={"takes": ("image", "strength"), "tasks": ("image-to-image",)})
+        worker.announce()
+        until(lambda: "image" in running.client.get("/v1/models").json()["data"][0]["takes"])
+        assert problem(running.client.post("/v1/jobs", json=own)) == (403, "too-many-inputs")
+        sweep(running)
+        assert len(stored(picture_folder)) == 4
+        held = running.client.get("/v1/usage").json()["inputs"]
+        assert held["bytes"] == sum(file.stat().st_size for file in stored(picture_folder))
+        kept = next(each.json() for each in answers if each.status_code == 201)
+        running.client.delete(f"/v1/inputs/{kept['id']}").raise_for_status()
+        assert upload(running.client, file_of(noise(32, 32))).status_code == 201
+
+
 def test_what_is_kept_no_longer_goes(
     client: httpx2.Client, running: Running, redis_client: redis.Redis, picture_folder: Path
 ) -> None:
@@ -495,13 +525,13 @@ class TestBrokenOff:
         inputs = running.app.state.services.inputs
         add = inputs._store.add
 
-        async def asked_again(*upload: Any, retention_ms: int) -> Any:
+        async def asked_again(*upload: Any, **limits: int) -> Any:
             monkeypatch.setattr(inputs._store, "add", add)
-            picture, is_new = await add(*upload, retention_ms=retention_ms)
+            picture, is_new = await add(*upload, **limits)
             assert is_new
             await inputs.remove(picture)
             assert stored(picture_folder) == []
-            return await add(*upload, retention_ms=retention_ms)
+            return await add(*upload, **limits)
 
         monkeypatch.setattr(inputs._store, "add", asked_again)
         told = upload(client).json()

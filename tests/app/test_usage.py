@@ -16,7 +16,7 @@ from app.contract.messages.usage import Usage
 from app.contract.redis import keys
 from app.contract.redis.usage import Day, UsageStore
 from app.edge.errors import InvalidRequest
-from app.jobs.usage import COLUMNS, Period, UsageDay, UsageReport
+from app.jobs.usage import COLUMNS, InputsHeld, Period, UsageDay, UsageReport
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
 from tests.app.test_jobs import send
@@ -80,9 +80,14 @@ def test_as_csv(client: httpx2.Client, redis_client: redis.Redis, query: str, ac
     assert [{name: str(value) for name, value in each.items()} for each in as_json] == [line]
 
 
+HELD = InputsHeld(bytes=0, most_bytes=None)
+
+
 def test_the_columns_are_all_there_is() -> None:
     assert set(COLUMNS) == set(UsageDay.model_fields)
-    report = UsageReport.of(Period(TODAY, TODAY), [(TODAY, "ann", Usage(failed=2)), (TODAY, "bob", Usage(failed=3))])
+    report = UsageReport.of(
+        Period(TODAY, TODAY), [(TODAY, "ann", Usage(failed=2)), (TODAY, "bob", Usage(failed=3))], HELD
+    )
     assert report.total.failed == report.total.jobs == 5
 
 

@@ -66,6 +66,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "model_aliases": ("gpt-image-1=painter", {"gpt-image-1": "painter"}),
     "queue_limit": ("6", 6),
     "tenant_limit": ("7", 7),
+    "tenant_input_bytes": ("70", 70),
     "retention_hours": ("8.5", 8.5),
     "body_seconds": ("9.5", 9.5),
     "stream_seconds": ("10.5", 10.5),

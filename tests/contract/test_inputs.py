@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from math import inf
@@ -13,7 +14,7 @@ import redis.asyncio
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.job import JobError
 from app.contract.redis import keys
-from app.contract.redis.inputs import InputStore, Orphan, StoredInput
+from app.contract.redis.inputs import InputsFull, InputStore, Orphan, StoredInput
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore, NewJob
 from tests.forgetful import Losses
@@ -215,3 +216,64 @@ async def test_a_list_knows_what_an_earlier_version_dropped(inputs: InputStore, 
     redis_client.delete(keys.INPUT + stored.id)
     assert await inputs.page("ann", limit=9, before=None) == []
     assert redis_client.keys("darkroom:inputs-of:*") == []
+
+
+async def upload(inputs: InputStore, number: int, most: int) -> str:
+    """A picture of nine bytes. What came of it."""
+    orphan = Orphan.of("ann", f"{number:064x}")
+    try:
+        assert await inputs.begin(orphan, f"t{number}", size=9, most=most)
+        await asyncio.sleep(0)
+        assert await inputs.add(orphan, f"t{number}", FACTS, retention_ms=60_000, most=most)
+    except InputsFull as full:
+        return "full" if full.held > most - 9 else f"full with {full.held}"
+    return "kept"
+
+
+async def test_however_many_at_once_a_tenant_has_no_more_bytes_than_it_may(inputs: InputStore) -> None:
+    """Also those that had begun while there was room: their objects are nobody's, and go."""
+    orphans = [Orphan.of("ann", f"{number:064x}") for number in range(100)]
+    for number, orphan in enumerate(orphans):
+        assert await inputs.begin(orphan, f"t{number}", size=9, most=95)
+    ends = await asyncio.gather(
+        *(
+            inputs.add(orphan, f"t{number}", FACTS, retention_ms=60_000, most=95)
+            for number, orphan in enumerate(orphans)
+        ),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(each, InputsFull) for each in ends) == 90
+    assert await inputs.bytes_of("ann") == 90
+    assert len(await inputs.page("ann", limit=100, before=None)) == 10
+    assert len(await inputs.orphans()) == 90
+    with pytest.raises(InputsFull):
+        await inputs.begin(Orphan.of("ann", "b" * 64), "t", size=9, most=95)
+    assert await inputs.begin(orphans[0], "again", size=9, most=95), "what it has already takes no more"
+    assert await inputs.begin(Orphan.of("bob", SHA), "his", size=9, most=95), "others have room of their own"
+    [kept, *_] = await inputs.page("ann", limit=1, before=None)
+    assert (await inputs.drop(kept))[0] == "dropped"
+    assert [await upload(inputs, number, 95) for number in (200, 201)] == ["kept", "full"]
+    assert await upload(inputs, 202, 0) == "kept", "0 is no bound"
+
+
+async def test_what_versions_without_a_sum_did_is_counted(inputs: InputStore, redis_client: redis.Redis) -> None:
+    """They add and drop records, and the sum is what it was."""
+    assert [await upload(inputs, number, 0) for number in range(4)] == ["kept"] * 4
+    redis_client.delete(keys.INPUT_BYTES)
+    assert [await upload(inputs, number, 45) for number in (4, 5)] == ["kept", "full"]
+    for each in await inputs.page("ann", limit=3, before=None):
+        redis_client.delete(keys.INPUT + each.id)
+        redis_client.zrem(keys.INPUTS_OF + "ann", each.id)
+    assert await inputs.bytes_of("ann") == 45
+    assert [await upload(inputs, number, 45) for number in (6, 7, 8, 9)] == ["kept"] * 3 + ["full"]
+    for each in await inputs.page("ann", limit=100, before=None):
+        assert (await inputs.drop(each))[0] == "dropped"
+    assert not redis_client.exists(keys.INPUT_BYTES)
+
+
+async def test_whose_room_ends_hears_so_however_answers_are_lost(redis_client: redis.Redis, valkey_url: str) -> None:
+    client = Losses(inf).async_client(valkey_url)
+    inputs = InputStore(client)
+    assert [await upload(inputs, number, 20) for number in range(3)] == ["kept", "kept", "full"]
+    assert await inputs.bytes_of("ann") == 18
+    await client.aclose()

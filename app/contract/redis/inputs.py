@@ -63,6 +63,14 @@ class Orphan:
         return self.name.split("/")[2]
 
 
+class InputsFull(Exception):
+    """The tenant's pictures would take more bytes than it may have. `held` is what they take now."""
+
+    def __init__(self, held: int) -> None:
+        super().__init__(held)
+        self.held = held
+
+
 class InputStore:
     """Methods raise redis.RedisError while Redis is away, and may then be called again. `client` must decode."""
 
@@ -71,23 +79,34 @@ class InputStore:
         names = ("begin", "add", "drop", "remove", "removed", "read", "list")
         self._scripts = {name: client.register_script(source(f"input_{name}")) for name in names}
 
-    async def begin(self, orphan: Orphan, token: str) -> bool:
-        """An upload, named by `token`, is about to store the object. False while it is being removed: ask again."""
-        return bool(await self._scripts["begin"](args=[orphan.name, token]))
+    async def begin(self, orphan: Orphan, token: str, *, size: int = 0, most: int = 0) -> bool:
+        """An upload, named by `token`, is about to store the object. False while it is being removed: ask again.
+
+        `most` bytes may all of the tenant's have together, 0 for no bound. Raises InputsFull."""
+        outcome, *held = await self._scripts["begin"](args=[orphan.name, token, orphan.id, orphan.tenant, size, most])
+        _require_room(outcome, held)
+        return cast(bool, outcome == "begun")
 
     async def add(
-        self, orphan: Orphan, token: str, facts: Mapping[str, str | int], *, retention_ms: int
+        self, orphan: Orphan, token: str, facts: Mapping[str, str | int], *, retention_ms: int, most: int = 0
     ) -> tuple[StoredInput, bool] | None:
         """The object is stored: its record, and whether it is new. `facts` are StoredInput's that the store knows.
 
         None if the object may be gone: it took longer than ORPHAN_MS, or the answer of a first try was lost and
-        somebody has dropped the record since. Then the upload begins again, with another token.
+        somebody has dropped the record since. Then the upload begins again, with another token. Raises InputsFull if
+        others came in meanwhile; nobody need remove the object then.
         """
-        fields = {"id": orphan.id, "tenant": orphan.tenant, "sha256": orphan.sha256, **facts}
+        fields: dict[str, str | int] = {"id": orphan.id, "tenant": orphan.tenant, "sha256": orphan.sha256, **facts}
         flat = [part for pair in fields.items() for part in pair]
-        outcome, *found = await self._scripts["add"](args=[orphan.id, orphan.name, token, retention_ms, *flat])
+        args: list[Any] = [orphan.id, orphan.name, token, retention_ms, orphan.tenant, facts["bytes"], most, *flat]
+        outcome, *found = await self._scripts["add"](args=args)
+        _require_room(outcome, found)
         added = _read(found) if outcome != "gone" else None
         return (added, outcome == "created") if added is not None else None
+
+    async def bytes_of(self, tenant: str) -> int:
+        """What all of the tenant's take together."""
+        return int(await self._redis.hget(keys.INPUT_BYTES, tenant) or 0)
 
     async def get(self, asked: str, tenant: str) -> StoredInput | None:
         """The record, if it exists and is the tenant's."""
@@ -135,6 +154,11 @@ class InputStore:
         seconds, micros = await self._redis.time()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         return cast(list[str], await self._redis.zrangebyscore(key, "-inf", now_ms, start=0, num=limit))
+
+
+def _require_room(outcome: str, held: list[Any]) -> None:
+    if outcome == "full":
+        raise InputsFull(held[0])
 
 
 def _read(answer: list[Any]) -> StoredInput | None:

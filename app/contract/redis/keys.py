@@ -140,8 +140,7 @@ WORKER = PREFIX + "worker:"
 """string per worker: what it said of itself with its last beat (JSON). Expires when it is silent."""
 
 PAUSED = PREFIX + "paused:"
-"""hash per model whose jobs nobody claims: `since_ms`, `accepts` ("1": further jobs come in), `reason`, and `until_ms`
-if it ends by itself. Expires then."""
+"""hash per model whose jobs nobody claims: `since_ms`, `accepts` ("1": jobs come in), `reason`, `until_ms`. Expires."""
 
 DRAINING = PREFIX + "draining"
 """sorted set, worker that takes no more jobs and leaves with its last one, by the moment it was told, in ms: below zero
@@ -210,15 +209,16 @@ INPUT_EXPIRY = PREFIX + "input-expiry"
 """sorted set, id of a picture that came in by the moment it may be forgotten."""
 
 INPUTS_OF = PREFIX + "inputs-of:"
-"""sorted set per tenant: ids of the pictures that came in, by when. One that another version has dropped is taken off
-when the list is read."""
+"""sorted set per tenant: ids of the pictures that came in, by when. What another version dropped goes with a look."""
+
+INPUT_BYTES = PREFIX + "input-bytes"
+"""hash, tenant to the bytes of its pictures that came in. Goes with the last; where it is missing they are counted."""
 
 INPUT_USES = PREFIX + "input-uses:"
 """set per picture that came in: the jobs that need it and are not over. Goes with the last of them."""
 
 INPUT_ORPHANS = PREFIX + "input-orphans"
-"""sorted set, object of a picture that came in ("<id>/<tenant>/<sha256>") by the moment it is removed if it then has no
-record: when the record goes, and before there is one."""
+"""sorted set, object of such a picture ("<id>/<tenant>/<sha256>") by when it is removed, if it then has no record."""
 
 INPUT_UPLOADS = PREFIX + "input-uploads:"
 """sorted set per such object: who may be storing it, by the moment this is over. Expires."""

@@ -25,8 +25,10 @@ if jobs > 0 then
   return {'in-use', jobs}
 end
 local object = id .. '/' .. r[1] .. '/' .. r[2]
+local bytes = redis.call('HGET', INPUT .. id, 'bytes')
 redis.call('DEL', INPUT .. id, INPUT_USES .. id)
 redis.call('ZREM', INPUT_EXPIRY, id)
 redis.call('ZREM', INPUTS_OF .. r[1], id)
+input_bytes_less(r[1], bytes)
 redis.call('ZADD', INPUT_ORPHANS, now(), object)
 return {'dropped', object}
