@@ -49,14 +49,18 @@ def used(client: httpx2.Client, name: str) -> dict[str, Any]:
     return total
 
 
-def call_off_in_the_middle(client: httpx2.Client, key: str) -> dict[str, Any]:
+def call_off_in_the_middle(client: httpx2.Client, key: str) -> list[dict[str, Any]]:
+    """Until one has begun and is called off: the last of these. The others had ended before the word came."""
     headers = {"Authorization": key}
     body = PLAIN | {"num_inference_steps": 50, "num_images": 2}
-    job = client.post("/v1/jobs", json=body, headers=headers).raise_for_status().json()
-    address = f"/v1/jobs/{job['id']}"
-    until(lambda: client.get(address, headers=headers).json()["progress"]["step"] > 1)
-    client.post(f"{address}/cancel", headers=headers)
-    return ended(client, job, **headers)
+    jobs: list[dict[str, Any]] = []
+    while not jobs or jobs[-1]["status"] != "canceled":
+        job = client.post("/v1/jobs", json=body, headers=headers).raise_for_status().json()
+        address = f"/v1/jobs/{job['id']}"
+        until(lambda address=address: client.get(address, headers=headers).json()["progress"]["step"] > 1)  # type: ignore[misc]
+        client.post(f"{address}/cancel", headers=headers)
+        jobs.append(ended(client, job, **headers))
+    return jobs
 
 
 def test_the_sums_of_all_callers_are_the_workers_own(metered: Installation) -> None:
@@ -79,7 +83,8 @@ def test_the_sums_of_all_callers_are_the_workers_own(metered: Installation) -> N
         called_off = pool.submit(call_off_in_the_middle, client, KEYS["cat"])
         jobs = [(name, each.result()) for name, each in drawings]
         assert [job["status"] for _, job in jobs] == ["succeeded"] * len(jobs)
-        assert called_off.result()["status"] == "canceled"
+        begun = called_off.result()
+        assert {job["status"] for job in begun[:-1]} <= {"succeeded"}
         asked["images"] = [{"job": jobs[0][1]["id"], "index": 0}]
         client.post("/v1/score", json=asked, headers={"Authorization": KEYS["ann"]}).raise_for_status()
         body = {"input": ["a frog"], "model": "starter-scorer"}
@@ -92,7 +97,7 @@ def test_the_sums_of_all_callers_are_the_workers_own(metered: Installation) -> N
         assert mine > 0
         assert mine == pytest.approx(worked[name] - before[name], rel=apart, abs=0), name
     ends = {name: tuple(total[each] for each in ("jobs", "canceled", "pictures")) for name, total in told.items()}
-    assert ends == {"ann": (3, 0, 3), "bob": (3, 0, 3), "cat": (2, 1, 1)}
+    assert ends == {"ann": (3, 0, 3), "bob": (3, 0, 3), "cat": (1 + len(begun), 1, 1 + 2 * (len(begun) - 1))}
     assert told["ann"]["evaluations"] == 2 * 4 + 4
     assert told["ann"]["rows"] == 2 * (2 * 4) + 4, "one of its pictures has no guidance"
     assert told["bob"]["evaluations"] > 2 * 5 + 4, "also those of pictures that were given up"
