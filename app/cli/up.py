@@ -37,7 +37,7 @@ from app.cli.worker_plan import Asked, CannotPlan, Machine, PlannedWorker, plan
 from app.cli.worker_states import WorkerStates
 from app.contract.common.environment import WORKER_NAME, SettingsError, given
 from app.contract.common.exits import CANNOT_START
-from app.contract.objects.names import CELL_MARK
+from app.contract.objects.names import CELL_MARK, CELL_WORD
 from app.contract.redis import clients
 from app.settings import Settings
 
@@ -147,7 +147,8 @@ class Supervisor:
         thrown away and there is another Redis now: the mark of the former one goes. Raises OSError."""
         places.note(self.data)
         if places.pictures == "own":
-            (self.data / "pictures" / CELL_MARK).unlink(missing_ok=True)
+            for name in (CELL_MARK, CELL_WORD):
+                (self.data / "pictures" / name).unlink(missing_ok=True)
 
     def settle_port(self, settings: Settings) -> None:
         """Where the gateway will answer. A free port is chosen once: the gateway keeps it when it is started again."""

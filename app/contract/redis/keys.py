@@ -17,12 +17,10 @@ TENANT = PREFIX + "tenant:"
 """sorted set per tenant, job id by creation time: the caller's list, newest last."""
 
 ENDED = PREFIX + "ended:"
-"""sorted set per final status and tenant ("<status>:<tenant>"), job id by creation time: the part of the caller's list
-that ended so. Earlier versions ended jobs without it; where the numbers differ, it is made whole when it is needed."""
+"""sorted set like TENANT's per final status and tenant ("<status>:<tenant>"). Made whole where numbers differ."""
 
 OF_TASK = PREFIX + "of-task:"
-"""sorted set per task, final status or none, and tenant ("<task>:<status>:<tenant>"), job id by creation time: the part
-of the caller's list, or of what ended so, that was asked for this. Made whole as ENDED is."""
+"""sorted set like it per task, final status or none, and tenant ("<task>:<status>:<tenant>"). Made whole as ENDED is."""
 
 OPEN = PREFIX + "open:"
 """set per tenant of its jobs that are not over: the tenant's share of the queue."""
@@ -81,6 +79,9 @@ DEAD = PREFIX + "dead"
 EPOCH = PREFIX + "epoch"
 """string, drawn when this Redis was first used. If it is gone, so is every accepted job. Kept."""
 
+STORE_WORDS = PREFIX + "store-words"
+"""sorted set, words that gateways of this Redis have left in the picture store, by the moment. A hundred are kept."""
+
 LOST = PREFIX + "lost:"
 """string per job that was accepted and then lost, because Redis failed over to a replica that lacked it or came back
 without its last second: its tenant, so that the caller is told so. Expires after LOST_SECONDS."""
@@ -133,8 +134,7 @@ SEEN = PREFIX + "seen"
 """sorted set, model by the moment a worker of it was last heard of (ms of Redis time), since then it is away. Kept."""
 
 STARTING = PREFIX + "starting"
-"""hash, worker that is not announced yet to when it said what it is at, and what: "<ms> <sentence>". Expires soon after
-the last of them has fallen silent."""
+"""hash, worker that is not announced yet to when it said what it is at, and what: "<ms> <sentence>". Expires soon."""
 
 WORKER = PREFIX + "worker:"
 """string per worker: what it said of itself with its last beat (JSON). Expires when it is silent."""

@@ -27,6 +27,7 @@ from app.contract.redis.quota import Budget, Left
 from app.contract.redis.rq_job import rq_hash
 from app.contract.redis.scripts import source
 from app.contract.redis.server import RedisServer
+from app.contract.redis.store_words import StoreWords
 
 LONGEST_BLOCK = 5.0
 """Seconds a read waits inside Redis: shorter than any socket timeout, and than a departed client may stay unnoticed."""
@@ -99,6 +100,7 @@ class JobStore:
         self.models = Models(client)
         self.leftovers = Leftovers(client)
         self.server = RedisServer(client)
+        self.store_words = StoreWords(client)
         names = ("submit", "known", "read", "retry", "cancel", "reap", "forget")
         self._scripts = {name: client.register_script(source(name)) for name in names}
 
