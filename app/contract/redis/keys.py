@@ -20,7 +20,7 @@ ENDED = PREFIX + "ended:"
 """sorted set like TENANT's per final status and tenant ("<status>:<tenant>"). Made whole where numbers differ."""
 
 OF_TASK = PREFIX + "of-task:"
-"""sorted set like it per task, final status or none, and tenant ("<task>:<status>:<tenant>"). Made whole as ENDED is."""
+"""sorted set like it per task, final status or none, and tenant ("<task>:<status>:<tenant>"). Made whole likewise."""
 
 OPEN = PREFIX + "open:"
 """set per tenant of its jobs that are not over: the tenant's share of the queue."""
