@@ -166,6 +166,33 @@ def test_what_is_not_repainted_comes_back(epsilon_bundle: Bundle) -> None:
     assert distance(latents[..., :half], stays[..., :half]) > 0.5
 
 
+def test_what_is_transparent_in_a_mask_stays_whatever_its_colour(epsilon_bundle: Bundle) -> None:
+    """Programs that paint on layers store white, black or what was erased there."""
+    opaque = half_mask()
+    layers = [np.dstack([np.full_like(opaque, colour), opaque[..., 0]]) for colour in (255, 0)]
+    read = [family_of(epsilon_bundle).inputs(edit("a", picture(), each, strength=1.0)).repainted for each in layers]
+    assert read[0] is not None
+    assert read[1] is not None
+    assert read[0][0].sum(-1).tolist() == [8] * 16, "painted with white on the left"
+    assert not read[1].any(), "painted with black"
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "xl", "lcm"])
+def test_a_mask_that_repaints_nothing_is_told(kind: str, request: pytest.FixtureRequest) -> None:
+    """Black everywhere, or a dot between the points of the latents: the picture comes back, and nothing says why."""
+    bundle: Bundle = request.getfixturevalue(f"{kind}_bundle")
+    dot = np.zeros((64, 64, 3), np.uint8)
+    dot[33, 33] = 255
+    masks = {"black": dot * 0, "dot": dot, "layer": np.dstack([dot, dot[..., 0]]), "half": half_mask()}
+    options: dict[str, Any] = {"strength": 0.5, "num_inference_steps": 2}
+    options |= {"scheduler": "lcm"} if kind == "lcm" else {}
+    last = run(Engine(bundle), *(edit(name, picture(), mask, **options) for name, mask in masks.items()))
+    said = {name: [each for each in event.warnings if "mask" in each] for name, event in last.items()}
+    nothing = "Nothing was repainted: mask_image has no white part as large as a latent, 4 x 4 pixels."
+    stays = "mask_image is transparent in places: those stay, as if they were black."
+    assert said == {"black": [nothing], "dot": [nothing], "layer": [stays, nothing], "half": []}
+
+
 def test_every_picture_of_a_job_has_draws_of_its_own_and_one_encode(epsilon_bundle: Bundle) -> None:
     recorder = Recorder(epsilon_bundle)
     encodes: list[int] = []

@@ -107,6 +107,9 @@ def test_a_way_from_a_picture_to_a_text_and_each_of_its_pictures_again(
     assert [image["at"] for image in job["images"]] == way["at"]
     assert {image["seed"] for image in job["images"]} == {7}
     assert {image["embedding"]["kind"] for image in job["images"]} == {"slerp"}
+    near = [image["embedding"]["cosine_to"] for image in job["images"]]
+    assert [[*each] for each in near] == [["to"]] * 3, "the end that is a text"
+    assert near[0]["to"] < near[1]["to"] < near[2]["to"]
     start, middle, _ = (pixels(client, image) for image in job["images"])
     assert len({image["sha256"] for image in job["images"]}) == 3
     record = read_record(file_of(client, job["images"][1]))

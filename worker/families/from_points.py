@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from app.contract.messages.unclip import ImageEmbedding
 from worker.engine.errors import EngineError, GenerationFailed, engine_error
 from worker.engine.family import Asked, Inputs, Prepared
 from worker.engine.passes import Before, Pass
@@ -142,11 +143,12 @@ class FromPoints:
             known = self._known(request)
             vectors = [text.pooled.float() for text in texts[before:] if text.pooled is not None]
             direction = difference(*vectors[-2:]) if asked.diff else None
+            names = _compared(asked)
+            # The texts of a difference are the last.
+            told = zip(names, vectors[len(vectors) - len(names) :], strict=True)
+            beside = {name: vector for name, vector in told if len(vector) == self._dimensions}
         except Exception as error:
             return engine_error(error, stage="prepare")
-        names = (BEFORE, AFTER) if asked.at else (TEXT,)
-        alike = [each for each in vectors[-len(names) :] if len(each) == self._dimensions]
-        beside = dict(zip(names, alike, strict=True)) if len(alike) == len(names) else {}
         return _Read(Points(asked, known, direction, beside), of_prior, negative[0] if negative else None)
 
     def _known(self, request: Request) -> list[torch.Tensor | None]:
@@ -227,6 +229,15 @@ class FromPoints:
         if rows.is_guided:
             rows = replace(rows, unconditional={**rows.unconditional, **unconditional})
         return replace(of, rows=rows)
+
+
+def _compared(asked: ImageEmbedding) -> list[str]:
+    """What an embedding is compared with, in the order in which the texts are read: those that a way is between, as far
+    as its ends are texts, or the one text."""
+    if asked.diff:
+        return [BEFORE, AFTER]
+    names = (TEXT,) if asked.slerp is None else (BEFORE, AFTER)
+    return [name for name, point in zip(names, asked.points, strict=True) if point.text is not None]
 
 
 def _afresh(of: Pass, before: Before) -> Pass:

@@ -29,6 +29,10 @@ MASK, MASKED = "mask", "masked_image_latents"
 """Names of the row tensors of a UNet that was trained for inpainting, [1, h, w] and [C, h, w]: where it repaints, and
 the picture without that."""
 
+OPAQUE = 255
+SEE_THROUGH = "mask_image is transparent in places: those stay, as if they were black."
+UNPAINTED = "Nothing was repainted: mask_image has no white part as large as a latent, {0} x {0} pixels."
+
 
 class InputPictures:
     """How the pictures of a request are read by a model whose latents are `pixels_per_latent` smaller.
@@ -67,9 +71,18 @@ class InputPictures:
         read: torch.Tensor = self._pictures.preprocess(on_white(pixels), request.height, request.width)
         return read[0]
 
+    def warnings(self, request: Request, inputs: Inputs) -> list[str]:
+        """What may be meant otherwise in a mask, of what `read` made of it."""
+        if request.mask_image is None or inputs.repainted is None:
+            return []
+        pixels = request.pictures[request.mask_image.sha256]
+        said = [SEE_THROUGH] if pixels.shape[-1] == 4 and pixels[..., 3].min() < OPAQUE else []
+        return said if inputs.repainted.any() else [*said, UNPAINTED.format(self._scale)]
+
     def _mask(self, pixels: np.ndarray, request: Request) -> torch.Tensor:
         """Float32 [1, H, W] of 0 and 1, of uint8 [H, W, 3 or 4]. 1 is repainted."""
-        mask = Image.fromarray(pixels).convert("L")
+        # Paint on a layer of its own: of what is transparent, programs store black, white or what was erased.
+        mask = on(pixels, "black").convert("L")
         if request.mask_blur:
             mask = VaeImageProcessor.blur(mask, request.mask_blur)
         read: torch.Tensor = self._masks.preprocess(mask, request.height, request.width)
@@ -78,9 +91,14 @@ class InputPictures:
 
 def on_white(pixels: np.ndarray) -> Image.Image:
     """In RGB, of uint8 [H, W, 3 or 4]. What is transparent shows white."""
+    return on(pixels, "white")
+
+
+def on(pixels: np.ndarray, colour: str) -> Image.Image:
+    """The same before any colour."""
     image = Image.fromarray(pixels)
     if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, colour), image)
     return image.convert("RGB")
 
 

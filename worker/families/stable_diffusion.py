@@ -72,6 +72,7 @@ class StableDiffusion(LatentDiffusion):
         return [
             *self._reader.unread(embeddings),
             *self._idle(asked),
+            *self._inputs.warnings(request, asked.inputs),
             *self._reader.misread(self._prompts(request), request.prompt_syntax),
         ]
 
