@@ -20,6 +20,7 @@ from app.contract.messages.deep_cache import Cache
 from app.contract.messages.unclip import ImageEmbedding, Prior
 from tests.engine.driving import Recorder, distance, drain, engine_of, last_events, run, wish
 from tests.engine.pictures import named, picture
+from tests.engine.test_selection import Brightest
 from tests.engine.tiny_models import EMBEDDING, save_tiny_unclip, save_tiny_unclip_of_images, save_tiny_variation
 from worker.engine.engine import Engine
 from worker.engine.events import EngineEvent, Failed, Finished, Preview, Progress, Stopped
@@ -209,6 +210,11 @@ def test_variations_keep_deep_features_and_say_when_guidance_cannot_end(tmp_path
     finished = run(engine_of(bundle), unguided)["a"]
     assert isinstance(finished, Finished)
     assert "guidance_end had no effect: it needs a guidance_scale above 1." in finished.warnings
+    for said, unread in (({}, 1), ({"best_of": 2}, 0), ({"best_of": 2, "expect": ("a cat",)}, 1)):
+        asked = unguided.model_copy(update={"prompt": "a star", **said})
+        finished = run(engine_of(bundle, judge=Brightest()), asked)["a"]
+        assert isinstance(finished, Finished)
+        assert sum("prompt had no effect" in each for each in finished.warnings) == unread, "it chooses, if asked to"
 
 
 def test_variations_beside_texts_are_what_the_stock_pipelines_draw(bundle: Bundle, folder: Path) -> None:

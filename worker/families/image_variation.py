@@ -45,7 +45,9 @@ class ImageVariation(LatentDiffusion):
 
     def _decoder(self, asked: Asked) -> Prepared | EngineError:
         request, blank = asked.request, self._blank
-        said = {"prompt": request.prompt, "negative prompt": request.negative_prompt}
+        # By the prompt the best of several are chosen, unless something else is expected.
+        is_judged_by = request.is_judged and not request.expect
+        said = {"prompt": "" if is_judged_by else request.prompt, "negative prompt": request.negative_prompt}
         warnings = [UNREAD.format(what) for what, text in said.items() if text] + self._idle(asked)
         try:
             rows = Rows(blank, blank) if request.is_guided else Rows(blank)
