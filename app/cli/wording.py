@@ -5,7 +5,7 @@ wrong one. Refuses to know how a request is sent.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.cli.answers import schedulers_of
@@ -23,6 +23,9 @@ FEW = 6
 
 CHOSEN = {"unknown": "scheduler", "model_unknown": "model", "model_missing": "model"}
 """Codes of refusals that list names, and of what."""
+
+ADAPTERS = {"loras": "name", "control": "model"}
+"""Lists of a request, one element for each time that their option is given, and the member that it begins with."""
 
 _WORD = re.compile(rf"\b({'|'.join(name for name in OPTIONS if '_' in name)})\b")
 
@@ -42,7 +45,7 @@ async def _reason(
 ) -> str:
     name = str(error.get("pointer") or "").strip("/").replace("/", ".")
     # What is wrong inside of a picture's reference is the option's that named the picture.
-    option = options.get(name) or options.get(name.split(".")[0], name)
+    option = options.get(name) or options.get(name.split(".")[0], name) + _which(name.split("."), request)
     detail = _WORD.sub(lambda word: options.get(word[0], word[0]), error["detail"])
     if CHOSEN.get(str(error.get("code"))) == name and "did you mean" not in detail:
         known = await _known(service, name, request)
@@ -54,6 +57,16 @@ async def _reason(
             given = plain(request.get(name) or "nothing", 40)
             detail = f"{given} is not one of {len(known)}{asked or '.'} {listed} lists them"
     return f"{option} {detail}".strip()
+
+
+def _which(way: Sequence[str], request: Mapping[str, Any]) -> str:
+    """Of an option that is given several times the one that is meant, and what of it: `loras.1.weight` is the second's
+    weight. Nothing for other options."""
+    if way[0] not in ADAPTERS or len(way) < 3:
+        return ""
+    own = ADAPTERS[way[0]]
+    named = plain(request[way[0]][int(way[1])][own], 40)
+    return f" {named}" if way[2] in (own, "image") else f" {named} {way[2]}"
 
 
 async def _known(service: Service, name: str, request: Mapping[str, Any]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
-from tests.engine.tiny_models import add_tiny_checker, save_tiny_lcm, save_tiny_model, save_tiny_xl
+from tests.engine.tiny_models import SD2, add_tiny_checker, save_tiny_lcm, save_tiny_model, save_tiny_xl
 from worker.models import bundle
 from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
@@ -39,7 +40,7 @@ def epsilon_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session")
 def velocity_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """In the layout of Stable Diffusion 2.x for 768 pixels."""
-    return _tiny(tmp_path_factory, "v_prediction")
+    return _tiny(tmp_path_factory, "v_prediction", unet=SD2)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +71,12 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return _tiny(tmp_path_factory, "epsilon", dtype=torch.bfloat16)
 
 
-def _tiny(tmp_path_factory: pytest.TempPathFactory, prediction_type: str, dtype: torch.dtype = torch.float32) -> Bundle:
+def _tiny(
+    tmp_path_factory: pytest.TempPathFactory,
+    prediction_type: str,
+    dtype: torch.dtype = torch.float32,
+    unet: dict[str, Any] | None = None,
+) -> Bundle:
     with quiet_libraries():
-        folder = save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", prediction_type=prediction_type)
+        folder = save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", prediction_type=prediction_type, unet=unet)
     return load(folder, dtype=dtype)

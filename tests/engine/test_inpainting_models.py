@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.engine.driving import engine_of as Engine
 from tests.engine.pictures import box_mask, edit, half_mask, picture
 from tests.engine.test_edits import together
 from tests.engine.test_equation import ALONE, IN_COMPANY
-from tests.engine.tiny_models import save_tiny_inpainting, save_tiny_xl
+from tests.engine.tiny_models import SD2, save_tiny_inpainting, save_tiny_xl
 from worker.engine.events import Failed
 from worker.families.choose import family_of
 from worker.models.announced import describe
@@ -28,11 +29,18 @@ REQUESTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["1.x", "xl"])
+MODELS: dict[str, Callable[[Path], Path]] = {
+    "1.x": save_tiny_inpainting,
+    "2.x": lambda folder: save_tiny_inpainting(folder, unet=SD2),
+    "xl": lambda folder: save_tiny_xl(folder, in_channels=9),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder: Path = tmp_path_factory.mktemp("models") / "tiny-inpainting"
     with quiet_libraries():
-        return load(save_tiny_inpainting(folder) if request.param == "1.x" else save_tiny_xl(folder, in_channels=9))
+        return load(MODELS[request.param](folder))
 
 
 def test_they_repaint_in_one_batch_as_their_stock_pipeline_does(bundle: Bundle) -> None:

@@ -54,14 +54,15 @@ def save_tiny_model(
     return folder
 
 
-def save_tiny_inpainting(folder: Path) -> Path:
-    """Write a Stable Diffusion folder whose UNet was made for inpainting: it reads a mask and a picture as channels."""
+def save_tiny_inpainting(folder: Path, *, unet: dict[str, Any] | None = None) -> Path:
+    """Write a Stable Diffusion folder whose UNet was made for inpainting: it reads a mask and a picture as channels.
+    `unet`: as above."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     pipeline = diffusers.StableDiffusionInpaintPipeline(
         tokenizer=tokenizer,
         text_encoder=transformers.CLIPTextModel(_text_config(tokenizer)),
-        unet=_unet(in_channels=9),
+        unet=_unet(in_channels=9, **(unet or {})),
         vae=_vae(),
         scheduler=diffusers.PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,
