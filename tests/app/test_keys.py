@@ -525,6 +525,19 @@ def test_a_key_that_nobody_was_shown_is_none(settings: Settings, keys: Keys, run
     assert [each["action"] for each in lines] == ["keys open", "keys revoke", "keys create"]
 
 
+def test_a_redis_that_refuses_is_not_said_to_be_silent(keys: Keys, redis_client: redis.Redis) -> None:
+    redis_client.config_set("maxmemory", 1)
+    try:
+        done = keys("create", "ann")
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "the service's Redis refuses it, and nothing was changed: " in done.stderr
+    assert "maxmemory" in done.stderr
+    assert "HSET" not in done.stderr
+    assert keys("list").stdout == ""
+
+
 def test_the_scope_admin_says_what_else_the_key_may_do(keys: Keys, settings: Settings) -> None:
     """An earlier gateway reads the scopes that it knows, and makes nothing of the rest."""
     for scopes, granted in (
