@@ -179,6 +179,13 @@ def test_a_picture_of_megabytes_goes_in_and_too_much_is_the_gateways_to_say(
     assert (sent.status_code, sent.headers["location"]) == (201, f"{PREFIX}/v1/inputs/{sent.json()['id']}")
     too_much = caddy.client.post(f"{caddy.url}/v1/jobs", json=PARAMETERS | {"prompt": "a" * 200_000})
     assert too_much.json()["type"] == f"{PREFIX}/problems/body-too-large", "not the proxy's page"
+    stranger = {"Content-Type": "image/png", "Authorization": "Bearer drk_unknown"}
+    for length, headers, slug in (
+        (16 * 2**20, stranger, "unauthenticated"),
+        (45 * 2**20, {"Content-Type": "image/png"}, "body-too-large"),
+    ):
+        refused = caddy.client.post(f"{caddy.url}/v1/inputs", content=bytes(length), headers=headers)
+        assert refused.json()["type"] == f"{PREFIX}/problems/{slug}", "the gateway's own, though it did not read it all"
 
 
 def test_another_name_is_shown_no_certificate(caddy: Caddy) -> None:
