@@ -7,6 +7,7 @@ the scripts do.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import redis.asyncio
 
 class Losses:
     """Of how many scripts the next answer is lost, for all clients that share this. `breaks`: the caller hears so;
-    `meanwhile` happens before the call is made again."""
+    `meanwhile` happens before the call is made again. `calls` are the last ones, with what came of each."""
 
     def __init__(
         self, left: float = 0, *, breaks: bool = False, meanwhile: Callable[[], Awaitable[object]] | None = None
@@ -24,6 +25,7 @@ class Losses:
         self.left = left
         self.breaks = breaks
         self.meanwhile = meanwhile
+        self.calls: deque[tuple[tuple[Any, ...], Any]] = deque(maxlen=20)
 
     def client(self, url: str) -> redis.Redis:
         client: Any = _Client.from_url(url, decode_responses=True)
@@ -34,6 +36,11 @@ class Losses:
         client: Any = _AsyncClient.from_url(url, decode_responses=True)
         client.losses = self
         return client  # type: ignore[no-any-return]
+
+    def note(self, command: tuple[Any, ...], answer: Any) -> Any:
+        if command[0] == "EVALSHA":
+            self.calls.append((command, answer))
+        return answer
 
     def forget(self, command: tuple[Any, ...]) -> bool:
         """Is the answer to this command lost? Raises redis.ConnectionError if the caller is to hear so."""
@@ -50,7 +57,9 @@ class _Client(redis.Redis):
 
     def execute_command(self, *command: Any, **options: Any) -> Any:
         answer = super().execute_command(*command, **options)
-        return super().execute_command(*command, **options) if self.losses.forget(command) else answer
+        if self.losses.forget(command):
+            answer = super().execute_command(*command, **options)
+        return self.losses.note(command, answer)
 
 
 class _AsyncClient(redis.asyncio.Redis):
@@ -58,8 +67,8 @@ class _AsyncClient(redis.asyncio.Redis):
 
     async def execute_command(self, *command: Any, **options: Any) -> Any:
         answer = await super().execute_command(*command, **options)
-        if not self.losses.forget(command):
-            return answer
-        if self.losses.meanwhile is not None:
-            await self.losses.meanwhile()
-        return await super().execute_command(*command, **options)
+        if self.losses.forget(command):
+            if self.losses.meanwhile is not None:
+                await self.losses.meanwhile()
+            answer = await super().execute_command(*command, **options)
+        return self.losses.note(command, answer)

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha1
 from typing import Any, TypeVar
 
 import pytest
@@ -53,6 +54,8 @@ WORKERS = st.sampled_from(["w1", "w2", "w3"])
 QUEUE_LIMIT, TENANT_LIMIT = 12, 8
 A_DAY_MS = 86_400_000
 TERMINAL = ("succeeded", "failed", "canceled")
+RECOGNISED = ("submit", "retry", "claim", "finish", "give_back", "cancel", "forget")
+"""Scripts that do something once, for whoever says it, however late it is said again."""
 
 
 _numbers = itertools.count()
@@ -291,6 +294,7 @@ class Scripts(RuleBasedStateMachine):
         self.store = JobStore(self.async_client)
         self.ownership = Ownership(self.worker_client)
         self.installation = Installation()
+        self.names = {sha1(source(name).encode()).hexdigest(): name for name in RECOGNISED}
 
     def teardown(self) -> None:
         self.run(self.async_client.aclose())
@@ -307,6 +311,53 @@ class Scripts(RuleBasedStateMachine):
     def answers_get_lost(self, scripts: int) -> None:
         """Each of the next calls is made twice, and the first answer forgotten: nothing may differ from one call."""
         self.losses.left = scripts
+
+    @rule(number=st.integers(1, 8))
+    def a_call_is_said_again_late(self, number: int) -> None:
+        """Its answer was lost, and others have had their turn since: whatever they did stays as it is."""
+        calls = [call for call in self.losses.calls if call[0][1] in self.names]
+        if len(calls) >= number:
+            self._say_again(*calls[-number])
+
+    def _say_again(self, command: tuple[Any, ...], answer: Any) -> None:
+        _, digest, keys_given, *words = command
+        name, words, jobs = self.names[digest], words[int(keys_given) :], self.installation.jobs
+        if name == "claim" and words != self._last_claim_of(words[1]):
+            # Who asks for the next job has had this answer.
+            return
+        if not _has_done_it(name, answer):
+            return
+        self.client.script_load(source(name))
+        again, job = self.client.execute_command(*command), jobs.get(words[0])
+        match name:
+            case "submit" | "retry":
+                assert again[:2] == answer[:2]
+            case "claim":
+                owned = jobs.get(answer[0])
+                is_owned = owned is not None and (owned.status, owned.token) == ("running", words[2])
+                assert (again and again[:2]) == (answer[:2] if is_owned else None)
+            case "finish" | "give_back":
+                by = job and (job.given_back if name == "give_back" else job.token)
+                assert again == ("done" if by == words[1] else "stale")
+            case "cancel":
+                is_on = job is not None and job.status == "running"
+                over = "missing" if job is None else "canceled" if job.status == "canceled" else "over"
+                assert again == ("requested" if is_on else over)
+            case "forget":
+                assert again == 1
+
+    def _last_claim_of(self, worker: str) -> list[Any]:
+        claims = (call[3:] for call, _ in self.losses.calls if self.names.get(call[1]) == "claim")
+        return [list(words) for words in claims if words[1] == worker][-1]
+
+    @rule(target=ids, tenant=TENANTS)
+    def a_job_is_deleted_before_its_maker_has_heard_of_it(self, tenant: str) -> str:
+        job_id = self.submit(tenant, 1, ORDINARY, None, "a")
+        said = self.losses.calls[-1]
+        self.cancel(job_id, stranger=False)
+        self.forget(job_id)
+        self._say_again(*said)
+        return job_id
 
     @rule(
         target=ids,
@@ -586,6 +637,15 @@ class Scripts(RuleBasedStateMachine):
             assert self.client.exists(*kept) == 0
             assert [key for key in self.client.scan_iter("rq:*") if ":job:" in key or "exec" in key] == []
             assert list(self.client.scan_iter(f"{keys.OPEN}*")) == []
+
+
+def _has_done_it(name: str, answer: Any) -> bool:
+    """What changed nothing may do so now: it is a call that came late."""
+    if name in ("submit", "retry"):
+        return bool(answer[0] == "created")
+    if name == "forget":
+        return bool(answer == 1)
+    return answer not in (None, "stale", "missing")
 
 
 @pytest.fixture
