@@ -13,6 +13,7 @@ import typer
 from app import __version__
 from app.cli import backup_commands, drawing_commands, score_commands, usage_commands
 from app.cli.admin_commands import admin
+from app.cli.importing import without_collector
 from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
 from app.cli.model_commands import models
@@ -178,7 +179,8 @@ def _run(process: str, **options: object) -> NoReturn:
     _options_go_first(**options)
     (found,) = entry_points(group=PROCESSES, name=process)
     try:
-        run = found.load()
+        with without_collector():
+            run = found.load()
     except ModuleNotFoundError as error:
         print(f"darkroom {process}: {error.name} is not installed; {how_to_install('worker')}", file=sys.stderr)
         raise typer.Exit(CANNOT_START) from None

@@ -8,7 +8,10 @@ import sys
 def main() -> None:
     """Entry point of the command. Commands that have begun hear a Ctrl-C themselves."""
     try:
-        from app.cli.main import main as run
+        from app.cli.importing import without_collector
+
+        with without_collector():
+            from app.cli.main import main as run
 
         run()
     except KeyboardInterrupt:

@@ -132,3 +132,21 @@ sys.meta_path.insert(0, Impatient())
     command = [sys.executable, "-c", program + STARTS, "--version"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_the_collector_of_garbage_rests_while_a_process_is_loaded() -> None:
+    """And works while it runs."""
+    program = """
+import gc
+from importlib.metadata import EntryPoint
+seen = []
+class Seeing(EntryPoint):
+    def load(self):
+        seen.append(gc.isenabled())
+        return lambda: print([*seen, gc.isenabled(), gc.get_freeze_count() > 0])
+import app.cli.main
+app.cli.main.entry_points = lambda **of: [Seeing(of["name"], "none", of["group"])]
+"""
+    command = [sys.executable, "-c", program + STARTS, "webhooks"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    assert ended.stdout == "[False, True, True]\n", ended.stderr

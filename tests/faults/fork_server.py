@@ -7,6 +7,7 @@ it is to keep real time.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -112,6 +113,8 @@ def bear(kind: str, environment: dict[str, str], log: str) -> int:
 
 def run() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # A child whose collector looked through what was imported would copy all of it.
+    gc.freeze()
     # Three days of tries are too long in any case.
     schedule.DELAYS = tuple(0.2 for _ in schedule.DELAYS)  # type: ignore[assignment]
     keys.LIMIT_WINDOW_MS = A_DAY_MS
