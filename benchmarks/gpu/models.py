@@ -30,7 +30,10 @@ GFLOP = {"sd": 803.0, "xl": 6761.0}
 """Of one row at the native size, as torch's FlopCounterMode counts it."""
 
 WIDTHS = (320, 640, 1280, 1280)
-SMALL_WIDTHS = (32, 64, 64, 64)
+SMALL_WIDTHS = (32, 64, 64)
+SMALL_SIDE = 8
+"""Of the latents. The small networks are as shallow as their kind can be: on a CPU, what torch does about a layer takes
+longer than the layer does."""
 
 
 def full_size(run: Run, kind: str, dtype: torch.dtype) -> Bundle:
@@ -110,18 +113,21 @@ def _layers(run: Run) -> int:
 
 
 def _sd_unet(run: Run) -> Any:
+    shallow = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}
+    shallow |= {"up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
     return diffusers.UNet2DConditionModel(
-        sample_size=16 if run.small else 64,
-        block_out_channels=SMALL_WIDTHS if run.small else WIDTHS,
+        sample_size=SMALL_SIDE if run.small else 64,
+        block_out_channels=SMALL_WIDTHS[:2] if run.small else WIDTHS,
         layers_per_block=_layers(run),
         cross_attention_dim=768,
+        **(shallow if run.small else {}),
     )
 
 
 def _xl_unet(run: Run) -> Any:
     return diffusers.UNet2DConditionModel(
-        sample_size=16 if run.small else 128,
-        block_out_channels=(SMALL_WIDTHS if run.small else WIDTHS)[:3],
+        sample_size=SMALL_SIDE if run.small else 128,
+        block_out_channels=SMALL_WIDTHS if run.small else WIDTHS[:3],
         layers_per_block=_layers(run),
         cross_attention_dim=2048,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
