@@ -10,7 +10,7 @@ help:
 	@echo "make run [PORT=8000] [DATA=data] [MODEL=folder]   serve on this machine"
 	@echo "make test                                         everything that must hold"
 	@echo "make test-stalled                                 the same on a machine that is busy and stands still now and then"
-	@echo "make fuzz [SEED=7] [SECONDS=180]                   some 5,000 requests that the OpenAPI allows or forbids; then, for as long,"
+	@echo "make fuzz [SEED=7] [SECONDS=180]                   over 10,000 requests that the OpenAPI allows or forbids; then, for as long,"
 	@echo "                                                  whatever models are asked with at once, drawn alone, in company and again"
 	@echo "make chaos [SEED=1] [SECONDS=60] [MUTANTS=1]       kill everything at random, then count what was lost"
 	@echo "make load [ARGS='--soak 300']                      traffic beside a bare FastAPI, some 5 minutes"

@@ -25,12 +25,20 @@ CONFIG = """
 positive_data_acceptance.expected-statuses = ["2xx", "3xx", 400, 401, 403, 404, 409, 410, 422, 429]
 """
 
+BRIEFLY = """
+# Every boundary of a job's parameters is met at POST /v1/jobs, of an image's form at its variations, of a prediction at
+# its other route: these would be half of all requests. Random ones are sent here as well; and where there is time, all.
+[[operations]]
+include-name = ["POST /v1/images/edits", "POST /v1/images/generations", "POST /v1/models/{owner}/{name}/predictions"]
+phases.coverage.enabled = false
+"""
+
 SECONDS = os.environ.get("DARKROOM_TEST_CONFORMANCE_SECONDS")
 """How long to look. The run that finds rare things takes minutes: `make fuzz`."""
 
 SEED = os.environ.get("DARKROOM_TEST_CONFORMANCE_SEED", "7")
 
-EXAMPLES = 2
+EXAMPLES = 1
 """Of each operation, where no time is given: a number, because how many fit into a time depends on the machine."""
 
 
@@ -60,7 +68,7 @@ def busy(gateway_with: OneGateway, worker: ScriptedWorker, redis_client: redis.R
 
 @pytest.mark.timeout(int(SECONDS or 0) * 3 + 600)
 def test_schemathesis_finds_nothing(busy: Running, tmp_path: Path) -> None:
-    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    (tmp_path / "schemathesis.toml").write_text(CONFIG if SECONDS else CONFIG + BRIEFLY)
     command = [
         str(Path(sys.executable).with_name("st")), "run", f"{busy.url}/openapi.json",
         "--header", f"Authorization: Bearer {KEY}", "--checks", "all", "--seed", SEED,
