@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from app.contract.messages.schedulers import SCHEDULERS
-from tests.engine.driving import distance
+from tests.engine.driving import distance, ends_in_numbers
 from tests.waiting import until
 from worker.engine.compile import NotAffine, compile_table, residual
 from worker.engine.errors import GenerationFailed
@@ -162,7 +162,14 @@ def test_zero_terminal_snr_at_many_steps(name: str) -> None:
         if name in ("lcm", "tcd"):
             compiled(scheduler, 30, **taken(scheduler, name))
             return
-        compiled(scheduler, 52, **taken(scheduler, name))
+        compiled(scheduler, steps_to(52, numbers=True) if name == "ddim_eta1" else 52, **taken(scheduler, name))
+
+
+def steps_to(least: int, *, numbers: bool) -> int:
+    """At least so many steps of DDIM with eta 1 that end in numbers, or in NaN: it takes the root of a negative
+    rounding error, at one number of steps in three, and at which differs from one processor to another."""
+    scheduler = for_name(zero_snr(), "ddim_eta1")
+    return next(steps for steps in range(least, 100) if ends_in_numbers(scheduler, steps, eta=1.0) is numbers)
 
 
 def zero_snr(**options: Any) -> Any:
@@ -347,12 +354,12 @@ def test_a_solver_says_what_it_is_made_of(name: str) -> None:
 
 
 def test_what_ends_in_nan_is_refused_before_it_is_drawn_and_the_advice_is_good() -> None:
-    """DDIM with eta 1 takes the root of a negative rounding error there, at one number of steps in three."""
     with quiet_libraries():
+        steps = steps_to(16, numbers=False)
         with pytest.raises(
-            GenerationFailed, match=r"ddim_eta1 cannot take 20 steps with this model \(.*NaN\); (\d+) or"
+            GenerationFailed, match=rf"ddim_eta1 cannot take {steps} steps with this model \(.*NaN\); (\d+) or"
         ) as no:
-            factory(zero_snr(), "ddim_eta1", 20)
+            factory(zero_snr(), "ddim_eta1", steps)
         for other in re.findall(r"(\d+)(?= or | will do)", str(no.value)):
             assert isinstance(factory(zero_snr(), "ddim_eta1", int(other)).solver(), TableSolver)
 

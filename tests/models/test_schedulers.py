@@ -8,10 +8,9 @@ from typing import Any, NoReturn
 
 import diffusers
 import pytest
-import torch
 
 from app.contract.messages.schedulers import CLASS_NAMES, SCHEDULERS
-from tests.engine.driving import names_for
+from tests.engine.driving import ends_in_numbers, names_for
 from worker.models import schedulers
 from worker.models.bundle import Bundle, load
 from worker.models.pipelines import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
@@ -131,18 +130,10 @@ def test_steps_that_a_model_cannot_take_are_known_before(monkeypatch: pytest.Mon
     )  # fmt: skip
     with quiet_libraries():
         limits = step_limits(configured(zero_snr, STABLE_DIFFUSION), max_steps=30)
-        in_stock = {steps for steps in range(1, 31) if ends_in_numbers(for_name(zero_snr, "ddim_eta1"), steps)}
+        in_stock = {steps for steps in range(1, 31) if ends_in_numbers(for_name(zero_snr, "ddim_eta1"), steps, eta=1.0)}
     assert limits["dpmpp_2m_karras"] == limits["dpmpp_sde_karras"] == StepLimits(1, 30)
     ours = limits["ddim_eta1"]
     assert set(range(ours.fewest, ours.most + 1)) - set(ours.refused) == in_stock
-
-
-def ends_in_numbers(scheduler: Any, steps: int) -> bool:
-    scheduler.set_timesteps(steps)
-    x = torch.ones(1, 4, 4, 4)
-    for timestep in scheduler.timesteps:
-        x = scheduler.step(torch.ones_like(x), timestep, x, eta=1.0).prev_sample
-    return bool(x.isfinite().all())
 
 
 def test_short_names_and_class_names_do_not_collide() -> None:
