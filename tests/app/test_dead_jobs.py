@@ -13,6 +13,7 @@ import redis
 
 from app.contract.redis import keys
 from app.jobs.housekeeping import Housekeeper
+from tests.app.command import darkroom
 from tests.app.conftest import ScriptedWorker
 from tests.app.test_housekeeping import housekeeper, store
 from tests.app.test_jobs import send
@@ -70,7 +71,7 @@ def test_what_cannot_be_run_again(client: httpx2.Client, url: str) -> None:
         ("job_" + "0" * 24, "no such job"),
         ("x", "not a job's id"),
     ):
-        done = jobs(url, "retry", job_id)
+        done = darkroom("jobs", "retry", job_id, redis_url=url)
         assert done.returncode == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr

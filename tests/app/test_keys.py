@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import redis.asyncio
 from app.contract.redis import keys as names
 from app.edge.keyring import Keyring, _checksum, key_id_of, new_key
 from app.settings import Settings
+from tests.app.command import darkroom
 from tests.app.conftest import OPERATOR, OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import PARAMETERS
@@ -34,6 +36,12 @@ COMMAND = Path(sys.executable).with_name("darkroom")
 @pytest.fixture
 def keys(settings: Settings) -> Keys:
     """`darkroom keys` beside the gateway."""
+    return partial(darkroom, "keys", redis_url=settings.redis_url.get_secret_value())
+
+
+@pytest.fixture
+def keys_as_processes(settings: Settings) -> Keys:
+    """The same as an operator runs it."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {"REDIS_URL": settings.redis_url.get_secret_value(), "PATH": "/usr/bin"}
@@ -62,7 +70,8 @@ def locked(gateway_with: OneGateway, worker: ScriptedWorker) -> Iterator[Running
         yield running
 
 
-def test_a_key_from_its_making_to_its_end(locked: Running, keys: Keys, redis_client: redis.Redis) -> None:
+def test_a_key_from_its_making_to_its_end(locked: Running, keys_as_processes: Keys, redis_client: redis.Redis) -> None:
+    keys = keys_as_processes
     assert problem(locked.client.get("/v1/jobs")) == (401, "unauthenticated")
     done = keys("create", "ann", "--name", "a note")
     key = done.stdout.strip()
