@@ -83,6 +83,9 @@ chaos: .venv/dev.stamp
 fuzz: .venv/dev.stamp
 	DARKROOM_TEST_CONFORMANCE_SECONDS=$(or $(SECONDS),180) DARKROOM_TEST_CONFORMANCE_SEED=$(or $(SEED),7) \
 	$(BIN)/python -m pytest -s tests/app/test_conformance.py
+	$(BIN)/python -m pytest --hypothesis-profile fuzz --hypothesis-seed $(or $(SEED),7) \
+	  tests/contract/test_state_machine.py tests/contract/test_input_machine.py tests/engine/test_arrivals.py \
+	  tests/engine/test_reproducible.py tests/worker/test_images.py tests/contract/test_a1111_syntax.py
 	$(BIN)/python -m tests.engine.combinations --seed $(or $(SEED),7) --seconds $(or $(SECONDS),180)
 
 check-deploy: .venv/dev.stamp

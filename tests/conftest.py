@@ -29,8 +29,10 @@ gc.disable()
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# Its own deadline of 200 ms an example would make a busy machine's pause a failure.
-hypothesis.settings.register_profile("darkroom", deadline=None)
+# Its own deadline of 200 ms an example would make a busy machine's pause a failure. The same examples each time: a
+# change is judged by what it changes. Others are found by `make fuzz`.
+hypothesis.settings.register_profile("darkroom", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("fuzz", deadline=None, database=None)
 hypothesis.settings.load_profile("darkroom")
 
 IN_CI = os.environ.get("CI") == "true"
