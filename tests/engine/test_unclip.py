@@ -245,6 +245,17 @@ def test_a_way_between_two_pictures_ends_at_them(bundle: Bundle) -> None:
     assert 0 < distance(way[1], way[0]) < distance(way[2], way[0])
 
 
+def test_pictures_of_a_way_keep_their_order_whichever_fits_best(bundle: Bundle) -> None:
+    way = {"slerp": [{"of": {}}, {"of": {}}], "at": [0, 0.5, 1]}
+    changes = {"expect": ("a cat",), "num_inference_steps": 2}
+    for pictures in ([A, B], [B, A]):
+        asked = drawn_from(**way, pictures=pictures, changes=changes)
+        finished = run(engine_of(bundle, judge=Brightest()), asked)["a"]
+        assert isinstance(finished, Finished)
+        assert [image.index for image in finished.images] == [0, 1, 2]
+        assert None not in [image.score for image in finished.images]
+
+
 def test_a_way_between_two_texts_ends_at_what_each_alone_would_be(bundle: Bundle) -> None:
     texts, changes = ("a red circle", "a blue star"), {"prior": Prior(num_inference_steps=3)}
     for end, text in enumerate(texts):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import structlog
 import torch
 
+from app.contract.messages.spec import place_of
 from worker.engine.errors import at_worst_without
 from worker.engine.events import Candidate, Finished
 from worker.engine.judging import Judge, Verdict
@@ -128,9 +129,9 @@ def redraws(job: Job) -> int:
 
 def kept(job: Job) -> list[Sample]:
     """Those of a job that is over which it was asked for, the best first; or all as they were drawn, where nobody has
-    judged."""
+    judged, or each has its place on a way."""
     finished = [each for each in job.samples if each.picture is not None]
-    if not job.request.is_judged:
+    if not job.request.is_judged or place_of(job.request, 0) is not None:
         return finished
     return sorted(finished, key=_rank)[: job.request.num_images]
 
