@@ -6,8 +6,13 @@ What it says of this machine is no business of a test's.
 from __future__ import annotations
 
 import argparse
+import ast
+import re
+import sys
 import traceback
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+import benchmarks.gpu
 from benchmarks.gpu import bits, compiled, fewer, probe, speed
 from benchmarks.gpu.models import full_size
 from benchmarks.gpu.run import Run
@@ -67,6 +73,62 @@ def test_it_goes_through(part: Any, told: str, rehearsed: Path) -> None:
     part(run_of(part.__name__))
     assert told in (rehearsed / f"gpu-{part.__name__}.json").read_text()
     torch._dynamo.reset()
+
+
+THERE = ("torch", "transformers", "accelerate", "safetensors", "pillow", "scipy", "psutil")
+"""What such a machine has, as benchmarks/gpu says, and with them what they need."""
+
+OURS = ("app", "benchmarks", "worker")
+
+
+def test_the_wheels_that_are_named_are_all_that_it_needs() -> None:
+    """Where there is no package index, one that is missing costs the time for which the machine is had."""
+    told = str(benchmarks.gpu.__doc__)
+    assert all(each in told for each in THERE)
+    fetched = told.partition("-d wheels ")[2].partition("\n\n")[0].replace("\\", "").split()
+    there = set[str]()
+    for each in (*THERE, *fetched, "numpy"):
+        with_its_needs(each, there)
+    asked, read = set[str](), set[Path]()
+    for module in Path(benchmarks.gpu.__file__).parent.glob("*.py"):
+        asked |= asked_for(module, read)
+    assert {"torch", "diffusers", "pydantic"} <= asked
+    assert {canonical({"PIL": "pillow"}.get(name, name)) for name in asked - sys.stdlib_module_names} <= there
+
+
+def asked_for(module: Path, read: set[Path]) -> set[str]:
+    """Packages that are imported with it, by itself and by what of ours it imports."""
+    if module in read or not module.exists():
+        return set()
+    read.add(module)
+    found = set[str]()
+    for each in ast.parse(module.read_text()).body:
+        names = [alias.name for alias in each.names] if isinstance(each, ast.Import) else []
+        if isinstance(each, ast.ImportFrom) and each.module:
+            names = [each.module, *(f"{each.module}.{alias.name}" for alias in each.names)]
+        for name in names:
+            top, *rest = name.split(".")
+            if top not in OURS:
+                found.add(top)
+                continue
+            for depth in range(len(rest) + 1):
+                place = Path(*[top, *rest][: depth + 1])
+                found |= asked_for(place.with_suffix(".py"), read) | asked_for(place / "__init__.py", read)
+    return found
+
+
+def with_its_needs(name: str, known: set[str]) -> None:
+    if canonical(name) in known:
+        return
+    known.add(canonical(name))
+    with suppress(PackageNotFoundError):
+        for each in distribution(name).requires or []:
+            if "extra ==" not in each:
+                with_its_needs(re.split(r"[^A-Za-z0-9._-]", each, maxsplit=1)[0], known)
+
+
+def canonical(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
 
 
 def test_figures_go_where_somebody_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
