@@ -12,7 +12,8 @@ help:
 	@echo "make test-stalled                                 the same on a machine that is busy and stands still now and then"
 	@echo "make fuzz [SEED=7] [SECONDS=180]                   over 10,000 requests that the OpenAPI allows or forbids; then, for as long,"
 	@echo "                                                  whatever models are asked with at once, drawn alone, in company and again"
-	@echo "make chaos [SEED=1] [SECONDS=60] [MUTANTS=1]       kill everything at random, then count what was lost"
+	@echo "make chaos [SEED=1] [SECONDS=60] [MUTANTS=1]       kill everything at random, then count what was lost;"
+	@echo "                                                  FOLDERS=1: workers have two models, one in memory at a time"
 	@echo "make load [ARGS='--soak 300']                      traffic beside a bare FastAPI, some 5 minutes"
 	@echo "make scale [ARGS=--quick]                         a thousand workers on one Redis, beside an older version, some 8 minutes"
 	@echo "make figures                                      measures anew what docs/benchmarks.md draws, some 25 minutes"
@@ -78,7 +79,7 @@ types: .venv/dev.stamp
 	$(BIN)/mypy
 
 chaos: .venv/dev.stamp
-	$(BIN)/python -m tests.faults.chaos --seed $(or $(SEED),1) --seconds $(or $(SECONDS),60) $(if $(MUTANTS),--mutants)
+	$(BIN)/python -m tests.faults.chaos --seed $(or $(SEED),1) --seconds $(or $(SECONDS),60) $(if $(MUTANTS),--mutants) $(if $(FOLDERS),--folders)
 
 fuzz: .venv/dev.stamp
 	DARKROOM_TEST_CONFORMANCE_SECONDS=$(or $(SECONDS),180) DARKROOM_TEST_CONFORMANCE_SEED=$(or $(SEED),7) \

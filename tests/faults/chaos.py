@@ -31,9 +31,9 @@ from tests.faults.checker import check
 from tests.faults.evidence import TENANT, Evidence, Findings
 from tests.faults.fork_server import LEASE, MUTANT, ORPHAN, REAL_TIME
 from tests.faults.installation import ForkServer, Service, Valkey
-from tests.faults.load import Client, History, Nemesis, Operator, Receiver
+from tests.faults.load import Asker, Client, History, Nemesis, Operator, Receiver
 from tests.faults.proxy import Losses, LossyProxy
-from tests.faults.scripted import ASLEEP
+from tests.faults.scripted import ASLEEP, CARD, FOLDERS, SECOND
 from tests.waiting import PLAIN, WAIT_SECONDS
 
 ORPHAN_MS = 10_000
@@ -72,12 +72,14 @@ def run(
     patience: float = WAIT_SECONDS,
     real_time: bool = False,
     only_replies: bool = False,
+    folders: bool = False,
 ) -> Findings:
     """One run in `folder`, which must be empty. At its end the service is left alone until it rests, or has ended no
     job for `drain` seconds. Raises NothingShown where it breaks no promise, and has taken in no job for `patience`.
 
     `real_time`: leases of 30 s, as users have them. `only_replies`: nothing dies and no lease runs out, but replies of
     Redis are lost all the time, the first two of each script among them; then everything has to happen exactly once.
+    `folders`: each worker has two models, one of them in memory at a time, and jobs are of either.
     """
     valkey = Valkey(folder / "redis", durable=mutant != "aof off")
     valkey.comes()
@@ -85,6 +87,7 @@ def run(
     proxy = LossyProxy(valkey.port, losses, seed=seed)
     receiver = Receiver(seed, fails=0.0 if only_replies else 0.2)
     environment = _environment(mutant, real_time=real_time, only_replies=only_replies)
+    environment |= {FOLDERS: "1", "DARKROOM_HOLD_SECONDS": "0.3"} if folders else {}
     environment |= {"DARKROOM_REDIS_URL": proxy.url, "DARKROOM_WEBHOOK_PORTS": str(receiver.port)}
     fate = {} if only_replies else FATE | mutants.fate_of(mutant)
     service = Service(folder, fork_server, valkey, fate=fate, seed=seed, environment=environment)
@@ -94,13 +97,15 @@ def run(
     clients = [
         Client(
             f"c{n}", service, history, receiver.url, seed=seed * 100 + n, api_key=api_key, poison=not only_replies,
-            edits=n < EDITORS,
+            edits=n < EDITORS, models=(CARD.name, SECOND.name) if folders else (),
         )
         for n in range(4)
     ]  # fmt: skip
     operator = Operator(OPERATOR, service, history, seed=seed, api_key=admin_key)
     nemesis = Nemesis(service, valkey, history, losses, seed=seed)
-    troubles = [operator] if only_replies else [operator, nemesis]
+    asker = Asker("a", service, history, valkey, receiver.url, seed=seed, api_key=api_key)
+    # A gateway that dies in between forgets whom it had: then what is asked again may be drawn twice.
+    troubles = [operator, asker] if only_replies else [operator, nemesis]
     began = time.monotonic()
     try:
         try:
@@ -161,7 +166,7 @@ def _environment(mutant: str, *, real_time: bool, only_replies: bool) -> dict[st
 def _go_on(
     service: Service,
     clients: list[Client],
-    troubles: list[Operator | Nemesis],
+    troubles: list[Operator | Asker | Nemesis],
     *,
     seconds: float,
     patience: float,
@@ -198,7 +203,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _all_said(clients: list[Client], troubles: list[Operator | Nemesis]) -> None:
+def _all_said(clients: list[Client], troubles: list[Operator | Asker | Nemesis]) -> None:
     """The troubles end, and then every client ends what it is saying; one that gets no answer any more is cut short.
     Said again, nothing happens."""
     for thread in troubles:
@@ -263,9 +268,10 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=60)
     options.add_argument("--real-time", action="store_true", help="leases of 30 s; takes some minutes to come to rest")
     options.add_argument("--only-replies", action="store_true", help="lose replies, kill nothing, forgive nothing")
+    options.add_argument("--folders", action="store_true", help="workers have two models, one in memory at a time")
     options.add_argument("--mutants", action="store_true", help="each mutant, until a seed catches it")
     chosen = options.parse_args()
-    how = {"real_time": chosen.real_time, "only_replies": chosen.only_replies}
+    how = {"real_time": chosen.real_time, "only_replies": chosen.only_replies, "folders": chosen.folders}
     with closing(ForkServer()) as fork_server:
         if chosen.mutants:
             return sum(not _caught(fork_server, name, chosen.seed, chosen.seconds) for name in mutants.MUTANTS)
@@ -274,8 +280,9 @@ def main() -> int:
 
 
 def _caught(fork_server: ForkServer, mutant: str, seed: int, seconds: float) -> bool:
-    only_replies = mutants.MUTANTS[mutant].of_replies
-    runs = (_show(fork_server, seed + n, seconds, mutant=mutant, only_replies=only_replies) for n in range(3))
+    made = mutants.MUTANTS[mutant]
+    how = {"only_replies": made.of_replies, "folders": made.of_folders}
+    runs = (_show(fork_server, seed + n, seconds, mutant=mutant, **how) for n in range(3))
     return any(findings is not None and mutants.convicts(mutant, findings) for findings in runs)
 
 

@@ -6,6 +6,7 @@ knows). The checker reads nothing else about the clients.
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import io
 import json
@@ -15,17 +16,19 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from PIL import Image
 
+from app.contract.redis import keys
 from tests.faults.installation import Service, Valkey
 from tests.faults.proxy import Losses
-from tests.waiting import PLAIN
+from tests.faults.scripted import CARD, HOLD
+from tests.waiting import PLAIN, WAIT_SECONDS
 
 
 class History:
@@ -141,9 +144,10 @@ class Client(Caller):
 
     def __init__(
         self, name: str, service: Service, history: History, webhook: str, *, seed: int, api_key: str, poison: bool,
-        edits: bool,
+        edits: bool, models: Sequence[str] = (),
     ) -> None:  # fmt: skip
         super().__init__(name, service, history, seed=seed, api_key=api_key)
+        self._models = models
         self._edits = edits
         self._webhook = webhook
         self._poison = poison
@@ -180,6 +184,8 @@ class Client(Caller):
             "metadata": {"order": order},
             "priority": self._chance.choice(["interactive", "interactive", "batch"]),
         }
+        if self._models:
+            body["model"] = self._chance.choice(self._models)
         if picture:
             body |= {"image": {"input": picture}, "strength": 0.5}
         more = {"body": body, "poison": poison, "picture": picture}
@@ -217,6 +223,71 @@ class Operator(Caller):
         if number % 2:
             self.over.wait(self._chance.uniform(0, 0.3))
             self._call(client, "undrain", worker, "POST", f"/v1/admin/workers/{worker}/undrain", body={})
+
+
+class Asker(Caller):
+    """A program with OpenAI's client, which gives up too early and asks again: the same words, and no key by which the
+    two could be known. Nothing is drawn to its end meanwhile, so that what it has left is there to be joined."""
+
+    def __init__(
+        self, name: str, service: Service, history: History, valkey: Valkey, webhook: str, *, seed: int, api_key: str
+    ) -> None:
+        super().__init__(name, service, history, seed=seed, api_key=api_key)
+        self._valkey, self._webhook = valkey, webhook
+        self._hold = service.diary.with_name(HOLD)
+
+    def _turn(self, client: httpx2.Client, number: int) -> None:
+        order = f"{self.name}-{number}"
+        self._hold.touch()
+        try:
+            with self._valkey.client() as redis_client, closing(self._ask(order)) as first:
+                if not self._comes_to(lambda: self._waits_of(redis_client, order)):
+                    return
+                before = self._waits_of(redis_client, order)
+                first.close()
+                with closing(self._ask(order, again=True)) as second:
+                    self._comes_to(lambda: {*self._waits_of(redis_client, order).values()} - {*before.values()})
+                    self._hold.unlink()
+                    answer = second.getresponse()
+                    self._history.write("ok", self.name, what="ask again", about=order, http=answer.status)
+        except OSError as error:
+            self._history.write("info", self.name, what="ask again", about=order, error=type(error).__name__)
+        finally:
+            self._hold.unlink(missing_ok=True)
+        self.over.wait(self._chance.uniform(0.3, 0.8))
+
+    def _ask(self, order: str, *, again: bool = False) -> http.client.HTTPConnection:
+        """Sent, and not answered yet."""
+        self._history.write("invoke", self.name, what="ask again" if again else "ask", about=order)
+        body = {
+            "model": CARD.name, "prompt": "a circle", "num_inference_steps": 4, "response_format": "url",
+            "webhook": {"url": self._webhook}, "metadata": {"order": order},
+        }  # fmt: skip
+        headers = {"Content-Type": "application/json"} | ({"x-stainless-retry-count": "1"} if again else {})
+        connection = http.client.HTTPConnection("127.0.0.1", self._service.port, timeout=WAIT_SECONDS)
+        connection.request("POST", "/v1/images/generations", json.dumps(body), self._headers | headers)
+        return connection
+
+    def _comes_to(self, found: Callable[[], Any]) -> bool:
+        ends = time.monotonic() + WAIT_SECONDS
+        while not found():
+            if time.monotonic() > ends or self.over.is_set():
+                return False
+            time.sleep(0.01)
+        return True
+
+    @staticmethod
+    def _waits_of(client: Any, order: str) -> dict[str, str]:
+        """Jobs of the order that a request waits for, or has waited for, and which request."""
+        waits = {
+            job: said for name in client.scan_iter(f"{keys.PENDING}*") for job, said in client.hgetall(name).items()
+        }
+        own = {"order": order}
+        return {
+            job: said.split()[1]
+            for job, said in waits.items()
+            if json.loads(client.hget(keys.JOB + job, "metadata") or "{}") == own
+        }
 
 
 DECK = {"redis": 2, "gateway": 2, "webhooks": 2, "pause": 7, "kill": 6, "stop": 3, "replies": 4}

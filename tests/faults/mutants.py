@@ -28,17 +28,20 @@ from worker.intake import Intake
 from worker.parking import Parking
 from worker.reporter import Reporter
 from worker.storage import Stored
+from worker.swapping import Swapper
 
 
 @dataclass(frozen=True)
 class Mutant:
     """One mistake. `breaks`: violations of which at least one has to be found, any other is no proof of this mistake.
-    `of_replies`: it is harmless until a reply is lost, or hides among deaths, and shows where nothing dies. `fate`:
-    what shows it happens to workers more often than to others."""
+    `of_replies`: it is harmless until a reply is lost, or hides among deaths, and shows where nothing dies.
+    `of_folders`: it is made by workers that have several models. `fate`: what shows it happens to workers more often
+    than to others."""
 
     make: Callable[[], None]
     breaks: frozenset[str]
     of_replies: bool = False
+    of_folders: bool = False
     fate: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -114,6 +117,16 @@ def _usage_counted_again() -> None:
     recognised = "return job.status == status and job.token == token and 'done' or 'stale'"
     count = "if job.status == status and job.token == token then use(job.tenant, now(), cjson.decode(ARGV[5])) end "
     _rewrite("finish", recognised, count + recognised)
+
+
+def _taken_up_over_its_jobs() -> None:
+    """The model in memory goes while it is drawing."""
+    _replace(Swapper, "_is_put_to_rest", lambda self, folder: True)
+
+
+def _asked_again_not_joined() -> None:
+    """Who gave up too early and asks again has everything drawn twice."""
+    _rewrite("pending_join", "return found", "return nil")
 
 
 def _input_removed_under_its_job() -> None:
@@ -312,5 +325,9 @@ MUTANTS = {
     "put aside for good": _mutant(_put_aside_for_good, "never ended", of_replies=True),
     "input removed under its job": _mutant(_input_removed_under_its_job, "an input went before its job"),
     "drained with its jobs": _mutant(_drained_with_its_jobs, "an attempt was lost", of_replies=True),
+    "asked again, not joined": _mutant(_asked_again_not_joined, "one order, several jobs", of_replies=True),
+    "taken up over its jobs": _mutant(
+        _taken_up_over_its_jobs, "never ended", "an attempt was lost", of_replies=True, of_folders=True
+    ),
     "usage counted again": _mutant(_usage_counted_again, "used otherwise than counted", of_replies=True),
 }

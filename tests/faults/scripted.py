@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.usage import Work
 from app.contract.objects import folder
 from app.contract.objects.store import open_store
+from app.contract.redis.model_demand import ModelDemand
 from app.contract.redis.ownership import Claim, Ownership
-from worker import main
-from worker.connections import connect
+from worker import holding, main, swapping
+from worker.connections import Connections, connect
 from worker.engine.errors import DeviceLost
 from worker.engine.events import (
     DrawnImage,
@@ -46,10 +47,12 @@ from worker.engine.events import (
 from worker.engine.request import Request
 from worker.engine.snapshot import SampleSnapshot, Snapshot
 from worker.engine.stage import Stage
+from worker.model_folders import KnownFolder, ModelFolders
 from worker.own_thread import OwnThread
 from worker.provenance import Provenance
 from worker.served import Drawing, Served
-from worker.settings import settings_from_env, worker_name
+from worker.settings import WorkerSettings, settings_from_env, worker_name
+from worker.starting import Starting
 from worker.storage import ObjectStore, Stored
 
 HOLD = "hold"
@@ -59,6 +62,9 @@ STAGES = ("claimed", "denoise", "upload", "before finish", "after finish")
 
 ASLEEP = "asleep: "
 """Before the name of a stage: the chance that the process stands still there."""
+
+LOAD_SECONDS = 0.1
+"""Of a model, in a worker that has two."""
 
 ASLEEP_SECONDS = (3.0, 6.0)
 """Beyond a lease of the fork server's, and the time in which another worker ends the job."""
@@ -70,7 +76,27 @@ CARD = ModelCard(
     takes=("image", "strength"),
 )  # fmt: skip
 
+SECOND = CARD.model_copy(update={"name": "second", "sha256": "1" * 64})
+FOLDERS = "DARKROOM_TEST_FOLDERS"
+"""Environment variable of a worker that has both models, and one of them in memory at a time."""
+
 NOWHERE = Provenance(**{each.name: "0" for each in fields(Provenance)})  # type: ignore[arg-type]
+
+
+class Folders(ModelFolders):
+    """Two that are known, and no files."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(settings)
+        self._known = {
+            card.name: KnownFolder(card.name, settings, (), found_at=0.0, card=card, load_seconds=LOAD_SECONDS)
+            for card in (CARD, SECOND)
+        }
+
+    def _look_again(self) -> None: ...
+
+    def _keep(self, folder: KnownFolder) -> None:
+        self._known[folder.name] = folder
 
 
 class Fate:
@@ -128,6 +154,7 @@ class ScriptedEngine:
         self.device = torch.device("cpu")
         self.work = Work()
         self.stage: Stage | None = None
+        self.is_compiled = False
         self.device, self.work, self.rows_done = torch.device("cpu"), Work(), 0
         self._fate = fate
         self._step_seconds = step_seconds
@@ -301,10 +328,40 @@ def run() -> int:
     step_seconds = float(os.environ.get("DARKROOM_TEST_STEP", "0.01"))
     diary = os.environ.get("DARKROOM_TEST_DIARY")
     hold = Path(diary).with_name(HOLD) if diary else None
-    engine: Any = ScriptedEngine(fate, seats=CARD.seats, step_seconds=step_seconds, hold=hold)
-    store = MortalStore(open_store(settings.storage_url), fate)
-    served = Served(Drawing(engine, CARD, OwnThread("engine"), NOWHERE), None)
-    worker = main.Worker(settings, served, store, connect(settings), name=worker_name())
+
+    def drawing(card: ModelCard, thread: OwnThread) -> Drawing:
+        engine: Any = ScriptedEngine(fate, seats=card.seats, step_seconds=step_seconds, hold=hold)
+        return Drawing(engine, card, thread, NOWHERE)
+
+    store, connections = MortalStore(open_store(settings.storage_url), fate), connect(settings)
+    has_two = FOLDERS in os.environ
+    served = Served(None if has_two else drawing(CARD, OwnThread("engine")), None)
+    worker = main.Worker(settings, served, store, connections, name=worker_name())
+    if has_two:
+        _swap(worker, Folders(settings), connections, drawing)
     code = worker.run()
     fate.note("left", worker=worker.name, drained=code == DRAINED)
     return code
+
+
+def _swap(
+    worker: main.Worker,
+    folders: Folders,
+    connections: Connections,
+    drawing: Callable[[ModelCard, OwnThread], Drawing],
+) -> None:
+    """The worker takes up one of the two after the other, each in no time."""
+
+    def opened(
+        settings: WorkerSettings, name: str, starting: Starting, *, answering: Any, thread: OwnThread
+    ) -> Drawing:
+        time.sleep(LOAD_SECONDS)
+        card = folders.look()[name].card
+        assert card is not None
+        return drawing(card, thread)
+
+    holding.open_drawing = opened
+    holding.whole_model = lambda path: path
+    swapping.LOOK_SECONDS = 0.1
+    starting = Starting(worker.leasing, worker.name)
+    worker.swap_among(folders, None, starting, ModelDemand(connections.commands))
