@@ -5,6 +5,7 @@ For `darkroom doctor`, which may not import this package. Knows torch and the mo
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -175,6 +176,8 @@ def _place(settings: WorkerSettings) -> Any:
 
 
 if __name__ == "__main__":
+    # It ends in seconds: to look for garbage in what torch and diffusers bring along would take one more.
+    gc.disable()
     # Standard output is the answer: what is logged on the way, by whomever, goes to the other stream.
     with redirect_stdout(sys.stderr):
         facts = examine(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
