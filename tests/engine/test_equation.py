@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
 from app.contract.messages.schedulers import SCHEDULERS
-from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, names_for, run, stock, wish
+from tests.engine.driving import Recorder, distance, drain, final_latents, last_events, run, stock, wish
 from tests.engine.driving import engine_of as Engine
 from tests.engine.tiny_models import SIDE
 from worker.engine.events import Finished
+from worker.engine.request import Request
 from worker.models.bundle import Bundle
-from worker.models.schedulers import for_name
+from worker.models.schedulers import for_name, works
 
 ALONE = IN_COMPANY = 5e-5
 """Standard deviations of the latents. Batches of different sizes take different paths through the CPU's kernels."""
 
 
-@pytest.mark.parametrize("scheduler", [*SCHEDULERS, "PNDMScheduler"])
-def test_every_scheduler_equals_the_stock_pipeline(epsilon_bundle: Bundle, scheduler: str) -> None:
-    """And one by its class's name. tests/models/test_schedulers.py shows of all classes that their names mean what they
-    mean in the stock pipeline, by their configurations."""
-    if scheduler not in names_for_bundle(epsilon_bundle):
-        assert "LMS" in scheduler.upper(), "only LMS needs a package that may be missing"
-        pytest.skip("LMS needs scipy")
-    request = wish(scheduler=scheduler)
-    [latents] = final_latents(epsilon_bundle, request)
-    assert distance(latents, stock(epsilon_bundle, request, output_type="latent")) <= ALONE
+REQUESTS = [
+    wish(name, scheduler=name, seed=k, num_inference_steps=4 + k % 4, guidance_scale=(1.0, 7.5, 3.0)[k % 3])
+    for k, name in enumerate([*SCHEDULERS, "PNDMScheduler"])
+]
+"""One of each scheduler, and one of a class's name. tests/models/test_schedulers.py shows of all classes that their
+names mean what they mean in the stock pipeline, by their configurations."""
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.fixture(scope="module")
+def expected(epsilon_bundle: Bundle) -> Callable[[Request], torch.Tensor]:
+    """What the stock pipeline ends with, once for each request."""
+
+    @cache
+    def of(number: int) -> torch.Tensor:
+        latents: torch.Tensor = stock(epsilon_bundle, REQUESTS[number], output_type="latent")
+        return latents
+
+    return lambda request: of(REQUESTS.index(request))
+
+
+@pytest.mark.parametrize("asked", REQUESTS, ids=lambda request: request.id)
+def test_every_scheduler_equals_the_stock_pipeline(
+    epsilon_bundle: Bundle, asked: Request, expected: Callable[[Request], torch.Tensor]
+) -> None:
+    [latents] = final_latents(epsilon_bundle, asked)
+    assert distance(latents, expected(asked)) <= ALONE
+
+
+@pytest.mark.parametrize("scheduler", [*SCHEDULERS][1::3])
 def test_velocity_models_equal_the_stock_pipeline(velocity_bundle: Bundle, scheduler: str) -> None:
-    if scheduler not in names_for_bundle(velocity_bundle):
-        assert "lms" in scheduler, "only LMS needs a package that may be missing"
-        pytest.skip("LMS needs scipy")
-    scale = (0.0, 1.0, 7.5)[list(SCHEDULERS).index(scheduler) % 3]
+    """test_compile.py shows of every scheduler that its table is the stock one with either prediction."""
+    scale = (0.0, 1.0, 7.5)[list(SCHEDULERS).index(scheduler) // 3 % 3]
     request = wish(scheduler=scheduler, guidance_scale=scale, negative_prompt="a dog", num_inference_steps=5)
     [latents] = final_latents(velocity_bundle, request)
     assert distance(latents, stock(velocity_bundle, request, output_type="latent")) <= ALONE
@@ -53,9 +70,6 @@ def test_velocity_models_at_every_guidance(velocity_bundle: Bundle, guidance_sca
 @pytest.mark.parametrize("scheduler", [*SCHEDULERS][::3])
 def test_sdxl_equals_its_stock_pipeline(xl_bundle: Bundle, scheduler: str) -> None:
     """Its conditioning, and what its pipeline rewrites in a scheduler: the arithmetic is that of the other models."""
-    if scheduler not in names_for_bundle(xl_bundle):
-        assert "lms" in scheduler, "only LMS needs a package that may be missing"
-        pytest.skip("LMS needs scipy")
     k = list(SCHEDULERS).index(scheduler)
     request = wish(
         scheduler=scheduler,
@@ -133,17 +147,14 @@ def test_company_that_comes_and_goes_changes_nothing(name: str, request: pytest.
     assert min(distance(latents, alone) for latents in of_its_size) <= IN_COMPANY
 
 
-def test_every_solver_at_once_is_every_solver_alone(epsilon_bundle: Bundle) -> None:
+def test_every_solver_at_once_is_every_solver_alone(
+    epsilon_bundle: Bundle, expected: Callable[[Request], torch.Tensor]
+) -> None:
     """All schedulers in one batch that shrinks as they finish, guided and unguided, each against the stock pipeline."""
-    requests = [
-        wish(name, scheduler=name, seed=k, num_inference_steps=4 + k % 4, guidance_scale=(1.0, 7.5, 3.0)[k % 3])
-        for k, name in enumerate(SCHEDULERS)
-    ]
-    together = final_latents(epsilon_bundle, *requests, seats=len(requests))
-    assert len(together) == len(requests)
-    for request in requests:
-        expected = stock(epsilon_bundle, request, output_type="latent")
-        assert min(distance(latents, expected) for latents in together) <= IN_COMPANY, request.scheduler
+    together = final_latents(epsilon_bundle, *REQUESTS, seats=len(REQUESTS))
+    assert len(together) == len(REQUESTS)
+    for request in REQUESTS:
+        assert min(distance(latents, expected(request)) for latents in together) <= IN_COMPANY, request.scheduler
 
 
 def test_every_solver_at_once_in_sdxl(xl_bundle: Bundle) -> None:
@@ -173,14 +184,5 @@ def test_guided_and_unguided_rows_do_not_mix_up(epsilon_bundle: Bundle) -> None:
 def test_the_global_generator_is_left_alone(epsilon_bundle: Bundle) -> None:
     before = torch.random.get_rng_state()
     run(Engine(epsilon_bundle), wish(scheduler="euler_a"))
-    names_for(epsilon_bundle.scheduler)
+    assert works(epsilon_bundle.scheduler, "euler_a")
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-_NAMES: dict[str, tuple[str, ...]] = {}
-
-
-def names_for_bundle(bundle: Bundle) -> tuple[str, ...]:
-    if bundle.sha256 not in _NAMES:
-        _NAMES[bundle.sha256] = names_for(bundle.scheduler)
-    return _NAMES[bundle.sha256]

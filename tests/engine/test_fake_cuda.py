@@ -110,8 +110,9 @@ def _noting(autoencoder: Autoencoder, name: str, sizes: list[int]) -> Iterator[N
         yield
 
 
-@pytest.fixture(scope="module", params=["epsilon_bundle", "xl_bundle", "checked_bundle"])
+@pytest.fixture(scope="module", params=["xl_bundle", "checked_bundle"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """One with a safety checker and one without."""
     yield Served(request.getfixturevalue(request.param))
     for kept in (weights, channels):
         kept.cache_clear()
