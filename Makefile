@@ -11,7 +11,8 @@ help:
 	@echo "make test                                         everything that must hold"
 	@echo "make test-stalled                                 the same on a machine that is busy and stands still now and then"
 	@echo "make fuzz [SEED=7] [SECONDS=180]                   over 10,000 requests that the OpenAPI allows or forbids; then, for as long,"
-	@echo "                                                  whatever models are asked with at once, drawn alone, in company and again"
+	@echo "                                                  whatever models are asked with at once, drawn alone, in company and again;"
+	@echo "                                                  and 2,000 interleavings of the scripts on Redis"
 	@echo "make chaos [SEED=1] [SECONDS=60] [MUTANTS=1]       kill everything at random, then count what was lost;"
 	@echo "                                                  FOLDERS=1: workers have two models, one in memory at a time"
 	@echo "make load [ARGS='--soak 300']                      traffic beside a bare FastAPI, some 5 minutes"
@@ -84,7 +85,8 @@ chaos: .venv/dev.stamp
 fuzz: .venv/dev.stamp
 	DARKROOM_TEST_CONFORMANCE_SECONDS=$(or $(SECONDS),180) DARKROOM_TEST_CONFORMANCE_SEED=$(or $(SEED),7) \
 	$(BIN)/python -m pytest -s tests/app/test_conformance.py
-	$(BIN)/python -m pytest --hypothesis-profile fuzz --hypothesis-seed $(or $(SEED),7) \
+	DARKROOM_TEST_INTERLEAVINGS=2000 $(BIN)/python -m pytest -o timeout=3600 --hypothesis-profile fuzz \
+	  --hypothesis-seed $(or $(SEED),7) \
 	  tests/contract/test_state_machine.py tests/contract/test_input_machine.py tests/engine/test_arrivals.py \
 	  tests/engine/test_reproducible.py tests/worker/test_images.py tests/contract/test_a1111_syntax.py
 	$(BIN)/python -m tests.engine.combinations --seed $(or $(SEED),7) --seconds $(or $(SECONDS),180)

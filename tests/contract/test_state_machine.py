@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ from app.contract.redis.scripts import source
 from app.contract.redis.store import JobStore, NewJob
 from app.contract.redis.usage_counters import USAGE_COUNTERS
 from tests.forgetful import Losses
+
+EXAMPLES = int(os.environ.get("DARKROOM_TEST_INTERLEAVINGS", "100"))
+"""Of forty steps each, other ones in each run. `make fuzz` plays 2,000."""
 
 T = TypeVar("T")
 MODEL = "starter"
@@ -666,7 +670,7 @@ def machine(
 
 def test_every_interleaving_agrees_with_the_model(machine: type[Scripts]) -> None:
     limits = settings(
-        max_examples=200,
+        max_examples=EXAMPLES,
         stateful_step_count=40,
         deadline=None,
         database=None,

@@ -1,6 +1,7 @@
 """A compiled denoiser: the same pictures, nothing compiled after warm-up, and no job that fails for it.
 
-With the `aot_eager` backend, whose graphs are run as they are: bits must be equal. What inductor does is torch's.
+With the backends `aot_eager` and `eager`, whose graphs are run as they are: bits must be equal. What inductor does is
+torch's.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ PROFILE = Profile(rows=2, row_cost=1.0, rows_a_second={2: 1.0}, seconds={2: 1.0}
 
 
 @pytest.fixture
-def compiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
+def compiles(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[list[torch.Size]]:
     """The shape of the latents of each graph that was compiled, in their order."""
-    aot_eager, shapes = torch._dynamo.lookup_backend("aot_eager"), list[torch.Size]()
+    backend, shapes = torch._dynamo.lookup_backend(getattr(request, "param", "aot_eager")), list[torch.Size]()
 
     def counting(graph: torch.fx.GraphModule, given: list[Any]) -> Any:
         shapes.append(next(each.shape for each in given if isinstance(each, torch.Tensor) and each.dim() == 4))
-        return aot_eager(graph, given)
+        return backend(graph, given)
 
     monkeypatch.setattr(compiled, "BACKEND", counting)
     yield shapes
@@ -72,7 +73,16 @@ def pictures(engine: Any, *requests: Any) -> dict[str, np.ndarray]:
     return {id: event.pictures[0] for id, event in last.items() if isinstance(event, Finished)}
 
 
-@pytest.mark.parametrize("kind", ["epsilon_bundle", "xl_bundle", "lora_bundle", "inpainting_bundle"])
+@pytest.mark.parametrize(
+    ("kind", "compiles"),
+    [
+        ("epsilon_bundle", "aot_eager"),
+        ("lora_bundle", "aot_eager"),
+        ("xl_bundle", "eager"),
+        ("inpainting_bundle", "eager"),
+    ],
+    indirect=["compiles"],
+)
 def test_pictures_are_the_same_and_nothing_is_compiled_after_warm_up(
     kind: str, compiles: list[torch.Size], request: pytest.FixtureRequest
 ) -> None:
