@@ -45,6 +45,8 @@ LONGEST_FIRST = (
     "test_models.py",
     "test_conformance.py",
     "test_gpu_parts.py",
+    "test_parking.py",
+    "test_stall.py",
     "test_chaos.py",
     "system",
     "faults",
