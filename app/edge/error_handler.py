@@ -158,6 +158,9 @@ def redis_problem(error: redis.RedisError) -> Problem:
         return QueueStorageFull("The queue has no memory left for new jobs.", retry_after=30)
     if isinstance(error, QueueLost):
         return QueueUnavailable("The queue has lost what it knew; until its operator decides, GET /readyz says more.")
+    if isinstance(error, redis.ResponseError) and not isinstance(error, redis.exceptions.NoScriptError):
+        # A full disk, a replica that was no primary any more, a right that is missing: GET /readyz knows which.
+        return QueueUnavailable("The queue refuses this for now: GET /readyz says why. What was accepted is safe.")
     return QueueUnavailable("The queue does not answer at the moment. What was accepted before is safe.")
 
 

@@ -64,6 +64,7 @@ def is_refused(pair: Pair, *words: str, slug: str = "queue-unavailable") -> None
         assert word in check["detail"]
     answer = pair.post()
     assert problem(answer) == (503, slug)
+    assert "does not answer" not in answer.json()["detail"]
     assert int(answer.headers["retry-after"]) > 0
     assert pair.running.client.get("/healthz").status_code == 200
 
