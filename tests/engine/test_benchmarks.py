@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import deadlines, edits, engine, fewer, fewer_looks, gateway, kandinsky, loras, reclaim, trace
+from benchmarks import bfloat16, deadlines, edits, engine, fewer, fewer_looks, gateway, kandinsky, loras, reclaim, trace
 from benchmarks.gaps import GAPS
 from benchmarks.gpu import arrivals, speed
 from benchmarks.gpu.run import NOTES, Run
@@ -45,12 +45,19 @@ def assert_shape(found: Figures, tables: Tables) -> None:
 def tiny(epsilon_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """In place of the bundled model, and of the UNet in the shape of Stable Diffusion's."""
     monkeypatch.setattr(engine, "ENDLESS", 20)
-    for module in (engine, trace, loras, edits, fewer, fewer_looks):
+    for module in (engine, trace, loras, edits, fewer, fewer_looks, bfloat16):
         if hasattr(module, "load"):
             monkeypatch.setattr(module, "load", lambda *args, **options: epsilon_bundle)
         if hasattr(module, "sd_shaped"):
             monkeypatch.setattr(module, "sd_shaped", lambda bundle: bundle)
     return epsilon_bundle
+
+
+def test_bfloat16(tiny: Bundle, run: Callable[..., Figures]) -> None:
+    """The tiny model twice, in one type: the pictures are the same."""
+    found = run(bfloat16, "--pairs", "1", "--steps", "2", "--batches", "1", "--schedulers", "dpmpp_2m")
+    assert_shape(found, {"steps": bfloat16.STEPS, "pictures": bfloat16.PICTURES})
+    assert [record["mean"] for record in found.tables["pictures"].records()] == [0]
 
 
 def test_engine(tiny: Bundle, run: Callable[..., Figures]) -> None:
