@@ -103,6 +103,9 @@ def _check_inputs(evidence: Evidence, findings: Findings) -> set[str]:
     orphans: Any = evidence.client.zrange(keys.INPUT_ORPHANS, 0, -1)
     wanted = {input_key(TENANT, orphan.split("/")[2]) for orphan in orphans}
     findings.figures["inputs"] = len(there)
+    for line in evidence.history:
+        if line.get("what") == "no file":
+            findings.bad("an input without its file", line["about"])
     for picture in there:
         sha256: Any = evidence.client.hget(keys.INPUT + picture, "sha256")
         if sha256 is None:

@@ -31,7 +31,18 @@ from tests.faults.checker import check
 from tests.faults.evidence import TENANT, Evidence, Findings
 from tests.faults.fork_server import LEASE, MUTANT, ORPHAN, REAL_TIME
 from tests.faults.installation import ForkServer, Service, Valkey
-from tests.faults.load import Asker, Client, History, Nemesis, Operator, Receiver
+from tests.faults.load import (
+    Asker,
+    Caller,
+    Client,
+    Deleter,
+    History,
+    Inspector,
+    Nemesis,
+    Operator,
+    Receiver,
+    Sender,
+)
 from tests.faults.proxy import Losses, LossyProxy
 from tests.faults.scripted import ASLEEP, CARD, FOLDERS, SECOND
 from tests.waiting import PLAIN, WAIT_SECONDS
@@ -45,6 +56,12 @@ ENOUGH = 20
 EDITORS = 2
 """Of four clients. Only few: a gateway that was killed has to start a process before it takes a picture in."""
 
+SENDERS = 3
+"""Of a picture each, where only replies are lost; and as many who delete them. They wait most of the time."""
+
+OFTEN = {"input_add": 0.6, "input_removed": 0.4}
+"""What comes behind a change of the picture store, which others may have undone before it is said again."""
+
 FATE = {
     "claimed": 0.03,
     "denoise": 0.01,
@@ -55,6 +72,9 @@ FATE = {
     ASLEEP + "before finish": 0.02,
 }
 """Chances per job and stage (per picture and file for "upload")."""
+
+
+Trouble = Caller | Nemesis | Inspector
 
 
 class NothingShown(Exception):
@@ -83,7 +103,7 @@ def run(
     """
     valkey = Valkey(folder / "redis", durable=mutant != "aof off")
     valkey.comes()
-    losses = Losses(first=2, rate=0.05, seed=seed) if only_replies else Losses(seed=seed)
+    losses = Losses(first=2, rate=0.05, often=OFTEN, seed=seed) if only_replies else Losses(seed=seed)
     proxy = LossyProxy(valkey.port, losses, seed=seed)
     receiver = Receiver(seed, fails=0.0 if only_replies else 0.2)
     environment = _environment(mutant, real_time=real_time, only_replies=only_replies)
@@ -103,9 +123,15 @@ def run(
     ]  # fmt: skip
     operator = Operator(OPERATOR, service, history, seed=seed, api_key=admin_key)
     nemesis = Nemesis(service, valkey, history, losses, seed=seed)
-    asker = Asker("a", service, history, valkey, receiver.url, seed=seed, api_key=api_key)
-    # A gateway that dies in between forgets whom it had: then what is asked again may be drawn twice.
-    troubles = [operator, asker] if only_replies else [operator, nemesis]
+    troubles: list[Trouble] = [operator, nemesis]
+    if only_replies:
+        sent: set[str] = set()
+        how: dict[str, Any] = {"api_key": api_key, "sent": sent}
+        senders = (Sender(f"s{n}", service, history, seed=seed + n, which=n, **how) for n in range(SENDERS))
+        deleters = (Deleter(f"d{n}", service, history, seed=seed + n, **how) for n in range(SENDERS))
+        # A gateway that dies in between forgets whom it had: then what is asked again may be drawn twice.
+        asker = Asker("a", service, history, valkey, receiver.url, seed=seed, api_key=api_key)
+        troubles = [operator, asker, *senders, *deleters, Inspector(service, valkey, history, TENANT)]
     began = time.monotonic()
     try:
         try:
@@ -166,7 +192,7 @@ def _environment(mutant: str, *, real_time: bool, only_replies: bool) -> dict[st
 def _go_on(
     service: Service,
     clients: list[Client],
-    troubles: list[Operator | Asker | Nemesis],
+    troubles: list[Trouble],
     *,
     seconds: float,
     patience: float,
@@ -203,7 +229,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _all_said(clients: list[Client], troubles: list[Operator | Asker | Nemesis]) -> None:
+def _all_said(clients: list[Client], troubles: list[Trouble]) -> None:
     """The troubles end, and then every client ends what it is saying; one that gets no answer any more is cut short.
     Said again, nothing happens."""
     for thread in troubles:

@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import redis
 from PIL import Image
 
+from app.contract.objects.names import input_key
 from app.contract.redis import keys
 from tests.faults.installation import Service, Valkey
 from tests.faults.proxy import Losses
@@ -123,6 +125,14 @@ class Caller(threading.Thread):
         self._history.write(kind, self.name, **said, http=answer.status_code, **told, **more)
         return answer
 
+    def _upload(self, client: httpx2.Client, number: int) -> str | None:
+        """The id of a picture that was sent in, the so many'th of PICTURES."""
+        answer = self._call(client, "upload", str(number), "POST", "/v1/inputs", content=PICTURES[number])
+        return str(answer.json()["id"]) if answer is not None and answer.is_success else None
+
+    def _drop(self, client: httpx2.Client, picture: str) -> None:
+        self._call(client, "delete", picture, "DELETE", f"/v1/inputs/{picture}")
+
 
 def _picture(number: int) -> bytes:
     file = io.BytesIO()
@@ -157,22 +167,16 @@ class Client(Caller):
 
     def _turn(self, client: httpx2.Client, number: int) -> None:
         poison = self._poison and number % 40 == 5
-        picture = self._upload(client) if self._edits and number % 2 else None
+        picture = self._upload(client, self._chance.randrange(len(PICTURES))) if self._edits and number % 2 else None
         self._send(client, f"{self.name}-{number}", poison=poison, keyed=number % 3 != 1, picture=picture)
         if picture and self._chance.random() < 0.5:
-            self._call(client, "delete", picture, "DELETE", f"/v1/inputs/{picture}")
+            self._drop(client, picture)
         if self.acknowledged and self._chance.random() < 0.5:
             self._look(client, self._chance.choice(self.acknowledged[-20:]))
         if self.acknowledged and self._chance.random() < 0.05:
             job = self.acknowledged[-1]
             self._call(client, "cancel", job, "POST", f"/v1/jobs/{job}/cancel")
         self.over.wait(self._chance.uniform(0.02, 0.12))
-
-    def _upload(self, client: httpx2.Client) -> str | None:
-        """The id of a picture that was sent in."""
-        number = self._chance.randrange(len(PICTURES))
-        answer = self._call(client, "upload", str(number), "POST", "/v1/inputs", content=PICTURES[number])
-        return str(answer.json()["id"]) if answer is not None and answer.is_success else None
 
     def _send(self, client: httpx2.Client, order: str, *, poison: bool, keyed: bool, picture: str | None) -> None:
         body = {
@@ -204,6 +208,56 @@ class Client(Caller):
 
     def _look(self, client: httpx2.Client, job: str) -> None:
         self._call(client, "look", job, "GET", f"/v1/jobs/{job}")
+
+
+class Sender(Caller):
+    """Sends a picture in, all the time: one that few others send, since while anybody does its file is not removed."""
+
+    def __init__(self, *args: Any, which: int, sent: set[str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._which, self._sent = which, sent
+
+    def _turn(self, client: httpx2.Client, number: int) -> None:
+        if picture := self._upload(client, self._which):
+            self._sent.add(picture)
+        self.over.wait(self._chance.uniform(0, 0.02))
+
+
+class Deleter(Caller):
+    """Deletes what senders have sent: where an answer of Redis was lost, record and file have gone, and the same file
+    may have come again, before Redis is asked once more."""
+
+    def __init__(self, *args: Any, sent: set[str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._sent = sent
+
+    def _turn(self, client: httpx2.Client, number: int) -> None:
+        for picture in [*self._sent]:
+            self._drop(client, picture)
+        self.over.wait(self._chance.uniform(0, 0.1))
+
+
+class Inspector(threading.Thread):
+    """Looks whether each picture that came in has its file as long as it has its record."""
+
+    def __init__(self, service: Service, valkey: Valkey, history: History, tenant: str) -> None:
+        super().__init__(name="inspector", daemon=True)
+        self._pictures, self._valkey, self._history, self._tenant = service.pictures, valkey, history, tenant
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        with self._valkey.client() as client:
+            while not self.over.wait(0.005):
+                there: Any = client.zrange(keys.INPUTS_OF + self._tenant, 0, -1)
+                for picture in there:
+                    self._look(client, picture)
+
+    def _look(self, client: redis.Redis, picture: str) -> None:
+        before: Any = client.hmget(keys.INPUT + picture, "token", "sha256")
+        if before[0] and not (self._pictures / input_key(self._tenant, before[1])).exists():
+            after: Any = client.hmget(keys.INPUT + picture, "token", "sha256")
+            if before == after:
+                self._history.write("info", self.name, what="no file", about=picture)
 
 
 class Operator(Caller):

@@ -133,6 +133,11 @@ def _input_removed_under_its_job() -> None:
     _rewrite("input_drop", "if jobs > 0 then", "if false then")
 
 
+def _input_told_again_without_its_file() -> None:
+    """By an upload that somebody has deleted, record and file, before it is told again."""
+    _rewrite("input_add", "if not until_ms or tonumber(until_ms) <= now() then return {'gone'} end", "")
+
+
 def _outbox_popped_before_send() -> None:
     due = "redis.call('ZADD', OUTBOX, 'XX', at + DELIVERY_LEASE_MS, entry)"
     _rewrite("outbox_take", due, "redis.call('ZREM', OUTBOX, entry)")
@@ -324,6 +329,12 @@ MUTANTS = {
     ),
     "put aside for good": _mutant(_put_aside_for_good, "never ended", of_replies=True),
     "input removed under its job": _mutant(_input_removed_under_its_job, "an input went before its job"),
+    "input told again without its file": _mutant(
+        _input_told_again_without_its_file,
+        "an input without its file",
+        "an input went before its job",
+        of_replies=True,
+    ),
     "drained with its jobs": _mutant(_drained_with_its_jobs, "an attempt was lost", of_replies=True),
     "asked again, not joined": _mutant(_asked_again_not_joined, "one order, several jobs", of_replies=True),
     "taken up over its jobs": _mutant(

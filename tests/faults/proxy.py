@@ -10,7 +10,7 @@ import hashlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from app.contract.redis import scripts
@@ -99,8 +99,9 @@ class LossyProxy:
     async def _answer(self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event) -> None:
         while data := await answers.read(65_536):
             if losing.is_set():
-                # Half of the connections break at once, the others after they have kept their caller waiting.
-                await asyncio.sleep(max(0.0, self._chance.uniform(-LONGEST_HANG, LONGEST_HANG)))
+                # A third of the connections break at once, the others after they have kept their caller waiting, while
+                # others may undo what was done.
+                await asyncio.sleep(max(0.0, self._chance.uniform(-LONGEST_HANG / 2, LONGEST_HANG)))
                 break
             writer.write(data)
             await writer.drain()
@@ -116,17 +117,21 @@ class LossyProxy:
 
 
 class Losses:
-    """Which replies are lost: the first few of each name, so that none is spared, and a part of all others."""
+    """Which replies are lost: the first few of each name, to spare none, and a part of all others; of some
+    names another part: `often`."""
 
-    def __init__(self, *, first: int = 0, rate: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, *, first: int = 0, rate: float = 0.0, often: Mapping[str, float] | None = None, seed: int = 0
+    ) -> None:
         self.rate = rate
+        self._often = often or {}
         self._first = first
         self._seen: Counter[str] = Counter()
         self._chance = random.Random(seed)
 
     def __call__(self, name: str) -> bool:
         self._seen[name] += 1
-        return self._seen[name] <= self._first or self._chance.random() < self.rate
+        return self._seen[name] <= self._first or self._chance.random() < self._often.get(name, self.rate)
 
 
 async def _command(reader: asyncio.StreamReader) -> tuple[bytes, list[bytes]]:
