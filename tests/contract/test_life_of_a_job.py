@@ -365,8 +365,7 @@ async def test_forget_leaves_nothing(
     redis_client.zadd(keys.EXPIRY, {job.id: 1})
     assert await store.expired() == [job.id]
     assert await store.forget(job.id)
-    assert [key for key in redis_client.keys("*") if job.id in key] == [keys.SAID + job.id]
-    assert 0 < redis_client.pttl(keys.SAID + job.id) <= keys.SAID_MS, "for the submit that is told again late"
+    assert [key for key in redis_client.keys("*") if job.id in key] == [keys.SAID + job.id], "for a minute, that it was"
     assert await store.expired() == []
 
 
