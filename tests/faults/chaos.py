@@ -38,11 +38,11 @@ from tests.faults.load import (
     Deleter,
     History,
     Inspector,
-    Nemesis,
     Operator,
     Receiver,
     Sender,
 )
+from tests.faults.nemesis import Nemesis
 from tests.faults.proxy import Losses, LossyProxy
 from tests.faults.scripted import ASLEEP, CARD, FOLDERS, SECOND
 from tests.waiting import PLAIN, WAIT_SECONDS
