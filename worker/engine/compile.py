@@ -37,8 +37,8 @@ M: Name = ("the model's output", None)
 Z: Name = ("noise", None)
 
 TOLERANCE = 1e-3
-"""Of the greatest value. A right table stays below 1e-5, and where Euler begins at zero signal, with sigma 4096, at some
-1e-4, which of it depends on the processor; one that missed a clipping or a bend is off by tenths, or by whole units."""
+"""Of the greatest value. A right table stays below 1e-5, or at some 1e-4 where Euler begins at zero signal, with sigma
+4096: how far, depends on the processor. One that missed a clipping or a bend is off by tenths, or by whole units."""
 
 
 AMPLITUDES = (1.0, 100.0)
