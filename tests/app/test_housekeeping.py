@@ -51,7 +51,7 @@ def housekeeper_of(store: JobStore, storage_url: str) -> Housekeeper:
     pictures = PictureStore.from_url(storage_url, signing_key=b"s" * 32)
     mark = CellMark(store, pictures, None)
     room = Room(ModelRegistry(store), pictures, mark, reserve_bytes=0)
-    bounds = {"most_bytes": 2**20, "retention_ms": 60_000}
+    bounds = {"most_bytes": 2**20, "most_bytes_held": 0, "retention_ms": 60_000}
     inputs = Inputs(InputStore(store._redis), pictures, store, room=room, mark=mark, **bounds)
     return Housekeeper(store, pictures, mark, inputs, closing=asyncio.Event())
 
