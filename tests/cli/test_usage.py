@@ -34,7 +34,7 @@ def test_what_was_used(run: Run, redis_client: redis.Redis) -> None:
     told = json.loads(run("usage", "--json").stdout)
     lines = list(csv.DictReader(io.StringIO(run("usage", "--csv").stdout)))
     assert [{name: str(value) for name, value in day.items()} for day in told["data"]] == lines
-    redis_client.hset(keys.INPUT_BYTES, "default", 3_200_000)
+    redis_client.hset(keys.INPUT_BYTES, "default", "3200000 0")
     assert run("usage").stdout.splitlines()[-1] == "pictures sent in: 3.2 MB of 10.7 GB"
     day = f"{today - timedelta(days=1)}"
     assert [line["date"] for line in csv.DictReader(io.StringIO(run("usage", "--csv", "--from", day).stdout))] == [day]

@@ -46,6 +46,9 @@ async def kept(inputs: InputStore, token: str, *, retention_ms: int = 60_000) ->
     return added
 
 
+HALF = (keys.INPUT, keys.INPUT_USES, keys.INPUTS_OF, keys.INPUT_EXPIRY, keys.INPUT_ORPHANS)
+
+
 def drawing_from(job: NewJob) -> NewJob:
     picture = InputPicture(sha256=SHA, width=64, height=48, content_type="image/png")
     return replace(job, spec=job.spec.model_copy(update={"image": picture, "mask_image": picture}))
@@ -260,15 +263,46 @@ async def test_what_versions_without_a_sum_did_is_counted(inputs: InputStore, re
     """They add and drop records, and the sum is what it was."""
     assert [await upload(inputs, number, 0) for number in range(4)] == ["kept"] * 4
     redis_client.delete(keys.INPUT_BYTES)
+    assert await inputs.bytes_of("ann") == 36, "whoever asks, be it that nothing has come in since"
     assert [await upload(inputs, number, 45) for number in (4, 5)] == ["kept", "full"]
     for each in await inputs.page("ann", limit=3, before=None):
         redis_client.delete(keys.INPUT + each.id)
         redis_client.zrem(keys.INPUTS_OF + "ann", each.id)
-    assert await inputs.bytes_of("ann") == 45
-    assert [await upload(inputs, number, 45) for number in (6, 7, 8, 9)] == ["kept"] * 3 + ["full"]
+    assert await inputs.bytes_of("ann") == 18
+    assert [await upload(inputs, number, 45) for number in (6, 7)] == ["kept"] * 2
+    theirs = {"bytes": 9, "tenant": "ann", "sha256": "f" * 64}
+    redis_client.hset(keys.INPUT + "in_theirs", mapping=theirs)
+    redis_client.zadd(keys.INPUTS_OF + "ann", {"in_theirs": 1})
+    assert await upload(inputs, 8, 45) == "full", "what they took in takes room too"
+    redis_client.delete(keys.INPUT + "in_theirs")
     for each in await inputs.page("ann", limit=100, before=None):
         assert (await inputs.drop(each))[0] == "dropped"
     assert not redis_client.exists(keys.INPUT_BYTES)
+
+
+async def test_who_has_no_room_left_does_not_keep_redis_from_others(
+    inputs: InputStore, redis_client: redis.Redis
+) -> None:
+    """The refusal of one upload has not looked at all that came in before: thousands, as often as somebody likes."""
+    assert [await upload(inputs, number, 45) for number in range(6)] == ["kept"] * 5 + ["full"]
+    redis_client.config_resetstat()
+    assert [await upload(inputs, number, 45) for number in range(6, 9)] == ["full"] * 3
+    assert redis_client.info("commandstats")["cmdstat_hget"]["calls"] == 3  # type: ignore[index]
+
+
+async def test_a_drop_that_breaks_half_way_leaves_no_file_behind(
+    inputs: InputStore, redis_client: redis.Redis, valkey_url: str
+) -> None:
+    """Here for a right that is missing. The sweeper finds the file, or the record is there still."""
+    stored = await added(inputs)
+    redis_client.delete(keys.INPUT_ORPHANS)
+    redis_client.acl_setuser("half", enabled=True, nopass=True, categories=["+@all"], keys=["*"])
+    redis_client.execute_command("ACL", "SETUSER", "half", "resetkeys", *(f"~{name}*" for name in HALF))
+    async with redis.asyncio.Redis.from_url(valkey_url, username="half", password="x", decode_responses=True) as half:
+        with pytest.raises(redis.ResponseError):
+            await InputStore(half).drop(stored)
+    redis_client.acl_deluser("half")
+    assert await inputs.get(stored.id, "ann") == stored or await inputs.orphans() == [ORPHAN]
 
 
 async def test_whose_room_ends_hears_so_however_answers_are_lost(redis_client: redis.Redis, valkey_url: str) -> None:

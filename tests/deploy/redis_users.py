@@ -13,7 +13,7 @@ from app.contract.redis import keys
 from app.contract.redis.scripts import source
 
 OUTBOX = ("due", "relay", "take", "beat", "settle", "resend")
-INPUTS = ("begin", "add", "drop", "remove", "removed", "read", "list")
+INPUTS = ("begin", "add", "drop", "remove", "removed", "read", "list", "held")
 
 
 @dataclass(frozen=True)

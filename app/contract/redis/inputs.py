@@ -76,7 +76,7 @@ class InputStore:
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
-        names = ("begin", "add", "drop", "remove", "removed", "read", "list")
+        names = ("begin", "add", "drop", "remove", "removed", "read", "list", "held")
         self._scripts = {name: client.register_script(source(f"input_{name}")) for name in names}
 
     async def begin(self, orphan: Orphan, token: str, *, size: int = 0, most: int = 0) -> bool:
@@ -106,7 +106,7 @@ class InputStore:
 
     async def bytes_of(self, tenant: str) -> int:
         """What all of the tenant's take together."""
-        return int(await self._redis.hget(keys.INPUT_BYTES, tenant) or 0)
+        return int(await self._scripts["held"](args=[tenant]))
 
     async def get(self, asked: str, tenant: str) -> StoredInput | None:
         """The record, if it exists and is the tenant's."""

@@ -212,7 +212,7 @@ INPUTS_OF = PREFIX + "inputs-of:"
 """sorted set per tenant: ids of the pictures that came in, by when. What another version dropped goes with a look."""
 
 INPUT_BYTES = PREFIX + "input-bytes"
-"""hash, tenant to the bytes of its pictures that came in. Goes with the last; where it is missing they are counted."""
+"""hash, tenant to the bytes of its pictures that came in, and how many those are. Counted anew where those differ."""
 
 INPUT_USES = PREFIX + "input-uses:"
 """set per picture that came in: the jobs that need it and are not over. Goes with the last of them."""

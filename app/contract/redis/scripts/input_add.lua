@@ -14,8 +14,10 @@ if redis.call('EXISTS', INPUT .. id) == 0 then
     redis.call('ZADD', INPUT_ORPHANS, now(), object)
     return {'full', has}
   end
-  redis.call('HSET', INPUT_BYTES, tenant, input_bytes(tenant) + ARGV[6])
+  local sum, is_counted = input_bytes(tenant)
   redis.call('HSET', INPUT .. id, 'token', token, 'created_ms', now(), unpack(ARGV, 8))
+  redis.call('ZADD', INPUTS_OF .. tenant, now(), id)
+  keep_input_bytes(tenant, sum + ARGV[6], is_counted)
   use(tenant, now(), {uploaded_bytes = tonumber(ARGV[6])})
 end
 redis.call('ZADD', INPUT_EXPIRY, 'GT', ends, id)

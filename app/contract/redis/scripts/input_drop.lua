@@ -3,7 +3,7 @@
 -- Answers {'dropped', object}, {'in-use', how many jobs}, or {'missing'}, also to what was said before:
 -- the same picture may have come in anew since.
 local id, tenant = ARGV[1], ARGV[2]
-local r = redis.call('HMGET', INPUT .. id, 'tenant', 'sha256', 'token')
+local r = redis.call('HMGET', INPUT .. id, 'tenant', 'sha256', 'token', 'bytes')
 if tenant == '' and tonumber(redis.call('ZSCORE', INPUT_EXPIRY, id) or 0) > now() then return {'missing'} end
 if not r[1] then
   redis.call('ZREM', INPUT_EXPIRY, id)
@@ -25,10 +25,11 @@ if jobs > 0 then
   return {'in-use', jobs}
 end
 local object = id .. '/' .. r[1] .. '/' .. r[2]
-local bytes = redis.call('HGET', INPUT .. id, 'bytes')
+local sum, is_counted = input_bytes(r[1])
+-- First: a script that breaks half-way leaves a record whose object stays, and no object that is nobody's for ever.
+redis.call('ZADD', INPUT_ORPHANS, now(), object)
 redis.call('DEL', INPUT .. id, INPUT_USES .. id)
 redis.call('ZREM', INPUT_EXPIRY, id)
 redis.call('ZREM', INPUTS_OF .. r[1], id)
-input_bytes_less(r[1], bytes)
-redis.call('ZADD', INPUT_ORPHANS, now(), object)
+keep_input_bytes(r[1], sum - (tonumber(r[4]) or 0), is_counted)
 return {'dropped', object}

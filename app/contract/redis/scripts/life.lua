@@ -134,36 +134,33 @@ end
 -- Longer lists of pictures are not gone through: their sum is believed.
 local INPUTS_COUNTED = 10000
 
--- Bytes of the pictures of a tenant that came in. Counted anew where nobody has yet, and if `again`: versions that know of
--- no sum may have changed the list.
-local function input_bytes(tenant, again)
-  local sum = redis.call('HGET', INPUT_BYTES, tenant)
+-- Bytes of the pictures of a tenant that came in, and whether they were counted. Anew only where nobody has yet, or of a
+-- list of another length: versions that know of no sum have changed it. Ten thousand keep Redis from all others for long.
+local function input_bytes(tenant)
   local list = INPUTS_OF .. tenant
-  if (sum and not again) or redis.call('ZCARD', list) > INPUTS_COUNTED then return tonumber(sum) or 0 end
+  local length = redis.call('ZCARD', list)
+  local sum, counted = string.match(redis.call('HGET', INPUT_BYTES, tenant) or '', '^(%d+) (%d+)$')
+  if tonumber(counted) == length or length > INPUTS_COUNTED then return tonumber(sum) or 0, tonumber(counted) == length end
   sum = 0
   for _, id in ipairs(redis.call('ZRANGE', list, 0, -1)) do
     sum = sum + (tonumber(redis.call('HGET', INPUT .. id, 'bytes')) or 0)
   end
-  if sum > 0 then redis.call('HSET', INPUT_BYTES, tenant, sum) end
-  return sum
+  if length > 0 then redis.call('HSET', INPUT_BYTES, tenant, string.format('%.0f %d', sum, length)) end
+  return sum, true
 end
 
 -- nil if the tenant may have so many bytes more, else what it has. `most`: in all; 0 is no bound.
 local function too_many_input_bytes(tenant, more, most)
-  local room = tonumber(most) - tonumber(more)
-  if tonumber(most) == 0 or input_bytes(tenant) <= room then return nil end
-  local sum = input_bytes(tenant, true)
-  return sum > room and sum or nil
+  if tonumber(most) == 0 then return nil end
+  local sum = input_bytes(tenant)
+  return sum > tonumber(most) - tonumber(more) and sum or nil
 end
 
 -- The sum follows a list that has changed already.
-local function input_bytes_less(tenant, bytes)
-  local left = (tonumber(redis.call('HGET', INPUT_BYTES, tenant)) or 0) - (tonumber(bytes) or 0)
-  if left > 0 and redis.call('EXISTS', INPUTS_OF .. tenant) == 1 then
-    redis.call('HSET', INPUT_BYTES, tenant, left)
-  else
-    redis.call('HDEL', INPUT_BYTES, tenant)
-  end
+local function keep_input_bytes(tenant, sum, is_counted)
+  local length = redis.call('ZCARD', INPUTS_OF .. tenant)
+  if length == 0 then return redis.call('HDEL', INPUT_BYTES, tenant) end
+  redis.call('HSET', INPUT_BYTES, tenant, string.format('%.0f %d', math.max(0, sum), is_counted and length or 0))
 end
 
 -- Add to what the tenant has used today: `more` is a table of USAGE_COUNTERS.
