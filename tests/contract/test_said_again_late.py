@@ -12,16 +12,18 @@ import pytest
 import redis
 import redis.asyncio
 
-from app.contract.messages.audit import Operator
+from app.contract.messages.audit import Change, Operator
 from app.contract.messages.card import ModelCard
 from app.contract.messages.job import JobError, cost_of
 from app.contract.redis import keys
+from app.contract.redis.models import Models
 from app.contract.redis.operations import Operations
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.quota import Budget
 from app.contract.redis.store import JobStore, NewJob
 from app.contract.redis.webhook_secrets import Secrets
 from app.edge.keyring import Keyring
+from app.jobs.aliases import Aliases
 from tests.contract.test_operations import NOTE
 from tests.forgetful import Losses
 
@@ -193,3 +195,30 @@ async def test_what_an_operator_changed_back_stays_so(
     is_paused = bool((await JobStore(client).models.all())["starter"].paused)
     assert is_paused == (since == "pause")
     assert ownership.announce(card, "w1", note=NOTE) == (since == "drain")
+
+
+async def test_a_name_that_another_operator_gave_since_stays(late: Late, client: redis.asyncio.Redis) -> None:
+    """Be it that the name was given, or taken back, and nobody heard so. The audit's latest line is of what holds."""
+    aliases = Aliases(Models(client))
+
+    async def given(model: str) -> None:
+        await aliases.give("x", model, OTHERS)
+
+    for name in ("starter", "other", "third"):
+        await client.hset(keys.CARDS, name, "{}")  # type: ignore[misc]
+    await Aliases(Models(late(lambda: given("other")))).give("x", "starter", OPS)
+    assert await Models(client).aliases() == {"x": "other"}
+    assert await Aliases(Models(late(lambda: given("third")))).take_back("x", OPS) == "other"
+    assert await Models(client).aliases() == {"x": "third"}
+    assert (await Operations(client).audit(limit=1))[0].change.outcome == "means third"
+
+
+async def test_a_model_that_came_back_since_is_not_forgotten(late: Late, client: redis.asyncio.Redis) -> None:
+    await client.hset(keys.CARDS, "starter", "{}")  # type: ignore[misc]
+
+    async def comes_back() -> None:
+        await client.hset(keys.CARDS, "starter", "{}")  # type: ignore[misc]
+
+    line = Change.by(OPS, "models forget", "starter", "forgotten").line()
+    assert await Models(late(comes_back)).forget("starter", line=line) == ("forgotten", 0)
+    assert await client.hexists(keys.CARDS, "starter")  # type: ignore[misc]

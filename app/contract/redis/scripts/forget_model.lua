@@ -1,9 +1,11 @@
 -- A model that nobody serves any more leaves every list: card, pace, queues, and RQ's names of them. Refused while it has
 -- a worker or jobs that are not over. Jobs that are over keep their records. A worker that announces it again brings it
 -- back.
--- ARGV: model, line of the audit ('' for none). Answers {'forgotten' or 'missing', 0}, or {'awake', 'queued' or 'running', how many}. Called again after
--- it was forgotten: 'missing'.
+-- ARGV: model, line of the audit ('' for none)
+-- Answers {'forgotten' or 'missing', 0}, or {'awake', 'queued' or 'running', how many}. Called again after it was
+-- forgotten: 'missing'; with the same line, also if a worker has brought it back in between.
 local model = ARGV[1]
+if ARGV[2] ~= '' and was_noted(ARGV[2]) then return {'missing', 0} end
 local queue = QUEUE_PREFIX .. model
 local workers = redis.call('ZCOUNT', ALIVE .. model, now() - ALIVE_MS, '+inf')
 if workers > 0 then return {'awake', workers} end

@@ -4,9 +4,11 @@
 -- Answers {'set', the model that it led to before or ''}, {'removed', that model}, {'missing', ''}: no such name, or taken
 -- back before, {'is-model', ''}: a model is called so, {'no-model', ''}: nothing of what the name shall lead to is known,
 -- {'is-alias', what the model's name leads to}, {'is-target', a name that leads to this one}.
--- Said again it is the same, but for the model before, which is the new one then.
+-- Said again it changes nothing, and is the same, but for the model before, which is the present one then.
 local name, model = ARGV[1], ARGV[2]
 local before = redis.call('HGET', MODEL_ALIASES, name) or ''
+-- Another operator may have changed it since: that stays, like its line of the audit.
+if ARGV[3] ~= '' and was_noted(ARGV[3]) then return {model == '' and 'missing' or 'set', before} end
 if model == '' then
   redis.call('HDEL', MODEL_ALIASES, name)
   if before ~= '' and ARGV[3] ~= '' then audit(ARGV[3]) end
