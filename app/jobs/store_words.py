@@ -14,6 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from app.contract.redis.store_words import StoreWords
+from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ REASON = (
 
 
 class WordsInStore:
-    """One for each process. Methods raise redis.RedisError and PictureStoreError."""
+    """One for each process. Methods raise redis.RedisError, and PictureStoreError where no word can be read."""
 
     def __init__(self, words: StoreWords, pictures: PictureStore, *, clock: Callable[[], float]) -> None:
         self._words = words
@@ -66,7 +67,12 @@ class WordsInStore:
         return ""
 
     async def _speak(self) -> None:
-        if word := await self._words.draw():
-            self._own.append(word)
-            await self._pictures.leave_word(word)
         self._may_speak, self._strangers = True, 0
+        if not (word := await self._words.draw()):
+            return
+        self._own.append(word)
+        try:
+            await self._pictures.leave_word(word)
+        except PictureStoreError as error:
+            # Where it is full, that is until something is removed.
+            log.debug("no word could be left in the picture store", reason=str(error))

@@ -140,6 +140,24 @@ async def test_a_redis_of_an_older_file_removes_nothing_for_a_while(cell: Cell, 
     assert await removes(restored)
 
 
+async def test_a_store_that_is_full_is_not_left_so_for_want_of_a_word(
+    cell: Cell, hours: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restore: only what is removed makes room for the word."""
+    words = list[str]()
+    await minutes(hours, 9, cell("a", words=words))
+    restored = cell("a", words=words[:2])
+
+    async def full(word: str) -> None:
+        raise StoreFull("no space")
+
+    monkeypatch.setattr(restored._pictures, "leave_word", full)
+    await minutes(hours, 1, restored)
+    assert not await removes(restored)
+    await minutes(hours, 16, restored)
+    assert await removes(restored)
+
+
 async def test_a_gateway_knows_its_own_words_though_redis_has_lost_them(cell: Cell, hours: list[float]) -> None:
     words = list[str]()
     gateway = cell("a", words=words)
