@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +27,9 @@ from app.contract.messages.params import JobRequest, resolve
 from app.contract.redis import keys
 from app.contract.redis.inputs import InputStore, Orphan, StoredInput
 from app.contract.redis.store import JobStore, NewJob
+
+EXAMPLES = int(os.environ.get("DARKROOM_TEST_INTERLEAVINGS", "120"))
+"""As those of test_state_machine.py: `make fuzz` plays 2,000."""
 
 T = TypeVar("T")
 A_DAY_MS = 86_400_000
@@ -258,7 +262,7 @@ def machine(redis_client: redis.Redis, valkey_url: str, card: ModelCard) -> Iter
 
 def test_no_interleaving_loses_the_picture(machine: Callable[[], Life]) -> None:
     limits = settings(
-        max_examples=120,
+        max_examples=EXAMPLES,
         stateful_step_count=40,
         deadline=None,
         database=None,

@@ -43,7 +43,7 @@ from app.contract.redis.usage_counters import USAGE_COUNTERS
 from tests.forgetful import Losses
 
 EXAMPLES = int(os.environ.get("DARKROOM_TEST_INTERLEAVINGS", "100"))
-"""Of forty steps each, other ones in each run. `make fuzz` plays 2,000."""
+"""Of forty steps each, the same in each run. `make fuzz` plays 2,000, and other ones with another seed."""
 
 T = TypeVar("T")
 MODEL = "starter"
