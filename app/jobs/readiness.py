@@ -84,6 +84,8 @@ class Readiness:
             log.warning("redis refuses", reason=said)
             if not info:
                 return _red(f"Redis refuses to answer: {said}")
+            if isinstance(error, redis.exceptions.NoPermissionError):
+                return _red(f"Redis refuses what this version asks for: {said}. Load its deploy/redis/users.acl")
             return _red(f"Redis refuses writes. {'. '.join(reasons_to_refuse_writes(info) or [said])}")
         except redis.RedisError as error:
             return _red(f"Redis does not answer ({type(error).__name__}): check that it runs and can be reached")

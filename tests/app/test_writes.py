@@ -59,7 +59,7 @@ def pair(own_valkey: ValkeyServer, card: ModelCard, tmp_path: Path) -> Iterator[
 def is_refused(pair: Pair, *words: str, slug: str = "queue-unavailable") -> None:
     check = pair.redis_check()
     assert not check["ok"]
-    assert check["detail"].startswith("Redis refuses writes. ")
+    assert check["detail"].startswith("Redis refuses w")
     for word in words:
         assert word in check["detail"]
     answer = pair.post()
@@ -116,6 +116,15 @@ def fill(disk: Path) -> Path:
         while True:
             file.write(bytes(512))
     return path
+
+
+def test_a_user_of_before_whose_rights_do_not_do(pair: Pair) -> None:
+    """Without the new users.acl no job comes in; a gateway that says that it is ready would be sent all of them."""
+    is_taken(pair)
+    pair.admin.execute_command("ACL", "SETUSER", "default", "resetkeys", "~darkroom:[^s]*", "~darkroom:seen", "~rq:*")
+    is_refused(pair, "Load its deploy/redis/users.acl")
+    pair.admin.execute_command("ACL", "SETUSER", "default", "~*")
+    is_taken(pair)
 
 
 def test_a_disk_that_is_full(small_disk: Path, card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> None:

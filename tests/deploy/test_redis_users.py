@@ -20,6 +20,7 @@ from app.contract.redis.model_demand import ModelDemand
 from app.contract.redis.models import Models
 from app.contract.redis.queue_stats import QueueStats
 from app.contract.redis.scripts import OF_ALL
+from app.contract.redis.server import RedisServer
 from benchmarks.ports import free_port
 from tests.deploy.redis_users import OF_OTHERS, USERS, users_file
 from tests.system.deployment import ROOT
@@ -116,6 +117,7 @@ async def test_the_gateway_reads_and_names_models_and_counts_deadlines(port: int
         await Models(client).set_alias("short", "long")
         await Models(client).aliases()
         await QueueStats(client).deadlines("m")
+        await RedisServer(client).try_a_write()
 
 
 async def test_the_webhooks_read_models(port: int) -> None:

@@ -11,6 +11,9 @@ import redis.asyncio
 
 from app.contract.redis import keys
 
+NEWEST = (keys.SAID, keys.STORE_WORDS, keys.INPUT_BYTES)
+"""Keys that no released version has used yet: who has users of his own in Redis may have those of before."""
+
 
 class RedisServer:
     """`client` must decode responses."""
@@ -28,9 +31,11 @@ class RedisServer:
         return dict(await self._redis.info("replication")) | dict(await self._redis.info("cluster"))
 
     async def try_a_write(self) -> None:
-        """Raises redis.ResponseError if Redis refuses writes now: a full disk, a replica, no memory.
+        """Raises redis.ResponseError if Redis refuses writes now: a full disk, a replica, no memory, a right that is
+        missing since an upgrade.
 
         Nothing put into a key that is not there: judged like any write, and neither kept nor put into the append-only
         file, so that everybody may ask for it as often as they like.
         """
         await self._redis.setrange(keys.WRITE_PROBE, 0, "")
+        await self._redis.exists(*NEWEST)
