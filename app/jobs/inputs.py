@@ -148,8 +148,7 @@ class Inputs:
             "content_type": picture.content_type,
         }
         try:
-            async with self._storing:
-                return await self._stored(picture, orphan, facts)
+            return await self._stored(picture, orphan, facts)
         except InputsFull as full:
             raise self._refusal(full) from full
 
@@ -157,31 +156,36 @@ class Inputs:
         self, picture: CleanPicture, orphan: Orphan, facts: Mapping[str, str | int]
     ) -> tuple[StoredInput, bool]:
         """Raises InputsFull."""
-        for _ in range(UPLOAD_TRIES):
-            token = new_token()
-            await self._begin(orphan, token, size=len(picture.data))
-            began = time.monotonic()
-            # Also if it is known: whatever has happened to the file, afterwards it is there.
-            await self._pictures.put_input(input_key(orphan.tenant, orphan.sha256), picture.data, picture.content_type)
-            if time.monotonic() - began > STORE_SECONDS:
-                raise PicturesUnavailable("The picture store took too long: send the picture again.")
-            most = self.most_bytes_held
-            if added := await self._store.add(orphan, token, facts, retention_ms=self._retention_ms, most=most):
-                return added
+        ends, tries, most = 0.0, 0, self.most_bytes_held
+        while tries < UPLOAD_TRIES:
+            async with self._storing:
+                token = new_token()
+                if await self._store.begin(orphan, token, size=len(picture.data), most=most):
+                    tries += 1
+                    await self._put(picture, orphan)
+                    added = await self._store.add(orphan, token, facts, retention_ms=self._retention_ms, most=most)
+                    if added is not None:
+                        return added
+                    continue
+            # Not among those who store: others would wait for its removal too.
+            ends = ends or time.monotonic() + REMOVAL_SECONDS
+            if time.monotonic() > ends:
+                raise PicturesUnavailable("The same picture is being deleted: send it again in a moment.")
+            await asyncio.sleep(0.1)
         raise PicturesUnavailable("The same picture is being deleted again and again: send it later.")
+
+    async def _put(self, picture: CleanPicture, orphan: Orphan) -> None:
+        began = time.monotonic()
+        # Also if it is known: whatever has happened to the file, afterwards it is there.
+        await self._pictures.put_input(input_key(orphan.tenant, orphan.sha256), picture.data, picture.content_type)
+        if time.monotonic() - began > STORE_SECONDS:
+            raise PicturesUnavailable("The picture store took too long: send the picture again.")
 
     def _refusal(self, full: InputsFull) -> TooManyInputs:
         return TooManyInputs(
             f"The pictures that you sent in take {full.held} bytes, and may take {self.most_bytes_held}: delete some, "
             "which GET /v1/inputs lists, or wait until their time of keeping is over."
         )
-
-    async def _begin(self, orphan: Orphan, token: str, *, size: int) -> None:
-        ends = time.monotonic() + REMOVAL_SECONDS
-        while not await self._store.begin(orphan, token, size=size, most=self.most_bytes_held):
-            if time.monotonic() > ends:
-                raise PicturesUnavailable("The same picture is being deleted: send it again in a moment.")
-            await asyncio.sleep(0.1)
 
     async def _remove(self, orphan: Orphan) -> bool:
         # The same picture of the same tenant is one object for two cells on one prefix.

@@ -22,6 +22,7 @@ import redis
 
 from app.contract.redis import keys
 from app.edge.body_queues import Space
+from app.jobs import inputs
 from app.jobs.inputs import CLEANED_AT_ONCE
 from app.pictures import cleaners
 from app.pictures.cleaners import NICENESS, SESSION, CleanerDied, Cleaners, read_answer
@@ -503,6 +504,31 @@ class TestBrokenOff:
             redis_client.delete(keys.INPUT_REMOVAL + name)
             assert again.result().status_code == 201
         assert client.get(f"/v1/inputs/{told['id']}/content").status_code == 200
+
+    def test_who_waits_for_a_removal_keeps_nobody_from_storing(
+        self, client: httpx2.Client, running: Running, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A gateway that was killed in between leaves one that lasts for minutes."""
+        store, file, asked = running.app.state.services.inputs._store, file_of(noise()), set[Any]()
+        begin, told = store.begin, upload(client, file).json()
+        assert client.delete(f"/v1/inputs/{told['id']}").status_code == 204
+        removal = keys.INPUT_REMOVAL + f"{told['id']}/default/{told['sha256']}"
+        redis_client.set(removal, "somebody's")
+
+        async def noted(*upload: Any, **size: int) -> Any:
+            asked.add(asyncio.current_task())
+            return await begin(*upload, **size)
+
+        monkeypatch.setattr(store, "begin", noted)
+        monkeypatch.setattr(inputs, "REMOVAL_SECONDS", 3_600.0)
+        with ThreadPoolExecutor(inputs.STORED_AT_ONCE) as senders:
+            waiting = [senders.submit(upload_beside, running, file) for _ in range(inputs.STORED_AT_ONCE)]
+            try:
+                until(lambda: len(asked) == len(waiting))
+                assert upload(client, file_of(noise())).status_code == 201
+            finally:
+                redis_client.delete(removal)
+            assert {each.result().status_code for each in waiting} == {200, 201}
 
     def test_a_picture_that_is_being_stored_is_not_removed(
         self, client: httpx2.Client, running: Running, redis_client: redis.Redis, picture_folder: Path
