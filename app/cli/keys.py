@@ -150,10 +150,10 @@ def with_redis(command: str, data: Path, work: Work) -> int:
 
 def _not_reached(command: str, data: Path, error: Exception) -> int:
     if isinstance(error, redis.ResponseError):
-        # What a pipeline says begins with the command that failed, whose values are nobody's to read; what a script says
-        # ends with its hash and a line of it.
+        # What a pipeline says begins with the command that failed, whose values are nobody's to read; what a script
+        # says ends with its hash and a line of it.
         said = str(error).rpartition("caused error: ")[2].strip("(',\")").partition(" script: ")[0]
-        print(f"darkroom {command}: the service's Redis refuses it, and nothing was changed: {said}", file=sys.stderr)
+        print(f"darkroom {command}: the service's Redis refuses it: {said}", file=sys.stderr)
         return UNREACHABLE
     remedy = f"start the service, set REDIS_URL, or name its data folder with --data (now {data})"
     print(f"darkroom {command}: the service's Redis does not answer ({error}); {remedy}", file=sys.stderr)

@@ -11,6 +11,7 @@ Knows a transport and the clock of its loop. Refuses to know what is written.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -84,7 +85,9 @@ class Gathering:
         self._send()
         if self.is_sending and not self.is_closing():
             self._lingers = self._loop.call_later(self._linger_seconds, self._transport.close)
-            self._transport.write_eof()
+            # Who has gone in between is found out by reading.
+            with suppress(OSError):
+                self._transport.write_eof()
             self._transport.resume_reading()
         else:
             self.forget()
