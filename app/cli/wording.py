@@ -45,7 +45,8 @@ async def _reason(
 ) -> str:
     name = str(error.get("pointer") or "").strip("/").replace("/", ".")
     # What is wrong inside of a picture's reference is the option's that named the picture.
-    option = options.get(name) or options.get(name.split(".")[0], name) + _which(name.split("."), request)
+    way = name.split(".")
+    option = options.get(name) or (options[way[0]] + _which(way, request) if way[0] in options else name)
     detail = _WORD.sub(lambda word: options.get(word[0], word[0]), error["detail"])
     if CHOSEN.get(str(error.get("code"))) == name and "did you mean" not in detail:
         known = await _known(service, name, request)
@@ -61,11 +62,15 @@ async def _reason(
 
 def _which(way: Sequence[str], request: Mapping[str, Any]) -> str:
     """Of an option that is given several times the one that is meant, and what of it: `loras.1.weight` is the second's
-    weight. Nothing for other options."""
-    if way[0] not in ADAPTERS or len(way) < 3:
+    weight. Nothing for other options, and where the request has no such element: a picture's record, which a variation
+    repeats, is anybody's, and so is what the service says."""
+    own, given = ADAPTERS.get(way[0]), request.get(way[0])
+    if own is None or len(way) < 3 or not isinstance(given, list):
         return ""
-    own = ADAPTERS[way[0]]
-    named = plain(request[way[0]][int(way[1])][own], 40)
+    each = {str(place): element for place, element in enumerate(given)}.get(way[1])
+    if not isinstance(each, dict) or not isinstance(each.get(own), str):
+        return ""
+    named = plain(each[own], 40)
     return f" {named}" if way[2] in (own, "image") else f" {named} {way[2]}"
 
 

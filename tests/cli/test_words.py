@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,13 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import redis
 
+from app.cli.client import Refused
 from app.cli.drawing_commands import generate
 from app.cli.main import app
 from app.cli.spoken import moment, spoken
-from app.cli.wording import OPTIONS
+from app.cli.wording import OPTIONS, explained
 from app.cli.words import nearest
 from app.contract.messages.card import ModelCard
 from app.contract.messages.params import JobRequest
@@ -159,6 +162,31 @@ def tabs_offer(names: list[str], environment: dict[str, str], cwd: Path, *words:
         return found
 
     until(press)
+
+
+@pytest.mark.parametrize(
+    ("pointer", "said"),
+    [
+        ("/loras/0/name", "--lora ink is odd"),
+        ("/loras/0/weight", "--lora ink weight is odd"),
+        ("/loras/1/name", "--lora is odd"),
+        ("/loras/2/name", "--lora is odd"),
+        ("/loras/3/name", "--lora is odd"),
+        (f"/loras/{'9' * 5_000}/name", "--lora is odd"),
+        ("/loras/-1/name", "--lora is odd"),
+        ("/loras/x/name", "--lora is odd"),
+        ("/control/0/model", "--control is odd"),
+    ],
+)
+def test_an_adapter_that_the_request_does_not_name_is_none(pointer: str, said: str) -> None:
+    """What is varied or drawn again is anybody's record, and a service may be of another release, or hostile."""
+    request = {"loras": [{"name": "ink"}, {"weight": 1}, "ink"]}
+    body = {"errors": [{"pointer": pointer, "detail": "is odd"}]}
+    refusal = Refused(httpx2.Response(422), body)
+    # Of nothing that is asked of a service.
+    service: Any = None
+    assert asyncio.run(explained(service, refusal, request)) == said
+    assert asyncio.run(explained(service, refusal, request, {})) == f"{pointer[1:].replace('/', '.')} is odd"
 
 
 def test_tab(gateway: Running, worker: ScriptedWorker, tmp_path: Path) -> None:
