@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.inputs import ImageReference, InputPicture
 from app.contract.messages.params import JobRequest, ParamError, ParamsRejected, resolve
+from app.contract.messages.spec import PARAMETERS
 from app.jobs.translation import Wording, sides
 
 
@@ -70,6 +72,31 @@ def test_too_much_of_a_size_that_is_drawn(card: ModelCard) -> None:
     resolve(JobRequest(prompt="a", num_inference_steps=5, num_images=4, width=88, height=88), tight)
     none = card.model_copy(update={"max_work": 1})
     assert re.search("at most 1$", refusals(none)[0].detail)
+
+
+def test_a_ratio_that_is_named_has_numbers_of_two_digits(card: ModelCard) -> None:
+    """As all that may be asked for: of 11.3, which is 113:10, only the whole part."""
+    wide = card.model_copy(update={"min_side": 32, "max_side": 432})
+    [error] = refusals(wide, aspect_ratio="99:1")
+    assert error.detail.endswith("; 1:11 to 11:1 will do")
+    for other in ("1:11", "11:1"):
+        resolve(JobRequest(prompt="a", aspect_ratio=other), wide)
+
+
+def test_less_that_would_be_refused_in_its_turn_is_not_named(card: ModelCard) -> None:
+    """Steps of which the strength leaves none, and fewer pictures than a way has places."""
+    takes = {"takes": tuple(PARAMETERS), "tasks": ("text-to-image", "image-to-image"), "embedding_dimensions": 3}
+    tight = card.model_copy(update={**takes, "prior_num_inference_steps": 25, "max_work": 128 * 128 * 10})
+    picture = InputPicture(sha256="a" * 64, width=128, height=128, content_type="image/png")
+    for strength, smaller in ((0.05, "88 x 88 pixels"), (0.1, "num_inference_steps 10 or 88 x 88 pixels")):
+        edit: dict[str, Any] = {"image": ImageReference(sha256=picture.sha256), "width": 128, "height": 128}
+        asked = JobRequest(prompt="a", **edit, strength=strength, num_inference_steps=20)
+        with pytest.raises(ParamsRejected) as refused:
+            resolve(asked, tight, {"/image": picture})
+        assert refused.value.errors[0].detail.rpartition(": ")[2] == f"{smaller} will do"
+    way = {"slerp": [{"text": "a star"}, {"text": "a circle"}], "at": [0, 0.3, 0.6, 1]}
+    [error] = refusals(tight, image_embedding=way, num_inference_steps=5)
+    assert error.detail.rpartition(": ")[2] == "num_inference_steps 2 or 88 x 88 pixels will do"
 
 
 def test_a_word_that_says_both_sides_tells_which(card: ModelCard) -> None:

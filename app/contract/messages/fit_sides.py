@@ -11,7 +11,11 @@ from fractions import Fraction
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.fit_points import Fault
-from app.contract.messages.spec import JobSpec
+from app.contract.messages.from_pictures import steps_drawn
+from app.contract.messages.spec import JobSpec, place_of
+
+MOST_IN_A_RATIO = 99
+"""In `aspect_ratio` are numbers of two digits."""
 
 
 def unfit_sides(spec: JobSpec, card: ModelCard, *, by_ratio: bool) -> Iterator[Fault]:
@@ -53,6 +57,8 @@ def _unfit_ratio(spec: JobSpec, card: ModelCard) -> str:
     """The sides are those of the model's own area: the ratio says how far they are from its square."""
     area = card.width * card.height
     widest = Fraction(int(10 * min(card.max_side**2 / area, area / card.min_side**2)), 10)
+    if widest.numerator > MOST_IN_A_RATIO:
+        widest = Fraction(int(widest))
     across, down = widest.numerator, widest.denominator
     sides = f"{spec.width} x {spec.height} pixels, and sides must be {card.min_side} to {card.max_side}"
     return f"comes to {sides}; {down}:{across} to {across}:{down} will do"
@@ -63,9 +69,12 @@ def _smaller(spec: JobSpec, card: ModelCard, work: int) -> Iterator[str]:
     most = card.max_work
     steps, images = spec.num_inference_steps * most // work, spec.num_images * most // work
     refused = card.scheduler_refused_steps.get(spec.scheduler, ())
-    if steps >= card.scheduler_min_steps.get(spec.scheduler, 1) and steps not in refused:
+    fewer = spec.model_copy(update={"num_inference_steps": steps})
+    is_enough = steps >= card.scheduler_min_steps.get(spec.scheduler, 1) and steps_drawn(fewer, card.family) > 0
+    if is_enough and steps not in refused:
         yield f"num_inference_steps {steps}"
-    if images and spec.most_drawn == spec.num_images:
+    # Of a way there is one for each place.
+    if images and spec.most_drawn == spec.num_images and place_of(spec, 0) is None:
         yield f"num_images {images}"
     unit = card.side_multiple
     width, height = (math.isqrt(side * side * most // work) // unit * unit for side in (spec.width, spec.height))
