@@ -87,8 +87,10 @@ fuzz: .venv/dev.stamp
 	$(BIN)/python -m pytest -s tests/app/test_conformance.py
 	DARKROOM_TEST_INTERLEAVINGS=2000 $(BIN)/python -m pytest -o timeout=3600 --hypothesis-profile fuzz \
 	  --hypothesis-seed $(or $(SEED),7) \
-	  tests/contract/test_state_machine.py tests/contract/test_input_machine.py tests/engine/test_arrivals.py \
-	  tests/engine/test_reproducible.py tests/worker/test_images.py tests/contract/test_a1111_syntax.py
+	  tests/contract/test_state_machine.py tests/contract/test_input_machine.py tests/contract/test_a1111_syntax.py \
+	  tests/engine/test_arrivals.py tests/engine/test_reproducible.py tests/engine/test_batcher.py \
+	  tests/engine/test_snapshot_file.py tests/worker/test_images.py tests/worker/test_next_model.py \
+	  tests/app/test_event_ids.py tests/app/test_storage.py
 	$(BIN)/python -m tests.engine.combinations --seed $(or $(SEED),7) --seconds $(or $(SECONDS),180)
 
 check-deploy: .venv/dev.stamp

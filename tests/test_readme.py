@@ -64,6 +64,18 @@ def test_make_knows_the_commands_that_are_named() -> None:
     assert named <= targets
 
 
+def test_make_fuzz_looks_for_other_examples_of_every_property() -> None:
+    """`make test` has the same each time, and would never find others."""
+    searched = re.search(r"^fuzz:.*?^\n", (ROOT / "Makefile").read_text(), re.M | re.S)
+    assert searched
+    of_hypothesis = re.compile(r"^@given\(|^    run_state_machine_as_test\(", re.M)
+    files = {
+        str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/*.py") if of_hypothesis.search(path.read_text())
+    }
+    assert len(files) > 5
+    assert files <= set(searched[0].split())
+
+
 def test_darkroom_knows_the_commands_that_are_named() -> None:
     from app.cli.main import app
 
