@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,10 @@ def test_it_has_every_file_of_the_bundled_models(monkeypatch: pytest.MonkeyPatch
         assert len(files) > 5
         assert {tmp_path / each.relative_to(HERE) for each in files} <= installed
     assert BUNDLED_MODEL.parents[1] == HERE
+
+
+def test_it_has_no_other_model() -> None:
+    """Gigabytes that somebody keeps in the same folder would be copied into build/, the wheel and site-packages."""
+    said = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["models"]
+    bundled = (BUNDLED_MODEL, BUNDLED_SCORER, BUNDLED_UNCLIP)
+    assert sorted(pattern.partition("/")[0] for pattern in said) == sorted(folder.name for folder in bundled)
