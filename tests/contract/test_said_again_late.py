@@ -5,7 +5,7 @@ How each script answers a call that is made again at once is in test_lost_answer
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -20,6 +20,7 @@ from app.contract.redis.models import Models
 from app.contract.redis.operations import Operations
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.quota import Budget
+from app.contract.redis.scripts import source
 from app.contract.redis.store import JobStore, NewJob
 from app.contract.redis.webhook_secrets import Secrets
 from app.edge.keyring import Keyring
@@ -29,10 +30,19 @@ from tests.forgetful import Losses
 
 pytestmark = pytest.mark.anyio
 
+A_DAY_MS = 86_400_000
 Late = Callable[[Callable[[], Awaitable[object]]], redis.asyncio.Redis]
 LIMITS = {"queue_limit": 100, "tenant_limit": 100}
 BUDGET = Budget("cost:ann", 100)
 OPS, OTHERS = Operator("ops", "0123456789", "api"), Operator("others", "9876543210", "api")
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_that_stands_still_says_nothing_too_late(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(keys, "SAID_MS", A_DAY_MS)
+    source.cache_clear()
+    yield
+    source.cache_clear()
 
 
 @pytest.fixture

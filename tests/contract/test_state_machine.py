@@ -659,6 +659,7 @@ def machine(
     monkeypatch.setattr("app.contract.redis.store.new_job_id", next_id)
     # Leases run out when a rule says so: a machine that stands still for 30 s would be a finding otherwise.
     monkeypatch.setattr(keys, "LEASE_MS", A_DAY_MS)
+    monkeypatch.setattr(keys, "SAID_MS", A_DAY_MS)
     # A tenant has too few jobs here for seven.
     monkeypatch.setattr(keys, "OVERTAKES", 2)
     source.cache_clear()
