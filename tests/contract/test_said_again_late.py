@@ -136,8 +136,10 @@ async def test_a_job_that_was_run_again_and_deleted_is_not_run_once_more(
     async def delete_the_new_one() -> None:
         await deleted(str(redis_client.hget(keys.JOB + job.id, "retried_as")))
 
-    answer = await JobStore(late(delete_the_new_one)).retry(job.id, "ann", budget=BUDGET, **LIMITS)
+    mine = JobStore(late(delete_the_new_one))
+    answer = await mine.retry(job.id, "ann", budget=BUDGET, **LIMITS)
     assert answer.outcome == "created"
+    assert await mine.accepted._missing(list(mine.accepted._jobs)) == [], "nobody looks for it"
     assert left_of(redis_client, answer.id) == []
     assert charged(redis_client) == pytest.approx(cost_of(job.spec), abs=1)
     assert (await store.retry(job.id, "ann", budget=BUDGET, **LIMITS)).outcome == "created", "another call does"

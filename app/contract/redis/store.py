@@ -160,9 +160,9 @@ class JobStore:
         outcome, found, *left = await self._scripts["retry"](args=head + _flat(rq_hash(new, model)))
         if outcome == "lost":
             raise QueueLost
-        if outcome == "created":
+        if outcome == "created" and not left:
             self.accepted.add(found, tenant)
-        return Retrial(outcome, found, Left.of(*left) if left else None)
+        return Retrial(outcome, found, Left.of(*left) if outcome == "rate-limited" else None)
 
     async def retried(self, job_id: str) -> Retrial | None:
         """Replayed, if the job was run again before and the new one is there."""

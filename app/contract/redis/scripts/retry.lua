@@ -4,10 +4,11 @@
 --       charged to ('' for none), what it allows, line of the audit ('' for none), then RQ's job hash
 -- Answers {'created' or 'replayed', id of the new job}, {'rate-limited', id, left, ms until the cost fits}, or {'lost',
 -- 'missing', 'not-failed', 'content-blocked', 'queue-full', 'tenant-full' or 'input-gone', id}. Said again with the same new
--- id, it is 'created' again, also if the new job was forgotten in between.
+-- id, it is 'created' again; {'created', id, 'forgotten'} if the new job was forgotten in between.
 local id, new = ARGV[1], ARGV[2]
 if redis.call('GET', EPOCH) ~= ARGV[6] then return {'lost', id} end
-if redis.call('EXISTS', JOB .. new, SAID .. new) > 0 then return {'created', new} end
+if redis.call('EXISTS', SAID .. new) == 1 then return {'created', new, 'forgotten'} end
+if redis.call('EXISTS', JOB .. new) == 1 then return {'created', new} end
 local r = redis.call('HMGET', JOB .. id, 'status', 'tenant', 'model', 'cost', 'retried_as', 'error')
 if not r[1] or (ARGV[3] ~= '' and r[2] ~= ARGV[3]) then return {'missing', id} end
 if r[1] ~= 'failed' then return {'not-failed', id} end
