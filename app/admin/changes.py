@@ -16,13 +16,13 @@ from pydantic import Field
 from app.admin.access import TheOperator, operators_router
 from app.admin.routes import UNHEARD_OF, model_view
 from app.admin.schemas import AdminModelView, DrainView, RerunList, RerunView
+from app.contract.messages import patterns
 from app.contract.messages.audit import Change, Operator
 from app.contract.messages.events import Status
 from app.contract.messages.job import is_job_id
 from app.contract.messages.request_body import RequestBody
 from app.edge import errors
 from app.edge.auth import Caller
-from app.edge.keyring import TENANT
 from app.edge.problem import Problem
 from app.edge.tracing import note_change
 from app.jobs.cancel import Cancellation, cancel_all
@@ -45,7 +45,7 @@ LONGEST_PAUSE = 30 * 86_400
 
 CHANGING = (*ACCESS, *BODY, errors.InvalidRequest, *QUEUE)
 
-Tenant = Annotated[str, Path(pattern=f"^{TENANT.pattern}$", description="Whose jobs")]
+Tenant = Annotated[str, Path(pattern=patterns.TENANT, description="Whose jobs")]
 
 
 class PauseRequest(RequestBody):
@@ -56,7 +56,7 @@ class PauseRequest(RequestBody):
         default=None, ge=1, le=LONGEST_PAUSE, description="It ends by itself after so long; callers are told when"
     )
     reason: str = Field(
-        default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", description="Callers who wait are shown it"
+        default="", max_length=200, pattern=patterns.ONE_LINE, description="Callers who wait are shown it"
     )
 
 

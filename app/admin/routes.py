@@ -23,12 +23,12 @@ from app.admin.schemas import (
     WorkerList,
     WorkerView,
 )
+from app.contract.messages import patterns
 from app.contract.messages.audit import is_change_id
 from app.contract.messages.served import ServedModel
 from app.contract.redis.overview import Share
 from app.contract.redis.usage import Day
 from app.edge.errors import InvalidRequest, WorkerNotFound
-from app.edge.keyring import TENANT
 from app.jobs.usage import Period, UsageDay, UsagePage
 from app.jobs.usage import as_csv as usage_csv
 from app.routes.accept import Accept, Format, table_of, wants_csv
@@ -39,7 +39,7 @@ from app.services import Services, TheServices
 router = operators_router()
 
 OfModel = Annotated[str | None, Query(max_length=64, description="Only of this model")]
-OfTenant = Annotated[str | None, Query(pattern=f"^{TENANT.pattern}$", description="Only of this caller")]
+OfTenant = Annotated[str | None, Query(pattern=patterns.TENANT, description="Only of this caller")]
 UNHEARD_OF = "No worker of this name was heard of lately. GET /v1/admin/workers lists them."
 READING = problems(*ACCESS, InvalidRequest, *QUEUE)
 

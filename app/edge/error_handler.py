@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
 from app.contract.messages.params import ParamsRejected
+from app.contract.messages.patterns import said_of
 from app.contract.redis import lost_jobs
 from app.contract.redis.store import QueueLost
 from app.edge.errors import (
@@ -100,7 +101,7 @@ def _invalid(errors: list[dict[str, str]]) -> InvalidRequest:
 
 def _validation_error(item: Any) -> dict[str, str]:
     source, *path = item["loc"]
-    code, detail = str(item["type"]), str(item["msg"]).removeprefix("Value error, ")
+    code, detail = str(item["type"]), said_of(item)
     if source != "body":
         return {"parameter": str(path[0]) if path else str(source), "code": code, "detail": detail}
     if not path and code == "missing":

@@ -24,6 +24,7 @@ import redis.asyncio
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.contract.messages import patterns
 from app.contract.messages.audit import Change
 from app.contract.redis import keys
 from app.contract.redis.scripts import source
@@ -55,7 +56,7 @@ LOOK_SECONDS: Final = 0.4
 _KEY = re.compile(
     rf"{KEY_PREFIX}([0-9a-z]{{{ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
 )
-TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+TENANT = re.compile(patterns.TENANT_NAME)
 """What a tenant may be called."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from app.contract.messages.params import JobRequest, ParamError, ParamsRejected
+from app.contract.messages.patterns import said_of
 from app.contract.messages.texts import MAX_PROMPT
 
 LONGEST_PROMPT: Final = 32_000
@@ -70,7 +71,7 @@ class Wording:
 def _too_much(error: Any) -> ParamError:
     pointer = "".join(f"/{part}" for part in error["loc"])
     code = "out_of_range" if error["type"] in ("less_than_equal", "greater_than_equal") else error["type"]
-    return ParamError(pointer, code, error["msg"])
+    return ParamError(pointer, code, said_of(error))
 
 
 def cut_to_length(prompt: str) -> str:

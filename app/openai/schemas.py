@@ -7,8 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.contract.messages import patterns
 from app.contract.messages.from_pictures import STRENGTH_OF_A_VARIATION
-from app.contract.messages.inputs import INPUT_ID, MAX_BASE64
+from app.contract.messages.inputs import MAX_BASE64
 from app.contract.messages.params import JobRequest
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.spec import OutputFormat
@@ -35,7 +36,7 @@ class ImageRequest(JobRequest):
     n: int | None = Field(default=None, ge=1, le=10, description="The same as num_images")
     size: str | None = Field(
         default=None,
-        pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$",
+        pattern=patterns.SIZE_OR_AUTO,
         description="Width x height; auto: native, or that of the picture that is sent",
     )
     response_format: Literal["url", "b64_json"] | None = Field(default=None, description="Both, if it is missing")
@@ -94,7 +95,9 @@ class ImageRef(RequestBody):
         max_length=MAX_BASE64,
         description="A data: URL; a link, if this service fetches",
     )
-    file_id: str | None = Field(default=None, pattern=INPUT_ID, description="The id of a picture that was sent in")
+    file_id: str | None = Field(
+        default=None, pattern=patterns.INPUT_ID, description="The id of a picture that was sent in"
+    )
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
+from app.contract.messages import patterns
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
 from app.contract.messages.inputs import MAX_BASE64
@@ -81,7 +82,7 @@ _WORDS: Final[dict[str, Any]] = {
     ),
     "size": (
         str | None,
-        Field(default=None, pattern=r"^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$", description="Width x height"),
+        Field(default=None, pattern=patterns.SIZE, description="Width x height"),
     ),
 }
 

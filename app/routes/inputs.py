@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -9,10 +10,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from app.contract.messages import patterns
 from app.contract.messages.cells import in_cell
 from app.contract.messages.input_id import input_id as id_of
 from app.contract.messages.input_id import is_input_id
-from app.contract.messages.inputs import SHA256
 from app.contract.objects.names import EXTENSIONS, input_key
 from app.contract.redis.inputs import StoredInput
 from app.edge import errors
@@ -87,7 +88,7 @@ class InputList(BaseModel):
 
 async def _own_input(input_id: str, request: Request) -> StoredInput:
     tenant = caller_of(request).tenant
-    if SHA256.fullmatch(input_id):
+    if re.fullmatch(patterns.SHA256, input_id):
         # As the records of jobs and pictures name it.
         return await services_of(request).inputs.get(id_of(tenant, input_id), tenant)
     return await services_of(request).own_input(input_id, tenant)

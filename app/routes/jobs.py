@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from app.contract.messages import patterns
 from app.contract.messages.events import Status
 from app.contract.messages.params import JobRequest, Metadata
 from app.contract.messages.questions import Task
@@ -42,9 +43,6 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 CANCELED_AT_MOST = 500
 """Jobs of one request: a tenth of a second of Redis' time, in pieces."""
-
-ID_PREFIX = "^job_[0-9a-f]{4,24}(z[0-9a-z]{0,5})?$"
-"""Four of its digits at least: of ten thousand jobs not one in a thousand has the same."""
 
 PREFER = {
     "name": "Prefer",
@@ -97,7 +95,9 @@ async def list_jobs(
     task: Annotated[Task | None, Query(description="Only jobs that do this")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=128, description="`next_cursor` of the page before")] = None,
-    id_prefix: Annotated[str | None, Query(pattern=ID_PREFIX, description="Only jobs whose ids begin so")] = None,
+    id_prefix: Annotated[
+        str | None, Query(pattern=patterns.JOB_ID_PREFIX, description="Only jobs whose ids begin so")
+    ] = None,
 ) -> JobList:
     """A page at a time; follow `next_cursor` until it is null."""
     records = await services.jobs.list_jobs(

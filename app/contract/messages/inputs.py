@@ -6,17 +6,15 @@ shapes. Refuses to know where pictures lie and what a model makes of them.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.contract.messages import patterns
 from app.contract.messages.request_body import RequestBody
 from app.contract.messages.texts import Name
 
-SHA256: Final = re.compile(r"[0-9a-f]{64}")
-INPUT_ID: Final = r"^in_[0-9a-z]{24,30}$"
 MAX_BASE64 = 32 * 1024 * 1024
 """Characters of a picture inside a JSON body."""
 
@@ -35,7 +33,7 @@ class _Stored(BaseModel):
 class InputPicture(_Stored):
     """A picture that came in, as it is stored: upright, without metadata. Sides are in pixels."""
 
-    sha256: str = Field(pattern=f"^{SHA256.pattern}$")
+    sha256: str = Field(pattern=patterns.SHA256)
     width: int = Field(ge=1)
     height: int = Field(ge=1)
     content_type: str
@@ -64,8 +62,8 @@ class ImageReference(RequestBody):
     What a job's record says of a picture is such a reference as well: by its `sha256`; its sides and type are not read.
     """
 
-    input: str | None = Field(default=None, pattern=INPUT_ID, description="The id of an upload")
-    job: str | None = Field(default=None, pattern=r"^job_[0-9a-z]{24}$", description="A finished job of yours")
+    input: str | None = Field(default=None, pattern=patterns.INPUT_ID, description="The id of an upload")
+    job: str | None = Field(default=None, pattern=patterns.WHOLE_JOB_ID, description="A finished job of yours")
     index: int | None = Field(default=None, ge=0, le=999, description="Which of the job's pictures; missing: the first")
     b64: str | None = Field(
         default=None, min_length=1, max_length=MAX_BASE64, description="The file in base64, or a data: URL of it"
@@ -74,7 +72,7 @@ class ImageReference(RequestBody):
         default=None, min_length=1, max_length=MAX_URL, description="Where this service fetches it, if it may"
     )
     sha256: str | None = Field(
-        default=None, pattern=f"^{SHA256.pattern}$", description="An earlier picture of yours, as a record names it"
+        default=None, pattern=patterns.SHA256, description="An earlier picture of yours, as a record names it"
     )
     width: int | None = Field(default=None, description="Not read")
     height: int | None = Field(default=None, description="Not read")

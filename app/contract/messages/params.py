@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, create_model, model_validator
 
+from app.contract.messages import patterns
 from app.contract.messages.a1111_syntax import MOST_WEIGHT, heaviest
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
@@ -65,7 +66,7 @@ class OwedWebhook(Webhook):
 
 _ASPECT_RATIO = Field(
     default=None,
-    pattern=r"^[1-9][0-9]?:[1-9][0-9]?$",
+    pattern=patterns.ASPECT_RATIO,
     description="Such as 16:9, instead of width and height: as many pixels as the model's own size has",
 )
 
