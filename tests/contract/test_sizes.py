@@ -74,6 +74,18 @@ def test_too_much_of_a_size_that_is_drawn(card: ModelCard) -> None:
     assert re.search("at most 1$", refusals(none)[0].detail)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"num_images": 1000}, {"num_inference_steps": 10_000}, {"best_of": 1000}, {"width": 71, "num_images": 10}],
+)
+def test_of_a_number_that_is_refused_that_is_told_first(card: ModelCard, asked: dict[str, Any]) -> None:
+    """Not what would be little enough work: 16 pictures are no less refused than 1000, where a job has 10 at most."""
+    takes = {"takes": tuple(PARAMETERS), "scorer": "a-scorer"}
+    tight = card.model_copy(update={**takes, "max_work": 128 * 64 * 100, "max_images": 10})
+    [error] = refusals(tight, height=64, **{"num_inference_steps": 100, **asked})
+    assert error.pointer == f"/{next(iter(asked))}"
+
+
 def test_a_ratio_that_is_named_has_numbers_of_two_digits(card: ModelCard) -> None:
     """As all that may be asked for: of 11.3, which is 113:10, only the whole part."""
     wide = card.model_copy(update={"min_side": 32, "max_side": 432})

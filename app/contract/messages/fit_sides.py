@@ -17,6 +17,12 @@ from app.contract.messages.spec import JobSpec, place_of
 MOST_IN_A_RATIO = 99
 """In `aspect_ratio` are numbers of two digits."""
 
+OF_WORK = frozenset(
+    f"/{name}"
+    for name in ("width", "height", "aspect_ratio", "num_inference_steps", "num_images", "best_of", "min_probability")
+)
+"""Where the numbers stand of which a job's work is made. One that is refused is told first."""
+
 
 def unfit_sides(spec: JobSpec, card: ModelCard, *, by_ratio: bool) -> Iterator[Fault]:
     """Sides that the model does not draw. `by_ratio`: they come of an aspect ratio, and are nobody's words."""
@@ -35,9 +41,9 @@ def unfit_sides(spec: JobSpec, card: ModelCard, *, by_ratio: bool) -> Iterator[F
 
 
 def too_much_work(spec: JobSpec, card: ModelCard) -> Iterator[Fault]:
-    """More pixels, pictures and steps than the model draws in one job. Of sides too large for it that is told first."""
+    """More pixels, pictures and steps than the model draws in one job, each of which it would draw (OF_WORK)."""
     work = spec.width * spec.height * spec.most_drawn * spec.num_inference_steps
-    if work > card.max_work and max(spec.width, spec.height) <= card.max_side:
+    if work > card.max_work:
         drawn = "num_images" if spec.most_drawn == spec.num_images else "images that may be drawn"
         smaller = " or ".join(_smaller(spec, card, work))
         detail = f"width x height x {drawn} x steps is {work}; at most {card.max_work}"

@@ -20,7 +20,7 @@ from app.contract.messages.a1111_syntax import MOST_WEIGHT, heaviest
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
 from app.contract.messages.fit_points import INVERTIBLE
-from app.contract.messages.fit_sides import too_much_work, unfit_sides
+from app.contract.messages.fit_sides import OF_WORK, too_much_work, unfit_sides
 from app.contract.messages.from_pictures import fitted, pictured, strength_of, unfit_together
 from app.contract.messages.inputs import InputPicture
 from app.contract.messages.lora_tags import Untagged, WrongTag, untagged
@@ -174,7 +174,11 @@ def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputP
     spec = JobSpec.model_validate(values)
     by_ratio = request.aspect_ratio is not None
     unfit = [*unfit_together(spec, card), *unfit_sides(spec, card, by_ratio=by_ratio)]
-    if errors := [*(ParamError(*each) for each in unfit), *_broken_limits(spec, card)]:
+    errors = [*(ParamError(*each) for each in unfit), *_broken_limits(spec, card)]
+    # Of numbers that are refused themselves, what would be less work is not known yet.
+    if not any(each.pointer in OF_WORK for each in errors):
+        errors += [ParamError(*each) for each in too_much_work(spec, card)]
+    if errors:
         raise ParamsRejected(errors)
     return spec
 
@@ -286,7 +290,6 @@ def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
         yield ParamError(
             "/trajectory", "too_many", f"takes 1 to {MOST_PICTURES} pictures that may be drawn: all steps are kept"
         )
-    yield from (ParamError(*each) for each in too_much_work(spec, card))
 
 
 def _needed_scheduler(request: JobRequest) -> str | None:
