@@ -150,7 +150,7 @@ class Inputs:
         try:
             return await self._stored(picture, orphan, facts)
         except InputsFull as full:
-            raise self._refusal(full) from full
+            raise self._refusal(full, len(picture.data)) from full
 
     async def _stored(
         self, picture: CleanPicture, orphan: Orphan, facts: Mapping[str, str | int]
@@ -181,10 +181,13 @@ class Inputs:
         if time.monotonic() - began > STORE_SECONDS:
             raise PicturesUnavailable("The picture store took too long: send the picture again.")
 
-    def _refusal(self, full: InputsFull) -> TooManyInputs:
+    def _refusal(self, full: InputsFull, size: int) -> TooManyInputs:
+        most = self.most_bytes_held
+        if size > most:
+            return TooManyInputs(f"This picture takes {size} bytes, and all that you send in may take {most} together.")
         return TooManyInputs(
-            f"The pictures that you sent in take {full.held} bytes, and may take {self.most_bytes_held}: delete some, "
-            "which GET /v1/inputs lists, or wait until their time of keeping is over."
+            f"The pictures that you sent in take {full.held} bytes, this one {size}, and they may take {most} "
+            "together: delete some, which GET /v1/inputs lists, or wait until their time of keeping is over."
         )
 
     async def _remove(self, orphan: Orphan) -> bool:

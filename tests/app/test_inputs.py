@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -376,6 +377,7 @@ def test_a_tenant_has_only_so_much_room(gateway_with: OneGateway, worker: Any, p
         assert Counter(each.status_code for each in answers) == {200: 1, 201: 3, 403: 20}
         refused = next(each for each in answers if each.status_code == 403)
         assert problem(refused) == (403, "too-many-inputs")
+        assert re.search(r"this one \d+, and they may take", refused.json()["detail"])
         assert "delete some, which GET /v1/inputs lists" in refused.json()["detail"]
         own = {"prompt": "a red circle", "image": {"b64": base64.b64encode(file_of(noise(32, 33))).decode()}}
         worker.card = worker.card.model_copy(update={"takes": ("image", "strength"), "tasks": ("image-to-image",)})
@@ -389,6 +391,10 @@ def test_a_tenant_has_only_so_much_room(gateway_with: OneGateway, worker: Any, p
         kept = next(each.json() for each in answers if each.status_code == 201)
         running.client.delete(f"/v1/inputs/{kept['id']}").raise_for_status()
         assert upload(running.client, file_of(noise(32, 32))).status_code == 201
+        alone = upload(running.client, file_of(noise(128, 128)))
+        assert problem(alone) == (403, "too-many-inputs")
+        assert f"{4 * size + size // 2} together" in alone.json()["detail"]
+        assert "delete" not in alone.json()["detail"], "no room that is made would do"
 
 
 def test_what_is_kept_no_longer_goes(
