@@ -212,6 +212,11 @@ def test_a_long_warning_takes_one_line(opened: Page, worker: ScriptedWorker) -> 
         expect(opened.locator(".sheet").first.get_by_text(re.compile("^Warning: "))).to_be_visible()
     heights = [box["height"] for each in opened.locator(".sheet").all() if (box := each.bounding_box())]
     assert abs(heights[0] - heights[1]) < 1
+    wide = opened.viewport_size
+    assert wide is not None
+    opened.set_viewport_size({"width": 390, "height": 844})
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390, "its line is cut, and the page no wider"
+    opened.set_viewport_size(wide)
     opened.locator("button.frame").first.click()
     dialog = opened.get_by_role("dialog")
     dialog.get_by_text(re.compile("^Warning: ")).click()
