@@ -5,6 +5,7 @@ Refuses to know what went wrong: that is in app/edge/errors.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
@@ -29,17 +30,23 @@ _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rat
 
 
 def error_object(problem: Problem) -> dict[str, Any]:
-    """The object under "error", also inside a stream. What is wrong with a field is said about the first one."""
+    """The object under "error", also inside a stream. Of the fields the first that is wrong is told, with all
+    that is wrong with it: of `size` both sides."""
     if isinstance(problem, ContentBlocked):
         return {"message": problem.detail, **MODERATION_BLOCKED}
     first: Any = problem.errors[0] if problem.errors else {}
     param = first.get("pointer", "").strip("/").replace("/", ".") or first.get("parameter")
-    said = f"{param or 'the request'} {first['detail']}" if first else problem.detail
+    its = [each["detail"] for each in problem.errors if _place(each) == _place(first)]
+    said = f"{param or 'the request'} {'; '.join(its)}" if first else problem.detail
     kind = _TYPES.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
     code = first.get("code", problem.slug)
     if code == MODEL_UNKNOWN:
         said, code = f"{said}. {FIXED_NAMES}", "model_not_found"
     return {"message": said, "type": kind, "param": param, "code": code}
+
+
+def _place(error: Mapping[str, str]) -> tuple[str | None, str | None]:
+    return error.get("pointer"), error.get("parameter")
 
 
 def write(problem: Problem) -> Response:

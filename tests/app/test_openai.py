@@ -115,6 +115,11 @@ def test_a_wrong_parameter_is_a_bad_request(client: openai.OpenAI, wrong: Any, p
     assert error.request_id
 
 
+def test_both_sides_of_a_size_are_told_at_once(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"size \(width\) must be .*; \(height\) must be "):
+        client.images.generate(prompt="a", size="1024x1024")
+
+
 def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.images.generate(model="gpt-image-1", prompt="a red circle")
