@@ -164,6 +164,17 @@ def test_a_ratio_has_the_pixels_of_the_models_own_size(
     assert (job["input"]["width"], job["input"]["height"]) == sides
 
 
+def test_a_form_is_told_by_an_example(client: httpx2.Client) -> None:
+    """And not by a regular expression."""
+    for path, body, example in (
+        ("/v1/jobs", {"aspect_ratio": "1.5"}, "such as 16:9"),
+        ("/v1/images/generations", {"size": "512"}, "such as 512x512"),
+    ):
+        said = client.post(path, json={"prompt": "a", **body}).text
+        assert example in said
+        assert "pattern '" not in said
+
+
 def test_an_empty_body_asks_for_one(client: httpx2.Client) -> None:
     answer = client.post("/v1/jobs", headers={"Content-Type": "application/json"})
     assert problem(answer) == (422, "invalid-request")
