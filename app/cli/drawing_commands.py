@@ -206,7 +206,7 @@ def trajectory(
     """Show how a picture emerged from noise, step by step: in the terminal, or as a file with -o.
 
     For jobs that kept their steps (--trajectory) or previews: the page's do, and those drawn with --preview-every.
-    Where no terminal is, steps.gif is written.
+    Where no terminal is, a file is written: a-frog-7-steps.gif for a-frog-7.png.
 
     \b
     darkroom generate "a frog" --trajectory 1 --seed 7

@@ -27,8 +27,8 @@ from app.contract.messages.trajectory import durations
 if TYPE_CHECKING:
     from PIL import Image
 
-PLAIN_OUTPUT = Path("steps.gif")
-"""Where a command that is not read by a terminal writes without -o."""
+PLAIN_ENDING = "-steps.gif"
+"""Where a command that is not read by a terminal writes without -o: behind the name of what was given, in this folder."""
 
 FRAMES, WHOLE = (".gif", ".webp", ".png"), (".safetensors", ".json")
 """Suffixes of what is made of frames, and of what is a trajectory's file as it is."""
@@ -70,7 +70,7 @@ def write_trajectory(
 
     async def work(service: Service) -> int:
         is_played = output is None and not as_json and can_play()
-        file = output or PLAIN_OUTPUT
+        file = output or Path(f"{Path(given).stem}{PLAIN_ENDING}")
         if not is_played:
             _refuse(file, overwrite=overwrite)
         job_id, own = await id_and_index(service, given)

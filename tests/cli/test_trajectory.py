@@ -86,7 +86,7 @@ def test_what_cannot_be_shown(run: Run, gateway: Running, worker: ScriptedWorker
     late = gateway.client.post("/v1/jobs", json=KEPT | {"preview_every": 50}).json()["id"]
     worker.succeed(worker.claim())
     assert "comes too late; lower --preview-every" in run("trajectory", late).stderr
-    (tmp_path / "steps.gif").write_bytes(b"mine")
+    (tmp_path / f"{job_id}-steps.gif").write_bytes(b"mine")
     assert run("trajectory", job_id).exit_code == 2
     assert run("trajectory", job_id, "--overwrite").exit_code == 0
 
@@ -143,9 +143,11 @@ def test_the_files_of_a_trajectory_as_they_are(
 def test_noisy_and_estimate_beside_each_other(
     run: Run, gateway: Running, worker: ScriptedWorker, tmp_path: Path
 ) -> None:
-    done = run("trajectory", looked_at(gateway, worker), "--json")
-    assert json.loads(done.stdout)["steps"] == [0, 1, 2]
-    with Image.open(tmp_path / "steps.gif") as moving:
+    job_id = looked_at(gateway, worker)
+    done = run("trajectory", job_id, "--json")
+    told = json.loads(done.stdout)
+    assert (told["file"], told["steps"]) == (f"{job_id}-steps.gif", [0, 1, 2]), "each has a file of its own"
+    with Image.open(tmp_path / told["file"]) as moving:
         assert (moving.size, moving.n_frames) == ((512, 256), 4)
         for number, (left, right) in enumerate([(0, None), (1, 2), (0, None), (3, 3)]):
             moving.seek(number)
