@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from app.cli import completing
+from app.cli.confirming import confirm
 from app.cli.defaults import DEFAULT_URL
 from app.cli.job_commands import Unfinished
 from app.cli.options import WHICH_JOB, Access, ApiKey, AsJson, TokenOf, Url
@@ -148,7 +149,7 @@ def cancel(
 
     if not yes:
         which = f" {status.value}" if status else " unfinished"
-        typer.confirm(f"Call all{which} jobs of {tenant} off?", abort=True, err=True)
+        confirm(f"Call all{which} jobs of {tenant} off?")
     raise typer.Exit(cancel_jobs(tenant, status and status.value, as_json=as_json, access=Access(url, api_key, data)))
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.confirming import confirm
 from app.cli.options import AsJson, Data
 from app.cli.words import Words, one_of
 
@@ -81,7 +82,7 @@ def open_again(
     from app.cli.keys import open_again
 
     if not yes:
-        typer.confirm("Everybody who reaches the service may use it, without a key. Go on?", abort=True, err=True)
+        confirm("Everybody who reaches the service may use it, without a key. Go on?")
     raise typer.Exit(open_again(data=data))
 
 

@@ -254,6 +254,9 @@ def test_a_callers_jobs_are_called_off(run: Run, gateway: Running, worker: Scrip
     worker.claim()
     assert run("admin", "cancel", "default").exit_code == 1, "nobody said yes"
     assert gateway.client.get(f"/v1/jobs/{waiting[0]}").json()["status"] == "queued"
+    unasked = run("admin", "cancel", "default", input="")
+    assert unasked.exit_code == 1
+    assert "--yes goes on without asking" in unasked.stderr
     some = run("admin", "cancel", "default", "--status", "queued", "--yes")
     assert (some.exit_code, some.stdout) == (0, "2 canceled, 0 stop within a step\n")
     assert run("admin", "cancel", "default", "--status", "queued", "--yes").stdout == "default has no queued jobs\n"
