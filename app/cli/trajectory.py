@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PLAIN_ENDING = "-steps.gif"
-"""Of the file that a command writes which is not read by a terminal and has no -o, behind the name of what was given."""
+"""Of the file that a command writes that is not read by a terminal and has no -o, behind the name of what was given."""
 
 FRAMES, WHOLE = (".gif", ".webp", ".png"), (".safetensors", ".json")
 """Suffixes of what is made of frames, and of what is a trajectory's file as it is."""
