@@ -33,7 +33,12 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     setUploads((before) => before + more);
     if (isMissed) setEarly(false);
   };
-  const upload = useUpload({ give: begin, count, note });
+  const setOutBy = useRef(null);
+  const setOut = (more, isMissed) => {
+    if (more > 0) setOutBy.current = request;
+    count(more, isMissed);
+  };
+  const upload = useUpload({ give: begin, count: setOut, note });
   const begins = takes(chosen, "image");
   const { arrive, question } = useMeaning({ isTaken: begins || varies(chosen), load, take: begins ? upload.take : vary });
   const isOver = useArrivals(arrive);
@@ -78,10 +83,13 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     if (!document.execCommand("insertText", false, prompt)) set({ prompt });
   }
 
-  /** A picture to begin with has come: the drawing is to be like it. */
+  /** A picture to begin with has come: the drawing is to be like it, unless a size was chosen while it was on its way. */
   function begin(image) {
     setLost(false);
-    setRequest((before) => ({ ...before, image, mask_image: null, ...(chosen ? sizeLike(image, chosen) : {}) }));
+    setRequest((before) => {
+      const like = chosen && !isResized(before, setOutBy.current) ? sizeLike(image, chosen) : {};
+      return { ...before, image, mask_image: null, ...like };
+    });
   }
 
   /** A file has come, and the model draws from pictures by their embedding alone. */
@@ -125,6 +133,11 @@ export function RequestForm({ models, model, given, sender, away, note }) {
 /** The browser says what is wrong with a field only where it can be seen. */
 function unfold({ target }) {
   for (let at = target.closest("details"); at; at = at.parentElement.closest("details")) at.open = true;
+}
+
+/** Was a size chosen since? Another model came with one of its own. */
+function isResized({ model, width, height }, before) {
+  return before.model === model && (before.width !== width || before.height !== height);
 }
 
 function settled(request) {

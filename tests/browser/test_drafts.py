@@ -258,7 +258,7 @@ def test_a_picture_stays_with_a_model_that_takes_it(two_models: Page, worker: Sc
     choice.select_option("starter")
     shown = picture("teal")
     two_models.set_input_files("input[type=file]", [{"name": "a.png", "mimeType": "image/png", "buffer": shown}])
-    expect(group.get_by_role("button", name="Remove")).to_be_visible()
+    expect(group.get_by_role("status")).to_have_text(re.compile("Picture, 128"))
     size = two_models.get_by_label("Size", exact=True)
     size.select_option(index=2)
     chosen = size.input_value()
@@ -268,6 +268,30 @@ def test_a_picture_stays_with_a_model_that_takes_it(two_models: Page, worker: Sc
     choice.select_option("starter")
     expect(group.get_by_role("button", name="Remove")).to_be_visible()
     expect(size).to_have_value(chosen)
+
+
+def test_a_size_that_is_chosen_while_a_picture_is_on_its_way_stays(
+    page: Page, running: Running, worker: ScriptedWorker, card: ModelCard
+) -> None:
+    """The picture that came had the drawing be as large as it is."""
+    takes = card.model_copy(update={"takes": ("image", "strength"), "tasks": ("text-to-image", "image-to-image")})
+    worker.ownership.announce(takes, "w1")
+    page.goto(running.url)
+    group, size = page.get_by_role("group", name="Begin with a picture"), page.get_by_label("Size", exact=True)
+    held: list[Route] = []
+    page.route("**/v1/inputs", lambda route: held.append(route))
+    shown = {"name": "a.png", "mimeType": "image/png", "buffer": picture("teal")}
+    page.set_input_files("input[type=file]", [shown])
+    expect(group.get_by_role("status")).to_have_text("Sending the picture")
+    size.select_option(label=next(each for each in size.locator("option").all_inner_texts() if "Wide" in each))
+    until(page, lambda: held)
+    held[0].continue_()
+    expect(group.get_by_role("status")).to_have_text(re.compile("Picture, 128"))
+    expect(size.locator("option:checked")).to_have_text(re.compile("Wide"))
+    group.get_by_role("button", name="Remove").click()
+    page.unroute("**/v1/inputs")
+    page.set_input_files("input[type=file]", [shown])
+    expect(size.locator("option:checked")).to_have_text(re.compile("Like the picture"))
 
 
 def test_whoever_looks_at_another_model_finds_what_was_set(
