@@ -36,12 +36,18 @@ class Door:
     def __init__(self, page: Page) -> None:
         self.held: list[Route] = []
         self.is_shut = False
-        self.sent: list[dict[str, Any]] = []
+        self._sent: list[dict[str, Any]] = []
         self._uploads: list[tuple[Request, bytes]] = []
         self._page = page
         # Not by listening: a file that is sent is told to who stands in its way only.
         page.route("**/v1/inputs", self._upload)
         page.on("request", self._job)
+
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        # Only to let Playwright hand out what has come in: of a job that a worker has by now it may not have told yet.
+        self._page.evaluate("0")
+        return self._sent
 
     @property
     def files(self) -> dict[str, tuple[str, bytes]]:
@@ -66,7 +72,7 @@ class Door:
 
     def _job(self, request: Request) -> None:
         if request.method == "POST" and request.url.endswith("/v1/jobs"):
-            self.sent.append(json.loads(request.post_data or ""))
+            self._sent.append(json.loads(request.post_data or ""))
 
 
 def a_png(width: int, height: int, colour: str = "teal") -> bytes:
