@@ -46,7 +46,9 @@ export function RequestForm({ models, model, given, sender, away, note }) {
   // At once, not after the next frame: the page may be left before it.
   useLayoutEffect(() => keep(request), [request]);
   useEffect(() => {
-    if (model) setRequest((before) => (chosen ? fitted(before, chosen) : moved(before, model)));
+    // By the limits of the model that is chosen when this is done: it may be another one by then.
+    const of = ({ model: id }) => models?.find((each) => each.id === id);
+    if (model) setRequest((before) => (of(before) ? fitted(before, of(before)) : moved(before, model)));
   }, [model?.id, chosen && limitsOf(chosen)]);
   useEffect(() => {
     if (given) replace(typeof given === "function" ? given(request) : given);

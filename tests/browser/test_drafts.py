@@ -294,6 +294,30 @@ def test_a_size_that_is_chosen_while_a_picture_is_on_its_way_stays(
     expect(size.locator("option:checked")).to_have_text(re.compile("Like the picture"))
 
 
+AT_ONCE = """new MutationObserver((_, observer) => {
+    const choice = document.querySelector("#model");
+    if (choice?.value !== "other") return;
+    observer.disconnect();
+    choice.value = "starter";
+    choice.dispatchEvent(new Event("change", { bubbles: true }));
+}).observe(document, { subtree: true, childList: true })"""
+
+
+def test_what_is_chosen_at_once_has_its_own_limits(two_models: Page) -> None:
+    """Those of the model that was there before were still to be applied."""
+    choice, steps = two_models.get_by_label("Model"), two_models.get_by_label("Steps", exact=True)
+    choice.select_option("starter")
+    steps.fill("50")
+    choice.select_option("other")
+    expect(steps).to_have_attribute("max", "40")
+    two_models.add_init_script(AT_ONCE)
+    two_models.reload()
+    expect(choice).to_have_value("starter")
+    expect(steps).to_have_attribute("max", "100")
+    two_models.wait_for_timeout(300)
+    expect(steps).to_have_value("50")
+
+
 def test_whoever_looks_at_another_model_finds_what_was_set(
     two_models: Page, worker: ScriptedWorker, running: Running
 ) -> None:
