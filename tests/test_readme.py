@@ -68,7 +68,7 @@ def test_make_fuzz_looks_for_other_examples_of_every_property() -> None:
     """`make test` has the same each time, and would never find others."""
     searched = re.search(r"^fuzz:.*?^\n", (ROOT / "Makefile").read_text(), re.M | re.S)
     assert searched
-    of_hypothesis = re.compile(r"^@given\(|^    run_state_machine_as_test\(", re.M)
+    of_hypothesis = re.compile(r"^@given\(|^    play\(machine, ", re.M)
     files = {
         str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/*.py") if of_hypothesis.search(path.read_text())
     }

@@ -47,8 +47,11 @@ export function RequestForm({ models, model, given, sender, away, note }) {
   useLayoutEffect(() => keep(request), [request]);
   useEffect(() => {
     // By the limits of the model that is chosen when this is done: it may be another one by then.
-    const of = ({ model: id }) => models?.find((each) => each.id === id);
-    if (model) setRequest((before) => (of(before) ? fitted(before, of(before)) : moved(before, model)));
+    const fit = (before) => {
+      const own = models.find((each) => each.id === before.model);
+      return own ? fitted(before, own) : moved(before, model);
+    };
+    if (model) setRequest(fit);
   }, [model?.id, chosen && limitsOf(chosen)]);
   useEffect(() => {
     if (given) replace(typeof given === "function" ? given(request) : given);

@@ -150,6 +150,7 @@ def test_enter_while_the_one_before_is_still_on_its_way(opened: Page, worker: Sc
     opened.press("#prompt", "Enter")
     ask(opened, "second")
     opened.route("**/v1/jobs", lambda route: route.continue_())
+    until(opened, lambda: held)
     held[0].continue_()
     expect(opened.locator(".sheet")).to_have_count(2)
     assert [worker.claim().spec.prompt, worker.claim().spec.prompt] == ["first", "second"]
@@ -166,6 +167,7 @@ def test_what_was_typed_while_a_refused_one_was_on_its_way_waits(
     ask(opened, "first")
     expect(opened.get_by_role("button", name="Sending")).to_be_visible()
     ask(opened, "second")
+    until(opened, lambda: held)
     held[0].abort()
     expect(alert(opened)).to_be_visible()
     expect(opened.get_by_role("button", name="Generate")).to_be_enabled()
@@ -314,7 +316,8 @@ def test_what_is_chosen_at_once_has_its_own_limits(two_models: Page) -> None:
     two_models.reload()
     expect(choice).to_have_value("starter")
     expect(steps).to_have_attribute("max", "100")
-    two_models.wait_for_timeout(300)
+    # Whatever was to be done after a frame is done.
+    two_models.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     expect(steps).to_have_value("50")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,9 +15,8 @@ from typing import Any, TypeVar
 import pytest
 import redis
 import redis.asyncio
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.inputs import InputPicture
@@ -27,9 +25,7 @@ from app.contract.messages.params import JobRequest, resolve
 from app.contract.redis import keys
 from app.contract.redis.inputs import InputStore, Orphan, StoredInput
 from app.contract.redis.store import JobStore, NewJob
-
-EXAMPLES = int(os.environ.get("DARKROOM_TEST_INTERLEAVINGS", "120"))
-"""As those of test_state_machine.py: `make fuzz` plays 2,000."""
+from tests.contract.interleavings import play
 
 T = TypeVar("T")
 A_DAY_MS = 86_400_000
@@ -261,11 +257,4 @@ def machine(redis_client: redis.Redis, valkey_url: str, card: ModelCard) -> Iter
 
 
 def test_no_interleaving_loses_the_picture(machine: Callable[[], Life]) -> None:
-    limits = settings(
-        max_examples=EXAMPLES,
-        stateful_step_count=40,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-    )
-    run_state_machine_as_test(machine, settings=limits)
+    play(machine, examples=120)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from typing import Any, TypeVar
 import pytest
 import redis
 import redis.asyncio
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -28,7 +26,6 @@ from hypothesis.stateful import (
     invariant,
     multiple,
     rule,
-    run_state_machine_as_test,
 )
 
 from app.contract.messages.card import ModelCard
@@ -40,10 +37,8 @@ from app.contract.redis.ownership import Beat, Claim, Ownership
 from app.contract.redis.scripts import source
 from app.contract.redis.store import JobStore, NewJob
 from app.contract.redis.usage_counters import USAGE_COUNTERS
+from tests.contract.interleavings import play
 from tests.forgetful import Losses
-
-EXAMPLES = int(os.environ.get("DARKROOM_TEST_INTERLEAVINGS", "100"))
-"""Of forty steps each, the same in each run. `make fuzz` plays 2,000, and other ones with another seed."""
 
 T = TypeVar("T")
 MODEL = "starter"
@@ -670,11 +665,4 @@ def machine(
 
 
 def test_every_interleaving_agrees_with_the_model(machine: type[Scripts]) -> None:
-    limits = settings(
-        max_examples=EXAMPLES,
-        stateful_step_count=40,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-    )
-    run_state_machine_as_test(machine, settings=limits)
+    play(machine, examples=100)

@@ -6,6 +6,7 @@
 local id, tenant = ARGV[1], ARGV[5]
 local object, token, ends = ARGV[2], ARGV[3], now() + ARGV[4]
 local until_ms = redis.call('ZSCORE', INPUT_UPLOADS .. object, token)
+local sum, is_counted
 redis.call('ZREM', INPUT_UPLOADS .. object, token)
 if redis.call('EXISTS', INPUT .. id) == 0 then
   if not until_ms or tonumber(until_ms) <= now() then return {'gone'} end
@@ -14,14 +15,13 @@ if redis.call('EXISTS', INPUT .. id) == 0 then
     redis.call('ZADD', INPUT_ORPHANS, now(), object)
     return {'full', has}
   end
-  local sum, is_counted = input_bytes(tenant)
+  sum, is_counted = input_bytes(tenant)
   redis.call('HSET', INPUT .. id, 'token', token, 'created_ms', now(), unpack(ARGV, 8))
-  redis.call('ZADD', INPUTS_OF .. tenant, now(), id)
-  keep_input_bytes(tenant, sum + ARGV[6], is_counted)
   use(tenant, now(), {uploaded_bytes = tonumber(ARGV[6])})
 end
 redis.call('ZADD', INPUT_EXPIRY, 'GT', ends, id)
 local r = redis.call('HMGET', INPUT .. id, 'tenant', 'created_ms')
 redis.call('ZADD', INPUTS_OF .. r[1], r[2], id)
+if sum then keep_input_bytes(tenant, sum + ARGV[6], is_counted) end
 local made = redis.call('HGET', INPUT .. id, 'token') == token
 return {made and 'created' or 'known', redis.call('HGETALL', INPUT .. id), redis.call('ZSCORE', INPUT_EXPIRY, id)}
