@@ -149,8 +149,8 @@ def test_enter_while_the_one_before_is_still_on_its_way(opened: Page, worker: Sc
     expect(opened.get_by_role("button", name="Sending")).to_be_visible()
     opened.press("#prompt", "Enter")
     ask(opened, "second")
-    opened.route("**/v1/jobs", lambda route: route.continue_())
     until(opened, lambda: held)
+    opened.route("**/v1/jobs", lambda route: route.continue_())
     held[0].continue_()
     expect(opened.locator(".sheet")).to_have_count(2)
     assert [worker.claim().spec.prompt, worker.claim().spec.prompt] == ["first", "second"]
