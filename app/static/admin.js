@@ -1,11 +1,11 @@
 // The operator's page: puts its parts together. Whatever callers, workers and models say goes in as text, never as markup.
 
-import { html, render, useEffect, useState } from "./preact-htm.js";
+import { html, render, useState } from "./preact-htm.js";
 import { home, key } from "./api.js";
 import { Ask, AskPause } from "./asking.js";
 import { Badge, Ledger, When } from "./ledger.js";
 import { Operator } from "./operator.js";
-import { Explained, KeyForm } from "./parts.js";
+import { Explained, KeyForm, useChanges } from "./parts.js";
 import { Used } from "./used.js";
 import { count, seconds } from "./words.js";
 
@@ -25,9 +25,8 @@ function useKey(value) {
 }
 
 function Page() {
-  const [, again] = useState(0);
+  useChanges(operator);
   const [asked, setAsked] = useState(null);
-  useEffect(() => operator.subscribe(() => again((times) => times + 1)), []);
   const close = () => setAsked(null);
   const onKey = (value) => {
     useKey(value);

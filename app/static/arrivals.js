@@ -1,7 +1,7 @@
 // Pictures that are dropped or pasted anywhere on the page. One that was drawn here carries its settings: then it is asked
 // which of the two is meant. Refuses to know how a picture is sent in.
 
-import { html, useEffect, useRef, useState } from "./preact-htm.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact-htm.js";
 import { fileOf } from "./picture.js";
 import { recordOf } from "./record.js";
 import { sightOfFile } from "./inputs.js";
@@ -14,7 +14,8 @@ export function useArrivals(arrive) {
   const [isOver, setOver] = useState(false);
   const latest = useRef();
   latest.current = arrive;
-  useEffect(() => {
+  // As soon as there is a page: the browser leaves it for a file that nobody takes.
+  useLayoutEffect(() => {
     let timer;
     const over = (event) => {
       if (!event.dataTransfer?.types.includes("Files")) return;

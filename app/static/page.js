@@ -8,7 +8,7 @@ import { Detail } from "./detail.js";
 import { Failure } from "./failure.js";
 import { RequestForm } from "./form.js";
 import { sent } from "./inputs.js";
-import { KeyForm } from "./parts.js";
+import { KeyForm, useChanges } from "./parts.js";
 import { Wall } from "./prints.js";
 import { useSender } from "./sending.js";
 import { Watch } from "./watch.js";
@@ -18,11 +18,6 @@ import { count, isTerminal, shows } from "./words.js";
 const darkroom = new Darkroom();
 const watch = new Watch(darkroom);
 const address = new Address();
-
-function useChanges(of) {
-  const [, again] = useState(0);
-  useEffect(() => of.subscribe(() => again((times) => times + 1)), []);
-}
 
 function Page() {
   useChanges(darkroom);

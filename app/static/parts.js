@@ -1,7 +1,14 @@
 // Small pieces that several parts of the page share.
 
-import { html, useEffect, useRef, useState } from "./preact-htm.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact-htm.js";
 import { home } from "./api.js";
+
+/** Draws the component anew at every change of a state that can be subscribed to. */
+export function useChanges(of) {
+  const [, again] = useState(0);
+  // Not after the next frame: a tab behind others has none, and a change before it would be told to nobody.
+  useLayoutEffect(() => of.subscribe(() => again((times) => times + 1)), []);
+}
 
 /** A link to the page that explains a problem. In a tab of its own: what stands on this page stays. */
 export function Explained({ href }) {

@@ -30,6 +30,14 @@ pytestmark = pytest.mark.browser
 
 KEY = "k" * 32
 
+NOTHING_PAINTED = """
+const later = setTimeout;
+window.requestAnimationFrame = () => 0;
+window.setTimeout = (work, milliseconds, ...more) => milliseconds > 200 ? later(work, milliseconds, ...more) : 0;
+"""
+"""What Preact does after a frame is never done, as in a tab that was opened behind others, or on a busy machine: an
+answer may come before it."""
+
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_every_step_of_a_picture(opened: Page, worker: ScriptedWorker, scheme: Any) -> None:
@@ -243,6 +251,27 @@ def test_a_service_with_keys(running: Running, worker: ScriptedWorker, page: Pag
     assert KEY not in kept
     page.reload()
     expect(page.get_by_role("img", name="a locked door")).to_be_visible()
+
+
+@pytest.mark.parametrize("gateway_options", [{"api_keys": f"me:{KEY}"}])
+@pytest.mark.parametrize("path", ["/", "/admin"])
+def test_a_key_is_asked_for_before_anything_is_painted(running: Running, page: Page, ear: Ear, path: str) -> None:
+    ear.forgives.append("401")
+    page.add_init_script(NOTHING_PAINTED)
+    page.goto(running.url + path)
+    expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_a_file_dropped_before_anything_is_painted_does_not_leave_the_page(running: Running, page: Page) -> None:
+    page.add_init_script(NOTHING_PAINTED)
+    page.route("**/v1/**", lambda route: None)
+    page.goto(running.url)
+    expect(page.get_by_role("button", name="Generate")).to_be_attached()
+    assert page.evaluate("""() => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(["a picture"], "a.png", { type: "image/png" }));
+        return !dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+    }""")
 
 
 @pytest.mark.parametrize("context_options", [{"viewport": {"width": 360, "height": 740}, "is_mobile": True}])
