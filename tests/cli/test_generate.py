@@ -127,6 +127,31 @@ def test_a_parameter_that_is_refused_stops_all(run: Run, hand: Hand) -> None:
     assert hand.claims == []
 
 
+def test_words_without_quotes_are_said_to_be_prompts_of_their_own(run: Run, hand: Hand) -> None:
+    """A shell hands over `generate a frog` as two prompts, and two pictures came without a word."""
+    done = run("generate", "a", "frog", "-o", "zoo/")
+    assert done.exit_code == 0
+    assert 'warning: 2 prompts, each a picture of its own; in quotes it is one: "a frog"' in done.stderr
+    assert "in quotes" not in run("generate", "a frog", "panda", "-o", "zoo/").stderr
+
+
+def test_parameters_by_the_names_of_the_api(run: Run, hand: Hand) -> None:
+    words = (
+        "--num-inference-steps",
+        "7",
+        "--guidance_scale",
+        "3",
+        "--negative-prompt",
+        "blue",
+        "--output-quality",
+        "80",
+    )
+    assert run("generate", "a frog", *words, "-o", "a.webp").exit_code == 0
+    [claim] = hand.claims
+    spec = claim.spec
+    assert (spec.num_inference_steps, spec.guidance_scale, spec.negative_prompt) == (7, 3, "blue")
+
+
 def test_a_folder_is_made_with_its_first_picture(run: Run, hand: Hand, tmp_path: Path) -> None:
     """One whose request was refused was left behind, empty."""
     assert run("generate", "a frog", "--width", "1", "-o", "zoo/").exit_code == 2
