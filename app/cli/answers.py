@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from app.contract.messages.input_id import is_input_id
 from app.contract.messages.job import is_job_id
 
 _WORD = re.compile(r"[a-z][a-z_-]{0,31}", re.ASCII)
@@ -32,6 +33,11 @@ def fits(value: Any, shape: Any) -> bool:
 def is_id(value: Any) -> bool:
     """It becomes part of paths and of file names."""
     return isinstance(value, str) and is_job_id(value)
+
+
+def is_id_of_input(value: Any) -> bool:
+    """It becomes part of paths."""
+    return isinstance(value, str) and is_input_id(value)
 
 
 def is_word(value: Any) -> bool:
@@ -81,6 +87,12 @@ JOB: Final = {
 STEP: Final = {"step": int, "timestep": (None, *NUMBER), "sigma": (None, *NUMBER), "boxes": _by_name([int])}
 TRAJECTORY: Final = {"show": is_shown, "steps": [STEP]}
 JOBS: Final = {"data": [JOB], "next_cursor": (None, str)}
+INPUT: Final = {
+    "id": is_id_of_input,
+    **dict.fromkeys(("bytes", "width", "height"), int),
+    **dict.fromkeys(("created_at", "expires_at"), str),
+}
+INPUTS: Final = {"data": [INPUT], "next_cursor": (None, str)}
 MODEL: Final = {
     "id": str,
     "sha256": str,

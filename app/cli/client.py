@@ -153,9 +153,9 @@ class Service:
         found = await self.ask("POST", "/v1/jobs/cancel", json={"status": status})
         return self._require(fits(found, CANCELLATION), found)
 
-    async def delete(self, job_id: str) -> None:
-        """The job is gone, with its pictures."""
-        answer = await self.answer("DELETE", f"/v1/jobs/{job_id}")
+    async def delete(self, path: str) -> None:
+        """What is there is gone."""
+        answer = await self.answer("DELETE", path)
         if answer.status_code != 204:
             understood(answer)
 

@@ -122,7 +122,7 @@ def delete_jobs(job_ids: Sequence[str], *, url: str, api_key: str | None, as_jso
 
     async def work(service: Service) -> int:
         for job_id in await ids_of(service, job_ids):
-            await asked(service, job_id, service.delete(job_id))
+            await asked(service, job_id, service.delete(f"/v1/jobs/{job_id}"))
             print(json.dumps({"id": job_id, "deleted": True}) if as_json else f"{job_id}  deleted")
         return OK
 

@@ -14,6 +14,7 @@ from app import __version__
 from app.cli import backup_commands, drawing_commands, score_commands, usage_commands
 from app.cli.admin_commands import admin
 from app.cli.importing import without_collector
+from app.cli.input_commands import inputs
 from app.cli.job_commands import jobs
 from app.cli.key_commands import keys
 from app.cli.model_commands import models
@@ -160,6 +161,7 @@ score_commands.add_to(app)
 usage_commands.add_to(app)
 backup_commands.add_to(app)
 app.add_typer(admin, name="admin")
+app.add_typer(inputs, name="inputs")
 app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")

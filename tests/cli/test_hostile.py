@@ -182,6 +182,9 @@ COMMANDS = (
     ("jobs", "watch", JOB_ID),
     ("jobs", "cancel", JOB_ID),
     ("jobs", "cancel", "--all"),
+    ("inputs", "list"),
+    ("inputs", "delete", "in_" + "0" * 24),
+    ("inputs", "delete", "--all", "--yes"),
     ("models",),
 )
 
