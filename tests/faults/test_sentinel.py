@@ -5,6 +5,7 @@ Gateway, webhooks and worker are processes of the service that know nothing but 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import httpx2
 import pytest
 import redis
 
-from app.contract.redis import clients, keys
+from app.contract.redis import clients
 from tests.faults.conftest import PARAMETERS
 from tests.faults.fork_server import LEASE
 from tests.faults.installation import ForkServer, Service
@@ -159,6 +160,16 @@ def test_what_arrived_is_finished_and_what_was_lost_is_named(
 def test_a_client_finds_the_primary_by_any_sentinel_that_answers(replicated: Replicated) -> None:
     place, _, rest = replicated.url.partition("127.0.0.1")
     with clients.client(f"{place}127.0.0.1:1,127.0.0.1{rest}", decode_responses=True) as client:
-        assert client.get(keys.EPOCH)
-    with clients.client(replicated.url.replace("/pictures", "/others")) as client, pytest.raises(redis.ConnectionError):
+        assert client.info("replication")["role"] == "master"
+    elsewhere = replicated.url.replace("/pictures", "/others")
+    said = r"of the sentinels 127\.0\.0\.1:\d+.* none that answers knows a primary 'others' that is up"
+    with clients.client(elsewhere) as client, pytest.raises(redis.ConnectionError, match=said) as told:
         client.ping()
+    assert "<" not in str(told.value), "no objects of the library"
+
+    async def ask() -> None:
+        async with clients.async_client(elsewhere) as client:
+            await client.ping()
+
+    with pytest.raises(redis.ConnectionError, match=said):
+        asyncio.run(ask())

@@ -84,6 +84,7 @@ class Primary:
 
     def __init__(self, watched: Watched) -> None:
         self.service_name = watched.service
+        self._watched = watched
         own = _asking(watched) | {"retry": Retry(NoBackoff(), 0)}
         self._sentinel: Any = redis.sentinel.Sentinel(watched.sentinels, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
 
@@ -91,6 +92,8 @@ class Primary:
         """Host and port. Raises redis.ConnectionError while no sentinel knows a primary that is up."""
         try:
             host, port = self._sentinel.discover_master(self.service_name)
+        except redis.sentinel.MasterNotFoundError as error:
+            raise _unknown(self._watched) from error
         finally:
             for each in list(self._sentinel.sentinels):
                 each.connection_pool.disconnect(inuse_connections=False)
@@ -105,6 +108,7 @@ class AsyncPrimary:
 
     def __init__(self, watched: Watched) -> None:
         self.service_name = watched.service
+        self._watched = watched
         own = _asking(watched) | {"retry": AsyncRetry(NoBackoff(), 0)}
         self._sentinel: Any = redis.asyncio.sentinel.Sentinel(watched.sentinels, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
 
@@ -112,10 +116,19 @@ class AsyncPrimary:
         """Host and port. Raises redis.ConnectionError while no sentinel knows a primary that is up."""
         try:
             host, port = await self._sentinel.discover_master(self.service_name)
+        except redis.asyncio.sentinel.MasterNotFoundError as error:
+            raise _unknown(self._watched) from error
         finally:
             for each in list(self._sentinel.sentinels):
                 await each.connection_pool.disconnect(inuse_connections=False)
         return str(host), int(port)
+
+
+def _unknown(watched: Watched) -> redis.ConnectionError:
+    """In the place of redis-py's, which shows the clients that asked with all their options."""
+    asked = ", ".join(f"{host}:{port}" for host, port in watched.sentinels)
+    said = f"of the sentinels {asked} none that answers knows a primary {watched.service!r} that is up"
+    return redis.ConnectionError(said)
 
 
 def _asking(watched: Watched) -> dict[str, Any]:
