@@ -1,4 +1,4 @@
-"""Which of several labels fits a picture best, as huggingface_hub's InferenceClient asks for it.
+"""Which of several labels fits a picture best, as Hugging Face's InferenceClients for Python and JavaScript ask for it.
 
 Its `model` is the address of this route. The same job as of POST /v1/score, in other words.
 """
@@ -6,10 +6,10 @@ Its `model` is the address of this route. The same job as of POST /v1/score, in 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, WithJsonSchema
 from starlette.responses import Response
 
 from app.contract.messages.inputs import MAX_BASE64, ImageReference
@@ -31,7 +31,7 @@ router = APIRouter(tags=["huggingface"])
 TEMPLATE = f"This is a photo of {PLACE}."
 """As transformers' pipeline for this task has it."""
 
-TAKEN_OUT = frozenset({"inputs"})
+TAKEN_OUT = frozenset({"inputs", "image"})
 """Names of what is large in a body."""
 
 
@@ -42,10 +42,29 @@ class ZeroShotParameters(RequestBody):
     hypothesis_template: Template = Field(default=TEMPLATE, description="What each label is put into, at the place {}")
 
 
-class ZeroShotRequest(RequestBody):
-    """What InferenceClient.zero_shot_image_classification sends."""
+def _taken_out_of_object(given: Any) -> Any:
+    return given["image"] if isinstance(given, dict) and given.keys() == {"image"} else given
 
-    inputs: str = Field(min_length=1, max_length=MAX_BASE64, description="The picture's file in base64")
+
+_FILE: Final[dict[str, Any]] = {"type": "string", "minLength": 1, "maxLength": MAX_BASE64}
+_OBJECT: Final = {
+    "type": "object",
+    "properties": {"image": _FILE},
+    "required": ["image"],
+    "additionalProperties": False,
+}
+
+
+class ZeroShotRequest(RequestBody):
+    """What zero_shot_image_classification of huggingface_hub sends, and zeroShotImageClassification of
+    @huggingface/inference."""
+
+    inputs: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_BASE64, description="The picture's file in base64, or `image` with that"),
+        BeforeValidator(_taken_out_of_object),
+        WithJsonSchema({"anyOf": [_FILE, _OBJECT]}),
+    ]
     parameters: ZeroShotParameters
 
     def in_our_words(self, model: str | None) -> ScoreRequest:

@@ -29,6 +29,9 @@ PAGE = 100
 CONTENT = "content"
 """Name of the part of a form that holds the file."""
 
+METADATA = "metadata"
+"""Name of what the client for JavaScript sends beside it: JSON, as a file of its own. It is not kept."""
+
 _BINARY = {"type": "string", "format": "binary"}
 _REQUEST: dict[str, Any] = {
     "requestBody": {
@@ -148,7 +151,7 @@ def _file_in(body: Body | None, content_type: str, most_bytes: int) -> bytes:
     """What is beside the file, as its type and notes, is not read."""
     form = read_form(body.read() if body else b"", content_type)
     files = form.files_of(CONTENT)
-    if len(files) != 1 or len(form.files) != 1:
+    if len(files) != 1 or len(form.files) != 1 + len(form.files_of(METADATA)):
         raise UnfitPicture("not_one_file", f"must be the only file of the form: `{CONTENT}`")
     if len(files[0]) > most_bytes:
         raise UnfitPicture("too_large", f"has more than {most_bytes} bytes")

@@ -196,11 +196,16 @@ def test_labels_come_back_the_likeliest_first(client: httpx2.Client, scorer: Scr
     assert isinstance(question, ScoreSpec)
     assert question.texts == ("This is a photo of frog.", "This is a photo of panda.")
     asked = {"candidate_labels": labels, "hypothesis_template": "{}!"}
-    client.post(path, params={"model": SCORER}, json={"inputs": b64, "parameters": asked}).raise_for_status()
+    as_javascript = {"inputs": {"image": b64}, "parameters": asked}
+    client.post(path, params={"model": SCORER}, json=as_javascript).raise_for_status()
     assert scorer.claims[1].question.texts == ("frog!", "panda!")  # type: ignore[union-attr]
     refused = client.post(path, json={"inputs": "no picture", "parameters": {"candidate_labels": labels}})
     assert refused.status_code == 422
     assert refused.json()["error"].startswith("inputs is no base64")
+    large = {"inputs": {"image": "zanzibar" * 9_000}, "parameters": {"candidate_labels": labels}}
+    assert client.post(path, json=large).json()["error"].startswith("inputs is no PNG")
+    refused = client.post(path, json={"inputs": {"image": b64, "x": 1}, "parameters": {"candidate_labels": labels}})
+    assert (refused.status_code, refused.json()["error"]) == (422, "inputs Input should be a valid string")
     asked = {"candidate_labels": labels, "hypothesis_template": "a photo"}
     refused = client.post(path, json={"inputs": b64, "parameters": asked})
     assert "parameters/hypothesis_template must have the place {}" in refused.json()["error"]

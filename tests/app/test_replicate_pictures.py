@@ -64,6 +64,17 @@ def test_files(client: Client) -> None:
     assert caught.value.status == 404
 
 
+def test_the_client_for_javascript_sends_what_is_said_of_a_file_as_a_file(
+    running: Running, painter: ScriptedWorker
+) -> None:
+    """replicate 1.4.0, files.create: both are Blobs, which FormData gives a file name, and the type of a Buffer is
+    application/octet-stream."""
+    content = ("buffer_1795846801", FILE, "application/octet-stream")
+    form = {"content": content, "metadata": ("blob", b"{}", "application/json")}
+    sent = running.client.post("/v1/files", files=form)
+    assert (sent.status_code, sent.json()["content_type"]) == (201, "image/png"), sent.text
+
+
 def test_files_are_listed(client: Client) -> None:
     """The newest first; one that was deleted is not there."""
     assert client.files.list() == []
