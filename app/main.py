@@ -144,6 +144,7 @@ def _refusals(settings: Settings) -> Refusals:
             **dict.fromkeys(huggingface_errors.PATHS, huggingface_errors.write),
             **dict.fromkeys(a1111_errors.PREFIXES, a1111_errors.write),
         },
+        members={openai_errors.CLIENT: openai_errors.member},
         not_served=a1111_errors.NOT_SERVED,
     )
 

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from app.contract.messages.params import ParamsRejected
 from app.contract.messages.patterns import said_of
@@ -48,6 +49,9 @@ MOST_ERRORS = 8
 _FIELD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}", re.ASCII)
 
 
+_VERSIONS = re.compile("^(/v1)+(?=/)")
+
+
 def install(app: FastAPI, refusals: Refusals) -> None:
     """Make one handler answer everything that is raised. What is unforeseen goes on to the guard."""
     app.state.refusals = refusals
@@ -71,7 +75,7 @@ def answer_to(error: Exception, request: Request) -> Response:
     """What the one who sent the request is told of an exception."""
     refusals: Refusals = request.app.state.refusals
     request_id = getattr(request.state, "request_id", "unknown")
-    return refusals.write(problem_for(error, request), request_id, request.url.path)
+    return refusals.write(problem_for(error, request), request_id, request.url.path, request.headers)
 
 
 def problem_for(error: Exception, request: Request) -> Problem:
@@ -121,7 +125,7 @@ def _pointer(path: Sequence[str | int], code: str) -> str:
 
 def _http_problem(error: HTTPException, request: Request) -> Problem:
     if error.status_code == 404:
-        return NotFound("Nothing is served at this path.")
+        return NotFound(_nothing_here(request))
     if error.status_code == 405:
         allowed = ", ".join(sorted(_allowed(request)))
         return MethodNotAllowed(f"This path takes {allowed}.", headers={"Allow": allowed})
@@ -131,10 +135,25 @@ def _http_problem(error: HTTPException, request: Request) -> Problem:
     return InternalError("The request failed here. The log has it under the request id.")
 
 
+def _nothing_here(request: Request) -> str:
+    # Of two clients of one dialect one wants /v1 in the base URL, and the other adds it.
+    path: str = request.scope["path"]
+    bare = _VERSIONS.sub("", path)
+    meant = request.scope | {"path": f"/v1{bare}"}
+    if meant["path"] == path or not any(_fits(route, meant) for route in _flat(request.app.router.routes)):
+        return "Nothing is served at this path."
+    than = "with one /v1 less" if path != bare else "with /v1 before it"
+    return f"Nothing is served at this path, but {than} there is: the base URL that your client was given is not right."
+
+
+def _fits(route: BaseRoute, scope: Scope) -> bool:
+    return route.matches(scope)[0] is not Match.NONE
+
+
 def _allowed(request: Request) -> set[str]:
     # Starlette names the methods of the first route that fits; a path may have several routes. One that names the path
     # letter by letter stands before those that take its last part for an id: /v1/jobs/cancel is no job.
-    fit = [route for route in _flat(request.app.router.routes) if route.matches(request.scope)[0] is not Match.NONE]
+    fit = [route for route in _flat(request.app.router.routes) if _fits(route, request.scope)]
     own = [route for route in fit if "{" not in getattr(route, "path", "")]
     methods = set[str]().union(*(getattr(route, "methods", None) or () for route in own or fit))
     # A mount rewrites the scope, so nothing fits any more; what is mounted here are files.

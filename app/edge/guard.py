@@ -155,7 +155,7 @@ class Guard:
                 body.close()
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, reply: _Reply) -> None:
-        answer = self._refusals.write(problem, scope["state"]["request_id"], scope["path"])
+        answer = self._refusals.write(problem, scope["state"]["request_id"], scope["path"], Headers(scope=scope))
         await answer(scope, receive, reply)
 
     async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> Receive:

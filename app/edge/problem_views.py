@@ -14,6 +14,15 @@ class FieldError(BaseModel):
     detail: str
 
 
+class OpenAIErrorBody(BaseModel):
+    """What is wrong, in the words of OpenAI's clients."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
 class ProblemView(BaseModel):
     """RFC 9457. `type` is a page that explains it."""
 
@@ -24,15 +33,9 @@ class ProblemView(BaseModel):
     instance: str
     errors: list[FieldError] | None = None
     location: str | None = Field(default=None, description="Where to ask instead, in an answer 421 `other-cell`")
-
-
-class OpenAIErrorBody(BaseModel):
-    """What is wrong, in the words of OpenAI's clients."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
+    error: OpenAIErrorBody | None = Field(
+        default=None, description="The same for OpenAI's own clients, told by their header `x-stainless-lang`"
+    )
 
 
 class OpenAIError(BaseModel):

@@ -15,6 +15,9 @@ from app.edge.problem import Problem
 
 PATHS: Final = frozenset({*(f"/v1/images/{name}" for name in ("generations", "edits", "variations")), "/v1/embeddings"})
 
+CLIENT: Final = "x-stainless-lang"
+"""Header of every request of OpenAI's own clients."""
+
 MODEL_UNKNOWN: Final = "model_unknown"
 """Code of the field error that OpenAI's clients expect as 404."""
 
@@ -45,6 +48,11 @@ def error_object(problem: Problem) -> dict[str, Any]:
     return {"message": said, "type": kind, "param": param, "code": code}
 
 
+def member(problem: Problem) -> dict[str, Any]:
+    """What those clients look for in any refusal: without it they say no more than its status."""
+    return {"error": error_object(problem)}
+
+
 def _place(error: Mapping[str, str]) -> tuple[str | None, str | None]:
     return error.get("pointer"), error.get("parameter")
 
@@ -55,4 +63,4 @@ def write(problem: Problem) -> Response:
     status = problem.status
     if isinstance(problem, InvalidRequest):
         status = 404 if any(error.get("code") == MODEL_UNKNOWN for error in problem.errors) else 400
-    return JSONResponse({"error": error_object(problem)}, status, problem.headers)
+    return JSONResponse(member(problem), status, problem.headers)

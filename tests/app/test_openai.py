@@ -134,6 +134,9 @@ def test_keys(gateway_with: OneGateway, worker: ScriptedWorker) -> None:
         with official(running, api_key=OTHER_KEY) as stranger, pytest.raises(openai.AuthenticationError) as caught:
             stranger.images.generate(prompt="a red circle")
         assert caught.value.code == "unauthenticated"
+        with official(running, api_key=OTHER_KEY) as stranger, pytest.raises(openai.AuthenticationError) as caught:
+            stranger.models.list()
+        assert (caught.value.code, "key is not known" in str(caught.value.body)) == ("unauthenticated", True)
         with official(running, api_key=KEY) as ann:
             assert ann.models.list().data[0].id == "starter"
 

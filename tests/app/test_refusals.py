@@ -349,6 +349,41 @@ def test_paths_that_are_not_there(client: httpx2.Client, path: str) -> None:
     assert problem(answer) == (404, "not-found")
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/images/generations", "with /v1 before it"),
+        ("/models/darkroom/starter", "with /v1 before it"),
+        ("/v1/v1/images/generations", "with one /v1 less"),
+        ("/v1/v1/v1/models", "with one /v1 less"),
+        ("/zanzibar", "at this path."),
+        ("/v1/v1", "at this path."),
+        ("/v1/pictures/x", "at this path."),
+    ],
+)
+def test_a_base_url_with_and_without_its_version(client: httpx2.Client, path: str, said: str) -> None:
+    """The client for JavaScript of Replicate wants /v1 in it, the one for Python none; those of OpenAI want it."""
+    answer = client.post(path, json={})
+    assert problem(answer) == (404, "not-found")
+    assert said in answer.json()["detail"]
+
+
+def test_openais_clients_are_told_in_their_words_wherever_they_ask(client: httpx2.Client) -> None:
+    """As openai 6.49 for JavaScript and 3.57 for Python ask: what they show of a refusal is `error`, or its status."""
+    asked = {"X-Stainless-Lang": "js", "X-Stainless-Package-Version": "6.49.0", "Authorization": "Bearer any"}
+    unknown = client.get("/v1/models/zanzibar", headers=asked)
+    assert problem(unknown) == (404, "model-not-found")
+    said = unknown.json()["error"]
+    assert said["message"] == unknown.json()["detail"]
+    assert (said["type"], said["param"], said["code"]) == ("invalid_request_error", None, "model-not-found")
+    for method, path in (("POST", "/images/generations"), ("POST", "/v1/responses"), ("DELETE", "/v1/models/starter")):
+        refused = client.request(method, path, headers=asked, json={})
+        assert refused.json()["error"]["message"] == refused.json()["detail"], path
+    wrong = client.post("/v1/jobs", headers=asked, json={"prompt": "a", "width": "x"})
+    assert wrong.json()["error"]["message"].startswith("width ")
+    assert "error" not in client.get("/v1/models/zanzibar").json()
+
+
 def test_headers_of_a_webhook_are_never_read_back(client: httpx2.Client) -> None:
     """They are often secrets: neither the job, nor its deliveries, nor a refusal, nor a log line holds a value."""
     hook = {"url": "https://example.org/hook", "headers": {"Authorization": CANARY, "X-Team": CANARY}}
