@@ -139,7 +139,7 @@ def _nothing_here(request: Request) -> str:
     # Of two clients of one dialect one wants /v1 in the base URL, and the other adds it.
     path: str = request.scope["path"]
     bare = _VERSIONS.sub("", path)
-    meant = request.scope | {"path": f"/v1{bare}"}
+    meant = {**request.scope, "path": f"/v1{bare}"}
     if meant["path"] == path or not any(_fits(route, meant) for route in _flat(request.app.router.routes)):
         return "Nothing is served at this path."
     than = "with one /v1 less" if path != bare else "with /v1 before it"

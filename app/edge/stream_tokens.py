@@ -1,4 +1,5 @@
-"""Tokens that open one event stream and nothing else, for a quarter of an hour: EventSource cannot send a key.
+"""Tokens that open one event stream and nothing else, for a quarter of an hour: EventSource cannot send a key, and
+Replicate's client for JavaScript sends none to `urls.stream`.
 
 A token stands for the key that asked for it: it ends with that key. Redis keeps its SHA-256. Knows which requests may
 bear one; refuses to know what a stream says.
@@ -23,15 +24,15 @@ TOKEN_SECONDS: Final = 900
 """Longer than a stream's longest life, so that EventSource comes back by itself once; and short for a link that some
 proxy's log may hold."""
 
-_STREAM = re.compile(r"/v1/jobs/(job_[0-9a-z]{24})/events")
+_STREAM = re.compile(r"/v1/(?:jobs/(job_[0-9a-z]{24})/events|predictions/(job_[0-9a-z]{24})/stream)")
 _MINT = re.compile(r"/v1/jobs/[^/]{1,64}/events/token")
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """A request for a job's events that bears a token in place of a key."""
+    """A request for a job's events, or a prediction's, that bears a token in place of a key."""
 
-    job_id: str
+    stream: str
     token: str
 
 
@@ -41,7 +42,14 @@ def stream_request(scope: Scope) -> StreamRequest | None:
         return None
     found = _STREAM.fullmatch(scope["path"])
     given = parse_qs(scope["query_string"].decode("latin-1")).get("token", []) if found else []
-    return StreamRequest(found[1], given[0]) if found and len(given) == 1 else None
+    if not found or len(given) != 1:
+        return None
+    return StreamRequest(found[1] or of_prediction(found[2]), given[0])
+
+
+def of_prediction(job_id: str) -> str:
+    """The name of a prediction's stream; that of a job's own events is the job's id."""
+    return f"prediction:{job_id}"
 
 
 def asks_for_a_token(path: str) -> bool:
@@ -55,17 +63,17 @@ class StreamTokens:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._redis: Any = client  # redis-py types every reply for both encodings and both modes at once
 
-    async def create(self, job_id: str, caller: Caller) -> str:
-        """A token for the events of the caller's job."""
+    async def create(self, stream: str, caller: Caller) -> str:
+        """A token for this stream of the caller's job."""
         token = secrets.token_urlsafe(24)
-        await self._redis.set(_name(token), f"{job_id} {caller.tenant} {caller.key_id}", ex=TOKEN_SECONDS)
+        await self._redis.set(_name(token), f"{stream} {caller.tenant} {caller.key_id}", ex=TOKEN_SECONDS)
         return token
 
     async def find(self, asked: StreamRequest) -> tuple[str, str] | None:
-        """Tenant and key id of whoever asked for the token, if it is one of this job and still young."""
+        """Tenant and key id of whoever asked for the token, if it is one of this stream and still young."""
         found = cast("str | None", await self._redis.get(_name(asked.token)))
-        job_id, tenant, key_id = found.split(" ") if found else ("", "", "")
-        return (tenant, key_id) if job_id == asked.job_id else None
+        stream, tenant, key_id = found.split(" ") if found else ("", "", "")
+        return (tenant, key_id) if stream == asked.stream else None
 
 
 def _name(token: str) -> str:

@@ -14,6 +14,7 @@ from app.contract.messages.job import Record
 from app.contract.messages.params import ParamsRejected
 from app.edge import errors
 from app.edge.auth import Caller
+from app.edge.stream_tokens import of_prediction
 from app.jobs.admission import valid_idempotency_key
 from app.jobs.cancel import cancel_job
 from app.jobs.event_ids import known_place
@@ -116,7 +117,7 @@ async def _create(
         raise ParamsRejected([replace(e, pointer=_pointer(e.pointer)) for e in said]) from error
     record, headers = waiting.record, {"Location": services.path(f"/v1/predictions/{waiting.record.id}")}
     if seconds is None:
-        return _created(await render(services, record, request), headers)
+        return await _created(await render(services, record, request), headers, services, caller)
     headers |= applied(request, seconds=seconds)
 
     async def answer() -> Response:
@@ -127,12 +128,16 @@ async def _create(
         if rendered.status == "processing":
             # Anything but "starting" is taken for an end here, and run() would return nothing.
             rendered.status = "starting"
-        return _created(rendered, headers)
+        return await _created(rendered, headers, services, caller)
 
     return await send(request, answer(), status=201, headers=headers)
 
 
-def _created(rendered: Prediction, headers: dict[str, str]) -> Response:
+async def _created(rendered: Prediction, headers: dict[str, str], services: Services, caller: Caller) -> Response:
+    if caller.key_id:
+        # The client for JavaScript sends no key there, and nor does the EventSource of a page that is handed the link.
+        token = await services.stream_tokens.create(of_prediction(rendered.id), caller)
+        rendered.urls.stream += f"?token={token}"
     return Response(rendered.model_dump_json(), 201, headers, media_type="application/json")
 
 

@@ -38,7 +38,7 @@ class PredictionUrls(BaseModel):
 
     get: str
     cancel: str
-    stream: str
+    stream: str = Field(description="In the answer to the request that made it, with a token: it opens without a key")
     web: str
 
 

@@ -61,6 +61,24 @@ def test_event_source_listens_without_a_key(locked: Running, worker: ScriptedWor
     assert given["token"] not in name + redis_client.get(name)
 
 
+def test_replicates_client_for_javascript_sends_no_key_to_a_stream(locked: Running, worker: ScriptedWorker) -> None:
+    """replicate 1.4.0, stream(): POST with the key, then fetch(urls.stream) with nothing but Accept."""
+    client, asked = locked.client, {"input": {"prompt": "a"}, "stream": True}
+    created = client.post("/v1/models/darkroom/starter/predictions", json=asked, headers=ANN).json()
+    with client.stream("GET", created["urls"]["stream"], headers={"Accept": "text/event-stream"}) as stream:
+        assert stream.status_code == 200
+        worker.succeed(worker.claim())
+        assert "event: done" in "\n".join(stream.iter_lines())
+    secret = created["urls"]["stream"].partition("?token=")[2]
+    for path in (
+        f"/v1/jobs/{created['id']}/events",
+        f"/v1/predictions/{created['id']}",
+        f"/v1/predictions/{'job_' + '0' * 24}/stream",
+    ):
+        assert problem(client.get(path, params={"token": secret})) == (401, "unauthenticated"), path
+    assert "token" not in client.get(f"/v1/predictions/{created['id']}", headers=ANN).json()["urls"]["stream"]
+
+
 def test_it_opens_nothing_else(locked: Running) -> None:
     client, job, other = locked.client, send(locked.client), send(locked.client)
     secret = token(client, job)["token"]
