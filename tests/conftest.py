@@ -29,6 +29,11 @@ gc.disable()
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Which proxy this machine asks is no affair of the tests, which speak to loopback. The client of S3 would ask it there.
+for _scheme in ("http", "https", "all"):
+    for _name in (f"{_scheme}_proxy", f"{_scheme}_proxy".upper()):
+        os.environ.pop(_name, None)
+
 # Its own deadline of 200 ms an example would make a busy machine's pause a failure. The same examples each time: a
 # change is judged by what it changes. Others are found by `make fuzz`.
 hypothesis.settings.register_profile("darkroom", deadline=None, derandomize=True)

@@ -41,6 +41,9 @@ LARGEST_ANSWER = 8 * 1024 * 1024
 
 PORTS = {"http": 80, "https": 443}
 
+HERE = ("localhost", "127.0.0.1", "::1")
+"""No proxy is asked for these, whatever HTTP_PROXY says: to it they are itself. Go's programs do the same."""
+
 
 class CommandError(Exception):
     """What ended the command early: a sentence, harmless whoever wrote its words, and an exit code."""
@@ -86,6 +89,16 @@ def is_terminal(job: Job) -> bool:
     return job["status"] not in ("queued", "running")
 
 
+def _client(url: str) -> httpx2.AsyncClient:
+    mounts = {f"all://{f'[{host}]' if ':' in host else host}": None for host in HERE}
+    try:
+        return httpx2.AsyncClient(base_url=url, timeout=ANSWER_SECONDS, mounts=mounts)
+    except (ImportError, ValueError) as error:  # of SOCKS it knows only with a package more
+        if httpx2.URL(url).host in HERE:
+            return httpx2.AsyncClient(base_url=url, timeout=ANSWER_SECONDS, trust_env=False)
+        raise CommandError(f"ALL_PROXY or {url.split(':')[0].upper()}_PROXY cannot be used: {error}", REFUSED) from None
+
+
 class Service:
     """A service at a URL. `async with` it; its methods raise CommandError."""
 
@@ -98,7 +111,7 @@ class Service:
         if not _is_an_address(url):
             raise CommandError(f"{url!r} is no URL; --url looks like http://127.0.0.1:8000", REFUSED)
         try:
-            self.http = httpx2.AsyncClient(base_url=url, timeout=ANSWER_SECONDS)
+            self.http = _client(url)
         except httpx2.InvalidURL:
             raise CommandError(f"{url!r} is no URL; --url looks like http://127.0.0.1:8000", REFUSED) from None
         self._own = {_origin(self.http.base_url), *(_origin(httpx2.URL(cell)) for cell in cells)}

@@ -14,7 +14,7 @@ from app.contract.messages.card import ModelCard
 from app.contract.redis import keys
 from app.contract.redis.ownership import Ownership
 from tests.app.conftest import OPERATOR, Running, ScriptedWorker
-from tests.cli.conftest import Hand, Run, picture
+from tests.cli.conftest import Hand, Run, no_service, picture
 
 
 @pytest.fixture
@@ -36,6 +36,19 @@ def test_the_list_shows_which_one_is_meant(run: Run, worker: ScriptedWorker, gon
     assert run("models").stdout == done.stdout
     listed = json.loads(run("models", "list", "--json").stdout)
     assert {model["id"]: model["default"] for model in listed["data"]} == {"gone": False, "starter": True}
+
+
+def test_no_proxy_is_asked_for_this_machine(run: Run, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it could reach under that name is itself. One of SOCKS ended every command in a traceback."""
+    with no_service() as url:
+        for proxy in (url, url.replace("http", "socks5h")):
+            monkeypatch.setenv("ALL_PROXY", proxy)
+            monkeypatch.setenv("HTTP_PROXY", proxy)
+            done = run("models")
+            assert done.exit_code == 0, done.stderr
+        elsewhere = run("models", "--url", "http://192.0.2.1")
+    assert (elsewhere.exit_code, elsewhere.stdout) == (2, "")
+    assert "ALL_PROXY or HTTP_PROXY cannot be used" in elsewhere.stderr
 
 
 def test_the_list_shows_prompts_to_begin_with(
