@@ -94,7 +94,7 @@ async def test_a_stream_is_told_of_when_it_begins_and_while_it_lasts(reader: red
             await marks.until(2)
         for _ in range(20):
             await reader.xadd(keys.EVENTS + "a", {"event": "job.progress", "data": "{}"})
-            assert await following.next(60), "the reader has gone round once more"
+            assert await following.next(WAIT_SECONDS), "the reader has gone round once more"
         assert marks.marked == [{"a"}, {"b"}]
         clock.now += keys.RENEW_WATCH_SECONDS
         await reader.xadd(keys.EVENTS + "a", {"event": "job.progress", "data": "{}"})
@@ -108,7 +108,7 @@ async def test_who_only_waits_for_the_end_is_not_told_of(reader: redis.asyncio.R
     feed = Feed(JobStore(reader), EventStreams(reader, waiting=reader), marks)  # type: ignore[arg-type]
     async with feed.follow({"a": "0-0"}, watched=False) as following:
         await reader.xadd(keys.EVENTS + "a", {"event": "job.progress", "data": "{}"})
-        assert await following.next(60)
+        assert await following.next(WAIT_SECONDS)
     await feed.close()
     assert marks.marked == []
 
