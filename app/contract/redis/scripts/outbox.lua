@@ -38,10 +38,5 @@ local function release(entry)
   local state = OUTBOX_STATE .. p.id
   local r = redis.call('HMGET', state, p.name .. ':token', p.name .. ':worker')
   redis.call('HDEL', state, p.name .. ':token', p.name .. ':worker')
-  if r[1] and rq_id then
-    local execution = rq_id .. ':' .. r[1]
-    redis.call('DEL', RQ_EXECUTION .. execution)
-    redis.call('ZREM', RQ_STARTED .. WEBHOOK_QUEUE, execution)
-    redis.call('SREM', RQ_WORKER .. r[2] .. ':executions', execution)
-  end
+  if rq_id then rq_ended(rq_id, WEBHOOK_QUEUE, r[1], r[2]) end
 end
