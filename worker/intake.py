@@ -23,8 +23,9 @@ from rq.worker.base import BaseWorker
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.worker_note import WorkerNote
-from app.contract.redis.keys import IDLE_SECONDS, queue_name
+from app.contract.redis.keys import IDLE_SECONDS
 from app.contract.redis.ownership import Claim, Ownership
+from app.contract.redis.rq_names import queue_name
 from worker.attempts import Attempts, Stop
 from worker.draining import Draining
 from worker.leases import Leases

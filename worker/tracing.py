@@ -17,8 +17,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Tracer
 
 from app.contract.common.tracing import fail, parent_from
-from app.contract.redis.keys import queue_name
 from app.contract.redis.ownership import Claim
+from app.contract.redis.rq_names import queue_name
 from worker.attempts import Answered, NotBegun
 from worker.engine.events import EngineEvent, Failed, Finished, LastEvent, Started, Timings
 

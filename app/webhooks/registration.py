@@ -11,7 +11,7 @@ import redis
 from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker
 
-from app.contract.redis.keys import WEBHOOK_QUEUE
+from app.contract.redis.rq_names import WEBHOOK_QUEUE
 from app.webhooks.relay import DeliveryJob
 
 HEARTBEAT_SECONDS = 10.0

@@ -11,8 +11,8 @@ import structlog
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from app.contract.redis.keys import WEBHOOK_QUEUE
 from app.contract.redis.outbox import Outbox, Owed
+from app.contract.redis.rq_names import WEBHOOK_QUEUE
 
 log = structlog.get_logger()
 

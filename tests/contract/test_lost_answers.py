@@ -15,7 +15,7 @@ import redis.asyncio
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.job import cost_of
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from app.contract.redis.ownership import Beat, Ownership
 from app.contract.redis.pending_requests import PendingRequests
 from app.contract.redis.quota import Budget, Quota
@@ -185,7 +185,7 @@ async def test_a_suspended_queue_still_gives_what_is_owned(
         worker = Ownership(client)
         with pytest.raises(redis.ConnectionError):
             worker.claim("starter", "w1")
-        redis_client.set(keys.RQ_SUSPENDED, 1)
+        redis_client.set(rq_names.RQ_SUSPENDED, 1)
         claim = worker.claim("starter", "w1")
     assert claim is not None
     assert claim.id == job.id

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from app.contract.messages.card import ModelCard
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from app.contract.redis.model_demand import Demand, ModelDemand
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore, NewJob
@@ -112,7 +112,7 @@ async def test_nothing_waits_while_the_queues_are_suspended(
     store: JobStore, demand: ModelDemand, redis_client: redis.Redis, new_job: Callable[..., NewJob]
 ) -> None:
     await store.submit(new_job(), **LIMITS)
-    redis_client.set(keys.RQ_SUSPENDED, 1)
+    redis_client.set(rq_names.RQ_SUSPENDED, 1)
     assert demand.look(["starter"])["starter"].waiting == 0
 
 

@@ -10,7 +10,7 @@ import redis
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.new_job import NewJob
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore
 
@@ -116,7 +116,7 @@ async def test_a_model_is_forgotten_with_everything_but_its_jobs(
     assert record.status is Status.SUCCEEDED
     left = {key for key in redis_client.scan_iter("*") if "starter" in str(key)}
     assert left == set()
-    names = [str(name) for key in (keys.MODELS_QUEUED, keys.RQ_QUEUES) for name in redis_client.smembers(key)]  # type: ignore[union-attr]
+    names = [str(name) for key in (keys.MODELS_QUEUED, rq_names.RQ_QUEUES) for name in redis_client.smembers(key)]  # type: ignore[union-attr]
     assert not [name for name in names if "starter" in name]
 
     ownership.leave("starter", "w1")

@@ -11,7 +11,7 @@ import redis.asyncio
 from app.contract.messages.audit import Change, Operator
 from app.contract.messages.card import ModelCard
 from app.contract.messages.worker_note import WorkerNote
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from app.contract.redis.model_demand import ModelDemand
 from app.contract.redis.operations import Operations
 from app.contract.redis.overview import Overview
@@ -94,7 +94,7 @@ async def test_a_worker_is_drained(
     assert await overview.draining() == 0
     assert ownership.announce(card, "w1", note=NOTE) is False
     with redis_client.pubsub(ignore_subscribe_messages=True) as heard:
-        heard.subscribe(keys.RQ_COMMANDS + "w1")
+        heard.subscribe(rq_names.RQ_COMMANDS + "w1")
         heard.get_message(timeout=WAIT_SECONDS)
         assert await operations.drain("w1", OPS) == "draining"
         assert 0 < redis_client.pttl(keys.DRAINING) <= keys.DRAINED_MS, "also if nobody is ever drained again"
@@ -124,7 +124,7 @@ async def test_a_drain_is_taken_back(
     assert await lines(operations) == [], "nothing was changed"
     await operations.drain("w1", OPS)
     with redis_client.pubsub(ignore_subscribe_messages=True) as heard:
-        heard.subscribe(keys.RQ_COMMANDS + "w1")
+        heard.subscribe(rq_names.RQ_COMMANDS + "w1")
         heard.get_message(timeout=WAIT_SECONDS)
         assert await operations.undrain("w1", OPS) == "serving"
         message = heard.get_message(timeout=WAIT_SECONDS)

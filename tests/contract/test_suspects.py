@@ -12,7 +12,7 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.events import Status
 from app.contract.messages.job import BlockedPicture, JobError
 from app.contract.messages.params import Webhook
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from app.contract.redis.operations import Operations
 from app.contract.redis.overview import Overview
 from app.contract.redis.ownership import Claim, Ownership
@@ -182,7 +182,7 @@ async def test_a_retry_is_a_new_job_once(
     claim = installation.claim("w1")
     assert claim is not None
     assert (claim.id, claim.failures) == (first.id, 0)
-    assert redis_client.hget(keys.RQ_JOB + first.id, "status") == "started"
+    assert redis_client.hget(rq_names.RQ_JOB + first.id, "status") == "started"
 
 
 async def test_flagged_pictures_are_not_drawn_again(

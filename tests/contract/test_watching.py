@@ -10,7 +10,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from app.contract.redis.ownership import Claim, Ownership, StepsDone
 from app.contract.redis.store import JobStore, NewJob
 from app.contract.redis.watch_marks import WatchMarks
@@ -36,11 +36,11 @@ async def claim(store: JobStore, ownership: Ownership, new_job: Callable[..., Ne
 def said(redis_client: redis.Redis) -> Callable[[], list[str]]:
     """Whom the worker w1 was told to watch since this was last asked."""
     heard = redis_client.pubsub(ignore_subscribe_messages=True)
-    heard.subscribe(keys.RQ_COMMANDS + "w1")
+    heard.subscribe(rq_names.RQ_COMMANDS + "w1")
     messages: list[Any] = []
 
     def since() -> list[str]:
-        redis_client.publish(keys.RQ_COMMANDS + "w1", "{}")
+        redis_client.publish(rq_names.RQ_COMMANDS + "w1", "{}")
         messages.clear()
         until(lambda: messages.append(heard.get_message(timeout=1)) or (messages[-1] and messages[-1]["data"] == "{}"))
         commands = [json.loads(each["data"]) for each in messages if each and each["data"] != "{}"]

@@ -71,7 +71,7 @@ USERS = {
         "JOB EVENTS TENANT ENDED OPEN LEASES QUEUED EXPIRY ORPHANS DEAD EPOCH IDEMPOTENCY LOST OUTBOX DELIVERIES CARDS "
         "STORE_WORDS DEADLINES ALIVE SEEN STARTING WORKER DRAINING MODELS_QUEUED "
         "PREVIEW WAKE PENDING STREAM_TOKEN LIMITS CHECKPOINT INTERRUPTED WRITE_PROBE INPUT "
-        "INPUT_EXPIRY INPUT_ORPHANS INPUT_UPLOADS INPUT_REMOVAL REAPER_LOCK RQ_QUEUE SNAPSHOT_OBJECTS",
+        "INPUT_EXPIRY INPUT_ORPHANS INPUT_UPLOADS INPUT_REMOVAL REAPER_LOCK SNAPSHOT_OBJECTS",
         read_only="API_KEYS API_KEYS_VERSION",
         rq=False,
     ),
@@ -133,7 +133,7 @@ def commands_of(user: User) -> list[str]:
 def patterns_of(user: User) -> list[str]:
     words = {word for script in _sources(user) for word in re.findall(r"\b[A-Z][A-Z_]+\b", script)}
     used = ({name for name in _names() if name in words} | {*user.names.split()}) - {*user.read_only.split()}
-    full = {_pattern(getattr(keys, name)) for name in used if not getattr(keys, name).startswith("rq:")}
+    full = {_pattern(getattr(keys, name)) for name in used}
     only_read = {f"%R~{_pattern(getattr(keys, name))}" for name in user.read_only.split()}
     return [*sorted(f"~{each}" for each in full), *sorted(only_read), "~rq:*"]
 
@@ -145,9 +145,8 @@ def _sources(user: User) -> Iterable[str]:
 
 def _names() -> list[str]:
     """Those of keys.py that are a key, or the beginning of keys."""
-    shared = (keys.PREFIX, keys.QUEUE_PREFIX)
     values = {name: value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)}
-    return [name for name, value in values.items() if value.startswith(("darkroom:", "rq:")) and value not in shared]
+    return [name for name, value in values.items() if value.startswith(keys.PREFIX) and value != keys.PREFIX]
 
 
 def _pattern(key: str) -> str:

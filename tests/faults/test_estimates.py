@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from tests.faults.conftest import Scene
 from tests.waiting import until
 
@@ -21,10 +21,10 @@ def test_the_estimate_is_near_what_happens(make_scene: Callable[..., Scene]) -> 
         for job in [scene.send(num_inference_steps=10) for _ in range(8)]:
             scene.ended(job)
     until(lambda: scene.client.get("/v1/models").json()["data"][0]["pace_seconds"])
-    scene.redis.set(keys.RQ_SUSPENDED, 1)
+    scene.redis.set(rq_names.RQ_SUSPENDED, 1)
     jobs = [scene.send(num_inference_steps=chance.randint(5, 15)) for _ in range(60)]
     places = [scene.look(job)["queue"] for job in jobs]
-    scene.redis.delete(keys.RQ_SUSPENDED)
+    scene.redis.delete(rq_names.RQ_SUSPENDED)
     began = time.time()
     assert [place["position"] for place in places] == list(range(60))
     assert places == sorted(places, key=lambda place: place["eta_seconds"])

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from tests.faults.conftest import Scene
 from tests.faults.installation import is_alive
 
 
 def test_a_job_from_the_future_waits_and_its_queue_goes_on(scene: Scene) -> None:
     """A real process with real intake: it draws nothing that it does not understand, fails nothing and goes on."""
-    scene.redis.set(keys.RQ_SUSPENDED, 1)
+    scene.redis.set(rq_names.RQ_SUSPENDED, 1)
     future, present = scene.send(seed=1), scene.send(seed=2)
     record = keys.JOB + future["id"]
     spec = json.loads(str(scene.redis.hget(record, "spec"))) | {"of_tomorrow": 0.7}
     scene.redis.hset(record, mapping={"v": keys.RECORD_VERSION + 1, "spec": json.dumps(spec)})
     pid = scene.worker()
-    scene.redis.delete(keys.RQ_SUSPENDED)
+    scene.redis.delete(rq_names.RQ_SUSPENDED)
     assert scene.ended(present)["status"] == "succeeded"
     later = scene.send(seed=3)
     assert scene.ended(later)["status"] == "succeeded"

@@ -31,7 +31,7 @@ from typing import Any
 import httpx2
 import redis
 
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from tests.pictures import file_of, noise, picture_in
 from tests.system.conftest import COMMAND, Installation, drawn, ended
 from tests.system.separate import Separate, bare_environment, python_path, restricted_valkey
@@ -128,7 +128,7 @@ class Story:
         try:
             installation.start_and_wait()
             with installation.redis() as client:
-                client.delete(keys.RQ_SUSPENDED)
+                client.delete(rq_names.RQ_SUSPENDED)
             with installation.client() as caller:
                 caller.headers.update(bearer(self.key))
                 yield installation, caller
@@ -305,7 +305,7 @@ def killed_at(installation: Installation, client: httpx2.Client, hold: Callable[
 
 def suspend(client: redis.Redis) -> None:
     """As `rq suspend` does."""
-    client.set(keys.RQ_SUSPENDED, 1)
+    client.set(rq_names.RQ_SUSPENDED, 1)
 
 
 def faults_of(client: httpx2.Client, then: Job) -> list[str]:

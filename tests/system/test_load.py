@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from benchmarks import load, uploads
 from benchmarks.load_cases import CONNECTIONS, accepts, overload, polls
 from benchmarks.load_client import Answer, Wires, closed_loop
@@ -27,7 +27,7 @@ from tests.waiting import WAIT_SECONDS, until
 
 JOBS = 200
 
-RQ_LIST = keys.RQ_QUEUE + keys.queue_name(CARD.name)
+RQ_LIST = rq_names.RQ_QUEUE + rq_names.queue_name(CARD.name)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.contract.redis import keys
-from app.contract.redis.keys import RQ_SUSPENDED
+from app.contract.redis.rq_names import RQ_SUSPENDED
 from tests.storage_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.system.separate import (
     Listener,

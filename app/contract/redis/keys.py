@@ -1,6 +1,7 @@
 """Every name Darkroom uses in Redis, and how long each lives.
 
-One file, so that an ACL, a dashboard and a reader find them all. Scripts get these names as constants, and spell none.
+One file, so that an ACL, a dashboard and a reader find them all; RQ's own are in rq_names.py. Scripts get these names
+as constants, and spell none.
 """
 
 from __future__ import annotations
@@ -324,27 +325,5 @@ EVENTS_KEPT = 1_000
 ALIVE_MS = 35_000
 """A worker silent for longer is not counted as serving."""
 
-# RQ 3.0.0's own names (rq/defaults.py, rq/registry.py, rq/executions.py). Pinned with the version: the scripts keep
-# RQ's view of an attempt in the same transaction as the record, so `rq info` never disagrees with it.
-RQ_QUEUE = "rq:queue:"
-RQ_QUEUES = "rq:queues"
-RQ_JOB = "rq:job:"
-RQ_STARTED = "rq:wip:"
-RQ_EXECUTION = "rq:execution:"
-RQ_WORKER = "rq:worker:"
-RQ_COMMANDS = "rq:pubsub:"
-RQ_SUSPENDED = "rq:suspended"
-
-RQ_TTL_SECONDS = 3_600
-"""Longer than any lease: RQ's own clean-up must never judge an attempt that the reaper has not judged."""
-
-QUEUE_PREFIX = "generate-"
-WEBHOOK_QUEUE = "webhooks"
-
 RECORD_VERSION = 7
 """Raised when an older worker could misread a record; it then leaves the job to others."""
-
-
-def queue_name(model: str) -> str:
-    """RQ queue of a model. Prefixed, so that no model can take the name of the webhook queue."""
-    return QUEUE_PREFIX + model

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis.asyncio
 
-from app.contract.redis import keys
+from app.contract.redis import keys, rq_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class QueueStats:
 
     async def running(self, model: str) -> int:
         """Jobs of a model that a worker owns, as RQ's registry of the queue has them."""
-        return int(await self._redis.zcard(keys.RQ_STARTED + keys.queue_name(model)))
+        return int(await self._redis.zcard(rq_names.RQ_STARTED + rq_names.queue_name(model)))
 
     async def deadlines(self, model: str) -> dict[str, int]:
         """Of its jobs with a deadline that are over, how many were in time (`met`) and how many were not (`missed`)."""

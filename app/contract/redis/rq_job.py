@@ -15,7 +15,7 @@ from rq.job import JobStatus as RQStatus
 from rq.serializers import JSONSerializer
 
 from app.contract.messages.job import new_job_id
-from app.contract.redis import keys
+from app.contract.redis import rq_names
 
 ENTRY_POINT = "worker.intake.run"
 """The one function an RQ payload may name. Workers never call what a payload says: they read the record."""
@@ -41,7 +41,7 @@ def _of_any(model: str) -> dict[str, Any]:
         ENTRY_POINT,
         id=new_job_id(),
         connection=cast(Any, _NoConnection()),
-        origin=keys.queue_name(model),
+        origin=rq_names.queue_name(model),
         status=RQStatus.QUEUED,
         serializer=JSONSerializer,
         timeout=-1,

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from app.contract.redis import keys, usage_counters
+from app.contract.redis import keys, rq_names, usage_counters
 
 OF_ALL = ("turns", "prelude", "life")
 """Files that every script may use, in the order in which they need each other."""
@@ -47,8 +47,9 @@ def _words(text: str) -> set[str]:
 
 
 def constants() -> str:
-    """Names and numbers of keys.py and usage_counters.py as Lua locals, one per line."""
-    names = {name: value for name, value in (vars(keys) | vars(usage_counters)).items() if name.isupper()}
+    """Names and numbers of keys.py, rq_names.py and usage_counters.py as Lua locals, one per line."""
+    declared = vars(keys) | vars(rq_names) | vars(usage_counters)
+    names = {name: value for name, value in declared.items() if name.isupper()}
     return "\n".join(f"local {name} = {_literal(value)}" for name, value in names.items()) + "\n"
 
 

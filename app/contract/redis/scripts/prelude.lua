@@ -1,4 +1,4 @@
--- What every script shares. keys.py writes its names above this line as locals.
+-- What every script shares. The names of keys.py and rq_names.py stand above this line as locals.
 -- Time is Redis time: hosts disagree about theirs.
 -- A call costs more than a field, and a write more than a read, since it goes into the log: what several functions need
 -- of a record is read once and handed on.
