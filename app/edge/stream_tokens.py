@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 import redis.asyncio
 from starlette.types import Scope
 
+from app.contract.messages import patterns
 from app.contract.redis import keys
 from app.edge.auth import Caller
 
@@ -24,7 +25,8 @@ TOKEN_SECONDS: Final = 900
 """Longer than a stream's longest life, so that EventSource comes back by itself once; and short for a link that some
 proxy's log may hold."""
 
-_STREAM = re.compile(r"/v1/(?:jobs/(job_[0-9a-z]{24})/events|predictions/(job_[0-9a-z]{24})/stream)")
+_JOB = patterns.WHOLE_JOB_ID.strip("^$")
+_STREAM = re.compile(rf"/v1/(?:jobs/({_JOB})/events|predictions/({_JOB})/stream)")
 _MINT = re.compile(r"/v1/jobs/[^/]{1,64}/events/token")
 
 

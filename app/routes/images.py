@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from app.contract.messages.job import Picture, Record
+from app.contract.objects.names import CACHE_CONTROL, content_disposition
 from app.edge import errors
 from app.edge.head import is_head
 from app.pictures.errors import PictureStoreError
@@ -21,9 +22,6 @@ from app.services import OwnRecord, Services, TheServices
 
 router = APIRouter(tags=["images"])
 log = structlog.get_logger()
-
-CACHE = "private, max-age=31536000, immutable"
-"""A key never gets other bytes: it holds the token of the attempt that made them."""
 
 _VECTORS: dict[str, Any] = {"application/octet-stream": {}}
 _BYTES: dict[str, Any] = {"image/png": {}, "image/jpeg": {}, "image/webp": {}}
@@ -187,8 +185,8 @@ async def send_bytes(open_part: Callable[[str | None], Awaitable[PictureStream]]
         "ETag": stream.etag,
         "Last-Modified": format_datetime(stream.last_modified, usegmt=True),
         "Accept-Ranges": "bytes",
-        "Cache-Control": CACHE,
-        "Content-Disposition": f'inline; filename="{stream.file_name}"',
+        "Cache-Control": CACHE_CONTROL,
+        "Content-Disposition": content_disposition(stream.file_name),
     }
     if etag_matches(conditions.if_none_match, stream.etag):
         stream.close()

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.contract.messages import patterns
 from app.contract.messages.card import ModelCard
 from app.contract.messages.cells import ending
 from app.contract.messages.deep_cache import interval_of
@@ -23,7 +24,7 @@ from app.contract.messages.spec import JobSpec
 from app.contract.messages.trajectory import decoded_frames
 from app.contract.messages.urgency import Priority
 
-_ID = re.compile(r"job_[0-9a-z]{24}")
+_ID = re.compile(patterns.WHOLE_JOB_ID)
 
 
 def new_job_id(cell: str | None = None) -> str:

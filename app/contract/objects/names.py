@@ -1,5 +1,6 @@
 """How the key of an object is spelled: of a picture, of what is kept of its steps, of a picture that came in, of an
-adapter's thumbnail, of a running job's snapshot, and what the keys of a job begin with.
+adapter's thumbnail, of a running job's snapshot, and what the keys of a job begin with. And what is said of an object
+with its bytes, whoever sends them.
 
 Refuses to know where objects lie.
 """
@@ -50,15 +51,23 @@ CELL_MARK = "darkroom-cell.json"
 CELL_WORD = "darkroom-cell-word"
 """Changed by whoever uses the store, so that a copy of that Redis sees that it is not alone."""
 
-_FORMAT_OF_EXTENSION = {extension: name for name, extension in EXTENSIONS.items()}
-_PREFIX = re.compile(r"images/job_[0-9a-z]{24}/([0-9a-f]{32}/)?", re.ASCII)
-_KEY = re.compile(
-    r"images/(job_[0-9a-z]{24})/([0-9a-f]{32})/(0|[1-9][0-9]{0,2})"
-    r"(?:(-previews)?\.(png|jpg|webp)|(-trajectory)\.(json|safetensors|webp|jpg)|(-embedding)\.(safetensors))",
-    re.ASCII,
-)
+CACHE_CONTROL = "private, max-age=31536000, immutable"
+"""Of what callers are shown. Its key never gets other bytes: it holds their hash, or the token of whoever made them."""
+
+_OF_PICTURES = {extension: CONTENT_TYPES[name] for name, extension in EXTENSIONS.items()}
+_FILES: Mapping[str, Mapping[str, str]] = {
+    "": _OF_PICTURES,
+    SHEET: _OF_PICTURES,
+    TRAJECTORY: TRAJECTORY_TYPES,
+    EMBEDDING: {VECTORS: TRAJECTORY_TYPES[VECTORS]},
+}
+"""A picture and each file beside it, by what its name has more, with its extensions and their media types."""
+
+_JOB, _TOKEN = "job_[0-9a-z]{24}", "[0-9a-f]{32}"
+_PREFIX = re.compile(rf"images/{_JOB}/({_TOKEN}/)?", re.ASCII)
+_KEY = re.compile(rf"images/({_JOB})/({_TOKEN})/(0|[1-9][0-9]{{0,2}})(-[a-z]+)?\.([a-z]+)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_SNAPSHOT_KEY = re.compile(SNAPSHOTS + r"/job_[0-9a-z]{24}/[0-9a-f]{32}/[01]\.safetensors", re.ASCII)
+_SNAPSHOT_KEY = re.compile(rf"{SNAPSHOTS}/{_JOB}/{_TOKEN}/[01]\.safetensors", re.ASCII)
 _INPUT_KEY = re.compile(INPUTS + r"/[a-z0-9][a-z0-9_-]{0,63}/[0-9a-f]{64}", re.ASCII)
 
 
@@ -80,9 +89,7 @@ class ImageKey:
 
     @property
     def content_type(self) -> str:
-        if self.part in (TRAJECTORY, EMBEDDING):
-            return TRAJECTORY_TYPES[self.extension]
-        return CONTENT_TYPES[_FORMAT_OF_EXTENSION[self.extension]]
+        return _FILES[self.part][self.extension]
 
 
 def image_key(job_id: str, token: str, index: int, output_format: str) -> str:
@@ -114,12 +121,16 @@ def _key(job_id: str, token: str, index: int, extension: str, part: str = "") ->
 
 def parse_key(key: str) -> ImageKey:
     """The parts of a key of a picture, or of a file beside it. ValueError for any other string, traversals included."""
-    if (found := _KEY.fullmatch(key)) is None:
+    found = _KEY.fullmatch(key)
+    job_id, token, index, part, extension = found.groups("") if found else [""] * 5
+    if extension not in _FILES.get(part, ()):
         raise ValueError("not a picture's key: images/<job id>/<token>/<index>.<png, jpg or webp>")
-    job_id, token, index, *alternatives = found.groups()
-    parts, extensions = alternatives[::2], alternatives[1::2]
-    extension = next(each for each in extensions if each)
-    return ImageKey(job_id, token, int(index), extension, next((part for part in parts if part), ""))
+    return ImageKey(job_id, token, int(index), extension, part)
+
+
+def content_disposition(file_name: str) -> str:
+    """What a browser is told to call a download. `file_name` is one of ours, without a quote in it."""
+    return f'inline; filename="{file_name}"'
 
 
 def input_key(tenant: str, sha256: str) -> str:

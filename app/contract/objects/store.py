@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from app.contract.objects.faults import first_line
 from app.contract.objects.folder import Folder
-from app.contract.objects.names import parse_key
+from app.contract.objects.names import CACHE_CONTROL, content_disposition, parse_key
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as RemoteStore
@@ -55,10 +55,10 @@ class Bucket:
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """One atomic request; S3 checks its signed hash, so bytes changed on the way are refused."""
-        attributes = {"Content-Type": content_type, "Cache-Control": "private, max-age=31536000, immutable"}
+        attributes = {"Content-Type": content_type, "Cache-Control": CACHE_CONTROL}
         # A URL presigned through obstore cannot ask for a file name, so the object carries it. A probe has none.
         with suppress(ValueError):
-            attributes["Content-Disposition"] = f'inline; filename="{parse_key(key).file_name}"'
+            attributes["Content-Disposition"] = content_disposition(parse_key(key).file_name)
         # No multipart: an aborted one leaves parts that no listing shows and every bill does.
         self.store.put(key, data, attributes=attributes, use_multipart=False)
 
