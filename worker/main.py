@@ -143,7 +143,7 @@ class Worker:
             attempts=self.attempts,
             may_claim=lambda: not self.is_lost and self.reporter.has_room and self.reporter.storage_is_well(),
             claimed=self.traces.claimed,
-            note=self._self_report(served),
+            note=self._self_report(),
             watched=self.reporter.live.watch,
             found_late=self.metrics.job_found_late if self.metrics else None,
         )
@@ -212,7 +212,7 @@ class Worker:
         if self.scoring is not None and self.scorer_card is not None:
             yield self.scorer_card, self.scoring
 
-    def _self_report(self, served: Served) -> SelfReport:
+    def _self_report(self) -> SelfReport:
         return SelfReport(
             device=device_words(self.device),
             room=lambda: [(card.seats, road.free_seats) for card, road in self._roads()][:1],

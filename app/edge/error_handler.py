@@ -110,10 +110,10 @@ def _validation_error(item: Any) -> dict[str, str]:
         return {"parameter": str(path[0]) if path else str(source), "code": code, "detail": detail}
     if not path and code == "missing":
         detail = "a JSON body is needed"
-    return {"pointer": _pointer(path, code), "code": code, "detail": detail}
+    return {"pointer": _pointer(path), "code": code, "detail": detail}
 
 
-def _pointer(path: Sequence[str | int], code: str) -> str:
+def _pointer(path: Sequence[str | int]) -> str:
     # Names of fields come from the caller where the field is unknown: only plain short ones are given back.
     parts: list[str] = []
     for part in path:

@@ -51,7 +51,7 @@ class Aliases:
             raise AliasRefused("alias", "alias_illegal", f"is no name that requests could use: that is {LEGAL_ALIAS}")
         done = await self._models.set_alias(alias, model, line=_line(by, alias, f"means {model}"))
         if done.outcome != "set":
-            raise _refusal(alias, model, done)
+            raise _refusal(done)
         return done.other
 
     async def take_back(self, alias: str, by: Operator) -> str:
@@ -72,7 +72,7 @@ def _state(name: str, model: str, known: Collection[str]) -> AliasState:
     return "works" if model in known else "leads-nowhere"
 
 
-def _refusal(alias: str, model: str, done: Aliasing) -> AliasRefused:
+def _refusal(done: Aliasing) -> AliasRefused:
     if done.outcome == "is-model":
         return AliasRefused("alias", "is_model", "is what a model is called, and may not hide it")
     if done.outcome == "is-target":

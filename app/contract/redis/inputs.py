@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.contract.messages.input_id import input_id
 from app.contract.redis import keys
+from app.contract.redis.clock import due
 from app.contract.redis.job_lists import BEGINNING
 from app.contract.redis.scripts import source
 
@@ -131,11 +132,11 @@ class InputStore:
 
     async def expired(self, *, limit: int = 100) -> list[str]:
         """Ids of those whose time of keeping is over."""
-        return await self._until_now(keys.INPUT_EXPIRY, limit)
+        return await due(self._redis, keys.INPUT_EXPIRY, limit=limit)
 
     async def orphans(self, *, limit: int = 100) -> list[Orphan]:
         """Objects that nobody wants any more, or that nobody has come to own in time."""
-        return [Orphan(name) for name in await self._until_now(keys.INPUT_ORPHANS, limit)]
+        return [Orphan(name) for name in await due(self._redis, keys.INPUT_ORPHANS, limit=limit)]
 
     async def may_remove(self, orphan: Orphan, token: str) -> bool:
         """Whether the object is nobody's. Then nobody else removes it, and nobody stores it, until `removed` is called
@@ -149,11 +150,6 @@ class InputStore:
     async def not_removed(self, orphan: Orphan, token: str) -> None:
         """Nobody knows whether the object is gone. Somebody is to remove it soon, and nobody stores it before."""
         await self._scripts["removed"](args=[orphan.name, token, 0])
-
-    async def _until_now(self, key: str, limit: int) -> list[str]:
-        seconds, micros = await self._redis.time()
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        return cast(list[str], await self._redis.zrangebyscore(key, "-inf", now_ms, start=0, num=limit))
 
 
 def _require_room(outcome: str, held: list[Any]) -> None:

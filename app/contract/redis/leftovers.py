@@ -5,11 +5,12 @@ Names them when their time has come. Refuses to know the store, and how they are
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import redis.asyncio
 
 from app.contract.redis import keys
+from app.contract.redis.clock import due
 
 
 class Leftovers:
@@ -20,7 +21,7 @@ class Leftovers:
 
     async def orphans(self, *, limit: int = 100) -> list[str]:
         """Attempts whose pictures nobody wants any more: "<job id>/<token>"."""
-        return await self._due(keys.ORPHANS, limit)
+        return await due(self._redis, keys.ORPHANS, limit=limit)
 
     async def tidied(self, attempt: str) -> None:
         """The pictures of such an attempt are gone."""
@@ -28,13 +29,8 @@ class Leftovers:
 
     async def snapshots(self, *, limit: int = 100) -> list[str]:
         """Attempts whose snapshots nobody will go on from: "<job id>/<token>"."""
-        return await self._due(keys.SNAPSHOT_OBJECTS, limit)
+        return await due(self._redis, keys.SNAPSHOT_OBJECTS, limit=limit)
 
     async def snapshots_removed(self, attempt: str) -> None:
         """Those of such an attempt are gone."""
         await self._redis.zrem(keys.SNAPSHOT_OBJECTS, attempt)
-
-    async def _due(self, key: str, limit: int) -> list[str]:
-        seconds, micros = await self._redis.time()
-        now_ms = seconds * 1000 + micros // 1000
-        return cast(list[str], await self._redis.zrangebyscore(key, "-inf", now_ms, start=0, num=limit))

@@ -13,6 +13,7 @@ import redis.asyncio
 
 from app.contract.messages.served import ServedModel, read_served
 from app.contract.redis import keys
+from app.contract.redis.clock import now_ms
 from app.contract.redis.scripts import source
 
 Forget = Literal["forgotten", "missing", "awake", "queued", "running"]
@@ -65,7 +66,6 @@ class Models:
 
     async def starting(self) -> list[str]:
         """What workers are at that are not announced yet: one sentence each."""
-        seconds, micros = await self._redis.time()
-        since = int(seconds) * 1000 + int(micros) // 1000 - keys.ALIVE_MS
+        since = await now_ms(self._redis) - keys.ALIVE_MS
         said = [told.split(" ", 1) for told in (await self._redis.hgetall(keys.STARTING)).values()]
         return sorted(sentence for at, sentence in said if int(at) > since)

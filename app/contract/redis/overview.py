@@ -14,6 +14,7 @@ import redis.asyncio
 from app.contract.messages.job import Record
 from app.contract.messages.worker_note import WorkerNote
 from app.contract.redis import keys
+from app.contract.redis.clock import now_ms
 from app.contract.redis.job_lists import BEGINNING, records_of
 from app.contract.redis.scripts import source
 
@@ -95,22 +96,22 @@ class Overview:
     async def workers(self, model: str | None = None) -> list[SeenWorker]:
         """Those that were heard of lately, by name, without their notes; with a model, those that serve it."""
         models = await self._redis.hkeys(keys.CARDS)
-        now_ms = await self._now_ms()
+        since_ms = await now_ms(self._redis) - keys.ALIVE_MS
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.zrange(keys.DRAINING, 0, -1, withscores=True)
             pipeline.hgetall(keys.STARTING)
             for name in models:
-                pipeline.zrangebyscore(keys.ALIVE + name, now_ms - keys.ALIVE_MS, "+inf", withscores=True)
+                pipeline.zrangebyscore(keys.ALIVE + name, since_ms, "+inf", withscores=True)
                 pipeline.hkeys(keys.LOADABLE + name)
             draining, starting, *found = await pipeline.execute()
         workers = _serving(zip(models, found[::2], found[1::2], strict=True), dict(draining))
-        workers += [] if model else _starting(starting, since_ms=now_ms - keys.ALIVE_MS)
+        workers += [] if model else _starting(starting, since_ms=since_ms)
         return sorted((each for each in workers if model in (None, *each.models)), key=lambda each: each.name)
 
     async def worker(self, name: str) -> SeenWorker | None:
         """One of them by its name, without looking at the others; None if it was not heard of lately."""
         models = await self._redis.hkeys(keys.CARDS)
-        now_ms = await self._now_ms()
+        since_ms = await now_ms(self._redis) - keys.ALIVE_MS
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.zscore(keys.DRAINING, name)
             pipeline.hget(keys.STARTING, name)
@@ -118,7 +119,6 @@ class Overview:
                 pipeline.zscore(keys.ALIVE + model, name)
                 pipeline.hexists(keys.LOADABLE + model, name)
             draining, starting, *found = await pipeline.execute()
-        since_ms = now_ms - keys.ALIVE_MS
         beats = [[(name, beat)] if beat is not None and beat >= since_ms else [] for beat in found[::2]]
         loadable = [[name] if can_load else [] for can_load in found[1::2]]
         workers = _serving(zip(models, beats, loadable, strict=True), {} if draining is None else {name: draining})
@@ -147,10 +147,6 @@ class Overview:
         """Whether the job is there, and its model on no list any more."""
         model = await self._redis.hget(keys.JOB + job_id, "model")
         return model is not None and not await self._redis.hexists(keys.CARDS, model)
-
-    async def _now_ms(self) -> int:
-        seconds, micros = await self._redis.time()
-        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _serving(

@@ -19,6 +19,7 @@ from app.contract.messages.job import Record, new_epoch, new_job_id
 from app.contract.messages.new_job import NewJob
 from app.contract.messages.questions import Task
 from app.contract.redis import keys
+from app.contract.redis.clock import due
 from app.contract.redis.job_lists import JobLists, records_of
 from app.contract.redis.leftovers import Leftovers
 from app.contract.redis.lost_jobs import AcceptedJobs, JobLost
@@ -260,8 +261,7 @@ class JobStore:
 
     async def expired(self, *, limit: int = 100) -> list[str]:
         """Ids of jobs whose time of keeping is over."""
-        now_ms = await self._now_ms()
-        return cast(list[str], await self._redis.zrangebyscore(keys.EXPIRY, "-inf", now_ms, start=0, num=limit))
+        return await due(self._redis, keys.EXPIRY, limit=limit)
 
     async def cancel_waiting(self, model: str) -> int:
         """Call off every job that waits for the model, whoever's it is. How many there were."""
@@ -314,10 +314,6 @@ class JobStore:
             if any(event in FINAL_EVENTS for _, event, _ in events):
                 return await self.get(record.id, record.tenant) or record
         return await self.get(record.id, record.tenant) or record
-
-    async def _now_ms(self) -> int:
-        seconds, micros = await self._redis.time()
-        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _first(seen: list[Any]) -> Record | None:
