@@ -17,10 +17,9 @@ from app.contract.messages.kept_spec import recorded
 from app.contract.messages.spec import place_of
 from app.contract.messages.unclip import kind_of
 from app.contract.objects.names import (
-    TRAJECTORY_TYPES,
-    VECTORS,
     embedding_key,
     image_key,
+    parse_key,
     sheet_key,
     token_prefix,
     trajectory_key,
@@ -78,7 +77,7 @@ class Finisher:
         record = recorded(claim.spec, seed=seed, index=index) | of_job | note | dict(finished.drawn_with)
         key = image_key(claim.id, claim.token, index, claim.spec.output_format)
         data = encode(pixels, output_format=claim.spec.output_format, quality=claim.spec.output_quality, record=record)
-        stored = self._put(attempt, key, data, f"image/{claim.spec.output_format}")
+        stored = self._put(attempt, key, data)
         return Picture(
             index=index, key=key, sha256=stored.sha256, seed=seed, bytes=stored.bytes,
             width=pixels.shape[1], height=pixels.shape[0], content_type=stored.content_type,
@@ -96,7 +95,7 @@ class Finisher:
         file = _made(lambda: encode_sheet(list(shown.values())), claim) if shown else None
         if file is None:
             return None
-        stored = self._put(attempt, sheet_key(claim.id, claim.token, image.index), file.data, "image/jpeg")
+        stored = self._put(attempt, sheet_key(claim.id, claim.token, image.index), file.data)
         return Sheet(
             key=stored.key, sha256=stored.sha256, bytes=stored.bytes, content_type=stored.content_type,
             columns=file.columns, width=file.width, height=file.height, steps=tuple(shown),
@@ -114,7 +113,7 @@ class Finisher:
         stored = {}
         for extension, data in files.items():
             key = trajectory_key(claim.id, claim.token, image.index, extension)
-            put = self._put(attempt, key, data, TRAJECTORY_TYPES[extension])
+            put = self._put(attempt, key, data)
             stored[extension] = StoredFile(key=key, sha256=put.sha256, bytes=put.bytes, content_type=put.content_type)
         return KeptTrajectory(steps=len(kept.whole), files=stored)
 
@@ -123,12 +122,12 @@ class Finisher:
             return None
         claim = attempt.claim
         key, data = embedding_key(claim.id, claim.token, image.index), vectors_file(image.found)
-        put = self._put(attempt, key, data, TRAJECTORY_TYPES[VECTORS])
+        put = self._put(attempt, key, data)
         file = StoredFile(key=key, sha256=put.sha256, bytes=put.bytes, content_type=put.content_type)
         return KeptEmbedding(kind=kind_of(claim.spec.image_embedding), cosine_to=cosines(image.found), file=file)
 
-    def _put(self, attempt: Attempt, key: str, data: bytes, content_type: str) -> Stored:
-        return self._store.put(key, data, content_type, keep_trying=lambda: attempt.stop is None)
+    def _put(self, attempt: Attempt, key: str, data: bytes) -> Stored:
+        return self._store.put(key, data, parse_key(key).content_type, keep_trying=lambda: attempt.stop is None)
 
 
 def _made(make: Callable[[], Made], claim: Claim) -> Made | None:
