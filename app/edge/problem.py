@@ -10,13 +10,21 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Exception):
-    """Something is wrong with the request, or with us. The detail of the answer says what."""
+    """Something is wrong with the request, or with us. The detail of the answer says what.
+
+    Each class below says its `slug` and `title` where it is declared, and its `status` where that is another.
+    """
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "problem"
     title: ClassVar[str] = "Something is wrong"
     usual: ClassVar[str] = "Something is wrong."
     """The detail where none is given."""
+
+    def __init_subclass__(cls, *, slug: str, title: str, status: int | None = None) -> None:
+        super().__init_subclass__()
+        cls.slug, cls.title = slug, title
+        cls.status = cls.status if status is None else status
 
     def __init__(
         self, detail: str = "", *, headers: Mapping[str, str] | None = None, errors: Sequence[Mapping[str, str]] = ()
