@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from app.contract.messages.deep_cache import interval_of
-from app.contract.messages.fit_points import Fault
+from app.contract.messages.parameter import Fault
 from app.contract.messages.spec import PictureSpec
 
 WALKED_BACK = "goes without start inverted: what is carried back to noise is drawn the same way"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from app.contract.messages.card import ModelCard
+from app.contract.messages.parameter import Fault
 from app.contract.messages.spec import JobSpec, PictureSpec
 from app.contract.messages.unclip import ImageEmbedding, Point, numbers_of
 
@@ -19,9 +20,6 @@ TEXT_TO_IMAGE: Final = "text-to-image"
 
 INVERTIBLE: Final = ("ddim", "DDIMScheduler")
 """Schedulers that draw no noise and keep nothing: a picture can be carried back through them."""
-
-Fault = tuple[str, str, str]
-"""JSON pointer, rule and sentence, as ParamError has them."""
 
 
 def varies(card: ModelCard) -> bool:

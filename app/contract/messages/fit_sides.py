@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from app.contract.messages.card import ModelCard
-from app.contract.messages.fit_points import Fault
 from app.contract.messages.from_pictures import steps_drawn
+from app.contract.messages.parameter import Fault
 from app.contract.messages.spec import JobSpec, place_of
 
 MOST_IN_A_RATIO = 99

@@ -14,6 +14,7 @@ from app.contract.messages.card import ModelCard
 from app.contract.messages.fit_fewer import unfit_for_fewer
 from app.contract.messages.fit_points import TEXT_TO_IMAGE, VARIATION, unfit_points
 from app.contract.messages.inputs import AskedControl, AskedLora, ImageReference, InputPicture
+from app.contract.messages.parameter import Fault
 from app.contract.messages.spec import JobSpec, PictureSpec
 from app.contract.messages.unclip import AskedImageEmbedding
 
@@ -34,9 +35,6 @@ STRENGTH_OF_A_VARIATION: Final = 0.6
 
 ALL_STEPS: Final = ("LatentConsistencyModelPipeline",)
 """Families whose pipeline for pictures takes all steps on the part of the way that is left."""
-
-Fault = tuple[str, str, str]
-"""JSON pointer, rule and sentence, as ParamError has them."""
 
 
 class Asked(Protocol):

@@ -14,6 +14,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+Fault = tuple[str, str, str]
+"""What is wrong with a parameter of a request: JSON pointer, rule and sentence, as ParamError has them."""
+
 
 class Undeclared(TypeError):
     """A stored field without a `Parameter`: nothing would ask for it, check it or show it. Raised on import."""

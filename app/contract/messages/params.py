@@ -1,12 +1,12 @@
 """A request for a job: the body as a client may write it, and how it becomes a `JobSpec` that leaves nothing open.
 
-Knows the limits of a model's card. Declares no parameter that is stored: those are `spec`'s. Knows nothing of HTTP; the
-pointers in its errors are JSON pointers into the body that was measured.
+Declares no parameter that is stored: those are `spec`'s. What lies beyond a model's limits, or does not go together,
+the `fit_` files and `from_pictures` say. Knows nothing of HTTP; the pointers in its errors are JSON pointers into the
+body that was measured.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, create_model, model_validator
 
 from app.contract.messages import patterns
-from app.contract.messages.a1111_syntax import MOST_WEIGHT, heaviest
 from app.contract.messages.card import ModelCard
 from app.contract.messages.events import JobEvent
+from app.contract.messages.fit_limits import MOST_NAMED, beyond_limits
 from app.contract.messages.fit_points import INVERTIBLE
 from app.contract.messages.fit_sides import OF_WORK, too_much_work, unfit_sides
 from app.contract.messages.from_pictures import fitted, pictured, strength_of, unfit_together
@@ -26,19 +26,15 @@ from app.contract.messages.inputs import InputPicture
 from app.contract.messages.lora_tags import Untagged, WrongTag, untagged
 from app.contract.messages.parameter import request_fields
 from app.contract.messages.request_body import RequestBody
-from app.contract.messages.schedulers import canonical, nearest
-from app.contract.messages.series import broken_series, most_drawn
-from app.contract.messages.spec import MAX_SEED, PARAMETERS, JobSpec
+from app.contract.messages.schedulers import canonical
+from app.contract.messages.series import most_drawn
+from app.contract.messages.spec import PARAMETERS, JobSpec
 from app.contract.messages.texts import READABLE, Text
-from app.contract.messages.trajectory import MOST_PICTURES
 from app.contract.messages.urgency import UrgentBody
 from app.contract.messages.webhook_headers import WebhookHeaders
 
 DRAWN_SEEDS = 2**53
 """A missing seed is drawn below this: every JSON reader, JavaScript's doubles included, gives it back unharmed."""
-
-MOST_NAMED = 12
-"""Names in a refusal."""
 
 WebhookEvent = Literal["job.queued", "job.started", "job.restarted", "job.succeeded", "job.failed", "job.canceled"]
 
@@ -173,8 +169,8 @@ def _resolve(request: JobRequest, card: ModelCard, pictures: Mapping[str, InputP
     values |= found | _resolved(request, card, found.get("image"))
     spec = JobSpec.model_validate(values)
     by_ratio = request.aspect_ratio is not None
-    unfit = [*unfit_together(spec, card), *unfit_sides(spec, card, by_ratio=by_ratio)]
-    errors = [*(ParamError(*each) for each in unfit), *_broken_limits(spec, card)]
+    unfit = [*unfit_together(spec, card), *unfit_sides(spec, card, by_ratio=by_ratio), *beyond_limits(spec, card)]
+    errors = [ParamError(*each) for each in unfit]
     # Of numbers that are refused themselves, what would be less work is not known yet.
     if not any(each.pointer in OF_WORK for each in errors):
         errors += [ParamError(*each) for each in too_much_work(spec, card)]
@@ -261,37 +257,6 @@ def _sides(request: JobRequest, card: ModelCard, image: InputPicture | None) -> 
     return max(1, width) * unit, max(1, height) * unit
 
 
-def _broken_limits(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
-    yield from _broken_steps(spec, card)
-    if spec.guidance_scale > card.max_guidance_scale:
-        yield ParamError("/guidance_scale", "out_of_range", f"must be 0 to {card.max_guidance_scale:g}")
-    if card.max_clip_skip is not None and (spec.clip_skip or 0) > card.max_clip_skip:
-        yield ParamError("/clip_skip", "out_of_range", f"must be at most {card.max_clip_skip} with this model")
-    for name, prompt in (("prompt", spec.prompt), ("negative_prompt", spec.negative_prompt or "")):
-        if spec.prompt_syntax == "a1111" and heaviest(prompt) > MOST_WEIGHT:
-            yield ParamError(f"/{name}", "out_of_range", f"weighs words by more than {MOST_WEIGHT:g}")
-    yield from (ParamError(*each) for each in broken_series(spec, max_images=card.max_images))
-    if spec.seed + spec.most_drawn - 1 > MAX_SEED:
-        yield ParamError("/seed", "out_of_range", "seed + num_images must stay below 2^63")
-    if spec.scheduler not in card.schedulers:
-        yield ParamError("/scheduler", "unknown", _no_such_scheduler(spec.scheduler, card))
-    yield from _broken_controls(spec, card)
-    known = [each.name for each in card.loras]
-    for at, lora in enumerate(spec.loras):
-        if lora.name not in known:
-            yield ParamError(f"/loras/{at}/name", "unknown", _no_such(lora.name, known, "LoRAs"))
-    if spec.output_format == "png" and spec.output_quality not in (None, 100):
-        yield ParamError("/output_quality", "no_quality", "must be 100 with png, which loses nothing")
-    if spec.keep_previews and not spec.preview_every:
-        yield ParamError(
-            "/keep_previews", "no_previews", "needs preview_every: after how many evaluations each is made"
-        )
-    if spec.trajectory is not None and spec.most_drawn > MOST_PICTURES:
-        yield ParamError(
-            "/trajectory", "too_many", f"takes 1 to {MOST_PICTURES} pictures that may be drawn: all steps are kept"
-        )
-
-
 def _needed_scheduler(request: JobRequest) -> str | None:
     """That nobody need ask for: there is no other."""
     return INVERTIBLE[0] if request.start == "inverted" else None
@@ -302,44 +267,3 @@ def _scheduler(asked: str | None, card: ModelCard) -> str:
     if asked is None:
         return card.scheduler
     return asked if asked in card.schedulers else canonical(asked) or asked
-
-
-def _no_such_scheduler(name: str, card: ModelCard) -> str:
-    if canonical(name):
-        return f"does not work with this model; its default is {card.scheduler}"
-    close = " or ".join(nearest(name, card.schedulers))
-    return f"is unknown; did you mean {close}?" if close else f"is unknown; {card.scheduler} is this model's default"
-
-
-def _broken_controls(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
-    known = [each.name for each in card.controls]
-    for at, each in enumerate(spec.control):
-        if each.model not in known:
-            yield ParamError(f"/control/{at}/model", "unknown", _no_such(each.model, known, "ControlNets"))
-    if len({each.model for each in spec.control}) > card.max_controls:
-        detail = f"names more ControlNets than {card.name} uses at once: {card.max_controls}"
-        yield ParamError("/control", "too_many", detail)
-
-
-def _no_such(name: str, known: Sequence[str], what: str) -> str:
-    """The likeliest that was meant, or what there is."""
-    written = {other.casefold(): other for other in known}
-    if close := difflib.get_close_matches(name.strip().casefold(), written, n=3, cutoff=0.5):
-        return f"is unknown; did you mean {' or '.join(written[other] for other in close)}?"
-    return f"is unknown; {what} of this model: {', '.join(known[:MOST_NAMED])}{', …' * (len(known) > MOST_NAMED)}"
-
-
-def _broken_steps(spec: JobSpec, card: ModelCard) -> Iterator[ParamError]:
-    steps = spec.num_inference_steps
-    fewest = card.scheduler_min_steps.get(spec.scheduler, 1)
-    most = min(card.max_steps, card.scheduler_max_steps.get(spec.scheduler, card.max_steps))
-    refused = card.scheduler_refused_steps.get(spec.scheduler, ())
-    if not fewest <= steps <= most:
-        of_all = (fewest, most) == (1, card.max_steps)
-        whose = "" if of_all else f" with the scheduler {spec.scheduler}"
-        yield ParamError("/num_inference_steps", "out_of_range", f"must be {fewest} to {most}{whose}")
-    elif steps in refused:
-        fit = sorted(set(range(fewest, most + 1)) - set(refused), key=lambda other: abs(other - steps))[:2]
-        others = " or ".join(map(str, sorted(fit)))
-        detail = f"is a number of steps that {spec.scheduler} cannot take with this model; {others} will do"
-        yield ParamError("/num_inference_steps", "out_of_range", detail)

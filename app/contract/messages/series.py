@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from app.contract.messages.parameter import Parameter, Spec
+from app.contract.messages.parameter import Fault, Parameter, Spec
 from app.contract.messages.texts import VISIBLE, Text
 
 _AskedTexts = Annotated[list[Annotated[Text, VISIBLE]], Field(min_length=1, max_length=32)]
@@ -68,9 +68,8 @@ class SeriesSpec(Spec):
         return self.best_of is not None or bool(self.expect) or self.min_probability is not None
 
 
-def broken_series(spec: SeriesSpec, *, max_images: int) -> Iterator[tuple[str, str, str]]:
-    """Pointer, code and detail of each number of pictures that is too large or too small. `max_images` is the model's,
-    for all that may be drawn."""
+def broken_series(spec: SeriesSpec, *, max_images: int) -> Iterator[Fault]:
+    """Each number of pictures that is too large or too small. `max_images` is the model's, of all that may be drawn."""
     if spec.num_images > max_images:
         yield "/num_images", "out_of_range", f"must be 1 to {max_images}"
     elif spec.drawn > max_images:

@@ -2,7 +2,7 @@
 
 A request (`JobRequest`), the engine's `Request`, the record inside a picture, `darkroom reproduce`, the OpenAPI, the
 dialects and the page's form are made from these classes. Which class a parameter stands in says who needs it:
-`PictureSpec` is what decides the pixels, `Delivery` what happens with them. Knows no model's limits: see `params`.
+`PictureSpec` is what decides the pixels, `Delivery` what happens with them. Knows no model's limits: see `fit_limits`.
 
 A new field, or one with another meaning, is a new RECORD_VERSION (keys.py): workers of the version before would leave
 it out and draw something else. tests/contract/test_spec.py has the fields of every version.
