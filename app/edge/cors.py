@@ -15,6 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.edge.stream_tokens import stream_request
+
 EXPOSED: Final = ", ".join(
     (
         "Location",
@@ -77,6 +79,10 @@ class Cors:
                 if allowed:
                     answer["Access-Control-Allow-Origin"] = allowed
                     answer["Access-Control-Expose-Headers"] = EXPOSED
+                    if stream_request(scope) is not None:
+                        # Replicate's example is `new EventSource(urls.stream, {withCredentials: true})`. The link is
+                        # all that opens such a stream, so that a cookie beside it changes nothing.
+                        answer["Access-Control-Allow-Credentials"] = "true"
             await send(message)
 
         await self.app(scope, receive, said)

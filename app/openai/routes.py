@@ -192,7 +192,7 @@ def tried_before(retry_count: str | None) -> bool:
 
 
 async def _pictures(services: Services, record: Record, request: Request, body: ImageRequest) -> GeneratedImages:
-    base, form, warnings = services.base(request), body.response_format, body.warnings()
+    base, form, warnings = services.base(request), body.answered_as(), body.warnings()
     revised = record.spec.prompt if warnings else None
     data = []
     for picture in record.images:

@@ -20,6 +20,9 @@ FEWEST_STEPS = 12
 """Guessed, where a request names no steps, for how often it may be worth showing a picture on the way."""
 
 
+GPT_IMAGE = ("gpt-image", "chatgpt-image")
+"""What the names of OpenAI's own image models begin with, which are aliases here."""
+
 _Prompt = Annotated[str, Field(max_length=LONGEST_PROMPT), READABLE, VISIBLE]
 
 
@@ -39,7 +42,9 @@ class ImageRequest(JobRequest):
         pattern=patterns.SIZE_OR_AUTO,
         description="Width x height; auto: native, or that of the picture that is sent",
     )
-    response_format: Literal["url", "b64_json"] | None = Field(default=None, description="Both, if it is missing")
+    response_format: Literal["url", "b64_json"] | None = Field(
+        default=None, description="Both, if it is missing; base64 alone for a model asked for as gpt-image-..."
+    )
     stream: bool | None = Field(default=None, description="Server-sent events instead of one answer")
     partial_images: int | None = Field(default=None, ge=0, le=3, description="Pictures on the way, when streaming")
     background: Literal["auto", "opaque"] | None = Field(default=None, description="Pictures are opaque")
@@ -47,6 +52,7 @@ class ImageRequest(JobRequest):
         default=None, description="Without effect: num_inference_steps is what decides"
     )
     output_compression: int | None = Field(default=None, ge=0, le=100, description="The same as output_quality")
+    complexity: Literal["low", "medium", "high"] | None = Field(default=None, description="Without effect")
     user: str | None = Field(default=None, max_length=512, description="Without effect")
     safety_identifier: str | None = Field(default=None, max_length=512, description="Without effect")
 
@@ -64,6 +70,16 @@ class ImageRequest(JobRequest):
         if self.output_compression is not None:
             wording.put("output_compression", output_quality=self.output_compression)
         return wording
+
+    def answered_as(self) -> Literal["url", "b64_json"] | None:
+        """In which form the pictures are wanted; None for both.
+
+        OpenAI's GPT image models answer base64 and never a link. Open WebUI relies on that: it takes a link first, and
+        refuses one into its own network.
+        """
+        if self.response_format is None and (self.model or "").startswith(GPT_IMAGE):
+            return "b64_json"
+        return self.response_format
 
     def warnings(self) -> list[str]:
         """What to say of the request beside what the job says."""

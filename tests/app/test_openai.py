@@ -68,12 +68,28 @@ def test_one_response_format(client: openai.OpenAI, drawing: Callable[[], Future
     assert (answer.data[0].url is None, answer.data[0].b64_json is None) == (form == "b64_json", form == "url")
 
 
+def test_a_gpt_image_model_answers_base64_alone(
+    gateway_with: OneGateway, worker: ScriptedWorker, drawing: Callable[[], Future[Any]]
+) -> None:
+    """open-webui/open-webui, backend/open_webui/routers/images.py: it sends no response_format with a model named so,
+    takes `url` where there is one, and refuses addresses of its own network."""
+    worker.announce()
+    with gateway_with(model_aliases={"gpt-image-1": "starter"}) as running:
+        asked = {"model": "gpt-image-1", "prompt": "a red circle", "n": 1, "size": "128x128"}
+        for wanted, members in ((None, {"b64_json"}), ("url", {"url"})):
+            drawing()
+            answer = running.client.post("/v1/images/generations", json=asked | {"response_format": wanted})
+            assert answer.json()["data"][0].keys() == members | {"seed"}
+
+
 def test_our_parameters_go_through_extra_body(
     client: openai.OpenAI, drawing: Callable[[], Future[Any]], running: Running
 ) -> None:
     drawing()
     ours = {"seed": 7, "num_inference_steps": 9, "scheduler": "euler", "metadata": {"order": "17"}}
-    answer = client.images.generate(prompt="a red circle", output_format="webp", quality="high", extra_body=ours)
+    answer = client.images.generate(
+        prompt="a red circle", output_format="webp", quality="high", complexity="low", extra_body=ours
+    )
     job = running.client.get(f"/v1/jobs/{answer.job_id}").json()  # type: ignore[attr-defined]
     assert {name: job["input"][name] for name in ("seed", "num_inference_steps", "scheduler")} == {
         "seed": 7,

@@ -96,6 +96,7 @@ def test_an_edit(client: openai.OpenAI, painter: ScriptedWorker, picture_folder:
             output_compression=70,
             background="auto",
             quality="high",
+            complexity="low",
             input_fidelity="high",
             user="u7",
         ),

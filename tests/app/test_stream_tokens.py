@@ -65,8 +65,10 @@ def test_replicates_client_for_javascript_sends_no_key_to_a_stream(locked: Runni
     """replicate 1.4.0, stream(): POST with the key, then fetch(urls.stream) with nothing but Accept."""
     client, asked = locked.client, {"input": {"prompt": "a"}, "stream": True}
     created = client.post("/v1/models/darkroom/starter/predictions", json=asked, headers=ANN).json()
-    with client.stream("GET", created["urls"]["stream"], headers={"Accept": "text/event-stream"}) as stream:
+    page = {"Accept": "text/event-stream", "Origin": "https://app.example"}
+    with client.stream("GET", created["urls"]["stream"], headers=page) as stream:
         assert stream.status_code == 200
+        assert stream.headers["access-control-allow-credentials"] == "true", "its README has withCredentials: true"
         worker.succeed(worker.claim())
         assert "event: done" in "\n".join(stream.iter_lines())
     secret = created["urls"]["stream"].partition("?token=")[2]
@@ -76,7 +78,9 @@ def test_replicates_client_for_javascript_sends_no_key_to_a_stream(locked: Runni
         f"/v1/predictions/{'job_' + '0' * 24}/stream",
     ):
         assert problem(client.get(path, params={"token": secret})) == (401, "unauthenticated"), path
-    assert "token" not in client.get(f"/v1/predictions/{created['id']}", headers=ANN).json()["urls"]["stream"]
+    seen = client.get(f"/v1/predictions/{created['id']}", headers=ANN | page)
+    assert "token" not in seen.json()["urls"]["stream"]
+    assert "access-control-allow-credentials" not in seen.headers
 
 
 def test_it_opens_nothing_else(locked: Running) -> None:
