@@ -36,6 +36,18 @@ _OURS: Final = PLAIN & (PictureSpec.model_fields.keys() | SeriesSpec.model_field
 _TWINS: Final = ("num_images", "size", "strength")
 """Taken, and not published: a form needs one field for one thing."""
 
+WITHOUT_EFFECT: Final = (
+    "apply_watermark",
+    "disable_safety_checker",
+    "go_fast",
+    "high_noise_frac",
+    "lora_scale",
+    "megapixels",
+    "refine",
+)
+"""Taken, not published, and not looked at: words of stability-ai/sdxl and of black-forest-labs' models for what there
+is not here. The examples on their pages have them, and programs that were written from those are served by aliases."""
+
 PICTURES: Final = {"image": "image", "mask": "mask_image"}
 """Words for pictures, and ours for the same; what they hold is a link or a data: URL."""
 
@@ -95,7 +107,10 @@ def _fields() -> dict[str, Any]:
     """In the order of our own request, which is the order of forms; further words behind it."""
     taken = _OURS | _WORDS.keys()
     fields = {name: (field.annotation, field) for name, field in JobRequest.model_fields.items() if name in taken}
-    return fields | _WORDS
+    unread = {
+        name: (str | float | bool | None, Field(default=None, description="Without effect")) for name in WITHOUT_EFFECT
+    }
+    return fields | _WORDS | unread
 
 
 PredictionInput: Any = create_model(
@@ -162,7 +177,7 @@ def refuse_unclear(given: Any, model: Meant) -> None:
 
 def in_our_words(given: BaseModel, model: Meant) -> Wording:
     """The job that an input asks for. `given` is a PredictionInput, measured already."""
-    fields = given.model_dump(exclude_unset=True)
+    fields = given.model_dump(exclude_unset=True, exclude={*WITHOUT_EFFECT})
     images, size = fields.pop("num_outputs", None), fields.pop("size", None)
     if fields.get("output_format", "png") == "png":
         # Models there have a quality by default, and say that it is not relevant for png.
@@ -212,7 +227,7 @@ def published_schema(card: ModelCard) -> dict[str, Any]:
     defaults = card.model_dump()
     fields: dict[str, dict[str, Any]] = {}
     for name, about in schema["properties"].items():
-        if name in _TWINS or NEEDS.get(name, name) in ANNOUNCED - set(card.takes):
+        if name in (*_TWINS, *WITHOUT_EFFECT) or NEEDS.get(name, name) in ANNOUNCED - set(card.takes):
             continue
         if name in defaults:
             about["default"] = defaults[name]

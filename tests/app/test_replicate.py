@@ -192,6 +192,11 @@ def test_words_of_other_models(client: Client, running: Running) -> None:
     made = client.predictions.create(version=MODEL, input=custom | {"negative_prompt": ""}).input or {}
     assert (made["width"], made["height"], made["output_quality"]) == (64, 96, None)
     assert made["negative_prompt"] is None, "an empty field of a form is none"
+    of_sdxl = {"refine": "expert_ensemble_refiner", "apply_watermark": False, "high_noise_frac": 0.8, "lora_scale": 0.6}
+    of_flux = {"go_fast": True, "megapixels": "1", "disable_safety_checker": False}
+    made = client.predictions.create(version=MODEL, input={"prompt": "a"} | of_sdxl | of_flux)
+    assert made.status == "starting"
+    assert not {*of_sdxl, *of_flux} & {*(made.input or {})}, "they have no effect"
 
 
 @pytest.mark.parametrize(
@@ -203,6 +208,7 @@ def test_words_of_other_models(client: Client, running: Running) -> None:
         ({"size": "64x64", "width": 128}, "/input/width"),
         ({"aspect_ratio": "1:1", "size": "64x64"}, "/input/aspect_ratio"),
         ({"aspect_ratio": "99:1"}, "/input/aspect_ratio"),
+        ({"stepz": 3}, "/input/stepz"),
     ],
 )
 def test_words_that_cannot_be(client: Client, running: Running, said: dict[str, Any], pointer: str) -> None:
@@ -235,7 +241,7 @@ def test_the_schema_of_a_version_builds_a_form(client: Client) -> None:
     order = sorted(fields, key=lambda name: fields[name]["x-order"])
     assert (order[0], fields["num_outputs"]["type"]) == ("prompt", "integer")
     assert sorted(field["x-order"] for field in fields.values()) == list(range(len(fields)))
-    assert not {"num_images", "size", "webhook", "model"} & set(fields)
+    assert not {"num_images", "size", "webhook", "model", "refine"} & set(fields)
     assert all(
         "type" in field and "anyOf" not in field and field.get("default", 0) is not None for field in fields.values()
     )
