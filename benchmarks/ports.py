@@ -7,6 +7,7 @@ its own port free.
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
@@ -16,10 +17,17 @@ _chance = random.SystemRandom()
 _given: set[int] = set()
 
 
+def own_share() -> range:
+    """Those of this process among pytest-xdist's, and of its children: between the look and the bind of a server that
+    takes seconds to start, another process would be given the same port."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return PORTS[number :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+
+
 def free_port() -> int:
     """One that nobody listens on, and that this process has not been given before."""
     while True:
-        port = _chance.choice(PORTS)
+        port = _chance.choice(own_share())
         with socket.socket() as probe:
             if port in _given or probe.connect_ex(("127.0.0.1", port)) == 0:
                 continue

@@ -16,6 +16,7 @@ from benchmarks import bfloat16, deadlines, edits, engine, fewer, fewer_looks, g
 from benchmarks.gaps import GAPS
 from benchmarks.gpu import arrivals, speed
 from benchmarks.gpu.run import NOTES, Run
+from benchmarks.ports import PORTS, own_share
 from benchmarks.report import Column, Figures, Report
 from tests.engine.tiny_models import SIDE
 from worker.models.bundle import Bundle
@@ -133,3 +134,13 @@ def test_parts_for_a_gpu(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.Monke
     speed.by_size(part, small, "sd eager", "off", (2,))
     part.note("bits", same=[True, False])
     assert_shape(Figures.read(file), {"mixed": trace.MIXED, "steps": speed.STEPS, "notes": NOTES})
+
+
+def test_processes_beside_each_other_are_given_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that two of them were given is a server that cannot start."""
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "4")
+    given: list[int] = []
+    for number in range(4):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", f"gw{number}")
+        given += own_share()
+    assert sorted(given) == list(PORTS)
