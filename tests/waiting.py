@@ -6,6 +6,7 @@ the wrong moment passes like any other. A test that has to show that something c
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -35,3 +36,15 @@ def until(true: Callable[[], T], *, seconds: float = WAIT_SECONDS, pause: float 
             raise TimeoutError(f"it did not happen in {seconds:g} s")
         time.sleep(pause or min(max(waited / 20, SHORTEST_PAUSE), LONGEST_PAUSE))
     return value
+
+
+def wait_for_answers(kind: Any) -> None:
+    """A client or pool of redis-py gives an answer up after 5 s, unless it is told a time, and asks again: on a machine
+    that stands still what was said is done twice, or is an error. From now on it waits as for anything else."""
+    begin = kind.__init__
+
+    @functools.wraps(begin)
+    def __init__(self: Any, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **{"socket_timeout": WAIT_SECONDS, "socket_connect_timeout": WAIT_SECONDS} | options)
+
+    kind.__init__ = __init__

@@ -14,7 +14,7 @@ import redis
 import redis.asyncio
 
 from app.contract.objects.names import CELL_MARK
-from app.contract.redis import keys
+from app.contract.redis import keys, store_words
 from app.contract.redis.store import JobStore
 from app.contract.redis.store_words import StoreWords
 from app.jobs import cell_mark
@@ -167,7 +167,8 @@ async def test_a_gateway_knows_its_own_words_though_redis_has_lost_them(cell: Ce
     assert await removes(gateway)
 
 
-async def test_words_in_redis(redis_client: redis.Redis, valkey_url: str) -> None:
+async def test_words_in_redis(redis_client: redis.Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_words, "REST_SECONDS", 3_600)
     redis_client.zadd(keys.STORE_WORDS, {f"former {number:03}": number for number in range(120)})
     async with redis.asyncio.Redis.from_url(valkey_url, decode_responses=True) as client:
         words = StoreWords(client)
