@@ -17,7 +17,8 @@ from typing import Any
 from app.contract.messages.model_name import IllegalName, model_name
 from worker.models.errors import ModelError
 from worker.models.hashes import MANIFEST, hash_of, hold_against_manifest, sha256_of
-from worker.models.pipelines import PIPELINES, SAFETY_CHECKER, Pipeline, is_of_transformers
+from worker.models.pipeline import Pipeline
+from worker.models.pipelines import PIPELINES, SAFETY_CHECKER, is_of_transformers
 from worker.models.single_file import what_it_is
 from worker.models.two_folders import index_behind
 

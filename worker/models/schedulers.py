@@ -17,7 +17,7 @@ from app.contract.messages.schedulers import CLASS_NAMES, OWN_CLASS_NAMES, SCHED
 from worker.engine.errors import is_out_of_memory
 from worker.engine.stepping import LATENT_CHANNELS, LEARNED, reads_variance, rehearse, takes
 from worker.models.errors import ModelError
-from worker.models.pipelines import Pipeline
+from worker.models.pipeline import Pipeline
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.models.errors import ModelError
-from worker.models.pipelines import Pipeline
+from worker.models.pipeline import Pipeline
 
 Read = Callable[[Path], dict[str, Any]]
 
