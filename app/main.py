@@ -104,11 +104,7 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
     refusals = _refusals(settings)
     error_handler.install(app, refusals)
     app.state.metrics = metrics or GatewayMetrics(process=0)
-    token = settings.operator_token
-    authenticator = Authenticator(
-        settings.keys(), required=settings.require_keys, operator_token=token.get_secret_value() if token else None
-    )
-    app.state.doorkeeper = Doorkeeper(authenticator)
+    app.state.doorkeeper = Doorkeeper(_authenticator(settings))
     app.add_middleware(HeadAsGet)
     app.add_middleware(
         Guard,
@@ -133,6 +129,12 @@ def create_app(settings: Settings, *, metrics: GatewayMetrics | None = None) -> 
         app.add_api_route("/docs", docs.show, include_in_schema=False)
     _describe(app, keyed=bool(settings.keys()) or settings.require_keys)
     return app
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    token = settings.operator_token
+    operator_token = token.get_secret_value() if token else None
+    return Authenticator(settings.keys(), required=settings.require_keys, operator_token=operator_token)
 
 
 def _refusals(settings: Settings) -> Refusals:

@@ -5,7 +5,7 @@ Refuses to know what went wrong: that is in app/edge/errors.py.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
@@ -26,11 +26,5 @@ NOT_SERVED: Final = {
 
 def write(problem: Problem) -> Response:
     """The whole answer. Theirs has these four members, all of them texts."""
-    said = "; ".join(map(_of_field, problem.errors))
-    error = WebUiError(error=problem.slug, detail=said or problem.detail, errors=said or problem.detail)
+    error = WebUiError(error=problem.slug, detail=problem.sentence, errors=problem.sentence)
     return JSONResponse(error.model_dump(), problem.status, problem.headers)
-
-
-def _of_field(error: Any) -> str:
-    place = error.get("pointer", "").strip("/") or error.get("parameter")
-    return f"{place or 'the request'} {error['detail']}"

@@ -34,6 +34,11 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.errors = list(errors)
 
+    @property
+    def sentence(self) -> str:
+        """All in one text: what is wrong with each field, or the detail. For dialects whose errors have no fields."""
+        return "; ".join(map(_of_field, self.errors)) or self.detail
+
     @classmethod
     def meaning(cls) -> str:
         """The class's docstring as flowing text."""
@@ -45,3 +50,8 @@ class Problem(Exception):
         for child in cls.__subclasses__():
             yield child
             yield from child.below()
+
+
+def _of_field(error: Mapping[str, str]) -> str:
+    place = error.get("pointer", "").strip("/") or error.get("parameter")
+    return f"{place or 'the request'} {error['detail']}"

@@ -27,10 +27,4 @@ REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
 
 def write(problem: Problem) -> Response:
     """The whole answer. Its client shows `error`."""
-    said = "; ".join(map(_of_field, problem.errors)) or problem.detail
-    return JSONResponse({"error": said, "error_type": problem.slug}, problem.status, problem.headers)
-
-
-def _of_field(error: Any) -> str:
-    place = error.get("pointer", "").strip("/") or error.get("parameter")
-    return f"{place or 'the request'} {error['detail']}"
+    return JSONResponse({"error": problem.sentence, "error_type": problem.slug}, problem.status, problem.headers)

@@ -34,6 +34,15 @@ class Progress(BaseModel):
         default=None, description="What a model of several parts is at: prior, inversion or decoder; null for others"
     )
 
+    @classmethod
+    def of(cls, record: Record) -> Progress:
+        return cls(
+            step=record.step,
+            steps=record.steps or record.spec.num_inference_steps or 1,
+            images_done=len(record.images),
+            stage=(record.stage or None) if record.status is Status.RUNNING else None,
+        )
+
 
 class QueuePlace(BaseModel):
     """Where a queued job stands."""
@@ -165,12 +174,7 @@ class JobView(BaseModel):
             model=record.model,
             requested_model=record.requested_model or None,
             input=record.question or record.spec,
-            progress=Progress(
-                step=record.step,
-                steps=record.steps or record.spec.num_inference_steps or 1,
-                images_done=len(record.images),
-                stage=(record.stage or None) if record.status is Status.RUNNING else None,
-            ),
+            progress=Progress.of(record),
             queue=queue,
             images=[ImageView.of(picture, links or {}, job_url=own) for picture in record.images],
             blocked=list(record.blocked),
