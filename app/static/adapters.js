@@ -60,7 +60,17 @@ function Words({ words, write }) {
   return words.map((word) => html`<button type="button" class="small word" aria-label=${`Write into the prompt: ${word}`} onClick=${() => write(word)}>${word}</button>`);
 }
 
+let added = 0;
+
 function ControlNets({ chosen, model, set, ...sending }) {
+  // Each stays itself when one before it goes: its picture may be on its way.
+  const keys = useRef([]);
+  while (keys.current.length < chosen.length) keys.current.push(++added);
+  keys.current.length = chosen.length;
+  const remove = (at) => {
+    keys.current.splice(at, 1);
+    set(chosen.toSpliced(at, 1));
+  };
   const latest = useRef();
   latest.current = chosen;
   const change = (at, values) => set(latest.current.with(at, { ...latest.current[at], ...values }));
@@ -68,8 +78,8 @@ function ControlNets({ chosen, model, set, ...sending }) {
   // The same one may be chosen twice, with two pictures; of different ones a model uses so many at once.
   const used = new Set(chosen.map((each) => each.model));
   const names = used.size < model.max_controls ? model.controls.map(({ name }) => name) : [...used];
-  return html`${chosen.map((control, at) => html`<${ControlNet} key=${at} control=${control} change=${(values) => change(at, values)}
-      remove=${() => set(chosen.toSpliced(at, 1))} ...${sending} />`)}
+  return html`${chosen.map((control, at) => html`<${ControlNet} key=${keys.current[at]} control=${control} change=${(values) => change(at, values)}
+      remove=${() => remove(at)} ...${sending} />`)}
     <${More} label="Add a control" names=${names} taken=${chosen.length} add=${add} />`;
 }
 

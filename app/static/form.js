@@ -25,6 +25,7 @@ export function RequestForm({ models, model, given, sender, away, note }) {
   const [uploads, setUploads] = useState(0);
   const [lost, setLost] = useState(false);
   const [arrived, setArrived] = useState(null);
+  const [replaced, setReplaced] = useState(0);
   const form = useRef();
   const sent = useRef(null);
   const chosen = models?.find((each) => each.id === request.model) ?? null;
@@ -91,8 +92,10 @@ export function RequestForm({ models, model, given, sender, away, note }) {
   /** A picture to begin with has come: the drawing is to be like it, unless a size was chosen while it was on its way. */
   function begin(image) {
     setLost(false);
+    // Another model may have been chosen meanwhile, and one that takes no pictures.
+    if (!begins) return;
     setRequest((before) => {
-      const like = chosen && !isResized(before, setOutBy.current) ? sizeLike(image, chosen) : {};
+      const like = isResized(before, setOutBy.current) ? {} : sizeLike(image, chosen);
       return { ...before, image, mask_image: null, ...like };
     });
   }
@@ -111,6 +114,9 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     upload.drop();
     setLost(false);
     setRequest(other);
+    // Files that are on their way were for what stood here.
+    setArrived(null);
+    setReplaced((times) => times + 1);
     form.current.elements.prompt.focus();
   }
 
@@ -120,10 +126,10 @@ export function RequestForm({ models, model, given, sender, away, note }) {
     <button type="submit" class="primary" disabled=${isBusy || !chosen || !!excess}>${isBusy || early ? "Sending" : "Generate"}</button>
     ${failure && html`<${Failure} failure=${failure} form=${request} away=${away} retry=${() => submit()} />`}
     ${question}
-    ${begins && html`<${Starting} request=${request} set=${set} model=${chosen} upload=${upload} lost=${lost} setLost=${setLost} away=${away}
+    ${begins && html`<${Starting} key=${`starting ${replaced}`} request=${request} set=${set} model=${chosen} upload=${upload} lost=${lost} setLost=${setLost} away=${away}
       count=${count} note=${note} />`}
-    ${takes(chosen, "image_embedding") && html`<${Points} request=${request} set=${set} model=${chosen} arrived=${arrived} away=${away} count=${count} note=${note} />`}
-    ${chosen && html`<${Adapters} request=${request} set=${set} model=${chosen} write=${write} away=${away} count=${count} note=${note} />`}
+    ${takes(chosen, "image_embedding") && html`<${Points} key=${`points ${replaced}`} request=${request} set=${set} model=${chosen} arrived=${arrived} away=${away} count=${count} note=${note} />`}
+    ${chosen && html`<${Adapters} key=${`adapters ${replaced}`} request=${request} set=${set} model=${chosen} write=${write} away=${away} count=${count} note=${note} />`}
     ${chosen && models.length > 1 && html`<${Choice} label="Model" id="model" value=${request.model} names=${models.map((each) => each.id)}
       words=${told(models)} choose=${(id) => setRequest(switched(request, chosen, models.find((each) => each.id === id)))} />`}
     ${chosen && html`<${Learned} model=${chosen} take=${take} add=${write} />`}
@@ -158,7 +164,7 @@ function Prompt({ value, set, isNeeded }) {
     event.target.form.requestSubmit();
   };
   return html`<label for="prompt">What should the picture show?</label>
-    <textarea id="prompt" name="prompt" rows=${WIDE ? 3 : 1} required=${isNeeded} autofocus=${WIDE} enterkeyhint="send" placeholder="Describe a picture"
+    <textarea id="prompt" name="prompt" dir="auto" rows=${WIDE ? 3 : 1} required=${isNeeded} autofocus=${WIDE} enterkeyhint="send" placeholder="Describe a picture"
       aria-describedby="prompt-notes" value=${value} onInput=${(event) => set({ prompt: event.target.value })} onKeyDown=${onKeyDown}></textarea>`;
 }
 

@@ -20,11 +20,20 @@ const sights = new Map();
 
 /** Sends a file in. Answers the reference to it, as a request has it. Throws Refused or Unreachable. */
 export async function upload(file, ended = []) {
+  await readable(file);
   const body = await shrunk(file);
   const until = AbortSignal.any([...ended, AbortSignal.timeout(UPLOAD_MS)]);
   const kept = await call("/v1/inputs", { method: "POST", body, signal: until }).catch((error) => Promise.reject(ofFile(error)));
   remember(kept.id, sightOfFile(body));
   return { input: kept.id, width: kept.width, height: kept.height };
+}
+
+/** A folder that was dropped looks like a file, and a file may have gone since it was chosen: nothing of either would be sent. */
+async function readable(file) {
+  await file
+    .slice(0, 1)
+    .arrayBuffer()
+    .catch(() => Promise.reject(new Refused({ title: "The file cannot be read", detail: "It is a folder, or was moved or changed since it was chosen." })));
 }
 
 /** The service speaks of bodies and headers, to whoever writes them: here somebody has chosen a file. */

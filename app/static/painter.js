@@ -15,8 +15,9 @@ const ERASER_BUTTON = 32;
 const COLOUR = "#f03a24";
 /** Of the mask over its picture. */
 
-/** `change` gets the mask at every stroke, `close` whether nothing is painted, `load` a file that is to be the mask. */
-export function Painter({ picture, mask = untouched(), change, close, load }) {
+/** `change` gets the mask at every stroke, `close` whether nothing is painted, `load` a file that is to be the mask. The children
+ * are what there is to say of that. */
+export function Painter({ picture, mask = untouched(), change, close, load, children }) {
   const dialog = useRef(null);
   const canvas = useRef(null);
   const [erase, setErase] = useState(false);
@@ -62,6 +63,7 @@ export function Painter({ picture, mask = untouched(), change, close, load }) {
       <button type="button" class="small" onClick=${() => change(did(mask, { clear: true }))}>Clear</button>
       <${Chooser} label="Use a file as the mask" take=${load} />
     </div>
+    ${children}
     <p class="hint" id="painting-keys">By keys: arrows move the brush, Space paints, Shift with an arrow draws a line, [ and ] change the size.</p>
   </dialog>`;
 }
@@ -76,21 +78,25 @@ function keyAct({ key, ctrlKey, metaKey, altKey, shiftKey }) {
 function Stage({ canvas, picture, src, brush, add, restore }) {
   const [at, setAt] = useState(null);
   const under = useRef(null);
+  const pointer = useRef(null);
   const { width, height } = picture;
   const scale = LONGER_SIDE / Math.max(width, height);
   const inside = { width: `${(100 * brush.size) / width}%`, left: `${(100 * at?.x) / width}%`, top: `${(100 * at?.y) / height}%` };
 
+  const isOurs = ({ pointerId }) => pointerId === pointer.current;
   const paint = (act) => stroke(inkOf(canvas.current), act, COLOUR);
   const onPointerDown = (event) => {
-    if (!event.isPrimary || (event.button !== 0 && !(event.buttons & ERASER_BUTTON))) return;
+    // One at a time: each kind has a primary one, as the hand that rests beside a pen.
+    if (under.current || !event.isPrimary || (event.button !== 0 && !(event.buttons & ERASER_BUTTON))) return;
     event.target.setPointerCapture(event.pointerId);
+    pointer.current = event.pointerId;
     const { x, y } = placeOf(event, picture);
     under.current = { points: [x, y], size: round(brush.size), erase: brush.erase || !!(event.buttons & ERASER_BUTTON) };
     paint(under.current);
     setAt({ x, y });
   };
   const onPointerMove = (event) => {
-    if (!event.isPrimary) return;
+    if (under.current ? !isOurs(event) : !event.isPrimary) return;
     setAt(placeOf(event, picture));
     const line = under.current;
     if (!line) return;
@@ -103,11 +109,12 @@ function Stage({ canvas, picture, src, brush, add, restore }) {
     }
   };
   const onPointerUp = (event) => {
-    if (!event.isPrimary || !under.current) return;
+    if (!under.current || !isOurs(event)) return;
     add(under.current);
     under.current = null;
   };
-  const onPointerCancel = () => {
+  const onPointerCancel = (event) => {
+    if (!isOurs(event)) return;
     under.current = null;
     restore();
   };
@@ -124,7 +131,7 @@ function Stage({ canvas, picture, src, brush, add, restore }) {
     ${src ? html`<img src=${src} alt="" draggable=${false} />` : html`<span class="grain"></span>`}
     <canvas ref=${canvas} tabindex="0" role="application" aria-roledescription="painting" aria-label="Mask" aria-describedby="painting-keys"
       width=${Math.max(1, Math.round(width * scale))} height=${Math.max(1, Math.round(height * scale))}
-      onPointerDown=${onPointerDown} onPointerMove=${onPointerMove} onPointerUp=${onPointerUp} onPointerCancel=${onPointerCancel}
+      onPointerDown=${onPointerDown} onPointerMove=${onPointerMove} onPointerUp=${onPointerUp} onPointerCancel=${onPointerCancel} onLostPointerCapture=${onPointerUp}
       onFocus=${() => setAt((before) => before ?? { x: width / 2, y: height / 2 })} onKeyDown=${onKeyDown}></canvas>
     ${at && html`<span class=${brush.erase ? "ring erasing" : "ring"} style=${inside}></span>`}
   </div>`;

@@ -13,6 +13,9 @@ const AGAIN_MS = 5_000;
 export function useUpload({ give, count, note }) {
   const [{ file, failure, isBusy, src }, setState] = useState({});
   const underway = useRef(null);
+  // What stands on the page when the picture has come may be other than when it set out.
+  const latest = useRef();
+  latest.current = { give, count, note };
   useEffect(() => () => underway.current?.abort(), []);
 
   async function take(file) {
@@ -21,18 +24,18 @@ export function useUpload({ give, count, note }) {
     const become = (state) => !mine.signal.aborted && setState(state);
     become({ file, isBusy: true });
     sightOfFile(file).then((src) => become((state) => ({ ...state, src })), () => {});
-    count(1);
+    latest.current.count(1);
     let isMissed = false;
     try {
       const picture = await upload(file, [mine.signal]);
-      if (!mine.signal.aborted) give(picture);
+      if (!mine.signal.aborted) latest.current.give(picture);
       become({});
     } catch (error) {
       isMissed = !mine.signal.aborted;
-      if (isMissed) note(error);
+      if (isMissed) latest.current.note(error);
       become({ file, failure: failureOf(error, {}) });
     }
-    count(-1, isMissed);
+    latest.current.count(-1, isMissed);
   }
 
   function drop() {

@@ -5,26 +5,28 @@ import { useRef, useState } from "./preact-htm.js";
 import { uniqueName } from "./api.js";
 import { failureOf } from "./failure.js";
 
-/** `submit` takes a request with its name, and throws what was wrong. `send` never throws. */
+/** `submit` takes a request with its name, and throws what was wrong. `send` never throws; it may be called again while
+ * another request is on its way. `retry` sends what has failed since the last call of either. */
 export function useSender(submit) {
-  const last = useRef({});
-  const [isBusy, setBusy] = useState(false);
+  const names = useRef(new Map());
+  const [underway, setUnderway] = useState(0);
   const [failure, setFailure] = useState(null);
 
   async function send(request, metadata) {
-    const content = JSON.stringify([request, metadata]);
-    const name = last.current.content === content ? last.current.name : uniqueName();
-    last.current = { content, name, request, metadata };
-    setBusy(true);
     setFailure(null);
+    const content = JSON.stringify([request, metadata]);
+    const name = names.current.get(content) ?? uniqueName();
+    names.current.set(content, name);
+    setUnderway((before) => before + 1);
     try {
       await submit(request, { name, metadata });
-      last.current = {};
+      names.current.delete(content);
     } catch (error) {
-      setFailure(failureOf(error, request));
+      setFailure((before) => ({ ...failureOf(error, request), missed: [...(before?.missed ?? []), [request, metadata]] }));
     }
-    setBusy(false);
+    setUnderway((before) => before - 1);
   }
 
-  return { isBusy, failure, send, retry: () => send(last.current.request, last.current.metadata), dismiss: () => setFailure(null) };
+  const retry = () => failure.missed.forEach((each) => send(...each));
+  return { isBusy: underway > 0, failure, send, retry, dismiss: () => setFailure(null) };
 }

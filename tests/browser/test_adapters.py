@@ -55,6 +55,44 @@ def test_loras_are_chosen_weighed_and_named_in_the_prompt(opened: Page, worker: 
     assert "loras" not in door.sent[1]
 
 
+def test_a_picture_on_its_way_stays_with_its_control(opened: Page, worker: ScriptedWorker, door: Door) -> None:
+    """It came into whichever control was at that place by then."""
+    for _ in range(2):
+        opened.get_by_label("Add a control").select_option("canny")
+    controls = group(opened, "Control canny")
+    door.is_shut = True
+    for number, side in enumerate((64, 72)):
+        file = {"name": "a.png", "mimeType": "image/png", "buffer": a_png(side, 64)}
+        controls.nth(number).locator("input[type=file]").set_input_files(file)
+        door.wait_for(number + 1)
+    controls.first.get_by_role("button", name="Remove: control canny").click()
+    for route in door.held:
+        route.continue_()
+    expect(controls).to_have_count(1)
+    expect(controls).to_contain_text("Picture for canny, 72 \u00d7 64")
+
+
+def test_a_picture_on_its_way_does_not_come_into_settings_that_were_loaded_since(
+    opened: Page, running: Running, worker: ScriptedWorker, door: Door
+) -> None:
+    kept = {"input": upload(running, a_png(64, 64))}
+    asked = {"prompt": "a lighthouse", "control": [{"model": "canny", "image": kept}]}
+    running.client.post("/v1/jobs", json=asked).raise_for_status()
+    worker.succeed(worker.claim(), data=picture("teal"))
+    opened.reload()
+    opened.get_by_label("Add a control").select_option("canny")
+    door.is_shut = True
+    choose(opened, a_png(72, 64), label="Picture for canny")
+    door.wait_for(1)
+    opened.locator("button.frame").click()
+    opened.get_by_role("button", name="Use these settings").click()
+    door.held[0].continue_()
+    ask(opened, "a lighthouse again")
+    assert worker.claim().spec.prompt == "a lighthouse again"
+    (control,) = door.sent[-1]["control"]
+    assert control["image"] not in [{"input": name} for name in door.files]
+
+
 class TestThumbnails:
     @pytest.fixture
     def card(self, card: ModelCard, tmp_path: Path) -> ModelCard:

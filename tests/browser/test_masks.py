@@ -77,6 +77,37 @@ def sent_mask(page: Page, worker: ScriptedWorker, door: Door) -> npt.NDArray[np.
     return pixels[..., 0] > 127
 
 
+def test_a_hand_that_rests_beside_a_stroke_does_not_paint(painting: Page, worker: ScriptedWorker, door: Door) -> None:
+    frame = box(painting)
+    places = [(frame["x"] + x * frame["width"] / WIDTH, frame["y"] + frame["height"] / 2) for x in (40, 160)]
+    painting.mouse.move(*places[0])
+    painting.mouse.down()
+    debugger = painting.context.new_cdp_session(painting)
+    hand = [{"x": frame["x"] + frame["width"] / 2, "y": frame["y"] + 4}]
+    debugger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": hand})
+    painting.mouse.move(*places[1], steps=6)
+    debugger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    painting.mouse.up()
+    white = sent_mask(painting, worker, door)
+    assert white[60, 40:160].all()
+    assert not white[:40].any()
+
+
+def test_a_mask_that_is_on_its_way_is_not_another_pictures(painting: Page, worker: ScriptedWorker, door: Door) -> None:
+    door.is_shut = True
+    choose(painting, a_png(WIDTH, HEIGHT, "white"), label="Use a file as the mask")
+    door.wait_for(1)
+    press(painting, "Done")
+    door.is_shut = False
+    painting.get_by_role("button", name="Remove: Picture").click()
+    choose(painting, a_png(64, 64))
+    expect(painting.get_by_text(shown(64, 64), exact=True)).to_be_visible()
+    door.held[0].continue_()
+    ask(painting, "a lighthouse")
+    worker.claim()
+    assert "mask_image" not in door.sent[0]
+
+
 def test_paint_erase_undo_redo_invert_clear(painting: Page, worker: ScriptedWorker, door: Door) -> None:
     drag(painting, (40, 60), (160, 60))
     assert faults_of_access(painting) == []
