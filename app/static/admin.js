@@ -5,7 +5,7 @@ import { home, key } from "./api.js";
 import { Ask, AskPause } from "./asking.js";
 import { Badge, Ledger, When } from "./ledger.js";
 import { Operator } from "./operator.js";
-import { Explained, KeyForm, useChanges } from "./parts.js";
+import { KeyForm, Trouble, useChanges } from "./parts.js";
 import { Used } from "./used.js";
 import { count, seconds } from "./words.js";
 
@@ -36,7 +36,7 @@ function Page() {
     ${operator.away && html`<p class="away" role="alert">The service does not answer. Trying again.</p>`}
     ${operator.needsKey && html`<${KeyForm} wrong=${!!key.get()} onKey=${onKey} />`}
     ${operator.isRefused && html`<${Stranger} onKey=${onKey} />`}
-    ${operator.trouble && html`<${Trouble} trouble=${operator.trouble} />`}
+    ${operator.trouble && html`<${Trouble} ...${operator.trouble} dismiss=${() => operator.dismiss()} />`}
     ${!operator.needsKey && !operator.isRefused && html`<${Sections} ask=${setAsked} />`}
     <p class="said" role="status" aria-live="polite">${operator.news}</p>
     ${asked && html`<${Asked} ...${asked} close=${close} />`}`;
@@ -52,12 +52,6 @@ function Stranger({ onKey }) {
       from the first one on everybody needs one.</p>
   </section>
   <${KeyForm} title="Open it with the token, or with such a key" label="Operator token, or key of the scope admin" onKey=${onKey} />`;
-}
-
-function Trouble({ trouble: { title, lines, more } }) {
-  return html`<section class="trouble" role="alert"><strong>${title}</strong>${lines.map((line) => html`<p>${line}</p>`)}
-    <div class="row"><button type="button" class="small" onClick=${() => operator.dismiss()}>Dismiss</button>${more && html`<${Explained} href=${more} />`}</div>
-  </section>`;
 }
 
 function Asked({ kind, about, close }) {

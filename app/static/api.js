@@ -1,6 +1,8 @@
 // How the page speaks to the service: one function for calls, two kinds of failure, and the key.
 // Refuses to know what a job or a picture is.
 
+import { read, write } from "./kept.js";
+
 const KEY_NAME = "darkroom-key";
 export const WAIT_MS = 30_000;
 /** No answer is waited for longer. */
@@ -25,13 +27,14 @@ export class Unreachable extends Error {
   }
 }
 
-/** The key, for this tab only: sessionStorage ends with it. */
+/** The key was changed while the answer was on its way: that one is another caller's, or says that a key is wrong which
+ * nobody uses any more. */
+export class Outdated extends Unreachable {}
+
+/** The key, for this tab only. */
 export const key = {
-  get: () => sessionStorage.getItem(KEY_NAME) ?? "",
-  set(value) {
-    if (value) sessionStorage.setItem(KEY_NAME, value);
-    else sessionStorage.removeItem(KEY_NAME);
-  },
+  get: () => read(KEY_NAME) ?? "",
+  set: (value) => write(KEY_NAME, value || null),
 };
 
 export function authorization() {
@@ -58,11 +61,14 @@ export async function load(path) {
 
 /** An answer and its content, whatever it says. */
 async function reached(path, options, kind) {
+  const given = key.get();
   try {
     const response = await fetch(home + path, { ...options, headers: { ...authorization(), ...options.headers } });
     return { response, content: await response[kind]() };
   } catch (error) {
     throw new Unreachable(error);
+  } finally {
+    if (key.get() !== given) throw new Outdated();
   }
 }
 

@@ -1,6 +1,7 @@
 // What was set for each model, kept for this tab: whoever looks at another model and comes back finds it again.
-// Knows sessionStorage and which fields are a model's own; refuses to know the DOM.
+// Knows which fields are a model's own; refuses to know the DOM.
 
+import { read, write } from "./kept.js";
 import { FIELDS, STAYING, defaults, fitted, moved, ofKind } from "./request.js";
 import { takes } from "./pictured.js";
 
@@ -11,8 +12,8 @@ const EVERYWHERE = ["model", "prompt", "negative_prompt", "seed", "output_format
 
 /** The request with another model than `left`: with what was set for that one when it was left, else with its defaults. */
 export function switched(request, left, model) {
-  const kept = { ...read(), ...(left ? { [left.id]: request } : {}) };
-  write(kept);
+  const kept = { ...choices(), ...(left ? { [left.id]: request } : {}) };
+  write(CHOICES_NAME, JSON.stringify(kept));
   const next = moved(request, model);
   const before = ofKind(kept[model.id], defaults(model));
   const comesBack = ({ name }) => name in before && !EVERYWHERE.includes(name) && !staysAs(name, request, left);
@@ -27,18 +28,10 @@ function staysAs(name, request, left) {
   return STAYING.includes(name) && (!left || takes(left, name));
 }
 
-function read() {
+function choices() {
   try {
-    return JSON.parse(sessionStorage.getItem(CHOICES_NAME)) ?? {};
+    return JSON.parse(read(CHOICES_NAME)) ?? {};
   } catch {
     return {};
-  }
-}
-
-function write(kept) {
-  try {
-    sessionStorage.setItem(CHOICES_NAME, JSON.stringify(kept));
-  } catch {
-    // Storage is full or shut: the form works without.
   }
 }

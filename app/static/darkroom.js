@@ -1,17 +1,27 @@
 // The state behind the page: models, jobs, what is wrong. Components read it and are told when it changes.
 // Knows the API's calls; refuses to know the DOM. watch.js decides when unfinished jobs are asked for.
 
-import { WAIT_MS, Refused, Unreachable, call, uniqueName } from "./api.js";
-import { ending, isTerminal, shows } from "./words.js";
+import { WAIT_MS, Outdated, Refused, Unreachable, call, key, uniqueName } from "./api.js";
+import { ending, explain, isTerminal, shows } from "./words.js";
 import { bodyOf } from "./request.js";
 
-const PAGE = 24;
+export const PAGE = 24;
+
+const LONG_PAGE = 100;
+const LONG_PAGES = 5;
+/** What came in at once, as from a program, is caught up with so far; the rest are older prints. */
+
+const ASKED_AT_ONCE = 8;
+/** Jobs that are asked for one by one, beside the newest page. The others' turn is next time. */
 
 const REMEMBERED = 50;
 /** Jobs whose estimates stay in memory for the slider: some 100 kB each. */
 
 const NOT_DRAWING = ["score", "embed"];
 /** Tasks that give no picture. */
+
+/** Of two states of a job the one with more is the later. */
+const age = (job) => (isTerminal(job) ? Infinity : job.attempts);
 
 const draws = ({ tasks }) => !tasks || tasks.some((task) => !NOT_DRAWING.includes(task));
 
@@ -23,11 +33,15 @@ export class Darkroom {
   loaded = false;
   away = false;
   needsKey = false;
+  trouble = null;
   news = "";
   sent = "";
   #listeners = new Set();
   #gone = new Set();
   #settled = new Map();
+  #asked = new Map();
+  #refused = null;
+  #turn = 0;
 
   subscribe(listener) {
     this.#listeners.add(listener);
@@ -53,36 +67,77 @@ export class Darkroom {
     return models.find((each) => each.default) ?? models.find((each) => each.state === "ready") ?? models[0] ?? null;
   }
 
-  /** Look at models and at the newest jobs. Never throws: what is wrong becomes state. */
-  async refresh() {
-    await this.#guarded(async () => {
-      const [models, page] = await Promise.all([call("/v1/models"), this.#page()]);
-      this.models = models.data.filter((each) => !each.alias_of && draws(each));
-      if (!this.loaded) this.cursor = page.next_cursor;
-      this.loaded = true;
-    });
+  /** Another key may be another caller's: nothing that the one before has shown stays. */
+  enter(value) {
+    key.set(value);
+    for (const kept of [this.jobs, this.estimates, this.#gone, this.#settled, this.#asked]) kept.clear();
+    this.cursor = this.trouble = null;
+    this.loaded = false;
+    this.changed();
   }
 
-  /** Ask for every unfinished job at once; those beyond the newest page one by one. */
-  async refreshUnfinished() {
-    await this.#guarded(async () => {
-      const listed = new Set((await this.#page()).data.map((job) => job.id));
-      const others = this.unfinished.filter((job) => !listed.has(job.id));
-      await Promise.all(others.map((job) => this.reload(job.id)));
+  /** Whether the service does not know the key that the tab has now. */
+  get isKeyWrong() {
+    return this.needsKey && !!key.get() && this.#refused === key.get();
+  }
+
+  /** Whether to ask is of use: not with a key that was refused, while the service answers. */
+  get isOpen() {
+    return !this.needsKey || this.away || this.#refused !== key.get();
+  }
+
+  /** Look at models and at the newest jobs. Never throws: what is wrong becomes state. */
+  async refresh() {
+    const error = await this.#guarded(async () => {
+      const [models] = await Promise.all([call("/v1/models"), this.#newest()]);
+      this.models = models.data.filter((each) => !each.alias_of && draws(each));
+      if (!this.loaded) this.trouble = null;
+      this.loaded = true;
     });
+    if (!this.loaded && !this.away) this.#tell(error);
+  }
+
+  /** Ask for unfinished jobs, the newest page of all and some of the others. */
+  async refreshUnfinished() {
+    await this.#guarded(() => this.#newest());
   }
 
   /** Older jobs, if there are any. */
   async more() {
-    await this.#guarded(async () => {
-      this.cursor = (await this.#page(`&cursor=${encodeURIComponent(this.cursor)}`)).next_cursor;
+    await this.#act(async () => {
+      this.cursor = (await this.#page(PAGE, this.cursor)).next_cursor;
     });
   }
 
-  async #page(more = "") {
-    const page = await call(`/v1/jobs?task=draw&limit=${PAGE}${more}`);
+  /** The newest jobs, and all that came between two looks; some of those that should be among them, or are still to end. */
+  async #newest() {
+    const page = await this.#page(PAGE);
+    let last = page;
+    for (let pages = 0; this.loaded && last.isNew && last.next_cursor && pages < LONG_PAGES; pages++) {
+      last = await this.#page(LONG_PAGE, last.next_cursor);
+    }
+    if (!this.loaded || last.isNew) this.cursor = last.next_cursor;
+    await this.#askFor(page);
+  }
+
+  /** A job that is not where it was may be deleted, but it may as well have come while the list was on its way. */
+  async #askFor({ data, next_cursor: more }) {
+    const listed = new Set(data.map((job) => job.id));
+    const oldest = more ? data.at(-1).created_at : "";
+    const isMissing = (job) => !listed.has(job.id) && (isTerminal(job) ? job.task === "draw" && job.created_at > oldest : true);
+    const turn = ({ id }) => this.#asked.get(id) ?? 0;
+    const missing = this.prints.filter(isMissing).sort((a, b) => turn(a) - turn(b)).slice(0, ASKED_AT_ONCE);
+    this.#turn += 1;
+    missing.forEach(({ id }) => this.#asked.set(id, this.#turn));
+    await Promise.all(missing.map(({ id }) => this.reload(id)));
+  }
+
+  /** `isNew`: the last of them was not here before, so those that follow may not be either. */
+  async #page(limit, cursor) {
+    const page = await call(`/v1/jobs?task=draw&limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+    const isNew = page.data.length > 0 && !this.jobs.has(page.data.at(-1).id);
     page.data.forEach((job) => this.take(job));
-    return page;
+    return { ...page, isNew };
   }
 
   /** Send a request in. Throws Refused or Unreachable; `name` makes a second try of the same request safe. */
@@ -133,8 +188,9 @@ export class Darkroom {
   take(job) {
     const known = this.jobs.get(job.id);
     if (this.#gone.has(job.id)) return job;
-    if (known && isTerminal(known) && !isTerminal(job) && performance.now() < this.#settled.get(job.id)) return known;
-    if (isTerminal(job) && !(known && isTerminal(known))) this.#settled.set(job.id, performance.now() + WAIT_MS);
+    // For as long as an answer may take: after that it is the service that has gone back, to a copy of its store.
+    if (known && age(job) < age(known) && performance.now() < this.#settled.get(job.id)) return known;
+    if (!known || age(job) > age(known)) this.#settled.set(job.id, performance.now() + WAIT_MS);
     if (known?.status === "running" && job.status === "running" && known.attempts === job.attempts) {
       if (known.progress.step > job.progress.step) job = { ...job, progress: known.progress };
     }
@@ -172,24 +228,50 @@ export class Darkroom {
 
   /** Keep what an error says about the service as a whole. */
   note(error) {
+    if (error instanceof Outdated) return;
     this.away = error instanceof Unreachable || (error instanceof Refused && error.status === 503);
-    if (error.status === 401) this.needsKey = true;
+    if (error.status === 401) {
+      this.needsKey = true;
+      this.#refused = key.get();
+    }
     this.changed();
   }
 
+  dismiss() {
+    this.trouble = null;
+    this.changed();
+  }
+
+  /** Answers what was wrong, null if nothing was. */
   async #guarded(work) {
+    let wrong = null;
     try {
       await work();
       this.away = this.needsKey = false;
     } catch (error) {
+      wrong = error;
       this.note(error);
     }
+    this.changed();
+    return wrong;
+  }
+
+  /** What a button has asked for: what is wrong with it is said. */
+  async #act(work) {
+    this.trouble = null;
+    this.#tell(await this.#guarded(work));
+  }
+
+  /** Says an error that nothing else on the page says. */
+  #tell(error) {
+    if (!error || error.status === 401 || error instanceof Outdated) return;
+    this.trouble = explain(error);
     this.changed();
   }
 
   /** A job may end or go while a button is pressed: then the newest state says so, and that is no error. */
   async #ended(id, work) {
-    await this.#guarded(async () => {
+    await this.#act(async () => {
       try {
         await work();
       } catch (error) {

@@ -1,7 +1,7 @@
 // One picture, large: how it was made, how it emerged, and what to do with it next.
 
 import { html, useEffect, useRef, useState } from "./preact-htm.js";
-import { Bar, Picture, Warnings, source } from "./parts.js";
+import { Bar, Picture, Trouble, Warnings, source } from "./parts.js";
 import { Candidates } from "./judging.js";
 import { verdict } from "./judged.js";
 import { Origins, edited, modelFrom, modelVarying, printOf, varied } from "./origins.js";
@@ -19,6 +19,8 @@ const LONG_PROMPT = 150;
 /** `named` is {id, index}; `go` changes it, `close` ends it; `again` sends parameters in, `use` puts them into the form. */
 export function Detail({ darkroom, named, go, close, again, use }) {
   const dialog = useRef(null);
+  const latest = useRef();
+  latest.current = named;
   const job = darkroom.jobs.get(named.id);
   const place = job && !frameNumbers(job).includes(named.index) ? { id: job.id, index: 0 } : named;
   useEffect(() => {
@@ -37,6 +39,8 @@ export function Detail({ darkroom, named, go, close, again, use }) {
     let next = neighbour(darkroom.prints, place, step);
     if (!next && step > 0 && darkroom.cursor) {
       await darkroom.more();
+      // Meanwhile it may have been closed, or another one opened.
+      if (!dialog.current || latest.current !== named) return;
       next = neighbour(darkroom.prints, place, step);
     }
     if (next) go(next);
@@ -80,8 +84,9 @@ function Opened({ job, index, darkroom, close, again, use }) {
       ${image && steps && html`<${Trajectory} key=${steps.series.join()} job=${job} image=${image} ...${steps} show=${setFrame} />`}
     </div>
     <div class="notes">
-      <div class="row spread top"><h2>${shows(job.input)}</h2><button type="button" class="small" onClick=${close}>Close</button></div>
-      <${Actions} job=${job} index=${index} close=${close} again=${again} use=${use} darkroom=${darkroom} />
+      <div class="row spread top"><h2 dir="auto">${shows(job.input)}</h2><button type="button" class="small" onClick=${close}>Close</button></div>
+      ${darkroom.trouble && html`<${Trouble} ...${darkroom.trouble} dismiss=${() => darkroom.dismiss()} />`}
+      <${Actions} job=${job} index=${index} again=${again} use=${use} darkroom=${darkroom} />
       ${image && html`<${Sameness} job=${job} darkroom=${darkroom} />`}
       <${Warnings} warnings=${job.warnings} />
       <${Origins} input=${job.input} />
@@ -100,14 +105,13 @@ function inputOf(job, index) {
   return { ...input, ...place, seed, num_images: 1 };
 }
 
-function Actions({ job, index, close, again, use, darkroom }) {
+function Actions({ job, index, again, use, darkroom }) {
   const image = imageOf(job, index);
   const { seed, ...unseeded } = inputOf(job, index);
   const model = image && modelFrom(job, darkroom);
   const varying = image && modelVarying(job, darkroom);
   const isVaried = varying && (!model || varying.id === job.model);
   const mixing = (request) => mixed(request.model === varying.id ? request : moved(request, varying), printOf(job, image), varying);
-  const removed = () => darkroom.remove(job.id).then(close);
   return html`<div class="row actions">
     <button type="button" class="primary" onClick=${() => again({ ...unseeded, seed: "" })}>More like this</button>
     <button type="button" onClick=${() => again(job.input, { same_as: job.id })}>Same again</button>
@@ -118,7 +122,7 @@ function Actions({ job, index, close, again, use, darkroom }) {
     ${varying && html`<button type="button" onClick=${() => use(mixing)}>Mix this</button>`}
     ${image && html`<a class="button" href=${source(image)} download=${`${job.id}-${image.index}.${job.input.output_format}`}>Download</a>`}
     ${isTerminal(job)
-      ? html`<${Twice} label="Delete" question=${job.images.length > 1 ? `Delete all ${job.images.length}?` : "Delete for good?"} act=${removed} />`
+      ? html`<${Twice} label="Delete" question=${job.images.length > 1 ? `Delete all ${job.images.length}?` : "Delete for good?"} act=${() => darkroom.remove(job.id)} />`
       : html`<button type="button" onClick=${() => darkroom.cancel(job.id)}>Cancel</button>`}
   </div>`;
 }
@@ -154,7 +158,7 @@ function Facts({ job, index }) {
     Job: job.id,
   };
   const rows = Object.entries(facts).filter(([, value]) => value !== "" && value != null);
-  return html`<dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+  return html`<dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd dir="auto">${value}</dd></div>`)}</dl>`;
 }
 
 /** How near the embedding that was drawn from is to the texts beside it, as cosines. */

@@ -1,7 +1,7 @@
 // The state behind the operator's page: queues, workers, models, dead jobs, use, audit, and what an operator changes.
 // Knows the operator's calls, and when to ask again; refuses to know the DOM.
 
-import { Refused, Unreachable, call } from "./api.js";
+import { Outdated, Refused, Unreachable, call } from "./api.js";
 import { count, explain } from "./words.js";
 
 const LISTS = {
@@ -38,6 +38,7 @@ export class Operator {
   news = "";
   #listeners = new Set();
   #rounds = 0;
+  #looks = 0;
   #timer = null;
 
   subscribe(listener) {
@@ -128,11 +129,15 @@ export class Operator {
     const names = this.#rounds % SELDOM ? OFTEN : Object.keys(LISTS);
     const wantsUse = this.#rounds % (SELDOM * SELDOM) === 0;
     this.#rounds += 1;
+    const look = ++this.#looks;
     await this.#guarded(async () => {
       const found = await Promise.all(names.map((name) => call(LISTS[name])));
+      // A later one knows what was changed in between.
+      if (look !== this.#looks) return;
       names.forEach((name, place) => (this.lists = { ...this.lists, [name]: found[place] }));
       if (wantsUse) await this.#askUse(this.period);
     });
+    if (look !== this.#looks) return;
     clearTimeout(this.#timer);
     // Who has no key, or another's, is asked for one, and then it begins anew.
     if (!this.needsKey && !this.isRefused) this.#timer = setTimeout(() => this.#look(), document.hidden ? HIDDEN_MS : BUSY_MS);
@@ -186,6 +191,7 @@ export class Operator {
   }
 
   #note(error) {
+    if (error instanceof Outdated) return;
     this.away = error instanceof Unreachable || (error instanceof Refused && error.status === 503);
     if (error.status === 401) this.needsKey = true;
     if (error.status === 403) this.isRefused = true;

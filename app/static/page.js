@@ -1,6 +1,6 @@
 // The page: puts the parts together. What a caller or a model can influence goes in as text, never as markup.
 
-import { html, render, useEffect, useState } from "./preact-htm.js";
+import { html, render, useEffect, useLayoutEffect, useState } from "./preact-htm.js";
 import { call, home, key } from "./api.js";
 import { Address } from "./address.js";
 import { Darkroom } from "./darkroom.js";
@@ -8,7 +8,7 @@ import { Detail } from "./detail.js";
 import { Failure } from "./failure.js";
 import { RequestForm } from "./form.js";
 import { sent } from "./inputs.js";
-import { KeyForm, useChanges } from "./parts.js";
+import { KeyForm, Trouble, useChanges } from "./parts.js";
 import { Wall } from "./prints.js";
 import { useSender } from "./sending.js";
 import { Watch } from "./watch.js";
@@ -44,7 +44,7 @@ function Page() {
     address.open({ id, index });
   };
   const onKey = async (value) => {
-    key.set(value);
+    darkroom.enter(value);
     await darkroom.refresh();
     watch.now();
   };
@@ -52,12 +52,13 @@ function Page() {
   return html`<header class="head"><h1>Darkroom</h1><${Service} />${operates && html`<p><a href=${`${home}/admin`}>Operate</a></p>`}</header>
     <div class="bench">
       <section class="controls" aria-label="New picture">
-        ${darkroom.needsKey && html`<${KeyForm} wrong=${!!key.get()} onKey=${onKey} />`}
+        ${darkroom.needsKey && html`<${KeyForm} wrong=${darkroom.isKeyWrong} onKey=${onKey} />`}
         <${RequestForm} models=${darkroom.models} model=${darkroom.model} given=${given} sender=${forming} away=${darkroom.away}
           note=${(error) => darkroom.note(error)} />
       </section>
       <section class="prints" aria-label="Prints">
         ${repeating.failure && html`<${Failure} failure=${repeating.failure} away=${darkroom.away} retry=${repeating.retry} dismiss=${repeating.dismiss} />`}
+        ${darkroom.trouble && html`<${Trouble} ...${darkroom.trouble} dismiss=${() => darkroom.dismiss()} />`}
         ${lost && html`<p class="trouble" role="status">The print of this link is not kept here any more, or it is another's.</p>`}
         <${Wall} darkroom=${darkroom} onOpen=${open} onAgain=${again} />
       </section>
@@ -82,7 +83,8 @@ function useLinked() {
   const [lost, setLost] = useState(false);
   const id = address.print?.id;
   const isMissing = !!id && !darkroom.jobs.has(id);
-  useEffect(() => {
+  // At once: one that was deleted is not looked for on the screen.
+  useLayoutEffect(() => {
     if (!isMissing || !darkroom.loaded || darkroom.away || darkroom.needsKey) return;
     if (darkroom.isGone(id)) address.close();
     else darkroom.reload(id).then((job) => setLost(!job), (error) => darkroom.note(error));

@@ -1,7 +1,11 @@
 // Small pieces that several parts of the page share.
 
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact-htm.js";
+import { html, useEffect, useLayoutEffect, useState } from "./preact-htm.js";
 import { home } from "./api.js";
+
+const AGAIN_MS = 5_000;
+const MOST_TRIES = 7;
+/** Of a picture that could not be loaded: about ten minutes. */
 
 /** Draws the component anew at every change of a state that can be subscribed to. */
 export function useChanges(of) {
@@ -13,6 +17,13 @@ export function useChanges(of) {
 /** A link to the page that explains a problem. In a tab of its own: what stands on this page stays. */
 export function Explained({ href }) {
   return html`<a href=${href} target="_blank" rel="noopener">What this means<span class="unseen"> (in a new tab)</span></a>`;
+}
+
+/** What went wrong with something that was asked for, until it is dismissed. */
+export function Trouble({ title, lines, more, dismiss }) {
+  return html`<section class="trouble" role="alert"><strong>${title}</strong>${lines.map((line) => html`<p>${line}</p>`)}
+    <div class="row"><button type="button" class="small" onClick=${dismiss}>Dismiss</button>${more && html`<${Explained} href=${more} />`}</div>
+  </section>`;
 }
 
 /** What a job has to say beside its result, in one line until it is opened: a warning may quote a whole prompt. */
@@ -31,19 +42,27 @@ export function source(image) {
   return own && url.searchParams.has("signature") ? `${home}/${own}${url.search}` : image.url;
 }
 
-/** A finished picture. Its link ends after a while; then `renew` is asked once for a new one. */
+/** A finished picture. Its link ends after a while; then `renew` is asked once for a new one. What was an outage passes:
+ * the picture is asked for again, each time after twice as long. */
 export function Picture({ image, alt, renew }) {
-  const renewed = useRef(false);
-  const [broken, setBroken] = useState(false);
+  const [failed, setFailed] = useState(0);
+  const [tried, setTried] = useState(0);
   const src = source(image);
-  useEffect(() => setBroken(false), [src]);
+  useLayoutEffect(() => {
+    setFailed(0);
+    setTried(0);
+  }, [src]);
+  useEffect(() => {
+    if (failed <= tried || failed > MOST_TRIES) return;
+    const timer = setTimeout(() => setTried(failed), AGAIN_MS * 2 ** tried);
+    return () => clearTimeout(timer);
+  }, [failed, tried]);
   const onError = () => {
-    if (renewed.current) setBroken(true);
-    else renew?.();
-    renewed.current = true;
+    if (!failed) renew?.();
+    setFailed(tried + 1);
   };
-  if (broken) return html`<span class="lost">This picture cannot be loaded</span>`;
-  return html`<img class="picture" src=${src} alt=${alt} width=${image.width} height=${image.height} decoding="async" onError=${onError} />`;
+  if (failed > tried && failed > 1) return html`<span class="lost">This picture cannot be loaded</span>`;
+  return html`<img key=${tried} class="picture" src=${src} alt=${alt} width=${image.width} height=${image.height} decoding="async" onError=${onError} />`;
 }
 
 /** The progress of a job as a bar of its own. */

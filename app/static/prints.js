@@ -1,17 +1,26 @@
 // The wall of prints: every job a sheet, the unfinished ones developing before one's eyes.
 
-import { html, useEffect, useRef } from "./preact-htm.js";
+import { html, useEffect, useRef, useState } from "./preact-htm.js";
+import { PAGE } from "./darkroom.js";
 import { Bar, Explained, Picture, Warnings } from "./parts.js";
 import { frameNumbers } from "./walk.js";
 import { count, explanation, isBlocked, isTerminal, seconds, shows, standing } from "./words.js";
 
+const MOST_SHEETS = 5 * PAGE;
+/** On the wall, until older ones are asked for: what a program draws in a day is more than a browser can show. */
+
 export function Wall({ darkroom, onOpen, onAgain }) {
   const prints = darkroom.prints;
+  const [most, setMost] = useState(MOST_SHEETS);
+  const older = () => {
+    setMost(most + PAGE);
+    if (prints.length < most + PAGE && darkroom.cursor) darkroom.more();
+  };
   if (!prints.length) return darkroom.loaded ? html`<${Empty} darkroom=${darkroom} onAgain=${onAgain} />` : null;
   return html`<ul class="wall">
-      ${prints.map((job) => html`<${Sheet} key=${job.id} job=${job} darkroom=${darkroom} onOpen=${onOpen} onAgain=${onAgain} />`)}
+      ${prints.slice(0, most).map((job) => html`<${Sheet} key=${job.id} job=${job} darkroom=${darkroom} onOpen=${onOpen} onAgain=${onAgain} />`)}
     </ul>
-    ${darkroom.cursor && html`<p class="row centre"><button type="button" onClick=${() => darkroom.more()}>Older prints</button></p>`}`;
+    ${(darkroom.cursor || prints.length > most) && html`<p class="row centre"><button type="button" onClick=${older}>Older prints</button></p>`}`;
 }
 
 const IDEAS = 3;
@@ -43,7 +52,7 @@ function Sheet({ job, darkroom, onOpen, onAgain }) {
   return html`<li class="sheet" ref=${shown} data-status=${job.status}>
     <div class=${`frames frames-${layout(job)}`}>${frames(job, darkroom, onOpen)}</div>
     <div class="caption">
-      <p class="prompt" title=${shows(job.input)}>${shows(job.input)}</p>
+      <p class="prompt" dir="auto" title=${shows(job.input)}>${shows(job.input)}</p>
       ${isTerminal(job) ? html`<${Ended} job=${job} darkroom=${darkroom} onAgain=${onAgain} />` : html`<${Unfinished} job=${job} darkroom=${darkroom} />`}
     </div>
   </li>`;

@@ -16,7 +16,8 @@ export function Sameness({ job, darkroom }) {
 }
 
 async function judge(job, id, darkroom) {
-  const first = await darkroom.reload(id).catch(() => null);
+  const first = await darkroom.reload(id).catch(() => undefined);
+  if (first === undefined) return "Drawn as the same as one that could not be asked for now.";
   if (!first) return "Drawn as the same as a job that is no longer kept.";
   if (first.images.length !== job.images.length) return "The first of the two has no pictures to compare with.";
   if (first.images.every((image, index) => image.sha256 === job.images[index].sha256)) {

@@ -3,12 +3,15 @@
 
 import { authorization, home, readJson } from "./api.js";
 
+const SILENCE_MS = 60_000;
+/** The service gives a sign of life every 15 s: a line that is silent for so long leads nowhere any more, as after a sleep. */
+
 /** Events {id, name, data} until the stream ends; `after` goes on behind that id. Throws on a refusal or a break, and when
  * `signal` ends it. */
 export async function* events(path, { after, signal } = {}) {
   const headers = { Accept: "text/event-stream", ...authorization() };
   if (after) headers["Last-Event-ID"] = after;
-  const response = await fetch(home + path, { headers, signal });
+  const response = await heard(fetch(home + path, { headers, signal }));
   if (response.status === 204) return;
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -22,7 +25,7 @@ export async function* events(path, { after, signal } = {}) {
 async function* messages(reader) {
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await heard(reader.read());
     if (done) return;
     const blocks = (rest + value).split(/\r?\n\r?\n/);
     rest = blocks.pop();
@@ -31,6 +34,15 @@ async function* messages(reader) {
       if (message) yield message;
     }
   }
+}
+
+/** What is waited for, unless it is silent too long. */
+function heard(coming) {
+  let timer;
+  const silence = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error("Nothing is heard")), SILENCE_MS);
+  });
+  return Promise.race([coming, silence]).finally(() => clearTimeout(timer));
 }
 
 function parse(block) {

@@ -3,6 +3,7 @@
 //
 // A browser opens six connections to a host over HTTP/1.1, for all of its tabs: a stream for each job would take them all.
 
+import { key } from "./api.js";
 import { events } from "./stream.js";
 import { isTerminal } from "./words.js";
 
@@ -36,10 +37,10 @@ export class Watch {
 
   async #look() {
     const darkroom = this.#darkroom;
-    const isDrawing = darkroom.unfinished.length > 0 && !darkroom.away && darkroom.models?.length > 0;
+    const isDrawing = darkroom.isOpen && darkroom.unfinished.length > 0 && !darkroom.away && darkroom.models?.length > 0;
     if (isDrawing) await darkroom.refreshUnfinished();
     // What is served is asked for in between, and while something waits for a worker to come back.
-    if (!darkroom.needsKey && !(isDrawing && darkroom.models.every((model) => model.state === "ready"))) await darkroom.refresh();
+    if (darkroom.isOpen && !(isDrawing && darkroom.models.every((model) => model.state === "ready"))) await darkroom.refresh();
     this.#follow();
     this.#sleep(this.#pause());
   }
@@ -58,19 +59,23 @@ export class Watch {
 
   /** Have every unfinished job in the stream; one that lacks some is replaced. */
   #follow() {
+    if (!this.#darkroom.isOpen) return;
     const ids = followed(this.#darkroom.unfinished);
-    if (ids.every((id) => this.#stream?.ids.has(id))) return;
+    const isOurs = !this.#stream || this.#stream.given === key.get();
+    if (isOurs && ids.every((id) => this.#stream?.ids.has(id))) return;
     this.#stream?.controller.abort();
-    this.#listen(ids);
+    this.#stream = null;
+    if (ids.length) this.#listen(ids);
   }
 
   async #listen(ids) {
-    const stream = { ids: new Set(ids), controller: new AbortController() };
+    const stream = { ids: new Set(ids), given: key.get(), controller: new AbortController() };
     this.#stream = stream;
     const path = `/v1/jobs/events?${ids.map((id) => `id=${id}`).join("&")}`;
     const after = this.#place.path === path ? this.#place.id : undefined;
     try {
       for await (const { id, name, data } of events(path, { after, signal: stream.controller.signal })) {
+        if (this.#stream !== stream || stream.given !== key.get()) break;
         this.#place = { path, id };
         handle(this.#darkroom, name, data);
         if (data.object === "job" && isTerminal(data)) this.now();
@@ -78,6 +83,8 @@ export class Watch {
     } catch {
       // Ended by us; or the poll finds out what is wrong, and opens the stream again when the service is back.
     }
+    // A line that is silent is there still.
+    stream.controller.abort();
     if (this.#stream === stream) this.#stream = null;
   }
 }

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pytest
 import redis
 import redis.asyncio
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from app.contract.messages.card import ModelCard
 from app.contract.messages.worker_note import WorkerNote
@@ -25,10 +25,19 @@ from app.edge.keyring import Keyring
 from tests.app.conftest import OPERATOR_TOKEN, Running, ScriptedWorker
 from tests.app.test_usage import on_redis, put
 from tests.browser.conftest import Ear, faults_of_access
+from tests.browser.waiting import until
 
 pytestmark = pytest.mark.browser
 
 Made = Callable[..., str]
+
+WATCH_BUTTONS = """() => {
+    const models = document.querySelector("table[aria-label=Models]");
+    const look = () => (window.pausable ||= models.innerText.includes("Pause"));
+    window.pausable = false;
+    new MutationObserver(look).observe(document, { subtree: true, childList: true, characterData: true });
+}"""
+"""Whether a model that is paused was shown as one that is not, for however short a time."""
 
 SHOTS = os.environ.get("DARKROOM_TEST_SHOTS")
 """A folder for pictures of the page, where somebody wants to look at it."""
@@ -273,6 +282,45 @@ class TestAnOpenService:
         expect(page.get_by_role("alert")).to_have_count(0)
         expect(table(page, "Workers").or_(page.get_by_text("No worker was heard of"))).to_be_visible()
         assert page.url == f"{running.url}/admin"
+
+    def test_is_not_shut_by_a_refusal_that_comes_after_the_key(self, page: Page, running: Running, ear: Ear) -> None:
+        ear.forgives.append("403")
+        held: list[Route] = []
+        page.route("**/v1/admin/**", lambda route: route.continue_() if len(held) > 4 else held.append(route))
+        page.goto(f"{running.url}/admin")
+        until(page, lambda: len(held) > 4)
+        page.goto(f"{running.url}/admin#key={OPERATOR_TOKEN}")
+        workers = table(page, "Workers").or_(page.get_by_text("No worker was heard of"))
+        expect(workers).to_be_visible()
+        with page.expect_response(lambda answer: answer.status == 403):
+            held[0].continue_()
+        # What follows from an answer is done before the next one is asked for.
+        with page.expect_response(lambda answer: answer.ok and "workers" in answer.url):
+            pass
+        expect(workers).to_be_visible()
+
+    def test_shows_what_was_changed_and_not_what_was_asked_before(
+        self, page: Page, running: Running, worker: ScriptedWorker
+    ) -> None:
+        held: list[tuple[Route, APIResponse]] = []
+        page.goto(f"{running.url}/admin#key={OPERATOR_TOKEN}")
+        pause, resume = (page.get_by_role("button", name=f"{word} starter") for word in ("Pause", "Resume"))
+        expect(pause).to_be_visible()
+        page.route(
+            "**/v1/admin/models", lambda route: route.continue_() if held else held.append((route, route.fetch()))
+        )
+        until(page, lambda: held)
+        pause.click()
+        page.get_by_role("dialog").get_by_role("button", name="Pause it").click()
+        expect(resume).to_be_visible()
+        page.evaluate(WATCH_BUTTONS)
+        route, before = held[0]
+        with page.expect_response("**/v1/admin/models"):
+            route.fulfill(response=before)
+        with page.expect_response("**/v1/admin/models"):
+            pass
+        expect(resume).to_be_visible()
+        assert page.evaluate("window.pausable") is False
 
     def test_says_so(self, page: Page, running: Running, ear: Ear) -> None:
         ear.forgives.append("403")

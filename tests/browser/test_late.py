@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker
-from tests.browser.conftest import Ear, ask
+from tests.browser.conftest import Ear, ask, picture
 from tests.browser.edits import Door, a_png, choose, editing
 from tests.browser.waiting import until
 
 pytestmark = pytest.mark.browser
+
+MINE, OTHERS, WRONG = "k" * 32, "o" * 32, "w" * 32
+KEYS = [{"api_keys": f"me:{MINE},other:{OTHERS}"}]
+
+
+def give_key(page: Page, key: str) -> None:
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Open").click()
+
+
+def lose_key(page: Page) -> None:
+    """The tab's key is one that the service does not know any more."""
+    page.evaluate("(key) => sessionStorage.setItem('darkroom-key', key)", WRONG)
+
+
+def look(page: Page) -> None:
+    """Have the page ask for everything at once."""
+    page.evaluate("dispatchEvent(new Event('online'))")
 
 
 @pytest.fixture
@@ -23,6 +42,90 @@ def editor(running: Running, worker: ScriptedWorker, card: ModelCard) -> Scripte
     worker.card = editing(card)
     worker.announce()
     return worker
+
+
+@pytest.mark.parametrize("gateway_options", KEYS)
+def test_a_refusal_of_the_key_before_says_nothing_of_this_one(
+    running: Running, editor: ScriptedWorker, page: Page, door: Door, ear: Ear
+) -> None:
+    ear.forgives.append("401")
+    page.goto(running.url)
+    give_key(page, MINE)
+    expect(page.locator("#size")).to_be_attached()
+    lose_key(page)
+    door.is_shut = True
+    choose(page, a_png(64, 64))
+    door.wait_for(1)
+    look(page)
+    expect(page.get_by_label("API key")).to_be_visible()
+    answers: list[bool] = []
+    page.on("response", lambda answer: answers.append(answer.ok) if "/v1/models" in answer.url else None)
+    give_key(page, MINE)
+    expect(page.get_by_label("API key")).to_have_count(0)
+    # Nothing that would make up for it is under way: the page looks once more after it has the key.
+    until(page, lambda: answers.count(True) > 1)
+    door.is_shut = False
+    door.held[0].continue_()
+    place = page.get_by_role("group", name="Begin with a picture")
+    place.get_by_role("button", name=re.compile("again")).click()
+    expect(place).to_contain_text(re.compile("Picture, 64"))
+    expect(page.get_by_label("API key")).to_have_count(0)
+
+
+@pytest.mark.parametrize("gateway_options", KEYS)
+def test_a_key_that_is_given_while_the_service_is_away_is_tried_when_it_is_back(
+    running: Running, worker: ScriptedWorker, page: Page, ear: Ear
+) -> None:
+    ear.forgives += ["401", "ERR_FAILED"]
+    page.goto(running.url)
+    expect(page.get_by_label("API key")).to_be_visible()
+    page.route("**/v1/**", lambda route: route.abort())
+    give_key(page, MINE)
+    expect(page.locator(".head [role=alert]")).to_contain_text("does not answer")
+    expect(page.get_by_text("does not know that key")).to_have_count(0)
+    page.unroute("**/v1/**")
+    expect(page.locator("#size")).to_be_attached()
+    expect(page.get_by_label("API key")).to_have_count(0)
+
+
+@pytest.mark.parametrize("gateway_options", KEYS)
+def test_another_key_shows_another_wall(running: Running, worker: ScriptedWorker, page: Page, ear: Ear) -> None:
+    ear.forgives.append("401")
+    page.goto(running.url)
+    page.clock.install()
+    give_key(page, MINE)
+    ask(page, "mine alone")
+    worker.succeed(worker.claim(), data=picture("teal"))
+    expect(page.locator("[data-status=succeeded]")).to_have_count(1)
+    ask(page, "mine alone as well")
+    expect(page.locator("[data-status=queued]")).to_have_count(1)
+    lose_key(page)
+    look(page)
+    expect(page.get_by_text("The service does not know that key.")).to_be_visible()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(5_000)
+    assert [url for url in asked if "/v1/jobs" in url] == [], "a key that is refused is not tried again each second"
+    give_key(page, OTHERS)
+    expect(page.get_by_text("Nothing on the wall yet")).to_be_visible()
+    expect(page.get_by_text("mine alone", exact=True).and_(page.locator("p"))).to_have_count(0)
+
+
+NO_STORAGE = """
+Object.defineProperty(window, "sessionStorage", { get() { throw new DOMException("denied", "SecurityError"); } });
+"""
+
+
+@pytest.mark.parametrize("gateway_options", KEYS)
+def test_without_storage_the_page_works_until_it_is_left(
+    running: Running, worker: ScriptedWorker, page: Page, ear: Ear
+) -> None:
+    ear.forgives.append("401")
+    page.add_init_script(NO_STORAGE)
+    page.goto(running.url)
+    give_key(page, MINE)
+    ask(page, "a red circle")
+    assert worker.claim().spec.prompt == "a red circle"
 
 
 def failed(page: Page, worker: ScriptedWorker, *prompts: str) -> None:
@@ -77,6 +180,131 @@ def test_a_picture_that_comes_when_another_model_is_chosen_is_fitted_to_that_one
             page.get_by_role("button", name="Remove").click()
 
 
+def test_a_print_that_was_closed_stays_closed(opened: Page, running: Running, worker: ScriptedWorker) -> None:
+    for number in range(26):
+        running.client.post("/v1/jobs", json={"prompt": f"picture {number}"}).raise_for_status()
+    opened.reload()
+    opened.locator("button.frame").last.click()
+    dialog = opened.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    held: list[Route] = []
+    opened.route("**/v1/jobs?*cursor*", lambda route: held.append(route))
+    opened.keyboard.press("ArrowRight")
+    until(opened, lambda: held)
+    opened.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    held[0].continue_()
+    expect(opened.locator(".sheet")).to_have_count(26)
+    expect(dialog).to_have_count(0)
+
+
+BROKEN = {"status": 500, "title": "Internal error", "detail": "It broke.", "type": "/problems/internal-error"}
+
+
+def test_what_a_button_could_not_do_is_said(opened: Page, worker: ScriptedWorker, ear: Ear) -> None:
+    """On the wall and beside an open print, which stays open."""
+    ear.forgives.append("500")
+    failed(opened, worker, "a black hole")
+    opened.route("**/v1/jobs/job_*", lambda route: route.fulfill(status=500, json=BROKEN))
+    alert = opened.locator(".prints").get_by_role("alert")
+    opened.get_by_role("button", name="Remove").click()
+    expect(alert).to_contain_text("Internal error")
+    alert.get_by_role("button", name="Dismiss").click()
+    expect(alert).to_have_count(0)
+    opened.locator("button.frame").click()
+    opened.get_by_role("button", name="Delete").click()
+    opened.get_by_role("button", name="Delete for good?").click()
+    expect(opened.get_by_role("dialog").get_by_role("alert")).to_contain_text("Internal error")
+    opened.unroute("**/v1/jobs/job_*")
+    opened.get_by_role("button", name="Delete for good?").click()
+    expect(opened.get_by_role("dialog")).to_have_count(0)
+    expect(opened.locator(".sheet")).to_have_count(0)
+
+
+def test_what_a_program_sent_at_once_is_all_on_the_wall(opened: Page, running: Running, worker: ScriptedWorker) -> None:
+    """Only the newest page was; and every unfinished one was asked for each second."""
+    asked: list[str] = []
+    ask(opened, "the first")
+    expect(opened.locator(".sheet")).to_have_count(1)
+    for number in range(59):
+        running.client.post("/v1/jobs", json={"prompt": f"picture {number}"}).raise_for_status()
+    look(opened)
+    expect(opened.locator(".sheet")).to_have_count(60)
+    opened.on("request", lambda request: asked.append(re.sub("job_.*|[?].*", "", request.url)))
+    lists, single = f"{running.url}/v1/jobs", f"{running.url}/v1/jobs/"
+    until(opened, lambda: asked.count(lists) >= 4)
+    # Two lists may have been on their way before.
+    assert asked.count(single) <= 8 * (asked.count(lists) + 2)
+
+
+def test_the_wall_shows_so_many_until_older_ones_are_asked_for(
+    opened: Page, running: Running, worker: ScriptedWorker
+) -> None:
+    ask(opened, "a red circle")
+    job = running.client.get("/v1/jobs").json()["data"][0] | {"status": "canceled"}
+    jobs = [job | {"id": f"job_{number:024x}"} for number in range(130)]
+    opened.route("**/v1/jobs?*", lambda route: route.fulfill(json={"data": jobs, "next_cursor": None}))
+    look(opened)
+    expect(opened.locator(".sheet")).to_have_count(120)
+    opened.get_by_role("button", name="Older prints").click()
+    expect(opened.get_by_role("button", name="Older prints")).to_have_count(0)
+    assert opened.locator(".sheet").count() > 129
+
+
+def test_a_job_that_is_deleted_elsewhere_goes(opened: Page, running: Running, worker: ScriptedWorker, ear: Ear) -> None:
+    ear.forgives.append("404")
+    claims = []
+    for prompt in ("first", "second"):
+        ask(opened, prompt)
+        claims.append(worker.claim())
+        worker.succeed(claims[-1], data=picture("teal"))
+    expect(opened.locator("[data-status=succeeded]")).to_have_count(2)
+    opened.locator("button.frame").first.click()
+    expect(opened.get_by_role("dialog")).to_be_visible()
+    running.client.delete(f"/v1/jobs/{claims[1].id}").raise_for_status()
+    look(opened)
+    expect(opened.get_by_role("dialog")).to_have_count(0)
+    expect(opened.locator(".sheet")).to_have_count(1)
+
+
+def test_a_picture_is_there_after_an_outage(opened: Page, worker: ScriptedWorker, ear: Ear) -> None:
+    ear.forgives.append("ERR_FAILED")
+    missed: list[str] = []
+    opened.route("**/pictures/**", lambda route: (missed.append(route.request.url), route.abort()))
+    ask(opened, "first")
+    worker.succeed(worker.claim(), data=picture("teal"))
+    until(opened, lambda: missed)
+    opened.unroute("**/pictures/**")
+    shown = opened.locator("img.picture")
+    until(opened, lambda: shown.evaluate("(image) => image.naturalWidth") == 128)
+
+
+def test_a_first_one_that_cannot_be_asked_for_is_not_said_to_be_gone(
+    opened: Page, worker: ScriptedWorker, ear: Ear
+) -> None:
+    ear.forgives.append("ERR_FAILED")
+    ask(opened, "first")
+    claim = worker.claim()
+    worker.succeed(claim, data=picture("teal"))
+    opened.locator("button.frame").click()
+    opened.get_by_role("button", name="Same again").click()
+    worker.succeed(worker.claim(), data=picture("teal"))
+    expect(opened.locator("[data-status=succeeded]")).to_have_count(2)
+    opened.route(f"**/v1/jobs/{claim.id}", lambda route: route.abort())
+    opened.locator("button.frame").first.click()
+    expect(opened.locator(".verdict")).to_have_text("Drawn as the same as one that could not be asked for now.")
+
+
+def test_a_stream_that_stands_still_is_opened_again(opened: Page, worker: ScriptedWorker) -> None:
+    streams: list[Route] = []
+    opened.clock.install()
+    opened.route("**/v1/jobs/events?*", lambda route: streams.append(route))
+    ask(opened, "first")
+    until(opened, lambda: streams)
+    opened.clock.fast_forward(61_000)
+    until(opened, lambda: len(streams) > 1)
+
+
 def test_a_folder_that_is_dropped_is_no_outage(
     running: Running, editor: ScriptedWorker, page: Page, tmp_path: Path
 ) -> None:
@@ -106,3 +334,39 @@ def test_why_a_mask_is_refused_is_said_where_it_was_chosen(
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("The picture cannot be used")
     page.get_by_role("button", name="Done").click()
     expect(page.locator(".starting").get_by_role("alert")).to_contain_text("The picture cannot be used")
+
+
+def test_a_key_that_may_not_look_is_told_so(running: Running, page: Page, ear: Ear) -> None:
+    """There was an empty page."""
+    ear.forgives.append("403")
+    refused = {"status": 403, "title": "Forbidden", "detail": "This key does not have the scope 'read'."}
+    page.route("**/v1/jobs?*", lambda route: route.fulfill(status=403, json=refused))
+    page.goto(running.url)
+    expect(page.locator(".prints").get_by_role("alert")).to_contain_text("does not have the scope 'read'")
+
+
+WATCH_STATUS = """() => {
+    window.statuses = [];
+    const look = () => window.statuses.push(document.querySelector(".sheet").dataset.status);
+    new MutationObserver(look).observe(document, { subtree: true, childList: true, attributes: true });
+}"""
+
+
+def test_a_job_that_has_begun_does_not_go_back_by_an_answer_from_before(opened: Page, worker: ScriptedWorker) -> None:
+    ask(opened, "a red circle")
+    sheet = opened.locator(".sheet")
+    expect(sheet).to_have_attribute("data-status", "queued")
+    held: list[tuple[Route, APIResponse]] = []
+    lists = "**/v1/jobs?*"
+    opened.route(lists, lambda route: route.continue_() if held else held.append((route, route.fetch())))
+    until(opened, lambda: held)
+    worker.claim()
+    expect(sheet).to_have_attribute("data-status", "running")
+    opened.evaluate(WATCH_STATUS)
+    route, before = held[0]
+    with opened.expect_response(lists):
+        route.fulfill(response=before)
+    with opened.expect_response(lists):
+        pass
+    expect(sheet).to_have_attribute("data-status", "running")
+    assert "queued" not in opened.evaluate("window.statuses")
