@@ -87,7 +87,7 @@ function Question({ file, record, load, take, close }) {
   return html`<div class="arrived" role="group" aria-label="What the picture is for">
     <div class="chosen">
       <span class="thumb">${src && html`<img src=${src} alt="" />`}</span>
-      <div class="about"><p><strong>This picture was drawn here.</strong></p><p class="quiet recorded">${record.prompt}</p></div>
+      <div class="about"><p><strong>This picture was drawn here.</strong></p><p class="quiet recorded" dir="auto">${record.prompt}</p></div>
     </div>
     <div class="row">
       <button type="button" class="small" ref=${first} onClick=${load}>Load its settings</button>

@@ -95,7 +95,7 @@ function More({ request, set, model }) {
     <summary>More</summary>
     <div class="field">
       <label for="negative">Not in the picture</label>
-      <textarea id="negative" rows="2" value=${request.negative_prompt}
+      <textarea id="negative" dir="auto" rows="2" value=${request.negative_prompt}
         onInput=${(event) => set({ negative_prompt: event.target.value })}></textarea>
       ${request.negative_prompt && !isRead && html`<p class="hint">${idle}</p>`}
       ${isRead && strangers.length > 0 && html`<div class="hint"><${Strangers} strangers=${strangers} model=${model} text=${request.negative_prompt}

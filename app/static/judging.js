@@ -18,7 +18,7 @@ export function Judging({ request, set, model }) {
           value=${request.min_probability} onInput=${number("min_probability")} /></div>
     </div>`}
     <div class="field"><label for="expect">Expect in the picture, a text in each line</label>
-      <textarea id="expect" rows="2" placeholder="the prompt" value=${(request.expect ?? []).join("\n")}
+      <textarea id="expect" dir="auto" rows="2" placeholder="the prompt" value=${(request.expect ?? []).join("\n")}
         onInput=${({ target }) => set({ expect: target.value ? target.value.split("\n") : null })}></textarea></div>`;
 }
 

@@ -109,6 +109,6 @@ const idOf = (label) => `points-${label.toLowerCase().replaceAll(/[^a-z]+/g, "-"
 function Words({ label, value, write }) {
   return html`<div class="field">
     <label for=${idOf(label)}>${label}</label>
-    <input id=${idOf(label)} autocomplete="off" value=${value} onInput=${({ target }) => write(target.value)} />
+    <input id=${idOf(label)} dir="auto" autocomplete="off" value=${value} onInput=${({ target }) => write(target.value)} />
   </div>`;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 import redis
+from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from app.contract.messages.card import ModelCard
@@ -284,6 +286,35 @@ def test_on_a_phone(opened: Page, worker: ScriptedWorker) -> None:
     expect(opened.get_by_role("dialog")).to_be_visible()
     assert opened.evaluate("document.querySelector('dialog').scrollWidth") <= 360
     assert faults_of_access(opened) == []
+
+
+def test_sliders_and_progress_are_seen_in_colours_that_somebody_chose_for_everything(
+    opened: Page, worker: ScriptedWorker
+) -> None:
+    opened.emulate_media(forced_colors="active")
+    ask(opened, "a red circle")
+    worker.progress(worker.claim(), 8)
+    expect(opened.locator(".sheet")).to_contain_text("Step 8 of")
+    for shown in (opened.get_by_label("Steps", exact=True), opened.locator(".sheet progress")):
+        with Image.open(io.BytesIO(shown.screenshot())) as image:
+            assert len(image.convert("RGB").getcolors(2**16) or "many") > 2
+
+
+@pytest.mark.parametrize("context_options", [{"viewport": {"width": 320, "height": 640}}])
+def test_in_a_narrow_window_a_prompt_runs_its_own_way(opened: Page, worker: ScriptedWorker, card: ModelCard) -> None:
+    worker.ownership.announce(card.model_copy(update={"name": "a-model-with-a-rather-long-name-v2.1-fp16"}), "w2")
+    opened.reload()
+    ask(opened, "שלום עולם, a red circle")
+    worker.succeed(worker.claim(), data=picture("teal"))
+    for shown in (opened.locator("#prompt"), opened.locator(".sheet .prompt")):
+        expect(shown).to_have_css("direction", "rtl")
+    label = opened.get_by_text("Model", exact=True)
+    assert label.evaluate(
+        "(label) => label.getClientRects()[0].height < 2 * parseFloat(getComputedStyle(label).fontSize)"
+    )
+    opened.locator("button.frame").click()
+    expect(opened.get_by_role("dialog").get_by_role("heading")).to_have_css("direction", "rtl")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 class LoneGateway:
