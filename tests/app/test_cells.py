@@ -275,7 +275,7 @@ async def test_the_command_line_goes_on_to_a_cell_that_its_user_has_listed(cells
     async with Service(cells.us.url, KEY, cells=[cells.eu.url]) as service:
         assert (await service.job(job))["id"] == job
         assert (await service.cancel(job))["status"] == "canceled"
-        await service.delete(job)
+        await service.delete(f"/v1/jobs/{job}")
     async with Service(cells.us.url, KEY) as service:
         with pytest.raises(CommandError) as refusal:
             await service.job(job)
