@@ -28,8 +28,8 @@ LONG = "long" * 30
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder whose sockets have short names, which pytest's own do not."""
-    with tempfile.TemporaryDirectory(prefix="dr-") as folder:
+    """A folder whose sockets have short names, which pytest's own do not, and TMPDIR need not."""
+    with tempfile.TemporaryDirectory(prefix="dr-", dir=sockets.SHORT) as folder:
         yield Path(folder)
 
 
