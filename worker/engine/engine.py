@@ -23,7 +23,8 @@ from app.contract.messages.usage import Work
 from worker.engine.batcher import Batcher, in_parts
 from worker.engine.compiled import Compile
 from worker.engine.costs import Profile
-from worker.engine.decode import Checker, Decoded, DecodedPicture, decode, ready_to_decode, time_to_decode
+from worker.engine.decode import Checker, DecodedPicture, ready_to_decode, time_to_decode
+from worker.engine.decodes import Decodes, Launched
 from worker.engine.denoise import Finite
 from worker.engine.device_time import DeviceTime
 from worker.engine.encode import PictureEncoder
@@ -112,7 +113,9 @@ class Engine:
         self._saving = Saving(self._looks, self._selection)
         self._runs_ahead = family.device.type == "cuda"
         self._flags = UnreadFlags()
-        self._decoding: list[tuple[Sample, Decoded, int]] = []
+        self._decodes = Decodes(
+            self._lanes, self._stages, self._time, clock=clock, checker=checker, judge=judge, fail=self._seating.fail
+        )
         self.last_batch = 0
         """Samples that took a model evaluation together in the last step."""
 
@@ -206,7 +209,8 @@ class Engine:
             self._events += self._looks.take()
             within = time_to_decode(self._seating.seated, one_step)
             batch, tile = ready_to_decode(self._seating.seated, within=within)
-            self._decode([] if self._decode_frames(pictures_wait=bool(batch), within=within) else batch, tile)
+            batch = [] if self._decode_frames(pictures_wait=bool(batch), within=within) else batch
+            self._take_pictures(self._decodes.turn(batch, tile, runs_ahead=self._runs_ahead))
             self._events += self._saving.turn(self._jobs.all())
             self._lanes.sweep(self.clock())
         events, self._events = self._events, []
@@ -241,17 +245,6 @@ class Engine:
         self.work.evaluations += len(samples)
         self.work.rows += sum(sample.rows for sample in samples)
         return [(finite, k) for k in range(len(samples))]
-
-    def _decode_on_device(
-        self, lane: Lane, samples: Sequence[Sample], *, tile: int | None
-    ) -> list[tuple[Decoded, int]]:
-        with self._stages.at("decode", expected=lane.decode_seconds(len(samples))):
-            sees = partial(decode, checker=self._checker, judge=self._judge, make_room=self._lanes.drop_idle)
-            return sees(lane.autoencoder, samples, tile=tile)
-
-    def _too_many_decodes(self, lane: Lane, batch: Sequence[Sample]) -> None:
-        lane.lower_decodes(len(batch))
-        self._lanes.drop_idle()
 
     def _advance(self, sample: Sample, flag: tuple[Finite, int] | EngineError) -> None:
         if isinstance(flag, EngineError):
@@ -303,33 +296,10 @@ class Engine:
         # Verdicts may have come meanwhile by which other jobs' samples left: their seats are the next ones'.
         self._seating.drop_those_who_left()
 
-    def _decode(self, batch: list[Sample], tile: int | None) -> None:
-        """Send them off. On a GPU their pictures are taken in the next step, behind whatever that one launches."""
-        launched = self._send_off(batch, tile) if batch else []
-        due, self._decoding = (self._decoding, launched) if self._runs_ahead else (launched, [])
-        if due:
-            self._take_pictures(due)
-
-    def _send_off(self, batch: list[Sample], tile: int | None) -> list[tuple[Sample, Decoded, int]]:
-        started, lane = self.clock(), batch[0].lane
-        results = isolate(
-            batch,
-            partial(self._decode_on_device, lane, tile=tile),
-            name="decode",
-            on_out_of_memory=partial(self._too_many_decodes, lane),
-        )
-        self._time.decoded(batch, since=started)
-        launched = []
-        for sample, result in zip(batch, results, strict=True):
-            if isinstance(result, EngineError):
-                self._seating.fail(sample.job, result)
-            else:
-                sample.is_decoding = True
-                launched.append((sample, *result))
-        return launched
-
-    def _take_pictures(self, decoding: list[tuple[Sample, Decoded, int]]) -> None:
+    def _take_pictures(self, decoding: list[Launched]) -> None:
         """End the samples whose pictures these are, and the jobs that have all of theirs."""
+        if not decoding:
+            return
         samples = [sample for sample, _, _ in decoding]
         with self._stages.at("decode", expected=samples[0].lane.decode_seconds(len(samples))):
             self._read_flags(but_newest=True, of=samples)
