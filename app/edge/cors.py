@@ -33,6 +33,8 @@ EXPOSED: Final = ", ".join(
         "Content-Length",
         "Content-Disposition",
         "Accept-Ranges",
+        # OpenAI's client in a page asks again after a 409 or 5xx unless it can read this.
+        "X-Should-Retry",
     )
 )
 """What scripts may read beside the few headers that they always may."""

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.edge.cors import EXPOSED
+from app.routes.long_waits import FINAL_HEADERS
 from app.settings import Settings
 from tests.app.conftest import OneGateway, ScriptedWorker
 from tests.app.test_jobs import PARAMETERS
@@ -68,6 +69,8 @@ def test_a_page_reads_answers_and_refusals(opened: httpx2.Client) -> None:
         assert answer.headers["vary"] == "Origin"
     for name in ("Location", "Retry-After", "X-Request-Id", "ETag", "RateLimit", "Idempotency-Replayed"):
         assert name in EXPOSED.split(", ")
+    # OpenAI's client would draw a job again that was called off, if it could not read that it should not.
+    assert {*FINAL_HEADERS} <= {name.lower() for name in EXPOSED.split(", ")}
 
 
 def test_a_picture_shown_without_an_origin_can_be_fetched_with_one(
