@@ -55,8 +55,15 @@ export function useArrivals(arrive) {
 /** What to do with a file: `load` gets the record inside, `take` the file. Answers {arrive, question}. */
 export function useMeaning({ isTaken, load, take }) {
   const [asked, setAsked] = useState(null);
+  const newest = useRef(null);
+  const latest = useRef();
+  latest.current = { isTaken, load, take };
   const arrive = async (file) => {
+    newest.current = file;
     const record = await recordOf(file);
+    // A large one is read for longer than one that came after it, and what it is for may be another thing by now.
+    if (newest.current !== file) return;
+    const { isTaken, load, take } = latest.current;
     if (record && !isTaken) load(record);
     if (record && isTaken) setAsked({ file, record });
     if (!record) setAsked(isTaken ? null : { file });

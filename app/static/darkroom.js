@@ -42,6 +42,7 @@ export class Darkroom {
   #asked = new Map();
   #refused = null;
   #turn = 0;
+  #order = null;
 
   subscribe(listener) {
     this.#listeners.add(listener);
@@ -54,7 +55,9 @@ export class Darkroom {
 
   /** Newest first. */
   get prints() {
-    return [...this.jobs.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
+    // Sorted when one comes or goes, and not with each step of one among thousands.
+    this.#order ??= [...this.jobs.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)).map(({ id }) => id);
+    return this.#order.map((id) => this.jobs.get(id));
   }
 
   get unfinished() {
@@ -71,7 +74,7 @@ export class Darkroom {
   enter(value) {
     key.set(value);
     for (const kept of [this.jobs, this.estimates, this.#gone, this.#settled, this.#asked]) kept.clear();
-    this.cursor = this.trouble = null;
+    this.cursor = this.trouble = this.#order = null;
     this.loaded = false;
     this.changed();
   }
@@ -194,6 +197,7 @@ export class Darkroom {
     if (known?.status === "running" && job.status === "running" && known.attempts === job.attempts) {
       if (known.progress.step > job.progress.step) job = { ...job, progress: known.progress };
     }
+    if (!known) this.#order = null;
     this.jobs.set(job.id, job);
     if (known && isTerminal(job) && !isTerminal(known)) this.#say(ending(job));
     this.changed();
@@ -284,6 +288,7 @@ export class Darkroom {
   #forget(id) {
     this.#gone.add(id);
     this.jobs.delete(id);
+    this.#order = null;
     this.estimates.delete(id);
     this.changed();
   }

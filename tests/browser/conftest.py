@@ -191,3 +191,16 @@ def door(page: Page) -> Door:
 def ask(page: Page, prompt: str) -> None:
     page.fill("#prompt", prompt)
     page.press("#prompt", "Enter")
+
+
+def look(page: Page) -> None:
+    """Have the page ask for everything at once."""
+    page.evaluate("dispatchEvent(new Event('online'))")
+
+
+def failed(page: Page, worker: ScriptedWorker, *prompts: str) -> None:
+    """A job of each prompt on the wall, which has failed."""
+    for prompt in prompts:
+        ask(page, prompt)
+        worker.fail(worker.claim())
+    expect(page.locator("[data-status=failed]")).to_have_count(len(prompts))

@@ -11,8 +11,8 @@ from playwright.sync_api import APIResponse, Page, Route, expect
 
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker
-from tests.browser.conftest import Ear, ask, picture
-from tests.browser.edits import Door, a_png, choose, editing
+from tests.browser.conftest import Ear, ask, failed, look, picture
+from tests.browser.edits import Door, a_png, bring, choose, editing
 from tests.browser.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -29,11 +29,6 @@ def give_key(page: Page, key: str) -> None:
 def lose_key(page: Page) -> None:
     """The tab's key is one that the service does not know any more."""
     page.evaluate("(key) => sessionStorage.setItem('darkroom-key', key)", WRONG)
-
-
-def look(page: Page) -> None:
-    """Have the page ask for everything at once."""
-    page.evaluate("dispatchEvent(new Event('online'))")
 
 
 @pytest.fixture
@@ -128,13 +123,6 @@ def test_without_storage_the_page_works_until_it_is_left(
     assert worker.claim().spec.prompt == "a red circle"
 
 
-def failed(page: Page, worker: ScriptedWorker, *prompts: str) -> None:
-    for prompt in prompts:
-        ask(page, prompt)
-        worker.fail(worker.claim())
-    expect(page.locator("[data-status=failed]")).to_have_count(len(prompts))
-
-
 def test_what_failed_is_tried_again_and_not_what_was_sent_after_it(
     opened: Page, worker: ScriptedWorker, ear: Ear
 ) -> None:
@@ -178,121 +166,6 @@ def test_a_picture_that_comes_when_another_model_is_chosen_is_fitted_to_that_one
         assert (spec.width, spec.image is None) == (128, name == "wordy")
         if name == "small":
             page.get_by_role("button", name="Remove").click()
-
-
-def test_a_print_that_was_closed_stays_closed(opened: Page, running: Running, worker: ScriptedWorker) -> None:
-    for number in range(26):
-        running.client.post("/v1/jobs", json={"prompt": f"picture {number}"}).raise_for_status()
-    opened.reload()
-    opened.locator("button.frame").last.click()
-    dialog = opened.get_by_role("dialog")
-    expect(dialog).to_be_visible()
-    held: list[Route] = []
-    opened.route("**/v1/jobs?*cursor*", lambda route: held.append(route))
-    opened.keyboard.press("ArrowRight")
-    until(opened, lambda: held)
-    opened.keyboard.press("Escape")
-    expect(dialog).to_have_count(0)
-    held[0].continue_()
-    expect(opened.locator(".sheet")).to_have_count(26)
-    expect(dialog).to_have_count(0)
-
-
-BROKEN = {"status": 500, "title": "Internal error", "detail": "It broke.", "type": "/problems/internal-error"}
-
-
-def test_what_a_button_could_not_do_is_said(opened: Page, worker: ScriptedWorker, ear: Ear) -> None:
-    """On the wall and beside an open print, which stays open."""
-    ear.forgives.append("500")
-    failed(opened, worker, "a black hole")
-    opened.route("**/v1/jobs/job_*", lambda route: route.fulfill(status=500, json=BROKEN))
-    alert = opened.locator(".prints").get_by_role("alert")
-    opened.get_by_role("button", name="Remove").click()
-    expect(alert).to_contain_text("Internal error")
-    alert.get_by_role("button", name="Dismiss").click()
-    expect(alert).to_have_count(0)
-    opened.locator("button.frame").click()
-    opened.get_by_role("button", name="Delete").click()
-    opened.get_by_role("button", name="Delete for good?").click()
-    expect(opened.get_by_role("dialog").get_by_role("alert")).to_contain_text("Internal error")
-    opened.unroute("**/v1/jobs/job_*")
-    opened.get_by_role("button", name="Delete for good?").click()
-    expect(opened.get_by_role("dialog")).to_have_count(0)
-    expect(opened.locator(".sheet")).to_have_count(0)
-
-
-def test_what_a_program_sent_at_once_is_all_on_the_wall(opened: Page, running: Running, worker: ScriptedWorker) -> None:
-    """Only the newest page was; and every unfinished one was asked for each second."""
-    asked: list[str] = []
-    ask(opened, "the first")
-    expect(opened.locator(".sheet")).to_have_count(1)
-    for number in range(59):
-        running.client.post("/v1/jobs", json={"prompt": f"picture {number}"}).raise_for_status()
-    look(opened)
-    expect(opened.locator(".sheet")).to_have_count(60)
-    opened.on("request", lambda request: asked.append(re.sub("job_.*|[?].*", "", request.url)))
-    lists, single = f"{running.url}/v1/jobs", f"{running.url}/v1/jobs/"
-    until(opened, lambda: asked.count(lists) >= 4)
-    # Two lists may have been on their way before.
-    assert asked.count(single) <= 8 * (asked.count(lists) + 2)
-
-
-def test_the_wall_shows_so_many_until_older_ones_are_asked_for(
-    opened: Page, running: Running, worker: ScriptedWorker
-) -> None:
-    ask(opened, "a red circle")
-    job = running.client.get("/v1/jobs").json()["data"][0] | {"status": "canceled"}
-    jobs = [job | {"id": f"job_{number:024x}"} for number in range(130)]
-    opened.route("**/v1/jobs?*", lambda route: route.fulfill(json={"data": jobs, "next_cursor": None}))
-    look(opened)
-    expect(opened.locator(".sheet")).to_have_count(120)
-    opened.get_by_role("button", name="Older prints").click()
-    expect(opened.get_by_role("button", name="Older prints")).to_have_count(0)
-    assert opened.locator(".sheet").count() > 129
-
-
-def test_a_job_that_is_deleted_elsewhere_goes(opened: Page, running: Running, worker: ScriptedWorker, ear: Ear) -> None:
-    ear.forgives.append("404")
-    claims = []
-    for prompt in ("first", "second"):
-        ask(opened, prompt)
-        claims.append(worker.claim())
-        worker.succeed(claims[-1], data=picture("teal"))
-    expect(opened.locator("[data-status=succeeded]")).to_have_count(2)
-    opened.locator("button.frame").first.click()
-    expect(opened.get_by_role("dialog")).to_be_visible()
-    running.client.delete(f"/v1/jobs/{claims[1].id}").raise_for_status()
-    look(opened)
-    expect(opened.get_by_role("dialog")).to_have_count(0)
-    expect(opened.locator(".sheet")).to_have_count(1)
-
-
-def test_a_picture_is_there_after_an_outage(opened: Page, worker: ScriptedWorker, ear: Ear) -> None:
-    ear.forgives.append("ERR_FAILED")
-    missed: list[str] = []
-    opened.route("**/pictures/**", lambda route: (missed.append(route.request.url), route.abort()))
-    ask(opened, "first")
-    worker.succeed(worker.claim(), data=picture("teal"))
-    until(opened, lambda: missed)
-    opened.unroute("**/pictures/**")
-    shown = opened.locator("img.picture")
-    until(opened, lambda: shown.evaluate("(image) => image.naturalWidth") == 128)
-
-
-def test_a_first_one_that_cannot_be_asked_for_is_not_said_to_be_gone(
-    opened: Page, worker: ScriptedWorker, ear: Ear
-) -> None:
-    ear.forgives.append("ERR_FAILED")
-    ask(opened, "first")
-    claim = worker.claim()
-    worker.succeed(claim, data=picture("teal"))
-    opened.locator("button.frame").click()
-    opened.get_by_role("button", name="Same again").click()
-    worker.succeed(worker.claim(), data=picture("teal"))
-    expect(opened.locator("[data-status=succeeded]")).to_have_count(2)
-    opened.route(f"**/v1/jobs/{claim.id}", lambda route: route.abort())
-    opened.locator("button.frame").first.click()
-    expect(opened.locator(".verdict")).to_have_text("Drawn as the same as one that could not be asked for now.")
 
 
 def test_a_stream_that_stands_still_is_opened_again(opened: Page, worker: ScriptedWorker) -> None:
@@ -370,3 +243,28 @@ def test_a_job_that_has_begun_does_not_go_back_by_an_answer_from_before(opened: 
         pass
     expect(sheet).to_have_attribute("data-status", "running")
     assert "queued" not in opened.evaluate("window.statuses")
+
+
+READ_SLOWLY = """() => {
+    const read = Blob.prototype.arrayBuffer;
+    File.prototype.arrayBuffer = function () {
+        if (this.name !== "large.png") return read.call(this);
+        return new Promise((done) => (window.goOn = () => done(read.call(this))));
+    };
+}"""
+
+
+def test_of_two_files_that_are_dropped_the_second_counts_however_large_the_first_is(
+    running: Running, editor: ScriptedWorker, page: Page, door: Door
+) -> None:
+    page.goto(running.url)
+    expect(page.locator("#size")).to_be_attached()
+    page.evaluate(READ_SLOWLY)
+    place = page.get_by_role("group", name="Begin with a picture")
+    bring(page, "drop", a_png(72, 64), "large.png")
+    bring(page, "drop", a_png(64, 64))
+    expect(place).to_contain_text("Picture, 64 \u00d7 64")
+    page.evaluate("window.goOn()")
+    ask(page, "a lighthouse")
+    editor.claim()
+    assert len(door.files) == 1
