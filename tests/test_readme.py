@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from app.cli.up_settings import UpSettings
 from app.contract.common.environment import PREFIX
+from app.contract.messages.params import JobRequest
 from app.main import create_app
 from app.settings import Settings
 from worker.settings import BUNDLED_MODEL, WorkerSettings
@@ -124,6 +125,23 @@ def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_exist(document: Path) -> None:
+    """Those of the code, by their paths from the root; `::` and a test's name may follow."""
+    named = re.findall(r"`((?:app|worker|tests|benchmarks)/[\w./-]+)(?:::\w+)?`", document.read_text())
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_contributing_names_every_package_and_the_reference_every_parameter() -> None:
+    contributing, reference = ((ROOT / name).read_text() for name in ("CONTRIBUTING.md", "docs/api.md"))
+    for side in ("app", "worker"):
+        packages = {file.parent.name for file in (ROOT / side).glob("*/__init__.py")}
+        assert {
+            name for name in packages if f"`{name}/`" not in contributing and f"{side}/{name}/" not in contributing
+        } == set()
+    assert {name for name in JobRequest.model_fields if not re.search(rf'[`"]{name}\b', reference)} == set()
 
 
 def test_the_exit_codes_are_true() -> None:
