@@ -1,4 +1,5 @@
-"""Every option of the gateway and of webhook delivery, with its unit and the reason for its default.
+"""Every option of the gateway and of webhook delivery, with its unit and the reason for its default; but for those that
+workers have, too: app/contract/settings.py.
 
 Environment prefix DARKROOM_. Knows what a value may be; refuses to know what is done with it.
 """
@@ -7,18 +8,16 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-from app.contract.common.environment import LONGEST_SECONDS, PREFIX, items, read_settings
+from app.contract.common.environment import LONGEST_SECONDS, items, read_settings
 from app.contract.messages.cells import CELL_NAME
 from app.contract.messages.model_name import LEGAL, is_legal, is_legal_alias
-from app.contract.objects.store import StoreOptions, as_storage_url
-from app.contract.redis.url import RedisUrl
+from app.contract.settings import SharedSettings
 from app.edge.auth import SHORTEST_API_KEY, Keys, is_operator_token, keys_from_text
 from app.edge.cells import Cells, read_cells
 from app.edge.cors import origin
@@ -65,17 +64,10 @@ Listed = (NoDecode, BeforeValidator(items))
 """A list written with commas: JSON in an environment variable helps nobody."""
 
 
-class Settings(BaseSettings):
+class Settings(SharedSettings):
     """Read once, at the start."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        frozen=True,
-        extra="ignore",
-        populate_by_name=True,
-        allow_inf_nan=False,
-    )
+    model_config = SettingsConfigDict(populate_by_name=True)
 
     host: str = Field(default="127.0.0.1", description="Address to listen on. Any but loopback needs `api_keys`")
     port: int = Field(default=8000, ge=0, le=65_535, description="TCP port; 0 takes a free one")
@@ -113,32 +105,13 @@ class Settings(BaseSettings):
         description="Answer only to keys, also while there are none yet: `darkroom keys create` makes them",
     )
     docs: bool = Field(default=False, description="Serve /docs, which loads its scripts from a public CDN")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
     metrics_port: int | None = Field(
         default=None, ge=0, le=65_535, description="Serves /metrics on a port of its own too, without a key"
     )
-    metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics ports")
 
-    redis_url: RedisUrl = Field(
-        default=SecretStr("redis://127.0.0.1:6379/0"),
-        validation_alias=AliasChoices("DARKROOM_REDIS_URL", "REDIS_URL"),
-        description="Where the queue is. redis://, rediss://, unix://, or redis+sentinel://host:port,host:port/service/0",
-    )
-    redis_durability: Literal["require", "ignore"] = Field(
-        default="require", description="`ignore` serves on a Redis that may forget accepted jobs"
-    )
-
-    storage_url: Annotated[str, AfterValidator(as_storage_url)] = Field(
-        default_factory=lambda: (Path.cwd() / "data" / "pictures").as_uri(),
-        description="Where pictures are. A folder, file:///folder, s3://bucket/prefix, gs://, az://",
-    )
-    storage_endpoint: str | None = Field(default=None, description="S3-compatible server, if it is not AWS")
     storage_public_endpoint: str | None = Field(
         default=None, description="The same server as browsers reach it, where that is another address"
     )
-    storage_region: str | None = Field(default=None, description="Region of the bucket")
-    storage_access_key_id: str | None = Field(default=None, description="AWS_ACCESS_KEY_ID works as well")
-    storage_secret_access_key: SecretStr | None = Field(default=None, description="AWS_SECRET_ACCESS_KEY works as well")
     storage_reserve_bytes: int = Field(
         default=2**30, ge=0, description="Free space on a local disk below which no job is taken: running ones need it"
     )
@@ -289,16 +262,6 @@ class Settings(BaseSettings):
         if self.signing_keys_accepted is None:
             return ()
         return tuple(key.strip().encode() for key in self.signing_keys_accepted.get_secret_value().split(","))
-
-    def store_options(self) -> StoreOptions:
-        """The storage options as `open_store` takes them."""
-        secret = self.storage_secret_access_key
-        return StoreOptions(
-            endpoint=self.storage_endpoint,
-            region=self.storage_region,
-            access_key_id=self.storage_access_key_id,
-            secret_access_key=None if secret is None else secret.get_secret_value(),
-        )
 
 
 def settings_from_env() -> Settings:

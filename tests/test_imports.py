@@ -22,6 +22,7 @@ MAX_LINES = 350
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("app.contract.common", "app.contract.messages", "app.contract.objects"),
     ("app.contract.redis",),
+    ("app.contract.settings",),
     ("app.outbound", "app.pictures"),
     ("app.edge",),
     ("app.settings",),

@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from app.cli.up_settings import UpSettings
 from app.contract.common.environment import PREFIX
 from app.contract.messages.params import JobRequest
+from app.contract.settings import SharedSettings
 from app.main import create_app
 from app.settings import Settings
 from worker.settings import BUNDLED_MODEL, WorkerSettings
@@ -28,13 +29,11 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in
 def settings_table() -> str:
     """The settings of both rooms as README shows them. `python -m tests.test_readme` prints it."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
-    for kind, room in ((Settings, "gateway, webhooks"), (WorkerSettings, "worker"), (UpSettings, "up")):
-        others = WorkerSettings if kind is Settings else Settings
+    kinds = {Settings: "gateway, webhooks", SharedSettings: "all", WorkerSettings: "worker", UpSettings: "up"}
+    for kind, room in kinds.items():
         for name, field in kind.model_fields.items():
-            if kind is not Settings and name in Settings.model_fields:
-                continue
-            where = "all" if name in others.model_fields else room
-            rows.append(f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description}. *{where}* |")
+            if not any(name in getattr(base, "model_fields", {}) for base in kind.__bases__):
+                rows.append(f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description}. *{room}* |")
     return "\n".join(rows)
 
 

@@ -26,7 +26,6 @@ from app.contract.common.logs import configure
 from app.contract.common.tracing import close_provider, open_provider
 from app.contract.messages.card import ModelCard
 from app.contract.messages.model_name import IllegalName
-from app.contract.objects.store import StoreOptions
 from app.contract.redis.model_demand import ModelDemand
 from app.contract.redis.ownership import Ownership
 from app.contract.redis.snapshots import SnapshotRecords
@@ -326,22 +325,11 @@ class Worker:
 
 def _open_store(settings: WorkerSettings) -> ObjectStore:
     """The store, if it will take pictures. One that is away may come back; one that refuses will not."""
-    options = StoreOptions(
-        endpoint=settings.storage_endpoint,
-        region=settings.storage_region,
-        access_key_id=settings.storage_access_key_id,
-        secret_access_key=_secret(settings),
-    )
     try:
-        store = ObjectStore.from_url(settings.storage_url, options)
+        store = ObjectStore.from_url(settings.storage_url, settings.store_options())
         store.check()
     except (ValueError, StorageDenied) as error:
         raise CannotStart(f"pictures cannot be stored: {error}") from error
     except StorageError as error:
         log.warning("storage is away; claiming will wait for it", reason=error.detail)
     return store
-
-
-def _secret(settings: WorkerSettings) -> str | None:
-    secret = settings.storage_secret_access_key
-    return secret.get_secret_value() if secret else None

@@ -1,56 +1,29 @@
-"""Every option of a worker, with its unit and the reason for its default. Environment prefix DARKROOM_."""
+"""Every option of a worker, with its unit and the reason for its default; but for those that the gateway has, too:
+app/contract/settings.py. Environment prefix DARKROOM_.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-from app.contract.common.environment import LONGEST_SECONDS, PREFIX, WORKER_NAME, read_settings
+from app.contract.common.environment import LONGEST_SECONDS, PREFIX, WORKER_NAME, items, read_settings
 from app.contract.messages.card import Safety
 from app.contract.messages.inputs import MOST_CONTROLS
 from app.contract.messages.model_name import BUNDLED_MODEL, BUNDLED_SCORER, model_name
-from app.contract.objects.store import as_storage_url
-from app.contract.redis.url import RedisUrl
+from app.contract.settings import SharedSettings
 from worker.models.controlnets import KeptFolder
 
 
-def _folders(value: Any) -> Any:
-    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
-
-
-class WorkerSettings(BaseSettings):
+class WorkerSettings(SharedSettings):
     """Read once, at the start."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        frozen=True,
-        extra="ignore",
-        protected_namespaces=(),
-        allow_inf_nan=False,
-    )
-
-    redis_url: RedisUrl = Field(
-        default=SecretStr("redis://127.0.0.1:6379/0"),
-        validation_alias=AliasChoices("DARKROOM_REDIS_URL", "REDIS_URL"),
-        description="Where the queue is. redis://, rediss://, unix://, or redis+sentinel://host:port,host:port/service/0",
-    )
-    redis_durability: Literal["require", "ignore"] = Field(
-        default="require", description="`ignore` serves on a Redis that may forget accepted jobs"
-    )
-    storage_url: Annotated[str, AfterValidator(as_storage_url)] = Field(
-        default_factory=lambda: (Path.cwd() / "data" / "pictures").as_uri(),
-        description="Where pictures go. A folder, file:///folder, s3://bucket/prefix, gs://, az://",
-    )
-    storage_endpoint: str | None = Field(default=None, description="S3-compatible server, if it is not AWS")
-    storage_region: str | None = Field(default=None, description="Region of the bucket")
-    storage_access_key_id: str | None = Field(default=None, description="AWS_ACCESS_KEY_ID works as well")
-    storage_secret_access_key: SecretStr | None = Field(default=None, description="AWS_SECRET_ACCESS_KEY works as well")
+    model_config = SettingsConfigDict(protected_namespaces=())
 
     model: Path = Field(
         default=BUNDLED_MODEL,
@@ -59,7 +32,7 @@ class WorkerSettings(BaseSettings):
     model_name: str | None = Field(
         default=None, description="How requests call it: a-z, 0-9, . _ -. The folder's name if missing"
     )
-    models: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = Field(
+    models: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(items)] = Field(
         default=(),
         description="In the place of DARKROOM_MODEL: a folder of model folders, or some with commas between. One is in "
         "memory at a time, and makes room for another whose jobs wait",
@@ -167,12 +140,10 @@ class WorkerSettings(BaseSettings):
         description="A step or a decode that takes longer, and longer than ten times what was measured at the start, "
         "ends the process, so that its jobs run elsewhere",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
 
     worker_metrics_port: int | None = Field(
         default=None, ge=0, le=65_535, description="Serves the worker's /metrics, without a key"
     )
-    metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics ports")
 
     heartbeat_file: Path | None = Field(
         default=None, description="Touched every 10 s while the process lives, for a container's health check"
