@@ -121,7 +121,7 @@ def open_services(settings: Settings, commands: redis.asyncio.Redis, waiting: re
         admission=Admission(
             jobs, registry, settings, choice, room=room, references=references, check_webhook=webhook_check(settings)
         ),
-        readiness=Readiness(jobs, pictures, mark, registry, durability=settings.redis_durability),
+        readiness=Readiness(jobs, pictures, mark, registry, room, durability=settings.redis_durability),
         feed=Feed(jobs, EventStreams(commands, waiting=waiting), WatchMarks(commands)),
         watching=Watching(WatchMarks(commands)),
         pending=PendingRequests(commands),

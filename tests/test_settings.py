@@ -44,6 +44,8 @@ def test_what_both_rooms_read_is_declared_once() -> None:
     ("name", "value", "words"),
     [
         ("DARKROOM_SEAT", "4", "DARKROOM_SEAT is not an option of Darkroom; did you mean DARKROOM_SEATS?"),
+        ("DARKROOM_DATA", "x", "DARKROOM_DATA is not an option of Darkroom; --data names the data folder$"),
+        ("DARKROOM_MAGIC", "x", "DARKROOM_MAGIC is not an option of Darkroom: remove it$"),
         ("DARKROOM_SEATS", "many", "DARKROOM_SEATS: "),
         ("DARKROOM_SEATS", "0", "DARKROOM_SEATS: "),
         ("DARKROOM_DTYPE", "int8", "DARKROOM_DTYPE: "),

@@ -166,7 +166,7 @@ def dead(
 @admin.command()
 def retry(
     job: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help=WHICH_JOB, autocompletion=completing.dead_jobs)
+        str | None, typer.Argument(metavar="JOB", help=WHICH_JOB, autocompletion=completing.dead_jobs)
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All dead jobs.")] = False,
     as_json: AsJson = False,

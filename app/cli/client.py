@@ -62,7 +62,7 @@ class Refused(CommandError):
         said = body["error"]["message"] if fits(body.get("error"), {"message": str}) else body.get("detail", body)
         message = "; ".join(reason.strip() for reason in reasons) or str(said)
         if answer.status_code == 401:
-            message += " Give it with --api-key or DARKROOM_API_KEY."
+            message += " Give it with --api-key or DARKROOM_API_KEY; `darkroom keys create` makes one on its machine."
         if answer.status_code == 421 and _is_an_address(location := str(body.get("location"))):
             where = urlsplit(location)
             message += f" Name {where.scheme}://{where.netloc} with --url, or list it in DARKROOM_CELLS."

@@ -21,7 +21,7 @@ SOON = "Seconds from now by which each job should be over: it goes before your o
 CAN_WAIT = "These can wait: behind your other jobs, and put aside for those of people who wait."
 SHOWN = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
 
-Prompts = Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What the picture shows.")]
+Prompts = Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What the picture shows.")]
 Picture = Annotated[str, typer.Argument(help="A PNG, JPEG or WebP; - is stdin.")]
 File = Annotated[str | None, typer.Option("--file", "-f", help="Prompts, one a line; # comments; - is stdin.")]
 Output = Annotated[str, typer.Option("--output", "-o", help=WHERE)]

@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from app.cli.client import CommandError, Job, Refused, Service, complain, converse, is_terminal
+from app.cli.calling_off import call_off
+from app.cli.client import CommandError, Job, Refused, Service, complain, converse
 from app.cli.exits import FAILED, INTERRUPTED, OK, REFUSED, UNREACHABLE
 from app.cli.following import follow
 from app.cli.naming import Names
@@ -29,9 +29,6 @@ from app.cli.wording import explained
 
 FOLLOWED = 16
 """Jobs followed at once, a connection each: the first ones sent are drawn first."""
-
-CANCEL_SECONDS = 5.0
-"""How long a Ctrl-C waits for the service to hear of it."""
 
 Parameters = dict[str, Any]
 
@@ -166,9 +163,6 @@ class Batch:
             async with asyncio.TaskGroup() as followers:
                 await self._send_all(requests, followers)
         except asyncio.CancelledError:
-            me = asyncio.current_task()
-            if me is not None:
-                me.uncancel()
             await self._call_off()
             return INTERRUPTED
         if UNREACHABLE in self._codes:
@@ -270,42 +264,13 @@ class Batch:
 
     async def _call_off(self) -> None:
         """Cancel every job that was begun here and has not ended, and say so."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_SECONDS):
-                accepted = await asyncio.gather(*self._submissions, return_exceptions=True)
-                self._under_way |= {job["id"]: job for job in accepted if isinstance(job, dict)}
-        outcomes = await asyncio.gather(*(self._cancel(job_id) for job_id in self._under_way))
-        for line in _account(list(self._under_way), outcomes):
+        for line in await call_off(self._service, self._submissions, self._under_way):
             self._complain(line, INTERRUPTED)
-        if not outcomes:
-            self._complain("stopped; no job was under way", INTERRUPTED)
-
-    async def _cancel(self, job_id: str) -> str:
-        """'canceled', 'over' if it had ended before, or 'unheard'."""
-        try:
-            async with asyncio.timeout(CANCEL_SECONDS):
-                job = await self._service.cancel(job_id)
-                return "canceled" if not is_terminal(job) or job["status"] == "canceled" else "over"
-        except Refused:
-            return "over"
-        except (CommandError, TimeoutError):
-            return "unheard"
 
 
 def _score(picture: Mapping[str, Any]) -> str:
     score = picture.get("score")
     return "" if score is None else f"  score {score:.3f}"
-
-
-def _account(job_ids: Sequence[str], outcomes: Sequence[str]) -> Iterator[str]:
-    """What became of the jobs that were called off."""
-    if canceled := outcomes.count("canceled"):
-        yield f"canceled {canceled} {'job' if canceled == 1 else 'jobs'}"
-    for job_id, outcome in zip(job_ids, outcomes, strict=True):
-        if outcome == "over":
-            yield f"{job_id} had ended already; `darkroom jobs show {job_id}` shows it"
-        elif outcome == "unheard":
-            yield f"{job_id} may go on, the service does not answer; `darkroom jobs cancel {job_id}` ends it"
 
 
 def _whose(request: Parameters, requests: Sequence[Parameters]) -> str:

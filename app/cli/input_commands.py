@@ -34,7 +34,7 @@ def list_inputs(
 @inputs.command()
 def delete(
     input_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Each: the id, or the SHA-256 of its file.")
+        list[str] | None, typer.Argument(metavar="INPUT", help="Each: the id, or the SHA-256 of its file.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All of yours that no unfinished job needs.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,

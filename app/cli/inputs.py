@@ -21,7 +21,8 @@ from app.contract.messages.input_id import is_input_id
 PAGE = 100
 """Pictures of one answer of the API, at most."""
 
-IN_USE = "input-in-use"
+IN_USE, NOT_FOUND = "input-in-use", "input-not-found"
+_WHERE = "`darkroom inputs list` shows them"
 
 Input = dict[str, Any]
 
@@ -45,7 +46,10 @@ def delete_inputs(input_ids: Sequence[str], *, as_json: bool, url: str, api_key:
 
     async def work(service: Service) -> int:
         for input_id in [_named(each) for each in dict.fromkeys(input_ids)]:
-            await service.delete(f"/v1/inputs/{input_id}")
+            try:
+                await service.delete(f"/v1/inputs/{input_id}")
+            except Refused as refusal:
+                raise _about(input_id, refusal) from None
             _say_deleted(input_id, as_json=as_json)
         return OK
 
@@ -95,8 +99,15 @@ def _named(given: str) -> str:
     """What was written on the command line, if it can be in a path. Raises CommandError."""
     if is_input_id(given) or re.fullmatch(patterns.SHA256, given):
         return given
-    what = "is no picture that was sent in: its id begins with in_; `darkroom inputs list` shows them"
-    raise CommandError(f"{plain(given, 70)} {what}", REFUSED)
+    what = "is neither the whole id of a picture that was sent in, in_ and 24 digits, nor the SHA-256 of its file"
+    raise CommandError(f"{plain(given, 70)} {what}; {_WHERE}", REFUSED)
+
+
+def _about(input_id: str, refusal: Refused) -> CommandError:
+    """Which of several was refused. Of one that is gone the service says that it should be sent again."""
+    if refusal.slug == NOT_FOUND:
+        return CommandError(f"no picture that you sent in is {input_id}; {_WHERE}", REFUSED)
+    return CommandError(f"{input_id}: {refusal}", refusal.code)
 
 
 def _say_deleted(input_id: str, *, as_json: bool) -> None:

@@ -15,9 +15,7 @@ from app.cli.words import Words, one_of
 
 jobs = Words(help="Jobs: yours at a running service, and the dead on its machine.", no_args_is_help=True)
 
-JobIds = Annotated[
-    list[str], typer.Argument(metavar="JOB...", help=f"Each: {WHICH_JOB}", autocompletion=completing.jobs)
-]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB", help=f"Each: {WHICH_JOB}", autocompletion=completing.jobs)]
 
 
 class State(StrEnum):
@@ -68,7 +66,7 @@ def show(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key
 def cancel(
     job_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[JOB]...", help=f"Each: {WHICH_JOB}", autocompletion=completing.jobs),
+        typer.Argument(metavar="JOB", help=f"Each: {WHICH_JOB}", autocompletion=completing.jobs),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All of yours that are not over.")] = False,
     status: Annotated[
@@ -107,7 +105,7 @@ def delete(job_ids: JobIds, as_json: AsJson = False, url: Url = DEFAULT_URL, api
 def watch(
     job_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[JOB]...", help="As for `show`; none: all unfinished.", autocompletion=completing.jobs),
+        typer.Argument(metavar="JOB", help="As for `show`; none: all unfinished.", autocompletion=completing.jobs),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON at every change.")] = False,
     url: Url = DEFAULT_URL,

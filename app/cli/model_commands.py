@@ -47,7 +47,7 @@ def show_model(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="Else the one of requests that name none.", autocompletion=completing.models
+            metavar="NAME", help="Else the one of requests that name none.", autocompletion=completing.models
         ),
     ] = None,
     as_json: AsJson = False,
@@ -79,10 +79,10 @@ def forget(
 
 @models.command("alias")
 def alias(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The further name, such as dall-e-3.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The further name, such as dall-e-3.")] = None,
     target: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="The model that it shall mean.", autocompletion=completing.models),
+        typer.Argument(metavar="MODEL", help="The model that it shall mean.", autocompletion=completing.models),
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the name back.")] = False,
     as_json: AsJson = False,

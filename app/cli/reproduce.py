@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.cli.calling_off import call_off
 from app.cli.client import CommandError, Job, Refused, Service, converse
 from app.cli.decoding import decoded
-from app.cli.exits import DIFFERENT, FAILED, OK, REFUSED
+from app.cli.exits import DIFFERENT, FAILED, INTERRUPTED, OK, REFUSED
 from app.cli.following import follow
 from app.cli.naming import refuse_taken
 from app.cli.plain import plain
@@ -56,20 +58,28 @@ def reproduce(
 
 
 async def _drawn(service: Service, request: dict[str, Any]) -> Job:
+    submission = asyncio.create_task(service.submit(request))
     with Bars() as bars:
         try:
-            job = await service.submit(request)
-        except Refused as refusal:
-            said = await explained(service, refusal, request, {})
-            if any(error.get("code") == "input_not_found" for error in refusal.errors):
-                said = f"it was drawn from a picture that is not kept here any more: {said}"
-            raise CommandError(said, refusal.code) from None
-        job = await follow(service, job, handle=bars.show)
+            job = await follow(service, await _accepted(service, submission, request), handle=bars.show)
+        except asyncio.CancelledError:
+            raise CommandError("; ".join(await call_off(service, [submission], [])), INTERRUPTED) from None
     if job["status"] == "failed":
         raise CommandError(f"{job['id']} failed: {plain(job['error']['detail'])}", FAILED)
     if job["status"] == "canceled":
         raise CommandError(f"{job['id']} was canceled", FAILED)
     return job
+
+
+async def _accepted(service: Service, submission: asyncio.Task[Job], request: dict[str, Any]) -> Job:
+    try:
+        # Shielded: whatever was accepted has to be known, to be called off.
+        return await asyncio.shield(submission)
+    except Refused as refusal:
+        said = await explained(service, refusal, request, {})
+        if any(error.get("code") == "input_not_found" for error in refusal.errors):
+            said = f"it was drawn from a picture that is not kept here any more: {said}"
+        raise CommandError(said, refusal.code) from None
 
 
 def _save(output: Path, data: bytes) -> None:

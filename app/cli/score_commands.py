@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def score(
     picture: Annotated[str, typer.Argument(help="A PNG, JPEG or WebP; - is stdin.")],
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What it may show.")],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="What it may show.")],
     images: Images = None,
     template: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What each text is put into, at {}: 'a photo of {}'.")
@@ -41,7 +41,7 @@ def score(
 
     \b
     darkroom score out.png "a red circle" "a yellow star"
-    darkroom score one.png "a frog" "a panda" --image two.png --template "a drawing of {}"
+    darkroom score one.png "a frog" "a panda" --image two.png --template "a picture of {}"
     """
     from app.cli.scores import score
 
@@ -50,7 +50,7 @@ def score(
 
 
 def embed(
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="What it says.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="What it says.")] = None,
     images: Images = None,
     model: Named = None,
     as_json: AsJson = False,

@@ -9,8 +9,12 @@ from datetime import datetime
 
 from app.cli.plain import plain
 
-COMMANDS = {"GET /v1/models": "`darkroom models`", "GET /v1/admin/workers": "`darkroom admin workers`"}
-"""Of routes that the service names, what a terminal has."""
+COMMANDS = {
+    "GET /v1/models": "`darkroom models`",
+    "GET /v1/admin/workers": "`darkroom admin workers`",
+    "Send your key in the header: Authorization: Bearer <key>.": "The service asks for a key.",
+}
+"""Of routes and headers that the service names, what a terminal has."""
 
 _ROUTE = re.compile(rf"({'|'.join(map(re.escape, COMMANDS))})(?![\w/])")
 _MOMENT = re.compile(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z")

@@ -284,6 +284,8 @@ class Supervisor:
             self.ready = self.states.has_served(self.first_model)
         if self.ready:
             self.say_ready()
+            if "RESERVE_BYTES" in (storage := answer.json()["checks"]["storage"]["detail"]):
+                print(f"darkroom: storage: {storage}", file=sys.stderr)
         elif answer.status_code != 200 and now > self.complain_at:
             self.complain_at = now + COMPLAIN_SECONDS
             checks = answer.json()["checks"].items()

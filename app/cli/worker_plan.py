@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.cli.up_settings import MOST_WORKERS, UpSettings
+from app.cli.words import hint
 from app.contract.messages.model_name import BUNDLED_MODEL, IllegalName, model_name
 
 AUTO, CPU = "auto", "cpu"
@@ -145,9 +146,17 @@ def _names(models: Sequence[Path], environment: Mapping[str, str]) -> list[str]:
         raise CannotPlan(str(error)) from None
     _refuse_twice(names, "for more workers of one model there is --workers" if len(set(models)) < len(models) else "")
     # The workers judge what is in them; but this one fault is a slip of the hand, and told before anything starts.
-    if len(models) > 1 and (missing := [each for each in models if not _exists(each)]):
-        raise CannotPlan(f"the model folder {missing[0]} does not exist")
+    if missing := [each for each in models if not _exists(each)]:
+        raise CannotPlan(f"the model folder {missing[0]} does not exist{_bundled_instead(missing[0])}")
     return names
+
+
+def _bundled_instead(missing: Path) -> str:
+    """What a word may have meant that is no path: one of the models that come along."""
+    if len(missing.parts) > 1:
+        return ""
+    bundled = [each.name for each in sorted(BUNDLED_MODEL.parent.glob("*/")) if _draws(each)]
+    return f"; the bundled models are {', '.join(bundled)}{hint(str(missing), bundled)}"
 
 
 def _names_in(folders: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:

@@ -18,6 +18,7 @@ from app.contract.redis.durability import cluster_fault, durability_faults, reas
 from app.contract.redis.store import JobStore, QueueLost
 from app.jobs.cell_mark import CellMark
 from app.jobs.model_registry import ModelRegistry
+from app.jobs.room import Room
 from app.jobs.schemas import CheckView, ReadinessView
 from app.pictures.errors import PictureStoreError
 from app.pictures.store import PictureStore
@@ -29,7 +30,6 @@ STORAGE_FRESH_SECONDS = 10.0
 
 STORAGE_SECONDS = 5.0
 """A store that takes longer is not ready, and the orchestrator is answered in time."""
-
 
 Check = Literal["redis", "storage", "workers"]
 
@@ -43,6 +43,7 @@ class Readiness:
         pictures: PictureStore,
         mark: CellMark,
         registry: ModelRegistry,
+        room: Room,
         *,
         durability: Literal["require", "ignore"],
         clock: Callable[[], float] = time.monotonic,
@@ -51,6 +52,7 @@ class Readiness:
         self._pictures = pictures
         self._mark = mark
         self._registry = registry
+        self._room = room
         self._durability = durability
         self._clock = clock
         self._storage: CheckView | None = None
@@ -104,13 +106,16 @@ class Readiness:
         try:
             async with asyncio.timeout(STORAGE_SECONDS):
                 await self._pictures.check()
+                is_full = await self._room.disk_is_full()
         except TimeoutError:
             return _red(f"the picture store took more than {STORAGE_SECONDS:g} s: check its network and load")
         except PictureStoreError as error:
             # The sentence names folders and buckets: for the log, not for everybody who can connect.
             log.warning("picture store not writable", reason=str(error))
             return _red("pictures cannot be written, read and deleted: the gateway's log says why")
-        return _green("writable")
+        # Green: pictures are still shown and deleted, and running jobs end.
+        full = "writable, but no new job is taken: free some space, or lower DARKROOM_STORAGE_RESERVE_BYTES"
+        return _green(full if is_full else "writable")
 
     async def _workers(self) -> CheckView:
         try:

@@ -47,7 +47,15 @@ class Room:
         self._mark.require()
         if await self._registry.memory_used() >= MEMORY_LIMIT:
             raise QueueStorageFull("The queue has no memory left for new jobs.", retry_after=30)
+        if await self.disk_is_full():
+            raise PicturesFull(
+                "The picture store has no space left for new jobs: whoever runs the service has to free some; "
+                "`darkroom doctor` says how much.",
+                retry_after=60,
+            )
+
+    async def disk_is_full(self) -> bool:
+        """Whether there is too little for new jobs. Raises PictureStoreError if the store is away."""
         if self._clock() - self._disk_asked_at >= DISK_FRESH_SECONDS:
             self._free_bytes, self._disk_asked_at = await self._pictures.free_bytes(), self._clock()
-        if self._free_bytes is not None and self._free_bytes < self._reserve_bytes:
-            raise PicturesFull("The picture store has no space left for new jobs.", retry_after=60)
+        return self._free_bytes is not None and self._free_bytes < self._reserve_bytes

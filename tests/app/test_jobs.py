@@ -304,8 +304,13 @@ def test_no_space_for_pictures(gateway_with: OneGateway, worker: ScriptedWorker)
     worker.announce()
     with gateway_with(storage_reserve_bytes=2**62) as running:
         answer = running.client.post("/v1/jobs", json=PARAMETERS)
+        ready = running.client.get("/readyz")
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/storage-full")
     assert "retry-after" in answer.headers
+    assert "`darkroom doctor`" in answer.json()["detail"]
+    # What is there is still shown: a balancer must not leave the gateway.
+    assert ready.status_code == 200
+    assert "DARKROOM_STORAGE_RESERVE_BYTES" in ready.json()["checks"]["storage"]["detail"]
 
 
 def test_redis_nearly_full(running: Running, worker: ScriptedWorker, redis_client: redis.Redis) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from PIL import Image
 from app.cli.pictures_in import _control, _lora
 from app.contract.messages.card import Adapter, ModelCard
 from tests.app.conftest import Running, ScriptedWorker
-from tests.cli.conftest import Hand, Run, no_service, picture
+from tests.cli.conftest import Hand, Run, begun, no_service, picture
+from tests.waiting import WAIT_SECONDS, until
 from worker.images import encode
 
 
@@ -283,6 +285,17 @@ def test_files_beside_the_model_that_are_others_here_are_told_beforehand(
         "the textual inversion <oak> is not here",
     ]
     assert "another LoRA ink: the picture is from aaaaaaaaaa, here it is bbbbbbbbbb; expect another picture" in said
+
+
+def test_ctrl_c_calls_off_what_is_drawn_again(gateway: Running, hand: Hand, folder: Path) -> None:
+    a_print(folder, prompt="wait")
+    with begun(gateway, "reproduce", "out.png", cwd=folder) as process:
+        until(lambda: hand.claims)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, "Traceback" in said) == (130, False)
+    assert "darkroom reproduce: canceled 1 job" in said
+    until(lambda: [job["status"] for job in gateway.client.get("/v1/jobs").json()["data"]] == ["canceled"])
 
 
 @pytest.mark.parametrize("command", ["reproduce", "vary"])

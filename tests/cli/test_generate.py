@@ -248,7 +248,8 @@ def test_a_key_is_asked_for(
         with Hand(ScriptedWorker(redis_client, card, locked.app.state.settings)):
             refused = run("generate", "a frog", "--url", locked.url)
             assert refused.exit_code == 2
-            assert "--api-key or DARKROOM_API_KEY" in refused.stderr
+            assert "--api-key or DARKROOM_API_KEY; `darkroom keys create` makes one" in refused.stderr
+            assert "header" not in refused.stderr
             done = run("generate", "a frog", "--url", locked.url, "--api-key", "k" * 32, "-o", "out.png")
             assert done.exit_code == 0, done.stderr
 

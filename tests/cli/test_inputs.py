@@ -60,12 +60,12 @@ def test_all_but_those_that_a_job_needs(
     refused = run("inputs", "delete", "--all", input="n\n")
     assert refused.exit_code == 1
     assert len(kept(gateway)) == 3
+    needed = run("inputs", "delete", first["sha256"], second["sha256"])
+    assert (needed.exit_code, needed.stdout) == (2, f"{first['sha256']}  deleted\n")
+    assert f"{second['sha256']}: " in needed.stderr
     done = run("inputs", "delete", "--all", "--json", input="y\n")
     assert (done.exit_code, kept(gateway)) == (1, [second["id"]])
-    assert [json.loads(line)["id"] for line in done.stdout.splitlines() if line.startswith("{")] == [
-        third["id"],
-        first["id"],
-    ]
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines() if line.startswith("{")] == [third["id"]]
     assert f"{second['id']}  stays" in done.stderr
     worker.succeed(worker.claim())
     assert run("inputs", "delete", "--all", "--yes").exit_code == 0
@@ -79,9 +79,10 @@ def test_all_but_those_that_a_job_needs(
         ((), "name the pictures, or say --all"),
         (("in_" + "0" * 24, "--all"), "name the pictures, or say --all"),
         (("in_" + "0" * 24, "--yes"), "--yes goes with --all"),
-        (("../jobs",), "../jobs is no picture that was sent in"),
+        (("../jobs",), "../jobs is neither the whole id of a picture that was sent in"),
+        (("in_0123",), "in_0123 is neither the whole id"),
         (("photo.png",), "`darkroom inputs list` shows them"),
-        (("in_" + "0" * 24,), "No picture that you sent in has this id"),
+        (("in_" + "0" * 24, "in_" + "1" * 24), f"no picture that you sent in is in_{'0' * 24}; `darkroom inputs list`"),
     ],
 )
 def test_wrong_words_delete_nothing(run: Run, gateway: Running, arguments: tuple[str, ...], said: str) -> None:

@@ -167,3 +167,16 @@ def test_a_long_start_says_what_the_worker_is_at(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err == ""
     supervisor.look_whether_ready(supervisor.complain_at + 1)
     assert capsys.readouterr().err == f"darkroom: not ready yet: workers: {detail}\n"
+
+
+@pytest.mark.parametrize("storage", ["writable", "writable, but no new job is taken: DARKROOM_STORAGE_RESERVE_BYTES"])
+def test_what_is_ready_and_takes_no_job_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], storage: str
+) -> None:
+    supervisor = Supervisor(data=tmp_path)
+    supervisor.url = "http://127.0.0.1:1"
+    answer = {"checks": {"storage": {"ok": True, "detail": storage}}}
+    supervisor.client = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json=answer)))
+    supervisor.look_whether_ready(0.0)
+    assert supervisor.ready
+    assert capsys.readouterr().err == ("" if storage == "writable" else f"darkroom: storage: {storage}\n")

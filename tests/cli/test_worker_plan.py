@@ -104,6 +104,12 @@ def test_models_and_devices_are_dealt_in_turn(
         ({"models": [BUNDLED_MODEL, A]}, None, "two of the models are called starter; rename a folder$"),
         ({"models": [A, A]}, None, "called starter; rename a folder; for more workers of one model there is --workers"),
         ({"models": [A, Path("nowhere/at-all")]}, None, "the model folder nowhere/at-all does not exist"),
+        ({"models": [Path("nowhere/at-all")]}, None, "the model folder nowhere/at-all does not exist$"),
+        (
+            {"models": [Path("stater")]},
+            None,
+            "stater does not exist; the bundled models are .*starter, starter-unclip.*; did you mean starter\\?",
+        ),
         ({"models": [A, Path("?")]}, None, "has no name that requests could use"),
         ({"workers": 65, "devices": ["cpu"]}, None, "65 workers are more than the 64"),
     ],

@@ -101,6 +101,9 @@ WORKER = frozenset(
 UP = frozenset({"DARKROOM_UP_DEVICES", "DARKROOM_UP_MODELS", "DARKROOM_UP_WORKERS"})
 """What `darkroom up` alone reads: fields of app/cli/up_settings.py. Its processes are given the same environment."""
 
+OTHERWISE = {"DARKROOM_DATA": "; --data names the data folder"}
+"""What is said in another way, beside all that is."""
+
 ASKING_FOR_KEYS = ("DARKROOM_API_KEYS", "DARKROOM_REQUIRE_KEYS")
 """Empty, these are refused: what was meant to close the service expanded to nothing, and missing would mean open."""
 
@@ -123,7 +126,7 @@ def read_settings(kind: type[S]) -> S:
     """
     own = {PREFIX + name.upper() for name in kind.model_fields}
     for name, closest in unknown_variables(os.environ, own | GATEWAY | WORKER | UP | CLIENT).items():
-        hint = f"; did you mean {closest}?" if closest else ": remove it"
+        hint = f"; did you mean {closest}?" if closest else OTHERWISE.get(name, ": remove it")
         raise SettingsError(f"{name} is not an option of Darkroom{hint}")
     for name in ASKING_FOR_KEYS:
         if os.environ.get(name) == "":
@@ -162,7 +165,10 @@ def unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> dict[
     strangers = [
         name for name in environ if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in names
     ]
-    return {name: next(iter(difflib.get_close_matches(name, names, n=1)), None) for name in sorted(strangers)}
+    # By what stands behind the prefix: that all have in common, and it makes every name look like every other.
+    own = {name.removeprefix(PREFIX): name for name in names}
+    close = {name: difflib.get_close_matches(name.removeprefix(PREFIX), own, n=1) for name in sorted(strangers)}
+    return {name: own[found[0]] if found else None for name, found in close.items()}
 
 
 def _sentence(error: ValidationError) -> str:
