@@ -38,11 +38,14 @@ def link_of(client: httpx2.Client, worker: ScriptedWorker, data: bytes) -> str:
 
 
 def ask(port: int, path: str, *headers: str) -> socket.socket:
+    """A connection on which an answer has begun, of which nothing was read."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     connection.connect(("127.0.0.1", port))
     lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
     connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    # Before, the gateway may not have heard of the connection: nobody holds it, and no file, without having left anybody.
+    connection.recv(1, socket.MSG_PEEK)
     return connection
 
 
