@@ -44,7 +44,7 @@ def ask(port: int, path: str, *headers: str) -> socket.socket:
     connection.connect(("127.0.0.1", port))
     lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
     connection.sendall("\r\n".join([*lines, "", ""]).encode())
-    # Before, the gateway may not have heard of the connection: nobody holds it, and no file, without having left anybody.
+    # Before, the gateway may not have heard of the connection: nobody is left by who holds neither it nor a file.
     connection.recv(1, socket.MSG_PEEK)
     return connection
 
