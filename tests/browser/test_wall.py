@@ -75,6 +75,7 @@ def test_the_wall_shows_so_many_until_older_ones_are_asked_for(
     opened: Page, running: Running, worker: ScriptedWorker
 ) -> None:
     ask(opened, "a red circle")
+    expect(opened.locator(".sheet")).to_have_count(1)
     job = running.client.get("/v1/jobs").json()["data"][0] | {"status": "canceled"}
     jobs = [job | {"id": f"job_{number:024x}"} for number in range(130)]
     opened.route("**/v1/jobs?*", lambda route: route.fulfill(json={"data": jobs, "next_cursor": None}))
@@ -82,7 +83,7 @@ def test_the_wall_shows_so_many_until_older_ones_are_asked_for(
     expect(opened.locator(".sheet")).to_have_count(120)
     opened.get_by_role("button", name="Older prints").click()
     expect(opened.get_by_role("button", name="Older prints")).to_have_count(0)
-    assert opened.locator(".sheet").count() > 129
+    expect(opened.locator(".sheet")).to_have_count(131)
 
 
 def test_a_job_that_is_deleted_elsewhere_goes(opened: Page, running: Running, worker: ScriptedWorker, ear: Ear) -> None:
