@@ -47,6 +47,9 @@ STANDING = PREFIX + "standing:"
 text that sorts ("<tenant> <lane><due><number> <job id>"). The first of a tenant takes its turn. What came back, or was
 queued by an earlier version, has no standing: its score in QUEUED counts. Gone when the queue is empty."""
 
+WITH_DEADLINE, WITHOUT_DEADLINE, BEHIND_TENANT = "a", "b", "!"
+"""The lanes of a standing, of which the first sorts before the other; and what sorts behind a tenant and a space."""
+
 CLOCK = PREFIX + "clock:"
 """hash per model, and per "batch:<model>" of `now` alone: `now`, the virtual time of fair queueing; `popped`, which
 numbers the places of RQ's list; `came`, which numbers the jobs; "overtakes:<tenant>", how many of its turns in a row

@@ -94,7 +94,8 @@ class QueueStats:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for queue, those in tenants.items():
                 for tenant in those:
-                    urgent, other, end = f"{tenant} a", f"{tenant} b", f"{tenant}!"
+                    urgent, other = f"{tenant} {keys.WITH_DEADLINE}", f"{tenant} {keys.WITHOUT_DEADLINE}"
+                    end = f"{tenant}{keys.BEHIND_TENANT}"
                     one = {"bylex": True, "offset": 0, "num": 1}
                     pipeline.zrange(keys.STANDING + queue, f"[{urgent}", f"({other}", **one)
                     pipeline.zrange(keys.STANDING + queue, f"({other}", f"[{urgent}", desc=True, **one)

@@ -146,16 +146,16 @@ local looked = 0
 -- overtakes one that has waited for longer, false if it has been overtaken often enough.
 local function first_of(turns, tenant, skipped)
   local first = standing_of(turns, tenant, '', skipped)
-  while first and first.lane == 'a' and looked < MOST and not in_time(first.id, first.due) do
+  while first and first.lane == WITH_DEADLINE and looked < MOST and not in_time(first.id, first.due) do
     looked = looked + 1
-    local behind = standing(tenant, 'b', 0, first.number, first.id)
+    local behind = standing(tenant, WITHOUT_DEADLINE, 0, first.number, first.id)
     redis.call('ZREM', STANDING .. turns, first.text)
     redis.call('ZADD', STANDING .. turns, 0, behind)
     if redis.call('EXISTS', JOB .. first.id) == 1 then redis.call('HSET', JOB .. first.id, 'standing', behind) end
     first = standing_of(turns, tenant, '', skipped)
   end
-  if not first or skipped > 0 or first.lane == 'b' then return first end
-  local oldest = standing_of(turns, tenant, 'b')
+  if not first or skipped > 0 or first.lane == WITHOUT_DEADLINE then return first end
+  local oldest = standing_of(turns, tenant, WITHOUT_DEADLINE)
   if not oldest or oldest.number > first.number then return first end
   local overtakes = tonumber(redis.call('HGET', CLOCK .. model, 'overtakes:' .. tenant) or 0)
   if overtakes < OVERTAKES then return first, true end

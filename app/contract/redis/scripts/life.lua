@@ -17,7 +17,7 @@ local function enqueue(id, tenant, model, cost, priority, due, is_first)
   local tag = math.max(tonumber(clock.now) or 0, tonumber(redis.call('ZSCORE', TURNS .. queue, tenant)) or 0)
   redis.call('ZADD', TURNS .. queue, tag + cost, tenant)
   redis.call('ZADD', NEXT_TURN .. queue, 'NX', tag, tenant)
-  local stands = standing(tenant, due and 'a' or 'b', due or 0, number, id)
+  local stands = standing(tenant, due and WITH_DEADLINE or WITHOUT_DEADLINE, due or 0, number, id)
   redis.call('ZADD', STANDING .. queue, 0, stands)
   if priority == 'batch' then tag = tag + AFTER_INTERACTIVE end
   local overtaken = due and overtaken_by(queue, tenant, stands)

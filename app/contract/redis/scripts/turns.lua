@@ -12,8 +12,8 @@ local function forget_turns(model)
     NEXT_TURN .. batch, STANDING .. batch, CLOCK .. batch)
 end
 
--- Where a job stands among those of its tenant in its queue: with a deadline (lane a) by the moment of it, without one (b)
--- by its number, which is the order of arrival.
+-- Where a job stands among those of its tenant in its queue: in the lane WITH_DEADLINE by the moment of it, in that
+-- WITHOUT_DEADLINE by its number, which is the order of arrival.
 local function standing(tenant, lane, due, number, id)
   return string.format('%s %s%015d%015d %s', tenant, lane, due, number, id)
 end
@@ -28,8 +28,8 @@ end
 -- `skipped` more are left out. `is_alone`: no other was left out, and none comes behind it. nil: there is none.
 local function standing_of(queue, tenant, from, skipped)
   skipped = skipped or 0
-  local found = redis.call('ZRANGEBYLEX', STANDING .. queue, '[' .. tenant .. ' ' .. from, '(' .. tenant .. '!', 'LIMIT',
-    skipped, 2)
+  local found = redis.call('ZRANGEBYLEX', STANDING .. queue, '[' .. tenant .. ' ' .. from,
+    '(' .. tenant .. BEHIND_TENANT, 'LIMIT', skipped, 2)
   if not found[1] then return nil end
   local first = read_standing(found[1])
   first.is_alone = skipped == 0 and not found[2]
@@ -38,6 +38,7 @@ end
 
 -- The id of the tenant's job that stands next behind this one, or nil.
 local function overtaken_by(queue, tenant, stands)
-  local found = redis.call('ZRANGEBYLEX', STANDING .. queue, '(' .. stands, '(' .. tenant .. '!', 'LIMIT', 0, 1)
+  local found = redis.call('ZRANGEBYLEX', STANDING .. queue, '(' .. stands, '(' .. tenant .. BEHIND_TENANT,
+    'LIMIT', 0, 1)
   return found[1] and read_standing(found[1]).id
 end
