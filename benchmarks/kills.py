@@ -21,6 +21,7 @@ import torch
 
 from tests.engine.driving import engine_of, wish
 from tests.engine.tiny_models import save_tiny_model
+from worker.cadence import Cadence
 from worker.engine.engine import Engine
 from worker.engine.events import EngineEvent, Finished, Progress
 from worker.engine.request import Request
@@ -28,7 +29,7 @@ from worker.engine.snapshot import Snapshot
 from worker.models.bundle import load
 from worker.models.quiet import quiet_libraries
 from worker.snapshot_file import read, written
-from worker.snapshots import Cadence, Limits
+from worker.snapshots import Limits
 
 SCHEDULERS = ("ddim", "euler_a", "dpmpp_2m", "dpmpp_sde", "unipc", "heun", "pndm", "deis")
 MODEL = {"model_hash": "tiny"}

@@ -20,6 +20,7 @@ import torch
 from app.contract.messages.card import ModelCard, Safety
 from worker.arrivals import Arrivals
 from worker.attempts import Attempts
+from worker.cadence import Cadence
 from worker.engine.engine import Engine
 from worker.engine.stage import Stage
 from worker.fetching import Fetching
@@ -32,7 +33,7 @@ from worker.provenance import Provenance
 from worker.reporter import Reporter
 from worker.scoring import Answering, Scoring
 from worker.served import Drawing
-from worker.snapshots import Cadence, Snapshots
+from worker.snapshots import Snapshots
 from worker.storage import ObjectStore
 from worker.turns import OwnTurns, Turns
 

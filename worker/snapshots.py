@@ -1,14 +1,15 @@
-"""Snapshots of the jobs under way: kept where other workers find them, found again, and when it is time for the next.
+"""Snapshots of the jobs under way: kept where other workers find them, and found again.
 
 Best effort in both directions: what cannot be kept or found costs evaluations, never a job. Small ones lie in Redis
-beside the record, large ones in the object store. Knows claims and sizes; refuses to know what a snapshot is made of.
+beside the record, large ones in the object store. Knows claims and sizes; refuses to know what a snapshot is made of,
+and when it is time for the next: cadence.py.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass
@@ -21,7 +22,6 @@ from app.contract.objects.names import snapshot_key
 from app.contract.redis.ownership import Claim
 from app.contract.redis.snapshots import KeptSnapshot, SnapshotRecords
 from worker.attempts import Attempts
-from worker.engine.events import EngineEvent, Failed, Finished, Parked, Progress, SnapshotTaken, Started, Stopped
 from worker.engine.snapshot import Snapshot, Unfit
 from worker.errors import WorkerError
 from worker.provenance import Provenance
@@ -54,13 +54,6 @@ LAST_WRITERS = 4
 
 MOST_UNDER_WAY = 8
 """Snapshots that wait to be kept, at most: no more are taken until then."""
-
-PART = 0.1
-"""Of the time that a job is expected to take: so much of it at most lies between two snapshots, and half of that is
-lost on average with a worker."""
-
-SOONEST = 0.2
-"""Seconds between two snapshots of a job, at least: what is drawn faster is soon drawn again."""
 
 SAME = ("model_hash", "dtype", "vae", "torch", "diffusers")
 """Of the provenance, what whoever goes on has to have as well. Generators' states and schedulers' attributes are those
@@ -292,58 +285,3 @@ class Snapshots:
         if what not in self._said:
             self._said.add(what)
             log.warning(f"a snapshot was not kept: {what}; its job would start over", **facts)
-
-
-@dataclass(slots=True)
-class _Watched:
-    """A job that is drawn: when its snapshot was last asked for, how many seconds are to lie between two, whether it
-    has come further since the last, and when it was first told to have come how far."""
-
-    since: float
-    every: float
-    has_moved: bool = False
-    first: tuple[float, int] | None = None
-
-    def note(self, progress: Progress, now: float, *, at_most: float) -> None:
-        """It has come so far."""
-        self.has_moved = True
-        if self.first is None:
-            self.first = now, progress.step
-            return
-        then, step = self.first
-        whole = (now - then) * progress.steps / (progress.step - step) if progress.step > step else at_most
-        self.every = min(at_most, max(SOONEST, PART * whole))
-
-
-class Cadence:
-    """When a snapshot is taken of the jobs of one engine, and of which first: of each as often as the limits say, and
-    of a job that does not take long after each PART of it. Listens in the engine's thread."""
-
-    def __init__(self, snapshots: Snapshots, ask: Callable[[str], None]) -> None:
-        """`ask` has the engine take one."""
-        self._snapshots = snapshots
-        self._ask = ask
-        self._watched: dict[str, _Watched] = {}
-
-    def stepped(self, events: Sequence[EngineEvent]) -> None:
-        """Take the events of one step."""
-        now = self._snapshots.clock()
-        for event in events:
-            self._note(event, now)
-        due = [token for token, job in self._watched.items() if job.has_moved and now - job.since >= job.every]
-        due = [token for token in due if not self._snapshots.rests(token)]
-        due.sort(key=lambda token: self._watched[token].since)
-        for token in due[: self._snapshots.room] if due else ():
-            self._watched[token].since, self._watched[token].has_moved = now, False
-            self._ask(token)
-
-    def _note(self, event: EngineEvent, now: float) -> None:
-        token, at_most = event.request_id, self._snapshots.limits.seconds
-        if isinstance(event, Started):
-            self._watched[token] = _Watched(now, at_most)
-        elif isinstance(event, Progress) and token in self._watched:
-            self._watched[token].note(event, now, at_most=at_most)
-        elif isinstance(event, SnapshotTaken):
-            self._snapshots.keep_soon(token, event.snapshot)
-        elif isinstance(event, Finished | Failed | Stopped | Parked):
-            self._watched.pop(token, None)

@@ -27,11 +27,12 @@ from tests.engine.driving import StoppedClock
 from tests.waiting import WAIT_SECONDS, until
 from worker import snapshots
 from worker.attempts import Attempts, Stop
+from worker.cadence import Cadence
 from worker.engine.events import EngineEvent, Parked, Progress, SnapshotTaken, Started, Stopped
 from worker.engine.snapshot import SampleSnapshot, Snapshot
 from worker.provenance import Provenance
 from worker.reporter import Reporter
-from worker.snapshots import BESIDE_RECORD, Cadence, Limits, Snapshots
+from worker.snapshots import BESIDE_RECORD, Limits, Snapshots
 from worker.storage import ObjectStore
 
 DRAWN_WITH = {"starter": Provenance("f" * 64, "1", "2.13.0", "0.42.1", "cpu, x86_64", "float32", 2)}
