@@ -12,6 +12,7 @@ from app.cli.defaults import DEFAULT_URL
 from app.cli.options import ApiKey, AsJson, JobId, Overwrite, Url
 from app.cli.parameters import as_spelled_here, with_options_of
 from app.contract.messages.deep_cache import MOST_INTERVAL
+from app.contract.messages.spec import DRAW_A_SEED
 from app.contract.messages.urgency import LEAST_DEADLINE, MOST_DEADLINE
 
 WHERE = "File, folder/, or pattern with {prompt} {seed} {number} {index} {job} {model}."
@@ -26,7 +27,8 @@ Picture = Annotated[str, typer.Argument(help="A PNG, JPEG or WebP; - is stdin.")
 File = Annotated[str | None, typer.Option("--file", "-f", help="Prompts, one a line; # comments; - is stdin.")]
 Output = Annotated[str, typer.Option("--output", "-o", help=WHERE)]
 Seeds = Annotated[
-    list[int] | None, typer.Option("--seed", help="Same seed, same picture. Several: each is drawn.", min=0)
+    list[int] | None,
+    typer.Option("--seed", help="Same seed, same picture; -1 takes any. Several: each is drawn.", min=DRAW_A_SEED),
 ]
 AspectRatio = Annotated[
     str | None, typer.Option("--aspect-ratio", metavar="W:H", help="Such as 16:9, instead of width and height.")

@@ -125,7 +125,7 @@ class Readiness:
         except redis.RedisError:
             return _red("unknown while Redis does not answer")
         if starting:
-            return _red(f"no worker is ready yet; starting: {'; '.join(starting)}")
+            return _red(f"no worker is ready yet; starting: {'; '.join(dict.fromkeys(starting))}")
         if not workers:
             return _red("no worker was heard of lately: start one, or see why it does not announce itself")
         return _green(f"{workers} heard of lately")

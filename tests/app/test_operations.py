@@ -103,7 +103,8 @@ def test_a_worker_that_warms_up_is_said_to(client: httpx2.Client, worker: Script
     """Nobody should be told to start what is starting."""
     worker.ownership.leave(worker.card.name, "w1")
     until(lambda: "start one" in client.get("/readyz").json()["checks"]["workers"]["detail"])
-    worker.ownership.starting("w1", "warming up, 2 rows measured")
+    for name in ("w1", "w2"):
+        worker.ownership.starting(name, "warming up, 2 rows measured")
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["checks"]["workers"] == {

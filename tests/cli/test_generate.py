@@ -42,6 +42,11 @@ def test_every_prompt_with_every_seed(run: Run, hand: Hand, tmp_path: Path) -> N
     assert opened(tmp_path / "zoo" / "a-lion-3.png").format == "PNG"
 
 
+def test_any_seed_is_asked_for_as_other_programs_ask(run: Run, hand: Hand) -> None:
+    assert run("generate", "a frog", "--seed", "-1", "-o", "out.png").exit_code == 0
+    assert hand.claims[0].spec.seed >= 0
+
+
 def test_a_missed_deadline_is_said_at_the_end(run: Run, hand: Hand, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         late = pool.submit(run, "generate", "wait", "--deadline", "0.5", "-o", "late.png")
@@ -174,7 +179,7 @@ def test_a_folder_is_made_with_its_first_picture(run: Run, hand: Hand, tmp_path:
         (("a", "-o", "taken/deeper/"), "cannot be made: Not a directory"),
         (("a", "-o", "a" * 300 + "/"), "cannot be made: File name too long"),
         (("a", "-o", "{colour}.png"), "{colour} in -o means nothing"),
-        (("a", "--seed", "-1"), "--seed"),
+        (("a", "--seed", "-2"), "--seed"),
         (("a", "-n", "many"), "num-images"),
         (("a", "--guidance-rescale", "1.1"), "--guidance-rescale"),
         (("a", "--api-key", "schlüssel"), "the API key has characters"),

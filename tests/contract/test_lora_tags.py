@@ -75,7 +75,9 @@ def test_a_refusal_of_its_lora_is_one_of_the_prompt(card: ModelCard) -> None:
     error = refusal(without, prompt="a cat <lora:ink:0.8>")
     assert (error.pointer, error.code) == ("/prompt", "not_taken")
     assert error.detail.startswith("has <lora:ink>, which is something that")
-    assert refusal(without, prompt="a cat", loras=[{"name": "ink"}]).pointer == "/loras"
+    plainly = refusal(without, prompt="a cat", loras=[{"name": "ink"}])
+    assert plainly.pointer == "/loras"
+    assert "DARKROOM_LORAS" in plainly.detail
 
 
 def test_an_error_about_a_lora_that_was_not_in_a_tag_stays_where_it_was() -> None:

@@ -36,6 +36,9 @@ from app.contract.messages.webhook_headers import WebhookHeaders
 DRAWN_SEEDS = 2**53
 """A missing seed is drawn below this: every JSON reader, JavaScript's doubles included, gives it back unharmed."""
 
+FILES = {"loras": "DARKROOM_LORAS", "control": "DARKROOM_CONTROLNETS"}
+"""What has to name files before any model takes these."""
+
 WebhookEvent = Literal["job.queued", "job.started", "job.restarted", "job.succeeded", "job.failed", "job.canceled"]
 
 Metadata = Annotated[
@@ -237,7 +240,8 @@ def _not_taken(values: Mapping[str, Any], card: ModelCard, others: Sequence[Mode
     for name, parameter in PARAMETERS.items():
         if parameter.announced and name not in card.takes and values.get(name) not in (None, [], parameter.default):
             takers = ", ".join(other.name for other in others[:MOST_NAMED] if name in other.takes)
-            told = f"; taken by {takers}" if takers else ""
+            files = f"; {FILES[name]} names some to models that can use them" if name in FILES else ""
+            told = f"; taken by {takers}" if takers else files
             yield ParamError(f"/{name}", "not_taken", f"is something that {card.name} does not take{told}")
 
 
