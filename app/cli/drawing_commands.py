@@ -23,6 +23,9 @@ CAN_WAIT = "These can wait: behind your other jobs, and put aside for those of p
 SHOWN = "Show pictures in the terminal; by itself where it knows kitty's, iTerm2's or sixel graphics."
 
 Prompts = Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What the picture shows.")]
+Named = Annotated[list[str] | None, typer.Option("--prompt", hidden=True)]
+"""For who calls it as the API does."""
+
 Picture = Annotated[str, typer.Argument(help="A PNG, JPEG or WebP; - is stdin.")]
 File = Annotated[str | None, typer.Option("--file", "-f", help="Prompts, one a line; # comments; - is stdin.")]
 Output = Annotated[str, typer.Option("--output", "-o", help=WHERE)]
@@ -115,6 +118,7 @@ def _draw(
     picture: str | None = None,
     *,
     command: str,
+    named: Named = None,
     file: File = None,
     output: Output = ".",
     seeds: Seeds = None,
@@ -148,10 +152,10 @@ def _draw(
         **_urgency(deadline, is_batch=batch),
     )
     display = Display(command=command, as_json=as_json, show=show, preview=preview)
-    named = NamedPictures(picture, mask, tuple(loras or ()), tuple(controls or ()), is_varied=command == "vary")
+    pictures = NamedPictures(picture, mask, tuple(loras or ()), tuple(controls or ()), is_varied=command == "vary")
     code = draw(
-        prompts or [], file, seeds or [], asked,
-        output=output, overwrite=overwrite, url=url, api_key=api_key, display=display, pictures=named,
+        [*(prompts or ()), *(named or ())], file, seeds or [], asked,
+        output=output, overwrite=overwrite, url=url, api_key=api_key, display=display, pictures=pictures,
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -65,6 +65,11 @@ SAID_OTHERWISE: Final = {
 }
 """What other words of the command line decide."""
 
+SAME: Final = {name: spelling.flags[0] for name, spelling in SPELLINGS.items()} | {
+    name: SAID_OTHERWISE[name] for name in ("mask_image", "loras")
+}
+"""Options that take what the parameter takes, under a name of their own."""
+
 
 def spelled() -> dict[str, Spelling]:
     """The parameters that are options, in the order of help."""
@@ -81,7 +86,7 @@ def spellings() -> dict[str, str]:
 def as_spelled_here(option: str) -> str:
     """The name of an option, also where somebody wrote the API's and diffusers': `num_inference_steps` is `steps`."""
     written = option.replace("_", "-")
-    return next((each.flags[0][2:] for name, each in SPELLINGS.items() if name.replace("_", "-") == written), written)
+    return next((option[2:] for name, option in SAME.items() if name.replace("_", "-") == written), written)
 
 
 def with_options_of(draw: Callable[..., None], command: Callable[..., None], *, after: str) -> Callable[..., None]:

@@ -18,6 +18,7 @@ from app.cli import generate as generate_module
 from app.cli.client import CommandError
 from app.cli.generate import read_prompts, requests_of
 from app.cli.naming import Names
+from app.cli.parameters import as_spelled_here
 from app.contract.messages.card import ModelCard
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.cli.conftest import Hand, Run, begun, no_service
@@ -151,10 +152,12 @@ def test_parameters_by_the_names_of_the_api(run: Run, hand: Hand) -> None:
         "--output-quality",
         "80",
     )
-    assert run("generate", "a frog", *words, "-o", "a.webp").exit_code == 0
+    assert run("generate", "--prompt", "a frog", *words, "-o", "a.webp").exit_code == 0
     [claim] = hand.claims
     spec = claim.spec
+    assert spec.prompt == "a frog"
     assert (spec.num_inference_steps, spec.guidance_scale, spec.negative_prompt) == (7, 3, "blue")
+    assert [as_spelled_here(name) for name in ("mask_image", "mask-image", "loras")] == ["mask", "mask", "lora"]
 
 
 def test_a_folder_is_made_with_its_first_picture(run: Run, hand: Hand, tmp_path: Path) -> None:
