@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from transformers import CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil
 
+from app.cli.score_commands import score
 from app.contract.messages.model_name import BUNDLED_SCORER
 from worker.models.errors import ModelError
 from worker.models.preparation import PREPARATION, read_preparation
 from worker.models.scorer import Picture, Scorer, load_scorer
 
+DOCS = Path(__file__).parents[2] / "docs"
 WORDS_ONLY = {"README.md", "NOTICE", "sha256sums.txt"}
 COLOURS = {
     "red": (222, 41, 41),
@@ -95,6 +98,17 @@ def test_each_picture_is_scored_by_its_text(scorer: Scorer) -> None:
     pictures, texts = [painted("red", "blue"), painted("yellow", "purple")], ["a red circle", "a yellow circle"]
     right, wrong = scorer.scores(pictures, texts), scorer.scores(pictures, texts[::-1])
     assert all(true > false for true, false in zip(right, wrong, strict=True))
+
+
+def test_the_templates_that_are_shown_find_what_is_on_a_picture(scorer: Scorer) -> None:
+    """`a drawing of {}` stood there, by which this small one takes a panda for a frog."""
+    shown = set(re.findall(r'--template "(a [^"]+)"', (DOCS / "cli.md").read_text() + str(score.__doc__)))
+    assert shown
+    with Image.open(DOCS / "images" / "walk-three.webp") as three:
+        panda = np.asarray(three.convert("RGB").crop((264, 0, 392, 128)))
+    for template in shown:
+        texts = scorer.text_features([template.format(each) for each in ("a frog", "a panda")])
+        assert int((texts @ scorer.image_features([panda])[0]).argmax()) == 1, template
 
 
 def test_it_says_what_its_vectors_are(scorer: Scorer) -> None:
