@@ -15,6 +15,7 @@ import torch
 from tests.engine.driving import Recorder, distance, drain, engine_of, final_latents, last_events, run, stock, wish
 from tests.engine.pictures import edit, half_mask
 from tests.engine.pictures import picture as painted
+from tests.engine.test_equation import ALONE, IN_COMPANY
 from tests.engine.tiny_controlnets import PICTURES, control, stock_controlled, with_controlnets
 from tests.waiting import until
 from worker.engine.events import Failed, Finished
@@ -23,9 +24,6 @@ from worker.families.controlnet import ControlNet, scales
 from worker.families.unet import UNet
 from worker.models.bundle import Bundle
 from worker.models.controlnets import load_controlnet
-
-TOLERANCE = 5e-5
-"""Standard deviations of the latents, as in test_equation.py."""
 
 
 @pytest.fixture(scope="module", params=["velocity_bundle", "xl_bundle"])
@@ -84,14 +82,14 @@ def test_any_of_them_in_a_changing_batch_equal_the_stock_pipelines(bundle: Bundl
     for request in requests:
         theirs = expected(bundle, request)
         of_its_size = [latents for latents in recorder.latents if latents.shape == theirs.shape]
-        assert min(distance(latents, theirs) for latents in of_its_size) <= TOLERANCE, request.id
+        assert min(distance(latents, theirs) for latents in of_its_size) <= IN_COMPANY, request.id
     assert engine.free_seats == engine.seats
 
 
 def test_alone_it_is_the_same_and_the_network_matters(bundle: Bundle) -> None:
     request = controlled("a", control(scale=0.8), scheduler="euler")
     [latents] = final_latents(bundle, request)
-    assert distance(latents, stock_controlled(bundle, request)) <= TOLERANCE
+    assert distance(latents, stock_controlled(bundle, request)) <= ALONE
     [plain] = final_latents(bundle, controlled("a", scheduler="euler"))
     assert distance(latents, plain) > 0.1
 
@@ -106,7 +104,7 @@ def test_edits_follow_one_as_in_the_stock_pipelines(bundle: Bundle) -> None:
     ]
     together = final_latents(bundle, *requests)
     for request in requests[:2]:
-        assert min(distance(latents, expected(bundle, request)) for latents in together) <= TOLERANCE, request.id
+        assert min(distance(latents, expected(bundle, request)) for latents in together) <= IN_COMPANY, request.id
 
 
 def edited(id: str, of: Request, *controls: Any) -> Request:
@@ -116,7 +114,7 @@ def edited(id: str, of: Request, *controls: Any) -> Request:
 def test_a_single_file_is_a_controlnet_as_well(one_bundle: Bundle) -> None:
     request = controlled("a", control("single"))
     [latents] = final_latents(one_bundle, request)
-    assert distance(latents, stock_controlled(one_bundle, request)) <= TOLERANCE
+    assert distance(latents, stock_controlled(one_bundle, request)) <= ALONE
 
 
 def test_neighbours_without_one_get_no_bit_of_it(one_bundle: Bundle) -> None:
@@ -211,7 +209,7 @@ def test_more_of_them_than_are_kept_in_memory_take_turns(one_bundle: Bundle) -> 
     assert all(isinstance(event, Finished) for event in last.values()), last
     for request in requests:
         theirs = stock_controlled(bundle, request)
-        assert min(distance(latents, theirs) for latents in recorder.latents) <= TOLERANCE
+        assert min(distance(latents, theirs) for latents in recorder.latents) <= IN_COMPANY
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from app.contract.messages.deep_cache import Cache
 from app.contract.messages.unclip import ImageEmbedding, Prior
 from tests.engine.driving import Recorder, distance, drain, engine_of, last_events, run, wish
 from tests.engine.pictures import named, picture
+from tests.engine.test_equation import IN_COMPANY
 from tests.engine.test_selection import Brightest
 from tests.engine.tiny_models import EMBEDDING, save_tiny_unclip, save_tiny_unclip_of_images, save_tiny_variation
 from worker.engine.engine import Engine
@@ -30,8 +31,7 @@ from worker.models.bundle import Bundle, load
 from worker.models.quiet import quiet_libraries
 from worker.models.schedulers import for_name
 
-CLOSE = 5e-5
-"""Of the latents' standard deviation."""
+CLOSE = IN_COMPANY
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_parts_of_an_embedding_count(bundle: Bundle, folder: Path) -> None:
     """Else the test above would hold whatever the prior does."""
     plain = stock(bundle, folder, UNEQUAL[0])
     for changes in ({"prior": Prior(num_inference_steps=5)}, {"noise_level": 1}):
-        assert distance(stock(bundle, folder, UNEQUAL[0].model_copy(update=changes)), plain) > 100 * CLOSE, changes
+        assert distance(stock(bundle, folder, UNEQUAL[0].model_copy(update=changes)), plain) > 25 * CLOSE, changes
 
 
 def test_progress_tells_the_stage_and_counts_both(bundle: Bundle) -> None:
@@ -265,7 +265,7 @@ def test_a_way_between_two_texts_ends_at_what_each_alone_would_be(bundle: Bundle
         middle, at_end = drawn(bundle, way)
         [alone] = drawn(bundle, wish(prompt=text, **changes))
         assert torch.equal(at_end, alone)
-        assert distance(middle, alone) > 100 * CLOSE
+        assert distance(middle, alone) > 25 * CLOSE
 
 
 def test_a_text_difference_of_nothing_is_the_picture_alone(bundle: Bundle) -> None:
@@ -273,7 +273,7 @@ def test_a_text_difference_of_nothing_is_the_picture_alone(bundle: Bundle) -> No
     none, some = drawn(bundle, drawn_from(of={}, diff=diff, at=[0, 0.4]))
     [alone] = drawn(bundle, drawn_from(of={}))
     assert torch.equal(none, alone)
-    assert distance(some, alone) > 100 * CLOSE
+    assert distance(some, alone) > 25 * CLOSE
 
 
 def test_a_picture_comes_back_from_its_own_noise(bundle: Bundle) -> None:
