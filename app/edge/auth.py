@@ -49,6 +49,11 @@ class Caller:
     revoked: Revocation | None = None
     """Set when the key is revoked, or when one is needed by somebody who has none: whatever is open for it ends."""
 
+    @property
+    def may_read(self) -> bool:
+        """Whether the key opens what is there to be looked at."""
+        return "read" in self.scopes
+
     def require(self, method: str) -> None:
         """Raises Forbidden if the key's scopes do not allow a request of this method."""
         scope = "read" if method in SAFE_METHODS else "write"

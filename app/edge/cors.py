@@ -81,9 +81,10 @@ class Cors:
                 if allowed:
                     answer["Access-Control-Allow-Origin"] = allowed
                     answer["Access-Control-Expose-Headers"] = EXPOSED
-                    if stream_request(scope) is not None:
+                    if stream_request(scope) is not None and "authorization" not in headers:
                         # Replicate's example is `new EventSource(urls.stream, {withCredentials: true})`. The link is
-                        # all that opens such a stream, so that a cookie beside it changes nothing.
+                        # all that opens such a stream, so that a cookie beside it changes nothing. A key, or a
+                        # password that the browser remembers, would count in the place of the link.
                         answer["Access-Control-Allow-Credentials"] = "true"
             await send(message)
 

@@ -7,6 +7,8 @@ import re
 from dataclasses import replace
 from typing import Annotated, Any
 
+import redis
+import structlog
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
@@ -47,6 +49,7 @@ from app.routes.waiting import applied, send, wait_for_end
 from app.services import Services, TheCaller, TheFullCaller, TheServices
 
 router = APIRouter(tags=["replicate"])
+log = structlog.get_logger()
 
 BARE_WAIT = 58
 """Seconds of `Prefer: wait` without a number. The client hangs up after 60.5."""
@@ -134,10 +137,14 @@ async def _create(
 
 
 async def _created(rendered: Prediction, headers: dict[str, str], services: Services, caller: Caller) -> Response:
-    if caller.key_id:
+    if caller.key_id and caller.may_read:
         # The client for JavaScript sends no key there, and nor does the EventSource of a page that is handed the link.
-        token = await services.stream_tokens.create(of_prediction(rendered.id), caller)
-        rendered.urls.stream += f"?token={token}"
+        try:
+            token = await services.stream_tokens.create(of_prediction(rendered.id), caller)
+            rendered.urls.stream += f"?token={token}"
+        except redis.RedisError as error:
+            # The job is in: after an error the caller would send the request again, and have it drawn twice.
+            log.warning("no token for a stream", job_id=rendered.id, error=type(error).__name__)
     return Response(rendered.model_dump_json(), 201, headers, media_type="application/json")
 
 

@@ -12,7 +12,7 @@ import structlog
 
 from app.contract.redis import keys as names
 from app.edge.keyring import key_id_of
-from app.edge.stream_tokens import TOKEN_SECONDS
+from app.edge.stream_tokens import TOKEN_SECONDS, StreamTokens
 from tests.app.conftest import OneGateway, Running, ScriptedWorker
 from tests.app.test_guard import KEY, OTHER_KEY
 from tests.app.test_jobs import PARAMETERS
@@ -81,6 +81,30 @@ def test_replicates_client_for_javascript_sends_no_key_to_a_stream(locked: Runni
     seen = client.get(f"/v1/predictions/{created['id']}", headers=ANN | page)
     assert "token" not in seen.json()["urls"]["stream"]
     assert "access-control-allow-credentials" not in seen.headers
+    remembered = client.get(created["urls"]["stream"], headers=ANN | page)
+    assert remembered.status_code == 200
+    assert "access-control-allow-credentials" not in remembered.headers, "a browser's password opened it, not the link"
+
+
+def test_a_prediction_that_is_in_is_answered_where_no_token_can_be_kept(
+    locked: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller would take a 503 for a request that was not taken, and have it drawn twice."""
+
+    async def away(*_: object) -> str:
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(StreamTokens, "create", away)
+    created = locked.client.post("/v1/predictions", json={"input": {"prompt": "a"}}, headers=ANN)
+    assert created.status_code == 201, created.text
+    assert created.json()["urls"]["stream"].endswith("/stream"), "as every other answer has it"
+
+
+def test_a_key_that_may_not_look_is_given_no_link_that_may(locked: Running, made: Made) -> None:  # noqa: F811
+    writer = made("ann", scopes=("write",))
+    created = locked.client.post("/v1/predictions", json={"input": {"prompt": "a"}}, headers=writer)
+    assert created.status_code == 201, created.text
+    assert "token" not in created.json()["urls"]["stream"]
 
 
 def test_it_opens_nothing_else(locked: Running) -> None:
