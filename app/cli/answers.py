@@ -13,6 +13,10 @@ from app.contract.messages.job import is_job_id
 
 _WORD = re.compile(r"[a-z][a-z_-]{0,31}", re.ASCII)
 
+NUMBER: Final = (int, float)
+BEYOND: Final = 2**64
+"""No seed, size or time of the service is as large."""
+
 
 def fits(value: Any, shape: Any) -> bool:
     """Whether a value of JSON is of a type, one of several, a list of something, or has members that fit.
@@ -26,6 +30,9 @@ def fits(value: Any, shape: Any) -> bool:
     if isinstance(shape, list):
         return isinstance(value, list) and all(fits(each, shape[0]) for each in value)
     if isinstance(shape, type):
+        if shape in NUMBER and not isinstance(value, bool):
+            # Infinity, NaN and numbers of hundreds of digits are JSON to Python, and an error wherever one counts.
+            return isinstance(value, shape) and -BEYOND < value < BEYOND
         return isinstance(value, shape) and not (isinstance(value, bool) and shape is not bool)
     return value is None if shape is None else bool(shape(value))
 
@@ -55,7 +62,6 @@ def is_shown(value: Any) -> bool:
 
 
 MOST_PANES: Final = 4
-NUMBER: Final = (int, float)
 PREVIEWS: Final = {"url": str, "width": int, "height": int, "columns": int, "steps": [int]}
 KEPT: Final = {"steps": int, "files": _by_name({"url": str})}
 IMAGE: Final = {

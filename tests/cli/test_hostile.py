@@ -7,6 +7,7 @@ import gzip
 import http.server
 import io
 import json
+import math
 import re
 import ssl
 import threading
@@ -116,12 +117,19 @@ MODEL = {
     "pace_seconds": 1.5,
 }  # fmt: skip
 
+INPUT = {
+    "id": "in_" + "0" * 24, "bytes": 99, "width": 16, "height": 16, "created_at": "2026-08-01T09:30:00.000Z",
+    "expires_at": "2026-08-02T09:30:00.000Z",
+}  # fmt: skip
 
-def routes(job: Any, models: Any = None) -> Callable[[str, str], Answer]:
+
+def routes(job: Any, models: Any = None, sent_in: Any = INPUT) -> Callable[[str, str], Answer]:
     """A service whose every job is this one."""
 
     def answer(method: str, path: str) -> Answer:
         path = path.partition("?")[0]
+        if path == "/v1/inputs" and method == "GET":
+            return Answer(json.dumps({"data": [sent_in], "next_cursor": None}).encode())
         if path == "/v1/models":
             return Answer(json.dumps({"data": [MODEL] if models is None else models}).encode())
         if path.endswith(".png") or path == "/sheet":
@@ -280,7 +288,8 @@ def test_nothing_that_is_told_reaches_the_terminal(run: Run, bucket: Server) -> 
     failed = told(job_at(bucket.url) | {"images": []}, status="failed", error=error)
     body = {"detail": f"no{ESCAPE}", "errors": [{"pointer": f"/p{ESCAPE}", "detail": f"d{ESCAPE}"}]}
     refusal = Answer(json.dumps(body).encode(), 422)
-    for answer in (routes(job, models), routes(failed, models), lambda method, path: refusal):
+    sent_in = escaped(INPUT) | {"id": INPUT["id"]}
+    for answer in (routes(job, models, sent_in), routes(failed, models, sent_in), lambda method, path: refusal):
         with serving(answer) as service:
             said = [run(*command, url=service.url).output for command in COMMANDS]
         assert all(said), said
@@ -323,6 +332,17 @@ def test_every_member_of_an_answer_may_be_anything(
             assert done.output, (way, strange)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
     assert all(path.name.startswith(("job_", "old")) for path in (tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("number", [10**400, math.inf, math.nan], ids=["digits", "infinity", "nan"])
+def test_a_number_may_be_none_that_can_be_counted_with(run: Run, number: float) -> None:
+    job = job_at("http://127.0.0.1:1")
+    timed = replaced(job, ("timings", "drawn"), number)
+    lies = {("inputs", "list"): routes(job, sent_in=INPUT | {"bytes": number}), ("jobs", "show", JOB_ID): routes(timed)}
+    for command, answer in lies.items():
+        with serving(answer) as service:
+            done = run(*command, url=service.url)
+        assert (done.exit_code, "no darkroom of this version" in done.stderr) == (3, True), command
 
 
 @pytest.mark.parametrize("way", [("id",), ("model",), ("input", "prompt"), ("images", 0, "seed")], ids=str)
