@@ -116,7 +116,7 @@ def _backup(file: Path, data: Path, *, overwrite: bool) -> str:
         raise BackupError(f"{file} lies in the data folder itself; choose a place outside")
     aside = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with _valkey_of(data) as valkey, aside.open("xb") as sink:
+        with _opened(aside, file) as sink, _valkey_of(data) as valkey:
             with BackupWriter(sink) as writer:
                 with _snapshot(valkey) as taken:
                     writer.add(SNAPSHOT, taken)
@@ -130,6 +130,14 @@ def _backup(file: Path, data: Path, *, overwrite: bool) -> str:
     finally:
         aside.unlink(missing_ok=True)
     return f"{file}: {len(writer.sums)} files, {writer.size / 1e6:.1f} MB. It holds keys: keep it as you keep them"
+
+
+def _opened(aside: Path, file: Path) -> IO[bytes]:
+    """What becomes `file`. Raises BackupError, which names that one."""
+    try:
+        return aside.open("xb")
+    except OSError as error:
+        raise BackupError(f"{file} cannot be written: {error.strerror}; name another file") from error
 
 
 def _require_own_state(data: Path) -> None:
@@ -212,7 +220,10 @@ def _restore(file: Path, data: Path) -> str:
     if data.exists() and (not data.is_dir() or any(data.iterdir())):
         raise BackupError(f"{data} is not empty; name a new folder with --data, or move this one away")
     was_there = data.exists()
-    own_folder(data)
+    try:
+        own_folder(data)
+    except OSError as error:
+        raise BackupError(f"{data} cannot be made: {error.strerror}; name another folder with --data") from error
     aside = data / f"{RESTORING}{secrets.token_hex(8)}"
     try:
         # `darkroom up` waits for it: nobody starts on half a folder.

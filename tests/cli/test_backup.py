@@ -229,6 +229,8 @@ def test_what_cannot_be_backed_up(
         assert not file.exists()
 
     refused("no data folder", data=folder / "nowhere")
+    nowhere = folder / "nowhere" / "a.tar"
+    refused(f"{nowhere} cannot be written: No such file or directory; name another file", file=nowhere)
     refused("lies in the data folder itself", file=data / "pictures" / "a.tar")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     refused("back up that server by its own means")
@@ -406,6 +408,12 @@ def test_nothing_is_put_over_something(small: Path, no_valkey: None, capsys: pyt
     assert restore(small, data=data) == 2
     assert "is not empty" in capsys.readouterr().err
     assert [path.name for path in data.iterdir()] == ["lock"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = small / "new"
+    assert restore(small, data=data) == 2
+    assert f"{data} cannot be made: Not a directory; name another folder with --data" in capsys.readouterr().err
 
 
 def test_a_folder_that_was_there_stays_where_a_restore_failed(
