@@ -11,6 +11,9 @@ from app.cli.client import CommandError, Job, Refused, Service, is_terminal
 CANCEL_SECONDS = 5.0
 """How long a Ctrl-C waits for the service to hear of it."""
 
+OVER = (404, 409)
+"""Refusals that say that there is nothing to call off. After any other, as of a key's minute, the job goes on."""
+
 
 async def call_off(service: Service, submissions: Iterable[asyncio.Task[Job]], under_way: Iterable[str]) -> list[str]:
     """Cancel these jobs and those that are still being sent: what became of each that was accepted, a line each.
@@ -19,13 +22,16 @@ async def call_off(service: Service, submissions: Iterable[asyncio.Task[Job]], u
     """
     if me := asyncio.current_task():
         me.uncancel()
-    job_ids = dict.fromkeys(under_way)
+    job_ids, sent = dict.fromkeys(under_way), [*submissions]
     with suppress(TimeoutError):
         async with asyncio.timeout(CANCEL_SECONDS):
-            accepted = await asyncio.gather(*submissions, return_exceptions=True)
+            accepted = await asyncio.gather(*sent, return_exceptions=True)
             job_ids |= {job["id"]: None for job in accepted if isinstance(job, dict)}
     outcomes = await asyncio.gather(*(_cancel(service, job_id) for job_id in job_ids))
-    return [*_account([*job_ids], outcomes)] or ["stopped; no job was under way"]
+    lines = [*_account([*job_ids], outcomes)]
+    if any(each.cancelled() for each in sent):
+        lines.append("a request was sent and not answered; `darkroom jobs list` shows whether it became a job")
+    return lines or ["stopped; no job was under way"]
 
 
 async def _cancel(service: Service, job_id: str) -> str:
@@ -34,8 +40,8 @@ async def _cancel(service: Service, job_id: str) -> str:
         async with asyncio.timeout(CANCEL_SECONDS):
             job = await service.cancel(job_id)
             return "canceled" if not is_terminal(job) or job["status"] == "canceled" else "over"
-    except Refused:
-        return "over"
+    except Refused as refusal:
+        return "over" if refusal.status in OVER else "unheard"
     except (CommandError, TimeoutError):
         return "unheard"
 
@@ -48,4 +54,4 @@ def _account(job_ids: Sequence[str], outcomes: Sequence[str]) -> Iterator[str]:
         if outcome == "over":
             yield f"{job_id} had ended already; `darkroom jobs show {job_id}` shows it"
         elif outcome == "unheard":
-            yield f"{job_id} may go on, the service does not answer; `darkroom jobs cancel {job_id}` ends it"
+            yield f"{job_id} may go on, the service has not called it off; `darkroom jobs cancel {job_id}` does"

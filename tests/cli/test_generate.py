@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 import redis
 from PIL import Image
 
+from app.cli import calling_off
 from app.cli import client as client_module
 from app.cli import generate as generate_module
-from app.cli.client import CommandError
+from app.cli.calling_off import call_off
+from app.cli.client import CommandError, Service
 from app.cli.generate import read_prompts, requests_of
 from app.cli.naming import Names
 from app.cli.parameters import as_spelled_here
@@ -274,6 +279,32 @@ def test_ctrl_c_cancels_what_it_began(gateway: Running, hand: Hand, tmp_path: Pa
     until(lambda: all(job["status"] != "running" for job in gateway.client.get("/v1/jobs").json()["data"]))
     statuses = {job["input"]["prompt"]: job["status"] for job in gateway.client.get("/v1/jobs").json()["data"]}
     assert statuses == {"wait": "canceled", "wait too": "canceled", "a frog": "succeeded"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [404, 409, 429, 503])
+async def test_what_could_not_be_called_off_is_not_said_to_be_over(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Of each refusal it was said that the job had ended, of a key's minute that was used up too."""
+
+    async def refused(self: Service, method: str, url: str, **_: Any) -> httpx2.Response:
+        asked = httpx2.Request(method, "http://127.0.0.1:1")
+        return httpx2.Response(status, json={"detail": "no"}, request=asked)
+
+    monkeypatch.setattr(Service, "_whole", refused)
+    async with Service("http://127.0.0.1:1", None) as service:
+        [line] = await call_off(service, [], ["job_" + "0" * 24])
+    assert ("had ended already" in line, "may go on" in line) == (status < 429, status >= 429)
+
+
+@pytest.mark.anyio
+async def test_a_request_without_an_answer_may_be_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calling_off, "CANCEL_SECONDS", 0.0)
+    submission: asyncio.Task[Any] = asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
+    async with Service("http://127.0.0.1:1", None) as service:
+        [line] = await call_off(service, [submission], [])
+    assert "`darkroom jobs list`" in line
 
 
 def test_a_disk_that_is_full_keeps_no_half_picture(file_size_limit: int, tmp_path: Path) -> None:
