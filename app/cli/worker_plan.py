@@ -195,7 +195,14 @@ def _meant(folder: Path) -> Path:
 
 
 def _exists(folder: Path) -> bool:
-    return _meant(folder).exists()
+    try:
+        _meant(folder).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        # Nobody may look there, or nobody can: whoever tries to read it says why.
+        return True
+    return True
 
 
 def _refuse_idle(asked: Asked, count: int) -> None:

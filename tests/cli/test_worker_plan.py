@@ -121,6 +121,12 @@ def test_what_cannot_be_together_is_refused_in_a_sentence(
         planned(**asked, gpus=gpus)  # type: ignore[arg-type]
 
 
+def test_a_folder_that_cannot_be_looked_at_is_for_the_worker_to_judge() -> None:
+    """As one in a home that is shut to whom the service runs as: `up` and `doctor` ended in a traceback. Root may look
+    anywhere; a name that is too long fails for everybody, by another error."""
+    assert planned([Path("x" * 300, "model")]) == [("worker", "model", "auto", None)]
+
+
 def test_threads_that_are_said_are_nobodys_to_divide() -> None:
     assert [worker[3] for worker in planned([A, B], ["cpu"], DARKROOM_THREADS="6")] == [None, None]
 
