@@ -8,10 +8,10 @@ import torch
 
 from benchmarks.gpu.models import finish, full_size, request
 from benchmarks.gpu.run import Run, distance
+from worker.engine.decodes import Launched
 from worker.engine.engine import Engine
 from worker.engine.lanes import Graphs
 from worker.engine.request import Request
-from worker.engine.sample import Sample
 from worker.families.choose import family_of
 from worker.models.bundle import Bundle
 
@@ -58,15 +58,15 @@ def in_company(run: Run, dtype: torch.dtype) -> None:
 
 
 class Watched(Engine):
-    """Keeps the last latents of each request, as they go into the decoder."""
+    """Keeps the last latents of each request, as they went into the decoder."""
 
     def __init__(self, bundle: Bundle, *, graphs: Graphs) -> None:
         super().__init__(family_of(bundle), seats=16, graphs=graphs)
         self.latents: dict[str, torch.Tensor] = {}
 
-    def _decode(self, batch: list[Sample], tile: int | None) -> None:
-        self.latents |= {sample.job.request.id: sample.latents.clone() for sample in batch}
-        super()._decode(batch, tile)
+    def _take_pictures(self, decoding: list[Launched]) -> None:
+        self.latents |= {sample.job.request.id: sample.latents.clone() for sample, _, _ in decoding}
+        super()._take_pictures(decoding)
 
 
 def _last_latents(bundle: Bundle, graphs: Graphs) -> list[torch.Tensor]:
