@@ -24,6 +24,7 @@ from starlette.types import Receive
 from app.edge.body_queues import Space, Turns
 from app.edge.errors import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from app.edge.strict_json import parse_json
+from app.edge.versions import with_one_version
 from app.edge.waiting import ClientGone
 
 SMALL: Final = 64 * 1024
@@ -111,10 +112,13 @@ class BodyRules:
 
     def of(self, path: str) -> BodyRule:
         """The rule of a path. Methods that it does not take are the application's to refuse."""
-        exact = self.rules.get(path)
-        if exact is not None:
-            return exact
-        return next((rule for route, rule in self.rules.items() if _pattern(route).fullmatch(path)), PLAIN)
+        # Who has the version too often, or not at all, is to hear of that, and not that pictures are too large.
+        for each in dict.fromkeys((path, with_one_version(path))):
+            if (exact := self.rules.get(each)) is not None:
+                return exact
+            if found := next((rule for route, rule in self.rules.items() if _pattern(route).fullmatch(each)), None):
+                return found
+        return PLAIN
 
 
 @cache

@@ -39,6 +39,7 @@ from app.edge.errors import (
 )
 from app.edge.problem import Problem
 from app.edge.refusals import Refusals
+from app.edge.versions import with_one_version
 from app.pictures import errors as storage
 
 log = structlog.get_logger()
@@ -47,9 +48,6 @@ MOST_ERRORS = 8
 """Wrong fields named in one answer: enough to repair a form, and the answer stays short whatever came in."""
 
 _FIELD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}", re.ASCII)
-
-
-_VERSIONS = re.compile("^(/v1)+(?=/)")
 
 
 def install(app: FastAPI, refusals: Refusals) -> None:
@@ -136,13 +134,11 @@ def _http_problem(error: HTTPException, request: Request) -> Problem:
 
 
 def _nothing_here(request: Request) -> str:
-    # Of two clients of one dialect one wants /v1 in the base URL, and the other adds it.
     path: str = request.scope["path"]
-    bare = _VERSIONS.sub("", path)
-    meant = {**request.scope, "path": f"/v1{bare}"}
+    meant = {**request.scope, "path": with_one_version(path)}
     if meant["path"] == path or not any(_fits(route, meant) for route in _flat(request.app.router.routes)):
         return "Nothing is served at this path."
-    than = "with one /v1 less" if path != bare else "with /v1 before it"
+    than = "with one /v1 less" if len(path) > len(meant["path"]) else "with /v1 before it"
     return f"Nothing is served at this path, but {than} there is: the base URL that your client was given is not right."
 
 

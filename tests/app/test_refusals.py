@@ -368,6 +368,13 @@ def test_a_base_url_with_and_without_its_version(client: httpx2.Client, path: st
     assert said in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/images/edits", "/v1/v1/images/edits"])
+def test_nor_is_a_picture_too_large_for_a_base_url(client: httpx2.Client, path: str) -> None:
+    answer = client.post(path, data={"prompt": "a"}, files={"image": ("a.png", bytes(100_000), "image/png")})
+    assert problem(answer) == (404, "not-found")
+    assert "the base URL" in answer.json()["detail"]
+
+
 def test_openais_clients_are_told_in_their_words_wherever_they_ask(client: httpx2.Client) -> None:
     """As openai 6.49 for JavaScript and 3.57 for Python ask: what they show of a refusal is `error`, or its status."""
     asked = {"X-Stainless-Lang": "js", "X-Stainless-Package-Version": "6.49.0", "Authorization": "Bearer any"}
