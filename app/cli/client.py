@@ -91,10 +91,11 @@ def is_terminal(job: Job) -> bool:
 
 def _client(url: str) -> httpx2.AsyncClient:
     mounts = {f"all://{f'[{host}]' if ':' in host else host}": None for host in HERE}
+    host = httpx2.URL(url).host
     try:
         return httpx2.AsyncClient(base_url=url, timeout=ANSWER_SECONDS, mounts=mounts)
-    except (ImportError, ValueError) as error:  # of SOCKS it knows only with a package more
-        if httpx2.URL(url).host in HERE:
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:  # of SOCKS it knows only with a package more
+        if host in HERE:
             return httpx2.AsyncClient(base_url=url, timeout=ANSWER_SECONDS, trust_env=False)
         raise CommandError(f"ALL_PROXY or {url.split(':')[0].upper()}_PROXY cannot be used: {error}", REFUSED) from None
 
