@@ -194,20 +194,19 @@ class Batch:
             submission = asyncio.create_task(self._service.submit(request))
             self._submissions.add(submission)
             try:
-                # Shielded: whatever was accepted has to be known, to be called off.
+                # Shielded: whatever was accepted has to be known, to be called off. Also at the moment of a Ctrl-C.
                 job = await asyncio.shield(submission)
-            except Refused as refusal:
-                if not refusal.has_no_room or not self._under_way:
+            except CommandError as error:
+                self._submissions.discard(submission)
+                if not isinstance(error, Refused) or not error.has_no_room or not self._under_way:
                     raise
-                await asyncio.sleep(refusal.retry_after)
+                await asyncio.sleep(error.retry_after)
             else:
+                self._submissions.discard(submission)
                 self._under_way[job["id"]] = job
                 self._bars.show(job)
                 self._warn(job)
                 return job
-            finally:
-                if submission.done():
-                    self._submissions.discard(submission)
 
     async def _follow(self, job: Job, first_picture: int) -> None:
         try:

@@ -25,6 +25,7 @@ from app.cli.generate import read_prompts, requests_of
 from app.cli.naming import Names
 from app.cli.parameters import as_spelled_here
 from app.contract.messages.card import ModelCard
+from app.jobs.schemas import JOB_EXAMPLE
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.cli.conftest import Hand, Run, begun, no_service
 from tests.pictures import file_of, noise
@@ -296,6 +297,23 @@ async def test_what_could_not_be_called_off_is_not_said_to_be_over(
     async with Service("http://127.0.0.1:1", None) as service:
         [line] = await call_off(service, [], ["job_" + "0" * 24])
     assert ("had ended already" in line, "may go on" in line) == (status < 429, status >= 429)
+
+
+def test_what_is_accepted_at_the_moment_of_a_ctrl_c_is_called_off(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was forgotten: drawn for nobody, and nothing was said."""
+
+    async def accepted(*_: object) -> dict[str, Any]:
+        [command] = asyncio.all_tasks() - {asyncio.current_task()}
+        command.cancel()
+        return JOB_EXAMPLE
+
+    async def canceled(self: Service, job_id: str) -> dict[str, Any]:
+        return JOB_EXAMPLE | {"status": "canceled"}
+
+    monkeypatch.setattr(Service, "submit", accepted)
+    monkeypatch.setattr(Service, "cancel", canceled)
+    done = run("generate", "a frog")
+    assert (done.exit_code, "canceled 1 job" in done.stderr) == (130, True), done.stderr
 
 
 @pytest.mark.anyio
