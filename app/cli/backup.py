@@ -128,7 +128,9 @@ def _backup(file: Path, data: Path, *, overwrite: bool) -> str:
             os.fsync(sink.fileno())
         aside.replace(file)
     finally:
-        aside.unlink(missing_ok=True)
+        # Where it could not be made, this may fail too, and is not what is to be told.
+        with suppress(OSError):
+            aside.unlink()
     return f"{file}: {len(writer.sums)} files, {writer.size / 1e6:.1f} MB. It holds keys: keep it as you keep them"
 
 

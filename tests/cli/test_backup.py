@@ -231,6 +231,9 @@ def test_what_cannot_be_backed_up(
     refused("no data folder", data=folder / "nowhere")
     nowhere = folder / "nowhere" / "a.tar"
     refused(f"{nowhere} cannot be written: No such file or directory; name another file", file=nowhere)
+    (folder / "notes").touch()
+    inside = folder / "notes" / "a.tar"
+    refused(f"{inside} cannot be written: Not a directory; name another file", file=inside)
     refused("lies in the data folder itself", file=data / "pictures" / "a.tar")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     refused("back up that server by its own means")
