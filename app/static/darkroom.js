@@ -42,6 +42,7 @@ export class Darkroom {
   #asked = new Map();
   #refused = null;
   #turn = 0;
+  #reached = "";
   #order = null;
 
   subscribe(listener) {
@@ -108,7 +109,7 @@ export class Darkroom {
   /** Older jobs, if there are any. */
   async more() {
     await this.#act(async () => {
-      this.cursor = (await this.#page(PAGE, this.cursor)).next_cursor;
+      this.#goOnBehind(await this.#page(PAGE, this.cursor));
     });
   }
 
@@ -116,10 +117,12 @@ export class Darkroom {
   async #newest() {
     const page = await this.#page(PAGE);
     let last = page;
-    for (let pages = 0; this.loaded && last.isNew && last.next_cursor && pages < LONG_PAGES; pages++) {
+    // Older ones than were reached before have not come: they moved up, because a newer one was deleted.
+    const cameSince = ({ isNew, data }) => isNew && data.at(-1).created_at > this.#reached;
+    for (let pages = 0; this.loaded && cameSince(last) && last.next_cursor && pages < LONG_PAGES; pages++) {
       last = await this.#page(LONG_PAGE, last.next_cursor);
     }
-    if (!this.loaded || last.isNew) this.cursor = last.next_cursor;
+    if (!this.loaded || last.isNew) this.#goOnBehind(last);
     await this.#askFor(page);
   }
 
@@ -141,6 +144,11 @@ export class Darkroom {
     const isNew = page.data.length > 0 && !this.jobs.has(page.data.at(-1).id);
     page.data.forEach((job) => this.take(job));
     return { ...page, isNew };
+  }
+
+  #goOnBehind({ data, next_cursor: cursor }) {
+    this.cursor = cursor;
+    this.#reached = cursor ? data.at(-1).created_at : "";
   }
 
   /** Send a request in. Throws Refused or Unreachable; `name` makes a second try of the same request safe. */

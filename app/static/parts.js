@@ -1,6 +1,6 @@
 // Small pieces that several parts of the page share.
 
-import { html, useEffect, useLayoutEffect, useState } from "./preact-htm.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact-htm.js";
 import { home } from "./api.js";
 
 const AGAIN_MS = 5_000;
@@ -47,22 +47,27 @@ export function source(image) {
 export function Picture({ image, alt, renew }) {
   const [failed, setFailed] = useState(0);
   const [tried, setTried] = useState(0);
-  const src = source(image);
+  const link = useRef({});
+  const newest = source(image);
+  const [place] = newest.split("?");
+  // A bucket signs another link for every answer: each would be the whole picture once more.
+  if (link.current.place !== place || link.current.tried !== tried) link.current = { place, tried, src: newest };
+  const isRenewed = failed === 1 && newest !== link.current.src;
   useLayoutEffect(() => {
     setFailed(0);
     setTried(0);
-  }, [src]);
+  }, [place]);
   useEffect(() => {
     if (failed <= tried || failed > MOST_TRIES) return;
-    const timer = setTimeout(() => setTried(failed), AGAIN_MS * 2 ** tried);
+    const timer = setTimeout(() => setTried(failed), isRenewed ? 0 : AGAIN_MS * 2 ** tried);
     return () => clearTimeout(timer);
-  }, [failed, tried]);
+  }, [failed, tried, isRenewed]);
   const onError = () => {
     if (!failed) renew?.();
     setFailed(tried + 1);
   };
   if (failed > tried && failed > 1) return html`<span class="lost">This picture cannot be loaded</span>`;
-  return html`<img key=${tried} class="picture" src=${src} alt=${alt} width=${image.width} height=${image.height} decoding="async" onError=${onError} />`;
+  return html`<img key=${tried} class="picture" src=${link.current.src} alt=${alt} width=${image.width} height=${image.height} decoding="async" onError=${onError} />`;
 }
 
 /** The progress of a job as a bar of its own. */

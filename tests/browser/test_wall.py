@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -112,6 +113,52 @@ def test_a_picture_is_there_after_an_outage(opened: Page, worker: ScriptedWorker
     opened.unroute("**/pictures/**")
     shown = opened.locator("img.picture")
     until(opened, lambda: shown.evaluate("(image) => image.naturalWidth") == 128)
+
+
+def test_a_picture_is_asked_for_by_one_link_while_that_works(
+    opened: Page, running: Running, worker: ScriptedWorker, ear: Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket signs another for every answer: each was the picture once more, and one that is lost was a loop."""
+    ear.forgives.append("404")
+    viewer, answers, asked = running.app.state.services.viewer, itertools.count(), list[str]()
+    monkeypatch.setattr(viewer, "_link_age_start", lambda: int(viewer.now()) - next(answers))
+    opened.on("request", lambda request: asked.append(request.url) if "/pictures/" in request.url else None)
+    ask(opened, "kept")
+    worker.succeed(worker.claim(), data=picture("teal"))
+    until(opened, lambda: asked)
+    look_often(opened)
+    assert len(asked) == 1
+    opened.route("**/pictures/**", lambda route: route.fulfill(status=404))
+    ask(opened, "lost")
+    worker.succeed(worker.claim(), data=picture("teal"))
+    expect(opened.get_by_text("This picture cannot be loaded")).to_be_visible()
+    look_often(opened)
+    # One by the first link, and then each after twice as long, until it is left.
+    assert len(asked) <= 1 + 8
+
+
+def test_a_print_that_moves_up_brings_no_older_ones_along(
+    opened: Page, running: Running, worker: ScriptedWorker
+) -> None:
+    for number in range(30):
+        running.client.post("/v1/jobs", json={"prompt": f"picture {number}"}).raise_for_status()
+    running.client.post("/v1/jobs/cancel", json={}).raise_for_status()
+    opened.reload()
+    sheets = opened.locator(".sheet")
+    expect(sheets).to_have_count(24)
+    sheets.first.get_by_role("button", name="Remove").click()
+    expect(opened.get_by_text("picture 29", exact=True)).to_have_count(0)
+    look_often(opened)
+    expect(sheets).to_have_count(24)
+    opened.get_by_role("button", name="Older prints").click()
+    expect(sheets).to_have_count(29)
+
+
+def look_often(page: Page) -> None:
+    """What follows from an answer is done before the next one comes."""
+    for _ in range(10):
+        with page.expect_response("**/v1/jobs?*"):
+            look(page)
 
 
 def test_a_first_one_that_cannot_be_asked_for_is_not_said_to_be_gone(
