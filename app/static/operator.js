@@ -63,8 +63,14 @@ export class Operator {
 
   /** What was used from one day to another, both as YYYY-MM-DD; the service's own choice where one is missing. */
   async ask(period) {
+    const before = this.period;
+    this.period = period;
     this.trouble = null;
-    await this.#guarded(() => this.#askUse(period));
+    const back = (error) => {
+      if (this.period === period) this.period = before;
+      throw error;
+    };
+    await this.#guarded(() => this.#askUse().catch(back));
   }
 
   pause(model, how) {
@@ -135,7 +141,7 @@ export class Operator {
       // A later one knows what was changed in between.
       if (look !== this.#looks) return;
       names.forEach((name, place) => (this.lists = { ...this.lists, [name]: found[place] }));
-      if (wantsUse) await this.#askUse(this.period);
+      if (wantsUse) await this.#askUse();
     });
     if (look !== this.#looks) return;
     clearTimeout(this.#timer);
@@ -143,14 +149,16 @@ export class Operator {
     if (!this.needsKey && !this.isRefused) this.#timer = setTimeout(() => this.#look(), document.hidden ? HIDDEN_MS : BUSY_MS);
   }
 
-  async #askUse(period) {
+  async #askUse() {
+    const { period } = this;
     const rows = [];
     let page = null;
     for (let pages = 0; pages < MOST_PAGES && (!page || page.next_cursor); pages++) {
       page = await call(`/v1/admin/usage?${query({ ...period, limit: 1_000, cursor: page?.next_cursor })}`);
       rows.push(...page.data);
     }
-    this.period = period;
+    // Other days may have been asked for meanwhile.
+    if (period !== this.period) return;
     this.used = { ...page, data: rows, isWhole: !page.next_cursor };
   }
 

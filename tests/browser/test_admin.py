@@ -322,6 +322,26 @@ class TestAnOpenService:
         expect(resume).to_be_visible()
         assert page.evaluate("window.pausable") is False
 
+    def test_shows_the_days_that_were_asked_for_last(
+        self, page: Page, running: Running, redis_client: redis.Redis
+    ) -> None:
+        """The page's own look, if its answer came later, brought its days back, and stayed with them."""
+        held: list[tuple[Route, APIResponse]] = []
+        usage = "**/v1/admin/usage?*"
+        page.route(usage, lambda route: route.continue_() if held else held.append((route, route.fetch())))
+        page.goto(f"{running.url}/admin#key={OPERATOR_TOKEN}")
+        until(page, lambda: held)
+        day = f"{on_redis(redis_client) - timedelta(days=2)}"
+        for label in ("From", "To"):
+            page.get_by_label(label, exact=True).fill(day)
+        with page.expect_response(usage):
+            page.get_by_role("button", name="Show", exact=True).click()
+        route, before = held[0]
+        with page.expect_response("**/v1/admin/workers?*"):
+            route.fulfill(response=before)
+        for label in ("From", "To"):
+            expect(page.get_by_label(label, exact=True)).to_have_value(day)
+
     def test_says_so(self, page: Page, running: Running, ear: Ear) -> None:
         ear.forgives.append("403")
         page.goto(f"{running.url}/admin")
