@@ -107,6 +107,22 @@ def test_a_key_that_may_not_look_is_given_no_link_that_may(locked: Running, made
     assert "token" not in created.json()["urls"]["stream"]
 
 
+def test_a_page_elsewhere_cannot_listen_by_what_the_browser_remembers(locked: Running, worker: ScriptedWorker) -> None:
+    """A browser that was shown `https://anyone:key@…` sends that by itself, and it opens a stream whatever the link."""
+    job = send(locked.client)
+    worker.succeed(worker.claim())
+    page = {"Origin": "https://app.example"}
+    answer = locked.client.get(f"/v1/predictions/{job}/stream?token=any", auth=("anyone", KEY), headers=page)
+    assert answer.status_code == 200
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_a_key_that_may_not_read_gets_no_link_that_does(locked: Running, made: Made) -> None:  # noqa: F811
+    writes, asked = made("ann", scopes=("write",)), {"input": {"prompt": "a"}}
+    created = locked.client.post("/v1/models/darkroom/starter/predictions", json=asked, headers=writes).json()
+    assert "token" not in created["urls"]["stream"]
+
+
 def test_it_opens_nothing_else(locked: Running) -> None:
     client, job, other = locked.client, send(locked.client), send(locked.client)
     secret = token(client, job)["token"]
