@@ -137,9 +137,10 @@ export class Operator {
     this.#rounds += 1;
     const look = ++this.#looks;
     await this.#guarded(async () => {
-      const found = await Promise.all(names.map((name) => call(LISTS[name])));
-      // A later one knows what was changed in between.
-      if (look !== this.#looks) return;
+      const found = await Promise.all(names.map((name) => call(LISTS[name]))).finally(() => {
+        // A later one knows what was changed in between, and whether the key still opens this.
+        if (look !== this.#looks) throw new Outdated();
+      });
       names.forEach((name, place) => (this.lists = { ...this.lists, [name]: found[place] }));
       if (wantsUse) await this.#askUse();
     });

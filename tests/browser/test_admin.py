@@ -24,7 +24,7 @@ from app.contract.redis.ownership import Ownership
 from app.edge.keyring import Keyring
 from tests.app.conftest import OPERATOR_TOKEN, Running, ScriptedWorker
 from tests.app.test_usage import on_redis, put
-from tests.browser.conftest import Ear, faults_of_access
+from tests.browser.conftest import Ear, faults_of_access, look
 from tests.browser.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -321,6 +321,27 @@ class TestAnOpenService:
             pass
         expect(resume).to_be_visible()
         assert page.evaluate("window.pausable") is False
+
+    def test_stays_shut_when_an_answer_from_before_comes(self, page: Page, running: Running, ear: Ear) -> None:
+        """The form for a key went, and nothing was asked for any more."""
+        ear.forgives.append("401")
+        held: list[tuple[Route, APIResponse]] = []
+        page.goto(f"{running.url}/admin#key={OPERATOR_TOKEN}")
+        workers = table(page, "Workers").or_(page.get_by_text("No worker was heard of"))
+        expect(workers).to_be_visible()
+        page.route(
+            "**/v1/admin/models", lambda route: route.continue_() if held else held.append((route, route.fetch()))
+        )
+        until(page, lambda: held)
+        revoked = {"status": 401, "title": "A valid key is needed"}
+        page.route("**/v1/admin/**", lambda route: route.fulfill(status=401, json=revoked))
+        look(page)
+        expect(page.get_by_label("API key")).to_be_visible()
+        route, before = held[0]
+        with page.expect_response("**/v1/admin/models"):
+            route.fulfill(response=before)
+        page.evaluate("fetch('/healthz').then((answer) => answer.text())")
+        expect(page.get_by_label("API key")).to_be_visible()
 
     def test_shows_the_days_that_were_asked_for_last(
         self, page: Page, running: Running, redis_client: redis.Redis
