@@ -5,6 +5,11 @@ import { useRef, useState } from "./preact-htm.js";
 import { uniqueName } from "./api.js";
 import { failureOf } from "./failure.js";
 
+const GONE = 410;
+
+/** Whether nothing was accepted under this name, nor will be: the next try is another request. */
+const isRefused = ({ status }) => status >= 400 && status < 500 && ![401, 429].includes(status);
+
 /** `submit` takes a request with its name, and throws what was wrong. `send` never throws; it may be called again while
  * another request is on its way. `retry` sends what has failed since the last call of either. */
 export function useSender(submit) {
@@ -15,13 +20,15 @@ export function useSender(submit) {
   async function send(request, metadata) {
     setFailure(null);
     const content = JSON.stringify([request, metadata]);
-    const name = names.current.get(content) ?? uniqueName();
-    names.current.set(content, name);
+    const named = () => names.current.set(content, uniqueName()).get(content);
+    const attempt = (name) => submit(request, { name, metadata });
     setUnderway((before) => before + 1);
     try {
-      await submit(request, { name, metadata });
+      // The name may be that of a job whose acceptance nobody heard of, and which was deleted since.
+      await attempt(names.current.get(content) ?? named()).catch((error) => (error.status === GONE ? attempt(named()) : Promise.reject(error)));
       names.current.delete(content);
     } catch (error) {
+      if (isRefused(error)) names.current.delete(content);
       setFailure((before) => ({ ...failureOf(error, request), missed: [...(before?.missed ?? []), [request, metadata]] }));
     }
     setUnderway((before) => before - 1);

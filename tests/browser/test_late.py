@@ -144,6 +144,26 @@ def test_what_failed_is_tried_again_and_not_what_was_sent_after_it(
     assert worker.claim().spec.prompt == "first"
 
 
+def test_what_was_deleted_is_drawn_when_it_is_asked_for_again(
+    opened: Page, running: Running, worker: ScriptedWorker, ear: Ear
+) -> None:
+    """After an acceptance that the page had not heard of, the same request was refused until it was reloaded."""
+    ear.forgives += ["ERR_FAILED", "410"]
+    opened.route("**/v1/jobs", lambda route: (route.fetch(), route.abort()))
+    ask(opened, "first")
+    claim = worker.claim()
+    worker.succeed(claim, data=picture("teal"))
+    expect(opened.locator("[data-status=succeeded]")).to_have_count(1)
+    opened.unroute("**/v1/jobs")
+    opened.locator("button.frame").click()
+    opened.get_by_role("button", name="Delete").click()
+    opened.get_by_role("button", name="Delete for good?").click()
+    expect(opened.locator(".sheet")).to_have_count(0)
+    opened.press("#prompt", "Enter")
+    again = worker.claim()
+    assert (again.spec.prompt, again.id != claim.id) == ("first", True)
+
+
 def test_a_picture_that_comes_when_another_model_is_chosen_is_fitted_to_that_one(
     running: Running, worker: ScriptedWorker, card: ModelCard, page: Page, door: Door
 ) -> None:
