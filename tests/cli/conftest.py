@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +29,6 @@ from app.contract.messages.card import ModelCard
 from app.contract.redis.ownership import Beat, Claim
 from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
 from tests.app.conftest import _nobody_is_late as _nobody_is_late
-from tests.system.conftest import COMMAND
 from tests.waiting import WAIT_SECONDS
 
 Run = Callable[..., Result]
@@ -152,12 +152,23 @@ def hearing_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+PATIENT = f"""
+import sys
+from app.cli import calling_off, start
+
+calling_off.CANCEL_SECONDS = {WAIT_SECONDS}
+sys.argv[0] = "darkroom"
+sys.exit(start.main())
+"""
+"""`darkroom`, but whether the service hears of a Ctrl-C in five seconds is a matter of the machine."""
+
+
 @contextlib.contextmanager
 def begun(gateway: Running, *arguments: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """`darkroom` as a process that hears Ctrl-C."""
     with hearing_ctrl_c():
         process = subprocess.Popen(
-            [COMMAND, *arguments],
+            [sys.executable, "-c", PATIENT, *arguments],
             env=environment_of(gateway),
             cwd=cwd,
             stdout=subprocess.PIPE,
