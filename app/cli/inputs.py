@@ -83,16 +83,17 @@ def delete_all_inputs(*, as_json: bool, url: str, api_key: str | None) -> int:
 
 async def _newest(service: Service, limit: int | None) -> tuple[list[Input], str | None]:
     """So many of the caller's pictures, or all, and where the next begin if there are any."""
-    found: list[Input] = []
+    found: dict[str, Input] = {}
     cursor: str | None = None
     while limit is None or len(found) < limit:
-        wanted = PAGE if limit is None else min(PAGE, limit - len(found))
+        wanted, before = PAGE if limit is None else min(PAGE, limit - len(found)), len(found)
         page = await service.report("/v1/inputs", INPUTS, limit=wanted, cursor=cursor)
-        found += page["data"]
+        found |= {each["id"]: each for each in page["data"]}
         cursor = page["next_cursor"]
-        if cursor is None or not page["data"]:
+        # Pages that bring nothing new would have no end.
+        if cursor is None or len(found) == before:
             break
-    return found, cursor
+    return [*found.values()], cursor
 
 
 def _named(given: str) -> str:

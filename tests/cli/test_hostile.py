@@ -345,6 +345,15 @@ def test_a_number_may_be_none_that_can_be_counted_with(run: Run, number: float) 
         assert (done.exit_code, "no darkroom of this version" in done.stderr) == (3, True), command
 
 
+@pytest.mark.parametrize("command", [("list", "--limit", "10000"), ("delete", "--all", "--yes")], ids=" ".join)
+def test_the_same_page_again_is_the_last(run: Run, command: tuple[str, ...]) -> None:
+    """Else `run` would not come back."""
+    page = Answer(json.dumps({"data": [INPUT], "next_cursor": "more"}).encode())
+    with serving(lambda method, path: page if method == "GET" else Answer(b"", 204)) as service:
+        assert run("inputs", *command, url=service.url).exit_code == 0
+        assert len(service.heard) <= 3
+
+
 @pytest.mark.parametrize("way", [("id",), ("model",), ("input", "prompt"), ("images", 0, "seed")], ids=str)
 @pytest.mark.parametrize("strange", ["../../up", "/tmp/up", "..", f"a{ESCAPE}", 10**300])
 def test_no_answer_leads_a_file_out_of_its_folder(
