@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from app.contract.messages.model_name import BUNDLED_MODEL
 from recipes.starter.manifest import write_manifest
 from worker.models.assembly import ASSEMBLY, MANIFEST, AssemblyError, assembled, put_together, whole_model
+from worker.models.judge import judge
 from worker.models.scorer_folder import is_scorer
 
 
@@ -160,6 +161,16 @@ def test_an_assembly_that_cannot_be_read_has_a_sentence(small: Path, tmp_path: P
     describe(small, colour="red")
     with pytest.raises(AssemblyError, match=r"assembly.json cannot be read \(colour"):
         assembled(small, tmp_path / "cache")
+
+
+def test_a_folder_that_cannot_be_looked_into_has_a_sentence() -> None:
+    """As one in a home that is shut to whom the worker runs as, which ended it in a traceback. Root may look anywhere;
+    a name that is too long fails for everybody, by another error."""
+    folder = Path("x" * 300, "model")
+    assert whole_model(folder) == folder
+    assert not is_scorer(folder)
+    [fault] = judge(folder, dtype="float32").faults
+    assert "cannot be read" in fault
 
 
 def test_a_bundled_model_is_found_by_name_unless_a_folder_of_that_name_is_here(

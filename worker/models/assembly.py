@@ -77,8 +77,11 @@ def whole_model(folder: Path) -> Path:
     One with an `assembly.json` is put together in the user's cache, if that was not done before; any other is whole, or
     somebody else's to judge. Raises AssemblyError.
     """
-    folder = meant(folder)
-    if not (folder / ASSEMBLY).is_file():
+    try:
+        folder = meant(folder)
+        if not (folder / ASSEMBLY).is_file():
+            return folder
+    except OSError:  # this user may not look into it, which whoever judges it says
         return folder
     try:
         return assembled(folder, _cache())

@@ -41,9 +41,12 @@ class Layout:
 
 def is_scorer(path: Path) -> bool:
     """Does a folder hold a model that scores, or half of one, rather than one that draws?"""
-    return not (path / "model_index.json").exists() and any(
-        (path / name).is_file() for name in ("config.json", OPEN_CLIP)
-    )
+    try:
+        return not (path / "model_index.json").exists() and any(
+            (path / name).is_file() for name in ("config.json", OPEN_CLIP)
+        )
+    except OSError:  # this user may not look into it, which whoever judges it says
+        return False
 
 
 class ScorerFolder:
