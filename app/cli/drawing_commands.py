@@ -140,7 +140,7 @@ def _draw(
     **parameters: Any,
 ) -> None:
     """What the first three commands share: their options, and the work. `picture` is the one to begin with."""
-    from app.cli.generate import Display, draw
+    from app.cli.generate import Display, draw, warn_of_missing_quotes
     from app.cli.pictures_in import NamedPictures
 
     asked = _given(
@@ -153,6 +153,7 @@ def _draw(
     )
     display = Display(command=command, as_json=as_json, show=show, preview=preview)
     pictures = NamedPictures(picture, mask, tuple(loras or ()), tuple(controls or ()), is_varied=command == "vary")
+    warn_of_missing_quotes(command, prompts or ())
     code = draw(
         [*(prompts or ()), *(named or ())], file, seeds or [], asked,
         output=output, overwrite=overwrite, url=url, api_key=api_key, display=display, pictures=pictures,

@@ -121,7 +121,6 @@ def draw(
         names = Names(output, pictures=len(requests) * images, overwrite=overwrite)
     except CommandError as error:
         return complain(display.command, error)
-    warn_of_missing_quotes(display.command, prompts)
     painter = Painter.for_terminal(display.preview)
 
     async def work(service: Service) -> int:

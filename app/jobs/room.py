@@ -49,8 +49,7 @@ class Room:
             raise QueueStorageFull("The queue has no memory left for new jobs.", retry_after=30)
         if await self.disk_is_full():
             raise PicturesFull(
-                "The picture store has no space left for new jobs: whoever runs the service has to free some; "
-                "`darkroom doctor` says how much.",
+                "The picture store has no space left for new jobs: whoever runs the service has to free some.",
                 retry_after=60,
             )
 

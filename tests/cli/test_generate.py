@@ -145,6 +145,7 @@ def test_words_without_quotes_are_said_to_be_prompts_of_their_own(run: Run, hand
     assert done.exit_code == 0
     assert 'warning: 2 prompts, each a picture of its own; in quotes it is one: "a frog"' in done.stderr
     assert "in quotes" not in run("generate", "a frog", "panda", "-o", "zoo/").stderr
+    assert "in quotes" not in run("generate", "--prompt", "frog", "--prompt", "panda", "-o", "zoo/").stderr
 
 
 def test_parameters_by_the_names_of_the_api(run: Run, hand: Hand) -> None:

@@ -27,11 +27,14 @@ from app.cli.up_settings import settings_from_env
 from app.cli.welcome import welcome
 from app.contract.common.environment import PREFIX, read_settings
 from app.contract.common.exits import CANNOT_START
+from app.contract.messages.model_name import BUNDLED_MODEL
 from app.contract.objects.names import CELL_MARK
 from app.settings import Settings
 from worker.settings import WorkerSettings
 
 KEY = "k" * 32
+OTHER_MODEL = BUNDLED_MODEL.with_name("starter-unclip")
+"""One that is there, or nothing starts."""
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -73,7 +76,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "webhook_allow_http": ("true", True),
     "webhook_allow_cidrs": ("10.0.0.0/8", (ip_network("10.0.0.0/8"),)),
     "webhook_ports": ("8443", (8443,)),
-    "model": ("models/painter", Path("models/painter")),
+    "model": (str(OTHER_MODEL), OTHER_MODEL),
     "model_name": ("painter", "painter"),
     "device": ("cpu", "cpu"),
     "safety": ("flag", "flag"),
@@ -192,10 +195,10 @@ def test_a_setting_reaches_every_process_that_has_it(understood: Understood, nam
 def test_options_go_before_the_environment(monkeypatch: pytest.MonkeyPatch, valkey_url: str, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"DARKROOM_PORT": "1", "DARKROOM_HOST": "127.0.0.9", "REDIS_URL": valkey_url}
-    options = ("--port", "8124", "--host", "127.0.0.1", "--model", "models/other")
+    options = ("--port", "8124", "--host", "127.0.0.1", "--model", str(OTHER_MODEL))
     found = environment_of_children(*options, **given)
     assert (found["DARKROOM_PORT"], found["DARKROOM_HOST"]) == ("8124", "127.0.0.1")
-    assert found["DARKROOM_MODEL"] == "models/other"
+    assert found["DARKROOM_MODEL"] == str(OTHER_MODEL)
 
 
 def test_what_nobody_says_is_decided_by_the_data_folder(
