@@ -179,13 +179,19 @@ def settings_for(valkey_url: str, folder: Path, **options: Any) -> Settings:
     return Settings(redis_url=url, storage_url=(folder / "pictures").as_uri(), **(defaults | options))
 
 
+def begin_anew(running: Running) -> None:
+    """The gateway takes Redis, which a test has emptied, for the one to trust; it has forgotten what the last test's
+    worker announced. Without this it finds out sooner or later that its jobs and keys are lost, and answers 503."""
+    services = running.app.state.services
+    services.registry._asked_at = -math.inf
+    services.jobs.begin_anew()
+    services.keyring.begin_anew()
+
+
 @pytest.fixture
 def running(settings: Settings, shared_gateway: Running) -> Iterator[Running]:
-    """The gateway that most tests share; it has forgotten what the last test's worker announced, and has ended every
-    request by the time that the next test empties Redis."""
-    shared_gateway.app.state.services.registry._asked_at = -math.inf
-    shared_gateway.app.state.services.jobs.begin_anew()
-    shared_gateway.app.state.services.keyring.begin_anew()
+    """The gateway that most tests share. It has ended every request by the time that the next test empties Redis."""
+    begin_anew(shared_gateway)
     yield shared_gateway
     until(lambda: not shared_gateway.server.server_state.tasks)
 

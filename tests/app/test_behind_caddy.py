@@ -24,7 +24,7 @@ import trustme
 
 from app.contract.messages.card import ModelCard
 from benchmarks.ports import free_port
-from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.app.conftest import Running, ScriptedWorker, begin_anew, serve, settings_for
 from tests.app.streams_behind_proxies import require_events_while_a_job_runs
 from tests.app.test_jobs import PARAMETERS
 from tests.pictures import file_of, noise
@@ -54,7 +54,7 @@ def running(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def worker(redis_client: redis.Redis, card: ModelCard, running: Running) -> ScriptedWorker:
-    running.app.state.services.jobs.begin_anew()
+    begin_anew(running)
     worker = ScriptedWorker(redis_client, card, running.app.state.settings)
     worker.announce()
     return worker

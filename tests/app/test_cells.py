@@ -24,7 +24,7 @@ from app.contract.objects.names import image_key
 from app.main import create_app
 from app.settings import Settings
 from benchmarks.ports import free_port
-from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.app.conftest import Running, ScriptedWorker, begin_anew, serve, settings_for
 from tests.pictures import file_of, noise
 
 pytestmark = pytest.mark.anyio
@@ -87,10 +87,9 @@ def gateways(valkeys: tuple[str, str], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def cells(gateways: tuple[Running, Running], redis_client: redis.Redis, card: ModelCard) -> TwoCells:
     eu, us = gateways
-    eu.app.state.services.jobs.begin_anew()
     worker = ScriptedWorker(redis_client, card, eu.app.state.settings)
     worker.announce()
-    eu.app.state.services.registry._asked_at = float("-inf")
+    begin_anew(eu)
     return TwoCells(eu, us, worker)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import math
 import os
 import signal
 import subprocess
@@ -27,7 +26,7 @@ from typer.testing import CliRunner
 from app.cli.main import app
 from app.contract.messages.card import ModelCard
 from app.contract.redis.ownership import Beat, Claim
-from tests.app.conftest import Running, ScriptedWorker, serve, settings_for
+from tests.app.conftest import Running, ScriptedWorker, begin_anew, serve, settings_for
 from tests.app.conftest import _nobody_is_late as _nobody_is_late
 from tests.waiting import WAIT_SECONDS
 
@@ -116,10 +115,8 @@ def served(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def gateway(served: Running, redis_client: redis.Redis) -> Running:
-    """Over an emptied Valkey; it has forgotten what the last test's worker announced."""
-    served.app.state.services.registry._asked_at = -math.inf
-    served.app.state.services.jobs.begin_anew()
-    served.app.state.services.keyring.begin_anew()
+    """Over an emptied Valkey."""
+    begin_anew(served)
     return served
 
 

@@ -27,7 +27,7 @@ from app.contract.redis.durability import cluster_fault, durability_faults
 from app.webhooks import main as webhooks
 from app.webhooks.options import WebhookOptions
 from benchmarks.ports import free_port
-from tests.app.conftest import Running, serve, settings_for
+from tests.app.conftest import Running, begin_anew, serve, settings_for
 from tests.deploy.kubernetes import FOLDER, OVERLAYS, SETTINGS, Pod, allowed, of_kind, pods, rendered, selects
 from tests.deploy.redis_users import USERS, users_file
 from tests.system.deployment import ROOT, environment_file, read_dockerfile
@@ -196,7 +196,7 @@ def test_probes_are_routes_that_answer_also_without_a_worker(gateway: Running, r
         if name.endswith("Probe") and "httpGet" in probe
     }
     assert asked == {"/healthz", "/readyz?exclude=workers"}
-    gateway.app.state.services.jobs.begin_anew()
+    begin_anew(gateway)
     assert {path: gateway.client.get(path).status_code for path in asked} == dict.fromkeys(asked, 200)
     assert gateway.client.get("/readyz").status_code == 503, "as nobody draws"
     unknown = gateway.client.get("/readyz?exclude=wrokers")
