@@ -41,6 +41,7 @@ export class Darkroom {
   #settled = new Map();
   #asked = new Map();
   #refused = null;
+  #told = null;
   #turn = 0;
   #reached = "";
   #order = null;
@@ -75,7 +76,7 @@ export class Darkroom {
   enter(value) {
     key.set(value);
     for (const kept of [this.jobs, this.estimates, this.#gone, this.#settled, this.#asked]) kept.clear();
-    this.cursor = this.trouble = this.#order = null;
+    this.cursor = this.trouble = this.#order = this.#told = null;
     this.loaded = false;
     this.changed();
   }
@@ -98,7 +99,9 @@ export class Darkroom {
       if (!this.loaded) this.trouble = null;
       this.loaded = true;
     });
-    if (!this.loaded && !this.away) this.#tell(error);
+    // Once: whoever has dismissed it knows.
+    if (!this.loaded && !this.away && error?.status !== this.#told) this.#tell(error);
+    this.#told = this.loaded ? null : error?.status;
   }
 
   /** Ask for unfinished jobs, the newest page of all and some of the others. */

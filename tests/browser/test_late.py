@@ -235,7 +235,13 @@ def test_a_key_that_may_not_look_is_told_so(running: Running, page: Page, ear: E
     refused = {"status": 403, "title": "Forbidden", "detail": "This key does not have the scope 'read'."}
     page.route("**/v1/jobs?*", lambda route: route.fulfill(status=403, json=refused))
     page.goto(running.url)
-    expect(page.locator(".prints").get_by_role("alert")).to_contain_text("does not have the scope 'read'")
+    told = page.locator(".prints").get_by_role("alert")
+    expect(told).to_contain_text("does not have the scope 'read'")
+    page.get_by_role("button", name="Dismiss").click()
+    for _ in range(2):
+        with page.expect_response("**/v1/jobs?*"):
+            pass
+    assert told.count() == 0, "who has dismissed it knows"
 
 
 WATCH_STATUS = """() => {
