@@ -34,6 +34,7 @@ from app.cli.client import Refused, Service
 from app.cli.exits import FAILED, OK
 from app.cli.jobs import CALLED_OFF, call_all_off
 from app.cli.options import Access
+from app.cli.paging import pages
 from app.cli.plain import plain
 from app.cli.which_job import meant, the_one
 
@@ -175,12 +176,8 @@ def retry_all(*, as_json: bool, access: Access) -> int:
 
     async def work(service: Service) -> int:
         rows: list[Row] = []
-        answer: Row = {"next_cursor": None}
-        while not rows or answer["next_cursor"]:
-            answer = await change(service, "dead/retry", RERUNS, {"cursor": answer["next_cursor"]})
+        async for answer in pages(lambda cursor: change(service, "dead/retry", RERUNS, {"cursor": cursor})):
             rows += answer["data"]
-            if not answer["data"]:
-                break
         if as_json:
             print(json.dumps({"object": "list", "data": rows, "next_cursor": None}, indent=2))
         for row in [] if as_json else rows:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from app.cli.answers import INPUTS
 from app.cli.client import CommandError, Refused, Service, converse
 from app.cli.exits import FAILED, OK, REFUSED
+from app.cli.paging import pages
 from app.cli.plain import plain
 from app.cli.spoken import moment
 from app.cli.tables import print_lines
@@ -85,13 +86,15 @@ async def _newest(service: Service, limit: int | None) -> tuple[list[Input], str
     """So many of the caller's pictures, or all, and where the next begin if there are any."""
     found: dict[str, Input] = {}
     cursor: str | None = None
-    while limit is None or len(found) < limit:
-        wanted, before = PAGE if limit is None else min(PAGE, limit - len(found)), len(found)
-        page = await service.report("/v1/inputs", INPUTS, limit=wanted, cursor=cursor)
+
+    def ask(cursor: str | None) -> Awaitable[dict[str, Any]]:
+        wanted = PAGE if limit is None else min(PAGE, limit - len(found))
+        return service.report("/v1/inputs", INPUTS, limit=wanted, cursor=cursor)
+
+    async for page in pages(ask):
         found |= {each["id"]: each for each in page["data"]}
         cursor = page["next_cursor"]
-        # Pages that bring nothing new would have no end.
-        if cursor is None or len(found) == before:
+        if limit is not None and len(found) >= limit:
             break
     return [*found.values()], cursor
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 from app.cli.answers import about
 from app.cli.client import CommandError, Job, Refused, Service
 from app.cli.exits import REFUSED
+from app.cli.paging import pages
 from app.cli.plain import plain
 from app.cli.records import bytes_of, record_of
 from app.contract.messages.job import is_job_id
@@ -105,19 +106,14 @@ async def asked(service: Service, job_id: str, answer: Awaitable[T]) -> T:
 async def _whole(service: Service, wanted: Meant) -> str:
     if wanted.is_whole:
         return wanted.id
-    found: list[Job] = []
-    cursor = ""
-    while True:
-        page = await service.jobs(id_prefix=wanted.id, limit=PAGE, cursor=cursor)
+    found: dict[str, Job] = {}
+    async for page in pages(lambda cursor: service.jobs(id_prefix=wanted.id, limit=PAGE, cursor=cursor)):
         # A service of an older release does not know the question and sends every job.
-        found += [job for job in page["data"] if job["id"].startswith(wanted.id)]
-        cursor = page["next_cursor"]
-        if not cursor or not page["data"]:
-            break
+        found |= {job["id"]: job for job in page["data"] if job["id"].startswith(wanted.id)}
     if not found:
         hint = await _alike(service, wanted.id)
         raise CommandError(f"no job of yours has an id that begins with {wanted.id}{hint or f'; {_WHERE}'}", REFUSED)
-    return the_one(wanted.id, [(job["id"], about(job)) for job in found])
+    return the_one(wanted.id, [(job_id, about(job)) for job_id, job in found.items()])
 
 
 async def _alike(service: Service, job_id: str) -> str:

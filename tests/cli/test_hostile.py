@@ -354,6 +354,15 @@ def test_the_same_page_again_is_the_last(run: Run, command: tuple[str, ...]) -> 
         assert len(service.heard) <= 3
 
 
+def test_the_beginning_of_an_id_is_looked_for_in_each_page_once(run: Run) -> None:
+    """Else `run` would not come back."""
+    page = Answer(json.dumps({"data": [JOB_EXAMPLE], "next_cursor": "more"}).encode())
+    job = Answer(json.dumps(JOB_EXAMPLE).encode())
+    with serving(lambda method, path: job if JOB_ID in path else page) as service:
+        assert run("jobs", "show", JOB_ID[:12], url=service.url).exit_code == 0
+        assert len(service.heard) == 3
+
+
 @pytest.mark.parametrize("way", [("id",), ("model",), ("input", "prompt"), ("images", 0, "seed")], ids=str)
 @pytest.mark.parametrize("strange", ["../../up", "/tmp/up", "..", f"a{ESCAPE}", 10**300])
 def test_no_answer_leads_a_file_out_of_its_folder(
